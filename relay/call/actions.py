@@ -1,0 +1,48 @@
+"""What the engine asks of its driver. The engine decides, the driver does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.call.record import CallRecord
+from relay.sip.flow import Flow
+
+
+class Send(NamedTuple):
+    """One message to the wire. If it cannot be delivered, tell `Engine.transport_failed(flow, now)`."""
+
+    data: bytes
+    flow: Flow
+
+
+class LookUp(NamedTuple):
+    """Find the route in force; answer with `Engine.routed(token, Route | Refusal, now)`, at once or later.
+
+    A store that cannot answer is `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
+    """
+
+    token: int
+    number: str  # the 700 number dialled, 15 digits
+    caller: str  # E.164 without "+"; "" where the caller is anonymous
+
+
+class Commit(NamedTuple):
+    """Make the record durable, then call `Engine.committed(token, now)`. Never drop one; order per call is kept.
+
+    `dialogs` is what a restart needs to go on with the call (opaque, private: seal it); None once the call has ended.
+    `token` 0 needs no answer. A commit with `record.ended_at` set closes the record for ever.
+    """
+
+    token: int
+    record: CallRecord
+    dialogs: bytes | None
+
+
+class Note(NamedTuple):
+    """Something for the log. Values hold no real number in clear unless under a key that `relay.log` masks."""
+
+    event: str
+    fields: dict[str, object]
+
+
+Action = Send | LookUp | Commit | Note

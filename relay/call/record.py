@@ -1,0 +1,34 @@
+"""The call record (CDR) of one attempt, as DESIGN 5 lists it. The order of the fields is the order printed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CallRecord(NamedTuple):
+    """One attempt. Times are Unix milliseconds, None where it did not happen; numbers are E.164 without "+"."""
+
+    call_id: str  # our own, 32 hexadecimal digits
+    binding_id: str | None
+    mode: str | None
+    business: str | None
+    order_id: str | None
+    number_dialled: str
+    number_shown: str | None
+    caller: str
+    callee: str | None
+    peer_in: str
+    peer_out: str | None
+    received_at: int
+    routed_at: int | None
+    ringing_at: int | None
+    answered_at: int | None
+    ended_at: int | None
+    duration_ms: int | None  # from answer to end
+    sip_status: int | None  # final answer given to the caller
+    q850_cause: int | None
+    outcome: str | None  # None while the call is up
+    ended_by: str | None  # caller, callee, relay
+    end_reason: str | None
+    caller_leg_call_id: str
+    callee_leg_call_id: str | None
