@@ -1,0 +1,15 @@
+"""What all tests share: everything under tests/interop drives real programs and carries the mark `outside`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+INTEROP = Path(__file__).parent / "interop"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if INTEROP in item.path.parents:
+            item.add_marker(pytest.mark.outside)

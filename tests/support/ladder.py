@@ -1,0 +1,222 @@
+"""Call ladders as a telephony engineer draws them, turned into SIPp scenarios.
+
+One step a line, seen from the phone that the ladder is of:
+
+    > INVITE sdp              sends; `sdp` (or `sdp=sendonly`) adds a body, `dtmf` an application/dtmf-relay one
+        Require: 100rel       indented: header lines of the message above, as they are
+    < 100?                    receives; with "?" it may also stay away
+    < 183 save=RSeq           receives, and keeps that header's value as [$RSeq]
+    > 487 to INVITE           answers the INVITE received last instead of the request received last
+    pause 200                 milliseconds
+    timewait 2000             the call is over; retransmissions are still answered for so long
+
+A caller's ladder begins with a request it sends, a callee's with one it receives. What the messages hold is checked
+from SIPp's message log (`tests.support.sipp`), not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from xml.sax.saxutils import quoteattr
+
+CALLER_NUMBER = "[field0]"
+DIALLED_NUMBER = "[field1]"
+RETRANSMIT_AFTER_MS = 500
+
+REASONS = {
+    100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 302: "Moved Temporarily", 401: "Unauthorized",
+    404: "Not Found", 407: "Proxy Authentication Required", 480: "Temporarily Unavailable", 486: "Busy Here",
+    487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending", 500: "Server Internal Error",
+    503: "Service Unavailable", 603: "Decline",
+}  # fmt: skip
+
+SDP = """\
+v=0
+o=u[call_number] 53655765 2353687637 IN IP[media_ip_type] [media_ip]
+s=-
+c=IN IP[media_ip_type] [media_ip]
+t=0 0
+m=audio [media_port] RTP/AVP 8 0 101
+a=rtpmap:8 PCMA/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:101 telephone-event/8000
+a=fmtp:101 0-16
+a=ptime:20
+a={direction}"""
+
+DTMF = """\
+Signal=5
+Duration=160"""
+
+
+@dataclass
+class Step:
+    """One line of a ladder."""
+
+    direction: str  # ">", "<", "pause", "timewait"
+    name: str  # a method, a status, or milliseconds
+    optional: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    headers: list[str] = field(default_factory=list)
+
+    @property
+    def is_response(self) -> bool:
+        return self.name.isdigit()
+
+
+def parse_ladder(text: str) -> list[Step]:
+    """Raises ValueError for a line that is no step."""
+    steps: list[Step] = []
+    lines = [line for line in text.splitlines() if line.strip()]
+    margin = min(len(line) - len(line.lstrip()) for line in lines)
+    for line in lines:
+        if line[margin] == " ":
+            steps[-1].headers.append(line.strip())
+            continue
+        direction, name, *rest = line.replace(" to ", " to=").split()
+        if direction not in (">", "<", "pause", "timewait"):
+            raise ValueError(f"no step of a ladder: {line.strip()}")
+        options = dict(option.partition("=")[::2] for option in rest)
+        steps.append(Step(direction, name.rstrip("?"), name.endswith("?"), options))
+    return steps
+
+
+def scenario(name: str, ladder: str) -> str:
+    """The SIPp XML of a ladder."""
+    return _Compiler(parse_ladder(ladder)).compile(name)
+
+
+class _Compiler:
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._calling = steps[0].direction == ">"
+        self._cseq = 0
+        self._invite_cseq = 0
+        self._invite_index = 0  # the step of the INVITE sent last: CANCEL and ACK to a non-2xx share its branch
+        self._invite_refused = False
+        self._invites_received = 0  # the To of the first has no tag yet
+        self._last_request = ""  # the method received last
+        self._dialog_known = False  # in-dialog requests go to the remote target
+
+    def compile(self, name: str) -> str:
+        body = "\n".join(self._step(index, step) for index, step in enumerate(self._steps))
+        saved = {step.options["save"] for step in self._steps if "save" in step.options}
+        if any(step.direction == "<" and not step.is_response for step in self._steps):
+            saved |= {"via", "from", "to", "cseq"}
+        reference = f"<Reference variables={quoteattr(','.join(sorted(saved)))}/>" if saved else ""
+        return f'<?xml version="1.0"?>\n<scenario name={quoteattr(name)}>\n{body}\n{reference}\n</scenario>\n'
+
+    def _step(self, index: int, step: Step) -> str:
+        match step.direction:
+            case "pause":
+                return f'<pause milliseconds="{step.name}"/>'
+            case "timewait":
+                return f'<timewait milliseconds="{step.name}"/>'
+            case "<":
+                return self._receive(step)
+            case _:
+                text = self._response(step) if step.is_response else self._request(index, step)
+                return f"<send{self._retransmission(step)}><![CDATA[\n{text}\n]]></send>"
+
+    # --- receiving
+
+    def _receive(self, step: Step) -> str:
+        actions = []
+        if "save" in step.options:
+            actions.append(_save(step.options["save"] + ":", step.options["save"]))
+        if step.is_response:
+            kind = f'response="{step.name}"'
+            if not step.optional and int(step.name) >= 200:
+                self._invite_refused = int(step.name) >= 300
+        else:
+            kind = f'request="{step.name}"'
+            self._last_request = step.name
+            if step.name == "INVITE":
+                actions += [_save("Via:", "via"), _save("CSeq:", "cseq")]
+                self._invites_received += 1
+                if self._invites_received == 1:
+                    actions += [_save("From:", "from"), _save("To:", "to")]
+        keep_route = "" if self._dialog_known and step.name != "200" else ' rrs="true"'
+        self._dialog_known = self._dialog_known or step.name in ("INVITE", "200")
+        optional = ' optional="true"' if step.optional else ""
+        inner = f"<action>{''.join(actions)}</action>" if actions else ""
+        return f"<recv {kind}{optional}{keep_route}>{inner}</recv>"
+
+    # --- sending
+
+    def _retransmission(self, step: Step) -> str:
+        if step.name == "ACK":
+            return ""
+        answers_invite = self._last_request == "INVITE" or step.options.get("to") == "INVITE"
+        if step.is_response and not (int(step.name) >= 200 and answers_invite):
+            return ""
+        return f' retrans="{RETRANSMIT_AFTER_MS}"'
+
+    def _request(self, index: int, step: Step) -> str:
+        branch = "[branch]"
+        in_invite = step.name == "CANCEL" or (step.name == "ACK" and self._invite_refused)
+        if in_invite:
+            branch = f"[branch-{index - self._invite_index}]"
+        if step.name not in ("ACK", "CANCEL"):
+            self._cseq += 1
+        if step.name == "INVITE":
+            self._invite_index, self._invite_cseq, self._invite_refused = index, self._cseq, False
+        number = self._invite_cseq if step.name in ("ACK", "CANCEL") else self._cseq
+        fresh = f"sip:{DIALLED_NUMBER}@[remote_ip]:[remote_port]"
+        target = "[next_url]" if self._dialog_known and not in_invite else fresh
+        lines = [
+            f"{step.name} {target} SIP/2.0",
+            f"Via: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}",
+            *(["[routes]"] if self._dialog_known and not in_invite else []),
+            *self._party_lines(step),
+            "Call-ID: [call_id]",
+            f"CSeq: {number} {step.name}",
+            "Max-Forwards: 70",
+        ]
+        if step.name in ("INVITE", "UPDATE"):
+            lines.append(self._contact())
+        return _with_body(lines, step)
+
+    def _party_lines(self, step: Step) -> list[str]:
+        if not self._calling:
+            return [f"From:[$to];tag={self._tag()}", "To:[$from]"]
+        tag = "" if step.name == "CANCEL" else "[peer_tag_param]"
+        return [
+            f"From: <sip:{CALLER_NUMBER}@[local_ip]:[local_port]>;tag={self._tag()}",
+            f"To: <sip:{DIALLED_NUMBER}@[remote_ip]:[remote_port]>{tag}",
+        ]
+
+    def _response(self, step: Step) -> str:
+        first = f"SIP/2.0 {step.name} {REASONS[int(step.name)]}"
+        answers_saved = step.options.get("to") == "INVITE"
+        if answers_saved:
+            lines = [first, "Via:[$via]", "From:[$from]", "To:[$to]", "Call-ID: [call_id]", "CSeq:[$cseq]"]
+        else:
+            lines = [first, "[last_Via:]", "[last_From:]", "[last_To:]", "[last_Call-ID:]", "[last_CSeq:]"]
+        if not self._calling and (answers_saved or (self._last_request == "INVITE" and self._invites_received == 1)):
+            lines[3] += f";tag={self._tag()}"
+        if int(step.name) < 300:
+            lines.append(self._contact())
+        return _with_body(lines, step)
+
+    def _contact(self) -> str:
+        user = CALLER_NUMBER if self._calling else "callee"
+        return f"Contact: <sip:{user}@[local_ip]:[local_port];transport=[transport]>"
+
+    def _tag(self) -> str:
+        return "[pid]a[call_number]" if self._calling else "[pid]b[call_number]"
+
+
+def _save(header: str, variable: str) -> str:
+    return f'<ereg regexp=".*" search_in="hdr" header="{header}" assign_to="{variable}"/>'
+
+
+def _with_body(lines: list[str], step: Step) -> str:
+    body = ""
+    if "sdp" in step.options:
+        lines = [*lines, "Content-Type: application/sdp"]
+        body = SDP.format(direction=step.options["sdp"] or "sendrecv") + "\n"
+    elif "dtmf" in step.options:
+        lines = [*lines, "Content-Type: application/dtmf-relay"]
+        body = DTMF + "\n"
+    return "\n".join([*lines, *step.headers, "Content-Length: [len]", "", body])
