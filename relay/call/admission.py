@@ -1,0 +1,98 @@
+"""Whether an INVITE becomes a call: what it dials, who calls, and the bounds of the relay (DESIGN 4.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call.masking import unknown_requirements
+from relay.call.numbers import number_of_uri_user
+from relay.call.routing import Refusal, Route
+from relay.errors import ParseError
+from relay.sip.message import Request
+from relay.sip.uri import OtherUri, SipUri, TelUri
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.call.settings import Peer, Settings
+
+NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
+TOO_SHORT = Refusal("number_unknown", 484, 28)
+OVER_LIMIT = Refusal("over_limit", 503, 42, retry_after_s=5)
+DRAINING = Refusal("over_limit", 503, 41, retry_after_s=30)
+LOOP = Refusal("failed", 482, 25)
+TOO_MANY_HOPS = Refusal("failed", 483, 25)
+BAD_EXTENSION = Refusal("failed", 420, 111)
+STRANGER = Refusal("caller_not_allowed", 403, 21)
+
+
+def number_dialled(request: Request) -> str:
+    """The number in the Request-URI, "" where it holds none."""
+    try:
+        return _number(request.request_uri)
+    except ParseError:
+        return ""
+
+
+def number_of_caller(request: Request, peer: Peer | None) -> str:
+    """The caller's number where the peer states it (`identity`); "" where it is anonymous or no number.
+
+    A peer that asserts identities is believed in P-Asserted-Identity (RFC 3325) alone: its From is the caller's word.
+    """
+    try:
+        if peer is None or peer.identity == "from":
+            return _number(request.from_.uri)
+        for asserted in request.asserted_identities():
+            if number := _number(asserted.uri):
+                return number
+    except ParseError:
+        pass
+    return ""
+
+
+def _number(uri: SipUri | TelUri | OtherUri) -> str:
+    if isinstance(uri, SipUri):
+        return number_of_uri_user(uri.user) if uri.user else ""
+    return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""
+
+
+def judge_number(settings: Settings, dialled: str) -> Refusal | None:
+    """A refusal for what is not a number of this platform (DESIGN 1); None where the look-up decides."""
+    if any(dialled.startswith(prefix) and len(dialled) == 15 for prefix in settings.prefixes):
+        return None
+    if len(dialled) < 15 and dialled.startswith("700") and any(_begins(prefix, dialled) for prefix in settings.prefixes):
+        return TOO_SHORT
+    if settings.other_numbers == "forward" and dialled and not dialled.startswith("700"):
+        return None
+    return NUMBER_UNKNOWN
+
+
+def _begins(prefix: str, dialled: str) -> bool:
+    return prefix.startswith(dialled) or dialled.startswith(prefix)
+
+
+def is_ours(settings: Settings, dialled: str) -> bool:
+    """Whether the number is under one of the platform's assigned prefixes."""
+    return len(dialled) == 15 and dialled[:11] in settings.prefixes
+
+
+def forwarded(dialled: str, caller: str) -> Route:
+    """The way of a call that is none of ours and passes (`other_numbers = "forward"`): no binding, nothing hidden."""
+    return Route("", "", "", None, target=dialled, shown=caller)
+
+
+def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, str] | None:
+    """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
+    if request.max_forwards == 0:
+        return TOO_MANY_HOPS, ""
+    if request.from_tag in core.calling_tags or request.from_tag in core.legs:
+        return LOOP, ""
+    if unknown := unknown_requirements(request):
+        return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+    limits = core.settings.limits
+    over = (
+        core.calls_up + core.setting_up >= limits.max_calls
+        or core.calls_by_peer[peer.name] >= limits.max_calls_per_peer
+        or len(core.pending_lookups) >= limits.max_pending_lookups
+        or len(core.transactions) >= limits.max_transactions
+    )
+    return (OVER_LIMIT, "") if over else None

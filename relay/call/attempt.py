@@ -1,0 +1,214 @@
+"""One try at one peer: the INVITE on the callee's side, its early dialogs, and what becomes of late answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call import masking
+from relay.call.compose import OutgoingRequest
+from relay.call.leg import Leak, Leg, contact_line
+from relay.call.peers import target_uri, user_for
+from relay.call.sdp_masking import SdpWriter
+from relay.call.sending import SentRequest
+from relay.errors import ParseError, ProtocolError
+from relay.sip.dialog import Dialog
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from relay.call.settings import Peer
+    from relay.call.setup import Setup
+    from relay.sip.flow import Flow
+
+SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
+
+
+class Attempt:
+    """The callee's side of a setup at one peer. After `cancel` it only settles what still comes."""
+
+    __slots__ = (
+        "_cseq",
+        "_flow",
+        "_given_up",
+        "_legs",
+        "_local_tag",
+        "_local_uri",
+        "_peer",
+        "_remote_uri",
+        "_sent",
+        "_setup",
+        "_won",
+        "_writer",
+        "call_id",
+    )
+
+    def __init__(self, setup: Setup, peer: Peer, flow: Flow) -> None:
+        core, route = setup.core, setup.route
+        assert route is not None
+        listener = core.peers.listener(flow)
+        self._setup = setup
+        self._peer = peer
+        self._flow = flow
+        self.call_id = core.token()
+        self._local_tag = core.token()
+        self._cseq = 1
+        self._local_uri = f"sip:{route.shown}@{listener.advertised}"
+        self._remote_uri = target_uri(user_for(peer, route.target), peer.host, peer.port)
+        self._writer = SdpWriter(session_id(core.token()))
+        self._legs: dict[str, Leg] = {}  # by the callee's tag
+        self._given_up = False
+        self._won: Leg | None = None
+
+    # -- sending
+
+    def start(self, now: float) -> None:
+        """Sends the INVITE. Raises ProtocolError for a body that cannot be relayed, Leak from the tripwire."""
+        setup = self._setup
+        core, request = setup.core, setup.request
+        body = masking.mask_body(request, self._writer)
+        constants = (
+            f"From: <{self._local_uri}>;tag={self._local_tag}\r\nTo: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
+        )
+        rest = self._identity_lines() + masking.mask_request_headers(request)
+        self._guard(constants + rest, body)
+        setup.call.callee_leg_call_id = self.call_id
+        core.calling_tags.add(self._local_tag)
+        hops = request.max_forwards
+        rest += f"Max-Forwards: {70 if hops is None else hops - 1}\r\n"
+        outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
+        self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now)
+
+    def _identity_lines(self) -> str:
+        setup = self._setup
+        assert setup.route is not None
+        lines = contact_line(setup.core, self._flow, setup.route.shown)
+        if self._peer.send_pai:
+            lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
+        return lines
+
+    def _guard(self, text: str, body: masking.Body | None) -> None:
+        data = text.encode("utf-8", "surrogateescape")
+        tripwire = self._setup.call.tripwire_towards_callee(self._peer)
+        if tripwire.hit(data, body.data if body else b"", own=self._own_numbers()):
+            raise Leak(self._setup.call, "callee")
+
+    def _own_numbers(self) -> tuple[str, ...]:
+        route = self._setup.route
+        assert route is not None
+        return (route.target, user_for(self._peer, route.target), route.shown)
+
+    def cancel(self, now: float, reason: str) -> None:
+        self._given_up = True
+        self._forget_legs(None)
+        self._sent.cancel(now, reason)
+
+    # -- receiving
+
+    def _receive(self, response: Response, now: float) -> None:
+        status = response.status
+        try:
+            if status >= 300:
+                self._refused(status, now)
+            elif status >= 200:
+                self._answered(response, now)
+            elif status > 100 and not self._given_up and response.to_tag is not None:
+                self._setup.progress(self._leg(response), response, now)
+        except (ProtocolError, ParseError) as error:
+            self._unusable(response, error, now)
+
+    def _refused(self, status: int, now: float) -> None:
+        self._close()
+        if not self._given_up:
+            rang = self._setup.call.ringing_at is not None
+            self._setup.failed(status, masking.mask_final(status, rang=rang), now)
+
+    def _answered(self, response: Response, now: float) -> None:
+        leg = self._legs.get(response.to_tag or "")
+        if leg is not None and leg.acknowledged:
+            leg.acknowledge_again()
+        elif self._won is not None and leg is self._won:
+            pass  # sent again while the record is written, or while the caller's ACK is awaited for its SDP
+        else:
+            leg = leg or self._leg(response)
+            leg.dialog.update_from_2xx(response)
+            leg.retarget(response)
+            if self._given_up or self._won is not None:
+                self._turn_away(leg, now)
+            else:
+                self._won = leg
+                self._forget_legs(leg)
+                self._setup.answered(leg, response, now)
+
+    def _turn_away(self, leg: Leg, now: float) -> None:
+        """A 2xx that nobody waits for (it crossed our CANCEL, or another fork was faster): ACK, then BYE."""
+        leg.acknowledge(self._cseq)
+        leg.other.forget()
+        leg.hang_up(now)
+
+    def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
+        """An answer that cannot be relayed. A provisional one is passed over; a 2xx is taken down again."""
+        setup = self._setup
+        setup.core.counters["answers_unusable"] += 1
+        setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
+        if response.status < 200 or self._given_up:
+            return
+        leg = self._won
+        self._won, self._given_up = None, True
+        if leg is not None:
+            self._turn_away(leg, now)
+        self._close()
+        setup.failed(488, masking.mask_final(488, rang=False), now)
+
+    def _fail(self, why: str, now: float) -> None:
+        self._close()
+        if not self._given_up:
+            self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+
+    def _close(self) -> None:
+        self._setup.core.calling_tags.discard(self._local_tag)
+        self._forget_legs(self._won)
+
+    def _forget_legs(self, winner: Leg | None) -> None:
+        """Early dialogs end with the final answer to the INVITE, but for the one that was answered."""
+        for tag, leg in list(self._legs.items()):
+            if leg is not winner:
+                leg.other.forget()
+                leg.forget()
+                del self._legs[tag]
+
+    # -- early dialogs
+
+    def _leg(self, response: Response) -> Leg:
+        tag = response.to_tag or ""
+        leg = self._legs.get(tag)
+        if leg is None:
+            leg = self._legs[tag] = self._pair(response)
+        return leg
+
+    def _pair(self, response: Response) -> Leg:
+        """The callee's early dialog that the response opens, and the caller's that is shown for it."""
+        setup = self._setup
+        core, call = setup.core, setup.call
+        assert setup.route is not None
+        dialog = Dialog.as_uac(
+            call_id=self.call_id,
+            local_tag=self._local_tag,
+            local_uri=self._local_uri,
+            remote_uri=self._remote_uri,
+            local_cseq=self._cseq,
+            response=response,
+        )
+        callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
+        callee.tripwire = call.tripwire_towards_callee(self._peer)
+        callee.own = self._own_numbers()
+        towards_caller = Dialog.as_uas(setup.request, core.token())
+        writer = SdpWriter(session_id(core.token()))
+        caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
+        caller.tripwire = call.tripwire_towards_caller(self._peer, dialog)
+        caller.own = (call.caller_number, call.dialled)
+        caller.other, callee.other = callee, caller
+        return callee
+
+
+def session_id(token: str) -> int:
+    """An SDP session id out of a random token: 1 to 2**31."""
+    return int(token[:12], 16) % SESSION_IDS + 1

@@ -1,0 +1,335 @@
+"""A call: its record, its two legs, its clocks, and the one way in which it ends (DESIGN 4.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call import masking
+from relay.call.core import Continuation, Core
+from relay.call.masking import Tripwire, Verdict
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from relay.call.state import CallState, dump_call, load_leg
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from relay.call.leg import Leg
+    from relay.call.settings import Peer
+    from relay.call.setup import Setup
+    from relay.sip.dialog import Dialog
+    from relay.sip.flow import Flow
+    from relay.sip.timers import Timer
+
+NORMAL_CLEARING = 16  # Q.850
+TIMER_EXPIRY = 102
+NORMAL_UNSPECIFIED = 31
+_RELAY_CAUSES = {"max_duration": TIMER_EXPIRY, "session_expired": TIMER_EXPIRY, "ack_timeout": TIMER_EXPIRY}
+_LONGEST_SESSION_S = 86_400
+
+
+class Call:
+    """One attempt and, once it is answered, the call. Its fields are the record's until `record()` makes one of them."""
+
+    __slots__ = (
+        "_counted",
+        "_end_committed",
+        "_max_call_s",
+        "_max_timer",
+        "_session_s",
+        "_session_timer",
+        "_waiting_for_end",
+        "answered_at",
+        "binding_id",
+        "business",
+        "call_id",
+        "callee",
+        "callee_leg_call_id",
+        "callee_number",
+        "caller",
+        "caller_flow",
+        "caller_leg_call_id",
+        "caller_number",
+        "caller_peer",
+        "core",
+        "dialled",
+        "end_reason",
+        "ended",
+        "ended_at",
+        "ended_by",
+        "mode",
+        "order_id",
+        "outcome",
+        "peer_out",
+        "q850_cause",
+        "received_at",
+        "ringing_at",
+        "routed_at",
+        "setup",
+        "shown",
+        "sip_status",
+    )
+
+    def __init__(
+        self, core: Core, peer: Peer, flow: Flow, *, caller: str, dialled: str, leg_call_id: str, received_at: int
+    ) -> None:
+        """`caller`: the caller's number in E.164, "" if anonymous; `received_at` in Unix milliseconds."""
+        self.core = core
+        self.call_id = core.token()
+        self.caller_peer = peer
+        self.caller_flow = flow
+        self.caller_number = caller
+        self.dialled = dialled
+        self.caller_leg_call_id = leg_call_id
+        self.received_at = received_at
+        self.binding_id: str | None = None
+        self.mode: str | None = None
+        self.business: str | None = None
+        self.order_id: str | None = None
+        self.shown: str | None = None
+        self.callee_number: str | None = None
+        self.peer_out: str | None = None
+        self.routed_at: int | None = None
+        self.ringing_at: int | None = None
+        self.answered_at: int | None = None
+        self.ended_at: int | None = None
+        self.sip_status: int | None = None
+        self.q850_cause: int | None = None
+        self.outcome: str | None = None
+        self.ended_by: str | None = None
+        self.end_reason: str | None = None
+        self.callee_leg_call_id: str | None = None
+        self.setup: Setup | None = None
+        self.caller: Leg | None = None
+        self.callee: Leg | None = None
+        self.ended = False
+        self._counted = False
+        self._end_committed = False
+        self._waiting_for_end: list[Continuation] = []
+        self._max_call_s = core.settings.max_call_s
+        self._max_timer: Timer | None = None
+        self._session_s = 0
+        self._session_timer: Timer | None = None
+
+    def record(self) -> CallRecord:
+        up = self.answered_at is not None
+        duration_ms = self.ended_at - self.answered_at if up and self.ended_at and self.answered_at else None
+        return CallRecord(
+            self.call_id,
+            self.binding_id,
+            self.mode,
+            self.business,
+            self.order_id,
+            self.dialled,
+            self.shown,
+            self.caller_number,
+            self.callee_number,
+            self.caller_peer.name,
+            self.peer_out,
+            self.received_at,
+            self.routed_at,
+            self.ringing_at,
+            self.answered_at,
+            self.ended_at,
+            max(duration_ms, 0) if duration_ms is not None else None,
+            self.sip_status,
+            self.q850_cause,
+            self.outcome,
+            self.ended_by,
+            self.end_reason,
+            self.caller_leg_call_id,
+            self.callee_leg_call_id,
+        )
+
+    # -- what the setup found out
+
+    def routed(self, route: Route, now: float) -> None:
+        self.routed_at = self.core.wall_ms(now)
+        self.binding_id, self.mode = route.binding_id, route.mode
+        self.business, self.order_id = route.business, route.order_id
+        self.callee_number, self.shown = route.target, route.shown
+        if route.max_call_s is not None:
+            self._max_call_s = min(route.max_call_s, self._max_call_s)
+
+    def ringing(self, now: float) -> None:
+        if self.ringing_at is None:
+            self.ringing_at = self.core.wall_ms(now)
+
+    def refused(self, refusal: Refusal) -> None:
+        if refusal.binding_id is not None:
+            self.binding_id, self.mode = refusal.binding_id, refusal.mode
+            self.business, self.order_id = refusal.business, refusal.order_id
+
+    def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
+        """The attempt did not connect: record it, then answer the caller."""
+        self.ended = True
+        self.ended_at = self.core.wall_ms(now)
+        self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
+        self.ended_by, self.end_reason = by, reason
+        self.release()
+        self.core.commit(self.record(), None, then)
+
+    def answered(self, caller: Leg, callee: Leg, response: Response, then: Continuation, now: float) -> None:
+        """The callee took the call: record it with both dialogs, then tell both sides."""
+        core = self.core
+        self.caller, self.callee = caller, callee
+        self.setup = None
+        self.answered_at = core.wall_ms(now)
+        self.sip_status = 200
+        core.calls_up += 1
+        self._max_timer = core.timers.set(now + self._max_call_s, self._too_long)
+        self._watch_session(response, now)
+        core.commit(self.record(), self.state(), then)
+
+    # -- clocks of a call that is up
+
+    def _too_long(self, now: float) -> None:
+        self.end("relay", "max_duration", now)
+
+    def refreshed(self, response: Response, now: float) -> None:
+        """A re-INVITE or UPDATE was answered 2xx: targets, descriptions and the session timer may be new."""
+        if self.ended or self.caller is None:
+            return
+        self._watch_session(response, now)
+        self.core.commit(self.record(), self.state(), None)
+
+    def _watch_session(self, response: Response, now: float) -> None:
+        """RFC 4028 10: without a refresh the session is over after Session-Expires seconds."""
+        timer = response.session_expires
+        self._session_s = min(timer.seconds, _LONGEST_SESSION_S) if timer else 0
+        self._restart_session_timer(now)
+
+    def _restart_session_timer(self, now: float) -> None:
+        timers = self.core.timers
+        timers.cancel(self._session_timer)
+        self._session_timer = timers.set(now + self._session_s, self._session_over) if self._session_s else None
+
+    def _session_over(self, now: float) -> None:
+        self.end("relay", "session_expired", now)
+
+    # -- the end
+
+    def end(self, by: str, reason: str, now: float, *, from_leg: Leg | None = None, extra: str = "") -> None:
+        """Ends the call, whatever the cause: record, BYE to each leg but the one that hung up, clocks.
+
+        `extra`: a masked Reason line for the BYEs. A setup that is not decided is stopped instead.
+        """
+        if self.setup is not None and not self.setup.decided:
+            self.setup.stop(masking.LEAK if reason == "tripwire" else masking.NO_PROGRESS, reason, now)
+            return
+        if self.ended or self.caller is None or self.callee is None:
+            return
+        self.ended = True
+        self.ended_at = self.core.wall_ms(now)
+        self.outcome, self.ended_by, self.end_reason = "answered", by, reason
+        self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
+        self.core.calls_up -= 1
+        self.core.timers.cancel(self._max_timer)
+        self.core.timers.cancel(self._session_timer)
+        self.release()
+        self.core.commit(self.record(), None, self._ended)
+        for leg in (self.caller, self.callee):
+            if leg.invited is not None:
+                leg.invited.abort(now)
+            if leg is not from_leg:
+                leg.hang_up(now, extra or f"Reason: Q.850;cause={self.q850_cause}\r\n")
+
+    def when_end_committed(self, then: Continuation, now: float) -> None:
+        """Calls `then` once the closing record is safe: no answer to a BYE leaves before (DESIGN 4.1)."""
+        if self._end_committed:
+            then(now)
+        else:
+            self._waiting_for_end.append(then)
+
+    def _ended(self, now: float) -> None:
+        self._end_committed = True
+        waiting, self._waiting_for_end = self._waiting_for_end, []
+        for then in waiting:
+            then(now)
+
+    def fail_closed(self, side: str, now: float) -> None:
+        """The tripwire struck: nothing of it went out, and the call is over."""
+        self.core.counters["tripwire"] += 1
+        self.core.note("tripwire", call_id=self.call_id, towards=side)
+        self.end("relay", "tripwire", now)
+
+    def count(self) -> None:
+        """Counts the call towards its peer's limit until `release`."""
+        self._counted = True
+        self.core.calls_by_peer[self.caller_peer.name] += 1
+
+    def release(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.core.calls_by_peer[self.caller_peer.name] -= 1
+
+    # -- what each side must not see of the other
+
+    def tripwire_towards_callee(self, peer: Peer) -> Tripwire:
+        hosts = {self.caller_flow.host, self.caller_peer.host}
+        return Tripwire(self._hidden(self.caller_number), self._foreign(hosts, {peer.host}))
+
+    def tripwire_towards_caller(self, peer: Peer, dialog: Dialog) -> Tripwire:
+        hosts = {peer.host, dialog.next_hop.host}
+        own = {self.caller_flow.host, self.caller_peer.host}
+        return Tripwire(self._hidden(self.callee_number or ""), self._foreign(hosts, own))
+
+    def _hidden(self, number: str) -> tuple[str, ...]:
+        # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
+        return (number,) if self.binding_id is not None else ()
+
+    def _foreign(self, hosts: set[str], own: set[str]) -> tuple[str, ...]:
+        ours = {listener.host for listener in self.core.settings.listeners}
+        ours |= {listener.advertised.strip("[]") for listener in self.core.settings.listeners}
+        return tuple(hosts - own - ours)
+
+    # -- restart
+
+    def state(self) -> bytes:
+        """What a restart needs beside the record (DESIGN 4.2)."""
+        assert self.caller is not None
+        assert self.callee is not None
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s)
+
+    @classmethod
+    def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
+        """The call as it was committed; None where a peer or listener of it is no longer configured."""
+        caller_peer = core.peers.by_name(state.caller.peer)
+        callee_peer = core.peers.by_name(state.callee.peer)
+        if caller_peer is None or callee_peer is None:
+            return None
+        call = cls(
+            core,
+            caller_peer,
+            state.caller.restored_flow(),
+            caller=record.caller,
+            dialled=record.number_dialled,
+            leg_call_id=record.caller_leg_call_id,
+            received_at=record.received_at,
+        )
+        call._take_over(record)
+        call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
+        call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
+        call.caller.other, call.callee.other = call.callee, call.caller
+        call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.dialog)
+        call.callee.tripwire = call.tripwire_towards_callee(callee_peer)
+        call._resume(state, now)
+        return call
+
+    def _take_over(self, record: CallRecord) -> None:
+        self.call_id = record.call_id
+        self.binding_id, self.mode = record.binding_id, record.mode
+        self.business, self.order_id = record.business, record.order_id
+        self.shown, self.callee_number, self.peer_out = record.number_shown, record.callee, record.peer_out
+        self.routed_at, self.ringing_at, self.answered_at = record.routed_at, record.ringing_at, record.answered_at
+        self.sip_status = record.sip_status
+        self.callee_leg_call_id = record.callee_leg_call_id
+
+    def _resume(self, state: CallState, now: float) -> None:
+        core = self.core
+        self._max_call_s = state.max_call_s
+        lasted_s = (core.wall_ms(now) - (self.answered_at or 0)) / 1000
+        self._max_timer = core.timers.set(now + max(state.max_call_s - lasted_s, 0), self._too_long)
+        self._session_s = state.session_s
+        self._restart_session_timer(now)
+        core.calls_up += 1
+        self.count()

@@ -1,0 +1,123 @@
+"""Writes the relay's own messages out of a leg's constants; no header of the other side ever comes here unmasked."""
+
+from __future__ import annotations
+
+import re
+
+from relay.call.masking import PHRASES, Body
+from relay.call.settings import Listener
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response
+
+PATH_MTU_LIMIT = 1300  # bytes; RFC 3261 18.1.1: larger requests go by a transport with congestion control
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+class OutgoingRequest:
+    """A request but for the Via: the branch and the transport are chosen when it is sent, and again on another one."""
+
+    __slots__ = ("_body", "_constants", "_cseq", "_rest", "_uri", "method")
+
+    def __init__(self, method: str, uri: str, constants: str, cseq: int, rest: str, body: Body | None = None) -> None:
+        """`constants`: the lines Route, From, To, Call-ID; `rest`: further header lines; each line with its CRLF."""
+        self.method = method
+        self._uri = uri
+        self._constants = constants
+        self._cseq = cseq
+        self._rest = rest + _body_lines(body)
+        self._body = body.data if body else b""
+
+    @property
+    def size(self) -> int:
+        """Bytes, near enough for the choice of a transport: 120 stand for start line, Via and CSeq."""
+        return len(self._constants) + len(self._rest) + len(self._body) + 120
+
+    def render(self, listener: Listener, branch: str) -> bytes:
+        head = _request_head(self.method, self._uri, listener, branch, self._constants, self._cseq)
+        return encode(head + self._rest) + self._body
+
+    def cancel(self, listener: Listener, branch: str, reason: str) -> bytes:
+        """The CANCEL of this request (RFC 3261 9.1). `reason`: a masked Reason line, or ""."""
+        head = _request_head("CANCEL", self._uri, listener, branch, self._constants, self._cseq)
+        return encode(f"{head}Max-Forwards: 70\r\n{reason}Content-Length: 0\r\n\r\n")
+
+    def ack(self, response: Response, listener: Listener, branch: str) -> bytes:
+        """The ACK to a final answer that is no 2xx (RFC 3261 17.1.1.3): the To is the response's."""
+        constants = _TO_LINE.sub(lambda _: f"To: {response.get('to')}\r\n", self._constants)
+        head = _request_head("ACK", self._uri, listener, branch, constants, self._cseq)
+        return encode(f"{head}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
+
+
+_TO_LINE = re.compile(r"(?m)^To: .*\r\n")
+
+
+def _request_head(method: str, uri: str, listener: Listener, branch: str, constants: str, cseq: int) -> str:
+    return (
+        f"{method} {uri} SIP/2.0\r\n"
+        f"Via: SIP/2.0/{listener.transport.upper()} {listener.sent_by};branch={branch};rport\r\n"
+        f"{constants}CSeq: {cseq} {method}\r\n"
+    )
+
+
+class Reply:
+    """Writes the responses to one request: what RFC 3261 8.2.6.2 has copied, and where they go (18.2.2, RFC 3581)."""
+
+    __slots__ = ("_after_to", "_before_to", "_to", "flow", "to_tag")
+
+    def __init__(self, request: Request, flow: Flow) -> None:
+        via = request.via
+        via_lines, port = _received(request, via.host, via.port, via.params, flow)
+        self.flow = flow if flow.reliable else flow._replace(port=port)
+        self._before_to = f"{via_lines}From: {request.get('from')}\r\nTo: "
+        self._to = request.get("to") or ""
+        self._after_to = f"\r\nCall-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n"
+        self.to_tag = request.to_tag
+
+    def write(self, status: int, *, to_tag: str = "", extra: str = "", body: Body | None = None) -> bytes:
+        """`extra`: further header lines, each with its CRLF. `to_tag` is added where the request's To has none."""
+        tag = f";tag={to_tag}" if to_tag and self.to_tag is None else ""
+        text = (
+            f"SIP/2.0 {status} {PHRASES[status]}\r\n{self._before_to}{self._to}{tag}{self._after_to}{extra}"
+            f"{_body_lines(body)}"
+        )
+        return encode(text) + (body.data if body else b"")
+
+    def record_routes(self, request: Request) -> str:
+        """The Record-Route lines to copy into what makes a dialog (RFC 3261 12.1.1)."""
+        if "record-route" not in request.index:
+            return ""
+        return "".join(f"Record-Route: {value}\r\n" for value in request.get_all("record-route"))
+
+
+def _body_lines(body: Body | None) -> str:
+    if body is None:
+        return "Content-Length: 0\r\n\r\n"
+    return f"Content-Type: {body.content_type}\r\nContent-Length: {len(body.data)}\r\n\r\n"
+
+
+def _received(
+    request: Request, host: str, port: int | None, params: dict[str, str | None], flow: Flow
+) -> tuple[str, int]:
+    """The Via lines of a response, with received and rport on the topmost, and the port responses go to."""
+    first, *others = request.values("via")
+    if "rport" in params:  # RFC 3581 4
+        first = _set_rport(first, flow.port)
+        reply_port = flow.port
+    else:
+        reply_port = port or 5060
+    if host != flow.host or "rport" in params:
+        first += f";received={flow.host}"
+    lines = f"Via: {first}\r\n"
+    for other in others:
+        lines += f"Via: {other}\r\n"
+    return lines, reply_port
+
+
+def _set_rport(via: str, port: int) -> str:
+    """Fills in the value of an `rport` parameter that came without one or with a made-up one."""
+    parts = via.split(";")
+    return ";".join(f"rport={port}" if part.partition("=")[0].strip().lower() == "rport" else part for part in parts)
+

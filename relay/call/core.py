@@ -1,0 +1,85 @@
+"""What all calls of one relay share: timers, transactions, the outbox, the table of legs, commits that are waited for.
+
+It decides nothing about a call and reads no clock: `now` (monotonic seconds) comes in with every event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.peers import Peers
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from relay.call.settings import Settings
+from relay.sip.flow import Flow
+from relay.sip.timers import TimerHeap
+from relay.sip.transaction import TransactionLayer
+
+if TYPE_CHECKING:
+    from relay.call.leg import Leg
+
+Continuation = Callable[[float], None]
+Routed = Callable[[Route | Refusal, float], None]
+
+
+class Core:
+    """The calls' common ground; one for each engine."""
+
+    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
+        self.settings = settings
+        self.peers = Peers(settings)
+        self.token = token
+        self.clock_offset_s = clock_offset_s
+        self.timers = TimerHeap()
+        self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
+        self.legs: dict[str, Leg] = {}  # by our tag in the dialog
+        self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
+        self.setting_up = 0
+        self.calls_up = 0
+        self.calls_by_peer: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()
+        self.pending_lookups: dict[int, Routed] = {}
+        self._pending_commits: dict[int, Continuation] = {}
+        self._actions: list[Action] = []
+        self._serial = 0
+
+    def send(self, data: bytes, flow: Flow) -> None:
+        self._actions.append(Send(data, flow))
+
+    def note(self, event: str, **fields: object) -> None:
+        self._actions.append(Note(event, fields))
+
+    def look_up(self, number: str, caller: str, then: Routed) -> None:
+        self._serial += 1
+        self.pending_lookups[self._serial] = then
+        self._actions.append(LookUp(self._serial, number, caller))
+
+    def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
+        self.pending_lookups.pop(token)(answer, now)
+
+    def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
+        """Have the record made durable, `then` go on."""
+        if then is None:
+            self._actions.append(Commit(0, record, dialogs))
+            return
+        self._serial += 1
+        self._pending_commits[self._serial] = then
+        self._actions.append(Commit(self._serial, record, dialogs))
+
+    def committed(self, token: int, now: float) -> None:
+        self._pending_commits.pop(token)(now)
+
+    @property
+    def pending_commits(self) -> int:
+        return len(self._pending_commits)
+
+    def take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def wall_ms(self, now: float) -> int:
+        """Unix milliseconds of a monotonic time."""
+        return int((now + self.clock_offset_s) * 1000)

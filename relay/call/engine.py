@@ -1,0 +1,346 @@
+"""The relay as one object: messages, look-up answers, commits and time go in, actions come out.
+
+It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It finds whom a message
+belongs to and leaves the rest to them: `Setup` for the initial INVITE, `Exchange` for requests inside a call, `Call` for
+its end. The order of actions is the order in which they are to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from relay.call import admission, masking
+from relay.call.actions import Action
+from relay.call.call import Call
+from relay.call.compose import Reply
+from relay.call.core import Core
+from relay.call.exchange import Exchange
+from relay.call.leg import Leak, Leg
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from relay.call.settings import Peer, Settings
+from relay.call.setup import Setup
+from relay.call.state import load_call
+from relay.call.strangers import Strangers
+from relay.errors import ParseError, ProtocolError, StoreError
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, check_request, parse_message, salvage
+
+_KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
+_RELAYED = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
+_IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
+
+
+class Engine:
+    """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
+
+    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
+        """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
+        self._core = Core(settings, token, clock_offset_s)
+        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._draining = False
+
+    # -- what the driver calls
+
+    @property
+    def settings(self) -> Settings:
+        return self._core.settings
+
+    @property
+    def clock_offset_s(self) -> float:
+        return self._core.clock_offset_s
+
+    @clock_offset_s.setter
+    def clock_offset_s(self, offset_s: float) -> None:
+        self._core.clock_offset_s = offset_s
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """One datagram, or one message of a stream. What is malformed is answered 400 where it can be, and counted."""
+        try:
+            message = parse_message(data)
+        except ParseError as error:
+            self._malformed(data, error, flow, now)
+            return
+        try:
+            if isinstance(message, Response):
+                self._response(message, flow, now)
+            else:
+                self._request(message, flow, now)
+        except Leak as leak:
+            leak.call.fail_closed(leak.side, now)
+        except ParseError as error:  # a header that nothing had looked at before
+            self._malformed(data, error, flow, now)
+
+    def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
+        """The answer to a LookUp."""
+        try:
+            self._core.routed(token, answer, now)
+        except Leak as leak:
+            leak.call.fail_closed(leak.side, now)
+
+    def committed(self, token: int, now: float) -> None:
+        """The record of a Commit is durable."""
+        self._core.committed(token, now)
+
+    def transport_failed(self, flow: Flow, now: float) -> None:
+        """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
+        self._core.transactions.transport_failed(flow, now)
+
+    def expire(self, now: float) -> None:
+        self._core.timers.run(now)
+
+    def next_timeout(self) -> float | None:
+        return self._core.timers.next()
+
+    def take_actions(self) -> list[Action]:
+        return self._core.take_actions()
+
+    def drain(self) -> None:
+        """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
+        self._draining = True
+
+    def hang_up_all(self, now: float) -> None:
+        """Ends every call, for the end of the service."""
+        for call in {leg.call for leg in self._core.legs.values()}:
+            call.end("relay", "shutdown", now)
+
+    def statistics(self) -> dict[str, int]:
+        core = self._core
+        return {
+            "calls_up": core.calls_up,
+            "calls_setting_up": core.setting_up,
+            "legs": len(core.legs),
+            "transactions": len(core.transactions),
+            "timers": len(core.timers),
+            "pending_lookups": len(core.pending_lookups),
+            "pending_commits": core.pending_commits,
+            **core.counters,
+        }
+
+    def restore(self, record: CallRecord, dialogs: bytes, now: float) -> None:
+        """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there."""
+        try:
+            call = Call.restore(self._core, record, load_call(dialogs), now)
+        except StoreError as error:
+            call = None
+            self._core.note("restore.failed", call_id=record.call_id, reason=str(error))
+        if call is None:
+            ended_at = self._core.wall_ms(now)
+            closed = record._replace(
+                ended_at=ended_at,
+                duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
+                outcome="answered",
+                q850_cause=31,
+                ended_by="relay",
+                end_reason="not_restorable",
+            )
+            self._core.commit(closed, None)
+        else:
+            call.probe(now)
+
+    # -- finding whom a message belongs to
+
+    def _malformed(self, data: bytes, error: ParseError, flow: Flow, now: float) -> None:
+        """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
+        core = self._core
+        core.counters["malformed"] += 1
+        request = salvage(data) if core.peers.by_source(flow.host) else None
+        core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
+        if request is None or request.method == "ACK":
+            return
+        try:
+            reply = Reply(request, flow)
+        except ParseError:
+            return
+        core.send(reply.write(400, to_tag=core.token()), reply.flow)
+
+    def _response(self, response: Response, flow: Flow, now: float) -> None:
+        core = self._core
+        if core.transactions.receive_response(response, now):
+            return
+        core.counters["responses_stray"] += 1
+        leg = core.legs.get(response.from_tag or "")
+        if leg is not None and 200 <= response.status < 300 and response.cseq.method == "INVITE":
+            # After a restart the callee may still be repeating the 2xx that the record was written for.
+            if leg.dialog.remote_tag == response.to_tag:
+                leg.acknowledge(response.cseq.number)
+
+    def _request(self, request: Request, flow: Flow, now: float) -> None:
+        core = self._core
+        transaction = core.transactions.find_server(request)
+        if transaction is not None:
+            transaction.receive(request, now)
+            return
+        peer = core.peers.by_source(flow.host)
+        if peer is None:
+            self._stranger(request, flow, now)
+        elif request.method == "ACK":
+            leg = self._leg(request)
+            if leg is not None:
+                leg.receive_ack(request, now)
+        elif request.method == "CANCEL":
+            self._cancel(request, flow, now)
+        else:
+            self._new_request(request, flow, peer, now)
+
+    def _new_request(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
+        reply = Reply(request, flow)
+        inside = request.to_tag is not None
+        try:
+            check_request(request)
+            if request.method == "INVITE" and not inside:
+                self._invite(request, reply, peer, now)
+            elif inside:
+                self._inside(request, reply, now)
+            else:
+                self._outside(request, reply, now)
+        except ProtocolError as error:
+            if request.method == "INVITE" and not inside:
+                self._refuse_invite(request, reply, peer, Refusal("failed", error.status, 111), now)
+            else:
+                self._answer(request, reply, error.status, now)
+
+    def _leg(self, request: Request) -> Leg | None:
+        """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
+        leg = self._core.legs.get(request.to_tag or "")
+        if leg is None or leg.dialog.call_id != request.call_id or leg.dialog.remote_tag != (request.from_tag or ""):
+            return None
+        return leg
+
+    def _answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
+        """A final answer to a request that no call has a part in."""
+        core = self._core
+        transaction = core.transactions.serve(request, reply.flow)
+        transaction.respond(status, reply.write(status, to_tag=core.token(), extra=extra), now)
+
+    # -- outside a call
+
+    def _outside(self, request: Request, reply: Reply, now: float) -> None:
+        method = request.method
+        if request.max_forwards == 0:
+            self._answer(request, reply, 483, now)
+        elif method == "OPTIONS":
+            status = 503 if self._draining else 200
+            extra = "Retry-After: 30\r\n" if self._draining else "Accept: application/sdp\r\nSupported: 100rel, timer\r\n"
+            self._answer(request, reply, status, now, masking.ALLOW + extra)
+        elif method in _IN_DIALOG_ONLY:
+            self._answer(request, reply, 481, now)
+        else:
+            self._answer(request, reply, 405 if method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+
+    def _stranger(self, request: Request, flow: Flow, now: float) -> None:
+        """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
+        core = self._core
+        core.counters["strangers"] += 1
+        if request.method in ("ACK", "CANCEL") or not self._strangers.admit(now):
+            return
+        reply = Reply(request, flow)
+        if request.method == "INVITE" and request.to_tag is None:
+            self._refuse_invite(request, reply, None, admission.STRANGER, now)
+        else:
+            self._answer(request, reply, 403, now)
+
+    def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        core = self._core
+        setup = self._set_up(request, reply, peer, now)
+        dialled = setup.call.dialled
+        if self._draining:
+            setup.refuse(admission.DRAINING, now)
+        elif objection := admission.judge_request(core, request, peer):
+            setup.refuse(objection[0], now, objection[1])
+        elif refusal := admission.judge_number(core.settings, dialled):
+            setup.refuse(refusal, now)
+        elif admission.is_ours(core.settings, dialled):
+            setup.call.count()
+            setup.look_up()
+        else:
+            setup.call.count()
+            setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
+
+    def _refuse_invite(self, request: Request, reply: Reply, peer: Peer | None, refusal: Refusal, now: float) -> None:
+        self._set_up(request, reply, peer or self._strangers.PEER, now).refuse(refusal, now)
+
+    def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
+        core = self._core
+        transaction = core.transactions.serve(request, reply.flow)
+        transaction.respond(100, reply.write(100), now)
+        call = Call(
+            core,
+            peer,
+            reply.flow,
+            caller=admission.number_of_caller(request, peer),
+            dialled=admission.number_dialled(request),
+            leg_call_id=request.call_id,
+            received_at=core.wall_ms(now),
+        )
+        setup = call.setup = Setup(core, call, request, reply, transaction)
+        transaction.user = setup
+        core.setting_up += 1
+        return setup
+
+    def _cancel(self, request: Request, flow: Flow, now: float) -> None:
+        """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names."""
+        core = self._core
+        invite = core.transactions.find_cancelled(request)
+        reply = Reply(request, flow)
+        if invite is None:
+            self._answer(request, reply, 481, now)
+            return
+        self._answer(request, reply, 200, now)
+        user = invite.user
+        if isinstance(user, Setup):
+            user.cancel(request, now)
+        elif isinstance(user, Exchange):
+            user.cancel(now)
+
+    # -- inside a call
+
+    def _inside(self, request: Request, reply: Reply, now: float) -> None:
+        leg = self._leg(request)
+        if leg is None:
+            self._answer(request, reply, 481, now)
+        elif request.max_forwards == 0:
+            self._answer(request, reply, 483, now)
+        elif request.method == "BYE":
+            self._bye(leg, request, reply, now)
+        elif leg.call.ended:
+            self._answer(request, reply, 481, now)
+        elif request.method not in _RELAYED:
+            self._answer(request, reply, 405 if request.method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+        elif unknown := masking.unknown_requirements(request):
+            self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+        else:
+            self._relay(leg, request, reply, now)
+
+    def _relay(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
+        leg.dialog.receive_cseq(request.cseq.number)
+        if request.method == "INVITE" and not leg.dialog.confirmed:
+            raise ProtocolError(491, "the call is not answered yet")
+        core = self._core
+        transaction = core.transactions.serve(request, reply.flow)
+        if request.method == "INVITE":
+            transaction.respond(100, reply.write(100), now)
+        exchange = Exchange(core, leg, request, reply, transaction)
+        transaction.user = exchange
+        try:
+            exchange.start(now)
+        except ProtocolError as error:
+            extra = "Retry-After: 2\r\n" if error.status == 500 else ""
+            transaction.respond(error.status, leg.write(reply, error.status, extra=extra), now)
+
+    def _bye(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
+        """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
+        leg.dialog.receive_cseq(request.cseq.number)
+        core, call = self._core, leg.call
+        transaction = core.transactions.serve(request, reply.flow)
+        data = reply.write(200)
+        if call.setup is not None and not call.setup.decided:
+            if leg.side == "callee":
+                raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
+            call.setup.cancel(request, now)
+        else:
+            reason = masking.mask_reason(request.values("reason")) if "reason" in request.index else ""
+            call.end(leg.side, "bye", now, from_leg=leg, extra=reason)
+        call.when_end_committed(partial(transaction.respond, 200, data), now)
+        call.when_end_committed(lambda _: leg.forget(), now)

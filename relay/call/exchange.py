@@ -1,0 +1,172 @@
+"""One request inside a call, relayed from the leg it came on to the other, and its answer back.
+
+Transactions are relayed one to one, so hold, codec changes, PRACK, DTMF and session timers work end to end. A BYE is
+not relayed but ends the call (see `relay.call.call`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call import masking
+from relay.call.compose import Reply
+from relay.call.leg import Answer, Leg
+from relay.call.sending import SentRequest
+from relay.errors import ParseError, ProtocolError
+from relay.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.sip.transaction import ServerTransaction
+
+REFRESHING = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
+_GONE = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog is no more
+
+
+class Exchange:
+    """A request on its way through: `origin` asked, `target` is asked. An INVITE's lasts until its final answer."""
+
+    __slots__ = ("_core", "_cseq", "_done", "_request", "_sent", "_transaction", "method", "origin", "reply", "target")
+
+    def __init__(self, core: Core, origin: Leg, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
+        self._core = core
+        self._request = request
+        self._transaction = transaction
+        self._sent: SentRequest | None = None
+        self._done = False
+        self.method = request.method
+        self.origin = origin
+        self.target = origin.other
+        self.reply = reply
+
+    def start(self, now: float) -> None:
+        """Relays the request. Raises ProtocolError where it must be refused instead, Leak from the tripwire."""
+        request, target = self._request, self.target
+        offers = self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(request))
+        if offers and (error := self.origin.busy_with()):
+            raise error
+        body = masking.mask_body(request, target.writer)
+        extra = masking.mask_request_headers(request)
+        if self.method == "PRACK":
+            extra += self._rack()
+        cseq = self._cseq = target.dialog.next_cseq()
+        outgoing = target.request(self.method, cseq, extra=extra, body=body)
+        self._occupy(self if offers else None)
+        if self.method == "INVITE":
+            target.expect_new_ack()
+        self._sent = SentRequest(
+            self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now
+        )
+
+    def _rack(self) -> str:
+        """The RAck towards the callee (RFC 3262 7.2): its own RSeq and the CSeq of our INVITE to it."""
+        rack = self._request.rack
+        theirs = self.origin.reliable.get(rack.number) if rack else None
+        if theirs is None:
+            raise ProtocolError(481, "no reliable provisional response with that RSeq")
+        return f"RAck: {theirs} {self.target.invite_cseq} INVITE\r\n"
+
+    def _occupy(self, exchange: Exchange | None) -> None:
+        """Marks both legs as having an offer under way, or free of this one again."""
+        if self.method == "INVITE":
+            self.target.inviting = self.origin.invited = exchange
+        elif exchange is not None or self.origin.updating is self:
+            self.target.updating = self.origin.updating = exchange
+
+    # -- the answer
+
+    def _receive(self, response: Response, now: float) -> None:
+        status = response.status
+        if self._done:
+            if self.method == "INVITE" and 200 <= status < 300:
+                self._answered_again()
+            return
+        try:
+            if status < 200:
+                self._progress(response, now)
+            elif status < 300:
+                self._succeed(response, now)
+            else:
+                self._refuse(response, now)
+        except (ProtocolError, ParseError):
+            # The answer cannot be shown: the session stays as it was for the origin; the target is acknowledged.
+            self._core.counters["answers_unusable"] += 1
+            self._finish_with(500, now)
+            self._answered_again()
+
+    def _progress(self, response: Response, now: float) -> None:
+        status = masking.mask_provisional(response.status)
+        if self.method == "INVITE" and status is not None:
+            self._transaction.respond(status, self.origin.write(self.reply, status, extra=self.origin.contact), now)
+
+    def _succeed(self, response: Response, now: float) -> None:
+        origin, target, request = self.origin, self.target, self._request
+        body = masking.mask_body(response, origin.writer)
+        refreshing = self.method in REFRESHING
+        extra = (origin.contact if refreshing else "") + masking.mask_response_headers(response)
+        data = origin.write(self.reply, 200, extra=extra, body=body)
+        self._done = True
+        self._occupy(None)
+        if refreshing:
+            origin.retarget(request, self.reply.flow)
+            target.retarget(response)
+        if self.method == "INVITE":
+            self._await_ack(data, now)
+        self._transaction.respond(200, data, now)
+        if refreshing:
+            origin.call.refreshed(response, now)
+
+    def _await_ack(self, data: bytes, now: float) -> None:
+        origin, target, cseq = self.origin, self.target, self._cseq
+        target.invite_cseq = cseq
+
+        def acknowledged(ack: Request, _: float) -> None:
+            if not target.acknowledged:
+                target.acknowledge(cseq, masking.mask_body(ack, target.writer))
+
+        origin.answer = Answer(
+            self._core, self._request.cseq.number, data, self.reply.flow, acknowledged, origin.give_up_answer, now
+        )
+        if masking.has_sdp(self._request):
+            target.acknowledge(cseq)
+
+    def _answered_again(self) -> None:
+        """The target repeats its 2xx; with nobody to wait for, it is acknowledged as it is."""
+        target = self.target
+        if target.acknowledged:
+            target.acknowledge_again()
+        elif self.origin.answer is None:
+            target.acknowledge(self._cseq)
+
+    def _refuse(self, response: Response, now: float) -> None:
+        status = masking.mask_in_dialog(response.status)
+        extra = ""
+        if status == 422:
+            extra = masking.mask_response_headers(response)
+        self._finish_with(status, now, extra)
+        if response.status in _GONE and self.method != "PRACK":
+            self.origin.call.end("relay", "peer_gone", now)
+
+    def _fail(self, why: str, now: float) -> None:
+        if self._done:
+            return
+        self._finish_with(408 if why == "timeout" else 500, now)
+        if why == "timeout":
+            self.origin.call.end("relay", "peer_gone", now)
+
+    def _finish_with(self, status: int, now: float, extra: str = "") -> None:
+        self._done = True
+        self._occupy(None)
+        self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
+
+    # -- cut short
+
+    def cancel(self, now: float) -> None:
+        """The origin cancels its re-INVITE; the target's 487 comes back as the answer."""
+        if self._sent is not None:
+            self._sent.cancel(now)
+
+    def abort(self, now: float) -> None:
+        """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2)."""
+        if not self._done:
+            self._finish_with(487, now)

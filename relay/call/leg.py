@@ -1,0 +1,277 @@
+"""A leg: one SIP dialog of a call, and how the relay speaks in it.
+
+A leg knows what its own peer may see. What the other leg brings reaches it only as masked lines and bodies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from relay.call.compose import OutgoingRequest, Reply
+from relay.call.masking import Body, Tripwire
+from relay.call.sending import SentRequest
+from relay.errors import ProtocolError, RelayError
+from relay.sip.dialog import Dialog
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response
+from relay.sip.timers import Timer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.call.exchange import Exchange
+    from relay.call.sdp_masking import SdpWriter
+    from relay.call.settings import Peer
+
+Side = Literal["caller", "callee"]
+
+
+class Leak(RelayError):
+    """The tripwire found the other party in what was about to go out; nothing was sent."""
+
+    def __init__(self, call: Call, side: Side) -> None:
+        super().__init__(f"tripwire towards the {side}")
+        self.call = call
+        self.side = side
+
+
+class Answer:
+    """A 2xx to INVITE that the relay gave, sent again until its ACK comes (RFC 3261 13.3.1.4)."""
+
+    __slots__ = ("_core", "_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "acknowledged", "cseq")
+
+    def __init__(
+        self,
+        core: Core,
+        cseq: int,
+        data: bytes,
+        flow: Flow,
+        acknowledged: Callable[[Request, float], None],
+        give_up: Callable[[float], None],
+        now: float,
+    ) -> None:
+        timings = core.settings.timings
+        self.cseq = cseq
+        self.acknowledged = acknowledged
+        self._core = core
+        self._data = data
+        self._flow = flow
+        self._give_up = give_up
+        self._interval = timings.t1
+        self._deadline = now + timings.transaction_s
+        self._timer: Timer | None = core.timers.set(now + timings.t1, self._again)
+
+    def _again(self, now: float) -> None:
+        if now >= self._deadline:
+            self._give_up(now)
+            return
+        self._core.send(self._data, self._flow)
+        self._interval = min(2 * self._interval, self._core.settings.timings.t2)
+        self._timer = self._core.timers.set(min(now + self._interval, self._deadline), self._again)
+
+    def stop(self) -> None:
+        self._core.timers.cancel(self._timer)
+
+
+class Leg:
+    """One dialog of a call with its peer. Legs come in pairs: `other` is the one that this one is relayed to."""
+
+    __slots__ = (
+        "_ack",
+        "_core",
+        "_destination",
+        "_head",
+        "answer",
+        "bye_due",
+        "call",
+        "contact",
+        "dialog",
+        "flow",
+        "invite_cseq",
+        "invited",
+        "inviting",
+        "last_reliable",
+        "other",
+        "own",
+        "peer",
+        "reliable",
+        "shown",
+        "side",
+        "tripwire",
+        "updating",
+        "writer",
+    )
+
+    other: Leg
+
+    def __init__(
+        self, core: Core, call: Call, side: Side, dialog: Dialog, peer: Peer, flow: Flow, shown: str, writer: SdpWriter
+    ) -> None:
+        self._core = core
+        self.call = call
+        self.side: Side = side
+        self.dialog = dialog
+        self.peer = peer
+        self.flow = flow  # where the peer was last heard in this dialog
+        self.shown = shown  # the number in our Contact: the 700 number this side knows
+        self.writer = writer
+        self.contact = contact_line(core, flow, shown)
+        self.own: tuple[str, ...] = ()
+        self.tripwire = Tripwire((), ())
+        self.invite_cseq = dialog.local_cseq  # of our last INVITE on this leg
+        self.inviting: Exchange | None = None  # an INVITE of ours that this leg has not answered
+        self.invited: Exchange | None = None  # an INVITE of this leg's that is not answered
+        self.updating: Exchange | None = None  # an UPDATE with an offer, either way, that is not answered
+        self.answer: Answer | None = None  # a 2xx of ours that this leg has not acknowledged
+        self.bye_due = False  # send BYE once the answer is acknowledged or given up
+        self.reliable: dict[int, int] = {}  # our RSeq towards this leg -> the other leg's
+        self.last_reliable: tuple[int, bytes] | None = None  # the other leg's RSeq, what we sent for it
+        self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
+        self._destination: Flow | None = None
+        core.legs[dialog.local_tag] = self
+
+    # -- requests
+
+    def destination(self) -> Flow:
+        """Where requests in this dialog go: the next hop of its route set (RFC 3261 12.2.1.1, 8.1.2).
+
+        A URI without a transport is reached by that of the leg; a stream's own connection is used while it is open.
+        """
+        if self._destination is None:
+            hop = self.dialog.next_hop
+            transport = "tls" if hop.scheme == "sips" else (hop.params.get("transport") or self.flow.transport).lower()
+            port = hop.port or (5061 if transport == "tls" else 5060)
+            listener: int | None = self.flow.listener
+            if transport != self.flow.transport:
+                listener = self._core.peers.listener_for(transport, hop.host)
+            if listener is None:
+                return self.flow
+            connection = self.flow.connection if transport == self.flow.transport else 0
+            self._destination = Flow(listener, transport, hop.host, port, connection)
+        return self._destination
+
+    def retarget(self, message: Request | Response, flow: Flow | None = None) -> None:
+        """Takes the peer's new Contact (target refresh, RFC 3261 12.2) and where it was heard."""
+        self.dialog.refresh_target(message.contact)
+        self._destination = None
+        if flow is not None and flow.transport == self.flow.transport:
+            self.flow = flow
+
+    def request(self, method: str, cseq: int, *, extra: str = "", body: Body | None = None) -> OutgoingRequest:
+        """A request in this dialog. `extra`: masked header lines. Raises Leak."""
+        if extra or body:
+            self.guard(extra, body)
+        dialog = self.dialog
+        contact = self.contact if method in ("INVITE", "UPDATE") else ""
+        rest = f"{contact}Max-Forwards: 70\r\n{extra}"
+        return OutgoingRequest(method, dialog.request_uri, dialog.request_head, cseq, rest, body)
+
+    def guard(self, text: str, body: Body | None) -> None:
+        """The tripwire, over what the relay or the other side brought into a message. Raises Leak."""
+        data = text.encode("utf-8", "surrogateescape")
+        if self.tripwire.hit(data, body.data if body else b"", own=self.own):
+            raise Leak(self.call, self.side)
+
+    def write(
+        self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None, to_tag: str | None = None
+    ) -> bytes:
+        """A response to a request of this leg's peer. Raises Leak."""
+        if extra or body:
+            self.guard(extra, body)
+        return reply.write(status, to_tag=self.dialog.local_tag if to_tag is None else to_tag, extra=extra, body=body)
+
+    # -- ACK
+
+    def acknowledge(self, cseq: int, body: Body | None = None) -> None:
+        """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
+        flow = self.destination()
+        data = self.request("ACK", cseq, body=body).render(self._core.peers.listener(flow), f"z9hG4bK{self._core.token()}")
+        self._ack = (data, flow)
+        self._core.send(data, flow)
+
+    def acknowledge_again(self) -> None:
+        """The peer sent its 2xx again: so does our ACK go, if there was one."""
+        if self._ack is not None:
+            self._core.send(*self._ack)
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the 2xx to our last INVITE has had its ACK."""
+        return self._ack is not None
+
+    def expect_new_ack(self) -> None:
+        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK of its own."""
+        self._ack = None
+
+    def receive_ack(self, ack: Request, now: float) -> None:
+        """An ACK to a 2xx of ours; others (late, or to what never was) are passed over."""
+        answer = self.answer
+        if answer is None or ack.cseq.number != answer.cseq:
+            return
+        self.answer = None
+        answer.stop()
+        answer.acknowledged(ack, now)
+        self._bye_if_due(now)
+
+    # -- the end
+
+    def hang_up(self, now: float, extra: str = "") -> None:
+        """Sends BYE; on a 2xx of ours without its ACK only once that is settled (RFC 3261 15)."""
+        if self.answer is not None:
+            self.bye_due = True
+            return
+        cseq = self.dialog.next_cseq()
+        try:
+            request = self.request("BYE", cseq, extra=extra)
+        except Leak:
+            request = self.request("BYE", cseq)
+        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, self._bye_failed, now)
+
+    def _bye_answered(self, response: Response, _: float) -> None:
+        if response.status >= 200:
+            self.forget()
+
+    def _bye_failed(self, _: str, __: float) -> None:
+        self.forget()
+
+    def give_up_answer(self, now: float) -> None:
+        """No ACK came in 64*T1 (RFC 3261 13.3.1.4: end the session)."""
+        self.answer = None
+        self.call.end("relay", "ack_timeout", now)
+        self._bye_if_due(now)
+
+    def _bye_if_due(self, now: float) -> None:
+        if self.bye_due and self.answer is None:
+            self.bye_due = False
+            self.hang_up(now)
+
+    def forget(self) -> None:
+        """No message of this dialog is expected any more."""
+        self._core.legs.pop(self.dialog.local_tag, None)
+        if self.answer is not None:
+            self.answer.stop()
+            self.answer = None
+
+    def next_rseq(self, theirs: int) -> int:
+        """Our RSeq towards this leg (RFC 3262 3) for the other leg's `theirs`: from 1, one more each time."""
+        ours = len(self.reliable) + 1
+        self.reliable[ours] = theirs
+        return ours
+
+    def busy_with(self) -> ProtocolError | None:
+        """Why an offer of this leg's peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
+        if self.invited or (self.updating and self.updating.origin is self):
+            return ProtocolError(500, "an offer of this side is not answered yet")
+        if self.inviting or self.updating or self.answer or self.other.answer or self.other.invited:
+            return ProtocolError(491, "an offer of the other side is under way")
+        return None
+
+
+def contact_line(core: Core, flow: Flow, shown: str) -> str:
+    """Our Contact as the peer behind `flow` sees it: the listener it is spoken to by, the number it knows."""
+    listener = core.peers.listener(flow)
+    transport = f";transport={listener.transport}" if listener.transport != "udp" else ""
+    user = f"{shown}@" if shown else ""
+    return f"Contact: <sip:{user}{listener.sent_by}{transport}>\r\n"

@@ -1,0 +1,98 @@
+"""Sends the relay's own requests: transport by size, branch, CANCEL, and the ACK to a refusal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call.compose import PATH_MTU_LIMIT, OutgoingRequest
+from relay.sip.flow import Flow
+from relay.sip.message import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.call.core import Core
+    from relay.call.settings import Peer
+
+
+class SentRequest:
+    """A request of ours on its way. A large one goes by TCP where the peer allows it (RFC 3261 18.1.1), and by UDP
+    after all if no connection comes about."""
+
+    __slots__ = ("_branch", "_cancelled", "_core", "_fail", "_flow", "_receive", "_request", "transaction")
+
+    def __init__(
+        self,
+        core: Core,
+        request: OutgoingRequest,
+        flow: Flow,
+        peer: Peer,
+        receive: Callable[[Response, float], None],
+        fail: Callable[[str, float], None],
+        now: float,
+    ) -> None:
+        """Sends it. `receive` and `fail` as in `TransactionLayer.request`."""
+        self._core = core
+        self._request = request
+        self._receive = receive
+        self._fail = fail
+        self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
+        tcp = _tcp_for_large(core, request, flow, peer)
+        if tcp is None:
+            self._start(flow, fail, now)
+        else:
+            self._start(tcp, lambda why, at: self._fall_back(why, flow, at), now)
+
+    def _start(self, flow: Flow, fail: Callable[[str, float], None], now: float) -> None:
+        core = self._core
+        method = self._request.method
+        self._flow = flow
+        self._branch = f"z9hG4bK{core.token()}"  # RFC 3261 8.1.1.7
+        data = self._request.render(core.peers.listener(flow), self._branch)
+        if method == "INVITE":
+            self.transaction = core.transactions.request(
+                method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
+            )
+        else:
+            self.transaction = core.transactions.request(method, self._branch, data, flow, self._receive, fail, now)
+
+    def _fall_back(self, why: str, udp: Flow, now: float) -> None:
+        if why == "transport" and not self.transaction.proceeding:
+            self._start(udp, self._fail, now)
+        else:
+            self._fail(why, now)
+
+    def _ack(self, response: Response) -> bytes:
+        return self._request.ack(response, self._core.peers.listener(self._flow), self._branch)
+
+    def _receive_invite(self, response: Response, now: float) -> None:
+        if self._cancelled is not None and response.status < 200:
+            reason, self._cancelled = self._cancelled, None
+            self._send_cancel(reason, now)
+        self._receive(response, now)
+
+    def cancel(self, now: float, reason: str = "") -> None:
+        """Cancels an INVITE, at the first provisional response if there was none yet (RFC 3261 9.1)."""
+        if self.transaction.done:
+            return
+        if self.transaction.proceeding:
+            self._send_cancel(reason, now)
+        else:
+            self._cancelled = reason
+
+    def _send_cancel(self, reason: str, now: float) -> None:
+        core = self._core
+        data = self._request.cancel(core.peers.listener(self._flow), self._branch, reason)
+        core.transactions.request("CANCEL", self._branch, data, self._flow, _ignore, _ignore, now)
+        self.transaction.abandon(now)
+
+
+def _ignore(_: object, __: float) -> None:
+    """The answer to a CANCEL changes nothing: what counts is that of the INVITE."""
+
+
+def _tcp_for_large(core: Core, request: OutgoingRequest, flow: Flow, peer: Peer) -> Flow | None:
+    if flow.transport != "udp" or not peer.tcp_allowed or request.size <= PATH_MTU_LIMIT:
+        return None
+    listener = core.peers.listener_for("tcp", flow.host)
+    return None if listener is None else Flow(listener, "tcp", flow.host, flow.port)

@@ -1,0 +1,211 @@
+"""The initial INVITE of a call, from its arrival until its final answer is given and settled.
+
+It owns the caller's INVITE transaction and the attempts at peers. Each attempt is a dialog set of its own (Call-ID,
+tags, CSeq); each early dialog that a forking callee opens stands as one leg, paired with an early dialog towards the
+caller, so that PRACK, UPDATE and the offers in them never mix.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call import masking
+from relay.call.attempt import Attempt
+from relay.call.compose import Reply
+from relay.call.leg import Answer, Leg
+from relay.call.masking import Verdict
+from relay.call.routing import Refusal, Route
+from relay.errors import ProtocolError
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.call.settings import Peer
+    from relay.sip.timers import Timer
+    from relay.sip.transaction import ServerTransaction
+
+
+
+class Setup:
+    """One caller's INVITE being answered. `decided` once its final answer is chosen; from then on nothing alters it."""
+
+    __slots__ = (
+        "_attempt",
+        "_peers",
+        "_ring_timer",
+        "call",
+        "core",
+        "decided",
+        "flow",
+        "reply",
+        "request",
+        "route",
+        "transaction",
+    )
+
+    def __init__(self, core: Core, call: Call, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
+        self.core = core
+        self.call = call
+        self.request = request
+        self.reply = reply
+        self.flow: Flow = reply.flow
+        self.transaction = transaction
+        self.decided = False
+        self.route: Route | None = None
+        self._peers: list[Peer] = []
+        self._attempt: Attempt | None = None
+        self._ring_timer: Timer | None = None
+
+    # -- the look-up and the attempts
+
+    def look_up(self) -> None:
+        self.core.look_up(self.call.dialled, self.call.caller_number, self.routed)
+
+    def routed(self, answer: Route | Refusal, now: float) -> None:
+        if self.decided:  # cancelled while the look-up was pending
+            return
+        if isinstance(answer, Refusal):
+            self.refuse(answer, now)
+            return
+        self.route = answer
+        self.call.routed(answer, now)
+        self._peers = list(self.core.peers.choose(answer.target))
+        ring_timeout_s = answer.ring_timeout_s or self.core.settings.ring_timeout_s
+        self._ring_timer = self.core.timers.set(now + ring_timeout_s, self._not_answered)
+        self._try_next(masking.NO_PEER, "no_peer", now)
+
+    def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
+        """The next peer that can be tried; without one, `verdict` is the caller's answer."""
+        while self._peers:
+            peer = self._peers.pop(0)
+            flow = self.core.peers.flow_to(peer)
+            if flow is None:
+                continue
+            self.call.peer_out = peer.name
+            try:
+                self._attempt = Attempt(self, peer, flow)
+                self._attempt.start(now)
+            except ProtocolError as error:
+                self.refuse(Refusal("failed", error.status, 127), now)
+            return
+        self._close(verdict, "callee", reason, now)
+
+    def failed(self, status: int | None, verdict: Verdict, now: float) -> None:
+        """The attempt came to nothing: `status` None for no answer at all. 408, 5xx and silence try the next peer."""
+        self._attempt = None
+        if self.decided:
+            return
+        reason = "no_response" if status is None else f"sip_{status}"
+        if status is None or status == 408 or 500 <= status < 600:
+            self._try_next(verdict, reason, now)
+        else:
+            self._close(verdict, "callee", reason, now)
+
+    # -- answers to the caller
+
+    def progress(self, leg: Leg, response: Response, now: float) -> None:
+        """A callee's 18x, told to the caller in the early dialog that belongs to it."""
+        status = masking.mask_provisional(response.status)
+        if status is None or self.decided:
+            return
+        caller = leg.other
+        extra = self._dialog_lines(caller) + masking.mask_response_headers(response)
+        if (rseq := response.rseq) is not None:
+            if caller.last_reliable is not None and caller.last_reliable[0] == rseq:
+                self.transaction.respond(status, caller.last_reliable[1], now)  # the callee sends it again: so do we
+                return
+            extra += f"RSeq: {caller.next_rseq(rseq)}\r\n"
+        body = masking.mask_body(response, caller.writer)
+        data = caller.write(self.reply, status, extra=extra, body=body)
+        if rseq is not None:
+            caller.last_reliable = (rseq, data)
+        if status == 180:
+            self.call.ringing(now)
+        self.transaction.respond(status, data, now)
+
+    def answered(self, leg: Leg, response: Response, now: float) -> None:
+        """The callee's 2xx: the record is committed first, then both sides are told (DESIGN 4.1)."""
+        caller = leg.other
+        body = masking.mask_body(response, caller.writer)
+        extra = self._dialog_lines(caller) + masking.mask_response_headers(response)
+        data = caller.write(self.reply, 200, extra=extra, body=body)
+        caller.dialog.confirmed = True
+        self._decide()
+        self._attempt = None
+        late_offer = not masking.has_sdp(self.request)
+        self.call.answered(
+            caller, leg, response, lambda at: self._give_answer(caller, data, late_offer=late_offer, now=at), now
+        )
+
+    def _give_answer(self, caller: Leg, data: bytes, *, late_offer: bool, now: float) -> None:
+        """The record is safe: 200 to the caller, ACK to the callee unless the caller's ACK has the SDP for it."""
+        callee = caller.other
+        cseq = callee.invite_cseq
+        caller.answer = Answer(
+            self.core,
+            self.request.cseq.number,
+            data,
+            self.reply.flow,
+            lambda ack, _: self._acknowledged(callee, cseq, ack),
+            caller.give_up_answer,
+            now,
+        )
+        if not late_offer:
+            callee.acknowledge(cseq)
+        self.transaction.respond(200, data, now)
+        if self.call.ended:  # the callee hung up while the record was being written
+            caller.bye_due = True
+
+    def _acknowledged(self, callee: Leg, cseq: int, ack: Request) -> None:
+        if not callee.acknowledged:
+            callee.acknowledge(cseq, masking.mask_body(ack, callee.writer))
+
+    def _dialog_lines(self, caller: Leg) -> str:
+        return caller.contact + self.reply.record_routes(self.request)
+
+    # -- ways it ends without an answer
+
+    def refuse(self, refusal: Refusal, now: float) -> None:
+        """The relay's own no."""
+        self.call.refused(refusal)
+        extra = f"Retry-After: {refusal.retry_after_s}\r\n" if refusal.retry_after_s is not None else ""
+        verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
+        self._close(verdict, "relay", refusal.outcome, now, extra)
+
+    def cancel(self, request: Request | None, now: float) -> None:
+        """The caller gave up (CANCEL, or BYE in an early dialog). Too late once an answer is on its way."""
+        if self.decided:
+            return
+        reason = masking.mask_reason(request.values("reason")) if request and "reason" in request.index else ""
+        self._abandon_attempt(now, reason)
+        self._close(masking.CANCELLED, "caller", "cancel", now)
+
+    def _not_answered(self, now: float) -> None:
+        if not self.decided:
+            self._abandon_attempt(now, "Reason: SIP;cause=408\r\n")
+            self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
+
+    def stop(self, verdict: Verdict, reason: str, now: float) -> None:
+        """The relay ends the attempt for a reason of its own: a leak, the end of the service."""
+        if not self.decided:
+            self._abandon_attempt(now, "")
+            self._close(verdict, "relay", reason, now)
+
+    def _abandon_attempt(self, now: float, reason: str) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel(now, reason)
+            self._attempt = None
+
+    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+        self._decide()
+        if verdict.q850_cause and verdict.status != 487:
+            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
+        data = self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
+        self.call.closed(verdict, by, reason, lambda at: self.transaction.respond(verdict.status, data, at), now)
+
+    def _decide(self) -> None:
+        self.decided = True
+        self.core.timers.cancel(self._ring_timer)
+        self.core.setting_up -= 1

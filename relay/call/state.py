@@ -1,0 +1,83 @@
+"""What of a live call is written beside its record, so that it goes on after a restart (DESIGN 4.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from relay.call.leg import Leg, Side
+from relay.call.sdp_masking import SdpWriter
+from relay.errors import StoreError
+from relay.sip.dialog import Dialog, DialogState
+from relay.sip.flow import Flow
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.call.settings import Peer
+
+# Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them.
+CSEQ_STEP = 10_000
+
+
+class LegState(msgspec.Struct, array_like=True, frozen=True):
+    dialog: DialogState
+    peer: str
+    flow: tuple[int, str, str, int]  # listener, transport, host, port: connections do not live through a restart
+    shown: str
+    session_id: int
+    session_version: int
+    own: list[str]
+
+    def restored_flow(self) -> Flow:
+        return Flow(*self.flow)
+
+
+class CallState(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    caller: LegState
+    callee: LegState
+    max_call_s: float
+    session_s: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(CallState).decode
+VERSION = 1
+
+
+def dump_call(caller: Leg, callee: Leg, max_call_s: float, session_s: int) -> bytes:
+    return _encode(CallState(VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s))
+
+
+def load_call(data: bytes) -> CallState:
+    """Raises StoreError where the bytes are not such a state."""
+    try:
+        state = _decode(data)
+    except msgspec.MsgspecError as error:
+        raise StoreError("the dialogs of a live call cannot be read") from error
+    if state.version != VERSION:
+        raise StoreError(f"the dialogs of a live call have version {state.version}, not {VERSION}")
+    return state
+
+
+def _dump_leg(leg: Leg) -> LegState:
+    return LegState(
+        leg.dialog.to_state(),
+        leg.peer.name,
+        leg.flow[:4],
+        leg.shown,
+        leg.writer.session_id,
+        leg.writer.version,
+        list(leg.own),
+    )
+
+
+def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer) -> Leg:
+    dialog = Dialog.from_state(state.dialog)
+    dialog.local_cseq += CSEQ_STEP
+    writer = SdpWriter(state.session_id, state.session_version)
+    leg = Leg(core, call, side, dialog, peer, state.restored_flow(), state.shown, writer)
+    leg.own = tuple(state.own)
+    return leg
