@@ -8,6 +8,7 @@ from relay.call.masking import unknown_requirements
 from relay.call.numbers import number_of_uri_user
 from relay.call.routing import Refusal, Route
 from relay.errors import ParseError
+from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
 from relay.sip.uri import OtherUri, SipUri, TelUri
 
@@ -41,8 +42,8 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
     try:
         if peer is None or peer.identity == "from":
             return _number(request.from_.uri)
-        for asserted in request.asserted_identities():
-            if number := _number(asserted.uri):
+        for asserted in request.values("p-asserted-identity"):
+            if number := _number(parse_name_addr(asserted).uri):
                 return number
     except ParseError:
         pass
@@ -57,9 +58,9 @@ def _number(uri: SipUri | TelUri | OtherUri) -> str:
 
 def judge_number(settings: Settings, dialled: str) -> Refusal | None:
     """A refusal for what is not a number of this platform (DESIGN 1); None where the look-up decides."""
-    if any(dialled.startswith(prefix) and len(dialled) == 15 for prefix in settings.prefixes):
+    if is_ours(settings, dialled):
         return None
-    if len(dialled) < 15 and dialled.startswith("700") and any(_begins(prefix, dialled) for prefix in settings.prefixes):
+    if 3 <= len(dialled) < 15 and any(_begins(prefix, dialled) for prefix in settings.prefixes):
         return TOO_SHORT
     if settings.other_numbers == "forward" and dialled and not dialled.startswith("700"):
         return None
@@ -84,7 +85,7 @@ def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, st
     """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if request.from_tag in core.calling_tags or request.from_tag in core.legs:
+    if request.from_tag in core.calling_tags:
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"

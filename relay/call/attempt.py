@@ -65,9 +65,8 @@ class Attempt:
         setup = self._setup
         core, request = setup.core, setup.request
         body = masking.mask_body(request, self._writer)
-        constants = (
-            f"From: <{self._local_uri}>;tag={self._local_tag}\r\nTo: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
-        )
+        from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
+        constants = f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = self._identity_lines() + masking.mask_request_headers(request)
         self._guard(constants + rest, body)
         setup.call.callee_leg_call_id = self.call_id
@@ -107,7 +106,7 @@ class Attempt:
         status = response.status
         try:
             if status >= 300:
-                self._refused(status, now)
+                self._refused(response, now)
             elif status >= 200:
                 self._answered(response, now)
             elif status > 100 and not self._given_up and response.to_tag is not None:
@@ -115,32 +114,33 @@ class Attempt:
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
 
-    def _refused(self, status: int, now: float) -> None:
+    def _refused(self, response: Response, now: float) -> None:
         self._close()
         if not self._given_up:
             rang = self._setup.call.ringing_at is not None
-            self._setup.failed(status, masking.mask_final(status, rang=rang), now)
+            extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
+            self._setup.failed(response.status, masking.mask_final(response.status, rang=rang), now, extra)
 
     def _answered(self, response: Response, now: float) -> None:
         leg = self._legs.get(response.to_tag or "")
-        if leg is not None and leg.acknowledged:
+        if leg is not None and leg is self._won:
             leg.acknowledge_again()
-        elif self._won is not None and leg is self._won:
-            pass  # sent again while the record is written, or while the caller's ACK is awaited for its SDP
         else:
             leg = leg or self._leg(response)
-            leg.dialog.update_from_2xx(response)
-            leg.retarget(response)
+            leg.establish(response)
             if self._given_up or self._won is not None:
                 self._turn_away(leg, now)
             else:
                 self._won = leg
-                self._forget_legs(leg)
+                self._close()
                 self._setup.answered(leg, response, now)
 
     def _turn_away(self, leg: Leg, now: float) -> None:
         """A 2xx that nobody waits for (it crossed our CANCEL, or another fork was faster): ACK, then BYE."""
-        leg.acknowledge(self._cseq)
+        if leg.bye_sent:
+            leg.acknowledge_again()
+            return
+        leg.ack_due = self._cseq
         leg.other.forget()
         leg.hang_up(now)
 

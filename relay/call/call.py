@@ -28,7 +28,7 @@ _LONGEST_SESSION_S = 86_400
 
 
 class Call:
-    """One attempt and, once it is answered, the call. Its fields are the record's until `record()` makes one of them."""
+    """One attempt and, once it is answered, the call. Its fields become the record's."""
 
     __slots__ = (
         "_counted",
@@ -166,7 +166,8 @@ class Call:
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
         self.release()
-        self.core.commit(self.record(), None, then)
+        self._waiting_for_end.append(then)
+        self.core.commit(self.record(), None, self._ended)
 
     def answered(self, caller: Leg, callee: Leg, response: Response, then: Continuation, now: float) -> None:
         """The callee took the call: record it with both dialogs, then tell both sides."""
@@ -283,6 +284,12 @@ class Call:
         return tuple(hosts - own - ours)
 
     # -- restart
+
+    def probe(self, now: float) -> None:
+        """Asks both sides by OPTIONS whether the call is still theirs (RFC 3261 11); if not it ends."""
+        for leg in (self.caller, self.callee):
+            if leg is not None:
+                leg.probe(now)
 
     def state(self) -> bytes:
         """What a restart needs beside the record (DESIGN 4.2)."""

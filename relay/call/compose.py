@@ -120,4 +120,3 @@ def _set_rport(via: str, port: int) -> str:
     """Fills in the value of an `rport` parameter that came without one or with a made-up one."""
     parts = via.split(";")
     return ";".join(f"rport={port}" if part.partition("=")[0].strip().lower() == "rport" else part for part in parts)
-

@@ -35,7 +35,7 @@ class Core:
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
-        self.legs: dict[str, Leg] = {}  # by our tag in the dialog
+        self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
         self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
         self.setting_up = 0
         self.calls_up = 0

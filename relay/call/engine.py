@@ -1,8 +1,8 @@
 """The relay as one object: messages, look-up answers, commits and time go in, actions come out.
 
 It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It finds whom a message
-belongs to and leaves the rest to them: `Setup` for the initial INVITE, `Exchange` for requests inside a call, `Call` for
-its end. The order of actions is the order in which they are to be done.
+belongs to and leaves the rest to them: `Setup` for the initial INVITE, `Exchange` for requests inside a call, `Call`
+for its end. The order of actions is the order in which they are to be done.
 """
 
 from __future__ import annotations
@@ -160,11 +160,10 @@ class Engine:
         if core.transactions.receive_response(response, now):
             return
         core.counters["responses_stray"] += 1
-        leg = core.legs.get(response.from_tag or "")
+        leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
         if leg is not None and 200 <= response.status < 300 and response.cseq.method == "INVITE":
             # After a restart the callee may still be repeating the 2xx that the record was written for.
-            if leg.dialog.remote_tag == response.to_tag:
-                leg.acknowledge(response.cseq.number)
+            leg.acknowledge(response.cseq.number)
 
     def _request(self, request: Request, flow: Flow, now: float) -> None:
         core = self._core
@@ -203,10 +202,8 @@ class Engine:
 
     def _leg(self, request: Request) -> Leg | None:
         """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
-        leg = self._core.legs.get(request.to_tag or "")
-        if leg is None or leg.dialog.call_id != request.call_id or leg.dialog.remote_tag != (request.from_tag or ""):
-            return None
-        return leg
+        leg = self._core.legs.get((request.to_tag or "", request.from_tag or ""))
+        return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
     def _answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
         """A final answer to a request that no call has a part in."""
@@ -221,9 +218,10 @@ class Engine:
         if request.max_forwards == 0:
             self._answer(request, reply, 483, now)
         elif method == "OPTIONS":
-            status = 503 if self._draining else 200
-            extra = "Retry-After: 30\r\n" if self._draining else "Accept: application/sdp\r\nSupported: 100rel, timer\r\n"
-            self._answer(request, reply, status, now, masking.ALLOW + extra)
+            if self._draining:
+                self._answer(request, reply, 503, now, "Retry-After: 30\r\n")
+            else:
+                self._answer(request, reply, 200, now, masking.CAPABILITIES)
         elif method in _IN_DIALOG_ONLY:
             self._answer(request, reply, 481, now)
         else:
@@ -333,11 +331,12 @@ class Engine:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
         leg.dialog.receive_cseq(request.cseq.number)
         core, call = self._core, leg.call
+        early = call.setup is not None and not call.setup.decided
+        if early and leg.side == "callee":
+            raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
         transaction = core.transactions.serve(request, reply.flow)
         data = reply.write(200)
-        if call.setup is not None and not call.setup.decided:
-            if leg.side == "callee":
-                raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
+        if early and call.setup is not None:
             call.setup.cancel(request, now)
         else:
             reason = masking.mask_reason(request.values("reason")) if "reason" in request.index else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.call import masking
 from relay.call.compose import Reply
-from relay.call.leg import Answer, Leg
+from relay.call.leg import Leg
 from relay.call.sending import SentRequest
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Request, Response
@@ -117,25 +117,16 @@ class Exchange:
             origin.call.refreshed(response, now)
 
     def _await_ack(self, data: bytes, now: float) -> None:
-        origin, target, cseq = self.origin, self.target, self._cseq
-        target.invite_cseq = cseq
-
-        def acknowledged(ack: Request, _: float) -> None:
-            if not target.acknowledged:
-                target.acknowledge(cseq, masking.mask_body(ack, target.writer))
-
-        origin.answer = Answer(
-            self._core, self._request.cseq.number, data, self.reply.flow, acknowledged, origin.give_up_answer, now
-        )
+        origin, target = self.origin, self.target
+        target.ack_due = target.invite_cseq = self._cseq
+        origin.give_answer(self._request.cseq.number, data, self.reply.flow, now)
         if masking.has_sdp(self._request):
-            target.acknowledge(cseq)
+            target.acknowledge_due()
 
     def _answered_again(self) -> None:
         """The target repeats its 2xx; with nobody to wait for, it is acknowledged as it is."""
         target = self.target
-        if target.acknowledged:
-            target.acknowledge_again()
-        elif self.origin.answer is None:
+        if target.ack_due is None and not target.acknowledge_again():
             target.acknowledge(self._cseq)
 
     def _refuse(self, response: Response, now: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from relay.call import masking
 from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Body, Tripwire
 from relay.call.sending import SentRequest
@@ -40,7 +41,7 @@ class Leak(RelayError):
 class Answer:
     """A 2xx to INVITE that the relay gave, sent again until its ACK comes (RFC 3261 13.3.1.4)."""
 
-    __slots__ = ("_core", "_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "acknowledged", "cseq")
+    __slots__ = ("_core", "_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "cseq")
 
     def __init__(
         self,
@@ -48,13 +49,11 @@ class Answer:
         cseq: int,
         data: bytes,
         flow: Flow,
-        acknowledged: Callable[[Request, float], None],
         give_up: Callable[[float], None],
         now: float,
     ) -> None:
         timings = core.settings.timings
         self.cseq = cseq
-        self.acknowledged = acknowledged
         self._core = core
         self._data = data
         self._flow = flow
@@ -82,9 +81,12 @@ class Leg:
         "_ack",
         "_core",
         "_destination",
-        "_head",
+        "_key",
+        "ack_due",
         "answer",
+        "answer_due",
         "bye_due",
+        "bye_sent",
         "call",
         "contact",
         "dialog",
@@ -125,12 +127,16 @@ class Leg:
         self.invited: Exchange | None = None  # an INVITE of this leg's that is not answered
         self.updating: Exchange | None = None  # an UPDATE with an offer, either way, that is not answered
         self.answer: Answer | None = None  # a 2xx of ours that this leg has not acknowledged
+        self.answer_due = False  # the peer's INVITE will be answered 2xx as soon as the record is committed
+        self.ack_due: int | None = None  # the CSeq of a 2xx of the peer's that has no ACK yet
         self.bye_due = False  # send BYE once the answer is acknowledged or given up
+        self.bye_sent = False
         self.reliable: dict[int, int] = {}  # our RSeq towards this leg -> the other leg's
         self.last_reliable: tuple[int, bytes] | None = None  # the other leg's RSeq, what we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
         self._destination: Flow | None = None
-        core.legs[dialog.local_tag] = self
+        self._key = (dialog.local_tag, dialog.remote_tag)
+        core.legs[self._key] = self
 
     # -- requests
 
@@ -182,52 +188,90 @@ class Leg:
             self.guard(extra, body)
         return reply.write(status, to_tag=self.dialog.local_tag if to_tag is None else to_tag, extra=extra, body=body)
 
-    # -- ACK
+    # -- 2xx and ACK
 
-    def acknowledge(self, cseq: int, body: Body | None = None) -> None:
-        """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
-        flow = self.destination()
-        data = self.request("ACK", cseq, body=body).render(self._core.peers.listener(flow), f"z9hG4bK{self._core.token()}")
-        self._ack = (data, flow)
-        self._core.send(data, flow)
-
-    def acknowledge_again(self) -> None:
-        """The peer sent its 2xx again: so does our ACK go, if there was one."""
-        if self._ack is not None:
-            self._core.send(*self._ack)
-
-    @property
-    def acknowledged(self) -> bool:
-        """Whether the 2xx to our last INVITE has had its ACK."""
-        return self._ack is not None
-
-    def expect_new_ack(self) -> None:
-        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK of its own."""
-        self._ack = None
+    def give_answer(self, cseq: int, data: bytes, flow: Flow, now: float) -> None:
+        """A 2xx of ours to the peer's INVITE goes out: repeat it until its ACK, which `receive_ack` takes."""
+        self.answer_due = False
+        self.answer = Answer(self._core, cseq, data, flow, self._give_up_answer, now)
 
     def receive_ack(self, ack: Request, now: float) -> None:
-        """An ACK to a 2xx of ours; others (late, or to what never was) are passed over."""
+        """An ACK to a 2xx of ours; others (late, or to what never was) are passed over.
+
+        Where the other leg still waits for its ACK, this one brings the SDP for it (offer in the 2xx).
+        """
         answer = self.answer
         if answer is None or ack.cseq.number != answer.cseq:
             return
         self.answer = None
         answer.stop()
-        answer.acknowledged(ack, now)
+        if self.other.ack_due is not None:
+            self.other.acknowledge_due(masking.mask_ack_body(ack, self.other.writer))
         self._bye_if_due(now)
+
+    def _give_up_answer(self, now: float) -> None:
+        """No ACK came in 64*T1 (RFC 3261 13.3.1.4: end the session)."""
+        self.answer = None
+        self.call.end("relay", "ack_timeout", now)
+        self._bye_if_due(now)
+
+    def acknowledge_due(self, body: Body | None = None) -> None:
+        """Sends the ACK that the peer's 2xx still waits for, if any."""
+        if self.ack_due is not None:
+            self.acknowledge(self.ack_due, body)
+
+    def acknowledge(self, cseq: int, body: Body | None = None) -> None:
+        """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
+        self.ack_due = None
+        flow = self.destination()
+        branch = f"z9hG4bK{self._core.token()}"
+        data = self.request("ACK", cseq, body=body).render(self._core.peers.listener(flow), branch)
+        self._ack = (data, flow)
+        self._core.send(data, flow)
+
+    def acknowledge_again(self) -> bool:
+        """The peer sent its 2xx again: so does our ACK go. False where none was sent yet."""
+        if self._ack is None:
+            return False
+        self._core.send(*self._ack)
+        return True
+
+    def expect_new_ack(self) -> None:
+        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK of its own."""
+        self._ack = None
+
+    def establish(self, response: Response) -> None:
+        """The peer's 2xx to our INVITE: the dialog is confirmed, with the 2xx's route set and target."""
+        self.dialog.update_from_2xx(response)
+        self._destination = None
 
     # -- the end
 
     def hang_up(self, now: float, extra: str = "") -> None:
         """Sends BYE; on a 2xx of ours without its ACK only once that is settled (RFC 3261 15)."""
-        if self.answer is not None:
+        if self.answer is not None or self.answer_due:
             self.bye_due = True
             return
+        self.acknowledge_due()
+        self.bye_sent = True
         cseq = self.dialog.next_cseq()
         try:
             request = self.request("BYE", cseq, extra=extra)
         except Leak:
             request = self.request("BYE", cseq)
         SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, self._bye_failed, now)
+
+    def probe(self, now: float) -> None:
+        """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
+        request = self.request("OPTIONS", self.dialog.next_cseq())
+        SentRequest(self._core, request, self.destination(), self.peer, self._probe_answered, self._probe_failed, now)
+
+    def _probe_answered(self, response: Response, now: float) -> None:
+        if response.status in (408, 481):
+            self.call.end("relay", "lost_at_restart", now)
+
+    def _probe_failed(self, _: str, now: float) -> None:
+        self.call.end("relay", "lost_at_restart", now)
 
     def _bye_answered(self, response: Response, _: float) -> None:
         if response.status >= 200:
@@ -236,12 +280,6 @@ class Leg:
     def _bye_failed(self, _: str, __: float) -> None:
         self.forget()
 
-    def give_up_answer(self, now: float) -> None:
-        """No ACK came in 64*T1 (RFC 3261 13.3.1.4: end the session)."""
-        self.answer = None
-        self.call.end("relay", "ack_timeout", now)
-        self._bye_if_due(now)
-
     def _bye_if_due(self, now: float) -> None:
         if self.bye_due and self.answer is None:
             self.bye_due = False
@@ -249,7 +287,7 @@ class Leg:
 
     def forget(self) -> None:
         """No message of this dialog is expected any more."""
-        self._core.legs.pop(self.dialog.local_tag, None)
+        self._core.legs.pop(self._key, None)
         if self.answer is not None:
             self.answer.stop()
             self.answer = None

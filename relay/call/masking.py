@@ -19,6 +19,7 @@ from relay.sip.sdp import parse_sdp
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
 OPTION_TAGS = ("100rel", "timer")
 ALLOW = f"Allow: {', '.join(METHODS)}\r\n"
+CAPABILITIES = f"{ALLOW}Accept: application/sdp\r\nSupported: {', '.join(OPTION_TAGS)}\r\n"  # RFC 3261 11.2
 
 PHRASES = {
     100: "Trying",
@@ -145,6 +146,14 @@ def mask_body(message: Message, writer: SdpWriter) -> Body | None:
     if kind in _DTMF and isinstance(message, Request) and message.method == "INFO":
         return _mask_dtmf(message.body, kind)
     raise ProtocolError(415, "only SDP and DTMF bodies are relayed")
+
+
+def mask_ack_body(ack: Request, writer: SdpWriter) -> Body | None:
+    """The body that may pass in an ACK, which cannot be refused: one that may not pass is left out."""
+    try:
+        return mask_body(ack, writer)
+    except (ProtocolError, ParseError):
+        return None
 
 
 def has_sdp(message: Message) -> bool:

@@ -17,9 +17,9 @@ _PROTOCOLS = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl",
 _BANDWIDTHS = frozenset({"AS", "CT", "TIAS", "RS", "RR"})
 _FLAGS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "rtcp-rsize"})
 _ENCODINGS = frozenset(
-    "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb amr-wb+ evs l16"
-    " g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone clearmode"
-    " h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
+    "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
+    " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
+    " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
 )
 _FMTP_NAMES = frozenset(
     "annexa annexb mode mode-set octet-align mode-change-period mode-change-capability mode-change-neighbor crc"
@@ -28,17 +28,22 @@ _FMTP_NAMES = frozenset(
     " ch-recv ch-aw-recv cmr dtx dtx-recv hf-only evs-mode-switch vbr apt profile-level-id packetization-mode"
     " level-asymmetry-allowed max-mbps max-fs max-fr max-br max-cpb max-dpb max-smbps profile level qcif cif".split()
 )
-_FMTP_VALUE = re.compile(r"[0-9a-fA-F]{1,6}(?:\.[0-9]{1,2})?(?:[,-][0-9a-fA-F]{1,6}(?:\.[0-9]{1,2})?){0,15}|yes|no|on|off|any")
+_SETTING = r"[0-9a-fA-F]{1,6}(?:\.[0-9]{1,2})?"
+_FMTP_VALUE = re.compile(rf"{_SETTING}(?:[,-]{_SETTING}){{0,15}}|yes|no|on|off|any")
 _FMTP_EVENTS = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}")
 _FMTP_RED = re.compile(r"[0-9]{1,3}(?:/[0-9]{1,3}){1,4}")
 _RTPMAP = re.compile(r"([0-9]{1,3}) ([A-Za-z0-9+-]{1,20})/([0-9]{3,6})(?:/([0-9]{1,2}))?")
-_CRYPTO = re.compile(r"[0-9]{1,2} [A-Z0-9_]{5,40} inline:[A-Za-z0-9+/=]{20,120}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?")
+_CRYPTO = re.compile(
+    r"[0-9]{1,2} [A-Z0-9_]{5,40} inline:[A-Za-z0-9+/=]{20,120}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
+)
 _T38 = re.compile(
     r"T38(?:FaxVersion|MaxBitRate|FaxFillBitRemoval|FaxTranscodingMMR|FaxTranscodingJBIG|FaxRateManagement|FaxMaxBuffer"
     r"|FaxMaxDatagram|FaxMaxIFP|FaxUdpEC|FaxUdpECDepth|VendorInfo)"
 )
 _T38_VALUE = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC")
-_RTCP_FB = re.compile(r"(?:[0-9]{1,3}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{1,5})")
+_RTCP_FB = re.compile(
+    r"(?:[0-9]{1,3}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{1,5})"
+)
 _SMALL = re.compile(r"[0-9]{1,5}")
 _STATIC_PAYLOADS = frozenset(str(number) for number in range(35))
 
@@ -76,7 +81,9 @@ class SdpWriter:
             self._last = content
             self.version += 1
         # The origin's address is that of the media (RFC 4566 5.2 wants one; none of ours is there in direct mode).
-        origin = f"v=0\r\no=- {self.session_id} {self.version} IN {connection.address_type} {connection.address}\r\ns=-\r\n"
+        origin = (
+            f"v=0\r\no=- {self.session_id} {self.version} IN {connection.address_type} {connection.address}\r\ns=-\r\n"
+        )
         return origin.encode() + content
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from relay.call import masking
 from relay.call.attempt import Attempt
 from relay.call.compose import Reply
-from relay.call.leg import Answer, Leg
+from relay.call.leg import Leg
 from relay.call.masking import Verdict
 from relay.call.routing import Refusal, Route
 from relay.errors import ProtocolError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
-
 
 
 class Setup:
@@ -84,15 +83,16 @@ class Setup:
             if flow is None:
                 continue
             self.call.peer_out = peer.name
+            attempt = Attempt(self, peer, flow)
             try:
-                self._attempt = Attempt(self, peer, flow)
-                self._attempt.start(now)
+                attempt.start(now)
+                self._attempt = attempt
             except ProtocolError as error:
                 self.refuse(Refusal("failed", error.status, 127), now)
             return
         self._close(verdict, "callee", reason, now)
 
-    def failed(self, status: int | None, verdict: Verdict, now: float) -> None:
+    def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
         """The attempt came to nothing: `status` None for no answer at all. 408, 5xx and silence try the next peer."""
         self._attempt = None
         if self.decided:
@@ -101,7 +101,7 @@ class Setup:
         if status is None or status == 408 or 500 <= status < 600:
             self._try_next(verdict, reason, now)
         else:
-            self._close(verdict, "callee", reason, now)
+            self._close(verdict, "callee", reason, now, extra)
 
     # -- answers to the caller
 
@@ -134,6 +134,7 @@ class Setup:
         caller.dialog.confirmed = True
         self._decide()
         self._attempt = None
+        leg.ack_due, caller.answer_due = leg.invite_cseq, True
         late_offer = not masking.has_sdp(self.request)
         self.call.answered(
             caller, leg, response, lambda at: self._give_answer(caller, data, late_offer=late_offer, now=at), now
@@ -141,26 +142,10 @@ class Setup:
 
     def _give_answer(self, caller: Leg, data: bytes, *, late_offer: bool, now: float) -> None:
         """The record is safe: 200 to the caller, ACK to the callee unless the caller's ACK has the SDP for it."""
-        callee = caller.other
-        cseq = callee.invite_cseq
-        caller.answer = Answer(
-            self.core,
-            self.request.cseq.number,
-            data,
-            self.reply.flow,
-            lambda ack, _: self._acknowledged(callee, cseq, ack),
-            caller.give_up_answer,
-            now,
-        )
+        caller.give_answer(self.request.cseq.number, data, self.reply.flow, now)
         if not late_offer:
-            callee.acknowledge(cseq)
+            caller.other.acknowledge_due()
         self.transaction.respond(200, data, now)
-        if self.call.ended:  # the callee hung up while the record was being written
-            caller.bye_due = True
-
-    def _acknowledged(self, callee: Leg, cseq: int, ack: Request) -> None:
-        if not callee.acknowledged:
-            callee.acknowledge(cseq, masking.mask_body(ack, callee.writer))
 
     def _dialog_lines(self, caller: Leg) -> str:
         return caller.contact + self.reply.record_routes(self.request)
