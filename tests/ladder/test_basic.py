@@ -1,0 +1,68 @@
+"""A call from INVITE to BYE, each way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.ladder import A, ANSWER, B, OFFER, X, Ladder, connect
+
+
+@pytest.fixture
+def ladder() -> Ladder:
+    return Ladder()
+
+
+def test_caller_hangs_up(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.uri == f"sip:{B[2:]}@127.0.0.22"
+    assert invite.from_.uri_text == f"sip:{X}@127.0.0.10"
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(5)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ok = ladder.caller.get_response(200)
+    assert b"m=audio 5000 RTP/AVP 8" in ok.body
+    ladder.caller.acks()
+    ladder.run(60)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+
+    record = ladder.record
+    assert (record.caller, record.callee, record.number_dialled, record.number_shown) == (A, B, X, X)
+    assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == ("answered", 200, "caller", "bye")
+    assert record.duration_ms == 60_000
+    ladder.settle()
+
+
+def test_callee_hangs_up(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.callee.sends("BYE")
+    ladder.caller.expects("BYE")
+    ladder.callee.get(200)
+    assert ladder.record.ended_by == "callee"
+    ladder.settle()
+
+
+def test_answer_waits_for_the_record(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=OFFER)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.caller.gets_nothing()
+    ladder.callee.gets_nothing()
+    ladder.release()
+    ladder.caller.get(200)
+    ladder.callee.get("ACK")
+    ladder.caller.acks()
+    ladder.hold_commits = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.gets_nothing()
+    ladder.release()
+    ladder.caller.get(200)
+    ladder.settle()
