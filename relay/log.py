@@ -1,0 +1,98 @@
+"""The log: structlog events as JSON lines or for a console, real numbers masked in whatever is written (DESIGN 3).
+
+It knows nothing of calls; the mask works on every string of an event, tracebacks included.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+Format = Literal["json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+# 7 digits are the shortest that could be a subscriber's number; what is shorter is a port, a status or an extension.
+_NUMBER = re.compile(r"(?:\+|00)?[0-9]{7,}")
+_DIGITS = re.compile(r"[0-9]{7}")
+# Ours by construction: hexadecimal identifiers, whose digits are no number, and what structlog itself adds.
+_OWN = frozenset({"call_id", "binding_id", "timestamp", "level"})
+
+
+def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> FilteringBoundLogger:
+    """Set up structlog for this process and give its logger. `output` is standard output unless given."""
+    output = output or sys.stdout.buffer
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            mask_event,
+            *_renderers(format_, output),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(output),
+        cache_logger_on_first_use=True,
+    )
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger.bind()
+
+
+def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Processor]:
+    if format_ == "json":
+        return [_json]
+    colours = output.isatty()
+    exceptions = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=exceptions), _encode]
+
+
+def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: the numbers in every value, also within lists and mappings."""
+    for key, value in event.items():
+        if key not in _OWN and value is not None:
+            event[key] = _mask_value(value)
+    return event
+
+
+def _mask_value(value: Any) -> Any:
+    if isinstance(value, str):
+        if not value.isascii():  # surrogates of bytes that were no UTF-8 cannot be encoded
+            value = value.encode("utf-8", "backslashreplace").decode()
+        return mask_numbers(value) if _DIGITS.search(value) else value
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {_mask_value(key): _mask_value(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_mask_value(each) for each in value]
+    return None if value is None else mask_numbers(str(value))
+
+
+def mask_numbers(text: str) -> str:
+    """`text` with each run of 7 or more digits masked, unless it is a 700 number: +8613800000001 -> 138****0001."""
+    return _NUMBER.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    digits = found[0].lstrip("+")
+    if len(digits) == 15 and digits.startswith("700"):
+        return digits
+    digits = digits.removeprefix("00")
+    if len(digits) == 13 and digits.startswith("861"):  # a Chinese mobile number in E.164
+        digits = digits[2:]
+    head = 3 if len(digits) >= 10 else 1
+    return f"{digits[:head]}****{digits[-4 if len(digits) >= 10 else -2 :]}"
+
+
+def _json(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
+    return msgspec.json.encode(event)
+
+
+def _encode(_: object, __: str, line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace")

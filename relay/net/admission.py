@@ -1,0 +1,54 @@
+"""Who may have how many connections at a time (DESIGN 4.5). It counts; it neither opens nor closes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from relay.call.settings import Peer
+from relay.net.settings import StreamLimits
+
+
+class Admission:
+    """Connections are counted in all and by source address. Strangers, who are no peer's source, share a small part."""
+
+    def __init__(self, limits: StreamLimits, peers: Sequence[Peer]) -> None:
+        self.count = 0
+        self.strangers = 0
+        self._limits = limits
+        self._networks = tuple(network for peer in peers for network in peer.sources)
+        self._by_source: Counter[str] = Counter()
+
+    def admit(self, source: str | None) -> bool:
+        """Count one more connection from `source`, None if it is ours, unless a bound stands against it.
+
+        What is admitted is to be released once.
+        """
+        if self.count >= self._limits.max_connections or not (source is None or self._admit_source(source)):
+            return False
+        self.count += 1
+        return True
+
+    def release(self, source: str | None) -> None:
+        self.count -= 1
+        if source is None:
+            return
+        self.strangers -= not self._is_peer(source)
+        self._by_source[source] -= 1
+        if not self._by_source[source]:
+            del self._by_source[source]
+
+    def _admit_source(self, source: str) -> bool:
+        stranger = not self._is_peer(source)
+        if stranger and self.strangers >= self._limits.max_strangers:
+            return False
+        if self._by_source[source] >= self._limits.max_per_source:
+            return False
+        self.strangers += stranger
+        self._by_source[source] += 1
+        return True
+
+    def _is_peer(self, source: str) -> bool:
+        address = ip_address(source.partition("%")[0])
+        return any(address in network for network in self._networks)

@@ -1,0 +1,193 @@
+"""The engine's hands: it does what the engine asks, and brings it messages, answers, commits and time.
+
+It holds the one timer of the loop and the one broad `except`: a bug in the engine is logged and counted, and never
+stops the relay. Nothing here knows SIP. Per datagram there is no task, no closure and no new loop timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from relay.sip.flow import Flow
+
+# Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
+GRAIN_S = 0.01
+BUGS_LOGGED_PER_S = 5
+
+_LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug"}
+
+
+class Engine(Protocol):
+    """`relay.call.engine.Engine`, and the small engines of the driver's tests."""
+
+    clock_offset_s: float
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
+    def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
+    def committed(self, token: int, now: float) -> None: ...
+    def transport_failed(self, flow: Flow, now: float) -> None: ...
+    def expire(self, now: float) -> None: ...
+    def next_timeout(self) -> float | None: ...
+    def take_actions(self) -> list[Action]: ...
+
+
+class Driver:
+    """`send` and `append` may fail later by `transport_failed`, and answer later by the callback, but never within."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        send: Callable[[bytes, Flow], None],
+        look_up: Callable[[str, str, float], Route | Refusal],
+        append: Callable[[Commit, Callable[[int], None]], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable."""
+        self.bugs = 0
+        self._engine = engine
+        self._send = send
+        self._look_up = look_up
+        self._append = append
+        self._log = log
+        self._performing = False
+        self._wake_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._bugs_logged: list[float] = []
+
+    # What happens to the relay
+
+    def receive(self, data: bytes, flow: Flow) -> None:
+        """One datagram, or one message of a stream."""
+        now = time.monotonic()
+        try:
+            self._engine.receive(data, flow, now)
+        except Exception:
+            self._report_bug("receive", now)
+        self.perform(now)
+
+    def transport_failed(self, flow: Flow) -> None:
+        """Nothing gets through to `flow`."""
+        now = time.monotonic()
+        try:
+            self._engine.transport_failed(flow, now)
+        except Exception:
+            self._report_bug("transport_failed", now)
+        self.perform(now)
+
+    def committed(self, token: int) -> None:
+        """A record is durable; token 0 is nobody's."""
+        if not token:
+            return
+        now = time.monotonic()
+        try:
+            self._engine.committed(token, now)
+        except Exception:
+            self._report_bug("committed", now)
+        self.perform(now)
+
+    def set_clock(self) -> None:
+        """Follow the wall clock; about once a second."""
+        self._engine.clock_offset_s = time.time() - time.monotonic()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # What the relay does about it
+
+    def perform(self, now: float) -> None:
+        """Do all that the engine asks for, in its order, until it asks no more; then see to the timer."""
+        if self._performing:  # a send failed at once: the loop below takes what the engine makes of it
+            return
+        self._performing = True
+        take = self._engine.take_actions
+        while actions := take():
+            for action in actions:
+                try:
+                    self._do(action, now)
+                except Exception:
+                    self._report_bug(type(action).__name__, now)
+        self._performing = False
+        when = self._engine.next_timeout()
+        if when is not None and when < self._wake_at:
+            self._arm(when, now)
+
+    def _do(self, action: Action, now: float) -> None:
+        kind = type(action)
+        if kind is Send:
+            self._send(action[0], action[1])
+        elif kind is LookUp:
+            self._answer(action, now)
+        elif kind is Commit:
+            self._append(action, self.committed)
+            if action.record.ended_at is not None:
+                self._log.info("call.ended", **ended_call(action.record))
+        elif kind is Note:
+            getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
+
+    def _answer(self, action: LookUp, now: float) -> None:
+        try:
+            answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)
+        except Exception:
+            self._report_bug("look_up", now)
+            answer = Refusal("store_failed", 503, 41, retry_after_s=5)  # DESIGN 1: fail closed
+        self._engine.routed(action.token, answer, now)
+
+    def _arm(self, when: float, now: float) -> None:
+        """Move the wake-up earlier. It is never moved later: waking for nothing costs less than cancelling each time."""
+        wake_at = max(when, now + GRAIN_S)
+        if wake_at >= self._wake_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_at = wake_at
+        self._timer = asyncio.get_running_loop().call_later(wake_at - now, self._wake)
+
+    def _wake(self) -> None:
+        self._wake_at, self._timer = math.inf, None
+        now = time.monotonic()
+        try:
+            self._engine.expire(now)
+        except Exception:
+            self._report_bug("expire", now)
+        self.perform(now)
+
+    def _report_bug(self, where: str, now: float) -> None:
+        """Log the exception at hand, up to a rate: what one datagram sets off, many may."""
+        self.bugs += 1
+        self._bugs_logged = [when for when in self._bugs_logged if now - when < 1.0]
+        if len(self._bugs_logged) < BUGS_LOGGED_PER_S:
+            self._bugs_logged.append(now)
+            self._log.exception("relay.bug", where=where, bugs=self.bugs)
+
+
+def ended_call(record: CallRecord) -> dict[str, object]:
+    """What the log says of a call. Leg Call-IDs are peers' text and stay out; the log masks the numbers."""
+    return {
+        "call_id": record.call_id,
+        "outcome": record.outcome,
+        "sip_status": record.sip_status,
+        "q850_cause": record.q850_cause,
+        "ended_by": record.ended_by,
+        "end_reason": record.end_reason,
+        "duration_ms": record.duration_ms,
+        "number_dialled": record.number_dialled,
+        "number_shown": record.number_shown,
+        "caller": record.caller,
+        "callee": record.callee,
+        "peer_in": record.peer_in,
+        "peer_out": record.peer_out,
+        "business": record.business,
+        "order_id": record.order_id,
+        "binding_id": record.binding_id,
+    }

@@ -1,0 +1,64 @@
+"""Host names to addresses, off the hot path: the system's resolver in a thread, and a small cache bounded in time.
+
+It knows nothing of SIP: NAPTR and SRV records (RFC 3263) are not asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+KEPT_S = 60.0
+MAX_KEPT = 4096
+
+
+class Resolver:
+    """`known` answers from memory alone, so that a message to an address literal costs one dict look-up."""
+
+    def __init__(self) -> None:
+        self._literals: dict[str, str] = {}
+        self._names: dict[tuple[str, int], tuple[str, float]] = {}
+
+    def known(self, host: str, family: int, now: float) -> str | None:
+        """The address of `host`: itself if it is an address literal, else what was resolved within the last minute.
+
+        `family` is AF_INET or AF_INET6; it matters for names alone.
+        """
+        if (literal := self._literals.get(host)) is not None:
+            return literal
+        if _is_literal(host):
+            _make_room(self._literals)
+            return self._literals.setdefault(host, host)
+        address, until = self._names.get((host, family), ("", 0.0))
+        return address if until > now else None
+
+    async def resolve(self, host: str, family: int) -> str:
+        """Ask the system's resolver. Raises OSError when there is no address of that family."""
+        loop = asyncio.get_running_loop()
+        if (address := self.known(host, family, loop.time())) is not None:
+            return address
+        found = await loop.getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
+        address = str(found[0][4][0])
+        _make_room(self._names)
+        self._names[host, family] = (address, loop.time() + KEPT_S)
+        return address
+
+    def names_of(self, address: str) -> list[str]:
+        """The host names that were resolved to `address`."""
+        return [host for (host, _), (found, _) in self._names.items() if found == address]
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _make_room(cache: dict[Any, str] | dict[Any, tuple[str, float]]) -> None:
+    # Contacts of peers choose the hosts, so the size is bounded; starting afresh is rare and cheap.
+    if len(cache) >= MAX_KEPT:
+        cache.clear()

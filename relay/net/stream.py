@@ -1,0 +1,101 @@
+"""One TCP or TLS connection: bytes to whole messages and back, within bounds. Who may connect is `relay.net.streams`'s.
+
+It knows of SIP only how a stream is cut into messages (RFC 3261 18.3) and the keep-alive of RFC 5626 4.4.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from relay.errors import ParseError
+from relay.net.settings import StreamLimits
+from relay.sip.flow import Flow
+from relay.sip.framing import KEEPALIVE_PING, StreamFramer
+
+
+class Owner(Protocol):
+    """What a connection tells the set that it belongs to."""
+
+    limits: StreamLimits
+    now: float  # loop time, about a second exact: idle times need no better
+
+    def opened(self, connection: Connection) -> None: ...
+    def received(self, frame: bytes, flow: Flow) -> None: ...
+    def closed(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """Sends wait while it is being opened. It closes itself when the far end breaks a bound or the framing."""
+
+    __slots__ = ("_framer", "_owner", "_transport", "_waiting", "broken", "flow", "heard", "message_since", "wanted")
+
+    def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None) -> None:
+        self.flow = flow  # the far end's true address, once it is open
+        self.wanted = wanted  # the destination that it was opened for; None: the far end opened it
+        self.heard = owner.now  # when bytes last went either way
+        self.message_since: float | None = None  # since when a message is incomplete
+        self.broken = ""  # why we closed it
+        self._owner = owner
+        self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
+        self._transport: asyncio.Transport | None = None
+        self._waiting = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The way is open, of TLS after the hand-shake."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._owner.limits.max_unsent)
+        address = transport.get_extra_info("peername")
+        if address is None or self.broken:  # gone already, or given up while it was being opened
+            self._transport.abort()
+            return
+        self.flow = self.flow._replace(host=address[0], port=address[1])
+        self._owner.opened(self)
+        if self._waiting:
+            self._transport.write(bytes(self._waiting))
+            self._waiting.clear()
+
+    def send(self, data: bytes) -> None:
+        self.heard = self._owner.now
+        if self._transport is not None:
+            self._transport.write(data)
+        elif len(self._waiting) + len(data) > self._owner.limits.max_unsent:
+            self.abort("slow_reader")
+        elif not self.broken:
+            self._waiting += data
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._owner.now
+        try:
+            frames = self._framer.feed(data)
+        except ParseError:
+            self.abort("framing")
+            return
+        for frame in frames:
+            if isinstance(frame, bytes):
+                self._owner.received(frame, self.flow)
+            elif frame is KEEPALIVE_PING:
+                self.send(b"\r\n")
+        if not self._framer.pending:
+            self.message_since = None
+        elif frames or self.message_since is None:
+            self.message_since = self._owner.now
+
+    def pause_writing(self) -> None:
+        """More than max_unsent bytes wait: whoever does not read is not waited for."""
+        self.abort("slow_reader")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._owner.closed(self)
+
+    def abort(self, why: str) -> None:
+        """Close without delivering what waits."""
+        self.broken = self.broken or why
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close after what waits is delivered."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,217 @@
+"""All TCP and TLS connections: listening, opening, re-use and bounds. Single connections are `relay.net.stream`'s.
+
+A destination is reached by the connection its flow names while that is open, else by any that is open to the same
+(listener, transport, host, port), else by a new one. Whatever closes is told as failed, with each flow that named it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import cast
+
+from relay.call.settings import Listener, Settings
+from relay.net.admission import Admission
+from relay.net.resolve import Resolver
+from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.stream import Connection
+from relay.net.tls import client_context, server_context
+from relay.sip.flow import Flow
+
+_WILDCARDS = ("0.0.0.0", "::")
+_BACKLOG = 1024
+
+
+class Streams:
+    """`receive` gets whole messages, `failed` the flows that can carry nothing any more."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        limits: StreamLimits,
+        tls: TlsFiles | None,
+        resolver: Resolver,
+        receive: Callable[[bytes, Flow], None],
+        failed: Callable[[Flow], None],
+    ) -> None:
+        """Raises ConfigError when a TLS file cannot be used."""
+        self.limits = limits
+        self.now = 0.0
+        self.received = receive
+        self.closed_because: Counter[str] = Counter()
+        self._listeners = settings.listeners
+        self._failed = failed
+        self._resolver = resolver
+        self._admission = Admission(limits, settings.peers)
+        # RFC 5923: a TLS connection from a peer's own port was not verified as one to that peer is.
+        self._tls_peer_ports = {peer.port for peer in settings.peers if peer.transport == "tls"}
+        self._server_tls = server_context(tls) if tls else None
+        self._client_tls = client_context(tls) if tls else None
+        self._serial = 0
+        self._by_number: dict[int, Connection] = {}
+        self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def listen(self, index: int) -> None:
+        """Accept connections at Settings.listeners[index]. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
+        listener = self._listeners[index]
+        accept = self._accept_tls if listener.transport == "tls" else self._accept_tcp
+        server = await loop.create_server(lambda: accept(index), listener.host, listener.port, backlog=_BACKLOG)
+        self._servers.append(server)
+
+    def send(self, data: bytes, flow: Flow) -> None:
+        """Failure is told later, or within, by `failed`."""
+        connection = self._by_number.get(flow.connection)
+        if connection is None:
+            connection = self._by_address.get(flow._replace(connection=0)) or self._dial(flow)
+        if connection is not None:
+            connection.send(data)
+
+    def sweep(self, now: float) -> None:
+        """Close what is idle or takes too long over a message. To be called about once a second."""
+        self.now = now
+        for connection in list(self._by_number.values()):
+            since = connection.message_since
+            if since is not None and now - since > self.limits.message_timeout_s:
+                connection.abort("half_message")
+            elif now - connection.heard > self.limits.idle_timeout_s:
+                connection.broken = connection.broken or "idle"
+                connection.close()
+
+    def statistics(self) -> dict[str, int]:
+        counts = {f"streams_closed_{why}": count for why, count in sorted(self.closed_because.items())}
+        return {"streams": len(self._by_number), "streams_from_strangers": self._admission.strangers, **counts}
+
+    async def close(self) -> None:
+        """Stop listening, deliver what waits, close all."""
+        self._closing = True
+        for server in self._servers:
+            server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        for connection in tuple(self._by_number.values()):
+            connection.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What connections tell
+
+    def opened(self, connection: Connection) -> None:
+        flow = connection.flow
+        if connection.wanted is not None:
+            return
+        if flow.transport == "tcp" and not self._admission.admit(flow.host):
+            connection.abort("refused")
+            self.closed_because["refused"] += 1
+            return
+        self._by_number[flow.connection] = connection
+        if flow.transport == "tcp" or flow.port not in self._tls_peer_ports:
+            self._by_address.setdefault(flow._replace(connection=0), connection)
+
+    def closed(self, connection: Connection) -> None:
+        flow, wanted = connection.flow, connection.wanted
+        if self._by_number.pop(flow.connection, None) is None:
+            return
+        key = (wanted or flow)._replace(connection=0)
+        if self._by_address.get(key) is connection:
+            del self._by_address[key]
+        self._admission.release(None if wanted else flow.host)
+        self.closed_because[connection.broken or "by_far_end"] += 1
+        if not self._closing:
+            for failed in {flow, key, wanted or flow}:
+                self._failed(failed)
+
+    # Accepting
+
+    def _next_flow(self, index: int) -> Flow:
+        self._serial += 1
+        return Flow(index, self._listeners[index].transport, "", 0, self._serial)
+
+    def _accept_tcp(self, index: int) -> asyncio.Protocol:
+        return Connection(self, self._next_flow(index), None)
+
+    def _accept_tls(self, index: int) -> asyncio.Protocol:
+        return _Door(lambda transport: self._greet(transport, index))
+
+    def _greet(self, transport: asyncio.Transport, index: int) -> None:
+        """Admit before the hand-shake: that is where a stranger costs most."""
+        address = transport.get_extra_info("peername")
+        if address is None or not self._admission.admit(address[0]):
+            self.closed_because["refused"] += 1
+            transport.abort()
+            return
+        transport.pause_reading()
+        self._start(self._secure(transport, address[0], Connection(self, self._next_flow(index), None)))
+
+    async def _secure(self, transport: asyncio.Transport, source: str, connection: Connection) -> None:
+        assert self._server_tls is not None  # relay.config: no TLS listener without [tls]
+        loop = asyncio.get_running_loop()
+        timeout_s = self.limits.connect_timeout_s
+        try:
+            secured = await loop.start_tls(
+                transport, connection, self._server_tls, server_side=True, ssl_handshake_timeout=timeout_s
+            )
+        except (OSError, RuntimeError):  # RuntimeError: closed meanwhile
+            secured = None
+        if secured is None or secured.get_extra_info("peername") is None:
+            self._admission.release(source)
+            self.closed_because["handshake"] += 1
+            transport.abort()
+            return
+        connection.connection_made(secured)
+
+    # Opening
+
+    def _dial(self, flow: Flow) -> Connection | None:
+        if not self._admission.admit(None):
+            self._failed(flow)
+            return None
+        self._serial += 1
+        connection = Connection(self, flow._replace(connection=self._serial), flow)
+        self._by_number[self._serial] = connection
+        self._by_address[flow._replace(connection=0)] = connection
+        self._start(self._open(connection, flow))
+        return connection
+
+    async def _open(self, connection: Connection, flow: Flow) -> None:
+        loop = asyncio.get_running_loop()
+        listener = self._listeners[flow.listener]
+        tls = self._client_tls if flow.transport == "tls" else None
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout_s):
+                address = await self._resolver.resolve(flow.host, _family(listener))
+                await loop.create_connection(
+                    lambda: connection,
+                    address,
+                    flow.port,
+                    ssl=tls,
+                    server_hostname=flow.host if tls else None,
+                    local_addr=None if listener.host in _WILDCARDS else (listener.host, 0),
+                )
+        except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, ...)
+            connection.broken = "unreachable"
+            self.closed(connection)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Door(asyncio.Protocol):
+    """Holds an accepted connection until its TLS hand-shake starts."""
+
+    def __init__(self, greet: Callable[[asyncio.Transport], None]) -> None:
+        self._greet = greet
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._greet(cast(asyncio.Transport, transport))
+
+
+def _family(listener: Listener) -> int:
+    return socket.AF_INET6 if ":" in listener.host else socket.AF_INET

@@ -1,0 +1,70 @@
+"""TLS contexts from the operator's files (RFC 3261 26.2.1, RFC 5922). It opens no connection."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from relay.errors import ConfigError
+from relay.net.settings import TlsFiles
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """For our listeners. Raises ConfigError, one problem for each file that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_identity(context, files)
+    return context
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """For connections that we open; our certificate is shown where the far end asks. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not files.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif files.ca is None:
+        context.load_default_certs()
+    else:
+        _load_authorities(context, files.ca)
+    _load_identity(context, files)
+    return context
+
+
+def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
+    _raise_unreadable(("tls.certificate", files.certificate), ("tls.key", files.key))
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            [f"tls.certificate: {files.certificate} and {files.key} are no PEM pair that fits ({_words(error)})"]
+        ) from error
+
+
+def _load_authorities(context: ssl.SSLContext, ca: Path) -> None:
+    _raise_unreadable(("tls.ca", ca))
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise ConfigError([f"tls.ca: {ca} holds no PEM certificates ({_words(error)})"]) from error
+
+
+def _raise_unreadable(*files: tuple[str, Path]) -> None:
+    # ssl's own errors do not name the file.
+    problems = []
+    for key, path in files:
+        try:
+            path.read_bytes()
+        except OSError as error:
+            problems.append(f"{key}: cannot read {path}: {error.strerror}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password; write it without one, readable by the relay's user alone")
+
+
+def _words(error: ssl.SSLError | ValueError) -> str:
+    return (error.reason if isinstance(error, ssl.SSLError) else str(error)) or "unknown"

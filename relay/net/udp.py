@@ -1,0 +1,122 @@
+"""One UDP socket: datagrams in and out, and ICMP errors told to whom they belong. It knows nothing of SIP.
+
+Received by the loop's datagram protocol and sent on the socket itself: per datagram in and out that costs what uvloop's
+transport costs both ways (measured 3.5 us in bursts, 5.2 us one by one; asyncio-dgram on uvloop 6.4 and 10), and an error
+is known together with its destination.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from relay.sip.flow import Flow
+
+BUFFER_BYTES = 4 * 1024 * 1024
+MAX_DATAGRAM = 65_507
+
+_IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
+_TIME_EXCEEDED = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
+# RFC 3261 18.4: unreachable and parameter problem are told to the transaction, the rest is ignored.
+_UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
+
+
+class UdpSocket(asyncio.DatagramProtocol):
+    """`receive` gets each datagram with the flow it came by, `unreachable` the flow that a datagram could not reach."""
+
+    def __init__(
+        self, listener: int, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None]
+    ) -> None:
+        self.family = socket.AF_INET
+        self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
+        self._listener = listener
+        self._receive = receive
+        self._unreachable = unreachable
+        self._transport: asyncio.DatagramTransport | None = None
+        self._socket: socket.socket
+
+    async def open(self, host: str, port: int) -> None:
+        """Bind and listen. Raises OSError."""
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = _bound_socket(self.family, host, port)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=self._socket)
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def send(self, data: bytes, address: str, port: int) -> bool:
+        """Send to an address literal. False: it cannot be reached."""
+        try:
+            self._socket.sendto(data, (address, port))
+        except OSError:
+            return self._send_again(data, address, port)
+        return True
+
+    def _send_again(self, data: bytes, address: str, port: int) -> bool:
+        # An error that waits on the socket belongs to an earlier datagram, and this one was not sent (ip(7), IP_RECVERR).
+        self._read_errors()
+        try:
+            self._socket.sendto(data, (address, port))
+        except BlockingIOError:
+            self.lost += 1
+        except OSError:
+            return False
+        return True
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._receive(data, Flow(self._listener, "udp", addr[0], addr[1]))
+
+    def error_received(self, exc: Exception) -> None:
+        """An ICMP error arrived; the socket's error queue says which datagram it is about."""
+        self._read_errors()
+
+    def _read_errors(self) -> None:
+        with suppress(OSError):  # BlockingIOError ends the queue
+            while True:
+                _, ancillary, _, address = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+                if address and any(_is_unreachable(value) for _, _, value in ancillary):
+                    self._unreachable(Flow(self._listener, "udp", address[0], address[1]))
+
+
+def _is_unreachable(extended_error: bytes) -> bool:
+    if len(extended_error) < _EXTENDED_ERROR.size:
+        return False
+    number, origin, kind, *_ = _EXTENDED_ERROR.unpack_from(extended_error)
+    return number in _UNREACHABLE and _TIME_EXCEEDED.get(origin) != kind
+
+
+def _bound_socket(family: int, host: str, port: int) -> socket.socket:
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        udp.setblocking(False)
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        else:
+            udp.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        _enlarge(udp, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        _enlarge(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        udp.bind((host, port))
+    except BaseException:
+        udp.close()
+        raise
+    return udp
+
+
+def _enlarge(udp: socket.socket, forced: int, capped: int) -> None:
+    """To BUFFER_BYTES where we may go over the system's limit, else up to that limit."""
+    try:
+        udp.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+    except PermissionError:
+        udp.setsockopt(socket.SOL_SOCKET, capped, BUFFER_BYTES)
