@@ -1,0 +1,173 @@
+"""How numbers are written and compared: E.164 without "+", and the 15 digits of a 700 number (DESIGN 5).
+
+It knows China's numbering plan as far as telling national from international forms needs it. It knows nothing of
+bindings, peers or the platform's prefixes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from urllib.parse import unquote
+
+from relay.errors import ParseError
+
+NumberFormat = Literal["national", "e164", "plus"]
+
+CHINA = "86"
+LENGTH_700 = 15
+SHORTEST_E164 = 9  # shorter digit strings are extensions and service numbers: written as they are towards every peer
+
+_SEPARATORS = str.maketrans("", "", "-. ()\u00a0\t")  # RFC 3966 visual-separator, and blanks
+_TRUNK_LENGTHS = range(10, 13)  # 0 + area code (2 or 3 digits) + subscriber (7 or 8), or 0 + mobile
+
+
+def is_700(text: str) -> bool:
+    """Whether `text` is a 700 number in its one form, 15 digits."""
+    return len(text) == LENGTH_700 and text.startswith("700") and text.isascii() and text.isdigit()
+
+
+def normalise_700(text: str) -> str:
+    """The 15 digits of a 700 number written in any way, with or without the country code. Raises ParseError."""
+    if is_700(text):
+        return text
+    digits, international = _digits(text)
+    if international or len(digits) == LENGTH_700 + 2:
+        digits = digits.removeprefix(CHINA)
+    if not is_700(digits):
+        raise ParseError("not a 700 number: write its 15 digits, 700 first")
+    return digits
+
+
+def normalise_party(text: str) -> str:
+    """A real number as E.164 without "+", or an extension of 3 to 15 digits as it is.
+
+    Not idempotent for +1 numbers that read like a Chinese mobile without "+": normalise what people and peers write,
+    never what is already normal. Raises ParseError for what is no number, and for 700 numbers, which are no party.
+    """
+    number = _normalise(*_digits(text))
+    if is_700(number):
+        raise ParseError("a 700 number is no party: write the real number")
+    return number
+
+
+def number_of_uri_user(user: str) -> str:
+    """The number in the user part of a sip: URI or in a tel: URI; "" where it holds none (anonymous, a name).
+
+    RFC 3966: visual separators are dropped, a local number is completed by its phone-context, other parameters are
+    no part of the number. A 700 number comes out as its 15 digits.
+    """
+    if user.isascii() and user.isdigit():
+        plain, context = user, ""
+    else:
+        plain, _, parameters = unquote(user).partition(";")
+        context = _phone_context(parameters) if parameters else ""
+    try:
+        digits, international = _digits(plain)
+        if context and not international:
+            return _in_context(digits, context)
+        return _normalise(digits, international)
+    except ParseError:
+        return ""
+
+
+def format_number(e164: str, number_format: NumberFormat) -> str:
+    """A normal number as a peer wants it: national 13800000001, e164 8613800000001, plus +8613800000001.
+
+    Foreign numbers are 00… in the national form. 700 numbers, extensions and service numbers stay as they are.
+    """
+    if number_format == "e164" or len(e164) < SHORTEST_E164 or is_700(e164):
+        return e164
+    if number_format == "plus":
+        return "+" + e164
+    national = e164[2:]
+    if not e164.startswith(CHINA):
+        return "00" + e164
+    return national if _is_mobile(national) or _has_no_trunk_prefix(national) else "0" + national
+
+
+def mask_number(number: str) -> str:
+    """A normal number with its middle hidden, for logs and tables: 138****0001. 700 numbers are no secret."""
+    if is_700(number) or not number:
+        return number
+    national = number[2:] if number.startswith(CHINA) and len(number) > 10 else number
+    if len(national) >= 10:
+        return f"{national[:3]}****{national[-4:]}"
+    return f"{national[:2]}****{national[-2:]}" if len(national) >= 7 else "****"
+
+
+def _digits(text: str) -> tuple[str, bool]:
+    """The digits of a number and whether it is written with "+" or 00, which are then not among them."""
+    if not (text.isascii() and text.isdigit()):
+        text = text.translate(_SEPARATORS)
+        international = text.startswith("+")
+        digits = text[1:] if international else text
+        if not (digits.isascii() and digits.isdigit()):
+            raise ParseError('not a number: only digits, a leading "+" and the separators - . ( ) are understood')
+        if international:
+            return digits, True
+        text = digits
+    # 00 and a number is international; a shorter one is an extension that happens to begin with 00.
+    if text.startswith("00") and len(text) >= SHORTEST_E164 + 2:
+        return text[2:], True
+    return text, False
+
+
+def _normalise(digits: str, international: bool) -> str:
+    size = len(digits)
+    if international:
+        if digits[0] == "0":
+            raise ParseError('no country code begins with 0: write "+" or 00, the country code, the number')
+    elif _is_mobile(digits):
+        return CHINA + digits
+    elif digits[0] == "0" and size in _TRUNK_LENGTHS and digits[1:2] != "0":
+        return CHINA + digits[1:]
+    elif _has_no_trunk_prefix(digits):
+        return CHINA + digits
+    if digits.startswith(CHINA) and size > 11:
+        return _chinese(digits)
+    if not 3 <= size <= 15:
+        raise ParseError("a number has 3 to 15 digits")
+    return digits
+
+
+def _chinese(digits: str) -> str:
+    """Digits that begin with the country code: a 700 number loses it, a trunk 0 behind it, as in +86 (0)10, goes."""
+    if digits.startswith("86700") and len(digits) == LENGTH_700 + 2:
+        return digits[2:]
+    if digits.startswith("860") and len(digits) - 2 in _TRUNK_LENGTHS:
+        return CHINA + digits[3:]
+    if len(digits) > 15:
+        raise ParseError("a number has 3 to 15 digits")
+    return digits
+
+
+def _is_mobile(digits: str) -> bool:
+    """A mobile number in its national form, 1[3-9] and nine digits."""
+    return len(digits) == 11 and digits[0] == "1" and digits[1] in "3456789"
+
+
+def _has_no_trunk_prefix(digits: str) -> bool:
+    """The service numbers 400 and 800, ten digits, which are dialled without a trunk 0."""
+    return len(digits) == 10 and digits[:3] in ("400", "800")
+
+
+_GLOBAL_CONTEXT = re.compile(r"\+([1-9][-.()0-9]*)")
+
+
+def _phone_context(parameters: str) -> str:
+    """The digits of a global phone-context (RFC 3966 5.1.5); "" for a domain name or none."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "phone-context" and (match := _GLOBAL_CONTEXT.fullmatch(value.strip())):
+            return match[1].translate(_SEPARATORS)
+    return ""
+
+
+def _in_context(digits: str, context: str) -> str:
+    if context != CHINA:
+        return _normalise(context + digits, True)
+    number = _normalise(digits, False)
+    if number.startswith(CHINA) or is_700(number) or len(number) < SHORTEST_E164:
+        return number
+    return _normalise(CHINA + digits, True)
