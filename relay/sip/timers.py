@@ -23,6 +23,11 @@ class Timings:
         """64*T1: timers B, F, H, J, L, M, and how long a 2xx is sent again for."""
         return 64 * self.t1
 
+    @property
+    def timer_d(self) -> float:
+        """At least 32 s, whatever our T1: it covers the far end's timer H (RFC 3261 17.1.1.2)."""
+        return max(32.0, 64 * self.t1)
+
 
 class Timer:
     """One entry of the heap. `fire` is called once, at or after `when`, unless the timer is cancelled first."""

@@ -1,0 +1,269 @@
+"""Dialogs (RFC 3261 12): who speaks with whom under which tags, in which order, and which way requests go.
+
+It builds the lines that all our requests in a dialog share. It sends nothing and knows no transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from relay.errors import ParseError, ProtocolError
+from relay.sip.headers import NameAddr, parse_name_addr
+from relay.sip.message import Request, Response
+from relay.sip.uri import SipUri, parse_uri
+
+
+class DialogState(msgspec.Struct, array_like=True, frozen=True):
+    """A dialog as it is written down, to go on after a restart. Texts are in the form that `_storable` makes."""
+
+    call_id: str
+    local_tag: str
+    remote_tag: str
+    local_uri: str
+    remote_uri: str
+    local_cseq: int
+    remote_cseq: int | None
+    remote_target: str
+    route_set: tuple[str, ...]
+    confirmed: bool
+    secure: bool
+
+
+class Dialog:
+    """One side's view of a dialog. URIs are texts without <>; the route set holds whole elements, first hop first.
+
+    `confirmed` and `local_cseq` may be set; target, routes and tags only change through the methods, for
+    `request_head`, `request_uri` and `next_hop` follow from them.
+    """
+
+    __slots__ = (
+        "_head",
+        "_strict",
+        "call_id",
+        "confirmed",
+        "local_cseq",
+        "local_tag",
+        "local_uri",
+        "next_hop",
+        "remote_cseq",
+        "remote_tag",
+        "remote_target",
+        "remote_uri",
+        "request_uri",
+        "route_set",
+        "secure",
+    )
+
+    _head: str | None  # `request_head`, None until it is asked for
+
+    def __init__(self, state: DialogState, target: SipUri | None = None) -> None:
+        """`state` with its texts as they are in messages; `target`: the remote target, where it is parsed already.
+
+        Raises ProtocolError(400) for a target that is no SIP URI and a first route that cannot be read.
+        """
+        self.call_id = state.call_id
+        self.local_tag = state.local_tag
+        self.remote_tag = state.remote_tag  # "" for a peer that gives none (RFC 2543)
+        self.local_uri = state.local_uri
+        self.remote_uri = state.remote_uri
+        self.local_cseq = state.local_cseq  # of the last request sent, 0 before the first
+        self.remote_cseq = state.remote_cseq  # of the last request received, None before the first
+        self.confirmed = state.confirmed
+        self.secure = state.secure
+        self._route(state.route_set, state.remote_target, target)
+
+    @classmethod
+    def as_uas(cls, request: Request, local_tag: str) -> Dialog:
+        """The dialog that a response of ours to `request` makes (RFC 3261 12.1.1).
+
+        Raises ProtocolError(400) where requests could not be sent back: no usable Contact or Record-Route.
+        """
+        try:
+            target = _sip_uri(request.contact)
+            route_set = _recorded_route(request)
+        except ParseError as error:
+            raise ProtocolError(400, "malformed Contact or Record-Route") from error
+        if request.contact is None or target is None:
+            raise ProtocolError(400, "no Contact with a SIP URI")
+        state = DialogState(
+            call_id=request.call_id,
+            local_tag=local_tag,
+            remote_tag=request.from_tag or "",
+            local_uri=request.to.uri_text,
+            remote_uri=request.from_.uri_text,
+            local_cseq=0,
+            remote_cseq=request.cseq.number,
+            remote_target=request.contact.uri_text,
+            route_set=route_set,
+            confirmed=False,
+            secure=_is_sips(request.uri),
+        )
+        return cls(state, target)
+
+    @classmethod
+    def as_uac(
+        cls, *, call_id: str, local_tag: str, local_uri: str, remote_uri: str, local_cseq: int, response: Response
+    ) -> Dialog:
+        """The dialog that a response to our INVITE makes (RFC 3261 12.1.2).
+
+        `remote_uri` is what the INVITE had as Request-URI and To, `local_cseq` its CSeq. Without a Contact, as many
+        phones answer 180, requests go where the INVITE went. Raises ParseError, and ProtocolError as `__init__`.
+        """
+        target = _sip_uri(response.contact)
+        state = DialogState(
+            call_id=call_id,
+            local_tag=local_tag,
+            remote_tag=response.to_tag or "",
+            local_uri=local_uri,
+            remote_uri=remote_uri,
+            local_cseq=local_cseq,
+            remote_cseq=None,
+            remote_target=remote_uri if response.contact is None else response.contact.uri_text,
+            route_set=_recorded_route(response)[::-1],
+            confirmed=False,
+            secure=_is_sips(remote_uri),
+        )
+        return cls(state, target)
+
+    # -- sending
+
+    @property
+    def request_head(self) -> str:
+        """The lines Route, From, To and Call-ID of our requests in this dialog, each with its CRLF."""
+        head = self._head
+        if head is None:
+            tag = f";tag={self.remote_tag}" if self.remote_tag else ""
+            head = self._head = (
+                f"{self._route_lines()}From: <{self.local_uri}>;tag={self.local_tag}\r\n"
+                f"To: <{self.remote_uri}>{tag}\r\nCall-ID: {self.call_id}\r\n"
+            )
+        return head
+
+    def _route_lines(self) -> str:
+        routes = (*self.route_set[1:], f"<{self.remote_target}>") if self._strict else self.route_set
+        return "".join([f"Route: {route}\r\n" for route in routes])
+
+    def next_cseq(self) -> int:
+        """The number for a new request of ours, but for ACK and CANCEL (RFC 3261 12.2.1.1)."""
+        self.local_cseq += 1
+        return self.local_cseq
+
+    # -- receiving
+
+    def receive_cseq(self, number: int) -> None:
+        """Takes the number of a new request, but for ACK and CANCEL. Raises ProtocolError(500) for one that is late
+        (RFC 3261 12.2.2): requests that were sent again are found by their transaction and do not come here."""
+        if self.remote_cseq is not None and number <= self.remote_cseq:
+            raise ProtocolError(500, "CSeq not above that of the last request")
+        self.remote_cseq = number
+
+    def refresh_target(self, contact: NameAddr | None) -> None:
+        """Takes the Contact of a target refresh request, or of its 2xx (RFC 3261 12.2.1.2, 12.2.2).
+
+        None, and one that requests cannot be sent to, leave the target as it is: it is the best that is known.
+        """
+        if contact is None or contact.uri_text == self.remote_target:
+            return
+        try:
+            target = _sip_uri(contact)
+        except ParseError:
+            return
+        if target is not None:
+            self._route(self.route_set, contact.uri_text, target)
+
+    def update_from_2xx(self, response: Response) -> None:
+        """Confirms the dialog by the 2xx to the INVITE that made it: what it says of the route set and the target
+        counts, not what a provisional response said (RFC 3261 13.2.2.4). In a confirmed dialog routes stay.
+
+        Raises ParseError, and ProtocolError as `__init__`; the dialog is then as it was.
+        """
+        contact = response.contact
+        if self.confirmed:
+            self.refresh_target(contact)
+            return
+        route_set = _recorded_route(response)[::-1]
+        target = self.remote_target if contact is None else contact.uri_text
+        if route_set != self.route_set or target != self.remote_target:
+            self._route(route_set, target, _sip_uri(contact))
+        self.confirmed = True
+
+    def _route(self, route_set: tuple[str, ...], target_text: str, target: SipUri | None) -> None:
+        """Loose and strict routing (RFC 3261 12.2.1.1): where requests go, and under which Request-URI."""
+        try:
+            aim = parse_uri(target_text) if target is None else target
+            hop = parse_name_addr(route_set[0], "record-route").uri if route_set else aim
+        except ParseError as error:
+            raise ProtocolError(400, "no target or route that can be read") from error
+        if not isinstance(aim, SipUri) or not isinstance(hop, SipUri):
+            raise ProtocolError(400, "a target or route that is no SIP URI")
+        self.route_set = route_set
+        self.remote_target = target_text
+        self.next_hop: SipUri = hop
+        self._strict = bool(route_set) and "lr" not in hop.params
+        self.request_uri = _for_request_line(hop, str(hop)) if self._strict else _for_request_line(aim, target_text)
+        self._head = None
+
+    # -- restart
+
+    def to_state(self) -> DialogState:
+        """All that `from_state` needs."""
+        return DialogState(
+            call_id=_storable(self.call_id),
+            local_tag=self.local_tag,
+            remote_tag=_storable(self.remote_tag),
+            local_uri=_storable(self.local_uri),
+            remote_uri=_storable(self.remote_uri),
+            local_cseq=self.local_cseq,
+            remote_cseq=self.remote_cseq,
+            remote_target=_storable(self.remote_target),
+            route_set=tuple(map(_storable, self.route_set)),
+            confirmed=self.confirmed,
+            secure=self.secure,
+        )
+
+    @classmethod
+    def from_state(cls, state: DialogState) -> Dialog:
+        """The dialog of which `to_state` was written down."""
+        plain = msgspec.structs.replace(
+            state,
+            call_id=_restored(state.call_id),
+            remote_tag=_restored(state.remote_tag),
+            local_uri=_restored(state.local_uri),
+            remote_uri=_restored(state.remote_uri),
+            remote_target=_restored(state.remote_target),
+            route_set=tuple(map(_restored, state.route_set)),
+        )
+        return cls(plain)
+
+
+def _sip_uri(contact: NameAddr | None) -> SipUri | None:
+    """Where requests to a Contact go; None without one, or for a URI of another scheme. Raises ParseError."""
+    uri = None if contact is None else contact.uri
+    return uri if isinstance(uri, SipUri) else None
+
+
+def _recorded_route(message: Request | Response) -> tuple[str, ...]:
+    return tuple(message.values("record-route")) if "record-route" in message.index else ()
+
+
+def _is_sips(uri: str) -> bool:
+    return uri[:5].lower() == "sips:"
+
+
+def _for_request_line(uri: SipUri, text: str) -> str:
+    """Without what may not stand in a Request-URI (RFC 3261 19.1.1): headers and the method parameter."""
+    if not uri.headers and "method" not in uri.params:
+        return text
+    params = {name: value for name, value in uri.params.items() if name != "method"}
+    return str(replace(uri, params=params, headers=""))
+
+
+def _storable(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a message that were none are surrogates here. ASCII stays as it is."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _restored(text: str) -> str:
+    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")

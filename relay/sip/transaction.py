@@ -1,0 +1,144 @@
+"""The transaction layer: which transaction a message belongs to (RFC 3261 17.1.3, 17.2.3, 9.2), and all that there are.
+
+It never parses beyond what matching needs, and sends only what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.errors import ParseError
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response
+from relay.sip.timers import TimerHeap, Timings
+from relay.sip.transaction_client import ClientTransaction
+from relay.sip.transaction_machine import Ground
+from relay.sip.transaction_server import ACCEPTED, ServerTransaction
+
+__all__ = ["ClientTransaction", "ServerTransaction", "TransactionLayer"]
+
+MAGIC_COOKIE = "z9hG4bK"  # RFC 3261 8.1.1.7
+_INVITE_KEYS = ("INVITE ", "INVITE\n")
+
+
+class TransactionLayer:
+    """All transactions of one relay. `send` gets ready bytes and where they go."""
+
+    def __init__(self, timings: Timings, timers: TimerHeap, send: Callable[[bytes, Flow], None]) -> None:
+        self._ground = Ground(timings, timers, send)
+        self._servers: dict[str, ServerTransaction] = {}
+        self._clients: dict[str, ClientTransaction] = {}
+        self._awaiting: dict[Flow, set[ClientTransaction]] = {}
+
+    def __len__(self) -> int:
+        """Transactions that have not terminated, those that only linger included."""
+        return len(self._servers) + len(self._clients)
+
+    def counts(self) -> dict[str, int]:
+        """Transactions by kind, for statistics; walks through all of them."""
+        invite_servers = sum(key.startswith(_INVITE_KEYS) for key in self._servers)
+        invite_clients = sum(key.startswith(_INVITE_KEYS) for key in self._clients)
+        return {
+            "invite_server": invite_servers,
+            "non_invite_server": len(self._servers) - invite_servers,
+            "invite_client": invite_clients,
+            "non_invite_client": len(self._clients) - invite_clients,
+        }
+
+    # -- server side
+
+    def find_server(self, request: Request) -> ServerTransaction | None:
+        """The transaction of a request that was sent again, or the one that an ACK ends (RFC 3261 17.2.3).
+
+        The ACK to a 2xx belongs to none, even where it comes with the branch of its INVITE, as many phones send it:
+        it is the dialog's. Raises ParseError where what must be compared is missing or malformed.
+        """
+        if request.method != "ACK":
+            return self._servers.get(_server_key(request, request.method))
+        found = self._servers.get(_server_key(request, "INVITE"))
+        if found is None and not request.branch.startswith(MAGIC_COOKIE):
+            # The first INVITE of a dialog has no To tag, its ACK has that of the response.
+            found = self._servers.get(_rfc2543_key(request, "INVITE", None))
+        return None if found is None or found.state == ACCEPTED else found
+
+    def find_cancelled(self, cancel: Request) -> ServerTransaction | None:
+        """The INVITE transaction that a CANCEL names (RFC 3261 9.2), answered or not. Raises ParseError."""
+        return self._servers.get(_server_key(cancel, "INVITE"))
+
+    def serve(self, request: Request, reply_to: Flow) -> ServerTransaction:
+        """A new transaction for a request that `find_server` knows none for. Responses go to `reply_to`.
+
+        It stands until it is answered: its user must give a final response some day.
+        """
+        key = _server_key(request, request.method)
+        transaction = self._servers[key] = ServerTransaction(self._ground, key, self._servers, request, reply_to)
+        return transaction
+
+    # -- client side
+
+    def request(
+        self,
+        method: str,
+        branch: str,
+        data: bytes,
+        flow: Flow,
+        receive: Callable[[Response, float], None],
+        fail: Callable[[str, float], None],
+        now: float,
+        ack: Callable[[Response], bytes] | None = None,
+    ) -> ClientTransaction:
+        """Sends `data`, a request with the topmost branch `branch`, and awaits its responses.
+
+        `receive` gets every provisional response and the final one; for INVITE every 2xx, those sent again included.
+        `fail` gets "timeout" (timers B, F) or "transport", once, and nothing comes after it. `ack`, for INVITE, builds
+        the ACK to a final response that is no 2xx.
+        """
+        key = f"{method} {branch}"
+        transaction = ClientTransaction(
+            self._ground, key, self._clients, self._awaiting, method, data, flow, receive, fail, ack
+        )
+        transaction.start(now)
+        return transaction
+
+    def receive_response(self, response: Response, now: float) -> bool:
+        """Gives a response to its transaction (RFC 3261 17.1.3: topmost branch, method of the CSeq). False: a stray."""
+        try:
+            key = f"{response.cseq.method} {response.branch}"
+        except ParseError:
+            return False
+        transaction = self._clients.get(key)
+        if transaction is None:
+            return False
+        transaction.receive(response, now)
+        return True
+
+    def transport_failed(self, flow: Flow, now: float) -> None:
+        """Nothing can be sent on exactly that flow: what awaits an answer there fails with "transport".
+
+        Server transactions stay (RFC 6026 8.5): their responses may yet find another way.
+        """
+        for transaction in list(self._awaiting.get(flow, ())):
+            transaction.transport_failed(now)
+
+
+def _server_key(request: Request, method: str) -> str:
+    """Equal for all requests of one transaction (RFC 3261 17.2.3). `method`: INVITE for its ACK and CANCEL."""
+    branch = request.branch
+    if branch.startswith(MAGIC_COOKIE):
+        return f"{method} {branch} {_sent_by(request.index['via'])}"
+    return _rfc2543_key(request, method, request.to_tag)
+
+
+def _sent_by(via: str) -> str:
+    """The sent-by of the first element of a Via line, lower-case and without blanks; no full parse."""
+    protocol_and_host = via.partition(";")[0]
+    if protocol_and_host.count(" ") == 1 and "\t" not in protocol_and_host:
+        return protocol_and_host.partition(" ")[2].lower()
+    return "".join(protocol_and_host.rpartition("/")[2].split()[1:]).lower()  # "SIP / 2.0 / UDP host : 5060"
+
+
+def _rfc2543_key(request: Request, method: str, to_tag: str | None) -> str:
+    """RFC 3261 17.2.3, for a branch without the magic cookie: what RFC 2543 clients keep the same."""
+    number = request.index.get("cseq", "").partition(" ")[0]
+    via = request.values("via")[0]
+    return "\n".join((method, request.uri, request.from_tag or "", to_tag or "", request.call_id, number, via))

@@ -1,0 +1,213 @@
+"""Client transactions: an INVITE or another request of ours, sent until it is answered (RFC 3261 17.1, RFC 6026).
+
+The requests are ready bytes; of a response only its status is looked at. It never builds a message itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from relay.sip.flow import Flow
+from relay.sip.message import Response
+from relay.sip.transaction_machine import LINGER_OVER, RESEND, TERMINATED, TIMEOUT, Ground, Table, Transaction
+
+CALLING: Final = "calling"
+TRYING: Final = "trying"
+PROCEEDING: Final = "proceeding"
+COMPLETED: Final = "completed"
+ACCEPTED: Final = "accepted"
+_AWAITING: Final = (CALLING, TRYING, PROCEEDING)
+
+PROVISIONAL: Final = "1xx"
+SUCCESS: Final = "2xx"
+REFUSAL: Final = "3xx-6xx"
+TRANSPORT_ERROR: Final = "transport error"
+
+Receive = Callable[[Response, float], None]
+Fail = Callable[[str, float], None]  # "timeout" or "transport"
+
+
+def _nobody(_: object, __: float) -> None:
+    """Stands where a callback was, once it will not be called again: what lingers keeps no call alive."""
+
+
+class ClientTransaction(Transaction):
+    """A request of ours. Its user gets the responses through `receive`, or one `fail`."""
+
+    __slots__ = ("_ack", "_data", "_fail", "_flows", "_receive", "flow", "method", "proceeding")
+
+    def __init__(
+        self,
+        ground: Ground,
+        key: str,
+        known: dict[str, ClientTransaction],
+        flows: dict[Flow, set[ClientTransaction]],
+        method: str,
+        data: bytes,
+        flow: Flow,
+        receive: Receive,
+        fail: Fail,
+        ack: Callable[[Response], bytes] | None,
+    ) -> None:
+        """`flows`: the layer's index of the transactions that still await an answer, by flow. `ack`: INVITE only."""
+        if method == "INVITE":
+            Transaction.__init__(self, ground, INVITE_CLIENT, CALLING, key, known)
+        else:
+            Transaction.__init__(self, ground, NON_INVITE_CLIENT, TRYING, key, known)
+        self._flows = flows
+        self._data = data  # the request; once it is refused, the ACK
+        self._receive = receive
+        self._fail = fail
+        self._ack = ack
+        self.method = method
+        self.flow = flow
+        self.proceeding = False  # a provisional response came
+
+    @property
+    def done(self) -> bool:
+        """A final response came, or it has failed."""
+        return self._state not in _AWAITING
+
+    def start(self, now: float) -> None:
+        """Sends the request for the first time."""
+        flow = self.flow
+        self._known[self._key] = self
+        awaiting = self._flows.get(flow)
+        if awaiting is None:
+            self._flows[flow] = {self}
+        else:
+            awaiting.add(self)
+        self._arm(now, flow.transport != "udp")
+        self._ground.send(self._data, flow)
+
+    def receive(self, response: Response, now: float) -> None:
+        """Feed a response that belongs to this transaction."""
+        status = response.status
+        self._step(PROVISIONAL if status < 200 else SUCCESS if status < 300 else REFUSAL, now, response)
+
+    def abandon(self, now: float) -> None:
+        """The INVITE was cancelled: unless a final response comes within 64*T1, fails with "timeout" (RFC 3261 9.1).
+
+        Before a provisional response timer B does that already; after a final one there is nothing to wait for.
+        """
+        if self._state == PROCEEDING and self._timer is None:
+            self._deadline = now + self._ground.transaction_s
+            self._timer = self._ground.timers.set(self._deadline, self._expire)
+
+    def transport_failed(self, now: float) -> None:
+        """Feed that nothing can be sent on the transaction's flow."""
+        self._step(TRANSPORT_ERROR, now)
+
+    # -- effects
+
+    def _tell(self, now: float, response: Response) -> None:
+        self._receive(response, now)
+
+    def _tell_last(self, now: float, response: Response) -> None:
+        receive, self._receive = self._receive, _nobody
+        receive(response, now)
+
+    def _tell_timeout(self, now: float, _: None) -> None:
+        self._report("timeout", now)
+
+    def _tell_transport(self, now: float, _: None) -> None:
+        self._report("transport", now)
+
+    def _report(self, why: str, now: float) -> None:
+        fail = self._fail
+        self._receive = _nobody
+        self._settle(now, None)
+        fail(why, now)
+
+    def _progress(self, _: float, __: Response) -> None:
+        self.proceeding = True
+
+    def _settle(self, _: float, __: Response | None) -> None:
+        """No answer is awaited any more: drops the request and what would hear of a failure."""
+        self._data = b""
+        self._ack = None
+        self._fail = _nobody
+        awaiting = self._flows[self.flow]
+        awaiting.remove(self)
+        if not awaiting:
+            del self._flows[self.flow]
+
+    def _settle_with_ack(self, now: float, response: Response) -> None:
+        """Builds and sends the ACK (RFC 3261 17.1.1.3), and keeps it for retransmissions of the response."""
+        ack = b"" if self._ack is None else self._ack(response)
+        self._settle(now, None)
+        self._data = ack
+        self._send_ack(now, response)
+
+    def _send_ack(self, _: float, __: Response) -> None:
+        if self._data:
+            self._ground.send(self._data, self.flow)
+
+    def _send_doubling(self, now: float, _: None) -> None:
+        self._ground.send(self._data, self.flow)
+        self._arm_again(now, 2 * self._interval)
+
+    def _send_up_to_t2(self, now: float, _: None) -> None:
+        self._ground.send(self._data, self.flow)
+        self._arm_again(now, min(2 * self._interval, self._ground.t2))
+
+    def _send_at_t2(self, now: float, _: None) -> None:
+        self._ground.send(self._data, self.flow)
+        self._arm_again(now, self._ground.t2)
+
+    def _start_timer_d(self, now: float, _: Response) -> None:
+        self._linger(now, 0.0 if self.flow.reliable else self._ground.timer_d)
+
+    def _start_timer_k(self, now: float, _: Response) -> None:
+        self._linger(now, 0.0 if self.flow.reliable else self._ground.t4)
+
+    def _start_timer_m(self, now: float, _: Response) -> None:
+        self._linger(now, self._ground.transaction_s)  # reliable flows too (RFC 6026 8.4)
+
+    def _hang_up(self, _: float, __: None) -> None:
+        self._receive = _nobody
+
+
+_C = ClientTransaction
+_FAIL_BY_TIME = (TERMINATED, (_C._forget, _C._tell_timeout))
+_FAIL_BY_TRANSPORT = (TERMINATED, (_C._forget, _C._tell_transport))
+
+# RFC 3261 figure 5 as amended by RFC 6026 (8.4, and the figure of the INVITE client transaction).
+_SUCCEED = (ACCEPTED, (_C._settle, _C._start_timer_m, _C._tell))
+_BE_REFUSED = (COMPLETED, (_C._settle_with_ack, _C._start_timer_d, _C._tell_last))
+INVITE_CLIENT: Final[Table] = {
+    (CALLING, RESEND): (CALLING, (_C._send_doubling,)),  # timer A
+    (CALLING, TIMEOUT): _FAIL_BY_TIME,  # timer B
+    (CALLING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
+    (CALLING, PROVISIONAL): (PROCEEDING, (_C._stop_timer, _C._progress, _C._tell)),
+    (CALLING, SUCCESS): _SUCCEED,
+    (CALLING, REFUSAL): _BE_REFUSED,
+    (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # only after `abandon`
+    (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,  # not in the figure: the answer's way is gone
+    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._tell,)),
+    (PROCEEDING, SUCCESS): _SUCCEED,
+    (PROCEEDING, REFUSAL): _BE_REFUSED,
+    (COMPLETED, REFUSAL): (COMPLETED, (_C._send_ack,)),
+    (COMPLETED, LINGER_OVER): (TERMINATED, (_C._forget,)),  # timer D
+    (ACCEPTED, SUCCESS): (ACCEPTED, (_C._tell,)),  # sent again, or of another fork
+    (ACCEPTED, LINGER_OVER): (TERMINATED, (_C._forget, _C._hang_up)),  # timer M
+}
+
+# RFC 3261 figure 6: non-INVITE client transaction.
+_BE_ANSWERED = (COMPLETED, (_C._settle, _C._start_timer_k, _C._tell_last))
+NON_INVITE_CLIENT: Final[Table] = {
+    (TRYING, RESEND): (TRYING, (_C._send_up_to_t2,)),  # timer E
+    (TRYING, TIMEOUT): _FAIL_BY_TIME,  # timer F
+    (TRYING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
+    (TRYING, PROVISIONAL): (PROCEEDING, (_C._progress, _C._tell)),
+    (TRYING, SUCCESS): _BE_ANSWERED,
+    (TRYING, REFUSAL): _BE_ANSWERED,
+    (PROCEEDING, RESEND): (PROCEEDING, (_C._send_at_t2,)),  # timer E
+    (PROCEEDING, TIMEOUT): _FAIL_BY_TIME,  # timer F
+    (PROCEEDING, TRANSPORT_ERROR): _FAIL_BY_TRANSPORT,
+    (PROCEEDING, PROVISIONAL): (PROCEEDING, (_C._tell,)),
+    (PROCEEDING, SUCCESS): _BE_ANSWERED,
+    (PROCEEDING, REFUSAL): _BE_ANSWERED,
+    (COMPLETED, LINGER_OVER): (TERMINATED, (_C._forget,)),  # timer K
+}
