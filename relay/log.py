@@ -9,11 +9,13 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
+
+from relay.call.numbers import mask_number
 
 Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -47,9 +49,8 @@ def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> 
 def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Processor]:
     if format_ == "json":
         return [_json]
-    colours = output.isatty()
-    exceptions = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=exceptions), _encode]
+    console = structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return [console, cast(structlog.typing.Processor, _encode)]  # the logger takes bytes, not the renderer's text
 
 
 def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -80,14 +81,7 @@ def mask_numbers(text: str) -> str:
 
 
 def _mask(found: re.Match[str]) -> str:
-    digits = found[0].lstrip("+")
-    if len(digits) == 15 and digits.startswith("700"):
-        return digits
-    digits = digits.removeprefix("00")
-    if len(digits) == 13 and digits.startswith("861"):  # a Chinese mobile number in E.164
-        digits = digits[2:]
-    head = 3 if len(digits) >= 10 else 1
-    return f"{digits[:head]}****{digits[-4 if len(digits) >= 10 else -2 :]}"
+    return mask_number(found[0].lstrip("+").removeprefix("00"))
 
 
 def _json(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:

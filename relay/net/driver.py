@@ -14,7 +14,8 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.actions import Action, Commit, LookUp, Send
+from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.sip.flow import Flow
@@ -58,10 +59,15 @@ class Driver:
         self._look_up = look_up
         self._append = append
         self._log = log
-        self._performing = False
+        self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._bugs_logged: list[float] = []
+
+    def start(self) -> None:
+        """Do what the engine has asked for so far, and from now on at once. The transports must be open."""
+        self._performing = False
+        self.perform(time.monotonic())
 
     # What happens to the relay
 
@@ -123,16 +129,15 @@ class Driver:
             self._arm(when, now)
 
     def _do(self, action: Action, now: float) -> None:
-        kind = type(action)
-        if kind is Send:
+        if isinstance(action, Send):
             self._send(action[0], action[1])
-        elif kind is LookUp:
+        elif isinstance(action, LookUp):
             self._answer(action, now)
-        elif kind is Commit:
+        elif isinstance(action, Commit):
             self._append(action, self.committed)
             if action.record.ended_at is not None:
                 self._log.info("call.ended", **ended_call(action.record))
-        elif kind is Note:
+        else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 
     def _answer(self, action: LookUp, now: float) -> None:
@@ -144,7 +149,7 @@ class Driver:
         self._engine.routed(action.token, answer, now)
 
     def _arm(self, when: float, now: float) -> None:
-        """Move the wake-up earlier. It is never moved later: waking for nothing costs less than cancelling each time."""
+        """Move the wake-up earlier. It is never moved later: waking for nothing costs less than cancelling."""
         wake_at = max(when, now + GRAIN_S)
         if wake_at >= self._wake_at:
             return
@@ -172,7 +177,7 @@ class Driver:
 
 
 def ended_call(record: CallRecord) -> dict[str, object]:
-    """What the log says of a call. Leg Call-IDs are peers' text and stay out; the log masks the numbers."""
+    """What the log says of a call. Leg Call-IDs are peers' text and stay out; short numbers are masked too."""
     return {
         "call_id": record.call_id,
         "outcome": record.outcome,
@@ -183,8 +188,8 @@ def ended_call(record: CallRecord) -> dict[str, object]:
         "duration_ms": record.duration_ms,
         "number_dialled": record.number_dialled,
         "number_shown": record.number_shown,
-        "caller": record.caller,
-        "callee": record.callee,
+        "caller": mask_number(record.caller),
+        "callee": mask_number(record.callee or "") or None,
         "peer_in": record.peer_in,
         "peer_out": record.peer_out,
         "business": record.business,

@@ -1,0 +1,75 @@
+"""The command `relay700`: its sub-commands, the option -c that each of them takes, and what becomes of errors.
+
+Exit status 0 done, 1 refused or not found (one clear line on stderr for each fault), 2 usage.
+"""
+
+from __future__ import annotations
+
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.errors import ConfigError, RelayError
+
+# Imported when they are asked for: `relay700 bind` needs no event loop, `relay700 serve` no trace reader.
+_COMMANDS = {
+    "serve": "relay.cli.serve",
+    "check": "relay.cli.serve",
+    "bind": "relay.cli.bindings",
+    "unbind": "relay.cli.bindings",
+    "bindings": "relay.cli.bindings",
+    "calls": "relay.cli.calls",
+    "trace": "relay.cli.calls",
+    "verify": "relay.cli.calls",
+    "replay": "relay.cli.replay",
+}
+
+config_option = click.option(
+    "-c",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration; without it config/relay.toml, and without that file built-in values.",
+)
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(import_module(module), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(problem, err=True)
+        except RelayError as error:
+            click.echo(str(error), err=True)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except Exception:
+            _report_bug()
+        return ctx.exit(1)
+
+
+def _report_bug() -> None:
+    from relay.log import mask_numbers
+
+    click.echo(mask_numbers(traceback.format_exc()), err=True, nl=False)
+    click.echo("This is a defect of relay700: please report the lines above; numbers in them are masked.", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="relay700", message="%(prog)s %(version)s")
+def main() -> None:
+    """Number protection with China's 700 numbers: a SIP relay, its bindings and its call records."""

@@ -1,0 +1,50 @@
+"""`relay700 serve` and `relay700 check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from relay.cli import config_option
+from relay.config import Config, load_config
+
+
+@click.command()
+@config_option
+@click.pass_context
+def serve(context: click.Context, config_path: Path | None) -> None:
+    """Run the relay until SIGTERM or Ctrl-C.
+
+    The first signal drains: new calls get 503, live ones go on up to `[sip] drain_s`. A second one ends at once.
+    SIGUSR1 logs statistics.
+    """
+    from relay.app import serve as run  # the event loop and the engine are of no use to `check`
+
+    context.exit(run(load_config(config_path), config_path))
+
+
+@click.command()
+@config_option
+def check(config_path: Path | None) -> None:
+    """Validate the configuration; every fault is named at once."""
+    config = load_config(config_path)
+    if config.tls is not None:
+        from relay.net.tls import client_context, server_context
+
+        server_context(config.tls)
+        client_context(config.tls)
+    click.echo(f"{config_path or 'the configuration'} is good: {_summary(config)}")
+
+
+def _summary(config: Config) -> str:
+    settings = config.settings
+    parts = {
+        "listener": len(settings.listeners),
+        "peer": len(settings.peers),
+        "route": len(settings.routes),
+        "prefix": len(settings.prefixes),
+    }
+    return ", ".join(
+        f"{count} {name}{'es' * (name == 'prefix') or 's' if count != 1 else ''}" for name, count in parts.items()
+    )

@@ -1,0 +1,103 @@
+"""The configuration: one TOML file to plain values, every fault of it reported at once with its key path (DESIGN 5).
+
+It reads the file that it is told and nothing else: no environment variable, no store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from relay.call.settings import Settings
+from relay.config.checks import build_settings
+from relay.config.reading import parse_toml, read_file, read_tables
+from relay.config.tables import StreamsTable, Tables, TlsTable
+from relay.errors import ConfigError
+from relay.net.settings import StreamLimits, TlsFiles
+
+DEFAULT_PATH = Path("config/relay.toml")
+
+# What serves where there is no file: DESIGN 5's example.
+_BUILT_IN = """
+[[peer]]
+name = "carrier"
+uri = "sip:127.0.0.2:5060;transport=udp"
+sources = ["127.0.0.2/32"]
+
+[[route]]
+prefix = ""
+peers = ["carrier"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    path: Path  # relative to the working folder
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    format: Literal["json", "console"]
+    level: Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    settings: Settings
+    store: StoreConfig
+    log: LogConfig
+    tls: TlsFiles | None
+    streams: StreamLimits
+    drain_s: float  # how long live calls may go on after SIGTERM
+
+
+def load_config(path: Path | None = None) -> Config:
+    """`path`, else config/relay.toml if it exists, else built-in values. Raises ConfigError with every fault."""
+    if path is None and DEFAULT_PATH.is_file():
+        path = DEFAULT_PATH
+    if path is None:
+        return parse_config(_BUILT_IN, "built-in values")
+    return parse_config(read_file(path), str(path))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """A configuration from TOML text; `name` says in errors where it came from. Raises ConfigError."""
+    problems: list[str] = []
+    tables = read_tables(parse_toml(text, name), problems)
+    settings = build_settings(tables, problems)
+    if problems:
+        raise ConfigError([f"{name}: {problem}" for problem in problems])
+    return Config(
+        settings=settings,
+        store=_store(tables),
+        log=LogConfig(tables.log.format, tables.log.level),
+        tls=_tls(tables.tls),
+        streams=_streams(tables.streams),
+        drain_s=tables.sip.drain_s,
+    )
+
+
+def _store(tables: Tables) -> StoreConfig:
+    return StoreConfig(Path(tables.store.url.removeprefix("sqlite:")), Path(tables.store.key_file))
+
+
+def _tls(table: TlsTable | None) -> TlsFiles | None:
+    if table is None:
+        return None
+    return TlsFiles(Path(table.certificate), Path(table.key), Path(table.ca) if table.ca else None, table.verify)
+
+
+def _streams(table: StreamsTable) -> StreamLimits:
+    return StreamLimits(
+        max_connections=table.max_connections,
+        max_per_source=table.max_per_source,
+        max_strangers=table.max_strangers,
+        idle_timeout_s=table.idle_timeout_s,
+        message_timeout_s=table.message_timeout_s,
+        connect_timeout_s=table.connect_timeout_s,
+        max_head=table.max_head,
+        max_body=table.max_body,
+        max_unsent=table.max_unsent,
+    )

@@ -1,0 +1,270 @@
+"""What the tables mean together: listeners, peers and routes as the engine takes them, each fault with its key path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal, cast
+
+from relay.call.settings import Limits, Listener, Peer, PeerRoute, Settings
+from relay.config.tables import LimitsTable, PeerTable, RouteTable, Tables
+from relay.errors import ParseError
+from relay.sip.timers import Timings
+from relay.sip.uri import SipUri, parse_uri
+
+Transport = Literal["udp", "tcp", "tls"]
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]*)(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*")
+_LISTEN_HELP = 'write "udp|tcp|tls:address:port", such as "udp:127.0.0.1:5060" or "tcp:[::1]:5060"'
+_URI_HELP = 'write such as "sip:192.0.2.10:5060;transport=udp"'
+
+
+def build_settings(tables: Tables, problems: list[str]) -> Settings:
+    """Settings for the engine. What could not be made of a faulty value is left out; see `problems`."""
+    if tables.media.mode == "rtpengine":
+        problems.append(
+            'media.mode: "rtpengine" is not in this version; write "direct", and have the peers anchor media'
+        )
+    listeners = _listeners(tables, problems)
+    peers = _peers(tables.peer, listeners, problems)
+    sip = tables.sip
+    return Settings(
+        listeners=tuple(listeners),
+        peers=tuple(peers),
+        routes=tuple(_routes(tables.route, tables.peer, problems)),
+        prefixes=tables.numbers.prefixes,
+        phase=tables.numbers.phase,
+        other_numbers=sip.other_numbers,
+        timings=_timings(sip.t1_ms),
+        ring_timeout_s=sip.ring_timeout_s,
+        max_call_s=sip.max_call_s,
+        limits=_limits(tables.limits),
+    )
+
+
+def _timings(t1_ms: int) -> Timings:
+    """T2 and T4 keep their ratio to T1 (RFC 3261 table 4), so that a small T1 makes all of them small."""
+    t1 = t1_ms / 1000
+    return Timings(t1, 8 * t1, 10 * t1)
+
+
+def _limits(table: LimitsTable) -> Limits:
+    return Limits(
+        table.max_calls,
+        table.max_calls_per_peer,
+        table.max_pending_lookups,
+        table.max_transactions,
+        table.stranger_answers_per_s,
+    )
+
+
+# Listeners
+
+
+def _listeners(tables: Tables, problems: list[str]) -> list[Listener]:
+    advertised = _advertised(tables.sip.advertise, problems)
+    listeners: list[Listener] = []
+    seen: set[tuple[str, str, int]] = set()
+    for index, text in enumerate(tables.sip.listen):
+        path = f"sip.listen[{index}]"
+        parsed = _parse_listen(path, text, problems)
+        if parsed is None:
+            continue
+        transport, address, port = parsed
+        if (transport, str(address), port) in seen:
+            problems.append(f"{path}: {text} stands here twice; leave one out")
+        seen.add((transport, str(address), port))
+        shown = _shown(address, advertised)
+        if shown is None:
+            problems.append(
+                f'{path}: {text} listens on every address; write sip.advertise = "…", the one that peers see'
+            )
+        elif transport == "tls" and tables.tls is None:
+            problems.append(f"{path}: tls needs a certificate; write [tls] with certificate and key")
+        else:
+            listeners.append(Listener(transport, str(address), port, shown))
+    return listeners
+
+
+def _parse_listen(path: str, text: str, problems: list[str]) -> tuple[Transport, Address, int] | None:
+    found = _LISTEN.fullmatch(text)
+    if found is None:
+        problems.append(f"{path}: {text!r} is no listener; {_LISTEN_HELP}")
+        return None
+    try:
+        address = ip_address(found[2] or found[3])
+    except ValueError:
+        problems.append(f"{path}: {found[2] or found[3]} is no address; {_LISTEN_HELP}")
+        return None
+    port = int(found[4])
+    if not 1 <= port <= 65535:
+        problems.append(f"{path}: port {port} does not exist; write one of 1 to 65535")
+        return None
+    return cast(Transport, found[1]), address, port
+
+
+def _advertised(value: str | tuple[str, ...] | None, problems: list[str]) -> list[Address | str]:
+    advertised: list[Address | str] = []
+    for host in (value,) if isinstance(value, str) else value or ():
+        bare = host.removeprefix("[").removesuffix("]")
+        try:
+            advertised.append(ip_address(bare))
+        except ValueError:
+            if _HOST_NAME.fullmatch(host):
+                advertised.append(host)
+            else:
+                problems.append(
+                    f'sip.advertise: {host!r} is no address; write it without a port, such as "203.0.113.7"'
+                )
+    return advertised
+
+
+def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
+    """What peers see of a listener: the first advertised host of its family, else its own address."""
+    fits = (host for host in advertised if isinstance(host, str) or host.version == address.version)
+    host = next(fits, None if address.is_unspecified else address)
+    if host is None:
+        return None
+    return f"[{host}]" if isinstance(host, IPv6Address) else str(host)
+
+
+# Peers
+
+
+def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener], problems: list[str]) -> list[Peer]:
+    peers: list[Peer] = []
+    names: set[str] = set()
+    for index, table in enumerate(tables):
+        path = f"peer[{index}]"
+        if table is None:
+            continue
+        if table.name in names:
+            problems.append(f"{path}.name: {table.name} is taken; each peer has a name of its own")
+        names.add(table.name)
+        peer = _peer(path, table, listeners, problems)
+        if peer is not None:
+            peers.append(peer)
+    return peers
+
+
+def _peer(path: str, table: PeerTable, listeners: Sequence[Listener], problems: list[str]) -> Peer | None:
+    uri = _parse_peer_uri(f"{path}.uri", table.uri, problems)
+    if uri is None:
+        return None
+    transport = _transport_of(uri)
+    if transport is None:
+        problems.append(f"{path}.uri: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
+        return None
+    sources = _sources(path, table.sources, uri.host, problems)
+    if not _has_listener(listeners, transport, uri.host):
+        problems.append(f"{path}.uri: {_no_listener(transport, uri.host)}")
+    return Peer(
+        name=table.name,
+        host=uri.host,
+        port=uri.port or (5061 if transport == "tls" else 5060),
+        transport=transport,
+        # RFC 3261 18.1.1: over the MTU a request goes by TCP, unless the URI demands a transport.
+        tcp_allowed="transport" not in uri.params and transport == "udp" and _has_listener(listeners, "tcp", uri.host),
+        sources=sources,
+        identity=table.identity,
+        number_format=table.number_format,
+        send_pai=table.send_pai,
+    )
+
+
+def _parse_peer_uri(path: str, text: str, problems: list[str]) -> SipUri | None:
+    try:
+        uri = parse_uri(text)
+    except ParseError as error:
+        problems.append(f"{path}: {error.reason}; {_URI_HELP}")
+        return None
+    if not isinstance(uri, SipUri):
+        problems.append(f"{path}: not a SIP URI; {_URI_HELP}")
+        return None
+    if uri.user is not None or uri.headers:
+        problems.append(f"{path}: a peer is a host, without a user and without headers; {_URI_HELP}")
+        return None
+    if uri.port == 0:
+        problems.append(f"{path}: port 0 does not exist; {_URI_HELP}")
+        return None
+    return uri
+
+
+def _transport_of(uri: SipUri) -> Transport | None:
+    named = (uri.params.get("transport") or "udp").lower()
+    if uri.scheme == "sips":
+        return "tls" if "transport" not in uri.params or named in ("tcp", "tls") else None
+    return cast(Transport, named) if named in ("udp", "tcp", "tls") else None
+
+
+def _sources(path: str, texts: Sequence[str] | None, host: str, problems: list[str]) -> tuple[Network, ...]:
+    address = _literal(host)
+    if texts is None:
+        if address is None:
+            problems.append(f'{path}.sources: missing, and the uri has a name; write networks such as ["192.0.2.0/28"]')
+            return ()
+        return (ip_network(address),)
+    networks: list[Network] = []
+    for index, text in enumerate(texts):
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            problems.append(f'{path}.sources[{index}]: {error}; write a network such as "192.0.2.0/28"')
+    return tuple(networks)
+
+
+def _has_listener(listeners: Sequence[Listener], transport: str, host: str) -> bool:
+    address = _literal(host)
+    return any(
+        listener.transport == transport and (address is None or ip_address(listener.host).version == address.version)
+        for listener in listeners
+    )
+
+
+def _no_listener(transport: str, host: str) -> str:
+    address = _literal(host)
+    family = f" over IPv{address.version}" if address else ""
+    example = f"{transport}:{'[::1]' if address and address.version == 6 else '127.0.0.1'}:5060"
+    return f'no listener speaks {transport}{family}; add one to sip.listen, such as "{example}"'
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+# Routes
+
+
+def _routes(
+    tables: Sequence[RouteTable | None], peers: Sequence[PeerTable | None], problems: list[str]
+) -> list[PeerRoute]:
+    names = {peer.name for peer in peers if peer is not None}
+    all_known = None not in peers
+    routes: dict[str, PeerRoute] = {}
+    for index, table in enumerate(tables):
+        if table is None:
+            continue
+        if table.prefix in routes:
+            problems.append(
+                f'route[{index}].prefix: "{table.prefix}" stands here twice; name all its peers in one route'
+            )
+        routes[table.prefix] = PeerRoute(table.prefix, table.peers)
+        if all_known:
+            problems.extend(_unknown_peers(f"route[{index}]", table, names))
+    return list(routes.values())
+
+
+def _unknown_peers(path: str, table: RouteTable, names: set[str]) -> list[str]:
+    known = ", ".join(sorted(names)) or "(none is there yet)"
+    return [
+        f"{path}.peers[{place}]: no peer is named {name}; write one of {known}"
+        for place, name in enumerate(table.peers)
+        if name not in names
+    ]

@@ -1,0 +1,133 @@
+"""The tables of relay.toml as an operator writes them: names, types, ranges, defaults, and a word on each.
+
+The word is what an error tells to write. What the values mean together is `relay.config.checks`' business.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class SipTable(Struct, frozen=True):
+    listen: Annotated[tuple[str, ...], Meta(min_length=1, description='a list such as ["udp:127.0.0.1:5060"]')] = (
+        "udp:127.0.0.1:5060",
+    )
+    advertise: Annotated[
+        str | tuple[str, ...] | None,
+        Meta(description='the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
+    ] = None
+    t1_ms: Annotated[int, Meta(ge=10, le=10_000, description="milliseconds, 10 to 10000, such as 500")] = 500
+    ring_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, such as 90")] = 90.0
+    max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = 14_400.0
+    drain_s: Annotated[float, Meta(ge=0, le=86_400, description="seconds, such as 30")] = 30.0
+    other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = "reject"
+
+
+class StoreTable(Struct, frozen=True):
+    url: Annotated[
+        str, Meta(pattern="^sqlite:.+", description='"sqlite:" and a path, such as "sqlite:var/relay.db"')
+    ] = "sqlite:var/relay.db"
+    key_file: Annotated[str, Meta(min_length=1, description='a path, such as "var/relay.key"')] = "var/relay.key"
+
+
+class NumbersTable(Struct, frozen=True):
+    prefixes: Annotated[
+        tuple[Annotated[str, Meta(pattern="^700[0-9]{8}$")], ...],
+        Meta(min_length=1, description='the 11 managed digits of each range, such as ["70010000001"]'),
+    ] = ("70010000001",)
+    phase: Annotated[
+        Literal["preparation", "transition", "pilot"], Meta(description='"preparation", "transition" or "pilot"')
+    ] = "pilot"
+
+
+class MediaTable(Struct, frozen=True):
+    mode: Annotated[Literal["direct", "rtpengine"], Meta(description='"direct"')] = "direct"
+    rtpengine: Annotated[str, Meta(description='such as "udp:127.0.0.1:2223"')] | None = None
+
+
+class ApiTable(Struct, frozen=True):
+    listen: Annotated[
+        str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
+    ] = "127.0.0.1:8700"
+
+
+class LogTable(Struct, frozen=True):
+    format: Annotated[Literal["json", "console"], Meta(description='"json" or "console"')] = "json"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description='"debug", "info", "warning" or "error"')
+    ] = "info"
+
+
+class TlsTable(Struct, frozen=True):
+    certificate: Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")]
+    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")]
+    ca: Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")] | None = (
+        None
+    )
+    verify: Annotated[bool, Meta(description="true or false")] = True
+
+
+class LimitsTable(Struct, frozen=True):
+    """Defaults are those of `relay.call.settings.Limits`; a test holds them together."""
+
+    max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
+    max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
+    max_pending_lookups: Annotated[int, Meta(ge=1, description="a number, such as 5000")] = 5_000
+    max_transactions: Annotated[int, Meta(ge=1, description="a number, such as 200000")] = 200_000
+    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="a number a second, such as 20")] = 20
+
+
+class StreamsTable(Struct, frozen=True):
+    """Defaults are those of `relay.net.settings.StreamLimits`; a test holds them together."""
+
+    max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = 10_000
+    max_per_source: Annotated[int, Meta(ge=1, description="a number of connections, such as 1000")] = 1_000
+    max_strangers: Annotated[int, Meta(ge=0, description="a number of connections, such as 500")] = 500
+    idle_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 900")] = 900.0
+    message_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 30")] = 30.0
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 5")] = 5.0
+    max_head: Annotated[int, Meta(ge=1024, le=65_536, description="bytes, such as 16384")] = 16_384
+    max_body: Annotated[int, Meta(ge=1024, le=1_048_576, description="bytes, such as 65536")] = 65_536
+    max_unsent: Annotated[int, Meta(ge=65_536, description="bytes, such as 2097152")] = 2_097_152
+
+
+class PeerTable(Struct, frozen=True):
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . -, such as carrier")]
+    uri: Annotated[str, Meta(description='such as "sip:192.0.2.10:5060;transport=udp"')]
+    sources: Annotated[
+        tuple[str, ...] | None,
+        Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
+    ] = None
+    identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
+    number_format: Annotated[Literal["national", "e164", "plus"], Meta(description='"national", "e164" or "plus"')] = (
+        "national"
+    )
+    send_pai: Annotated[bool, Meta(description="true or false")] = False
+
+
+class RouteTable(Struct, frozen=True):
+    peers: Annotated[
+        tuple[str, ...], Meta(min_length=1, description='names of peers in the order of trial, such as ["carrier"]')
+    ]
+    prefix: Annotated[
+        str,
+        Meta(pattern="^[0-9]{0,15}$", description='leading digits in E.164 without "+", such as "86138"; "" for all'),
+    ] = ""
+
+
+class Tables(Struct, frozen=True):
+    """The whole file. TOML writes an array of tables as [[peer]]; None stands for one that could not be read."""
+
+    sip: SipTable = SipTable()
+    store: StoreTable = StoreTable()
+    numbers: NumbersTable = NumbersTable()
+    media: MediaTable = MediaTable()
+    api: ApiTable = ApiTable()
+    log: LogTable = LogTable()
+    tls: TlsTable | None = None
+    limits: LimitsTable = LimitsTable()
+    streams: StreamsTable = StreamsTable()
+    peer: tuple[PeerTable | None, ...] = ()
+    route: tuple[RouteTable | None, ...] = ()
