@@ -1,0 +1,41 @@
+"""Moments and durations as people and CSV files write them. Inside relay700 a moment is Unix milliseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from relay.errors import ParseError
+
+_DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?", re.ASCII)
+_LONGEST = timedelta(days=36_500)
+
+
+def parse_duration_ms(text: str) -> int:
+    """7d, 2h, 30m, 90s or 1h30m. Raises ParseError; nothing and zero are refused as well."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not text.strip():
+        raise ParseError("not a duration: write a number with its unit, as 90s, 30m, 2h or 7d")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    try:
+        duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        duration = _LONGEST + timedelta(days=1)
+    if not timedelta() < duration <= _LONGEST:
+        raise ParseError("a duration is more than nothing and at most 36500d")
+    return int(duration.total_seconds() * 1000)
+
+
+def parse_moment_ms(text: str) -> int:
+    """An RFC 3339 time or date. Without Z or an offset it is local time. Raises ParseError."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise ParseError("not a time: write it as 2026-01-31T08:00:00Z or 2026-01-31T16:00:00+08:00") from None
+
+
+def format_moment(moment_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds: 2026-01-31T08:00:00.000Z."""
+    moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03d}Z"

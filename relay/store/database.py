@@ -1,0 +1,135 @@
+"""The SQLite file: how it is opened, its schema and migrations, and whether the key at hand is its key.
+
+It owns the pragmas and the schema version. What the tables mean is the business of the modules beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from relay.errors import StoreError
+from relay.store.sealing import Sealer, load_key, make_key
+
+BUSY_TIMEOUT_S = 5.0
+READER_MMAP_BYTES = 1 << 30
+
+# FULL: in WAL mode NORMAL commits are not synced, and a power failure would lose records that callers saw answered.
+WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON")
+READER_PRAGMAS = ("PRAGMA query_only = ON", f"PRAGMA mmap_size = {READER_MMAP_BYTES}")
+
+
+def open_store(path: Path, key_file: Path) -> Sealer:
+    """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
+
+    A key is made only together with a new store: a lost key must be put back, not replaced. Raises StoreError.
+    """
+    if not key_file.exists() and not (path.exists() and path.stat().st_size):
+        make_key(key_file)
+    sealer = load_key(key_file)
+    _make_file(path)
+    with store_errors(path):
+        connection = connect(path)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            _migrate(connection, path)
+            _check_key(connection, sealer, key_file)
+        finally:
+            connection.close()
+    return sealer
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that writes, in autocommit mode: transactions are begun by name."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
+    for pragma in WRITER_PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, and sees each commit of others from its next statement on."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    for pragma in READER_PRAGMAS:
+        connection.execute(pragma)
+    return connection
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors into StoreError with words for the operator."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the store {path} failed: {error}") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction: committed at the end of the block, rolled back on any error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _make_file(path: Path) -> None:
+    """An empty file, mode 0600, for SQLite to fill; its -wal and -shm take the mode over."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    scripts = _scripts()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > len(scripts):
+        raise StoreError(f"the store {path} was made by a newer relay700 (schema {found}): install that version")
+    if found == len(scripts):
+        return
+    with transaction(connection):
+        (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+        for script in scripts[found:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(scripts)}")
+
+
+def _scripts() -> list[str]:
+    files = sorted(
+        (file for file in resources.files("relay.store").joinpath("schema").iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
+    return [file.read_text(encoding="utf-8") for file in files]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one: `executescript` would commit the transaction they belong to."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _check_key(connection: sqlite3.Connection, sealer: Sealer, key_file: Path) -> None:
+    expected = sealer.lookup_hash("key check")
+    with transaction(connection):
+        connection.execute(
+            "INSERT INTO key_check SELECT ? WHERE NOT EXISTS (SELECT 1 FROM key_check)",
+            (expected,),
+        )
+        rows = connection.execute("SELECT hash FROM key_check").fetchall()
+    if rows != [(expected,)]:
+        raise StoreError(f"the key file {key_file} belongs to another store: put the right one back")

@@ -1,0 +1,93 @@
+-- What is or may hold a real number, or a peer's or customer's text, is sealed; what finds it is a keyed hash.
+-- 700 numbers are plain. Times are Unix milliseconds.
+
+-- A value that tells whether the key file is the one this store was made with.
+CREATE TABLE key_check (
+    hash BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE business (
+    id         TEXT PRIMARY KEY,
+    state      TEXT NOT NULL CHECK (state IN ('applied', 'approved', 'suspended', 'revoked')),
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO business VALUES ('default', 'approved', unixepoch() * 1000);
+
+-- Numbers that must not be reached for now, whatever is bound to them.
+CREATE TABLE locked_number (
+    number TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE binding (
+    id         TEXT PRIMARY KEY, -- begins with its time, so that new rows lie together
+    mode       TEXT NOT NULL,
+    business   TEXT NOT NULL REFERENCES business (id),
+    x          TEXT NOT NULL,
+    y          TEXT,
+    a_hash     BLOB NOT NULL,
+    b_hash     BLOB NOT NULL,
+    sealed     BLOB NOT NULL,    -- a, b, order; bound to id
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    ended_at   INTEGER           -- unbound
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX binding_x ON binding (x, created_at);
+CREATE INDEX binding_y ON binding (y, created_at) WHERE y IS NOT NULL;
+
+-- What a call looks up. Expired routes stay until they are bound anew or unbound, so that a caller can be told.
+CREATE TABLE route (
+    number      TEXT NOT NULL,
+    caller_hash BLOB NOT NULL,
+    binding_id  TEXT NOT NULL REFERENCES binding (id),
+    mode        TEXT NOT NULL,
+    business    TEXT NOT NULL REFERENCES business (id),
+    shown       TEXT NOT NULL,
+    sealed      BLOB NOT NULL,   -- target, order; bound to number and caller_hash
+    barred      INTEGER NOT NULL DEFAULT 0 CHECK (barred IN (0, 1)),
+    expires_at  INTEGER,
+    PRIMARY KEY (number, caller_hash)
+) STRICT, WITHOUT ROWID;
+
+-- One row an attempt. The rowid follows the time of writing, which keeps inserts and the update at a call's end cheap.
+CREATE TABLE call_record (
+    id            INTEGER PRIMARY KEY,
+    call_id       TEXT NOT NULL UNIQUE,
+    binding_id    TEXT,
+    mode          TEXT,
+    business      TEXT,
+    number_dialled TEXT,         -- where it is a 700 number; else sealed
+    number_shown  TEXT,          -- likewise
+    peer_in       TEXT NOT NULL,
+    peer_out      TEXT,
+    received_at   INTEGER NOT NULL,
+    routed_at     INTEGER,
+    ringing_at    INTEGER,
+    answered_at   INTEGER,
+    ended_at      INTEGER,       -- NULL while the call is up; the row never changes once it is set
+    duration_ms   INTEGER,
+    sip_status    INTEGER,
+    q850_cause    INTEGER,
+    outcome       TEXT,
+    ended_by      TEXT,
+    end_reason    TEXT,
+    dialled_hash  BLOB,          -- where number_dialled is sealed
+    caller_hash   BLOB,
+    callee_hash   BLOB,
+    sealed        BLOB NOT NULL, -- the rest of the record; bound to call_id
+    dialogs       BLOB,          -- sealed; what a restart needs to go on with a live call
+    chain_seq     INTEGER UNIQUE,
+    chain_hash    BLOB
+) STRICT;
+
+CREATE INDEX call_record_received ON call_record (received_at);
+CREATE INDEX call_record_live ON call_record (id) WHERE ended_at IS NULL;
+
+-- The last link of the chain, so that a chain cut short is noticed. One row.
+CREATE TABLE chain_head (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    seq  INTEGER NOT NULL,
+    hash BLOB NOT NULL,          -- of the record with chain_seq = seq
+    mac  BLOB NOT NULL           -- keyed, over seq and hash
+) STRICT;

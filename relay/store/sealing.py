@@ -1,0 +1,124 @@
+"""Sealing of what a stolen database must not show, and the keyed hashes that find it again (DESIGN 3).
+
+It owns the key file and every use of the key. It knows nothing of tables.
+
+A sealed blob is: key id (1 byte), salt (12), nonce (12), AES-256-GCM ciphertext and tag (16). Each blob has a key of
+its own, derived from the salt: with random nonces under one key, AES-GCM is safe for 2^32 messages (NIST SP 800-38D
+8.3), which a busy relay reaches in weeks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from relay.errors import StoreError
+
+KEY_ID = 1
+_ID = bytes([KEY_ID])
+_SALT_END = 13
+_NONCE_END = 25
+_KEY_LINE = re.compile(r"relay700-key 1 ([0-9a-f]{64})\n?")
+
+
+class Sealer:
+    """One master key of 32 bytes and its subkeys: for sealing, for look-up hashes, for the chain of records."""
+
+    def __init__(self, master: bytes) -> None:
+        self._sealing = _subkey(master, b"relay700 sealing")
+        self._lookup = hashlib.blake2b(key=_subkey(master, b"relay700 lookup"), digest_size=16)
+        self._chain = hashlib.blake2b(key=_subkey(master, b"relay700 chain"), digest_size=32)
+
+    def seal(self, plaintext: bytes, context: bytes) -> bytes:
+        """Encrypts; opens only with the same `context`, which says where the blob belongs."""
+        random = os.urandom(24)
+        return _ID + random + self._cipher(random[:12]).encrypt(random[12:], plaintext, context)
+
+    def open_(self, blob: bytes, context: bytes) -> bytes:
+        """The plaintext of a blob. Raises StoreError where blob, context or key are not those it was sealed with."""
+        if blob[:1] != _ID:
+            raise StoreError("a sealed value was made with another key, or is damaged")
+        try:
+            cipher = self._cipher(blob[1:_SALT_END])
+            return cipher.decrypt(blob[_SALT_END:_NONCE_END], blob[_NONCE_END:], context)
+        except (InvalidTag, ValueError):
+            raise StoreError("a sealed value was altered, or made with another key") from None
+
+    def lookup_hash(self, number: str) -> bytes:
+        """17 bytes, equal for equal numbers under one key: the key id and a keyed BLAKE2b."""
+        keyed = self._lookup.copy()
+        keyed.update(number.encode())
+        return _ID + keyed.digest()
+
+    def chain_hash(self, predecessor: bytes, record: bytes) -> bytes:
+        """33 bytes: the key id and a keyed BLAKE2b over the predecessor's hash and an encoded record."""
+        keyed = self._chain.copy()
+        keyed.update(predecessor)
+        keyed.update(record)
+        return _ID + keyed.digest()
+
+    def _cipher(self, salt: bytes) -> AESGCM:
+        return AESGCM(hashlib.blake2b(salt, key=self._sealing, digest_size=32).digest())
+
+
+def _subkey(master: bytes, purpose: bytes) -> bytes:
+    return HKDFExpand(SHA256(), 32, purpose).derive(master)
+
+
+def load_key(path: Path) -> Sealer:
+    """Reads a key file. Raises StoreError where it is missing, malformed, or open to other users."""
+    try:
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(200)
+    except FileNotFoundError:
+        raise StoreError(f"the key file {path} is missing: put it back, the store cannot be read without it") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the key file {path} cannot be read: {_reason(error)}") from None
+    if mode & 0o077:
+        raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
+    match = _KEY_LINE.fullmatch(text)
+    if match is None:
+        raise StoreError(f"the key file {path} is damaged: put the right one back")
+    return Sealer(bytes.fromhex(match[1]))
+
+
+def make_key(path: Path) -> None:
+    """Makes a key file, mode 0600, durable before it is used; leaves one alone that another process just made."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, f"relay700-key {KEY_ID} {secrets.token_hex(32)}\n".encode())
+            os.fsync(descriptor)
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(descriptor)
+            os.unlink(temporary)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"the key file {path} cannot be made: {_reason(error)}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or "it is no text"
