@@ -96,14 +96,13 @@ class _Compiler:
         self._invite_refused = False
         self._invites_received = 0  # the To of the first has no tag yet
         self._last_request = ""  # the method received last
+        self._saved: set[str] = set()
         self._dialog_known = False  # in-dialog requests go to the remote target
 
     def compile(self, name: str) -> str:
         body = "\n".join(self._step(index, step) for index, step in enumerate(self._steps))
-        saved = {step.options["save"] for step in self._steps if "save" in step.options}
-        if any(step.direction == "<" and not step.is_response for step in self._steps):
-            saved |= {"via", "from", "to", "cseq"}
-        reference = f"<Reference variables={quoteattr(','.join(sorted(saved)))}/>" if saved else ""
+        saved = ",".join(sorted(self._saved))  # SIPp refuses a variable that is never used, unless it is named here
+        reference = f"<Reference variables={quoteattr(saved)}/>" if saved else ""
         return f'<?xml version="1.0"?>\n<scenario name={quoteattr(name)}>\n{body}\n{reference}\n</scenario>\n'
 
     def _step(self, index: int, step: Step) -> str:
@@ -123,7 +122,7 @@ class _Compiler:
     def _receive(self, step: Step) -> str:
         actions = []
         if "save" in step.options:
-            actions.append(_save(step.options["save"] + ":", step.options["save"]))
+            actions.append(self._save(step.options["save"], step.options["save"]))
         if step.is_response:
             kind = f'response="{step.name}"'
             if not step.optional and int(step.name) >= 200:
@@ -132,15 +131,20 @@ class _Compiler:
             kind = f'request="{step.name}"'
             self._last_request = step.name
             if step.name == "INVITE":
-                actions += [_save("Via:", "via"), _save("CSeq:", "cseq")]
+                actions += [self._save("Via", "via"), self._save("CSeq", "cseq")]
                 self._invites_received += 1
                 if self._invites_received == 1:
-                    actions += [_save("From:", "from"), _save("To:", "to")]
+                    actions += [self._save("From", "from"), self._save("To", "to")]
         keep_route = "" if self._dialog_known and step.name != "200" else ' rrs="true"'
-        self._dialog_known = self._dialog_known or step.name in ("INVITE", "200")
+        if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
+            self._dialog_known = True
         optional = ' optional="true"' if step.optional else ""
         inner = f"<action>{''.join(actions)}</action>" if actions else ""
         return f"<recv {kind}{optional}{keep_route}>{inner}</recv>"
+
+    def _save(self, header: str, variable: str) -> str:
+        self._saved.add(variable)
+        return f'<ereg regexp=".*" search_in="hdr" header="{header}:" assign_to="{variable}"/>'
 
     # --- sending
 
@@ -205,10 +209,6 @@ class _Compiler:
 
     def _tag(self) -> str:
         return "[pid]a[call_number]" if self._calling else "[pid]b[call_number]"
-
-
-def _save(header: str, variable: str) -> str:
-    return f'<ereg regexp=".*" search_in="hdr" header="{header}" assign_to="{variable}"/>'
 
 
 def _with_body(lines: list[str], step: Step) -> str:

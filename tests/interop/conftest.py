@@ -1,0 +1,43 @@
+"""Relays that run for a test, and are checked when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.relay_process import A, B, RelayProcess, Setup
+
+StartRelay = Callable[..., RelayProcess]
+
+
+@contextmanager
+def running_relay(folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B)) -> Iterator[RelayProcess]:
+    """Started; stopped and checked at the end, also where the test failed."""
+    relay = RelayProcess(folder, setup, real_numbers)
+    relay.start()
+    try:
+        yield relay
+    except BaseException:
+        relay.stop()
+        print(relay.log_tail())
+        raise
+    relay.stop_and_check()
+
+
+@pytest.fixture
+def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
+    """Starts one relay for the test. Called as `start_relay(setup, real_numbers)`."""
+    relays: list[RelayProcess] = []
+
+    def start(setup: Setup | None = None, real_numbers: Sequence[str] = (A, B)) -> RelayProcess:
+        relay = RelayProcess(tmp_path, setup or Setup(), real_numbers)
+        relays.append(relay)
+        relay.start()
+        return relay
+
+    yield start
+    for relay in relays:
+        relay.stop_and_check()

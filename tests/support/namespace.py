@@ -1,0 +1,39 @@
+"""Runs a test again inside a network namespace that has nothing but `lo`: its own ports, its own loss, no way out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSIDE = "RELAY_TESTS_OWN_NETWORK"
+ROOT = Path(__file__).parents[2]
+
+
+def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 0) -> bool:
+    """False inside the namespace: go on. Outside: run this test there, fail as it fails, and answer True: all is done.
+
+    With `loss_percent` every UDP datagram is dropped on arrival with that likelihood.
+    """
+    if os.environ.get(INSIDE):
+        return False
+    setup = "ip link set lo up"
+    if loss_percent:
+        rule = f"meta l4proto udp numgen random mod 100 < {loss_percent} drop"
+        setup += f" && nft 'table inet loss {{ chain c {{ type filter hook input priority 0; {rule}; }}; }}'"
+    test = f"{sys.executable} -m pytest -q -p no:cacheprovider -p no:cov '{request.node.nodeid}'"
+    rootless = [] if os.geteuid() == 0 else ["--map-root-user"]
+    done = subprocess.run(
+        ["unshare", "--net", *rootless, "sh", "-c", f"{setup} && exec {test}"],
+        cwd=ROOT,
+        env={**os.environ, INSIDE: "1", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"in its own network:\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return True

@@ -1,0 +1,285 @@
+"""A running `relay serve`, driven only as an operator drives it: command line, signals and log lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support.addresses import CALLEE, CALLER, RELAY, Address, free
+
+A = "13800000001"
+B = "13900000002"
+X = "700100000010001"
+Y = "700100000010002"
+START_TIMEOUT_S = 30.0
+LOG_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Neighbour:
+    """One [[peer]] of the configuration."""
+
+    name: str
+    address: Address
+    transport: str = "udp"
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def toml(self) -> str:
+        bits = 128 if ":" in self.address.host else 32
+        values = {
+            "name": self.name,
+            "uri": f"sip:{self.address};transport={self.transport}",
+            "sources": [f"{self.address.host}/{bits}"],
+            **self.settings,
+        }
+        return "\n[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+@dataclass
+class Setup:
+    """What a relay.toml of the tests says. `caller` has the numbers 86138...; `callees` 86139..., tried in order."""
+
+    relay: Address = field(default_factory=lambda: free(RELAY))
+    caller: Address = field(default_factory=lambda: free(CALLER))
+    callees: Sequence[Address] = field(default_factory=lambda: [free(CALLEE)])
+    transport: str = "udp"
+    listen: Sequence[str] = ("udp", "tcp")
+    sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
+    more: str = ""  # further tables
+
+    @property
+    def callee(self) -> Address:
+        return self.callees[0]
+
+    def toml(self, folder: Path) -> str:
+        sip = {
+            "listen": [f"{transport}:{self.relay}" for transport in self.listen],
+            "drain_s": 2,
+            **self.sip,
+        }
+        neighbours = [Neighbour("caller_side", self.caller, self.transport)]
+        names = []
+        for number, address in enumerate(self.callees, 1):
+            names.append(f"callee_side_{number}")
+            neighbours.append(Neighbour(names[-1], address, self.transport))
+        return (
+            "[sip]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in sip.items())
+            + f'\n[store]\nurl = "sqlite:{folder}/relay.db"\nkey_file = "{folder}/relay.key"\n'
+            + '\n[numbers]\nprefixes = ["70010000001"]\n'
+            + '\n[log]\nformat = "json"\n'
+            + self.more
+            + "".join(neighbour.toml() for neighbour in neighbours)
+            + '\n[[route]]\nprefix = "86138"\npeers = ["caller_side"]\n'
+            + f'\n[[route]]\nprefix = "86139"\npeers = {json.dumps(names)}\n'
+        )
+
+
+class RelayProcess:
+    """`real_numbers` are what must never stand in clear in the log, the store or the process's surroundings."""
+
+    def __init__(self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B)) -> None:
+        self.folder = folder
+        self.setup = setup
+        self.real_numbers = list(real_numbers)
+        self.config = folder / "relay.toml"
+        self.config.write_text(setup.toml(folder))
+        self._log_file = folder / "relay.log"
+        self._lines: list[str] = []
+        self._grown = threading.Condition()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._ended = False  # the log has been read to its end
+
+    # --- life
+
+    def start(self) -> None:
+        """Returns once the relay has said that it is ready."""
+        command = [sys.executable, "-m", "relay", "serve", "-c", str(self.config)]
+        mark = len(self._lines)
+        self._ended = False
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder)
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read_log, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+        self.wait_for_event("relay.ready", after=mark, timeout_s=START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """kill -9, as a crash would."""
+        assert self._process is not None and self._reader is not None
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    def stop(self) -> int:
+        """SIGTERM, and again if calls keep it; the exit status. -9 if it had to be killed."""
+        assert self._process is not None and self._reader is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -9
+        self._reader.join()
+        return status
+
+    def stop_and_check(self) -> None:
+        """The end of every outside test: a clean exit, no traceback, and no real number anywhere."""
+        if self._process is None or self._process.poll() is not None:
+            raise AssertionError(f"the relay is not running:\n{self.log_tail()}")
+        self.assert_nothing_in_clear()
+        status = self.stop()
+        self.assert_nothing_in_clear()
+        assert status == 0, f"exit status {status} after SIGTERM\n{self.log_tail()}"
+        assert "Traceback" not in self.log(), self.log_tail()
+        assert not [event for event in self.events() if event.get("level") in ("error", "critical")], self.log_tail()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    # --- the log
+
+    def log(self) -> str:
+        with self._grown:
+            return "\n".join(self._lines)
+
+    def log_tail(self) -> str:
+        return self.log()[-6000:]
+
+    def events(self) -> list[dict[str, Any]]:
+        with self._grown:
+            return [json.loads(line) for line in self._lines if line.startswith("{")]
+
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        after: int = 0,
+        timeout_s: float = LOG_TIMEOUT_S,
+        matching: Callable[[dict[str, Any]], bool] = lambda event: True,
+    ) -> dict[str, Any]:
+        """The first such log line from line number `after` on; AssertionError with the log if none comes in time."""
+        found: dict[str, Any] = {}
+
+        def search() -> bool:
+            nonlocal after
+            while after < len(self._lines):
+                line = self._lines[after]
+                after += 1
+                if f'"{name}"' in line:
+                    event = json.loads(line)
+                    if event.get("event") == name and matching(event):
+                        found.update(event)
+                        return True
+            return self._ended
+
+        with self._grown:
+            self._grown.wait_for(search, timeout_s)
+        assert found, f"no {name} in the log:\n{self.log_tail()}"
+        return found
+
+    def _read_log(self, stream: IO[bytes]) -> None:
+        with self._log_file.open("ab") as copy:
+            for line in stream:
+                copy.write(line)
+                copy.flush()
+                with self._grown:
+                    self._lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+                    self._grown.notify_all()
+        with self._grown:
+            self._ended = True
+            self._grown.notify_all()
+
+    # --- what an operator asks
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "relay", *arguments, "-c", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=self.folder,
+            check=False,
+        )
+
+    def _answer(self, *arguments: str) -> str:
+        done = self.command(*arguments)
+        assert done.returncode == 0, f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def bind(
+        self, mode: str = "AXB", *, a: str = A, b: str = B, x: str | None = X, y: str | None = None
+    ) -> dict[str, Any]:
+        options = ["--a", a, "--b", b, *(["--x", x] if x else []), *(["--y", y] if y else [])]
+        answer: dict[str, Any] = json.loads(self._answer("bind", mode, *options, "--json"))
+        return answer
+
+    def import_bindings(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """AXB bindings of (x, a, b)."""
+        file = self.folder / "bindings.csv"
+        lines = [f"AXB,{x},,{a},{b},2h,order,default" for x, a, b in rows]
+        file.write_text("\n".join(["mode,x,y,a,b,expires_in,order_id,business", *lines]) + "\n")
+        self._answer("bindings", "import", str(file))
+        file.unlink()
+
+    def calls(self, *options: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._answer("calls", "list", "--json", *options).splitlines()]
+
+    def verify(self) -> str:
+        return self._answer("verify")
+
+    def statistics(self) -> dict[str, Any]:
+        """As the relay logs them on SIGUSR1."""
+        assert self._process is not None
+        with self._grown:
+            mark = len(self._lines)
+        self._process.send_signal(signal.SIGUSR1)
+        return self.wait_for_event("relay.statistics", after=mark)
+
+    def wait_until_idle(self, timeout_s: float) -> dict[str, Any]:
+        """Ask for the statistics until no call and no transaction is left; they are the answer."""
+        pause = threading.Event()
+        for _ in range(int(timeout_s / 0.2)):
+            statistics = self.statistics()
+            if not left_behind(statistics):
+                return statistics
+            pause.wait(0.2)
+        raise AssertionError(f"left behind: {left_behind(statistics)}")
+
+    # --- privacy
+
+    def assert_nothing_in_clear(self) -> None:
+        """No real number in the log, the store's files, or what /proc shows of the process."""
+        places = [self._log_file, *self.folder.glob("relay.db*")]
+        if self._process is not None and self._process.poll() is None:
+            places += [Path(f"/proc/{self.pid}/{name}") for name in ("environ", "cmdline")]
+        for place in places:
+            data = place.read_bytes()
+            for number in self.real_numbers:
+                assert number.encode() not in data, f"{number} stands in clear in {place.name}"
+
+
+def left_behind(statistics: dict[str, Any]) -> dict[str, int]:
+    """What must be nought once all calls are over and the timers have run out."""
+    return {
+        name: value
+        for name, value in statistics.items()
+        if isinstance(value, int)
+        and value
+        and name.startswith(("calls_", "transactions", "timers", "invite_", "pending"))
+    }
