@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from relay.call.masking import unknown_requirements
 from relay.call.numbers import number_of_uri_user
 from relay.call.routing import Refusal, Route
-from relay.errors import ParseError
+from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
 from relay.sip.uri import OtherUri, SipUri, TelUri
@@ -23,6 +23,7 @@ DRAINING = Refusal("over_limit", 503, 41, retry_after_s=30)
 LOOP = Refusal("failed", 482, 25)
 TOO_MANY_HOPS = Refusal("failed", 483, 25)
 BAD_EXTENSION = Refusal("failed", 420, 111)
+BAD_CONTACT = Refusal("failed", 400, 111)
 STRANGER = Refusal("caller_not_allowed", 403, 21)
 
 
@@ -81,10 +82,17 @@ def forwarded(dialled: str, caller: str) -> Route:
     return Route("", "", "", None, target=dialled, shown=caller)
 
 
+def unusable(error: ProtocolError | ParseError) -> Refusal:
+    """A refusal for an INVITE with something in it that cannot be read or relayed."""
+    return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
+
+
 def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, str] | None:
     """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
+    if request.contact is None or not isinstance(request.contact.uri, SipUri):
+        return BAD_CONTACT, ""
     if request.from_tag in core.calling_tags:
         return LOOP, ""
     if unknown := unknown_requirements(request):

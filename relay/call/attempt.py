@@ -96,9 +96,13 @@ class Attempt:
         return (route.target, user_for(self._peer, route.target), route.shown)
 
     def cancel(self, now: float, reason: str) -> None:
+        """Gives the attempt up: CANCEL, or BYE where its answer has come and cannot be shown."""
         self._given_up = True
-        self._forget_legs(None)
-        self._sent.cancel(now, reason)
+        self._forget_legs(self._won)
+        if self._won is not None:
+            self._turn_away(self._won, now)
+        else:
+            self._sent.cancel(now, reason)
 
     # -- receiving
 

@@ -196,7 +196,7 @@ class Engine:
                 self._outside(request, reply, now)
         except ProtocolError as error:
             if request.method == "INVITE" and not inside:
-                self._refuse_invite(request, reply, peer, Refusal("failed", error.status, 111), now)
+                self._set_up(request, reply, peer, now).refuse(admission.unusable(error), now)
             else:
                 self._answer(request, reply, error.status, now)
 
@@ -235,7 +235,7 @@ class Engine:
             return
         reply = Reply(request, flow)
         if request.method == "INVITE" and request.to_tag is None:
-            self._refuse_invite(request, reply, None, admission.STRANGER, now)
+            self._set_up(request, reply, self._strangers.PEER, now).refuse(admission.STRANGER, now)
         else:
             self._answer(request, reply, 403, now)
 
@@ -243,9 +243,13 @@ class Engine:
         core = self._core
         setup = self._set_up(request, reply, peer, now)
         dialled = setup.call.dialled
+        try:
+            objection = admission.judge_request(core, request, peer)
+        except ParseError as error:
+            objection = (admission.unusable(error), "")
         if self._draining:
             setup.refuse(admission.DRAINING, now)
-        elif objection := admission.judge_request(core, request, peer):
+        elif objection:
             setup.refuse(objection[0], now, objection[1])
         elif refusal := admission.judge_number(core.settings, dialled):
             setup.refuse(refusal, now)
@@ -255,9 +259,6 @@ class Engine:
         else:
             setup.call.count()
             setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
-
-    def _refuse_invite(self, request: Request, reply: Reply, peer: Peer | None, refusal: Refusal, now: float) -> None:
-        self._set_up(request, reply, peer or self._strangers.PEER, now).refuse(refusal, now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
         core = self._core
@@ -323,9 +324,10 @@ class Engine:
         transaction.user = exchange
         try:
             exchange.start(now)
-        except ProtocolError as error:
-            extra = "Retry-After: 2\r\n" if error.status == 500 else ""
-            transaction.respond(error.status, leg.write(reply, error.status, extra=extra), now)
+        except (ProtocolError, ParseError) as error:
+            status = error.status if isinstance(error, ProtocolError) else 400
+            extra = "Retry-After: 2\r\n" if status == 500 else ""
+            transaction.respond(status, leg.write(reply, status, extra=extra), now)
 
     def _bye(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
@@ -339,7 +341,6 @@ class Engine:
         if early and call.setup is not None:
             call.setup.cancel(request, now)
         else:
-            reason = masking.mask_reason(request.values("reason")) if "reason" in request.index else ""
-            call.end(leg.side, "bye", now, from_leg=leg, extra=reason)
+            call.end(leg.side, "bye", now, from_leg=leg, extra=masking.mask_reason(request))
         call.when_end_committed(partial(transaction.respond, 200, data), now)
         call.when_end_committed(lambda _: leg.forget(), now)

@@ -91,8 +91,10 @@ class Exchange:
         except (ProtocolError, ParseError):
             # The answer cannot be shown: the session stays as it was for the origin; the target is acknowledged.
             self._core.counters["answers_unusable"] += 1
-            self._finish_with(500, now)
-            self._answered_again()
+            if status >= 200:
+                self._finish_with(500, now)
+                if self.method == "INVITE" and status < 300:
+                    self._answered_again()
 
     def _progress(self, response: Response, now: float) -> None:
         status = masking.mask_provisional(response.status)

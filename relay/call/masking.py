@@ -209,9 +209,7 @@ def mask_request_headers(request: Request) -> str:
         lines += mask_tokens("Require", ",".join(request.get_all("require")), OPTION_TAGS)
     if "session-expires" in headers or "min-se" in headers:
         lines += _session_timer(request)
-    if "reason" in headers:
-        lines += mask_reason(request.values("reason"))
-    return lines
+    return lines + mask_reason(request)
 
 
 def mask_response_headers(response: Response) -> str:
@@ -254,10 +252,12 @@ def _session_timer(message: Message) -> str:
     return lines
 
 
-def mask_reason(values: list[str]) -> str:
+def mask_reason(message: Message) -> str:
     """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped."""
+    if "reason" not in message.index:
+        return ""
     lines = ""
-    for value in values[:4]:
+    for value in message.get_all("reason")[:4]:
         try:
             reason = parse_reason(value)
         except ParseError:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.call import masking
+from relay.call import admission, masking
 from relay.call.attempt import Attempt
 from relay.call.compose import Reply
 from relay.call.leg import Leg
 from relay.call.masking import Verdict
 from relay.call.routing import Refusal, Route
-from relay.errors import ProtocolError
+from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
 
@@ -87,8 +87,8 @@ class Setup:
             try:
                 attempt.start(now)
                 self._attempt = attempt
-            except ProtocolError as error:
-                self.refuse(Refusal("failed", error.status, 127), now)
+            except (ProtocolError, ParseError) as error:
+                self.refuse(admission.unusable(error), now)
             return
         self._close(verdict, "callee", reason, now)
 
@@ -152,19 +152,19 @@ class Setup:
 
     # -- ways it ends without an answer
 
-    def refuse(self, refusal: Refusal, now: float) -> None:
-        """The relay's own no."""
+    def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
+        """The relay's own no. `extra`: further header lines of the answer."""
         self.call.refused(refusal)
-        extra = f"Retry-After: {refusal.retry_after_s}\r\n" if refusal.retry_after_s is not None else ""
+        if refusal.retry_after_s is not None:
+            extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
         self._close(verdict, "relay", refusal.outcome, now, extra)
 
-    def cancel(self, request: Request | None, now: float) -> None:
+    def cancel(self, request: Request, now: float) -> None:
         """The caller gave up (CANCEL, or BYE in an early dialog). Too late once an answer is on its way."""
         if self.decided:
             return
-        reason = masking.mask_reason(request.values("reason")) if request and "reason" in request.index else ""
-        self._abandon_attempt(now, reason)
+        self._abandon_attempt(now, masking.mask_reason(request))
         self._close(masking.CANCELLED, "caller", "cancel", now)
 
     def _not_answered(self, now: float) -> None:
