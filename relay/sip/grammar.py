@@ -1,0 +1,113 @@
+"""RFC 3261 section 25's basic rules as precompiled patterns, and the cutting of values into elements and parameters.
+
+Every pattern is linear: it is matched from a fixed place, and what repeats is possessive. Where peers really send more
+than the grammar allows (a display name without quotes, `_` in a host name, an empty parameter value) and no other
+reading is possible, it is read; what could be read in two ways is refused.
+It knows no header by name and no message.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relay.errors import ParseError
+
+Params = dict[str, str | None]
+"""By lower-case name, values without quotes, None for a parameter without "="; of doubles the first counts."""
+
+TOKEN = r"[A-Za-z0-9\-.!%*_+`'~]++"
+LWS = r"[ \t]*+"
+QUOTED = r'"[^"\\\r\n]*+(?:\\[^\r\n][^"\\\r\n]*+)*+"'
+# A hostname, IPv4address or IPv6reference; whether an IPv6 literal is sound is `bare_ipv6`'s question.
+HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*+)|\[[0-9A-Fa-f:.]{2,45}+\])"
+# gen-value: token, host, and what else cannot be taken for a delimiter.
+_VALUE = r'[^\x00-\x20\x7f;,"<>]*+'
+_PARAM = rf"{LWS};{LWS}({TOKEN})(?:{LWS}(=){LWS}({QUOTED}|{_VALUE}))?+"
+PARAMS = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{_VALUE}))?+)*+{LWS}"
+
+is_token = re.compile(TOKEN).fullmatch
+is_quoted = re.compile(QUOTED).fullmatch
+_is_params = re.compile(PARAMS).fullmatch
+_is_value = re.compile(_VALUE).fullmatch
+_next_param = re.compile(_PARAM).finditer
+_element = re.compile(rf'(?:[^",<]|{QUOTED}|<[^>]*+>)++').match
+_quoted_pair = re.compile(r"\\(.)", re.DOTALL)
+_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def split_commas(text: str, header: str = "") -> list[str]:
+    """The elements of a comma-separated list, outer blanks stripped, empty ones left out (RFC 3261 7.3.1).
+
+    Commas within quotes and within <> do not separate. Raises ParseError where a quote or a bracket is not closed.
+    """
+    if "," not in text:
+        element = text.strip(" \t")
+        return [element] if element else []
+    if '"' not in text and "<" not in text:
+        return [element for part in text.split(",") if (element := part.strip(" \t"))]
+    elements = []
+    position = 0
+    while position < len(text):
+        if text[position] != ",":
+            found = _element(text, position)
+            if found is None:
+                raise ParseError("a quote or bracket is not closed", header)
+            position = found.end()
+            if element := found[0].strip(" \t"):
+                elements.append(element)
+            if position < len(text) and text[position] != ",":
+                raise ParseError("a quote or bracket is not closed", header)
+        position += 1
+    return elements
+
+
+def parse_params(text: str, header: str = "") -> Params:
+    """`;name`, `;name=value` and `;name="quoted"` in a row (generic-param). Raises ParseError."""
+    if not _is_params(text):
+        raise ParseError("malformed parameter", header)
+    return cut_params(text)
+
+
+def cut_params(text: str) -> Params:
+    """As `parse_params`, of a text that PARAMS has matched."""
+    params: Params = {}
+    if '"' in text:
+        for found in _next_param(text):
+            name, equals, value = found.groups()
+            params.setdefault(name.lower(), unquote(value) if equals else None)
+        return params
+    for part in text.split(";")[1:]:
+        name, equals, value = part.partition("=")
+        name = name.strip(" \t").lower()
+        if name not in params:
+            params[name] = value.strip(" \t") if equals else None
+    return params
+
+
+def format_params(params: Params) -> str:
+    """The reverse of `parse_params`; a value that needs quotes gets them."""
+    text = ""
+    for name, value in params.items():
+        if value is None:
+            text += f";{name}"
+        else:
+            text += f";{name}={value if _is_value(value) else quote(value)}"
+    return text
+
+
+def quote(text: str) -> str:
+    """As a quoted-string. Raises ParseError for CR, LF and other control characters, which no header may carry."""
+    if _control.search(text):
+        raise ParseError("control character")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def unquote(text: str) -> str:
+    """A quoted-string without its quotes and escapes, anything else as it is. Control characters become U+FFFD."""
+    if text[:1] != '"':
+        return text
+    inner = text[1:-1]
+    if "\\" in inner:
+        inner = _quoted_pair.sub(r"\1", inner)
+    return inner if inner.isprintable() else _control.sub("\ufffd", inner)

@@ -1,0 +1,222 @@
+"""The headers that the relay understands, each as a value: Via, name-addr, CSeq, RAck, Session-Expires and others.
+
+Each `parse_` takes one element of a header (unfolded, one value) and raises ParseError. It knows no message.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from relay.errors import ParseError
+from relay.sip.grammar import (
+    HOST,
+    LWS,
+    PARAMS,
+    QUOTED,
+    TOKEN,
+    Params,
+    cut_params,
+    format_params,
+    is_token,
+    quote,
+    unquote,
+)
+from relay.sip.uri import Uri, bare_ipv6, check_port, parse_uri
+
+_MAX_CSEQ = 2**31  # RFC 3261 8.1.1.5: below
+_MAX_SECONDS = 2**32  # delta-seconds, RFC 3261 20.19: below
+
+_match_via = re.compile(
+    rf"{TOKEN}{LWS}/{LWS}{TOKEN}{LWS}/{LWS}({TOKEN})[ \t]++({HOST})(?:{LWS}:{LWS}([0-9]{{1,5}}))?+({PARAMS})"
+).fullmatch
+_match_name_addr = re.compile(
+    rf'{LWS}(?:({QUOTED}){LWS}|([^"<>\x00-\x08\x0a-\x1f\x7f]*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
+).fullmatch
+_match_addr_spec = re.compile(rf'{LWS}([^\x00-\x20\x7f"<>;,?]++)({PARAMS})').fullmatch
+_match_cseq = re.compile(rf"([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
+_match_rack = re.compile(rf"([0-9]{{1,10}})[ \t]++([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
+_match_number = re.compile(rf"([0-9]{{1,10}}){LWS}({PARAMS})").fullmatch
+_match_type = re.compile(rf"({TOKEN}){LWS}/{LWS}({TOKEN})({PARAMS})").fullmatch
+_match_reason = re.compile(rf"({TOKEN})({PARAMS})").fullmatch
+
+
+class Via(NamedTuple):
+    """One hop (RFC 3261 20.42)."""
+
+    transport: str  # upper-case: "UDP", "TCP", "TLS" or another
+    host: str  # sent-by; IPv6 without brackets
+    port: int | None
+    branch: str  # "" where there is none (RFC 2543)
+    params: Params
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port is None else f":{self.port}"
+        return f"SIP/2.0/{self.transport} {host}{port}{format_params(self.params)}"
+
+
+def parse_via(text: str) -> Via:
+    found = _match_via(text)
+    if found is None:
+        raise ParseError("malformed", "via")
+    transport, host, port, rest = found.groups()
+    if host[0] == "[":
+        host = bare_ipv6(host, "via")
+    params = cut_params(rest)
+    return Via(transport.upper(), host, check_port(port, "via") if port else None, params.get("branch") or "", params)
+
+
+class NameAddr:
+    """name-addr or addr-spec with the header's parameters: From, To, Contact, Route, P-Asserted-Identity (20.10)."""
+
+    __slots__ = ("_uri", "display", "params", "uri_text")
+
+    def __init__(self, display: str, uri_text: str, params: Params) -> None:
+        self.display = display  # without quotes and escapes, "" for none
+        self.uri_text = uri_text  # as written, without <>
+        self.params = params  # the header's, not the URI's
+        self._uri: Uri | None = None
+
+    @property
+    def uri(self) -> Uri:
+        """Raises ParseError."""
+        if self._uri is None:
+            self._uri = parse_uri(self.uri_text)
+        return self._uri
+
+    @property
+    def tag(self) -> str | None:
+        return self.params.get("tag") or None
+
+    def __str__(self) -> str:
+        display = f"{quote(self.display)} " if self.display else ""
+        return f"{display}<{self.uri_text}>{format_params(self.params)}"
+
+    def __repr__(self) -> str:
+        return f"NameAddr({self.display!r}, {self.uri_text!r}, {self.params!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NameAddr):
+            return NotImplemented
+        return (self.display, self.uri_text, self.params) == (other.display, other.uri_text, other.params)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def parse_name_addr(text: str, header: str = "") -> NameAddr:
+    """A display name without quotes may hold more than tokens: peers send commas, parentheses and UTF-8 there."""
+    found = _match_name_addr(text)
+    if found is not None:
+        quoted, bare, uri_text, rest = found.groups()
+        display = unquote(quoted) if quoted else bare.strip(" \t")
+        return NameAddr(display, uri_text, cut_params(rest) if rest else {})
+    found = _match_addr_spec(text)
+    if found is None:
+        raise ParseError("malformed address", header)
+    # RFC 3261 20.10: without <> what follows ";" are the header's parameters; "?" and "," may not stand.
+    return NameAddr("", found[1], cut_params(found[2]))
+
+
+class CSeq(NamedTuple):
+    number: int
+    method: str
+
+
+def parse_cseq(text: str) -> CSeq:
+    found = _match_cseq(text)
+    if found is None or (number := int(found[1])) >= _MAX_CSEQ:
+        raise ParseError("malformed", "cseq")
+    return CSeq(number, found[2])
+
+
+class RAck(NamedTuple):
+    """Which reliable provisional response a PRACK acknowledges (RFC 3262 7.2)."""
+
+    number: int
+    cseq: int
+    method: str
+
+
+def parse_rack(text: str) -> RAck:
+    found = _match_rack(text)
+    if found is None or (number := int(found[1])) >= _MAX_SECONDS or (cseq := int(found[2])) >= _MAX_CSEQ:
+        raise ParseError("malformed", "rack")
+    return RAck(number, cseq, found[3])
+
+
+class SessionExpires(NamedTuple):
+    """RFC 4028 4."""
+
+    seconds: int
+    refresher: Literal["uac", "uas"] | None
+
+
+def parse_session_expires(text: str) -> SessionExpires:
+    seconds, params = _parse_seconds(text, "session-expires")
+    match (params.get("refresher") or "").lower():
+        case "uac":
+            return SessionExpires(seconds, "uac")
+        case "uas":
+            return SessionExpires(seconds, "uas")
+        case _:
+            return SessionExpires(seconds, None)
+
+
+def parse_min_se(text: str) -> int:
+    """Seconds (RFC 4028 5)."""
+    return _parse_seconds(text, "min-se")[0]
+
+
+def _parse_seconds(text: str, header: str) -> tuple[int, Params]:
+    found = _match_number(text)
+    if found is None or (seconds := int(found[1])) >= _MAX_SECONDS:
+        raise ParseError("malformed", header)
+    return seconds, cut_params(found[2])
+
+
+def parse_number(text: str, header: str, maximum: int) -> int:
+    """Digits alone, 0 to `maximum`."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10) or (number := int(text)) > maximum:
+        raise ParseError(f"not a number from 0 to {maximum}", header)
+    return number
+
+
+class ContentType(NamedTuple):
+    type: str  # "application/sdp", lower-case
+    params: Params
+
+
+def parse_content_type(text: str) -> ContentType:
+    found = _match_type(text)
+    if found is None:
+        raise ParseError("malformed", "content-type")
+    return ContentType(f"{found[1]}/{found[2]}".lower(), cut_params(found[3]))
+
+
+class Reason(NamedTuple):
+    """RFC 3326."""
+
+    protocol: str  # as written: "Q.850", "SIP" or another
+    cause: int | None
+
+
+def parse_reason(text: str) -> Reason:
+    found = _match_reason(text)
+    if found is None:
+        raise ParseError("malformed", "reason")
+    cause = cut_params(found[2]).get("cause")
+    return Reason(found[1], None if cause is None else parse_number(cause, "reason", 999_999))
+
+
+def parse_call_id(text: str) -> str:
+    """One word without blanks (RFC 3261 20.8)."""
+    if not text or " " in text or "\t" in text:
+        raise ParseError("malformed", "call-id")
+    return text
+
+
+def parse_method(text: str, header: str) -> str:
+    if not is_token(text):
+        raise ParseError("the method is no token", header)
+    return text

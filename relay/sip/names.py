@@ -1,0 +1,66 @@
+"""Header names: one lower-case long name for every way to write them, and the usual spelling for writing."""
+
+from __future__ import annotations
+
+from relay.errors import ParseError
+from relay.sip.grammar import is_token
+
+_COMPACT = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "n": "identity-info",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+    "y": "identity",
+}
+_SPELLING = {
+    "call-id": "Call-ID",
+    "cseq": "CSeq",
+    "mime-version": "MIME-Version",
+    "min-se": "Min-SE",
+    "rack": "RAck",
+    "rseq": "RSeq",
+    "sip-etag": "SIP-ETag",
+    "sip-if-match": "SIP-If-Match",
+    "www-authenticate": "WWW-Authenticate",
+}
+_MAX_REMEMBERED = 2048  # spellings; a peer that makes up names must not fill memory
+
+
+class CanonicalNames(dict[str, str]):
+    """From a name as it was spelled, blanks before the colon included, to its canonical name; it fills itself.
+
+    A look-up of what is no header name raises ParseError.
+    """
+
+    def __missing__(self, spelled: str) -> str:
+        name = spelled.rstrip(" \t")
+        if not is_token(name):
+            raise ParseError("malformed header name")
+        name = name.lower()
+        name = _COMPACT.get(name, name)
+        if len(self) < _MAX_REMEMBERED and len(spelled) <= 64:
+            self[spelled] = name
+        return name
+
+
+canonical_names = CanonicalNames()
+
+
+def spell(name: str) -> str:
+    """A canonical name as RFC 3261 writes it."""
+    return _SPELLING.get(name) or "-".join(part.capitalize() for part in name.split("-"))
