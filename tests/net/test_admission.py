@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from relay.call.settings import Peer
+from relay.net.admission import Admission
+from relay.net.settings import StreamLimits
+
+PEER = Peer("pbx", "10.0.0.1", 5060, "tcp", False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
+
+
+def admission(**limits: int) -> Admission:
+    return Admission(StreamLimits(**limits), [PEER])  # type: ignore[arg-type]
+
+
+def test_the_number_of_all_connections_is_bounded() -> None:
+    a = admission(max_connections=2)
+    assert [a.admit("10.0.0.1"), a.admit(None), a.admit("10.0.0.2"), a.admit(None)] == [True, True, False, False]
+    a.release(None)
+    assert a.admit("10.0.0.2")
+
+
+def test_the_number_from_one_source_is_bounded() -> None:
+    a = admission(max_per_source=1)
+    assert [a.admit("10.0.0.1"), a.admit("10.0.0.1"), a.admit("10.0.0.2")] == [True, False, True]
+    a.release("10.0.0.1")
+    assert a.admit("10.0.0.1")
+
+
+def test_strangers_share_a_small_part_and_leave_the_rest_to_peers() -> None:
+    a = admission(max_strangers=1)
+    assert [a.admit("192.0.2.1"), a.admit("192.0.2.2"), a.admit("10.0.0.1")] == [True, False, True]
+    assert a.strangers == 1
+    a.release("192.0.2.1")
+    assert a.strangers == 0
+    assert a.admit("192.0.2.2")
+
+
+def test_our_own_connections_are_no_strangers() -> None:
+    a = admission(max_strangers=0)
+    assert a.admit(None)
+
+
+def test_a_scoped_address_is_judged_by_its_network() -> None:
+    assert admission(max_strangers=0).admit("fe80::1%eth0")
+
+
+def test_nothing_is_kept_of_sources_that_are_gone() -> None:
+    a = admission()
+    for number in range(100):
+        a.admit(f"192.0.2.{number}")
+        a.release(f"192.0.2.{number}")
+    assert (a.count, a.strangers, len(a._by_source)) == (0, 0, 0)

@@ -1,0 +1,278 @@
+"""The driver over real UDP sockets, with a small engine that obeys what the datagrams say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import asyncio_dgram
+
+from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from relay.net.driver import Driver
+from relay.net.settings import StreamLimits
+from relay.net.transports import Transports
+from relay.sip.flow import Flow
+from tests.net.support import Log, address_of, settings_for
+
+ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
+RECORD = CallRecord(
+    *("c" * 32, "b1", "AXB", "default", None, "700100000010001", "700100000010001", "8613800000001", "1001"),
+    *("pbx", "carrier", 1, 2, 3, 4, None, None, None, None, None, None, None, "leg", None),
+)
+
+
+class Obedient:
+    """An engine whose input says what to ask of the driver."""
+
+    def __init__(self) -> None:
+        self.clock_offset_s = 0.0
+        self.failed: list[Flow] = []
+        self.woken = 0
+        self._flow: Flow
+        self._actions: list[Action] = []
+        self._timers: list[float] = []
+        self._expired: list[float] = []
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        self._flow = flow
+        word, *rest = data.decode().split()
+        match word:
+            case "echo":
+                self._send(*rest)
+            case "look_up":
+                self._actions.append(LookUp(1, "700100000010001", rest[0]))
+            case "commit":
+                self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
+            case "timers":
+                self._timers = [now + float(each) for each in rest]
+            case "note":
+                self._actions.append(Note(rest[0], {"source": rest[1]}))
+            case "send_to":
+                self._actions.append(Send(b"lost", flow._replace(host=rest[0], port=int(rest[1]))))
+                self._send("after")
+            case "crash":
+                raise ZeroDivisionError("of 13800000001")
+            case "crash_in_action":
+                self._actions.append(Send(b"x", flow._replace(listener=99)))
+                self._send("after")
+
+    def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
+        self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
+
+    def committed(self, token: int, now: float) -> None:
+        self._send("committed", str(token))
+
+    def transport_failed(self, flow: Flow, now: float) -> None:
+        self.failed.append(flow)
+        self._send("failed", flow.host)
+
+    def expire(self, now: float) -> None:
+        self.woken += 1
+        for when in [when for when in self._timers if when <= now]:
+            self._timers.remove(when)
+            self._send("expired")
+
+    def next_timeout(self) -> float | None:
+        return min(self._timers, default=None)
+
+    def take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _send(self, *words: str) -> None:
+        self._actions.append(Send(" ".join(words).encode(), self._flow))
+
+
+class Bench:
+    """A driver, its engine, and one peer's socket."""
+
+    def __init__(self) -> None:
+        self.engine = Obedient()
+        self.log = Log()
+        self.journal: list[tuple[Commit, Callable[[int], None]]] = []
+        self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
+        self.settings = settings_for("udp")
+        self.transports = Transports(self.settings, StreamLimits(), None)
+        self.driver = Driver(
+            self.engine,
+            self.transports.send,
+            lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
+            lambda commit, done: self.journal.append((commit, done)),
+            self.log.logger,
+        )
+        self.peer: asyncio_dgram.DatagramClient
+
+    async def say(self, text: str) -> None:
+        await self.peer.send(text.encode())
+
+    async def hear(self) -> str:
+        data, _ = await asyncio.wait_for(self.peer.recv(), 10)
+        return str(data.decode())
+
+    async def ask(self, text: str) -> str:
+        await self.say(text)
+        return await self.hear()
+
+
+@asynccontextmanager
+async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
+    made = Bench()
+    await made.transports.open(made.driver.receive, made.driver.transport_failed)
+    if start:
+        made.driver.start()
+    made.peer = await asyncio_dgram.connect(address_of(made.settings))
+    try:
+        yield made
+    finally:
+        made.peer.close()
+        made.driver.close()
+        await made.transports.close()
+
+
+async def test_sends_what_the_engine_says() -> None:
+    async with bench() as b:
+        assert await b.ask("echo hello") == "hello"
+
+
+async def test_nothing_is_done_before_the_start() -> None:
+    async with bench(start=False) as b:
+        await b.say("echo one")
+        await b.say("commit")
+        while len(b.engine._actions) < 3:
+            await asyncio.sleep(0)
+        assert b.journal == []
+        b.driver.start()
+        assert await b.hear() == "one"
+        assert len(b.journal) == 2
+
+
+async def test_a_look_up_is_answered_at_once_with_wall_time() -> None:
+    async with bench() as b:
+        b.driver.set_clock()
+        asked: list[tuple[str, str, float]] = []
+
+        def look_up(number: str, caller: str, wall_s: float) -> Route:
+            asked.append((number, caller, wall_s))
+            return ROUTE
+
+        b.look_up = look_up
+        before = time.time()
+        assert await b.ask("look_up 8613800000001") == "routed 1 8613900000002"
+        ((number, caller, wall_s),) = asked
+        assert (number, caller) == ("700100000010001", "8613800000001")
+        assert before - 1 < wall_s < time.time() + 1
+
+
+async def test_a_look_up_that_breaks_fails_closed() -> None:
+    async with bench() as b:
+
+        def look_up(number: str, caller: str, wall_s: float) -> Route:
+            raise KeyError(number)
+
+        b.look_up = look_up
+        assert await b.ask("look_up 8613800000001") == "routed 1 store_failed"
+        assert b.driver.bugs == 1
+
+
+async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_never() -> None:
+    async with bench() as b:
+        await b.say("commit")
+        assert await b.ask("echo still_waiting") == "still_waiting"
+        for commit, done in b.journal:
+            done(commit.token)
+        assert await b.hear() == "committed 2"
+        assert await b.ask("echo nothing_more") == "nothing_more"
+
+
+async def test_an_ended_call_is_one_line_of_the_log_with_numbers_masked() -> None:
+    async with bench() as b:
+        await b.say("commit")
+        await b.ask("echo done")
+        (event,) = b.log.events()
+        assert event["event"] == "call.ended"
+        assert event["caller"] == "138****0001"
+        assert event["callee"] == "****"
+        assert event["number_dialled"] == "700100000010001"
+        assert "leg" not in event.values()
+
+
+async def test_timers_fire_in_their_order_and_one_timer_of_the_loop_serves_those_close_together() -> None:
+    async with bench() as b:
+        await b.say("timers 0.3 0.050 0.051 0.052")
+        assert [await b.hear() for _ in range(4)] == ["expired"] * 4
+        assert b.engine.woken < 4
+
+
+async def test_an_earlier_deadline_moves_the_wake_up() -> None:
+    async with bench() as b:
+        await b.say("timers 3600")
+        await b.say("timers 0.02")
+        assert await b.hear() == "expired"
+
+
+async def test_notes_are_logged_with_numbers_masked() -> None:
+    async with bench() as b:
+        await b.say("note tripwire sip:+8613800000001@x")
+        await b.say("note message.malformed 127.0.0.1")
+        await b.ask("echo done")
+        assert [(event["event"], event["level"], event["source"]) for event in b.log.events()] == [
+            ("tripwire", "error", "sip:138****0001@x"),
+            ("message.malformed", "debug", "127.0.0.1"),
+        ]
+
+
+async def test_a_bug_is_logged_masked_and_counted_and_the_relay_goes_on() -> None:
+    async with bench() as b:
+        await b.say("crash")
+        assert await b.ask("echo alive") == "alive"
+        (event,) = b.log.events()
+        assert (event["event"], event["where"]) == ("relay.bug", "receive")
+        assert "ZeroDivisionError: of 138****0001" in event["exception"]
+        assert b.driver.bugs == 1
+
+
+async def test_an_action_that_fails_takes_none_of_the_others_with_it() -> None:
+    async with bench() as b:
+        assert await b.ask("crash_in_action") == "after"
+        assert b.driver.bugs == 1
+
+
+async def test_a_flood_of_bugs_is_counted_and_not_all_logged() -> None:
+    async with bench() as b:
+        for _ in range(50):
+            await b.say("crash")
+        await b.ask("echo alive")
+        assert b.driver.bugs == 50
+        assert len(b.log.events()) < 50
+
+
+async def test_a_send_that_fails_at_once_is_told_after_what_was_asked_before() -> None:
+    async with bench() as b:
+        # Port 0 cannot be sent to: the socket says so within the call.
+        assert await b.ask("send_to 127.0.0.1 0") == "after"
+        assert await b.hear() == "failed 127.0.0.1"
+        assert [flow.port for flow in b.engine.failed] == [0]
+
+
+async def test_an_unreachable_port_is_told_by_its_icmp_error() -> None:
+    async with bench() as b:
+        gone = address_of(settings_for("udp", host="127.0.0.77"))
+        await b.say(f"send_to {gone.host} {gone.port}")
+        assert sorted([await b.hear(), await b.hear()]) == ["after", f"failed {gone.host}"]
+        assert b.engine.failed == [Flow(0, "udp", gone.host, gone.port)]
+
+
+async def test_a_host_name_is_resolved_and_one_that_is_none_has_failed() -> None:
+    async with bench() as b:
+        other = await asyncio_dgram.bind(("127.0.0.1", 0))
+        await b.say(f"send_to localhost {other.sockname[1]}")
+        assert await b.hear() == "after"
+        data, _ = await asyncio.wait_for(other.recv(), 10)
+        assert data == b"lost"
+        assert await b.ask(f"send_to {'x' * 64}.invalid 5060") == "after"
+        assert await b.hear() == f"failed {'x' * 64}.invalid"
+        other.close()

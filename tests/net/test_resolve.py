@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from relay.net import resolve
+from relay.net.resolve import Resolver
+
+
+@pytest.mark.parametrize("literal", ["127.0.0.1", "::1", "2001:db8::1"])
+def test_an_address_literal_is_known_at_once(literal: str) -> None:
+    assert Resolver().known(literal, socket.AF_INET, 0.0) == literal
+
+
+def test_a_name_is_not_known_before_it_is_resolved() -> None:
+    assert Resolver().known("localhost", socket.AF_INET, 0.0) is None
+
+
+async def test_a_resolved_name_is_known_for_a_minute() -> None:
+    resolver = Resolver()
+    assert await resolver.resolve("localhost", socket.AF_INET) == "127.0.0.1"
+    (until,) = [until for _, until in resolver._names.values()]
+    assert resolver.known("localhost", socket.AF_INET, until - resolve.KEPT_S) == "127.0.0.1"
+    assert resolver.known("localhost", socket.AF_INET, until - 0.001) == "127.0.0.1"
+    assert resolver.known("localhost", socket.AF_INET, until) is None
+    assert resolver.names_of("127.0.0.1") == ["localhost"]
+
+
+async def test_a_name_is_resolved_for_each_address_family_by_itself() -> None:
+    resolver = Resolver()
+    await resolver.resolve("localhost", socket.AF_INET)
+    assert resolver.known("localhost", socket.AF_INET6, 0.0) is None
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 64 + ".invalid"])
+async def test_a_name_without_an_address_is_an_error(name: str) -> None:
+    with pytest.raises((OSError, ValueError)):
+        await Resolver().resolve(name, socket.AF_INET)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    resolver = Resolver()
+    for number in range(3 * resolve.MAX_KEPT):
+        resolver.known(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", socket.AF_INET, 0.0)
+    assert len(resolver._literals) <= resolve.MAX_KEPT

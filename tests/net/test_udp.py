@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.net.udp import UdpSocket
+from relay.sip.flow import Flow
+from tests.support.addresses import Address, free
+
+LISTENER = 3
+
+
+class Heard:
+    def __init__(self, host: str) -> None:
+        self.address = free(host)
+        self.datagrams: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
+        self.unreachable: asyncio.Queue[Flow] = asyncio.Queue()
+        self.udp = UdpSocket(
+            LISTENER, lambda data, flow: self.datagrams.put_nowait((data, flow)), self.unreachable.put_nowait
+        )
+
+
+@pytest.fixture(params=["127.0.0.10", "::1"])
+async def heard(request: pytest.FixtureRequest) -> AsyncIterator[Heard]:
+    made = Heard(request.param)
+    await made.udp.open(*made.address)
+    yield made
+    made.udp.close()
+
+
+def client(host: str) -> tuple[socket.socket, Address]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    made.bind((host, 0))
+    made.settimeout(10)
+    return made, Address(*made.getsockname()[:2])
+
+
+def dead(host: str) -> Address:
+    """An address at which nobody listens."""
+    made, address = client(host)
+    made.close()
+    return address
+
+
+async def test_a_datagram_comes_with_the_flow_it_came_by(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    with peer:
+        peer.sendto(b"hello", heard.address)
+        assert await asyncio.wait_for(heard.datagrams.get(), 10) == (b"hello", Flow(LISTENER, "udp", *address))
+
+
+async def test_a_datagram_is_sent_from_the_listener(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    with peer:
+        assert heard.udp.send(b"hello", *address)
+        data, source = peer.recvfrom(100)
+        assert (data, source[:2]) == (b"hello", heard.address)
+
+
+async def test_an_icmp_error_names_whom_it_is_about(heard: Heard) -> None:
+    gone = dead(heard.address.host)
+    assert heard.udp.send(b"hello", *gone)
+    assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
+
+
+async def test_an_icmp_error_costs_no_other_destination_its_datagram(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    gone = dead(heard.address.host)
+    with peer:
+        for _ in range(20):
+            assert heard.udp.send(b"lost", *gone)
+            assert heard.udp.send(b"kept", *address)  # the error of the first waits on the socket by now
+            assert peer.recv(100) == b"kept"
+    assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
+
+
+async def test_receiving_goes_on_after_icmp_errors(heard: Heard) -> None:
+    peer, _ = client(heard.address.host)
+    heard.udp.send(b"lost", *dead(heard.address.host))
+    await asyncio.wait_for(heard.unreachable.get(), 10)
+    with peer:
+        peer.sendto(b"hello", heard.address)
+        data, _ = await asyncio.wait_for(heard.datagrams.get(), 10)
+        assert data == b"hello"
+
+
+async def test_what_cannot_be_sent_at_all_is_refused(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    with peer:
+        assert not heard.udp.send(bytes(70_000), *address)  # longer than a datagram may be
+
+
+async def test_an_address_of_the_other_family_is_refused() -> None:
+    heard = Heard("127.0.0.10")
+    await heard.udp.open(*heard.address)
+    assert not heard.udp.send(b"hello", "::1", 5060)
+    heard.udp.close()
+
+
+async def test_an_address_in_use_is_an_error() -> None:
+    first = Heard("127.0.0.10")
+    await first.udp.open(*first.address)
+    second = UdpSocket(0, lambda data, flow: None, lambda flow: None)
+    with pytest.raises(OSError, match="in use"):
+        await second.open(*first.address)
+    first.udp.close()
+
+
+async def test_buffers_are_large_where_the_system_allows(heard: Heard) -> None:
+    plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with plain:
+        usual = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    mine = heard.udp._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert mine >= usual
