@@ -30,17 +30,46 @@ class Timings:
 
 
 class Timer:
-    """One entry of the heap. `fire` is called once, at or after `when`, unless the timer is cancelled first."""
+    """What the heap fires, at most once each time it is armed. Derive from it where one object needs no other callback
+    than its own `fire`: that saves two allocations a timer."""
 
-    __slots__ = ("fire", "when")
+    __slots__ = ("armed",)
 
-    def __init__(self, when: float, fire: Callable[[float], None] | None) -> None:
-        self.when = when
-        self.fire = fire  # None once it is cancelled or has fired
+    def __init__(self) -> None:
+        self.armed = 0  # serial of the heap entry that stands for it, 0 for none
+
+    def fire(self, now: float) -> None:
+        """Called at or after the time that the timer was armed for."""
+        raise NotImplementedError
+
+    def disarm(self) -> None:
+        """Called by the heap when the timer is cancelled; its entry may stay there, and hold the timer, for long."""
+        self.armed = 0
+
+
+class Callback(Timer):
+    """A timer that calls a function, for one use. Cancelled, it lets go of the function and all that hangs on it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[float], None]) -> None:
+        super().__init__()
+        self._function = function
+
+    def fire(self, now: float) -> None:
+        self._function(now)
+
+    def disarm(self) -> None:
+        self.armed = 0
+        self._function = _nothing
+
+
+def _nothing(_: float) -> None:
+    """What a cancelled timer would call."""
 
 
 class TimerHeap:
-    """Timers by time. Cancelling marks an entry; the heap is rebuilt once most of it is marked."""
+    """Timers by time. Cancelling leaves the entry behind; the heap is rebuilt once most entries are such."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
@@ -52,19 +81,29 @@ class TimerHeap:
         return len(self._heap) - self._cancelled
 
     def set(self, when: float, fire: Callable[[float], None]) -> Timer:
-        timer = Timer(when, fire)
-        self._serial += 1
-        heappush(self._heap, (when, self._serial, timer))
+        """Calls `fire` once, at or after `when`, unless the timer is cancelled first."""
+        timer = Callback(fire)
+        self.arm(timer, when)
         return timer
+
+    def arm(self, timer: Timer, when: float) -> None:
+        """Fires `timer` at or after `when`, and no longer at the time it was armed for before."""
+        if timer.armed:
+            self.cancel(timer)
+        self._serial = serial = self._serial + 1
+        timer.armed = serial
+        heappush(self._heap, (when, serial, timer))
 
     def cancel(self, timer: Timer | None) -> None:
         """Idempotent; None and timers that have fired are passed over."""
-        if timer is None or timer.fire is None:
-            return
-        timer.fire = None
+        if timer is not None and timer.armed:
+            timer.disarm()
+            self._leave_behind()
+
+    def _leave_behind(self) -> None:
         self._cancelled += 1
         if self._cancelled > 1000 and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].fire is not None]
+            self._heap = [entry for entry in self._heap if entry[2].armed == entry[1]]
             heapify(self._heap)
             self._cancelled = 0
 
@@ -72,16 +111,16 @@ class TimerHeap:
         """When the earliest timer is due."""
         heap = self._heap
         while heap:
-            if heap[0][2].fire is not None:
-                return heap[0][0]
+            when, serial, timer = heap[0]
+            if timer.armed == serial:
+                return when
             heappop(heap)
             self._cancelled -= 1
         return None
 
     def run(self, now: float) -> None:
-        """Fire all that is due, earliest first; what they set that is due at once fires too."""
+        """Fires all that is due, earliest first; what they set that is due at once fires too."""
         while (when := self.next()) is not None and when <= now:
             timer = heappop(self._heap)[2]
-            fire, timer.fire = timer.fire, None
-            if fire is not None:
-                fire(now)
+            timer.armed = 0
+            timer.fire(now)

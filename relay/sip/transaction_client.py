@@ -91,9 +91,8 @@ class ClientTransaction(Transaction):
 
         Before a provisional response timer B does that already; after a final one there is nothing to wait for.
         """
-        if self._state == PROCEEDING and self._timer is None:
-            self._deadline = now + self._ground.transaction_s
-            self._timer = self._ground.timers.set(self._deadline, self._expire)
+        if self._state == PROCEEDING and not self.armed:
+            self._linger(now, self._ground.transaction_s)
 
     def transport_failed(self, now: float) -> None:
         """Feed that nothing can be sent on the transaction's flow."""

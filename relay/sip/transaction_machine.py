@@ -39,11 +39,11 @@ class Ground:
         self.transaction_s = timings.transaction_s
 
 
-class Transaction:
-    """A state, its table, and one timer that stands for the pair "send again" and "give up" (A with B, E with F,
-    G with H): it is due at whichever comes first, so that a transaction has one entry in the heap, not two."""
+class Transaction(Timer):
+    """A state and its table. It is itself the timer that stands for the pair "send again" and "give up" (A with B,
+    E with F, G with H), due at whichever comes first: one entry in the heap, not two, and no object beside it."""
 
-    __slots__ = ("_deadline", "_ground", "_interval", "_key", "_known", "_state", "_table", "_timer")
+    __slots__ = ("_deadline", "_ground", "_interval", "_key", "_known", "_state", "_table")
 
     def __init__(self, ground: Ground, table: Table, state: str, key: str, known: dict[str, Any]) -> None:
         """`known`: the layer's dictionary that holds the transaction under `key` until it terminates."""
@@ -52,7 +52,7 @@ class Transaction:
         self._state = state
         self._key = key
         self._known = known
-        self._timer: Timer | None = None
+        self.armed = 0
         self._interval = 0.0
         self._deadline = 0.0
 
@@ -75,32 +75,27 @@ class Transaction:
         ground = self._ground
         self._deadline = now + ground.transaction_s
         self._interval = ground.t1
-        self._timer = ground.timers.set(self._deadline if reliable else now + ground.t1, self._expire)
+        ground.timers.arm(self, self._deadline if reliable else now + ground.t1)
 
     def _arm_again(self, now: float, interval: float) -> None:
         self._interval = interval
-        self._timer = self._ground.timers.set(min(now + interval, self._deadline), self._expire)
+        self._ground.timers.arm(self, min(now + interval, self._deadline))
 
-    def _expire(self, now: float) -> None:
+    def fire(self, now: float) -> None:
         self._step(TIMEOUT if now >= self._deadline else RESEND, now)
 
     def _stop_timer(self, _: float, __: object) -> None:
-        self._ground.timers.cancel(self._timer)
-        self._timer = None
+        self._ground.timers.cancel(self)
 
     def _linger(self, now: float, seconds: float) -> None:
         """Absorbs what still comes for so long; 0, as on reliable flows, is at once."""
-        timers = self._ground.timers
-        timers.cancel(self._timer)
-        self._deadline = now + seconds
         if seconds > 0:
-            self._timer = timers.set(self._deadline, self._expire)
+            self._deadline = now + seconds
+            self._ground.timers.arm(self, self._deadline)
         else:
-            self._timer = None
             self._step(LINGER_OVER, now)
 
     def _forget(self, _: float, __: object) -> None:
         """Terminated: leaves the layer and the heap."""
-        self._ground.timers.cancel(self._timer)
-        self._timer = None
+        self._ground.timers.cancel(self)
         self._known.pop(self._key, None)
