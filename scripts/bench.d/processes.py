@@ -1,0 +1,79 @@
+"""What the kernel says of a server's processes: the CPU they used, the memory they hold; and how to end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+STOP_TIMEOUT_S = 15.0
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found
+
+
+def run_time_us(pid: int) -> float:
+    """CPU time of a process and its descendants so far, all threads, user and system together."""
+    total_ns = 0
+    for member in family(pid):
+        for schedstat in Path(f"/proc/{member}/task").glob("*/schedstat"):
+            total_ns += int(schedstat.read_text().split()[0])
+    return total_ns / 1000
+
+
+def resident_mib(pid: int) -> float:
+    """Memory of a process and its descendants; pages that several of them share are counted once (PSS)."""
+    total_kib = 0
+    for member in family(pid):
+        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total_kib += int(line.split()[1])
+    return total_kib / 1024
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants: SIGTERM to the first, SIGKILL to what is left after a while."""
+    members = family(process.pid)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for member in members[1:]:
+        while Path(f"/proc/{member}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if Path(f"/proc/{member}").exists():
+            os.kill(member, signal.SIGKILL)
+
+
+def is_bound(host: str, port: int) -> bool:
+    """Whether somebody listens on this IPv4 address for UDP, by the kernel's socket table."""
+    octets = "".join(f"{int(octet):02X}" for octet in reversed(host.split(".")))
+    return f" {octets}:{port:04X} " in Path("/proc/net/udp").read_text()
+
+
+def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
+    """Raises RuntimeError with the end of `log` if the process ends first or takes longer than 30 s."""
+    deadline = time.monotonic() + 30
+    while not is_bound(host, port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-3000:] if log.exists() else ""
+            raise RuntimeError(f"nothing listens on {host}:{port}\n{tail}")
+        time.sleep(0.02)

@@ -1,0 +1,124 @@
+"""A series of runs: every server in turn at every rate, several times over, and the medians of what was seen."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import processes
+from load import Load, Outcome
+from servers import Server
+
+WARM_UP_CALLS_PER_S = 50
+WARM_UP_S = 4
+
+
+@dataclass
+class Measured:
+    """All runs of one server at one rate."""
+
+    cpu_us: list[float] = field(default_factory=list)  # per completed call
+    resident_mib: list[float] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(outcome.failed for outcome in self.outcomes)
+
+    @property
+    def completed(self) -> int:
+        return sum(outcome.completed for outcome in self.outcomes)
+
+    @property
+    def median_cpu_us(self) -> float:
+        return statistics.median(self.cpu_us)
+
+    @property
+    def median_resident_mib(self) -> float:
+        return statistics.median(self.resident_mib)
+
+    def delay_ms(self, quantile: float) -> float:
+        """That quantile of the time from INVITE to 180, over all runs."""
+        return quantile_of([delay for outcome in self.outcomes for delay in outcome.delays_ms], quantile)
+
+
+def quantile_of(values: list[float], quantile: float) -> float:
+    """NaN of no values."""
+    return sorted(values)[min(len(values) - 1, int(quantile * len(values)))] if values else float("nan")
+
+
+Results = dict[tuple[str, int], Measured]
+
+
+@dataclass(frozen=True)
+class Plan:
+    rates: Sequence[int]
+    seconds: int
+    repeats: int
+    settle_s: float  # after the last call: what a server still does for the calls of a run counts too
+
+
+def warm_up(load: Load, servers: Sequence[Server]) -> None:
+    for server in servers:
+        outcome = load.drive(server.address, WARM_UP_CALLS_PER_S, WARM_UP_S)
+        if not outcome.completed:
+            raise RuntimeError(f"no call through {server.name} is completed: see the files in {load.run.parent}")
+
+
+def measure(load: Load, servers: Sequence[Server], plan: Plan) -> Results:
+    """Interleaved, so that whatever else the machine does meets all servers alike."""
+    results: Results = {(server.name, rate): Measured() for server in servers for rate in plan.rates}
+    for rate in plan.rates:
+        for _ in range(plan.repeats):
+            for server in servers:
+                _measure_once(load, server, rate, plan, results[server.name, rate])
+    return results
+
+
+def _measure_once(load: Load, server: Server, rate: int, plan: Plan, measured: Measured) -> None:
+    pid = server.process.pid if server.process else None
+    began = time.monotonic()
+    used_us = processes.run_time_us(pid) if pid else 0.0
+    outcome = load.drive(server.address, rate, plan.seconds)
+    measured.outcomes.append(outcome)
+    if pid is None:
+        return
+    measured.resident_mib.append(processes.resident_mib(pid))
+    time.sleep(plan.settle_s)
+    used_us = processes.run_time_us(pid) - used_us - server.idle_us_per_s * (time.monotonic() - began)
+    measured.cpu_us.append(used_us / max(outcome.completed, 1))
+    print(_line(server, rate, outcome, measured), flush=True)
+
+
+def _line(server: Server, rate: int, outcome: Outcome, measured: Measured) -> str:
+    return (
+        f"  {server.name:9} {rate:5}/s: {measured.cpu_us[-1]:6.0f} us a call, {outcome.failed} of "
+        f"{outcome.completed + outcome.failed} failed, {outcome.retransmissions} retransmitted, "
+        f"INVITE to 180 {quantile_of(outcome.delays_ms, 0.5):.1f} ms (p99 {quantile_of(outcome.delays_ms, 0.99):.1f}), "
+        f"{measured.resident_mib[-1]:.0f} MiB"
+    )
+
+
+def highest_rate(load: Load, server: Server, first: int, step: int, limit: int, seconds: int) -> int:
+    """The highest rate, to a multiple of `step` and at most `limit`, at which no call fails and SIPp keeps its pace."""
+    good, bad, rate = 0, limit + step, first
+    while bad - good > step:
+        passed = _is_clean(load, server, rate, seconds)
+        good, bad = (rate, bad) if passed else (good, rate)
+        up = rate * 3 // 2 if bad > limit else (good + bad) // 2
+        rate = min(max(up // step * step, good + step), limit)
+        time.sleep(3)  # let what hangs over from an overload pass
+    return good
+
+
+def _is_clean(load: Load, server: Server, rate: int, seconds: int) -> bool:
+    outcome = load.drive(server.address, rate, seconds)
+    kept_pace = outcome.seconds < seconds * 1.15 + 4
+    print(
+        f"  {server.name:9} {rate:5}/s for {seconds} s: {outcome.failed} failed, {outcome.retransmissions} "
+        f"retransmitted{'' if kept_pace else ', pace not kept'}",
+        flush=True,
+    )
+    return outcome.failed == 0 and kept_pace
