@@ -147,13 +147,14 @@ def _check_parts(request: Request) -> None:
     method = request.method
     if request.cseq.method != method:  # RFC 3261 8.1.1.5
         raise ProtocolError(400, "cseq: another method than the request's")
-    if type(request.request_uri) is OtherUri:  # RFC 3261 8.2.2.1
+    check_uri(request.uri, "request-uri")
+    if request.uri[:3].lower() != "sip" and type(request.request_uri) is OtherUri:  # RFC 3261 8.2.2.1
         raise ProtocolError(416, "request-uri: unknown scheme")
     request.max_forwards  # noqa: B018
     check_uri(request.from_.uri_text, "from")
     check_uri(request.to.uri_text, "to")
     if request.contact is not None:
-        check_uri(request.contact.uri_text, "contact")
+        request.contact.uri  # noqa: B018
 
 
 _STAND_IN = "<sip:unknown.invalid>"
