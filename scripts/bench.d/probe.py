@@ -1,4 +1,4 @@
-"""A caller of a few calls a second beside SIPp's load, for the post-dial delay: SIPp's own clock is too coarse for it."""
+"""A caller of a few calls a second beside SIPp's load, for the post-dial delay: SIPp's own clock is too coarse."""
 
 from __future__ import annotations
 
