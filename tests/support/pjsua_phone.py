@@ -1,0 +1,140 @@
+"""A pjsua2 softphone as a program of its own: JSON events on standard output, commands on standard input.
+
+Run as `python -m tests.support.pjsua_phone HOST PORT NUMBER udp|tcp|tls LOG [CERTIFICATE KEY]`. Commands: `dial URI`,
+`hangup`, `hold`, `resume`, `digits 123`, `packets`. It answers by itself. Events carry the names of baresip's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pjsua2 as pj  # type: ignore[import-untyped]
+
+TRANSPORTS = {
+    "udp": pj.PJSIP_TRANSPORT_UDP,
+    "tcp": pj.PJSIP_TRANSPORT_TCP,
+    "tls": pj.PJSIP_TRANSPORT_TLS,
+}
+STATES = {
+    pj.PJSIP_INV_STATE_EARLY: "CALL_RINGING",
+    pj.PJSIP_INV_STATE_CONFIRMED: "CALL_ESTABLISHED",
+    pj.PJSIP_INV_STATE_DISCONNECTED: "CALL_CLOSED",
+}
+
+
+def say(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": True, "type": event, **fields}), flush=True)
+
+
+class PhoneCall(pj.Call):  # type: ignore[misc]
+    def onCallState(self, prm: Any) -> None:
+        info = self.getInfo()
+        if info.state in STATES:
+            say(
+                STATES[info.state],
+                peeruri=info.remoteUri,
+                contact=info.remoteContact,
+                status=info.lastStatusCode,
+                reason=info.lastReason,
+            )
+
+    def onCallMediaState(self, prm: Any) -> None:
+        media = self.getInfo().media
+        if media:
+            say("CALL_MEDIA", active=media[0].status == pj.PJSUA_CALL_MEDIA_ACTIVE, direction=media[0].dir)
+
+    def onDtmfDigit(self, prm: Any) -> None:
+        say("CALL_DTMF", param=prm.digit)
+
+    def packets_received(self) -> int:
+        return int(self.getStreamStat(0).rtcp.rxStat.pkt)
+
+
+class PhoneAccount(pj.Account):  # type: ignore[misc]
+    call: PhoneCall | None = None
+
+    def onIncomingCall(self, prm: Any) -> None:
+        self.call = PhoneCall(self, prm.callId)
+        say("CALL_INCOMING", peeruri=self.call.getInfo().remoteUri, whole=prm.rdata.wholeMsg)
+        for status in (pj.PJSIP_SC_RINGING, pj.PJSIP_SC_OK):
+            answer = pj.CallOpParam()
+            answer.statusCode = status
+            self.call.answer(answer)
+
+
+def obey(account: PhoneAccount, command: str, argument: str) -> None:
+    call = account.call
+    parameters = pj.CallOpParam(True)
+    if command == "dial":
+        account.call = PhoneCall(account)
+        account.call.makeCall(argument, parameters)
+    elif call is None:
+        say("NO_CALL")
+    elif command == "hangup":
+        call.hangup(parameters)
+    elif command == "hold":
+        call.setHold(parameters)
+    elif command == "resume":
+        parameters.opt.flag = pj.PJSUA_CALL_UNHOLD
+        call.reinvite(parameters)
+    elif command == "digits":
+        call.dialDtmf(argument)
+    elif command == "packets":
+        say("PACKETS", received=call.packets_received())
+
+
+def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
+    host, port, number, transport, log, *tls = arguments
+    settings = pj.EpConfig()
+    settings.uaConfig.threadCnt = 0
+    settings.uaConfig.mainThreadOnly = True
+    settings.logConfig.level = 5
+    settings.logConfig.consoleLevel = 0
+    settings.logConfig.msgLogging = 1
+    settings.logConfig.filename = log
+    endpoint.libCreate()
+    endpoint.libInit(settings)
+    binding = pj.TransportConfig()
+    binding.port = int(port)
+    binding.boundAddress = host
+    if tls:
+        binding.tlsConfig.certFile, binding.tlsConfig.privKeyFile = tls
+    endpoint.transportCreate(TRANSPORTS[transport], binding)
+    endpoint.audDevManager().setNullDev()
+    endpoint.libStart()
+    account_settings = pj.AccountConfig()
+    account_settings.idUri = f"sip:{number}@{host}"
+    account_settings.mediaConfig.transportConfig.boundAddress = host
+    account = PhoneAccount()
+    account.create(account_settings)
+    return account
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Those that have come on standard input; ends the program when that is closed."""
+    if select.select([sys.stdin], [], [], 0)[0]:
+        data = os.read(sys.stdin.fileno(), 4096).decode()
+        if not data:
+            raise SystemExit
+        for line in data.splitlines():
+            command, _, argument = line.partition(" ")
+            yield command, argument
+
+
+def main() -> None:
+    endpoint = pj.Endpoint()
+    account = start(endpoint, sys.argv[1:])
+    say("READY")
+    while True:
+        endpoint.libHandleEvents(10)
+        for command, argument in commands():
+            obey(account, command, argument)
+
+
+if __name__ == "__main__":
+    main()
