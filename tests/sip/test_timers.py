@@ -1,0 +1,191 @@
+"""Timer values and the heap of all timers."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.sip.timers import Timer, TimerHeap, Timings
+
+
+class Bell(Timer):
+    """A timer of its own kind, that can be armed again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rung: list[float] = []
+
+    def fire(self, now: float) -> None:
+        self.rung.append(now)
+
+
+@pytest.fixture
+def heap() -> TimerHeap:
+    return TimerHeap()
+
+
+def test_the_default_timings_are_those_of_rfc_3261_table_4() -> None:
+    timings = Timings()
+    assert (timings.t1, timings.t2, timings.t4) == (0.5, 4.0, 5.0)
+    assert timings.transaction_s == 32.0
+
+
+@pytest.mark.parametrize(("t1", "timer_d"), [(0.01, 32.0), (0.5, 32.0), (1.0, 64.0)])
+def test_timer_d_is_at_least_32_seconds(t1: float, timer_d: float) -> None:
+    assert Timings(t1=t1).timer_d == timer_d
+
+
+def test_timers_fire_by_time_and_those_of_one_time_in_the_order_they_were_set(heap: TimerHeap) -> None:
+    fired: list[str] = []
+    for name, when in (("c", 3.0), ("a", 1.0), ("b1", 2.0), ("b2", 2.0)):
+        heap.set(when, lambda _, name=name: fired.append(name))  # type: ignore[misc]
+    heap.run(3.0)
+    assert fired == ["a", "b1", "b2", "c"]
+
+
+def test_a_timer_does_not_fire_before_it_is_due_nor_twice(heap: TimerHeap) -> None:
+    fired: list[float] = []
+    heap.set(1.0, fired.append)
+    heap.run(0.999)
+    assert fired == []
+    heap.run(1.25)
+    heap.run(2.0)
+    assert fired == [1.25]  # the time it is now, not the time it was due
+
+
+def test_next_is_the_earliest_that_will_still_fire(heap: TimerHeap) -> None:
+    assert heap.next() is None
+    first = heap.set(1.0, lambda _: None)
+    heap.set(2.0, lambda _: None)
+    assert heap.next() == 1.0
+    heap.cancel(first)
+    assert heap.next() == 2.0
+    heap.run(2.0)
+    assert heap.next() is None
+
+
+def test_a_cancelled_timer_does_not_fire_and_is_not_counted(heap: TimerHeap) -> None:
+    fired: list[float] = []
+    timer = heap.set(1.0, fired.append)
+    assert len(heap) == 1
+    heap.cancel(timer)
+    heap.cancel(timer)
+    assert len(heap) == 0
+    heap.run(5.0)
+    assert fired == []
+    assert len(heap) == 0
+
+
+def test_cancelling_nothing_or_what_has_fired_changes_nothing(heap: TimerHeap) -> None:
+    fired = heap.set(1.0, lambda _: None)
+    heap.set(2.0, lambda _: None)
+    heap.run(1.0)
+    heap.cancel(fired)
+    heap.cancel(None)
+    assert len(heap) == 1
+
+
+def test_a_timer_that_cancels_another_of_the_same_time_is_in_time(heap: TimerHeap) -> None:
+    fired: list[float] = []
+    heap.set(1.0, lambda _: heap.cancel(other))
+    other = heap.set(1.0, fired.append)
+    heap.run(1.0)
+    assert fired == []
+
+
+def test_what_a_timer_sets_that_is_due_fires_in_the_same_run(heap: TimerHeap) -> None:
+    fired: list[float] = []
+
+    def set_another(_: float) -> None:
+        heap.set(1.5, fired.append)
+
+    heap.set(1.0, set_another)
+    heap.run(2.0)
+    assert fired == [2.0]
+
+
+def test_a_cancelled_timer_lets_go_of_what_it_would_have_called(heap: TimerHeap) -> None:
+    call = Bell()  # stands for a call, whose maximum duration is hours ahead when it ends
+    seen = weakref.ref(call)
+    timer = heap.set(14_400.0, call.fire)
+    heap.cancel(timer)
+    del call
+    assert seen() is None
+
+
+def test_a_timer_armed_again_fires_at_the_new_time_only(heap: TimerHeap) -> None:
+    bell = Bell()
+    heap.arm(bell, 1.0)
+    heap.arm(bell, 2.0)
+    assert len(heap) == 1
+    assert heap.next() == 2.0
+    heap.run(1.0)
+    assert bell.rung == []
+    heap.run(2.0)
+    assert bell.rung == [2.0]
+    heap.arm(bell, 3.0)
+    heap.run(3.0)
+    assert bell.rung == [2.0, 3.0]
+    assert len(heap) == 0
+
+
+def test_thousands_of_cancelled_timers_leave_the_others_as_they_were(heap: TimerHeap) -> None:
+    fired: list[int] = []
+    timers = [heap.set(float(when), lambda _, when=when: fired.append(when)) for when in range(5000)]  # type: ignore[misc]
+    bell = Bell()
+    heap.arm(bell, 10.0)
+    heap.arm(bell, 20.0)
+    for timer in timers[500:]:
+        heap.cancel(timer)
+    assert len(heap) == 501
+    heap.run(1e9)
+    assert fired == list(range(500))
+    assert bell.rung == [1e9]
+    assert len(heap) == 0
+
+
+def test_cancelled_timers_do_not_pile_up(heap: TimerHeap) -> None:
+    """Each call sets timers hours ahead and cancels them: memory must not grow with the calls that have been."""
+    for _ in range(20_000):
+        heap.cancel(heap.set(14_400.0, lambda _: None))
+    assert len(heap._heap) < 2_500
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("set"), st.integers(0, 50)),
+            st.tuples(st.just("arm"), st.integers(0, 50)),
+            st.tuples(st.just("cancel"), st.integers(0, 20)),
+            st.tuples(st.just("run"), st.integers(0, 60)),
+        ),
+        max_size=60,
+    )
+)
+def test_the_heap_does_what_a_plain_list_would(script: list[tuple[str, int]]) -> None:
+    heap = TimerHeap()
+    bells: list[Bell] = []
+    plain: dict[int, float] = {}  # bell -> when
+    expected: dict[int, int] = {}  # bell -> times it has rung
+    for action, number in script:
+        if action == "set" or not bells:
+            plain[len(bells)] = float(number)
+            bells.append(Bell())
+            heap.arm(bells[-1], float(number))
+        elif action == "arm":
+            heap.arm(bells[number % len(bells)], float(number))
+            plain[number % len(bells)] = float(number)
+        elif action == "cancel":
+            heap.cancel(bells[number % len(bells)])
+            plain.pop(number % len(bells), None)
+        else:
+            heap.run(float(number))
+            for index in [index for index, when in plain.items() if when <= number]:
+                expected[index] = expected.get(index, 0) + 1
+                del plain[index]
+        assert len(heap) == len(plain)
+        assert heap.next() == min(plain.values(), default=None)
+    assert {index: len(bell.rung) for index, bell in enumerate(bells) if bell.rung} == expected

@@ -1,0 +1,375 @@
+"""Client transactions in virtual time: figures 5 and 6 of RFC 3261, as amended by RFC 6026. T1 is 0.5 s."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from relay.sip.flow import Flow
+from relay.sip.message import Response
+from relay.sip.timers import Timings
+from tests.sip.virtual_time import BRANCH, TCP, UDP, World, response
+
+INVITE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
+BYE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# -- INVITE
+
+
+def test_timer_a_sends_the_invite_again_at_doubling_distances_until_timer_b(world: World) -> None:
+    invite = world.request("INVITE")
+    world.run_out()
+    assert world.times_of(b"INVITE") == INVITE_TIMES
+    assert world.heard == [(32.0, "timeout")]
+    assert invite.done
+    assert world.is_empty
+
+
+def test_on_a_reliable_flow_the_invite_is_sent_once_and_timer_b_stays(world: World) -> None:
+    world.request("INVITE", TCP)
+    world.run_out()
+    assert world.times_of(b"INVITE") == [0.0]
+    assert world.heard == [(32.0, "timeout")]
+    assert world.is_empty
+
+
+def test_a_lost_invite_and_a_lost_100_cost_a_resend_each(world: World) -> None:
+    world.request("INVITE")  # lost
+    world.advance_to(1.6)  # the one at 0.5 is answered by a 100 that is lost, the one at 1.5 by one that is not
+    world.answer(100)
+    world.advance_to(31.9)
+    assert world.times_of(b"INVITE") == [0.0, 0.5, 1.5]
+    assert world.heard == [(1.6, 100)]
+
+
+def test_a_provisional_response_stops_timers_a_and_b_for_as_long_as_it_rings(world: World) -> None:
+    invite = world.request("INVITE")
+    assert not invite.proceeding
+    world.answer(100)
+    world.answer(180)
+    world.answer(180)
+    world.advance_to(3600.0)
+    assert world.times_of(b"INVITE") == [0.0]
+    assert [what for _, what in world.heard] == [100, 180, 180]
+    assert invite.proceeding
+    assert not invite.done
+    assert len(world.timers) == 0
+
+
+def test_every_2xx_is_told_until_timer_m(world: World) -> None:
+    invite = world.request("INVITE")
+    world.answer(180)
+    world.answer(200)
+    assert invite.done
+    world.advance_to(4.0)
+    world.answer(200)  # sent again: our ACK was lost
+    world.advance_to(31.9)
+    world.answer(202)  # of another fork
+    assert [what for _, what in world.heard] == [180, 200, 200, 202]
+    world.advance_to(32.0)
+    assert world.answer(200) is False
+    assert world.is_empty
+    assert world.times_of(b"INVITE") == [0.0]  # the ACK to a 2xx is the user's
+
+
+def test_timer_m_runs_on_reliable_flows_too(world: World) -> None:
+    world.request("INVITE", TCP)
+    world.answer(200)
+    world.advance_to(31.9)
+    assert world.answer(200) is True
+    world.run_out()
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+def test_a_2xx_without_a_provisional_response_is_taken(world: World) -> None:
+    world.request("INVITE")
+    world.answer(200)
+    world.run_out()
+    assert world.heard == [(0.0, 200)]
+    assert world.times_of(b"INVITE") == [0.0]
+
+
+@pytest.mark.parametrize("status", [300, 302, 401, 486, 503, 603])
+def test_a_refusal_is_acknowledged_each_time_it_comes_and_told_once(world: World, status: int) -> None:
+    invite = world.request("INVITE")
+    world.answer(100)
+    world.advance_to(1.0)
+    world.answer(status)
+    assert invite.done
+    for when in (1.5, 2.5, 4.5, 31.9):  # the ACK is lost: timer G of the far end
+        world.advance_to(when)
+        assert world.answer(status) is True
+    ack = b"ACK %d" % status
+    assert world.times_of(ack) == [1.0, 1.5, 2.5, 4.5, 31.9]
+    assert {flow for _, data, flow in world.sent if data == ack} == {UDP}
+    assert world.heard == [(0.0, 100), (1.0, status)]
+    world.run_out()
+    assert world.now == 33.0  # timer D
+    assert world.answer(status) is False
+    assert world.is_empty
+
+
+def test_the_ack_is_built_once_and_sent_before_the_user_hears(world: World) -> None:
+    built: list[int] = []
+    sent_before: list[int] = []
+
+    def ack(refusal: Response) -> bytes:
+        built.append(refusal.status)
+        return b"ACK"
+
+    def heard(_: Response, __: float) -> None:
+        sent_before.append(len(world.sent))
+
+    world.layer.request("INVITE", BRANCH, b"INVITE", UDP, heard, lambda *_: None, 0.0, ack)
+    world.answer(486)
+    world.answer(486)
+    assert built == [486]
+    assert sent_before == [2]  # the INVITE and the ACK
+
+
+def test_timer_d_is_zero_on_a_reliable_flow(world: World) -> None:
+    world.request("INVITE", TCP)
+    world.answer(486)
+    assert world.times_of(b"ACK 486") == [0.0]
+    assert world.heard == [(0.0, 486)]
+    assert world.is_empty
+
+
+def test_timer_d_keeps_its_32_seconds_where_t1_is_short() -> None:
+    world = World(Timings(t1=0.01))
+    world.request("INVITE")
+    world.answer(486)
+    world.run_out()
+    assert world.now == 32.0
+
+
+@pytest.mark.parametrize("late", [100, 180, 200])
+def test_after_a_refusal_other_responses_are_absorbed(world: World, late: int) -> None:
+    world.request("INVITE")
+    world.answer(486)
+    assert world.answer(late) is True
+    assert [what for _, what in world.heard] == [486]
+
+
+@pytest.mark.parametrize("late", [100, 180, 486])
+def test_after_a_2xx_other_responses_are_absorbed(world: World, late: int) -> None:
+    world.request("INVITE")
+    world.answer(200)
+    assert world.answer(late) is True
+    assert [what for _, what in world.heard] == [200]
+    assert len(world.sent) == 1
+
+
+def test_a_cancelled_invite_that_stays_unanswered_fails_after_64_t1(world: World) -> None:
+    invite = world.request("INVITE")
+    world.answer(180)
+    world.advance_to(10.0)
+    invite.abandon(10.0)
+    world.advance_to(20.0)
+    invite.abandon(20.0)  # does not put it off
+    world.answer(180)  # nor does this
+    world.run_out()
+    assert world.heard[-1] == (42.0, "timeout")
+    assert world.is_empty
+
+
+@pytest.mark.parametrize(("status", "end"), [(487, 43.0), (200, 43.0)])
+def test_a_cancelled_invite_that_is_answered_goes_its_usual_way(world: World, status: int, end: float) -> None:
+    """200: the answer crossed the CANCEL. 487: the CANCEL was in time."""
+    invite = world.request("INVITE")
+    world.answer(180)
+    world.advance_to(10.0)
+    invite.abandon(10.0)
+    world.advance_to(11.0)
+    world.answer(status)
+    world.run_out()
+    assert world.heard[-1] == (11.0, status)
+    assert world.now == end
+    assert world.is_empty
+
+
+def test_before_a_provisional_response_and_after_the_final_one_abandoning_changes_nothing(world: World) -> None:
+    invite = world.request("INVITE")
+    world.advance_to(5.0)
+    invite.abandon(5.0)
+    world.run_out()
+    assert world.times_of(b"INVITE") == INVITE_TIMES
+    assert world.heard == [(32.0, "timeout")]
+
+    answered = World()
+    invite = answered.request("INVITE")
+    answered.answer(200)
+    answered.advance_to(5.0)
+    invite.abandon(5.0)
+    answered.run_out()
+    assert answered.now == 32.0
+    assert answered.heard == [(0.0, 200)]
+
+
+# -- other requests
+
+
+def test_timer_e_sends_a_bye_again_at_distances_up_to_t2_until_timer_f(world: World) -> None:
+    bye = world.request("BYE")
+    world.run_out()
+    assert world.times_of(b"BYE") == BYE_TIMES
+    assert world.heard == [(32.0, "timeout")]
+    assert bye.done
+    assert world.is_empty
+
+
+def test_on_a_reliable_flow_a_bye_is_sent_once_and_timer_f_stays(world: World) -> None:
+    world.request("BYE", TCP)
+    world.run_out()
+    assert world.times_of(b"BYE") == [0.0]
+    assert world.heard == [(32.0, "timeout")]
+
+
+def test_after_a_provisional_response_timer_e_is_t2_and_timer_f_stays(world: World) -> None:
+    bye = world.request("BYE")
+    world.advance_to(0.6)
+    world.answer(100, "BYE")
+    assert bye.proceeding
+    world.run_out()
+    assert world.times_of(b"BYE") == [0.0, 0.5, 1.5, 5.5, 9.5, 13.5, 17.5, 21.5, 25.5, 29.5]
+    assert world.heard == [(0.6, 100), (32.0, "timeout")]
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("status", [200, 302, 481, 503])
+@pytest.mark.parametrize("provisional", [True, False])
+def test_the_final_answer_to_a_bye_is_told_once_and_absorbed_until_timer_k(
+    world: World, status: int, provisional: bool
+) -> None:
+    bye = world.request("BYE")
+    if provisional:
+        world.answer(100, "BYE")
+    world.advance_to(1.0)
+    world.answer(status, "BYE")
+    assert bye.done
+    world.advance_to(5.9)
+    assert world.answer(status, "BYE") is True
+    assert world.heard[-1] == (1.0, status)
+    world.run_out()
+    assert world.now == 6.0  # T4
+    assert world.times_of(b"BYE") == [0.0, 0.5]
+    assert world.is_empty
+
+
+def test_timer_k_is_zero_on_a_reliable_flow(world: World) -> None:
+    world.request("BYE", TCP)
+    world.answer(200, "BYE")
+    assert world.heard == [(0.0, 200)]
+    assert world.is_empty
+
+
+def test_every_provisional_response_to_a_request_is_told(world: World) -> None:
+    world.request("UPDATE")
+    world.answer(100, "UPDATE")
+    world.answer(183, "UPDATE")
+    assert [what for _, what in world.heard] == [100, 183]
+
+
+# -- failures of the transport
+
+
+@pytest.mark.parametrize("method", ["INVITE", "BYE"])
+@pytest.mark.parametrize("provisional", [True, False])
+@pytest.mark.parametrize("flow", [UDP, TCP])
+def test_what_awaits_an_answer_on_a_failed_flow_fails_once(
+    world: World, method: str, provisional: bool, flow: Flow
+) -> None:
+    transaction = world.request(method, flow)
+    if provisional:
+        world.answer(100, method)
+    world.advance_to(0.2)
+    world.layer.transport_failed(flow, 0.2)
+    world.layer.transport_failed(flow, 0.2)
+    assert world.heard[-1:] == [(0.2, "transport")]
+    assert world.heard.count((0.2, "transport")) == 1
+    assert transaction.done
+    assert transaction.proceeding is provisional  # decides whether another way may be tried
+    assert world.answer(200, method) is False
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("method", ["INVITE", "BYE"])
+@pytest.mark.parametrize("status", [200, 486])
+def test_what_is_answered_does_not_fail(world: World, method: str, status: int) -> None:
+    world.request(method)
+    world.answer(status, method)
+    world.layer.transport_failed(UDP, 0.0)
+    assert world.heard == [(0.0, status)]
+    assert world.answer(status, method) is True
+
+
+def test_only_the_very_flow_that_failed_is_touched(world: World) -> None:
+    world.request("INVITE", TCP, "z9hG4bK-a")
+    world.request("INVITE", TCP._replace(connection=8), "z9hG4bK-b")
+    world.request("INVITE", UDP, "z9hG4bK-c")
+    world.request("BYE", TCP, "z9hG4bK-d")
+    world.layer.transport_failed(TCP, 0.0)
+    assert world.heard == [(0.0, "transport")] * 2
+    assert world.answer(180, branch="z9hG4bK-a") is False
+    assert world.answer(180, branch="z9hG4bK-b") is True
+    assert world.answer(180, branch="z9hG4bK-c") is True
+
+
+def test_a_user_may_send_on_the_failed_flow_again_from_within_the_failure(world: World) -> None:
+    def try_again(_: str, now: float) -> None:
+        world.request("BYE", TCP, "z9hG4bK-second")
+
+    world.layer.request("BYE", "z9hG4bK-first", b"first", TCP, lambda *_: None, try_again, 0.0)
+    world.layer.transport_failed(TCP, 0.0)
+    assert world.heard == []  # the second one is not drawn into the failure that came before it
+    world.layer.transport_failed(TCP, 1.0)
+    assert world.heard == [(1.0, "transport")]
+    assert world.is_empty
+
+
+# -- what is kept
+
+
+class Call:
+    """Stands for all that hangs on a callback."""
+
+    def receive(self, _: Response, __: float) -> None: ...
+
+    def fail(self, _: str, __: float) -> None: ...
+
+    def ack(self, _: Response) -> bytes:
+        return b"ACK"
+
+
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 486), ("BYE", 200)])
+def test_what_only_lingers_holds_neither_the_call_nor_the_response(world: World, method: str, status: int) -> None:
+    call = Call()
+    answer = response(status, method)
+    world.layer.request(method, BRANCH, b"x", UDP, call.receive, call.fail, 0.0, call.ack)
+    world.layer.receive_response(answer, 0.0)
+    seen = weakref.ref(call), weakref.ref(answer)
+    del call, answer
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+    assert len(world.layer) == 1
+
+
+def test_after_timer_m_the_call_is_let_go_though_its_transaction_is_held(world: World) -> None:
+    call = Call()
+    invite = world.layer.request("INVITE", BRANCH, b"x", UDP, call.receive, call.fail, 0.0, call.ack)
+    world.answer(200)
+    world.run_out()
+    seen = weakref.ref(call)
+    del call
+    gc.collect()
+    assert seen() is None
+    assert invite.done

@@ -1,0 +1,227 @@
+"""Server transactions in virtual time: figures 7 and 8 of RFC 3261, as amended by RFC 6026. T1 is 0.5 s."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from tests.sip.virtual_time import TCP, UDP, World, request
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# -- INVITE
+
+
+def test_an_invite_that_comes_again_before_any_response_is_absorbed(world: World) -> None:
+    """The look-up is pending."""
+    world.serve("INVITE")
+    world.receive("INVITE")
+    assert world.sent == []
+    assert len(world.timers) == 0
+
+
+def test_an_invite_that_comes_again_gets_the_last_provisional_response(world: World) -> None:
+    invite = world.serve("INVITE")
+    invite.respond(100, b"100", 0.0)
+    world.receive("INVITE")
+    invite.respond(180, b"180", 0.0)
+    world.receive("INVITE")
+    assert [data for _, data, _ in world.sent] == [b"100", b"100", b"180", b"180"]
+    assert not invite.answered
+    world.advance_to(3600.0)
+    assert len(world.sent) == 4  # it sends nothing of its own accord
+
+
+def test_responses_go_where_they_were_told_to(world: World) -> None:
+    elsewhere = UDP._replace(host="127.0.0.9", port=40_000)  # RFC 3581: the port the request came from
+    invite = world.serve("INVITE", elsewhere)
+    invite.respond(100, b"100", 0.0)
+    world.receive("INVITE")
+    invite.respond(486, b"486", 0.0)
+    world.advance_to(0.5)
+    assert [flow for _, _, flow in world.sent] == [elsewhere] * 4
+
+
+def test_after_a_2xx_invites_are_absorbed_and_further_2xx_pass_until_timer_l(world: World) -> None:
+    invite = world.serve("INVITE")
+    invite.respond(180, b"180", 0.0)
+    invite.respond(200, b"200", 0.0)
+    assert invite.answered
+    world.advance_to(0.4)
+    world.receive("INVITE")
+    world.advance_to(0.5)
+    invite.respond(200, b"200", 0.5)  # its user sends it again
+    world.advance_to(31.9)
+    world.receive("INVITE")
+    assert world.times_of(b"200") == [0.0, 0.5]
+    assert world.times_of(b"180") == [0.0]
+    world.run_out()
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+def test_timer_l_runs_on_reliable_flows_too(world: World) -> None:
+    world.serve("INVITE", TCP).respond(200, b"200", 0.0)
+    world.run_out()
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("late", [100, 180, 486])
+def test_after_a_2xx_no_other_response_passes(world: World, late: int) -> None:
+    invite = world.serve("INVITE")
+    invite.respond(200, b"200", 0.0)
+    invite.respond(late, b"late", 0.0)
+    assert world.times_of(b"late") == []
+
+
+@pytest.mark.parametrize("status", [302, 403, 486, 503, 603])
+def test_timer_g_sends_a_refusal_again_until_timer_h(world: World, status: int) -> None:
+    invite = world.serve("INVITE")
+    invite.respond(status, b"no", 0.0)
+    assert invite.answered
+    world.run_out()
+    assert world.times_of(b"no") == [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+def test_a_refusal_is_sent_again_for_every_invite_that_comes_again(world: World) -> None:
+    invite = world.serve("INVITE")
+    invite.respond(100, b"100", 0.0)
+    invite.respond(486, b"486", 0.0)
+    world.advance_to(0.3)
+    world.receive("INVITE")
+    world.advance_to(0.6)
+    assert world.times_of(b"486") == [0.0, 0.3, 0.5]
+    assert world.times_of(b"100") == [0.0]
+
+
+def test_the_ack_stops_timers_g_and_h_and_timer_i_absorbs_the_rest(world: World) -> None:
+    world.serve("INVITE").respond(486, b"486", 0.0)
+    world.advance_to(2.0)
+    world.receive("ACK")
+    world.advance_to(6.9)
+    world.receive("ACK")
+    world.receive("INVITE")
+    assert world.times_of(b"486") == [0.0, 0.5, 1.5]
+    world.run_out()
+    assert world.now == 7.0  # T4
+    assert world.is_empty
+
+
+def test_on_a_reliable_flow_a_refusal_is_sent_once_and_timer_h_stays(world: World) -> None:
+    world.serve("INVITE", TCP).respond(486, b"486", 0.0)
+    world.advance_to(31.9)
+    assert world.times_of(b"486") == [0.0]
+    assert len(world.layer) == 1
+    world.run_out()
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+def test_timer_i_is_zero_on_a_reliable_flow(world: World) -> None:
+    world.serve("INVITE", TCP).respond(486, b"486", 0.0)
+    world.receive("ACK")
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("late", [100, 180, 200, 500])
+def test_after_a_refusal_no_other_response_passes(world: World, late: int) -> None:
+    """RFC 3261 17.2.1: the first final response counts. A 200 after a 487 is the CANCEL that won."""
+    invite = world.serve("INVITE")
+    invite.respond(487, b"487", 0.0)
+    invite.respond(late, b"late", 0.0)
+    world.receive("ACK")
+    invite.respond(late, b"late", 0.0)
+    assert world.times_of(b"late") == []
+
+
+# -- other requests
+
+
+def test_a_bye_that_comes_again_before_any_response_is_absorbed(world: World) -> None:
+    """Its answer waits for the record to be written."""
+    world.serve("BYE")
+    world.receive("BYE")
+    assert world.sent == []
+    assert len(world.timers) == 0
+
+
+def test_a_request_that_comes_again_gets_the_last_response(world: World) -> None:
+    update = world.serve("UPDATE")
+    update.respond(100, b"100", 0.0)
+    world.receive("UPDATE")
+    update.respond(183, b"183", 0.0)
+    world.receive("UPDATE")
+    update.respond(200, b"200", 0.0)
+    world.receive("UPDATE")
+    assert [data for _, data, _ in world.sent] == [b"100", b"100", b"183", b"183", b"200", b"200"]
+
+
+@pytest.mark.parametrize("status", [200, 302, 481, 500])
+def test_timer_j_answers_repetitions_for_64_t1(world: World, status: int) -> None:
+    bye = world.serve("BYE")
+    bye.respond(status, b"final", 0.0)
+    assert bye.answered
+    world.advance_to(31.9)
+    world.receive("BYE")
+    assert world.times_of(b"final") == [0.0, 31.9]  # and never of its own accord
+    world.run_out()
+    assert world.now == 32.0
+    assert world.is_empty
+
+
+def test_timer_j_is_zero_on_a_reliable_flow(world: World) -> None:
+    bye = world.serve("BYE", TCP)
+    bye.respond(200, b"200", 0.0)
+    assert world.times_of(b"200") == [0.0]
+    assert bye.answered
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("late", [100, 200, 500])
+def test_after_the_final_response_no_other_passes(world: World, late: int) -> None:
+    bye = world.serve("BYE")
+    bye.respond(200, b"200", 0.0)
+    bye.respond(late, b"late", 0.0)
+    assert world.times_of(b"late") == []
+
+
+# -- what is kept
+
+
+class User:
+    pass
+
+
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200)])
+def test_what_is_answered_keeps_no_request(world: World, method: str, status: int) -> None:
+    message = request(method)
+    transaction = world.layer.serve(message, UDP)
+    assert transaction.request is message
+    transaction.respond(status, b"", 0.0)
+    seen = weakref.ref(message)
+    del message
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200)])
+def test_the_user_is_let_go_when_the_transaction_terminates(world: World, method: str, status: int) -> None:
+    user = User()
+    transaction = world.serve(method)
+    transaction.user = user
+    transaction.respond(status, b"", 0.0)
+    assert transaction.user is user  # a CANCEL may still ask for it
+    world.run_out()
+    seen = weakref.ref(user)
+    del user
+    gc.collect()
+    assert seen() is None
