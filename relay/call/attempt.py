@@ -36,6 +36,7 @@ class Attempt:
         "_remote_uri",
         "_sent",
         "_setup",
+        "_tripwire",
         "_won",
         "_writer",
         "call_id",
@@ -54,6 +55,7 @@ class Attempt:
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         self._remote_uri = target_uri(user_for(peer, route.target), peer.host, peer.port)
         self._writer = SdpWriter(session_id(core.token()))
+        self._tripwire = setup.call.tripwire_towards_callee(peer)
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
@@ -86,8 +88,7 @@ class Attempt:
 
     def _guard(self, text: str, body: masking.Body | None) -> None:
         data = text.encode("utf-8", "surrogateescape")
-        tripwire = self._setup.call.tripwire_towards_callee(self._peer)
-        if tripwire.hit(data, body.data if body else b"", own=self._own_numbers()):
+        if self._tripwire.hit(data, body.data if body else b"", own=self._own_numbers()):
             raise Leak(self._setup.call, "callee")
 
     def _own_numbers(self) -> tuple[str, ...]:
@@ -202,7 +203,7 @@ class Attempt:
             response=response,
         )
         callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
-        callee.tripwire = call.tripwire_towards_callee(self._peer)
+        callee.tripwire = self._tripwire
         callee.own = self._own_numbers()
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()))

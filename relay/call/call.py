@@ -279,9 +279,7 @@ class Call:
         return (number,) if self.binding_id is not None else ()
 
     def _foreign(self, hosts: set[str], own: set[str]) -> tuple[str, ...]:
-        ours = {listener.host for listener in self.core.settings.listeners}
-        ours |= {listener.advertised.strip("[]") for listener in self.core.settings.listeners}
-        return tuple(hosts - own - ours)
+        return tuple(hosts - own - self.core.hosts)
 
     # -- restart
 

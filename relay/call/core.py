@@ -31,6 +31,9 @@ class Core:
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         self.settings = settings
         self.peers = Peers(settings)
+        self.hosts = frozenset(
+            host for listener in settings.listeners for host in (listener.host, listener.advertised.strip("[]"))
+        )
         self.token = token
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()

@@ -289,11 +289,24 @@ class Tripwire:
 
         `own`: the receiver's own number and the 700 number it is shown, which may contain the other's by chance.
         """
-        if not any(number in head or number in body for number in self._numbers):
-            return any(host in head for host in self._hosts)
+        for host in self._hosts:
+            if host in head and _stands_alone(host, head):
+                return True
+        for number in self._numbers:
+            if number in head or number in body:
+                return self._is_no_own(own, head, body)
+        return False
+
+    def _is_no_own(self, own: tuple[str, ...], head: bytes, body: bytes) -> bool:
         for number in own:
             head, body = head.replace(number.encode(), b"~"), body.replace(number.encode(), b"~")
-        return any(needle in head or needle in body for needle in (*self._numbers, *self._hosts))
+        return any(number in head or number in body for number in self._numbers)
+
+
+def _stands_alone(host: bytes, text: bytes) -> bool:
+    """Whether the address is there as a whole: 10.0.0.1 is in 10.0.0.12, and is not that host."""
+    before, after = (rb"[\w:]", rb"[\w:]") if b":" in host else (rb"[\w.-]", rb"[\w-]|\.\w")
+    return re.search(rb"(?<!%b)%b(?!%b)" % (before, re.escape(host), after), text) is not None
 
 
 def _needles(number: str) -> tuple[bytes, ...]:
