@@ -1,0 +1,286 @@
+"""A hundred calls a second between two bare UDP phones that keep to RFC 3261's retransmissions, and a book of them all.
+
+Made for relays that die: the book says for each call which final answers were really seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.support.addresses import Address
+from tests.support.phone import SDP
+from tests.support.sip_text import SipText
+
+FIRST_RESEND_S = 0.2
+LAST_RESEND_S = 2.0
+GIVE_UP_S = 30.0
+RECEIVE_BUFFER = 4 * 1024 * 1024
+
+
+@dataclass
+class LoadCall:
+    """One dialog as one of the two phones sees it."""
+
+    call_id: str
+    local: str
+    remote: str
+    target: str
+    invite: SipText | None = None  # the callee's: what to answer
+    final_status: int = 0  # of the INVITE, as seen by the caller
+    up: bool = False
+    bye_answered: int = 0  # final status of our BYE
+    bye_received: bool = False
+
+
+@dataclass
+class _Resend:
+    data: bytes
+    interval_s: float = FIRST_RESEND_S
+    waited_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
+class LoadPhone(asyncio.DatagramProtocol):
+    """What both ends share: sending until answered, and ending calls."""
+
+    def __init__(self, local: Address, relay: Address, dice: random.Random) -> None:
+        self.local = local
+        self.relay = relay
+        self.dice = dice
+        self.calls: dict[str, LoadCall] = {}
+        self._resends: dict[tuple[str, str], _Resend] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+        self._serial = 0
+
+    async def open(self) -> None:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        server.bind(self.local)
+        server.setblocking(False)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=server)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def close(self) -> None:
+        for resend in self._resends.values():
+            if resend.timer is not None:
+                resend.timer.cancel()
+        self._resends.clear()
+        if self._transport is not None:
+            self._transport.close()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        message = SipText.parse(data)
+        call = self.calls.get(message["call-id"])
+        if message.status:
+            if call is not None:
+                self.response(call, message)
+        elif message.method == "INVITE" and not message.tag:
+            self.invited(message)
+        elif call is not None and message.method == "ACK":
+            self.stop(call, "200")
+            self.acknowledged(call)
+        elif message.method != "ACK":
+            self._in_dialog(call, message)
+
+    def error_received(self, exc: Exception) -> None:
+        """The relay is down for the moment (ICMP)."""
+
+    def response(self, call: LoadCall, response: SipText) -> None:
+        if response.method == "BYE" and response.status >= 200:
+            self.stop(call, "BYE")
+            call.bye_answered = response.status
+            call.up = False
+
+    def invited(self, invite: SipText) -> None: ...
+
+    def acknowledged(self, call: LoadCall) -> None: ...
+
+    def _in_dialog(self, call: LoadCall | None, request: SipText) -> None:
+        """BYE, and the relay's question after a restart whether the call is still there."""
+        known = call is not None and (call.up or call.bye_received)
+        if call is not None and request.method == "BYE":
+            call.bye_received = True
+            call.up = False
+        self.send(self.answer_to(request, 200 if known else 481))
+
+    # --- words
+
+    def request(self, call: LoadCall, method: str, cseq: int, branch: str = "", body: bytes = b"") -> bytes:
+        self._serial += 1
+        branch = branch or f"z9hG4bK{self.local.port}-{self._serial}"
+        lines = [
+            f"{method} {call.target} SIP/2.0",
+            f"Via: SIP/2.0/UDP {self.local};branch={branch}",
+            f"From: {call.local}",
+            f"To: {call.remote}",
+            f"Call-ID: {call.call_id}",
+            f"CSeq: {cseq} {method}",
+            "Max-Forwards: 70",
+            f"Contact: <sip:load@{self.local}>",
+        ]
+        return _with(lines, body)
+
+    def answer_to(self, request: SipText, status: int, tag: str = "", body: bytes = b"") -> bytes:
+        lines = [
+            f"SIP/2.0 {status} Whatever",
+            f"Via: {request['via']}",
+            f"From: {request['from']}",
+            f"To: {request['to']}{tag}",
+            f"Call-ID: {request['call-id']}",
+            f"CSeq: {request['cseq']}",
+            f"Contact: <sip:load@{self.local}>",
+        ]
+        return _with(lines, body)
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.sendto(data, self.relay)
+
+    def send_until_answered(self, call: LoadCall, what: str, data: bytes) -> None:
+        resend = self._resends[call.call_id, what] = _Resend(data)
+        self._resend(call, what, resend)
+
+    def stop(self, call: LoadCall, what: str) -> None:
+        resend = self._resends.pop((call.call_id, what), None)
+        if resend is not None and resend.timer is not None:
+            resend.timer.cancel()
+
+    def _resend(self, call: LoadCall, what: str, resend: _Resend) -> None:
+        self.send(resend.data)
+        if resend.waited_s > GIVE_UP_S:
+            self._resends.pop((call.call_id, what), None)
+            return
+        loop = asyncio.get_running_loop()
+        resend.timer = loop.call_later(resend.interval_s, self._resend, call, what, resend)
+        resend.waited_s += resend.interval_s
+        resend.interval_s = min(resend.interval_s * 2, LAST_RESEND_S)
+
+    def hang_up(self, call: LoadCall, cseq: int) -> None:
+        if call.up:
+            self.send_until_answered(call, "BYE", self.request(call, "BYE", cseq))
+
+
+class LoadCaller(LoadPhone):
+    """Starts calls, and ends those that the callee has not ended within a second or two."""
+
+    def __init__(
+        self, local: Address, relay: Address, dice: random.Random, pick_numbers: Callable[[], tuple[str, str]]
+    ) -> None:
+        super().__init__(local, relay, dice)
+        self._pick_numbers = pick_numbers
+        self._branches: dict[str, str] = {}
+
+    def call(self) -> None:
+        """One more."""
+        caller, number = self._pick_numbers()
+        call_id = f"load-{len(self.calls)}-{self.local.port}@{self.local.host}"
+        branch = f"z9hG4bKinvite-{len(self.calls)}-{self.local.port}"
+        call = LoadCall(
+            call_id,
+            local=f"<sip:{caller}@{self.local}>;tag=c{len(self.calls)}",
+            remote=f"<sip:{number}@{self.relay}>",
+            target=f"sip:{number}@{self.relay}",
+        )
+        self.calls[call_id] = call
+        self._branches[call_id] = branch
+        self.send_until_answered(call, "INVITE", self.request(call, "INVITE", 1, branch, SDP))
+
+    def response(self, call: LoadCall, response: SipText) -> None:
+        super().response(call, response)
+        if response.method != "INVITE":
+            return
+        self.stop(call, "INVITE")
+        if response.status < 200:
+            return
+        if response.status >= 300:
+            call.final_status = response.status
+            refused = LoadCall(call.call_id, call.local, response["to"], call.target)
+            self.send(self.request(refused, "ACK", 1, self._branches[call.call_id]))
+            return
+        first = not call.final_status
+        if first:
+            call.final_status, call.remote, call.target = response.status, response["to"], response.contact_uri
+            call.up = True
+            asyncio.get_running_loop().call_later(self.dice.uniform(0.8, 2.0), self.hang_up, call, 2)
+        if response["to"] == call.remote:
+            self.send(self.request(call, "ACK", 1))
+
+    @property
+    def unfinished(self) -> list[LoadCall]:
+        """Answered calls that nobody has ended yet."""
+        return [call for call in self.calls.values() if call.up]
+
+
+class LoadCallee(LoadPhone):
+    """Answers at once; ends every second call itself."""
+
+    _answers: dict[str, bytes]
+
+    def __init__(self, local: Address, relay: Address, dice: random.Random) -> None:
+        super().__init__(local, relay, dice)
+        self._answers = {}
+
+    def invited(self, invite: SipText) -> None:
+        call_id = invite["call-id"]
+        if call_id in self.calls:
+            self.send(self._answers[call_id])
+            return
+        tag = f";tag=b{len(self.calls)}"
+        call = LoadCall(call_id, f"{invite['to']}{tag}", invite["from"], invite.contact_uri, invite, up=True)
+        self.calls[call_id] = call
+        self._answers[call_id] = self.answer_to(invite, 200, tag, SDP)
+        self.send_until_answered(call, "200", self._answers[call_id])
+
+    def acknowledged(self, call: LoadCall) -> None:
+        if call.final_status:
+            return
+        call.final_status = 200
+        if self.dice.random() < 0.5:
+            asyncio.get_running_loop().call_later(self.dice.uniform(0.2, 0.7), self.hang_up, call, 1)
+
+
+@dataclass
+class Load:
+    """A steady stream of calls between the two, until it is stopped."""
+
+    caller: LoadCaller
+    callee: LoadCallee
+    calls_per_second: float
+    _task: asyncio.Task[None] | None = field(default=None)
+
+    async def __aenter__(self) -> Load:
+        await self.caller.open()
+        await self.callee.open()
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop()
+        self.caller.close()
+        self.callee.close()
+
+    def stop(self) -> None:
+        """No new calls; those that are up go on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self.caller.call()
+            due += 1 / self.calls_per_second
+            await asyncio.sleep(max(0, due - loop.time()))
+
+
+def _with(lines: list[str], body: bytes) -> bytes:
+    if body:
+        lines = [*lines, "Content-Type: application/sdp"]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
