@@ -21,7 +21,7 @@ SELECT_ANY_LINK = "SELECT EXISTS (SELECT 1 FROM call_record WHERE chain_seq IS N
 UPDATE_HEAD = (
     "INSERT INTO chain_head VALUES (1, ?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3"
 )
-BROKEN_HEAD = "the end of the chain of call records was altered or cut off: `relay700 verify` tells more"
+BROKEN_HEAD = "the head of the chain of call records was altered or removed"
 
 
 class Head(NamedTuple):

@@ -1,0 +1,100 @@
+"""How bindings and call records are printed: JSON objects for programs, tables for people.
+
+JSON is the auditable form and shows real numbers; a table masks them unless it is told to reveal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from relay.call.binding import Binding
+from relay.call.numbers import mask_number
+from relay.call.record import CallRecord
+from relay.service.times import format_moment
+
+Show = Callable[[str], str]
+
+
+def shower(*, reveal: bool) -> Show:
+    """How numbers are shown to people."""
+    return str if reveal else mask_number
+
+
+def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
+    """A binding as `--json` prints it. `state`: live, expired, ended."""
+    return _object(binding) | {"state": binding_state(binding, now_ms)}
+
+
+def record_object(record: CallRecord) -> dict[str, Any]:
+    """A call record as `--json` prints it, the fields in DESIGN 5's order."""
+    return _object(record)
+
+
+def binding_state(binding: Binding, now_ms: int) -> str:
+    if binding.ended_at is not None:
+        return "ended"
+    return "expired" if binding.expires_at is not None and binding.expires_at <= now_ms else "live"
+
+
+def json_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines in columns. The widths are those of the first thousand rows, so that a long list starts at once."""
+    source = iter(rows)
+    first = [row for _, row in zip(range(1_000), source, strict=False)]
+    widths = [max(map(len, cells)) for cells in zip(heading, *first, strict=True)]
+    yield _line(heading, widths)
+    for row in first:
+        yield _line(row, widths)
+    for row in source:
+        yield _line(row, widths)
+
+
+BINDING_HEADING = ("binding", "mode", "x", "y", "a", "b", "state", "expires", "order", "business")
+
+
+def binding_row(binding: Binding, now_ms: int, show: Show) -> tuple[str, ...]:
+    numbers = (binding.x, binding.y or "-", show(binding.a), show(binding.b))
+    expires = _moment(binding.expires_at)
+    rest = (binding_state(binding, now_ms), expires, binding.order_id or "-", binding.business)
+    return (binding.binding_id, binding.mode, *numbers, *rest)
+
+
+RECORD_HEADING = ("received", "outcome", "status", "dialled", "caller", "callee", "talked", "ended by", "call")
+
+
+def record_row(record: CallRecord, show: Show) -> tuple[str, ...]:
+    talked = "-" if record.duration_ms is None else f"{record.duration_ms / 1000:.1f}s"
+    numbers = (show(record.number_dialled) or "-", show(record.caller) or "-", show(record.callee or "") or "-")
+    status = "-" if record.sip_status is None else str(record.sip_status)
+    outcome = record.outcome or "live"
+    return (_moment(record.received_at), outcome, status, *numbers, talked, record.ended_by or "-", record.call_id)
+
+
+def _object(values: Binding | CallRecord) -> dict[str, Any]:
+    return {name: _value(name, value) for name, value in values._asdict().items()}
+
+
+def _value(name: str, value: object) -> object:
+    if isinstance(value, int) and name.endswith("_at"):
+        return format_moment(value)
+    if isinstance(value, str) and not value.isascii():
+        return printable(value)
+    return value
+
+
+def printable(text: str) -> str:
+    """Bytes of a peer that were no UTF-8 came in as surrogates, which no terminal or JSON reader takes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _moment(moment_ms: int | None) -> str:
+    return "-" if moment_ms is None else format_moment(moment_ms)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -1,0 +1,70 @@
+"""Opens the configured store for the administration commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import click
+
+from relay.call.numbers import normalise_700, normalise_party
+from relay.config import Config, load_config
+from relay.errors import ParseError
+from relay.service.bindings import BindingService
+from relay.service.times import parse_duration_ms, parse_moment_ms
+from relay.store.bindings import Bindings
+from relay.store.database import open_store
+from relay.store.records import Records
+
+T = TypeVar("T")
+
+
+class Opened(NamedTuple):
+    config: Config
+    bindings: Bindings
+    service: BindingService
+    records: Records
+
+
+@contextmanager
+def opened(config_path: Path | None) -> Iterator[Opened]:
+    """The store of the configuration, made where there is none. Raises ConfigError and StoreError."""
+    config = load_config(config_path)
+    sealer = open_store(config.store.path, config.store.key_file)
+    with (
+        closing(Bindings(config.store.path, sealer)) as bindings,
+        closing(Records(config.store.path, sealer)) as records,
+    ):
+        yield Opened(config, bindings, BindingService(bindings, config.settings.prefixes), records)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def number(text: str) -> str:
+    """A click type: a 700 number or a party in any notation, made normal."""
+    try:
+        return normalise_700(text)
+    except ParseError:
+        return _usage(normalise_party, text)
+
+
+def moment(text: str) -> int:
+    """A click type: a time, as Unix milliseconds."""
+    return _usage(parse_moment_ms, text)
+
+
+def past(text: str) -> int:
+    """A click type: a time, or how long ago."""
+    return moment(text) if "-" in text else now_ms() - _usage(parse_duration_ms, text)
+
+
+def _usage(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ParseError as error:
+        raise click.BadParameter(error.reason) from None
