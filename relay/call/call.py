@@ -74,7 +74,7 @@ class Call:
     ) -> None:
         """`caller`: the caller's number in E.164, "" if anonymous; `received_at` in Unix milliseconds."""
         self.core = core
-        self.call_id = core.token()
+        self.call_id = core.token() + core.token()
         self.caller_peer = peer
         self.caller_flow = flow
         self.caller_number = caller
