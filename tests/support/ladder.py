@@ -135,7 +135,7 @@ class _Compiler:
                 self._invites_received += 1
                 if self._invites_received == 1:
                     actions += [self._save("From", "from"), self._save("To", "to")]
-        keep_route = "" if self._dialog_known and step.name != "200" else ' rrs="true"'
+        keep_route = "" if self._dialog_known else ' rrs="true"'
         if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
             self._dialog_known = True
         optional = ' optional="true"' if step.optional else ""

@@ -1,0 +1,61 @@
+"""Records and bindings for tests of the store, the journal and the commands."""
+
+from __future__ import annotations
+
+from relay.call.binding import Binding
+from relay.call.record import CallRecord
+
+PREFIX = "70010000001"
+X, Y = PREFIX + "0001", PREFIX + "0002"
+A, B = "8613800000001", "8613900000002"
+NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+
+
+def binding(binding_id: str = "b1", **changes: object) -> Binding:
+    """An AXB binding of A and B on X, made at NOW_MS, without an end."""
+    made = Binding(binding_id, "AXB", "default", "order-1", X, None, A, B, NOW_MS, None)
+    return made._replace(**changes)  # type: ignore[arg-type]
+
+
+def live_record(call_id: str = "c1", **changes: object) -> CallRecord:
+    """A call from A through X to B that was answered and is up."""
+    record = CallRecord(
+        call_id=call_id,
+        binding_id="b1",
+        mode="AXB",
+        business="default",
+        order_id="order-1",
+        number_dialled=X,
+        number_shown=X,
+        caller=A,
+        callee=B,
+        peer_in="pbx",
+        peer_out="carrier",
+        received_at=NOW_MS,
+        routed_at=NOW_MS + 1,
+        ringing_at=NOW_MS + 200,
+        answered_at=NOW_MS + 3_000,
+        ended_at=None,
+        duration_ms=None,
+        sip_status=200,
+        q850_cause=None,
+        outcome=None,
+        ended_by=None,
+        end_reason=None,
+        caller_leg_call_id="a84b4c76e66710@13800000001.example",
+        callee_leg_call_id="f00d" * 8,
+    )
+    return record._replace(**changes)
+
+
+def ended_record(call_id: str = "c1", **changes: object) -> CallRecord:
+    """The same call, hung up by its caller after ten seconds."""
+    record = live_record(call_id)._replace(
+        ended_at=NOW_MS + 13_000,
+        duration_ms=10_000,
+        q850_cause=16,
+        outcome="answered",
+        ended_by="caller",
+        end_reason="bye",
+    )
+    return record._replace(**changes)
