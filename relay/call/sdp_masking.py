@@ -1,53 +1,80 @@
 """Session descriptions as the other side may see them (DESIGN 3, "SDP"); part of the masking.
 
 Whatever identifies a person, a device or a program is left out: origin, names, keys in clear, candidates, unknown
-attributes, codecs and formats. Media addresses pass as they are (`[media] mode = "direct"`).
+attributes, codecs and formats. Media addresses pass as they are (`[media] mode = "direct"`), host names do not.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
 
 from relay.errors import ParseError
-from relay.sip.sdp import Connection, Media, Origin, Sdp
+from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp
 
-_KINDS = frozenset({"audio", "video", "image", "text"})
-_PROTOCOLS = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
-_BANDWIDTHS = frozenset({"AS", "CT", "TIAS", "RS", "RR"})
-_FLAGS = frozenset({"sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "rtcp-rsize"})
+_RELAYED_KINDS = frozenset({"audio", "video", "image", "text"})
+_RELAYED_PROTOCOLS = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
+# Of a stream that is refused, what it was is still said where it is one of the registered ones: RFC 3264 6 has the
+# answer's m= line name the same media type and transport as the offer's, and some stacks end the call otherwise.
+_KINDS = _RELAYED_KINDS | {"application", "message"}
+_PROTOCOLS = _RELAYED_PROTOCOLS | frozenset(
+    "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
+    " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
+)
+_BANDWIDTHS = {"AS": 6, "CT": 6, "TIAS": 8, "RS": 6, "RR": 6}  # the most digits: kbit/s, TIAS, RS and RR bit/s
+_MOST_PORTS = 16
+_LONGEST_VALUE = 512  # of an attribute; longer ones are not looked at, nor remembered
+_FLAGS = frozenset(
+    "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
+    " T38FaxTranscodingJBIG".split()
+)
 _ENCODINGS = frozenset(
     "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
     " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
     " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
 )
-_FMTP_NAMES = frozenset(
-    "annexa annexb mode mode-set octet-align mode-change-period mode-change-capability mode-change-neighbor crc"
-    " robust-sorting interleaving max-red bitrate useinbandfec usedtx stereo sprop-stereo cbr maxplaybackrate"
-    " sprop-maxcapturerate maxaveragebitrate minptime maxptime ptime br bw br-send br-recv bw-send bw-recv ch-send"
-    " ch-recv ch-aw-recv cmr dtx dtx-recv hf-only evs-mode-switch vbr apt profile-level-id packetization-mode"
-    " level-asymmetry-allowed max-mbps max-fs max-fr max-br max-cpb max-dpb max-smbps profile level qcif cif".split()
-)
-_SETTING = r"[0-9a-fA-F]{1,6}(?:\.[0-9]{1,2})?"
-_FMTP_VALUE = re.compile(rf"{_SETTING}(?:[,-]{_SETTING}){{0,15}}|yes|no|on|off|any")
-_FMTP_EVENTS = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}")
-_FMTP_RED = re.compile(r"[0-9]{1,3}(?:/[0-9]{1,3}){1,4}")
-_RTPMAP = re.compile(r"([0-9]{1,3}) ([A-Za-z0-9+-]{1,20})/([0-9]{3,6})(?:/([0-9]{1,2}))?")
-_CRYPTO = re.compile(
-    r"[0-9]{1,2} [A-Z0-9_]{5,40} inline:[A-Za-z0-9+/=]{20,120}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
-)
-_T38 = re.compile(
-    r"T38(?:FaxVersion|MaxBitRate|FaxFillBitRemoval|FaxTranscodingMMR|FaxTranscodingJBIG|FaxRateManagement|FaxMaxBuffer"
-    r"|FaxMaxDatagram|FaxMaxIFP|FaxUdpEC|FaxUdpECDepth|VendorInfo)"
-)
-_T38_VALUE = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC")
-_RTCP_FB = re.compile(
-    r"(?:[0-9]{1,3}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{1,5})"
-)
-_SMALL = re.compile(r"[0-9]{1,5}")
-_STATIC_PAYLOADS = frozenset(str(number) for number in range(35))
+_STATIC_PAYLOADS = frozenset(map(str, range(35)))  # RFC 3551 6
 
-Attribute = tuple[str, str | None]
+_PAYLOAD = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
+_RATE = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
+_BAND = r"(?:nb|wb|swb|fb)"
+# Short values of one kind each: no number of a party fits in, not even with separators.
+_FMTP_VALUES = {
+    r"[0-9]{1,6}": (
+        "octet-align mode-change-period mode-change-capability mode-change-neighbor crc robust-sorting interleaving"
+        " max-red bitrate useinbandfec usedtx stereo sprop-stereo cbr maxplaybackrate sprop-maxcapturerate"
+        " maxaveragebitrate minptime maxptime ptime dtx dtx-recv hf-only evs-mode-switch packetization-mode"
+        " level-asymmetry-allowed max-mbps max-fs max-fr max-br max-cpb max-dpb max-smbps apt level profile qcif cif"
+    ),
+    r"[0-8](?:,[0-8]){0,8}": "mode-set",
+    r"[0-9]{1,2}|any": "mode",
+    r"yes|no": "annexa annexb",
+    r"on|off|vad": "vbr",
+    r"[0-9a-fA-F]{6}|[0-9]{1,3}": "profile-level-id",
+    r"-1|[0-7]": "cmr ch-aw-recv",
+    r"[1-6](?:-[1-6])?": "ch-send ch-recv",
+    rf"{_RATE}(?:-{_RATE})?": "br br-send br-recv",
+    rf"{_BAND}(?:-{_BAND})?": "bw bw-send bw-recv",
+}
+_is_fmtp_value = {
+    name: re.compile(pattern).fullmatch for pattern, names in _FMTP_VALUES.items() for name in names.split()
+}
+_match_fmtp = re.compile(rf"({_PAYLOAD}) +(.+)").fullmatch
+_is_redundancy = re.compile(rf"{_PAYLOAD}(?:/{_PAYLOAD}){{1,4}}").fullmatch  # RFC 2198 5
+_is_events = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}").fullmatch
+_match_rtpmap = re.compile(rf"{_PAYLOAD} ([A-Za-z0-9+-]{{1,20}})/[0-9]{{3,6}}(?:/[1-8])?").fullmatch
+_is_crypto = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7714
+    r"[1-9][0-9]? (?:AES_CM_128_HMAC_SHA1_(?:80|32)|F8_128_HMAC_SHA1_80|AES_(?:192|256)_CM_HMAC_SHA1_(?:80|32)"
+    r"|AEAD_AES_(?:128|256)_GCM(?:_8)?) inline:[A-Za-z0-9+/]{38,64}={0,2}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
+).fullmatch
+_is_t38_value = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
+_is_feedback = re.compile(
+    rf"(?:{_PAYLOAD}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{{1,5}})"
+).fullmatch
+_is_small = re.compile(r"[0-9]{1,5}").fullmatch
 
 
 class SdpWriter:
@@ -63,14 +90,14 @@ class SdpWriter:
     def write(self, sdp: Sdp) -> bytes:
         """The description that the leg's peer may see. Raises ParseError where nothing usable is left."""
         masked = Sdp(
-            origin=Origin("-", "0", "0", "IP4", "0.0.0.0"),
-            connection=sdp.connection,
-            bandwidths=_bandwidths(sdp.bandwidths),
+            origin=_NOBODY,
+            connection=None if sdp.connection is None else _mask_connection(sdp.connection),
+            bandwidths=_mask_bandwidths(sdp.bandwidths),
             timings=["0 0"],
-            attributes=[kept for attribute in sdp.attributes if (kept := mask_attribute(*attribute))],
+            attributes=_mask_attributes(sdp.attributes),
             media=[_mask_media(media) for media in sdp.media],
         )
-        first = sdp.connection or next((c for media in sdp.media for c in media.connections), None)
+        first = masked.connection or next((c for media in masked.media for c in media.connections), None)
         if first is None:
             raise ParseError("no connection address", "c")
         return self._under_own_origin(masked, first)
@@ -87,30 +114,54 @@ class SdpWriter:
         return origin.encode() + content
 
 
-def _bandwidths(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(kind, value) for kind, value in lines if kind in _BANDWIDTHS and len(value) <= 9]
+_NOBODY = Origin("-", "0", "0", "IP4", "0.0.0.0")
+
+
+def _mask_connection(connection: Connection) -> Connection:
+    """The address alone. Raises ParseError for a host name: it may say whose host it is."""
+    if not _is_literal(connection.address_type, connection.address):
+        raise ParseError("no address literal", "c")
+    return Connection(connection.address_type, connection.address) if connection.suffix else connection
+
+
+@lru_cache(maxsize=1024)
+def _is_literal(address_type: str, address: str) -> bool:
+    try:
+        IPv4Address(address) if address_type == "IP4" else IPv6Address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _mask_bandwidths(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(kind, value) for kind, value in lines if len(value) <= _BANDWIDTHS.get(kind, 0)]
+
+
+def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
+    return [kept for name, value in attributes if (kept := mask_attribute(name, value))]
 
 
 def _mask_media(media: Media) -> Media:
-    if media.kind not in _KINDS or media.protocol not in _PROTOCOLS:
-        # RFC 3264 6: the stream stays in its place and is refused.
-        return Media("audio", 0, None, "RTP/AVP", ["0"], [], [], [])
-    attributes = [kept for attribute in media.attributes if (kept := mask_attribute(*attribute))]
-    formats = _formats(media, attributes)
-    port = media.port if formats else 0
-    return Media(
-        media.kind,
-        port,
-        media.port_count,
-        media.protocol,
-        formats or ["0"],
-        media.connections,
-        _bandwidths(media.bandwidths),
-        attributes,
-    )
+    connections = [_mask_connection(connection) for connection in media.connections[:1]]
+    if media.kind not in _RELAYED_KINDS or media.protocol not in _RELAYED_PROTOCOLS:
+        return _refuse(media, connections)
+    attributes = _mask_attributes(media.attributes)
+    formats = _mask_formats(media, attributes)
+    if not formats:
+        return _refuse(media, connections)
+    count = media.port_count if media.port_count and media.port_count <= _MOST_PORTS else None
+    bandwidths = _mask_bandwidths(media.bandwidths)
+    return Media(media.kind, media.port, count, media.protocol, formats, connections, bandwidths, attributes)
 
 
-def _formats(media: Media, attributes: list[Attribute]) -> list[str]:
+def _refuse(media: Media, connections: list[Connection]) -> Media:
+    """The stream stays in its place, with port 0 (RFC 3264 6)."""
+    kind = media.kind if media.kind in _KINDS else "audio"
+    protocol = media.protocol if media.protocol in _PROTOCOLS else "RTP/AVP"
+    return Media(kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], connections, [], [])
+
+
+def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:
     """The payload types that mean something: static ones, and dynamic ones whose codec is known."""
     if media.protocol in ("udptl", "UDPTL"):
         return ["t38"] if "t38" in media.formats else []
@@ -118,39 +169,68 @@ def _formats(media: Media, attributes: list[Attribute]) -> list[str]:
     return [payload for payload in media.formats if payload in mapped or payload in _STATIC_PAYLOADS]
 
 
-@lru_cache(maxsize=4096)
 def mask_attribute(name: str, value: str | None) -> Attribute | None:
     """The attribute written anew, or None where it is not on the allow-list."""
     if value is None:
-        return (name, None) if name in _FLAGS or _T38.fullmatch(name) else None
-    if name == "rtpmap":
-        found = _RTPMAP.fullmatch(value)
-        return (name, value) if found and found[2].lower() in _ENCODINGS else None
-    if name == "fmtp":
-        return _mask_fmtp(value)
-    if name in ("ptime", "maxptime", "framerate"):
-        return (name, value) if _SMALL.fullmatch(value) else None
-    if name == "rtcp":
-        # RFC 3605: the port alone; an address here may be another one than that of the media.
-        port = value.partition(" ")[0]
-        return (name, port) if _SMALL.fullmatch(port) else None
-    if name == "crypto":
-        return (name, value) if _CRYPTO.fullmatch(value) else None
-    if name == "rtcp-fb":
-        return (name, value) if _RTCP_FB.fullmatch(value) else None
-    return (name, value) if _T38.fullmatch(name) and _T38_VALUE.fullmatch(value) else None
-
-
-def _mask_fmtp(value: str) -> Attribute | None:
-    """`fmtp` with the parameters that known codecs define, each with a short numeric value."""
-    payload, _, rest = value.partition(" ")
-    if not (payload.isdecimal() and len(payload) <= 3):
+        return (name, None) if name in _FLAGS else None
+    mask = _MASKS.get(name)
+    if mask is None or len(value) > _LONGEST_VALUE:
         return None
-    if _FMTP_EVENTS.fullmatch(rest) or _FMTP_RED.fullmatch(rest):
-        return ("fmtp", f"{payload} {rest}")
+    kept = mask(value)
+    return None if kept is None else (name, kept)
+
+
+@lru_cache(maxsize=1024)
+def _mask_rtpmap(value: str) -> str | None:
+    found = _match_rtpmap(value)
+    return value if found and found[1].lower() in _ENCODINGS else None
+
+
+@lru_cache(maxsize=1024)
+def _mask_fmtp(value: str) -> str | None:
+    """The parameters that known codecs define, each with a value of its kind."""
+    found = _match_fmtp(value)
+    if found is None or not value.isascii():
+        return None
+    payload, settings = found.groups()
+    if _is_redundancy(settings) or (_is_events(settings) and _ascend(settings)):
+        return f"{payload} {settings}"
     kept = []
-    for parameter in rest.split(";"):
+    for parameter in settings.split(";"):
         name, _, setting = parameter.strip().partition("=")
-        if name.lower() in _FMTP_NAMES and _FMTP_VALUE.fullmatch(setting):
+        is_value = _is_fmtp_value.get(name.lower())
+        if is_value and is_value(setting):
             kept.append(f"{name}={setting}")
-    return ("fmtp", f"{payload} {';'.join(kept)}") if kept else None
+    return f"{payload} {';'.join(kept)}" if kept else None
+
+
+def _ascend(events: str) -> bool:
+    """Whether a list of telephone events goes up, to 255 at the most (RFC 4733 2.4.1): not any row of digits does."""
+    numbers = [int(number) for number in re.split("[,-]", events)]
+    return numbers[-1] <= 255 and all(low < high for low, high in pairwise(numbers))
+
+
+def _mask_rtcp(value: str) -> str | None:
+    """RFC 3605: the port alone; an address here may be another one than that of the media."""
+    return _passing(_is_small)(value.partition(" ")[0])
+
+
+def _passing(is_value: Callable[[str], re.Match[str] | None]) -> Callable[[str], str | None]:
+    return lambda value: value if is_value(value) else None
+
+
+_MASKS: dict[str, Callable[[str], str | None]] = {
+    "rtpmap": _mask_rtpmap,
+    "fmtp": _mask_fmtp,
+    "ptime": _passing(_is_small),
+    "maxptime": _passing(_is_small),
+    "framerate": _passing(_is_small),
+    "rtcp": _mask_rtcp,
+    "crypto": _passing(_is_crypto),
+    "rtcp-fb": _passing(_is_feedback),
+    **dict.fromkeys(
+        "T38FaxVersion T38MaxBitRate T38FaxFillBitRemoval T38FaxTranscodingMMR T38FaxTranscodingJBIG"
+        " T38FaxRateManagement T38FaxMaxBuffer T38FaxMaxDatagram T38FaxMaxIFP T38FaxUdpEC T38FaxUdpECDepth".split(),
+        _passing(_is_t38_value),
+    ),
+}
