@@ -1,0 +1,226 @@
+"""The calls of a trace as scripts: who sent what, in which order, on the hop that shows a call best.
+
+A call is all messages of one Call-ID. A trace taken at a proxy or SBC shows it on several hops; one is chosen. Each
+INVITE outside a dialog is an attempt of its own, as the relay and its records count them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from relay.errors import ParseError
+from relay.replay.trace import Event, Trace
+from relay.sip.headers import NameAddr
+from relay.sip.message import Message, Request, Response
+from relay.sip.uri import SipUri, TelUri
+
+
+class Side(Enum):
+    CALLER = "caller"
+    CALLEE = "callee"
+
+    @property
+    def other(self) -> Side:
+        return Side.CALLEE if self is Side.CALLER else Side.CALLER
+
+
+class ExchangeKey(NamedTuple):
+    """One request of an attempt with all that belongs to it: responses, and the ACK and CANCEL of an INVITE."""
+
+    origin: Side
+    cseq: int
+    method: str
+    branch: str
+
+
+class Step(NamedTuple):
+    """One message that a side sent, retransmissions left out."""
+
+    side: Side
+    time_s: float
+    message: Request | Response
+    exchange: ExchangeKey
+
+    @property
+    def name(self) -> str:
+        """As reports call it: `INVITE`, or `180 to INVITE`."""
+        if isinstance(self.message, Request):
+            return self.message.method
+        return f"{self.message.status} to {self.exchange.method}"
+
+
+@dataclass
+class Attempt:
+    """An INVITE outside a dialog and all that followed from it."""
+
+    number: int  # in the trace, from 1
+    hops: int  # on which the trace shows the call
+    caller_host: str
+    callee_host: str
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def invite(self) -> Request:
+        """The one that begins it."""
+        message = self.steps[0].message
+        assert isinstance(message, Request)
+        return message
+
+    @property
+    def caller(self) -> str:
+        """The user part of From, "" where there is none."""
+        return user_of(self.invite, "from")
+
+    @property
+    def callee(self) -> str:
+        """The user part of the Request-URI."""
+        try:
+            return _user(self.invite.request_uri)
+        except ParseError:
+            return ""
+
+    @property
+    def start_s(self) -> float:
+        return self.steps[0].time_s
+
+
+@dataclass
+class Calls:
+    attempts: list[Attempt]
+    passed_over: dict[str, int]  # method of requests outside calls -> how many, retransmissions left out
+    without_invite: int  # calls whose INVITE the trace does not show
+
+
+def user_of(message: Message, header: str) -> str:
+    """The user part of From or To; "" where there is none or it cannot be read."""
+    try:
+        address: NameAddr = message.from_ if header == "from" else message.to
+        return _user(address.uri)
+    except ParseError:
+        return ""
+
+
+def _user(uri: object) -> str:
+    if isinstance(uri, SipUri):
+        return uri.user or ""
+    return uri.number if isinstance(uri, TelUri) else ""
+
+
+def find_calls(trace: Trace) -> Calls:
+    """Every attempt that the trace shows, in the order of their INVITEs."""
+    by_call: dict[str, list[Event]] = {}
+    for event in trace.events:
+        by_call.setdefault(event.message.call_id, []).append(event)
+    attempts: list[Attempt] = []
+    passed_over: Counter[str] = Counter()
+    without_invite = 0
+    for events in by_call.values():
+        if any(_begins_call(event) for event in events):
+            attempts += _best_hop(events)
+        elif any(event.message.cseq.method == "INVITE" or _is_in_dialog(event) for event in events):
+            without_invite += 1
+        else:
+            passed_over.update(_requests(events))
+    attempts.sort(key=lambda attempt: attempt.start_s)
+    for number, attempt in enumerate(attempts, 1):
+        attempt.number = number
+    return Calls(attempts, dict(passed_over), without_invite)
+
+
+def _begins_call(event: Event) -> bool:
+    message = event.message
+    return isinstance(message, Request) and message.method == "INVITE" and not _to_tag(message)
+
+
+def _is_in_dialog(event: Event) -> bool:
+    message = event.message
+    return isinstance(message, Request) and bool(_to_tag(message)) and message.method != "NOTIFY"
+
+
+def _to_tag(message: Message) -> str | None:
+    try:
+        return message.to_tag
+    except ParseError:
+        return None
+
+
+def _requests(events: list[Event]) -> list[str]:
+    """The methods of distinct requests."""
+    found = {
+        (event.message.method, event.message.cseq.number, event.message.branch)
+        for event in events
+        if isinstance(event.message, Request)
+    }
+    return [method for method, _, _ in found]
+
+
+def _best_hop(events: list[Event]) -> list[Attempt]:
+    """The attempts as the hop shows them that saw most messages of the call; of equal ones the first."""
+    hops: dict[frozenset[object], list[Event]] = {}
+    for event in events:
+        hops.setdefault(_hop(event), []).append(event)
+    readings = [_attempts(hop_events, len(hops)) for hop_events in hops.values()]
+    return max(readings, key=lambda attempts: sum(len(attempt.steps) for attempt in attempts))
+
+
+def _hop(event: Event) -> frozenset[object]:
+    """The two machines, whatever ports they use; on one machine the two ports."""
+    if event.source.host == event.destination.host:
+        return frozenset((event.source, event.destination))
+    return frozenset((event.source.host, event.destination.host))
+
+
+def _attempts(events: list[Event], hops: int) -> list[Attempt]:
+    attempts: list[Attempt] = []
+    reader: _AttemptReader | None = None
+    for event in events:
+        if _begins_call(event) and (reader is None or reader.is_new(event)):
+            reader = _AttemptReader(event, hops)
+            attempts.append(reader.attempt)
+        if reader is not None:
+            reader.take(event)
+    return attempts
+
+
+class _AttemptReader:
+    """Sorts the messages of one attempt into steps."""
+
+    def __init__(self, event: Event, hops: int) -> None:
+        self.attempt = Attempt(0, hops, event.source.host, event.destination.host)
+        self._caller = event.source
+        self._one_host = event.source.host == event.destination.host
+        self._cseq = event.message.cseq.number
+        self._seen: set[object] = set()
+
+    def is_new(self, invite: Event) -> bool:
+        """Whether an INVITE begins another attempt, and is not this one's again."""
+        return self._side(invite) is not Side.CALLER or invite.message.cseq.number != self._cseq
+
+    def take(self, event: Event) -> None:
+        side, message = self._side(event), event.message
+        cseq = message.cseq
+        if isinstance(message, Request):
+            exchange = self._exchange_of_request(side, message)
+            what: object = message.method
+        else:
+            exchange = ExchangeKey(side.other, cseq.number, cseq.method, message.branch)
+            what = message.status, message.get("rseq"), _to_tag(message) if cseq.method == "INVITE" else None
+        if (side, what, exchange) not in self._seen:
+            self._seen.add((side, what, exchange))
+            self.attempt.steps.append(Step(side, event.time_s, message, exchange))
+
+    def _side(self, event: Event) -> Side:
+        is_caller = event.source == self._caller if self._one_host else event.source.host == self.attempt.caller_host
+        return Side.CALLER if is_caller else Side.CALLEE
+
+    def _exchange_of_request(self, side: Side, request: Request) -> ExchangeKey:
+        """An ACK or CANCEL belongs to the INVITE of the same CSeq (RFC 3261 9.1, 13.2.2.4), whatever its branch."""
+        if request.method in ("ACK", "CANCEL"):
+            for step in self.attempt.steps:
+                key = step.exchange
+                if key.origin is side and key.method == "INVITE" and key.cseq == request.cseq.number:
+                    return key
+        return ExchangeKey(side, request.cseq.number, request.method, request.branch)

@@ -1,0 +1,113 @@
+"""UDP datagrams and TCP streams of a trace, cut into the SIP messages they carry; whatever is no SIP is passed over."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from relay.errors import ParseError
+from relay.replay.internet import TCP, UDP, IpPayload
+from relay.sip.framing import StreamFramer
+
+MAX_WAITING = 1024  # segments of one stream that wait for an earlier one
+_SYN = 0x02
+# A method is at least three letters: random bytes of media are taken for SIP by nothing less.
+_begins_like_sip = re.compile(rb"(?:\r\n)*(?:SIP/2\.0 \d{3}|[A-Z]{3,20} [^\r\n ]+ SIP/2\.0\r\n)").match
+
+
+class Endpoint(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class SipData(NamedTuple):
+    """The bytes of one SIP message and who sent them to whom."""
+
+    source: Endpoint
+    destination: Endpoint
+    data: bytes
+
+
+class Transports:
+    """Takes the IP payloads of a trace in order and gives the SIP messages that each completes.
+
+    `unreadable` counts streams with SIP in them that could not be cut into messages.
+    """
+
+    def __init__(self) -> None:
+        self.unreadable = 0
+        self._streams: dict[tuple[Endpoint, Endpoint], _Stream] = {}
+
+    def receive(self, payload: IpPayload) -> list[SipData]:
+        data = payload.data
+        if payload.protocol == UDP and len(data) > 8:
+            source, destination = _endpoints(payload)
+            body = data[8:]
+            return [SipData(source, destination, body)] if _begins_like_sip(body) else []
+        if payload.protocol == TCP and len(data) >= 20:
+            return self._segment(payload)
+        return []
+
+    def _segment(self, payload: IpPayload) -> list[SipData]:
+        data = payload.data
+        source, destination = _endpoints(payload)
+        sequence = int.from_bytes(data[4:8], "big")
+        flags, content = data[13], data[(data[12] >> 4) * 4 :]
+        stream = self._streams.get((source, destination))
+        if flags & _SYN or stream is None:
+            if not content and not flags & _SYN:
+                return []
+            stream = self._streams[source, destination] = _Stream(sequence + 1 if flags & _SYN else sequence)
+        try:
+            return [SipData(source, destination, message) for message in stream.receive(sequence, content)]
+        except ParseError:
+            self.unreadable += 1
+            del self._streams[source, destination]  # the next segment begins anew
+            return []
+
+
+def _endpoints(payload: IpPayload) -> tuple[Endpoint, Endpoint]:
+    ports = int.from_bytes(payload.data[:2], "big"), int.from_bytes(payload.data[2:4], "big")
+    return Endpoint(payload.source, ports[0]), Endpoint(payload.destination, ports[1])
+
+
+class _Stream:
+    """One direction of a TCP connection: segments put in order (RFC 9293 3.10.7.4), then framed as SIP."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected % 2**32
+        self._waiting: dict[int, bytes] = {}
+        self._framer: StreamFramer | None = None
+
+    def receive(self, sequence: int, content: bytes) -> list[bytes]:
+        """The messages that are whole now. Raises ParseError where SIP began and cannot be followed any more."""
+        if content:
+            self._waiting[sequence] = max(content, self._waiting.get(sequence, b""), key=len)
+        if len(self._waiting) > MAX_WAITING:
+            raise ParseError("a segment is missing")
+        messages: list[bytes] = []
+        while (piece := self._next()) is not None:
+            messages += self._frame(piece)
+        return messages
+
+    def _next(self) -> bytes | None:
+        """The bytes that follow on those already taken; what is repeated or overlaps is cut off."""
+        for sequence, content in list(self._waiting.items()):
+            ahead = (sequence - self._expected + 2**31) % 2**32 - 2**31
+            if ahead > 0:
+                continue
+            del self._waiting[sequence]
+            if fresh := content[-ahead:] if ahead else content:
+                self._expected = (self._expected + len(fresh)) % 2**32
+                return fresh
+        return None
+
+    def _frame(self, piece: bytes) -> list[bytes]:
+        if self._framer is None:
+            if not _begins_like_sip(piece):  # another protocol, or the trace begins within a message
+                return []
+            self._framer = StreamFramer()
+        return [frame for frame in self._framer.feed(piece) if isinstance(frame, bytes)]
