@@ -46,7 +46,8 @@ class OutgoingRequest:
 
     def ack(self, response: Response, listener: Listener, branch: str) -> bytes:
         """The ACK to a final answer that is no 2xx (RFC 3261 17.1.1.3): the To is the response's."""
-        constants = _TO_LINE.sub(lambda _: f"To: {response.get('to')}\r\n", self._constants)
+        to = response.get("to")
+        constants = _TO_LINE.sub(lambda _: f"To: {to}\r\n", self._constants, count=1) if to else self._constants
         head = _request_head("ACK", self._uri, listener, branch, constants, self._cseq)
         return encode(f"{head}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
 
@@ -63,9 +64,13 @@ def _request_head(method: str, uri: str, listener: Listener, branch: str, consta
 
 
 class Reply:
-    """Writes the responses to one request: what RFC 3261 8.2.6.2 has copied, and where they go (18.2.2, RFC 3581)."""
+    """Writes the responses to one request: what RFC 3261 8.2.6.2 has copied, and where they go (18.2.2, RFC 3581).
 
-    __slots__ = ("_after_to", "_before_to", "_to", "flow", "to_tag")
+    All that the request's sender said itself is here, so that the tripwire, which has no business with it, never
+    meets it.
+    """
+
+    __slots__ = ("_after_to", "_before_to", "_record_route", "_to", "flow", "to_tag")
 
     def __init__(self, request: Request, flow: Flow) -> None:
         via = request.via
@@ -75,21 +80,20 @@ class Reply:
         self._to = request.get("to") or ""
         self._after_to = f"\r\nCall-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n"
         self.to_tag = request.to_tag
+        self._record_route = ""
+        if request.method == "INVITE" and self.to_tag is None and "record-route" in request.index:
+            self._record_route = "".join([f"Record-Route: {value}\r\n" for value in request.get_all("record-route")])
 
     def write(self, status: int, *, to_tag: str = "", extra: str = "", body: Body | None = None) -> bytes:
         """`extra`: further header lines, each with its CRLF. `to_tag` is added where the request's To has none."""
         tag = f";tag={to_tag}" if to_tag and self.to_tag is None else ""
+        if 100 < status < 300:  # what makes a dialog has the route to it (RFC 3261 12.1.1)
+            extra = self._record_route + extra
         text = (
             f"SIP/2.0 {status} {PHRASES[status]}\r\n{self._before_to}{self._to}{tag}{self._after_to}{extra}"
             f"{_body_lines(body)}"
         )
         return encode(text) + (body.data if body else b"")
-
-    def record_routes(self, request: Request) -> str:
-        """The Record-Route lines to copy into what makes a dialog (RFC 3261 12.1.1)."""
-        if "record-route" not in request.index:
-            return ""
-        return "".join(f"Record-Route: {value}\r\n" for value in request.get_all("record-route"))
 
 
 def _body_lines(body: Body | None) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from relay.call.sdp_masking import SdpWriter
 from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
-from relay.sip.message import Message, Request, Response
+from relay.sip.message import Message, Request
 from relay.sip.sdp import parse_sdp
 
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")

@@ -111,7 +111,7 @@ class Setup:
         if status is None or self.decided:
             return
         caller = leg.other
-        extra = self._dialog_lines(caller) + masking.mask_response_headers(response)
+        extra = caller.contact + masking.mask_response_headers(response)
         if (rseq := response.rseq) is not None:
             if caller.last_reliable is not None and caller.last_reliable[0] == rseq:
                 self.transaction.respond(status, caller.last_reliable[1], now)  # the callee sends it again: so do we
@@ -129,7 +129,7 @@ class Setup:
         """The callee's 2xx: the record is committed first, then both sides are told (DESIGN 4.1)."""
         caller = leg.other
         body = masking.mask_body(response, caller.writer)
-        extra = self._dialog_lines(caller) + masking.mask_response_headers(response)
+        extra = caller.contact + masking.mask_response_headers(response)
         data = caller.write(self.reply, 200, extra=extra, body=body)
         caller.dialog.confirmed = True
         self._decide()
@@ -146,9 +146,6 @@ class Setup:
         if not late_offer:
             caller.other.acknowledge_due()
         self.transaction.respond(200, data, now)
-
-    def _dialog_lines(self, caller: Leg) -> str:
-        return caller.contact + self.reply.record_routes(self.request)
 
     # -- ways it ends without an answer
 
