@@ -1,0 +1,81 @@
+"""Opening, migrating and keying a store."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.database import connect, connect_reader, open_store, transaction
+from tests.store.conftest import Disk
+
+
+def test_a_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
+    assert disk.path.stat().st_mode & 0o777 == 0o600
+    assert disk.path.parent.stat().st_mode & 0o777 == 0o700
+    with closing(connect(disk.path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        assert connection.execute("SELECT id, state FROM business").fetchall() == [("default", "approved")]
+        assert [file.stat().st_mode & 0o777 for file in disk.path.parent.glob("relay.db-*")] == [0o600, 0o600]
+
+
+def test_opening_again_changes_nothing(disk: Disk) -> None:
+    again = open_store(disk.path, disk.key_file)
+    assert again.lookup_hash("1") == disk.sealer.lookup_hash("1")
+
+
+def test_a_lost_key_is_not_replaced(disk: Disk) -> None:
+    disk.key_file.unlink()
+    with pytest.raises(StoreError, match="put it back"):
+        open_store(disk.path, disk.key_file)
+    assert not disk.key_file.exists()
+
+
+def test_another_stores_key_is_refused(disk: Disk, tmp_path: Path) -> None:
+    open_store(tmp_path / "other.db", tmp_path / "other.key")
+    with pytest.raises(StoreError, match="belongs to another store"):
+        open_store(disk.path, tmp_path / "other.key")
+
+
+def test_a_store_of_a_newer_version_is_refused(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="newer relay700"):
+        open_store(disk.path, disk.key_file)
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.db"
+    strange.write_bytes(b"no database at all, and long enough for a header" * 50)
+    before = strange.read_bytes()
+    with pytest.raises(StoreError, match=r"strange\.db failed"):
+        open_store(strange, disk.key_file)
+    assert strange.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(disk: Disk) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_store(disk.path / "below" / "relay.db", disk.key_file)
+
+
+def test_a_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
+    with closing(connect(disk.path)) as writer, closing(connect_reader(disk.path)) as reader:
+        with pytest.raises(sqlite3.OperationalError):
+            reader.execute("DELETE FROM business")
+        with transaction(writer):
+            writer.execute("INSERT INTO locked_number VALUES ('1')")
+            assert reader.execute("SELECT count(*) FROM locked_number").fetchone() == (0,)
+        assert reader.execute("SELECT count(*) FROM locked_number").fetchone() == (1,)
+
+
+def test_a_failed_transaction_leaves_nothing(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        with pytest.raises(sqlite3.IntegrityError), transaction(connection):
+            connection.execute("INSERT INTO locked_number VALUES ('1')")
+            connection.execute("INSERT INTO locked_number VALUES ('1')")
+        assert connection.execute("SELECT count(*) FROM locked_number").fetchone() == (0,)
