@@ -1,0 +1,88 @@
+"""Splitting at commas, parameters, quoting."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.errors import ParseError
+from relay.sip.grammar import format_params, is_token, parse_params, quote, split_commas, unquote
+
+
+@pytest.mark.parametrize(
+    ("text", "elements"),
+    [
+        ("", []),
+        ("a", ["a"]),
+        (" a ,\tb ", ["a", "b"]),
+        ("a,,b,", ["a", "b"]),
+        ('"a,b" <sip:x>, c', ['"a,b" <sip:x>', "c"]),
+        (r'"a\",b", c', [r'"a\",b"', "c"]),
+        ("<sip:a@b?x=1,2>;q=1,<sip:c@d>", ["<sip:a@b?x=1,2>;q=1", "<sip:c@d>"]),
+        ('a="x<y", b', ['a="x<y"', "b"]),
+        (',"a"', ['"a"']),
+    ],
+)
+def test_commas_separate_outside_quotes_and_brackets(text, elements):
+    assert split_commas(text) == elements
+
+
+@pytest.mark.parametrize("text", ['a, "b', 'a, "b\\"', "a, <b", 'a", b', '"a,b'])
+def test_an_open_quote_or_bracket_is_refused(text):
+    with pytest.raises(ParseError):
+        split_commas(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("", {}),
+        (";lr", {"lr": None}),
+        (";Tag=aBc ; Q = 0.5", {"tag": "aBc", "q": "0.5"}),
+        (";x=", {"x": ""}),
+        (';text="a;b=\\"c\\"";n=1', {"text": 'a;b="c"', "n": "1"}),
+        (";self=1;cls=2", {"self": "1", "cls": "2"}),
+        (";tag=a;tag=b", {"tag": "a"}),
+        (';tag="a";TAG=b', {"tag": "a"}),
+        (";received=2001:db8::1;maddr=[::1]", {"received": "2001:db8::1", "maddr": "[::1]"}),
+        (";x=a=b", {"x": "a=b"}),
+    ],
+)
+def test_parameters_are_read(text, params):
+    assert parse_params(text) == params
+
+
+@pytest.mark.parametrize(
+    "text", ["x", ";", ";;a", ";a;", ";=1", ';a="b', ";a b", ";a=b c", ";a=b,c", ";a=<b>", ";a\r\n"]
+)
+def test_malformed_parameters_are_refused(text):
+    with pytest.raises(ParseError):
+        parse_params(text)
+
+
+def test_a_value_gets_quotes_where_it_needs_them():
+    params = {"lr": None, "a": "plain", "b": 'x;y"z', "c": ""}
+    assert format_params(params) == ';lr;a=plain;b="x;y\\"z";c='
+    assert parse_params(format_params(params)) == params
+
+
+def test_quoting_is_undone_by_unquoting():
+    assert unquote(quote('a "b" \\ c,;<>')) == 'a "b" \\ c,;<>'
+
+
+@pytest.mark.parametrize("text", ["a\r\nVia: x", "a\0", "\x7f"])
+def test_control_characters_are_not_quoted(text):
+    with pytest.raises(ParseError):
+        quote(text)
+
+
+def test_unquoting_lets_no_control_character_out():
+    assert unquote('"a\\\rb\x00c"') == "a\ufffdb\ufffdc"
+
+
+def test_what_is_not_quoted_stays():
+    assert unquote("a\\b") == "a\\b"
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a:b", "é", "a\n", "<a>"])
+def test_what_is_no_token(text):
+    assert not is_token(text)

@@ -1,0 +1,97 @@
+"""SIP, tel and other URIs."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.errors import ParseError
+from relay.sip.uri import OtherUri, SipUri, TelUri, check_uri, parse_uri, unescape
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("sip:example.com", SipUri("sip", None, None, "example.com", None, {}, "")),
+        ("SIPS:a@h:5061", SipUri("sips", "a", None, "h", 5061, {}, "")),
+        (
+            "sip:+8613800000001@192.0.2.1:5060;user=phone;lr",
+            SipUri("sip", "+8613800000001", None, "192.0.2.1", 5060, {"user": "phone", "lr": None}, ""),
+        ),
+        ("sip:a:secret@h", SipUri("sip", "a", "secret", "h", None, {}, "")),
+        ("sip:a@[2001:db8::1]:5070", SipUri("sip", "a", None, "2001:db8::1", 5070, {}, "")),
+        ("sip:a@h?Subject=x&Priority=y", SipUri("sip", "a", None, "h", None, {}, "Subject=x&Priority=y")),
+        ("sip:a;par=u%40x@h;Transport=TCP", SipUri("sip", "a;par=u%40x", None, "h", None, {"transport": "TCP"}, "")),
+        ("sip:*21#@h", SipUri("sip", "*21#", None, "h", None, {}, "")),
+        ("sip:a?b/c@h", SipUri("sip", "a?b/c", None, "h", None, {}, "")),
+        ("sip:@h", SipUri("sip", "", None, "h", None, {}, "")),
+        ("sip:a@my_pbx.local", SipUri("sip", "a", None, "my_pbx.local", None, {}, "")),
+        ("tel:+86-138-0000-0001", TelUri("+86-138-0000-0001", {})),
+        ("TEL:1234;phone-context=+86", TelUri("1234", {"phone-context": "+86"})),
+        ("urn:service:sos", OtherUri("urn:service:sos")),
+    ],
+)
+def test_a_uri_is_read_and_written(text, uri):
+    assert parse_uri(text) == uri
+    assert parse_uri(str(uri)) == uri
+    check_uri(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "sip:",
+        "sip",
+        "a@b",
+        "sip:a@",
+        "sip:a@b@c",
+        "sip:a b@c",
+        "sip:a@h:",
+        "sip:a@h:x",
+        "sip:a@h:65536",
+        "sip:2001:db8::1",
+        "sip:a@[2001:db8::1",
+        "sip:a@[1:2]",
+        "sip:a@[12345::]",
+        "sip:a@h\r\n",
+        "sip:a@h>;x",
+        'sip:"a"@h',
+        "sip:a@h;x\0",
+        "tel:",
+        "tel:abc xyz",
+        "tel:+12@h",
+        "1http:x",
+        "<sip:a@h>",
+    ],
+)
+def test_what_is_no_uri_is_refused(text):
+    with pytest.raises(ParseError):
+        parse_uri(text)
+    with pytest.raises(ParseError):
+        check_uri(text)
+
+
+def test_empty_parameters_are_passed_over():
+    uri = parse_uri("sip:h;;lr;")
+    assert isinstance(uri, SipUri)
+    assert uri.params == {"lr": None}
+
+
+def test_of_a_parameter_given_twice_the_first_counts():
+    uri = parse_uri("sip:h;transport=tcp;Transport=udp")
+    assert isinstance(uri, SipUri)
+    assert uri.params == {"transport": "tcp"}
+
+
+def test_three_colons_before_a_dotted_quad_are_two():
+    uri = parse_uri("sip:a@[2001:db8:::192.0.2.1]")
+    assert isinstance(uri, SipUri)
+    assert uri.host == "2001:db8::192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [("abc", "abc"), ("%31%33x", "13x"), ("%e4%b8%ad", "中"), ("%", "%"), ("%zz%4", "%zz%4"), ("%ff", "\udcff")],
+)
+def test_escapes_are_undone(text, plain):
+    assert unescape(text) == plain
