@@ -97,11 +97,15 @@ def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, st
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+    return (OVER_LIMIT, "") if _is_over_limit(core, peer) else None
+
+
+def _is_over_limit(core: Core, peer: Peer) -> bool:
+    """The INVITE's own setup and transaction are counted already, its call towards its peer's limit is not."""
     limits = core.settings.limits
-    over = (
-        core.calls_up + core.setting_up >= limits.max_calls
+    return (
+        core.calls_up + core.setting_up > limits.max_calls
         or core.calls_by_peer[peer.name] >= limits.max_calls_per_peer
         or len(core.pending_lookups) >= limits.max_pending_lookups
-        or len(core.transactions) >= limits.max_transactions
+        or len(core.transactions) > limits.max_transactions
     )
-    return (OVER_LIMIT, "") if over else None

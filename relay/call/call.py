@@ -297,15 +297,17 @@ class Call:
 
     @classmethod
     def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
-        """The call as it was committed; None where a peer or listener of it is no longer configured."""
+        """The call as it was committed; None where a peer of it is no longer configured. Raises StoreError where a
+        listener of it is not."""
         caller_peer = core.peers.by_name(state.caller.peer)
         callee_peer = core.peers.by_name(state.callee.peer)
         if caller_peer is None or callee_peer is None:
             return None
+        state.callee.restored_flow(core.peers)  # before there is a leg that would be left behind
         call = cls(
             core,
             caller_peer,
-            state.caller.restored_flow(),
+            state.caller.restored_flow(core.peers),
             caller=record.caller,
             dialled=record.number_dialled,
             leg_call_id=record.caller_leg_call_id,

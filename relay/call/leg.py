@@ -144,9 +144,12 @@ class Leg:
         """Where requests in this dialog go: the next hop of its route set (RFC 3261 12.2.1.1, 8.1.2).
 
         A URI without a transport is reached by that of the leg; a stream's own connection is used while it is open.
+        A hop that is not the peer's would see the party's real number: the request goes where the peer was heard.
         """
         if self._destination is None:
             hop = self.dialog.next_hop
+            if hop.host != self.flow.host and not self._core.peers.may_be_sent_to(self.peer, hop.host):
+                return self.flow
             transport = "tls" if hop.scheme == "sips" else (hop.params.get("transport") or self.flow.transport).lower()
             port = hop.port or (5061 if transport == "tls" else 5060)
             listener: int | None = self.flow.listener

@@ -56,12 +56,30 @@ class Peers:
         listener = self.listener_for(wanted, peer.host)
         return None if listener is None else Flow(listener, wanted, peer.host, peer.port)
 
-    def listener_for(self, transport: str, host: str) -> int | None:
-        """The index of our first listener of that transport and of the host's address family (names count as IPv4)."""
-        for index, listener in enumerate(self._settings.listeners):
-            if listener.transport == transport and (":" in listener.host) == (":" in host):
-                return index
-        return None
+    def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
+        """The index of a listener of ours of that transport and of the host's address family (names count as IPv4).
+
+        `preferred` where it is such a one, else the first.
+        """
+        indexes = [
+            index
+            for index, listener in enumerate(self._settings.listeners)
+            if listener.transport == transport and (":" in listener.host) == (":" in host)
+        ]
+        return preferred if preferred in indexes else indexes[0] if indexes else None
+
+    def may_be_sent_to(self, peer: Peer, host: str) -> bool:
+        """Whether what a dialog with the peer says may go to the host: the peer's own addresses, and its host name.
+
+        A Contact or Record-Route that names another peer, the relay itself or anybody else would carry the party's
+        real number in From or To there.
+        """
+        if host == peer.host:
+            return True
+        try:
+            return self.by_source(host) is peer
+        except ValueError:  # a name: who answers to it is not known
+            return False
 
     def listener(self, flow: Flow) -> Listener:
         return self._settings.listeners[flow.listener]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from relay.call import admission, masking
 from relay.call.attempt import Attempt
 from relay.call.compose import Reply
-from relay.call.leg import Leg
+from relay.call.leg import Leak, Leg
 from relay.call.masking import Verdict
 from relay.call.routing import Refusal, Route
 from relay.errors import ParseError, ProtocolError
@@ -89,6 +89,8 @@ class Setup:
                 self._attempt = attempt
             except (ProtocolError, ParseError) as error:
                 self.refuse(admission.unusable(error), now)
+            except Leak as leak:  # here, since a timer may have brought us to this peer
+                self.call.fail_closed(leak.side, now)
             return
         self._close(verdict, "callee", reason, now)
 

@@ -15,6 +15,7 @@ from relay.sip.flow import Flow
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
+    from relay.call.peers import Peers
     from relay.call.settings import Peer
 
 # Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them.
@@ -30,8 +31,13 @@ class LegState(msgspec.Struct, array_like=True, frozen=True):
     session_version: int
     own: list[str]
 
-    def restored_flow(self) -> Flow:
-        return Flow(*self.flow)
+    def restored_flow(self, peers: Peers) -> Flow:
+        """Raises StoreError where no listener of that transport is configured any more."""
+        listener, transport, host, port = self.flow
+        index = peers.listener_for(transport, host, preferred=listener)
+        if index is None:
+            raise StoreError(f"no listener for {transport}, by which a live call is reached")
+        return Flow(index, transport, host, port)
 
 
 class CallState(msgspec.Struct, array_like=True, frozen=True):
@@ -75,9 +81,10 @@ def _dump_leg(leg: Leg) -> LegState:
 
 
 def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer) -> Leg:
+    """The leg as it was dumped. Raises StoreError as `LegState.restored_flow`."""
     dialog = Dialog.from_state(state.dialog)
     dialog.local_cseq += CSEQ_STEP
     writer = SdpWriter(state.session_id, state.session_version)
-    leg = Leg(core, call, side, dialog, peer, state.restored_flow(), state.shown, writer)
+    leg = Leg(core, call, side, dialog, peer, state.restored_flow(core.peers), state.shown, writer)
     leg.own = tuple(state.own)
     return leg
