@@ -1,0 +1,334 @@
+"""The journal: order, grouping, outages, the chain it writes, and who may write it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.bindings import Bindings
+from relay.store.database import connect, transaction
+from relay.store.journal import MAX_BATCH, Journal
+from relay.store.records import Records
+from tests.store.conftest import Disk
+from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record
+
+Reported = list[tuple[str, dict[str, object]]]
+
+
+@asynccontextmanager
+async def opened(disk: Disk, reported: Reported | None = None) -> AsyncIterator[Journal]:
+    said: Reported = [] if reported is None else reported
+    journal = Journal(disk.path, disk.sealer, lambda event, fields: said.append((event, fields)))
+    await journal.open()
+    try:
+        yield journal
+    finally:
+        await journal.close()
+    assert reported is not None or said == []
+
+
+class Waiter:
+    """Collects acknowledgements, in their order."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, token: int) -> None:
+        self.tokens.append(token)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def stored(disk: Disk) -> list[CallRecord]:
+    with closing(Records(disk.path, disk.sealer)) as records:
+        assert records.verify().broken is None
+        return list(records.find())
+
+
+async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+        journal.append(Commit(1, ended_record(), None), done)
+        assert (journal.backlog, done.tokens) == (1, [])
+        await done.until(lambda: done.tokens == [1])
+        assert journal.backlog == 0
+        assert stored(disk) == [ended_record()]
+
+
+async def test_a_live_record_becomes_the_ended_one(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+        journal.append(Commit(1, live_record(), b"dialogs"), done)
+        await done.until(lambda: done.tokens == [1])
+        assert stored(disk) == [live_record()]
+        assert journal.live() == [(live_record(), b"dialogs")]
+        journal.append(Commit(2, live_record(), b"other dialogs"), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        assert journal.live() == [(live_record(), b"other dialogs")]
+        journal.append(Commit(3, ended_record(), None), done)
+        await done.until(lambda: done.tokens == [1, 2, 3])
+        assert stored(disk) == [ended_record()]
+        assert journal.live() == []
+
+
+async def test_both_commits_of_a_call_may_meet_in_one_transaction(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+        journal.append(Commit(1, live_record(), b"dialogs"), done)
+        journal.append(Commit(2, ended_record(), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+    assert stored(disk) == [ended_record()]
+
+
+async def test_many_commits_are_acknowledged_once_each_in_their_order(disk: Disk) -> None:
+    count = 3 * MAX_BATCH + 7
+    async with opened(disk) as journal:
+        done = Waiter()
+        for token in range(1, count + 1):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        await done.until(lambda: len(done.tokens) == count)
+        assert done.tokens == list(range(1, count + 1))
+    assert [record.call_id for record in stored(disk)] == [f"c{token}" for token in done.tokens]
+
+
+async def test_token_0_is_written_and_not_acknowledged(disk: Disk) -> None:
+    done = Waiter()
+    async with opened(disk) as journal:
+        journal.append(Commit(0, ended_record(), None), done)
+    assert done.tokens == []
+    assert stored(disk) == [ended_record()]
+
+
+async def test_closing_writes_and_acknowledges_what_waits(disk: Disk) -> None:
+    done = Waiter()
+    async with opened(disk) as journal:
+        for token in range(1, 1 + 2 * MAX_BATCH):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+    assert len(done.tokens) == 2 * MAX_BATCH == len(stored(disk))
+
+
+async def test_a_closed_record_never_changes(disk: Disk) -> None:
+    reported: Reported = []
+    other = ended_record(outcome="busy", ended_at=NOW_MS + 99)
+    async with opened(disk, reported) as journal:
+        done = Waiter()
+        journal.append(Commit(1, ended_record(), None), done)
+        await done.until(lambda: done.tokens == [1])
+        commits = [other, ended_record("c2"), live_record(), ended_record("c2", outcome="busy"), live_record("c3")]
+        for token, record in enumerate(commits, 2):
+            journal.append(Commit(token, record, None), done)
+        await done.until(lambda: done.tokens == [1, 2, 3, 4, 5, 6])
+    assert stored(disk) == [ended_record(), ended_record("c2"), live_record("c3")]
+    closed = [fields["call_id"] for event, fields in reported if event == "journal.record_closed_before"]
+    assert closed == ["c1", "c1", "c2"]
+
+
+async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
+    for call in ("c1", "c2", "c3"):
+        async with opened(disk) as journal:
+            journal.append(Commit(0, ended_record(call), None), Waiter())
+    with closing(Records(disk.path, disk.sealer)) as records:
+        verdict = records.verify()
+    assert (verdict.intact, verdict.broken) == (3, None)
+
+
+async def test_a_peers_call_id_of_any_bytes_is_kept(disk: Disk) -> None:
+    strange = b"\xff\x00\xed\xa0\x80call".decode("utf-8", "surrogateescape")
+    async with opened(disk) as journal:
+        journal.append(Commit(0, ended_record(caller_leg_call_id=strange), None), Waiter())
+    assert stored(disk)[0].caller_leg_call_id == strange
+
+
+async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> None:
+    forwarded = ended_record(number_dialled="8675512345678", number_shown=A, callee=None, binding_id="")
+    async with opened(disk) as journal:
+        journal.append(Commit(0, forwarded, None), Waiter())
+    assert stored(disk) == [forwarded]
+    with closing(Records(disk.path, disk.sealer)) as records:
+        assert list(records.find("8675512345678")) == [forwarded]
+    assert b"75512345678" not in disk.raw()
+
+
+async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
+    reported: Reported = []
+    failed = asyncio.Event()
+
+    def report(event: str, fields: dict[str, object]) -> None:
+        reported.append((event, fields))
+        failed.set()
+
+    journal = Journal(disk.path, disk.sealer, report)
+    await journal.open()
+    done = Waiter()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+        for token in range(1, 51):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        async with asyncio.timeout(20):
+            await failed.wait()
+        assert (done.tokens, journal.backlog) == ([], 50)
+        for token in range(51, 101):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    await done.until(lambda: len(done.tokens) == 100)
+    await journal.close()
+    assert done.tokens == list(range(1, 101))
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert len(stored(disk)) == 100
+
+
+async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
+    reported: Reported = []
+    journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("DROP TABLE call_record")
+    journal.append(Commit(1, ended_record(), None), Waiter())
+    with pytest.raises(StoreError, match="1 call records could not be written"):
+        await journal.close(patience_s=0.2)
+
+
+async def test_a_fault_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
+
+    def faulty(_: int) -> None:
+        raise RuntimeError
+
+    async with opened(disk) as journal:
+        done = Waiter()
+        journal.append(Commit(1, ended_record("c1"), None), faulty)
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [2])
+
+
+async def test_a_second_writer_is_refused_with_the_first_ones_process(disk: Disk) -> None:
+    async with opened(disk):
+        second = Journal(disk.path, disk.sealer, lambda _, __: None)
+        with pytest.raises(StoreError, match=f"another relay700 serves .* \\(process {os.getpid()}\\)"):
+            await second.open()
+    async with opened(disk):
+        pass
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "DELETE FROM chain_head",
+        "UPDATE chain_head SET seq = 1",
+        "UPDATE chain_head SET hash = x'01'",
+        "UPDATE chain_head SET mac = x'01'",
+    ],
+)
+async def test_a_chain_whose_head_was_forged_is_not_written_on(disk: Disk, forgery: str) -> None:
+    async with opened(disk) as journal:
+        for call in ("c1", "c2"):
+            journal.append(Commit(0, ended_record(call), None), Waiter())
+    with closing(connect(disk.path)) as thief:
+        thief.execute(forgery)
+    with pytest.raises(StoreError, match="head of the chain"):
+        await Journal(disk.path, disk.sealer, lambda _, __: None).open()
+
+
+async def test_an_altered_live_record_is_reported_and_not_restored(disk: Disk) -> None:
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        for call in ("c1", "c2"):
+            journal.append(Commit(0, live_record(call), b"dialogs " + call.encode()), Waiter())
+    with closing(connect(disk.path)) as thief:
+        thief.execute("UPDATE call_record SET peer_out = 'mine' WHERE call_id = 'c1'")
+    async with opened(disk, reported) as journal:
+        assert journal.live() == [(live_record("c2"), b"dialogs c2")]
+    assert [(event, fields["call_id"]) for event, fields in reported] == [("journal.record_altered", "c1")]
+
+
+async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+
+        def bind() -> None:
+            with closing(Bindings(disk.path, disk.sealer)) as bindings:
+                for n in range(50):
+                    assert bindings.add([binding(f"b{n}", x=f"{X[:11]}{n:04d}")], NOW_MS) == [None]
+
+        binder = asyncio.create_task(asyncio.to_thread(bind))
+        while not binder.done():
+            token = len(done.tokens) + 1
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            await done.until(lambda: journal.backlog == 0)
+        await binder
+    assert len(stored(disk)) == len(done.tokens)
+
+
+async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+        with closing(connect(disk.path)) as importer, transaction(importer):
+            journal.append(Commit(1, ended_record(), None), done)
+            for _ in range(20):
+                await asyncio.to_thread(os.sched_yield)
+            assert done.tokens == []
+        await done.until(lambda: done.tokens == [1])
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from relay.call.actions import Commit
+from relay.store.database import open_store
+from relay.store.journal import Journal
+from tests.support.stored import ended_record, live_record
+
+async def main(path, key_file, start):
+    journal = Journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
+    await journal.open()
+    print("ready", flush=True)
+    n = start
+    while True:
+        for n in range(n + 1, n + 40):
+            journal.append(Commit(2 * n, live_record(f"c{n}"), b"dialogs"), lambda token: print(token, flush=True))
+            journal.append(Commit(2 * n + 1, ended_record(f"c{n}"), None), lambda token: print(token, flush=True))
+        await asyncio.sleep(0.003)
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: Disk) -> None:
+    acknowledged: set[int] = set()
+    for life in range(4):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(disk.path), str(disk.key_file), str(100_000 * (life + 1))],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        for _ in range(100 + 37 * life):
+            acknowledged.add(int(writer.stdout.readline()))
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read()
+        acknowledged.update(int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n"))
+        writer.wait()
+        records = {record.call_id: record for record in stored(disk)}
+        for token in acknowledged:
+            record = records[f"c{token // 2}"]
+            assert record.ended_at is not None or token % 2 == 0
+    assert len(acknowledged) > 400

@@ -1,0 +1,148 @@
+"""Reading call records, and finding out what was done to them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.errors import StoreError
+from relay.store.database import connect
+from relay.store.journal import Journal
+from relay.store.records import Records
+from tests.store.conftest import Disk
+from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
+
+C = "8613700000003"
+
+
+@pytest.fixture
+async def filled(disk: Disk) -> Disk:
+    """Five ended records, 1 to 5 in the chain, and a live one."""
+    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    await journal.open()
+    for n in range(1, 6):
+        journal.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + 1_000 * n), None), lambda _: None)
+    late = live_record("live", received_at=NOW_MS + 6_000, number_dialled=Y, number_shown=Y, caller=C)
+    journal.append(Commit(0, late, b"dialogs"), lambda _: None)
+    await journal.close()
+    return disk
+
+
+@pytest.fixture
+def records(filled: Disk) -> Iterator[Records]:
+    with closing(Records(filled.path, filled.sealer)) as records:
+        yield records
+
+
+def ids(found: Iterator[object]) -> list[str]:
+    return [record.call_id for record in found]  # type: ignore[attr-defined]
+
+
+ALL = ["c1", "c2", "c3", "c4", "c5"]
+
+
+def test_records_are_found_by_number_in_any_role_time_and_liveness(records: Records) -> None:
+    assert ids(records.find()) == [*ALL, "live"]
+    assert ids(records.find(X)) == ALL
+    assert ids(records.find(Y)) == ["live"]
+    assert ids(records.find(C)) == ["live"]
+    assert ids(records.find(B)) == [*ALL, "live"]
+    assert ids(records.find("8001")) == []
+    assert ids(records.find(since_ms=NOW_MS + 4_000)) == ["c4", "c5", "live"]
+    assert ids(records.find(A, NOW_MS + 4_000)) == ["c4", "c5"]
+    assert ids(records.find(live=True)) == ["live"]
+
+
+def test_calls_are_found_that_were_up_at_a_moment(records: Records) -> None:
+    assert ids(records.up_at(X, NOW_MS + 2_000)) == ["c1", "c2"]
+    assert ids(records.up_at(B, NOW_MS + 13_000)) == [*ALL, "live"]
+    assert ids(records.up_at(B, NOW_MS + 13_001)) == ["live"]
+    assert ids(records.up_at(X, NOW_MS + 999)) == []
+
+
+def test_an_intact_chain_is_said_to_be(records: Records) -> None:
+    verdict = records.verify()
+    assert (verdict.intact, verdict.live, verdict.head.seq, verdict.broken) == (5, 1, 5, None)
+
+
+def test_an_empty_chain_is_intact(disk: Disk) -> None:
+    with closing(Records(disk.path, disk.sealer)) as records:
+        verdict = records.verify()
+    assert (verdict.intact, verdict.live, verdict.broken) == (0, 0, None)
+
+
+SWAP = """
+UPDATE call_record SET chain_seq = -3 WHERE chain_seq = 3;
+UPDATE call_record SET chain_seq = 3 WHERE chain_seq = 4
+"""
+CLONE = """
+CREATE TEMP TABLE copy AS SELECT * FROM call_record WHERE call_id = 'c3';
+UPDATE copy SET id = 99, call_id = 'forged', {};
+INSERT INTO call_record SELECT * FROM copy
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "intact", "said"),
+    [
+        ("UPDATE call_record SET outcome = 'busy' WHERE call_id = 'c3'", 2, "record 3: call record c3 was altered"),
+        ("UPDATE call_record SET answered_at = NULL WHERE call_id = 'c1'", 0, "record 1: call record c1 was altered"),
+        ("UPDATE call_record SET number_dialled = '700100000019999' WHERE call_id = 'c5'", 4, "record 5"),
+        ("UPDATE call_record SET sealed = zeroblob(90) WHERE call_id = 'c2'", 1, "record 2: call record c2"),
+        ("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c2'", 1, "keyed hashes"),
+        ("UPDATE call_record SET chain_hash = zeroblob(33) WHERE call_id = 'c4'", 3, "record 4 (c4) does not follow"),
+        ("DELETE FROM call_record WHERE call_id = 'c1'", 0, "record 1 is missing: the next one is 2"),
+        ("DELETE FROM call_record WHERE call_id = 'c3'", 2, "record 3 is missing: the next one is 4"),
+        ("DELETE FROM call_record WHERE call_id = 'c5'", 4, "records 5 to 5 were cut off the end"),
+        (
+            "DELETE FROM call_record WHERE call_id = 'c3';"
+            "UPDATE call_record SET chain_seq = chain_seq - 1 WHERE chain_seq > 3",
+            2,
+            "record 3 (c4) does not follow its predecessor",
+        ),
+        (f"{SWAP}; UPDATE call_record SET chain_seq = 4 WHERE chain_seq = -3", 2, "record 3 (c4) does not follow"),
+        (CLONE.format("chain_seq = NULL"), 0, "call record forged is not in the chain"),
+        (CLONE.format("chain_seq = 6"), 5, "record 6: call record forged was altered"),
+        ("UPDATE call_record SET ended_at = NULL WHERE call_id = 'c2'", 1, "record 2 (c2) was altered"),
+        ("UPDATE call_record SET ended_at = 5 WHERE call_id = 'live'", 0, "call record live is not in the chain"),
+        ("UPDATE call_record SET peer_in = 'x' WHERE call_id = 'live'", 5, "call record live was altered"),
+        ("DELETE FROM chain_head", 5, "head of the chain"),
+        ("UPDATE chain_head SET seq = 4; DELETE FROM call_record WHERE call_id = 'c5'", 4, "head of the chain"),
+    ],
+)
+def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, intact: int, said: str) -> None:
+    with closing(connect(filled.path)) as thief:
+        thief.executescript(deed)
+    with closing(Records(filled.path, filled.sealer)) as records:
+        verdict = records.verify()
+    assert said in str(verdict.broken)
+    assert verdict.intact == intact
+
+
+def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> None:
+    with closing(connect(filled.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'call_record'").fetchone()
+    with filled.path.open("r+b") as file:
+        file.seek(4_096 * (page - 1))
+        file.write(b"\xff" * 4_096)
+    with closing(Records(filled.path, filled.sealer)) as records:
+        assert records.verify().broken is not None
+
+
+def test_reading_an_altered_record_is_an_error_that_names_it(filled: Disk) -> None:
+    with closing(connect(filled.path)) as thief:
+        thief.execute("UPDATE call_record SET outcome = 'busy' WHERE call_id = 'c2'")
+    with closing(Records(filled.path, filled.sealer)) as records, pytest.raises(StoreError, match="c2 was altered"):
+        list(records.find())
+
+
+def test_verifying_sees_one_moment_and_leaves_no_transaction(filled: Disk, records: Records) -> None:
+    records.verify()
+    with closing(sqlite3.connect(filled.path)) as connection:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert busy == 0

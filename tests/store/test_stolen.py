@@ -1,0 +1,43 @@
+"""What a thief of the database file finds in it (DESIGN 3: a stolen database shows no number)."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from relay.call.actions import Commit
+from relay.store.bindings import Bindings
+from relay.store.journal import Journal
+from tests.store.conftest import Disk
+from tests.support.stored import NOW_MS, Y, binding, ended_record, live_record
+
+CALLER, CALLEE, THIRD = "8613812344321", "8675598765432", "447700900987"
+
+
+async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(disk: Disk) -> None:
+    with closing(Bindings(disk.path, disk.sealer)) as bindings:
+        bindings.add([binding("b1", a=CALLER, b=CALLEE, order_id="canary 13812344321")], NOW_MS)
+        bindings.add([binding("b2", a=CALLER, b=THIRD, x=Y), binding("b3", a=CALLER, b=THIRD)], NOW_MS)
+        bindings.end("b2", NOW_MS)
+    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    await journal.open()
+    parties = {"caller": CALLER, "callee": CALLEE, "caller_leg_call_id": "canary-13812344321@device"}
+    for record, dialogs in [
+        (live_record("c1", **parties), b"canary sip:13812344321@device"),
+        (live_record("c2", **parties), b"canary sip:13812344321@device"),
+        (ended_record("c1", **parties), None),
+        (ended_record("c3", number_dialled=THIRD, number_shown=CALLER, caller=CALLER, callee=THIRD), None),
+        (ended_record("c4", number_dialled="12345", **parties), None),
+    ]:
+        journal.append(Commit(0, record, dialogs), lambda _: None)
+    await journal.close()
+    # The part that all notations share, as text, as UTF-16, and as the integers a column could hold.
+    needles = [number[2:] for number in (CALLER, CALLEE, THIRD)]
+    raw = disk.raw()
+    for needle in needles:
+        assert needle.encode() not in raw
+        assert needle.encode("utf-16-le") not in raw
+    for number in (CALLER, CALLEE, THIRD, *needles):
+        assert int(number).to_bytes(8) not in raw
+        assert int(number).to_bytes(6) not in raw
+    assert b"canary" not in raw
+    assert b"b1" in raw  # what is not secret is there: this is the file
