@@ -77,7 +77,7 @@ _match_status_line = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", 
 _match_version = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
 
 
-# RFC 3261 7.3.1: not lists. Two values would let two readers of the message see two different ones (RFC 4475 3.3.8, 3.3.9).
+# RFC 3261 7.3.1: not lists. Of two values, two readers of the message might go by different ones (RFC 4475 3.3.8-9).
 _UNIQUE = frozenset({"content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type"})
 
 

@@ -1,0 +1,302 @@
+"""The codec on arbitrary and mutated input: only ParseError escapes, and nothing is read in two ways.
+
+Permitted exceptions: ParseError everywhere, ProtocolError from `check_request`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from relay.errors import ParseError, ProtocolError
+from relay.sip.framing import Frame, StreamFramer
+from relay.sip.grammar import format_params, parse_params, quote, split_commas, unquote
+from relay.sip.headers import parse_name_addr, parse_via
+from relay.sip.message import Request, Response, check_request, parse_message, salvage
+from relay.sip.sdp import Sdp, parse_sdp
+from relay.sip.uri import check_uri, parse_uri, unescape
+from relay.sip.views import Message
+from tests.sip.torture import DATA, TORTURE
+
+VIEWS = [name for name, value in vars(Message).items() if type(value).__name__ == "view"]
+START = re.compile(rb"(?:[A-Z]{3,9} sips?:|SIP/2\.0 \d)")
+
+
+def recorded() -> list[bytes]:
+    """SIP messages out of the traces, cut out by their first words; some are fragments."""
+    found = []
+    for trace in sorted((DATA / "pcap").iterdir()):
+        data = trace.read_bytes()
+        starts = [match.start() for match in START.finditer(data)]
+        found += [data[start : start + 1400] for start in starts[:40]]
+    return found
+
+
+SEEDS = [row.data for row in TORTURE] + recorded()
+BODIES = [body for seed in SEEDS for _, blank, body in [seed.partition(b"\r\n\r\n")] if body.startswith(b"v=0")]
+SNIPPETS = [
+    *(bytes([byte]) for byte in b'\r\n\0 \t:;,"\\<>=@[]%\xff'),
+    *(b"\r\n ", b"\r\n\r\n", b"tag=", b";branch=", b"l: 3\r\n", b"Via: ", b"sip:", b"1" * 20, b"SIP/2.0"),
+]
+PIECES = st.sampled_from(SNIPPETS) | st.binary(max_size=4)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        cut = draw(st.sampled_from([0, 0, 1, 2, 10]))
+        data = data[:at] + draw(PIECES) + data[at + cut :]
+    return data
+
+
+def read_everything(message: Request | Response) -> None:
+    for name in VIEWS:
+        with suppress(ParseError):
+            getattr(message, name)
+    for name in message.index:
+        with suppress(ParseError):
+            for element in message.values(name):
+                assert "\r" not in element and "\n" not in element
+                with suppress(ParseError):
+                    assert str(parse_name_addr(element))
+    if isinstance(message, Request):
+        with suppress(ParseError):
+            _ = message.request_uri
+        with suppress(ParseError, ProtocolError):
+            check_request(message)
+
+
+def exercise(data: bytes) -> None:
+    salvage(data)
+    try:
+        message = parse_message(data)
+    except ParseError:
+        return
+    read_everything(message)
+    written = message.serialize()
+    assert written.partition(b"\r\n\r\n")[0].count(b"\r\n") == len(message.headers)
+    again = parse_message(written)
+    assert type(again) is type(message)
+    assert (again.headers, again.body) == (message.headers, message.body)
+    assert again.serialize() == written
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_raise_parse_error_at_most(data):
+    exercise(data)
+
+
+@settings(max_examples=250, deadline=None)
+@given(mutated(SEEDS))
+def test_mutated_messages_raise_parse_error_at_most(data):
+    exercise(data)
+
+
+TEXT = st.text(st.characters(blacklist_characters="\r\n\0", blacklist_categories=["Cs"]), max_size=30)
+VALUES = TEXT.map(lambda text: text.strip(" \t"))
+NAMES = st.from_regex(r"[a-z!%*_+`'~.-][a-z0-9-]{1,12}", fullmatch=True).filter(
+    lambda name: name not in ("content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type")
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.binary(max_size=50))
+def test_what_is_written_is_read_again_unchanged(headers, body):
+    message = parse_message(Request("X", "sip:a@b", headers, body).serialize())
+    assert (message.headers, message.body) == (headers, body)
+
+
+VIA_PIECES = st.sampled_from(
+    [
+        ";branch=",
+        ";rport",
+        ";x=",
+        '"',
+        "\\",
+        ",",
+        " ",
+        "a",
+        ";",
+        "=",
+        "SIP/2.0/UDP h",
+        ", SIP/2.0/UDP g",
+        "[::1]",
+        ":5060",
+    ]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(VIA_PIECES, max_size=10))
+def test_the_cheap_branch_is_that_of_the_full_parse(pieces):
+    message = Request("X", "sip:a@b", [("via", "SIP/2.0/UDP h" + "".join(pieces).strip())])
+    try:
+        full = message.via.branch
+    except ParseError:
+        return
+    assert message.branch == full
+
+
+ADDRESS_PIECES = st.sampled_from(
+    [";tag=", ";x=", '"', "\\", ",", " ", "a", ";", "=", "<sip:a@b>", "<sip:a@b;tag=u>", ">", "<", "sip:a@b", "tag"]
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(ADDRESS_PIECES, max_size=10))
+@example(["<sip:a@b>", ";x=", '"', ">", ";tag=", "a", '"'])
+@example(['"', "<sip:a@b;tag=u>", '"', "<sip:a@b>"])
+def test_the_cheap_tag_is_that_of_the_full_parse(pieces):
+    message = Request("X", "sip:a@b", [("from", "".join(pieces).strip())])
+    try:
+        full = message.from_.tag
+    except ParseError:
+        return
+    assert message.from_tag == full
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ADDRESS_PIECES, max_size=10).map("".join))
+def test_what_an_address_reads_it_writes(text):
+    with suppress(ParseError):
+        address = parse_name_addr(text)
+        assert parse_name_addr(str(address)) == address
+    with suppress(ParseError):
+        for element in split_commas(text):
+            assert split_commas(element) == [element]
+
+
+URI_PIECES = st.sampled_from(
+    [
+        "sip:",
+        "SIPS:",
+        "tel:",
+        "urn:",
+        "a",
+        "+86",
+        "@",
+        ":",
+        "5060",
+        ";",
+        "lr",
+        "=",
+        "?",
+        "[::1]",
+        "h.",
+        "%41",
+        "#",
+        " ",
+        "中",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(URI_PIECES, max_size=10).map("".join) | TEXT)
+def test_what_a_uri_reads_it_writes(text):
+    unescape(text)
+    try:
+        uri = parse_uri(text)
+    except ParseError:
+        refused = True
+    else:
+        refused = False
+        assert parse_uri(str(uri)) == uri
+    with suppress(ParseError):
+        check_uri(text)
+        assert not refused
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT, st.dictionaries(st.from_regex(r"[a-z0-9.-]{1,8}", fullmatch=True), st.none() | TEXT, max_size=4))
+def test_quotes_and_parameters_are_undone(text, params):
+    with suppress(ParseError):  # control characters
+        assert unquote(quote(text)) == text
+        assert parse_params(format_params(params)) == params
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(VIA_PIECES, max_size=10).map("".join) | TEXT)
+def test_a_via_raises_parse_error_at_most(text):
+    with suppress(ParseError):
+        parse_via(f"SIP/2.0/UDP h{text}")
+
+
+def frames_of(pieces: list[bytes]) -> tuple[list[Frame], bool]:
+    """The frames, and whether the stream ended in a fault."""
+    framer = StreamFramer()
+    frames: list[Frame] = []
+    try:
+        for piece in pieces:
+            frames += framer.feed(piece)
+        framer.feed(b"")
+    except ParseError:
+        return frames, True
+    return frames, False
+
+
+WHOLE = [row.data for row in TORTURE if row.codec == "accepted"]
+STREAMS = st.lists(st.sampled_from([*WHOLE, b"\r\n", b"\r\n\r\n"]) | PIECES, max_size=4).map(b"".join) | mutated(WHOLE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STREAMS, st.lists(st.integers(0, 3000), max_size=12))
+def test_every_split_of_a_stream_frames_alike(stream, cuts):
+    ends = [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    assert frames_of(pieces) == frames_of([stream])
+
+
+@settings(max_examples=200, deadline=None)
+@given(STREAMS)
+def test_a_frame_ends_where_its_message_does(stream):
+    for frame in frames_of([stream])[0]:
+        if isinstance(frame, bytes):
+            with suppress(ParseError):
+                message = parse_message(frame)
+                assert frame.endswith(b"\r\n\r\n" + message.body)
+                assert frame.find(b"\r\n\r\n") + 4 + len(message.body) == len(frame)
+
+
+def exercise_sdp(body: bytes) -> None:
+    try:
+        sdp = parse_sdp(body)
+    except ParseError:
+        return
+    written = sdp.serialize()
+    assert all(line[1:2] == b"=" for line in written.split(b"\r\n")[:-1])
+    again = parse_sdp(written)
+    sdp.timings = sdp.timings or ["0 0"]
+    assert again == sdp
+
+
+@settings(max_examples=200, deadline=None)
+@given(mutated(BODIES))
+def test_mutated_descriptions_raise_parse_error_at_most(body):
+    exercise_sdp(body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from("vosiuepcbtrzkam").flatmap(lambda kind: TEXT.map(lambda text: f"{kind}={text}")), max_size=6
+    )
+)
+def test_arbitrary_descriptions_raise_parse_error_at_most(lines):
+    exercise_sdp("\r\n".join(["v=0", "o=- 1 1 IN IP4 h", *lines]).encode())
+
+
+def test_the_seeds_are_real_messages():
+    accepted = 0
+    for seed in SEEDS:
+        with suppress(ParseError):
+            accepted += len(parse_message(seed).headers) > 5
+    assert accepted > 100
+    assert len(BODIES) > 30
+    assert isinstance(parse_sdp(BODIES[0]), Sdp)
