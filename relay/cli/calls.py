@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from relay.call.binding import Binding
+from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.bindings import json_option, reveal_option
@@ -62,7 +63,7 @@ def trace(config_path: Path | None, number: str, at_ms: int, as_json: bool) -> N
         bindings = list(store.bindings.of_number(number, at_ms))
         going_on = list(store.records.up_at(number, at_ms))
     if not bindings and not going_on:
-        raise StoreError(f"{number} was not bound and in no call at {format_moment(at_ms)}")
+        raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
     now = now_ms()
     if as_json:
         objects = {

@@ -1,0 +1,64 @@
+"""The command in this process, over a configuration and a store of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay.cli import main
+from tests.support.stored import PREFIX
+
+
+class Command(NamedTuple):
+    """`relay700` with `-c`, which goes behind the sub-command's name."""
+
+    folder: Path
+
+    def run(self, *arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, [*arguments, "-c", str(self.folder / "relay.toml")], input=input)
+
+    def done(self, *arguments: str, input: str | None = None) -> str:
+        result = self.run(*arguments, input=input)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return result.stdout
+
+    def objects(self, *arguments: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.done(*arguments, "--json").splitlines()]
+
+    def refused(self, *arguments: str) -> str:
+        """The one line on stderr of a command that ends with status 1."""
+        result = self.run(*arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        (line,) = result.stderr.splitlines()
+        return line
+
+    @property
+    def store(self) -> tuple[Path, Path]:
+        return self.folder / "var" / "relay.db", self.folder / "var" / "relay.key"
+
+
+@pytest.fixture
+def relay700(tmp_path: Path) -> Command:
+    command = Command(tmp_path)
+    path, key_file = command.store
+    (tmp_path / "relay.toml").write_text(
+        f'[store]\nurl = "sqlite:{path}"\nkey_file = "{key_file}"\n[numbers]\nprefixes = ["{PREFIX}"]\n'
+    )
+    return command
+
+
+@pytest.fixture
+def usage(relay700: Command) -> Callable[..., str]:
+    """Runs a command that is used wrongly, which is status 2, and gives what it says."""
+
+    def run(*arguments: str) -> str:
+        result = relay700.run(*arguments)
+        assert result.exit_code == 2
+        return result.stderr
+
+    return run

@@ -1,0 +1,121 @@
+"""`relay700 bind`, `unbind` and `bindings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.routing import Route
+from relay.cli.stores import now_ms
+from relay.store.database import open_store
+from relay.store.lookup import RouteReader
+from tests.cli.conftest import Command
+from tests.support.stored import PREFIX, A, B, X, Y
+
+AB = ("--a", "13800000001", "--b", "+86 139-0000-0002")
+
+
+def route(relay700: Command, number: str, caller: str) -> object:
+    path, key_file = relay700.store
+    with closing(RouteReader(path, open_store(path, key_file))) as reader:
+        return reader.look_up(number, caller, now_ms() / 1000)
+
+
+def test_bind_says_what_to_dial_and_a_call_finds_it(relay700: Command) -> None:
+    said = relay700.done("bind", "AXB", *AB, "--x", X, "--order", "17").splitlines()
+    assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
+    binding_id = said[0].removeprefix("binding ")
+    assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X)
+
+
+def test_bind_axyb_says_who_dials_what(relay700: Command) -> None:
+    said = relay700.done("bind", "AXYB", *AB, "--x", X, "--y", Y).splitlines()
+    assert said[1:] == [f"138****0001 dials {X} to reach 139****0002", f"139****0002 dials {Y} to reach 138****0001"]
+
+
+def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "2h")
+    assert list(made) == [
+        *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
+        *("created_at", "expires_at", "ended_at", "state"),
+    ]
+    assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
+    assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")
+    assert made["x"].startswith(PREFIX)
+    assert made["expires_at"] > made["created_at"]
+    assert relay700.objects("bindings", "show", made["binding_id"]) == [made]
+    assert relay700.objects("bindings", "list") == [made]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("bind", "GXB", *AB), "mode: it is AXB or AXYB"),
+        (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
+        (("unbind", "none"), "binding: there is none with this id: `relay700 bindings list` shows them"),
+        (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
+    ],
+)
+def test_a_refusal_is_one_line_and_status_1(relay700: Command, arguments: tuple[str, ...], said: str) -> None:
+    assert relay700.refused(*arguments) == said
+
+
+def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
+    assert "'--b'" in usage("bind", "AXB", "--a", "8001")
+    assert "'--number': not a number" in usage("bindings", "list", "--number", "x")
+
+
+def test_unbind_takes_effect_with_the_next_call_and_keeps_the_binding(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--x", X)
+    assert isinstance(route(relay700, X, A), Route)
+    assert relay700.done("unbind", made["binding_id"]) == f"unbound {made['binding_id']}\n"
+    assert not isinstance(route(relay700, X, A), Route)
+    (ended,) = relay700.objects("bindings", "list")
+    assert ended["state"] == "ended" and ended["ended_at"] is not None
+    assert relay700.objects("bindings", "list", "--live") == []
+    assert relay700.refused("unbind", made["binding_id"]) == "binding: it was unbound before"
+
+
+def test_tables_mask_real_numbers_unless_told_to_reveal(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--x", X)
+    for command in (("bindings", "list"), ("bindings", "show", made["binding_id"])):
+        masked = relay700.done(*command)
+        assert "138****0001" in masked and X in masked and A[2:] not in masked
+        assert A in relay700.done(*command, "--reveal")
+
+
+def test_bindings_are_listed_by_number_in_any_notation(relay700: Command) -> None:
+    relay700.done("bind", "AXB", *AB, "--x", X)
+    relay700.done("bind", "AXB", "--a", "8001", "--b", "8002", "--x", X)
+    for number, count in [("138-0000-0001", 1), ("0086" + X, 2), ("8002", 1), ("8003", 0)]:
+        assert len(relay700.objects("bindings", "list", "--number", number)) == count
+
+
+def test_import_names_bad_lines_and_makes_the_good_ones(relay700: Command) -> None:
+    file = relay700.folder / "bindings.csv"
+    file.write_bytes(
+        b"\xef\xbb\xbfmode,x,y,a,b,expires_in,order_id,business\nAXB,,,8001,8002,2h,,\nAXB,,,8001,\xff,,,\n"
+    )
+    result = relay700.run("bindings", "import", str(file))
+    assert (result.exit_code, result.stdout) == (1, "1 imported, 1 refused\n")
+    assert result.stderr.startswith("line 3: b: not a number")
+    assert len(relay700.objects("bindings", "list")) == 1
+
+
+def test_import_of_good_lines_ends_well(relay700: Command) -> None:
+    text = "".join(f"AXB,{PREFIX}{n:04d},,8001,8002,,,\n" for n in range(50))
+    assert relay700.done("bindings", "import", "-", input=text) == "50 imported, 0 refused\n"
+
+
+def test_import_refuses_columns_that_do_not_exist(relay700: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("mode,a,b,until\n")
+    assert "no column 'until'" in relay700.refused("bindings", "import", str(tmp_path / "x.csv"))
+
+
+def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
+    relay700.done("bindings", "list")
+    relay700.store[1].chmod(0o644)
+    assert f"chmod 600 {relay700.store[1]}" in relay700.refused("bind", "AXB", *AB)
