@@ -114,7 +114,7 @@ class Attempt:
                 self._refused(response, now)
             elif status >= 200:
                 self._answered(response, now)
-            elif status > 100 and not self._given_up and response.to_tag is not None:
+            elif status > 100 and not self._given_up and self._won is None:
                 self._setup.progress(self._leg(response), response, now)
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
@@ -154,7 +154,7 @@ class Attempt:
         setup = self._setup
         setup.core.counters["answers_unusable"] += 1
         setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
-        if response.status < 200 or self._given_up:
+        if response.status < 200 or self._given_up or setup.decided:  # a further fork's harms no call that is up
             return
         leg = self._won
         self._won, self._given_up = None, True

@@ -56,6 +56,7 @@ class Call:
         "ended",
         "ended_at",
         "ended_by",
+        "invite_key",
         "mode",
         "order_id",
         "outcome",
@@ -70,16 +71,27 @@ class Call:
     )
 
     def __init__(
-        self, core: Core, peer: Peer, flow: Flow, *, caller: str, dialled: str, leg_call_id: str, received_at: int
+        self,
+        core: Core,
+        peer: Peer,
+        flow: Flow,
+        *,
+        caller: str,
+        dialled: str,
+        invite_key: tuple[str, str | None],
+        received_at: int,
     ) -> None:
-        """`caller`: the caller's number in E.164, "" if anonymous; `received_at` in Unix milliseconds."""
+        """`caller`: the caller's number in E.164, "" if anonymous; `invite_key`: Call-ID and From tag of its INVITE;
+        `received_at` in Unix milliseconds."""
         self.core = core
+        self.invite_key = invite_key
+        core.attempts.setdefault(invite_key, self)
         self.call_id = core.token() + core.token()
         self.caller_peer = peer
         self.caller_flow = flow
         self.caller_number = caller
         self.dialled = dialled
-        self.caller_leg_call_id = leg_call_id
+        self.caller_leg_call_id = invite_key[0]
         self.received_at = received_at
         self.binding_id: str | None = None
         self.mode: str | None = None
@@ -243,6 +255,8 @@ class Call:
 
     def _ended(self, now: float) -> None:
         self._end_committed = True
+        if self.core.attempts.get(self.invite_key) is self:
+            del self.core.attempts[self.invite_key]
         waiting, self._waiting_for_end = self._waiting_for_end, []
         for then in waiting:
             then(now)
@@ -310,7 +324,7 @@ class Call:
             state.caller.restored_flow(core.peers),
             caller=record.caller,
             dialled=record.number_dialled,
-            leg_call_id=record.caller_leg_call_id,
+            invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
             received_at=record.received_at,
         )
         call._take_over(record)

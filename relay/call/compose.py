@@ -6,6 +6,7 @@ import re
 
 from relay.call.masking import PHRASES, Body
 from relay.call.settings import Listener
+from relay.errors import ParseError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
 
@@ -73,7 +74,10 @@ class Reply:
     __slots__ = ("_after_to", "_before_to", "_record_route", "_to", "flow", "to_tag")
 
     def __init__(self, request: Request, flow: Flow) -> None:
+        """Raises ParseError where something that is copied is missing or malformed."""
         via = request.via
+        if "from" not in request.index or "cseq" not in request.index:
+            raise ParseError("no From or no CSeq")
         via_lines, port = _received(request, via.host, via.port, via.params, flow)
         self.flow = flow if flow.reliable else flow._replace(port=port)
         self._before_to = f"{via_lines}From: {request.get('from')}\r\nTo: "

@@ -19,6 +19,7 @@ from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
 
 if TYPE_CHECKING:
+    from relay.call.call import Call
     from relay.call.leg import Leg
 
 Continuation = Callable[[float], None]
@@ -39,6 +40,7 @@ class Core:
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
         self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
+        self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
         self.setting_up = 0
         self.calls_up = 0
@@ -61,7 +63,9 @@ class Core:
         self._actions.append(LookUp(self._serial, number, caller))
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
-        self.pending_lookups.pop(token)(answer, now)
+        then = self.pending_lookups.pop(token, None)
+        if then is not None:
+            then(answer, now)
 
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""
@@ -73,7 +77,9 @@ class Core:
         self._actions.append(Commit(self._serial, record, dialogs))
 
     def committed(self, token: int, now: float) -> None:
-        self._pending_commits.pop(token)(now)
+        then = self._pending_commits.pop(token, None)
+        if then is not None:
+            then(now)
 
     @property
     def pending_commits(self) -> int:

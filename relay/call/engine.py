@@ -102,7 +102,7 @@ class Engine:
 
     def hang_up_all(self, now: float) -> None:
         """Ends every call, for the end of the service."""
-        for call in {leg.call for leg in self._core.legs.values()}:
+        for call in list(self._core.attempts.values()):
             call.end("relay", "shutdown", now)
 
     def statistics(self) -> dict[str, int]:
@@ -215,13 +215,15 @@ class Engine:
 
     def _outside(self, request: Request, reply: Reply, now: float) -> None:
         method = request.method
-        if request.max_forwards == 0:
-            self._answer(request, reply, 483, now)
-        elif method == "OPTIONS":
-            if self._draining:
+        if method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
+            if unknown := masking.unknown_requirements(request):
+                self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            elif self._draining:
                 self._answer(request, reply, 503, now, "Retry-After: 30\r\n")
             else:
                 self._answer(request, reply, 200, now, masking.CAPABILITIES)
+        elif request.max_forwards == 0:
+            self._answer(request, reply, 483, now)
         elif method in _IN_DIALOG_ONLY:
             self._answer(request, reply, 481, now)
         else:
@@ -247,7 +249,9 @@ class Engine:
             objection = admission.judge_request(core, request, peer)
         except ParseError as error:
             objection = (admission.unusable(error), "")
-        if self._draining:
+        if core.attempts[setup.call.invite_key] is not setup.call:  # merged: it came another way too (RFC 3261 8.2.2.2)
+            setup.refuse(admission.LOOP, now)
+        elif self._draining:
             setup.refuse(admission.DRAINING, now)
         elif objection:
             setup.refuse(objection[0], now, objection[1])
@@ -262,6 +266,7 @@ class Engine:
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
         core = self._core
+        invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
         transaction = core.transactions.serve(request, reply.flow)
         transaction.respond(100, reply.write(100), now)
         call = Call(
@@ -270,7 +275,7 @@ class Engine:
             reply.flow,
             caller=admission.number_of_caller(request, peer),
             dialled=admission.number_dialled(request),
-            leg_call_id=request.call_id,
+            invite_key=invite_key,
             received_at=core.wall_ms(now),
         )
         setup = call.setup = Setup(core, call, request, reply, transaction)
@@ -314,8 +319,6 @@ class Engine:
 
     def _relay(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
         leg.dialog.receive_cseq(request.cseq.number)
-        if request.method == "INVITE" and not leg.dialog.confirmed:
-            raise ProtocolError(491, "the call is not answered yet")
         core = self._core
         transaction = core.transactions.serve(request, reply.flow)
         if request.method == "INVITE":
@@ -328,6 +331,9 @@ class Engine:
             status = error.status if isinstance(error, ProtocolError) else 400
             extra = "Retry-After: 2\r\n" if status == 500 else ""
             transaction.respond(status, leg.write(reply, status, extra=extra), now)
+        except Leak:
+            transaction.respond(500, leg.write(reply, 500), now)
+            raise
 
     def _bye(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""

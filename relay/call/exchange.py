@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.call import masking
 from relay.call.compose import Reply
-from relay.call.leg import Leg
+from relay.call.leg import Leak, Leg
 from relay.call.sending import SentRequest
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Request, Response
@@ -40,20 +40,21 @@ class Exchange:
         self.reply = reply
 
     def start(self, now: float) -> None:
-        """Relays the request. Raises ProtocolError where it must be refused instead, Leak from the tripwire."""
+        """Relays the request. Raises ProtocolError or ParseError where it must be refused instead, Leak from the
+        tripwire; nothing was sent then."""
         request, target = self._request, self.target
         offers = self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(request))
-        if offers and (error := self.origin.busy_with()):
+        if error := self.origin.busy_with(self.method, offers=offers):
             raise error
-        body = masking.mask_body(request, target.writer)
         extra = masking.mask_request_headers(request)
         if self.method == "PRACK":
             extra += self._rack()
+        body = masking.mask_body(request, target.writer)
         cseq = self._cseq = target.dialog.next_cseq()
         outgoing = target.request(self.method, cseq, extra=extra, body=body)
         self._occupy(self if offers else None)
         if self.method == "INVITE":
-            target.expect_new_ack()
+            target.invite_again(cseq)
         self._sent = SentRequest(
             self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now
         )
@@ -89,17 +90,26 @@ class Exchange:
             else:
                 self._refuse(response, now)
         except (ProtocolError, ParseError):
-            # The answer cannot be shown: the session stays as it was for the origin; the target is acknowledged.
-            self._core.counters["answers_unusable"] += 1
-            if status >= 200:
-                self._finish_with(500, now)
-                if self.method == "INVITE" and status < 300:
-                    self._answered_again()
+            self._unusable(status, now)
+        except Leak:
+            self._unusable(status, now)
+            raise
+
+    def _unusable(self, status: int, now: float) -> None:
+        """The answer cannot be shown: the session stays as it was for the origin; the target is acknowledged."""
+        self._core.counters["answers_unusable"] += 1
+        if status >= 200:
+            self._finish_with(500, now)
+            if self.method == "INVITE" and status < 300:
+                self._answered_again()
 
     def _progress(self, response: Response, now: float) -> None:
         status = masking.mask_provisional(response.status)
-        if self.method == "INVITE" and status is not None:
-            self._transaction.respond(status, self.origin.write(self.reply, status, extra=self.origin.contact), now)
+        if self.method != "INVITE" or status is None:
+            return
+        data = self.origin.write_progress(self.reply, status, response)
+        if data is not None:
+            self._transaction.respond(status, data, now)
 
     def _succeed(self, response: Response, now: float) -> None:
         origin, target, request = self.origin, self.target, self._request
@@ -120,7 +130,7 @@ class Exchange:
 
     def _await_ack(self, data: bytes, now: float) -> None:
         origin, target = self.origin, self.target
-        target.ack_due = target.invite_cseq = self._cseq
+        target.ack_due = self._cseq
         origin.give_answer(self._request.cseq.number, data, self.reply.flow, now)
         if masking.has_sdp(self._request):
             target.acknowledge_due()
@@ -160,6 +170,7 @@ class Exchange:
             self._sent.cancel(now)
 
     def abort(self, now: float) -> None:
-        """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2)."""
+        """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2), and cancelled at the target."""
         if not self._done:
             self._finish_with(487, now)
+            self.cancel(now)

@@ -191,6 +191,28 @@ class Leg:
             self.guard(extra, body)
         return reply.write(status, to_tag=self.dialog.local_tag if to_tag is None else to_tag, extra=extra, body=body)
 
+    # -- provisional responses
+
+    def write_progress(self, reply: Reply, status: int, response: Response) -> bytes | None:
+        """The other leg's 18x for this leg's peer; None for a reliable one that a later one has overtaken.
+
+        Reliable ones get an RSeq of ours (RFC 3262 3): from 1, one more each time; sent again they are as they were.
+        Raises Leak, and ProtocolError and ParseError for what cannot be shown.
+        """
+        theirs = response.rseq
+        if theirs is not None and theirs in self.reliable.values():
+            last = self.last_reliable
+            return last[1] if last is not None and last[0] == theirs else None
+        body = masking.mask_body(response, self.writer)
+        extra = self.contact + masking.mask_response_headers(response)
+        if theirs is None:
+            return self.write(reply, status, extra=extra, body=body)
+        ours = len(self.reliable) + 1
+        data = self.write(reply, status, extra=f"{extra}RSeq: {ours}\r\n", body=body)
+        self.reliable[ours] = theirs
+        self.last_reliable = (theirs, data)
+        return data
+
     # -- 2xx and ACK
 
     def give_answer(self, cseq: int, data: bytes, flow: Flow, now: float) -> None:
@@ -225,10 +247,10 @@ class Leg:
 
     def acknowledge(self, cseq: int, body: Body | None = None) -> None:
         """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
-        self.ack_due = None
         flow = self.destination()
         branch = f"z9hG4bK{self._core.token()}"
         data = self.request("ACK", cseq, body=body).render(self._core.peers.listener(flow), branch)
+        self.ack_due = None
         self._ack = (data, flow)
         self._core.send(data, flow)
 
@@ -239,9 +261,12 @@ class Leg:
         self._core.send(*self._ack)
         return True
 
-    def expect_new_ack(self) -> None:
-        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK of its own."""
+    def invite_again(self, cseq: int) -> None:
+        """A further INVITE of ours goes out on this leg: its 2xx wants an ACK, its 18x are numbered, on their own."""
+        self.invite_cseq = cseq
         self._ack = None
+        self.other.reliable.clear()
+        self.other.last_reliable = None
 
     def establish(self, response: Response) -> None:
         """The peer's 2xx to our INVITE: the dialog is confirmed, with the 2xx's route set and target."""
@@ -295,17 +320,16 @@ class Leg:
             self.answer.stop()
             self.answer = None
 
-    def next_rseq(self, theirs: int) -> int:
-        """Our RSeq towards this leg (RFC 3262 3) for the other leg's `theirs`: from 1, one more each time."""
-        ours = len(self.reliable) + 1
-        self.reliable[ours] = theirs
-        return ours
-
-    def busy_with(self) -> ProtocolError | None:
-        """Why an offer of this leg's peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
-        if self.invited or (self.updating and self.updating.origin is self):
+    def busy_with(self, method: str, *, offers: bool) -> ProtocolError | None:
+        """Why a request of this leg's peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""
+        other = self.other
+        if method == "INVITE" and not self.dialog.confirmed:
+            return ProtocolError(500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
+        if other.answer or other.answer_due:  # the other side may not even know the dialog yet
+            return ProtocolError(491, "the other side has not acknowledged our answer yet")
+        if offers and (self.invited or (self.updating and self.updating.origin is self)):
             return ProtocolError(500, "an offer of this side is not answered yet")
-        if self.inviting or self.updating or self.answer or self.other.answer or self.other.invited:
+        if offers and (self.inviting or self.updating or self.answer):
             return ProtocolError(491, "an offer of the other side is under way")
         return None
 

@@ -57,7 +57,7 @@ class SentRequest:
             self.transaction = core.transactions.request(method, self._branch, data, flow, self._receive, fail, now)
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
-        if why == "transport" and not self.transaction.proceeding:
+        if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
             self._start(udp, self._fail, now)
         else:
             self._fail(why, now)

@@ -112,17 +112,9 @@ class Setup:
         status = masking.mask_provisional(response.status)
         if status is None or self.decided:
             return
-        caller = leg.other
-        extra = caller.contact + masking.mask_response_headers(response)
-        if (rseq := response.rseq) is not None:
-            if caller.last_reliable is not None and caller.last_reliable[0] == rseq:
-                self.transaction.respond(status, caller.last_reliable[1], now)  # the callee sends it again: so do we
-                return
-            extra += f"RSeq: {caller.next_rseq(rseq)}\r\n"
-        body = masking.mask_body(response, caller.writer)
-        data = caller.write(self.reply, status, extra=extra, body=body)
-        if rseq is not None:
-            caller.last_reliable = (rseq, data)
+        data = leg.other.write_progress(self.reply, status, response)
+        if data is None:
+            return
         if status == 180:
             self.call.ringing(now)
         self.transaction.respond(status, data, now)
