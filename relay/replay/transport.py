@@ -10,6 +10,7 @@ from relay.replay.internet import TCP, UDP, IpPayload
 from relay.sip.framing import StreamFramer
 
 MAX_WAITING = 1024  # segments of one stream that wait for an earlier one
+MAX_START_LINE = 2048  # bytes
 _SYN = 0x02
 # A method is at least three letters: random bytes of media are taken for SIP by nothing less.
 _begins_like_sip = re.compile(rb"(?:\r\n)*(?:SIP/2\.0 \d{3}|[A-Z]{3,20} [^\r\n ]+ SIP/2\.0\r\n)").match
@@ -81,6 +82,7 @@ class _Stream:
         self._expected = expected % 2**32
         self._waiting: dict[int, bytes] = {}
         self._framer: StreamFramer | None = None
+        self._start = b""  # until it is known whether it is SIP
 
     def receive(self, sequence: int, content: bytes) -> list[bytes]:
         """The messages that are whole now. Raises ParseError where SIP began and cannot be followed any more."""
@@ -107,7 +109,12 @@ class _Stream:
 
     def _frame(self, piece: bytes) -> list[bytes]:
         if self._framer is None:
-            if not _begins_like_sip(piece):  # another protocol, or the trace begins within a message
+            self._start += piece
+            if not _begins_like_sip(self._start):
+                # Another protocol, or the trace begins within a message: wait for a piece that begins with one.
+                if b"\r\n" in self._start.lstrip(b"\r\n") or len(self._start) > MAX_START_LINE:
+                    self._start = b""
                 return []
+            piece, self._start = self._start, b""
             self._framer = StreamFramer()
         return [frame for frame in self._framer.feed(piece) if isinstance(frame, bytes)]

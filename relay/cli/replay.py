@@ -1,0 +1,97 @@
+"""`relay700 replay`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from relay.cli import config_option
+from relay.cli.output import json_line
+from relay.cli.stores import now_ms, opened
+from relay.replay import report
+from relay.replay.performance import perform
+from relay.replay.player import Pace, Verdict
+from relay.replay.script import find_calls
+from relay.replay.stage import bound, set_stage
+from relay.replay.trace import read_trace
+from relay.replay.transport import Endpoint
+
+
+def _address(text: str) -> Endpoint:
+    """A click type: HOST:PORT, IPv6 in brackets, `udp:` before it or not."""
+    host, colon, port = text.removeprefix("udp:").rpartition(":")
+    if text.startswith(("tcp:", "tls:")):
+        raise click.BadParameter("the replay speaks UDP: write udp:HOST:PORT")
+    if not (host and colon and port.isdecimal() and int(port) < 65_536):
+        raise click.BadParameter(f"{text!r} is not HOST:PORT")
+    return Endpoint(host.strip("[]"), int(port))
+
+
+def _local_address(text: str) -> Endpoint:
+    """The same; without a port a free one is taken."""
+    has_port = ":" in text and not text.endswith("]") and (text.count(":") == 1 or "]" in text)
+    return _address(text if has_port else f"{text}:0")
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--to", type=_address, metavar="udp:HOST:PORT", help="The relay; without it the configured one.")
+@click.option(
+    "--caller-address",
+    type=_local_address,
+    metavar="HOST[:PORT]",
+    help="Local address of the callers; without it the first [[peer]] that is not the callees'.",
+)
+@click.option(
+    "--callee-address",
+    "--callee",
+    type=_address,
+    metavar="HOST:PORT",
+    help="Local address of the callees, a [[peer]]'s; without it the only peer that a [[route]] begins with.",
+)
+@click.option("--speed", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Times the trace's.")
+@click.option("--longest-pause", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds that a message may take through the relay.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
+@click.pass_context
+def replay(
+    context: click.Context,
+    trace: Path,
+    to: Endpoint | None,
+    caller_address: Endpoint | None,
+    callee_address: Endpoint | None,
+    speed: float,
+    longest_pause: float,
+    patience: float,
+    as_json: bool,
+    config_path: Path | None,
+) -> None:
+    """Play the calls of a capture (pcap, pcapng) through a running relay and compare.
+
+    Both sides of each call are played from local addresses that the configuration knows as peers. The traced numbers
+    are mapped onto bindings that are made for the replay and ended with it. Exit status 0 if the relay relayed what
+    the trace shows, but for what it does on purpose; 1 if a call differs.
+    """
+    read = read_trace(trace)
+    calls = find_calls(read)
+    pace = Pace(speed, longest_pause, patience)
+    with opened(config_path) as store:
+        settings = store.config.settings
+        stage = set_stage(settings, to, caller_address, callee_address)
+        with bound(calls.attempts, settings, stage, store.service, now_ms()) as casts:
+            played = asyncio.run(perform(calls.attempts, stage, casts, pace))
+    if as_json:
+        click.echo(json_line(report.report_object(trace, read, calls, played)))
+    else:
+        for line in report.lines(trace, read, calls, played):
+            click.echo(line)
+    context.exit(any(one.verdict is Verdict.DIFFERS for one in played))

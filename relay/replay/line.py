@@ -1,0 +1,99 @@
+"""A local address of the replay: one UDP socket for all calls of a side. Of a message it reads whose it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import asyncio_dgram
+
+from relay.call.numbers import number_of_uri_user
+from relay.errors import ParseError, RelayError
+from relay.replay.transport import Endpoint
+from relay.sip.message import Message, Request, parse_message
+from relay.sip.uri import SipUri
+
+
+class Receiver(Protocol):
+    async def receive(self, message: Message, data: bytes, source: Endpoint) -> None: ...
+
+
+class LineBusy(RelayError):
+    """The address cannot be bound."""
+
+
+class Line:
+    """Hands each datagram to the call it belongs to: by Call-ID, a new INVITE by the number it calls."""
+
+    def __init__(self, stream: asyncio_dgram.DatagramServer, address: Endpoint) -> None:
+        self._stream = stream
+        self.address = address
+        self.strays = 0  # datagrams that belong to no call or are no SIP
+        self._calls: dict[str, Receiver] = {}
+        self._expected: dict[str, Receiver] = {}
+
+    def expect(self, number: str, receiver: Receiver) -> None:
+        """The next INVITE to that party (E.164 without "+") is the receiver's."""
+        self._expected[number] = receiver
+
+    def join(self, call_id: str, receiver: Receiver) -> None:
+        self._calls[call_id] = receiver
+
+    async def send(self, data: bytes, destination: Endpoint) -> None:
+        await self._stream.send(data, tuple(destination))
+
+    async def run(self) -> None:
+        """Reads until it is cancelled."""
+        while True:
+            try:
+                data, source = await self._stream.recv()
+            except OSError:  # an ICMP error to something sent: the waiting step tells of it by its time-out
+                continue
+            await self._receive(data, _endpoint(source))
+
+    async def _receive(self, data: bytes, source: Endpoint) -> None:
+        try:
+            message = parse_message(data)
+            receiver = self._calls.get(message.call_id) or self._newcomer(message)
+        except ParseError:
+            receiver = None
+        if receiver is None:
+            self.strays += 1
+        else:
+            await receiver.receive(message, data, source)
+
+    def _newcomer(self, message: Message) -> Receiver | None:
+        if not isinstance(message, Request) or message.method != "INVITE" or message.to_tag:
+            return None
+        uri = message.request_uri
+        number = number_of_uri_user(uri.user or "") if isinstance(uri, SipUri) else ""
+        receiver = self._expected.pop(number, None)
+        if receiver is not None:
+            self.join(message.call_id, receiver)
+        return receiver
+
+
+@contextlib.asynccontextmanager
+async def open_line(address: Endpoint) -> AsyncIterator[Line]:
+    """Binds and reads until the block ends. Port 0 takes a free one. Raises LineBusy."""
+    try:
+        stream = await asyncio_dgram.bind(tuple(address))
+    except OSError as error:
+        raise LineBusy(f"{address} cannot be used: {error.strerror or error}") from error
+    line = Line(stream, _endpoint(stream.sockname))
+    reading = asyncio.create_task(line.run())
+    try:
+        yield line
+    finally:
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+        stream.close()
+
+
+def _endpoint(name: object) -> Endpoint:
+    """Of a socket name: of IPv6 it has four parts."""
+    assert isinstance(name, tuple)
+    return Endpoint(name[0], name[1])

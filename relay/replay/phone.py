@@ -1,0 +1,243 @@
+"""One side of one replayed call: a plain user agent that sends what it is told and keeps what it receives.
+
+By itself it answers only what a script cannot know the moment of: 100, the ACK to a refused INVITE, the 200 to BYE and
+CANCEL, and repetitions.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.call.masking import PHRASES
+from relay.replay.leaks import SHORTEST, Secrets
+from relay.replay.line import Line
+from relay.replay.transport import Endpoint
+from relay.replay.wording import Wording
+from relay.sip.message import Message, Request, Response
+
+_CONTACT_IN = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"})  # RFC 3261 20, table 2
+_COMMON_PHRASES = frozenset(phrase.lower() for phrase in PHRASES.values())
+Headers = Sequence[tuple[str, str]]
+_tag_parameter = re.compile(r";\s*tag=[^;>\s]+\s*$|;\s*tag=[^;>\s]+(?=;[^>]*$)").sub
+
+
+@dataclass
+class Sent:
+    """A request that this side sent."""
+
+    method: str
+    cseq: int
+    branch: str
+    data: bytes
+    request: Request
+
+
+class Phone:
+    def __init__(
+        self, line: Line, wording: Wording, own: Secrets, others: Secrets, changed: Callable[[], None]
+    ) -> None:
+        """`own` is filled with what this side sends; `others` is what it must not receive; `changed`: mail came."""
+        self.inbox: list[Message] = []  # what came, without repetitions, until the player takes it
+        self.leaks: list[str] = []  # what of the other side was seen, and in which message
+        self.call_id = secrets.token_hex(12)
+        self.local, self.remote = "", ""  # values of From and To without tags
+        self.remote_tag: str | None = None
+        self.target = ""  # Request-URI inside the dialog
+        self.peer = line.address  # where to send; set with the first message
+        self._line, self._wording, self._own, self._others, self._changed = line, wording, own, others, changed
+        self._tag = secrets.token_hex(4)
+        self._tags: dict[str, str] = {}  # traced To tag -> ours: a forked call has several
+        self._cseq = 0
+        self._rseq = 0
+        self._seen: set[object] = set()
+        self._answers: dict[tuple[str, int], bytes] = {}  # to (method, CSeq): what to repeat
+        self._refused: set[int] = set()  # CSeq of INVITEs that this side refused
+        self._invites: dict[int, Sent] = {}  # by CSeq
+        self._acks: dict[int, bytes] = {}  # CSeq of INVITEs that were answered 2xx
+        self._routes: list[str] = []
+
+    # -- sending
+
+    async def call(self, traced: Request, uri: str, relay: Endpoint, extra: Headers, without: frozenset[str]) -> Sent:
+        """The INVITE that begins the call. `local` and `remote` are set before."""
+        self.peer, self.target = relay, uri
+        self._line.join(self.call_id, self)
+        return await self.request(traced, extra, without)
+
+    async def request(self, traced: Request, extra: Headers = (), without: frozenset[str] = frozenset()) -> Sent:
+        """A traced request anew."""
+        headers = self._wording.headers(traced, without=without)
+        content_type, body = self._wording.body(traced)
+        self._own.add_message(Request(traced.method, "", headers, body))
+        return await self.make(traced.method, [*extra, *headers, *content_type], body)
+
+    async def make(self, method: str, headers: Headers = (), body: bytes = b"") -> Sent:
+        """A request inside the dialog, or the one that begins it."""
+        self._cseq += 1
+        sent = self._compose(method, self._cseq, f"z9hG4bK{secrets.token_hex(8)}", headers, body)
+        if method == "INVITE":
+            self._invites[self._cseq] = sent
+        await self._line.send(sent.data, self.peer)
+        return sent
+
+    async def cancel(self, invite: Sent, headers: Headers = ()) -> Sent:
+        request = _beside(invite, "CANCEL", invite.request.get("to") or "", headers)
+        data = request.serialize()
+        await self._line.send(data, self.peer)
+        return Sent("CANCEL", invite.cseq, invite.branch, data, request)
+
+    async def acknowledge(self, invite: Sent, traced: Request | None) -> None:
+        """The ACK to a 2xx."""
+        headers = self._wording.headers(traced) if traced else []
+        content_type, body = self._wording.body(traced) if traced else ([], b"")
+        branch = f"z9hG4bK{secrets.token_hex(8)}"
+        ack = self._compose("ACK", invite.cseq, branch, [*headers, *content_type], body)
+        self._acks[invite.cseq] = ack.data
+        await self._line.send(ack.data, self.peer)
+
+    async def repeat(self, data: bytes) -> None:
+        await self._line.send(data, self.peer)
+
+    def _compose(self, method: str, cseq: int, branch: str, headers: Headers, body: bytes) -> Sent:
+        to_tag = f";tag={self.remote_tag}" if self.remote_tag else ""
+        lines = [
+            ("via", f"SIP/2.0/UDP {self._line.address};branch={branch};rport"),
+            *(("route", route) for route in self._routes),
+            ("from", f"{self.local};tag={self._tag}"),
+            ("to", f"{self.remote}{to_tag}"),
+            ("call-id", self.call_id),
+            ("cseq", f"{cseq} {method}"),
+            ("max-forwards", "70"),
+            *([("contact", self._contact)] if method in _CONTACT_IN else []),
+            *headers,
+            ("content-length", str(len(body))),
+        ]
+        request = Request(method, self.target, lines, body)
+        return Sent(method, cseq, branch, request.serialize(), request)
+
+    @property
+    def _contact(self) -> str:
+        user = self.local.partition("sip:")[2].partition("@")[0]
+        return f"<sip:{user}@{self._line.address}>"
+
+    # -- answering
+
+    async def respond(self, request: Request, traced: Response, *, reliable: bool) -> bytes:
+        """A traced response anew, to the request as it came here. Returns what was sent."""
+        without: frozenset[str] = frozenset() if reliable else frozenset({"require"} if traced.status < 200 else ())
+        headers = self._wording.headers(traced, without=without)
+        content_type, body = self._wording.body(traced)
+        self._own.add_message(Response(traced.status, "", headers, body))
+        if traced.reason.lower() not in _COMMON_PHRASES and len(traced.reason) >= SHORTEST:
+            self._own.add("the reason phrase", traced.reason)
+        if reliable:
+            self._rseq += 1
+            headers.append(("rseq", str(self._rseq)))
+        lines = [*headers, *content_type]
+        return await self.answer(request, traced.status, self._tag_for(traced), lines, body, traced.reason)
+
+    async def answer(
+        self,
+        request: Request,
+        status: int,
+        tag: str | None = None,
+        headers: Headers = (),
+        body: bytes = b"",
+        reason: str = "Replayed",
+    ) -> bytes:
+        to = request.get("to") or ""
+        lines = [(name, value) for name, value in request.headers if name in ("via", "record-route")]
+        lines += [
+            ("from", request.get("from") or ""),
+            ("to", to if request.to_tag or status == 100 else f"{to};tag={tag or self._tag}"),
+            ("call-id", request.call_id),
+            ("cseq", request.get("cseq") or ""),
+            *([("contact", self._contact)] if request.method in _CONTACT_IN else []),
+            *headers,
+            ("content-length", str(len(body))),
+        ]
+        data = Response(status, reason, lines, body).serialize()
+        if tag and not request.to_tag and status < 300:
+            self._tag = tag
+        self._answers[request.method, request.cseq.number] = data
+        if request.method == "INVITE" and status >= 300:
+            self._refused.add(request.cseq.number)
+        await self._line.send(data, self.peer)
+        return data
+
+    def _tag_for(self, traced: Response) -> str:
+        return self._tags.setdefault(traced.to_tag or "", secrets.token_hex(4) if self._tags else self._tag)
+
+    # -- receiving
+
+    async def receive(self, message: Message, data: bytes, source: Endpoint) -> None:
+        name = message.method if isinstance(message, Request) else f"the {_name(message)}"
+        self.leaks += [f"{what} in {name}" for what in self._others.find(data)]
+        self.peer = source
+        if isinstance(message, Request):
+            await self._receive_request(message)
+        elif isinstance(message, Response):
+            await self._receive_response(message)
+        self._changed()
+
+    async def _receive_request(self, request: Request) -> None:
+        cseq = request.cseq.number
+        if request.method == "ACK" and cseq in self._refused:
+            return
+        if (request.method, cseq) in self._seen:
+            if answer := self._answers.get((request.method, cseq)):
+                await self.repeat(answer)
+            return
+        self._seen.add((request.method, cseq))
+        if not self.remote:
+            self._enter_dialog(request)
+        if request.method in ("BYE", "CANCEL"):
+            await self.answer(request, 200)
+        elif request.method == "INVITE":
+            await self.answer(request, 100)
+        self.inbox.append(request)
+
+    def _enter_dialog(self, invite: Request) -> None:
+        self.call_id = invite.call_id
+        self.local = invite.get("to") or ""
+        self.remote = _tag_parameter("", invite.get("from") or "")
+        self.remote_tag = invite.from_tag
+        self._routes = invite.values("record-route")
+        self._retarget(invite)
+
+    async def _receive_response(self, response: Response) -> None:
+        number, method = response.cseq
+        is_invite = method == "INVITE" and number in self._invites
+        if is_invite and response.status >= 200 and number in self._acks:
+            await self.repeat(self._acks[number])
+            return
+        if is_invite and response.status >= 300:
+            await self.repeat(_beside(self._invites[number], "ACK", response.get("to") or "").serialize())
+        seen = (number, method, response.status, response.rseq, response.to_tag)
+        if seen in self._seen:
+            return
+        self._seen.add(seen)
+        if is_invite and 100 < response.status < 300:
+            if self.remote_tag is None:
+                self._routes = list(reversed(response.values("record-route")))
+            self.remote_tag = response.to_tag or self.remote_tag
+            self._retarget(response)
+        self.inbox.append(response)
+
+    def _retarget(self, message: Message) -> None:
+        if message.contact is not None:
+            self.target = message.contact.uri_text
+
+
+def _beside(invite: Sent, method: str, to: str, headers: Headers = ()) -> Request:
+    """What goes the INVITE's own way: a CANCEL (RFC 3261 9.1), the ACK to a refusal (17.1.1.3)."""
+    kept = [(name, value) for name, value in invite.request.headers if name in ("via", "from", "call-id", "route")]
+    own = [("to", to), ("cseq", f"{invite.cseq} {method}"), ("max-forwards", "70"), *headers, ("content-length", "0")]
+    return Request(method, invite.request.uri, [*kept, *own])
+
+
+def _name(message: Message) -> str:
+    return f"{message.status} to {message.cseq.method}" if isinstance(message, Response) else "request"

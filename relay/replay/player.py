@@ -1,0 +1,355 @@
+"""Plays one attempt of a trace: both sides step by step in the traced order, each step compared on the other side.
+
+A step is sent when what the side had received before it in the trace has arrived, so the order holds at any speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from relay.call.masking import has_sdp
+from relay.replay import design
+from relay.replay.phone import Phone, Sent
+from relay.replay.script import Attempt, ExchangeKey, Side, Step
+from relay.replay.transport import Endpoint
+from relay.sip.message import Message, Request, Response
+
+T1_S = 0.5
+_Found = TypeVar("_Found")
+
+
+class Verdict(Enum):
+    ALIKE = "alike"
+    DESIGNED = "as designed"
+    DIFFERS = "differs"
+
+
+class Finding(NamedTuple):
+    step: str
+    verdict: Verdict
+    words: str = ""
+
+
+class Pace(NamedTuple):
+    speed: float  # times faster than the trace
+    longest_pause_s: float
+    patience_s: float  # how long a message may take through the relay
+
+
+@dataclass
+class Played:
+    """What became of an attempt."""
+
+    attempt: Attempt
+    findings: list[Finding] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)  # that the caller saw to its INVITE, 100 left out
+
+    @property
+    def verdict(self) -> Verdict:
+        verdicts = {finding.verdict for finding in self.findings}
+        if Verdict.DIFFERS in verdicts:
+            return Verdict.DIFFERS
+        return Verdict.DESIGNED if Verdict.DESIGNED in verdicts else Verdict.ALIKE
+
+
+class Player:
+    """`changed` must be set whenever a message came to either phone."""
+
+    def __init__(
+        self, attempt: Attempt, phones: dict[Side, Phone], changed: asyncio.Event, pace: Pace, *, dialled: str
+    ) -> None:
+        self._attempt = attempt
+        self._phones = phones
+        self._changed = changed
+        self._pace = pace
+        self._dialled = dialled  # the Request-URI of the first INVITE
+        self._played = Played(attempt)
+        self._first = attempt.steps[0].exchange
+        self._sent: dict[ExchangeKey, Sent] = {}
+        self._arrived: dict[ExchangeKey, Request] = {}
+        self._final: dict[ExchangeKey, int] = {}  # status that the asker saw
+        self._last_reliable: Response | None = None
+        self._rang = self._cancelled = self._hung_up = self._over = False
+
+    async def play(self, relay: Endpoint, extra: list[tuple[str, str]], without: frozenset[str]) -> Played:
+        """`extra`, `without`: headers that the first INVITE gets and loses for the sake of the configuration."""
+        last_s = self._attempt.start_s
+        for step in self._attempt.steps:
+            await asyncio.sleep(min((step.time_s - last_s) / self._pace.speed, self._pace.longest_pause_s))
+            last_s = step.time_s
+            if step is self._attempt.steps[0]:
+                sender = self._phones[Side.CALLER]
+                self._sent[self._first] = await sender.call(self._attempt.invite, self._dialled, relay, extra, without)
+                await self._follow_request(step)
+            else:
+                await self._perform(step)
+            if self._over:
+                break
+        await self._wind_up()
+        self._look_for_leaks()
+        return self._played
+
+    async def _perform(self, step: Step) -> None:
+        message = step.message
+        if isinstance(message, Response):
+            await self._respond(step, message)
+        elif message.method == "ACK":
+            await self._acknowledge(step, message)
+        elif message.method == "CANCEL":
+            await self._cancel(step, message)
+        else:
+            await self._request(step, message)
+
+    # -- requests
+
+    async def _request(self, step: Step, request: Request) -> None:
+        sender = self._phones[step.side]
+        extra: list[tuple[str, str]] = []
+        if request.method == "PRACK":
+            reliable = self._last_reliable
+            if reliable is None:
+                self._find(step, Verdict.DIFFERS, "cannot be sent: no reliable response came")
+                return
+            extra = [("rack", f"{reliable.rseq} {reliable.cseq.number} INVITE")]
+        self._sent[step.exchange] = await sender.request(request, extra)
+        self._hung_up |= request.method == "BYE"
+        await self._follow_request(step)
+
+    async def _follow_request(self, step: Step) -> None:
+        """Until the request has come to the other side, or has been refused."""
+        request, sent = step.message, self._sent[step.exchange]
+        assert isinstance(request, Request)
+        refusal = design.refusal_of(request)
+
+        def look() -> Request | Response | None:
+            arrived = self._take_request(step.side.other, request.method)
+            if arrived is not None or request.method == "BYE":  # which the relay answers itself
+                return arrived
+            return self._final_of(step.side, sent)
+
+        outcome = await self._until(look, lambda: self._phones[step.side].repeat(sent.data))
+        match outcome:
+            case Request():
+                self._arrived[step.exchange] = outcome
+                self._compare_sdp(step, outcome)
+            case Response(status=status) if refusal is not None and status in refusal.statuses:
+                self._find(step, Verdict.DESIGNED, f"{refusal.why}: {status}")
+                self._over |= step.exchange == self._first
+            case Response(status=status):
+                self._find(step, Verdict.DIFFERS, f"refused with {status}")
+                self._over |= step.exchange == self._first
+            case None:
+                self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
+                self._over |= step.exchange == self._first
+        if isinstance(outcome, Response):
+            self._note_status(step.exchange, outcome.status)
+
+    async def _acknowledge(self, step: Step, ack: Request) -> None:
+        status = self._final.get(step.exchange)
+        if status is None or status >= 300:  # the phone itself acknowledges a refusal
+            return
+        await self._phones[step.side].acknowledge(self._sent[step.exchange], ack)
+        arrived = await self._until(lambda: self._take_request(step.side.other, "ACK"))
+        if arrived is None:
+            self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
+        else:
+            self._compare_sdp(step, arrived)
+
+    async def _cancel(self, step: Step, cancel: Request) -> None:
+        invite = self._sent.get(step.exchange)
+        if invite is None or step.exchange in self._final:
+            return
+        sent = await self._phones[step.side].cancel(invite, [("reason", value) for value in cancel.get_all("reason")])
+        self._cancelled |= step.exchange == self._first
+        arrived = await self._until(
+            lambda: self._take_request(step.side.other, "CANCEL"), lambda: self._phones[step.side].repeat(sent.data)
+        )
+        if arrived is None:
+            self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
+        else:
+            self._find(step, Verdict.ALIKE)
+
+    # -- responses
+
+    async def _respond(self, step: Step, response: Response) -> None:
+        key = step.exchange
+        request, sent = self._arrived.get(key), self._sent.get(key)
+        if request is None or sent is None or key.method == "CANCEL" or response.status == 100 or key in self._final:
+            return
+        shown = design.shown_of(
+            response, initial=key == self._first, rang=self._rang, cancelled=self._cancelled and key == self._first
+        )
+        data = b""
+        if key.method == "BYE":  # each side's BYE is answered by the relay and by the other phone themselves
+            shown = design.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")
+        else:
+            reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
+            data = await self._phones[step.side].respond(request, response, reliable=reliable)
+        if shown.status is None:
+            self._find(step, Verdict.DESIGNED, shown.why)
+        else:
+            await self._follow_response(step, response, sent, shown, data)
+
+    async def _follow_response(
+        self, step: Step, response: Response, sent: Sent, shown: design.Shown, data: bytes
+    ) -> None:
+        """Until the asker has seen it, or has been told otherwise."""
+        key, expected = step.exchange, shown.status
+        repeated = data and key.method == "INVITE" and response.status >= 200
+        seen = await self._until(
+            lambda: self._take_response(key.origin, sent, expected) or self._final_of(key.origin, sent),
+            (lambda: self._phones[step.side].repeat(data)) if repeated else None,
+        )
+        if seen is None:
+            self._find(step, Verdict.DIFFERS, f"did not reach the {key.origin.value}")
+            return
+        self._note_status(key, seen.status)
+        if seen.status != expected:
+            self._find(step, Verdict.DIFFERS, f"shown as {seen.status}")
+        elif shown.why:
+            self._find(step, Verdict.DESIGNED, shown.why)
+        elif seen.status < 200 and key != self._first:
+            self._find(step, Verdict.ALIKE)  # inside a call a provisional answer goes without its body
+        else:
+            self._compare_sdp(step, seen)
+        await self._go_on(step, seen)
+
+    async def _go_on(self, step: Step, seen: Response) -> None:
+        """What follows from a response that was seen."""
+        key = step.exchange
+        if key == self._first:
+            self._rang |= seen.status == 180
+            self._over |= self._cancelled and isinstance(step.message, Response) and 200 <= step.message.status < 300
+        if seen.rseq is not None:
+            self._last_reliable = seen
+        if key.method == "INVITE" and 200 <= seen.status < 300 and not self._has_ack(key):
+            await self._phones[key.origin].acknowledge(self._sent[key], None)
+
+    def _has_ack(self, key: ExchangeKey) -> bool:
+        return any(
+            isinstance(step.message, Request) and step.message.method == "ACK" and step.exchange == key
+            for step in self._attempt.steps
+        )
+
+    def _is_acknowledged_reliably(self, step: Step) -> bool:
+        """Whether a PRACK follows it in the trace; without one a reliable response would be repeated for ever."""
+        later = self._attempt.steps[self._attempt.steps.index(step) :]
+        rseq = step.message.rseq
+        pracks = [after.message for after in later if after.exchange.method == "PRACK"]
+        return any(isinstance(prack, Request) and prack.rack and prack.rack.number == rseq for prack in pracks)
+
+    # -- the end
+
+    async def _wind_up(self) -> None:
+        """Ends what the trace leaves open. Nothing of it is compared, but that it ends."""
+        caller, callee = self._phones[Side.CALLER], self._phones[Side.CALLEE]
+        status = self._final.get(self._first)
+        if status is None and self._first in self._sent and not self._over:
+            await self._give_up(caller, callee)
+        elif status is not None and status < 300 and not self._hung_up:
+            sent = await caller.make("BYE")
+            ended = await self._until(lambda: self._final_of(Side.CALLER, sent), lambda: caller.repeat(sent.data))
+            await self._until(lambda: self._take_request(Side.CALLEE, "BYE"))
+            if ended is None:
+                self._find(None, Verdict.DIFFERS, "the call could not be ended by BYE")
+        for side, phone in self._phones.items():
+            for message in phone.inbox:
+                if words := _unexpected(message, cancelled=self._cancelled):
+                    self._find(None, Verdict.DIFFERS, f"{words} came to the {side.value}, which the trace has not")
+
+    async def _give_up(self, caller: Phone, callee: Phone) -> None:
+        sent = self._sent[self._first]
+        if not self._cancelled:
+            self._cancelled = True
+            cancel = await caller.cancel(sent)
+            await self._until(lambda: self._take_request(Side.CALLEE, "CANCEL"), lambda: caller.repeat(cancel.data))
+        if (invite := self._arrived.get(self._first)) is not None:
+            await callee.answer(invite, 487)
+        ended = await self._until(lambda: self._final_of(Side.CALLER, sent))
+        if ended is None:
+            self._find(None, Verdict.DIFFERS, "the call could not be cancelled")
+        else:
+            self._note_status(self._first, ended.status)
+
+    def _look_for_leaks(self) -> None:
+        for side, phone in self._phones.items():
+            for leak in sorted(set(phone.leaks)):
+                self._find(None, Verdict.DIFFERS, f"LEAK to the {side.value}: {leak}")
+
+    # -- comparing
+
+    def _compare_sdp(self, step: Step, seen: Message) -> None:
+        if has_sdp(step.message) == has_sdp(seen):
+            self._find(step, Verdict.ALIKE)
+        else:
+            self._find(step, Verdict.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
+
+    def _find(self, step: Step | None, verdict: Verdict, words: str = "") -> None:
+        name = f"{step.side.value}'s {step.name}" if step else ""
+        self._played.findings.append(Finding(name, verdict, words))
+
+    def _note_status(self, key: ExchangeKey, status: int) -> None:
+        if status >= 200:
+            self._final[key] = status
+        if key == self._first:
+            self._played.statuses.append(status)
+
+    # -- waiting
+
+    def _take_request(self, side: Side, method: str) -> Request | None:
+        for message in self._phones[side].inbox:
+            if isinstance(message, Request) and message.method == method:
+                self._phones[side].inbox.remove(message)
+                return message
+        return None
+
+    def _take_response(self, side: Side, sent: Sent, status: int | None) -> Response | None:
+        for message in self._phones[side].inbox:
+            if isinstance(message, Response) and message.status == status and message.cseq == (sent.cseq, sent.method):
+                self._phones[side].inbox.remove(message)
+                return message
+        return None
+
+    def _final_of(self, side: Side, sent: Sent) -> Response | None:
+        for message in self._phones[side].inbox:
+            if isinstance(message, Response) and message.status >= 200 and message.cseq == (sent.cseq, sent.method):
+                self._phones[side].inbox.remove(message)
+                return message
+        return None
+
+    async def _until(
+        self, look: Callable[[], _Found | None], repeat: Callable[[], Awaitable[None]] | None = None
+    ) -> _Found | None:
+        """What `look` finds, tried again whenever a message comes; None once the patience is over.
+
+        `repeat` is called after T1, 2*T1, 4*T1... (RFC 3261 17): the network may lose datagrams.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._pace.patience_s
+        interval_s = T1_S
+        repeat_at = loop.time() + interval_s if repeat else deadline
+        while (found := look()) is None and loop.time() < deadline:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout_at(min(deadline, repeat_at)):
+                    await self._changed.wait()
+            except TimeoutError:
+                if repeat and loop.time() < deadline:
+                    await repeat()
+                    interval_s *= 2
+                    repeat_at = loop.time() + interval_s
+        return found
+
+
+def _unexpected(message: Message, *, cancelled: bool) -> str:
+    """What to call a message that no step accounts for; "" for those that are of no account."""
+    if isinstance(message, Request):
+        return "" if message.method in ("ACK", "OPTIONS") else message.method
+    assert isinstance(message, Response)
+    if message.status == 100 or message.cseq.method == "CANCEL" or (cancelled and message.status == 487):
+        return ""
+    return f"{message.status} to {message.cseq.method}"

@@ -1,0 +1,146 @@
+"""What a replay needs of the configuration and the store: the peers it plays, bindings for the traced numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from relay.call.peers import Peers
+from relay.call.settings import Peer, Settings
+from relay.errors import ConfigError
+from relay.replay.script import Attempt
+from relay.replay.transport import Endpoint
+from relay.service.bindings import BindingRequest, BindingService
+
+EXPIRY = "1h"  # of the bindings, should the replay be killed before it ends them
+ORDER = "relay700 replay"
+_TRIES = 100
+
+
+class Stage(NamedTuple):
+    relay: Endpoint
+    caller: Endpoint
+    callee: Endpoint
+    caller_peer: Peer  # as whom the relay knows the caller's address
+    callee_peer: Peer
+
+
+class Cast(NamedTuple):
+    """The numbers that stand for the traced ones. Parties are E.164 without "+"."""
+
+    a: str
+    b: str
+    x: str  # dialled by a, shown to b
+    binding_id: str
+
+
+def set_stage(settings: Settings, to: Endpoint | None, caller: Endpoint | None, callee: Endpoint | None) -> Stage:
+    """Completes what is not given from the configuration. Raises ConfigError with what is missing in it."""
+    peers = Peers(settings)
+    callee_peer = _callee_peer(settings, callee)
+    caller_peer = _caller_peer(settings, peers, caller, callee_peer)
+    problems = [peer for peer in (callee_peer, caller_peer) if isinstance(peer, str)]
+    if to is None and not any(listener.transport == "udp" for listener in settings.listeners):
+        problems.append("sip.listen: it has no udp: the replay speaks UDP; add one, or say --to udp:HOST:PORT")
+    if problems or isinstance(callee_peer, str) or isinstance(caller_peer, str):
+        raise ConfigError(problems)
+    stage = Stage(
+        to or _listener(settings),
+        caller or Endpoint(caller_peer.host, 0),
+        callee or Endpoint(callee_peer.host, callee_peer.port),
+        caller_peer,
+        callee_peer,
+    )
+    if stage.caller.host == stage.callee.host:
+        raise ConfigError(
+            [f"--caller-address: it is the callee's, {stage.callee.host}: the relay cannot tell them apart"]
+        )
+    return stage
+
+
+def _listener(settings: Settings) -> Endpoint:
+    for listener in settings.listeners:
+        if listener.transport == "udp":
+            any_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+            return Endpoint(any_host.get(listener.host, listener.host), listener.port)
+    raise AssertionError("looked at before")
+
+
+def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
+    """The peer whose calls the replay is to answer: it is first in a [[route]]; or what to do about it."""
+    first = [route.peers[0] for route in settings.routes if route.peers]
+    reached = [peer for peer in settings.peers if peer.name in first and peer.transport == "udp"]
+    if callee is not None:
+        reached = [peer for peer in reached if (peer.host, peer.port) == callee]
+    if not reached:
+        address = str(callee or "127.0.0.22:5060")
+        return (
+            f'peer: none with the uri "sip:{address};transport=udp" is the first of a [[route]]: '
+            "add both, so that the relay sends the replay's calls to the replay"
+        )
+    if len(reached) > 1:
+        addresses = ", ".join(f"{peer.host}:{peer.port} ({peer.name})" for peer in reached)
+        return f"peer: more than one could be the callee's; say which by --callee-address: {addresses}"
+    return reached[0]
+
+
+def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, callee_peer: Peer | str) -> Peer | str:
+    if caller is None:
+        others = [peer for peer in settings.peers if peer is not callee_peer and _is_literal(peer.host)]
+        if others:
+            return others[0]
+        return "peer: none is left for the caller: add a [[peer]] with the caller's address among its sources"
+    peer = peers.by_source(caller.host)
+    if peer is not None:
+        return peer
+    return f'peer: none has {caller.host} among its sources: add a [[peer]] with sources = ["{caller.host}/32"]'
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def bound(
+    attempts: Iterable[Attempt], settings: Settings, stage: Stage, service: BindingService, now_ms: int
+) -> Iterator[dict[tuple[str, str], Cast]]:
+    """A binding for each pair of traced caller and callee, ended with the block. Raises BindingRefused, ConfigError."""
+    casts: dict[tuple[str, str], Cast] = {}
+    peers = Peers(settings)
+    parties: dict[tuple[str, str], str] = {}
+    try:
+        for attempt in attempts:
+            pair = (attempt.caller, attempt.callee)
+            if pair in casts:
+                continue
+            a = parties.setdefault(("caller", attempt.caller), f"86199{secrets.randbelow(10**8):08}")
+            b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, peers, stage.callee_peer))
+            request = BindingRequest("AXB", f"+{a}", f"+{b}", expires_in=EXPIRY, order_id=ORDER)
+            binding = service.bind(request, now_ms)
+            casts[pair] = Cast(binding.a, binding.b, binding.x, binding.binding_id)
+        yield casts
+    finally:
+        for cast in casts.values():
+            service.unbind(cast.binding_id, now_ms)
+
+
+def _callee_number(settings: Settings, peers: Peers, peer: Peer) -> str:
+    """A random mobile number, or one as long, that the relay sends to `peer` first."""
+    for route in settings.routes:
+        if route.peers[:1] != (peer.name,):
+            continue
+        start = route.prefix if not "86139".startswith(route.prefix) else "86139"
+        size = max(13, len(start) + 2)
+        for _ in range(_TRIES if size <= 15 else 0):
+            digits = size - len(start)
+            number = f"{start}{secrets.randbelow(10**digits):0{digits}}"
+            if peers.choose(number)[:1] == (peer,):
+                return number
+    raise ConfigError([f'route: no number goes to the peer "{peer.name}" first: give it a [[route]] of its own prefix'])
