@@ -10,10 +10,11 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import cast
+from functools import partial
 
 from relay.call.settings import Listener, Settings
 from relay.net.admission import Admission
+from relay.net.listening import StreamListener
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
@@ -21,7 +22,6 @@ from relay.net.tls import client_context, server_context
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
-_BACKLOG = 1024
 
 
 class Streams:
@@ -52,17 +52,16 @@ class Streams:
         self._serial = 0
         self._by_number: dict[int, Connection] = {}
         self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[StreamListener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    async def listen(self, index: int) -> None:
-        """Accept connections at Settings.listeners[index]. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self.now = loop.time()
+    def listen(self, index: int) -> None:
+        """Accept connections at Settings.listeners[index]. Raises OSError. Needs a running loop."""
+        self.now = asyncio.get_running_loop().time()
         listener = self._listeners[index]
-        accept = self._accept_tls if listener.transport == "tls" else self._accept_tcp
-        server = await loop.create_server(lambda: accept(index), listener.host, listener.port, backlog=_BACKLOG)
+        server = StreamListener(partial(self._accept, index))
+        server.open(listener.host, listener.port)
         self._servers.append(server)
 
     def send(self, data: bytes, flow: Flow) -> None:
@@ -102,15 +101,9 @@ class Streams:
     # What connections tell
 
     def opened(self, connection: Connection) -> None:
+        """One that the far end opened serves requests to its address as well."""
         flow = connection.flow
-        if connection.wanted is not None:
-            return
-        if flow.transport == "tcp" and not self._admission.admit(flow.host):
-            connection.abort("refused")
-            self.closed_because["refused"] += 1
-            return
-        self._by_number[flow.connection] = connection
-        if flow.transport == "tcp" or flow.port not in self._tls_peer_ports:
+        if connection.wanted is None and (flow.transport == "tcp" or flow.port not in self._tls_peer_ports):
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
     def closed(self, connection: Connection) -> None:
@@ -128,42 +121,29 @@ class Streams:
 
     # Accepting
 
-    def _next_flow(self, index: int) -> Flow:
-        self._serial += 1
-        return Flow(index, self._listeners[index].transport, "", 0, self._serial)
-
-    def _accept_tcp(self, index: int) -> asyncio.Protocol:
-        return Connection(self, self._next_flow(index), None)
-
-    def _accept_tls(self, index: int) -> asyncio.Protocol:
-        return _Door(lambda transport: self._greet(transport, index))
-
-    def _greet(self, transport: asyncio.Transport, index: int) -> None:
-        """Admit before the hand-shake: that is where a stranger costs most."""
-        address = transport.get_extra_info("peername")
-        if address is None or not self._admission.admit(address[0]):
+    def _accept(self, index: int, connected: socket.socket, address: tuple[str, int]) -> None:
+        """Admit before the TLS hand-shake: that is where a stranger costs most."""
+        if not self._admission.admit(address[0]):
             self.closed_because["refused"] += 1
-            transport.abort()
+            connected.close()
             return
-        transport.pause_reading()
-        self._start(self._secure(transport, address[0], Connection(self, self._next_flow(index), None)))
+        self._serial += 1
+        flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
+        connection = self._by_number[self._serial] = Connection(self, flow, None)
+        self._start(self._welcome(connected, connection))
 
-    async def _secure(self, transport: asyncio.Transport, source: str, connection: Connection) -> None:
-        assert self._server_tls is not None  # relay.config: no TLS listener without [tls]
-        loop = asyncio.get_running_loop()
-        timeout_s = self.limits.connect_timeout_s
+    async def _welcome(self, connected: socket.socket, connection: Connection) -> None:
+        tls = self._server_tls if connection.flow.transport == "tls" else None
         try:
-            secured = await loop.start_tls(
-                transport, connection, self._server_tls, server_side=True, ssl_handshake_timeout=timeout_s
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                connected,
+                ssl=tls,
+                ssl_handshake_timeout=self.limits.connect_timeout_s if tls else None,
             )
-        except (OSError, RuntimeError):  # RuntimeError: closed meanwhile
-            secured = None
-        if secured is None or secured.get_extra_info("peername") is None:
-            self._admission.release(source)
-            self.closed_because["handshake"] += 1
-            transport.abort()
-            return
-        connection.connection_made(secured)
+        except OSError:
+            connection.broken = "handshake"
+            self.closed(connection)
 
     # Opening
 
@@ -201,16 +181,6 @@ class Streams:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Door(asyncio.Protocol):
-    """Holds an accepted connection until its TLS hand-shake starts."""
-
-    def __init__(self, greet: Callable[[asyncio.Transport], None]) -> None:
-        self._greet = greet
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._greet(cast(asyncio.Transport, transport))
 
 
 def _family(listener: Listener) -> int:

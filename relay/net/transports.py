@@ -49,7 +49,7 @@ class Transports:
                     self._udp[index] = udp = UdpSocket(index, receive, self._unreachable)
                     await udp.open(listener.host, listener.port)
                 else:
-                    await self._streams.listen(index)
+                    self._streams.listen(index)
             except OSError as error:
                 problems.append(f"sip.listen[{index}]: {_why_not(listener, error)}")
         if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,13 @@ def settings_for(*transports: str, host: str = HOST, peers: tuple[Peer, ...] = (
 
 def address_of(settings: Settings, index: int = 0) -> Address:
     return Address(settings.listeners[index].host, settings.listeners[index].port)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until it is so; TimeoutError after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (nothing tells when)
+            await asyncio.sleep(0)
 
 
 class Log:

@@ -16,7 +16,7 @@ from relay.net.driver import Driver
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.sip.flow import Flow
-from tests.net.support import Log, address_of, settings_for
+from tests.net.support import Log, address_of, settings_for, until
 
 ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
 RECORD = CallRecord(
@@ -142,8 +142,7 @@ async def test_nothing_is_done_before_the_start() -> None:
     async with bench(start=False) as b:
         await b.say("echo one")
         await b.say("commit")
-        while len(b.engine._actions) < 3:
-            await asyncio.sleep(0)
+        await until(lambda: len(b.engine._actions) == 3)
         assert b.journal == []
         b.driver.start()
         assert await b.hear() == "one"

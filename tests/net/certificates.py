@@ -1,0 +1,51 @@
+"""A certificate authority and certificates for loopback addresses, made anew for each test run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from relay.net.settings import TlsFiles
+
+
+class Authority:
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        self.file = folder / f"{name}.pem"
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        certificate = self._start(self._name, self._key).add_extension(constraints, critical=True)
+        self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, host: str, *, verify: bool = True, password: bytes | None = None) -> TlsFiles:
+        """Files for who lives at the address `host`, trusting this authority."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+        certificate = self._start(subject, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        files = TlsFiles(self._folder / f"{host}.pem", self._folder / f"{host}.key", self.file, verify)
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        files.key.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+        return files
+
+    def _start(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )

@@ -1,0 +1,464 @@
+"""TCP and TLS connections over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from relay.call.settings import Peer
+from relay.net.resolve import Resolver
+from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.streams import Streams
+from relay.net.tls import client_context
+from relay.sip.flow import Flow
+from tests.net.certificates import Authority
+from tests.net.support import address_of, settings_for, until
+from tests.support.addresses import Address, free
+
+PEER_HOST = "127.0.0.11"
+PEER = Peer("pbx", PEER_HOST, 5060, "tcp", False, (ip_network("127.0.0.11/32"),))
+
+
+def message(body: str = "", name: str = "OPTIONS sip:x SIP/2.0") -> bytes:
+    return f"{name}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+class Heard:
+    """Streams with one listener, and what they tell."""
+
+    def __init__(self, transport: str, limits: StreamLimits, tls: TlsFiles | None, host: str, peer: Peer) -> None:
+        self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
+        self.failed: asyncio.Queue[Flow] = asyncio.Queue()
+        settings = settings_for(transport, host=host, peers=(peer,))
+        self.transport = transport
+        self.address = address_of(settings)
+        self.streams = Streams(
+            settings,
+            limits,
+            tls,
+            Resolver(),
+            lambda data, flow: self.messages.put_nowait((data, flow)),
+            self.failed.put_nowait,
+        )
+
+    def flow_to(self, address: Address) -> Flow:
+        return Flow(0, self.transport, *address)
+
+    async def heard(self) -> tuple[bytes, Flow]:
+        return await asyncio.wait_for(self.messages.get(), 10)
+
+    async def failure(self) -> Flow:
+        return await asyncio.wait_for(self.failed.get(), 10)
+
+    async def settled(self, count: int) -> None:
+        """Until so many connections are open."""
+        await until(lambda: self.streams.statistics()["streams"] == count)
+
+    async def connect(
+        self, source: str = PEER_HOST, tls: ssl.SSLContext | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(
+            *self.address, local_addr=(source, 0), ssl=tls, server_hostname=self.address.host if tls else None
+        )
+
+
+@asynccontextmanager
+async def listening(
+    transport: str = "tcp", tls: TlsFiles | None = None, host: str = "127.0.0.10", peer: Peer = PEER, **limits: float
+) -> AsyncIterator[Heard]:
+    made = Heard(transport, StreamLimits(**limits), tls, host, peer)  # type: ignore[arg-type]
+    made.streams.listen(0)
+    try:
+        yield made
+    finally:
+        await made.streams.close()
+
+
+class FarEnd:
+    """A peer that listens, and what came to it on how many connections."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                self.lines.put_nowait(data)
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, host: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[FarEnd, Address]]:
+        made, address = cls(), free(host)
+        server = await asyncio.start_server(made._serve, *address, ssl=tls)
+        try:
+            yield made, address
+        finally:
+            server.close()
+            for writer in made.writers:
+                writer.transport.abort()
+
+    async def heard(self) -> bytes:
+        return await asyncio.wait_for(self.lines.get(), 10)
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    with suppress(ConnectionError):
+        return await asyncio.wait_for(reader.read(), 10) == b""
+    return True
+
+
+# Receiving
+
+
+@pytest.mark.parametrize("host", ["127.0.0.10", "::1"])
+async def test_messages_are_cut_from_the_stream_and_answered_on_their_connection(host: str) -> None:
+    source = "::1" if ":" in host else PEER_HOST
+    async with listening(host=host) as h:
+        reader, writer = await h.connect(source)
+        text = message("abc") + message()
+        for piece in (text[:10], text[10:70], text[70:]):
+            writer.write(piece)
+            await writer.drain()
+        first, second = await h.heard(), await h.heard()
+        assert (first[0], second[0]) == (message("abc"), message())
+        assert first[1] == second[1] == Flow(0, "tcp", *writer.get_extra_info("sockname")[:2], first[1].connection)
+        assert first[1].connection > 0
+        h.streams.send(b"answer", first[1])
+        assert await reader.readexactly(6) == b"answer"
+        writer.close()
+
+
+async def test_a_ping_is_answered_with_a_pong() -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        writer.write(b"\r\n\r\n")
+        assert await reader.readexactly(2) == b"\r\n"
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"OPTIONS sip:x SIP/2.0\r\nX: " + b"x" * 20_000,
+        b"OPTIONS sip:x SIP/2.0\r\nContent-Length: 99999999\r\n\r\n",
+        b"OPTIONS sip:x SIP/2.0\r\nContent-Length: minus one\r\n\r\n",
+        b"OPTIONS sip:x SIP/2.0\r\n\r\n",
+    ],
+)
+async def test_a_stream_that_cannot_be_framed_is_closed(hostile: bytes) -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        writer.write(hostile)
+        assert await ended(reader)
+        await h.settled(0)
+        assert h.streams.statistics()["streams_closed_framing"] == 1
+        writer.close()
+
+
+# Bounds
+
+
+async def test_idle_connections_are_closed_and_busy_ones_are_not() -> None:
+    async with listening(idle_timeout_s=100) as h:
+        idle, idle_writer = await h.connect()
+        busy, busy_writer = await h.connect()
+        await h.settled(2)
+        start = h.streams.now
+        h.streams.sweep(start + 60)
+        busy_writer.write(message())
+        await h.heard()
+        h.streams.sweep(start + 101)
+        assert await ended(idle)
+        busy_writer.write(b"\r\n\r\n")
+        assert await busy.readexactly(2) == b"\r\n"
+        idle_writer.close()
+        busy_writer.close()
+
+
+@pytest.mark.parametrize("start", [b"", message(), message() + b"\r\n"])
+async def test_a_message_may_not_take_long(start: bytes) -> None:
+    async with listening(message_timeout_s=30) as h:
+        reader, writer = await h.connect()
+        writer.write(start + b"OPTIONS ")
+        await h.settled(1)
+        (connection,) = h.streams._by_number.values()
+        await until(lambda: connection.message_since is not None)
+        begun = h.streams.now
+        h.streams.sweep(begun + 29)
+        writer.write(b"s")  # dripping does not help
+        await writer.drain()
+        h.streams.sweep(begun + 31)
+        assert await ended(reader)
+        await h.settled(0)
+        assert h.streams.statistics()["streams_closed_half_message"] == 1
+        writer.close()
+
+
+async def test_a_complete_message_ends_the_wait() -> None:
+    async with listening(message_timeout_s=30) as h:
+        reader, writer = await h.connect()
+        writer.write(message()[:10])
+        await h.settled(1)
+        writer.write(message()[10:])
+        await h.heard()
+        h.streams.sweep(h.streams.now + 60)
+        writer.write(b"\r\n\r\n")
+        assert await reader.readexactly(2) == b"\r\n"
+        writer.close()
+
+
+async def test_connections_over_the_bound_are_refused_and_a_freed_place_is_given_again() -> None:
+    async with listening(max_per_source=2) as h:
+        places = [await h.connect() for _ in range(2)]
+        await h.settled(2)
+        reader, writer = await h.connect()
+        assert await ended(reader)
+        writer.close()
+        assert h.streams.statistics()["streams_closed_refused"] == 1
+        places[0][1].close()
+        await h.settled(1)
+        reader, writer = await h.connect()
+        writer.write(message())
+        await h.heard()
+        for _, open_writer in (*places, (reader, writer)):
+            open_writer.close()
+
+
+async def test_strangers_leave_room_for_peers() -> None:
+    async with listening(max_strangers=1) as h:
+        _, stranger = await h.connect("127.0.0.66")
+        await h.settled(1)
+        refused, second_stranger = await h.connect("127.0.0.67")
+        assert await ended(refused)
+        _, peer = await h.connect()
+        peer.write(message())
+        await h.heard()
+        for writer in (stranger, second_stranger, peer):
+            writer.close()
+
+
+async def test_a_far_end_that_does_not_read_is_closed() -> None:
+    async with listening(max_unsent=65_536) as h:
+        _, writer = await h.connect()
+        writer.write(message())
+        _, flow = await h.heard()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while h.streams.statistics()["streams"]:
+            h.streams.send(bytes(60_000), flow)
+            await asyncio.sleep(0)
+        assert h.streams.statistics()["streams_closed_slow_reader"] == 1
+        writer.transport.abort()
+
+
+# Sending
+
+
+async def test_one_connection_is_opened_from_the_listener_s_address_and_used_again() -> None:
+    async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
+        for text in (b"one", b"two"):  # the second while the connection is being opened
+            h.streams.send(text, h.flow_to(address))
+        heard = await far.heard()
+        while len(heard) < 6:
+            heard += await far.heard()
+        h.streams.send(b"three", h.flow_to(address))
+        assert (heard, await far.heard()) == (b"onetwo", b"three")
+        assert len(far.writers) == 1
+        assert far.writers[0].get_extra_info("peername")[0] == h.address.host
+
+
+async def test_a_host_name_is_resolved() -> None:
+    async with listening(host="127.0.0.1") as h, FarEnd.at("127.0.0.1") as (far, address):
+        h.streams.send(b"hello", h.flow_to(Address("localhost", address.port)))
+        assert await far.heard() == b"hello"
+
+
+async def test_messages_on_a_connection_of_ours_come_with_its_true_address() -> None:
+    async with listening(host="127.0.0.1") as h, FarEnd.at("127.0.0.1") as (far, address):
+        h.streams.send(b"hello", h.flow_to(Address("localhost", address.port)))
+        await far.heard()
+        far.writers[0].write(message())
+        _, flow = await h.heard()
+        assert (flow.host, flow.port) == address
+
+
+async def test_a_connection_of_the_far_end_is_used_for_requests_to_its_address() -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        writer.write(message())
+        _, flow = await h.heard()
+        h.streams.send(b"request", flow._replace(connection=0))
+        assert await reader.readexactly(7) == b"request"
+        writer.close()
+
+
+async def test_an_answer_whose_connection_is_gone_goes_by_a_new_one() -> None:
+    async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
+        h.streams.send(b"answer", h.flow_to(address)._replace(connection=77))
+        assert await far.heard() == b"answer"
+
+
+async def test_a_refused_connection_has_failed_for_the_flow_that_was_asked_for() -> None:
+    async with listening() as h:
+        wanted = h.flow_to(free(PEER_HOST))._replace(connection=77)
+        h.streams.send(b"hello", wanted)
+        failed = {await h.failure(), await h.failure(), await h.failure()}
+        assert {wanted, wanted._replace(connection=0)} < failed
+        await h.settled(0)
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 64 + ".invalid"])
+async def test_a_host_that_is_none_has_failed(name: str) -> None:
+    async with listening() as h:
+        wanted = h.flow_to(Address(name, 5060))
+        h.streams.send(b"hello", wanted)
+        assert wanted in {await h.failure(), await h.failure()}
+
+
+async def test_a_connection_that_closes_has_failed_under_each_of_its_flows() -> None:
+    async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
+        wanted = h.flow_to(address)
+        h.streams.send(b"hello", wanted)
+        await far.heard()
+        far.writers[0].transport.abort()
+        failed = {await h.failure(), await h.failure()}
+        assert failed == {wanted, wanted._replace(connection=1)}
+
+
+async def test_over_the_bound_no_connection_is_opened() -> None:
+    async with listening(max_connections=1) as h, FarEnd.at(PEER_HOST) as (_, address):
+        _, writer = await h.connect()
+        await h.settled(1)
+        h.streams.send(b"hello", h.flow_to(address))
+        assert await h.failure() == h.flow_to(address)
+        writer.close()
+
+
+# TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def far_context(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    return context
+
+
+async def test_tls_carries_messages_both_ways(authority: Authority) -> None:
+    files = authority.issue("127.0.0.10")
+    async with listening("tls", files) as h:
+        reader, writer = await h.connect(tls=client_context(files))
+        writer.write(message("abc"))
+        data, flow = await h.heard()
+        assert (data, flow.transport) == (message("abc"), "tls")
+        h.streams.send(b"answer", flow)
+        assert await reader.readexactly(6) == b"answer"
+        writer.close()
+
+
+async def test_a_hand_shake_that_fails_gives_its_place_back(authority: Authority) -> None:
+    async with listening("tls", authority.issue("127.0.0.10"), max_connections=1) as h:
+        for _ in range(3):
+            reader, writer = await h.connect()
+            writer.write(b"OPTIONS sip:not-tls SIP/2.0\r\n\r\n")
+            await ended(reader)
+            writer.close()
+            await until(lambda: not h.streams._admission.count)
+        assert h.streams.statistics()["streams_closed_handshake"] == 3
+
+
+async def test_strangers_are_refused_before_the_hand_shake(authority: Authority) -> None:
+    async with listening("tls", authority.issue("127.0.0.10"), max_strangers=0) as h:
+        reader, writer = await h.connect("127.0.0.66")
+        assert await ended(reader)
+        writer.close()
+
+
+async def test_a_peer_with_a_certificate_of_the_authority_is_called(authority: Authority) -> None:
+    far_files = authority.issue(PEER_HOST)
+    async with (
+        listening("tls", authority.issue("127.0.0.10")) as h,
+        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
+    ):
+        h.streams.send(b"hello", h.flow_to(address))
+        assert await far.heard() == b"hello"
+
+
+@pytest.mark.parametrize("other", ["authority", "host"])
+async def test_a_peer_that_is_not_who_it_should_be_hears_nothing(
+    authority: Authority, tmp_path: Path, other: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    if other == "authority":
+        far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)
+    else:
+        far_files = authority.issue("127.0.0.99")
+    async with (
+        listening("tls", authority.issue("127.0.0.10")) as h,
+        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
+    ):
+        wanted = h.flow_to(address)
+        h.streams.send(b"hello", wanted)
+        assert wanted in {await h.failure(), await h.failure()}
+        assert far.lines.empty()
+
+
+async def test_without_verification_any_certificate_will_do(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)
+    async with (
+        listening("tls", authority.issue("127.0.0.10", verify=False)) as h,
+        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
+    ):
+        h.streams.send(b"hello", h.flow_to(address))
+        assert await far.heard() == b"hello"
+
+
+async def test_a_connection_that_claims_a_peer_s_port_does_not_stand_for_the_verified_peer(
+    authority: Authority,
+) -> None:
+    files = authority.issue("127.0.0.10")
+    claimed = free(PEER_HOST)
+    peer = replace(PEER, transport="tls", port=claimed.port)
+    async with listening("tls", files, peer=peer) as h:
+        _, writer = await asyncio.open_connection(
+            *h.address, local_addr=claimed, ssl=client_context(files), server_hostname=h.address.host
+        )
+        writer.write(message())
+        _, flow = await h.heard()
+        h.streams.send(b"hello", flow._replace(connection=0))
+        assert await h.failure() in (flow._replace(connection=0), flow._replace(connection=flow.connection + 1))
+        writer.close()
+
+
+# The end
+
+
+async def test_what_waits_is_delivered_before_the_end() -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        writer.write(message())
+        _, flow = await h.heard()
+        h.streams.send(bytes(500_000), flow)
+        await h.streams.close()
+        assert len(await asyncio.wait_for(reader.read(), 10)) == 500_000
+        assert h.failed.empty()
+        writer.close()
+
+
+async def test_an_address_in_use_is_an_error() -> None:
+    async with listening() as h:
+        with pytest.raises(OSError, match="in use"):
+            h.streams.listen(0)

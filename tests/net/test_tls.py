@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relay.errors import ConfigError
+from relay.net.settings import TlsFiles
+from relay.net.tls import client_context, server_context
+from tests.net.certificates import Authority
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    return Authority(tmp_path).issue("127.0.0.10")
+
+
+def test_older_than_tls_1_2_is_not_spoken(files: TlsFiles) -> None:
+    assert server_context(files).minimum_version == ssl.TLSVersion.TLSv1_2
+    assert client_context(files).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_the_far_end_is_verified_unless_the_operator_says_no(files: TlsFiles) -> None:
+    assert client_context(files).verify_mode == ssl.CERT_REQUIRED
+    assert client_context(files).check_hostname
+    assert client_context(replace(files, verify=False)).verify_mode == ssl.CERT_NONE
+
+
+def test_files_that_are_not_there_are_all_named(files: TlsFiles, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        server_context(replace(files, certificate=tmp_path / "a", key=tmp_path / "b"))
+    assert caught.value.problems == [
+        f"tls.certificate: cannot read {tmp_path}/a: No such file or directory",
+        f"tls.key: cannot read {tmp_path}/b: No such file or directory",
+    ]
+
+
+def test_a_key_of_another_certificate_is_named(files: TlsFiles, tmp_path: Path) -> None:
+    other = Authority(tmp_path).issue("127.0.0.11")
+    with pytest.raises(ConfigError, match=r"tls\.certificate: .* no PEM pair that fits"):
+        server_context(replace(files, key=other.key))
+
+
+def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the key has a password"):
+        server_context(Authority(tmp_path).issue("127.0.0.10", password=b"secret"))
+
+
+def test_authorities_that_are_none_are_named(files: TlsFiles) -> None:
+    with pytest.raises(ConfigError, match=r"tls\.ca: .* holds no PEM certificates"):
+        client_context(replace(files, ca=files.key))
