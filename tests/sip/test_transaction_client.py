@@ -10,7 +10,7 @@ import pytest
 from relay.sip.flow import Flow
 from relay.sip.message import Response
 from relay.sip.timers import Timings
-from tests.sip.virtual_time import BRANCH, TCP, UDP, World, response
+from tests.sip.virtual_time import BRANCH, TCP, UDP, Data, World, response
 
 INVITE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
 BYE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
@@ -56,12 +56,12 @@ def test_a_provisional_response_stops_timers_a_and_b_for_as_long_as_it_rings(wor
     world.answer(100)
     world.answer(180)
     world.answer(180)
+    assert len(world.timers) == 0
     world.advance_to(3600.0)
     assert world.times_of(b"INVITE") == [0.0]
     assert [what for _, what in world.heard] == [100, 180, 180]
     assert invite.proceeding
     assert not invite.done
-    assert len(world.timers) == 0
 
 
 def test_every_2xx_is_told_until_timer_m(world: World) -> None:
@@ -350,16 +350,37 @@ class Call:
         return b"ACK"
 
 
-@pytest.mark.parametrize(("method", "status"), [("INVITE", 486), ("BYE", 200)])
-def test_what_only_lingers_holds_neither_the_call_nor_the_response(world: World, method: str, status: int) -> None:
-    call = Call()
-    answer = response(status, method)
-    world.layer.request(method, BRANCH, b"x", UDP, call.receive, call.fail, 0.0, call.ack)
+@pytest.mark.parametrize("provisional", [True, False])
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 486), ("BYE", 200), ("BYE", 481)])
+def test_what_only_lingers_holds_neither_the_call_nor_a_message(
+    world: World, method: str, status: int, provisional: bool
+) -> None:
+    call, data, answer = Call(), Data(b"x"), response(status, method)
+    world.layer.request(method, BRANCH, data, UDP, call.receive, call.fail, 0.0, call.ack)
+    if provisional:
+        world.answer(100, method)
     world.layer.receive_response(answer, 0.0)
     seen = weakref.ref(call), weakref.ref(answer)
-    del call, answer
+    gone = data.gone
+    world.sent.clear()
+    del call, answer, data
     gc.collect()
     assert [ref() for ref in seen] == [None, None]
+    assert gone == ["x"]
+    assert len(world.layer) == 1
+
+
+@pytest.mark.parametrize("provisional", [True, False])
+def test_an_accepted_invite_does_not_hold_its_request(world: World, provisional: bool) -> None:
+    data = Data(b"x")
+    world.layer.request("INVITE", BRANCH, data, UDP, lambda *_: None, lambda *_: None, 0.0)
+    if provisional:
+        world.answer(100)
+    world.answer(200)
+    gone = data.gone
+    world.sent.clear()
+    del data
+    assert gone == ["x"]
     assert len(world.layer) == 1
 
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from tests.sip.virtual_time import TCP, UDP, World, request
+from tests.sip.virtual_time import TCP, UDP, Data, World, request
 
 
 @pytest.fixture
@@ -166,8 +166,11 @@ def test_a_request_that_comes_again_gets_the_last_response(world: World) -> None
 
 
 @pytest.mark.parametrize("status", [200, 302, 481, 500])
-def test_timer_j_answers_repetitions_for_64_t1(world: World, status: int) -> None:
+@pytest.mark.parametrize("provisional", [True, False])
+def test_timer_j_answers_repetitions_for_64_t1(world: World, status: int, provisional: bool) -> None:
     bye = world.serve("BYE")
+    if provisional:
+        bye.respond(100, b"100", 0.0)
     bye.respond(status, b"final", 0.0)
     assert bye.answered
     world.advance_to(31.9)
@@ -198,13 +201,16 @@ def test_after_the_final_response_no_other_passes(world: World, late: int) -> No
 
 
 class User:
-    pass
+    """Stands for a call."""
 
 
-@pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200)])
-def test_what_is_answered_keeps_no_request(world: World, method: str, status: int) -> None:
+@pytest.mark.parametrize("provisional", [True, False])
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200), ("BYE", 481)])
+def test_what_is_answered_keeps_no_request(world: World, method: str, status: int, provisional: bool) -> None:
     message = request(method)
     transaction = world.layer.serve(message, UDP)
+    if provisional:
+        transaction.respond(100, b"100", 0.0)
     assert transaction.request is message
     transaction.respond(status, b"", 0.0)
     seen = weakref.ref(message)
@@ -213,15 +219,48 @@ def test_what_is_answered_keeps_no_request(world: World, method: str, status: in
     assert seen() is None
 
 
-@pytest.mark.parametrize(("method", "status"), [("INVITE", 200), ("INVITE", 486), ("BYE", 200)])
-def test_the_user_is_let_go_when_the_transaction_terminates(world: World, method: str, status: int) -> None:
-    user = User()
+def test_an_accepted_invite_keeps_no_response(world: World) -> None:
+    """It gives the 2xx again only when its user does."""
+    ringing, answer = Data(b"180"), Data(b"200")
+    invite = world.serve("INVITE")
+    invite.respond(180, ringing, 0.0)
+    invite.respond(200, answer, 0.0)
+    gone = ringing.gone = answer.gone
+    world.sent.clear()
+    del ringing, answer
+    assert sorted(gone) == ["180", "200"]
+
+
+def test_a_confirmed_invite_keeps_no_response(world: World) -> None:
+    refusal = Data(b"486")
+    world.serve("INVITE").respond(486, refusal, 0.0)
+    world.receive("ACK")
+    gone = refusal.gone
+    world.sent.clear()
+    del refusal
+    assert gone == ["486"]
+    assert len(world.layer) == 1
+
+
+ENDS = [("INVITE", 200, False), ("INVITE", 486, False), ("INVITE", 486, True), ("BYE", 200, False)]
+
+
+@pytest.mark.parametrize(("method", "status", "acknowledged"), ENDS)
+def test_what_is_terminated_holds_neither_its_user_nor_a_response(
+    world: World, method: str, status: int, acknowledged: bool
+) -> None:
+    user, final = User(), Data(b"final")
     transaction = world.serve(method)
     transaction.user = user
-    transaction.respond(status, b"", 0.0)
+    transaction.respond(status, final, 0.0)
+    if acknowledged:
+        world.receive("ACK")
     assert transaction.user is user  # a CANCEL may still ask for it
     world.run_out()
-    seen = weakref.ref(user)
-    del user
+    seen, gone = weakref.ref(user), final.gone
+    world.sent.clear()
+    del user, final
     gc.collect()
     assert seen() is None
+    assert gone == ["final"]
+    assert transaction.answered

@@ -14,6 +14,20 @@ TCP = Flow(1, "tcp", "127.0.0.2", 5060, 7)
 BRANCH = "z9hG4bK776asdhds"
 
 
+class Data(bytes):
+    """A message whose end can be seen: its text is then in `gone`."""
+
+    gone: list[str]
+
+    def __new__(cls, text: bytes) -> Data:
+        data = super().__new__(cls, text)
+        data.gone = []
+        return data
+
+    def __del__(self) -> None:
+        self.gone.append(self.decode())
+
+
 class World:
     """One layer, its heap and the time. What is sent lands in `sent`, and goes on to `on_send` if there is one."""
 
