@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from relay.call.settings import Listener, Peer, PeerRoute, Settings
+from relay.errors import ConfigError
+from relay.replay.stage import bound, set_stage
+from relay.replay.transport import Endpoint
+from relay.service.bindings import BindingService
+from relay.store.bindings import Bindings
+from relay.store.database import open_store
+from tests.replay.messages import attempts_of
+
+PREFIX = "70010000001"
+NOW_MS = 1_700_000_000_000
+
+
+def peer(name: str, host: str, port: int = 5060) -> Peer:
+    return Peer(name, host, port, "udp", False, (ip_network(host),))
+
+
+CALLERS, CALLEES = peer("callers", "127.0.0.11"), peer("callees", "127.0.0.22", 5070)
+
+
+def settings(*routes: PeerRoute, peers: tuple[Peer, ...] = (CALLERS, CALLEES), listen: str = "127.0.0.10") -> Settings:
+    return Settings((Listener("udp", listen, 5060, listen),), peers, routes, (PREFIX,))
+
+
+ALL_TO_CALLEES = PeerRoute("", ("callees",))
+
+
+def test_all_is_taken_from_the_configuration() -> None:
+    stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
+    assert stage.relay == Endpoint("127.0.0.10", 5060)
+    assert stage.caller == Endpoint("127.0.0.11", 0)
+    assert stage.callee == Endpoint("127.0.0.22", 5070)
+    assert (stage.caller_peer, stage.callee_peer) == (CALLERS, CALLEES)
+
+
+def test_relay_that_listens_everywhere_is_reached_on_loopback() -> None:
+    assert set_stage(settings(ALL_TO_CALLEES, listen="0.0.0.0"), None, None, None).relay.host == "127.0.0.1"
+
+
+def test_what_is_given_is_taken() -> None:
+    to, caller, callee = Endpoint("127.0.0.9", 5), Endpoint("127.0.0.11", 6), Endpoint("127.0.0.22", 5070)
+    assert set_stage(settings(ALL_TO_CALLEES), to, caller, callee)[:3] == (to, caller, callee)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            (settings(ALL_TO_CALLEES), None, None, Endpoint("127.0.0.23", 9)),
+            'peer: none with the uri "sip:127.0.0.23:9',
+        ),
+        ((settings(), None, None, None), "is the first of a \\[\\[route\\]\\]: add both"),
+        ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.12", 0), None), "none has 127.0.0.12 among its sources"),
+        ((settings(ALL_TO_CALLEES, peers=(CALLEES,)), None, None, None), "none is left for the caller"),
+        ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.22", 0), None), "the relay cannot tell them apart"),
+        (
+            (settings(ALL_TO_CALLEES, PeerRoute("86138", ("callers",))), None, None, None),
+            r"--callee-address: 127.0.0.11:5060 \(callers\), 127.0.0.22:5070 \(callees\)",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(given: tuple[Settings, Endpoint, Endpoint, Endpoint], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        set_stage(*given)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Bindings]:
+    path = tmp_path / "relay.db"
+    with closing(Bindings(path, open_store(path, tmp_path / "relay.key"))) as bindings:
+        yield bindings
+
+
+TWO_CALLS = ["> INVITE 1 new sdp", "< 407 1 INVITE", "> INVITE 2 new sdp"]
+
+
+@pytest.mark.parametrize("prefix", ["", "86", "86139", "8610", "44", "861391234567"])
+def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(store: Bindings, prefix: str) -> None:
+    routes = settings(PeerRoute(prefix, ("callees",)), PeerRoute("861", ("callers",)), PeerRoute("4", ("callers",)))
+    stage = set_stage(routes, None, None, Endpoint("127.0.0.22", 5070))
+    if prefix in ("", "86"):
+        routes = settings(PeerRoute(prefix, ("callees",)))
+    with bound(attempts_of(*TWO_CALLS), routes, stage, BindingService(store, (PREFIX,)), NOW_MS) as casts:
+        (cast,) = casts.values()
+        (binding,) = store.all()
+        assert (binding.a, binding.b, binding.x) == (cast.a, cast.b, cast.x)
+        assert binding.b.startswith(prefix)
+        assert binding.expires_at is not None
+    (binding,) = store.all()
+    assert binding.ended_at is not None
+
+
+def test_bindings_are_ended_when_the_replay_fails(store: Bindings) -> None:
+    stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
+    service = BindingService(store, (PREFIX,))
+    with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, service, NOW_MS):
+        raise KeyError
+    assert [binding.ended_at is not None for binding in store.all()] == [True]
+
+
+def test_callee_that_no_number_reaches_is_said(store: Bindings) -> None:
+    stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
+    shadowed = settings(PeerRoute("86139", ("callees",)), *(PeerRoute(f"86139{n}", ("callers",)) for n in range(10)))
+    bindings = bound(attempts_of(*TWO_CALLS), shadowed, stage, BindingService(store, (PREFIX,)), NOW_MS)
+    with pytest.raises(ConfigError, match='no number goes to the peer "callees"'), bindings:
+        pass
