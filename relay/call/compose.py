@@ -111,6 +111,8 @@ def _received(
 ) -> tuple[str, int]:
     """The Via lines of a response, with received and rport on the topmost, and the port responses go to."""
     first, *others = request.values("via")
+    if "received" in params:  # the sender's own idea of it
+        first = str(request.via._replace(params={name: value for name, value in params.items() if name != "received"}))
     if "rport" in params:  # RFC 3581 4
         first = _set_rport(first, flow.port)
         reply_port = flow.port
