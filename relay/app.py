@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -20,12 +18,13 @@ from structlog.typing import FilteringBoundLogger
 from relay.call.engine import Engine
 from relay.call.settings import Listener
 from relay.config import Config
-from relay.log import configure
+from relay.log import configure, ended_calls
 from relay.net.driver import Driver
 from relay.net.transports import Transports
 from relay.store.database import open_store
 from relay.store.journal import Journal
 from relay.store.lookup import RouteReader
+from relay.tokens import tokens
 
 TICK_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -50,9 +49,12 @@ class Relay:
         sealer = open_store(config.store.path, config.store.key_file)
         self._reader = RouteReader(config.store.path, sealer)
         self._journal = Journal(config.store.path, sealer, self._report)
-        self._engine = Engine(config.settings, partial(secrets.token_hex, 8), time.time() - time.monotonic())
+        self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
         self._transports = Transports(config.settings, config.streams, config.tls)
-        self._driver = Driver(self._engine, self._transports.send, self._reader.look_up, self._journal.append, log)
+        log_ended = ended_calls(log, config.log.format, config.log.level)
+        self._driver = Driver(
+            self._engine, self._transports.send, self._reader.look_up, self._journal.append, log, log_ended
+        )
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
@@ -116,6 +118,7 @@ class Relay:
         while True:
             self._driver.set_clock()
             self._transports.sweep(loop.time())
+            sys.stdout.flush()  # the lines of `ended_calls`
             await asyncio.sleep(TICK_S)
 
     # Words to the operator

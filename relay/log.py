@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
@@ -51,6 +52,27 @@ def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Proce
         return [_json]
     console = structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
     return [console, cast(structlog.typing.Processor, _encode)]  # the logger takes bytes, not the renderer's text
+
+
+def ended_calls(
+    log: FilteringBoundLogger, format_: Format, level: Level, output: BinaryIO | None = None
+) -> Callable[[dict[str, object]], None]:
+    """What writes `call.ended`, the one event of every call. Numbers in its fields must be masked already.
+
+    JSON lines of it are encoded straight and stay in the output's buffer until it is flushed: a fifth of the cost.
+    """
+    if format_ != "json" or level not in ("debug", "info"):
+        return lambda fields: log.info("call.ended", **fields)
+    write = (output or sys.stdout.buffer).write
+
+    def write_line(fields: dict[str, object]) -> None:
+        if order_id := fields["order_id"]:  # the business user's text
+            fields["order_id"] = _mask_value(order_id)
+        timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        fields |= {"event": "call.ended", "level": "info", "timestamp": timestamp}
+        write(msgspec.json.encode(fields) + b"\n")
+
+    return write_line
 
 
 def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -51,14 +51,19 @@ class Driver:
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         log: FilteringBoundLogger,
+        log_ended: Callable[[dict[str, object]], None],
     ) -> None:
-        """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable."""
+        """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
+
+        `log_ended` takes what the log says of each call that has ended, numbers masked.
+        """
         self.bugs = 0
         self._engine = engine
         self._send = send
         self._look_up = look_up
         self._append = append
         self._log = log
+        self._log_ended = log_ended
         self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -136,7 +141,7 @@ class Driver:
         elif isinstance(action, Commit):
             self._append(action, self.committed)
             if action.record.ended_at is not None:
-                self._log.info("call.ended", **ended_call(action.record))
+                self._log_ended(ended_call(action.record))
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 

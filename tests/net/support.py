@@ -11,7 +11,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.settings import Listener, Peer, Settings
-from relay.log import configure
+from relay.log import configure, ended_calls
 from tests.support.addresses import Address, free
 
 HOST = "127.0.0.10"
@@ -44,6 +44,7 @@ class Log:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the test)
         self.logger: FilteringBoundLogger = configure("json", "debug", self._file)
+        self.ended = ended_calls(self.logger, "json", "debug", self._file)
 
     def events(self, choose: Callable[[dict[str, Any]], bool] = lambda event: True) -> list[dict[str, Any]]:
         self._file.flush()

@@ -103,6 +103,7 @@ class Bench:
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             self.log.logger,
+            self.log.ended,
         )
         self.peer: asyncio_dgram.DatagramClient
 

@@ -1,0 +1,14 @@
+"""Tokens are random, long enough, and do not repeat over the pools they are cut from."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from relay.tokens import DIGITS, tokens
+
+
+def test_tokens_are_hexadecimal_and_none_comes_twice() -> None:
+    several = list(islice(tokens(), 2000))
+    assert all(re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", token) for token in several)
+    assert len(set(several)) == len(several)
