@@ -1,0 +1,285 @@
+"""What crosses: bodies, headers, statuses; and the tripwire that looks once more."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call import masking
+from relay.call.masking import PHRASES, Tripwire, Verdict
+from relay.call.sdp_masking import SdpWriter
+from relay.errors import ParseError, ProtocolError
+from relay.sip.message import Request, Response
+from tests.ladder.descriptions import OFFER
+
+OUTCOMES = {"busy", "no_answer", "rejected", "unreachable", "failed"}
+
+
+def request(*headers: str, method: str = "INVITE", body: bytes = b"") -> Request:
+    return Request(method, "sip:x@y", [_cut(header) for header in headers], body)
+
+
+def response(*headers: str, status: int = 200, body: bytes = b"") -> Response:
+    return Response(status, "anything", [_cut(header) for header in headers], body)
+
+
+def _cut(header: str) -> tuple[str, str]:
+    name, _, value = header.partition(": ")
+    return name.lower(), value
+
+
+# -- statuses
+
+
+@pytest.mark.parametrize("rang", [False, True])
+@pytest.mark.parametrize("status", range(300, 700))
+def test_every_final_answer_has_a_verdict(status: int, rang: bool) -> None:
+    verdict = masking.mask_final(status, rang=rang)
+    assert verdict.status in PHRASES
+    assert verdict.status in (404, 422, 480, 486, 488, 603)
+    assert verdict.outcome in OUTCOMES
+    assert 0 < verdict.q850_cause < 128
+
+
+@pytest.mark.parametrize("status", [*range(300, 400), 401, 403, 407, 500, 503, 494, 699])
+def test_what_tells_of_the_callees_network_is_not_shown(status: int) -> None:
+    assert masking.mask_final(status, rang=False).status in (480, 486)
+
+
+@pytest.mark.parametrize(
+    ("status", "rang", "verdict"),
+    [
+        (486, True, Verdict(486, 17, "busy")),
+        (600, False, Verdict(486, 17, "busy")),
+        (603, False, Verdict(603, 21, "rejected")),
+        (404, False, Verdict(404, 1, "unreachable")),
+        (480, False, Verdict(480, 18, "unreachable")),
+        (480, True, Verdict(480, 19, "no_answer")),
+        (408, True, Verdict(480, 19, "no_answer")),
+    ],
+)
+def test_verdicts_that_tell_more(status: int, rang: bool, verdict: Verdict) -> None:
+    assert masking.mask_final(status, rang=rang) == verdict
+
+
+@pytest.mark.parametrize("status", range(200, 700))
+def test_every_answer_inside_a_call_has_a_phrase_of_ours(status: int) -> None:
+    shown = masking.mask_in_dialog(status)
+    assert shown in PHRASES
+    assert shown == 200 if status < 300 else shown in (400, 408, 415, 422, 481, 487, 488, 491, 500)
+
+
+def test_progress() -> None:
+    shown = {status: masking.mask_provisional(status) for status in range(100, 200)}
+    assert {status: told for status, told in shown.items() if told} == {180: 180, 181: 182, 182: 182, 183: 183}
+
+
+# -- headers
+
+
+def test_known_tokens_cross_in_our_spelling() -> None:
+    message = request("Allow: bye, Invite,X-ALICE", "Supported: TIMER, alice", "Supported: 100rel", "Require: timer")
+    assert masking.mask_request_headers(message) == (
+        "Allow: INVITE, BYE\r\nSupported: 100rel, timer\r\nRequire: timer\r\n"
+    )
+    assert masking.mask_response_headers(response("Supported: alice", "Allow: alice", "X: y")) == ""
+
+
+@pytest.mark.parametrize("value", ["100rel alice", "100rel;alice", "alice100rel", "100rel\x0balice", '"100rel"'])
+def test_what_only_holds_a_token_is_none(value: str) -> None:
+    assert masking.mask_tokens("Supported", value, masking.OPTION_TAGS) == ""
+
+
+def test_session_timer_is_written_anew() -> None:
+    message = request("Session-Expires: 1800;alice=1;refresher=UAS;x", "Min-SE: 90;alice")
+    assert masking.mask_request_headers(message) == "Session-Expires: 1800;refresher=uas\r\nMin-SE: 90\r\n"
+    message = request("Session-Expires: 1380000000", "Min-SE: 1380000000")
+    assert masking.mask_request_headers(message) == "Session-Expires: 86400\r\nMin-SE: 86400\r\n"
+
+
+@pytest.mark.parametrize("value", ["alice", "13800000001", "1800 alice", ""])
+def test_session_timer_that_cannot_be_read(value: str) -> None:
+    for header in ("Session-Expires", "Min-SE"):
+        with pytest.raises(ParseError):
+            masking.mask_response_headers(response(f"{header}: {value}"))
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        (['Q.850;cause=16;text="alice"'], "Reason: Q.850;cause=16\r\n"),
+        (['sip ;cause=200;text="a, b", q.850;cause=17'], "Reason: SIP;cause=200\r\nReason: Q.850;cause=17\r\n"),
+        (["alice;cause=16"], ""),
+        (["Q.850"], ""),
+        (["Q.850;cause=0", "Q.850;cause=1000", "Q.850;cause=alice", "Q.850;cause=-1"], ""),
+        (['Q.850;cause=16;text="open'], ""),
+        (["Q.850;cause=16"] * 9, "Reason: Q.850;cause=16\r\n" * 4),
+    ],
+)
+def test_reason_is_protocol_and_cause(values: list[str], lines: str) -> None:
+    assert masking.mask_request_headers(request(*[f"Reason: {value}" for value in values])) == lines
+
+
+def test_a_response_has_no_reason() -> None:
+    assert masking.mask_response_headers(response("Reason: Q.850;cause=16")) == ""
+
+
+def test_requirements_that_are_not_known() -> None:
+    assert masking.unknown_requirements(request("Require: 100REL, alice", "Require: timer,path")) == ["alice", "path"]
+    assert masking.unknown_requirements(request("Supported: alice")) == []
+
+
+# -- bodies
+
+
+def test_descriptions_are_written_anew() -> None:
+    writer = SdpWriter(5)
+    body = masking.mask_body(request("Content-Type: Application/SDP;alice=1", body=OFFER), writer)
+    assert body is not None
+    assert body.content_type == "application/sdp"
+    assert b"alice" not in body.data
+    assert b"m=audio 4000" in body.data
+    assert masking.mask_body(request(), writer) is None
+
+
+@pytest.mark.parametrize("sdp", [b"v=0\r\n", b"alice", OFFER.replace(b"c=IN IP4 127.0.0.31\r\n", b"")])
+def test_a_description_that_cannot_be_read(sdp: bytes) -> None:
+    message = request("Content-Type: application/sdp", body=sdp)
+    with pytest.raises(ProtocolError) as refused:
+        masking.mask_body(message, SdpWriter(5))
+    assert refused.value.status == 488
+    assert masking.mask_ack_body(message, SdpWriter(5)) is None
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/isup", "text/plain", "application/sdpx", "application/dtmf", "multipart/mixed"]
+)
+def test_other_bodies_are_refused_in_requests_and_left_out_of_responses(kind: str) -> None:
+    header = f"Content-Type: {kind}"
+    with pytest.raises(ProtocolError) as refused:
+        masking.mask_body(request(header, body=OFFER), SdpWriter(5))
+    assert refused.value.status == 415
+    assert masking.mask_body(response(header, body=OFFER), SdpWriter(5)) is None
+    assert masking.mask_ack_body(request(header, method="ACK", body=OFFER), SdpWriter(5)) is None
+
+
+def test_a_body_of_no_type_is_none_of_the_relayed() -> None:
+    with pytest.raises(ProtocolError):
+        masking.mask_body(request(body=OFFER), SdpWriter(5))
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Type: application/sdp", b"c:APPLICATION/SDP;x=1", b"X: y\r\nC \t: application/sdp "]
+)
+def test_of_a_multipart_body_the_description_alone_crosses(header: bytes) -> None:
+    parts = (
+        b"alice preamble\r\n--b\r\nContent-Type: application/isup\r\n\r\nalice\r\n--b\r\n%b\r\n\r\n%b\r\n--b\r\n"
+        b"Content-Type: application/sdp\r\n\r\nalice\r\n--b--\r\nalice" % (header, OFFER)
+    )
+    message = request('Content-Type: multipart/mixed;boundary="b"', body=parts)
+    plain = masking.mask_body(request("Content-Type: application/sdp", body=OFFER), SdpWriter(5))
+    assert masking.mask_body(message, SdpWriter(5)) == plain
+    assert masking.has_sdp(message)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"--b--", b"--b\r\nContent-Type: application/sdp", b"--b\r\nX: application/sdp\r\n\r\nv=0", b"--c\r\n" * 9],
+)
+def test_a_multipart_body_without_a_description(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        masking.mask_body(request("Content-Type: multipart/mixed;boundary=b", body=body + b" "), SdpWriter(5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "crosses"),
+    [
+        ("dtmf-relay", b"Signal=5\r\nDuration=160\r\n", b"Signal=5\r\nDuration=160\r\n"),
+        ("dtmf-relay", b"signal= *\nduration = 99", b"Signal=*\r\nDuration=99\r\n"),
+        ("dtmf-relay", b"Signal=11\r\n", b"Signal=11\r\nDuration=160\r\n"),
+        ("dtmf", b" # ", b"#"),
+        ("dtmf", b"flash", b"flash"),
+    ],
+)
+def test_digits_are_written_anew(kind: str, body: bytes, crosses: bytes) -> None:
+    message = request(f"Content-Type: application/{kind};x=alice", method="INFO", body=body)
+    assert masking.mask_body(message, SdpWriter(5)) == (f"application/{kind}", crosses)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Signal=13800000001\r\nDuration=160", b"Signal=5\r\nDuration=160\r\nX=alice", b"5 alice", b"17", b" " * 65],
+)
+def test_what_is_no_digit(body: bytes) -> None:
+    for kind in ("application/dtmf-relay", "application/dtmf"):
+        with pytest.raises(ProtocolError):
+            masking.mask_body(request(f"Content-Type: {kind}", method="INFO", body=body), SdpWriter(5))
+
+
+# -- tripwire
+
+
+@pytest.mark.parametrize(
+    "text", ["+8613800000001", "013800000001", "13800000001", "008613800000001", "sip:13800000001@x", "x13800000001x"]
+)
+def test_tripwire_finds_a_number_in_every_form(text: str) -> None:
+    tripwire = Tripwire(("8613800000001",), ())
+    assert tripwire.hit(f"X: {text}\r\n".encode())
+    assert tripwire.hit(b"", f"a=x:{text}\r\n".encode())
+    assert not tripwire.hit(b"X: 13800000002\r\n", b"a=x:1380000001\r\n")
+
+
+def test_tripwire_finds_an_extension_as_a_user_only() -> None:
+    tripwire = Tripwire(("101",), ())
+    for text in (b"<sip:101@h>", b"<sip:+101@h>", b"tel:101", b'"101" <sip:x@h>'):
+        assert tripwire.hit(b"Contact: " + text)
+    assert not tripwire.hit(b"Contact: <sip:7001@10.1.101.1:101>", b"m=audio 101 RTP/AVP 101\r\na=rtpmap:101 x/101")
+
+
+def test_own_number_may_hold_the_others() -> None:
+    tripwire = Tripwire(("8613800000001",), ())
+    own = ("700138000000015",)
+    assert not tripwire.hit(b"Contact: <sip:700138000000015@h>", b"700138000000015", own=own)
+    assert tripwire.hit(b"Contact: <sip:700138000000015@h>", b"13800000001", own=own)
+    assert tripwire.hit(b"Contact: <sip:13800000001@h>", own=own)
+
+
+def test_a_part_of_the_others_number_hides_nothing() -> None:
+    assert Tripwire(("8613800000001",), ()).hit(b"<sip:13800000001@h>", own=("1380000", "800000001", ""))
+
+
+def test_the_same_extension_on_both_sides() -> None:
+    tripwire = Tripwire(("101",), ())
+    assert not tripwire.hit(b"Contact: <sip:101@h>", own=("101",))
+    assert tripwire.hit(b"Contact: <sip:101@h>", own=("1012",))
+
+
+@pytest.mark.parametrize(
+    ("host", "text", "hit"),
+    [
+        ("10.0.0.1", "<sip:x@10.0.0.1:5060>", True),
+        ("10.0.0.1", "<sip:x@10.0.0.1>", True),
+        ("10.0.0.1", "<sip:x@10.0.0.10:5060>", False),
+        ("10.0.0.1", "<sip:x@110.0.0.1>", False),
+        ("2001:db8::1", "<sip:x@[2001:db8::1]:5060>", True),
+        ("2001:db8::1", "<sip:x@[2001:db8::11]>", False),
+        ("2001:db8::1", "<sip:x@[1:2001:db8::1]>", False),
+        ("carrier.example", "<sip:x@carrier.example;lr>", True),
+        ("carrier.example", "<sip:x@sbc.carrier.example>", True),
+        ("carrier.example", "<sip:x@notcarrier.example>", False),
+        ("sip", "Contact: <sip:x@h>", False),
+        ("sip", "Contact: <sip:x@sip>", True),
+        ("INVITE", "Allow: INVITE, ACK", False),
+        ("", "Allow: INVITE, ACK", False),
+    ],
+)
+def test_tripwire_finds_an_address_as_a_whole(host: str, text: str, hit: bool) -> None:
+    assert Tripwire((), (host,)).hit(f"{text}\r\n".encode()) is hit
+
+
+def test_media_addresses_are_not_searched_for() -> None:
+    """In direct mode the media may well be where the signalling is."""
+    assert not Tripwire(("8613800000001",), ("10.0.0.1",)).hit(b"", b"c=IN IP4 10.0.0.1")
+
+
+def test_nobody_hidden() -> None:
+    assert not Tripwire(("",), ("",)).hit(b"anything", b"at all")

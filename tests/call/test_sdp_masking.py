@@ -1,0 +1,213 @@
+"""What of a session description the other side may see."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.sdp_masking import SdpWriter, mask_attribute
+from relay.errors import ParseError
+from relay.sip.sdp import parse_sdp
+
+HEAD = "v=0\no=alice 13800000001 7 IN IP4 192.0.2.1\ns=alice's phone\nc=IN IP4 192.0.2.31\nt=0 0\n"
+AUDIO = "m=audio 4000 RTP/AVP 8 0 101\na=rtpmap:8 PCMA/8000\na=rtpmap:101 telephone-event/8000\na=fmtp:101 0-15\n"
+
+
+def written(text: str, writer: SdpWriter | None = None) -> list[str]:
+    """The lines that cross, without the first four, which are the relay's."""
+    lines = (writer or SdpWriter(5)).write(parse_sdp(text.encode())).decode().split("\r\n")
+    assert lines[0] == "v=0"
+    assert lines[2] == "s=-"
+    assert lines[-1] == ""
+    return lines[3:-1]
+
+
+def test_the_usual_description_passes_as_it_is() -> None:
+    body = HEAD + AUDIO + "a=ptime:20\na=maxptime:40\na=sendrecv\na=rtcp-mux\n"
+    assert written(body) == body.splitlines()[3:]
+
+
+def test_origin_and_session_name_are_ours() -> None:
+    lines = SdpWriter(5, 8).write(parse_sdp((HEAD + AUDIO).encode())).decode().splitlines()
+    assert lines[1:3] == ["o=- 5 9 IN IP4 192.0.2.31", "s=-"]
+
+
+def test_version_goes_up_with_a_change_and_only_then() -> None:
+    writer = SdpWriter(5)
+    versions = []
+    for body in (HEAD + AUDIO, HEAD.replace("alice", "else") + AUDIO, HEAD + AUDIO + "a=sendonly\n", HEAD + AUDIO):
+        writer.write(parse_sdp(body.encode()))
+        versions.append(writer.version)
+    assert versions == [1, 1, 2, 3]
+
+
+def test_names_addresses_keys_and_times_do_not_cross() -> None:
+    session = "i=alice\nu=http://alice.example\ne=a@alice.example\np=+8613800000001\n"
+    body = HEAD.replace("c=", session + "c=").replace("t=0 0", "t=2873397496 2873404696\nr=1 2 3\nz=4 5\nk=clear:alice")
+    assert written(body + AUDIO.replace("\n", "\ni=alice\nk=prompt\n", 1)) == (HEAD + AUDIO).splitlines()[3:]
+
+
+@pytest.mark.parametrize("flag", ["sendrecv", "sendonly", "recvonly", "inactive", "rtcp-mux", "rtcp-rsize"])
+def test_flags(flag: str) -> None:
+    assert mask_attribute(flag, None) == (flag, None)
+    assert mask_attribute(flag, "alice") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rtpmap", "0 PCMU/8000"),
+        ("rtpmap", "111 opus/48000/2"),
+        ("rtpmap", "127 AMR-WB/16000/1"),
+        ("fmtp", "101 0-15"),
+        ("fmtp", "101 0-11,16,32-35"),
+        ("fmtp", "18 annexb=no"),
+        ("fmtp", "96 mode-set=0,2,5,7;octet-align=1;max-red=0"),
+        ("fmtp", "97 mode=30"),
+        ("fmtp", "98 profile-level-id=42e01f;packetization-mode=1;max-mbps=108000"),
+        ("fmtp", "99 br=5.9-13.2;bw=nb-swb;ch-aw-recv=-1;cmr=1"),
+        ("fmtp", "121 0/5/0"),
+        ("fmtp", "34 QCIF=1;CIF=2"),
+        ("fmtp", "112 vbr=on"),
+        ("ptime", "20"),
+        ("maxptime", "150"),
+        ("framerate", "30"),
+        ("rtcp", "4001"),
+        ("rtcp-fb", "* ccm fir"),
+        ("rtcp-fb", "98 nack pli"),
+        ("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz|2^20|1:4"),
+        ("crypto", "2 AEAD_AES_256_GCM inline:HGAPy4Cedy/qumbZvpuCZSVT7rNDk8vG4TdUXp5hkyWqJCqiLRGab0KJy1g="),
+        ("T38FaxVersion", "0"),
+        ("T38MaxBitRate", "14400"),
+        ("T38FaxRateManagement", "transferredTCF"),
+        ("T38FaxUdpEC", "t38UDPRedundancy"),
+    ],
+)
+def test_attributes_that_pass_as_they_are(name: str, value: str) -> None:
+    assert mask_attribute(name, value) == (name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rtpmap", "96 alice/8000"),
+        ("rtpmap", "96 PCMU/13800000001"),
+        ("rtpmap", "13800000001 PCMU/8000"),
+        ("rtpmap", "128 PCMU/8000"),
+        ("rtpmap", "0 PCMU/8000\r\nm=alice"),
+        ("fmtp", "96 alice=1"),
+        ("fmtp", "96 mode-set=alice"),
+        ("fmtp", "96 maxptime=13800000001"),
+        ("fmtp", "96 maxptime=138-0000-0001"),
+        ("fmtp", "96 profile-level-id=138000-00001"),
+        ("fmtp", "96 138,000,000,01"),
+        ("fmtp", "101 138-000"),
+        ("fmtp", "101 300"),
+        ("fmtp", "96 138/000/000/01"),
+        ("fmtp", "13800000001 0-15"),
+        ("fmtp", "١٣٨ 0-15"),
+        ("fmtp", "96 sprop-parameter-sets=Z0IACpZTBYmI,aMljiA=="),
+        ("fmtp", "96 \u212a=1"),
+        ("ptime", "13800000001"),
+        ("rtcp", "13800000001 IN IP4 192.0.2.1"),
+        ("rtcp-fb", "* alice"),
+        ("crypto", "1 ALICE_13800000001 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"),
+        ("crypto", "1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz alice"),
+        ("T38VendorInfo", "0 0 37"),
+        ("T38VendorInfo", "138000"),
+        ("T38FaxVersion", "13800000001"),
+        ("T38FaxRateManagement", "alice"),
+        ("tool", "alice"),
+        ("ssrc", "1 cname:alice"),
+        ("msid", "alice"),
+        ("candidate", "1 1 UDP 2130706431 10.0.1.1 8998 typ host"),
+        ("ice-ufrag", "alice"),
+        ("fingerprint", "sha-256 AA:BB"),
+        ("sendrecv", ""),
+        ("fmtp", "96 " + "mode=1;" * 100),
+    ],
+)
+def test_attributes_that_do_not_pass(name: str, value: str) -> None:
+    assert mask_attribute(name, value) is None
+
+
+def test_of_an_fmtp_only_what_is_known_passes() -> None:
+    assert mask_attribute("fmtp", "96 useinbandfec=1; x-alice=1;sprop-stereo=13800000001; maxptime=40") == (
+        "fmtp",
+        "96 useinbandfec=1;maxptime=40",
+    )
+
+
+def test_of_an_rtcp_only_the_port_passes() -> None:
+    assert mask_attribute("rtcp", "4001 IN IP4 10.0.0.7") == ("rtcp", "4001")
+
+
+def test_flags_that_are_none_do_not_pass() -> None:
+    assert mask_attribute("alice", None) is None
+    assert mask_attribute("rtpmap", None) is None
+
+
+def test_codecs_that_are_not_known_leave_the_media_line() -> None:
+    body = HEAD + "m=audio 4000 RTP/AVP 8 96 97 99 35\na=rtpmap:96 opus/48000/2\na=rtpmap:97 alice/8000\n"
+    assert written(body)[2:] == ["m=audio 4000 RTP/AVP 8 96", "a=rtpmap:96 opus/48000/2"]
+
+
+def test_a_stream_without_any_known_codec_is_refused() -> None:
+    body = HEAD + "m=audio 4000 RTP/AVP 97\na=rtpmap:97 alice/8000\nm=audio 4002 RTP/AVP 8\n"
+    assert written(body)[2:] == ["m=audio 0 RTP/AVP 0", "m=audio 4002 RTP/AVP 8"]
+
+
+def test_streams_of_every_kind_keep_their_places() -> None:
+    media = [
+        ("m=alice 9 bob/carol x", "m=audio 0 RTP/AVP 0"),
+        ("m=audio 4000 RTP/AVP 0", "m=audio 4000 RTP/AVP 0"),
+        ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "m=application 0 UDP/DTLS/SCTP *"),
+        ("m=message 7654 TCP/MSRP *", "m=message 0 TCP/MSRP *"),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF 0", "m=audio 0 UDP/TLS/RTP/SAVPF 0"),
+        ("m=video 5000 RTP/AVP 31 34", "m=video 5000 RTP/AVP 31 34"),
+        ("m=image 6000 udptl t38", "m=image 6000 udptl t38"),
+        ("m=image 6000 udptl alice", "m=image 0 udptl *"),
+        ("m=audio 13800/13800 RTP/AVP 0", "m=audio 13800 RTP/AVP 0"),
+        ("m=audio 4000/2 RTP/AVP 0", "m=audio 4000/2 RTP/AVP 0"),
+        ("m=audio 0 RTP/AVP 0", "m=audio 0 RTP/AVP 0"),
+    ]
+    body = HEAD + "".join(f"{line}\ni=alice\na=alice\nb=X-alice:1\n" for line, _ in media)
+    assert written(body)[2:] == [line for _, line in media]
+
+
+def test_fax() -> None:
+    fax = (
+        "m=image 6000 udptl t38\na=T38FaxVersion:0\na=T38MaxBitRate:14400\na=T38FaxFillBitRemoval\n"
+        "a=T38FaxRateManagement:transferredTCF\na=T38FaxMaxBuffer:200\na=T38FaxMaxDatagram:72\n"
+        "a=T38FaxUdpEC:t38UDPRedundancy\n"
+    )
+    assert written(HEAD + fax + "a=T38VendorInfo:0 0 37\n")[2:] == fax.splitlines()
+
+
+def test_bandwidths() -> None:
+    body = HEAD.replace("t=", "b=AS:64\nb=X-alice:1\nb=CT:13800000001\nt=") + AUDIO + "b=TIAS:64000\nb=TIAS:138000000\n"
+    assert [line for line in written(body) if line.startswith("b=")] == ["b=AS:64", "b=TIAS:64000"]
+
+
+@pytest.mark.parametrize(
+    "line", ["c=IN IP4 alice.example", "c=IN IP4 13800000001", "c=IN IP6 alice", "c=IN IP4 2.3", "c=IN IP6 192.0.2.1"]
+)
+def test_a_host_name_for_the_media_is_refused(line: str) -> None:
+    for body in (HEAD.replace("c=IN IP4 192.0.2.31", line) + AUDIO, HEAD + AUDIO.replace("\n", f"\n{line}\n", 1)):
+        with pytest.raises(ParseError):
+            written(body)
+
+
+def test_addresses_of_streams() -> None:
+    body = HEAD.replace("c=IN IP4 192.0.2.31\n", "") + AUDIO.replace("\n", "\nc=IN IP6 2001:db8::5\n", 1)
+    writer = SdpWriter(5)
+    assert "c=IN IP6 2001:db8::5" in written(body, writer)
+    assert writer.write(parse_sdp(body.encode())).decode().splitlines()[1] == "o=- 5 1 IN IP6 2001:db8::5"
+
+
+def test_what_follows_an_address_does_not_cross() -> None:
+    assert written(HEAD.replace("192.0.2.31", "233.252.0.1/127/13800") + AUDIO)[0] == "c=IN IP4 233.252.0.1"
+
+
+def test_without_any_address_there_is_no_description() -> None:
+    with pytest.raises(ParseError):
+        written(HEAD.replace("c=IN IP4 192.0.2.31\n", "") + AUDIO)
