@@ -246,6 +246,14 @@ def test_the_2xx_confirms_an_early_dialog_with_its_own_routes_and_target() -> No
     assert dialog.request_head.startswith("Route: <sip:only.test;lr>\r\nFrom: ")
 
 
+def test_a_2xx_that_says_what_the_180_said_changes_nothing_else() -> None:
+    dialog = as_uac(CONTACT + LOOSE, status=180)
+    before = dialog.request_head, dialog.request_uri, dialog.next_hop
+    dialog.update_from_2xx(response(200, more=CONTACT + LOOSE))
+    assert (dialog.request_head, dialog.request_uri, dialog.next_hop) == before
+    assert dialog.confirmed
+
+
 def test_a_2xx_without_a_contact_keeps_the_early_target_and_without_routes_drops_them() -> None:
     dialog = as_uac(CONTACT + LOOSE, status=180)
     dialog.update_from_2xx(response(200))

@@ -136,6 +136,17 @@ def test_the_ack_is_built_once_and_sent_before_the_user_hears(world: World) -> N
     assert sent_before == [2]  # the INVITE and the ACK
 
 
+def test_an_invite_without_an_ack_builder_takes_a_refusal_and_sends_nothing(world: World) -> None:
+    heard: list[int] = []
+    world.layer.request(
+        "INVITE", BRANCH, b"INVITE", UDP, lambda refusal, _: heard.append(refusal.status), lambda *_: None, 0.0
+    )
+    world.answer(486)
+    world.answer(486)
+    assert heard == [486]
+    assert [data for _, data, _ in world.sent] == [b"INVITE"]
+
+
 def test_timer_d_is_zero_on_a_reliable_flow(world: World) -> None:
     world.request("INVITE", TCP)
     world.answer(486)
