@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from relay.cli import main
+from relay.errors import StoreError
+
+COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "trace", "verify", "replay")
+
+
+def check(folder: Path, text: str) -> Result:
+    (folder / "relay.toml").write_text(text)
+    return CliRunner().invoke(main, ["check", "-c", str(folder / "relay.toml")])
+
+
+def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
+    result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n[[route]]\npeers = ["p"]\n')
+    assert result.exit_code == 0
+    assert result.stdout == f"{tmp_path}/relay.toml is good: 1 listener, 1 peer, 1 route, 1 prefix\n"
+
+
+def test_all_faults_are_told_at_once_on_lines_of_their_own(tmp_path: Path) -> None:
+    result = check(tmp_path, '[sip]\nt1_ms = 1\nlisten = ["x"]\n')
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"{tmp_path}/relay.toml: sip.t1_ms: ")
+    assert second.startswith(f"{tmp_path}/relay.toml: sip.listen[0]: ")
+
+
+def test_tls_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    result = check(tmp_path, f'[tls]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n')
+    assert result.exit_code == 1
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["tls.certificate", "tls.key"]
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["check", "-c", str(tmp_path / "none.toml")])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"{tmp_path}/none.toml: cannot be read: No such file or directory\n",
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_takes_a_configuration(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    options = result.stdout
+    if "Commands:" in options:  # a group: each of its commands takes it
+        options = CliRunner().invoke(main, [command, "list", "--help"]).stdout
+    assert "-c FILE" in options
+
+
+def test_help_lists_the_commands() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert all(f"  {command} " in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["no_such_command"], ["check", "--no-such-option"], ["check", "surplus"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_a_refusal_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path | None) -> None:
+        raise StoreError("the store is closed")
+
+    monkeypatch.setattr("relay.cli.serve.load_config", refuse)
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stderr) == (1, "the store is closed\n")
+
+
+def test_a_defect_is_told_with_its_place_and_with_numbers_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_(path: Path | None) -> None:
+        raise ZeroDivisionError("of 13800000001")
+
+    monkeypatch.setattr("relay.cli.serve.load_config", break_)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: of 138****0001" in result.stderr
+    assert "defect of relay700" in result.stderr
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "relay", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("relay700 ")

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from ipaddress import ip_network
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.call.settings import Limits, Listener, PeerRoute
+from relay.config import Config, load_config, parse_config
+from relay.config.tables import Tables
+from relay.errors import ConfigError
+from relay.net.settings import StreamLimits, TlsFiles
+
+PEER = '[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2:5060;transport=udp"\n'
+
+
+def config(text: str) -> Config:
+    return parse_config(text, "t")
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "t")
+    return [problem.removeprefix("t: ") for problem in caught.value.problems]
+
+
+def problem(text: str) -> str:
+    (only,) = problems(text)
+    return only
+
+
+# Where it comes from
+
+
+def test_without_a_file_design_s_example_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    built_in = load_config(None)
+    assert built_in.settings.listeners == (Listener("udp", "127.0.0.1", 5060, "127.0.0.1"),)
+    assert [peer.name for peer in built_in.settings.peers] == ["carrier"]
+    assert built_in.settings.routes == (PeerRoute("", ("carrier",)),)
+    assert built_in.settings.prefixes == ("70010000001",)
+    assert (built_in.store.path, built_in.store.key_file) == (Path("var/relay.db"), Path("var/relay.key"))
+
+
+def test_the_default_file_serves_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config").mkdir()
+    Path("config/relay.toml").write_text("[sip]\nring_timeout_s = 7\n")
+    assert load_config(None).settings.ring_timeout_s == 7
+
+
+def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+def test_what_is_no_toml_is_told_with_its_place() -> None:
+    assert problem("[sip\n").startswith("not TOML: Expected ']'")
+
+
+def test_what_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        load_config(tmp_path / "x.toml")
+
+
+def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RELAY_SIP_T1_MS", "RELAY700_SIP_T1_MS", "SIP_T1_MS"):
+        monkeypatch.setenv(name, "77")
+    assert config("").settings.timings.t1 == 0.5
+
+
+# Defaults
+
+
+def test_defaults_are_those_of_the_engine_and_the_transports() -> None:
+    empty = config("")
+    assert empty.settings.limits == Limits()
+    assert empty.streams == StreamLimits()
+    assert (empty.settings.timings.t1, empty.settings.timings.t2, empty.settings.timings.t4) == (0.5, 4, 5)
+    assert (empty.log.format, empty.log.level, empty.tls, empty.drain_s) == ("json", "info", None, 30)
+    assert (empty.settings.other_numbers, empty.settings.phase) == ("reject", "pilot")
+    assert (empty.settings.ring_timeout_s, empty.settings.max_call_s) == (90, 14_400)
+
+
+def test_every_limit_can_be_set() -> None:
+    limits = {field.name: number for number, field in enumerate(fields(Limits), 1)}
+    streams = {field.name: 100_000 if field.name == "max_unsent" else 2_000 for field in fields(StreamLimits)}
+    text = "".join(
+        f"[{table}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
+        for table, values in (("limits", limits), ("streams", streams))
+    )
+    made = config(text)
+    assert made.settings.limits == Limits(**limits)
+    assert made.streams == StreamLimits(**streams)  # type: ignore[arg-type]
+
+
+def test_a_small_t1_makes_the_other_timers_small() -> None:
+    timings = config("[sip]\nt1_ms = 50").settings.timings
+    assert (timings.t1, timings.t2, timings.t4) == (0.05, 0.4, 0.5)
+
+
+# Listeners
+
+
+def test_listeners_of_every_transport_and_family() -> None:
+    listen = '["udp:127.0.0.1:5060", "tcp:[::1]:5060", "tls:127.0.0.1:5061"]'
+    made = config(f'[sip]\nlisten = {listen}\n[tls]\ncertificate = "c.pem"\nkey = "k.pem"\nverify = false\n')
+    assert made.settings.listeners == (
+        Listener("udp", "127.0.0.1", 5060, "127.0.0.1"),
+        Listener("tcp", "::1", 5060, "[::1]"),
+        Listener("tls", "127.0.0.1", 5061, "127.0.0.1"),
+    )
+    assert made.tls == TlsFiles(Path("c.pem"), Path("k.pem"), None, False)
+
+
+@pytest.mark.parametrize(
+    ("advertise", "shown"),
+    [
+        ('"203.0.113.7"', ["203.0.113.7", "[2001:db8::1]"]),
+        ('["203.0.113.7", "2001:db8::7"]', ["203.0.113.7", "[2001:db8::7]"]),
+        ('"[2001:db8::7]"', ["10.0.0.1", "[2001:db8::7]"]),
+        ('"sip.example.com"', ["sip.example.com", "sip.example.com"]),
+    ],
+)
+def test_peers_see_the_advertised_address_of_the_family(advertise: str, shown: list[str]) -> None:
+    listen = '["udp:10.0.0.1:5060", "udp:[2001:db8::1]:5060"]'
+    listeners = config(f"[sip]\nlisten = {listen}\nadvertise = {advertise}").settings.listeners
+    assert [listener.advertised for listener in listeners] == shown
+
+
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        ("sctp:127.0.0.1:5060", "'sctp:127.0.0.1:5060' is no listener; write \"udp|tcp|tls:address:port\""),
+        ("udp:localhost:5060", "'udp:localhost:5060' is no listener"),
+        ("udp:::1:5060", "'udp:::1:5060' is no listener"),
+        ("udp:127.0.0.256:5060", "127.0.0.256 is no address"),
+        ("udp:127.0.0.1:0", "port 0 does not exist; write one of 1 to 65535"),
+        ("udp:127.0.0.1:65536", "port 65536 does not exist"),
+        ("udp:0.0.0.0:5060", "listens on every address; write sip.advertise"),
+        ("tls:127.0.0.1:5061", "tls needs a certificate; write [tls]"),
+    ],
+)
+def test_a_listener_that_cannot_be_is_told_with_its_place(listen: str, told: str) -> None:
+    found = problem(f'[sip]\nlisten = ["udp:127.0.0.1:5060", "{listen}"]')
+    assert found.startswith("sip.listen[1]: ")
+    assert told in found
+
+
+def test_a_listener_stands_once() -> None:
+    assert "twice" in problem('[sip]\nlisten = ["udp:[::1]:5060", "udp:[0:0::1]:5060"]')
+
+
+def test_an_advertised_address_has_no_port() -> None:
+    assert problem('[sip]\nadvertise = "203.0.113.7:5060"').startswith("sip.advertise: '203.0.113.7:5060' is no address")
+
+
+# Peers
+
+
+@pytest.mark.parametrize(
+    ("uri", "transport", "port", "tcp_allowed"),
+    [
+        ("sip:127.0.0.2", "udp", 5060, True),
+        ("sip:127.0.0.2:5070;transport=UDP", "udp", 5070, False),
+        ("sip:127.0.0.2;transport=tcp", "tcp", 5060, False),
+        ("sip:127.0.0.2;transport=tls", "tls", 5061, False),
+        ("sips:127.0.0.2", "tls", 5061, False),
+        ("sips:127.0.0.2:5071;transport=tcp", "tls", 5071, False),
+    ],
+)
+def test_the_uri_of_a_peer_says_how_it_is_reached(uri: str, transport: str, port: int, tcp_allowed: bool) -> None:
+    listen = '["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061"]'
+    text = f'[sip]\nlisten = {listen}\n[tls]\ncertificate = "c"\nkey = "k"\n[[peer]]\nname = "p"\nuri = "{uri}"'
+    (peer,) = config(text).settings.peers
+    assert (peer.transport, peer.port, peer.tcp_allowed) == (transport, port, tcp_allowed)
+
+
+def test_tcp_is_no_way_out_without_a_tcp_listener() -> None:
+    (peer,) = config('[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"').settings.peers
+    assert not peer.tcp_allowed
+
+
+def test_the_sources_of_a_peer_are_its_address_unless_they_are_named() -> None:
+    (peer,) = config(PEER).settings.peers
+    assert peer.sources == (ip_network("127.0.0.2/32"),)
+    (peer,) = config(PEER + 'sources = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]').settings.peers
+    assert peer.sources == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), ip_network("192.0.2.7/32"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("127.0.0.2:5060", "write such as"),
+        ("tel:+8613800000001", "not a SIP URI"),
+        ("sip:user@127.0.0.2", "without a user"),
+        ("sip:127.0.0.2;transport=sctp", "transport 'sctp' is not spoken here; write udp, tcp or tls"),
+        ("sips:127.0.0.2;transport=udp", "transport 'udp' is not spoken here"),
+        ("sip:127.0.0.2;transport=tcp", 'no listener speaks tcp over IPv4; add one to sip.listen, such as "tcp:'),
+        ("sip:[::1]", 'no listener speaks udp over IPv6; add one to sip.listen, such as "udp:[::1]:5060"'),
+        ("sip:127.0.0.2:0", "port 0 does not exist"),
+    ],
+)
+def test_a_uri_that_cannot_be_is_told_with_its_place(uri: str, told: str) -> None:
+    found = problem(f'[[peer]]\nname = "p"\nuri = "{uri}"')
+    assert found.startswith("peer[0].uri: ")
+    assert told in found
+
+
+def test_a_peer_with_a_host_name_must_name_its_sources() -> None:
+    named = '[[peer]]\nname = "p"\nuri = "sip:pbx.example.com"\n'
+    assert problem(named).startswith("peer[0].sources: missing")
+    assert config(named + 'sources = ["192.0.2.0/28"]').settings.peers[0].host == "pbx.example.com"
+
+
+def test_sources_are_networks() -> None:
+    found = problem(PEER + 'sources = ["10.0.0.1/8"]')
+    assert found == 'peer[0].sources[0]: 10.0.0.1/8 has host bits set; write a network such as "192.0.2.0/28"'
+
+
+def test_names_of_peers_are_unique() -> None:
+    assert problem(PEER + PEER) == "peer[1].name: carrier is taken; each peer has a name of its own"
+
+
+# Routes
+
+
+def test_routes_name_peers_that_there_are() -> None:
+    assert problem(PEER + '[[route]]\npeers = ["carrier", "carier"]') == (
+        "route[0].peers[1]: no peer is named carier; write one of carrier"
+    )
+
+
+def test_a_prefix_has_one_route() -> None:
+    assert '"86" stands here twice' in problem(PEER + 2 * '[[route]]\nprefix = "86"\npeers = ["carrier"]\n')
+
+
+def test_a_prefix_is_digits() -> None:
+    assert problem(PEER + '[[route]]\nprefix = "+86"\npeers = ["carrier"]').startswith("route[0].prefix: ")
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[sip]\nt1_ms = 5", "sip.t1_ms: expected int >= 10; write milliseconds, 10 to 10000, such as 500"),
+        ('[sip]\nt1_ms = "500"', "sip.t1_ms: expected int, got str; write milliseconds, 10 to 10000, such as 500"),
+        ("[sip]\nring_time_s = 5", "sip.ring_time_s: unknown setting; did you mean ring_timeout_s?"),
+        ("[spi]\nt1_ms = 500", "spi: unknown table; did you mean sip?"),
+        ("sip = 3", "sip: not a table; write [sip] on a line of its own"),
+        ('[peer]\nname = "p"', "peer: not an array of tables; write [[peer]] before each"),
+        ('[store]\nurl = "postgres:x"', 'write "sqlite:" and a path, such as "sqlite:var/relay.db"'),
+        ('[numbers]\nprefixes = ["7001"]', "numbers.prefixes[0]: "),
+        ('[media]\nmode = "rtpengine"', 'media.mode: "rtpengine" is not in this version; write "direct"'),
+        ('[sip]\nother_numbers = "drop"', 'sip.other_numbers: invalid enum value \'drop\'; write "reject" or "forward"'),
+        ('[tls]\nkey = "k"', "tls.certificate: missing; write the path of a PEM file"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_to_write(text: str, told: str) -> None:
+    assert told in problem(text)
+
+
+def test_all_faults_are_told_at_once_and_places_count_from_the_file() -> None:
+    text = '[sip]\nt1_ms = 1\nlisten = ["x"]\n[[peer]]\nname = "a b"\nuri = "x"\n[[peer]]\nname = "p"\nuri = "tel:1"\n'
+    keys = [each.partition(":")[0] for each in problems(text + '[[route]]\npeers = ["q"]')]
+    assert keys == ["sip.t1_ms", "peer[0].name", "sip.listen[0]", "peer[1].uri"]
+
+
+# The commented file
+
+
+def test_the_commented_configuration_holds_every_setting_with_its_default() -> None:
+    text = Path("config/relay.toml").read_text()
+    for table in msgspec.structs.fields(Tables):
+        assert f"[{table.name}]" in text or f"[[{table.name}]]" in text, table.name
+        for setting in msgspec.structs.fields(msgspec_struct(table.type)):
+            assert f"\n{setting.name} = " in text or f"\n# {setting.name} = " in text, f"{table.name}.{setting.name}"
+
+
+def test_the_commented_configuration_is_good_and_sends_each_phone_s_number_to_it() -> None:
+    made = load_config(Path("config/relay.toml"))
+    assert {peer.name: peer.host for peer in made.settings.peers} == {"carrier": "127.0.0.2", "pbx": "127.0.0.3"}
+    assert set(made.settings.routes) == {PeerRoute("", ("carrier",)), PeerRoute("86138", ("pbx",))}
+    assert made.settings.limits == Limits()
+    assert made.streams == StreamLimits()
+
+
+def msgspec_struct(type_: object) -> type[msgspec.Struct]:
+    """The Struct within `Table | None` or `tuple[Table | None, ...]`."""
+    while not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
+        type_ = type_.__args__[0]  # type: ignore[attr-defined]
+    return type_

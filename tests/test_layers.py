@@ -1,0 +1,27 @@
+"""Imports point one way (DESIGN 2), and the pure core reads no clock, random source or socket."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+IMPURE = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "structlog", "time"}
+CORE = sorted([*Path("relay/sip").rglob("*.py"), *Path("relay/call").rglob("*.py")])
+
+
+def test_imports_point_one_way() -> None:
+    assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("path", CORE, ids=str)
+def test_the_core_is_pure(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    assert not imported & IMPURE

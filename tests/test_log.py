@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from structlog.typing import FilteringBoundLogger
+
+from relay.log import configure, mask_numbers
+
+NUMBER = "13800000001"
+
+
+def logger(format_: str = "json", level: str = "info") -> tuple[FilteringBoundLogger, io.BytesIO]:
+    output = io.BytesIO()
+    return configure(format_, level, output), output  # type: ignore[arg-type]
+
+
+def logged(**fields: object) -> dict[str, Any]:
+    log, output = logger()
+    log.info("event", **fields)
+    event: dict[str, Any] = json.loads(output.getvalue())
+    return event
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("13800000001", "138****0001"),
+        ("+8613800000001", "138****0001"),
+        ("008613800000001", "138****0001"),
+        ("sip:8613800000001@127.0.0.1:5060;user=phone", "sip:138****0001@127.0.0.1:5060;user=phone"),
+        ("x13800000001y and 02112345678", "x138****0001y and 021****5678"),
+        ("12345678901234567890", "123****7890"),
+        ("1234567", "12****67"),
+        ("700100000010001", "700100000010001"),
+        ("sip:+700100000010001@x", "sip:700100000010001@x"),
+        ("7001000000100012", "700****0012"),
+        ("123456", "123456"),
+        ("2026-01-01T00:00:00.000Z 10.0.0.1:5060 503", "2026-01-01T00:00:00.000Z 10.0.0.1:5060 503"),
+    ],
+)
+def test_real_numbers_are_masked_and_nothing_else_is(text: str, masked: str) -> None:
+    assert mask_numbers(text) == masked
+
+
+def test_an_event_is_one_json_line() -> None:
+    event = logged(listen=["udp:127.0.0.1:5060"], count=3, nothing=None, flag=True)
+    assert event["timestamp"].endswith("Z")
+    del event["timestamp"]
+    assert event == {
+        "event": "event",
+        "level": "info",
+        "listen": ["udp:127.0.0.1:5060"],
+        "count": 3,
+        "nothing": None,
+        "flag": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"+86{NUMBER}",
+        [f"sip:{NUMBER}@x"],
+        {"a": {NUMBER: ("x", NUMBER)}},
+        {NUMBER},
+        NUMBER.encode(),
+        ValueError(f"no such {NUMBER}"),
+    ],
+)
+def test_numbers_are_masked_wherever_a_value_holds_them(value: object) -> None:
+    text = json.dumps(logged(value=value))
+    assert NUMBER not in text
+    assert "138****0001" in text
+
+
+def test_numbers_are_masked_in_the_event_itself() -> None:
+    log, output = logger()
+    log.info(f"call of {NUMBER}")
+    assert NUMBER.encode() not in output.getvalue()
+
+
+def test_our_own_identifiers_are_left_whole() -> None:
+    identifier = "0123456789abcdef0123456789abcdef"
+    assert logged(call_id=identifier, binding_id=identifier)["call_id"] == identifier
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_numbers_are_masked_in_tracebacks(format_: str) -> None:
+    log, output = logger(format_)
+    try:
+        raise ValueError(f"sip:{NUMBER}@x")
+    except ValueError:
+        log.exception("failed")
+    text = output.getvalue().decode()
+    assert "ValueError: sip:138****0001@x" in text
+    assert NUMBER not in text
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_bytes_that_were_no_text_can_be_logged(format_: str) -> None:
+    log, output = logger(format_)
+    log.info("event", header=b"\xff\xfe 13800000001".decode("utf-8", "surrogateescape"), text="号码")
+    assert "号码" in output.getvalue().decode()
+    assert "138****0001" in output.getvalue().decode()
+
+
+def test_what_is_under_the_level_is_not_written() -> None:
+    log, output = logger(level="warning")
+    log.info("no")
+    log.warning("yes")
+    assert [json.loads(line)["event"] for line in output.getvalue().splitlines()] == ["yes"]
