@@ -110,11 +110,13 @@ class Engine:
         return {
             "calls_up": core.calls_up,
             "calls_setting_up": core.setting_up,
+            "attempts": len(core.attempts),
             "legs": len(core.legs),
             "transactions": len(core.transactions),
             "timers": len(core.timers),
             "pending_lookups": len(core.pending_lookups),
             "pending_commits": core.pending_commits,
+            "calling_tags": len(core.calling_tags),
             **core.counters,
         }
 

@@ -1,0 +1,106 @@
+"""What must hold of all that the relay sends, whatever the test is about; checked on each message as it leaves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from relay.call.record import CallRecord
+from relay.errors import ParseError
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+
+
+class Checks:
+    """Watches the wire and the records. A rule that is broken raises AssertionError with the message in it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, Flow]] = []
+        self.restarted = False
+        self._initial: dict[str, str] = {}  # branch -> Call-ID of the initial INVITEs that came
+        self._provisional: set[str] = set()  # branches of those that got a 100
+        self._answered: dict[str, int] = {}  # branch -> first final status
+        self._requests: dict[tuple[str, str | None], dict[str, int]] = {}  # dialog -> branch -> CSeq of our requests
+        self._descriptions: dict[tuple[str, str, str], tuple[int, bytes]] = {}  # session -> version, content
+
+    # -- what comes in
+
+    def note_delivered(self, data: bytes) -> None:
+        try:
+            message = parse_message(data)
+            if isinstance(message, Request) and message.method == "INVITE" and message.to_tag is None:
+                message.via, message.from_tag, message.cseq  # noqa: B018 - without these there is no attempt
+                self._initial.setdefault(message.branch, message.call_id)
+        except ParseError:
+            pass
+
+    # -- what goes out
+
+    def check_sent(self, data: bytes, flow: Flow, records: Iterable[CallRecord]) -> None:
+        self.sent.append((data, flow))
+        message = parse_message(data)
+        assert message.get("content-length") == str(len(message.body)), data.decode()
+        if isinstance(message, Response):
+            self._check_response(message, records)
+        else:
+            self._check_request(message)
+        if message.get("content-type") == "application/sdp":
+            self._check_description(message, flow)
+
+    def _check_response(self, response: Response, records: Iterable[CallRecord]) -> None:
+        branch, status = response.branch, response.status
+        if branch in self._initial and response.cseq.method == "INVITE":
+            assert status == 100 or branch in self._provisional, f"{status} before 100"
+            self._provisional.add(branch)
+            if status >= 200:
+                first = self._answered.setdefault(branch, status)
+                assert first == status, f"{status} after {first} to one INVITE"
+                assert any(
+                    record.caller_leg_call_id == response.call_id and _tells(record, status) for record in records
+                ), f"{status} before its record was committed"
+        if response.cseq.method == "BYE" and status == 200:
+            assert any(
+                response.call_id in (record.caller_leg_call_id, record.callee_leg_call_id) and record.ended_at
+                for record in records
+            ), "200 to BYE before its record was committed"
+
+    def _check_request(self, request: Request) -> None:
+        assert request.branch.startswith("z9hG4bK")
+        number, method = request.cseq
+        known = self._requests.setdefault((request.call_id, request.from_tag), {})
+        if method in ("ACK", "CANCEL"):
+            assert number in known.values() or self.restarted, f"{method} with a CSeq of no request"
+            return
+        if request.branch not in known:
+            assert all(number > other for other in known.values()), f"CSeq {number} after {known}"
+        assert known.setdefault(request.branch, number) == number
+
+    def _check_description(self, message: Request | Response, flow: Flow) -> None:
+        """RFC 3264 8: one more with each change of the description, and the same where it is the same."""
+        origin = next(line for line in message.body.split(b"\r\n") if line.startswith(b"o="))
+        _, session, version, *_ = origin.decode().split(" ")
+        content = message.body.replace(origin, b"")
+        last, before = self._descriptions.setdefault((flow.host, message.call_id, session), (int(version), content))
+        grown = int(version) - last
+        assert grown == (content != before) or self.restarted, f"o= version {version} after {last}"
+        self._descriptions[flow.host, message.call_id, session] = (int(version), content)
+
+    # -- when it is over
+
+    def check_records(self, records: Iterable[CallRecord]) -> None:
+        """One closed record for each attempt that was answered, and no other."""
+        records = list(records)
+        assert all(record.ended_at is not None for record in records), "a record is open"
+        assert all(record.outcome and record.ended_by and record.end_reason for record in records)
+        counted = Counter(record.caller_leg_call_id for record in records)
+        expected = Counter(self._initial[branch] for branch in self._answered)
+        if self.restarted:
+            assert not expected - counted, f"answered and not recorded: {expected - counted}"
+        else:
+            assert counted == expected, f"records {counted}, attempts {expected}"
+
+
+def _tells(record: CallRecord, status: int) -> bool:
+    if status == 200:
+        return record.answered_at is not None
+    return record.ended_at is not None and record.sip_status == status

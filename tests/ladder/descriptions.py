@@ -1,0 +1,16 @@
+"""The session descriptions that the two sides offer each other."""
+
+from __future__ import annotations
+
+OFFER = (
+    b"v=0\r\no=alice 1 1 IN IP4 127.0.0.11\r\ns=call\r\nc=IN IP4 127.0.0.31\r\nt=0 0\r\n"
+    b"m=audio 4000 RTP/AVP 8 0\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
+)
+ANSWER = (
+    b"v=0\r\no=bob 2 2 IN IP4 127.0.0.22\r\ns=call\r\nc=IN IP4 127.0.0.32\r\nt=0 0\r\n"
+    b"m=audio 5000 RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n"
+)
+HOLD = OFFER.replace(b"sendrecv", b"sendonly")
+HELD = ANSWER.replace(b"sendrecv", b"recvonly")
+G722_OFFER = OFFER.replace(b"8 0\r\na=rtpmap:8 PCMA", b"9\r\na=rtpmap:9 G722")
+G722_ANSWER = ANSWER.replace(b"8\r\na=rtpmap:8 PCMA", b"9\r\na=rtpmap:9 G722")

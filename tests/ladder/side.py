@@ -1,0 +1,208 @@
+"""A user agent that does only what the test says, and reads what the relay sent to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+from tests.ladder.descriptions import OFFER
+
+if TYPE_CHECKING:
+    from tests.ladder.ladder import Ladder
+
+
+class Side:
+    """Its last INVITE, dialog and CSeq are remembered for the next step."""
+
+    def __init__(self, ladder: Ladder, host: str, name: str) -> None:
+        self.ladder = ladder
+        self.host = host
+        self.name = name
+        self.uri_host = f"[{host}]" if ":" in host else host
+        self.relay = ladder.relay_host(host)
+        self.inbox: list[tuple[bytes, Flow]] = []
+        self.received: list[bytes] = []
+        self.flow = Flow(ladder.listener(host), "udp", host, 5060)
+        self.call_id = f"{name}-call"
+        self.tag = f"{name}-tag"
+        self.cseq = 0
+        self.remote_tag = ""
+        self.from_uri = self.to_uri = self.target = ""
+        self.via_count = 0
+        self.invite: Request | None = None  # the initial INVITE last received
+        self.sent: dict[str, bytes] = {}  # the last request sent, by method
+        self.answered = b""  # the last response sent
+        self.contact = f"<sip:{name}@{self.uri_host}:5060>"
+
+    # -- what the relay sent
+
+    def get(self, what: str | int) -> Request | Response:
+        """The next message in the inbox, which must be that method or status."""
+        assert self.inbox, f"{self.name} got nothing, not {what}"
+        data, _ = self.inbox.pop(0)
+        self.received.append(data)
+        message = parse_message(data)
+        kind = message.method if isinstance(message, Request) else message.status
+        assert kind == what, f"{self.name} got {kind}, not {what}:\n{data.decode()}"
+        if isinstance(message, Request):
+            if message.method == "INVITE" and message.to_tag is None:
+                self._be_called(message)
+        elif message.cseq.method == "INVITE" and message.status > 100 and message.to_tag:
+            self._learn(message)
+        return message
+
+    def get_request(self, method: str) -> Request:
+        message = self.get(method)
+        assert isinstance(message, Request)
+        return message
+
+    def get_response(self, status: int) -> Response:
+        message = self.get(status)
+        assert isinstance(message, Response)
+        return message
+
+    def gets_nothing(self) -> None:
+        assert not self.inbox, f"{self.name} got more:\n" + "\n".join(data.decode() for data, _ in self.inbox)
+
+    def _be_called(self, invite: Request) -> None:
+        self.invite = invite
+        self.call_id = invite.call_id
+        self.remote_tag = invite.from_tag or ""
+        self.from_uri, self.to_uri = invite.to.uri_text, invite.from_.uri_text
+        assert invite.contact is not None
+        self.target = invite.contact.uri_text
+
+    def _learn(self, response: Response) -> None:
+        self.remote_tag = response.to_tag or ""
+        if response.contact is not None:
+            self.target = response.contact.uri_text
+
+    # -- requests
+
+    def invites(
+        self,
+        number: str,
+        *,
+        caller: str = "13800000001",
+        body: bytes = OFFER,
+        headers: str = "",
+        hops: int = 70,
+        contact: str | None = None,
+    ) -> None:
+        """The INVITE of a new call."""
+        self.from_uri, self.to_uri = f"sip:{caller}@{self.uri_host}", f"sip:{number}@{self.relay}"
+        self.target = f"sip:{number}@{self.relay}:5060"
+        self.remote_tag = ""
+        self.sends("INVITE", body=body, headers=f"Contact: {contact or self.contact}\r\n{headers}", hops=hops)
+
+    def reinvites(self, body: bytes = b"", headers: str = "") -> None:
+        self.sends("INVITE", body=body, headers=f"Contact: {self.contact}\r\n{headers}")
+
+    def updates(self, body: bytes = b"", headers: str = "") -> None:
+        self.sends("UPDATE", body=body, headers=f"Contact: {self.contact}\r\n{headers}")
+
+    def sends(
+        self,
+        method: str,
+        *,
+        body: bytes = b"",
+        headers: str = "",
+        cseq: int | None = None,
+        content_type: str = "application/sdp",
+        hops: int = 70,
+    ) -> None:
+        """A request in the dialog (or that opens it). ACK and CANCEL take the CSeq of the last INVITE."""
+        if cseq is None:
+            if method not in ("ACK", "CANCEL"):
+                self.cseq += 1
+            cseq = self._invite_cseq() if method in ("ACK", "CANCEL") else self.cseq
+        if method != "CANCEL":
+            self.via_count += 1
+        to_tag = f";tag={self.remote_tag}" if self.remote_tag and method != "CANCEL" else ""
+        if body:
+            headers += f"Content-Type: {content_type}\r\n"
+        text = (
+            f"{method} {self.target} SIP/2.0\r\n"
+            f"Via: SIP/2.0/{self.flow.transport.upper()} {self.uri_host}:5060;"
+            f"branch=z9hG4bK{self.name}{self.via_count};rport\r\n"
+            f"From: <{self.from_uri}>;tag={self.tag}\r\nTo: <{self.to_uri}>{to_tag}\r\n"
+            f"Call-ID: {self.call_id}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: {hops}\r\n"
+            f"{headers}Content-Length: {len(body)}\r\n\r\n"
+        )
+        self.sent[method] = text.encode() + body
+        self.ladder.deliver(self.sent[method], self.flow)
+
+    def _invite_cseq(self) -> int:
+        return parse_message(self.sent["INVITE"]).cseq.number
+
+    def acks(self, body: bytes = b"") -> None:
+        """The ACK to a 2xx to its last INVITE."""
+        self.sends("ACK", body=body)
+
+    def acks_refusal(self) -> None:
+        """The ACK to the non-2xx final response that was last got: in the INVITE's transaction."""
+        invite, response = parse_message(self.sent["INVITE"]), parse_message(self.received[-1])
+        assert isinstance(invite, Request)
+        text = (
+            f"ACK {invite.uri} SIP/2.0\r\nVia: {invite.get('via')}\r\nFrom: {invite.get('from')}\r\n"
+            f"To: {response.get('to')}\r\nCall-ID: {invite.call_id}\r\nCSeq: {invite.cseq.number} ACK\r\n"
+            "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.ladder.deliver(text.encode(), self.flow)
+
+    def cancels(self, headers: str = "") -> None:
+        """CANCEL of the INVITE last sent."""
+        invite = parse_message(self.sent["INVITE"])
+        assert isinstance(invite, Request)
+        text = (
+            f"CANCEL {invite.uri} SIP/2.0\r\nVia: {invite.get('via')}\r\nFrom: {invite.get('from')}\r\n"
+            f"To: {invite.get('to')}\r\nCall-ID: {invite.call_id}\r\nCSeq: {invite.cseq.number} CANCEL\r\n"
+            f"Max-Forwards: 70\r\n{headers}Content-Length: 0\r\n\r\n"
+        )
+        self.sent["CANCEL"] = text.encode()
+        self.ladder.deliver(self.sent["CANCEL"], self.flow)
+
+    def sends_again(self, method: str) -> None:
+        """A retransmission of the last such request."""
+        self.ladder.deliver(self.sent[method], self.flow)
+
+    # -- responses
+
+    def answers(
+        self,
+        status: int,
+        request: Request | None = None,
+        *,
+        body: bytes = b"",
+        headers: str = "",
+        tag: str | None = None,
+        contact: str | None = None,
+        reason: str = "whatever",
+    ) -> None:
+        """A response to `request`, else to the initial INVITE last received."""
+        request = request or self.invite
+        assert request is not None
+        tag = self.tag if tag is None else tag
+        to_tag = f";tag={tag}" if request.to_tag is None and status > 100 and tag else ""
+        if request.method in ("INVITE", "UPDATE") and 100 < status < 300:
+            headers += f"Contact: {contact or self.contact}\r\n"
+        if body:
+            headers += "Content-Type: application/sdp\r\n"
+        vias = "".join(f"Via: {value}\r\n" for value in request.get_all("via"))
+        text = (
+            f"SIP/2.0 {status} {reason}\r\n{vias}From: {request.get('from')}\r\nTo: {request.get('to')}{to_tag}\r\n"
+            f"Call-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        )
+        self.answered = text.encode() + body
+        self.ladder.deliver(self.answered, self.flow)
+
+    def answers_again(self) -> None:
+        """A retransmission of the last response."""
+        self.ladder.deliver(self.answered, self.flow)
+
+    def expects(self, method: str, status: int = 200, **answer: object) -> Request:
+        """Gets the request and answers it."""
+        request = self.get_request(method)
+        self.answers(status, request, **answer)  # type: ignore[arg-type]
+        return request
