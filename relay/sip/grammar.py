@@ -72,7 +72,7 @@ def cut_params(text: str) -> Params:
     """As `parse_params`, of a text that PARAMS has matched."""
     params: Params = {}
     if '"' in text:
-        for found in _next_param(text):
+        for found in _next_param(text.rstrip(" \t")):  # what is left is matched without a gap
             name, equals, value = found.groups()
             params.setdefault(name.lower(), unquote(value) if equals else None)
         return params

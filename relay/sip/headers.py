@@ -18,7 +18,6 @@ from relay.sip.grammar import (
     Params,
     cut_params,
     format_params,
-    is_token,
     quote,
     unquote,
 )
@@ -210,13 +209,7 @@ def parse_reason(text: str) -> Reason:
 
 
 def parse_call_id(text: str) -> str:
-    """One word without blanks (RFC 3261 20.8)."""
-    if not text or " " in text or "\t" in text:
+    """One word of graphic ASCII (RFC 3261 20.8): it is kept in records and logs."""
+    if not text or " " in text or not (text.isascii() and text.isprintable()):
         raise ParseError("malformed", "call-id")
-    return text
-
-
-def parse_method(text: str, header: str) -> str:
-    if not is_token(text):
-        raise ParseError("the method is no token", header)
     return text

@@ -53,7 +53,9 @@ class CanonicalNames(dict[str, str]):
             raise ParseError("malformed header name")
         name = name.lower()
         name = _COMPACT.get(name, name)
-        if len(self) < _MAX_REMEMBERED and len(spelled) <= 64:
+        if len(spelled) <= 64:
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()  # rather than to keep what a peer made up and forget what everybody sends
             self[spelled] = name
         return name
 

@@ -12,7 +12,7 @@ from relay.sip.grammar import format_params, is_token, parse_params, quote, spli
     ("text", "elements"),
     [
         ("", []),
-        ("a", ["a"]),
+        (" a\t", ["a"]),
         (" a ,\tb ", ["a", "b"]),
         ("a,,b,", ["a", "b"]),
         ('"a,b" <sip:x>, c', ['"a,b" <sip:x>', "c"]),

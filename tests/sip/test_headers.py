@@ -45,6 +45,7 @@ def test_a_via_is_read_and_written(text, via):
         "",
         "SIP/2.0/UDP",
         "SIP/2.0 h",
+        "SIP/2.0/UDP[::1]",
         "SIP/2.0/UDP ;branch=x",
         "SIP/2.0/UDP h:99999",
         "SIP/2.0/UDP h:",
@@ -112,6 +113,11 @@ def test_the_uri_of_an_address_is_read_once_when_asked():
     assert address.uri is address.uri
 
 
+def test_parameters_alone_are_no_address():
+    with pytest.raises(ParseError):
+        parse_name_addr(";tag=1")
+
+
 def test_an_empty_tag_is_none():
     assert parse_name_addr("<sip:a@b>;tag=").tag is None
 
@@ -139,7 +145,9 @@ def test_a_rack_is_read():
     assert parse_rack("776656 1 INVITE") == (776656, 1, "INVITE")
 
 
-@pytest.mark.parametrize("text", ["", "1 INVITE", "4294967296 1 INVITE", "1 2147483648 INVITE", "1 1 INVITE x"])
+@pytest.mark.parametrize(
+    "text", ["", "1 INVITE", "12 INVITE", "4294967296 1 INVITE", "1 2147483648 INVITE", "1 1 INVITE x"]
+)
 def test_a_malformed_rack_is_refused(text):
     with pytest.raises(ParseError):
         parse_rack(text)
@@ -205,7 +213,7 @@ def test_a_malformed_reason_is_refused(text):
         parse_reason(text)
 
 
-@pytest.mark.parametrize("text", ["", "a b", "a\tb"])
+@pytest.mark.parametrize("text", ["", "a b", "a\tb", "a\x01", "a\x7f", "中", "\udcff"])
 def test_a_call_id_is_one_word(text):
     with pytest.raises(ParseError):
         parse_call_id(text)

@@ -12,6 +12,7 @@ from relay.sip.uri import OtherUri, SipUri, TelUri, check_uri, parse_uri, unesca
     ("text", "uri"),
     [
         ("sip:example.com", SipUri("sip", None, None, "example.com", None, {}, "")),
+        ("sip:h:65535", SipUri("sip", None, None, "h", 65535, {}, "")),
         ("SIPS:a@h:5061", SipUri("sips", "a", None, "h", 5061, {}, "")),
         (
             "sip:+8613800000001@192.0.2.1:5060;user=phone;lr",
