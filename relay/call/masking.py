@@ -14,7 +14,6 @@ from relay.call.sdp_masking import SdpWriter
 from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
 from relay.sip.message import Message, Request
-from relay.sip.sdp import parse_sdp
 
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
 OPTION_TAGS = ("100rel", "timer")
@@ -173,7 +172,7 @@ def has_sdp(message: Message) -> bool:
 
 def _mask_sdp(body: bytes, writer: SdpWriter) -> Body:
     try:
-        return Body("application/sdp", writer.write(parse_sdp(body)))
+        return Body("application/sdp", writer.write(body))
     except ParseError as error:
         raise ProtocolError(488, f"SDP: {error.reason}") from error
 
