@@ -10,7 +10,7 @@ import pytest
 from relay.sip.flow import Flow
 from relay.sip.message import Response
 from relay.sip.timers import Timings
-from tests.sip.virtual_time import BRANCH, TCP, UDP, Data, World, response
+from tests.sip.virtual_time import BRANCH, TCP, UDP, Call, Data, World, response
 
 INVITE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
 BYE_TIMES = [0.0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
@@ -348,17 +348,6 @@ def test_a_user_may_send_on_the_failed_flow_again_from_within_the_failure(world:
 
 
 # -- what is kept
-
-
-class Call:
-    """Stands for all that hangs on a callback."""
-
-    def receive(self, _: Response, __: float) -> None: ...
-
-    def fail(self, _: str, __: float) -> None: ...
-
-    def ack(self, _: Response) -> bytes:
-        return b"ACK"
 
 
 @pytest.mark.parametrize("provisional", [True, False])

@@ -28,6 +28,17 @@ class Data(bytes):
         self.gone.append(self.decode())
 
 
+class Call:
+    """Stands for all that hangs on a callback."""
+
+    def receive(self, _: Response, __: float) -> None: ...
+
+    def fail(self, _: str, __: float) -> None: ...
+
+    def ack(self, _: Response) -> bytes:
+        return b"ACK"
+
+
 class World:
     """One layer, its heap and the time. What is sent lands in `sent`, and goes on to `on_send` if there is one."""
 
