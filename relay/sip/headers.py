@@ -30,7 +30,7 @@ _match_via = re.compile(
     rf"{TOKEN}{LWS}/{LWS}{TOKEN}{LWS}/{LWS}({TOKEN})[ \t]++({HOST})(?:{LWS}:{LWS}([0-9]{{1,5}}))?+({PARAMS})"
 ).fullmatch
 _match_name_addr = re.compile(
-    rf'{LWS}(?:({QUOTED}){LWS}|([^"<>\x00-\x08\x0a-\x1f\x7f]*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
+    rf'{LWS}(?:({QUOTED}){LWS}|((?:\\"|[^"<>\x00-\x08\x0a-\x1f\x7f])*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
 ).fullmatch
 _match_addr_spec = re.compile(rf'{LWS}([^\x00-\x20\x7f"<>;,?]++)({PARAMS})').fullmatch
 _match_cseq = re.compile(rf"([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
@@ -104,7 +104,7 @@ class NameAddr:
 
 
 def parse_name_addr(text: str, header: str = "") -> NameAddr:
-    """A display name without quotes may hold more than tokens: peers send commas, parentheses and UTF-8 there."""
+    """A display name without quotes may hold more than tokens: peers send commas, parentheses, UTF-8 and \\" there."""
     found = _match_name_addr(text)
     if found is not None:
         quoted, bare, uri_text, rest = found.groups()

@@ -101,7 +101,8 @@ def _write_attributes(attributes: list[Attribute], lines: list[str]) -> None:
 
 # RFC 4566 9. An address is not told from a host name here; IP6 excludes what is neither.
 _TOKEN = r"[!#-'*+\-.0-9A-Z^-~]++"
-_ADDRESS = r"(?:IP4 ([A-Za-z0-9._-]{1,255}+)|IP6 ([A-Za-z0-9.:_-]{1,255}+))"
+# Some write IPv6 in brackets, as a URI does.
+_ADDRESS = r"(?:IP4 ([A-Za-z0-9._-]{1,255}+)|IP6 \[?([A-Za-z0-9.:_-]{1,255}+)\]?)"
 _match_origin = re.compile(rf"(.{{1,255}}) ([0-9]{{1,32}}) ([0-9]{{1,32}}) IN {_ADDRESS}").fullmatch
 _is_word = re.compile(r"[!-~]++").fullmatch
 _match_connection = re.compile(rf"IN {_ADDRESS}((?:/[0-9]{{1,5}}){{0,2}})").fullmatch

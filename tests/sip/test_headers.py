@@ -72,6 +72,7 @@ def test_a_malformed_via_is_refused(text):
         ('"A \\"B\\" <sip:x@y>;tag=no" <sip:a@b>', NameAddr('A "B" <sip:x@y>;tag=no', "sip:a@b", {})),
         ('"A"<sip:a@b> ; q=1', NameAddr("A", "sip:a@b", {"q": "1"})),
         ("Alice Bell <sip:a@b>", NameAddr("Alice Bell", "sip:a@b", {})),
+        ('\\"Arik\\" <sip:a@b>;tag=1', NameAddr('\\"Arik\\"', "sip:a@b", {"tag": "1"})),
         ("王 (快递), 小 <tel:+86>", NameAddr("王 (快递), 小", "tel:+86", {})),
         ('<sip:a@b>;x=">;tag=no";tag=yes', NameAddr("", "sip:a@b", {"x": ">;tag=no", "tag": "yes"})),
     ],

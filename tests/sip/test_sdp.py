@@ -68,6 +68,11 @@ def test_an_origin_with_blanks_in_the_name_is_taken_without_it():
     assert parse_sdp(AUDIO.replace(b"o=-", b"o=My Phone 7")).origin.username == "-"
 
 
+def test_an_ipv6_address_in_brackets_is_taken_without_them():
+    sdp = parse_sdp(AUDIO.replace(b"IN IP4 192.0.2.1", b"IN IP6 [2001:db8::1]"))
+    assert (sdp.origin.address, sdp.connection) == ("2001:db8::1", Connection("IP6", "2001:db8::1"))
+
+
 def test_tolerated_line_ends_and_blanks():
     assert parse_sdp(AUDIO.replace(b"\r\n", b"\n")) == parse_sdp(AUDIO)
     assert parse_sdp(AUDIO.replace(b"\r\n", b" \r\n")) == parse_sdp(AUDIO)
@@ -108,7 +113,8 @@ def test_a_time_is_written_where_there_was_none():
         AUDIO.replace(b"IN IP4", b"IN IP5"),
         AUDIO.replace(b"c=IN IP4 192.0.2.1", b"c=IN IP4 192.0.2.1 13800000001"),
         AUDIO.replace(b"c=IN IP4 192.0.2.1", b"c=IN IP4 192.0.2.1/a"),
-        AUDIO.replace(b"c=IN IP4 192.0.2.1", b"c=IN IP6 [::1]"),
+        AUDIO.replace(b"c=IN IP4 192.0.2.1", b"c=IN IP6 [[::1]]"),
+        AUDIO.replace(b"c=IN IP4 192.0.2.1", b"c=IN IP4 [1.1.1.1]"),
         AUDIO.replace(b"c=IN IP4 192.0.2.1\r\n", b"c=IN IP4 1.1.1.1\r\nc=IN IP4 1.1.1.2\r\n"),
         AUDIO.replace(b"o=- 3848276298", b"o=- x"),
         AUDIO.replace(b"audio 40000", b"audio 65536"),
