@@ -31,18 +31,17 @@ def _cut(header: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("rang", [False, True])
-@pytest.mark.parametrize("status", range(300, 700))
-def test_every_final_answer_has_a_verdict(status: int, rang: bool) -> None:
-    verdict = masking.mask_final(status, rang=rang)
-    assert verdict.status in PHRASES
-    assert verdict.status in (404, 422, 480, 486, 488, 603)
-    assert verdict.outcome in OUTCOMES
-    assert 0 < verdict.q850_cause < 128
+def test_every_final_answer_has_a_verdict(rang: bool) -> None:
+    for status in range(300, 700):
+        verdict = masking.mask_final(status, rang=rang)
+        assert verdict.status in {404, 422, 480, 486, 488, 603} & PHRASES.keys(), status
+        assert verdict.outcome in OUTCOMES, status
+        assert 0 < verdict.q850_cause < 128, status
 
 
-@pytest.mark.parametrize("status", [*range(300, 400), 401, 403, 407, 500, 503, 494, 699])
-def test_what_tells_of_the_callees_network_is_not_shown(status: int) -> None:
-    assert masking.mask_final(status, rang=False).status in (480, 486)
+def test_what_tells_of_the_callees_network_is_not_shown() -> None:
+    for status in (*range(300, 400), 401, 403, 407, 494, 500, 503, 699):
+        assert masking.mask_final(status, rang=False).status in (480, 486), status
 
 
 @pytest.mark.parametrize(
@@ -61,11 +60,12 @@ def test_verdicts_that_tell_more(status: int, rang: bool, verdict: Verdict) -> N
     assert masking.mask_final(status, rang=rang) == verdict
 
 
-@pytest.mark.parametrize("status", range(200, 700))
-def test_every_answer_inside_a_call_has_a_phrase_of_ours(status: int) -> None:
-    shown = masking.mask_in_dialog(status)
-    assert shown in PHRASES
-    assert shown == 200 if status < 300 else shown in (400, 408, 415, 422, 481, 487, 488, 491, 500)
+def test_every_answer_inside_a_call_has_a_phrase_of_ours() -> None:
+    for status in range(200, 700):
+        shown = masking.mask_in_dialog(status)
+        assert shown in PHRASES
+        expected = {200} if status < 300 else {400, 408, 415, 422, 481, 487, 488, 491, 500}
+        assert shown in expected, status
 
 
 def test_progress() -> None:

@@ -1,0 +1,70 @@
+"""A relay of two listeners and three peers, and messages as they come in, for the tests beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+from relay.call.core import Core
+from relay.call.settings import Limits, Listener, Peer, PeerRoute, Settings
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+
+UDP = Listener("udp", "192.0.2.10", 5060, "192.0.2.10")
+TCP = Listener("tcp", "192.0.2.10", 5060, "192.0.2.10")
+UDP6 = Listener("udp", "2001:db8::10", 5062, "[2001:db8::10]")
+FLOW = Flow(0, "udp", "192.0.2.11", 5060)
+
+
+def peer(name: str = "pbx", host: str = "192.0.2.11", *sources: str, **changes: object) -> Peer:
+    values: dict[str, object] = {"port": 5060, "transport": "udp", "tcp_allowed": False, **changes}
+    networks = tuple(ip_network(source) for source in sources or (f"{host}/32",))
+    return Peer(name, host, sources=networks, **values)  # type: ignore[arg-type]
+
+
+def settings(**changes: object) -> Settings:
+    values: dict[str, object] = {
+        "listeners": (UDP, TCP, UDP6),
+        "peers": (peer(), peer("carrier", "192.0.2.22"), peer("six", "2001:db8::6", "2001:db8::/64")),
+        "routes": (PeerRoute("", ("carrier",)), PeerRoute("8613", ("six", "pbx")), PeerRoute("86139", ("pbx",))),
+        "prefixes": ("70010000001",),
+        "limits": Limits(max_calls=1, max_calls_per_peer=2, max_pending_lookups=2, max_transactions=3),
+        **changes,
+    }
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def core(**changes: object) -> Core:
+    tokens = _tokens()
+    return Core(settings(**changes), lambda: next(tokens), 0.0)
+
+
+def _tokens() -> Iterator[str]:
+    for number in range(1, 1000):
+        yield f"{number:016x}"
+
+
+def invite(*lines: str, uri: str = "sip:700100000010001@192.0.2.10", method: str = "INVITE") -> Request:
+    """`lines` stand before the usual ones of their name."""
+    usual = (
+        "Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKa;rport",
+        "From: <sip:13800000001@192.0.2.11>;tag=a",
+        "To: <sip:700100000010001@192.0.2.10>",
+        "Call-ID: a@192.0.2.11",
+        f"CSeq: 7 {method}",
+        "Contact: <sip:a@192.0.2.11>",
+        "Max-Forwards: 70",
+    )
+    names = {line.partition(":")[0] for line in lines}
+    kept = [line for line in usual if line.partition(":")[0] not in names]
+    message = parse_message(
+        "\r\n".join([f"{method} {uri} SIP/2.0", *lines, *kept, "", ""]).encode("utf-8", "surrogateescape")
+    )
+    assert isinstance(message, Request)
+    return message
+
+
+def ok(*lines: str) -> Response:
+    message = parse_message("\r\n".join(["SIP/2.0 200 Fine", *lines, "", ""]).encode())
+    assert isinstance(message, Response)
+    return message

@@ -1,0 +1,149 @@
+"""Whether an INVITE becomes a call."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call import admission
+from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
+from relay.call.routing import Refusal
+from relay.errors import ParseError, ProtocolError
+from tests.call.support import FLOW, core, invite, peer, settings
+
+X = "700100000010001"
+
+
+@pytest.mark.parametrize(
+    ("uri", "number"),
+    [
+        (f"sip:{X}@192.0.2.10", X),
+        (f"sip:+86{X}@192.0.2.10;user=phone", X),
+        (f"sip:86{X};phone-context=+86@192.0.2.10", X),
+        ("sip:7001-0000-0010-001@h", X),
+        (f"tel:+86{X}", X),
+        ("tel:13900000002;phone-context=+86", "8613900000002"),
+        ("sip:192.0.2.10", ""),
+        ("sip:alice@192.0.2.10", ""),
+        ("urn:service:sos", ""),
+        ("sip:%37%30%30%31%30%30%30%30%30%30%31%30%30%30%31@h", X),
+        ("sip:7001%0d%0aX@h", ""),
+        ("sip:a@[", ""),
+    ],
+)
+def test_number_dialled(uri: str, number: str) -> None:
+    assert admission.number_dialled(invite(uri=uri)) == number
+
+
+@pytest.mark.parametrize(
+    ("lines", "by_from", "by_pai"),
+    [
+        ((), "8613800000001", ""),
+        (("From: 13900000002 <sip:anonymous@anonymous.invalid>;tag=a",), "", ""),
+        (('From: "13700000003" <tel:+8613800000001>;tag=a', "P-Asserted-Identity: <tel:101>"), "8613800000001", "101"),
+        (("P-Asserted-Identity: <sip:alice@h>, <tel:+8613700000003>",), "8613800000001", "8613700000003"),
+        (("P-Asserted-Identity: <sip:alice@h>", "P-Asserted-Identity: <sip:102@h>"), "8613800000001", "102"),
+        (('P-Asserted-Identity: "open <sip:102@h>',), "8613800000001", ""),
+        (("P-Preferred-Identity: <sip:102@h>", "Remote-Party-ID: <sip:103@h>"), "8613800000001", ""),
+        (("From: <sip:a@[>;tag=a",), "", ""),
+    ],
+)
+def test_number_of_the_caller(lines: tuple[str, ...], by_from: str, by_pai: str) -> None:
+    request = invite(*lines)
+    assert admission.number_of_caller(request, peer()) == by_from
+    assert admission.number_of_caller(request, None) == by_from
+    assert admission.number_of_caller(request, peer(identity="pai")) == by_pai
+
+
+@pytest.mark.parametrize(
+    ("dialled", "refusal"),
+    [
+        (X, None),
+        (X[:14], TOO_SHORT),
+        ("70010000001", TOO_SHORT),
+        ("700", TOO_SHORT),
+        ("70", NUMBER_UNKNOWN),
+        ("70020000001", NUMBER_UNKNOWN),
+        ("700200000010001", NUMBER_UNKNOWN),
+        (X + "1", NUMBER_UNKNOWN),
+        ("8613900000002", NUMBER_UNKNOWN),
+        ("", NUMBER_UNKNOWN),
+    ],
+)
+def test_numbers_that_exist(dialled: str, refusal: Refusal | None) -> None:
+    assert admission.judge_number(settings(), dialled) is refusal
+    assert admission.is_ours(settings(), dialled) is (refusal is None)
+
+
+@pytest.mark.parametrize(
+    ("dialled", "refusal"),
+    [
+        ("8613900000002", None),
+        ("101", None),
+        ("", NUMBER_UNKNOWN),
+        ("700200000010001", NUMBER_UNKNOWN),
+        ("7002", NUMBER_UNKNOWN),
+        (X[:14], TOO_SHORT),
+    ],
+)
+def test_other_numbers_may_be_forwarded_but_no_700_number(dialled: str, refusal: Refusal | None) -> None:
+    assert admission.judge_number(settings(other_numbers="forward"), dialled) is refusal
+
+
+def test_what_is_forwarded_has_no_binding() -> None:
+    route = admission.forwarded("8613900000002", "8613800000001")
+    assert (route.target, route.shown, route.binding_id) == ("8613900000002", "8613800000001", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "refusal", "extra"),
+    [
+        (("Max-Forwards: 0",), admission.TOO_MANY_HOPS, ""),
+        (("Contact: <tel:1>",), admission.BAD_CONTACT, ""),
+        (("From: <sip:x@h>;tag=ours",), admission.LOOP, ""),
+        (("Require: 100rel, foo, bar",), admission.BAD_EXTENSION, "Unsupported: foo, bar\r\n"),
+    ],
+)
+def test_what_cannot_be_taken(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
+    ground = core()
+    ground.calling_tags.add("ours")
+    assert admission.judge_request(ground, invite(*lines), peer()) == (refusal, extra)
+
+
+def test_what_can_be_taken() -> None:
+    ground = core()
+    ground.setting_up = 1  # its own
+    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), peer()) is None
+
+
+@pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
+def test_what_cannot_be_read(header: str) -> None:
+    with pytest.raises(ParseError):
+        admission.judge_request(core(), invite(header), peer())
+
+
+@pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups", "transactions"])
+def test_limits(over: str) -> None:
+    """One call, two of a peer, two look-ups, three transactions (see `settings`)."""
+    ground = core()
+    ground.setting_up = 1
+    ground.transactions.serve(invite(), FLOW)
+    match over:
+        case "calls":
+            ground.calls_up = 1
+        case "setups":
+            ground.setting_up = 2
+        case "calls of the peer":
+            ground.calls_by_peer["pbx"] = 2
+        case "look-ups":
+            for _ in range(2):
+                ground.look_up("", "", lambda _, __: None)
+        case "transactions":
+            for number in range(3):
+                ground.transactions.serve(invite(f"Via: SIP/2.0/UDP h;branch=z9hG4bK{number}"), FLOW)
+    assert admission.judge_request(ground, invite(), peer()) == (OVER_LIMIT, "")
+    assert OVER_LIMIT.retry_after_s
+
+
+def test_what_is_unusable_is_refused_with_its_status() -> None:
+    assert admission.unusable(ProtocolError(415, "x")).status == 415
+    assert admission.unusable(ParseError("x")).status == 400

@@ -1,0 +1,107 @@
+"""Who an address is, which peers reach a number, where requests to them go."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.peers import Peers, target_uri, uri_host, user_for
+from relay.sip.flow import Flow
+from tests.call.support import UDP, UDP6, peer, settings
+
+
+@pytest.fixture
+def peers() -> Peers:
+    return Peers(settings())
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("192.0.2.11", "pbx"),
+        ("192.0.2.22", "carrier"),
+        ("::ffff:192.0.2.22", "carrier"),
+        ("2001:db8::77", "six"),
+        ("fe80::1%eth0", None),
+        ("192.0.2.12", None),
+        ("192.0.2.10", None),
+    ],
+)
+def test_source(peers: Peers, host: str, name: str | None) -> None:
+    for _ in range(2):  # looked up, and remembered
+        found = peers.by_source(host)
+        assert (found and found.name) == name
+
+
+def test_the_narrowest_network_counts() -> None:
+    wide, narrow = peer("wide", "10.0.0.1", "10.0.0.0/8"), peer("narrow", "10.0.0.2", "10.1.0.0/16", "10.2.0.5/32")
+    peers = Peers(settings(peers=(wide, narrow), routes=()))
+    assert [peers.by_source(host) for host in ("10.0.0.2", "10.1.9.9", "10.2.0.5")] == [wide, narrow, narrow]
+
+
+def test_strangers_do_not_fill_memory(peers: Peers) -> None:
+    for number in range(20_500):
+        peers.by_source(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(peers._by_source) <= 10_000
+    assert peers.by_source("192.0.2.11") is not None
+
+
+@pytest.mark.parametrize(
+    ("target", "names"), [("8610", ["carrier"]), ("8613700000000", ["six", "pbx"]), ("8613900000002", ["pbx"])]
+)
+def test_the_longest_prefix_chooses_the_peers(peers: Peers, target: str, names: list[str]) -> None:
+    assert [found.name for found in peers.choose(target)] == names
+
+
+def test_no_route() -> None:
+    assert Peers(settings(routes=())).choose("8613900000002") == ()
+
+
+def test_flow_to_a_peer(peers: Peers) -> None:
+    carrier, six = peers.by_name("carrier"), peers.by_name("six")
+    assert carrier is not None
+    assert six is not None
+    assert peers.flow_to(carrier) == Flow(0, "udp", "192.0.2.22", 5060)
+    assert peers.flow_to(carrier, "tcp") == Flow(1, "tcp", "192.0.2.22", 5060)
+    assert peers.flow_to(carrier, "tls") is None
+    assert peers.flow_to(six) == Flow(2, "udp", "2001:db8::6", 5060)
+    assert peers.flow_to(six, "tcp") is None
+    assert peers.by_name("nobody") is None
+    assert peers.listener(Flow(2, "udp", "2001:db8::6", 5060)) is UDP6
+
+
+def test_a_preferred_listener_is_taken_where_it_fits() -> None:
+    peers = Peers(settings(listeners=(UDP, UDP6, UDP)))
+    assert [peers.listener_for("udp", "192.0.2.22", preferred) for preferred in (0, 1, 2, 9)] == [0, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("host", "may"),
+    [
+        ("192.0.2.11", True),
+        ("192.0.2.22", False),  # another peer
+        ("192.0.2.10", False),  # the relay
+        ("203.0.113.9", False),
+        ("2001:db8::6", False),
+        ("pbx.example", False),
+        ("192.0.2.11.example", False),
+    ],
+)
+def test_what_a_dialog_says_stays_with_its_peer(peers: Peers, host: str, may: bool) -> None:
+    pbx = peers.by_name("pbx")
+    assert pbx is not None
+    assert peers.may_be_sent_to(pbx, host) is may
+
+
+def test_a_peer_may_be_known_by_name() -> None:
+    named = peer("named", "sbc.example", "10.0.0.0/24")
+    peers = Peers(settings(peers=(named,), routes=()))
+    assert peers.may_be_sent_to(named, "sbc.example")
+    assert peers.may_be_sent_to(named, "10.0.0.7")
+
+
+def test_how_targets_are_written() -> None:
+    assert target_uri("1", "192.0.2.1", 5060) == "sip:1@192.0.2.1"
+    assert target_uri("1", "2001:db8::1", 5070) == "sip:1@[2001:db8::1]:5070"
+    assert uri_host("a.example") == "a.example"
+    forms = [user_for(peer(number_format=form), "8613900000002") for form in ("national", "e164", "plus")]
+    assert forms == ["13900000002", "8613900000002", "+8613900000002"]

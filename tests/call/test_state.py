@@ -1,0 +1,73 @@
+"""What of a live call is written down, and that it comes back from it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+import pytest
+
+from relay.call.call import Call
+from relay.call.core import Core
+from relay.call.leg import Leg
+from relay.call.sdp_masking import SdpWriter
+from relay.call.state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
+from relay.errors import StoreError
+from relay.sip.dialog import Dialog
+from relay.sip.flow import Flow
+from tests.call.support import FLOW, TCP, UDP, UDP6, core, invite
+
+NOBODY = cast(Call, None)  # a leg alone needs no call
+
+
+def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
+    peer = ground.peers.by_name(name)
+    assert peer is not None
+    made = Leg(ground, NOBODY, "caller", Dialog.as_uas(invite(), "ours"), peer, flow, "700", SdpWriter(77, 5))
+    made.dialog.local_cseq = 9
+    made.own = ("8613800000001", "700")
+    return made
+
+
+def test_a_leg_comes_back() -> None:
+    old, new = core(), core()
+    data = dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 40_000, 8), "carrier"), 60.5, 1800)
+    state = load_call(data)
+    assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
+    assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
+    peer = new.peers.by_name("pbx")
+    assert peer is not None
+    back = load_leg(new, NOBODY, "callee", state.caller, peer)
+    assert back.dialog.request_head == leg(core()).dialog.request_head
+    assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 1
+    assert (back.side, back.peer, back.flow, back.shown) == ("callee", peer, FLOW, "700")
+    assert back.own == ("8613800000001", "700")
+    assert (back.writer.session_id, back.writer.version) == (77, 5)
+    assert new.legs == {("ours", "a"): back}
+
+
+def test_a_connection_does_not_come_back() -> None:
+    ground = core()
+    state = load_call(dump_call(leg(ground), leg(ground, Flow(1, "tcp", "192.0.2.22", 40_000, 8)), 1.0, 0))
+    assert state.callee.restored_flow(ground.peers) == Flow(1, "tcp", "192.0.2.22", 40_000, 0)
+
+
+def test_listeners_may_have_changed_places_meanwhile() -> None:
+    old = core()
+    state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
+    turned = core(listeners=(TCP, UDP6, UDP)).peers
+    assert state.caller.restored_flow(turned).listener == 2
+    assert state.callee.restored_flow(turned).listener == 0
+    for listeners in ((UDP6, UDP), (UDP,)):
+        with pytest.raises(StoreError):
+            state.callee.restored_flow(core(listeners=listeners).peers)
+
+
+def test_what_is_no_state() -> None:
+    ground = core()
+    data = dump_call(leg(ground), leg(ground), 1.0, 0)
+    other = msgspec.msgpack.encode([VERSION + 1, *msgspec.msgpack.decode(data)[1:]])
+    for broken in (b"", data[:-1], b"\xc0", other):
+        with pytest.raises(StoreError) as error:
+            load_call(broken)
+        assert "13800000001" not in str(error.value)
