@@ -11,7 +11,7 @@ from relay.errors import ParseError
 from relay.service.bindings import BindingRefused, BindingRequest, BindingService
 
 COLUMNS = ("mode", "x", "y", "a", "b", "expires_in", "order_id", "business")
-CHUNK = 1_000  # bindings a transaction: a relay that serves waits for the lock some tens of milliseconds
+CHUNK = 500  # bindings a transaction: a relay that serves waits some tens of milliseconds for the lock
 
 _Numbered = tuple[int, BindingRequest | BindingRefused]
 

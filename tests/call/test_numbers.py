@@ -58,6 +58,7 @@ def separated(draw: st.DrawFn, numbers: st.SearchStrategy[str]) -> tuple[str, st
         ("0012", "0012"),
         ("95588", "95588"),
         ("7001", "7001"),
+        ("12000000001", "12000000001"),  # no mobile range, and a North American number
     ],
 )
 def test_each_notation_of_a_party_is_one_number(written: str, normal: str) -> None:

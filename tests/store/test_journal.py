@@ -18,7 +18,7 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.bindings import Bindings
 from relay.store.database import connect, transaction
-from relay.store.journal import MAX_BATCH, Journal
+from relay.store.journal import FIRST_RETRY_S, MAX_BATCH, Journal
 from relay.store.records import Records
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record
@@ -183,6 +183,7 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
             journal.append(Commit(token, ended_record(f"c{token}"), None), done)
         async with asyncio.timeout(20):
             await failed.wait()
+        await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
         assert (done.tokens, journal.backlog) == ([], 50)
         for token in range(51, 101):
             journal.append(Commit(token, ended_record(f"c{token}"), None), done)
@@ -242,6 +243,19 @@ async def test_a_chain_whose_head_was_forged_is_not_written_on(disk: Disk, forge
             journal.append(Commit(0, ended_record(call), None), Waiter())
     with closing(connect(disk.path)) as thief:
         thief.execute(forgery)
+    with pytest.raises(StoreError, match="head of the chain"):
+        await Journal(disk.path, disk.sealer, lambda _, __: None).open()
+
+
+async def test_an_older_head_is_not_written_on(disk: Disk) -> None:
+    heads = []
+    for call in ("c1", "c2"):
+        async with opened(disk) as journal:
+            journal.append(Commit(0, ended_record(call), None), Waiter())
+        with closing(connect(disk.path)) as connection:
+            heads.append(connection.execute("SELECT seq, hash, mac FROM chain_head").fetchone())
+    with closing(connect(disk.path)) as thief:
+        thief.execute("UPDATE chain_head SET (seq, hash, mac) = (?, ?, ?)", heads[0])
     with pytest.raises(StoreError, match="head of the chain"):
         await Journal(disk.path, disk.sealer, lambda _, __: None).open()
 
