@@ -1,0 +1,201 @@
+"""`relay700 serve` as a process: start, signals, drain, restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import A, RelayProcess, Setup, X
+from tests.support.sip_text import SipText
+
+pytestmark = pytest.mark.outside
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelayProcess]:
+    process = RelayProcess(tmp_path, Setup(sip={"drain_s": 60}))
+    process.start()
+    process.bind()
+    yield process
+    process.stop()
+
+
+class Call:
+    """One that is up between two phones."""
+
+    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone) -> None:
+        self.relay = relay.setup.relay
+        self.caller, self.callee = caller, callee
+        self.leg = Leg.calling(caller, self.relay, A, X)
+        self.called: Leg
+
+    async def answer(self) -> None:
+        await self.leg.request("INVITE", body=SDP)
+        invite = await self.callee.expect("INVITE")
+        self.called = Leg.called(self.callee, self.relay, invite)
+        await self.called.answer(invite, 200, body=SDP)
+        self.leg.learn(await self.caller.expect(200, "INVITE"))
+        await self.leg.request("ACK", cseq=self.leg.cseq)
+        await self.callee.expect("ACK")
+
+    async def hang_up(self) -> None:
+        await self.leg.request("BYE")
+        await self.called.answer(await self.callee.expect("BYE"), 200)
+        await self.caller.expect(200, "BYE")
+
+    async def refused(self) -> SipText:
+        """The final answer to another call."""
+        leg = Leg.calling(self.caller, self.relay, A, X)
+        branch = await leg.request("INVITE", body=SDP)
+        answer = await self.caller.expect(503, "INVITE")
+        leg.learn(answer)
+        await leg.request("ACK", cseq=leg.cseq, branch=branch)
+        return answer
+
+
+@asynccontextmanager
+async def call(relay: RelayProcess) -> AsyncIterator[Call]:
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        made = Call(relay, caller, callee)
+        await made.answer()
+        yield made
+
+
+def ended(relay: RelayProcess) -> int:
+    """The exit status once the process has ended by itself."""
+    assert relay._process is not None
+    return relay._process.wait(30)
+
+
+def event_names(relay: RelayProcess) -> list[str]:
+    return [event["event"] for event in relay.events()]
+
+
+def test_the_store_and_its_key_are_made_at_the_first_start(relay: RelayProcess) -> None:
+    assert (relay.folder / "relay.db").exists()
+    assert (relay.folder / "relay.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_ready_says_where_the_relay_listens(relay: RelayProcess) -> None:
+    ready = relay.wait_for_event("relay.ready")
+    assert ready["listen"] == [f"udp:{relay.setup.relay}", f"tcp:{relay.setup.relay}"]
+    assert ready["peers"] == ["caller_side", "callee_side_1"]
+    assert ready["pid"] == relay.pid
+
+
+def test_an_idle_relay_stops_at_once_and_cleanly(relay: RelayProcess) -> None:
+    os.kill(relay.pid, signal.SIGTERM)
+    assert ended(relay) == 0
+    assert relay.wait_for_event("relay.stopped")["clean"] is True
+
+
+def test_an_address_in_use_is_told_with_its_key(relay: RelayProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = RelayProcess(folder, Setup(relay=relay.setup.relay))
+    done = second.command("serve")
+    assert done.returncode == 1
+    first_line, second_line = done.stderr.splitlines()
+    place = relay.setup.relay
+    assert first_line == f"sip.listen[0]: udp:{place} is in use: stop the other program, or choose another port"
+    assert second_line == f"sip.listen[1]: tcp:{place} is in use: stop the other program, or choose another port"
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_second_relay_on_one_store_is_refused(relay: RelayProcess) -> None:
+    done = relay.command("serve")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "another relay700 serves" in line
+
+
+def test_a_console_log_says_what_to_do_next(tmp_path: Path) -> None:
+    config = RelayProcess(tmp_path, Setup()).config
+    config.write_text(config.read_text().replace('format = "json"', 'format = "console"'))
+    command = [sys.executable, "-m", "relay", "serve", "-c", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0
+    assert "relay.ready" in lines[0]
+    assert any(f"bind -c {config} AXB --a 13800000001 --b 13900000002" in line for line in lines)
+
+
+def test_statistics_are_logged_when_asked_for(relay: RelayProcess) -> None:
+    statistics = relay.statistics()
+    assert {"calls_up", "transactions", "timers", "streams", "journal_backlog", "bugs"} <= set(statistics)
+    assert statistics["rss_bytes"] > 1_000_000
+
+
+async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None:
+    async with call(relay) as up:
+        await up.hang_up()
+        event = relay.wait_for_event("call.ended")
+    assert (event["outcome"], event["ended_by"], event["sip_status"]) == ("answered", "caller", 200)
+    assert (event["caller"], event["callee"], event["number_dialled"]) == ("138****0001", "139****0002", X)
+    names = [name for name in event_names(relay) if name != "relay.statistics"]
+    assert names == ["relay.ready", "call.ended"]
+
+
+async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_up(relay: RelayProcess) -> None:
+    async with call(relay) as up:
+        os.kill(relay.pid, signal.SIGTERM)
+        relay.wait_for_event("relay.draining")
+        assert (await up.refused())["retry-after"]
+        await up.hang_up()
+        assert ended(relay) == 0
+    assert relay.verify()
+    assert [record["outcome"] for record in relay.calls()].count("answered") == 1
+
+
+async def test_calls_that_outlast_the_drain_are_hung_up(tmp_path: Path) -> None:
+    process = RelayProcess(tmp_path, Setup(sip={"drain_s": 0}))
+    process.start()
+    process.bind()
+    async with call(process) as up:
+        os.kill(process.pid, signal.SIGTERM)
+        await up.called.answer(await up.callee.expect("BYE"), 200)
+        await up.leg.answer(await up.caller.expect("BYE"), 200)
+        assert ended(process) == 0
+    (record,) = process.calls()
+    assert (record["outcome"], record["ended_by"]) == ("answered", "relay")
+
+
+async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart(relay: RelayProcess) -> None:
+    async with call(relay) as up:
+        os.kill(relay.pid, signal.SIGTERM)
+        relay.wait_for_event("relay.draining")
+        os.kill(relay.pid, signal.SIGTERM)
+        assert ended(relay) == 1
+        assert [record["ended_at"] for record in relay.calls()] == [None]
+        mark = len(relay._lines)
+        relay.start()
+        assert relay.wait_for_event("relay.ready", after=mark)["calls_restored"] == 1
+        await up.hang_up()
+    (record,) = relay.calls()
+    assert (record["outcome"], record["ended_by"]) == ("answered", "caller")
+
+
+async def test_ctrl_c_drains_as_well(relay: RelayProcess) -> None:
+    os.kill(relay.pid, signal.SIGINT)
+    assert ended(relay) == 0
+    assert "relay.draining" in event_names(relay)
+
+
+async def test_a_relay_without_peers_says_so(tmp_path: Path) -> None:
+    process = RelayProcess(tmp_path, Setup())
+    text = process.config.read_text()
+    process.config.write_text(text[: text.index("\n[[peer]]")])
+    process.start()
+    assert process.wait_for_event("relay.no_peers")
+    assert process.stop() == 0
