@@ -13,6 +13,8 @@ from tests.support.sip_text import user_of
 from tests.support.sipp_calls import BACK, FORTH, Direction
 from tests.support.softphones import Baresip, Pjsua, SoftPhone
 
+# Neither phone binds the connections it opens to its address: on loopback they come from here.
+STREAM_SOURCE = "127.0.0.1"
 PAIRS = {
     "pjsua2_and_pjsua2": (Pjsua, Pjsua),
     "pjsua2_and_baresip": (Pjsua, Baresip),
@@ -44,7 +46,7 @@ def assert_each_knows_only_itself(caller: SoftPhone, callee: SoftPhone) -> None:
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("pair", PAIRS)
 async def test_two_phones_talk_both_ways(start_relay: StartRelay, tmp_path: Path, pair: str, transport: str) -> None:
-    setup = Setup(transport=transport)
+    setup = Setup(transport=transport, caller_sources=[STREAM_SOURCE])
     relay = start_relay(setup)
     relay.bind()
     of_a, of_b = PAIRS[pair]
@@ -76,7 +78,6 @@ async def test_phones_hold_resume_and_send_digits(start_relay: StartRelay, tmp_p
         a.dial(X, setup.relay)
         await a.expect("CALL_ESTABLISHED")
         await b.expect("CALL_ESTABLISHED")
-        await b.expect("CALL_MEDIA")
         a.command("hold")
         held = await b.expect("CALL_MEDIA")
         a.command("resume")

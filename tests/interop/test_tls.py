@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import StartRelay
-from tests.interop.test_softphones import assert_each_knows_only_itself, talk
+from tests.interop.test_softphones import STREAM_SOURCE, assert_each_knows_only_itself, talk
 from tests.support.addresses import CALLEE, CALLER, RELAY, free
 from tests.support.certificates import write_certificate
 from tests.support.phone import SDP, Leg, Phone
@@ -21,7 +21,15 @@ from tests.support.softphones import Pjsua
 def tls_setup(certificate: tuple[Path, Path], host: str = "") -> Setup:
     paths = {"certificate": certificate[0], "key": certificate[1], "ca": certificate[0]}
     table = "\n[tls]\n" + "".join(f'{key} = "{path}"\n' for key, path in paths.items())
-    return Setup(free(host or RELAY), free(host or CALLER), [free(host or CALLEE)], "tls", listen=["tls"], more=table)
+    return Setup(
+        free(host or RELAY),
+        free(host or CALLER),
+        [free(host or CALLEE)],
+        "tls",
+        listen=["tls"],
+        more=table,
+        caller_sources=[] if host else [STREAM_SOURCE],
+    )
 
 
 async def test_two_pjsua2_phones_talk_both_ways(start_relay: StartRelay, tmp_path: Path) -> None:

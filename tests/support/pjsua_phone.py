@@ -44,9 +44,9 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             )
 
     def onCallMediaState(self, prm: Any) -> None:
-        media = self.getInfo().media
-        if media:
-            say("CALL_MEDIA", active=media[0].status == pj.PJSUA_CALL_MEDIA_ACTIVE, direction=media[0].dir)
+        info = self.getInfo()  # owns the media below
+        for media in info.media:
+            say("CALL_MEDIA", active=media.status == pj.PJSUA_CALL_MEDIA_ACTIVE, direction=media.dir)
 
     def onDtmfDigit(self, prm: Any) -> None:
         say("CALL_DTMF", param=prm.digit)
@@ -110,6 +110,8 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     account_settings = pj.AccountConfig()
     account_settings.idUri = f"sip:{number}@{host}"
     account_settings.mediaConfig.transportConfig.boundAddress = host
+    # Else its Contact names the source of the connections that it opens, where it does not listen.
+    account_settings.sipConfig.contactForced = f"<sip:{number}@{host}:{port};transport={transport}>"
     account = PhoneAccount()
     account.create(account_settings)
     return account

@@ -30,15 +30,14 @@ class Neighbour:
     name: str
     address: Address
     transport: str = "udp"
-    settings: dict[str, str] = field(default_factory=dict)
+    sources: Sequence[str] = ()  # further hosts that its requests come from
 
     def toml(self) -> str:
         bits = 128 if ":" in self.address.host else 32
         values = {
             "name": self.name,
             "uri": f"sip:{self.address};transport={self.transport}",
-            "sources": [f"{self.address.host}/{bits}"],
-            **self.settings,
+            "sources": [f"{host}/{bits}" for host in (self.address.host, *self.sources)],
         }
         return "\n[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
@@ -54,6 +53,7 @@ class Setup:
     listen: Sequence[str] = ("udp", "tcp")
     sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
     more: str = ""  # further tables
+    caller_sources: Sequence[str] = ()
 
     @property
     def callee(self) -> Address:
@@ -65,7 +65,7 @@ class Setup:
             "drain_s": 2,
             **self.sip,
         }
-        neighbours = [Neighbour("caller_side", self.caller, self.transport)]
+        neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources)]
         names = []
         for number, address in enumerate(self.callees, 1):
             names.append(f"callee_side_{number}")

@@ -56,8 +56,11 @@ class SoftPhone(ABC):
     def command(self, name: str, argument: str = "") -> None: ...
 
     def dial(self, number: str, relay: Address) -> None:
-        transport = "" if self.transport == "udp" else f";transport={self.transport}"
-        self.command("dial", f"sip:{number}@{relay}{transport}")
+        self.command("dial", f"sip:{number}@{relay}{self._transport_parameter}")
+
+    @property
+    def _transport_parameter(self) -> str:
+        return "" if self.transport == "udp" else f";transport={self.transport}"
 
     def hang_up(self) -> None:
         self.command("hangup")
@@ -104,6 +107,9 @@ class Baresip(SoftPhone):
 
     _writer: asyncio.StreamWriter
 
+    def dial(self, number: str, relay: Address) -> None:
+        self.command("dial", f"sip:{number}@{relay}")  # it adds its account's transport itself
+
     async def _start(self) -> None:
         control = free(self.local.host)
         modules = ("g711.so", "aubridge.so")
@@ -114,9 +120,8 @@ class Baresip(SoftPhone):
             + "".join(f"module {name}\n" for name in modules)
             + "module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n"
         )
-        transport = "" if self.transport == "udp" else f";transport={self.transport}"
         (self.folder / "accounts").write_text(
-            f"<sip:{self.number}@{self.local}{transport}>;regint=0;answermode=auto;audio_codecs=pcmu,pcma\n"
+            f"<sip:{self.number}@{self.local}{self._transport_parameter}>;regint=0;answermode=auto;audio_codecs=pcmu,pcma\n"
         )
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
