@@ -1,0 +1,95 @@
+"""The paths, names, settings and commands that the documents name are there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+import relay
+from relay.cli import main
+from relay.config.tables import Tables
+from tests.test_config import msgspec_struct
+
+DOCUMENTS = [path for path in (Path("README.md"), Path("ARCHITECTURE.md"), *Path("docs").glob("*.md")) if path.exists()]
+README = Path("README.md").read_text()
+
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)#]+)\)")
+_PATH = re.compile(r"(?:\./)?((?:relay|config|scripts|tests|docs|\.ci)/[\w./-]+)")
+_SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
+_NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
+
+# Classes of other programs and words that only look like a class of ours.
+_FOREIGN = {"INVITE", "SIGTERM", "SIGUSR1", "Contact", "From", "Via", "Require", "Allow", "ACK", "BYE", "CANCEL"}
+
+
+def code(path: Path) -> list[str]:
+    """What stands between backticks within the text."""
+    return _CODE.findall(_FENCE.sub("", path.read_text()))
+
+
+@cache
+def classes() -> dict[str, list[type]]:
+    """All of relay's, by name."""
+    found: dict[str, list[type]] = {}
+    for module in pkgutil.walk_packages(relay.__path__, "relay."):
+        if not module.name.endswith("__main__"):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if isinstance(value, type):
+                    found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_paths_exist(document: Path) -> None:
+    text = document.read_text()
+    named = [link for link in _LINK.findall(text) if "://" not in link]
+    named = [str(document.parent / link) for link in named]
+    named += [found[1] for word in code(document) if (found := _PATH.fullmatch(word.split()[0]))]
+    assert named
+    assert [path for path in named if not Path(path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_settings_exist(document: Path) -> None:
+    tables = {field.name: field.type for field in msgspec.structs.fields(Tables)}
+    for table, setting in _SETTING.findall(document.read_text()):
+        if table in tables:
+            settings = [field.name for field in msgspec.structs.fields(msgspec_struct(tables[table]))]
+            assert setting in settings, f"[{table}] {setting}"
+
+
+def test_classes_exist() -> None:
+    for word in code(Path("ARCHITECTURE.md")):
+        found = _NAME.fullmatch(word)
+        if found and found[1] not in _FOREIGN:
+            assert found[1] in classes(), word
+            assert not found[2] or any(hasattr(each, found[2]) for each in classes()[found[1]]), word
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each (sub-command, whole line) that the README shows."""
+    shown = "\n".join([*_FENCE.findall(README), *code(Path("README.md"))])
+    return re.findall(r"^\s*((?:\S*/)?relay700 (\w+).*)$", shown, re.MULTILINE)
+
+
+def test_all_commands_are_named_and_all_named_exist() -> None:
+    assert {name for _, name in commands()} == set(main.list_commands(click.Context(main)))
+
+
+def test_options_of_commands_exist() -> None:
+    for line, name in commands():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        words = set(re.findall(r"(?<![\w-])(-c|--[\w-]+)", line))
+        for each in [command, *getattr(command, "commands", {}).values()]:
+            words -= {option for parameter in each.params for option in parameter.opts}
+        assert not words, f"{line}: {words}"
