@@ -1,0 +1,60 @@
+"""A ladder whose two sides stuff all they send with their marks, and which looks at every byte the relay sends."""
+
+from __future__ import annotations
+
+from relay.call.routing import Refusal, Route
+from relay.sip.flow import Flow
+from tests.canary.marks import ALICE, BOB, Marks
+from tests.canary.stuffing import stuff
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder
+from tests.ladder.side import Side
+
+
+class CanaryLadder(Ladder):
+    """`turn` is how header lines are written (see `stuff`); `multipart` wraps descriptions among other parts."""
+
+    def __init__(
+        self,
+        turn: int = 0,
+        *,
+        multipart: bool = False,
+        routes: dict[tuple[str, str], Route | Refusal] | None = None,
+        **settings: object,
+    ) -> None:
+        self.stuffing = True
+        self.turn = turn
+        self.multipart = multipart
+        self.marks = {CALLER_HOST: ALICE, CALLEE_HOST: BOB}
+        super().__init__(routes, **settings)  # type: ignore[arg-type]
+
+    def side(self, host: str, name: str) -> Side:
+        side = self.sides[host] = Stuffed(self, host, self.marks.setdefault(host, BOB))
+        return side
+
+    def deliver(self, data: bytes, flow: Flow) -> None:
+        self.turn += 1
+        if self.stuffing:
+            data = stuff(data, self.marks[flow.host], self.turn, multipart=self.multipart)
+        super().deliver(data, flow)
+
+    def check_privacy(self) -> None:
+        """No mark of one side in what went to the other, nor in what is logged; nothing went anywhere else."""
+        for data, flow in self.checks.sent:
+            assert flow.host in self.marks, f"sent to {flow}:\n{data.decode('utf-8', 'replace')}"
+            other = BOB if self.marks[flow.host] is ALICE else ALICE
+            found = other.found_in(data)
+            assert not found, f"{found} reached {flow.host}:\n{data.decode('utf-8', 'replace')}"
+        for note in self.notes:
+            log = f"{note.event} {note.fields}".replace(CALLER_HOST, "").replace(CALLEE_HOST, "").encode()
+            assert not ALICE.found_in(log) + BOB.found_in(log), f"in a note: {note}"
+
+
+class Stuffed(Side):
+    """A side whose own identifiers are marks too: Call-ID, tags, branches, sequence numbers, Contact."""
+
+    def __init__(self, ladder: Ladder, host: str, marks: Marks) -> None:
+        super().__init__(ladder, host, marks.word)
+        self.call_id = f"{marks.word}-{marks.friend}@{marks.inner}"
+        self.tag = f"{marks.word}.{marks.friend}"
+        self.cseq = marks.cseq
+        self.contact = f"<sip:{marks.friend}@{host}:5060>"
