@@ -134,7 +134,8 @@ class Relay:
             self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused")
         if self._config.log.format == "console":
             option = f" -c {self._path}" if self._path else ""
-            sys.stdout.write(_NEXT.format(option=option))
+            command = sys.argv[0] if Path(sys.argv[0]).name == "relay700" else "relay700"
+            sys.stdout.write(_NEXT.format(command=command, option=option))
             sys.stdout.flush()
 
     def _tell_statistics(self) -> None:
@@ -168,7 +169,7 @@ class Relay:
 
 _NEXT = """
 The relay runs; stop it with Ctrl-C. In another terminal, let two numbers reach each other:
-    relay700 bind{option} AXB --a 13800000001 --b 13900000002
+    {command} bind{option} AXB --a 13800000001 --b 13900000002
 It prints the 700 number that each of the two dials to reach the other. README.md, "A first call", goes on from there.
 
 """
