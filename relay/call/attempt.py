@@ -127,6 +127,7 @@ class Attempt:
             self._setup.failed(response.status, masking.mask_final(response.status, rang=rang), now, extra)
 
     def _answered(self, response: Response, now: float) -> None:
+        self._setup.core.calling_tags.discard(self._local_tag)
         leg = self._legs.get(response.to_tag or "")
         if leg is not None and leg is self._won:
             leg.acknowledge_again()

@@ -8,6 +8,7 @@ checks what must hold of every call: nothing left behind, one record, and no byt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 
 from relay.call.actions import Commit, LookUp, Note, Send
@@ -39,10 +40,14 @@ def settings_for(**changes: object) -> Settings:
             Listener("udp", RELAY_IPV6, 5060, f"[{RELAY_IPV6}]"),
         ),
         "peers": (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)),
-        "routes": (PeerRoute("", ("carrier",)), PeerRoute("86138", ("pbx",))),
+        "routes": _tried(("carrier",)),
         "prefixes": (X[:11],),
     }
     return Settings(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _tried(peers: tuple[str, ...]) -> tuple[PeerRoute, ...]:
+    return (PeerRoute("", peers), PeerRoute("86138", ("pbx",)))
 
 
 def peer(name: str, host: str, **changes: object) -> Peer:
@@ -62,7 +67,6 @@ AXB = {
     (X, A): Route("b1", "AXB", "default", "order-1", B, X),
     (X, B): Route("b1", "AXB", "default", "order-1", A, X),
 }
-BOTH_PEERS = {"routes": (PeerRoute("", ("carrier", "second")),)}
 
 
 class Ladder:
@@ -74,10 +78,11 @@ class Ladder:
         *,
         caller_host: str = CALLER_HOST,
         callee_host: str = CALLEE_HOST,
+        tried: tuple[str, ...] = ("carrier",),
         **settings: object,
     ) -> None:
         self.now = 1000.0
-        self.settings = settings_for(**settings)
+        self.settings = settings_for(**{"routes": _tried(tried), **settings})
         self.routes = dict(AXB if routes is None else routes)
         self._tokens = self._make_tokens()
         self.records: dict[str, tuple[CallRecord, bytes | None]] = {}
@@ -147,7 +152,7 @@ class Ladder:
     def restart(self, **settings: object) -> None:
         """`kill -9` and a new start: only what was committed is left."""
         if settings:
-            self.settings = settings_for(**settings)
+            self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
         self._held.clear()
         self.checks.restarted = True
         self.engine = self._start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.ladder.ladder import A, ANSWER, B, OFFER, X, Ladder, connect
+from tests.ladder.ladder import ANSWER, OFFER, A, B, Ladder, X, connect
 
 
 @pytest.fixture

@@ -1,0 +1,258 @@
+"""From INVITE to ACK: offers early and late, ringing, the answer and its acknowledgement, what is lost on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.descriptions import ANSWER, OFFER
+from tests.ladder.ladder import Ladder, X, connect, hang_up
+
+
+def test_trying_comes_before_anything_else(ladder: Ladder) -> None:
+    ladder.hold_look_ups = ladder.hold_commits = True
+    ladder.caller.invites(X)
+    trying = ladder.caller.get_response(100)
+    assert trying.to_tag is None
+    ladder.release()
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert not invite.body
+    ladder.callee.answers(200, body=OFFER)
+    ladder.callee.gets_nothing()  # its ACK needs the caller's SDP
+    assert b"m=audio 4000" in ladder.caller.get(200).body
+    ladder.caller.acks(body=ANSWER)
+    ack = ladder.callee.get_request("ACK")
+    assert b"m=audio 5000" in ack.body
+    assert ack.cseq == (1, "ACK")
+    hang_up(ladder)
+
+
+def test_late_offer_whose_ack_has_no_answer_is_acknowledged_all_the_same(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.caller.acks(body=b"v=0 is no description")
+    assert not ladder.callee.get("ACK").body
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize(("status", "shown"), [(180, 180), (181, 182), (182, 182), (183, 183)])
+def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(status)
+    ladder.caller.get(shown)
+    assert (ladder.engine.statistics()["legs"], ladder.commits) == (2, 0)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert (ladder.record.ringing_at is not None) == (status == 180)
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("status", [100, 199])
+def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status: int) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(status)
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER)
+    early = ladder.caller.get_response(183)
+    assert b"m=audio 5000" in early.body
+    ladder.callee.answers(180)
+    ringing = ladder.caller.get_response(180)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    answer = ladder.caller.get_response(200)
+    assert early.to_tag == ringing.to_tag == answer.to_tag
+    assert early.body == answer.body
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
+    """As RFC 2543 gateways ring."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180, tag="")
+    assert ladder.caller.get_response(180).to_tag
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_answer_without_ringing(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert ladder.record.ringing_at is None
+    hang_up(ladder)
+
+
+def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.run(0.49)
+    ladder.caller.gets_nothing()
+    for interval in (0.01, 1.0, 2.0, 4.0, 4.0):  # T1, doubling up to T2
+        ladder.run(interval)
+        ladder.caller.get(200)
+        ladder.run(0)
+        ladder.caller.gets_nothing()
+    ladder.caller.acks()
+    ladder.run(10)
+    ladder.caller.gets_nothing()
+    hang_up(ladder)
+
+
+def test_answer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.run(31.9)
+    ladder.callee.gets_nothing()
+    ladder.caller.inbox.clear()
+    ladder.run(0.2)
+    ladder.caller.expects("BYE")
+    bye = ladder.callee.expects("BYE")
+    assert bye.get("reason") == "Q.850;cause=102"
+    assert (ladder.record.outcome, ladder.record.ended_by, ladder.record.end_reason) == (
+        "answered",
+        "relay",
+        "ack_timeout",
+    )
+    ladder.settle()
+
+
+def test_late_offer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.run(32.1)
+    ladder.callee.get("ACK")  # RFC 3261 13.2.2.4: a 2xx is acknowledged before the BYE
+    ladder.callee.expects("BYE")
+    ladder.caller.inbox = ladder.caller.inbox[-1:]
+    ladder.caller.expects("BYE")
+    ladder.settle()
+
+
+def test_callees_answer_that_comes_again_is_acknowledged_again(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.callee.answers_again()
+    first = ladder.callee.get("ACK")
+    ladder.callee.answers_again()
+    assert ladder.callee.get("ACK").branch == first.branch
+    ladder.caller.gets_nothing()
+    hang_up(ladder)
+
+
+def test_callees_answer_that_comes_again_late_is_acknowledged_again(ladder: Ladder) -> None:
+    """After timer M has forgotten the INVITE transaction."""
+    connect(ladder)
+    ladder.run(40)
+    ladder.callee.answers_again()
+    ladder.callee.get("ACK")
+    hang_up(ladder)
+
+
+def test_callees_answer_that_comes_again_before_the_commit_waits(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.answers_again()
+    ladder.callee.gets_nothing()
+    ladder.release()
+    ladder.callee.get("ACK")
+    ladder.callee.gets_nothing()
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_ack_that_comes_again_changes_nothing(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.caller.sends_again("ACK")
+    ladder.caller.acks(body=ANSWER)
+    ladder.callee.gets_nothing()
+    hang_up(ladder)
+
+
+def test_ack_to_another_invite_is_passed_over(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.caller.sends("ACK", cseq=77)
+    ladder.run(0.6)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=b"v=nonsense")
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(488)
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == "failed"
+    ladder.settle()
+
+
+def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=b"v=nonsense")
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_offer_that_cannot_be_read_is_refused(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"v=nonsense")
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    ladder.caller.get(488)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_answer_whose_contact_leads_nowhere_is_refused(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=ANSWER, contact="<tel:110>")
+    ladder.caller.get(488)
+    ladder.caller.acks_refusal()
+    ladder.settle()

@@ -1,0 +1,313 @@
+"""The end of a call: BYE from either side, at every moment, and what it crosses (RFC 5407 3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.descriptions import ANSWER, HOLD, OFFER
+from tests.ladder.ladder import Ladder, Side, X, connect, hang_up
+
+
+def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
+    """Who hangs up, and who is hung up on."""
+    return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
+
+
+EITHER = pytest.mark.parametrize("by", ["caller", "callee"])
+
+
+@EITHER
+def test_ends_the_call_on_the_other_side(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE", headers='Reason: Q.850;cause=31;text="bob has gone"\r\n')
+    bye = asked.expects("BYE")
+    assert bye.get_all("reason") == ["Q.850;cause=31"]
+    asking.get(200)
+    assert (ladder.record.ended_by, ladder.record.end_reason, ladder.record.q850_cause) == (by, "bye", 16)
+    ladder.settle()
+
+
+@EITHER
+def test_is_answered_when_the_record_is_closed_and_not_before(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.hold_commits = True
+    asking.sends("BYE")
+    asked.expects("BYE")
+    asking.sends_again("BYE")
+    asking.gets_nothing()
+    ladder.release()
+    asking.get(200)
+    asking.sends_again("BYE")
+    asking.get(200)
+    assert ladder.commits == 2
+    ladder.settle()
+
+
+def test_crossing_another_both_are_answered(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.caller.sends("BYE")
+    ladder.callee.sends("BYE")
+    ladder.caller.get(200)
+    bye = ladder.callee.get_request("BYE")
+    ladder.callee.get(200)
+    ladder.callee.answers(200, bye)
+    ladder.caller.gets_nothing()
+    assert ladder.record.ended_by == "caller"
+    ladder.settle()
+
+
+def test_crossing_another_before_the_record_is_closed(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.hold_commits = True
+    ladder.callee.sends("BYE")
+    ladder.caller.sends("BYE")
+    bye = ladder.caller.get_request("BYE")
+    ladder.caller.answers(481, bye)
+    ladder.caller.gets_nothing()
+    ladder.callee.gets_nothing()
+    ladder.release()
+    ladder.caller.get(200)
+    ladder.callee.get(200)
+    assert ladder.record.ended_by == "callee"
+    ladder.settle()
+
+
+@EITHER
+def test_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    sides(ladder, by)[0].sends("BYE")
+    ladder.caller.gets_nothing()
+    if by == "caller":
+        ladder.callee.get("ACK")
+        ladder.callee.expects("BYE")
+    ladder.callee.gets_nothing()
+    ladder.release()
+    assert ladder.caller.get_response(200).cseq.method == "INVITE"
+    ladder.caller.acks()
+    if by == "caller":
+        assert ladder.caller.get_response(200).cseq.method == "BYE"
+    else:
+        ladder.caller.expects("BYE")
+        ladder.callee.get("ACK")
+        ladder.callee.get(200)
+    assert (ladder.record.outcome, ladder.record.ended_by) == ("answered", by)
+    ladder.caller.gets_nothing()
+    ladder.settle()
+
+
+def test_by_the_caller_before_its_ack(ladder: Ladder) -> None:
+    """RFC 5407 3.1.2: the BYE overtakes the ACK, or the ACK is lost."""
+    connect(ladder, acknowledge=False)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.run(1)
+    ladder.caller.gets_nothing()  # the 2xx is not sent again to one that has hung up
+    ladder.caller.acks()
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_by_the_callee_before_the_callers_ack(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(200)
+    ladder.caller.gets_nothing()  # RFC 3261 15: no BYE of ours to the caller before its ACK
+    ladder.run(0.5)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.caller.expects("BYE")
+    ladder.settle()
+
+
+def test_by_the_callee_and_the_callers_ack_never_comes(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(200)
+    ladder.run(33)
+    ladder.caller.inbox = [entry for entry in ladder.caller.inbox if not entry[0].startswith(b"SIP")][:1]
+    ladder.caller.expects("BYE")
+    ladder.settle()
+
+
+def test_by_both_before_the_callers_ack(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(200)
+    ladder.caller.sends("BYE")
+    ladder.caller.get(200)
+    ladder.caller.gets_nothing()
+    ladder.settle()
+
+
+def test_by_the_caller_with_the_late_offer_unanswered(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.caller.sends("BYE")
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
+    """RFC 3261 15: it ends the dialog; as there is but one, the INVITE is over."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.hold_commits = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.gets_nothing()
+    ladder.release()
+    ladder.caller.get(487)
+    ladder.caller.get(200)
+    assert (ladder.record.outcome, ladder.record.ended_by) == ("cancelled", "caller")
+    ladder.settle()
+
+
+def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(481)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asked.reinvites(HOLD)
+    asked.get(100)
+    asking.sends("BYE")  # had not seen the re-INVITE yet
+    reinvite = asking.get_request("INVITE")
+    asking.get(200)
+    asked.get(487)
+    asked.acks_refusal()
+    asked.expects("BYE")
+    asking.answers(487, reinvite)
+    asking.get("ACK")
+    asking.gets_nothing()
+    ladder.settle()
+
+
+@EITHER
+def test_crossing_a_reinvite_that_is_answered_all_the_same(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asked.reinvites(HOLD)
+    asked.get(100)
+    asking.sends("BYE")
+    reinvite = asking.get_request("INVITE")
+    asking.get(200)
+    asked.get(487)
+    asked.expects("BYE")
+    asking.answers(200, reinvite, body=ANSWER)
+    asking.get("ACK")
+    asking.answers(200, reinvite, body=ANSWER)
+    asking.get("ACK")
+    ladder.settle()
+
+
+@EITHER
+def test_crossing_a_reinvite_that_never_gets_a_final_answer(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asked.reinvites(HOLD)
+    asked.get(100)
+    asking.answers(100, asking.get_request("INVITE"))
+    asking.sends("BYE")
+    asking.expects("CANCEL")
+    asking.get(200)
+    asked.get(487)
+    asked.expects("BYE")
+    ladder.settle()
+
+
+@EITHER
+def test_crossing_ones_own_reinvite(ladder: Ladder, by: str) -> None:
+    """A phone whose user hangs up while its re-INVITE is under way."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.sends("BYE")
+    asking.get(487)
+    asking.acks_refusal()
+    asking.get(200)
+    reinvite = asked.get_request("INVITE")
+    asked.expects("BYE")
+    asked.answers(487, reinvite)
+    asked.get("ACK")
+    ladder.settle()
+
+
+@EITHER
+def test_that_is_never_answered_is_given_up(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    asking.get(200)
+    ladder.settle()
+    assert len(asked.inbox) == 11  # RFC 3261 17.1.2.2: timer E up to F
+
+
+@EITHER
+@pytest.mark.parametrize("status", [401, 481, 500])
+def test_that_is_refused_ends_the_call_too(ladder: Ladder, by: str, status: int) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    asking.get(200)
+    asked.expects("BYE", status)
+    ladder.run(0.1)
+    assert ladder.engine.statistics()["legs"] == 0
+    ladder.settle()
+
+
+@EITHER
+def test_that_comes_late_in_order_is_refused(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("OPTIONS")
+    asked.expects("OPTIONS")
+    asking.get(200)
+    asking.sends("BYE", cseq=asking.cseq)
+    asking.get(500)
+    asked.gets_nothing()
+    asking.sends("BYE")
+    asked.expects("BYE")
+    asking.get(200)
+    ladder.settle()
+
+
+def test_after_the_call_is_over(ladder: Ladder) -> None:
+    connect(ladder)
+    hang_up(ladder)
+    ladder.caller.sends("BYE")
+    ladder.caller.get(481)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(481)
+    ladder.settle()
