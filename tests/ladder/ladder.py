@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 
+import pytest
+
 from relay.call.actions import Commit, LookUp, Note, Send
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
@@ -21,7 +23,22 @@ from tests.ladder.checks import Checks
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.side import Side
 
-__all__ = ["ANSWER", "HELD", "HOLD", "OFFER", "A", "B", "Ladder", "Side", "X", "Y", "connect", "hang_up"]
+__all__ = [
+    "ANSWER",
+    "EITHER",
+    "HELD",
+    "HOLD",
+    "OFFER",
+    "A",
+    "B",
+    "Ladder",
+    "Side",
+    "X",
+    "Y",
+    "connect",
+    "hang_up",
+    "sides",
+]
 
 A, B = "8613800000001", "8613900000002"
 X, Y = "700100000010001", "700100000010002"
@@ -252,6 +269,14 @@ def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", **an
     ladder.caller.get(200)
     if acknowledge:
         ladder.caller.acks()
+
+
+EITHER = pytest.mark.parametrize("by", ["caller", "callee"])
+
+
+def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
+    """Who asks, and who is asked, in a ladder that is played both ways."""
+    return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
 
 
 def hang_up(ladder: Ladder) -> None:

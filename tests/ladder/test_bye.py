@@ -5,15 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import Ladder, Side, X, connect, hang_up
-
-
-def sides(ladder: Ladder, by: str) -> tuple[Side, Side]:
-    """Who hangs up, and who is hung up on."""
-    return (ladder.caller, ladder.callee) if by == "caller" else (ladder.callee, ladder.caller)
-
-
-EITHER = pytest.mark.parametrize("by", ["caller", "callee"])
+from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
 
 
 @EITHER

@@ -1,0 +1,214 @@
+"""Other requests inside a call: DTMF, OPTIONS, and what is not relayed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("kind", "body", "shown"),
+    [
+        ("application/dtmf-relay", b"Signal= 5\nDuration= 250\n", b"Signal=5\r\nDuration=250\r\n"),
+        ("application/dtmf", b"#", b"#"),
+    ],
+)
+def test_dtmf(ladder: Ladder, by: str, kind: str, body: bytes, shown: bytes) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("INFO", body=body, content_type=kind)
+    info = asked.expects("INFO")
+    assert (info.get("content-type"), info.body) == (kind, shown)
+    asking.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_info_of_another_kind_is_refused(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("INFO", body=b"<who>13900000002</who>", content_type="application/xml")
+    asking.get(415)
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_several_at_once_keep_their_answers(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    for digit in (b"1", b"2", b"3"):
+        asking.sends("INFO", body=digit, content_type="application/dtmf")
+    infos = [asked.get_request("INFO") for _ in range(3)]
+    for info in reversed(infos):
+        asked.answers(200, info)
+    assert [asking.get(200).cseq.number for _ in range(3)] == [asking.cseq, asking.cseq - 1, asking.cseq - 2]
+    hang_up(ladder)
+
+
+@EITHER
+def test_info_that_is_lost_is_sent_again(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.lose_next = 1
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")
+    asked.gets_nothing()
+    ladder.run(0.5)
+    asked.expects("INFO")
+    asking.get(200)
+    asking.sends_again("INFO")
+    asking.get(200)
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_that_nobody_answers_ends_the_call(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, _ = sides(ladder, by)
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")
+    ladder.run(32.1)
+    asking.get(408)
+    asking.expects("BYE")
+    assert ladder.record.end_reason == "peer_gone"
+    ladder.settle()
+
+
+@EITHER
+def test_that_cannot_be_sent_leaves_the_call_up(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.unreachable.add(("udp", asked.host))
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")
+    asking.get(500)
+    ladder.unreachable.clear()
+    hang_up(ladder)
+
+
+@EITHER
+def test_call_that_ends_before_the_answer_to_it(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")
+    info = asked.get_request("INFO")
+    asked.sends("BYE")
+    asking.expects("BYE")
+    asked.get(200)
+    asked.answers(200, info)
+    asking.get(200)
+    ladder.settle()
+
+
+@EITHER
+def test_options_asks_the_other_side(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("OPTIONS")
+    asked.expects("OPTIONS", headers="Allow: INVITE, ACK, BYE, REFER\r\nServer: bob\r\n")
+    answer = asking.get_response(200)
+    assert answer.get("allow") == "INVITE, ACK, BYE"
+    assert answer.get("server") is None
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("REFER", 405), ("SUBSCRIBE", 405), ("NOTIFY", 405), ("MESSAGE", 405), ("PUBLISH", 405), ("TRANSFER", 501)],
+)
+def test_what_is_not_relayed_is_refused_with_what_is(ladder: Ladder, by: str, method: str, status: int) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends(method, headers="Refer-To: <sip:110@127.0.0.99>\r\n")
+    answer = asking.get_response(status)
+    assert answer.values("allow") == ["INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS"]
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_unknown_extension_is_refused(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(headers="Require: timer, telepathy\r\n")
+    assert asking.get_response(420).get("unsupported") == "telepathy"
+    asking.acks_refusal()
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_without_hops_left(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("INFO", hops=0)
+    asking.get(483)
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "BYE", "INFO", "UPDATE", "PRACK", "OPTIONS", "REFER"])
+def test_of_no_call(ladder: Ladder, method: str) -> None:
+    ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", f"sip:{X}@127.0.0.10"
+    ladder.caller.target, ladder.caller.remote_tag = ladder.caller.to_uri, "of-no-call"
+    ladder.caller.sends(method, headers="Contact: <sip:alice@127.0.0.11>\r\n")
+    ladder.caller.get(481)
+    assert not ladder.records
+    ladder.settle()
+
+
+@EITHER
+def test_with_the_tags_of_a_call_and_another_call_id(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    right, asking.call_id = asking.call_id, "another"
+    asking.sends("BYE")
+    asking.get(481)
+    asked.gets_nothing()
+    asking.call_id = right
+    hang_up(ladder)
+
+
+@EITHER
+def test_out_of_order(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends("OPTIONS", cseq=50)
+    asked.expects("OPTIONS")
+    asking.get(200)
+    asking.sends("OPTIONS", cseq=49)
+    asking.get(500)
+    asked.gets_nothing()
+    asking.cseq = 50
+    hang_up(ladder)
+
+
+def test_options_outside_a_call(ladder: Ladder) -> None:
+    ladder.caller.from_uri, ladder.caller.to_uri = "sip:ping@127.0.0.11", "sip:127.0.0.10"
+    ladder.caller.target = ladder.caller.to_uri
+    for hops in (70, 0):  # SBCs ask their neighbour with none left (RFC 3261 11)
+        ladder.caller.sends("OPTIONS", hops=hops)
+        answer = ladder.caller.get_response(200)
+        assert "INVITE" in answer.values("allow")
+        assert answer.values("supported") == ["100rel", "timer"]
+        assert answer.to_tag
+    ladder.caller.sends("OPTIONS", headers="Require: telepathy\r\n")
+    assert ladder.caller.get_response(420).get("unsupported") == "telepathy"
+    ladder.engine.drain()
+    ladder.caller.sends("OPTIONS")
+    assert ladder.caller.get_response(503).get("retry-after")
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("REGISTER", 405), ("SUBSCRIBE", 405), ("REFER", 405), ("TRANSFER", 501), ("BYE", 481)]
+)
+def test_outside_a_call_is_refused(ladder: Ladder, method: str, status: int) -> None:
+    ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", "sip:127.0.0.10"
+    ladder.caller.target = ladder.caller.to_uri
+    ladder.caller.sends(method)
+    answer = ladder.caller.get_response(status)
+    assert (answer.get("allow") is None) == (status == 481)
+    ladder.settle()

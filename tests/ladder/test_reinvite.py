@@ -1,0 +1,339 @@
+"""A further INVITE inside a call: hold, resume, another codec, late offers, refusals, and two at once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from relay.sip.message import parse_message
+from tests.ladder.descriptions import ANSWER, G722_ANSWER, G722_OFFER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, Ladder, Side, connect, hang_up, sides
+
+
+def reinvite(asking: Side, asked: Side, offer: bytes, answer: bytes) -> bytes:
+    """One that goes well. The description that the asked side was shown."""
+    asking.reinvites(offer)
+    asking.get(100)
+    invite = asked.expects("INVITE", 200, body=answer)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    return invite.body
+
+
+@EITHER
+def test_hold_and_resume(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    assert b"a=sendonly" in reinvite(asking, asked, HOLD, HELD)
+    assert b"a=recvonly" in asking.received[-1]
+    assert b"a=sendrecv" in reinvite(asking, asked, OFFER, ANSWER)
+    assert b"a=sendrecv" in asking.received[-1]
+    hang_up(ladder)
+
+
+@EITHER
+def test_another_codec(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    assert b"RTP/AVP 9" in reinvite(asking, asked, G722_OFFER, G722_ANSWER)
+    assert b"RTP/AVP 9" in asking.received[-1]
+    hang_up(ladder)
+
+
+@EITHER
+def test_is_a_request_of_the_other_dialog(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    assert (invite.call_id, invite.from_tag, invite.to_tag) == (asked.call_id, asked.remote_tag, asked.tag)
+    assert invite.uri == f"sip:{asked.name}@{asked.host}:5060"
+    asked.answers(200, invite, body=HELD)
+    assert asked.get("ACK").cseq == (invite.cseq.number, "ACK")
+    answer = asking.get_response(200)
+    assert answer.contact is not None
+    assert answer.contact.uri_text.endswith("@127.0.0.10:5060")
+    asking.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_late_offer_is_answered_in_the_ack(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites()
+    asking.get(100)
+    asked.expects("INVITE", 200, body=G722_OFFER)
+    asked.gets_nothing()
+    assert b"RTP/AVP 9" in asking.get(200).body
+    asking.acks(body=G722_ANSWER)
+    assert b"RTP/AVP 9" in asked.get("ACK").body
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize(("status", "shown"), [(488, 488), (491, 491), (401, 488), (407, 488), (503, 500), (302, 488)])
+def test_refused_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    headers = 'WWW-Authenticate: Digest realm="bob", nonce="alice"\r\nContact: <sip:110@127.0.0.99>\r\n'
+    asked.expects("INVITE", status, headers=headers)
+    asked.get("ACK")
+    answer = asking.get_response(shown)
+    assert answer.get("www-authenticate") is None
+    assert answer.get("contact") is None
+    asking.acks_refusal()
+    reinvite(asking, asked, HOLD, HELD)
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("status", [408, 481])
+def test_by_which_the_other_side_shows_that_it_is_gone(ladder: Ladder, by: str, status: int) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", status)
+    asked.get("ACK")
+    asking.get(status)
+    asking.acks_refusal()
+    asking.expects("BYE")
+    asked.expects("BYE", 481)
+    assert (ladder.record.ended_by, ladder.record.end_reason) == ("relay", "peer_gone")
+    ladder.settle()
+
+
+@EITHER
+def test_that_is_never_answered_ends_the_call(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    ladder.run(32.1)
+    asking.get(408)
+    asking.acks_refusal()
+    asking.expects("BYE")
+    asked.inbox = asked.inbox[-1:]
+    asked.expects("BYE")
+    ladder.settle()
+
+
+@EITHER
+def test_cancelled(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    asked.answers(180, invite)
+    asking.get(180)
+    asking.cancels()
+    asking.get(200)
+    asked.expects("CANCEL")
+    asked.answers(487, invite)
+    asked.get("ACK")
+    asking.get(487)
+    asking.acks_refusal()
+    reinvite(asking, asked, HOLD, HELD)
+    hang_up(ladder)
+
+
+@EITHER
+def test_cancelled_too_late(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    asking.cancels()
+    asking.get(200)
+    asked.answers(200, invite, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_answer_is_sent_again_until_it_is_acknowledged(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asked.answers_again()
+    asked.get("ACK")
+    asking.get(200)
+    ladder.run(0.5)
+    asking.get(200)
+    asking.acks()
+    ladder.run(10)
+    asking.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+def test_sent_again_is_relayed_once(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.sends_again("INVITE")
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.sends_again("INVITE")
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_from_both_sides_at_once(ladder: Ladder) -> None:
+    """Glare: whichever side's comes second here gets 491, and so does the first one's from the far end."""
+    connect(ladder)
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.reinvites(HOLD)
+    crossing = ladder.callee.get_request("INVITE")
+    ladder.callee.get(100)
+    ladder.callee.get(491)
+    ladder.callee.acks_refusal()
+    ladder.callee.answers(491, crossing)
+    ladder.callee.get("ACK")
+    ladder.caller.get(491)
+    ladder.caller.acks_refusal()
+    reinvite(ladder.callee, ladder.caller, HOLD, HELD)
+    reinvite(ladder.caller, ladder.callee, HOLD, HELD)
+    hang_up(ladder)
+
+
+@EITHER
+def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    first = asking.sent["INVITE"]
+    asking.reinvites(OFFER)
+    asking.get(100)
+    answer = asking.get_response(500)  # RFC 3261 14.2
+    assert 0 <= int(answer.get("retry-after") or -1) <= 10
+    asking.acks_refusal()
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.sent["INVITE"] = first
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_before_the_caller_has_acknowledged_the_call(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.callee.reinvites(HOLD)
+    ladder.callee.get(100)
+    ladder.callee.get(491)
+    ladder.callee.acks_refusal()
+    ladder.caller.gets_nothing()
+    ladder.caller.acks()
+    reinvite(ladder.callee, ladder.caller, HOLD, HELD)
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize(("by", "status"), [("caller", 500), ("callee", 491)])
+def test_before_the_call_is_answered(ladder: Ladder, by: str, status: int) -> None:
+    ladder.caller.invites("700100000010001")
+    initial = ladder.caller.sent["INVITE"]
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.get(status)
+    asking.acks_refusal()
+    asked.gets_nothing()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.sent["INVITE"] = initial
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_with_a_description_that_cannot_be_read(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(b"v=nonsense")
+    asking.get(100)
+    asking.get(488)
+    asking.acks_refusal()
+    asked.gets_nothing()
+    reinvite(asking, asked, HOLD, HELD)
+    hang_up(ladder)
+
+
+@EITHER
+def test_answered_with_a_description_that_cannot_be_read(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=b"v=nonsense")
+    asked.get("ACK")
+    asking.get(500)
+    asking.acks_refusal()
+    reinvite(asking, asked, HOLD, HELD)
+    hang_up(ladder)
+
+
+@EITHER
+def test_moves_the_target(ladder: Ladder, by: str) -> None:
+    """RFC 3261 12.2: the Contact of the request and that of its 2xx are where the next requests go."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
+    asked.contact = f"<sip:{asked.name}-moved@{asked.host}:5080>"
+    reinvite(asking, asked, HOLD, HELD)
+    asking.sends("BYE")
+    bye = asked.expects("BYE")
+    assert bye.uri == f"sip:{asked.name}-moved@{asked.host}:5080"
+    asking.get(200)
+    ladder.settle()
+    assert parse_message(ladder.checks.sent[-1][0])
+
+
+@EITHER
+def test_moves_the_target_of_what_comes_back(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.contact = f"<sip:{asking.name}-moved@{asking.host}:5070>"
+    reinvite(asking, asked, HOLD, HELD)
+    asked.sends("BYE")
+    data, flow = asking.inbox[0]
+    assert data.startswith(f"BYE sip:{asking.name}-moved@{asking.host}:5070 ".encode())
+    assert flow.port == 5070
+    asking.expects("BYE")
+    asked.get(200)
+    ladder.settle()
+
+
+@EITHER
+def test_description_is_numbered_on_only_where_it_changes(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    versions = [
+        int(reinvite(asking, asked, offer, ANSWER).split(b"\r\n")[1].split(b" ")[2])
+        for offer in (HOLD, HOLD, OFFER, HOLD)
+    ]
+    assert [after - before for before, after in pairwise(versions)] == [0, 1, 1]
+    hang_up(ladder)

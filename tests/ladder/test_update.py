@@ -1,0 +1,147 @@
+"""UPDATE (RFC 3311), in early dialogs and in calls that are up, and where it meets a re-INVITE."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
+from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+
+
+@EITHER
+@pytest.mark.parametrize("offer", [HOLD, b""])
+def test_in_a_call(ladder: Ladder, by: str, offer: bytes) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(offer)
+    update = asked.expects("UPDATE", body=HELD if offer else b"")
+    assert bool(update.body) == bool(offer)
+    assert update.contact is not None
+    assert bool(asking.get(200).body) == bool(offer)
+    hang_up(ladder)
+
+
+@EITHER
+def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.get(183)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    asked.expects("UPDATE", body=HELD)
+    asking.get(200)
+    ladder.callee.answers(200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_in_an_early_dialog_that_ends_meanwhile(ladder: Ladder, by: str) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.get(183)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    update = asked.get_request("UPDATE")
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    asked.answers(481, update)
+    asking.get(481)
+    ladder.settle()
+
+
+@EITHER
+def test_meets_one_of_the_other_side(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    asked.updates(HOLD)
+    update = asked.get_request("UPDATE")
+    asked.get(491)
+    asked.answers(491, update)
+    asking.get(491)
+    hang_up(ladder)
+
+
+@EITHER
+def test_second_of_the_same_side_is_told_to_wait(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    asking.updates(HOLD)
+    assert asking.get_response(500).get("retry-after")
+    asked.expects("UPDATE", body=HELD)
+    asking.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_meets_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.updates(HOLD)
+    invite = asked.get_request("INVITE")
+    asked.get(491)
+    asked.answers(200, invite, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_without_an_offer_passes_a_reinvite(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    asked.updates()
+    asking.expects("UPDATE")
+    asked.get(200)
+    asked.answers(200, invite, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_before_the_caller_has_the_answer(ladder: Ladder) -> None:
+    """The callee may ask as soon as it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.updates(HOLD)
+    ladder.callee.get(491)
+    ladder.caller.gets_nothing()
+    ladder.release()
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize(("status", "shown"), [(488, 488), (504, 500), (401, 488), (491, 491)])
+def test_refused_leaves_the_call_up(ladder: Ladder, by: str, status: int, shown: int) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    asked.expects("UPDATE", status)
+    asking.get(shown)
+    asking.updates(HOLD)
+    asked.expects("UPDATE", body=HELD)
+    asking.get(200)
+    hang_up(ladder)
