@@ -147,7 +147,7 @@ def test_a_rack_is_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1 INVITE", "12 INVITE", "4294967296 1 INVITE", "1 2147483648 INVITE", "1 1 INVITE x"]
+    "text", ["", "1 INVITE", "12 INVITE", "1 1INVITE", "4294967296 1 INVITE", "1 2147483648 INVITE", "1 1 INVITE x"]
 )
 def test_a_malformed_rack_is_refused(text):
     with pytest.raises(ParseError):

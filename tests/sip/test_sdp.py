@@ -130,6 +130,13 @@ def test_what_is_no_sdp_is_refused(data):
         parse_sdp(data)
 
 
+def test_the_limits_are_inclusive():
+    assert len(parse_sdp(SESSION + b"m=audio 1 RTP/AVP 0\n" * 64).media) == 64
+    assert len(parse_sdp(SESSION + b"a=x\n" * 497).attributes) == 497
+    with pytest.raises(ParseError):
+        parse_sdp(SESSION + b"a=x\n" * 498)
+
+
 @pytest.mark.parametrize("value", ["x\r\na=y", "x\ny", "x\ry", "x\0y"])
 def test_no_value_carries_a_line_break_out(value):
     sdp = parse_sdp(AUDIO)

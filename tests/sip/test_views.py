@@ -77,6 +77,7 @@ def test_the_branch_is_that_of_the_topmost_via(via, branch):
         ('<sip:a@b>;x=">;tag=no"', None),
         ('<sip:a@b>;x=";tag=no";tag=yes', "yes"),
         ("<sip:a@b>;xtag=no;tag=yes", "yes"),
+        ("<sip:a@b>;tag= 1 ;x=y", "1"),
         ("<sip:a@b>;tag=", None),
         ("<sip:a@b>", None),
     ],
