@@ -35,7 +35,7 @@ def _row(file: str, codec: str | int, answer: int | None, why: str) -> Torture:
 
 
 _RFC_4475 = (
-    ("wsinv", ACCEPTED, 404, "3.1.1.1 folding, blanks, compact forms, odd case: all valid"),
+    ("wsinv", ACCEPTED, 481, "3.1.1.1 folding, blanks, compact forms, odd case: all valid; To has a tag"),
     ("intmeth", ACCEPTED, 501, "3.1.1.2 every character a method, name or call-id may hold; NUL as a quoted-pair"),
     ("esc01", ACCEPTED, 404, "3.1.1.3 escapes in URIs are kept as written"),
     ("escnull", ACCEPTED, 405, "3.1.1.4 %00 in a user part is no NUL byte"),
@@ -78,7 +78,7 @@ _RFC_4475 = (
     ("multi01", SALVAGED, 400, "3.3.8 From, To, Call-ID, CSeq and Max-Forwards twice, with two meanings"),
     ("mcl01", SALVAGED, 400, "3.3.9 two values of Content-Length"),
     ("bcast", ACCEPTED, None, "3.3.10 a response whose second Via is a broadcast address: it is not forwarded"),
-    ("zeromf", ACCEPTED, 483, "3.3.11 Max-Forwards 0"),
+    ("zeromf", ACCEPTED, 200, "3.3.11 OPTIONS with Max-Forwards 0 ends here (RFC 3261 11): not forwarded, answered"),
     ("cparam01", ACCEPTED, 405, "3.3.12 a parameter after a bare URI is the Contact's"),
     ("cparam02", ACCEPTED, 405, "3.3.13 a parameter within <> is the URI's"),
     ("regescrt", ACCEPTED, 405, "3.3.14 ? within <> is allowed"),

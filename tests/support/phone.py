@@ -82,6 +82,20 @@ class Phone:
         self._seen.add(data)
         self._arrived.put_nowait(SipText.parse(data))
 
+    def take_arrived(self) -> list[SipText]:
+        """What has come and was not yet asked for."""
+        return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
+
+    async def expect_call(self, call_id: str) -> SipText:
+        """The next message of that Call-ID; others stay for `take_arrived`."""
+        others: list[SipText] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while (message := await self._arrived.get())["call-id"] != call_id:
+                others.append(message)
+        for other in others:
+            self._arrived.put_nowait(other)
+        return message
+
     async def expect(self, what: str | int, method: str = "", *, timeout_s: float = PATIENCE_S) -> SipText:
         """The next request `what`, or response of that status (to `method`); what comes before it is passed over."""
         passed: list[str] = []
