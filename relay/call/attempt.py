@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from relay.call import masking
 from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
+from relay.call.numbers import is_700
 from relay.call.peers import target_uri, user_for
 from relay.call.sdp_masking import SdpWriter
 from relay.call.sending import SentRequest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from relay.call.setup import Setup
     from relay.sip.flow import Flow
 
+MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is not answered (DESIGN 4.5)
 SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
 
 
@@ -94,7 +96,9 @@ class Attempt:
     def _own_numbers(self) -> tuple[str, ...]:
         route = self._setup.route
         assert route is not None
-        return (route.target, user_for(self._peer, route.target), route.shown)
+        # A number shown that is no 700 number hides nothing: were it the caller's own, the tripwire must strike.
+        shown = (route.shown,) if is_700(route.shown) else ()
+        return (route.target, user_for(self._peer, route.target), *shown)
 
     def cancel(self, now: float, reason: str) -> None:
         """Gives the attempt up: CANCEL, or BYE where its answer has come and cannot be shown."""
@@ -112,6 +116,8 @@ class Attempt:
         try:
             if status >= 300:
                 self._refused(response, now)
+            elif len(self._legs) >= MOST_FORKS and (response.to_tag or "") not in self._legs:
+                self._setup.core.counters["forks_over_limit"] += 1
             elif status >= 200:
                 self._answered(response, now)
             elif status > 100 and not self._given_up and self._won is None:

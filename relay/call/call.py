@@ -156,8 +156,9 @@ class Call:
 
     def routed(self, route: Route, now: float) -> None:
         self.routed_at = self.core.wall_ms(now)
-        self.binding_id, self.mode = route.binding_id, route.mode
-        self.business, self.order_id = route.business, route.order_id
+        # A call that is forwarded has no binding: its Route has "" for what there is not.
+        self.binding_id, self.mode = route.binding_id or None, route.mode or None
+        self.business, self.order_id = route.business or None, route.order_id
         self.callee_number, self.shown = route.target, route.shown
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
