@@ -79,7 +79,8 @@ def open_row(sealer: Sealer, row: tuple[Any, ...]) -> StoredRecord:
         dialogs = None if sealed_dialogs is None else sealer.open_(sealed_dialogs, b"dialogs " + call_id.encode())
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"call record {call_id} was altered") from None
-    numbers = (hidden_dialled or dialled or "", hidden_shown or shown, caller, callee)
+    # "" is a number as well: an anonymous caller's, shown where a call is forwarded.
+    numbers = (hidden_dialled or dialled or "", shown if hidden_shown is None else hidden_shown, caller, callee)
     legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
     record = CallRecord._make((call_id, binding_id, mode, business, order_id, *numbers, *times, *legs))
     if row[_HASHES] != _hashes(sealer, record):

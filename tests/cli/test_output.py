@@ -1,0 +1,36 @@
+"""How things are printed."""
+
+from __future__ import annotations
+
+from relay.cli.output import binding_state, json_line, printable, record_row, shower, table
+from tests.support.stored import NOW_MS, A, binding, ended_record, live_record
+
+
+def test_a_tables_columns_are_as_wide_as_their_cells() -> None:
+    assert list(table(("id", "n"), [("a", "1"), ("longer", "2")])) == ["id      n", "a       1", "longer  2"]
+    assert list(table(("id", "n"), [])) == ["id  n"]
+
+
+def test_a_long_table_is_printed_whole() -> None:
+    assert len(list(table(("n",), ((str(n),) for n in range(2_500))))) == 2_501
+
+
+def test_the_state_of_a_binding() -> None:
+    expiring = binding(expires_at=NOW_MS + 10)
+    assert [binding_state(expiring, NOW_MS + late) for late in (9, 10)] == ["live", "expired"]
+    assert binding_state(binding(ended_at=NOW_MS), NOW_MS) == "ended"
+    assert binding_state(binding(), NOW_MS) == "live"
+
+
+def test_a_row_of_a_call_that_is_up_and_of_one_that_has_ended() -> None:
+    masked = shower(reveal=False)
+    assert record_row(live_record(), masked)[1:3] == ("live", "200")
+    row = record_row(ended_record(), masked)
+    assert row[0] == "2026-01-01T00:00:00.000Z"
+    assert row[4:] == ("138****0001", "139****0002", "10.0s", "caller", "c1")
+    assert A in record_row(ended_record(), shower(reveal=True))
+
+
+def test_chinese_text_is_printed_as_it_is_and_bytes_that_are_no_text_are_replaced() -> None:
+    assert json_line({"order_id": "订单"}) == '{"order_id": "订单"}'
+    assert printable("订单\udcff") == "订单\ufffd"

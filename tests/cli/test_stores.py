@@ -1,0 +1,39 @@
+"""The values that commands take, and the store they open."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from relay.cli.stores import moment, now_ms, number, opened, past
+from relay.errors import StoreError
+from tests.cli.conftest import Command
+from tests.support.stored import NOW_MS, A, X
+
+
+def test_numbers_are_made_normal() -> None:
+    assert number("+86" + X) == X
+    assert number("138-0000-0001") == A
+    with pytest.raises(click.BadParameter, match="3 to 15 digits"):
+        number("1")
+
+
+def test_a_past_time_is_a_moment_or_how_long_ago() -> None:
+    assert past("2026-01-01T00:00:00Z") == moment("2026-01-01T00:00:00Z") == NOW_MS
+    before = now_ms() - 7_200_000
+    assert before <= past("2h") <= now_ms() - 7_200_000
+
+
+def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> None:
+    path, key_file = relay700.store
+    with opened(relay700.folder / "relay.toml") as store:
+        assert store.bindings.business_state("default") == "approved"
+    assert path.exists() and key_file.exists()
+
+
+def test_a_store_whose_key_is_lost_is_not_opened(relay700: Command) -> None:
+    with opened(relay700.folder / "relay.toml"):
+        pass
+    relay700.store[1].unlink()
+    with pytest.raises(StoreError, match="put it back"), opened(relay700.folder / "relay.toml"):
+        pass

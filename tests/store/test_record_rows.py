@@ -1,0 +1,67 @@
+"""A call record laid out as a row, and read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.record_rows import COLUMNS, encode_record, open_row, row_of
+from relay.store.sealing import Sealer
+from tests.support.stored import A, B, ended_record, live_record
+
+SEALER = Sealer(b"k" * 32)
+NO_LINK = (None, None)
+
+NUMBERS = st.one_of(
+    st.just(""),
+    st.integers(100, 10**15 - 1).map(str),
+    st.integers(0, 10**12 - 1).map(lambda serial: f"700{serial:012d}"),
+)
+WORDS = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
+WHOLE = st.none() | st.integers(0, 2**62)
+PEERS_TEXT = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
+RECORDS = st.builds(
+    CallRecord,
+    *(st.text("0123456789abcdef", min_size=32, max_size=32), WORDS, WORDS, WORDS, WORDS),
+    *(NUMBERS, st.none() | NUMBERS, NUMBERS, st.none() | NUMBERS),
+    *(st.text(st.characters(codec="utf-8"), max_size=9), WORDS, st.integers(0, 2**62)),
+    *(WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WORDS, WORDS, WORDS),
+    *(PEERS_TEXT, st.none() | PEERS_TEXT),
+)
+
+
+@given(RECORDS, st.none() | st.binary(max_size=50))
+def test_any_record_is_read_back_as_it_was(record: CallRecord, dialogs: bytes | None) -> None:
+    opened = open_row(SEALER, (*row_of(SEALER, record, dialogs), 7, b"hash"))
+    assert opened == (record, dialogs, 7, b"hash")
+
+
+def test_a_row_shows_no_real_number_and_no_text_of_a_peer() -> None:
+    shown = repr(row_of(SEALER, live_record(), b"dialogs with 13800000001"))
+    for secret in (A[2:], B[2:], "a84b4c76e66710", "order-1", "dialogs with"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize("column", range(len(COLUMNS) - 2))
+def test_a_change_in_any_column_is_noticed(column: int) -> None:
+    row: list[Any] = [*row_of(SEALER, live_record(), b"dialogs"), *NO_LINK]
+    row[column] = b"\x01other" if isinstance(row[column], bytes) else "other"
+    with pytest.raises(StoreError, match="was altered"):
+        open_row(SEALER, tuple(row))
+
+
+def test_dialogs_of_another_call_do_not_open() -> None:
+    row = row_of(SEALER, live_record("c1"), b"dialogs")
+    other = row_of(SEALER, live_record("c2"), b"dialogs")
+    with pytest.raises(StoreError):
+        open_row(SEALER, (*row[:-1], other[-1], *NO_LINK))
+
+
+@pytest.mark.parametrize("field", CallRecord._fields)
+def test_the_chain_covers_each_field(field: str) -> None:
+    assert encode_record(ended_record()) != encode_record(ended_record(**{field: "other"}))
