@@ -20,7 +20,8 @@ class Checks:
         self._initial: dict[str, str] = {}  # branch -> Call-ID of the initial INVITEs that came
         self._provisional: set[str] = set()  # branches of those that got a 100
         self._answered: dict[str, int] = {}  # branch -> first final status
-        self._requests: dict[tuple[str, str | None], dict[str, int]] = {}  # dialog -> branch -> CSeq of our requests
+        self._requests: dict[tuple[str, str | None, str | None], dict[str, int]] = {}  # dialog -> branch -> our CSeq
+        self._last_cseq: dict[tuple[str, str | None, str | None], int] = {}
         self._descriptions: dict[tuple[str, str, str], tuple[int, bytes]] = {}  # session -> version, content
 
     # -- what comes in
@@ -65,9 +66,11 @@ class Checks:
             ), "200 to BYE before its record was committed"
 
     def _check_request(self, request: Request) -> None:
+        """Numbers rise within a dialog (RFC 3261 12.2.1.1); ACK and CANCEL have that of their INVITE."""
         assert request.branch.startswith("z9hG4bK")
         number, method = request.cseq
-        known = self._requests.setdefault((request.call_id, request.from_tag), {})
+        opening = self._requests.setdefault((request.call_id, request.from_tag, None), {})
+        known = self._requests.setdefault((request.call_id, request.from_tag, request.to_tag), opening.copy())
         if method in ("ACK", "CANCEL"):
             assert number in known.values() or self.restarted, f"{method} with a CSeq of no request"
             return

@@ -257,14 +257,14 @@ LEFT_BEHIND = (
 )
 
 
-def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", **answer: object) -> None:
-    """A call that is up: a calls X, b answers. `headers` are the caller's, the rest is of the callee's 200."""
+def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
+    """A call that is up: a calls X, b answers."""
     ladder.caller.invites(X, headers=headers)
     ladder.caller.get(100)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
-    ladder.callee.answers(200, body=ANSWER, **answer)  # type: ignore[arg-type]
+    ladder.callee.answers(200, body=ANSWER, headers=headers_of_answer)
     ladder.callee.get("ACK")
     ladder.caller.get(200)
     if acknowledge:

@@ -62,6 +62,10 @@ class Side:
         assert isinstance(message, Response)
         return message
 
+    def last(self) -> Request | Response:
+        """What was got last."""
+        return parse_message(self.received[-1])
+
     def gets_nothing(self) -> None:
         assert not self.inbox, f"{self.name} got more:\n" + "\n".join(data.decode() for data, _ in self.inbox)
 

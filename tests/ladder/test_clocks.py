@@ -1,0 +1,121 @@
+"""What time ends: ringing, a call that lasts too long."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.routing import Route
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import A, B, Ladder, X, connect, hang_up
+
+
+def with_route(**changes: float) -> Ladder:
+    return Ladder({(X, A): Route("b1", "AXB", "default", "order-1", B, X)._replace(**changes)})
+
+
+def ring(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+
+
+def test_ringing_is_given_up(ladder: Ladder) -> None:
+    ring(ladder)
+    ladder.run(89.9)
+    ladder.callee.gets_nothing()
+    ladder.run(0.2)
+    cancel = ladder.callee.expects("CANCEL")
+    assert cancel.get("reason") == "SIP;cause=408"
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=19"
+    ladder.caller.acks_refusal()
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("no_answer", "relay", "ring_timeout")
+    ladder.settle()
+
+
+def test_ringing_is_given_up_when_the_route_says_so() -> None:
+    ladder = with_route(ring_timeout_s=20.0)
+    ring(ladder)
+    ladder.run(20.1)
+    ladder.callee.expects("CANCEL")
+    ladder.caller.get(480)
+    ladder.callee.answers(200, body=ANSWER)  # crossed
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+def test_answer_in_the_last_moment_counts() -> None:
+    ladder = with_route(ring_timeout_s=20.0)
+    ring(ladder)
+    ladder.run(19.9)
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.run(1)
+    ladder.release()
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize(
+    ("of_route", "of_settings", "lasts"), [(None, 600.0, 600), (60.0, 600.0, 60), (900.0, 600.0, 600)]
+)
+def test_call_that_lasts_too_long(of_route: float | None, of_settings: float, lasts: int) -> None:
+    route = Route("b1", "AXB", "default", "order-1", B, X, of_route)
+    ladder = Ladder({(X, A): route}, max_call_s=of_settings)
+    connect(ladder)
+    ladder.run(lasts - 0.1)
+    ladder.caller.gets_nothing()
+    ladder.run(0.2)
+    for side in (ladder.caller, ladder.callee):
+        assert side.expects("BYE").get("reason") == "Q.850;cause=102"
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "max_duration")
+    assert record.duration_ms == lasts * 1000
+    ladder.settle()
+
+
+def test_call_that_lasts_too_long_crossing_a_bye() -> None:
+    ladder = Ladder(max_call_s=60.0)
+    connect(ladder)
+    ladder.hold_commits = True
+    ladder.run(60.1)
+    ladder.caller.sends("BYE")
+    ladder.caller.expects("BYE", 481)
+    ladder.callee.expects("BYE")
+    ladder.caller.gets_nothing()
+    ladder.release()
+    ladder.caller.get(200)
+    assert ladder.record.ended_by == "relay"
+    ladder.settle()
+
+
+def test_end_of_the_service_ends_what_is_up_and_what_rings() -> None:
+    ladder = Ladder()
+    connect(ladder)
+    for host, answer in (("127.0.0.11", False), ("127.0.0.11", True)):
+        again = ladder.side(host, "alice")
+        again.call_id, again.via_count = f"alice-{answer}", 100 + answer
+        ladder.caller = again
+        ladder.hold_look_ups = answer
+        again.invites(X)
+        again.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.inbox.clear()
+    ladder.engine.hang_up_all(ladder.now)
+    ladder.perform()
+    reasons = [(record.outcome, record.end_reason) for record, _ in ladder.records.values()]
+    assert sorted(reasons, key=str) == [
+        ("answered", "shutdown"),
+        ("unreachable", "shutdown"),
+        ("unreachable", "shutdown"),
+    ]
+    ladder.release()
+    ladder.settle()

@@ -1,0 +1,171 @@
+"""A callee behind a forking proxy: several early dialogs, each shown as one of its own, and more than one answer."""
+
+from __future__ import annotations
+
+from tests.ladder.descriptions import ANSWER, HELD, HOLD
+from tests.ladder.ladder import Ladder, X, hang_up
+
+DESK = "<sip:bob-desk@127.0.0.22:5060>"
+MOBILE = "<sip:bob-mobile@127.0.0.22:5070>"
+
+
+def start(ladder: Ladder) -> None:
+    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+
+
+def test_second_fork_answers(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(183, tag="bob-desk", contact=DESK, body=HELD)
+    desk = ladder.caller.get_response(183)
+    ladder.callee.answers(183, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    mobile = ladder.caller.get_response(183)
+    assert desk.to_tag != mobile.to_tag
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ack = ladder.callee.get_request("ACK")
+    assert (ack.uri, ack.to_tag) == ("sip:bob-mobile@127.0.0.22:5070", "bob-mobile")
+    assert ladder.caller.get_response(200).to_tag == mobile.to_tag
+    ladder.caller.acks()
+    assert ladder.engine.statistics()["legs"] == 2
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_each_early_dialog_has_its_own_requests(ladder: Ladder) -> None:
+    start(ladder)
+    tags = []
+    for tag, contact in (("bob-desk", DESK), ("bob-mobile", MOBILE)):
+        headers = "Require: 100rel\r\nRSeq: 9\r\n"
+        ladder.callee.answers(183, tag=tag, contact=contact, headers=headers, body=ANSWER)
+        progress = ladder.caller.get_response(183)
+        assert progress.rseq == 1
+        tags.append(progress.to_tag or "")
+    for tag, theirs in zip(tags, ("bob-desk", "bob-mobile"), strict=True):
+        ladder.caller.remote_tag = tag
+        ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+        prack = ladder.callee.expects("PRACK")
+        assert (prack.to_tag, prack.rack) == (theirs, (9, 1, "INVITE"))
+        assert prack.uri == (DESK if theirs == "bob-desk" else MOBILE)[1:-1]
+        ladder.caller.get(200)
+    ladder.callee.tag = "bob-desk"
+    ladder.caller.remote_tag = tags[0]
+    ladder.caller.updates(HOLD)
+    assert ladder.callee.expects("UPDATE", body=HELD).to_tag == "bob-desk"
+    ladder.caller.get(200)
+    ladder.callee.answers(200, tag="bob-desk", contact=DESK)
+    ladder.callee.get("ACK")
+    assert ladder.caller.get_response(200).to_tag == tags[0]
+    ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"]
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_losing_early_dialog_is_over(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(183, tag="bob-desk", contact=DESK)
+    lost = ladder.caller.get_response(183).to_tag or ""
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.callee.get("ACK")
+    won = ladder.caller.get_response(200).to_tag or ""
+    ladder.caller.acks()
+    ladder.caller.remote_tag = lost
+    ladder.caller.sends("BYE")
+    ladder.caller.get(481)
+    ladder.callee.gets_nothing()
+    ladder.caller.remote_tag = won
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_two_answers(ladder: Ladder) -> None:
+    """RFC 3261 13.2.2.4: each is acknowledged, the second is hung up."""
+    start(ladder)
+    ladder.callee.answers(180, tag="bob-desk", contact=DESK)
+    ladder.caller.get(180)
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    for _ in range(2):  # it is sent again before our ACK is there
+        ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
+        assert ladder.callee.get("ACK").to_tag == "bob-desk"
+        if ladder.callee.inbox:
+            bye = ladder.callee.expects("BYE")
+            assert (bye.to_tag, bye.uri) == ("bob-desk", "sip:bob-desk@127.0.0.22:5060")
+    ladder.callee.gets_nothing()
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    assert ladder.callee.get("ACK").to_tag == "bob-mobile"
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_two_answers_before_the_first_is_committed(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.hold_commits = True
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
+    assert ladder.callee.get("ACK").to_tag == "bob-desk"
+    assert ladder.callee.expects("BYE").to_tag == "bob-desk"
+    ladder.release()
+    assert ladder.callee.get("ACK").to_tag == "bob-mobile"
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.answers(200, tag="bob-desk", contact="<tel:110>", body=ANSWER)
+    ladder.callee.gets_nothing()
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_ringing_after_the_answer_of_another_leaves_nothing_behind(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.answers(180, tag="bob-desk", contact=DESK)
+    ladder.caller.gets_nothing()
+    assert ladder.engine.statistics()["legs"] == 2
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
+
+
+def test_all_refused(ladder: Ladder) -> None:
+    start(ladder)
+    for tag in ("bob-desk", "bob-mobile"):
+        ladder.callee.answers(180, tag=tag)
+        ladder.caller.get(180)
+    ladder.callee.answers(486, tag="bob-mobile")
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    assert ladder.engine.statistics()["legs"] == 0
+    ladder.settle()
+
+
+def test_cancelled_and_two_answers_cross(ladder: Ladder) -> None:
+    start(ladder)
+    for tag in ("bob-desk", "bob-mobile"):
+        ladder.callee.answers(180, tag=tag)
+        ladder.caller.get(180)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.expects("CANCEL", 200)
+    for tag in ("bob-desk", "bob-mobile"):
+        ladder.callee.answers(200, tag=tag, body=ANSWER)
+        assert ladder.callee.get("ACK").to_tag == tag
+        assert ladder.callee.expects("BYE").to_tag == tag
+    ladder.settle()

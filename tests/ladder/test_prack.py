@@ -1,0 +1,165 @@
+"""Reliable provisional responses (RFC 3262): each side has numbers of its own, and PRACK finds its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.sip.message import Response
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
+
+
+def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body: bytes = ANSWER) -> Response:
+    ladder.callee.answers(status, headers=f"Require: 100rel\r\nRSeq: {rseq}\r\n", body=body)
+    return ladder.caller.get_response(status)
+
+
+def start(ladder: Ladder, body: bytes = OFFER) -> None:
+    ladder.caller.invites(X, body=body, headers="Supported: 100rel, timer, replaces\r\n")
+    ladder.caller.get(100)
+    assert ladder.callee.get("INVITE").get("supported") == "100rel, timer"
+
+
+def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
+    ladder.callee.answers(200, body=body)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+
+
+def test_is_relayed_with_numbers_of_our_own(ladder: Ladder) -> None:
+    start(ladder)
+    progress = ring_reliably(ladder)
+    assert progress.get("require") == "100rel"
+    assert progress.rseq == 1
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    prack = ladder.callee.expects("PRACK")
+    assert prack.rack == (776655, 1, "INVITE")
+    ladder.caller.get(200)
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_sent_again_is_relayed_again_as_it_was(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.callee.answers_again()
+    ladder.caller.get(183)
+    assert ladder.caller.received[-1] == ladder.caller.received[-2]
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    ladder.callee.expects("PRACK")
+    ladder.caller.get(200)
+    assert ring_reliably(ladder, rseq=776656, status=180, body=b"").rseq == 2
+    ladder.caller.sends("PRACK", headers="RAck: 2 1 INVITE\r\n")
+    assert ladder.callee.expects("PRACK").rack == (776656, 1, "INVITE")
+    ladder.caller.get(200)
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_overtaken_one_is_passed_over(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    late = ladder.callee.answered
+    ring_reliably(ladder, rseq=776656, status=180, body=b"")
+    ladder.callee.answered = late
+    ladder.callee.answers_again()
+    ladder.caller.gets_nothing()
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_one_that_cannot_be_read_takes_no_number(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=b"v=nonsense")
+    ladder.caller.gets_nothing()
+    assert ring_reliably(ladder, rseq=2).rseq == 1
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_offer_in_the_reliable_response_is_answered_in_prack(ladder: Ladder) -> None:
+    start(ladder, body=b"")
+    assert b"m=audio 4000" in ring_reliably(ladder, body=OFFER).body
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=ANSWER)
+    assert b"m=audio 5000" in ladder.callee.expects("PRACK").body
+    ladder.caller.get(200)
+    ladder.callee.answers(200)
+    ladder.caller.get(200)
+    ladder.callee.gets_nothing()  # the relay cannot know that no SDP will come
+    ladder.caller.acks()
+    assert not ladder.callee.get("ACK").body
+    hang_up(ladder)
+
+
+def test_second_offer_in_prack_is_answered_in_its_200(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
+    ladder.callee.expects("PRACK", body=HELD)
+    assert b"recvonly" in ladder.caller.get(200).body
+    answer(ladder)
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("rack", ["RAck: 7 1 INVITE\r\n", ""])
+def test_prack_of_nothing_is_refused(ladder: Ladder, rack: str) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers=rack)
+    ladder.caller.get(481)
+    ladder.callee.gets_nothing()
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_malformed_rack_is_refused(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers="RAck: nonsense\r\n")
+    ladder.caller.get(400)
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_prack_that_the_callee_refuses_leaves_the_call_alone(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    ladder.callee.expects("PRACK", 481)
+    ladder.caller.get(481)
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_prack_crossing_the_answer(ladder: Ladder) -> None:
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    prack = ladder.callee.get_request("PRACK")
+    answer(ladder)
+    ladder.callee.answers(200, prack)
+    ladder.caller.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
+    """Its numbers are those of a transaction of its own."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    for _ in range(2):
+        asking.reinvites(HOLD, headers="Supported: 100rel\r\n")
+        asking.get(100)
+        invite = asked.get_request("INVITE")
+        asked.answers(183, invite, headers="Require: 100rel\r\nRSeq: 5\r\n", body=HELD)
+        progress = asking.get_response(183)
+        assert (progress.rseq, b"recvonly" in progress.body) == (1, True)
+        asking.sends("PRACK", headers=f"RAck: 1 {progress.cseq.number} INVITE\r\n")
+        assert asked.expects("PRACK").rack == (5, invite.cseq.number, "INVITE")
+        asking.get(200)
+        asked.answers(200, invite)
+        asked.get("ACK")
+        asking.get(200)
+        asking.acks()
+    hang_up(ladder)
