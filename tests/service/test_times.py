@@ -21,7 +21,7 @@ def test_durations(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "2", "h", "2 h", "-2h", "2h1d", "1.5h", "2w", "0s", "0h0m", "999999999d", "２h"]
+    "text", ["", " ", "2", "h", "2 h", "-2h", "2h1d", "1.5h", "2w", "0s", "0h0m", "999999999d", "999999999d999h", "２h"]
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ParseError, match="duration"):

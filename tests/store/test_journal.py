@@ -346,3 +346,8 @@ def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: D
             record = records[f"c{token // 2}"]
             assert record.ended_at is not None or token % 2 == 0
     assert len(acknowledged) > 400
+
+
+async def test_a_lock_that_cannot_be_made_is_named(disk: Disk, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"lock file of .* cannot be opened"):
+        await Journal(tmp_path / "no" / "relay.db", disk.sealer, lambda _, __: None).open()
