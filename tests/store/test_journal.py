@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -193,6 +194,35 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
     assert done.tokens == list(range(1, 101))
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
     assert len(stored(disk)) == 100
+
+
+async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
+    reported: Reported = []
+    failed = asyncio.Event()
+
+    def report(event: str, fields: dict[str, object]) -> None:
+        reported.append((event, fields))
+        failed.set()
+
+    journal = Journal(disk.path, disk.sealer, report)
+    await journal.open()
+    done = Waiter()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to let the log grow further, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
+    try:
+        for token in range(1, 301):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        async with asyncio.timeout(20):
+            await failed.wait()
+        assert journal.backlog > 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await done.until(lambda: len(done.tokens) == 300)
+    await journal.close()
+    assert done.tokens == list(range(1, 301))
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert len(stored(disk)) == 300
 
 
 async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
