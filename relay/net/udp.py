@@ -49,7 +49,7 @@ class UdpSocket:
         # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
         # transport's socket, and gives up a reader whose socket has one.
         self._ready = select.epoll()
-        self._ready.register(self._socket, select.EPOLLIN | select.EPOLLERR)
+        self._ready.register(self._socket, select.EPOLLIN)  # and errors, always
         asyncio.get_running_loop().add_reader(self._ready.fileno(), self._read)
 
     def close(self) -> None:
@@ -68,14 +68,12 @@ class UdpSocket:
         return True
 
     def _send_again(self, data: bytes, address: str, port: int) -> bool:
-        # ip(7), IP_RECVERR: an error that waits on the socket is an earlier datagram's, and this one was not sent.
-        self._read_errors()
+        # ip(7), IP_RECVERR: the error may be an earlier datagram's, told by `_read`; this one was not sent then.
         try:
             self._socket.sendto(data, (address, port))
         except BlockingIOError:
             self.lost += 1
         except (OSError, OverflowError):  # OverflowError: no port of 16 bits
-            self._read_errors()  # its own, of a datagram that is too long
             return False
         return True
 

@@ -195,7 +195,7 @@ async def test_a_message_may_not_take_long(start: bytes) -> None:
         begun = h.streams.now
         h.streams.sweep(begun + 29)
         writer.write(b"s")  # dripping does not help
-        await writer.drain()
+        await until(lambda: connection.heard == begun + 29)
         h.streams.sweep(begun + 31)
         assert await ended(reader)
         await h.settled(0)
@@ -247,10 +247,13 @@ async def test_strangers_leave_room_for_peers() -> None:
 
 
 async def test_a_far_end_that_does_not_read_is_closed() -> None:
-    async with listening(max_unsent=65_536) as h:
+    async with listening(max_unsent=131_072) as h:
         _, writer = await h.connect()
         writer.write(message())
         _, flow = await h.heard()
+        (connection,) = h.streams._by_number.values()
+        assert connection._transport is not None
+        assert connection._transport.get_write_buffer_limits()[1] == 131_072
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         while h.streams.statistics()["streams"]:
             h.streams.send(bytes(60_000), flow)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.net import udp
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 from tests.support.addresses import Address, free
@@ -76,6 +79,21 @@ async def test_an_icmp_error_costs_no_other_destination_its_datagram(heard: Hear
             assert heard.udp.send(b"kept", *address)  # the error of the first waits on the socket by now
             assert peer.recv(100) == b"kept"
     assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
+
+
+@pytest.mark.parametrize(
+    ("number", "origin", "kind", "told"),
+    [
+        (errno.ECONNREFUSED, 2, 3, True),  # ICMP port unreachable
+        (errno.EHOSTUNREACH, 2, 11, False),  # ICMP time exceeded
+        (errno.EHOSTUNREACH, 3, 1, True),  # ICMPv6 unreachable
+        (errno.EHOSTUNREACH, 3, 3, False),  # ICMPv6 time exceeded
+        (errno.EMSGSIZE, 2, 3, False),  # ICMP fragmentation needed: the next datagram is fragmented
+    ],
+)
+def test_only_errors_that_rfc_3261_18_4_names_are_told(number: int, origin: int, kind: int, told: bool) -> None:
+    assert udp._is_unreachable(struct.pack("=IBBBBII", number, origin, kind, 0, 0, 0, 0)) is told
+    assert not udp._is_unreachable(b"short")
 
 
 async def test_receiving_goes_on_after_icmp_errors(heard: Heard) -> None:
