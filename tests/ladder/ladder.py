@@ -95,7 +95,7 @@ class Ladder:
         *,
         caller_host: str = CALLER_HOST,
         callee_host: str = CALLEE_HOST,
-        tried: tuple[str, ...] = ("carrier",),
+        tried: tuple[str, ...] = ("carrier",),  # peers, in that order
         **settings: object,
     ) -> None:
         self.now = 1000.0

@@ -1,0 +1,226 @@
+"""What a callee's refusal becomes, and the next peer: tried after 408, 5xx and silence, with a dialog of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.sip.message import Request
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, hang_up
+
+
+@pytest.fixture
+def ladder() -> Ladder:
+    ladder = Ladder(tried=("carrier", "second"))
+    ladder.side(SECOND_HOST, "carol")
+    return ladder
+
+
+def second(ladder: Ladder) -> Side:
+    return ladder.sides[SECOND_HOST]
+
+
+def start(ladder: Ladder) -> Request:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    return ladder.callee.get_request("INVITE")
+
+
+def answered_by_second(ladder: Ladder) -> None:
+    """The second peer takes the call, and it is a call like any other."""
+    side = second(ladder)
+    side.get("INVITE")
+    side.answers(200, body=ANSWER)
+    side.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert ladder.record.peer_out == "second"
+    assert ladder.record.callee_leg_call_id == side.call_id
+    first, ladder.callee = ladder.callee, side
+    hang_up(ladder)
+    first.gets_nothing()
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 580])
+def test_next_peer_after(ladder: Ladder, status: int) -> None:
+    first = start(ladder)
+    ladder.callee.answers(status)
+    ladder.callee.get("ACK")
+    invite = parse_second(ladder)
+    assert invite.call_id != first.call_id
+    assert invite.from_tag != first.from_tag
+    assert invite.branch != first.branch
+    assert invite.body.split(b"\r\n")[1] != first.body.split(b"\r\n")[1]  # o=
+    assert invite.uri == "sip:13900000002@127.0.0.23"
+    answered_by_second(ladder)
+
+
+def parse_second(ladder: Ladder) -> Request:
+    """The second peer's INVITE, left in the inbox."""
+    side = second(ladder)
+    entry = side.inbox[0]
+    invite = side.get_request("INVITE")
+    side.inbox.insert(0, entry)
+    return invite
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 407, 420, 480, 484, 486, 487, 488, 600, 603, 604])
+def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
+    start(ladder)
+    ladder.callee.answers(status)
+    ladder.callee.get("ACK")
+    second(ladder).gets_nothing()
+    assert (ladder.record.sip_status or 0) >= 400
+    assert ladder.record.end_reason == f"sip_{status}"
+    ladder.caller.get(ladder.record.sip_status or 0)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_next_peer_after_silence(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.run(31.9)
+    second(ladder).gets_nothing()
+    ladder.run(0.2)
+    ladder.callee.inbox.clear()
+    answered_by_second(ladder)
+
+
+def test_next_peer_where_the_first_cannot_be_reached(ladder: Ladder) -> None:
+    ladder.unreachable.add(("udp", ladder.callee.host))
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    answered_by_second(ladder)
+
+
+def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(180)
+    ringing = ladder.caller.get_response(180)
+    ladder.callee.answers(503)
+    ladder.callee.get("ACK")
+    second(ladder).get("INVITE")
+    second(ladder).answers(180)
+    assert ladder.caller.get_response(180).to_tag != ringing.to_tag
+    second(ladder).answers(486)
+    second(ladder).get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_answer_of_the_first_after_the_second_was_tried(ladder: Ladder) -> None:
+    """Its transaction is over: the stray 2xx finds no dialog and is passed over."""
+    start(ladder)
+    ladder.run(32.1)
+    ladder.callee.inbox.clear()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.gets_nothing()
+    answered_by_second(ladder)
+
+
+def test_last_peer_decides(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(503)
+    ladder.callee.get("ACK")
+    second(ladder).expects("INVITE", 408)
+    second(ladder).get("ACK")
+    answer = ladder.caller.get_response(480)
+    assert answer.get("reason") == "Q.850;cause=18"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "sip_408")
+    ladder.settle()
+
+
+@pytest.mark.parametrize(("unreachable", "cause", "outcome"), [(False, 102, "unreachable"), (True, 38, "unreachable")])
+def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, outcome: str) -> None:
+    if unreachable:
+        ladder.unreachable = {("udp", ladder.callee.host), ("udp", SECOND_HOST)}
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.run(64.2)
+    assert ladder.caller.get_response(480).get("reason") == f"Q.850;cause={cause}"
+    ladder.caller.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.end_reason) == (outcome, "no_response")
+    ladder.settle()
+
+
+def test_no_peer_for_the_number() -> None:
+    ladder = Ladder(tried=())
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=3"
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "no_peer"
+    ladder.settle()
+
+
+def test_ring_timeout_counts_over_all_peers(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(80)
+    ladder.callee.answers(503)
+    ladder.callee.get("ACK")
+    second(ladder).get("INVITE")
+    second(ladder).answers(180)
+    ladder.caller.get(180)
+    ladder.run(10.1)
+    second(ladder).expects("CANCEL")
+    second(ladder).answers(487)
+    second(ladder).get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("status", "shown", "cause", "outcome"),
+    [
+        (300, 480, 20, "unreachable"),
+        (302, 480, 20, "unreachable"),
+        (401, 480, 21, "failed"),
+        (403, 480, 21, "rejected"),
+        (404, 404, 1, "unreachable"),
+        (407, 480, 21, "failed"),
+        (480, 480, 18, "unreachable"),
+        (486, 486, 17, "busy"),
+        (488, 488, 88, "failed"),
+        (503, 480, 34, "unreachable"),
+        (599, 480, 41, "failed"),
+        (600, 486, 17, "busy"),
+        (603, 603, 21, "rejected"),
+        (666, 486, 17, "busy"),
+    ],
+)
+def test_what_the_caller_is_told(status: int, shown: int, cause: int, outcome: str) -> None:
+    ladder = Ladder()
+    start(ladder)
+    headers = (
+        'Contact: <sip:13900000009@127.0.0.99>\r\nWWW-Authenticate: Digest realm="bob"\r\nRetry-After: 5\r\n'
+        'Warning: 399 bob "13900000002"\r\nReason: Q.850;cause=1;text="bob"\r\nError-Info: <sip:bob@127.0.0.22>\r\n'
+    )
+    ladder.callee.answers(status, headers=headers, reason="bob is out")
+    ladder.callee.get("ACK")
+    answer = ladder.caller.get_response(shown)
+    assert answer.get_all("reason") == [f"Q.850;cause={cause}"]
+    for name in ("contact", "www-authenticate", "retry-after", "warning", "error-info"):
+        assert answer.get(name) is None
+    ladder.caller.acks_refusal()
+    record = ladder.record
+    assert (record.sip_status, record.q850_cause, record.outcome, record.ended_by) == (shown, cause, outcome, "callee")
+    ladder.settle()
+
+
+@pytest.mark.parametrize("status", [408, 480])
+def test_ringing_and_then_nobody(status: int) -> None:
+    ladder = Ladder()
+    start(ladder)
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.callee.answers(status)
+    ladder.callee.get("ACK")
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=19"
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == "no_answer"
+    ladder.settle()
