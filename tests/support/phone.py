@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.support.addresses import Address
-from tests.support.sip_text import SipText, tag_of
+from tests.support.sip_text import SipText, tag_of, uri_of
 
 PATIENCE_S = 10.0
 _serial = itertools.count(1)
@@ -38,6 +38,7 @@ class Phone:
         self.transport = transport
         self.raw_received = bytearray()
         self.raw_sent = bytearray()
+        self.rewrite: Callable[[bytes], bytes] = lambda data: data  # of all that is sent
         self._server_tls = server_tls
         self._client_tls = client_tls
         self._arrived: asyncio.Queue[SipText] = asyncio.Queue()
@@ -64,6 +65,7 @@ class Phone:
 
     async def send(self, data: bytes, to: Address) -> None:
         """To an open connection from `to` where there is one, else to a new one."""
+        data = self.rewrite(data)
         self.raw_sent += data
         if self._datagrams is not None:
             self._datagrams.sendto(data, to)
@@ -150,7 +152,7 @@ class Leg:
 
     def learn(self, response: SipText) -> None:
         """Take the remote tag and target from a 1xx or 2xx."""
-        self.remote = response["to"]
+        self.remote = f"<{uri_of(self.remote)}>;tag={response.tag}"
         self.target = response.contact_uri or self.target
 
     def via(self, branch: str) -> str:
