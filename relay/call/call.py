@@ -294,7 +294,9 @@ class Call:
         return (number,) if self.binding_id is not None else ()
 
     def _foreign(self, hosts: set[str], own: set[str]) -> tuple[str, ...]:
-        return tuple(hosts - own - self.core.hosts)
+        # The domain that the receiver's own host is in (carrier.example of sbc.carrier.example) is no secret to it.
+        known = own | self.core.hosts
+        return tuple(host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known))
 
     # -- restart
 
