@@ -155,7 +155,9 @@ def test_a_listener_stands_once() -> None:
 
 
 def test_an_advertised_address_has_no_port() -> None:
-    assert problem('[sip]\nadvertise = "203.0.113.7:5060"').startswith("sip.advertise: '203.0.113.7:5060' is no address")
+    assert problem('[sip]\nadvertise = "203.0.113.7:5060"').startswith(
+        "sip.advertise: '203.0.113.7:5060' is no address"
+    )
 
 
 # Peers
@@ -257,7 +259,10 @@ def test_a_prefix_is_digits() -> None:
         ('[store]\nurl = "postgres:x"', 'write "sqlite:" and a path, such as "sqlite:var/relay.db"'),
         ('[numbers]\nprefixes = ["7001"]', "numbers.prefixes[0]: "),
         ('[media]\nmode = "rtpengine"', 'media.mode: "rtpengine" is not in this version; write "direct"'),
-        ('[sip]\nother_numbers = "drop"', 'sip.other_numbers: invalid enum value \'drop\'; write "reject" or "forward"'),
+        (
+            '[sip]\nother_numbers = "drop"',
+            'sip.other_numbers: invalid enum value \'drop\'; write "reject" or "forward"',
+        ),
         ('[tls]\nkey = "k"', "tls.certificate: missing; write the path of a PEM file"),
     ],
 )

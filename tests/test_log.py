@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from relay.log import configure, mask_numbers
+from relay.log import configure, ended_calls, mask_numbers
 
 NUMBER = "13800000001"
 
@@ -112,3 +112,16 @@ def test_what_is_under_the_level_is_not_written() -> None:
     log.info("no")
     log.warning("yes")
     assert [json.loads(line)["event"] for line in output.getvalue().splitlines()] == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("format_", "level", "written"), [("json", "info", 1), ("json", "warning", 0), ("console", "info", 1)]
+)
+def test_an_ended_call_is_written_with_the_business_user_s_text_masked(format_: str, level: str, written: int) -> None:
+    log, output = logger(format_, level)
+    ended_calls(log, format_, level, output)({"outcome": "busy", "order_id": f"for {NUMBER}"})  # type: ignore[arg-type]
+    lines = output.getvalue().decode().splitlines()
+    assert len(lines) == written
+    assert all("call.ended" in line and "for 138****0001" in line for line in lines)
+    if format_ == "json" and lines:
+        assert set(json.loads(lines[0])) == {"event", "level", "timestamp", "outcome", "order_id"}
