@@ -1,0 +1,330 @@
+"""Calls that the relay itself refuses: by the binding, by the number, by hops, loops and bounds, and to strangers."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.routing import Refusal
+from relay.call.settings import Limits
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import STRANGER_HOST, A, Ladder, Side, X, connect, hang_up
+
+
+def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: str | None = None) -> None:
+    answer = ladder.caller.get_response(status)
+    assert answer.get_all("reason") == ([f"Q.850;cause={cause}"] if cause else [])
+    assert answer.get("retry-after") == retry_after
+    assert answer.to_tag
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "cause", "retry_after_s"),
+    [
+        ("no_binding", 403, 21, None),
+        ("expired", 403, 21, None),
+        ("direction_barred", 403, 21, None),
+        ("caller_not_allowed", 403, 21, None),
+        ("business_suspended", 403, 21, None),
+        ("number_unknown", 404, 1, None),
+        ("number_locked", 480, 20, None),
+        ("over_limit", 503, 42, 60),
+        ("store_failed", 503, 41, 5),
+    ],
+)
+def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
+    refusal = Refusal(outcome, status, cause, retry_after_s, "b9", "AXB", "firm", "order-9")
+    ladder = Ladder({(X, A): refusal})
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    is_refused(ladder, status, cause=cause, retry_after=None if retry_after_s is None else str(retry_after_s))
+    record = ladder.record
+    assert (record.outcome, record.sip_status, record.q850_cause, record.ended_by) == (outcome, status, cause, "relay")
+    assert (record.binding_id, record.mode, record.business, record.order_id) == ("b9", "AXB", "firm", "order-9")
+    assert (record.caller, record.callee, record.peer_in, record.peer_out) == (A, None, "pbx", None)
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "cause"),
+    [
+        ("70010000001", 484, 28),
+        ("70010000001000", 484, 28),
+        ("700", 484, 28),
+        ("700999999990001", 404, 1),
+        ("7001000000100011", 404, 1),
+        ("13900000009", 404, 1),
+        ("110", 404, 1),
+        ("robert", 404, 1),
+        ("", 404, 1),
+    ],
+)
+def test_by_the_number(ladder: Ladder, number: str, status: int, cause: int) -> None:
+    ladder.caller.invites(number)
+    ladder.caller.get(100)
+    is_refused(ladder, status, cause=cause)
+    assert ladder.record.outcome == "number_unknown"
+    assert ladder.record.routed_at is None
+    ladder.settle()
+
+
+def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> None:
+    ladder.hold_commits = True
+    ladder.caller.invites("110")
+    ladder.caller.get(100)
+    ladder.caller.gets_nothing()
+    ladder.release()
+    is_refused(ladder, 404, cause=1)
+    ladder.settle()
+
+
+def test_without_hops_left(ladder: Ladder) -> None:
+    ladder.caller.invites(X, hops=0)
+    ladder.caller.get(100)
+    is_refused(ladder, 483, cause=25)
+    ladder.settle()
+
+
+@pytest.mark.parametrize(("hops", "left"), [(70, "69"), (1, "0"), (255, "254")])
+def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
+    ladder.caller.invites(X, hops=hops)
+    ladder.caller.get(100)
+    assert ladder.callee.expects("INVITE", 486).get("max-forwards") == left
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
+    """RFC 3261 16.3, 4: the callee's side sent it to us, with a Via of its own."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    data = ladder.callee.received[-1]
+    via = b"Via: SIP/2.0/UDP 127.0.0.22:5060;branch=z9hG4bKloop\r\n"
+    ladder.deliver(data.replace(b"Via:", via + b"Via:", 1), ladder.callee.flow)
+    ladder.callee.get(100)
+    assert ladder.callee.get_response(482).cseq == invite.cseq
+    ladder.callee.gets_nothing()
+    assert len(ladder.records) == 1
+    ladder.callee.answers(482)
+    ladder.callee.get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert len(ladder.records) == 2
+    ladder.settle()
+
+
+def merged(ladder: Ladder) -> bytes:
+    """The caller's INVITE as it comes by another way: with another branch (RFC 3261 8.2.2.2)."""
+    return ladder.caller.sent["INVITE"].replace(b"branch=z9hG4bKalice", b"branch=z9hG4bKother-alice")
+
+
+def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.deliver(merged(ladder), ladder.caller.flow)
+    ladder.caller.get(100)
+    ladder.caller.get(482)
+    ladder.callee.gets_nothing()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    assert sorted(record.sip_status or 0 for record, _ in ladder.records.values()) == [200, 482]
+    ladder.settle()
+
+
+def test_the_same_invite_by_another_way_when_the_call_is_up(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.deliver(merged(ladder), ladder.caller.flow)
+    ladder.caller.get(100)
+    ladder.caller.get(482)
+    ladder.callee.gets_nothing()
+    ladder.callee.sends("BYE")
+    ladder.caller.expects("BYE")
+    ladder.callee.get(200)
+    ladder.settle()
+
+
+def test_the_next_call_of_the_same_dialog_identifiers(ladder: Ladder) -> None:
+    """A caller that uses its Call-ID and tag again after a refusal, as RFC 3261 8.1.3.5 has it."""
+    ladder.caller.invites("110")
+    ladder.caller.get(100)
+    is_refused(ladder, 404, cause=1)
+    connect(ladder)
+    hang_up(ladder)
+    assert len(ladder.records) == 2
+
+
+def test_unknown_extension(ladder: Ladder) -> None:
+    ladder.caller.invites(X, headers="Require: 100rel, telepathy\r\nRequire: levitation\r\n")
+    ladder.caller.get(100)
+    assert ladder.caller.get_response(420).get("unsupported") == "telepathy, levitation"
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+@pytest.mark.parametrize("contact", ["<tel:110>", "<mailto:a@b>"])
+def test_contact_that_requests_cannot_be_sent_to(ladder: Ladder, contact: str) -> None:
+    ladder.caller.invites(X, contact=contact)
+    ladder.caller.get(100)
+    ladder.caller.get(400)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Require: ,,;\r\n", "Session-Expires: x\r\n", "Content-Type: ;\r\n", "Max-Forwards: x\r\n", "Contact: <\r\n"],
+)
+def test_malformed_header_leaves_no_transaction_open(ladder: Ladder, header: str) -> None:
+    ladder.caller.invites(X, headers=header)
+    finals = [data for data, _ in ladder.checks.sent if data.startswith(b"SIP/2.0 4")]
+    assert finals or ladder.callee.inbox
+    if ladder.callee.inbox:
+        ladder.callee.expects("INVITE", 486)
+        ladder.callee.get("ACK")
+    ladder.run(200)
+    assert ladder.engine.statistics()["transactions"] == 0
+    assert ladder.engine.statistics()["calls_setting_up"] == 0
+
+
+# -- bounds
+
+
+def another(ladder: Ladder, name: str = "alice2") -> Side:
+    """A second call of the same peer."""
+    first = ladder.caller
+    side = ladder.side(first.host, "alice")
+    side.call_id, side.tag, side.via_count = name, name, 1000 * int(name[-1])
+    ladder.caller = side
+    return first
+
+
+@pytest.mark.parametrize("limits", [Limits(max_calls=1), Limits(max_calls_per_peer=1)])
+def test_over_the_limit_of_calls(limits: Limits) -> None:
+    ladder = Ladder(limits=limits)
+    connect(ladder)
+    first = another(ladder)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    is_refused(ladder, 503, cause=42, retry_after="5")
+    ladder.sides[first.host] = ladder.caller = first
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    another(ladder, "alice3")
+    connect(ladder)
+    hang_up(ladder)
+    assert [record.outcome for record, _ in ladder.records.values()] == ["answered", "over_limit", "answered"]
+
+
+@pytest.mark.parametrize("limits", [Limits(max_pending_lookups=1), Limits(max_transactions=1)])
+def test_over_the_limit_of_what_is_pending(limits: Limits) -> None:
+    ladder = Ladder(limits=limits)
+    ladder.hold_look_ups = True
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    first = another(ladder)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    is_refused(ladder, 503, cause=42, retry_after="5")
+    ladder.sides[first.host] = ladder.caller = first
+    ladder.release()
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_draining(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.engine.drain()
+    first = another(ladder)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    is_refused(ladder, 503, cause=41, retry_after="30")
+    ladder.sides[first.host] = ladder.caller = first
+    hang_up(ladder)  # a call that is up goes on
+
+
+# -- strangers
+
+
+def stranger(ladder: Ladder) -> Side:
+    return ladder.side(STRANGER_HOST, "mallory")
+
+
+def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
+    side = stranger(ladder)
+    side.invites(X, caller="13700000003")
+    side.get(100)
+    assert side.get_response(403).get("reason") == "Q.850;cause=21"
+    side.acks_refusal()
+    assert (ladder.record.outcome, ladder.record.peer_in) == ("caller_not_allowed", "")
+    ladder.settle()
+
+
+def test_strangers_over_the_limit_get_no_answer_and_no_record() -> None:
+    ladder = Ladder(limits=Limits(stranger_answers_per_s=3))
+    side = stranger(ladder)
+    for number in range(10):
+        side.call_id = f"mallory-{number}"
+        side.invites(X, caller="13700000003")
+    assert len(side.inbox) == 6
+    assert len(ladder.records) == 3
+    ladder.run(1)
+    side.inbox.clear()
+    side.call_id = "mallory-later"
+    side.invites(X, caller="13700000003")
+    assert len(side.inbox) == 2
+    ladder.settle()
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "BYE", "INFO"])
+def test_stranger_asks_other_things(ladder: Ladder, method: str) -> None:
+    side = stranger(ladder)
+    side.from_uri = side.to_uri = side.target = "sip:700@127.0.0.10"
+    side.sends(method)
+    side.get(403)
+    assert not ladder.records
+    ladder.settle()
+
+
+@pytest.mark.parametrize("method", ["BYE", "INFO", "CANCEL", "ACK"])
+def test_stranger_cannot_touch_a_call(ladder: Ladder, method: str) -> None:
+    connect(ladder)
+    side = stranger(ladder)
+    data = ladder.caller.sent["ACK"].replace(b"ACK", method.encode())
+    data = data.replace(b"z9hG4bKalice", b"z9hG4bKmallory").replace(
+        ladder.caller.from_uri.encode(), b"sip:m@127.0.0.66"
+    )
+    ladder.deliver(data, side.flow)
+    ladder.callee.gets_nothing()
+    assert ladder.engine.statistics()["calls_up"] == 1
+    hang_up(ladder)
+
+
+def test_stranger_cannot_cancel(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    side = stranger(ladder)
+    side.sent["INVITE"] = ladder.caller.sent["INVITE"]
+    side.cancels()
+    side.gets_nothing()
+    ladder.callee.gets_nothing()
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
