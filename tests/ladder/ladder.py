@@ -195,11 +195,12 @@ class Ladder:
                         self.notes.append(action)
 
     def _send(self, data: bytes, flow: Flow) -> None:
+        if (flow.transport, flow.host) in self.unreachable:
+            self.engine.transport_failed(flow, self.now)
+            return
         self.checks.check_sent(data, flow, [record for record, _ in self.records.values()])
         if self.lose_next:
             self.lose_next -= 1
-        elif (flow.transport, flow.host) in self.unreachable:
-            self.engine.transport_failed(flow, self.now)
         elif flow.host in self.sides:
             self.sides[flow.host].inbox.append((data, flow))
 

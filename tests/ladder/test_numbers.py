@@ -1,0 +1,134 @@
+"""Who is shown to whom: modes of bindings, notations, asserted identities, and numbers that are none of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.call.routing import Route
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, connect, hang_up, peer
+
+AXYB = {
+    (X, A): Route("b2", "AXYB", "firm", "order-2", B, Y),
+    (Y, B): Route("b2", "AXYB", "firm", "order-2", A, X),
+}
+
+
+def with_peers(pbx: dict[str, Any] | None = None, carrier: dict[str, Any] | None = None, **settings: object) -> Ladder:
+    peers = (peer("pbx", CALLER_HOST, **(pbx or {})), peer("carrier", CALLEE_HOST, **(carrier or {})))
+    return Ladder(peers=peers, **settings)
+
+
+def test_callee_sees_the_other_number_of_the_binding() -> None:
+    ladder = Ladder(AXYB)
+    connect(ladder)
+    invite = ladder.callee.invite
+    assert invite is not None
+    assert invite.from_.uri_text == f"sip:{Y}@127.0.0.10"
+    assert invite.contact is not None
+    assert invite.contact.uri_text == f"sip:{Y}@127.0.0.10:5060"
+    ok = ladder.caller.last()
+    assert ok.contact is not None
+    assert ok.contact.uri_text == f"sip:{X}@127.0.0.10:5060"
+    record = ladder.record
+    assert (record.number_dialled, record.number_shown, record.caller, record.callee) == (X, Y, A, B)
+    assert (record.binding_id, record.mode, record.business, record.order_id) == ("b2", "AXYB", "firm", "order-2")
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("caller", ["13800000001", "+8613800000001", "008613800000001", "8613800000001"])
+@pytest.mark.parametrize("dialled", [X, f"+86{X}", f"86{X}"])
+def test_numbers_in_any_notation(ladder: Ladder, caller: str, dialled: str) -> None:
+    ladder.caller.invites(dialled, caller=caller)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    assert (ladder.record.number_dialled, ladder.record.caller) == (X, A)
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("number_format", "user"), [("national", "13900000002"), ("e164", "8613900000002"), ("plus", "+8613900000002")]
+)
+def test_callee_is_written_as_its_peer_wants(number_format: str, user: str) -> None:
+    ladder = with_peers(carrier={"number_format": number_format})
+    connect(ladder)
+    assert ladder.callee.invite is not None
+    assert ladder.callee.invite.uri == f"sip:{user}@127.0.0.22"
+    hang_up(ladder)
+
+
+def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> None:
+    ladder = with_peers(pbx={"identity": "pai"})
+    ladder.caller.invites(
+        X, caller="anonymous", headers="P-Asserted-Identity: <tel:+86-138-0000-0001>\r\nPrivacy: id\r\n"
+    )
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.get("p-asserted-identity") is None
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    assert ladder.record.caller == A
+    ladder.settle()
+
+
+def test_from_does_not_count_there() -> None:
+    ladder = with_peers(pbx={"identity": "pai"})
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.get(403)
+    ladder.caller.acks_refusal()
+    assert (ladder.record.caller, ladder.record.outcome) == ("", "no_binding")
+    ladder.settle()
+
+
+def test_number_shown_is_asserted_where_the_peer_wants_that() -> None:
+    ladder = with_peers(carrier={"send_pai": True})
+    connect(ladder)
+    assert ladder.callee.invite is not None
+    assert ladder.callee.invite.get("p-asserted-identity") == f"<sip:{X}@127.0.0.10>"
+    hang_up(ladder)
+
+
+def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
+    ladder = Ladder(other_numbers="forward")
+    ladder.numbers_pass = True
+    ladder.caller.invites("13900000002")
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.uri == "sip:13900000002@127.0.0.22"
+    assert invite.from_.uri_text == f"sip:{A}@127.0.0.10"
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    record = ladder.record
+    assert (record.binding_id or None, record.number_dialled, record.callee) == (None, B, B)
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize(("number", "status"), [("700999999990001", 404), ("70010000001", 484)])
+def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
+    ladder = Ladder(other_numbers="forward")
+    ladder.caller.invites(number)
+    ladder.caller.get(100)
+    ladder.caller.get(status)
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_700_number_without_a_binding_is_not_forwarded() -> None:
+    ladder = Ladder({}, other_numbers="forward")
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.get(403)
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    ladder.settle()

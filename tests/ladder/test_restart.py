@@ -1,0 +1,287 @@
+"""`kill -9` and a new start: calls that were answered go on, with nothing but what was committed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.call.settings import Listener
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, Ladder, X, connect, hang_up, peer, sides
+
+
+def restart(ladder: Ladder) -> None:
+    """Both sides still know the call."""
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+
+
+@EITHER
+def test_bye(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    ladder.run(30)
+    restart(ladder)
+    ladder.run(30)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    bye = asked.expects("BYE")
+    assert (bye.call_id, bye.from_tag, bye.to_tag) == (asked.call_id, asked.remote_tag, asked.tag)
+    asking.get(200)
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.duration_ms) == ("answered", by, 60_000)
+    ladder.settle()
+
+
+@EITHER
+def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+
+    def hold() -> tuple[int, int]:
+        asking.reinvites(HOLD)
+        asking.get(100)
+        invite = asked.expects("INVITE", 200, body=HELD)
+        asked.get("ACK")
+        asking.get(200)
+        asking.acks()
+        return invite.cseq.number, int(invite.body.split(b"\r\n")[1].split(b" ")[2])
+
+    before = hold()
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # not in what was committed
+    asked.expects("INFO")
+    asking.get(200)
+    restart(ladder)
+    after = hold()
+    assert after[0] > before[0] + 1
+    assert after[1] == before[1] + 1
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    assert hold()[0] > after[0]
+    hang_up(ladder)
+
+
+def test_target_that_had_moved_is_remembered(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.callee.contact = "<sip:bob-moved@127.0.0.22:5080>"
+    ladder.callee.updates()
+    ladder.caller.expects("UPDATE")
+    ladder.callee.get(200)
+    restart(ladder)
+    ladder.caller.sends("BYE")
+    assert ladder.callee.expects("BYE").uri == "sip:bob-moved@127.0.0.22:5080"
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_longest_duration_counts_from_the_answer() -> None:
+    ladder = Ladder(max_call_s=100.0)
+    connect(ladder)
+    ladder.run(60)
+    restart(ladder)
+    ladder.run(39.9)
+    ladder.caller.gets_nothing()
+    ladder.run(0.2)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "max_duration"
+    ladder.settle()
+
+
+def test_longest_duration_that_passed_meanwhile() -> None:
+    ladder = Ladder(max_call_s=100.0)
+    connect(ladder)
+    ladder.now += 500
+    restart(ladder)
+    ladder.run(0)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+def test_session_timer_goes_on(ladder: Ladder) -> None:
+    connect(ladder, headers_of_answer="Session-Expires: 90;refresher=uac\r\n")
+    ladder.run(60)
+    restart(ladder)
+    ladder.run(91)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "session_expired"
+    ladder.settle()
+
+
+def test_answer_that_was_committed_and_not_acknowledged(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.lose_next = 2  # the relay dies right after the commit: neither the 200 nor the ACK goes out
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.restart()
+    ladder.callee.expects("OPTIONS")
+    ladder.callee.answered = ladder.callee.answered.replace(b"OPTIONS", b"INVITE")
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.expects("OPTIONS", 481)  # it never heard the answer
+    ladder.callee.expects("BYE")
+    ladder.caller.expects("BYE", 481)
+    assert (ladder.record.ended_by, ladder.record.end_reason) == ("relay", "lost_at_restart")
+    ladder.settle()
+
+
+def test_calls_without_a_final_answer_are_no_more(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    ladder.restart()
+    assert not ladder.records
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.gets_nothing()
+    ladder.caller.sends_again("INVITE")  # a new attempt: nobody had answered the old one
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_invite_that_comes_again_makes_no_second_call(ladder: Ladder) -> None:
+    connect(ladder)
+    restart(ladder)
+    ladder.caller.sends_again("INVITE")
+    ladder.callee.gets_nothing()
+    ladder.caller.get(100)
+    tag = ladder.caller.remote_tag
+    ladder.caller.get(482)
+    ladder.caller.acks_refusal()
+    ladder.caller.remote_tag = tag
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("status", [481, 408])
+def test_call_that_died_meanwhile(ladder: Ladder, by: str, status: int) -> None:
+    connect(ladder)
+    ladder.restart()
+    gone, there = sides(ladder, by)
+    gone.expects("OPTIONS", status)
+    there.expects("OPTIONS")
+    gone.expects("BYE", 481)
+    there.expects("BYE")
+    assert ladder.record.end_reason == "lost_at_restart"
+    ladder.settle()
+
+
+@EITHER
+@pytest.mark.parametrize("status", [200, 401, 404, 405, 501])
+def test_whatever_else_is_answered_the_call_goes_on(ladder: Ladder, by: str, status: int) -> None:
+    connect(ladder)
+    ladder.restart()
+    asked, there = sides(ladder, by)
+    asked.expects("OPTIONS", status)
+    there.expects("OPTIONS")
+    ladder.run(100)
+    hang_up(ladder)
+
+
+@EITHER
+def test_side_that_is_silent_ends_the_call(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    ladder.restart()
+    gone, there = sides(ladder, by)
+    there.expects("OPTIONS")
+    ladder.run(32.1)
+    there.expects("BYE")
+    assert ladder.record.end_reason == "lost_at_restart"
+    assert gone.inbox
+    ladder.settle()
+
+
+def test_peer_that_is_no_longer_configured(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.run(10)
+    ladder.restart(peers=(peer("pbx", CALLER_HOST),))
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "not_restorable")
+    assert record.duration_ms == 10_000
+    ladder.settle()
+
+
+def test_listener_that_is_no_longer_configured(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.restart(listeners=(Listener("tcp", RELAY, 5060, RELAY),))
+    assert ladder.record.end_reason == "not_restorable"
+    ladder.settle()
+
+
+def test_peer_that_has_moved(ladder: Ladder) -> None:
+    """The dialog knows where to send; the sources of the peer say who may."""
+    connect(ladder)
+    moved = peer("carrier", "127.0.0.23", sources=(ip_network("127.0.0.22/31"),))
+    ladder.restart(peers=(peer("pbx", CALLER_HOST), moved))
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    hang_up(ladder)
+
+
+def test_state_that_cannot_be_read_closes_the_record(ladder: Ladder) -> None:
+    connect(ladder)
+    (record, _) = next(iter(ladder.records.values()))
+    ladder.records[record.call_id] = (record, b"\x00nonsense")
+    ladder.restart()
+    assert ladder.record.end_reason == "not_restorable"
+    ladder.callee.sends("BYE")
+    ladder.callee.get(481)
+    ladder.settle()
+
+
+def test_late_offer_and_the_ack_came_while_it_was_down(ladder: Ladder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.caller.acks(body=ANSWER)
+    ladder.callee.gets_nothing()
+    ladder.callee.answers(200, body=OFFER)
+    ladder.callee.get("ACK")
+    hang_up(ladder)
+
+
+def test_close_that_was_not_committed_is_committed_in_the_end(ladder: Ladder) -> None:
+    """The relay dies between the BYE and its commit: the BYE comes again and finds the call."""
+    connect(ladder)
+    ladder.hold_commits = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.hold_commits = False
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.caller.sends_again("BYE")
+    ladder.callee.expects("OPTIONS", 481)
+    ladder.callee.expects("BYE", 481)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_commit_holds_what_a_restart_needs(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_commits = True
+    ladder.callee.answers(200, body=ANSWER)
+    (commit,) = (action for action in ladder._held if isinstance(action, Commit))
+    assert commit.dialogs
+    assert commit.record.answered_at is not None
+    assert commit.record.ended_at is None
+    ladder.release()
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)

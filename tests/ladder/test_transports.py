@@ -1,0 +1,313 @@
+"""TCP and UDP, large requests, routes, IPv6: which way each message goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.sip.flow import Flow
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, X, connect, hang_up, peer
+
+LARGE = OFFER + b"".join(b"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n" % (n, n) for n in range(96, 122))
+LARGE = LARGE.replace(b"AVP 8 0", b"AVP 8 0 " + b" ".join(b"%d" % n for n in range(96, 122)))
+
+
+def with_callee(**changes: object) -> Ladder:
+    """The callee's peer is another one."""
+    return Ladder(
+        peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, **changes), peer("second", SECOND_HOST))
+    )
+
+
+def transport(ladder: Ladder, place: int = -1) -> str:
+    """Of the message last sent to the callee that is still in its inbox."""
+    return ladder.callee.inbox[place][1].transport
+
+
+def answer(ladder: Ladder) -> None:
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+
+
+def test_large_request_goes_by_tcp() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    ladder.caller.invites(X, body=LARGE)
+    ladder.caller.get(100)
+    assert transport(ladder) == "tcp"
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.via.transport.upper() == "TCP"
+    answer(ladder)
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    assert transport(ladder) == "udp"
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_large_request_goes_by_udp_where_tcp_does_not_get_through() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    ladder.unreachable.add(("tcp", CALLEE_HOST))
+    ladder.caller.invites(X, body=LARGE)
+    ladder.caller.get(100)
+    assert transport(ladder) == "udp"
+    assert ladder.callee.get_request("INVITE").via.transport.upper() == "UDP"
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_large_request_goes_by_udp_where_the_peer_wants_that() -> None:
+    ladder = with_callee()
+    ladder.caller.invites(X, body=LARGE)
+    ladder.caller.get(100)
+    assert transport(ladder) == "udp"
+    ladder.callee.get("INVITE")
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_large_reinvite_goes_by_tcp() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    connect(ladder)
+    ladder.caller.reinvites(LARGE)
+    ladder.caller.get(100)
+    assert transport(ladder) == "tcp"
+    ladder.callee.expects("INVITE", 200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
+    """It does not ring by UDP after that."""
+    ladder = with_callee(tcp_allowed=True)
+    ladder.lose_next = 0
+    ladder.caller.invites(X, body=LARGE)
+    ladder.caller.get(100)
+    _, flow = ladder.callee.inbox.pop()
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.transport_fails(flow)
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_cancel_goes_where_the_invite_went() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    ladder.caller.invites(X, body=LARGE)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    assert transport(ladder) == "tcp"
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    assert transport(ladder) == "tcp"
+    ladder.callee.get("ACK")
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_peer_that_speaks_tcp() -> None:
+    ladder = with_callee(transport="tcp")
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    assert transport(ladder) == "tcp"
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.contact is not None
+    assert invite.contact.uri_text.endswith(";transport=tcp")
+    ladder.run(60)
+    ladder.callee.gets_nothing()  # nothing is sent again on a stream; timer B has no place in a test of that
+
+
+def caller_by_tcp() -> Ladder:
+    ladder = Ladder()
+    ladder.caller.flow = Flow(1, "tcp", CALLER_HOST, 40123, 7)
+    ladder.caller.contact = f"<sip:alice@{CALLER_HOST}:40123;transport=tcp>"
+    return ladder
+
+
+def test_leg_by_tcp_keeps_to_its_connection() -> None:
+    ladder = caller_by_tcp()
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    answer(ladder)
+    ladder.callee.sends("BYE")
+    assert ladder.caller.inbox[-1][1] == ladder.caller.flow
+    ladder.caller.expects("BYE")
+    ladder.callee.get(200)
+    assert {flow for _, flow in ladder.checks.sent if flow.host == CALLER_HOST} == {ladder.caller.flow}
+    ladder.settle()
+
+
+def test_leg_by_tcp_whose_connection_is_gone() -> None:
+    ladder = caller_by_tcp()
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    answer(ladder)
+    ladder.unreachable.add(("tcp", CALLER_HOST))
+    ladder.callee.sends("BYE")
+    ladder.callee.get(200)
+    ladder.run(0.1)
+    assert ladder.engine.statistics()["legs"] == 0
+    ladder.settle()
+
+
+def test_connection_that_breaks_leaves_the_call_up() -> None:
+    ladder = caller_by_tcp()
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    answer(ladder)
+    ladder.transport_fails(ladder.caller.flow)
+    ladder.caller.flow = ladder.caller.flow._replace(connection=8, port=40124)
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.sends("BYE")
+    assert ladder.caller.inbox[-1][1].connection == 8
+    ladder.caller.expects("BYE")
+    ladder.callee.get(200)
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("record_route", "uri", "routes"),
+    [
+        (
+            "<sip:127.0.0.22:5066;lr>, <sip:127.0.0.22:5067;lr>",
+            "sip:bob@127.0.0.22:5060",
+            ["<sip:127.0.0.22:5067;lr>", "<sip:127.0.0.22:5066;lr>"],
+        ),
+        (
+            "<sip:127.0.0.22:5066>, <sip:127.0.0.22:5067>",
+            "sip:127.0.0.22:5067",
+            ["<sip:127.0.0.22:5066>", "<sip:bob@127.0.0.22:5060>"],
+        ),
+    ],
+)
+def test_callees_route(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
+    """Loose and strict (RFC 3261 12.2.1.1): the route of the 2xx, in reverse."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180, headers="Record-Route: <sip:127.0.0.22:5099;lr>\r\n")
+    ladder.caller.get(180)
+    ladder.callee.answers(200, body=ANSWER, headers=f"Record-Route: {record_route}\r\n")
+    assert ladder.callee.inbox[0][1].port == 5067
+    ack = ladder.callee.get_request("ACK")
+    assert (ack.uri, ack.get_all("route")) == (uri, routes)
+    ok = ladder.caller.get_response(200)
+    assert ok.get("record-route") is None
+    ladder.caller.acks()
+    ladder.caller.sends("BYE")
+    assert ladder.callee.inbox[0][1].port == 5067
+    bye = ladder.callee.expects("BYE")
+    assert (bye.uri, bye.get_all("route")) == (uri, routes)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_callers_route(ladder: Ladder) -> None:
+    record_route = "<sip:127.0.0.11:5066;lr>"
+    ladder.caller.invites(X, headers=f"Record-Route: {record_route}\r\nRecord-Route: <sip:127.0.0.11:5067;lr>\r\n")
+    ladder.caller.get(100)
+    assert ladder.callee.get("INVITE").get("record-route") is None
+    ladder.callee.answers(180)
+    assert ladder.caller.get(180).get_all("record-route") == [record_route, "<sip:127.0.0.11:5067;lr>"]
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    assert ladder.caller.get(200).get_all("record-route") == [record_route, "<sip:127.0.0.11:5067;lr>"]
+    ladder.caller.acks()
+    ladder.callee.sends("BYE")
+    assert ladder.caller.inbox[0][1].port == 5066
+    bye = ladder.caller.expects("BYE")
+    assert (bye.uri, bye.get_all("route")) == (
+        "sip:alice@127.0.0.11:5060",
+        [record_route, "<sip:127.0.0.11:5067;lr>"],
+    )
+    ladder.callee.get(200)
+    ladder.settle()
+
+
+def test_responses_go_where_the_request_came_from(ladder: Ladder) -> None:
+    """RFC 3581: the caller is behind a NAT."""
+    ladder.caller.flow = ladder.caller.flow._replace(port=61234)
+    ladder.caller.invites(X)
+    data, flow = ladder.caller.inbox[0]
+    assert flow.port == 61234
+    assert b"rport=61234;received=127.0.0.11" in data
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.run(0.5)
+    assert [flow.port for _, flow in ladder.caller.inbox] == [61234, 61234]
+    ladder.caller.get(200)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_ipv6() -> None:
+    caller, callee = "fd00::11", "fd00::22"
+    ladder = Ladder(
+        caller_host=caller, callee_host=callee, peers=(peer("pbx", caller), peer("carrier", callee, port=5062))
+    )
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.uri == "sip:13900000002@[fd00::22]:5062"
+    assert (invite.via.host, invite.via.port) == ("fd00::10", 5060)
+    assert invite.contact is not None
+    assert invite.contact.uri_text == f"sip:{X}@[fd00::10]:5060"
+    assert invite.from_.uri_text == f"sip:{X}@[fd00::10]"
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    answer(ladder)
+    assert {flow.listener for _, flow in ladder.checks.sent} == {2}
+    hang_up(ladder)
+
+
+def test_from_ipv4_to_ipv6() -> None:
+    callee = "fd00::22"
+    ladder = Ladder(callee_host=callee, peers=(peer("pbx", CALLER_HOST), peer("carrier", callee)))
+    connect(ladder)
+    assert {(flow.host, flow.listener) for _, flow in ladder.checks.sent} == {(CALLER_HOST, 0), (callee, 2)}
+    hang_up(ladder)
+
+
+def test_peer_that_no_listener_reaches() -> None:
+    ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, transport="tls")))
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "no_peer"
+    ladder.settle()
+
+
+def test_tls_contact_that_no_listener_reaches_goes_where_the_peer_was_heard(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, contact="<sips:bob@127.0.0.22>")
+    assert ladder.callee.inbox[0][1] == Flow(0, "udp", CALLEE_HOST, 5060)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
