@@ -22,6 +22,7 @@ _CONTACT_IN = frozenset({"INVITE", "UPDATE", "SUBSCRIBE", "NOTIFY", "REFER"})  #
 _COMMON_PHRASES = frozenset(phrase.lower() for phrase in PHRASES.values())
 Headers = Sequence[tuple[str, str]]
 _tag_parameter = re.compile(r";\s*tag=[^;>\s]+\s*$|;\s*tag=[^;>\s]+(?=;[^>]*$)").sub
+_Key = tuple[str, int, str | None]
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Phone:
         self._cseq = 0
         self._rseq = 0
         self._seen: set[object] = set()
-        self._answers: dict[tuple[str, int], bytes] = {}  # to (method, CSeq): what to repeat
+        self._answers: dict[_Key, bytes] = {}  # what to repeat
         self._refused: set[int] = set()  # CSeq of INVITEs that this side refused
         self._invites: dict[int, Sent] = {}  # by CSeq
         self._acks: dict[int, bytes] = {}  # CSeq of INVITEs that were answered 2xx
@@ -162,7 +163,7 @@ class Phone:
         data = Response(status, reason, lines, body).serialize()
         if tag and not request.to_tag and status < 300:
             self._tag = tag
-        self._answers[request.method, request.cseq.number] = data
+        self._answers[_key(request)] = data
         if request.method == "INVITE" and status >= 300:
             self._refused.add(request.cseq.number)
         await self._line.send(data, self.peer)
@@ -187,11 +188,12 @@ class Phone:
         cseq = request.cseq.number
         if request.method == "ACK" and cseq in self._refused:
             return
-        if (request.method, cseq) in self._seen:
-            if answer := self._answers.get((request.method, cseq)):
+        key = _key(request)
+        if key in self._seen:
+            if answer := self._answers.get(key):
                 await self.repeat(answer)
             return
-        self._seen.add((request.method, cseq))
+        self._seen.add(key)
         if not self.remote:
             self._enter_dialog(request)
         if request.method in ("BYE", "CANCEL"):
@@ -230,6 +232,11 @@ class Phone:
     def _retarget(self, message: Message) -> None:
         if message.contact is not None:
             self.target = message.contact.uri_text
+
+
+def _key(request: Request) -> _Key:
+    """What tells a request from others of the call; each early dialog counts its CSeq for itself."""
+    return request.method, request.cseq.number, request.to_tag
 
 
 def _beside(invite: Sent, method: str, to: str, headers: Headers = ()) -> Request:
