@@ -12,7 +12,7 @@ from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up, peer
 
 
 def clean() -> CanaryLadder:
