@@ -244,6 +244,7 @@ class Call:
         for leg in (self.caller, self.callee):
             if leg.invited is not None:
                 leg.invited.abort(now)
+        for leg in (self.caller, self.callee):
             if leg is not from_leg:
                 leg.hang_up(now, extra or f"Reason: Q.850;cause={self.q850_cause}\r\n")
 

@@ -1,0 +1,175 @@
+"""A number that would cross all the same (here in a media key) does not go out, and the call fails closed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, Ladder, Side, X, connect, sides
+
+
+def leaky(description: bytes, number: bytes) -> bytes:
+    """The description with a key that holds the number."""
+    key = b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + number + b"A" * (40 - len(number)) + b"\r\n"
+    return description.replace(b"RTP/AVP", b"RTP/SAVP") + key
+
+
+OF_CALLER, OF_CALLEE = b"13800000001", b"13900000002"
+
+
+def number_of(ladder: Ladder, side: Side) -> bytes:
+    return OF_CALLER if side is ladder.caller else OF_CALLEE
+
+
+def has_failed_closed(ladder: Ladder, *, outcome: str = "failed") -> None:
+    assert ladder.engine.statistics()["tripwire"] == 1
+    (note,) = (note for note in ladder.notes if note.event == "tripwire")
+    assert not {OF_CALLER.decode(), OF_CALLEE.decode()} & {str(value) for value in note.fields.values()}
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == (outcome, "relay", "tripwire")
+    ladder.settle()
+
+
+def is_hung_up(ladder: Ladder) -> None:
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    has_failed_closed(ladder, outcome="answered")
+
+
+def start(ladder: Ladder, offer: bytes = OFFER) -> None:
+    ladder.caller.invites(X, body=offer, headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+
+
+def test_in_the_invite(ladder: Ladder) -> None:
+    start(ladder, leaky(OFFER, OF_CALLER))
+    ladder.callee.gets_nothing()
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    has_failed_closed(ladder)
+
+
+@pytest.mark.parametrize("status", [183, 180])
+def test_in_early_media(ladder: Ladder, status: int) -> None:
+    start(ladder)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(status, body=leaky(ANSWER, OF_CALLEE))
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    has_failed_closed(ladder)
+
+
+def test_in_the_answer(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.expects("INVITE", 200, body=leaky(ANSWER, OF_CALLEE))
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    has_failed_closed(ladder)
+
+
+def test_in_the_ack(ladder: Ladder) -> None:
+    start(ladder, b"")
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.caller.acks(body=leaky(ANSWER, OF_CALLER))
+    assert not ladder.callee.get("ACK").body
+    is_hung_up(ladder)
+
+
+def test_in_a_prack(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 1\r\n", body=ANSWER)
+    ladder.caller.get(183)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=leaky(OFFER, OF_CALLER))
+    ladder.caller.get(500)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    has_failed_closed(ladder)
+
+
+@EITHER
+def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, _ = sides(ladder, by)
+    asking.reinvites(leaky(HOLD, number_of(ladder, asking)))
+    asking.get(100)
+    asking.get(500)
+    asking.acks_refusal()
+    is_hung_up(ladder)
+
+
+@EITHER
+def test_in_the_answer_to_a_reinvite(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=leaky(HELD, number_of(ladder, asked)))
+    asked.get("ACK")
+    asking.get(500)
+    asking.acks_refusal()
+    is_hung_up(ladder)
+
+
+@EITHER
+def test_in_the_progress_of_a_reinvite(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    asked.answers(183, invite, body=leaky(HELD, number_of(ladder, asked)))
+    asking.get(487)
+    asking.acks_refusal()
+    asked.expects("CANCEL")
+    asking.expects("BYE")
+    asked.expects("BYE")
+    asked.answers(487, invite)
+    asked.get("ACK")
+    has_failed_closed(ladder, outcome="answered")
+
+
+@EITHER
+def test_in_an_update(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, _ = sides(ladder, by)
+    asking.updates(leaky(HOLD, number_of(ladder, asking)))
+    asking.get(500)
+    is_hung_up(ladder)
+
+
+@EITHER
+def test_in_the_answer_to_an_update(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    asked.expects("UPDATE", 200, body=leaky(HELD, number_of(ladder, asked)))
+    asking.get(500)
+    is_hung_up(ladder)
+
+
+@EITHER
+def test_ones_own_number_may_come_back(ladder: Ladder, by: str) -> None:
+    """It tells nobody anything."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(leaky(HOLD, number_of(ladder, asked)))
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    assert "tripwire" not in ladder.engine.statistics()
+    ladder.settle()
