@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +12,7 @@ from relay.sip.message import parse_message
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up, settings_for
 
 
 def clean() -> CanaryLadder:
@@ -214,10 +214,8 @@ def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
 
 
 def test_two_peers_of_one_domain_are_no_leak() -> None:
-    peers = (
-        peer("pbx", "carrier.example", sources=(ip_network(CALLER_HOST),)),
-        peer("carrier", "sbc.carrier.example", sources=(ip_network(CALLEE_HOST),)),
-    )
+    named = {"pbx": "carrier.example", "carrier": "sbc.carrier.example"}
+    peers = tuple(replace(peer, host=named.get(peer.name, peer.host)) for peer in settings_for().peers)
     ladder = Ladder(peers=peers, callee_host="sbc.carrier.example")
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")
