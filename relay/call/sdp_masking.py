@@ -101,9 +101,12 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
     """What follows the lines v=, o= and s=, and the address that the origin is to have.
 
     Of a peer's descriptions with one stream, nearly all differ in the origin and the port alone; what else they have in
-    common is masked once (2 us against 20). Raises ParseError.
+    common is masked once (2 us against 20). Keys are not kept, nor are long ones, which would fill memory.
+
+    Raises ParseError.
     """
-    found = _match_one_stream(body)
+    short = len(body) <= _LONGEST_REMEMBERED and b"inline:" not in body
+    found = _match_one_stream(body) if short else None
     if found is None:
         return _mask(parse_sdp(body))
     session, kind, port, rest = found.groups()
@@ -118,6 +121,7 @@ _match_one_stream = re.compile(
 ).fullmatch
 _ORIGIN = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT = b"59999"
+_LONGEST_REMEMBERED = 2048  # bytes of a description
 
 
 @lru_cache(maxsize=2048)

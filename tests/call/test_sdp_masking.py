@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.call import sdp_masking
 from relay.call.sdp_masking import SdpWriter, mask_attribute, mask_description
 from relay.errors import ParseError
 
@@ -239,3 +240,37 @@ def test_the_short_way_for_one_stream_gives_what_the_long_way_gives(
             return error.reason
 
     assert masked(head + media) == masked(head + media) == masked(long_way)
+
+
+CRLF_HEAD, CRLF_AUDIO = HEAD.replace("\n", "\r\n"), AUDIO.replace("\n", "\r\n")
+
+
+def test_a_description_like_one_before_is_masked_as_if_there_had_been_none() -> None:
+    bodies = [
+        (CRLF_HEAD.replace("alice", name) + CRLF_AUDIO.replace("4000", port) + more)
+        for more in (
+            "",
+            "a=sendonly\r\n",
+            "a=fmtp:8 alice=1\r\n",
+            "b=AS:64\r\n",
+            "a=rtcp:4001\r\n",
+            "a=rtpmap:9 m=audio\r\n",
+        )
+        for name in ("alice", "bob")
+        for port in ("4000", "9", "59999", "0", "65535", "04000", "4000/2")
+    ]
+    bodies += [body.replace("RTP/AVP", "alice") for body in bodies] + [
+        body.replace("audio", "alice") for body in bodies
+    ]
+    for body in bodies * 2:
+        anew = body.replace("\r\n", "\n")  # which is never remembered
+        assert SdpWriter(5).write(body.encode()) == SdpWriter(5).write(anew.encode()), body
+
+
+@pytest.mark.parametrize(
+    "more", ["a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz\r\n", "a=x\r\n" * 400]
+)
+def test_keys_and_long_descriptions_are_not_remembered(more: str) -> None:
+    before = sdp_masking._mask_one_stream.cache_info().currsize
+    SdpWriter(5).write((CRLF_HEAD + CRLF_AUDIO + more).encode())
+    assert sdp_masking._mask_one_stream.cache_info().currsize == before

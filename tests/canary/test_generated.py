@@ -38,7 +38,7 @@ def lines(marks: Marks) -> st.SearchStrategy[str]:
     line = st.tuples(names, blanks, st.sampled_from(["", " ", "\r\n "]), marked(marks)).map(
         lambda parts: f"{parts[0]}{parts[1]}:{parts[2]}{parts[3]}\r\n"
     )
-    return st.lists(line, max_size=5).map("".join)
+    return st.lists(line, min_size=1, max_size=8).map("".join)
 
 
 def quiet(ladder: CanaryLadder) -> None:
