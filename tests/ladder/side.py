@@ -146,14 +146,9 @@ class Side:
 
     def acks_refusal(self) -> None:
         """The ACK to the non-2xx final response that was last got: in the INVITE's transaction."""
-        invite, response = parse_message(self.sent["INVITE"]), parse_message(self.received[-1])
-        assert isinstance(invite, Request)
-        text = (
-            f"ACK {invite.uri} SIP/2.0\r\nVia: {invite.get('via')}\r\nFrom: {invite.get('from')}\r\n"
-            f"To: {response.get('to')}\r\nCall-ID: {invite.call_id}\r\nCSeq: {invite.cseq.number} ACK\r\n"
-            "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-        )
-        self.ladder.deliver(text.encode(), self.flow)
+        response = self.last()
+        assert isinstance(response, Response)
+        self.ladder.deliver(ack_to_refusal(self.sent["INVITE"], response), self.flow)
 
     def cancels(self, headers: str = "") -> None:
         """CANCEL of the INVITE last sent."""
@@ -210,3 +205,14 @@ class Side:
         request = self.get_request(method)
         self.answers(status, request, **answer)  # type: ignore[arg-type]
         return request
+
+
+def ack_to_refusal(data: bytes, response: Response) -> bytes:
+    """The ACK to a final response that is no 2xx (RFC 3261 17.1.1.3). `data`: the INVITE."""
+    invite = parse_message(data)
+    assert isinstance(invite, Request)
+    return (
+        f"ACK {invite.uri} SIP/2.0\r\nVia: {invite.get('via')}\r\nFrom: {invite.get('from')}\r\n"
+        f"To: {response.get('to')}\r\nCall-ID: {invite.call_id}\r\nCSeq: {invite.cseq.number} ACK\r\n"
+        "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
