@@ -213,6 +213,15 @@ def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
     ladder.settle()
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_identity_is_the_number_shown_and_only_where_the_peer_asks(asked: bool) -> None:
+    ladder = CanaryLadder(peers=tuple(replace(peer, send_pai=asked) for peer in settings_for().peers))
+    ladder.caller.invites(X)
+    identities = ladder.callee.get_request("INVITE").get_all("p-asserted-identity")
+    assert identities == ([f"<sip:{X}@{RELAY}>"] if asked else [])
+    ladder.check_privacy()
+
+
 def test_two_peers_of_one_domain_are_no_leak() -> None:
     named = {"pbx": "carrier.example", "carrier": "sbc.carrier.example"}
     peers = tuple(replace(peer, host=named.get(peer.name, peer.host)) for peer in settings_for().peers)
