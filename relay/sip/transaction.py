@@ -140,5 +140,7 @@ def _sent_by(via: str) -> str:
 def _rfc2543_key(request: Request, method: str, to_tag: str | None) -> str:
     """RFC 3261 17.2.3, for a branch without the magic cookie: what RFC 2543 clients keep the same."""
     number = request.index.get("cseq", "").partition(" ")[0]
-    via = request.values("via")[0]
-    return "\n".join((method, request.uri, request.from_tag or "", to_tag or "", request.call_id, number, via))
+    vias = request.values("via")
+    if not vias:
+        raise ParseError("missing", "via")
+    return "\n".join((method, request.uri, request.from_tag or "", to_tag or "", request.call_id, number, vias[0]))

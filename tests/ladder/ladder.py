@@ -227,10 +227,13 @@ class Ladder:
     def settle(self, seconds: float = 200.0) -> None:
         """All timers run out: nothing is left, every record is closed, and nothing crossed."""
         self.run(seconds)
-        left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
-        assert not left, f"left behind: {left}"
+        self.check_nothing_left()
         self.checks.check_records(record for record, _ in self.records.values())
         self.check_privacy()
+
+    def check_nothing_left(self) -> None:
+        left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
+        assert not left, f"left behind: {left}"
 
     def check_privacy(self) -> None:
         """Also of what was lost on the way."""
