@@ -191,7 +191,7 @@ def ended_call(record: CallRecord) -> dict[str, object]:
         "ended_by": record.ended_by,
         "end_reason": record.end_reason,
         "duration_ms": record.duration_ms,
-        "number_dialled": record.number_dialled,
+        "number_dialled": mask_number(record.number_dialled),
         "number_shown": record.number_shown,
         "caller": mask_number(record.caller),
         "callee": mask_number(record.callee or "") or None,
