@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from relay.call.setup import Setup
     from relay.sip.flow import Flow
 
-MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is not answered (DESIGN 4.5)
+MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
 SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
 
 
@@ -116,14 +116,21 @@ class Attempt:
         try:
             if status >= 300:
                 self._refused(response, now)
-            elif len(self._legs) >= MOST_FORKS and (response.to_tag or "") not in self._legs:
-                self._setup.core.counters["forks_over_limit"] += 1
             elif status >= 200:
                 self._answered(response, now)
-            elif status > 100 and not self._given_up and self._won is None:
+            elif status > 100 and not self._is_over() and not self._is_fork_too_many(response):
                 self._setup.progress(self._leg(response), response, now)
         except (ProtocolError, ParseError) as error:
             self._unusable(response, error, now)
+
+    def _is_over(self) -> bool:
+        return self._given_up or self._won is not None
+
+    def _is_fork_too_many(self, response: Response) -> bool:
+        if len(self._legs) < MOST_FORKS or (response.to_tag or "") in self._legs:
+            return False
+        self._setup.core.counters["forks_over_limit"] += 1
+        return True
 
     def _refused(self, response: Response, now: float) -> None:
         self._close()
@@ -137,15 +144,16 @@ class Attempt:
         leg = self._legs.get(response.to_tag or "")
         if leg is not None and leg is self._won:
             leg.acknowledge_again()
-        else:
+        elif not self._is_over():
             leg = leg or self._leg(response)
             leg.establish(response)
-            if self._given_up or self._won is not None:
-                self._turn_away(leg, now)
-            else:
-                self._won = leg
-                self._close()
-                self._setup.answered(leg, response, now)
+            self._won = leg
+            self._close()
+            self._setup.answered(leg, response, now)
+        elif not self._is_fork_too_many(response):
+            leg = leg or self._leg(response)
+            leg.establish(response)
+            self._turn_away(leg, now)
 
     def _turn_away(self, leg: Leg, now: float) -> None:
         """A 2xx that nobody waits for (it crossed our CANCEL, or another fork was faster): ACK, then BYE."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.call.attempt import MOST_FORKS
 from tests.ladder.descriptions import ANSWER, HELD, HOLD
 from tests.ladder.ladder import Ladder, X, hang_up
 
@@ -169,3 +170,23 @@ def test_cancelled_and_two_answers_cross(ladder: Ladder) -> None:
         assert ladder.callee.get("ACK").to_tag == tag
         assert ladder.callee.expects("BYE").to_tag == tag
     ladder.settle()
+
+
+def test_forks_without_end_are_passed_over_and_the_answer_is_not(ladder: Ladder) -> None:
+    start(ladder)
+    for number in range(40):
+        ladder.callee.answers(180, tag=f"bob-{number}")
+    assert len(ladder.caller.inbox) == MOST_FORKS
+    ladder.caller.inbox.clear()
+    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
+    assert ladder.callee.get("ACK").to_tag == "bob-mobile"
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    for number in range(40):
+        ladder.callee.answers(200, tag=f"bob-{number}", body=ANSWER)
+    assert len(ladder.callee.inbox) == 2 * (MOST_FORKS - 1)  # ACK and BYE each
+    for _ in range(MOST_FORKS - 1):
+        ladder.callee.get("ACK")
+        ladder.callee.expects("BYE")
+    ladder.callee.tag = "bob-mobile"
+    hang_up(ladder)
