@@ -238,23 +238,36 @@ def test_second_peer(answer: int | None) -> None:
     ladder.settle()
 
 
-@pytest.mark.parametrize("reason", ["max_duration", "session_expired", "shutdown", "ring_timeout"])
-def test_ended_by_the_relay(ladder: CanaryLadder, reason: str) -> None:
-    if reason == "ring_timeout":
-        ladder.caller.invites(X)
-        ladder.callee.get("INVITE")
-        ladder.callee.answers(183, body=ANSWER)
-        ladder.run(100)
+@pytest.mark.parametrize("reason", ["max_duration", "session_expired", "shutdown"])
+@pytest.mark.parametrize("form", FORMS)
+def test_ended_by_the_relay(form: str, reason: str) -> None:
+    turn, multipart = FORMS[form]
+    ladder = CanaryLadder(turn, multipart=multipart, max_call_s=600.0 if reason == "max_duration" else 14_400.0)
+    connect(ladder)
+    if reason == "shutdown":
+        ladder.engine.hang_up_all(ladder.now)
+        ladder.perform()
     else:
-        connect(ladder)
-        if reason == "shutdown":
-            ladder.engine.hang_up_all(ladder.now)
-            ladder.perform()
-        else:
-            ladder.run(2_000 if reason == "session_expired" else 15_000)
-        ladder.callee.expects("BYE")
-        ladder.caller.expects("BYE")
-    assert ladder.record.end_reason == ("session_expired" if reason == "max_duration" else reason)
+        ladder.run(600.0 if reason == "max_duration" else 1_800.0)
+    ladder.callee.expects("BYE")
+    ladder.caller.expects("BYE")
+    assert ladder.record.end_reason == reason
+    ladder.settle()
+
+
+def test_not_answered_in_time(ladder: CanaryLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.get(183)
+    ladder.run(90)
+    assert ladder.callee.expects("CANCEL").get("reason") == "SIP;cause=408"
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "ring_timeout"
     ladder.settle()
 
 
