@@ -86,7 +86,8 @@ class Call:
         self.core = core
         self.invite_key = invite_key
         core.attempts.setdefault(invite_key, self)
-        self.call_id = core.token() + core.token()
+        # 32 hexadecimal digits; the time comes first, so that records that are written together lie together.
+        self.call_id = f"{received_at:012x}{core.token()}{core.token()[:4]}"
         self.caller_peer = peer
         self.caller_flow = flow
         self.caller_number = caller

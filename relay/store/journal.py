@@ -25,7 +25,7 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import UPDATE_HEAD, Head, head_row, next_link, read_head
 from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, store_errors, transaction
-from relay.store.record_rows import SELECT, UPSERT, open_row, row_of
+from relay.store.record_rows import SELECT, open_row, row_of, upsert
 from relay.store.sealing import Sealer
 
 Report = Callable[[str, dict[str, object]], None]
@@ -251,7 +251,7 @@ async def _call(
 def _transact(connection: sqlite3.Connection, rows: list[_Row], head: tuple[int, bytes, bytes] | None) -> bool:
     try:
         with transaction(connection):
-            if connection.executemany(UPSERT, rows).rowcount != len(rows):
+            if upsert(connection, rows) != len(rows):
                 raise _ClosedBeforeError
             if head is not None:
                 connection.execute(UPDATE_HEAD, head)

@@ -5,6 +5,8 @@ It owns the columns and the encodings. Transactions, the chain's order and queri
 
 from __future__ import annotations
 
+import sqlite3
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,11 +24,14 @@ _PLAIN = (
 _KEPT = (*_PLAIN, "dialled_hash", "caller_hash", "callee_hash", "sealed", "dialogs")
 COLUMNS = (*_KEPT, "chain_seq", "chain_hash")
 
-UPSERT = f"""
-INSERT INTO call_record ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))})
+_ROW = f"({', '.join('?' * len(COLUMNS))})"
+_UPSERT = f"""
+INSERT INTO call_record ({", ".join(COLUMNS)}) VALUES {{}}
 ON CONFLICT (call_id) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:])}
 WHERE call_record.ended_at IS NULL
 """
+# Statements for 64, 32, … 1 rows: a batch takes few of them, and each gives the interpreter's lock away once.
+_UPSERTS = [(1 << power, _UPSERT.format(", ".join([_ROW] * (1 << power)))) for power in range(6, -1, -1)]
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM call_record"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,6 +40,20 @@ _decode = msgspec.msgpack.Decoder(_Secret).decode
 _SEALED_AT = _KEPT.index("sealed")
 _DIALOGS_AT = _KEPT.index("dialogs")
 _HASHES = slice(len(_PLAIN), _SEALED_AT)
+
+
+def upsert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> int:
+    """Writes rows of live and ended calls in their order; how many were: a row that has ended stays as it is.
+
+    `executemany` would take and give the interpreter's lock for each row, a context switch of both threads each time.
+    """
+    written = done = 0
+    for size, statement in _UPSERTS:
+        while len(rows) - done >= size:
+            values = list(chain.from_iterable(rows[done : done + size]))
+            written += connection.execute(statement, values).rowcount
+            done += size
+    return written
 
 
 class StoredRecord(NamedTuple):
