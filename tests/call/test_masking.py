@@ -112,6 +112,7 @@ def test_session_timer_that_cannot_be_read(value: str) -> None:
         (["Q.850"], ""),
         (["Q.850;cause=0", "Q.850;cause=1000", "Q.850;cause=alice", "Q.850;cause=-1"], ""),
         (['Q.850;cause=16;text="open'], ""),
+        (['Q.850;cause=16, SIP;text="open'], ""),
         (["Q.850;cause=16"] * 9, "Reason: Q.850;cause=16\r\n" * 4),
     ],
 )
