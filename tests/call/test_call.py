@@ -1,0 +1,166 @@
+"""A call's record, its place in the bounds, what each side must not see, and its one end."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.call.call import Call
+from relay.call.core import Core
+from relay.call.masking import CANCELLED
+from relay.call.routing import Refusal, Route
+from relay.sip.dialog import Dialog
+from tests.call.support import FLOW, core, invite, peer
+
+A, B, X = "8613800000001", "8613900000002", "700100000010001"
+ROUTE = Route("b1", "AXB", "firm", "order", B, X)
+
+
+def call(shared: Core | None = None, *, caller: str = A, tag: str = "a") -> Call:
+    shared = shared or core()
+    return Call(shared, peer(), FLOW, caller=caller, dialled=X, invite_key=("c", tag), received_at=5)
+
+
+def committed(made: Call, now: float = 9.0) -> list[Commit]:
+    """The commits asked for, all of them answered."""
+    commits = [action for action in made.core.take_actions() if isinstance(action, Commit)]
+    for commit in commits:
+        made.core.committed(commit.token, now)
+    return commits
+
+
+def test_record_of_what_did_not_connect() -> None:
+    made = call()
+    made.routed(ROUTE, 1.0)
+    made.ringing(2.0)
+    made.ringing(3.0)
+    told: list[float] = []
+    made.closed(CANCELLED, "caller", "cancel", told.append, 4.0)
+    assert told == []
+    (commit,) = committed(made)
+    assert told == [9.0]
+    record = commit.record
+    assert (record.received_at, record.routed_at, record.ringing_at, record.ended_at) == (5, 1000, 2000, 4000)
+    assert (record.sip_status, record.q850_cause, record.outcome) == (487, 127, "cancelled")
+    assert (record.duration_ms, record.answered_at, commit.dialogs) == (None, None, None)
+    assert (record.number_dialled, record.number_shown, record.caller, record.callee) == (X, X, A, B)
+
+
+def test_call_ids_are_32_hexadecimal_digits_and_its_own() -> None:
+    shared = core()
+    first, second = call(shared).call_id, call(shared).call_id
+    assert first != second
+    assert len(first) == 32
+    assert int(first, 16)
+
+
+def test_refusal_says_which_binding_refused() -> None:
+    made = call()
+    made.refused(Refusal("expired", 403, 21, None, "b7", "AXB", "firm", "order"))
+    assert (made.record().binding_id, made.record().business) == ("b7", "firm")
+    made.refused(Refusal("no_binding", 403, 21))
+    assert made.record().binding_id == "b7"
+
+
+def test_forwarded_call_has_no_binding() -> None:
+    made = call()
+    made.routed(Route("", "", "", None, B, A), 1.0)
+    record = made.record()
+    assert (record.binding_id, record.mode, record.business) == (None, None, None)
+
+
+def test_duration_is_never_negative() -> None:
+    """The wall clock may be set back during a call."""
+    made = call()
+    made.answered_at, made.ended_at = 9000, 4000
+    assert made.record().duration_ms == 0
+    made.ended_at = 9500
+    assert made.record().duration_ms == 500
+
+
+@pytest.mark.parametrize(("of_route", "lasts"), [(None, 14_400.0), (60.0, 60.0), (99_999.0, 14_400.0)])
+def test_longest_duration_is_the_smaller_of_both(of_route: float | None, lasts: float) -> None:
+    made = call()
+    made.routed(ROUTE._replace(max_call_s=of_route), 1.0)
+    assert made._max_call_s == lasts
+
+
+def test_counts_towards_the_limit_until_it_is_over() -> None:
+    made = call()
+    made.count()
+    assert made.core.calls_by_peer["pbx"] == 1
+    made.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
+    made.release()
+    assert made.core.calls_by_peer["pbx"] == 0
+
+
+def test_stands_for_its_invite_until_its_end_is_committed() -> None:
+    shared = core()
+    first = call(shared)
+    merged = call(shared)
+    assert shared.attempts[first.invite_key] is first
+    merged.closed(CANCELLED, "relay", "failed", lambda _: None, 1.0)
+    committed(merged)
+    assert shared.attempts[first.invite_key] is first
+    first.closed(CANCELLED, "caller", "cancel", lambda _: None, 1.0)
+    assert shared.attempts
+    committed(first)
+    assert not shared.attempts
+
+
+def test_who_waits_for_the_end_waits_for_its_commit() -> None:
+    made = call()
+    told: list[str] = []
+    made.when_end_committed(lambda _: told.append("first"), 0.5)
+    made.closed(CANCELLED, "caller", "cancel", lambda _: told.append("answer"), 1.0)
+    assert told == []
+    committed(made)
+    assert sorted(told) == ["answer", "first"]
+    made.when_end_committed(lambda _: told.append("late"), 2.0)
+    assert told[-1] == "late"
+
+
+def test_end_of_what_is_not_up_is_none() -> None:
+    made = call()
+    made.end("relay", "shutdown", 1.0)
+    assert made.core.take_actions() == []
+
+
+# -- what each side must not see
+
+
+def test_callee_must_not_see_the_caller() -> None:
+    made = call()
+    made.routed(ROUTE, 1.0)
+    tripwire = made.tripwire_towards_callee(peer("carrier", "192.0.2.22"))
+    assert tripwire.hit(b"From: <sip:13800000001@x>")
+    assert tripwire.hit(b"Via: 192.0.2.11")
+    assert not tripwire.hit(b"To: <sip:13900000002@192.0.2.22>")
+
+
+def test_caller_must_not_see_the_callee() -> None:
+    made = call()
+    made.routed(ROUTE, 1.0)
+    dialog = Dialog.as_uas(invite("Contact: <sip:b@192.0.2.33>"), "tag")
+    tripwire = made.tripwire_towards_caller(peer("carrier", "192.0.2.22"), dialog)
+    for hidden in (b"13900000002", b"192.0.2.22", b"192.0.2.33"):
+        assert tripwire.hit(b"X: " + hidden)
+    assert not tripwire.hit(b"X: 13800000001 192.0.2.11 192.0.2.10")
+
+
+def test_host_that_both_sides_share_is_no_secret() -> None:
+    made = call()
+    made.routed(ROUTE, 1.0)
+    assert not made.tripwire_towards_callee(peer()).hit(b"X: 192.0.2.11")
+
+
+def test_our_own_address_is_no_secret() -> None:
+    made = Call(core(), peer(host="192.0.2.10"), FLOW, caller=A, dialled=X, invite_key=("c", "a"), received_at=5)
+    made.routed(ROUTE, 1.0)
+    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit(b"Contact: <sip:192.0.2.10>")
+
+
+def test_without_a_binding_numbers_are_no_secret() -> None:
+    made = call()
+    made.routed(Route("", "", "", None, B, A), 1.0)
+    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit(b"From: <sip:13800000001@x>")

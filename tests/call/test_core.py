@@ -1,0 +1,74 @@
+"""What all calls share: the outbox in order, and answers of the store that are waited for once."""
+
+from __future__ import annotations
+
+from relay.call.actions import Commit, LookUp, Note, Send
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route
+from tests.call.support import FLOW, core
+
+REFUSAL = Refusal("no_binding", 403, 21)
+RECORD = CallRecord(*[None] * len(CallRecord._fields))
+
+
+def test_actions_come_in_order_and_once() -> None:
+    shared = core()
+    shared.send(b"1", FLOW)
+    shared.note("event", key="value")
+    shared.look_up("700100000010001", "8613800000001", lambda *_: None)
+    shared.commit(RECORD, None)
+    assert shared.take_actions() == [
+        Send(b"1", FLOW),
+        Note("event", {"key": "value"}),
+        LookUp(1, "700100000010001", "8613800000001"),
+        Commit(0, RECORD, None),
+    ]
+    assert shared.take_actions() == []
+
+
+def test_look_up_is_answered_once() -> None:
+    shared = core()
+    answers: list[tuple[Route | Refusal, float]] = []
+    shared.look_up("700100000010001", "", lambda answer, now: answers.append((answer, now)))
+    (action,) = shared.take_actions()
+    assert isinstance(action, LookUp)
+    assert len(shared.pending_lookups) == 1
+    for _ in range(2):
+        shared.routed(action.token, REFUSAL, 7.0)
+    assert answers == [(REFUSAL, 7.0)]
+    assert not shared.pending_lookups
+
+
+def test_commit_goes_on_once() -> None:
+    shared = core()
+    committed: list[float] = []
+    shared.commit(RECORD, b"dialogs", committed.append)
+    (action,) = shared.take_actions()
+    assert isinstance(action, Commit)
+    assert action.token
+    assert shared.pending_commits == 1
+    for _ in range(2):
+        shared.committed(action.token, 7.0)
+    assert committed == [7.0]
+    assert shared.pending_commits == 0
+
+
+def test_commit_that_nobody_waits_for_has_no_token() -> None:
+    shared = core()
+    shared.commit(RECORD, None)
+    assert shared.pending_commits == 0
+    shared.committed(0, 7.0)
+
+
+def test_look_ups_and_commits_have_tokens_of_their_own() -> None:
+    shared = core()
+    shared.look_up("700100000010001", "", lambda *_: None)
+    shared.commit(RECORD, None, lambda _: None)
+    tokens = [action.token for action in shared.take_actions() if isinstance(action, LookUp | Commit)]
+    assert len(set(tokens)) == 2
+
+
+def test_wall_clock() -> None:
+    shared = core()
+    shared.clock_offset_s = 1_800_000_000.0
+    assert shared.wall_ms(1.5) == 1_800_000_001_500

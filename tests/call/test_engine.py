@@ -1,0 +1,134 @@
+"""The engine's edges: whatever comes in, nothing is raised, and the counters say what it was."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.actions import Note, Send
+from relay.call.engine import Engine
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal
+from relay.sip.flow import Flow
+from tests.call.support import FLOW, core, invite, settings
+
+STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
+RECORD = CallRecord(*["c", "b", "AXB", "firm", None, "7", "7", "1", "2", "pbx", "carrier"], *[1000] * 5, *[None] * 8)
+INVITE = invite().serialize()
+
+
+def engine() -> Engine:
+    made = Engine(settings(), core().token, 0.0)
+    made.clock_offset_s = 1000.0
+    return made
+
+
+def sent(made: Engine) -> list[bytes]:
+    return [action.data for action in made.take_actions() if isinstance(action, Send)]
+
+
+@given(st.binary(max_size=200) | st.tuples(st.sampled_from([b"INVITE ", b"SIP/2.0 200 "]), st.binary()).map(b"".join))
+def test_any_bytes(data: bytes) -> None:
+    made = engine()
+    for flow in (FLOW, STRANGER):
+        made.receive(data, flow, 1.0)
+    made.expire(2.0)
+    assert made.statistics()["transactions"] == 0
+
+
+@given(st.integers(0, len(INVITE) - 1), st.binary(max_size=4), st.integers(0, 6))
+def test_any_damage_to_an_invite(place: int, put: bytes, cut: int) -> None:
+    made = engine()
+    made.receive(INVITE[:place] + put + INVITE[place + cut :], FLOW, 1.0)
+    for data in sent(made):
+        assert data.startswith(b"SIP/2.0 ")
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"\r\n", b"\x00" * 100, b"INVITE", b"SIP/2.0 200 OK\r\n\r\n"])
+def test_noise_is_counted_and_dropped(data: bytes) -> None:
+    made = engine()
+    made.receive(data, FLOW, 1.0)
+    assert sent(made) == []
+    assert made.statistics().get("malformed", 0) + made.statistics().get("responses_stray", 0) >= 1
+
+
+def test_malformed_request_is_refused_where_it_can_be() -> None:
+    made = engine()
+    data = INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70")
+    made.receive(data, FLOW, 1.0)
+    (answer,) = sent(made)
+    assert answer.startswith(b"SIP/2.0 400 Bad Request\r\n")
+    assert made.statistics()["transactions"] == 0
+    assert made.statistics()["calls_setting_up"] == 0
+
+
+def test_strangers_malformed_request_is_not_answered() -> None:
+    made = engine()
+    made.receive(INVITE.replace(b"Max-Forwards: 70", b"Max-Forwards 70"), STRANGER, 1.0)
+    (note,) = made.take_actions()
+    assert isinstance(note, Note)
+    assert note.event == "message.malformed"
+
+
+@pytest.mark.parametrize("missing", [b"From", b"CSeq", b"Call-ID", b"To", b"Via"])
+@pytest.mark.parametrize("flow", [FLOW, STRANGER])
+def test_what_is_copied_into_an_answer_is_missing(missing: bytes, flow: Flow) -> None:
+    made = engine()
+    data = b"\r\n".join(line for line in INVITE.split(b"\r\n") if not line.startswith(missing + b":"))
+    made.receive(data, flow, 1.0)
+    for answer in sent(made):
+        assert b"None" not in answer
+    assert made.statistics()["calls_setting_up"] == 0
+    assert made.statistics()["transactions"] == 0
+
+
+def test_late_answers_of_the_store_are_passed_over() -> None:
+    made = engine()
+    made.routed(77, Refusal("no_binding", 403, 21), 1.0)
+    made.committed(77, 1.0)
+    assert made.take_actions() == []
+
+
+def test_failure_of_a_flow_that_nothing_waits_on() -> None:
+    made = engine()
+    made.transport_failed(FLOW, 1.0)
+    made.expire(1.0)
+    assert (made.take_actions(), made.next_timeout()) == ([], None)
+
+
+def test_stray_responses_are_counted() -> None:
+    made = engine()
+    answer = "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\n"
+    made.receive(f"{answer}To: <sip:c@d>;tag=2\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\r\n".encode(), FLOW, 1.0)
+    assert (sent(made), made.statistics()["responses_stray"]) == ([], 1)
+
+
+def test_statistics_name_all_that_can_be_left_behind() -> None:
+    assert engine().statistics().keys() >= {
+        "calls_up",
+        "calls_setting_up",
+        "attempts",
+        "legs",
+        "transactions",
+        "timers",
+        "pending_lookups",
+        "pending_commits",
+        "calling_tags",
+    }
+
+
+def test_live_call_that_cannot_be_restored_is_closed() -> None:
+    made = engine()
+    made.restore(RECORD, b"nonsense", 1.0)
+    *notes, commit = made.take_actions()
+    assert [note.event for note in notes if isinstance(note, Note)] == ["restore.failed"]
+    record = commit.record  # type: ignore[union-attr]
+    assert (record.ended_at, record.end_reason, record.ended_by) == (1_001_000, "not_restorable", "relay")
+    assert record.duration_ms == 1_000_000
+
+
+def test_hanging_up_nothing() -> None:
+    made = engine()
+    made.hang_up_all(1.0)
+    assert made.take_actions() == []

@@ -1,0 +1,198 @@
+"""A leg: where its requests go, its 2xx until the ACK, its BYE in order, its reliable responses."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.actions import Send
+from relay.call.attempt import session_id
+from relay.call.call import Call
+from relay.call.compose import Reply
+from relay.call.core import Core
+from relay.call.leg import Leak, Leg, contact_line
+from relay.call.masking import Tripwire
+from relay.call.sdp_masking import SdpWriter
+from relay.sip.dialog import Dialog
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+from tests.call.support import FLOW, core, invite, peer
+
+
+class Pair:
+    """Two legs of a call that stands still."""
+
+    def __init__(self, *, contact: str = "<sip:a@192.0.2.11>", flow: Flow = FLOW) -> None:
+        self.core: Core = core()
+        self.invite = invite(f"Contact: {contact}")
+        pbx = peer()
+        call = Call(
+            self.core,
+            pbx,
+            flow,
+            caller="8613800000001",
+            dialled="700100000010001",
+            invite_key=("a@192.0.2.11", "a"),
+            received_at=0,
+        )
+        self.caller = self._leg(call, "caller", flow)
+        self.callee = self._leg(call, "callee", flow)
+        self.caller.other, self.callee.other = self.callee, self.caller
+        self.reply = Reply(self.invite, flow)
+
+    def _leg(self, call: Call, side: str, flow: Flow) -> Leg:
+        dialog = Dialog.as_uas(self.invite, self.core.token())
+        dialog.confirmed = True
+        writer = SdpWriter(session_id(self.core.token()))
+        return Leg(self.core, call, side, dialog, peer(), flow, "700100000010001", writer)  # type: ignore[arg-type]
+
+    def take(self) -> list[Request | Response]:
+        return [parse_message(action.data) for action in self.core.take_actions() if isinstance(action, Send)]
+
+    def ack(self, number: int) -> Request:
+        return invite(f"CSeq: {number} ACK", method="ACK")
+
+
+@pytest.mark.parametrize(
+    ("contact", "goes"),
+    [
+        ("<sip:a@192.0.2.11>", Flow(0, "udp", "192.0.2.11", 5060)),
+        ("<sip:a@192.0.2.11:5099>", Flow(0, "udp", "192.0.2.11", 5099)),
+        ("<sip:a@192.0.2.11;transport=TCP>", Flow(1, "tcp", "192.0.2.11", 5060)),
+        ("<sip:a@192.0.2.11;transport=sctp>", FLOW),
+        ("<sips:a@192.0.2.11>", FLOW),
+        ("<sip:a@192.0.2.99>", FLOW),
+        ("<sip:a@[2001:db8::6]>", FLOW),
+    ],
+)
+def test_where_requests_go(contact: str, goes: Flow) -> None:
+    assert Pair(contact=contact).caller.destination() == goes
+
+
+@pytest.mark.parametrize(
+    ("contact", "connection"), [("<sip:a@192.0.2.11:5099;transport=tcp>", 7), ("<sip:a@192.0.2.11:5099>", 7)]
+)
+def test_stream_keeps_to_its_connection(contact: str, connection: int) -> None:
+    flow = Flow(1, "tcp", "192.0.2.11", 40123, 7)
+    assert Pair(contact=contact, flow=flow).caller.destination() == Flow(1, "tcp", "192.0.2.11", 5099, connection)
+
+
+def test_target_moves() -> None:
+    pair = Pair()
+    pair.caller.destination()
+    pair.caller.retarget(invite("Contact: <sip:moved@192.0.2.11:5070>"), FLOW._replace(port=5071))
+    assert pair.caller.destination().port == 5070
+    assert pair.caller.flow.port == 5071
+    pair.caller.retarget(invite(), Flow(1, "tcp", "192.0.2.11", 40123, 7))
+    assert pair.caller.flow.transport == "udp"
+
+
+def test_answer_is_sent_until_its_ack() -> None:
+    pair = Pair()
+    pair.caller.give_answer(7, pair.reply.write(200, to_tag="b"), FLOW, 0.0)
+    times = []
+    for tenths in range(100):
+        pair.core.timers.run(tenths / 10)
+        times += [tenths / 10 for _ in pair.take()]
+    assert times == [0.5, 1.5, 3.5, 7.5]
+    pair.caller.receive_ack(pair.ack(6), 10.0)
+    assert pair.caller.answer
+    pair.caller.receive_ack(pair.ack(7), 10.0)
+    assert not pair.caller.answer
+    pair.core.timers.run(100.0)
+    assert pair.take() == []
+
+
+def test_ack_is_sent_again_as_it_was() -> None:
+    pair = Pair()
+    assert not pair.callee.acknowledge_again()
+    pair.callee.acknowledge(1)
+    assert pair.callee.acknowledge_again()
+    first, second = pair.take()
+    assert first.serialize() == second.serialize()
+    pair.callee.invite_again(2)
+    assert not pair.callee.acknowledge_again()
+
+
+def test_bye_waits_for_the_ack_to_our_answer() -> None:
+    pair = Pair()
+    pair.caller.give_answer(7, b"", FLOW, 0.0)
+    pair.caller.hang_up(0.1)
+    assert pair.take() == []
+    pair.caller.receive_ack(pair.ack(7), 0.2)
+    (bye,) = pair.take()
+    assert isinstance(bye, Request)
+    assert bye.method == "BYE"
+
+
+def test_bye_comes_after_our_ack() -> None:
+    pair = Pair()
+    pair.callee.ack_due = 1
+    pair.callee.hang_up(0.1)
+    assert [message.cseq.method for message in pair.take()] == ["ACK", "BYE"]
+
+
+def test_bye_leaves_out_what_would_tell() -> None:
+    pair = Pair()
+    pair.callee.tripwire = Tripwire(("8613800000001",), ())
+    pair.callee.hang_up(0.1, "Reason: 13800000001\r\n")
+    (bye,) = pair.take()
+    assert bye.get("reason") is None
+
+
+def test_leak_is_told_and_nothing_is_sent() -> None:
+    pair = Pair()
+    pair.callee.tripwire = Tripwire(("8613800000001",), ())
+    with pytest.raises(Leak) as leak:
+        pair.callee.request("INFO", 2, extra="X: 13800000001\r\n")
+    assert (leak.value.call, leak.value.side) == (pair.callee.call, "callee")
+    assert "13800000001" not in str(leak.value)
+    with pytest.raises(Leak):
+        pair.callee.write(pair.reply, 200, extra="X: 13800000001\r\n")
+    assert pair.take() == []
+
+
+def test_due_ack_is_still_due_after_a_leak() -> None:
+    pair = Pair()
+    pair.callee.tripwire = Tripwire((), ("192.0.2.77",))
+    pair.callee.ack_due = 1
+    with pytest.raises(Leak):
+        pair.callee.guard("192.0.2.77", None)
+    pair.callee.acknowledge_due()
+    assert pair.callee.ack_due is None
+
+
+def progress(rseq: int | None) -> Response:
+    line = "" if rseq is None else f"RSeq: {rseq}\r\nRequire: 100rel\r\n"
+    message = parse_message(f"SIP/2.0 183 x\r\n{line}\r\n".encode())
+    assert isinstance(message, Response)
+    return message
+
+
+def test_reliable_responses_are_numbered_anew() -> None:
+    pair = Pair()
+    shown = [pair.caller.write_progress(pair.reply, 183, progress(rseq)) for rseq in (900, None, 901, 901, 900)]
+    assert [data and parse_message(data).rseq for data in shown] == [1, None, 2, 2, None]
+    assert shown[4] is None  # overtaken
+    assert pair.caller.reliable == {1: 900, 2: 901}
+    pair.callee.invite_again(2)
+    again = pair.caller.write_progress(pair.reply, 183, progress(900))
+    assert again
+    assert parse_message(again).rseq == 1
+
+
+def test_contact_names_the_listener_and_the_number_that_is_known() -> None:
+    shared = core()
+    assert contact_line(shared, FLOW, "700") == "Contact: <sip:700@192.0.2.10:5060>\r\n"
+    assert contact_line(shared, Flow(1, "tcp", "192.0.2.11", 1, 7), "700") == (
+        "Contact: <sip:700@192.0.2.10:5060;transport=tcp>\r\n"
+    )
+    assert contact_line(shared, Flow(2, "udp", "2001:db8::6", 5060), "") == "Contact: <sip:[2001:db8::10]:5062>\r\n"
+
+
+def test_forgotten_leg_is_found_no_more() -> None:
+    pair = Pair()
+    pair.caller.give_answer(7, b"", FLOW, 0.0)
+    pair.caller.forget()
+    pair.caller.forget()
+    assert list(pair.core.legs.values()) == [pair.callee]
+    assert len(pair.core.timers) == 0
