@@ -119,3 +119,10 @@ def test_end_of_the_service_ends_what_is_up_and_what_rings() -> None:
     ]
     ladder.release()
     ladder.settle()
+
+
+def test_call_that_is_up_stands_on_one_timer(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.run(33)
+    assert (ladder.engine.statistics()["timers"], ladder.engine.statistics()["transactions"]) == (1, 0)
+    hang_up(ladder)

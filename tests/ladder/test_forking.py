@@ -190,3 +190,19 @@ def test_forks_without_end_are_passed_over_and_the_answer_is_not(ladder: Ladder)
         ladder.callee.expects("BYE")
     ladder.callee.tag = "bob-mobile"
     hang_up(ladder)
+
+
+def test_cancelled_and_a_fork_rings_before_another_answers(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.expects("CANCEL", 200)
+    ladder.callee.answers(180, tag="bob-desk")
+    assert ladder.engine.statistics()["legs"] == 0
+    ladder.callee.answers(200, tag="bob-mobile", body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.settle()

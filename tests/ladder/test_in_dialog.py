@@ -212,3 +212,17 @@ def test_outside_a_call_is_refused(ladder: Ladder, method: str, status: int) -> 
     answer = ladder.caller.get_response(status)
     assert (answer.get("allow") is None) == (status == 481)
     ladder.settle()
+
+
+@EITHER
+def test_in_a_call_that_is_being_ended(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asked.sends("BYE")
+    asking.sends("INFO", body=b"1", content_type="application/dtmf")  # before our BYE was there
+    bye = asking.get_request("BYE")
+    asking.get(481)
+    asked.get(200)
+    asked.gets_nothing()
+    asking.answers(200, bye)
+    ladder.settle()
