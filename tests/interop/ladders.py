@@ -14,9 +14,16 @@ class CallFlow:
     outcome: str
     status: int | None = None
     ended_by: str | None = None
+    callee_gets: tuple[tuple[str, str], ...] = ()  # words that must cross, in a message that begins so
+    caller_gets: tuple[tuple[str, str], ...] = ()
 
 
-def _ends_by_caller(caller: str, callee: str) -> CallFlow:
+def _ends_by_caller(
+    caller: str,
+    callee: str,
+    callee_gets: tuple[tuple[str, str], ...] = (),
+    caller_gets: tuple[tuple[str, str], ...] = (),
+) -> CallFlow:
     """The given steps within a call that is answered and that the caller ends."""
     return CallFlow(
         f"""
@@ -41,6 +48,8 @@ def _ends_by_caller(caller: str, callee: str) -> CallFlow:
         "answered",
         200,
         "caller",
+        callee_gets,
+        caller_gets,
     )
 
 
@@ -63,6 +72,9 @@ def _refused(status_of_callee: int, shown: int, outcome: str, header: str = "") 
         shown,
     )
 
+
+HELD = "a=sendonly"  # as an offer of it is
+HOLDING = "a=recvonly"  # as it is answered
 
 FLOWS = {
     "caller_hangs_up": _ends_by_caller("pause 50", "pause 1"),
@@ -132,6 +144,30 @@ FLOWS = {
         "cancelled",
         487,
     ),
+    # RFC 3261 9.2: the callee had answered before the CANCEL came; the relay must acknowledge that and hang up.
+    "cancel_crosses_the_answer": CallFlow(
+        """
+    > INVITE sdp
+    < 100?
+    < 180
+    > CANCEL
+    < 200
+    < 487
+    > ACK
+    """,
+        """
+    < INVITE
+    > 180
+    < CANCEL
+    > 200
+    > 200 sdp to INVITE
+    < ACK
+    < BYE
+    > 200
+    """,
+        "cancelled",
+        487,
+    ),
     "busy": _refused(486, 486, "busy"),
     "declined": _refused(603, 603, "rejected"),
     "callee_number_unknown": _refused(404, 404, "unreachable"),
@@ -165,6 +201,8 @@ FLOWS = {
         "answered",
         200,
         "caller",
+        callee_gets=(("INVITE", "content-length: 0"), ("ACK", "m=audio")),
+        caller_gets=(("SIP/2.0 200", "m=audio"),),
     ),
     "early_media": CallFlow(
         """
@@ -189,6 +227,8 @@ FLOWS = {
         "answered",
         200,
         "caller",
+        callee_gets=(("INVITE", "m=audio"),),
+        caller_gets=(("SIP/2.0 183", "m=audio"),),
     ),
     "caller_holds_and_resumes": _ends_by_caller(
         """
@@ -211,6 +251,8 @@ FLOWS = {
     > 200 sdp=sendrecv
     < ACK
     """,
+        callee_gets=(("INVITE", HELD), ("INVITE", "a=sendrecv")),
+        caller_gets=(("SIP/2.0 200", HOLDING), ("SIP/2.0 200", "a=sendrecv")),
     ),
     "callee_holds": _ends_by_caller(
         """
@@ -226,6 +268,8 @@ FLOWS = {
     < 200
     > ACK
     """,
+        callee_gets=(("SIP/2.0 200", HOLDING),),
+        caller_gets=(("INVITE", HELD),),
     ),
     "update": _ends_by_caller(
         """
@@ -237,6 +281,8 @@ FLOWS = {
     < UPDATE
     > 200 sdp=recvonly
     """,
+        callee_gets=(("UPDATE", HELD),),
+        caller_gets=(("SIP/2.0 200", HOLDING),),
     ),
     "reliable_provisional": CallFlow(
         """
@@ -269,6 +315,8 @@ FLOWS = {
         "answered",
         200,
         "caller",
+        callee_gets=(("INVITE", "100rel"), ("PRACK", "rack: 4711 ")),
+        caller_gets=(("SIP/2.0 183", "require: 100rel"),),
     ),
     "dtmf_by_info": _ends_by_caller(
         """
@@ -280,6 +328,7 @@ FLOWS = {
     < INFO
     > 200
     """,
+        callee_gets=(("INFO", "Signal=5"),),
     ),
     "session_timer_refreshed": CallFlow(
         """
@@ -315,6 +364,8 @@ FLOWS = {
         "answered",
         200,
         "caller",
+        callee_gets=(("INVITE", "session-expires: 90"), ("UPDATE", "session-expires: 90")),
+        caller_gets=(("SIP/2.0 200", "session-expires: 90;refresher=uac"),),
     ),
     "refer_in_the_call_refused": _ends_by_caller(
         """
@@ -399,6 +450,32 @@ NO_ANSWER = CallFlow(
     480,
 )
 
+# RFC 3261 13.3.1.4: the relay itself sends its 200 again until the ACK comes.
+LATE_ACKNOWLEDGEMENT = CallFlow(
+    """
+    > INVITE sdp
+    < 100?
+    < 180
+    < 200
+    pause 1200
+    > ACK
+    pause 50
+    > BYE
+    < 200
+    """,
+    """
+    < INVITE
+    > 180
+    > 200 sdp
+    < ACK
+    < BYE
+    > 200
+    """,
+    "answered",
+    200,
+    "caller",
+)
+
 TOO_LONG = CallFlow(
     """
     > INVITE sdp
@@ -422,8 +499,11 @@ TOO_LONG = CallFlow(
     "relay",
 )
 
-OUT_OF_SERVICE = """
+
+def refusing(status: int) -> str:
+    """A callee of which nothing more is heard."""
+    return f"""
     < INVITE
-    > 503
+    > {status}
     < ACK
     """

@@ -11,8 +11,8 @@ from tests.interop.conftest import running_relay
 from tests.interop.ladders import FLOWS, FORBIDDEN_NUMBERS, REFUSED_AT_THE_DOOR
 from tests.support.addresses import CALLEE, CALLER
 from tests.support.relay_process import A, RelayProcess, Setup, X
-from tests.support.sipp import Sipp
-from tests.support.sipp_calls import BACK, FORTH, Direction, assert_masked, assert_recorded, run_flow
+from tests.support.sipp import Sipp, Traffic
+from tests.support.sipp_calls import BACK, FORTH, Direction, assert_carried, assert_masked, assert_recorded, run_flow
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,8 @@ def test_flow_passes_and_shows_only_the_700_number(
     before = len(relay.calls())
     caller, callee = run_flow(relay, tmp_path, flow, direction)
     assert_masked(relay, direction, caller, callee)
+    assert_carried(flow, caller, callee)
+    assert_no_word_of_the_callees_network(caller)
     records = relay.calls()
     assert len(records) == before + 1
     newest = max(records, key=lambda record: record["received_at"])
@@ -72,6 +74,13 @@ def test_masking_check_itself_sees_a_leak(tmp_path: Path) -> None:
         assert_masked(unmasked, FORTH, caller, callee)
     assert CALLER.encode() in callee.raw_received
     assert CALLEE.encode() in caller.raw_received
+
+
+def assert_no_word_of_the_callees_network(caller: Traffic) -> None:
+    """What a 3xx, 401 or 407 tells of the callee."""
+    for message in caller.received:
+        assert not message["www-authenticate"] + message["proxy-authenticate"]
+        assert "127.0.0.99" not in message.text
 
 
 def _refused(relay: RelayProcess, folder: Path, caller: str, dialled: str, status: int) -> None:

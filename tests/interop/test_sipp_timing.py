@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.interop.conftest import StartRelay
-from tests.interop.ladders import FLOWS, NO_ANSWER, OUT_OF_SERVICE, TOO_LONG
+from tests.interop.ladders import FLOWS, LATE_ACKNOWLEDGEMENT, NO_ANSWER, TOO_LONG, refusing
 from tests.support.addresses import CALLEE, SECOND_CALLEE, free
 from tests.support.relay_process import Setup
 from tests.support.sipp import Sipp
@@ -33,19 +35,37 @@ def test_call_that_is_too_long_is_ended_on_both_legs(start_relay: StartRelay, tm
     assert_recorded(record, TOO_LONG, FORTH)
 
 
-@pytest.mark.parametrize("first_peer", ["dead", "out_of_service"])
-def test_second_peer_is_tried_when_the_first_fails(start_relay: StartRelay, tmp_path: Path, first_peer: str) -> None:
+def test_answer_is_repeated_until_it_is_acknowledged(start_relay: StartRelay, tmp_path: Path) -> None:
+    relay = start_relay()
+    relay.bind()
+    caller, callee = run_flow(relay, tmp_path, LATE_ACKNOWLEDGEMENT)
+    answers = [message for message in caller.received if message.status == 200 and message.method == "INVITE"]
+    assert len(answers) >= 2
+    assert sum(message.method == "ACK" for message in callee.received) == 1
+    assert_recorded(relay.calls()[0], LATE_ACKNOWLEDGEMENT, FORTH)
+
+
+@pytest.mark.parametrize("first_peer", ["dead", "silent", 408, 500, 503])
+def test_second_peer_is_tried_when_the_first_fails(
+    start_relay: StartRelay, tmp_path: Path, first_peer: str | int
+) -> None:
     first, second = free(CALLEE), free(SECOND_CALLEE)
     relay = start_relay(Setup(callees=[first, second], sip={"t1_ms": 50}))
     relay.bind()
     flow = FLOWS["caller_hangs_up"]
-    broken = Sipp(tmp_path, "broken", OUT_OF_SERVICE, first) if first_peer == "out_of_service" else None
     relay.setup.callees = [second]  # who answers
-    caller, callee = run_flow(relay, tmp_path, flow)
-    assert_masked(relay, FORTH, caller, callee)
-    if broken is not None:
-        refused = broken.finish().received[0]
-        assert refused["call-id"] != callee.received[0]["call-id"]
+    with ExitStack() as cleanup:
+        if first_peer == "silent":
+            cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(first)
+        broken = None
+        if isinstance(first_peer, int):
+            broken = Sipp(tmp_path, "broken", refusing(first_peer), first)
+            cleanup.callback(broken.stop)
+        caller, callee = run_flow(relay, tmp_path, flow)
+        assert_masked(relay, FORTH, caller, callee)
+        if broken is not None:
+            refused = broken.finish().received[0]
+            assert refused["call-id"] != callee.received[0]["call-id"]
     (record,) = relay.calls()
     assert_recorded(record, flow, FORTH)
     assert record["peer_out"] == "callee_side_2"

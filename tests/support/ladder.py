@@ -25,9 +25,9 @@ RETRANSMIT_AFTER_MS = 500
 
 REASONS = {
     100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 302: "Moved Temporarily", 401: "Unauthorized",
-    404: "Not Found", 407: "Proxy Authentication Required", 480: "Temporarily Unavailable", 486: "Busy Here",
-    487: "Request Terminated", 488: "Not Acceptable Here", 491: "Request Pending", 500: "Server Internal Error",
-    503: "Service Unavailable", 603: "Decline",
+    404: "Not Found", 407: "Proxy Authentication Required", 408: "Request Timeout",
+    480: "Temporarily Unavailable", 486: "Busy Here", 487: "Request Terminated", 488: "Not Acceptable Here",
+    491: "Request Pending", 500: "Server Internal Error", 503: "Service Unavailable", 603: "Decline",
 }  # fmt: skip
 
 SDP = """\

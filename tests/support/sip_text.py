@@ -54,6 +54,12 @@ class SipText:
         return [value for key, value in self.headers if key == name]
 
     @property
+    def text(self) -> str:
+        """Header lines, in lower-case long names, and body."""
+        lines = [f"{name}: {value}" for name, value in self.headers]
+        return "\n".join([*lines, "", self.body.decode("utf-8", "replace")])
+
+    @property
     def tag(self) -> str:
         """The To tag."""
         return tag_of(self["to"])

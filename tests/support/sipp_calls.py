@@ -87,6 +87,14 @@ def _assert_absent(raw: bytes, secrets: list[str], other: Address, reader: str) 
         assert secret.encode() not in raw, f"the {reader} was sent {secret}"
 
 
+def assert_carried(flow: CallFlow, caller: Traffic, callee: Traffic) -> None:
+    """What must cross has crossed: the flow's words stand in a message that begins so."""
+    for traffic, expected in ((callee, flow.callee_gets), (caller, flow.caller_gets)):
+        for start, words in expected:
+            found = [message.text for message in traffic.received if message.first_line.startswith(start)]
+            assert any(words in text for text in found), f"no {words} in any {start}: {found}"
+
+
 def assert_recorded(record: dict[str, object], flow: CallFlow, direction: Direction) -> None:
     """The call record says what happened."""
     assert record["outcome"] == flow.outcome
