@@ -1,8 +1,8 @@
 """One UDP socket: datagrams in and out, and ICMP errors told to whom they belong. It knows nothing of SIP.
 
 Read and written directly, the loop only says when. Per datagram in and out that costs about what uvloop's own transport
-costs (5.7 to 6.7 us in bursts and 8.5 to 11 us one by one, against 6.1 to 6.4 and 9 to 15; asyncio-dgram on uvloop 9.8 to
-12 and 19 to 25), and an error is known together with its destination.
+costs (5.7 to 6.7 us in bursts and 8.5 to 11 us one by one, against 6.1 to 6.4 and 9 to 15; asyncio-dgram on uvloop 9.8
+to 12 and 19 to 25), and an error is known together with its destination.
 """
 
 from __future__ import annotations

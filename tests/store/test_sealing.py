@@ -111,3 +111,13 @@ def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be made"):
         make_key(tmp_path / "file" / "relay.key")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_nonce_comes_twice_under_one_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.sealing.BLOBS_PER_SALT", 3)
+    sealer = Sealer(bytes(32))
+    blobs = [sealer.seal(b"8613800000001", b"") for _ in range(10)]
+    assert len({blob[1:25] for blob in blobs}) == 10
+    assert len({blob[1:13] for blob in blobs}) == 4
+    assert all(sealer.open_(blob, b"") == b"8613800000001" for blob in blobs)
+    assert Sealer(bytes(32)).seal(b"8613800000001", b"")[1:13] not in {blob[1:13] for blob in blobs}
