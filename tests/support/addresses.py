@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from typing import NamedTuple
 
@@ -22,18 +23,19 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+# Below the range that the kernel takes ports of outgoing connections from: none is lost between here and its use.
+_PORTS = range(10_240, 32_768)
+
+
 def free(host: str) -> Address:
     """A port that is free on `host` for UDP and TCP alike."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        with (
-            socket.socket(family, socket.SOCK_STREAM) as stream,
-            socket.socket(family, socket.SOCK_DGRAM) as datagram,
-        ):
-            stream.bind((host, 0))
-            port = stream.getsockname()[1]
+        address = Address(host, random.choice(_PORTS))
+        with socket.socket(family, socket.SOCK_STREAM) as stream, socket.socket(family, socket.SOCK_DGRAM) as datagram:
             try:
-                datagram.bind((host, port))
+                stream.bind(address)
+                datagram.bind(address)
             except OSError:
                 continue
-            return Address(host, port)
+            return address
