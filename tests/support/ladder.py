@@ -73,9 +73,10 @@ def parse_ladder(text: str) -> list[Step]:
         if line[margin] == " ":
             steps[-1].headers.append(line.strip())
             continue
-        direction, name, *rest = line.replace(" to ", " to=").split()
-        if direction not in (">", "<", "pause", "timewait"):
+        words = line.replace(" to ", " to=").split()
+        if words[0] not in (">", "<", "pause", "timewait") or len(words) < 2:
             raise ValueError(f"no step of a ladder: {line.strip()}")
+        direction, name, *rest = words
         options = dict(option.partition("=")[::2] for option in rest)
         steps.append(Step(direction, name.rstrip("?"), name.endswith("?"), options))
     return steps

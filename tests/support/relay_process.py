@@ -29,14 +29,14 @@ class Neighbour:
 
     name: str
     address: Address
-    transport: str = "udp"
+    transport: str = "udp"  # "": the uri names none
     sources: Sequence[str] = ()  # further hosts that its requests come from
 
     def toml(self) -> str:
         bits = 128 if ":" in self.address.host else 32
         values = {
             "name": self.name,
-            "uri": f"sip:{self.address};transport={self.transport}",
+            "uri": f"sip:{self.address}" + (f";transport={self.transport}" if self.transport else ""),
             "sources": [f"{host}/{bits}" for host in (self.address.host, *self.sources)],
         }
         return "\n[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
@@ -54,6 +54,7 @@ class Setup:
     sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
     more: str = ""  # further tables
     caller_sources: Sequence[str] = ()
+    callee_transport: str | None = None  # None: as the caller's; "": the uri names none
 
     @property
     def callee(self) -> Address:
@@ -69,7 +70,8 @@ class Setup:
         names = []
         for number, address in enumerate(self.callees, 1):
             names.append(f"callee_side_{number}")
-            neighbours.append(Neighbour(names[-1], address, self.transport))
+            transport = self.transport if self.callee_transport is None else self.callee_transport
+            neighbours.append(Neighbour(names[-1], address, transport))
         return (
             "[sip]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in sip.items())

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.interop.ladders import FLOWS
+from tests.support.ladder import parse_ladder, scenario
+
+
+def steps_of(ladder: str) -> list[ElementTree.Element]:
+    return list(ElementTree.fromstring(scenario("test", ladder)))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_becomes_xml_with_a_step_for_each_line(name: str) -> None:
+    for ladder in (FLOWS[name].caller, FLOWS[name].callee):
+        elements = [step for step in steps_of(ladder) if step.tag != "Reference"]
+        assert len(elements) == len(parse_ladder(ladder))
+
+
+def test_line_that_is_no_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="no step"):
+        parse_ladder("> INVITE\nINVITE")
+
+
+def test_cancel_and_the_ack_of_a_refusal_have_the_branch_of_their_invite() -> None:
+    sends = [step.text or "" for step in steps_of(FLOWS["cancel_while_ringing"].caller) if step.tag == "send"]
+    assert [text.split()[0] for text in sends] == ["INVITE", "CANCEL", "ACK"]
+    assert ["[branch-3]" in text for text in sends] == [False, True, False]
+    assert "[branch-6]" in sends[2]
+
+
+def test_requests_of_a_callee_turn_from_and_to_round() -> None:
+    bye = [step.text or "" for step in steps_of(FLOWS["callee_hangs_up"].callee) if step.tag == "send"][-1]
+    assert "From:[$to];tag=" in bye
+    assert "To:[$from]" in bye
+
+
+def test_header_lines_and_bodies_stand_in_their_message() -> None:
+    (send,) = steps_of("> INVITE sdp=sendonly\n    Require: 100rel")
+    assert send.text is not None
+    head, _, body = send.text.partition("\n\n")
+    assert "Require: 100rel" in head
+    assert "a=sendonly" in body
