@@ -1,83 +1,12 @@
-"""Every flow of a call as two ladders: what the caller's phone does, and what the callee's does."""
+"""How a call is set up and ends, flow by flow. What happens within it is in `in_call_ladders`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.interop.in_call_ladders import IN_CALL_FLOWS
+from tests.support.call_flow import CallFlow, ends_by_caller, refused
 
-
-@dataclass(frozen=True)
-class CallFlow:
-    """A flow, and what its call record says afterwards."""
-
-    caller: str
-    callee: str
-    outcome: str
-    status: int | None = None
-    ended_by: str | None = None
-    callee_gets: tuple[tuple[str, str], ...] = ()  # words that must cross, in a message that begins so
-    caller_gets: tuple[tuple[str, str], ...] = ()
-
-
-def _ends_by_caller(
-    caller: str,
-    callee: str,
-    callee_gets: tuple[tuple[str, str], ...] = (),
-    caller_gets: tuple[tuple[str, str], ...] = (),
-) -> CallFlow:
-    """The given steps within a call that is answered and that the caller ends."""
-    return CallFlow(
-        f"""
-    > INVITE sdp
-    < 100?
-    < 180
-    < 200
-    > ACK
-    {caller.strip()}
-    > BYE
-    < 200
-    """,
-        f"""
-    < INVITE
-    > 180
-    > 200 sdp
-    < ACK
-    {callee.strip()}
-    < BYE
-    > 200
-    """,
-        "answered",
-        200,
-        "caller",
-        callee_gets,
-        caller_gets,
-    )
-
-
-def _refused(status_of_callee: int, shown: int, outcome: str, header: str = "") -> CallFlow:
-    return CallFlow(
-        f"""
-    > INVITE sdp
-    < 100?
-    < 180?
-    < {shown}
-    > ACK
-    """,
-        f"""
-    < INVITE
-    > 180
-    > {status_of_callee} {header}
-    < ACK
-    """,
-        outcome,
-        shown,
-    )
-
-
-HELD = "a=sendonly"  # as an offer of it is
-HOLDING = "a=recvonly"  # as it is answered
-
-FLOWS = {
-    "caller_hangs_up": _ends_by_caller("pause 50", "pause 1"),
+SETUP_FLOWS = {
+    "caller_hangs_up": ends_by_caller("pause 50", "pause 1"),
     "callee_hangs_up": CallFlow(
         """
     > INVITE sdp
@@ -168,17 +97,17 @@ FLOWS = {
         "cancelled",
         487,
     ),
-    "busy": _refused(486, 486, "busy"),
-    "declined": _refused(603, 603, "rejected"),
-    "callee_number_unknown": _refused(404, 404, "unreachable"),
-    "redirected": _refused(302, 480, "unreachable", "\n        Contact: <sip:13700009999@127.0.0.99:5060>"),
-    "callee_wants_authentication": _refused(
+    "busy": refused(486, 486, "busy"),
+    "declined": refused(603, 603, "rejected"),
+    "callee_number_unknown": refused(404, 404, "unreachable"),
+    "redirected": refused(302, 480, "unreachable", "\n        Contact: <sip:13700009999@127.0.0.99:5060>"),
+    "callee_wants_authentication": refused(
         401, 480, "failed", '\n        WWW-Authenticate: Digest realm="callee-gateway", nonce="1234"'
     ),
-    "callee_proxy_wants_authentication": _refused(
+    "callee_proxy_wants_authentication": refused(
         407, 480, "failed", '\n        Proxy-Authenticate: Digest realm="callee-gateway", nonce="1234"'
     ),
-    "callee_out_of_service": _refused(503, 480, "unreachable", "\n        Retry-After: 120"),
+    "callee_out_of_service": refused(503, 480, "unreachable", "\n        Retry-After: 120"),
     "late_offer": CallFlow(
         """
     > INVITE
@@ -230,161 +159,9 @@ FLOWS = {
         callee_gets=(("INVITE", "m=audio"),),
         caller_gets=(("SIP/2.0 183", "m=audio"),),
     ),
-    "caller_holds_and_resumes": _ends_by_caller(
-        """
-    > INVITE sdp=sendonly
-    < 100?
-    < 200
-    > ACK
-    pause 50
-    > INVITE sdp=sendrecv
-    < 100?
-    < 200
-    > ACK
-    pause 50
-    """,
-        """
-    < INVITE
-    > 200 sdp=recvonly
-    < ACK
-    < INVITE
-    > 200 sdp=sendrecv
-    < ACK
-    """,
-        callee_gets=(("INVITE", HELD), ("INVITE", "a=sendrecv")),
-        caller_gets=(("SIP/2.0 200", HOLDING), ("SIP/2.0 200", "a=sendrecv")),
-    ),
-    "callee_holds": _ends_by_caller(
-        """
-    < INVITE
-    > 200 sdp=recvonly
-    < ACK
-    pause 50
-    """,
-        """
-    pause 50
-    > INVITE sdp=sendonly
-    < 100?
-    < 200
-    > ACK
-    """,
-        callee_gets=(("SIP/2.0 200", HOLDING),),
-        caller_gets=(("INVITE", HELD),),
-    ),
-    "update": _ends_by_caller(
-        """
-    pause 50
-    > UPDATE sdp=sendonly
-    < 200
-    """,
-        """
-    < UPDATE
-    > 200 sdp=recvonly
-    """,
-        callee_gets=(("UPDATE", HELD),),
-        caller_gets=(("SIP/2.0 200", HOLDING),),
-    ),
-    "reliable_provisional": CallFlow(
-        """
-    > INVITE sdp
-        Supported: 100rel
-    < 100?
-    < 183 save=RSeq
-    > PRACK
-        RAck: [$RSeq] 1 INVITE
-    < 200
-    < 200
-    > ACK
-    pause 50
-    > BYE
-    < 200
-    """,
-        """
-    < INVITE
-    > 183 sdp
-        Require: 100rel
-        RSeq: 4711
-    < PRACK
-    > 200
-    pause 50
-    > 200 to INVITE
-    < ACK
-    < BYE
-    > 200
-    """,
-        "answered",
-        200,
-        "caller",
-        callee_gets=(("INVITE", "100rel"), ("PRACK", "rack: 4711 ")),
-        caller_gets=(("SIP/2.0 183", "require: 100rel"),),
-    ),
-    "dtmf_by_info": _ends_by_caller(
-        """
-    pause 50
-    > INFO dtmf
-    < 200
-    """,
-        """
-    < INFO
-    > 200
-    """,
-        callee_gets=(("INFO", "Signal=5"),),
-    ),
-    "session_timer_refreshed": CallFlow(
-        """
-    > INVITE sdp
-        Supported: timer
-        Session-Expires: 90;refresher=uac
-    < 100?
-    < 180
-    < 200
-    > ACK
-    pause 50
-    > UPDATE
-        Supported: timer
-        Session-Expires: 90;refresher=uac
-    < 200
-    > BYE
-    < 200
-    """,
-        """
-    < INVITE
-    > 180
-    > 200 sdp
-        Require: timer
-        Session-Expires: 90;refresher=uac
-    < ACK
-    < UPDATE
-    > 200
-        Require: timer
-        Session-Expires: 90;refresher=uac
-    < BYE
-    > 200
-    """,
-        "answered",
-        200,
-        "caller",
-        callee_gets=(("INVITE", "session-expires: 90"), ("UPDATE", "session-expires: 90")),
-        caller_gets=(("SIP/2.0 200", "session-expires: 90;refresher=uac"),),
-    ),
-    "refer_in_the_call_refused": _ends_by_caller(
-        """
-    pause 50
-    > REFER
-        Refer-To: <sip:13700009999@127.0.0.99>
-    < 405
-    """,
-        "pause 1",
-    ),
-    "unknown_method_in_the_call_refused": _ends_by_caller(
-        """
-    pause 50
-    > DANCE
-    < 501
-    """,
-        "pause 1",
-    ),
 }
+
+FLOWS = {**SETUP_FLOWS, **IN_CALL_FLOWS}
 
 REFUSED_AT_THE_DOOR = {
     "refer": ("> REFER\n    Refer-To: <sip:13700009999@127.0.0.99>\n< 405", "allow"),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.interop.ladders import CallFlow
 from tests.support.addresses import CALLEE_MEDIA, CALLER_MEDIA, Address
+from tests.support.call_flow import CallFlow
 from tests.support.relay_process import A, B, RelayProcess, X
 from tests.support.sip_text import user_of
 from tests.support.sipp import Sipp, Traffic
