@@ -237,6 +237,7 @@ class Engine:
         core.counters["strangers"] += 1
         if request.method in ("ACK", "CANCEL") or not self._strangers.admit(now):
             return
+        core.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)
         if request.method == "INVITE" and request.to_tag is None:
             self._set_up(request, reply, self._strangers.PEER, now).refuse(admission.STRANGER, now)

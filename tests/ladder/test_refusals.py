@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.call.actions import Note
 from relay.call.routing import Refusal
 from relay.call.settings import Limits
 from tests.ladder.descriptions import ANSWER
@@ -270,6 +271,7 @@ def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     assert side.get_response(403).get("reason") == "Q.850;cause=21"
     side.acks_refusal()
     assert (ladder.record.outcome, ladder.record.peer_in) == ("caller_not_allowed", "")
+    assert ladder.notes == [Note("request.stranger", {"source": STRANGER_HOST})]
     ladder.settle()
 
 
@@ -280,7 +282,7 @@ def test_strangers_over_the_limit_get_no_answer_and_no_record() -> None:
         side.call_id = f"mallory-{number}"
         side.invites(X, caller="13700000003")
     assert len(side.inbox) == 6
-    assert len(ladder.records) == 3
+    assert len(ladder.records) == len(ladder.notes) == 3
     ladder.run(1)
     side.inbox.clear()
     side.call_id = "mallory-later"
