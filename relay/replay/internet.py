@@ -47,8 +47,6 @@ class _Assembling:
             self._protocol = piece.protocol
         whole = b""
         for offset in sorted(self._pieces):
-            if offset > len(whole):
-                return None
             whole = whole[:offset] + self._pieces[offset]
         return whole if self._size == len(whole) else None
 

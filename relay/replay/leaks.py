@@ -59,6 +59,7 @@ class Secrets:
         head = data.partition(b"\r\n\r\n")[0]
         found = {what for text, what in self._anywhere.items() if text in data}
         for host, what in self._hosts.items():
-            if host in head and re.search(rb"(?<![\w.:])" + re.escape(host) + rb"(?![\w.])", head):
+            around = rb"[0-9A-Fa-f:]" if b":" in host else rb"[\w.]"  # else it is part of a longer address or name
+            if re.search(b"(?<!%b)%b(?!%b)" % (around, re.escape(host), around), head):
                 found.add(what)
         return sorted(found)

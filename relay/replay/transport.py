@@ -79,7 +79,7 @@ class _Stream:
     """One direction of a TCP connection: segments put in order (RFC 9293 3.10.7.4), then framed as SIP."""
 
     def __init__(self, expected: int) -> None:
-        self._expected = expected % 2**32
+        self._expected = expected  # the sequence number, not wrapped
         self._waiting: dict[int, bytes] = {}
         self._framer: StreamFramer | None = None
         self._start = b""  # until it is known whether it is SIP
@@ -103,7 +103,7 @@ class _Stream:
                 continue
             del self._waiting[sequence]
             if fresh := content[-ahead:] if ahead else content:
-                self._expected = (self._expected + len(fresh)) % 2**32
+                self._expected += len(fresh)
                 return fresh
         return None
 

@@ -60,10 +60,20 @@ def test_fragments_of_two_datagrams_do_not_mix() -> None:
     assert fragments.receive(ipv4(other[16:], identity=2, flags=2)) == IpPayload(CALLER, CALLEE, 17, other)
 
 
+def test_ipv6_fragments_of_two_datagrams_do_not_mix() -> None:
+    fragments = Fragments()
+    other = udp(b"other".ljust(24))
+    assert fragments.receive(V6[0]) is None
+    assert fragments.receive(ipv6_fragment(other[:16], 0, more=True, identity=8)) is None
+    assert fragments.receive(ipv6_fragment(other[16:], 16, more=False, identity=8)) == IpPayload(
+        CALLER6, CALLEE6, 17, other
+    )
+
+
 def test_identity_may_come_again_for_another_datagram() -> None:
     fragments = Fragments()
-    assert [fragments.receive(piece) for piece in V4][-1] == IpPayload(CALLER, CALLEE, 17, WHOLE)
-    assert [fragments.receive(piece) for piece in V4][-1] == IpPayload(CALLER, CALLEE, 17, WHOLE)
+    for _ in range(2):
+        assert [fragments.receive(piece) for piece in V4] == [None, None, IpPayload(CALLER, CALLEE, 17, WHOLE)]
 
 
 def test_fragments_whose_others_never_come_are_given_up() -> None:

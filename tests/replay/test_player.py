@@ -15,6 +15,7 @@ from relay.replay.player import Pace, Played, Player, Verdict
 from relay.replay.script import Side
 from relay.replay.transport import Endpoint
 from relay.replay.wording import Wording
+from relay.sip.message import Request
 from tests.replay.messages import attempts_of
 from tests.support.addresses import CALLEE, CALLER, RELAY
 
@@ -31,6 +32,10 @@ async def lines() -> AsyncIterator[Lines]:
 
 
 async def play(lines: Lines, *ladder: str, through: Endpoint | None = None) -> Played:
+    return (await play_with(lines, *ladder, through=through))[0]
+
+
+async def play_with(lines: Lines, *ladder: str, through: Endpoint | None = None) -> tuple[Played, dict[Side, Phone]]:
     (attempt,) = attempts_of(*ladder)
     changed = asyncio.Event()
     secrets = {side: Secrets() for side in Side}
@@ -40,7 +45,7 @@ async def play(lines: Lines, *ladder: str, through: Endpoint | None = None) -> P
     phones[Side.CALLER].remote = f"<sip:13900000002@{relay}>"
     lines[Side.CALLEE].expect(B, phones[Side.CALLEE])
     player = Player(attempt, phones, changed, PACE, dialled=f"sip:13900000002@{relay}")
-    return await player.play(relay, [], frozenset())
+    return await player.play(relay, [], frozenset()), phones
 
 
 def remarks(played: Played) -> list[str]:
@@ -89,6 +94,19 @@ PLAIN = ["> INVITE 1 new", "< 180 1 INVITE", "< 200 1 INVITE", "> ACK 1 b=ack"]
             [180, 200],
             id="re-INVITE refused, UPDATE",
         ),
+        pytest.param(
+            [
+                *ANSWERED,
+                "> INVITE 2",
+                "< 491 2 INVITE",
+                "> ACK 2",
+                "> INVITE 3",
+                "< 200 3 INVITE sdp",
+                "> ACK 3 sdp b=a3",
+            ],
+            [180, 200],
+            id="late offer after a re-INVITE that was refused",
+        ),
         pytest.param([*ANSWERED, "> OPTIONS 5", "< 200 5 OPTIONS", *END], [180, 200], id="OPTIONS"),
     ],
 )
@@ -97,6 +115,11 @@ async def test_call_that_goes_as_in_the_trace(lines: Lines, ladder: list[str], s
     assert without_leaks(played) == []
     assert played.statuses == statuses
     assert lines[Side.CALLER].strays == lines[Side.CALLEE].strays == 0
+
+
+async def test_ack_that_the_trace_lacks_is_sent(lines: Lines) -> None:
+    _, phones = await play_with(lines, "> INVITE 1 new", "< 200 1 INVITE", *END)
+    assert [message.method for message in phones[Side.CALLEE].inbox if isinstance(message, Request)] == ["ACK"]
 
 
 async def test_leaks_are_found(lines: Lines) -> None:
@@ -113,7 +136,8 @@ async def test_nothing_is_remarked_where_nothing_of_the_other_side_is_seen(lines
 class Forwarder:
     """Stands where the relay would: passes datagrams between the two lines; `spoil` changes or drops one."""
 
-    def __init__(self, lines: Lines, spoil: Spoil) -> None:
+    def __init__(self, lines: Lines, spoil: Spoil, times: int) -> None:
+        self._times = times
         self._lines = lines
         self._spoil = spoil
 
@@ -123,13 +147,14 @@ class Forwarder:
         while True:
             data, (host, _) = await stream.recv()
             destination = Side.CALLEE if host == CALLER else Side.CALLER
-            if (passed := self._spoil(data)) is not None:
+            passed = self._spoil(data)
+            for _ in range(self._times if passed is not None else 0):
                 await stream.send(passed, tuple(self._lines[destination].address))
 
 
-async def play_through(lines: Lines, spoil: Spoil, *ladder: str) -> Played:
+async def play_through(lines: Lines, spoil: Spoil, *ladder: str, times: int = 1) -> Played:
     ready: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-    forwarding = asyncio.create_task(Forwarder(lines, spoil).run(ready))
+    forwarding = asyncio.create_task(Forwarder(lines, spoil, times).run(ready))
     try:
         return await play(lines, *ladder, through=await ready)
     finally:
@@ -175,6 +200,11 @@ async def test_lost_datagrams_are_repeated(lines: Lines) -> None:
         return data if known else None
 
     played = await play_through(lines, first_is_lost, "> INVITE 1 new", "< 200 1 INVITE", "> ACK 1 b=ack", *END)
+    assert without_leaks(played) == []
+
+
+async def test_datagrams_that_come_twice_are_taken_once(lines: Lines) -> None:
+    played = await play_through(lines, lambda data: data, *PLAIN, *END, times=2)
     assert without_leaks(played) == []
 
 

@@ -71,6 +71,14 @@ def test_sides_are_told_apart_by_port_on_one_machine() -> None:
     assert [step.side for step in attempt.steps] == [Side.CALLER, *[Side.CALLEE] * 3, Side.CALLER, Side.CALLEE]
 
 
+def test_hops_on_one_machine_are_told_apart_by_port() -> None:
+    phone, proxy, carrier = (Endpoint("127.0.0.1", port) for port in (5062, 5060, 5070))
+    shown = [event(line, time_s=place, hop=(phone, proxy)) for place, line in enumerate(CALL[:2])]
+    shown += [event(line, time_s=place + 0.5, hop=(proxy, carrier)) for place, line in enumerate(CALL)]
+    (attempt,) = attempts_of(*shown)
+    assert (attempt.hops, len(attempt.steps)) == (2, len(CALL))
+
+
 def test_what_is_no_call_is_counted_and_passed_over() -> None:
     register = ["> REGISTER 1 new", "< 401 1 REGISTER", "> REGISTER 2 new", "> REGISTER 2 new"]
     trace = trace_of(*(event(line, call_id="registration") for line in register))
