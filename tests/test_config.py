@@ -223,6 +223,12 @@ def test_sources_are_networks() -> None:
     assert found == 'peer[0].sources[0]: 10.0.0.1/8 has host bits set; write a network such as "192.0.2.0/28"'
 
 
+@pytest.mark.parametrize("uri", ["127.0.0.2", "sip:127.0.0.2;transport=sctp"])
+def test_sources_are_judged_also_where_the_uri_is_faulty(uri: str) -> None:
+    found = problems(f'[[peer]]\nname = "p"\nuri = "{uri}"\nsources = ["10.0.0.1/8"]')
+    assert sorted(line.partition(":")[0] for line in found) == ["peer[0].sources[0]", "peer[0].uri"]
+
+
 def test_names_of_peers_are_unique() -> None:
     assert problem(PEER + PEER) == "peer[1].name: carrier is taken; each peer has a name of its own"
 

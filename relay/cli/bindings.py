@@ -52,7 +52,7 @@ def bind(  # one parameter an option
 ) -> None:
     """Let two parties call each other through a 700 number."""
     request = BindingRequest(mode, a, b, x, y, expires_in, order, business)
-    with opened(config_path) as store:
+    with opened(config_path, make=True) as store:
         now = now_ms()
         binding = store.service.bind(request, now)
     if as_json:
@@ -131,9 +131,12 @@ def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @config_option
 def import_(config_path: Path | None, file: TextIO) -> None:
-    """Make a binding of each line of a CSV file (- for standard input). Bad lines are named and left out."""
+    """Make a binding of each line of a CSV file (- for standard input).
+
+    Bad lines are named and left out; the exit status is 1 then.
+    """
     good = bad = 0
-    with opened(config_path) as store:
+    with opened(config_path, make=True) as store:
         for outcome in import_bindings(file, store.service, now_ms()):
             if outcome.refused is None:
                 good += 1

@@ -32,7 +32,9 @@ def calls() -> None:
 
 @calls.command("list")
 @click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party, in any role.")
-@click.option("--since", type=past, metavar="TIME", help="Only from this time on: 2026-01-31T08:00:00Z, or 2h ago.")
+@click.option(
+    "--since", type=past, metavar="TIME", help="From this time on: 2026-01-31T08:00:00Z, or 2h for the last two hours."
+)
 @click.option("--live", is_flag=True, help="Only calls that are up.")
 @json_option
 @reveal_option
@@ -40,7 +42,10 @@ def calls() -> None:
 def list_(
     config_path: Path | None, number: str | None, since: int | None, live: bool, as_json: bool, reveal: bool
 ) -> None:
-    """List the records of all attempts, refused ones and calls that are up included."""
+    """List all attempts: ended, refused and up.
+
+    A call is here once it is answered or has ended, not while it rings.
+    """
     with opened(config_path) as store:
         found = store.records.find(number, since, live=live)
         if as_json:
@@ -58,7 +63,10 @@ def list_(
 @json_option
 @config_option
 def trace(config_path: Path | None, number: str, at_ms: int, as_json: bool) -> None:
-    """Who was behind a number at a time: order, business user, parties, and the calls going on. In clear."""
+    """Tell who was behind a number at a time.
+
+    The order, the business user, the parties and the calls going on. Real numbers are in clear.
+    """
     with opened(config_path) as store:
         bindings = list(store.bindings.of_number(number, at_ms))
         going_on = list(store.records.up_at(number, at_ms))
@@ -99,7 +107,11 @@ def _print_call(record: CallRecord) -> None:
 @click.command()
 @config_option
 def verify(config_path: Path | None) -> None:
-    """Check the chain of call records. Note the head elsewhere: it shows later whether the file was put back."""
+    """Check the chain of call records.
+
+    Keep what it prints in another place: fewer records at a later time, or another head for as many, show that an older
+    copy of the database was put back.
+    """
     with opened(config_path) as store:
         verdict = store.records.verify()
     if verdict.broken is not None:

@@ -75,7 +75,9 @@ def replay(
     as_json: bool,
     config_path: Path | None,
 ) -> None:
-    """Play the calls of a capture (pcap, pcapng) through a running relay and compare.
+    """Play a capture's calls through a running relay and compare.
+
+    TRACE is a pcap or pcapng file.
 
     Both sides of each call are played from local addresses that the configuration knows as peers. The traced numbers
     are mapped onto bindings that are made for the replay and ended with it. Exit status 0 if the relay relayed what
@@ -84,7 +86,7 @@ def replay(
     read = read_trace(trace)
     calls = find_calls(read)
     pace = Pace(speed, longest_pause, patience)
-    with opened(config_path) as store:
+    with opened(config_path, make=True) as store:
         settings = store.config.settings
         stage = set_stage(settings, to, caller_address, callee_address)
         with bound(calls.attempts, settings, stage, store.service, now_ms()) as casts:

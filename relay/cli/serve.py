@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay.cli import config_option
-from relay.config import Config, load_config
+from relay.config import Config, default_path, load_config
 
 
 @click.command()
@@ -34,7 +34,9 @@ def check(config_path: Path | None) -> None:
 
         server_context(config.tls)
         client_context(config.tls)
-    click.echo(f"{config_path or 'the configuration'} is good: {_summary(config)}")
+    click.echo(
+        f"{config_path or default_path() or 'no config/relay.toml here; what is built in'} is good: {_summary(config)}"
+    )
 
 
 def _summary(config: Config) -> str:

@@ -12,7 +12,7 @@ import click
 
 from relay.call.numbers import normalise_700, normalise_party
 from relay.config import Config, load_config
-from relay.errors import ParseError
+from relay.errors import ParseError, StoreError
 from relay.service.bindings import BindingService
 from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.bindings import Bindings
@@ -30,9 +30,18 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(config_path: Path | None) -> Iterator[Opened]:
-    """The store of the configuration, made where there is none. Raises ConfigError and StoreError."""
+def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
+    """The store of the configuration. Raises ConfigError and StoreError.
+
+    With `make` it is made where there is none. Without, that is an error: an empty list, or "intact", from the wrong
+    folder would pass for an answer.
+    """
     config = load_config(config_path)
+    if not make and not config.store.path.exists():
+        raise StoreError(
+            f"there is no store at {config.store.path.absolute()}: `serve` and `bind` make it; where they have, start "
+            "from the folder that the relay was started in, or name its configuration with -c"
+        )
     sealer = open_store(config.store.path, config.store.key_file)
     with (
         closing(Bindings(config.store.path, sealer)) as bindings,

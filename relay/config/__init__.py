@@ -53,10 +53,14 @@ class Config:
     drain_s: float  # how long live calls may go on after SIGTERM
 
 
+def default_path() -> Path | None:
+    """config/relay.toml where the working folder has it."""
+    return DEFAULT_PATH if DEFAULT_PATH.is_file() else None
+
+
 def load_config(path: Path | None = None) -> Config:
     """`path`, else config/relay.toml if it exists, else built-in values. Raises ConfigError with every fault."""
-    if path is None and DEFAULT_PATH.is_file():
-        path = DEFAULT_PATH
+    path = path or default_path()
     if path is None:
         return parse_config(_BUILT_IN, "built-in values")
     return parse_config(read_file(path), str(path))

@@ -154,12 +154,13 @@ def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener], pr
 def _peer(path: str, table: PeerTable, listeners: Sequence[Listener], problems: list[str]) -> Peer | None:
     uri = _parse_peer_uri(f"{path}.uri", table.uri, problems)
     if uri is None:
+        _sources(path, table.sources or (), "", problems)
         return None
+    sources = _sources(path, table.sources, uri.host, problems)
     transport = _transport_of(uri)
     if transport is None:
         problems.append(f"{path}.uri: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
         return None
-    sources = _sources(path, table.sources, uri.host, problems)
     if not _has_listener(listeners, transport, uri.host):
         problems.append(f"{path}.uri: {_no_listener(transport, uri.host)}")
     return Peer(

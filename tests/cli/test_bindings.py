@@ -60,6 +60,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
     ],
 )
 def test_a_refusal_is_one_line_and_status_1(relay700: Command, arguments: tuple[str, ...], said: str) -> None:
+    relay700.done("bind", "AXB", "--a", "8003", "--b", "8004")
     assert relay700.refused(*arguments) == said
 
 
@@ -116,6 +117,6 @@ def test_import_refuses_columns_that_do_not_exist(relay700: Command, tmp_path: P
 
 
 def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
-    relay700.done("bindings", "list")
+    relay700.done("bind", "AXB", *AB)
     relay700.store[1].chmod(0o644)
     assert f"chmod 600 {relay700.store[1]}" in relay700.refused("bind", "AXB", *AB)

@@ -137,6 +137,7 @@ def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None
 
 
 def test_verify_counts_what_is_intact(relay700: Command) -> None:
+    bind(relay700, binding())
     assert relay700.done("verify") == "0 records intact, 0 live, head -\n"
     write(relay700, ended_record("c1"), ended_record("c2"), live_record("c3"))
     said = relay700.done("verify")

@@ -24,6 +24,16 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
     assert result.stdout == f"{tmp_path}/relay.toml is good: 1 listener, 1 peer, 1 route, 1 prefix\n"
 
 
+def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        CliRunner().invoke(main, ["check"]).stdout.startswith("no config/relay.toml here; what is built in is good: ")
+    )
+    Path("config").mkdir()
+    Path("config/relay.toml").write_text("")
+    assert CliRunner().invoke(main, ["check"]).stdout.startswith("config/relay.toml is good: ")
+
+
 def test_all_faults_are_told_at_once_on_lines_of_their_own(tmp_path: Path) -> None:
     result = check(tmp_path, '[sip]\nt1_ms = 1\nlisten = ["x"]\n')
     assert result.exit_code == 1
@@ -59,6 +69,7 @@ def test_every_command_has_help_and_takes_a_configuration(command: str) -> None:
 
 def test_help_lists_the_commands() -> None:
     result = CliRunner().invoke(main, ["--help"])
+    assert "..." not in result.stdout.partition("Commands:")[2]  # cut short by click
     assert all(f"  {command} " in result.stdout for command in COMMANDS)
 
 

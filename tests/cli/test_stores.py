@@ -26,13 +26,30 @@ def test_a_past_time_is_a_moment_or_how_long_ago() -> None:
 
 def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> None:
     path, key_file = relay700.store
-    with opened(relay700.folder / "relay.toml") as store:
+    with opened(relay700.folder / "relay.toml", make=True) as store:
         assert store.bindings.business_state("default") == "approved"
     assert path.exists() and key_file.exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("calls", "list"),
+        ("bindings", "list"),
+        ("bindings", "show", "b1"),
+        ("unbind", "b1"),
+        ("verify",),
+        ("trace", X, "--at", "2026-01-01T00:00:00Z"),
+    ],
+)
+def test_what_only_reads_makes_no_store(relay700: Command, command: tuple[str, ...]) -> None:
+    path, key_file = relay700.store
+    assert relay700.refused(*command).startswith(f"there is no store at {path}: ")
+    assert not path.exists() and not key_file.exists()
+
+
 def test_a_store_whose_key_is_lost_is_not_opened(relay700: Command) -> None:
-    with opened(relay700.folder / "relay.toml"):
+    with opened(relay700.folder / "relay.toml", make=True):
         pass
     relay700.store[1].unlink()
     with pytest.raises(StoreError, match="put it back"), opened(relay700.folder / "relay.toml"):
