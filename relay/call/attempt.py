@@ -61,6 +61,7 @@ class Attempt:
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
+        self._sent: SentRequest | None = None  # until its final answer
 
     # -- sending
 
@@ -106,7 +107,7 @@ class Attempt:
         self._forget_legs(self._won)
         if self._won is not None:
             self._turn_away(self._won, now)
-        else:
+        elif self._sent is not None:
             self._sent.cancel(now, reason)
 
     # -- receiving
@@ -184,6 +185,8 @@ class Attempt:
             self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _close(self) -> None:
+        """The final answer is there, or will not come."""
+        self._sent = None
         self._setup.core.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
 

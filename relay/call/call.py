@@ -175,6 +175,7 @@ class Call:
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt did not connect: record it, then answer the caller."""
+        self.setup = None
         self.ended = True
         self.ended_at = self.core.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome

@@ -105,6 +105,11 @@ class Engine:
         for call in list(self._core.attempts.values()):
             call.end("relay", "shutdown", now)
 
+    @property
+    def is_idle(self) -> bool:
+        """No call, and nothing that an ended one left to wait for."""
+        return not (len(self._core.transactions) or self._core.legs or self._core.setting_up)
+
     def statistics(self) -> dict[str, int]:
         core = self._core
         return {

@@ -117,7 +117,7 @@ class Exchange:
         refreshing = self.method in REFRESHING
         extra = (origin.contact if refreshing else "") + masking.mask_response_headers(response)
         data = origin.write(self.reply, 200, extra=extra, body=body)
-        self._done = True
+        self._settle()
         self._occupy(None)
         if refreshing:
             origin.retarget(request, self.reply.flow)
@@ -158,9 +158,14 @@ class Exchange:
             self.origin.call.end("relay", "peer_gone", now)
 
     def _finish_with(self, status: int, now: float, extra: str = "") -> None:
-        self._done = True
+        self._settle()
         self._occupy(None)
         self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
+
+    def _settle(self) -> None:
+        """Answered: a CANCEL changes nothing any more, and nothing refers to this exchange from within."""
+        self._done = True
+        self._transaction.user = self._sent = None
 
     # -- cut short
 
@@ -172,5 +177,7 @@ class Exchange:
     def abort(self, now: float) -> None:
         """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2), and cancelled at the target."""
         if not self._done:
+            sent = self._sent
             self._finish_with(487, now)
-            self.cancel(now)
+            if sent is not None:
+                sent.cancel(now)

@@ -34,6 +34,7 @@ class Leak(RelayError):
 
     def __init__(self, call: Call, side: Side) -> None:
         super().__init__(f"tripwire towards the {side}")
+        self.other = self  # until it is paired
         self.call = call
         self.side = side
 
@@ -91,6 +92,7 @@ class Leg:
         "contact",
         "dialog",
         "flow",
+        "forgotten",
         "invite_cseq",
         "invited",
         "inviting",
@@ -112,6 +114,7 @@ class Leg:
         self, core: Core, call: Call, side: Side, dialog: Dialog, peer: Peer, flow: Flow, shown: str, writer: SdpWriter
     ) -> None:
         self._core = core
+        self.other = self  # until it is paired
         self.call = call
         self.side: Side = side
         self.dialog = dialog
@@ -131,6 +134,7 @@ class Leg:
         self.ack_due: int | None = None  # the CSeq of a 2xx of the peer's that has no ACK yet
         self.bye_due = False  # send BYE once the answer is acknowledged or given up
         self.bye_sent = False
+        self.forgotten = False
         self.reliable: dict[int, int] = {}  # our RSeq towards this leg -> the other leg's
         self.last_reliable: tuple[int, bytes] | None = None  # the other leg's RSeq, what we sent for it
         self._ack: tuple[bytes, Flow] | None = None  # our ACK to the last 2xx, for its retransmissions
@@ -314,11 +318,25 @@ class Leg:
             self.hang_up(now)
 
     def forget(self) -> None:
-        """No message of this dialog is expected any more."""
+        """No message of this dialog is expected any more. Idempotent."""
+        if self.forgotten:
+            return
+        self.forgotten = True
         self._core.legs.pop(self._key, None)
+        if self.other.forgotten:
+            self._part()
         if self.answer is not None:
             self.answer.stop()
             self.answer = None
+
+    def _part(self) -> None:
+        """Both legs are done: nothing refers to itself from here on, so the call goes without a garbage collection."""
+        call, other = self.call, self.other
+        if call.caller is self or call.caller is other:
+            call.caller = call.callee = None
+        del self.other
+        if other is not self:
+            del other.other
 
     def busy_with(self, method: str, *, offers: bool) -> ProtocolError | None:
         """Why a request of this leg's peer cannot be relayed now (RFC 3261 14, RFC 3311 5.2, RFC 5407), or None."""

@@ -183,5 +183,6 @@ class Setup:
 
     def _decide(self) -> None:
         self.decided = True
+        self.transaction.user = None  # a CANCEL that still comes changes nothing
         self.core.timers.cancel(self._ring_timer)
         self.core.setting_up -= 1

@@ -1,0 +1,72 @@
+"""A call leaves nothing that only a garbage collection could free: the service runs without one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import pytest
+
+from tests.ladder.ladder import Ladder, X, connect
+
+
+def _call_that_is_hung_up(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+
+
+def _call_with_a_refused_reinvite(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.caller.sends("INVITE", headers=f"Contact: {ladder.caller.contact}\r\n")
+    ladder.callee.expects("INVITE", 488)
+    ladder.callee.sends("BYE")
+
+
+def _call_that_is_cancelled(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.cancels()
+
+
+def _call_that_is_busy(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(486)
+
+
+def _refused_call(ladder: Ladder) -> None:
+    ladder.caller.invites("700100000019999")
+
+
+@pytest.mark.parametrize(
+    "play",
+    [_call_that_is_hung_up, _call_with_a_refused_reinvite, _call_that_is_cancelled, _call_that_is_busy, _refused_call],
+)
+def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None]) -> None:
+    ladder = Ladder()
+    play(ladder)
+    ladder.run(300)
+    gc.collect()
+    again = Ladder()
+    play(again)
+    gc.collect()  # what the first steps made for good
+    gc.disable()
+    try:
+        again.run(300)
+        ours = [thing for thing in _unreachable() if type(thing).__module__.startswith("relay.")]
+    finally:
+        gc.enable()
+    assert ours == []
+
+
+def _unreachable() -> list[object]:
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
