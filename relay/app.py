@@ -169,7 +169,7 @@ class Relay:
 
 
 _NEXT = """
-The relay runs; stop it with Ctrl-C. In another terminal, let two numbers reach each other:
+The relay runs; stop it with Ctrl-C. In another terminal, in this folder, let two numbers reach each other:
     {command} bind{option} AXB --a 13800000001 --b 13900000002
 It prints the 700 number that each of the two dials to reach the other. README.md, "A first call", goes on from there.
 
