@@ -152,8 +152,10 @@ class Engine:
         """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
         core = self._core
         core.counters["malformed"] += 1
-        request = salvage(data) if core.peers.by_source(flow.host) else None
-        core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
+        known = core.peers.by_source(flow.host) is not None
+        if known or self._strangers.admit(now):  # garbage from anywhere must not fill the disk with log
+            core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
+        request = salvage(data) if known else None
         if request is None or request.method == "ACK":
             return
         try:

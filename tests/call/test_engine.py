@@ -71,6 +71,17 @@ def test_strangers_malformed_request_is_not_answered() -> None:
     assert note.event == "message.malformed"
 
 
+def test_garbage_of_strangers_does_not_fill_the_log() -> None:
+    made = engine()
+    allowed = made.settings.limits.stranger_answers_per_s
+    for _ in range(allowed + 5):
+        made.receive(b"INVITE garbage", STRANGER, 1.0)
+    assert len(made.take_actions()) == allowed
+    made.receive(b"INVITE garbage", FLOW, 1.0)  # a peer's is noted all the same
+    assert [note.event for note in made.take_actions() if isinstance(note, Note)] == ["message.malformed"]
+    assert made.statistics()["malformed"] == allowed + 6
+
+
 @pytest.mark.parametrize("missing", [b"From", b"CSeq", b"Call-ID", b"To", b"Via"])
 @pytest.mark.parametrize("flow", [FLOW, STRANGER])
 def test_what_is_copied_into_an_answer_is_missing(missing: bytes, flow: Flow) -> None:
