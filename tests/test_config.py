@@ -212,6 +212,10 @@ def test_a_uri_that_cannot_be_is_told_with_its_place(uri: str, told: str) -> Non
     assert told in found
 
 
+def test_a_faulty_listener_is_not_told_as_a_fault_of_the_peers() -> None:
+    assert problem('[sip]\nlisten = ["udp:127.0.0.1:99999"]\n' + PEER).startswith("sip.listen[0]: ")
+
+
 def test_a_peer_with_a_host_name_must_name_its_sources() -> None:
     named = '[[peer]]\nname = "p"\nuri = "sip:pbx.example.com"\n'
     assert problem(named).startswith("peer[0].sources: missing")

@@ -30,7 +30,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
             'media.mode: "rtpengine" is not in this version; write "direct", and have the peers anchor media'
         )
     listeners = _listeners(tables, problems)
-    peers = _peers(tables.peer, listeners, problems)
+    complete = len(listeners) == len(tables.sip.listen)  # else the fault may be the listener's alone
+    peers = _peers(tables.peer, listeners if complete else None, problems)
     sip = tables.sip
     return Settings(
         listeners=tuple(listeners),
@@ -135,7 +136,8 @@ def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
 # Peers
 
 
-def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener], problems: list[str]) -> list[Peer]:
+def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener] | None, problems: list[str]) -> list[Peer]:
+    """`listeners` is None where they are not known: whether one speaks to a peer is not judged then."""
     peers: list[Peer] = []
     names: set[str] = set()
     for index, table in enumerate(tables):
@@ -151,7 +153,7 @@ def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener], pr
     return peers
 
 
-def _peer(path: str, table: PeerTable, listeners: Sequence[Listener], problems: list[str]) -> Peer | None:
+def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]) -> Peer | None:
     uri = _parse_peer_uri(f"{path}.uri", table.uri, problems)
     if uri is None:
         _sources(path, table.sources or (), "", problems)
@@ -161,7 +163,7 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener], problems: 
     if transport is None:
         problems.append(f"{path}.uri: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
         return None
-    if not _has_listener(listeners, transport, uri.host):
+    if listeners is not None and not _has_listener(listeners, transport, uri.host):
         problems.append(f"{path}.uri: {_no_listener(transport, uri.host)}")
     return Peer(
         name=table.name,
@@ -169,7 +171,9 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener], problems: 
         port=uri.port or (5061 if transport == "tls" else 5060),
         transport=transport,
         # RFC 3261 18.1.1: over the MTU a request goes by TCP, unless the URI demands a transport.
-        tcp_allowed="transport" not in uri.params and transport == "udp" and _has_listener(listeners, "tcp", uri.host),
+        tcp_allowed="transport" not in uri.params
+        and transport == "udp"
+        and _has_listener(listeners or (), "tcp", uri.host),
         sources=sources,
         identity=table.identity,
         number_format=table.number_format,
