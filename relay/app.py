@@ -189,8 +189,8 @@ def _rss_bytes() -> int:
 def _collect_by_hand() -> None:
     """No collection in the middle of a call: with a minute's worth of calls in memory one stops the relay for 200 ms.
 
-    References alone free what a call was (tests/call/test_garbage.py); `_tick` sees to the youngest objects, in which an
-    exception may have left a cycle, and to all of them whenever there is no call.
+    References alone free what a call was (tests/call/test_garbage.py); `_tick` sees to the youngest objects, in which
+    an exception may have left a cycle, and to all of them whenever there is no call.
     """
     gc.collect()
     gc.freeze()
