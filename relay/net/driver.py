@@ -14,7 +14,7 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Send
+from relay.call.actions import Action, Commit, LookUp, Note, Send
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -121,11 +121,14 @@ class Driver:
         if self._performing:  # a send failed at once: the loop below takes what the engine makes of it
             return
         self._performing = True
-        take = self._engine.take_actions
+        take, send = self._engine.take_actions, self._send
         while actions := take():
             for action in actions:
                 try:
-                    self._do(action, now)
+                    if type(action) is Send:
+                        send(action.data, action.flow)
+                    else:
+                        self._do(action, now)
                 except Exception:
                     self._report_bug(type(action).__name__, now)
         self._performing = False
@@ -133,10 +136,8 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: Action, now: float) -> None:
-        if isinstance(action, Send):
-            self._send(action[0], action[1])
-        elif isinstance(action, LookUp):
+    def _do(self, action: LookUp | Commit | Note, now: float) -> None:
+        if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
             self._append(action, self.committed)

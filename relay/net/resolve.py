@@ -18,7 +18,7 @@ class Resolver:
     """`known` answers from memory alone, so that a message to an address literal costs one dict look-up."""
 
     def __init__(self) -> None:
-        self._literals: dict[str, str] = {}
+        self.literals: dict[str, str] = {}  # the address literals met, as they are
         self._names: dict[tuple[str, int], tuple[str, float]] = {}
 
     def known(self, host: str, family: int, now: float) -> str | None:
@@ -26,11 +26,11 @@ class Resolver:
 
         `family` is AF_INET or AF_INET6; it matters for names alone.
         """
-        if (literal := self._literals.get(host)) is not None:
+        if (literal := self.literals.get(host)) is not None:
             return literal
         if _is_literal(host):
-            _make_room(self._literals)
-            return self._literals.setdefault(host, host)
+            _make_room(self.literals)
+            return self.literals.setdefault(host, host)
         address, until = self._names.get((host, family), ("", 0.0))
         return address if until > now else None
 

@@ -62,7 +62,8 @@ class Transports:
             self._streams.send(data, flow)
             return
         udp = self._udp[flow.listener]
-        address = self._resolver.known(flow.host, udp.family, time.monotonic())
+        literals = self._resolver.literals  # nearly every message goes to one
+        address = literals.get(flow.host) or self._resolver.known(flow.host, udp.family, time.monotonic())
         if address is None:
             self._resolve(data, flow, udp)
         elif not udp.send(data, address, flow.port):
