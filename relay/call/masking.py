@@ -100,7 +100,7 @@ LEAK = Verdict(480, 41, "failed")
 NO_PEER = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destination
 NO_PROGRESS = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
 NO_CONNECTION = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
-CANCELLED = Verdict(487, 127, "cancelled")
+CANCELLED = Verdict(487, 16, "cancelled")
 
 _IN_DIALOG = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 

@@ -125,7 +125,7 @@ class Driver:
         while actions := take():
             for action in actions:
                 try:
-                    if type(action) is Send:
+                    if isinstance(action, Send):
                         send(action.data, action.flow)
                     else:
                         self._do(action, now)

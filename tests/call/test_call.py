@@ -41,7 +41,7 @@ def test_record_of_what_did_not_connect() -> None:
     assert told == [9.0]
     record = commit.record
     assert (record.received_at, record.routed_at, record.ringing_at, record.ended_at) == (5, 1000, 2000, 4000)
-    assert (record.sip_status, record.q850_cause, record.outcome) == (487, 127, "cancelled")
+    assert (record.sip_status, record.q850_cause, record.outcome) == (487, 16, "cancelled")
     assert (record.duration_ms, record.answered_at, commit.dialogs) == (None, None, None)
     assert (record.number_dialled, record.number_shown, record.caller, record.callee) == (X, X, A, B)
 

@@ -43,4 +43,4 @@ def test_what_is_remembered_is_bounded() -> None:
     resolver = Resolver()
     for number in range(3 * resolve.MAX_KEPT):
         resolver.known(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", socket.AF_INET, 0.0)
-    assert len(resolver._literals) <= resolve.MAX_KEPT
+    assert len(resolver.literals) <= resolve.MAX_KEPT
