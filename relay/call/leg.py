@@ -107,6 +107,7 @@ class Leg:
         "updating",
         "writer",
     )
+    __deletable__ = ("other",)  # asked for by mypyc: see _part
 
     other: Leg
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from relay.call.settings import Peer
 
 
 class Strangers:
     """A token bucket over all of them: `per_s` answers a second, saved up for one second at the most."""
 
-    PEER = Peer("", "", 0, "udp", tcp_allowed=False, sources=())  # stands in the record of a refused stranger
+    # Stands in the record of a refused stranger.
+    PEER: ClassVar[Peer] = Peer("", "", 0, "udp", tcp_allowed=False, sources=())
 
     __slots__ = ("_last", "_per_s", "_tokens")
 
