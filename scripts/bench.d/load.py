@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import random
 import socket
 import subprocess
 import time
@@ -31,10 +33,12 @@ class Address(NamedTuple):
 
 
 def free(host: str) -> Address:
-    """An address with a port that nobody holds for UDP."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        return Address(host, probe.getsockname()[1])
+    """An address with a port that nobody holds for UDP, below those that the kernel gives away by itself."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt, contextlib.suppress(OSError):
+            attempt.bind((host, port))
+            return Address(host, port)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def _row(title: str, figures: Sequence[float], form: str) -> list[str]:
 def _conditions(plan: Plan) -> str:
     return (
         f"{os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; medians of {plan.repeats} "
-        f"interleaved runs of {plan.seconds} s; SIPp runs on the same CPUs"
+        f"interleaved runs of {plan.seconds} s; SIPp runs on the same CPUs; load average over 15 minutes: "
+        f"{os.getloadavg()[2]:.1f}"
     )
 
 
