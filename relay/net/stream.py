@@ -13,6 +13,8 @@ from relay.net.settings import StreamLimits
 from relay.sip.flow import Flow
 from relay.sip.framing import KEEPALIVE_PING, StreamFramer
 
+MAX_CARRIED = 1024  # flows that one connection remembers; peers choose the ports in them
+
 
 class Owner(Protocol):
     """What a connection tells the set that it belongs to."""
@@ -28,7 +30,18 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """Sends wait while it is being opened. It closes itself when the far end breaks a bound or the framing."""
 
-    __slots__ = ("_framer", "_owner", "_transport", "_waiting", "broken", "flow", "heard", "message_since", "wanted")
+    __slots__ = (
+        "_carried",
+        "_framer",
+        "_owner",
+        "_transport",
+        "_waiting",
+        "broken",
+        "flow",
+        "heard",
+        "message_since",
+        "wanted",
+    )
 
     def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None) -> None:
         self.flow = flow  # the far end's true address, once it is open
@@ -36,6 +49,7 @@ class Connection(asyncio.Protocol):
         self.heard = owner.now  # when bytes last went either way
         self.message_since: float | None = None  # since when a message is incomplete
         self.broken = ""  # why we closed it
+        self._carried: dict[Flow, None] = {}  # in the order of their first use
         self._owner = owner
         self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
         self._transport: asyncio.Transport | None = None
@@ -63,6 +77,19 @@ class Connection(asyncio.Protocol):
             self.abort("slow_reader")
         elif not self.broken:
             self._waiting += data
+
+    def carry(self, data: bytes, flow: Flow) -> None:
+        """Send what is addressed to `flow`: the port of a Contact or a connection that is gone may stand in it."""
+        if flow not in self._carried:
+            if len(self._carried) >= MAX_CARRIED:
+                del self._carried[next(iter(self._carried))]
+            self._carried[flow] = None
+        self.send(data)
+
+    def flows(self) -> set[Flow]:
+        """All that can carry nothing any more once this connection is closed."""
+        wanted = self.wanted or self.flow
+        return {self.flow, wanted, wanted._replace(connection=0), *self._carried}
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._owner.now

@@ -70,7 +70,7 @@ class Streams:
         if connection is None:
             connection = self._by_address.get(flow._replace(connection=0)) or self._dial(flow)
         if connection is not None:
-            connection.send(data)
+            connection.carry(data, flow)
 
     def sweep(self, now: float) -> None:
         """Close what is idle or takes too long over a message. To be called about once a second."""
@@ -116,7 +116,7 @@ class Streams:
         self._admission.release(None if wanted else flow.host)
         self.closed_because[connection.broken or "by_far_end"] += 1
         if not self._closing:
-            for failed in {flow, key, wanted or flow}:
+            for failed in connection.flows():
                 self._failed(failed)
 
     # Accepting

@@ -15,6 +15,7 @@ import pytest
 from relay.call.settings import Peer
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.stream import MAX_CARRIED
 from relay.net.streams import Streams
 from relay.net.tls import client_context
 from relay.sip.flow import Flow
@@ -465,3 +466,31 @@ async def test_an_address_in_use_is_an_error() -> None:
     async with listening() as h:
         with pytest.raises(OSError, match="in use"):
             h.streams.listen(0)
+
+
+async def test_a_connection_that_breaks_is_told_with_the_flows_it_carried() -> None:
+    """A dialog names the port of a Contact, and the connection that it was heard by, open or not any more."""
+    async with listening() as relay:
+        reader, writer = await relay.connect()
+        writer.write(message())
+        _, flow = await relay.heard()
+        by_contact = flow._replace(port=5060)
+        by_gone = flow._replace(connection=flow.connection + 1000)
+        for other in (by_contact, by_gone):
+            relay.streams.send(message(), other)
+            await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        told = {await relay.failure() for _ in range(4)}
+        assert told == {flow, flow._replace(connection=0), by_contact, by_gone}
+
+
+async def test_the_flows_that_a_connection_remembers_are_bounded() -> None:
+    async with listening() as relay:
+        _, writer = await relay.connect()
+        writer.write(message())
+        _, flow = await relay.heard()
+        for port in range(1, MAX_CARRIED + 100):
+            relay.streams.send(message(), flow._replace(port=port))
+        writer.transport.abort()
+        await relay.settled(0)
+        assert MAX_CARRIED <= relay.failed.qsize() <= MAX_CARRIED + 2
