@@ -104,7 +104,7 @@ class Relay:
     async def _calls_gone(self, limit_s: float) -> bool:
         """Wait until no call is left, the limit has passed, or a second signal has come."""
         deadline = time.monotonic() + limit_s
-        while self._calls() and time.monotonic() < deadline and not self._stop_at_once.is_set():
+        while self._busy() and time.monotonic() < deadline and not self._stop_at_once.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop_at_once.wait(), DRAIN_POLL_S)
         return not self._calls()
@@ -112,6 +112,10 @@ class Relay:
     def _calls(self) -> int:
         counts = self._engine.statistics()
         return counts["calls_up"] + counts["calls_setting_up"] + counts["pending_commits"]
+
+    def _busy(self) -> int:
+        """Calls, and legs whose BYE is not answered yet: what is lost of it nobody else would send again."""
+        return self._calls() + self._engine.statistics()["legs"]
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -169,6 +170,22 @@ async def test_calls_that_outlast_the_drain_are_hung_up(tmp_path: Path) -> None:
         assert ended(process) == 0
     (record,) = process.calls()
     assert (record["outcome"], record["ended_by"]) == ("answered", "relay")
+
+
+async def test_a_bye_that_is_lost_at_the_end_of_the_drain_is_sent_again(tmp_path: Path) -> None:
+    process = RelayProcess(tmp_path, Setup(sip={"drain_s": 0, "t1_ms": 100}))
+    process.start()
+    process.bind()
+    async with call(process) as up:
+        os.kill(process.pid, signal.SIGTERM)
+        await up.leg.answer(await up.caller.expect("BYE"), 200)
+        bye = await up.callee.expect("BYE")
+        before = up.callee.raw_received.count(b"BYE sip:")
+        async with asyncio.timeout(10):
+            while up.callee.raw_received.count(b"BYE sip:") == before:  # noqa: ASYNC110 (nothing tells when)
+                await asyncio.sleep(0.01)
+        await up.called.answer(bye, 200)
+        assert ended(process) == 0
 
 
 async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart(relay: RelayProcess) -> None:
