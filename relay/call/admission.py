@@ -8,6 +8,7 @@ from relay.call.masking import unknown_requirements
 from relay.call.numbers import number_of_uri_user
 from relay.call.routing import Refusal, Route
 from relay.errors import ParseError, ProtocolError
+from relay.sip.dialog import Dialog
 from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
 from relay.sip.uri import OtherUri, SipUri, TelUri
@@ -91,13 +92,23 @@ def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, st
     """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if request.contact is None or not isinstance(request.contact.uri, SipUri):
+    if request.contact is None or not isinstance(request.contact.uri, SipUri) or not _leads_back(request):
         return BAD_CONTACT, ""
     if request.from_tag in core.calling_tags:
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
     return (OVER_LIMIT, "") if _is_over_limit(core, peer) else None
+
+
+def _leads_back(request: Request) -> bool:
+    """Whether requests can be sent along its Record-Route: nobody's phone rings for a call that cannot be answered."""
+    if "record-route" in request.index:
+        try:
+            Dialog.as_uas(request, "")
+        except ProtocolError:
+            return False
+    return True
 
 
 def _is_over_limit(core: Core, peer: Peer) -> bool:
@@ -107,5 +118,5 @@ def _is_over_limit(core: Core, peer: Peer) -> bool:
         core.calls_up + core.setting_up > limits.max_calls
         or core.calls_by_peer[peer.name] >= limits.max_calls_per_peer
         or len(core.pending_lookups) >= limits.max_pending_lookups
-        or len(core.transactions) > limits.max_transactions
+        or core.is_full()
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.sip.flow import Flow
 
 MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
+_WAY = frozenset({"contact", "record-route"})
 SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
 
 
@@ -170,14 +171,21 @@ class Attempt:
         setup = self._setup
         setup.core.counters["answers_unusable"] += 1
         setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
+        if 200 <= response.status < 300:
+            self._take_down(response, now)
         if response.status < 200 or self._given_up or setup.decided:  # a further fork's harms no call that is up
             return
-        leg = self._won
         self._won, self._given_up = None, True
-        if leg is not None:
-            self._turn_away(leg, now)
         self._close()
         setup.failed(488, masking.mask_final(488, rang=False), now)
+
+    def _take_down(self, response: Response, now: float) -> None:
+        """A 2xx that cannot be shown: ACK and BYE; the way of the INVITE where its own cannot be used."""
+        leg = self._legs.get(response.to_tag or "")
+        if leg is None:
+            headers = [header for header in response.headers if header[0] not in _WAY]
+            leg = self._leg(Response(response.status, response.reason, headers))
+        self._turn_away(leg, now)
 
     def _fail(self, why: str, now: float) -> None:
         self._close()
@@ -193,7 +201,7 @@ class Attempt:
     def _forget_legs(self, winner: Leg | None) -> None:
         """Early dialogs end with the final answer to the INVITE, but for the one that was answered."""
         for tag, leg in list(self._legs.items()):
-            if leg is not winner:
+            if leg is not winner and not leg.bye_sent:
                 leg.other.forget()
                 leg.forget()
                 del self._legs[tag]

@@ -10,6 +10,7 @@ from relay.call.masking import Tripwire, Verdict
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.state import CallState, dump_call, load_leg
+from relay.errors import ParseError
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
@@ -210,7 +211,10 @@ class Call:
 
     def _watch_session(self, response: Response, now: float) -> None:
         """RFC 4028 10: without a refresh the session is over after Session-Expires seconds."""
-        timer = response.session_expires
+        try:
+            timer = response.session_expires
+        except ParseError:  # it did not cross either
+            timer = None
         self._session_s = min(timer.seconds, _LONGEST_SESSION_S) if timer else 0
         self._restart_session_timer(now)
 

@@ -85,6 +85,10 @@ class Core:
     def pending_commits(self) -> int:
         return len(self._pending_commits)
 
+    def is_full(self) -> bool:
+        """Whether there are more transactions than the limit: no more are begun but for what ends a call."""
+        return len(self.transactions) > self.settings.limits.max_transactions
+
     def take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []
         return actions

@@ -29,6 +29,7 @@ from relay.sip.message import Request, Response, check_request, parse_message, s
 
 _KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
 _RELAYED = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
+_BUSY = "Retry-After: 5\r\n"
 _IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
@@ -188,13 +189,15 @@ class Engine:
             if leg is not None:
                 leg.receive_ack(request, now)
         elif request.method == "CANCEL":
-            self._cancel(request, flow, now)
+            self._cancel(request, flow, peer, now)
         else:
             self._new_request(request, flow, peer, now)
 
     def _new_request(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
-        reply = Reply(request, flow)
         inside = request.to_tag is not None
+        if request.method == "INVITE" and not inside and self._is_overrun():
+            return
+        reply = Reply(request, flow)
         try:
             check_request(request)
             if request.method == "INVITE" and not inside:
@@ -209,22 +212,35 @@ class Engine:
             else:
                 self._answer(request, reply, error.status, now)
 
+    def _is_overrun(self) -> bool:
+        """Whether even refusing a call, which takes a transaction and a record, would pass all bounds (DESIGN 4.5)."""
+        core = self._core
+        if len(core.transactions) <= 2 * core.settings.limits.max_transactions:
+            return False
+        core.counters["invites_unanswered"] += 1
+        return True
+
     def _leg(self, request: Request) -> Leg | None:
         """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
         leg = self._core.legs.get((request.to_tag or "", request.from_tag or ""))
         return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
     def _answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
-        """A final answer to a request that no call has a part in."""
+        """A final answer to a request that no call has a part in; over the limit without state (RFC 3261 8.2.7)."""
         core = self._core
-        transaction = core.transactions.serve(request, reply.flow)
-        transaction.respond(status, reply.write(status, to_tag=core.token(), extra=extra), now)
+        data = reply.write(status, to_tag=core.token(), extra=extra)
+        if core.is_full():
+            core.send(data, reply.flow)
+        else:
+            core.transactions.serve(request, reply.flow).respond(status, data, now)
 
     # -- outside a call
 
     def _outside(self, request: Request, reply: Reply, now: float) -> None:
         method = request.method
-        if method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
+        if self._core.is_full():
+            self._answer(request, reply, 503, now, _BUSY)
+        elif method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
             if unknown := masking.unknown_requirements(request):
                 self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             elif self._draining:
@@ -293,12 +309,12 @@ class Engine:
         core.setting_up += 1
         return setup
 
-    def _cancel(self, request: Request, flow: Flow, now: float) -> None:
-        """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names."""
+    def _cancel(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
+        """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names, which is its own peer's."""
         core = self._core
         invite = core.transactions.find_cancelled(request)
         reply = Reply(request, flow)
-        if invite is None:
+        if invite is None or core.peers.by_source(invite.reply_to.host) is not peer:
             self._answer(request, reply, 481, now)
             return
         self._answer(request, reply, 200, now)
@@ -316,6 +332,8 @@ class Engine:
             self._answer(request, reply, 481, now)
         elif request.max_forwards == 0:
             self._answer(request, reply, 483, now)
+        elif self._core.is_full() and (request.method != "BYE" or leg.call.ended):
+            self._answer(request, reply, 503, now, _BUSY)
         elif request.method == "BYE":
             self._bye(leg, request, reply, now)
         elif leg.call.ended:

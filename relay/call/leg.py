@@ -5,6 +5,7 @@ A leg knows what its own peer may see. What the other leg brings reaches it only
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from relay.call import masking
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
 
 Side = Literal["caller", "callee"]
+MOST_RELIABLE = 64  # reliable provisional responses to one INVITE; what comes beyond is passed over (DESIGN 4.5)
 
 
 class Leak(RelayError):
@@ -208,6 +210,9 @@ class Leg:
         if theirs is not None and theirs in self.reliable.values():
             last = self.last_reliable
             return last[1] if last is not None and last[0] == theirs else None
+        if theirs is not None and len(self.reliable) >= MOST_RELIABLE:
+            self._core.counters["reliable_over_limit"] += 1
+            return None
         body = masking.mask_body(response, self.writer)
         extra = self.contact + masking.mask_response_headers(response)
         if theirs is None:
@@ -287,12 +292,16 @@ class Leg:
             return
         self.acknowledge_due()
         self.bye_sent = True
+        self._send_bye(extra, now + self._core.settings.timings.transaction_s, now)
+
+    def _send_bye(self, extra: str, deadline: float, now: float) -> None:
         cseq = self.dialog.next_cseq()
         try:
             request = self.request("BYE", cseq, extra=extra)
         except Leak:
             request = self.request("BYE", cseq)
-        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, self._bye_failed, now)
+        fail = partial(self._bye_failed, extra, deadline)
+        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, fail, now)
 
     def probe(self, now: float) -> None:
         """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
@@ -310,8 +319,18 @@ class Leg:
         if response.status >= 200:
             self.forget()
 
-    def _bye_failed(self, _: str, __: float) -> None:
-        self.forget()
+    def _bye_failed(self, extra: str, deadline: float, why: str, now: float) -> None:
+        """Nothing gets through: the peer starts anew, or a connection broke. Its side would stay up, so BYE goes again,
+        every T2 (as timer E does) until `deadline`."""
+        timings = self._core.settings.timings
+        if why == "transport" and now + timings.t2 < deadline:
+            self._core.timers.set(now + timings.t2, partial(self._send_bye_again, extra, deadline))
+        else:
+            self.forget()
+
+    def _send_bye_again(self, extra: str, deadline: float, now: float) -> None:
+        if self._core.legs.get(self._key) is self:  # the peer did not hang up meanwhile
+            self._send_bye(extra, deadline, now)
 
     def _bye_if_due(self, now: float) -> None:
         if self.bye_due and self.answer is None:

@@ -214,18 +214,31 @@ def mask_request_headers(request: Request) -> str:
 
     Raises ParseError for a session timer that cannot be read.
     """
-    lines = mask_response_headers(request)
+    lines = _mask_lines(given) if (given := _crossing(request)) else ""
     return lines + mask_reason(request) if "reason" in request.index else lines
 
 
 def mask_response_headers(message: Message) -> str:
-    """The header lines of a response that cross: as of a request, but for Reason. Raises ParseError likewise."""
-    given = tuple([header for header in message.headers if header[0] in _CROSSING])
-    return _mask_lines(given) if given else ""
+    """The header lines of a response that cross: as of a request, but for Reason.
+
+    A session timer that cannot be read is none: a response cannot be refused, and the call need not end of it.
+    """
+    given = _crossing(message)
+    if not given:
+        return ""
+    try:
+        return _mask_lines(given)
+    except ParseError:
+        return _mask_lines(tuple([header for header in given if header[0] not in _SESSION_TIMER]))
+
+
+def _crossing(message: Message) -> tuple[tuple[str, str], ...]:
+    return tuple([header for header in message.headers if header[0] in _CROSSING])
 
 
 _TOKEN_LISTS = (("allow", METHODS), ("supported", OPTION_TAGS), ("require", OPTION_TAGS))
-_CROSSING = frozenset({"allow", "supported", "require", "session-expires", "min-se"})
+_SESSION_TIMER = frozenset({"session-expires", "min-se"})
+_CROSSING = _SESSION_TIMER | {"allow", "supported", "require"}
 
 
 @lru_cache(maxsize=256)  # a peer's programs send the same few sets of lines: 1.2 us instead of 6

@@ -100,7 +100,8 @@ def test_session_timer_is_written_anew() -> None:
 def test_session_timer_that_cannot_be_read(value: str) -> None:
     for header in ("Session-Expires", "Min-SE"):
         with pytest.raises(ParseError):
-            masking.mask_response_headers(response(f"{header}: {value}"))
+            masking.mask_request_headers(request(f"{header}: {value}"))
+        assert masking.mask_response_headers(response(f"{header}: {value}", "Require: timer")) == "Require: timer\r\n"
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
     ladder.caller.get(200)
     ladder.caller.acks()
     ladder.callee.answers(200, tag="bob-desk", contact="<tel:110>", body=ANSWER)
-    ladder.callee.gets_nothing()
+    ladder.callee.get("ACK")
+    assert ladder.callee.expects("BYE").to_tag == "bob-desk"
     ladder.callee.tag = "bob-mobile"
     hang_up(ladder)
 

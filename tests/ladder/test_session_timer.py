@@ -134,14 +134,3 @@ def test_malformed_interval_is_refused(ladder: Ladder) -> None:
     ladder.caller.get(400)
     ladder.caller.acks_refusal()
     ladder.settle()
-
-
-def test_malformed_interval_in_the_answer_takes_the_call_down(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
-    ladder.callee.expects("INVITE", 200, body=ANSWER, headers="Session-Expires: soon\r\n")
-    ladder.callee.get("ACK")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
-    ladder.settle()

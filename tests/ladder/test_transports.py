@@ -159,7 +159,7 @@ def test_leg_by_tcp_whose_connection_is_gone() -> None:
     ladder.unreachable.add(("tcp", CALLER_HOST))
     ladder.callee.sends("BYE")
     ladder.callee.get(200)
-    ladder.run(0.1)
+    ladder.run(32.0)
     assert ladder.engine.statistics()["legs"] == 0
     ladder.settle()
 

@@ -1,0 +1,187 @@
+"""What a peer may do on purpose: answers that cannot be used, floods inside a call, other people's transactions."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.leg import MOST_RELIABLE
+from relay.call.settings import Limits
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    EITHER,
+    STRANGER_HOST,
+    Ladder,
+    X,
+    connect,
+    hang_up,
+    peer,
+    sides,
+)
+
+UNUSABLE_CONTACT = "<mailto:bob@127.0.0.22>"
+UNUSABLE_ROUTE = "Record-Route: <mailto:bob@127.0.0.22>\r\n"
+
+
+def refused_with(ladder: Ladder, status: int) -> None:
+    ladder.caller.get(status)
+    ladder.caller.acks_refusal()
+
+
+@pytest.mark.parametrize("rings", [False, True])
+@pytest.mark.parametrize(("contact", "headers"), [(UNUSABLE_CONTACT, ""), (None, UNUSABLE_ROUTE)])
+def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
+    rings: bool, contact: str | None, headers: str, ladder: Ladder
+) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    if rings:
+        ladder.callee.answers(180)
+        ladder.caller.get(180)
+    ladder.callee.answers(200, body=ANSWER, contact=contact, headers=headers)
+    ladder.callee.get("ACK")
+    bye = ladder.callee.get_request("BYE")
+    assert bye.uri == "sip:bob@127.0.0.22:5060" if rings else "sip:13900000002@127.0.0.22"
+    refused_with(ladder, 488)
+    answer = ladder.callee.answered
+    ladder.callee.answers(200, bye)
+    ladder.deliver(answer, ladder.callee.flow)
+    ladder.callee.get("ACK")
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    refused_with(ladder, 487)
+    ladder.callee.get("CANCEL")
+    ladder.callee.answers(200, body=ANSWER, contact=UNUSABLE_CONTACT)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody_rings(ladder: Ladder) -> None:
+    ladder.caller.invites(X, headers=UNUSABLE_ROUTE)
+    ladder.caller.get(100)
+    refused_with(ladder, 400)
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+@pytest.mark.parametrize("line", ["Session-Expires: soon", "Min-SE: never"])
+def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line: str, ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, headers=f"{line}\r\n")
+    ladder.callee.get("ACK")
+    answer = ladder.caller.get_response(200)
+    assert answer.get("session-expires") is answer.get("min-se") is None
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_reliable_progress_is_bounded(ladder: Ladder) -> None:
+    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    for number in range(1, MOST_RELIABLE + 10):
+        ladder.callee.answers(183, headers=f"Require: 100rel\r\nRSeq: {number}\r\n")
+    for _ in range(MOST_RELIABLE):
+        ladder.caller.get(183)
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    refused_with(ladder, 486)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("method", ["INFO", "OPTIONS", "UPDATE", "INVITE"])
+@EITHER
+def test_requests_inside_a_call_are_held_to_the_limit_of_transactions(method: str, by: str) -> None:
+    ladder = Ladder(limits=Limits(max_transactions=20))
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    for _ in range(100):
+        asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
+    statistics = ladder.engine.statistics()
+    assert statistics["transactions"] <= 22
+    assert any(data.startswith(b"SIP/2.0 503") and b"Retry-After" in data for data, _ in asking.inbox)
+    asking.inbox.clear()
+    asked.inbox.clear()
+    asking.sends("BYE")  # what ends a call is always taken
+    assert [data.partition(b" ")[0] for data, _ in asked.inbox if data.startswith(b"BYE")] == [b"BYE"]
+    asked.inbox.clear()
+    asking.inbox.clear()
+    ladder.settle()
+
+
+def test_what_belongs_to_no_call_leaves_no_transactions_over_the_limit(ladder: Ladder) -> None:
+    ladder = Ladder(limits=Limits(max_transactions=20))
+    for number in range(100):
+        ladder.caller.call_id = f"none-{number}"
+        ladder.caller.invites(X, caller="13777777777")
+        ladder.caller.sends("OPTIONS")
+        ladder.caller.sends("CANCEL")
+        ladder.caller.remote_tag = "nobody"
+        ladder.caller.sends("BYE")
+    assert ladder.engine.statistics()["transactions"] <= 42
+    ladder.caller.inbox.clear()
+    ladder.settle()
+
+
+def test_a_cancel_from_another_peer_cancels_nothing() -> None:
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
+    ladder = Ladder(peers=peers)
+    other = ladder.side(STRANGER_HOST, "mallory")
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    flow, ladder.caller.flow = ladder.caller.flow, other.flow
+    ladder.caller.cancels()
+    ladder.caller.flow = flow
+    other.get(481)
+    ladder.callee.gets_nothing()
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_a_bye_that_cannot_be_sent_is_tried_again(by: str, ladder: Ladder) -> None:
+    """A peer's program that is started anew answers by ICMP for a while; its side of the call must not stay up."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.unreachable.add(("udp", asked.host))
+    asking.sends("BYE")
+    asking.get(200)
+    asked.gets_nothing()
+    ladder.run(3.0)
+    ladder.unreachable.clear()
+    ladder.run(5.0)
+    asked.expects("BYE")
+    ladder.settle()
+
+
+@EITHER
+def test_a_bye_that_cannot_be_sent_is_given_up_in_the_end(by: str, ladder: Ladder) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.unreachable.add(("udp", asked.host))
+    asking.sends("BYE")
+    asking.get(200)
+    ladder.settle()
+    asked.gets_nothing()
