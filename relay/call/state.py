@@ -9,7 +9,8 @@ import msgspec
 from relay.call.leg import Leg, Side
 from relay.call.sdp_masking import SdpWriter
 from relay.errors import StoreError
-from relay.sip.dialog import Dialog, DialogState
+from relay.sip.dialog import Dialog
+from relay.sip.dialog_state import DialogState
 from relay.sip.flow import Flow
 
 if TYPE_CHECKING:

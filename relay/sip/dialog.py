@@ -10,25 +10,10 @@ from dataclasses import replace
 import msgspec
 
 from relay.errors import ParseError, ProtocolError
+from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request, Response
 from relay.sip.uri import SipUri, parse_uri
-
-
-class DialogState(msgspec.Struct, array_like=True, frozen=True):
-    """A dialog as it is written down, to go on after a restart. Texts are in the form that `_storable` makes."""
-
-    call_id: str
-    local_tag: str
-    remote_tag: str
-    local_uri: str
-    remote_uri: str
-    local_cseq: int
-    remote_cseq: int | None
-    remote_target: str
-    route_set: tuple[str, ...]
-    confirmed: bool
-    secure: bool
 
 
 class Dialog:

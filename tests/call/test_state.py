@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 import pytest
 
@@ -15,15 +13,18 @@ from relay.call.state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
 from relay.errors import StoreError
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
-from tests.call.support import FLOW, TCP, UDP, UDP6, core, invite
+from tests.call.support import FLOW, TCP, UDP, UDP6, core, invite, peer
 
-NOBODY = cast(Call, None)  # a leg alone needs no call
+
+def call(ground: Core) -> Call:
+    return Call(ground, peer(), FLOW, caller="8613800000001", dialled="700", invite_key=("c", "a"), received_at=5)
 
 
 def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
-    peer = ground.peers.by_name(name)
-    assert peer is not None
-    made = Leg(ground, NOBODY, "caller", Dialog.as_uas(invite(), "ours"), peer, flow, "700", SdpWriter(77, 5))
+    found = ground.peers.by_name(name)
+    assert found is not None
+    dialog = Dialog.as_uas(invite(), "ours")
+    made = Leg(ground, call(ground), "caller", dialog, found, flow, "700", SdpWriter(77, 5))
     made.dialog.local_cseq = 9
     made.own = ("8613800000001", "700")
     return made
@@ -35,12 +36,12 @@ def test_a_leg_comes_back() -> None:
     state = load_call(data)
     assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
-    peer = new.peers.by_name("pbx")
-    assert peer is not None
-    back = load_leg(new, NOBODY, "callee", state.caller, peer)
+    pbx = new.peers.by_name("pbx")
+    assert pbx is not None
+    back = load_leg(new, call(new), "callee", state.caller, pbx)
     assert back.dialog.request_head == leg(core()).dialog.request_head
     assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 1
-    assert (back.side, back.peer, back.flow, back.shown) == ("callee", peer, FLOW, "700")
+    assert (back.side, back.peer, back.flow, back.shown) == ("callee", pbx, FLOW, "700")
     assert back.own == ("8613800000001", "700")
     assert (back.writer.session_id, back.writer.version) == (77, 5)
     assert new.legs == {("ours", "a"): back}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
-from relay.sip.dialog import Dialog, DialogState
+from relay.sip.dialog import Dialog
+from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
 from tests.sip.virtual_time import request, response
 
