@@ -16,6 +16,7 @@ from load import CALLER_HOST, HERE, Address, free
 
 PREFIX = "7001000"  # the first 7 of the 11 managed digits; 10,000 numbers under each prefix
 KAMAILIO_SQL = Path("/usr/share/kamailio/db_sqlite")
+COMPILED_PYTHON = HERE.parents[1] / ".venv-compiled/bin/python"  # scripts/compile makes it
 IDLE_S = 4.0
 Binding = tuple[str, str, str]  # caller, 700 number, callee
 
@@ -38,7 +39,7 @@ def write_sipp_file(rows: list[Binding], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def relay(run: Path, rows: list[Binding], callee: Address) -> Iterator[Server]:
+def relay(run: Path, rows: list[Binding], callee: Address, *, compiled: bool = False) -> Iterator[Server]:
     """`relay700 serve` with its store on disk and records durable, as it is by default."""
     run.mkdir()
     address = free("127.0.0.10")
@@ -47,11 +48,13 @@ def relay(run: Path, rows: list[Binding], callee: Address) -> Iterator[Server]:
     table = run / "bindings.csv"
     lines = [f"AXB,{x},,{a},{b},24h,bench,default" for a, x, b in rows]
     table.write_text("\n".join(["mode,x,y,a,b,expires_in,order_id,business", *lines]) + "\n")
-    relay700 = [sys.executable, "-m", "relay"]
+    python = str(COMPILED_PYTHON) if compiled else sys.executable
+    relay700 = [python, "-P", "-m", "relay"]  # -P: the installed relay, not that of the folder we are in
     subprocess.run(
         [*relay700, "bindings", "import", str(table), "-c", str(config)], check=True, stdout=subprocess.DEVNULL
     )
-    with _running("relay700", [*relay700, "serve", "-c", str(config)], address, run / "relay.log") as server:
+    name = "relay700 compiled" if compiled else "relay700"
+    with _running(name, [*relay700, "serve", "-c", str(config)], address, run / "relay.log") as server:
         yield server
 
 
