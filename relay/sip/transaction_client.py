@@ -95,8 +95,13 @@ class ClientTransaction(Transaction):
             self._linger(now, self._ground.transaction_s)
 
     def transport_failed(self, now: float) -> None:
-        """Feed that nothing can be sent on the transaction's flow."""
-        self._step(TRANSPORT_ERROR, now)
+        """Feed that nothing can be sent on the transaction's flow.
+
+        Once an INVITE is proceeding, nothing more is sent of it: over UDP the error is another message's, or forged,
+        and the answer may well come.
+        """
+        if self.flow.transport != "udp" or self._table is not INVITE_CLIENT or self._state != PROCEEDING:
+            self._step(TRANSPORT_ERROR, now)
 
     # -- effects
 

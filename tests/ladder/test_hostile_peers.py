@@ -185,3 +185,19 @@ def test_a_bye_that_cannot_be_sent_is_given_up_in_the_end(by: str, ladder: Ladde
     asking.get(200)
     ladder.settle()
     asked.gets_nothing()
+
+
+def test_icmp_does_not_end_a_call_that_rings(ladder: Ladder) -> None:
+    """Anybody can forge it, and it may be about another call's message. The phone would go on ringing."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.transport_fails(ladder.callee.flow)
+    ladder.caller.gets_nothing()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)

@@ -293,9 +293,15 @@ def test_every_provisional_response_to_a_request_is_told(world: World) -> None:
 # -- failures of the transport
 
 
-@pytest.mark.parametrize("method", ["INVITE", "BYE"])
-@pytest.mark.parametrize("provisional", [True, False])
-@pytest.mark.parametrize("flow", [UDP, TCP])
+@pytest.mark.parametrize(
+    ("method", "provisional", "flow"),
+    [
+        ("INVITE", False, UDP),
+        ("INVITE", False, TCP),
+        ("INVITE", True, TCP),
+        *[("BYE", provisional, flow) for provisional in (False, True) for flow in (UDP, TCP)],
+    ],
+)
 def test_what_awaits_an_answer_on_a_failed_flow_fails_once(
     world: World, method: str, provisional: bool, flow: Flow
 ) -> None:
@@ -311,6 +317,15 @@ def test_what_awaits_an_answer_on_a_failed_flow_fails_once(
     assert transaction.proceeding is provisional  # decides whether another way may be tried
     assert world.answer(200, method) is False
     assert world.is_empty
+
+
+def test_a_proceeding_invite_outlives_an_icmp_error(world: World) -> None:
+    transaction = world.request("INVITE", UDP)
+    world.answer(180, "INVITE")
+    world.layer.transport_failed(UDP, 0.2)
+    assert not transaction.done
+    assert world.answer(486, "INVITE") is True
+    assert [status for _, status in world.heard] == [180, 486]
 
 
 @pytest.mark.parametrize("method", ["INVITE", "BYE"])
