@@ -80,8 +80,11 @@ class Streams:
             if since is not None and now - since > self.limits.message_timeout_s:
                 connection.abort("half_message")
             elif now - connection.heard > self.limits.idle_timeout_s:
-                connection.broken = connection.broken or "idle"
-                connection.close()
+                if connection.broken:  # by the last sweep, and the far end does not take what waits
+                    connection.abort("idle")
+                else:
+                    connection.broken = "idle"
+                    connection.close()
 
     def statistics(self) -> dict[str, int]:
         counts = {f"streams_closed_{why}": count for why, count in sorted(self.closed_because.items())}

@@ -494,3 +494,16 @@ async def test_the_flows_that_a_connection_remembers_are_bounded() -> None:
         writer.transport.abort()
         await relay.settled(0)
         assert MAX_CARRIED <= relay.failed.qsize() <= MAX_CARRIED + 2
+
+
+async def test_an_idle_connection_whose_far_end_does_not_read_is_closed_without_it() -> None:
+    async with listening(max_unsent=50_000_000) as relay:
+        _, writer = await relay.connect()
+        writer.transport.pause_reading()
+        writer.write(message())
+        _, flow = await relay.heard()
+        for _ in range(300):
+            relay.streams.send(message("x" * 60_000), flow)
+        for late in (10_000.0, 10_001.0):
+            relay.streams.sweep(asyncio.get_running_loop().time() + late)
+        await relay.settled(0)
