@@ -25,7 +25,6 @@ NORMAL_CLEARING = 16  # Q.850
 TIMER_EXPIRY = 102
 NORMAL_UNSPECIFIED = 31
 _RELAY_CAUSES = {"max_duration": TIMER_EXPIRY, "session_expired": TIMER_EXPIRY, "ack_timeout": TIMER_EXPIRY}
-_LONGEST_SESSION_S = 86_400
 
 
 class Call:
@@ -112,7 +111,7 @@ class Call:
         self.ended_by: str | None = None
         self.end_reason: str | None = None
         self.callee_leg_call_id: str | None = None
-        self.setup: Setup | None = None
+        self.setup: Setup | None = None  # until its final answer is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
@@ -125,8 +124,7 @@ class Call:
         self._session_timer: Timer | None = None
 
     def record(self) -> CallRecord:
-        up = self.answered_at is not None
-        duration_ms = self.ended_at - self.answered_at if up and self.ended_at and self.answered_at else None
+        duration_ms = max(self.ended_at - self.answered_at, 0) if self.ended_at and self.answered_at else None
         return CallRecord(
             self.call_id,
             self.binding_id,
@@ -144,7 +142,7 @@ class Call:
             self.ringing_at,
             self.answered_at,
             self.ended_at,
-            max(duration_ms, 0) if duration_ms is not None else None,
+            duration_ms,
             self.sip_status,
             self.q850_cause,
             self.outcome,
@@ -215,7 +213,7 @@ class Call:
             timer = response.session_expires
         except ParseError:  # it did not cross either
             timer = None
-        self._session_s = min(timer.seconds, _LONGEST_SESSION_S) if timer else 0
+        self._session_s = min(timer.seconds, masking.LONGEST_SESSION_S) if timer else 0
         self._restart_session_timer(now)
 
     def _restart_session_timer(self, now: float) -> None:
@@ -233,7 +231,7 @@ class Call:
 
         `extra`: a masked Reason line for the BYEs. A setup that is not decided is stopped instead.
         """
-        if self.setup is not None and not self.setup.decided:
+        if self.setup is not None:
             self.setup.stop(masking.LEAK if reason == "tripwire" else masking.NO_PROGRESS, reason, now)
             return
         if self.ended or self.caller is None or self.callee is None:

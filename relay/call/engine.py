@@ -367,13 +367,13 @@ class Engine:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
         leg.dialog.receive_cseq(request.cseq.number)
         core, call = self._core, leg.call
-        early = call.setup is not None and not call.setup.decided
-        if early and leg.side == "callee":
+        early = call.setup
+        if early is not None and leg.side == "callee":
             raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
         transaction = core.transactions.serve(request, reply.flow)
         data = reply.write(200)
-        if early and call.setup is not None:
-            call.setup.cancel(request, now)
+        if early is not None:
+            early.cancel(request, now)
         else:
             call.end(leg.side, "bye", now, from_leg=leg, extra=masking.mask_reason(request))
         call.when_end_committed(partial(transaction.respond, 200, data), now)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from relay.call import masking
-from relay.call.compose import OutgoingRequest, Reply
+from relay.call.compose import OutgoingRequest, Reply, encode
 from relay.call.masking import Body, Tripwire
 from relay.call.sending import SentRequest
 from relay.errors import ProtocolError, RelayError
@@ -186,17 +186,14 @@ class Leg:
 
     def guard(self, text: str, body: Body | None) -> None:
         """The tripwire, over what the relay or the other side brought into a message. Raises Leak."""
-        data = text.encode("utf-8", "surrogateescape")
-        if self.tripwire.hit(data, body.data if body else b"", own=self.own):
+        if self.tripwire.hit(encode(text), body.data if body else b"", own=self.own):
             raise Leak(self.call, self.side)
 
-    def write(
-        self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None, to_tag: str | None = None
-    ) -> bytes:
+    def write(self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None) -> bytes:
         """A response to a request of this leg's peer. Raises Leak."""
         if extra or body:
             self.guard(extra, body)
-        return reply.write(status, to_tag=self.dialog.local_tag if to_tag is None else to_tag, extra=extra, body=body)
+        return reply.write(status, to_tag=self.dialog.local_tag, extra=extra, body=body)
 
     # -- provisional responses
 
@@ -329,7 +326,7 @@ class Leg:
             self.forget()
 
     def _send_bye_again(self, extra: str, deadline: float, now: float) -> None:
-        if self._core.legs.get(self._key) is self:  # the peer did not hang up meanwhile
+        if not self.forgotten:  # the peer did not hang up meanwhile
             self._send_bye(extra, deadline, now)
 
     def _bye_if_due(self, now: float) -> None:

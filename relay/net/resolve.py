@@ -28,7 +28,7 @@ class Resolver:
         """
         if (literal := self.literals.get(host)) is not None:
             return literal
-        if _is_literal(host):
+        if is_literal(host):
             _make_room(self.literals)
             return self.literals.setdefault(host, host)
         address, until = self._names.get((host, family), ("", 0.0))
@@ -50,7 +50,8 @@ class Resolver:
         return [host for (host, _), (found, _) in self._names.items() if found == address]
 
 
-def _is_literal(host: str) -> bool:
+def is_literal(host: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address, without brackets, and no name."""
     try:
         ip_address(host)
     except ValueError:

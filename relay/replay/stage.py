@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from relay.call.peers import Peers
 from relay.call.settings import Peer, Settings
 from relay.errors import ConfigError
+from relay.net.resolve import is_literal
 from relay.replay.script import Attempt
 from relay.replay.transport import Endpoint
 from relay.service.bindings import BindingRequest, BindingService
@@ -89,7 +89,7 @@ def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
 
 def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, callee_peer: Peer | str) -> Peer | str:
     if caller is None:
-        others = [peer for peer in settings.peers if peer is not callee_peer and _is_literal(peer.host)]
+        others = [peer for peer in settings.peers if peer is not callee_peer and is_literal(peer.host)]
         if others:
             return others[0]
         return "peer: none is left for the caller: add a [[peer]] with the caller's address among its sources"
@@ -97,14 +97,6 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
     if peer is not None:
         return peer
     return f'peer: none has {caller.host} among its sources: add a [[peer]] with sources = ["{caller.host}/32"]'
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
