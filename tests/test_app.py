@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.phone import SDP, Leg, Phone
+from tests.support.product import RELAY700
 from tests.support.relay_process import A, RelayProcess, Setup, X
 from tests.support.sip_text import SipText
 
@@ -121,7 +121,7 @@ def test_a_second_relay_on_one_store_is_refused(relay: RelayProcess) -> None:
 def test_a_console_log_says_what_to_do_next(tmp_path: Path) -> None:
     config = RelayProcess(tmp_path, Setup()).config
     config.write_text(config.read_text().replace('format = "json"', 'format = "console"'))
-    command = [sys.executable, "-m", "relay", "serve", "-c", str(config)]
+    command = [*RELAY700, "serve", "-c", str(config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(6)]

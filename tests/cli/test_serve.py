@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from relay.cli import main
 from relay.errors import StoreError
+from tests.support.product import RELAY700
 
 COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "trace", "verify", "replay")
 
@@ -99,5 +99,5 @@ def test_a_defect_is_told_with_its_place_and_with_numbers_masked(monkeypatch: py
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "relay", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*RELAY700, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("relay700 ")

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, MAX_BATCH, Journal
 from relay.store.records import Records
 from tests.store.conftest import Disk
+from tests.support.product import PYTHON
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record
 
 Reported = list[tuple[str, dict[str, object]]]
@@ -358,7 +358,7 @@ def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: D
     acknowledged: set[int] = set()
     for life in range(4):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(disk.path), str(disk.key_file), str(100_000 * (life + 1))],
+            [PYTHON, "-c", WRITER, str(disk.path), str(disk.key_file), str(100_000 * (life + 1))],
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[2],

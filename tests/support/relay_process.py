@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.support.addresses import CALLEE, CALLER, RELAY, Address, free
+from tests.support.product import RELAY700
 
 A = "13800000001"
 B = "13900000002"
@@ -105,7 +105,7 @@ class RelayProcess:
 
     def start(self) -> None:
         """Returns once the relay has said that it is ready."""
-        command = [sys.executable, "-m", "relay", "serve", "-c", str(self.config)]
+        command = [*RELAY700, "serve", "-c", str(self.config)]
         mark = len(self._lines)
         self._ended = False
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder)
@@ -211,7 +211,7 @@ class RelayProcess:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "relay", *arguments, "-c", str(self.config)],
+            [*RELAY700, *arguments, "-c", str(self.config)],
             capture_output=True,
             text=True,
             timeout=60,

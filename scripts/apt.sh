@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# scripts/apt.sh PACKAGE…: installs Debian packages, as root or with sudo. Asks for nothing but sudo's password, and for that
+# only at a terminal. Says what to install by hand where it may not.
+set -euo pipefail
+
+refuse() {
+    echo "$0: $1: install these Debian packages first, then start again: ${*:2}" >&2
+    exit 1
+}
+
+as_root=()
+if ((EUID != 0)); then
+    command -v sudo >/dev/null || refuse "neither root nor sudo" "$@"
+    as_root=(sudo)
+    [[ -t 0 ]] || as_root+=(-n)
+fi
+command -v apt-get >/dev/null || refuse "no apt-get" "$@"
+echo "installing $*" >&2
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -qq -y --no-install-recommends "$@" </dev/null >/dev/null
