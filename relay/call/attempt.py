@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.call import masking
-from relay.call.compose import OutgoingRequest, encode
+from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.numbers import is_700
 from relay.call.peers import target_uri, user_for
@@ -91,7 +91,7 @@ class Attempt:
         return lines
 
     def _guard(self, text: str, body: masking.Body | None) -> None:
-        if self._tripwire.hit(encode(text), body.data if body else b"", own=self._own_numbers()):
+        if self._tripwire.hit(text, body.data if body else b"", own=self._own_numbers()):
             raise Leak(self._setup.call, "callee")
 
     def _own_numbers(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.call import masking
@@ -286,22 +287,17 @@ class Call:
     # -- what each side must not see of the other
 
     def tripwire_towards_callee(self, peer: Peer) -> Tripwire:
-        hosts = {self.caller_flow.host, self.caller_peer.host}
-        return Tripwire(self._hidden(self.caller_number), self._foreign(hosts, {peer.host}))
+        hosts = (self.caller_flow.host, self.caller_peer.host)
+        return Tripwire(self._hidden(self.caller_number), _foreign(hosts, (peer.host,), self.core.hosts))
 
     def tripwire_towards_caller(self, peer: Peer, dialog: Dialog) -> Tripwire:
-        hosts = {peer.host, dialog.next_hop.host}
-        own = {self.caller_flow.host, self.caller_peer.host}
-        return Tripwire(self._hidden(self.callee_number or ""), self._foreign(hosts, own))
+        hosts = (peer.host, dialog.next_hop.host)
+        own = (self.caller_flow.host, self.caller_peer.host)
+        return Tripwire(self._hidden(self.callee_number or ""), _foreign(hosts, own, self.core.hosts))
 
     def _hidden(self, number: str) -> tuple[str, ...]:
         # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
         return (number,) if self.binding_id is not None else ()
-
-    def _foreign(self, hosts: set[str], own: set[str]) -> tuple[str, ...]:
-        # The domain that the receiver's own host is in (carrier.example of sbc.carrier.example) is no secret to it.
-        known = own | self.core.hosts
-        return tuple(host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known))
 
     # -- restart
 
@@ -362,3 +358,11 @@ class Call:
         self._restart_session_timer(now)
         core.calls_up += 1
         self.count()
+
+
+@lru_cache(maxsize=1024)  # the same few in nearly all calls
+def _foreign(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
+    """Those of the other side's hosts that tell something: not the receiver's own, and not the domain that one of
+    these is in (carrier.example of sbc.carrier.example), nor the relay's."""
+    known = ours.union(own)
+    return tuple({host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known)})

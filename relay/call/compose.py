@@ -110,7 +110,7 @@ def _received(
     request: Request, host: str, port: int | None, params: dict[str, str | None], flow: Flow
 ) -> tuple[str, int]:
     """The Via lines of a response, with received and rport on the topmost, and the port responses go to."""
-    first, *others = request.values("via")
+    first, *others = _vias(request)
     if "received" in params:  # the sender's own idea of it
         first = str(request.via._replace(params={name: value for name, value in params.items() if name != "received"}))
     if "rport" in params:  # RFC 3581 4
@@ -124,6 +124,11 @@ def _received(
     for other in others:
         lines += f"Via: {other}\r\n"
     return lines, reply_port
+
+
+def _vias(request: Request) -> list[str]:
+    lines = request.get_all("via")
+    return request.values("via") if len(lines) > 1 or "," in lines[0] else lines
 
 
 def _set_rport(via: str, port: int) -> str:

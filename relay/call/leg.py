@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from relay.call import masking
-from relay.call.compose import OutgoingRequest, Reply, encode
+from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Body, Tripwire
 from relay.call.sending import SentRequest
 from relay.errors import ProtocolError, RelayError
@@ -186,7 +186,7 @@ class Leg:
 
     def guard(self, text: str, body: Body | None) -> None:
         """The tripwire, over what the relay or the other side brought into a message. Raises Leak."""
-        if self.tripwire.hit(encode(text), body.data if body else b"", own=self.own):
+        if self.tripwire.hit(text, body.data if body else b"", own=self.own):
             raise Leak(self.call, self.side)
 
     def write(self, reply: Reply, status: int, *, extra: str = "", body: Body | None = None) -> bytes:

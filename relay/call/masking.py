@@ -307,49 +307,50 @@ class Tripwire:
     __slots__ = ("_hosts", "_numbers")
 
     def __init__(self, numbers: tuple[str, ...], hosts: tuple[str, ...]) -> None:
-        self._numbers = tuple({needle for number in numbers for needle in _needles(number)})
-        self._hosts = tuple({host.encode("utf-8", "surrogateescape") for host in hosts if host})
+        self._numbers = [(needle, needle.encode()) for number in numbers for needle in _needles(number)]
+        self._hosts = hosts
 
-    def hit(self, head: bytes, body: bytes = b"", *, own: tuple[str, ...] = ()) -> bool:
+    def hit(self, head: str, body: bytes = b"", *, own: tuple[str, ...] = ()) -> bool:
         """Whether `head` holds a number or an address, or `body` a number, of the other side.
 
         `own`: the receiver's own number and the 700 number it is shown, which may contain the other's by chance.
         """
-        for needle in self._numbers:
-            if (needle in head or needle in body) and not _is_within_own(needle, head, body, own):
+        for needle, encoded in self._numbers:
+            # find() of bytes: "in" costs it an exception within
+            if (needle in head or body.find(encoded) >= 0) and not _is_within_own(needle, head, body, own):
                 return True
-        return any(host in head and _is_whole(host, head) for host in self._hosts)
+        return any([host in head and _is_whole(host, head) for host in self._hosts if host])
 
 
-def _is_within_own(needle: bytes, head: bytes, body: bytes, own: tuple[str, ...]) -> bool:
+def _is_within_own(needle: str, head: str, body: bytes, own: tuple[str, ...]) -> bool:
     """Whether the needle stands only where it is part of one of the receiver's own numbers."""
     for number in own:
         for form in _needles(number):
             if needle in form:
-                head, body = head.replace(form, b""), body.replace(form, b"")
-    return needle not in head and needle not in body
+                head, body = head.replace(form, ""), body.replace(form.encode(), b"")
+    return needle not in head and needle.encode() not in body
 
 
-def _is_whole(host: bytes, head: bytes) -> bool:
+def _is_whole(host: str, head: str) -> bool:
     """Whether the host stands in `head` other than as part of another address or word.
 
     A name within a longer one (carrier.example in sbc.carrier.example) tells whose it is, and counts; one without a
     dot counts behind "@" only, since "sip" and "allow" are also words of the protocol.
     """
-    if b":" in host:
-        before, after = rb"(?<![0-9A-Fa-f:])", rb"(?![0-9A-Fa-f:])"
-    elif host.replace(b".", b"").isdigit():
-        before, after = rb"(?<![0-9.])", rb"(?!\.?[0-9])"
+    if ":" in host:
+        before, after = r"(?<![0-9A-Fa-f:])", r"(?![0-9A-Fa-f:])"
+    elif host.replace(".", "").isdigit():
+        before, after = r"(?<![0-9.])", r"(?!\.?[0-9])"
     else:
-        before, after = rb"(?<![0-9A-Za-z_-])" if b"." in host else b"@", rb"(?![0-9A-Za-z_-])"
+        before, after = r"(?<![0-9A-Za-z_-])" if "." in host else "@", r"(?![0-9A-Za-z_-])"
     return re.search(before + re.escape(host) + after, head) is not None
 
 
-def _needles(number: str) -> tuple[bytes, ...]:
+def _needles(number: str) -> tuple[str, ...]:
     if not number:
         return ()
     # The national form is part of every other way to write a Chinese number.
     national = number[2:] if number.startswith("86") and len(number) > 9 else number
     if len(national) >= 7:
-        return (national.encode(),)
-    return tuple(form.encode() for form in (f":{national}@", f":+{national}@", f"tel:{national}", f'"{national}"'))
+        return (national,)
+    return (f":{national}@", f":+{national}@", f"tel:{national}", f'"{national}"')

@@ -105,7 +105,7 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
 
     Raises ParseError.
     """
-    short = len(body) <= _LONGEST_REMEMBERED and b"inline:" not in body
+    short = len(body) <= _LONGEST_REMEMBERED and body.find(b"inline:") < 0
     found = _match_one_stream(body) if short else None
     if found is None:
         return _mask(parse_sdp(body))

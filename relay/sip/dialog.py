@@ -5,10 +5,6 @@ It builds the lines that all our requests in a dialog share. It sends nothing an
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import msgspec
-
 from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
@@ -43,21 +39,36 @@ class Dialog:
 
     _head: str | None  # `request_head`, None until it is asked for
 
-    def __init__(self, state: DialogState, target: SipUri | None = None) -> None:
-        """`state` with its texts as they are in messages; `target`: the remote target, where it is parsed already.
+    def __init__(
+        self,
+        call_id: str,
+        local_tag: str,
+        remote_tag: str,
+        local_uri: str,
+        remote_uri: str,
+        local_cseq: int,
+        remote_cseq: int | None,
+        remote_target: str,
+        route_set: tuple[str, ...],
+        *,
+        confirmed: bool,
+        secure: bool,
+        target: SipUri | None = None,
+    ) -> None:
+        """`target`: the remote target, where it is parsed already.
 
         Raises ProtocolError(400) for a target that is no SIP URI and a first route that cannot be read.
         """
-        self.call_id = state.call_id
-        self.local_tag = state.local_tag
-        self.remote_tag = state.remote_tag  # "" for a peer that gives none (RFC 2543)
-        self.local_uri = state.local_uri
-        self.remote_uri = state.remote_uri
-        self.local_cseq = state.local_cseq  # of the last request sent, 0 before the first
-        self.remote_cseq = state.remote_cseq  # of the last request received, None before the first
-        self.confirmed = state.confirmed
-        self.secure = state.secure
-        self._route(state.route_set, state.remote_target, target)
+        self.call_id = call_id
+        self.local_tag = local_tag
+        self.remote_tag = remote_tag  # "" for a peer that gives none (RFC 2543)
+        self.local_uri = local_uri
+        self.remote_uri = remote_uri
+        self.local_cseq = local_cseq  # of the last request sent, 0 before the first
+        self.remote_cseq = remote_cseq  # of the last request received, None before the first
+        self.confirmed = confirmed
+        self.secure = secure
+        self._route(route_set, remote_target, target)
 
     @classmethod
     def as_uas(cls, request: Request, local_tag: str) -> Dialog:
@@ -72,20 +83,20 @@ class Dialog:
             raise ProtocolError(400, "malformed Contact or Record-Route") from error
         if request.contact is None or target is None:
             raise ProtocolError(400, "no Contact with a SIP URI")
-        state = DialogState(
-            call_id=request.call_id,
-            local_tag=local_tag,
-            remote_tag=request.from_tag or "",
-            local_uri=request.to.uri_text,
-            remote_uri=request.from_.uri_text,
-            local_cseq=0,
-            remote_cseq=request.cseq.number,
-            remote_target=request.contact.uri_text,
-            route_set=route_set,
+        return cls(
+            request.call_id,
+            local_tag,
+            request.from_tag or "",
+            request.to.uri_text,
+            request.from_.uri_text,
+            0,
+            request.cseq.number,
+            request.contact.uri_text,
+            route_set,
             confirmed=False,
             secure=_is_sips(request.uri),
+            target=target,
         )
-        return cls(state, target)
 
     @classmethod
     def as_uac(
@@ -97,20 +108,20 @@ class Dialog:
         phones answer 180, requests go where the INVITE went. Raises ParseError, and ProtocolError as `__init__`.
         """
         target = _sip_uri(response.contact)
-        state = DialogState(
-            call_id=call_id,
-            local_tag=local_tag,
-            remote_tag=response.to_tag or "",
-            local_uri=local_uri,
-            remote_uri=remote_uri,
-            local_cseq=local_cseq,
-            remote_cseq=None,
-            remote_target=remote_uri if response.contact is None else response.contact.uri_text,
-            route_set=_recorded_route(response)[::-1],
+        return cls(
+            call_id,
+            local_tag,
+            response.to_tag or "",
+            local_uri,
+            remote_uri,
+            local_cseq,
+            None,
+            remote_uri if response.contact is None else response.contact.uri_text,
+            _recorded_route(response)[::-1],
             confirmed=False,
             secure=_is_sips(remote_uri),
+            target=target,
         )
-        return cls(state, target)
 
     # -- sending
 
@@ -211,16 +222,19 @@ class Dialog:
     @classmethod
     def from_state(cls, state: DialogState) -> Dialog:
         """The dialog of which `to_state` was written down."""
-        plain = msgspec.structs.replace(
-            state,
-            call_id=_restored(state.call_id),
-            remote_tag=_restored(state.remote_tag),
-            local_uri=_restored(state.local_uri),
-            remote_uri=_restored(state.remote_uri),
-            remote_target=_restored(state.remote_target),
-            route_set=tuple(map(_restored, state.route_set)),
+        return cls(
+            _restored(state.call_id),
+            state.local_tag,
+            _restored(state.remote_tag),
+            _restored(state.local_uri),
+            _restored(state.remote_uri),
+            state.local_cseq,
+            state.remote_cseq,
+            _restored(state.remote_target),
+            tuple(map(_restored, state.route_set)),
+            confirmed=state.confirmed,
+            secure=state.secure,
         )
-        return cls(plain)
 
 
 def _sip_uri(contact: NameAddr | None) -> SipUri | None:
@@ -242,7 +256,7 @@ def _for_request_line(uri: SipUri, text: str) -> str:
     if not uri.headers and "method" not in uri.params:
         return text
     params = {name: value for name, value in uri.params.items() if name != "method"}
-    return str(replace(uri, params=params, headers=""))
+    return str(SipUri(uri.scheme, uri.user, uri.password, uri.host, uri.port, params, ""))
 
 
 def _storable(text: str) -> str:

@@ -25,6 +25,10 @@ _VALUE = r'[^\x00-\x20\x7f;,"<>]*+'
 _PARAM = rf"{LWS};{LWS}({TOKEN})(?:{LWS}(=){LWS}({QUOTED}|{_VALUE}))?+"
 PARAMS = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{_VALUE}))?+)*+{LWS}"
 
+# Of what follows ";" in PARAMS, and of what stands between <>, the greater part and the quickest to tell.
+_PLAIN_PARAM = r"[A-Za-z0-9\-._]++(?:=[A-Za-z0-9\-._]*+)?+"
+is_plain_params = re.compile(rf"{_PLAIN_PARAM}(?:;{_PLAIN_PARAM})*+").fullmatch
+is_plain_uri = re.compile(r"[A-Za-z0-9\-._~%:;=@+]++").fullmatch
 is_token = re.compile(TOKEN).fullmatch
 is_quoted = re.compile(QUOTED).fullmatch
 _is_params = re.compile(PARAMS).fullmatch

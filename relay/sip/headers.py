@@ -6,6 +6,7 @@ Each `parse_` takes one element of a header (unfolded, one value) and raises Par
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from relay.errors import ParseError
@@ -18,6 +19,8 @@ from relay.sip.grammar import (
     Params,
     cut_params,
     format_params,
+    is_plain_params,
+    is_plain_uri,
     quote,
     unquote,
 )
@@ -55,7 +58,26 @@ class Via(NamedTuple):
         return f"SIP/2.0/{self.transport} {host}{port}{format_params(self.params)}"
 
 
+# Protocol and sent-by are the same in all requests of a peer: they are read once.
+_hops: dict[str, tuple[str, str, int | None]] = {}
+_MAX_REMEMBERED = 1024  # hops, of up to 128 characters; a peer that makes them up must not fill memory
+
+
 def parse_via(text: str) -> Via:
+    hop, _, rest = text.partition(";")
+    known = _hops.get(hop)
+    if known is not None and is_plain_params(rest):
+        params = cut_params(f";{rest}")
+        return Via(*known, params.get("branch") or "", params)
+    via = _parse_via(text)
+    if len(hop) <= 128:
+        if len(_hops) >= _MAX_REMEMBERED:
+            _hops.clear()
+        _hops[hop] = (via.transport, via.host, via.port)
+    return via
+
+
+def _parse_via(text: str) -> Via:
     found = _match_via(text)
     if found is None:
         raise ParseError("malformed", "via")
@@ -105,6 +127,19 @@ class NameAddr:
 
 def parse_name_addr(text: str, header: str = "") -> NameAddr:
     """A display name without quotes may hold more than tokens: peers send commas, parentheses, UTF-8 and \\" there."""
+    display, opened, rest = text.partition("<")
+    if opened and (not display or _is_plain_name(display)):  # most are as short as <uri>;tag=…
+        uri_text, closed, rest = rest.partition(">")
+        if closed and is_plain_uri(uri_text) and (not rest or (rest[0] == ";" and is_plain_params(rest[1:]))):
+            return NameAddr(display.strip(" "), uri_text, cut_params(rest) if rest else {})
+    return _parse_name_addr(text, header)
+
+
+def _is_plain_name(display: str) -> bool:
+    return display.isascii() and display.replace(" ", "").isalnum()
+
+
+def _parse_name_addr(text: str, header: str) -> NameAddr:
     found = _match_name_addr(text)
     if found is not None:
         quoted, bare, uri_text, rest = found.groups()
@@ -123,6 +158,9 @@ class CSeq(NamedTuple):
 
 
 def parse_cseq(text: str) -> CSeq:
+    number_text, _, method = text.partition(" ")
+    if number_text.isdecimal() and len(number_text) < 10 and method.isalpha() and text.isascii():
+        return CSeq(int(number_text), method)
     found = _match_cseq(text)
     if found is None or (number := int(found[1])) >= _MAX_CSEQ:
         raise ParseError("malformed", "cseq")
@@ -186,6 +224,7 @@ class ContentType(NamedTuple):
     params: Params
 
 
+@lru_cache(maxsize=256)  # nearly all are the same few
 def parse_content_type(text: str) -> ContentType:
     found = _match_type(text)
     if found is None:

@@ -11,7 +11,7 @@ import re
 from relay.errors import ParseError, ProtocolError
 from relay.sip.grammar import TOKEN, is_token
 from relay.sip.names import canonical_names
-from relay.sip.uri import OtherUri, check_uri
+from relay.sip.uri import OtherUri
 from relay.sip.views import Headers, Message, Request, Response
 
 __all__ = [
@@ -63,6 +63,8 @@ def parse_message(data: bytes) -> Request | Response:
 def _make(start: str, headers: Headers, index: dict[str, str], body: bytes) -> Request | Response:
     method, _, rest = start.partition(" ")
     uri, blank, version = rest.partition(" ")
+    if method == "SIP/2.0" and uri in _STATUSES:
+        return Response(int(uri), version, headers, body, index=index)
     if version == "SIP/2.0" and uri and (method.isalpha() or is_token(method)):
         return Request(method, uri, headers, body, index=index)
     if found := _match_status_line(start):
@@ -72,6 +74,7 @@ def _make(start: str, headers: Headers, index: dict[str, str], body: bytes) -> R
     raise ParseError("malformed start line")
 
 
+_STATUSES = frozenset(map(str, range(100, 700)))
 # RFC 3261 7.2. The blank before an empty reason is left out by some.
 _match_status_line = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.DOTALL).fullmatch
 _match_version = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
@@ -147,12 +150,19 @@ def _check_parts(request: Request) -> None:
     method = request.method
     if request.cseq.method != method:  # RFC 3261 8.1.1.5
         raise ProtocolError(400, "cseq: another method than the request's")
-    check_uri(request.uri, "request-uri")
-    if request.uri[:3].lower() != "sip" and type(request.request_uri) is OtherUri:  # RFC 3261 8.2.2.1
+    if isinstance(request.request_uri, OtherUri):  # RFC 3261 8.2.2.1
         raise ProtocolError(416, "request-uri: unknown scheme")
-    request.max_forwards  # noqa: B018
-    check_uri(request.from_.uri_text, "from")
-    check_uri(request.to.uri_text, "to")
+    request.max_forwards  # noqa: B018 - reading it is the check
+    if request.to_tag is None or method in _REFRESHING:
+        _check_addresses(request)
+
+
+# RFC 3261 12.2: inside a dialog only the tags of From and To matter, and Contact where it may be a new target.
+_REFRESHING = frozenset({"INVITE", "UPDATE"})
+
+
+def _check_addresses(request: Request) -> None:
+    request.from_.uri, request.to.uri  # noqa: B018
     if request.contact is not None:
         request.contact.uri  # noqa: B018
 

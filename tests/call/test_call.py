@@ -133,9 +133,9 @@ def test_callee_must_not_see_the_caller() -> None:
     made = call()
     made.routed(ROUTE, 1.0)
     tripwire = made.tripwire_towards_callee(peer("carrier", "192.0.2.22"))
-    assert tripwire.hit(b"From: <sip:13800000001@x>")
-    assert tripwire.hit(b"Via: 192.0.2.11")
-    assert not tripwire.hit(b"To: <sip:13900000002@192.0.2.22>")
+    assert tripwire.hit("From: <sip:13800000001@x>")
+    assert tripwire.hit("Via: 192.0.2.11")
+    assert not tripwire.hit("To: <sip:13900000002@192.0.2.22>")
 
 
 def test_caller_must_not_see_the_callee() -> None:
@@ -143,24 +143,24 @@ def test_caller_must_not_see_the_callee() -> None:
     made.routed(ROUTE, 1.0)
     dialog = Dialog.as_uas(invite("Contact: <sip:b@192.0.2.33>"), "tag")
     tripwire = made.tripwire_towards_caller(peer("carrier", "192.0.2.22"), dialog)
-    for hidden in (b"13900000002", b"192.0.2.22", b"192.0.2.33"):
-        assert tripwire.hit(b"X: " + hidden)
-    assert not tripwire.hit(b"X: 13800000001 192.0.2.11 192.0.2.10")
+    for hidden in ("13900000002", "192.0.2.22", "192.0.2.33"):
+        assert tripwire.hit("X: " + hidden)
+    assert not tripwire.hit("X: 13800000001 192.0.2.11 192.0.2.10")
 
 
 def test_host_that_both_sides_share_is_no_secret() -> None:
     made = call()
     made.routed(ROUTE, 1.0)
-    assert not made.tripwire_towards_callee(peer()).hit(b"X: 192.0.2.11")
+    assert not made.tripwire_towards_callee(peer()).hit("X: 192.0.2.11")
 
 
 def test_our_own_address_is_no_secret() -> None:
     made = Call(core(), peer(host="192.0.2.10"), FLOW, caller=A, dialled=X, invite_key=("c", "a"), received_at=5)
     made.routed(ROUTE, 1.0)
-    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit(b"Contact: <sip:192.0.2.10>")
+    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit("Contact: <sip:192.0.2.10>")
 
 
 def test_without_a_binding_numbers_are_no_secret() -> None:
     made = call()
     made.routed(Route("", "", "", None, B, A), 1.0)
-    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit(b"From: <sip:13800000001@x>")
+    assert not made.tripwire_towards_callee(peer("carrier", "192.0.2.22")).hit("From: <sip:13800000001@x>")

@@ -225,34 +225,34 @@ def test_what_is_no_digit(body: bytes) -> None:
 )
 def test_tripwire_finds_a_number_in_every_form(text: str) -> None:
     tripwire = Tripwire(("8613800000001",), ())
-    assert tripwire.hit(f"X: {text}\r\n".encode())
-    assert tripwire.hit(b"", f"a=x:{text}\r\n".encode())
-    assert not tripwire.hit(b"X: 13800000002\r\n", b"a=x:1380000001\r\n")
+    assert tripwire.hit(f"X: {text}\r\n")
+    assert tripwire.hit("", f"a=x:{text}\r\n".encode())
+    assert not tripwire.hit("X: 13800000002\r\n", b"a=x:1380000001\r\n")
 
 
 def test_tripwire_finds_an_extension_as_a_user_only() -> None:
     tripwire = Tripwire(("101",), ())
-    for text in (b"<sip:101@h>", b"<sip:+101@h>", b"tel:101", b'"101" <sip:x@h>'):
-        assert tripwire.hit(b"Contact: " + text)
-    assert not tripwire.hit(b"Contact: <sip:7001@10.1.101.1:101>", b"m=audio 101 RTP/AVP 101\r\na=rtpmap:101 x/101")
+    for text in ("<sip:101@h>", "<sip:+101@h>", "tel:101", '"101" <sip:x@h>'):
+        assert tripwire.hit("Contact: " + text)
+    assert not tripwire.hit("Contact: <sip:7001@10.1.101.1:101>", b"m=audio 101 RTP/AVP 101\r\na=rtpmap:101 x/101")
 
 
 def test_own_number_may_hold_the_others() -> None:
     tripwire = Tripwire(("8613800000001",), ())
     own = ("700138000000015",)
-    assert not tripwire.hit(b"Contact: <sip:700138000000015@h>", b"700138000000015", own=own)
-    assert tripwire.hit(b"Contact: <sip:700138000000015@h>", b"13800000001", own=own)
-    assert tripwire.hit(b"Contact: <sip:13800000001@h>", own=own)
+    assert not tripwire.hit("Contact: <sip:700138000000015@h>", b"700138000000015", own=own)
+    assert tripwire.hit("Contact: <sip:700138000000015@h>", b"13800000001", own=own)
+    assert tripwire.hit("Contact: <sip:13800000001@h>", own=own)
 
 
 def test_a_part_of_the_others_number_hides_nothing() -> None:
-    assert Tripwire(("8613800000001",), ()).hit(b"<sip:13800000001@h>", own=("1380000", "800000001", ""))
+    assert Tripwire(("8613800000001",), ()).hit("<sip:13800000001@h>", own=("1380000", "800000001", ""))
 
 
 def test_the_same_extension_on_both_sides() -> None:
     tripwire = Tripwire(("101",), ())
-    assert not tripwire.hit(b"Contact: <sip:101@h>", own=("101",))
-    assert tripwire.hit(b"Contact: <sip:101@h>", own=("1012",))
+    assert not tripwire.hit("Contact: <sip:101@h>", own=("101",))
+    assert tripwire.hit("Contact: <sip:101@h>", own=("1012",))
 
 
 @pytest.mark.parametrize(
@@ -275,13 +275,13 @@ def test_the_same_extension_on_both_sides() -> None:
     ],
 )
 def test_tripwire_finds_an_address_as_a_whole(host: str, text: str, hit: bool) -> None:
-    assert Tripwire((), (host,)).hit(f"{text}\r\n".encode()) is hit
+    assert Tripwire((), (host,)).hit(f"{text}\r\n") is hit
 
 
 def test_media_addresses_are_not_searched_for() -> None:
     """In direct mode the media may well be where the signalling is."""
-    assert not Tripwire(("8613800000001",), ("10.0.0.1",)).hit(b"", b"c=IN IP4 10.0.0.1")
+    assert not Tripwire(("8613800000001",), ("10.0.0.1",)).hit("", b"c=IN IP4 10.0.0.1")
 
 
 def test_nobody_hidden() -> None:
-    assert not Tripwire(("",), ("",)).hit(b"anything", b"at all")
+    assert not Tripwire(("",), ("",)).hit("anything", b"at all")
