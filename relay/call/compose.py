@@ -76,16 +76,17 @@ class Reply:
     def __init__(self, request: Request, flow: Flow) -> None:
         """Raises ParseError where something that is copied is missing or malformed."""
         via = request.via
-        if "from" not in request.index or "cseq" not in request.index:
+        index = request.index
+        if "from" not in index or "cseq" not in index:
             raise ParseError("no From or no CSeq")
         via_lines, port = _received(request, via.host, via.port, via.params, flow)
-        self.flow = flow if flow.reliable else flow._replace(port=port)
-        self._before_to = f"{via_lines}From: {request.get('from')}\r\nTo: "
-        self._to = request.get("to") or ""
-        self._after_to = f"\r\nCall-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n"
+        self.flow = flow if port == flow.port or flow.reliable else flow._replace(port=port)
+        self._before_to = f"{via_lines}From: {index['from']}\r\nTo: "
+        self._to = index.get("to", "")
+        self._after_to = f"\r\nCall-ID: {request.call_id}\r\nCSeq: {index['cseq']}\r\n"
         self.to_tag = request.to_tag
         self._record_route = ""
-        if request.method == "INVITE" and self.to_tag is None and "record-route" in request.index:
+        if request.method == "INVITE" and self.to_tag is None and "record-route" in index:
             self._record_route = "".join([f"Record-Route: {value}\r\n" for value in request.get_all("record-route")])
 
     def write(self, status: int, *, to_tag: str = "", extra: str = "", body: Body | None = None) -> bytes:

@@ -105,20 +105,36 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
 
     Raises ParseError.
     """
-    short = len(body) <= _LONGEST_REMEMBERED and body.find(b"inline:") < 0
-    found = _match_one_stream(body) if short else None
-    if found is None:
+    stream = _cut_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
+    if stream is None:
         return _mask(parse_sdp(body))
-    session, kind, port, rest = found.groups()
+    session, kind, port, rest = stream
     before, after, address = _mask_one_stream(session, kind, rest)
     return (before + port + after if after else before), address
 
 
-# An origin that parse_sdp takes, then one stream with a port that needs no second look.
-_match_one_stream = re.compile(
-    rb"v=0\r\no=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}\r\n((?:[^m\r\n][^\r\n]*\r\n)*)"
-    rb"m=([a-z]+) ([1-9][0-9]{0,3}|[1-5][0-9]{4})( [^\r\n]*\r\n(?:[^m\r\n][^\r\n]*\r\n)*)"
-).fullmatch
+def _cut_one_stream(body: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
+    """The session's lines after the origin, the kind, the port and the rest of a description with one stream; None for
+    any other, and for what is not to be kept. By find(): "in" costs bytes an exception within."""
+    head, _, media = body.partition(b"\nm=")
+    start, _, session = head.partition(b"\r\n")
+    origin, _, session = session.partition(b"\r\n")
+    kind, _, rest = media.partition(b" ")
+    port, _, rest = rest.partition(b" ")
+    if (
+        start != b"v=0"
+        or not _is_origin(origin)
+        or not (_is_port(port) and kind.isalpha())
+        or not (session.endswith(b"\r") and rest.endswith(b"\r\n"))
+        or max(session.find(b"\rm="), rest.find(b"\rm="), rest.find(b"\nm="), body.find(b"inline:")) >= 0
+    ):
+        return None
+    return session + b"\n", kind, port, rest
+
+
+# What parse_sdp takes, and a port that needs no second look.
+_is_origin = re.compile(rb"o=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}").fullmatch
+_is_port = re.compile(rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}").fullmatch
 _ORIGIN = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT = b"59999"
 _LONGEST_REMEMBERED = 2048  # bytes of a description
@@ -127,7 +143,7 @@ _LONGEST_REMEMBERED = 2048  # bytes of a description
 @lru_cache(maxsize=2048)
 def _mask_one_stream(session: bytes, kind: bytes, rest: bytes) -> tuple[bytes, bytes, bytes]:
     """The content before and after the port, and the address; nothing after where the stream is refused."""
-    content, address = _mask(parse_sdp(b"%b%bm=%b %b%b" % (_ORIGIN, session, kind, _SOME_PORT, rest)))
+    content, address = _mask(parse_sdp(b"%b%bm=%b %b %b" % (_ORIGIN, session, kind, _SOME_PORT, rest)))
     before, port, after = content.partition(b"m=%b %b" % (kind, _SOME_PORT))
     return (before + port.removesuffix(_SOME_PORT), after, address)
 

@@ -55,7 +55,7 @@ VERSION = 1
 
 
 def dump_call(caller: Leg, callee: Leg, max_call_s: float, session_s: int) -> bytes:
-    return _encode(CallState(VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s))
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s))
 
 
 def load_call(data: bytes) -> CallState:
@@ -69,16 +69,11 @@ def load_call(data: bytes) -> CallState:
     return state
 
 
-def _dump_leg(leg: Leg) -> LegState:
-    return LegState(
-        leg.dialog.to_state(),
-        leg.peer.name,
-        leg.flow[:4],
-        leg.shown,
-        leg.writer.session_id,
-        leg.writer.version,
-        list(leg.own),
-    )
+def _dump_leg(leg: Leg) -> tuple[object, ...]:
+    """The fields of a LegState, in their order."""
+    writer = leg.writer
+    state = leg.dialog.to_state()
+    return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
 
 
 def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer) -> Leg:

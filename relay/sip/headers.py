@@ -157,10 +157,8 @@ class CSeq(NamedTuple):
     method: str
 
 
+@lru_cache(maxsize=1024)  # most programs count from 1
 def parse_cseq(text: str) -> CSeq:
-    number_text, _, method = text.partition(" ")
-    if number_text.isdecimal() and len(number_text) < 10 and method.isalpha() and text.isascii():
-        return CSeq(int(number_text), method)
     found = _match_cseq(text)
     if found is None or (number := int(found[1])) >= _MAX_CSEQ:
         raise ParseError("malformed", "cseq")
