@@ -11,17 +11,16 @@ import hmac
 import sqlite3
 from typing import Any, NamedTuple
 
-from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.store.record_rows import encode_record
 from relay.store.sealing import Sealer
 
 SELECT_HEAD = "SELECT seq, hash, mac, EXISTS (SELECT 1 FROM call_record WHERE chain_seq > seq) FROM chain_head"
-SELECT_ANY_LINK = "SELECT EXISTS (SELECT 1 FROM call_record WHERE chain_seq IS NOT NULL)"
+SELECT_ANY_LINK = "SELECT EXISTS (SELECT 1 FROM call_record)"
 UPDATE_HEAD = (
     "INSERT INTO chain_head VALUES (1, ?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3"
 )
 BROKEN_HEAD = "the head of the chain of call records was altered or removed"
+HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
 
 
 class Head(NamedTuple):
@@ -34,12 +33,12 @@ class Head(NamedTuple):
 EMPTY = Head(0, b"")
 
 
-def next_link(sealer: Sealer, head: Head, record: CallRecord) -> Head:
-    """The link that `record` makes behind `head`."""
-    return Head(head.seq + 1, sealer.chain_hash(head.hash, encode_record(record)))
+def next_link(sealer: Sealer, head: Head, encoded: bytes) -> Head:
+    """The link that an encoded record makes behind `head`."""
+    return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded))
 
 
-def head_row(sealer: Sealer, head: Head) -> tuple[int, bytes, bytes]:
+def head_row(sealer: Sealer, head: Head) -> HeadRow:
     """The parameters of UPDATE_HEAD."""
     return (head.seq, head.hash, _mac(sealer, head))
 

@@ -1,11 +1,13 @@
-"""How a call record is laid out in the table `call_record`: what is plain, what is sealed, what finds it again.
+"""How the record of an ended call is laid out in the table `call_record`: sealed whole, beside what finds it.
 
-It owns the columns and the encodings. Transactions, the chain's order and queries are in the modules beside it.
+It owns the columns and the encoding. Calls that are up, transactions, the chain's order and queries are in the modules
+beside it.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,120 +18,104 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
-_PLAIN = (
-    *("call_id", "binding_id", "mode", "business", "number_dialled", "number_shown", "peer_in", "peer_out"),
-    *("received_at", "routed_at", "ringing_at", "answered_at", "ended_at", "duration_ms", "sip_status", "q850_cause"),
-    *("outcome", "ended_by", "end_reason"),
-)
-_KEPT = (*_PLAIN, "dialled_hash", "caller_hash", "callee_hash", "sealed", "dialogs")
-COLUMNS = (*_KEPT, "chain_seq", "chain_hash")
+Row = tuple[Any, ...]
 
-_ROW = f"({', '.join('?' * len(COLUMNS))})"
-_UPSERT = f"""
-INSERT INTO call_record ({", ".join(COLUMNS)}) VALUES {{}}
-ON CONFLICT (call_id) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:])}
-WHERE call_record.ended_at IS NULL
-"""
-# Statements for 64, 32, … 1 rows: a batch takes few of them, and each gives the interpreter's lock away once.
-_UPSERTS = [(1 << power, _UPSERT.format(", ".join([_ROW] * (1 << power)))) for power in range(6, -1, -1)]
+_FINDING = (
+    *("call_id", "number_dialled", "number_shown", "received_at", "ended_at"),
+    *("dialled_hash", "caller_hash", "callee_hash"),
+)
+COLUMNS = (*_FINDING, "sealed", "chain_seq", "chain_hash")
+
+INSERT = f"INSERT INTO call_record ({', '.join(COLUMNS)}) VALUES"
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM call_record"
+MOST_ROWS = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
 
 _encode = msgspec.msgpack.Encoder().encode
-_Secret = tuple[str, str | None, str | None, str | None, str | None, bytes, bytes | None]
-_decode = msgspec.msgpack.Decoder(_Secret).decode
-_SEALED_AT = _KEPT.index("sealed")
-_DIALOGS_AT = _KEPT.index("dialogs")
-_HASHES = slice(len(_PLAIN), _SEALED_AT)
-
-
-def upsert(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> int:
-    """Writes rows of live and ended calls in their order; how many were: a row that has ended stays as it is.
-
-    `executemany` would take and give the interpreter's lock for each row, a context switch of both threads each time.
-    """
-    written = done = 0
-    for size, statement in _UPSERTS:
-        while len(rows) - done >= size:
-            values = list(chain.from_iterable(rows[done : done + size]))
-            written += connection.execute(statement, values).rowcount
-            done += size
-    return written
+_decode = msgspec.msgpack.Decoder(tuple[list[str | int | None], bytes, bytes | None]).decode
+_FIELDS = len(CallRecord._fields) - 2  # all but the legs' Call-IDs, which may be no UTF-8
+_VERSION = b"\x01"
+_CONTEXT = b"record"
 
 
 class StoredRecord(NamedTuple):
-    """A row, opened: the record, what a restart needs to go on with a live call, and its link in the chain."""
+    """A row, opened: the record, its encoding as the chain hashes it, and its link in the chain."""
 
     record: CallRecord
-    dialogs: bytes | None
-    chain_seq: int | None
-    chain_hash: bytes | None
+    encoded: bytes
+    chain_seq: int
+    chain_hash: bytes
 
 
-def row_of(sealer: Sealer, record: CallRecord, dialogs: bytes | None) -> tuple[Any, ...]:
-    """The row without its two chain columns. The sealed part is bound to all plain ones."""
-    (call_id, binding_id, mode, business, order_id, dialled, shown, caller, callee), times = record[:9], record[9:22]
-    plain_dialled: str | None = dialled
-    plain_shown = shown
-    dialled_hash = hidden_dialled = hidden_shown = None
-    if not is_700(dialled):
-        plain_dialled, hidden_dialled, dialled_hash = None, dialled, sealer.lookup_hash(dialled)
-    if shown is not None and not is_700(shown):
-        plain_shown, hidden_shown = None, shown
-    plain = (call_id, binding_id, mode, business, plain_dialled, plain_shown, *times)
-    secret: _Secret = (caller, callee, order_id, hidden_dialled, hidden_shown, *_call_ids(record))
-    return (
-        *plain,
-        dialled_hash,
-        sealer.lookup_hash(caller),
-        None if callee is None else sealer.lookup_hash(callee),
-        sealer.seal(_encode(secret), _context(plain)),
-        None if dialogs is None else sealer.seal(dialogs, b"dialogs " + call_id.encode()),
-    )
+def row_of(sealer: Sealer, record: CallRecord) -> tuple[Row, bytes]:
+    """The row without its two chain columns, and the encoded record, which the chain hashes."""
+    encoded = encode_record(record)
+    return (*_finding(sealer, record), sealer.seal(encoded, _CONTEXT)), encoded
 
 
-def open_row(sealer: Sealer, row: tuple[Any, ...]) -> StoredRecord:
+def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     """Reads a row of `SELECT`. Raises StoreError naming the record where it was altered."""
-    plain = row[: len(_PLAIN)]
-    call_id, binding_id, mode, business, dialled, shown, *times = plain
+    *finding, sealed, seq, link = row
     try:
-        secret = _decode(sealer.open_(row[_SEALED_AT], _context(plain)))
-        caller, callee, order_id, hidden_dialled, hidden_shown, caller_leg, callee_leg = secret
-        sealed_dialogs = row[_DIALOGS_AT]
-        dialogs = None if sealed_dialogs is None else sealer.open_(sealed_dialogs, b"dialogs " + call_id.encode())
-    except (StoreError, msgspec.DecodeError):
-        raise StoreError(f"call record {call_id} was altered") from None
-    # "" is a number as well: an anonymous caller's, shown where a call is forwarded.
-    numbers = (hidden_dialled or dialled or "", shown if hidden_shown is None else hidden_shown, caller, callee)
-    legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
-    record = CallRecord._make((call_id, binding_id, mode, business, order_id, *numbers, *times, *legs))
-    if row[_HASHES] != _hashes(sealer, record):
-        raise StoreError(f"call record {call_id} was altered: its keyed hashes are those of other numbers")
-    return StoredRecord(record, dialogs, row[-2], row[-1])
+        encoded = sealer.open_(sealed, _CONTEXT)
+        record = decode_record(encoded)
+    except StoreError:
+        raise StoreError(f"call record {finding[0]} was altered") from None
+    # This binds the columns to what is sealed: each is worked out anew.
+    if tuple(finding) != _finding(sealer, record):
+        raise StoreError(f"call record {finding[0]} was altered: it would be found by what is not its own")
+    return StoredRecord(record, encoded, seq, link)
 
 
 def encode_record(record: CallRecord) -> bytes:
-    """The record as the chain hashes it: its version, then msgpack of its fields in their order."""
-    return b"\x01" + _encode((*record[:22], *_call_ids(record)))
-
-
-def _hashes(sealer: Sealer, record: CallRecord) -> tuple[bytes | None, bytes, bytes | None]:
-    return (
-        None if is_700(record.number_dialled) else sealer.lookup_hash(record.number_dialled),
-        sealer.lookup_hash(record.caller),
-        None if record.callee is None else sealer.lookup_hash(record.callee),
-    )
-
-
-def _context(plain: tuple[Any, ...]) -> bytes:
-    return b"record " + _encode(plain)
-
-
-def _call_ids(record: CallRecord) -> tuple[bytes, bytes | None]:
-    """A peer's Call-ID may hold bytes that are no UTF-8, which came in as surrogates."""
+    """A record, ended or not, as bytes: the version of this form, then msgpack."""
     callee_leg = record.callee_leg_call_id
-    return (
+    legs = (
+        # A peer's Call-ID may hold bytes that are no UTF-8, which came in as surrogates.
         record.caller_leg_call_id.encode("utf-8", "surrogatepass"),
         None if callee_leg is None else callee_leg.encode("utf-8", "surrogatepass"),
+    )
+    return _VERSION + _encode((record[:_FIELDS], *legs))
+
+
+def decode_record(encoded: bytes) -> CallRecord:
+    """What `encode_record` made. Raises StoreError where it did not."""
+    try:
+        fields, caller_leg, callee_leg = _decode(encoded.removeprefix(_VERSION))
+        legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
+        return CallRecord._make((*fields, *legs))
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
+        raise StoreError("a call record cannot be read") from None
+
+
+def insert(connection: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
+    """Executes `statement` (up to VALUES) with rows of one length, in their order.
+
+    `executemany` would take and give the interpreter's lock for each row, a context switch of both threads each time.
+    """
+    for start in range(0, len(rows), MOST_ROWS):
+        part = rows[start : start + MOST_ROWS]
+        connection.execute(_with_values(statement, len(part[0]), len(part)), list(chain.from_iterable(part)))
+
+
+@cache
+def _with_values(statement: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"{statement} {', '.join([row] * rows)}"
+
+
+def _finding(sealer: Sealer, record: CallRecord) -> Row:
+    """The columns that find a record. 700 numbers are plain, others are keyed hashes or not there."""
+    dialled, shown, callee = record.number_dialled, record.number_shown, record.callee
+    plain = is_700(dialled)
+    return (
+        record.call_id,
+        dialled if plain else None,
+        shown if shown is not None and is_700(shown) else None,
+        record.received_at,
+        record.ended_at,
+        None if plain else sealer.lookup_hash(dialled),
+        sealer.lookup_hash(record.caller),
+        None if callee is None else sealer.lookup_hash(callee),
     )
 
 

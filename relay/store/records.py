@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import hmac
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +15,20 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, Head, next_link, read_head
 from relay.store.database import connect_reader, store_errors
-from relay.store.record_rows import COLUMNS, SELECT, open_row
+from relay.store.live_rows import SELECT as SELECT_LIVE
+from relay.store.live_rows import open_live
+from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
 from relay.store.sealing import Sealer
 
-LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far before a moment the calls that were up then may have begun
+LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far behind a moment the calls that were up then may have ended
 
 _OF_NUMBER = "(number_dialled = :number OR number_shown = :number OR :hash IN (dialled_hash, caller_hash, callee_hash))"
-_UP_AT = "received_at BETWEEN :earliest AND :at AND (ended_at IS NULL OR ended_at >= :at)"
-_CHAINED = f"{SELECT} WHERE ended_at IS NOT NULL OR chain_seq IS NOT NULL ORDER BY chain_seq"
-_CALL_ID = COLUMNS.index("call_id")
-_ENDED_AT = COLUMNS.index("ended_at")
+# An attempt ends after it was received, so the index on ended_at serves both.
+_SINCE = "ended_at >= :since AND received_at >= :since"
+_UP_AT = "ended_at BETWEEN :at AND :latest AND received_at <= :at"
+_CHAINED = f"{SELECT} ORDER BY chain_seq"
+_ARRIVAL = attrgetter("received_at")
+_CHAIN_SEQ = COLUMNS.index("chain_seq")
 
 
 class Verdict(NamedTuple):
@@ -46,76 +53,98 @@ class Records:
         self, number: str | None = None, since_ms: int | None = None, *, live: bool = False
     ) -> Iterator[CallRecord]:
         """In the order of their arrival. `number`: a 700 number or a party, in the normal form, in any role."""
-        conditions = ["TRUE"]
+        conditions = ["NOT :live"]
         if number is not None:
             conditions.append(_OF_NUMBER)
         if since_ms is not None:
-            conditions.append("received_at >= :since")
-        if live:
-            conditions.append("ended_at IS NULL")
-        return self._select(conditions, {"since": since_ms, **self._number(number or "")})
+            conditions.append(_SINCE)
+        parameters = {"live": live, "since": since_ms, **self._number(number or "")}
+
+        def is_found(record: CallRecord) -> bool:
+            return _is_of(record, number) and (since_ms is None or record.received_at >= since_ms)
+
+        return self._select(conditions, parameters, is_found)
 
     def up_at(self, number: str, at_ms: int) -> Iterator[CallRecord]:
         """The attempts and calls of a number that were going on at a moment."""
-        moment = {"at": at_ms, "earliest": at_ms - LONGEST_CALL_MS}
-        return self._select([_UP_AT, _OF_NUMBER], {**moment, **self._number(number)})
+        parameters = {"at": at_ms, "latest": at_ms + LONGEST_CALL_MS, **self._number(number)}
+
+        def is_found(record: CallRecord) -> bool:
+            return _is_of(record, number) and record.received_at <= at_ms
+
+        return self._select([_UP_AT, _OF_NUMBER], parameters, is_found)
 
     def _number(self, number: str) -> dict[str, Any]:
         return {"number": number, "hash": self._sealer.lookup_hash(number)}
 
-    def _select(self, conditions: list[str], parameters: dict[str, Any]) -> Iterator[CallRecord]:
-        query = f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY received_at, id"
-        with store_errors(self._path):
-            for row in self._connection.execute(query, parameters):
-                yield open_row(self._sealer, row).record
+    def _select(
+        self, conditions: list[str], parameters: dict[str, Any], is_found: Callable[[CallRecord], bool]
+    ) -> Iterator[CallRecord]:
+        """The ended ones, selected by SQL, and the live ones, which are sealed whole and selected by `is_found`."""
+        query = f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY received_at, chain_seq"
+        with store_errors(self._path), self._one_moment():
+            live = sorted(filter(is_found, self._live()), key=_ARRIVAL)
+            rows = self._connection.execute(query, parameters)
+            ended = (open_row(self._sealer, row).record for row in rows)
+            yield from heapq.merge(ended, live, key=_ARRIVAL)
+
+    def _live(self) -> Iterator[CallRecord]:
+        for row in self._connection.execute(SELECT_LIVE):
+            yield open_live(self._sealer, row).record
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """What is read in the block is the store as it was at its begin, while others write."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
 
     def verify(self) -> Verdict:
         """Reads every record. A store that is being written to is seen as it was when this began."""
-        with store_errors(self._path):
-            self._connection.execute("BEGIN")
-            try:
-                return self._verify()
-            finally:
-                self._connection.execute("ROLLBACK")
+        with store_errors(self._path), self._one_moment():
+            return self._verify()
 
     def _verify(self) -> Verdict:
         head = EMPTY
-        live = 0
+        live: set[str] = set()
+        broken: str | None = None
+        try:
+            for record in self._live():
+                live.add(record.call_id)
+        except (StoreError, sqlite3.DatabaseError) as error:
+            broken = str(error)
         try:
             for row in self._connection.execute(_CHAINED):
-                head = self._follow(head, row)
-            live = self._verify_live()
+                head = self._follow(head, row, live)
             if (stored := read_head(self._connection, self._sealer)) != head:
                 raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
         except (StoreError, sqlite3.DatabaseError) as error:
-            return Verdict(head.seq, live, head, str(error))
-        return Verdict(head.seq, live, head, None)
+            broken = str(error)
+        return Verdict(head.seq, len(live), head, broken)
 
-    def _follow(self, head: Head, row: tuple[Any, ...]) -> Head:
+    def _follow(self, head: Head, row: Row, live: set[str]) -> Head:
         """The link of the next record in the chain. Raises StoreError where it does not fit behind `head`."""
-        seq, chain_hash = row[-2:]
-        if seq is None:
-            raise StoreError(f"call record {row[_CALL_ID]} is not in the chain: it was inserted, or its place removed")
+        seq = row[_CHAIN_SEQ]
         if seq != head.seq + 1:
             raise StoreError(f"record {head.seq + 1} is missing: the next one is {seq}")
-        if row[_ENDED_AT] is None:
-            raise StoreError(f"record {seq} ({row[_CALL_ID]}) was altered: it is in the chain and has no end")
         try:
-            link = next_link(self._sealer, head, open_row(self._sealer, row).record)
+            stored = open_row(self._sealer, row)
         except StoreError as error:
             raise StoreError(f"record {seq}: {error}") from None
-        if not hmac.compare_digest(link.hash, chain_hash or b""):
-            raise StoreError(
-                f"record {seq} ({row[_CALL_ID]}) does not follow its predecessor: one of them was replaced"
-            )
+        call_id = stored.record.call_id
+        if call_id in live:
+            raise StoreError(f"record {seq} ({call_id}) has ended and is among the live ones as well")
+        link = next_link(self._sealer, head, stored.encoded)
+        if not hmac.compare_digest(link.hash, stored.chain_hash):
+            raise StoreError(f"record {seq} ({call_id}) does not follow its predecessor: one of them was replaced")
         return link
-
-    def _verify_live(self) -> int:
-        live = 0
-        for row in self._connection.execute(f"{SELECT} WHERE ended_at IS NULL"):
-            open_row(self._sealer, row)
-            live += 1
-        return live
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _is_of(record: CallRecord, number: str | None) -> bool:
+    roles = (record.number_dialled, record.number_shown, record.caller, record.callee)
+    return number is None or number in roles

@@ -1,13 +1,19 @@
-"""A real store on disk for each test, and the records and bindings that tests put into it."""
+"""A real store on disk for each test, a journal on it, and what is found in it."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from relay.call.record import CallRecord
 from relay.store.database import open_store
+from relay.store.journal import Journal
+from relay.store.records import Records
 from relay.store.sealing import Sealer
 
 
@@ -25,3 +31,42 @@ class Disk(NamedTuple):
 def disk(tmp_path: Path) -> Disk:
     path, key_file = tmp_path / "var" / "relay.db", tmp_path / "key" / "relay.key"
     return Disk(path, key_file, open_store(path, key_file))
+
+
+Reported = list[tuple[str, dict[str, object]]]
+
+
+@asynccontextmanager
+async def opened(disk: Disk, reported: Reported | None = None) -> AsyncIterator[Journal]:
+    said: Reported = [] if reported is None else reported
+    journal = Journal(disk.path, disk.sealer, lambda event, fields: said.append((event, fields)))
+    await journal.open()
+    try:
+        yield journal
+    finally:
+        await journal.close()
+    assert reported is not None or said == []
+
+
+class Waiter:
+    """Collects acknowledgements, in their order."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, token: int) -> None:
+        self.tokens.append(token)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def stored(disk: Disk) -> list[CallRecord]:
+    with closing(Records(disk.path, disk.sealer)) as records:
+        assert records.verify().broken is None
+        return list(records.find())

@@ -9,6 +9,7 @@ import pytest
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, UPDATE_HEAD, head_row, next_link, read_head
 from relay.store.database import connect
+from relay.store.record_rows import encode_record
 from relay.store.sealing import Sealer
 from tests.store.conftest import Disk
 from tests.support.stored import ended_record
@@ -17,27 +18,29 @@ OTHER = Sealer(b"o" * 32)
 
 
 def test_a_link_counts_on_and_depends_on_all_before_it(disk: Disk) -> None:
-    first, other = (next_link(disk.sealer, EMPTY, ended_record(call)) for call in ("c1", "c2"))
+    first, other = (next_link(disk.sealer, EMPTY, encode_record(ended_record(call))) for call in ("c1", "c2"))
     assert first.seq == 1
     assert first.hash != other.hash
-    after_first, after_other = (next_link(disk.sealer, head, ended_record("c3")) for head in (first, other))
+    after_first, after_other = (
+        next_link(disk.sealer, head, encode_record(ended_record("c3"))) for head in (first, other)
+    )
     assert after_first.seq == 2
     assert after_first.hash != after_other.hash
 
 
 def test_the_head_is_read_back(disk: Disk) -> None:
-    head = next_link(disk.sealer, EMPTY, ended_record())
+    head = next_link(disk.sealer, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
         assert read_head(connection, disk.sealer) == EMPTY
         connection.execute(UPDATE_HEAD, head_row(disk.sealer, head))
         assert read_head(connection, disk.sealer) == head
-        later = next_link(disk.sealer, head, ended_record("c2"))
+        later = next_link(disk.sealer, head, encode_record(ended_record("c2")))
         connection.execute(UPDATE_HEAD, head_row(disk.sealer, later))
         assert read_head(connection, disk.sealer) == later
 
 
 def test_a_head_made_with_another_key_is_refused(disk: Disk) -> None:
-    head = next_link(OTHER, EMPTY, ended_record())
+    head = next_link(OTHER, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
         connection.execute(UPDATE_HEAD, head_row(OTHER, head))
         with pytest.raises(StoreError, match="altered or removed"):

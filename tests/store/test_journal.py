@@ -4,63 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relay.call.actions import Commit
-from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.bindings import Bindings
-from relay.store.database import connect, transaction
-from relay.store.journal import FIRST_RETRY_S, MAX_BATCH, Journal
+from relay.store.database import connect
+from relay.store.journal import MAX_BATCH, Journal
 from relay.store.records import Records
-from tests.store.conftest import Disk
-from tests.support.product import PYTHON
+from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record
-
-Reported = list[tuple[str, dict[str, object]]]
-
-
-@asynccontextmanager
-async def opened(disk: Disk, reported: Reported | None = None) -> AsyncIterator[Journal]:
-    said: Reported = [] if reported is None else reported
-    journal = Journal(disk.path, disk.sealer, lambda event, fields: said.append((event, fields)))
-    await journal.open()
-    try:
-        yield journal
-    finally:
-        await journal.close()
-    assert reported is not None or said == []
-
-
-class Waiter:
-    """Collects acknowledgements, in their order."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, token: int) -> None:
-        self.tokens.append(token)
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-
-def stored(disk: Disk) -> list[CallRecord]:
-    with closing(Records(disk.path, disk.sealer)) as records:
-        assert records.verify().broken is None
-        return list(records.find())
 
 
 async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
@@ -141,6 +97,37 @@ async def test_a_closed_record_never_changes(disk: Disk) -> None:
     assert closed == ["c1", "c1", "c2"]
 
 
+async def test_the_calls_that_ended_last_are_remembered(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.journal.REMEMBERED", 3)
+    reported: Reported = []
+    calls = [f"c{n}" for n in range(10)]
+    async with opened(disk, reported) as journal:
+        done = Waiter()
+        for n, call in enumerate(calls):
+            journal.append(Commit(2 * n + 1, ended_record(call), None), done)
+            await done.until(lambda: journal.backlog == 0)
+            for before in calls[max(0, n - 2) : n + 1]:
+                journal.append(Commit(2 * n + 2, live_record(before), b"dialogs"), done)
+            await done.until(lambda: journal.backlog == 0)
+        assert journal.live() == []
+    assert [event for event, _ in reported] == ["journal.record_closed_before"] * (1 + 2 + 8 * 3)
+    assert [record.call_id for record in stored(disk)] == calls
+
+
+async def test_calls_take_the_places_of_ended_ones_also_after_a_restart(disk: Disk) -> None:
+    for life in range(3):
+        async with opened(disk) as journal:
+            done = Waiter()
+            for n in range(40):
+                journal.append(Commit(2 * n + 1, live_record(f"c{life}-{n}"), b"dialogs"), done)
+                if n >= 10:
+                    journal.append(Commit(2 * n + 2, ended_record(f"c{life}-{n - 10}"), None), done)
+            await done.until(lambda: journal.backlog == 0)
+            up = [call.record.call_id for call in journal.live()]
+            assert sorted(up) == sorted(f"c{before}-{n}" for before in range(life + 1) for n in range(30, 40))
+    assert len(stored(disk)) == 3 * 40
+
+
 async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
     for call in ("c1", "c2", "c3"):
         async with opened(disk) as journal:
@@ -165,75 +152,6 @@ async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> No
     with closing(Records(disk.path, disk.sealer)) as records:
         assert list(records.find("8675512345678")) == [forwarded]
     assert b"75512345678" not in disk.raw()
-
-
-async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
-    reported: Reported = []
-    failed = asyncio.Event()
-
-    def report(event: str, fields: dict[str, object]) -> None:
-        reported.append((event, fields))
-        failed.set()
-
-    journal = Journal(disk.path, disk.sealer, report)
-    await journal.open()
-    done = Waiter()
-    with closing(connect(disk.path)) as saboteur:
-        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
-        for token in range(1, 51):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-        async with asyncio.timeout(20):
-            await failed.wait()
-        await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
-        assert (done.tokens, journal.backlog) == ([], 50)
-        for token in range(51, 101):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
-    await done.until(lambda: len(done.tokens) == 100)
-    await journal.close()
-    assert done.tokens == list(range(1, 101))
-    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
-    assert len(stored(disk)) == 100
-
-
-async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
-    reported: Reported = []
-    failed = asyncio.Event()
-
-    def report(event: str, fields: dict[str, object]) -> None:
-        reported.append((event, fields))
-        failed.set()
-
-    journal = Journal(disk.path, disk.sealer, report)
-    await journal.open()
-    done = Waiter()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # The kernel refuses to let the log grow further, as it does on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
-    try:
-        for token in range(1, 301):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-        async with asyncio.timeout(20):
-            await failed.wait()
-        assert journal.backlog > 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    await done.until(lambda: len(done.tokens) == 300)
-    await journal.close()
-    assert done.tokens == list(range(1, 301))
-    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
-    assert len(stored(disk)) == 300
-
-
-async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
-    reported: Reported = []
-    journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
-    await journal.open()
-    with closing(connect(disk.path)) as saboteur:
-        saboteur.execute("DROP TABLE call_record")
-    journal.append(Commit(1, ended_record(), None), Waiter())
-    with pytest.raises(StoreError, match="1 call records could not be written"):
-        await journal.close(patience_s=0.2)
 
 
 async def test_a_fault_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk) -> None:
@@ -296,7 +214,7 @@ async def test_an_altered_live_record_is_reported_and_not_restored(disk: Disk) -
         for call in ("c1", "c2"):
             journal.append(Commit(0, live_record(call), b"dialogs " + call.encode()), Waiter())
     with closing(connect(disk.path)) as thief:
-        thief.execute("UPDATE call_record SET peer_out = 'mine' WHERE call_id = 'c1'")
+        thief.execute("UPDATE live_call SET sealed = zeroblob(99) WHERE call_id = 'c1'")
     async with opened(disk, reported) as journal:
         assert journal.live() == [(live_record("c2"), b"dialogs c2")]
     assert [(event, fields["call_id"]) for event, fields in reported] == [("journal.record_altered", "c1")]
@@ -318,64 +236,6 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
             await done.until(lambda: journal.backlog == 0)
         await binder
     assert len(stored(disk)) == len(done.tokens)
-
-
-async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
-    async with opened(disk) as journal:
-        done = Waiter()
-        with closing(connect(disk.path)) as importer, transaction(importer):
-            journal.append(Commit(1, ended_record(), None), done)
-            for _ in range(20):
-                await asyncio.to_thread(os.sched_yield)
-            assert done.tokens == []
-        await done.until(lambda: done.tokens == [1])
-
-
-WRITER = """
-import asyncio, sys
-from pathlib import Path
-from relay.call.actions import Commit
-from relay.store.database import open_store
-from relay.store.journal import Journal
-from tests.support.stored import ended_record, live_record
-
-async def main(path, key_file, start):
-    journal = Journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
-    await journal.open()
-    print("ready", flush=True)
-    n = start
-    while True:
-        for n in range(n + 1, n + 40):
-            journal.append(Commit(2 * n, live_record(f"c{n}"), b"dialogs"), lambda token: print(token, flush=True))
-            journal.append(Commit(2 * n + 1, ended_record(f"c{n}"), None), lambda token: print(token, flush=True))
-        await asyncio.sleep(0.003)
-
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
-"""
-
-
-def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: Disk) -> None:
-    acknowledged: set[int] = set()
-    for life in range(4):
-        writer = subprocess.Popen(
-            [PYTHON, "-c", WRITER, str(disk.path), str(disk.key_file), str(100_000 * (life + 1))],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        for _ in range(100 + 37 * life):
-            acknowledged.add(int(writer.stdout.readline()))
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.stdout.read()
-        acknowledged.update(int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n"))
-        writer.wait()
-        records = {record.call_id: record for record in stored(disk)}
-        for token in acknowledged:
-            record = records[f"c{token // 2}"]
-            assert record.ended_at is not None or token % 2 == 0
-    assert len(acknowledged) > 400
 
 
 async def test_a_lock_that_cannot_be_made_is_named(disk: Disk, tmp_path: Path) -> None:

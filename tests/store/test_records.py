@@ -12,6 +12,8 @@ from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.store.database import connect
 from relay.store.journal import Journal
+from relay.store.live_rows import PUT, live_row
+from relay.store.record_rows import insert
 from relay.store.records import Records
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
@@ -54,7 +56,9 @@ def test_records_are_found_by_number_in_any_role_time_and_liveness(records: Reco
     assert ids(records.find("8001")) == []
     assert ids(records.find(since_ms=NOW_MS + 4_000)) == ["c4", "c5", "live"]
     assert ids(records.find(A, NOW_MS + 4_000)) == ["c4", "c5"]
+    assert ids(records.find(since_ms=NOW_MS + 6_001)) == []
     assert ids(records.find(live=True)) == ["live"]
+    assert ids(records.find(X, live=True)) == []
 
 
 def test_calls_are_found_that_were_up_at_a_moment(records: Records) -> None:
@@ -81,7 +85,7 @@ UPDATE call_record SET chain_seq = 3 WHERE chain_seq = 4
 """
 CLONE = """
 CREATE TEMP TABLE copy AS SELECT * FROM call_record WHERE call_id = 'c3';
-UPDATE copy SET id = 99, call_id = 'forged', {};
+UPDATE copy SET {};
 INSERT INTO call_record SELECT * FROM copy
 """
 
@@ -89,11 +93,11 @@ INSERT INTO call_record SELECT * FROM copy
 @pytest.mark.parametrize(
     ("deed", "intact", "said"),
     [
-        ("UPDATE call_record SET outcome = 'busy' WHERE call_id = 'c3'", 2, "record 3: call record c3 was altered"),
-        ("UPDATE call_record SET answered_at = NULL WHERE call_id = 'c1'", 0, "record 1: call record c1 was altered"),
+        ("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c3'", 2, "record 3: call record c3 was altered"),
+        ("UPDATE call_record SET received_at = 0 WHERE call_id = 'c1'", 0, "record 1: call record c1 was altered"),
         ("UPDATE call_record SET number_dialled = '700100000019999' WHERE call_id = 'c5'", 4, "record 5"),
         ("UPDATE call_record SET sealed = zeroblob(90) WHERE call_id = 'c2'", 1, "record 2: call record c2"),
-        ("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c2'", 1, "keyed hashes"),
+        ("UPDATE call_record SET caller_hash = callee_hash WHERE call_id = 'c2'", 1, "not its own"),
         ("UPDATE call_record SET chain_hash = zeroblob(33) WHERE call_id = 'c4'", 3, "record 4 (c4) does not follow"),
         ("DELETE FROM call_record WHERE call_id = 'c1'", 0, "record 1 is missing: the next one is 2"),
         ("DELETE FROM call_record WHERE call_id = 'c3'", 2, "record 3 is missing: the next one is 4"),
@@ -105,11 +109,12 @@ INSERT INTO call_record SELECT * FROM copy
             "record 3 (c4) does not follow its predecessor",
         ),
         (f"{SWAP}; UPDATE call_record SET chain_seq = 4 WHERE chain_seq = -3", 2, "record 3 (c4) does not follow"),
-        (CLONE.format("chain_seq = NULL"), 0, "call record forged is not in the chain"),
-        (CLONE.format("chain_seq = 6"), 5, "record 6: call record forged was altered"),
-        ("UPDATE call_record SET ended_at = NULL WHERE call_id = 'c2'", 1, "record 2 (c2) was altered"),
-        ("UPDATE call_record SET ended_at = 5 WHERE call_id = 'live'", 0, "call record live is not in the chain"),
-        ("UPDATE call_record SET peer_in = 'x' WHERE call_id = 'live'", 5, "call record live was altered"),
+        (CLONE.format("chain_seq = 6"), 5, "record 6 (c3) does not follow its predecessor"),
+        (CLONE.format("chain_seq = 6, call_id = 'forged'"), 5, "record 6: call record forged was altered"),
+        (CLONE.format("chain_seq = 0"), 0, "record 1 is missing: the next one is 0"),
+        ("UPDATE live_call SET sealed = zeroblob(90)", 5, "call record live was altered"),
+        ("UPDATE live_call SET call_id = 'c2'", 5, "call record c2 was altered"),
+        ("UPDATE live_call SET id = 9", 5, "call record live was altered"),
         ("DELETE FROM chain_head", 5, "head of the chain"),
         ("UPDATE chain_head SET seq = 4; DELETE FROM call_record WHERE call_id = 'c5'", 4, "head of the chain"),
     ],
@@ -121,6 +126,15 @@ def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, inta
         verdict = records.verify()
     assert said in str(verdict.broken)
     assert verdict.intact == intact
+
+
+def test_an_old_live_row_of_a_call_that_has_ended_is_found(filled: Disk) -> None:
+    with closing(connect(filled.path)) as thief:
+        insert(thief, PUT, [live_row(filled.sealer, 9, live_record("c3"), b"dialogs")])
+    with closing(Records(filled.path, filled.sealer)) as records:
+        verdict = records.verify()
+    assert verdict.intact == 2
+    assert "record 3 (c3) has ended and is among the live ones" in str(verdict.broken)
 
 
 def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> None:
@@ -136,9 +150,16 @@ def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> N
 
 def test_reading_an_altered_record_is_an_error_that_names_it(filled: Disk) -> None:
     with closing(connect(filled.path)) as thief:
-        thief.execute("UPDATE call_record SET outcome = 'busy' WHERE call_id = 'c2'")
+        thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
     with closing(Records(filled.path, filled.sealer)) as records, pytest.raises(StoreError, match="c2 was altered"):
         list(records.find())
+
+
+def test_a_list_left_in_its_midst_leaves_no_transaction(filled: Disk, records: Records) -> None:
+    found = records.find()
+    next(found)
+    del found
+    assert ids(records.find(live=True)) == ["live"]
 
 
 def test_verifying_sees_one_moment_and_leaves_no_transaction(filled: Disk, records: Records) -> None:

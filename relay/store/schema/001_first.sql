@@ -51,39 +51,30 @@ CREATE TABLE route (
     PRIMARY KEY (number, caller_hash)
 ) STRICT, WITHOUT ROWID;
 
--- One row an attempt. The rowid follows the time of writing, which keeps inserts and the update at a call's end cheap.
-CREATE TABLE call_record (
-    id            INTEGER PRIMARY KEY,
-    call_id       TEXT NOT NULL UNIQUE,
-    binding_id    TEXT,
-    mode          TEXT,
-    business      TEXT,
-    number_dialled TEXT,         -- where it is a 700 number; else sealed
-    number_shown  TEXT,          -- likewise
-    peer_in       TEXT NOT NULL,
-    peer_out      TEXT,
-    received_at   INTEGER NOT NULL,
-    routed_at     INTEGER,
-    ringing_at    INTEGER,
-    answered_at   INTEGER,
-    ended_at      INTEGER,       -- NULL while the call is up; the row never changes once it is set
-    duration_ms   INTEGER,
-    sip_status    INTEGER,
-    q850_cause    INTEGER,
-    outcome       TEXT,
-    ended_by      TEXT,
-    end_reason    TEXT,
-    dialled_hash  BLOB,          -- where number_dialled is sealed
-    caller_hash   BLOB,
-    callee_hash   BLOB,
-    sealed        BLOB NOT NULL, -- the rest of the record; bound to call_id
-    dialogs       BLOB,          -- sealed; what a restart needs to go on with a live call
-    chain_seq     INTEGER UNIQUE,
-    chain_hash    BLOB
+-- A call that is up. Its row goes when the call ends, in the transaction that adds its record.
+CREATE TABLE live_call (
+    id      INTEGER PRIMARY KEY, -- in the order of answers, so that new rows lie together
+    call_id TEXT NOT NULL,
+    sealed  BLOB NOT NULL        -- the record so far and what a restart needs to go on; bound to id and call_id
 ) STRICT;
 
-CREATE INDEX call_record_received ON call_record (received_at);
-CREATE INDEX call_record_live ON call_record (id) WHERE ended_at IS NULL;
+-- One row an attempt that has ended. Rows are added in the order of the chain and never change. So there is no index but on
+-- what grows with the rowid: one on call_id or received_at would have a page written for each call that lasted a while.
+CREATE TABLE call_record (
+    chain_seq      INTEGER PRIMARY KEY,
+    call_id        TEXT NOT NULL,
+    number_dialled TEXT,          -- where it is a 700 number
+    number_shown   TEXT,          -- likewise
+    received_at    INTEGER NOT NULL,
+    ended_at       INTEGER NOT NULL,
+    dialled_hash   BLOB,          -- where number_dialled is NULL
+    caller_hash    BLOB NOT NULL,
+    callee_hash    BLOB,
+    sealed         BLOB NOT NULL, -- the whole record; the columns before it are there to find it, and are checked against it
+    chain_hash     BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX call_record_ended ON call_record (ended_at);
 
 -- The last link of the chain, so that a chain cut short is noticed. One row.
 CREATE TABLE chain_head (

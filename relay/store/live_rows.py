@@ -1,0 +1,89 @@
+"""How a call that is up is laid out in the table `live_call`: sealed whole, for a restart to go on with it.
+
+It owns the columns and the encoding. When rows come and go is the journal's business.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cache
+from typing import NamedTuple
+
+import msgspec
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.record_rows import Row, decode_record, encode_record
+from relay.store.sealing import Sealer
+
+PUT = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
+SELECT = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
+_PLACES = "SELECT call_id, id FROM live_call"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+
+
+class LiveCall(NamedTuple):
+    """A row, opened: the record of a call that is up, and the dialogs (opaque) that a restart goes on with."""
+
+    record: CallRecord
+    dialogs: bytes
+
+
+def live_row(sealer: Sealer, place: int, record: CallRecord, dialogs: bytes) -> Row:
+    """The row of a call that is up. The sealed part is bound to the other two columns."""
+    call_id = record.call_id
+    return (place, call_id, sealer.seal(_encode((encode_record(record), dialogs)), _context(place, call_id)))
+
+
+def open_live(sealer: Sealer, row: Row) -> LiveCall:
+    """Reads a row of `SELECT`. Raises StoreError naming the record where it was altered."""
+    place, call_id, sealed = row
+    try:
+        encoded, dialogs = _decode(sealer.open_(sealed, _context(place, call_id)))
+        return LiveCall(decode_record(encoded), dialogs)
+    except (StoreError, msgspec.DecodeError):
+        raise StoreError(f"call record {call_id} was altered") from None
+
+
+class Places:
+    """Which row each call that is up has. A new call takes the place of one that ended: fewer pages are written."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._taken: dict[str, int] = dict(connection.execute(_PLACES).fetchall())
+        self._next = max(self._taken.values(), default=0) + 1
+        self._free = sorted(set(range(1, self._next)) - set(self._taken.values()), reverse=True)
+
+    def vacate(self, call_id: str) -> int | None:
+        """The row of a call that has ended; None where it had none."""
+        return self._taken.pop(call_id, None)
+
+    def of(self, call_id: str, vacated: list[int]) -> int:
+        """The row of a call: its own, one of the `vacated`, which is taken out of these, or a free one."""
+        place = self._taken.get(call_id)
+        if place is None:
+            if not vacated and not self._free:
+                self._free.append(self._next)
+                self._next += 1
+            self._taken[call_id] = place = (vacated or self._free).pop()
+        return place
+
+    def free(self, vacated: list[int]) -> None:
+        """These rows are deleted, and may be given to calls later."""
+        self._free += vacated
+
+
+def delete_live(connection: sqlite3.Connection, places: list[int]) -> None:
+    """In one statement. How many there are is rounded up, so that few statements are ever prepared."""
+    count = 1 << (len(places) - 1).bit_length()
+    connection.execute(_delete(count), places + places[-1:] * (count - len(places)))
+
+
+@cache
+def _delete(count: int) -> str:
+    return f"DELETE FROM live_call WHERE id IN ({', '.join('?' * count)})"
+
+
+def _context(place: int, call_id: str) -> bytes:
+    return f"live {place} {call_id}".encode()

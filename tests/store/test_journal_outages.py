@@ -1,0 +1,177 @@
+"""The journal while the store fails, is in another's hands, or its process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.errors import StoreError
+from relay.store import journal as journal_module
+from relay.store.database import connect, transaction
+from relay.store.journal import FIRST_RETRY_S, Journal
+from tests.store.conftest import Disk, Reported, Waiter, opened, stored
+from tests.support.product import PYTHON
+from tests.support.stored import ended_record, live_record
+
+
+async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = iter([True, False, True])
+
+    def transact(connection: sqlite3.Connection, batch: journal_module._Batch) -> None:
+        written(connection, batch)
+        if next(fails, False):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    written = journal_module._transact
+    monkeypatch.setattr(journal_module, "_transact", transact)
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        done = Waiter()
+        journal.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        journal.append(Commit(3, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1, 2, 3])
+        journal.append(Commit(4, live_record("c3"), b"dialogs"), done)
+        await done.until(lambda: done.tokens == [1, 2, 3, 4])
+        assert [call.record.call_id for call in journal.live()] == ["c3"]
+    assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c3"]
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"] * 2
+
+
+async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
+    reported: Reported = []
+    failed = asyncio.Event()
+
+    def report(event: str, fields: dict[str, object]) -> None:
+        reported.append((event, fields))
+        failed.set()
+
+    journal = Journal(disk.path, disk.sealer, report)
+    await journal.open()
+    done = Waiter()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+        for token in range(1, 51):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        async with asyncio.timeout(20):
+            await failed.wait()
+        await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
+        assert (done.tokens, journal.backlog) == ([], 50)
+        for token in range(51, 101):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    await done.until(lambda: len(done.tokens) == 100)
+    await journal.close()
+    assert done.tokens == list(range(1, 101))
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert len(stored(disk)) == 100
+
+
+async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
+    reported: Reported = []
+    failed = asyncio.Event()
+
+    def report(event: str, fields: dict[str, object]) -> None:
+        reported.append((event, fields))
+        failed.set()
+
+    journal = Journal(disk.path, disk.sealer, report)
+    await journal.open()
+    done = Waiter()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to let the log grow further, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
+    try:
+        for token in range(1, 301):
+            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+        async with asyncio.timeout(20):
+            await failed.wait()
+        assert journal.backlog > 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await done.until(lambda: len(done.tokens) == 300)
+    await journal.close()
+    assert done.tokens == list(range(1, 301))
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert len(stored(disk)) == 300
+
+
+async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
+    reported: Reported = []
+    journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("DROP TABLE call_record")
+    journal.append(Commit(1, ended_record(), None), Waiter())
+    with pytest.raises(StoreError, match="1 call records could not be written"):
+        await journal.close(patience_s=0.2)
+
+
+async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        done = Waiter()
+        with closing(connect(disk.path)) as importer, transaction(importer):
+            journal.append(Commit(1, ended_record(), None), done)
+            for _ in range(20):
+                await asyncio.to_thread(os.sched_yield)
+            assert done.tokens == []
+        await done.until(lambda: done.tokens == [1])
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from relay.call.actions import Commit
+from relay.store.database import open_store
+from relay.store.journal import Journal
+from tests.support.stored import ended_record, live_record
+
+async def main(path, key_file, start):
+    journal = Journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
+    await journal.open()
+    print("ready", flush=True)
+    n = start
+    while True:
+        for n in range(n + 1, n + 40):
+            journal.append(Commit(2 * n, live_record(f"c{n}"), b"dialogs"), lambda token: print(token, flush=True))
+            journal.append(Commit(2 * n + 1, ended_record(f"c{n}"), None), lambda token: print(token, flush=True))
+        await asyncio.sleep(0.003)
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+def test_a_writer_killed_in_mid_batch_loses_nothing_that_it_acknowledged(disk: Disk) -> None:
+    acknowledged: set[int] = set()
+    for life in range(4):
+        writer = subprocess.Popen(
+            [PYTHON, "-c", WRITER, str(disk.path), str(disk.key_file), str(100_000 * (life + 1))],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        for _ in range(100 + 37 * life):
+            acknowledged.add(int(writer.stdout.readline()))
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read()
+        acknowledged.update(int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n"))
+        writer.wait()
+        records = {record.call_id: record for record in stored(disk)}
+        for token in acknowledged:
+            record = records[f"c{token // 2}"]
+            assert record.ended_at is not None or token % 2 == 0
+    assert len(acknowledged) > 400

@@ -1,0 +1,85 @@
+"""A call that is up laid out as a row, read back, and given its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.database import connect
+from relay.store.live_rows import PUT, SELECT, Places, delete_live, live_row, open_live
+from relay.store.record_rows import insert
+from relay.store.sealing import Sealer
+from tests.store.conftest import Disk
+from tests.store.test_record_rows import RECORDS
+from tests.support.stored import A, B, X, live_record
+
+SEALER = Sealer(b"k" * 32)
+CALLS = ["c1", "c2", "c3", "c4", "c5"]
+
+
+@given(RECORDS, st.binary(max_size=50))
+def test_any_call_is_read_back_as_it_was(record: CallRecord, dialogs: bytes) -> None:
+    assert open_live(SEALER, live_row(SEALER, 7, record, dialogs)) == (record, dialogs)
+
+
+def test_a_row_shows_nothing_but_the_call_id() -> None:
+    shown = repr(live_row(SEALER, 7, live_record(), b"dialogs with 13800000001"))
+    for secret in (A[2:], B[2:], X, "a84b4c76e66710", "order-1", "dialogs with"):
+        assert secret not in shown
+
+
+def test_a_row_in_another_place_or_of_another_call_or_with_another_ones_state_does_not_open() -> None:
+    place, call_id, sealed = live_row(SEALER, 7, live_record("c1"), b"dialogs")
+    _, _, others = live_row(SEALER, 7, live_record("c2"), b"dialogs")
+    for row in ((8, call_id, sealed), (place, "c2", sealed), (place, call_id, others), (place, call_id, b"")):
+        with pytest.raises(StoreError, match="was altered"):
+            open_live(SEALER, row)
+
+
+def test_what_is_sealed_and_no_call_is_an_altered_record() -> None:
+    sealed = SEALER.seal(b"no call", b"live 7 c1")
+    with pytest.raises(StoreError, match="c1 was altered"):
+        open_live(SEALER, (7, "c1", sealed))
+
+
+@pytest.fixture
+def stored(disk: Disk) -> Iterator[tuple[Disk, Places]]:
+    """The places of a store with five calls in its rows 1 to 5."""
+    with closing(connect(disk.path)) as connection:
+        places = Places(connection)
+        rows = [live_row(disk.sealer, places.of(call, []), live_record(call), b"") for call in CALLS]
+        insert(connection, PUT, rows)
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
+    yield disk, places
+
+
+def test_a_call_keeps_its_place_and_a_new_one_takes_that_of_an_ended_one(stored: tuple[Disk, Places]) -> None:
+    _, places = stored
+    assert places.of("c2", []) == 2
+    vacated = [place for call in ("c3", "c4") if (place := places.vacate(call)) is not None]
+    assert vacated == [3, 4]
+    assert places.vacate("c3") is None
+    assert places.of("c6", vacated) == 4
+    assert vacated == [3]
+    places.free(vacated)
+    assert [places.of(call, []) for call in ("c7", "c8", "c9")] == [3, 6, 7]
+
+
+@pytest.mark.parametrize("deleted", [[1], [2, 3], [1, 3, 5], [1, 2, 3, 4, 5]])
+def test_places_are_read_back_and_deleted_ones_are_free(stored: tuple[Disk, Places], deleted: list[int]) -> None:
+    disk, _ = stored
+    with closing(connect(disk.path)) as connection:
+        delete_live(connection, deleted)
+        left = [row[0] for row in connection.execute(SELECT)]
+        assert left == [place for place in range(1, 6) if place not in deleted]
+        places = Places(connection)
+    assert [places.of(f"c{place}", []) for place in left] == left
+    given = [places.of(f"new{n}", []) for n in range(5)]
+    assert not set(given) & set(left)
+    assert len(set(given)) == 5
