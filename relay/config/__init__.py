@@ -11,8 +11,26 @@ from typing import Literal
 
 from relay.call.settings import Settings
 from relay.config.checks import build_settings
+from relay.config.protection import (
+    api_config,
+    fraud_config,
+    numbers_config,
+    policy_config,
+    retention_config,
+    verify_config,
+    webhooks_config,
+)
 from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.tables import StreamsTable, Tables, TlsTable
+from relay.config.values import (
+    ApiConfig,
+    FraudConfig,
+    NumbersConfig,
+    PolicyConfig,
+    RetentionConfig,
+    VerifyConfig,
+    WebhooksConfig,
+)
 from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
 
@@ -47,6 +65,13 @@ class LogConfig:
 class Config:
     settings: Settings
     store: StoreConfig
+    numbers: NumbersConfig
+    api: ApiConfig
+    policy: PolicyConfig
+    fraud: FraudConfig
+    verify: VerifyConfig | None
+    webhooks: WebhooksConfig
+    retention: RetentionConfig
     log: LogConfig
     tls: TlsFiles | None
     streams: StreamLimits
@@ -70,12 +95,23 @@ def parse_config(text: str, name: str) -> Config:
     """A configuration from TOML text; `name` says in errors where it came from. Raises ConfigError."""
     problems: list[str] = []
     tables = read_tables(parse_toml(text, name), problems)
-    settings = build_settings(tables, problems)
+    config = _config(tables, problems)
     if problems:
         raise ConfigError([f"{name}: {problem}" for problem in problems])
+    return config
+
+
+def _config(tables: Tables, problems: list[str]) -> Config:
     return Config(
-        settings=settings,
+        settings=build_settings(tables, problems),
         store=_store(tables),
+        numbers=numbers_config(tables.numbers, problems),
+        api=api_config(tables.api, problems),
+        policy=policy_config(tables.policy, problems),
+        fraud=fraud_config(tables.fraud, problems),
+        verify=verify_config(tables.verify, problems),
+        webhooks=webhooks_config(tables.webhooks, problems),
+        retention=retention_config(tables.retention, problems),
         log=LogConfig(tables.log.format, tables.log.level),
         tls=_tls(tables.tls),
         streams=_streams(tables.streams),

@@ -9,6 +9,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+_DURATION = 'a duration, such as "24h", "90m" or "7d"'
+_CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
+_SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
+
 
 class SipTable(Struct, frozen=True):
     listen: Annotated[tuple[str, ...], Meta(min_length=1, description='a list such as ["udp:127.0.0.1:5060"]')] = (
@@ -40,6 +44,12 @@ class NumbersTable(Struct, frozen=True):
     phase: Annotated[
         Literal["preparation", "transition", "pilot"], Meta(description='"preparation", "transition" or "pilot"')
     ] = "pilot"
+    cool_down: Annotated[str, Meta(description=_DURATION)] = "24h"
+    max_bindings: Annotated[int, Meta(ge=1, le=5000, description="a number of bindings, 1 to 5000, such as 200")] = 200
+    legacy: Annotated[
+        tuple[str, ...], Meta(description='the old middle numbers, such as ["95013000001", "17000000001"]')
+    ] = ()
+    legacy_until: Annotated[str, Meta(description='the last day that they work, such as "2027-03-31", or ""')] = ""
 
 
 class MediaTable(Struct, frozen=True):
@@ -51,6 +61,59 @@ class ApiTable(Struct, frozen=True):
     listen: Annotated[
         str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
     ] = "127.0.0.1:8700"
+    enabled: Annotated[bool, Meta(description="true or false")] = True
+    certificate: (
+        Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")] | None
+    ) = None
+    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")] | None = None
+    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = 600
+    burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = 1_200
+
+
+class PolicyTable(Struct, frozen=True):
+    caller_caps: Annotated[tuple[str, ...], Meta(max_length=8, description=_CAPS)] = ("3/5m", "6/10m", "10/24h")
+    number_caps: Annotated[tuple[str, ...], Meta(max_length=8, description=_CAPS)] = ("600/5m", "1200/10m", "2000/24h")
+    anonymous: Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')] = "refuse"
+    international: Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')] = "refuse"
+    hours: Annotated[str, Meta(description='China time such as "08:00-22:00", or "" for always')] = ""
+    max_calls_per_number: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
+
+
+class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many of a signal within ten minutes warn, and how many lock the number. 0: never."""
+
+    warn: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    lock: Annotated[int, Meta(ge=0, le=100_000)] = 0
+
+
+class FraudTable(Struct, frozen=True):
+    strangers: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(20, 0)
+    short_calls: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(10, 0)
+    sequential: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(10, 0)
+    short_s: Annotated[int, Meta(ge=1, le=60, description="seconds, 1 to 60, such as 6")] = 6
+
+
+class VerifyTable(Struct, frozen=True):
+    url: Annotated[str, Meta(min_length=1, description='such as "https://platform.example/verify"')]
+    secret_file: Annotated[str, Meta(min_length=1, description='the path of a file, such as "var/verify.secret"')]
+    timeout_ms: Annotated[int, Meta(ge=50, le=10_000, description="milliseconds, 50 to 10000, such as 2000")] = 2_000
+    fail: Annotated[Literal["closed", "open"], Meta(description='"closed" or "open"')] = "closed"
+
+
+class WebhooksTable(Struct, frozen=True):
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 10")] = 10.0
+    give_up: Annotated[str, Meta(description=_DURATION)] = "24h"
+    batch: Annotated[int, Meta(ge=1, le=50, description="a number of events, 1 to 50")] = 50
+
+
+class RetentionTable(Struct, frozen=True):
+    records: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
+    bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
+    audit: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
+    businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
+    purge_at: Annotated[
+        str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in China such as "03:30"')
+    ] = "03:30"
 
 
 class LogTable(Struct, frozen=True):
@@ -125,6 +188,11 @@ class Tables(Struct, frozen=True):
     numbers: NumbersTable = NumbersTable()
     media: MediaTable = MediaTable()
     api: ApiTable = ApiTable()
+    policy: PolicyTable = PolicyTable()
+    fraud: FraudTable = FraudTable()
+    verify: VerifyTable | None = None
+    webhooks: WebhooksTable = WebhooksTable()
+    retention: RetentionTable = RetentionTable()
     log: LogTable = LogTable()
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()

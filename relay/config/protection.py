@@ -1,0 +1,199 @@
+"""The tables of the number-protection service to values, each fault with its key path. The law's bounds stand here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from relay.call.numbers import normalise_party
+from relay.config.tables import (
+    ApiTable,
+    FraudTable,
+    NumbersTable,
+    PolicyTable,
+    RetentionTable,
+    SignalTable,
+    VerifyTable,
+    WebhooksTable,
+)
+from relay.config.values import (
+    ApiConfig,
+    Cap,
+    FraudConfig,
+    NumbersConfig,
+    PolicyConfig,
+    RetentionConfig,
+    Signal,
+    VerifyConfig,
+    WebhooksConfig,
+)
+from relay.errors import ParseError
+from relay.service.times import parse_duration_ms
+
+CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
+DAY_MS = 86_400_000
+HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
+TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
+LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
+
+_CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)")
+
+
+def numbers_config(table: NumbersTable, problems: list[str]) -> NumbersConfig:
+    return NumbersConfig(
+        cool_down_ms=_duration("numbers.cool_down", table.cool_down, problems),
+        max_bindings=table.max_bindings,
+        legacy=_legacy(table.legacy, problems),
+        legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
+    )
+
+
+def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
+    host, _, port = table.listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    loopback = False
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        problems.append(f'api.listen: {host} is no address; write such as "127.0.0.1:8700"')
+    else:
+        if not loopback and table.certificate is None:
+            problems.append(
+                f"api.listen: {host} is reached from other machines, and keys would cross in clear; "
+                "write api.certificate and api.key, or listen on 127.0.0.1 behind a proxy"
+            )
+    if not 1 <= int(port) <= 65535:
+        problems.append(f"api.listen: port {port} does not exist; write one of 1 to 65535")
+    for given, other, name in ((table.certificate, table.key, "key"), (table.key, table.certificate, "certificate")):
+        if given is not None and other is None:
+            problems.append(f"api.{name}: missing; the certificate and its key go together")
+    return ApiConfig(
+        table.enabled, host, int(port), _path(table.certificate), _path(table.key), table.requests_per_s, table.burst
+    )
+
+
+def policy_config(table: PolicyTable, problems: list[str]) -> PolicyConfig:
+    if table.hours and not _HOURS.fullmatch(table.hours):
+        problems.append(f'policy.hours: {table.hours!r} are no hours; write China time such as "08:00-22:00", or ""')
+    return PolicyConfig(
+        caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
+        number_caps=_caps("policy.number_caps", table.number_caps, problems),
+        anonymous_allowed=table.anonymous == "allow",
+        international_allowed=table.international == "allow",
+        hours=table.hours,
+        max_calls_per_number=table.max_calls_per_number,
+    )
+
+
+def fraud_config(table: FraudTable, problems: list[str]) -> FraudConfig:
+    def signal(name: str, value: SignalTable) -> Signal:
+        if 0 < value.lock < value.warn:
+            problems.append(f"fraud.{name}: it locks before it warns; write lock = 0, or one above warn")
+        return Signal(value.warn, value.lock)
+
+    return FraudConfig(
+        signal("strangers", table.strangers),
+        signal("short_calls", table.short_calls),
+        signal("sequential", table.sequential),
+        table.short_s,
+    )
+
+
+def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfig | None:
+    if table is None:
+        return None
+    url = urlsplit(table.url)
+    if url.scheme not in ("https", "http") or not url.hostname:
+        problems.append(f'verify.url: {table.url!r} is no URL; write such as "https://platform.example/verify"')
+    elif url.scheme == "http" and not _is_loopback(url.hostname):
+        problems.append("verify.url: real numbers would cross in clear; write https, or http to a loopback address")
+    return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
+
+
+def webhooks_config(table: WebhooksTable, problems: list[str]) -> WebhooksConfig:
+    give_up_ms = _duration("webhooks.give_up", table.give_up, problems)
+    return WebhooksConfig(table.timeout_s, give_up_ms, table.batch)
+
+
+def retention_config(table: RetentionTable, problems: list[str]) -> RetentionConfig:
+    hour, minute = map(int, table.purge_at.split(":"))
+    return RetentionConfig(
+        _kept("records", table.records, HALF_YEAR_MS, problems),
+        _kept("bindings", table.bindings, HALF_YEAR_MS, problems),
+        _kept("audit", table.audit, TWO_YEARS_MS, problems),
+        _kept("businesses", table.businesses, TWO_YEARS_MS, problems),
+        60 * hour + minute,
+    )
+
+
+def _duration(path: str, text: str, problems: list[str]) -> int:
+    """Milliseconds; 0 where the fault is told."""
+    try:
+        return parse_duration_ms(text)
+    except ParseError as error:
+        problems.append(f"{path}: {error.reason}")
+        return 0
+
+
+def _kept(name: str, text: str, least_ms: int, problems: list[str]) -> int:
+    kept_ms = _duration(f"retention.{name}", text, problems)
+    if 0 < kept_ms < least_ms:
+        law = "six months" if least_ms == HALF_YEAR_MS else "two years"
+        problems.append(
+            f"retention.{name}: {text} is shorter than the {law} that the law sets; "
+            f'write "{least_ms // DAY_MS}d" or more'
+        )
+    return kept_ms
+
+
+def _legacy(texts: Sequence[str], problems: list[str]) -> tuple[str, ...]:
+    numbers: list[str] = []
+    for index, text in enumerate(texts):
+        try:
+            numbers.append(normalise_party(text))
+        except ParseError as error:
+            problems.append(f"numbers.legacy[{index}]: {error.reason}")
+    return tuple(dict.fromkeys(numbers))
+
+
+def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:
+    """The first millisecond after that day in China."""
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        problems.append(f'{path}: {text!r} is no day; write such as "2027-03-31", or ""')
+        return None
+    return round(datetime.combine(day + timedelta(days=1), time(), CHINA).timestamp() * 1000)
+
+
+def _caps(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Cap, ...]:
+    return tuple(cap for index, text in enumerate(texts) if (cap := _cap(f"{path}[{index}]", text, problems)))
+
+
+def _cap(path: str, text: str, problems: list[str]) -> Cap | None:
+    found = _CAP.fullmatch(text)
+    if found is None:
+        problems.append(f'{path}: {text!r} is no cap; write calls in a time, such as "3/5m"')
+        return None
+    window_ms = _duration(path, found[2], problems)
+    if window_ms > LONGEST_WINDOW_MS:
+        problems.append(f"{path}: {found[2]} is too long; calls are counted over 24h at the most")
+    return Cap(int(found[1]), window_ms // 1000)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,84 @@
+"""What the tables of the number-protection service mean, as plain values in milliseconds. It parses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersConfig:
+    cool_down_ms: int  # between a number's last binding and its next; a prefix may have its own
+    max_bindings: int  # that one number carries
+    legacy: tuple[str, ...]  # old middle numbers in E.164 without "+"
+    legacy_until_ms: int | None  # the end of their last day; None: as long as the phase lets them
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    enabled: bool
+    host: str  # without brackets
+    port: int
+    certificate: Path | None  # both or neither; without them plain HTTP, on loopback only
+    key: Path | None
+    requests_per_s: int  # of one key
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many calls in so long."""
+
+    most: int
+    window_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    caller_caps: tuple[Cap, ...]  # per caller and number
+    number_caps: tuple[Cap, ...]
+    anonymous_allowed: bool
+    international_allowed: bool
+    hours: str  # "08:00-22:00" in China time; "" is always
+    max_calls_per_number: int  # at once; 0: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """From how many in ten minutes on. 0: never."""
+
+    warn: int
+    lock: int
+
+
+@dataclass(frozen=True, slots=True)
+class FraudConfig:
+    strangers: Signal
+    short_calls: Signal
+    sequential: Signal
+    short_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyConfig:
+    url: str
+    secret_file: Path
+    timeout_s: float
+    fail: Literal["closed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhooksConfig:
+    timeout_s: float
+    give_up_ms: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    records_ms: int
+    bindings_ms: int
+    audit_ms: int
+    businesses_ms: int
+    purge_at_minute: int  # of the day in China

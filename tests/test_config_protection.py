@@ -1,0 +1,108 @@
+"""The tables of the number-protection service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from relay.config import load_config
+from relay.config.values import Cap, Signal, VerifyConfig
+from tests.test_config import config, problem, problems
+
+DAY_MS = 86_400_000
+
+
+def test_defaults_are_those_of_the_law_and_the_issue() -> None:
+    empty = config("")
+    assert (empty.numbers.cool_down_ms, empty.numbers.max_bindings) == (DAY_MS, 200)
+    assert (empty.numbers.legacy, empty.numbers.legacy_until_ms) == ((), None)
+    assert (empty.api.enabled, empty.api.host, empty.api.port) == (True, "127.0.0.1", 8700)
+    assert empty.policy.caller_caps == (Cap(3, 300), Cap(6, 600), Cap(10, 86_400))
+    assert not (empty.policy.anonymous_allowed or empty.policy.international_allowed)
+    assert (empty.fraud.strangers, empty.fraud.short_s) == (Signal(20, 0), 6)
+    assert empty.verify is None
+    assert (empty.webhooks.give_up_ms, empty.webhooks.batch) == (DAY_MS, 50)
+    kept = empty.retention
+    assert (kept.records_ms, kept.bindings_ms) == (184 * DAY_MS, 184 * DAY_MS)
+    assert (kept.audit_ms, kept.businesses_ms) == (731 * DAY_MS, 731 * DAY_MS)
+    assert kept.purge_at_minute == 3 * 60 + 30
+
+
+def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None:
+    made, empty = load_config(Path("config/relay.toml")), config("")
+    for table in ("numbers", "api", "policy", "fraud", "verify", "webhooks", "retention"):
+        assert getattr(made, table) == getattr(empty, table), table
+
+
+def test_legacy_numbers_are_made_normal_and_work_through_their_last_day_in_china() -> None:
+    made = config('[numbers]\nlegacy = ["+86 170-0000-0001", "17000000001"]\nlegacy_until = "2027-03-31"').numbers
+    assert made.legacy == ("8617000000001",)
+    assert made.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
+
+
+def test_no_cap_is_no_limit() -> None:
+    made = config("[policy]\ncaller_caps = []\nnumber_caps = []").policy
+    assert (made.caller_caps, made.number_caps) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("listen", "host"), [("127.0.0.1:1", "127.0.0.1"), ("[::1]:8700", "::1"), ("127.1.2.3:65535", "127.1.2.3")]
+)
+def test_the_api_is_plain_http_on_loopback(listen: str, host: str) -> None:
+    assert config(f'[api]\nlisten = "{listen}"').api.host == host
+
+
+def test_the_api_listens_elsewhere_with_a_certificate_alone() -> None:
+    assert "keys would cross in clear" in problem('[api]\nlisten = "0.0.0.0:8700"')
+    made = config('[api]\nlisten = "0.0.0.0:8700"\ncertificate = "c.pem"\nkey = "k.pem"').api
+    assert (made.certificate, made.key) == (Path("c.pem"), Path("k.pem"))
+
+
+def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
+    hook = '[verify]\nurl = "{}"\nsecret_file = "s"\nfail = "open"'
+    assert config(hook.format("https://platform.example/v")).verify == VerifyConfig(
+        "https://platform.example/v", Path("s"), 2.0, "open"
+    )
+    assert config(hook.format("http://127.0.0.1:99/v")).verify is not None
+    assert problem(hook.format("http://platform.example/v")).startswith("verify.url: real numbers would cross in clear")
+    assert "is no URL" in problem(hook.format("platform.example"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[numbers]\ncool_down = "24"', "numbers.cool_down: not a duration"),
+        ("[numbers]\nmax_bindings = 0", "numbers.max_bindings: expected int >= 1"),
+        ('[numbers]\nlegacy = ["x"]', "numbers.legacy[0]: not a number"),
+        ('[numbers]\nlegacy = ["700100000010001"]', "numbers.legacy[0]: a 700 number is no party"),
+        ('[numbers]\nlegacy_until = "31.3.2027"', "numbers.legacy_until: '31.3.2027' is no day"),
+        ('[api]\nlisten = "999.0.0.1:8700"', "api.listen: 999.0.0.1 is no address"),
+        ('[api]\nlisten = "127.0.0.1:0"', "api.listen: port 0 does not exist"),
+        ('[api]\ncertificate = "c"', "api.key: missing"),
+        ('[api]\nkey = "k"', "api.certificate: missing"),
+        ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is no cap"),
+        ('[policy]\nnumber_caps = ["3/x"]', "policy.number_caps[0]: not a duration"),
+        ('[policy]\ncaller_caps = ["3/25h"]', "policy.caller_caps[0]: 25h is too long"),
+        ('[policy]\nhours = "8-22"', "policy.hours: '8-22' are no hours"),
+        ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: it locks before it warns"),
+        ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
+        ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
+        ('[webhooks]\ngive_up = "soon"', "webhooks.give_up: not a duration"),
+        ("[webhooks]\nbatch = 51", "webhooks.batch: expected int <= 50"),
+        ('[retention]\nrecords = "183d"', '183d is shorter than the six months that the law sets; write "184d'),
+        ('[retention]\nbindings = "1d"', "retention.bindings: 1d is shorter than the six months"),
+        ('[retention]\naudit = "730d"', 'audit: 730d is shorter than the two years that the law sets; write "731d"'),
+        ('[retention]\nbusinesses = "730d"', "retention.businesses: 730d is shorter than the two years"),
+        ('[retention]\npurge_at = "24:00"', "retention.purge_at: "),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_told_with_what_to_write(text: str, told: str) -> None:
+    assert told in problem(text)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    text = '[retention]\nrecords = "1d"\naudit = "1d"\n[policy]\nhours = "x"\n[api]\nlisten = "0.0.0.0:1"\n'
+    keys = [each.partition(":")[0] for each in problems(text)]
+    assert keys == ["api.listen", "policy.hours", "retention.records", "retention.audit"]
