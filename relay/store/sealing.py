@@ -33,7 +33,7 @@ _KEY_LINE = re.compile(r"relay700-key 1 ([0-9a-f]{64})\n?")
 
 
 class Sealer:
-    """One master key of 32 bytes and its subkeys: for sealing, for look-up hashes, for the chain of records."""
+    """One master key of 32 bytes and its subkeys: for sealing, look-up hashes, the chain of records, MACs of rows."""
 
     def __init__(self, master: bytes) -> None:
         self._sealing = _subkey(master, b"relay700 sealing")
@@ -42,6 +42,7 @@ class Sealer:
         self._blobs_left = 0
         self._process = 0
         self._chain = hashlib.blake2b(key=_subkey(master, b"relay700 chain"), digest_size=32)
+        self._row = hashlib.blake2b(key=_subkey(master, b"relay700 row"), digest_size=16)
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypts; opens only with the same `context`, which says where the blob belongs."""
@@ -75,6 +76,12 @@ class Sealer:
         keyed.update(predecessor)
         keyed.update(record)
         return _ID + keyed.digest()
+
+    def row_mac(self, data: bytes) -> bytes:
+        """16 bytes over what must stand together in a row. No look-up hash, of whatever text, is ever one of these."""
+        keyed = self._row.copy()
+        keyed.update(data)
+        return keyed.digest()
 
     def _derive(self, salt: bytes) -> AESGCM:
         return AESGCM(hashlib.blake2b(salt, key=self._sealing, digest_size=32).digest())

@@ -54,6 +54,13 @@ def test_look_up_hashes_find_equal_numbers_under_one_key_alone() -> None:
     assert len(found) >= 16
 
 
+def test_a_rows_mac_depends_on_the_row_and_the_key_and_is_no_look_up_hash() -> None:
+    mac = SEALER.row_mac(b"row")
+    assert len(mac) == 16
+    assert mac == SEALER.row_mac(b"row")
+    assert mac not in (SEALER.row_mac(b"roW"), OTHER.row_mac(b"row"), SEALER.lookup_hash("row")[1:])
+
+
 def test_a_chain_hash_depends_on_predecessor_record_and_key() -> None:
     link = SEALER.chain_hash(b"p", b"record")
     assert link != SEALER.chain_hash(b"q", b"record")

@@ -1,0 +1,70 @@
+"""What of a binding is sealed and what of its routes is authenticated, and to which plain columns each is tied.
+
+It owns these forms, for those who write the rows and for the look-up that reads them. It knows no SQL.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import NamedTuple
+
+import msgspec
+
+from relay.errors import StoreError
+from relay.store.sealing import Sealer
+
+ANY_CALLER = b""  # route.caller_hash of a route that is for every caller
+
+
+class Secret(NamedTuple):
+    """The sealed part of a binding. Parties are E.164 without "+"."""
+
+    a: str | None  # the default a in G modes
+    b: str | None
+    order_id: str | None = None
+    consent: str | None = None
+    user_data: str | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str | None, str | None, str | None, str | None, str | None]).decode
+
+
+def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, secret: Secret) -> bytes:
+    return sealer.seal(_encode(tuple(secret)), _binding_context(binding_id, mode, x, y))
+
+
+def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> Secret:
+    """Raises StoreError where the secret was not sealed for a binding of this id, mode and numbers."""
+    try:
+        return Secret._make(_decode(sealer.open_(sealed, _binding_context(binding_id, mode, x, y))))
+    except msgspec.DecodeError:
+        raise StoreError("a binding cannot be read") from None
+
+
+def _binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:
+    return f"binding {binding_id} {mode} {x} {y or ''}".encode()
+
+
+def route_mac(sealer: Sealer, number: str, caller_hash: bytes, binding_id: str, party: str) -> bytes:
+    """Ties a route to its binding: the row cannot be turned to another binding, caller, number or party."""
+    return sealer.row_mac(f"route {number} {binding_id} {party} ".encode() + caller_hash)
+
+
+def check_route(sealer: Sealer, mac: bytes, number: str, caller_hash: bytes, binding_id: str, party: str) -> None:
+    """Raises StoreError where `mac` is not the route's."""
+    if not hmac.compare_digest(mac, route_mac(sealer, number, caller_hash, binding_id, party)):
+        raise StoreError("a route was altered")
+
+
+def seal_last_caller(sealer: Sealer, binding_id: str, number: str, caller: str) -> bytes:
+    return sealer.seal(caller.encode(), _last_context(binding_id, number))
+
+
+def open_last_caller(sealer: Sealer, binding_id: str, number: str, sealed: bytes) -> str:
+    """Raises StoreError where it was not sealed for this binding and number."""
+    return sealer.open_(sealed, _last_context(binding_id, number)).decode()
+
+
+def _last_context(binding_id: str, number: str) -> bytes:
+    return f"last {binding_id} {number}".encode()

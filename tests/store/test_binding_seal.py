@@ -1,0 +1,61 @@
+"""What is sealed of a binding, and what ties its routes to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.binding_seal import (
+    ANY_CALLER,
+    Secret,
+    check_route,
+    open_binding,
+    open_last_caller,
+    route_mac,
+    seal_binding,
+    seal_last_caller,
+)
+from relay.store.sealing import Sealer
+from tests.support.stored import A, B, X, Y
+
+SEALER = Sealer(b"k" * 32)
+SECRET = Secret(A, B, "order-1", "consent", "data")
+
+
+def test_a_secret_comes_back_and_does_not_show() -> None:
+    sealed = seal_binding(SEALER, "b1", "AXB", X, None, SECRET)
+    assert open_binding(SEALER, "b1", "AXB", X, None, sealed) == SECRET
+    assert A.encode() not in sealed
+
+
+@pytest.mark.parametrize(
+    "place", [("b2", "AXB", X, None), ("b1", "AXYB", X, None), ("b1", "AXB", Y, None), ("b1", "AXB", X, Y)]
+)
+def test_a_secret_opens_in_its_own_row_alone(place: tuple[str, str, str, str | None]) -> None:
+    sealed = seal_binding(SEALER, "b1", "AXB", X, None, SECRET)
+    with pytest.raises(StoreError):
+        open_binding(SEALER, *place, sealed)
+
+
+def test_what_is_no_secret_is_an_error() -> None:
+    sealed = SEALER.seal(b"\xc0", f"binding b1 AXB {X} ".encode())
+    with pytest.raises(StoreError):
+        open_binding(SEALER, "b1", "AXB", X, None, sealed)
+
+
+@pytest.mark.parametrize(
+    "turned", [(Y, b"\x01h", "b1", "a"), (X, ANY_CALLER, "b1", "a"), (X, b"\x01h", "b2", "a"), (X, b"\x01h", "b1", "b")]
+)
+def test_a_route_cannot_be_turned(turned: tuple[str, bytes, str, str]) -> None:
+    mac = route_mac(SEALER, X, b"\x01h", "b1", "a")
+    check_route(SEALER, mac, X, b"\x01h", "b1", "a")
+    with pytest.raises(StoreError):
+        check_route(SEALER, mac, *turned)
+
+
+def test_a_last_caller_opens_in_its_own_row_alone() -> None:
+    sealed = seal_last_caller(SEALER, "b1", X, A)
+    assert open_last_caller(SEALER, "b1", X, sealed) == A
+    for place in (("b2", X), ("b1", Y)):
+        with pytest.raises(StoreError):
+            open_last_caller(SEALER, *place, sealed)
