@@ -1,0 +1,63 @@
+"""The index of ended calls: keyed hashes that find a record again, and count what a cap looks back on.
+
+It owns the keys. Who writes rows is the follower, in the order of the chain, together with its cursor; what is asked of
+the index is the business of `relay.store.found` (searches) and of `relay.store.lookup` (counts).
+
+A row is (key, received_at, chain_seq). Keys are look-up hashes of
+    "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)
+    "NUMBER"            number_key: a granted call to this number (frequency caps, searches)
+    "beside NUMBER"     beside_key: any other part that a 700 number or a party has in a record (searches)
+    "call CALL_ID", "order ORDER_ID", "business ID"    searches
+"""
+
+from __future__ import annotations
+
+from relay.call.record import CallRecord
+from relay.store.sealing import Sealer
+
+CURSOR = "call_record"  # the row of `cursor` that holds the chain_seq up to which records are in the index
+ADD = "INSERT OR IGNORE INTO call_index (key, at, record) VALUES (?, ?, ?)"
+DELETE = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
+SELECT_CURSOR = "SELECT ifnull((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
+
+IndexRow = tuple[bytes, int, int]  # key, at, record
+
+
+def pair_key(sealer: Sealer, number: str, caller: str) -> bytes:
+    return sealer.lookup_hash(f"{number} {caller}")
+
+
+def number_key(sealer: Sealer, number: str) -> bytes:
+    return sealer.lookup_hash(number)
+
+
+def beside_key(sealer: Sealer, number: str) -> bytes:
+    return sealer.lookup_hash(f"beside {number}")
+
+
+def call_key(sealer: Sealer, call_id: str) -> bytes:
+    return sealer.lookup_hash(f"call {call_id}")
+
+
+def order_key(sealer: Sealer, order_id: str) -> bytes:
+    return sealer.lookup_hash(f"order {order_id}")
+
+
+def business_key(sealer: Sealer, business: str) -> bytes:
+    return sealer.lookup_hash(f"business {business}")
+
+
+def index_rows(sealer: Sealer, record: CallRecord, chain_seq: int) -> list[IndexRow]:
+    """All rows of one record, each with a key of its own."""
+    number, caller = record.number_dialled, record.caller
+    parts = {part for part in (number, record.number_shown, caller, record.callee) if part}
+    keys = [call_key(sealer, record.call_id)]
+    if record.routed_at is not None:
+        keys += (pair_key(sealer, number, caller), number_key(sealer, number))
+        parts.discard(number)
+    keys += (beside_key(sealer, part) for part in parts)
+    if record.order_id:
+        keys.append(order_key(sealer, record.order_id))
+    if record.business:
+        keys.append(business_key(sealer, record.business))
+    return [(key, record.received_at, chain_seq) for key in keys]
