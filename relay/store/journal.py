@@ -2,7 +2,8 @@
 
 All that waits goes in one transaction, and the next starts when that is on disk. It owns the chain's end: one process
 writes it, guarded by a lock file beside the store. It never drops a commit: while the store fails it acknowledges
-nothing, tries again for ever, and reports the outage once.
+nothing, tries again for ever, and reports the outage once. What nobody waits for, events of calls under way and who
+called last, goes the same way in its turn: a call's events are never on disk later than its end.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import aiosqlite
 
 from relay.call.actions import Commit
+from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.policy.last_caller import LastCaller
 from relay.store.chain import UPDATE_HEAD, Head, HeadRow, head_row, next_link, read_head
 from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, store_errors, transaction
+from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, SELECT, LiveCall, Places, delete_live, live_row, open_live
 from relay.store.record_rows import INSERT, Row, insert, row_of
 from relay.store.sealing import Sealer
 
 Report = Callable[[str, dict[str, object]], None]
-_Waiting = tuple[Commit, Callable[[int], None]]
+_Item = Commit | Told | LastCaller
+_Waiting = tuple[_Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_BATCH = 200  # commits a transaction: a bound on how long preparing one holds the loop, some 2 ms
+MAX_BATCH = 200  # items a transaction: a bound on how long preparing one holds the loop, some 2 ms
 # Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
@@ -52,6 +57,8 @@ class _Batch(NamedTuple):
     deleted: list[int]  # rows of live_call
     ended: list[Row]  # of call_record
     head: HeadRow | None  # after it, where it moves
+    events: list[Row]  # of call_event
+    callers: list[Row]  # of last_caller
 
 
 class Journal:
@@ -90,14 +97,25 @@ class Journal:
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
-        self._waiting.append((commit, done))
+        self._queue(commit, done)
+
+    def tell(self, kind: str, record: CallRecord) -> None:
+        """Queues an event of a call under way (received, ringing, answered) for its business."""
+        self._queue(Told(kind, record), None)
+
+    def remember(self, last: LastCaller) -> None:
+        """Queues who called a binding last."""
+        self._queue(last, None)
+
+    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
+        self._waiting.append((item, done))
         if len(self._waiting) == 1:
             self._idle.clear()
             self._wake.set()
 
     @property
     def backlog(self) -> int:
-        """Commits that are not durable yet."""
+        """What is not durable yet: commits, and what is written beside them."""
         return len(self._waiting)
 
     def live(self) -> list[LiveCall]:
@@ -132,23 +150,23 @@ class Journal:
             await self._wake.wait()
             started = loop.time()
             batch = list(islice(self._waiting, MAX_BATCH))
-            await self._write([commit for commit, _ in batch])
+            await self._write([item for item, _ in batch])
             self._acknowledge(batch, loop)
             if (gap_s := started + self._min_gap_s - loop.time()) > 0:
                 await asyncio.sleep(gap_s)
 
     def _acknowledge(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        for commit, done in batch:
+        for item, done in batch:
             self._waiting.popleft()
-            if commit.token:
-                loop.call_soon(done, commit.token)  # not called from here: a fault in it must not stop the writer
+            if done is not None and isinstance(item, Commit) and item.token:
+                loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
         if not self._waiting:
             self._wake.clear()
             self._idle.set()
 
-    async def _write(self, commits: list[Commit]) -> None:
-        """Returns when the commits are durable, however long that takes."""
-        commits = self._still_open(commits)
+    async def _write(self, items: list[_Item]) -> None:
+        """Returns when they are durable, however long that takes."""
+        commits = self._still_open([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
         retry_s = FIRST_RETRY_S
         while True:
@@ -158,7 +176,7 @@ class Journal:
                     if batch is not None and batch.head == head_row(self._sealer, self._head):
                         break  # the COMMIT that seemed to fail is on disk
                 assert self._connection is not None
-                batch = self._batch(commits)
+                batch = self._batch(commits, items)
                 await _call(self._connection, _transact, batch)
             except (sqlite3.Error, StoreError) as error:
                 self._failed(error)
@@ -184,7 +202,7 @@ class Journal:
             self._ended, self._ended_before = set(), self._ended
         return still_open
 
-    def _batch(self, commits: list[Commit]) -> _Batch:
+    def _batch(self, commits: list[Commit], items: list[_Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
@@ -206,7 +224,10 @@ class Journal:
             for call_id, (_, record, dialogs) in up.items()
         ]
         self._places.free(deleted)
-        return _Batch(put, deleted, ended, head_row(self._sealer, self._head) if ended else None)
+        head = head_row(self._sealer, self._head) if ended else None
+        events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
+        callers = [caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)]
+        return _Batch(put, deleted, ended, head, events, callers)
 
     # -- the connection and its troubles
 
@@ -271,6 +292,10 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
         if batch.head is not None:
             insert(connection, INSERT, batch.ended)
             connection.execute(UPDATE_HEAD, batch.head)
+        if batch.events:
+            insert(connection, INSERT_EVENTS, batch.events)
+        if batch.callers:
+            insert(connection, PUT_CALLERS, batch.callers)
 
 
 def _take_lock(path: Path) -> int:

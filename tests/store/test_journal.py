@@ -11,12 +11,14 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.policy.last_caller import LastCaller
 from relay.store.bindings import Bindings
 from relay.store.database import connect
 from relay.store.journal import MAX_BATCH, Journal
+from relay.store.journal_rows import open_caller, read_events
 from relay.store.records import Records
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
-from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record
 
 
 async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
@@ -241,3 +243,40 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
 async def test_a_lock_that_cannot_be_made_is_named(disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"lock file of .* cannot be opened"):
         await Journal(tmp_path / "no" / "relay.db", disk.sealer, lambda _, __: None).open()
+
+
+async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        journal.tell("received", live_record(answered_at=None))
+        journal.remember(LastCaller("b1", X, A, NOW_MS))
+        journal.append(Commit(0, live_record(), b"dialogs"), Waiter())
+        journal.tell("answered", live_record())
+        journal.append(Commit(0, ended_record(), None), Waiter())
+        journal.remember(LastCaller("b1", X, B, NOW_MS + 1))
+        assert journal.backlog == 6
+    with closing(connect(disk.path)) as connection:
+        events = read_events(connection, disk.sealer, 0, 10)
+        [(binding_id, number, caller_hash, sealed, at)] = connection.execute("SELECT * FROM last_caller").fetchall()
+    assert [(event.kind, event.record) for event in events] == [
+        ("received", live_record(answered_at=None)),
+        ("answered", live_record()),
+    ]
+    assert (binding_id, number, caller_hash, at) == ("b1", X, disk.sealer.lookup_hash(B), NOW_MS + 1)
+    assert open_caller(disk.sealer, "b1", X, sealed) == B
+    assert stored(disk) == [ended_record()]
+
+
+async def test_what_nobody_waits_for_is_written_without_a_commit(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        journal.tell("ringing", live_record(answered_at=None))
+    with closing(connect(disk.path)) as connection:
+        assert [event.kind for event in read_events(connection, disk.sealer, 0, 10)] == ["ringing"]
+
+
+async def test_an_event_moved_to_another_call_is_noticed(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        journal.tell("ringing", live_record())
+    with closing(connect(disk.path)) as connection:
+        connection.execute("UPDATE call_event SET call_id = 'c2'")
+        with pytest.raises(StoreError, match="the event ringing of call c2 was altered"):
+            read_events(connection, disk.sealer, 0, 10)

@@ -1,0 +1,68 @@
+"""Rows that the journal writes beside records: the events of a call under way, and who called last.
+
+It owns their columns and sealing. Who reads them: `relay.events.follower` the events, `relay.store.lookup` the callers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.policy.last_caller import LastCaller
+from relay.store.record_rows import Row, decode_record, encode_record
+from relay.store.sealing import Sealer
+
+INSERT_EVENTS = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
+PUT_CALLERS = "INSERT OR REPLACE INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES"
+_SELECT_EVENTS = "SELECT seq, call_id, kind, sealed FROM call_event WHERE seq > ? ORDER BY seq LIMIT ?"
+
+
+class Told(NamedTuple):
+    """An event of a call under way: `kind` is received, ringing or answered; the record is as it was then."""
+
+    kind: str
+    record: CallRecord
+
+
+class CallEvent(NamedTuple):
+    seq: int
+    kind: str
+    record: CallRecord
+
+
+def event_row(sealer: Sealer, told: Told) -> Row:
+    call_id = told.record.call_id
+    return (call_id, told.kind, sealer.seal(encode_record(told.record), _event_context(call_id, told.kind)))
+
+
+def read_events(connection: sqlite3.Connection, sealer: Sealer, after: int, most: int) -> list[CallEvent]:
+    """Those behind `after`, in their order. Raises StoreError where one was altered."""
+    rows = connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
+    return [CallEvent(seq, kind, _open_event(sealer, call_id, kind, sealed)) for seq, call_id, kind, sealed in rows]
+
+
+def _open_event(sealer: Sealer, call_id: str, kind: str, sealed: bytes) -> CallRecord:
+    try:
+        return decode_record(sealer.open_(sealed, _event_context(call_id, kind)))
+    except StoreError:
+        raise StoreError(f"the event {kind} of call {call_id} was altered") from None
+
+
+def caller_row(sealer: Sealer, last: LastCaller) -> Row:
+    sealed = sealer.seal(last.caller.encode(), _caller_context(last.binding_id, last.number))
+    return (last.binding_id, last.number, sealer.lookup_hash(last.caller), sealed, last.at_ms)
+
+
+def open_caller(sealer: Sealer, binding_id: str, number: str, sealed: bytes) -> str:
+    """Who called `number` of the binding last. Raises StoreError where the row was altered."""
+    return sealer.open_(sealed, _caller_context(binding_id, number)).decode()
+
+
+def _event_context(call_id: str, kind: str) -> bytes:
+    return f"event {call_id} {kind}".encode()
+
+
+def _caller_context(binding_id: str, number: str) -> bytes:
+    return f"last caller {binding_id} {number}".encode()
