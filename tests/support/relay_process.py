@@ -52,6 +52,9 @@ class Setup:
     transport: str = "udp"
     listen: Sequence[str] = ("udp", "tcp")
     sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
+    api: Address | None = None  # None: no HTTP interface
+    # Tests call one number again and again.
+    policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
     more: str = ""  # further tables
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": the uri names none
@@ -61,11 +64,8 @@ class Setup:
         return self.callees[0]
 
     def toml(self, folder: Path) -> str:
-        sip = {
-            "listen": [f"{transport}:{self.relay}" for transport in self.listen],
-            "drain_s": 2,
-            **self.sip,
-        }
+        listen = [f"{transport}:{self.relay}" for transport in self.listen]
+        api = {"enabled": False} if self.api is None else {"listen": str(self.api)}
         neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources)]
         names = []
         for number, address in enumerate(self.callees, 1):
@@ -73,16 +73,21 @@ class Setup:
             transport = self.transport if self.callee_transport is None else self.callee_transport
             neighbours.append(Neighbour(names[-1], address, transport))
         return (
-            "[sip]\n"
-            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in sip.items())
+            _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
             + f'\n[store]\nurl = "sqlite:{folder}/relay.db"\nkey_file = "{folder}/relay.key"\n'
             + '\n[numbers]\nprefixes = ["70010000001"]\n'
+            + _table("api", api)
+            + _table("policy", self.policy)
             + '\n[log]\nformat = "json"\n'
             + self.more
             + "".join(neighbour.toml() for neighbour in neighbours)
             + '\n[[route]]\nprefix = "86138"\npeers = ["caller_side"]\n'
             + f'\n[[route]]\nprefix = "86139"\npeers = {json.dumps(names)}\n'
         )
+
+
+def _table(name: str, values: dict[str, Any]) -> str:
+    return f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 class RelayProcess:
