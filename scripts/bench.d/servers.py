@@ -67,6 +67,9 @@ url = "sqlite:{run}/relay.db"
 key_file = "{run}/relay.key"
 [numbers]
 prefixes = {prefixes!r}
+[policy]
+caller_caps = []
+number_caps = []
 [log]
 format = "json"
 level = "info"
