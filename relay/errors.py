@@ -25,6 +25,19 @@ class ProtocolError(RelayError):
         self.reason = reason
 
 
+class Refused(RelayError):
+    """What was asked of the service cannot be. `problem` says what is wrong and the fix, and holds no real number.
+
+    `kind` is the problem type of the API, such as "conflict"; `field` names the part of the request, or is "".
+    """
+
+    def __init__(self, kind: str, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.kind = kind
+        self.field = field
+        self.problem = problem
+
+
 class StoreError(RelayError):
     """The store cannot answer, or refuses what was asked of it."""
 

@@ -9,29 +9,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from relay.call.binding import Binding, compile_lines
 from relay.call.numbers import is_700
+from relay.errors import StoreError
+from relay.store.binding_seal import Secret, open_binding, route_mac, seal_binding
 from relay.store.database import connect, store_errors, transaction
-from relay.store.lookup import seal_target
 from relay.store.sealing import Sealer
 
 Taken = Literal["a", "b"]  # the party that already has a route on the number it would dial
 
-_ADD_BINDING = "INSERT INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+_ADD_BINDING = """
+INSERT INTO binding (
+    id, mode, business, pool, x, y, a_hash, b_hash, order_hash, sealed, created_at, created_by, expires_at
+) VALUES (?, ?, ?, 'default', ?, ?, ?, ?, ?, ?, ?, 'cli', ?)
+"""
 
 # The unique key refuses a caller bound twice on one number; an expired route makes room.
 _ADD_ROUTE = """
-INSERT INTO route VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)
-ON CONFLICT (number, caller_hash) DO UPDATE SET
-    binding_id = ?3, mode = ?4, business = ?5, shown = ?6, sealed = ?7, barred = 0, expires_at = ?8
-WHERE route.expires_at <= ?9
+INSERT INTO route (number, caller_hash, binding_id, party, pair, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (number, caller_hash) DO UPDATE SET binding_id = ?3, party = ?4, pair = ?5, free_at = NULL, mac = ?6
+WHERE EXISTS (SELECT 1 FROM binding WHERE id = route.binding_id AND expires_at <= ?7)
 """
 
 _IS_TAKEN = """
-SELECT EXISTS (SELECT 1 FROM route WHERE number = ?1 AND caller_hash = ?2 AND (expires_at IS NULL OR expires_at > ?3))
-    OR EXISTS (SELECT 1 FROM locked_number WHERE number = ?1)
+SELECT EXISTS (
+    SELECT 1 FROM route JOIN binding ON binding.id = route.binding_id
+    WHERE number = ?1 AND caller_hash = ?2 AND (expires_at IS NULL OR expires_at > ?3)
+) OR EXISTS (SELECT 1 FROM number WHERE number = ?1 AND locked <> 0)
 """
 
 _COLUMNS = "SELECT id, mode, business, x, y, sealed, created_at, expires_at, ended_at FROM binding"
@@ -63,21 +67,25 @@ class Bindings:
             return [self._insert(row, routes, now_ms) for row, routes in prepared]
 
     def _rows(self, binding: Binding) -> tuple[tuple[Any, ...], _Routes]:
-        seal, lookup_hash = self._sealer.seal, self._sealer.lookup_hash
+        lookup_hash = self._sealer.lookup_hash
         hashes = {"a": lookup_hash(binding.a), "b": lookup_hash(binding.b)}
-        secret = msgspec.msgpack.encode((binding.a, binding.b, binding.order_id))
-        sealed = seal(secret, _context(binding.binding_id))
+        order_hash = None if binding.order_id is None else lookup_hash(f"order {binding.order_id}")
         row = (
             *(binding.binding_id, binding.mode, binding.business, binding.x, binding.y),
-            *(hashes["a"], hashes["b"], sealed, binding.created_at, binding.expires_at),
+            *(hashes["a"], hashes["b"], order_hash, self._seal(binding)),
+            *(binding.created_at, binding.expires_at),
         )
-        whose = (binding.binding_id, binding.mode, binding.business)
+        pair = lookup_hash(" ".join(sorted((binding.a, binding.b))))
         routes: _Routes = []
         for line in compile_lines(binding):
             caller_hash = hashes[line.party]
-            target = seal_target(self._sealer, binding, line, caller_hash)
-            routes.append((line.number, caller_hash, *whose, line.shown, target, binding.expires_at))
+            mac = route_mac(self._sealer, line.number, caller_hash, binding.binding_id, line.party)
+            routes.append((line.number, caller_hash, binding.binding_id, line.party, pair, mac))
         return row, routes
+
+    def _seal(self, binding: Binding) -> bytes:
+        secret = Secret(binding.a, binding.b, binding.order_id)
+        return seal_binding(self._sealer, binding.binding_id, binding.mode, binding.x, binding.y, secret)
 
     def _insert(self, row: tuple[Any, ...], routes: _Routes, now_ms: int) -> Taken | None:
         execute = self._connection.execute
@@ -141,13 +149,10 @@ class Bindings:
 
     def _binding(self, row: Iterable[Any]) -> Binding:
         binding_id, mode, business, x, y, sealed, created_at, expires_at, ended_at = row
-        secret = self._sealer.open_(sealed, _context(binding_id))
-        a, b, order_id = msgspec.msgpack.decode(secret, type=tuple[str, str, str | None])
+        a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
+        if a is None or b is None:
+            raise StoreError("a binding without its parties")
         return Binding(binding_id, mode, business, order_id, x, y, a, b, created_at, expires_at, ended_at)
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _context(binding_id: str) -> bytes:
-    return f"binding {binding_id}".encode()

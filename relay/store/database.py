@@ -16,6 +16,7 @@ from relay.errors import StoreError
 from relay.store.sealing import Sealer, load_key, make_key
 
 BUSY_TIMEOUT_S = 5.0
+FIRST_SCHEMA = 2  # the scripts of the first release; stores of fewer were made before it
 
 # FULL: in WAL mode NORMAL commits are not synced, and a power failure would lose records that callers saw answered.
 # A page of records is written many times while it fills: a checkpoint at each 16 MiB moves it to the store once.
@@ -99,6 +100,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"the store {path} was made by a newer relay700 (schema {found}): install that version")
     if found == len(scripts):
         return
+    if 0 < found < FIRST_SCHEMA:
+        raise StoreError(f"the store {path} was made before the first release: move it away, and a new one is made")
     with transaction(connection):
         (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
         for script in scripts[found:]:

@@ -9,9 +9,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from relay.call.binding import Binding, Line
 from relay.call.routing import Refusal, Route
 from relay.errors import StoreError
+from relay.store.binding_seal import check_route, open_binding
 from relay.store.database import connect_reader
 from relay.store.sealing import Sealer
 
@@ -20,23 +20,15 @@ NO_BINDING = Refusal("no_binding", 403, 21)  # Q.850 21: call rejected
 NUMBER_LOCKED = Refusal("number_locked", 480, 31)  # Q.850 31: normal, unspecified
 
 _LOOK_UP = """
-SELECT locked.number, business.state,
-       route.binding_id, route.mode, route.business, route.shown, route.sealed, route.barred, route.expires_at
+SELECT number.locked, business.state, route.binding_id, route.party, route.mac,
+       mode, binding.business, x, y, sealed, direction, expires_at
 FROM (SELECT ?1 AS number) AS dialled
-LEFT JOIN locked_number AS locked ON locked.number = dialled.number
-LEFT JOIN route ON route.number = dialled.number AND route.caller_hash = ?2
-LEFT JOIN business ON business.id = route.business
+LEFT JOIN number ON number.number = dialled.number
+LEFT JOIN route ON route.number = dialled.number AND route.caller_hash = ?2 AND route.free_at IS NULL
+LEFT JOIN binding ON binding.id = route.binding_id
+LEFT JOIN business ON business.id = binding.business
 """
-
-
-def seal_target(sealer: Sealer, binding: Binding, line: Line, caller_hash: bytes) -> bytes:
-    """The secret half of a route, bound to the plain half: neither can be given to another route."""
-    secret = f"{line.target}\0{binding.order_id or ''}".encode()
-    return sealer.seal(secret, _context(line.number, caller_hash, binding.binding_id, line.shown))
-
-
-def _context(number: str, caller_hash: bytes, binding_id: str, shown: str) -> bytes:
-    return f"route {number} {binding_id} {shown} ".encode() + caller_hash
+_BARRED = {("a", "b_to_a"), ("b", "a_to_b")}  # party, direction
 
 
 class RouteReader:
@@ -63,17 +55,21 @@ class RouteReader:
             return STORE_FAILED
 
     def _judge(self, number: str, caller_hash: bytes, row: tuple[Any, ...], now_ms: float) -> Route | Refusal:
-        locked, state, binding_id, mode, business, shown, sealed, barred, expires_at = row
+        locked, state, binding_id, party, mac, mode, business, x, y, sealed, direction, expires_at = row
         if binding_id is None:
-            return NO_BINDING if locked is None else NUMBER_LOCKED
-        secret = self._sealer.open_(sealed, _context(number, caller_hash, binding_id, shown))
-        target, _, order = secret.decode().partition("\0")
-        order_id = order or None
-        if locked is not None:
+            return NUMBER_LOCKED if locked else NO_BINDING
+        if mode is None:
+            raise StoreError("a route without its binding")
+        check_route(self._sealer, mac, number, caller_hash, binding_id, party)
+        a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
+        if a is None or b is None:
+            raise StoreError("a binding without its parties")
+        target, shown = (b, y or x) if party == "a" else (a, x)
+        if locked:
             refusal = NUMBER_LOCKED
         elif expires_at is not None and expires_at <= now_ms:
             refusal = Refusal("expired", 403, 21)
-        elif barred:
+        elif (party, direction) in _BARRED:
             refusal = Refusal("direction_barred", 403, 21)
         elif state != "approved":
             refusal = Refusal("business_suspended", 403, 21)

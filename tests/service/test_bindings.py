@@ -14,6 +14,8 @@ from relay.store.bindings import Bindings
 from relay.store.database import connect
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
+_ADD_BUSINESS = "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('acme', ?, '', 0, 0)"
+
 
 def request(mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> BindingRequest:
     return BindingRequest(mode, a, b, **more)
@@ -90,7 +92,7 @@ def test_a_business_user_not_in_good_standing_binds_nothing(
     service: BindingService, tmp_path: Path, state: str
 ) -> None:
     with closing(connect(tmp_path / "relay.db")) as connection:
-        connection.execute("INSERT INTO business VALUES ('acme', ?, 0)", (state,))
+        connection.execute(_ADD_BUSINESS, (state,))
     with pytest.raises(BindingRefused, match=f"business: the business user is {state}"):
         service.bind(request(business="acme"), NOW_MS)
 

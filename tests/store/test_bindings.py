@@ -96,7 +96,7 @@ def test_a_moment_selects_what_was_in_force_then(bindings: Bindings) -> None:
 
 def test_a_locked_number_is_taken(disk: Disk, bindings: Bindings) -> None:
     with closing(connect(disk.path)) as connection:
-        connection.execute("INSERT INTO locked_number VALUES (?)", (X,))
+        connection.execute("INSERT INTO number (number, prefix, pool, locked) VALUES (?, '', '', 1)", (X,))
     assert bindings.is_taken(X, A, NOW_MS)
 
 

@@ -49,6 +49,13 @@ def test_a_store_of_a_newer_version_is_refused(disk: Disk) -> None:
         open_store(disk.path, disk.key_file)
 
 
+def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(StoreError, match="before the first release"):
+        open_store(disk.path, disk.key_file)
+
+
 def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:
     strange = tmp_path / "strange.db"
     strange.write_bytes(b"no database at all, and long enough for a header" * 50)
@@ -68,14 +75,14 @@ def test_a_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
         with pytest.raises(sqlite3.OperationalError):
             reader.execute("DELETE FROM business")
         with transaction(writer):
-            writer.execute("INSERT INTO locked_number VALUES ('1')")
-            assert reader.execute("SELECT count(*) FROM locked_number").fetchone() == (0,)
-        assert reader.execute("SELECT count(*) FROM locked_number").fetchone() == (1,)
+            writer.execute("INSERT INTO cursor VALUES ('a', 1)")
+            assert reader.execute("SELECT count(*) FROM cursor").fetchone() == (0,)
+        assert reader.execute("SELECT count(*) FROM cursor").fetchone() == (1,)
 
 
 def test_a_failed_transaction_leaves_nothing(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         with pytest.raises(sqlite3.IntegrityError), transaction(connection):
-            connection.execute("INSERT INTO locked_number VALUES ('1')")
-            connection.execute("INSERT INTO locked_number VALUES ('1')")
-        assert connection.execute("SELECT count(*) FROM locked_number").fetchone() == (0,)
+            connection.execute("INSERT INTO cursor VALUES ('a', 1)")
+            connection.execute("INSERT INTO cursor VALUES ('a', 1)")
+        assert connection.execute("SELECT count(*) FROM cursor").fetchone() == (0,)

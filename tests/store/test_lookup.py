@@ -67,7 +67,7 @@ def test_an_expired_route_is_told_apart_from_none(bindings: Bindings, reader: Ro
 
 def test_a_barred_direction_is_refused_and_the_other_not(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
     bindings.add([binding(mode="AXYB", y=Y)], NOW_MS)
-    alter(disk, f"UPDATE route SET barred = 1 WHERE number = '{X}'")
+    alter(disk, "UPDATE binding SET direction = 'b_to_a'")
     barred = reader.look_up(X, A, NOW_S)
     assert isinstance(barred, Refusal)
     assert (barred.outcome, barred.status, barred.binding_id) == ("direction_barred", 403, "b1")
@@ -95,7 +95,7 @@ def test_a_route_of_no_known_business_user_is_refused(disk: Disk, bindings: Bind
 
 def test_a_locked_number_is_refused_bound_or_not(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
     bindings.add([binding()], NOW_MS)
-    alter(disk, f"INSERT INTO locked_number VALUES ('{X}'), ('{Y}')")
+    alter(disk, f"INSERT INTO number (number, prefix, pool, locked) VALUES ('{X}', '', '', 1), ('{Y}', '', '', 1)")
     bound, unbound = reader.look_up(X, A, NOW_S), reader.look_up(Y, A, NOW_S)
     assert isinstance(bound, Refusal) and isinstance(unbound, Refusal)
     assert (bound.outcome, bound.status, bound.binding_id) == ("number_locked", 480, "b1")
@@ -113,11 +113,13 @@ def test_changes_take_effect_with_the_next_look_up(bindings: Bindings, reader: R
 @pytest.mark.parametrize(
     "theft",
     [
-        f"UPDATE route SET shown = '{Y}'",
+        f"UPDATE binding SET x = '{Y}'",
+        "UPDATE binding SET mode = 'AXYB'",
+        "UPDATE binding SET sealed = x'00'",
         "UPDATE route SET binding_id = 'b2'",
-        "UPDATE route SET sealed = (SELECT sealed FROM route ORDER BY caller_hash DESC LIMIT 1) "
+        "UPDATE route SET party = 'b'",
+        "UPDATE route SET mac = (SELECT mac FROM route ORDER BY caller_hash DESC LIMIT 1) "
         "WHERE caller_hash = (SELECT min(caller_hash) FROM route)",
-        "UPDATE route SET sealed = x'00'",
     ],
 )
 def test_an_altered_route_fails_closed(disk: Disk, bindings: Bindings, reader: RouteReader, theft: str) -> None:

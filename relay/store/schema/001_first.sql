@@ -7,50 +7,6 @@ CREATE TABLE key_check (
     hash BLOB PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE business (
-    id         TEXT PRIMARY KEY,
-    state      TEXT NOT NULL CHECK (state IN ('applied', 'approved', 'suspended', 'revoked')),
-    created_at INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-INSERT INTO business VALUES ('default', 'approved', unixepoch() * 1000);
-
--- Numbers that must not be reached for now, whatever is bound to them.
-CREATE TABLE locked_number (
-    number TEXT PRIMARY KEY
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE binding (
-    id         TEXT PRIMARY KEY, -- begins with its time, so that new rows lie together
-    mode       TEXT NOT NULL,
-    business   TEXT NOT NULL REFERENCES business (id),
-    x          TEXT NOT NULL,
-    y          TEXT,
-    a_hash     BLOB NOT NULL,
-    b_hash     BLOB NOT NULL,
-    sealed     BLOB NOT NULL,    -- a, b, order; bound to id
-    created_at INTEGER NOT NULL,
-    expires_at INTEGER,
-    ended_at   INTEGER           -- unbound
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX binding_x ON binding (x, created_at);
-CREATE INDEX binding_y ON binding (y, created_at) WHERE y IS NOT NULL;
-
--- What a call looks up. Expired routes stay until they are bound anew or unbound, so that a caller can be told.
-CREATE TABLE route (
-    number      TEXT NOT NULL,
-    caller_hash BLOB NOT NULL,
-    binding_id  TEXT NOT NULL REFERENCES binding (id),
-    mode        TEXT NOT NULL,
-    business    TEXT NOT NULL REFERENCES business (id),
-    shown       TEXT NOT NULL,
-    sealed      BLOB NOT NULL,   -- target, order; bound to number and caller_hash
-    barred      INTEGER NOT NULL DEFAULT 0 CHECK (barred IN (0, 1)),
-    expires_at  INTEGER,
-    PRIMARY KEY (number, caller_hash)
-) STRICT, WITHOUT ROWID;
-
 -- A call that is up. Its row goes when the call ends, in the transaction that adds its record.
 CREATE TABLE live_call (
     id      INTEGER PRIMARY KEY, -- in the order of answers, so that new rows lie together

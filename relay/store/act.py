@@ -1,0 +1,63 @@
+"""An act: one change of the store, made inside a write transaction by somebody at a moment.
+
+Whatever changes the store takes an `Act`, and writes through it the rows, the audit line and the events that belong
+together. It never begins, commits or rolls back: `relay.store.writer` does. It must not be kept beyond its transaction.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sqlite3
+from typing import NamedTuple
+
+from relay.store.audit import Entry, add_entry
+from relay.store.outbox import add_event
+from relay.store.sealing import Sealer
+
+OPERATOR = frozenset(["operator"])
+
+
+class Actor(NamedTuple):
+    """Who acts: "key:ID", "cli:USER" or "relay". Without a business it is an operator."""
+
+    name: str
+    business: str | None
+    scopes: frozenset[str]
+
+
+RELAY = Actor("relay", None, OPERATOR)
+
+
+def operator_cli() -> Actor:
+    """Whoever runs a command on this machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = "unknown"
+    return Actor(f"cli:{user}", None, OPERATOR)
+
+
+class Act(NamedTuple):
+    """A change under way. Times are Unix milliseconds."""
+
+    connection: sqlite3.Connection
+    sealer: Sealer
+    actor: Actor
+    now_ms: int
+
+    def audit(
+        self,
+        action: str,
+        object_: str,
+        *,
+        business: str | None = None,
+        reason: str = "",
+        details: dict[str, object] | None = None,
+    ) -> None:
+        """Adds a line to the audit log. `object_` is stored in clear: an id or a 700 number, never a real number."""
+        entry = Entry(self.now_ms, self.actor.name, action, object_, business, reason, details or {})
+        add_entry(self.connection, self.sealer, entry)
+
+    def tell(self, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+        """Leaves an event for each webhook of the business that wants its kind. One told before is not told again."""
+        add_event(self.connection, self.sealer, business, kind, event_id, self.now_ms, data)
