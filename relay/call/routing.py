@@ -5,19 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Route(NamedTuple):
-    """The line of a binding that is in force for (number dialled, caller)."""
-
-    binding_id: str
-    mode: str  # AXB, AXYB, GXB, GXYB, AXN
-    business: str
-    order_id: str | None
-    target: str  # the real party to call, E.164 without "+"
-    shown: str  # the 700 number the target sees
-    max_call_s: float | None = None  # None: the engine's setting
-    ring_timeout_s: float | None = None
-
-
 class Refusal(NamedTuple):
     """Why a call does not go on. Outcome is one of DESIGN 5's; the three codes are what the caller is told."""
 
@@ -29,3 +16,24 @@ class Refusal(NamedTuple):
     mode: str | None = None
     business: str | None = None
     order_id: str | None = None
+
+
+ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told
+
+
+class Route(NamedTuple):
+    """The line of a binding that is in force for (number dialled, caller)."""
+
+    binding_id: str
+    mode: str  # AXB, AXYB, GXB, GXYB, AXN
+    business: str
+    order_id: str | None
+    target: str  # the real party to call, E.164 without "+"
+    shown: str  # the 700 number the target sees
+    max_call_s: float | None = None  # None: the engine's setting
+    ring_timeout_s: float | None = None
+    direction: str | None = None  # a_to_b or b_to_a
+    legacy: bool = False  # the number is an old middle number
+    caps: tuple[ConcurrencyCap, ...] = ()
+    tells: bool = False  # the business hears of the call while it goes on (`Tell`)
+    verify: bool = False  # the hook is to be asked before the call goes on

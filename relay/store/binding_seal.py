@@ -55,16 +55,3 @@ def check_route(sealer: Sealer, mac: bytes, number: str, caller_hash: bytes, bin
     """Raises StoreError where `mac` is not the route's."""
     if not hmac.compare_digest(mac, route_mac(sealer, number, caller_hash, binding_id, party)):
         raise StoreError("a route was altered")
-
-
-def seal_last_caller(sealer: Sealer, binding_id: str, number: str, caller: str) -> bytes:
-    return sealer.seal(caller.encode(), _last_context(binding_id, number))
-
-
-def open_last_caller(sealer: Sealer, binding_id: str, number: str, sealed: bytes) -> str:
-    """Raises StoreError where it was not sealed for this binding and number."""
-    return sealer.open_(sealed, _last_context(binding_id, number)).decode()
-
-
-def _last_context(binding_id: str, number: str) -> bytes:
-    return f"last {binding_id} {number}".encode()

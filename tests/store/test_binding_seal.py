@@ -10,10 +10,8 @@ from relay.store.binding_seal import (
     Secret,
     check_route,
     open_binding,
-    open_last_caller,
     route_mac,
     seal_binding,
-    seal_last_caller,
 )
 from relay.store.sealing import Sealer
 from tests.support.stored import A, B, X, Y
@@ -51,11 +49,3 @@ def test_a_route_cannot_be_turned(turned: tuple[str, bytes, str, str]) -> None:
     check_route(SEALER, mac, X, b"\x01h", "b1", "a")
     with pytest.raises(StoreError):
         check_route(SEALER, mac, *turned)
-
-
-def test_a_last_caller_opens_in_its_own_row_alone() -> None:
-    sealed = seal_last_caller(SEALER, "b1", X, A)
-    assert open_last_caller(SEALER, "b1", X, sealed) == A
-    for place in (("b2", X), ("b1", Y)):
-        with pytest.raises(StoreError):
-            open_last_caller(SEALER, *place, sealed)

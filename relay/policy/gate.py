@@ -1,0 +1,70 @@
+"""The gate that each call passes: what the store found is judged, and what is granted is counted.
+
+It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). It reads no
+clock and no store itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.call.routing import Refusal, Route
+from relay.policy.judge import Asked, Found, judge, refused
+from relay.policy.last_caller import LastCaller
+from relay.policy.rates import Rates
+from relay.policy.recent import Recent
+from relay.policy.rules import BUSINESS_RATE, MEMORY_S, Rules
+
+
+class Gate:
+    """One for each relay."""
+
+    def __init__(
+        self,
+        fetch: Callable[[str, str, float], Found | Refusal],
+        rules: Rules,
+        remember: Callable[[LastCaller], None],
+    ) -> None:
+        """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down."""
+        self._fetch = fetch
+        self._rules = rules
+        self._remember = remember
+        self._recent = Recent()
+        self._rates = Rates()
+
+    def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
+        """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted."""
+        found = self._fetch(number, caller, unix_s)
+        if isinstance(found, Refusal):
+            return found
+        asked = Asked(number, caller, unix_s, *_keys(number, found.caller_hash))
+        answer = judge(found, asked, self._rules, self._recent)
+        bound = found.bound
+        if bound is None or isinstance(answer, Refusal):
+            return answer
+        if not self._rates.admit(bound.business, bound.max_cps, unix_s):
+            return refused(BUSINESS_RATE, bound)
+        self._note(asked.caller_key, asked.number_key, unix_s)
+        if bound.party in ("g", "*") and caller:
+            self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
+        return answer
+
+    def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
+        """Counts a call that was granted before the start. They come in the order of time."""
+        self._note(*_keys(number, caller_hash), at_s)
+
+    @property
+    def recall_s(self) -> int:
+        """How far back `recall` must reach; 0 where nothing is counted."""
+        return MEMORY_S if self._rules.caller_caps or self._rules.number_caps else 0
+
+    def _note(self, caller_key: int, number_key: int, at_s: float) -> None:
+        if self._rules.caller_caps:
+            self._recent.note(caller_key, at_s)
+        if self._rules.number_caps:
+            self._recent.note(number_key, at_s)
+
+
+def _keys(number: str, caller_hash: bytes) -> tuple[int, int]:
+    """The caller on this number, and the number, as `Recent` counts them: 64 bits, of this process alone."""
+    return hash((number, caller_hash)), hash(number)

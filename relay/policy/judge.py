@@ -1,0 +1,238 @@
+"""Whether a call goes on, and how: small checks of what the store found, in their order; the first refusal wins.
+
+It knows no store and no clock, and keeps nothing. What is counted over calls is in `Recent`, `Rates` and the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relay.call.numbers import CHINA, SHORTEST_E164
+from relay.call.routing import ConcurrencyCap, Refusal, Route
+from relay.policy import rules as told
+from relay.policy.hours import parse_hours
+from relay.policy.recent import Recent
+from relay.policy.rules import MEMORY_S, Cap, Rules
+
+
+class Bound(NamedTuple):
+    """The caller's route on the number with its binding and business. Parties are E.164 without "+"; times Unix ms."""
+
+    in_force: bool  # False: it is the memory of what was
+    party: str  # which the caller is: a, b, g (a member of the group), * (anybody)
+    binding_id: str
+    mode: str
+    business: str
+    x: str
+    y: str | None
+    direction: str  # both, a_to_b, b_to_a
+    max_call_s: int | None
+    ring_timeout_s: int | None
+    white_only: int
+    hours: str | None
+    expires_at: int | None
+    ended_at: int | None
+    business_state: str | None
+    max_calls: int | None  # of the business at once
+    max_cps: int | None
+    business_white_only: int
+    business_hours: str | None
+    live_events: int
+    entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
+    a: str | None
+    b: str | None
+    order_id: str | None
+    last_caller: str | None  # where he may still be reached through this binding
+
+
+class Found(NamedTuple):
+    """What the store knows about a call that is to be."""
+
+    caller_hash: bytes
+    locked: int | None  # 0: it may be used; None: there is no such number
+    legacy: int
+    is_own: bool  # the route is the caller's own, and not one for anybody
+    bound: Bound | None
+    earlier_by_caller: Sequence[int]  # granted calls before the memory's time: for each of `Rules.caller_windows_s`
+    earlier_by_number: Sequence[int]
+
+
+class Asked(NamedTuple):
+    """The call that is to be."""
+
+    number: str  # dialled
+    caller: str  # E.164 without "+", "" where anonymous
+    unix_s: float
+    caller_key: int  # of the caller on this number, in `Recent`
+    number_key: int
+
+
+def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | Refusal:
+    """A route, or why there is none."""
+    bound = found.bound
+    for check in _OF_NUMBER:
+        refusal = check(found, asked, rules)
+        if refusal is not None:
+            return refusal if bound is None else refused(refusal, bound)
+    if bound is None:
+        return told.NO_BINDING
+    for check_bound in _OF_BINDING:
+        refusal = check_bound(bound, asked, rules)
+        if refusal is not None:
+            return refusal if refusal is told.NO_BINDING else refused(refusal, bound)
+    target = _target(bound)
+    if target is None:
+        return refused(told.NO_CALLEE, bound)
+    if target == asked.caller:
+        return refused(told.OWN_NUMBER, bound)
+    if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
+        return refused(told.FREQUENCY_CALLER, bound)
+    if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
+        return refused(told.FREQUENCY_NUMBER, bound)
+    return _route(found, bound, asked, rules, target)
+
+
+def refused(refusal: Refusal, bound: Bound) -> Refusal:
+    """With the binding that the record of the call names."""
+    return refusal._replace(
+        binding_id=bound.binding_id, mode=bound.mode, business=bound.business, order_id=bound.order_id
+    )
+
+
+# -- of the number and the caller
+
+
+def _number(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
+    if found.locked is None:
+        return told.NUMBER_UNKNOWN
+    return told.NUMBER_LOCKED if found.locked else None
+
+
+def _legacy(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
+    if not found.legacy:
+        return None
+    until_ms = rules.legacy_until_ms
+    over = rules.phase == "pilot" or (until_ms is not None and asked.unix_s * 1000 >= until_ms)
+    return told.LEGACY_ENDED if over else None
+
+
+def _caller(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
+    """Who is bound may call whoever he is; anybody else only as the operator lets him."""
+    if found.is_own:
+        return None
+    if not asked.caller:
+        return None if rules.anonymous_allowed else told.CALLER_ANONYMOUS
+    if rules.international_allowed or asked.caller.startswith(CHINA) or len(asked.caller) < SHORTEST_E164:
+        return None
+    return told.CALLER_INTERNATIONAL
+
+
+_OF_NUMBER = (_number, _legacy, _caller)
+
+
+# -- of the binding
+
+
+def _in_force(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    if bound.ended_at is not None:
+        return told.NO_BINDING
+    if bound.expires_at is not None and bound.expires_at <= asked.unix_s * 1000:
+        return told.EXPIRED
+    return None if bound.in_force else told.NO_BINDING
+
+
+def _business(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    if bound.business_state == "approved":
+        return None
+    return told.BUSINESS_REVOKED if bound.business_state == "revoked" else told.BUSINESS_SUSPENDED
+
+
+def _direction(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    return None if bound.direction in ("both", _direction_of(bound)) else told.DIRECTION_BARRED
+
+
+def _lists(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    if bound.entry == "black":
+        return told.CALLER_BLACKLISTED
+    if (bound.white_only or bound.business_white_only) and bound.entry != "white":
+        return told.CALLER_NOT_LISTED
+    return None
+
+
+def _hours(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    """Within all that are set. Raises ParseError where a stored text is none."""
+    if rules.hours is not None and not rules.hours.hold(asked.unix_s):
+        return told.OUTSIDE_HOURS
+    for text in (bound.business_hours, bound.hours):
+        if text and not parse_hours(text).hold(asked.unix_s):
+            return told.OUTSIDE_HOURS
+    return None
+
+
+_OF_BINDING = (_in_force, _business, _direction, _lists, _hours)
+
+
+def _direction_of(bound: Bound) -> str:
+    return "b_to_a" if bound.party in ("b", "*") else "a_to_b"
+
+
+def _target(bound: Bound) -> str | None:
+    """DESIGN 1's table: the party that the call goes to."""
+    match bound.party:
+        case "a":
+            return (bound.last_caller or bound.b) if bound.mode == "AXN" else bound.b
+        case "g":
+            return bound.b
+        case "b":
+            return (bound.last_caller or bound.a) if bound.mode in ("GXB", "GXYB") else bound.a
+        case _:
+            return bound.a
+
+
+# -- how often, and how many at once
+
+
+def _is_over(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: float, recent: Recent) -> bool:
+    """Whether one more call would be over a cap. `earlier` is for the caps that are longer than the memory."""
+    place = 0
+    for most, window_s in caps:
+        if window_s <= MEMORY_S:
+            count = recent.count(key, unix_s - window_s)
+        else:
+            count = recent.count(key, unix_s - MEMORY_S) + earlier[place]
+            place += 1
+        if count >= most:
+            return True
+    return False
+
+
+def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) -> Route:
+    direction = _direction_of(bound)
+    return Route(
+        bound.binding_id,
+        bound.mode,
+        bound.business,
+        bound.order_id,
+        target,
+        (bound.y or bound.x) if direction == "a_to_b" else bound.x,
+        bound.max_call_s,
+        bound.ring_timeout_s,
+        direction,
+        bool(found.legacy),
+        _caps(bound.business, bound.max_calls, asked.number, rules.max_calls_per_number),
+        bool(bound.live_events),
+        rules.verify,
+    )
+
+
+def _caps(business: str, max_calls: int | None, number: str, most_of_number: int) -> tuple[ConcurrencyCap, ...]:
+    """What the engine counts."""
+    if max_calls is None and not most_of_number:
+        return ()
+    caps: list[ConcurrencyCap] = []
+    if max_calls is not None:
+        caps.append((f"business {business}", max_calls, told.BUSINESS_BUSY))
+    if most_of_number:
+        caps.append((f"number {number}", most_of_number, told.NUMBER_BUSY))
+    return tuple(caps)

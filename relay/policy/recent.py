@@ -1,0 +1,55 @@
+"""The granted calls of the last quarter of an hour, counted by key. It forgets by itself and is rebuilt at a start."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+
+from relay.policy.rules import MEMORY_S
+
+
+class Recent:
+    """Times are Unix seconds. Keys are 64-bit numbers: an object for each call of them is all that a call costs.
+
+    Nearly all keys have one call in the time, so the value is that call's time, and a list only from the second on.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[int, float | list[float]] = {}
+        self._order: deque[tuple[float, int]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def count(self, key: int, since_s: float) -> int:
+        """How many calls of the key came later than `since_s`, which is at most `MEMORY_S` ago."""
+        times = self._times.get(key)
+        if times is None:
+            return 0
+        if isinstance(times, float):
+            return 1 if times > since_s else 0
+        return len(times) - bisect_right(times, since_s)
+
+    def note(self, key: int, at_s: float) -> None:
+        """A call was granted. Calls come in the order of time; where the clock was set back they stand as the last."""
+        self._forget(at_s - MEMORY_S)
+        if self._order and at_s < (latest := self._order[-1][0]):
+            at_s = latest
+        self._order.append((at_s, key))
+        times = self._times.get(key)
+        if times is None:
+            self._times[key] = at_s
+        elif isinstance(times, float):
+            self._times[key] = [times, at_s]
+        else:
+            times.append(at_s)
+
+    def _forget(self, until_s: float) -> None:
+        order = self._order
+        while order and order[0][0] <= until_s:
+            _, key = order.popleft()
+            times = self._times[key]
+            if isinstance(times, float) or len(times) == 1:
+                del self._times[key]
+            else:
+                del times[0]

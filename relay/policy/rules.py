@@ -1,0 +1,67 @@
+"""What the operator decides of calls, as plain values, and what a refused caller is told (DESIGN 1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.call.routing import Refusal
+from relay.policy.hours import Hours
+
+MEMORY_S = 900  # granted calls are remembered so long; older ones are counted in the store
+
+
+class Cap(NamedTuple):
+    """At most so many granted calls in so long."""
+
+    most: int
+    window_s: int
+
+
+class Rules(NamedTuple):
+    """The same for all businesses. Without an argument nothing is capped."""
+
+    caller_caps: tuple[Cap, ...] = ()  # of one caller to one number
+    number_caps: tuple[Cap, ...] = ()  # of all callers to one number
+    anonymous_allowed: bool = False  # where a route is for any caller; nobody is bound as anonymous
+    international_allowed: bool = False  # likewise; a foreign party that is bound may always call
+    hours: Hours | None = None
+    phase: str = "pilot"
+    legacy_until_ms: int | None = None  # legacy numbers are served before it, in phases that allow them
+    max_calls_per_number: int = 0  # at once; 0: no limit
+    verify: bool = False  # a hook is asked before each call
+
+    @property
+    def caller_windows_s(self) -> tuple[int, ...]:
+        """What of the caller's caps the store counts: the windows that are longer than the memory."""
+        return tuple(cap.window_s for cap in self.caller_caps if cap.window_s > MEMORY_S)
+
+    @property
+    def number_windows_s(self) -> tuple[int, ...]:
+        return tuple(cap.window_s for cap in self.number_caps if cap.window_s > MEMORY_S)
+
+
+# Q.850: 1 unallocated number, 20 subscriber absent, 21 call rejected, 22 number changed, 31 normal, 41 temporary
+# failure, 42 congestion.
+NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
+NUMBER_LOCKED = Refusal("number_locked", 480, 31)
+LEGACY_ENDED = Refusal("legacy_ended", 410, 22)
+CALLER_ANONYMOUS = Refusal("caller_anonymous", 433, 21)  # RFC 5079
+CALLER_INTERNATIONAL = Refusal("caller_international", 403, 21)
+NO_BINDING = Refusal("no_binding", 403, 21)
+EXPIRED = Refusal("expired", 403, 21)
+BUSINESS_SUSPENDED = Refusal("business_suspended", 403, 21)
+BUSINESS_REVOKED = Refusal("business_revoked", 403, 21)
+DIRECTION_BARRED = Refusal("direction_barred", 403, 21)
+CALLER_BLACKLISTED = Refusal("caller_blacklisted", 403, 21)
+CALLER_NOT_LISTED = Refusal("caller_not_listed", 403, 21)
+OUTSIDE_HOURS = Refusal("outside_hours", 480, 31)
+NO_CALLEE = Refusal("no_callee", 480, 20)
+OWN_NUMBER = Refusal("own_number", 403, 21)
+FREQUENCY_CALLER = Refusal("frequency_caller", 403, 21)
+FREQUENCY_NUMBER = Refusal("frequency_number", 403, 21)
+BUSINESS_RATE = Refusal("business_rate", 503, 42, retry_after_s=1)
+BUSINESS_BUSY = Refusal("business_busy", 503, 42, retry_after_s=5)
+NUMBER_BUSY = Refusal("number_busy", 503, 42, retry_after_s=5)
+VERIFICATION_REFUSED = Refusal("verification_refused", 403, 21)
+VERIFICATION_FAILED = Refusal("verification_failed", 503, 41, retry_after_s=5)
+STORE_FAILED = Refusal("store_failed", 503, 41, retry_after_s=5)
