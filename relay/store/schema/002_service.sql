@@ -97,13 +97,28 @@ CREATE TABLE party_group (
 
 CREATE INDEX party_group_business ON party_group (business, id);
 
+-- Who is in a group now.
 CREATE TABLE group_member (
     group_id TEXT NOT NULL,
     hash     BLOB NOT NULL,
-    sealed   BLOB NOT NULL,
+    sealed   BLOB NOT NULL,     -- bound to group_id
     added_at INTEGER NOT NULL,
     PRIMARY KEY (group_id, hash)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX group_member_hash ON group_member (hash);
+
+-- Who was in it from added_at to removed_at.
+CREATE TABLE past_member (
+    group_id   TEXT NOT NULL,
+    hash       BLOB NOT NULL,
+    sealed     BLOB NOT NULL,
+    added_at   INTEGER NOT NULL,
+    removed_at INTEGER NOT NULL,
+    PRIMARY KEY (group_id, hash, added_at)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX past_member_hash ON past_member (hash);
 
 -- Parties, limits and the expiry stand here alone, so that a change of them is one row and works with the next INVITE.
 CREATE TABLE binding (
@@ -139,7 +154,7 @@ CREATE INDEX binding_a ON binding (a_hash, created_at) WHERE a_hash IS NOT NULL;
 CREATE INDEX binding_b ON binding (b_hash, created_at) WHERE b_hash IS NOT NULL;
 CREATE INDEX binding_order ON binding (order_hash) WHERE order_hash IS NOT NULL;
 CREATE INDEX binding_business ON binding (business, id);
-CREATE INDEX binding_group ON binding (group_id) WHERE group_id IS NOT NULL AND released_at IS NULL;
+CREATE INDEX binding_group ON binding (group_id, released_at) WHERE group_id IS NOT NULL;
 CREATE INDEX binding_due ON binding (expires_at) WHERE expires_at IS NOT NULL AND released_at IS NULL;
 
 CREATE TABLE binding_change (
@@ -151,14 +166,12 @@ CREATE TABLE binding_change (
     PRIMARY KEY (binding_id, version)
 ) STRICT, WITHOUT ROWID;
 
--- Parties that were changed away, and members of groups from their joining on (to_ms NULL while they are in).
+-- What finds a binding by a party or a group ("group ID") that it was changed away from.
 CREATE TABLE past_party (
     hash       BLOB NOT NULL,
     binding_id TEXT NOT NULL,
-    number     TEXT NOT NULL,
-    from_ms    INTEGER NOT NULL,
-    to_ms      INTEGER,
-    PRIMARY KEY (hash, binding_id, from_ms)
+    to_ms      INTEGER NOT NULL, -- of the last change away
+    PRIMARY KEY (hash, binding_id)
 ) STRICT, WITHOUT ROWID;
 
 -- What a call looks up, and the memory of who used a number: a route stays when its binding ends, with free_at.
@@ -167,7 +180,7 @@ CREATE TABLE route (
     caller_hash BLOB NOT NULL,  -- x'': any caller (before every hash, which begins with 01)
     binding_id  TEXT NOT NULL,
     party       TEXT NOT NULL CHECK (party IN ('a', 'b', 'g', '*')),
-    pair        BLOB NOT NULL,  -- keyed hash of caller and other end: the same two again, or someone else
+    pair        BLOB NOT NULL,  -- keyed hash of the two ends that the binding joins: the same two again, or others
     free_at     INTEGER,        -- NULL while bound; then when this party may use this number again
     mac         BLOB NOT NULL,  -- keyed, over number, caller_hash, binding_id, party: no row can be turned to another binding
     PRIMARY KEY (number, caller_hash)
