@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from relay.config import load_config
-from relay.config.values import Cap, Signal, VerifyConfig
+from relay.config.values import Signal, VerifyConfig
+from relay.policy.hours import Hours
+from relay.policy.rules import Cap
 from tests.test_config import config, problem, problems
 
 DAY_MS = 86_400_000
@@ -19,8 +21,8 @@ def test_defaults_are_those_of_the_law_and_the_issue() -> None:
     assert (empty.numbers.cool_down_ms, empty.numbers.max_bindings) == (DAY_MS, 200)
     assert (empty.numbers.legacy, empty.numbers.legacy_until_ms) == ((), None)
     assert (empty.api.enabled, empty.api.host, empty.api.port) == (True, "127.0.0.1", 8700)
-    assert empty.policy.caller_caps == (Cap(3, 300), Cap(6, 600), Cap(10, 86_400))
-    assert not (empty.policy.anonymous_allowed or empty.policy.international_allowed)
+    assert empty.rules.caller_caps == (Cap(3, 300), Cap(6, 600), Cap(10, 86_400))
+    assert not (empty.rules.anonymous_allowed or empty.rules.international_allowed)
     assert (empty.fraud.strangers, empty.fraud.short_s) == (Signal(20, 0), 6)
     assert empty.verify is None
     assert (empty.webhooks.give_up_ms, empty.webhooks.batch) == (DAY_MS, 50)
@@ -32,7 +34,7 @@ def test_defaults_are_those_of_the_law_and_the_issue() -> None:
 
 def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None:
     made, empty = load_config(Path("config/relay.toml")), config("")
-    for table in ("numbers", "api", "policy", "fraud", "verify", "webhooks", "retention"):
+    for table in ("numbers", "api", "rules", "fraud", "verify", "webhooks", "retention"):
         assert getattr(made, table) == getattr(empty, table), table
 
 
@@ -42,8 +44,17 @@ def test_legacy_numbers_are_made_normal_and_work_through_their_last_day_in_china
     assert made.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
 
 
+def test_calls_are_judged_by_what_the_tables_say_together() -> None:
+    numbers = '[numbers]\nphase = "transition"\nlegacy_until = "2027-03-31"\n'
+    policy = '[policy]\nanonymous = "allow"\nhours = "22:00-06:00"\n'
+    rules = config(numbers + policy + '[verify]\nurl = "https://x.example"\nsecret_file = "s"').rules
+    assert (rules.phase, rules.anonymous_allowed, rules.verify) == ("transition", True, True)
+    assert rules.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
+    assert rules.hours == Hours(22 * 60, 6 * 60)
+
+
 def test_no_cap_is_no_limit() -> None:
-    made = config("[policy]\ncaller_caps = []\nnumber_caps = []").policy
+    made = config("[policy]\ncaller_caps = []\nnumber_caps = []").rules
     assert (made.caller_caps, made.number_caps) == ((), ())
 
 
@@ -85,7 +96,7 @@ def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
         ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is no cap"),
         ('[policy]\nnumber_caps = ["3/x"]', "policy.number_caps[0]: not a duration"),
         ('[policy]\ncaller_caps = ["3/25h"]', "policy.caller_caps[0]: 25h is too long"),
-        ('[policy]\nhours = "8-22"', "policy.hours: '8-22' are no hours"),
+        ('[policy]\nhours = "8-22"', "policy.hours: hours are two times of a day"),
         ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: it locks before it warns"),
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),

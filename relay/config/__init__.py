@@ -15,8 +15,8 @@ from relay.config.protection import (
     api_config,
     fraud_config,
     numbers_config,
-    policy_config,
     retention_config,
+    rules,
     verify_config,
     webhooks_config,
 )
@@ -26,13 +26,13 @@ from relay.config.values import (
     ApiConfig,
     FraudConfig,
     NumbersConfig,
-    PolicyConfig,
     RetentionConfig,
     VerifyConfig,
     WebhooksConfig,
 )
 from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
+from relay.policy.rules import Rules
 
 DEFAULT_PATH = Path("config/relay.toml")
 
@@ -67,7 +67,7 @@ class Config:
     store: StoreConfig
     numbers: NumbersConfig
     api: ApiConfig
-    policy: PolicyConfig
+    rules: Rules  # of calls
     fraud: FraudConfig
     verify: VerifyConfig | None
     webhooks: WebhooksConfig
@@ -102,14 +102,17 @@ def parse_config(text: str, name: str) -> Config:
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:
+    settings = build_settings(tables, problems)
+    numbers = numbers_config(tables.numbers, problems)
+    verify = verify_config(tables.verify, problems)
     return Config(
-        settings=build_settings(tables, problems),
+        settings=settings,
         store=_store(tables),
-        numbers=numbers_config(tables.numbers, problems),
+        numbers=numbers,
         api=api_config(tables.api, problems),
-        policy=policy_config(tables.policy, problems),
+        rules=rules(tables.policy, tables.numbers.phase, numbers.legacy_until_ms, verify is not None, problems),
         fraud=fraud_config(tables.fraud, problems),
-        verify=verify_config(tables.verify, problems),
+        verify=verify,
         webhooks=webhooks_config(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
         log=LogConfig(tables.log.format, tables.log.level),

@@ -22,16 +22,16 @@ from relay.config.tables import (
 )
 from relay.config.values import (
     ApiConfig,
-    Cap,
     FraudConfig,
     NumbersConfig,
-    PolicyConfig,
     RetentionConfig,
     Signal,
     VerifyConfig,
     WebhooksConfig,
 )
 from relay.errors import ParseError
+from relay.policy.hours import Hours, parse_hours
+from relay.policy.rules import Cap, Rules
 from relay.service.times import parse_duration_ms
 
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
@@ -41,7 +41,6 @@ TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
-_HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)")
 
 
 def numbers_config(table: NumbersTable, problems: list[str]) -> NumbersConfig:
@@ -77,16 +76,18 @@ def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
     )
 
 
-def policy_config(table: PolicyTable, problems: list[str]) -> PolicyConfig:
-    if table.hours and not _HOURS.fullmatch(table.hours):
-        problems.append(f'policy.hours: {table.hours!r} are no hours; write China time such as "08:00-22:00", or ""')
-    return PolicyConfig(
+def rules(table: PolicyTable, phase: str, legacy_until_ms: int | None, verify: bool, problems: list[str]) -> Rules:
+    """`phase` and `legacy_until_ms` are from [numbers]; `verify`: whether a hook is configured."""
+    return Rules(
         caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
         number_caps=_caps("policy.number_caps", table.number_caps, problems),
         anonymous_allowed=table.anonymous == "allow",
         international_allowed=table.international == "allow",
-        hours=table.hours,
+        hours=_hours(table.hours, problems),
+        phase=phase,
+        legacy_until_ms=legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
+        verify=verify,
     )
 
 
@@ -186,6 +187,14 @@ def _cap(path: str, text: str, problems: list[str]) -> Cap | None:
     if window_ms > LONGEST_WINDOW_MS:
         problems.append(f"{path}: {found[2]} is too long; calls are counted over 24h at the most")
     return Cap(int(found[1]), window_ms // 1000)
+
+
+def _hours(text: str, problems: list[str]) -> Hours | None:
+    try:
+        return parse_hours(text) if text else None
+    except ParseError as error:
+        problems.append(f'policy.hours: {error.reason}; "" is always')
+        return None
 
 
 def _is_loopback(host: str) -> bool:

@@ -27,24 +27,6 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
-    """At most so many calls in so long."""
-
-    most: int
-    window_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyConfig:
-    caller_caps: tuple[Cap, ...]  # per caller and number
-    number_caps: tuple[Cap, ...]
-    anonymous_allowed: bool
-    international_allowed: bool
-    hours: str  # "08:00-22:00" in China time; "" is always
-    max_calls_per_number: int  # at once; 0: no limit
-
-
-@dataclass(frozen=True, slots=True)
 class Signal:
     """From how many in ten minutes on. 0: never."""
 
