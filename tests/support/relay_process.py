@@ -229,12 +229,16 @@ class RelayProcess:
         assert done.returncode == 0, f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def answer(self, *arguments: str) -> dict[str, Any]:
+        """What a command prints as its one JSON object."""
+        answer: dict[str, Any] = json.loads(self._answer(*arguments))
+        return answer
+
     def bind(
         self, mode: str = "AXB", *, a: str = A, b: str = B, x: str | None = X, y: str | None = None
     ) -> dict[str, Any]:
         options = ["--a", a, "--b", b, *(["--x", x] if x else []), *(["--y", y] if y else [])]
-        answer: dict[str, Any] = json.loads(self._answer("bind", mode, *options, "--json"))
-        return answer
+        return self.answer("bind", mode, *options, "--json")
 
     def import_bindings(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """AXB bindings of (x, a, b)."""

@@ -1,0 +1,79 @@
+"""Whole calls between two phones through a running relay, and what each side has seen of the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import RelayProcess
+from tests.support.sip_text import SipText
+
+
+class Ends(NamedTuple):
+    """A relay and the phones on both its sides. Numbers 86138... are at `left`, 86139... at `right`."""
+
+    relay: RelayProcess
+    left: Phone
+    right: Phone
+
+    def phones(self, caller: str) -> tuple[Phone, Phone]:
+        """The caller's, and the other one."""
+        return (self.left, self.right) if caller.startswith("138") else (self.right, self.left)
+
+
+class Seen(NamedTuple):
+    """One call as its two ends saw it."""
+
+    shown: str  # the number that the callee saw as the caller's
+    called: str  # the number that the callee was called by
+    by_caller: bytes  # all that the caller's phone received
+    by_callee: bytes
+
+
+async def call(ends: Ends, caller: str, number: str) -> Seen:
+    """An answered call that the caller hangs up."""
+    phone, other = ends.phones(caller)
+    marks = len(phone.raw_received), len(other.raw_received)
+    leg = Leg.calling(phone, ends.relay.setup.relay, caller, number)
+    await leg.request("INVITE", body=SDP)
+    invite = await other.expect("INVITE")
+    far = Leg.called(other, ends.relay.setup.relay, invite)
+    await far.answer(invite, 180)
+    await phone.expect(180)
+    await far.answer(invite, 200, body=SDP)
+    leg.learn(await phone.expect(200, "INVITE"))
+    await leg.request("ACK", cseq=1)
+    await other.expect("ACK")
+    await leg.request("BYE")
+    await far.answer(await other.expect("BYE"), 200)
+    await phone.expect(200, "BYE")
+    by_caller, by_callee = phone.raw_received[marks[0] :], other.raw_received[marks[1] :]
+    return Seen(user_of(invite["from"]), user_of(invite.uri), bytes(by_caller), bytes(by_callee))
+
+
+async def refused(ends: Ends, caller: str, number: str, *, anonymous: bool = False) -> SipText:
+    """The final answer to a call that does not come about."""
+    phone, other = ends.phones(caller)
+    leg = Leg.calling(phone, ends.relay.setup.relay, "anonymous" if anonymous else caller, number)
+    branch = await leg.request("INVITE", body=SDP)
+    answer = await phone.expect_call(leg.call_id)
+    while answer.status < 200:
+        answer = await phone.expect_call(leg.call_id)
+    await leg.request("ACK", branch=branch, cseq=1)
+    assert not [message for message in other.take_arrived() if message.first_line.startswith("INVITE")]
+    return answer
+
+
+def user_of(value: str) -> str:
+    """The user part of a SIP URI, alone or in a name-addr."""
+    found = re.search(r"sips?:([^@;>]+)@", value)
+    assert found, value
+    return found[1]
+
+
+def assert_sees_none_of(data: bytes, numbers: Iterable[str]) -> None:
+    """No real number in what a phone received, whatever its notation."""
+    for number in numbers:
+        assert number[-10:].encode() not in data, f"a phone saw {number}:\n{data.decode(errors='replace')}"
