@@ -1,0 +1,75 @@
+"""A process that runs beside this one and is started anew whenever it ends. It knows nothing of what the process does.
+
+The child has a pipe as its standard input: "stop" asks it to end, the pipe's end says that this process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+STOP = b"stop\n"
+FIRST_PAUSE_S = 1.0
+LAST_PAUSE_S = 30.0
+PROVEN_S = 60.0  # a child that lived so long is started again after the first pause
+
+
+class Child:
+    """One child process; `name` stands before its events in the log."""
+
+    def __init__(self, name: str, command: Sequence[str], log: FilteringBoundLogger) -> None:
+        self._name = name
+        self._command = command
+        self._log = log
+        self._process: Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Returns at once."""
+        self._watch = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self, patience_s: float = 5.0) -> None:
+        """Asks it to end, and kills it where it does not within `patience_s`."""
+        self._stopping = True
+        if self._watch is None:
+            return
+        if self._process is None:  # between two lives
+            self._watch.cancel()
+        elif self._process.stdin is not None:
+            self._process.stdin.write(STOP)
+        await asyncio.wait([self._watch], timeout=patience_s)
+        if not self._watch.done() and self._process is not None:
+            self._log.warning(f"{self._name}.killed", after_s=patience_s)
+            self._process.kill()
+            await asyncio.wait([self._watch])
+
+    async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping:
+            started = clock()
+            status = await self._live()
+            if self._stopping:
+                return
+            if clock() - started > PROVEN_S:
+                pause_s = FIRST_PAUSE_S
+            self._log.error(f"{self._name}.ended", status=status, again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
+    async def _live(self) -> int | str:
+        """Its exit status, or why it could not be started."""
+        try:
+            # A session of its own: Ctrl-C in a terminal is for us, who ask it to end when our calls are over.
+            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
+        except OSError as error:
+            return str(error)
+        self._log.info(f"{self._name}.started", pid=self._process.pid)
+        try:
+            return await self._process.wait()
+        finally:
+            self._process = None

@@ -1,0 +1,121 @@
+"""The control socket: what the relay's own processes ask it, one JSON line a request and one an answer.
+
+It is a Unix socket beside the store, mode 0600: whoever may read the store may ask. It owns the framing and the faults;
+what a name means is its server's business. Nothing here waits for the store or for a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from relay.errors import Refused
+
+Answer = dict[str, Any]
+MAX_REQUEST = 64 * 1024  # bytes
+MAX_ANSWER = 64 * 1024 * 1024
+ANSWER_S = 1.0
+_LINE = msgspec.json.Decoder(dict[str, Any])
+
+
+def control_path(store: Path) -> Path:
+    return store.with_name(store.name + ".control")
+
+
+class ControlServer:
+    """Answers by `handlers`: each takes the request's other fields as keywords and returns what msgspec can encode."""
+
+    def __init__(self, path: Path, handlers: Mapping[str, Callable[..., Answer]]) -> None:
+        """A handler that raises Refused, or is given fields that it does not know, is answered as an error."""
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        """The store's lock must be held: a socket that is left from an earlier process is replaced. Raises OSError."""
+        self._path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _short(self._path) as address:
+            listening.bind(address)
+            os.chmod(self._path, 0o600)  # before anybody can connect: it does not listen yet
+        self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=MAX_REQUEST)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):  # gone, or a line without end
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def _answer(self, line: bytes) -> Answer:
+        try:
+            request = _LINE.decode(line)
+            handler = self._handlers.get(str(request.pop("ask", "")))
+            if handler is None:
+                return {"error": "unknown", "problem": "nobody answers to that name"}
+            return {"answer": handler(**request)}
+        except Refused as error:
+            return {"error": error.kind, "problem": error.problem}
+        except (msgspec.DecodeError, TypeError) as error:
+            return {"error": "invalid", "problem": type(error).__name__}
+
+
+class ControlClient:
+    """Asks the relay that serves a store. Each question has a connection of its own: the relay may have come anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def ask(self, name: str, **fields: object) -> Answer:
+        """The answer, within a second. Raises Refused: `relay_unavailable` where no relay answers, else its words."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                line = await self._exchange(msgspec.json.encode({"ask": name, **fields}) + b"\n")
+            reply = _LINE.decode(line)
+        except (OSError, ValueError, TimeoutError, msgspec.DecodeError):
+            raise Refused("relay_unavailable", "", "the relay is not running, or does not answer") from None
+        if "error" in reply:
+            raise Refused(reply["error"], "", reply["problem"])
+        answer: Answer = reply["answer"]
+        return answer
+
+    async def _exchange(self, request: bytes) -> bytes:
+        with _short(self._path) as address:
+            reader, writer = await asyncio.open_unix_connection(address, limit=MAX_ANSWER)
+        try:
+            writer.write(request)
+            return await reader.readline()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name of the socket by way of its folder's descriptor: a Unix address holds 107 bytes, a path may be longer."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,120 @@
+"""A child process of real Python: started, started again, stopped, and gone with us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from structlog.typing import FilteringBoundLogger
+
+from relay.net.child import Child
+
+POLITE = "import sys; print(input(), file=open(sys.argv[1], 'a'))"
+DEAF = "import signal, time; print(file=open(__import__('sys').argv[1], 'a')); time.sleep(600)"
+
+
+class Log:
+    """Keeps events and hands them out one by one."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._events.put_nowait((event, fields))
+
+    warning = error = info
+
+    async def next(self) -> tuple[str, dict[str, Any]]:
+        async with asyncio.timeout(20):
+            return await self._events.get()
+
+    async def started(self) -> int:
+        event, fields = await self.next()
+        assert event == "desk.started"
+        return int(fields["pid"])
+
+    @property
+    def is_empty(self) -> bool:
+        return self._events.empty()
+
+
+def child(source: str, file: Path, log: Log) -> Child:
+    return Child("desk", [sys.executable, "-c", source, str(file)], cast(FilteringBoundLogger, log))
+
+
+async def test_it_is_asked_to_stop(tmp_path: Path) -> None:
+    log = Log()
+    running = child(POLITE, tmp_path / "said", log)
+    running.start()
+    await log.started()
+    await running.stop(20)
+    assert (tmp_path / "said").read_text() == "stop\n"
+    assert log.is_empty
+
+
+async def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    log = Log()
+    running = child(DEAF, tmp_path / "said", log)
+    running.start()
+    pid = await log.started()
+    await running.stop(0.1)
+    assert await log.next() == ("desk.killed", {"after_s": 0.1})
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_one_that_ends_is_started_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.net.child.FIRST_PAUSE_S", 0.01)
+    log = Log()
+    running = child(POLITE, tmp_path / "said", log)
+    running.start()
+    first = await log.started()
+    os.kill(first, signal.SIGKILL)
+    assert await log.next() == ("desk.ended", {"status": -9, "again_in_s": 0.01})
+    second = await log.started()
+    assert second != first
+    os.kill(second, signal.SIGKILL)
+    assert await log.next() == ("desk.ended", {"status": -9, "again_in_s": 0.02})
+    await running.stop(20)
+
+
+async def test_one_that_cannot_be_started_is_tried_again_and_can_be_given_up(tmp_path: Path) -> None:
+    log = Log()
+    running = Child("desk", [str(tmp_path / "nothing")], cast(FilteringBoundLogger, log))
+    running.start()
+    event, fields = await log.next()
+    assert event == "desk.ended"
+    assert "No such file" in fields["status"]
+    await running.stop(20)
+
+
+async def test_stopping_one_that_was_never_started_does_nothing(tmp_path: Path) -> None:
+    await child(POLITE, tmp_path / "said", Log()).stop()
+
+
+def test_it_sees_the_end_of_its_input_when_we_are_killed(tmp_path: Path) -> None:
+    """The parent is a Python of its own, killed as a crash would."""
+    said = tmp_path / "said"
+    inner = "import sys; sys.stdin.buffer.read(); print('alone', file=open(sys.argv[1], 'w'))"
+    outer = (
+        "import asyncio, sys\nfrom relay.net.child import Child\n"
+        "class Log:\n"
+        "    def info(self, event, pid): print(pid, flush=True)\n"
+        "async def main():\n"
+        f"    running = Child('desk', [sys.executable, '-c', {inner!r}, sys.argv[1]], Log())\n"
+        "    running.start()\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", outer, str(said)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        parent.kill()
+        assert parent.stdout.read() == ""  # the child, which shares it, has ended as well
+    assert said.read_text() == "alone\n"
