@@ -1,0 +1,83 @@
+"""The OpenAPI document: what FastAPI makes of the routes, and what is the same for each of them.
+
+That is: the problem answers, the two ways to show a key, the scope that is needed, the rate-limit headers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from relay import __version__
+from relay.api.problems import KINDS, MEDIA_TYPE, Problem
+from relay.api.visit import Needs
+
+STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 503)
+_OPEN_STATUSES = (400, 503)  # of what needs no key
+_REF = "#/components/{}"
+_DESCRIPTION = """\
+Number protection with 700 numbers: businesses, numbers, bindings, calls.
+
+Times are RFC 3339; answers are in UTC with milliseconds. Real numbers are masked (`138****0001`) unless `reveal` asks
+for them. Lists come in pages: `next` of one is `cursor` of the following. Each request that changes something may carry
+an `Idempotency-Key`: the same request with the same key within 24 hours is done once and answered alike.
+
+Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_64_CHARACTERS, sig=HEX` with
+`sig = HMAC-SHA256(SHA-256(secret), METHOD \\n path?query \\n ts \\n nonce \\n hex(SHA-256(body)))`.
+"""
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document of an app, complete."""
+    document = get_openapi(title="relay700", version=__version__, routes=app.routes, description=_DESCRIPTION)
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    problem = Problem.model_json_schema(ref_template=_REF.format("schemas/{model}"))
+    schemas |= problem.pop("$defs")
+    schemas["Problem"] = problem
+    components["responses"] = {str(status): _problem_answer(status) for status in STATUSES}
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "rk_ID_SECRET"},
+        "signed": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "RELAY700 key=, ts=, …"},
+    }
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods:
+                _complete(document["paths"][route.path_format][method.lower()], route)
+    return document
+
+
+def scopes_of(route: APIRoute) -> tuple[str, ...] | None:
+    """The scopes that a route needs; None where it needs no key."""
+    for dependency in route.dependant.dependencies:
+        if isinstance(dependency.call, Needs):
+            return dependency.call.scopes
+    return None
+
+
+def _complete(operation: dict[str, Any], route: APIRoute) -> None:
+    scopes = scopes_of(route)
+    statuses = _OPEN_STATUSES if scopes is None else STATUSES
+    for status in STATUSES:
+        operation["responses"].pop(str(status), None)
+    operation["responses"] |= {str(status): {"$ref": _REF.format(f"responses/{status}")} for status in statuses}
+    if scopes is not None:
+        operation["security"] = [{"bearer": []}, {"signed": []}]
+        needs = " and ".join(f"`{scope}`" for scope in scopes) or "any"
+        operation["description"] = f"{operation.get('description', '')}\n\nScope: {needs}.".strip()
+
+
+def _problem_answer(status: int) -> dict[str, Any]:
+    kinds = [f"`{kind}`: {title}" for kind, (of_kind, title) in KINDS.items() if of_kind == status]
+    answer: dict[str, Any] = {
+        "description": "; ".join(kinds),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format("schemas/Problem")}}},
+    }
+    if status == 429:
+        answer["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return answer

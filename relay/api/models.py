@@ -1,0 +1,74 @@
+"""What the models of all nouns share: text without control characters, numbers, moments, pages.
+
+A model says the form of what is asked and answered. Whether it may be is the business of `relay.service`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from relay.service.times import format_moment
+
+T = TypeVar("T")
+
+_CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Number700 = Annotated[str, StringConstraints(pattern=r"^700[0-9]{12}$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^700[0-9]{8}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # an id
+Party = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=24, pattern=r"^\+?[0-9][-0-9. ()]*$"),
+    Field(description="a real number in any usual form, or an extension", examples=["13800000001"]),
+]
+Masked = Annotated[str, Field(description="a real number with its middle hidden, unless it was to be revealed")]
+Hours = Annotated[
+    str,
+    StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"),
+    Field(description="of service, in China time", examples=["08:00-22:00"]),
+]
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # RFC 3339, UTC, milliseconds
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_CLEAN, strip_whitespace=True)]
+
+
+Text64 = Annotated[str, StringConstraints(max_length=64, pattern=_CLEAN)]
+Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_CLEAN)]
+Text200 = Annotated[str, StringConstraints(max_length=200, pattern=_CLEAN)]
+Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=_CLEAN)]
+Mode = Literal["AXB", "AXYB", "GXB", "GXYB", "AXN"]
+
+
+class Asked(BaseModel):
+    """A body of a request. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Shown(BaseModel):
+    """A body of an answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Shown, Generic[T]):
+    """Part of a list."""
+
+    items: list[T]
+    next: str | None = Field(None, description="cursor of the next page; null: this was the last")
+
+
+class Because(Asked):
+    """Why something is done. It stands in the audit log."""
+
+    reason: Reason
+
+
+def shown_moment(moment_ms: int | None) -> Moment | None:
+    """Unix milliseconds as the API writes them."""
+    return None if moment_ms is None else format_moment(moment_ms)
+
+
+def moment_ms(moment: AwareDatetime) -> int:
+    """Unix milliseconds of a time in a request."""
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,179 @@
+"""Bindings, groups and list entries, as asked for and as shown. Parties are masked in every answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from relay.api.models import Asked, Hours, Masked, Mode, Moment, Name, Number700, Party, Shown, Text128, Text1024
+from relay.api.problems import Problem
+
+Direction = Literal["both", "a_to_b", "b_to_a"]
+ExpiresIn = Annotated[int, Field(ge=60, le=7_776_000, description="seconds from now")]
+MaxCall = Annotated[int, Field(ge=10, le=86_400)]
+RingTimeout = Annotated[int, Field(ge=5, le=180)]
+
+
+class Expiry(Asked):
+    """When a binding ends by itself: one of the two, or neither."""
+
+    expires_in: ExpiresIn | None = None
+    expires_at: AwareDatetime | None = Field(None, description="more than 60 s ahead")
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.expires_in is not None and self.expires_at is not None:
+            raise ValueError("give expires_in or expires_at, not both")
+        return self
+
+
+class BindingNew(Expiry):
+    """A binding that is asked for."""
+
+    mode: Mode
+    a: Party | None = Field(None, description="party a; in GXB and GXYB whom b reaches before any member has called")
+    b: Party | None = Field(None, description="party b; in AXN whom a reaches before anybody has called")
+    group_id: Name | None = Field(None, description="GXB, GXYB: whose members call b")
+    x: Number700 | None = Field(None, description="left out: one of the pool is chosen")
+    y: Number700 | None = Field(None, description="AXYB, GXYB")
+    pool: Name | None = Field(None, description="to choose from; left out: the business's own, else the common one")
+    area: Text128 | None = Field(None, description="of the pool to choose from")
+    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    order_id: Text128 | None = Field(None, description="needed in the pilot phase")
+    consent: Text128 | None = Field(None, description="reference of the parties' consent")
+    user_data: Text1024 | None = Field(None, description="comes back with each event")
+    direction: Direction = "both"
+    max_call_s: MaxCall | None = None
+    ring_timeout_s: RingTimeout | None = None
+    white_only: bool = Field(False, description="only callers on the whitelist get through")
+    hours: Hours | None = None
+
+
+class BindingChange(Expiry):
+    """What is to change; what is left out stays. `expires_at: null` makes it endless."""
+
+    a: Party | None = None
+    b: Party | None = None
+    group_id: Name | None = None
+    direction: Direction | None = None
+    max_call_s: MaxCall | None = None
+    ring_timeout_s: RingTimeout | None = None
+    white_only: bool | None = None
+    user_data: Text1024 | None = None
+    version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
+
+
+class BindingSearch(Asked):
+    """What bindings are looked for. Parties stand here, since an address would show them to proxies and logs."""
+
+    number: Number700 | None = None
+    party: Party | None = None
+    order_id: Text128 | None = None
+    state: Literal["live", "expired", "ended"] | None = None
+    mode: Mode | None = None
+    since: AwareDatetime | None = Field(None, description="made at or after")
+
+
+class Binding(Shown):
+    """A binding."""
+
+    id: str
+    mode: Mode
+    business: str
+    pool: str
+    x: str
+    y: str | None
+    a: Masked | None
+    b: Masked | None
+    group_id: str | None
+    order_id: str | None
+    consent: str | None
+    user_data: str | None
+    direction: Direction
+    max_call_s: int | None
+    ring_timeout_s: int | None
+    white_only: bool
+    hours: str | None
+    state: Literal["live", "expired", "ended"]
+    created_at: Moment
+    created_by: str
+    changed_at: Moment | None
+    changed_by: str | None
+    expires_at: Moment | None
+    ended_at: Moment | None
+    version: int
+
+
+class Batch(Asked):
+    """Many bindings. Each stands for itself."""
+
+    items: Annotated[list[BindingNew], Field(min_length=1, max_length=1000)]
+
+
+class BatchAnswer(Shown):
+    """What became of one of them."""
+
+    status: int = Field(description="as if it had been asked for alone")
+    binding: Binding | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswers(Shown):
+    """In the order of the request."""
+
+    items: list[BatchAnswer]
+
+
+class GroupNew(Asked):
+    """A group that is asked for."""
+
+    name: Text128
+    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    members: list[Party] = Field(default=[], max_length=1000)
+
+
+class Members(Asked):
+    """Parties of a group."""
+
+    members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
+
+
+class Group(Shown):
+    """A group of parties: G of GXB and GXYB."""
+
+    id: str
+    business: str
+    name: str
+    size: int
+    version: int
+    created_at: Moment
+
+
+class Member(Shown):
+    """A party of a group."""
+
+    number: Masked
+    added_at: Moment
+
+
+class EntryNew(Asked):
+    """A caller to be let in (white) or kept out (black)."""
+
+    number: Party
+    kind: Literal["black", "white"]
+
+
+class EntryGone(Asked):
+    """A caller to be taken off a list."""
+
+    number: Party
+
+
+class Entry(Shown):
+    """A caller on a list."""
+
+    number: Masked
+    kind: Literal["black", "white"]
+    added_at: Moment
+    added_by: str

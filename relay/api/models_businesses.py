@@ -1,0 +1,149 @@
+"""Business users and API keys, as asked for and as shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text128, Text200
+
+Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
+State = Literal["applied", "approved", "suspended", "revoked"]
+Scope = Literal[
+    "bindings:read",
+    "bindings:write",
+    "numbers:read",
+    "calls:read",
+    "calls:hangup",
+    "parties:read",
+    "webhooks",
+    "lists",
+    "trace",
+    "reports",
+    "keys",
+    "operator",
+]
+MaxBindings = Annotated[int, Field(ge=0, le=100_000_000)]
+MaxCalls = Annotated[int, Field(ge=0, le=1_000_000)]
+MaxCps = Annotated[int, Field(ge=0, le=100_000)]
+Modes = Annotated[list[Mode], Field(min_length=1, max_length=5, json_schema_extra={"uniqueItems": True})]
+
+
+class _Terms(Asked):
+    """What is agreed with a business user and may be changed."""
+
+    licence: Text128 | Literal[""] = Field("", description="number of its business licence")
+    application: Text128 | Literal[""] = Field("", description="reference of its application for the pilot")
+    scenario: Scenario = "other"
+    contact: Text200 = Field("", description="person and phone; sealed at rest, shown to operators alone")
+    scheme: Text200 = Field("", description="reference of the technical scheme")
+    modes: Modes = Field(default=["AXB", "AXYB", "GXB", "GXYB", "AXN"], description="of bindings it may make")
+    max_bindings: MaxBindings | None = Field(None, description="live at once; null: no limit")
+    max_calls: MaxCalls | None = Field(None, description="at once; null: no limit")
+    max_cps: MaxCps | None = Field(None, description="new calls a second; null: no limit")
+    white_only: bool = Field(False, description="only callers on its whitelist get through")
+    hours: Hours | None = None
+    live_events: bool = Field(False, description="also tell call.received, call.ringing and call.answered")
+
+
+class BusinessNew(_Terms):
+    """An application of a business user."""
+
+    id: Name = Field(description="of your choice, for good", examples=["acme"])
+    name: Text128
+
+
+class BusinessChange(Asked):
+    """What is to change; what is left out stays."""
+
+    name: Text128 | None = None
+    licence: Text128 | Literal[""] | None = None
+    application: Text128 | Literal[""] | None = None
+    scenario: Scenario | None = None
+    contact: Text200 | None = None
+    scheme: Text200 | None = None
+    modes: Modes | None = None
+    max_bindings: MaxBindings | None = None
+    max_calls: MaxCalls | None = None
+    max_cps: MaxCps | None = None
+    white_only: bool | None = None
+    hours: Hours | None = None
+    live_events: bool | None = None
+    version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
+
+
+class Business(Shown):
+    """A business user."""
+
+    id: str
+    state: State
+    name: str
+    licence: str
+    application: str
+    scenario: Scenario
+    contact: str | None = Field(description="null but for operators")
+    scheme: str
+    modes: list[Mode]
+    max_bindings: int | None
+    max_calls: int | None
+    max_cps: int | None
+    live_bindings: int
+    white_only: bool
+    hours: str | None
+    live_events: bool
+    version: int
+    created_at: Moment
+    updated_at: Moment
+
+
+class BusinessEvent(Shown):
+    """One change of state."""
+
+    state: State
+    reason: str
+    by: str
+    at: Moment
+
+
+class History(Shown):
+    """All changes of state, the first one first."""
+
+    items: list[BusinessEvent]
+
+
+class KeyNew(Asked):
+    """A key that is asked for."""
+
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=12, json_schema_extra={"uniqueItems": True})]
+    expires_at: AwareDatetime | None = None
+
+
+class KeyRotation(Asked):
+    """How long the old secret of a key stays good."""
+
+    overlap_s: int = Field(0, ge=0, le=604_800)
+
+
+class Key(Shown):
+    """A key, without its secret."""
+
+    id: str
+    business: str | None = Field(description="null: an operator's key")
+    scopes: list[str]
+    created_at: Moment
+    created_by: str
+    expires_at: Moment | None
+    revoked_at: Moment | None
+
+
+class KeyMade(Key):
+    """A new key. The secret is shown now and never again."""
+
+    secret: str = Field(description="what to send as `Authorization: Bearer`")
+
+
+class Keys(Shown):
+    """All keys of a business user."""
+
+    items: list[Key]

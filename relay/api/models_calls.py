@@ -1,0 +1,59 @@
+"""Call records as shown, and what is looked for among them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from relay.api.models import Asked, Masked, Moment, Name, Number700, Party, Shown, Text64, Text128
+
+
+class CallSearch(Asked):
+    """What calls are looked for. Parties stand here, since an address would show them to proxies and logs."""
+
+    number: Number700 | None = None
+    party: Party | None = None
+    order_id: Text128 | None = None
+    business: Name | None = Field(None, description="for operator keys")
+    outcome: Text64 | None = None
+    since: AwareDatetime | None = Field(None, description="received at or after")
+    until: AwareDatetime | None = Field(None, description="received before")
+
+
+class Call(Shown):
+    """A call record: one attempt. null where it did not happen."""
+
+    call_id: str
+    binding_id: str | None
+    mode: str | None
+    business: str | None
+    order_id: str | None
+    number_dialled: Masked = Field(description="masked where it is no 700 number")
+    number_shown: Masked | None
+    caller: Masked
+    callee: Masked | None
+    peer_in: str
+    peer_out: str | None
+    received_at: Moment
+    routed_at: Moment | None
+    ringing_at: Moment | None
+    answered_at: Moment | None
+    ended_at: Moment | None
+    duration_ms: int | None = Field(description="from answer to end")
+    sip_status: int | None
+    q850_cause: int | None
+    outcome: str | None = Field(description="null while the call is up")
+    ended_by: Literal["caller", "callee", "relay"] | None
+    end_reason: str | None
+    caller_leg_call_id: str | None = Field(description="null unless revealed: a phone may name its number there")
+    callee_leg_call_id: str | None
+    direction: Literal["a_to_b", "b_to_a"] | None
+    legacy: bool
+
+
+class HungUp(Shown):
+    """A call that is being hung up."""
+
+    call_id: str
+    status: Literal["hanging_up"] = "hanging_up"

@@ -1,0 +1,93 @@
+"""Traces, evidence, reports and the audit log, as asked for and as shown."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from relay.api.models import Asked, Moment, Name, Number700, Party, Prefix, Reason, Shown
+from relay.api.models_bindings import Binding
+from relay.api.models_calls import Call
+
+
+class TraceAsked(Asked):
+    """Who was behind a number at a moment. The reason stands in the audit log."""
+
+    number: Number700 | Party
+    at: AwareDatetime
+    reason: Reason
+
+
+class Trace(Shown):
+    """The bindings in force and the calls that were up, real numbers in clear."""
+
+    number: str
+    at: Moment
+    bindings: list[Binding]
+    calls: list[Call]
+
+
+class EvidenceAsked(Asked):
+    """All that is kept about a number in a time, as a signed bundle."""
+
+    number: Number700 | Party
+    since: AwareDatetime
+    until: AwareDatetime
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _forward(self) -> EvidenceAsked:
+        if self.until <= self.since:
+            raise ValueError("until is after since")
+        return self
+
+
+class DailyLine(Shown):
+    """One business user on one prefix on one day, in China time."""
+
+    day: date
+    business: str
+    prefix: str
+    attempts: int
+    answered: int
+    refused: dict[str, int] = Field(description="by outcome")
+    minutes: float
+    parties: int = Field(description="distinct ones")
+    complaints: int
+
+
+class Daily(Shown):
+    """The report of a day."""
+
+    items: list[DailyLine]
+
+
+class Complaints(Asked):
+    """How many complaints came in."""
+
+    day: date
+    business: Name
+    prefix: Prefix
+    count: int = Field(ge=0, le=1_000_000_000)
+
+
+class AuditLine(Shown):
+    """Who did what, or read real numbers, when and what for."""
+
+    seq: int
+    at: Moment
+    actor: str
+    action: str
+    object: str
+    business: str | None
+    reason: str
+    details: dict[str, Any]
+
+
+class AuditVerdict(Shown):
+    """Whether the log is whole."""
+
+    intact: int
+    broken: str | None

@@ -1,0 +1,91 @@
+"""Problem documents (RFC 9457): each refusal of the API has a kind, a status and the field that is wrong.
+
+It knows the kinds and how they are written, and nothing of what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+
+KINDS: dict[str, tuple[int, str]] = {
+    "invalid": (400, "A field of the request is wrong"),
+    "unauthorised": (401, "The request carries no valid key"),
+    "replayed": (401, "The signed request was seen before, or was signed at another time"),
+    "forbidden": (403, "The key does not allow this"),
+    "business_not_approved": (403, "The business user is not approved"),
+    "mode_not_allowed": (403, "The business user may not make bindings of this mode"),
+    "not_found": (404, "There is no such thing"),
+    "number_unknown": (404, "There is no such number"),
+    "method_not_allowed": (405, "This address does not know the method"),
+    "conflict": (409, "A party is bound on this number already"),
+    "pool_empty": (409, "No number of the pool is free for these parties"),
+    "number_full": (409, "The number carries as many bindings as it may"),
+    "number_cooling": (409, "The number rests after its last binding"),
+    "number_locked": (409, "The number is locked"),
+    "quota": (409, "A limit of the business user is reached"),
+    "state_conflict": (409, "The state of the thing does not allow this"),
+    "ended": (409, "The binding has ended"),
+    "too_large": (413, "The request is too large"),
+    "idempotency_mismatch": (422, "The Idempotency-Key was used for another request"),
+    "rate_limited": (429, "Too many requests"),
+    "internal": (500, "The request failed by a fault of the service"),
+    "store_busy": (503, "The store cannot answer now"),
+    "relay_unavailable": (503, "The relay does not answer"),
+}
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of the request."""
+
+    model_config = ConfigDict(extra="forbid")
+    field: str = Field(description="its path, such as `items.3.expires_in`")
+    problem: str = Field(description="what is wrong with it")
+
+
+class Problem(BaseModel):
+    """Every answer that is no success (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: str = Field(description="`/problems/` and the kind, which is stable")
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] = []
+    request_id: str = Field(description="also in the header Request-Id and in the log")
+
+
+def status_of(kind: str) -> int:
+    """The HTTP status of a kind; 409 for one that is not listed."""
+    return KINDS.get(kind, (409, ""))[0]
+
+
+def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), request_id: str = "") -> dict[str, Any]:
+    """The document. `errors` are pairs of field and problem."""
+    status, title = KINDS.get(kind, (409, "The request cannot be done"))
+    return {
+        "type": f"/problems/{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail or title,
+        "errors": [{"field": field, "problem": text} for field, text in errors],
+        "request_id": request_id,
+    }
+
+
+def problem_response(
+    request_id: str,
+    kind: str,
+    detail: str = "",
+    errors: Sequence[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer. Text that is no UTF-8 (a field's name may hold a lone surrogate) comes out as JSON escapes."""
+    body = json.dumps(problem(kind, detail, errors, request_id)).encode()
+    return Response(body, status_of(kind), dict(headers or {}), MEDIA_TYPE)

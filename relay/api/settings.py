@@ -1,0 +1,18 @@
+"""What the HTTP API is told by the configuration. Defaults are those of [api] in relay.toml."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MIB = 1 << 20
+
+
+class ApiSettings(NamedTuple):
+    """Bounds of the API. Rates are for one key; the burst is what it may ask at once after a pause."""
+
+    requests_per_s: int = 600
+    burst: int = 1_200
+    failures_per_s: int = 20  # refused credentials of one address
+    max_body: int = MIB  # bytes
+    max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
+    control_timeout_s: float = 1.0  # for the relay's answer to /readyz

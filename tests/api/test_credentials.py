@@ -1,0 +1,96 @@
+"""Authorization headers as they come, and signed requests that come twice."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+
+from relay.api.credentials import AHEAD_S, BEHIND_S, Bearer, Nonces, Signed, read_authorization, signature
+from relay.errors import Refused
+
+SECRET = "A" * 43
+NONCE = "0123456789abcdef"
+SIGNED = Signed("0123456789ab", 1_000, NONCE, "ab" * 32)
+
+
+def test_reads_a_bearer_key() -> None:
+    assert read_authorization(f"bearer rk_0123456789ab_{SECRET}") == Bearer("0123456789ab", SECRET)
+
+
+def test_reads_a_signed_request_with_and_without_quotes() -> None:
+    parts = f"ts=1000, nonce={NONCE}, sig={'AB' * 32}"
+    assert read_authorization(f"RELAY700 key=0123456789ab, {parts}") == SIGNED
+    assert read_authorization(f'relay700 key="0123456789ab",{parts}') == SIGNED
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Basic dTpw",
+        "Bearer",
+        f"Bearer rk_0123456789ab_{SECRET}x",
+        f"Bearer rk_0123456789AB_{SECRET}",
+        "RELAY700 key=a",
+        f"RELAY700 key=a, ts=1, nonce={NONCE}",
+        f"RELAY700 key=a, key=b, ts=1, nonce={NONCE}, sig=00",
+        f"RELAY700 key=a, ts=-1, nonce={NONCE}, sig=00",
+        "RELAY700 key=a, ts=1, nonce=short, sig=00",
+        f"RELAY700 key=a, ts=1, nonce={'n' * 65}, sig=00",
+        f"RELAY700 key=a, ts=٣, nonce={NONCE}, sig=00",
+    ],
+)
+def test_refuses_what_is_no_credential(header: str) -> None:
+    with pytest.raises(Refused) as refused:
+        read_authorization(header)
+    assert refused.value.kind == "unauthorised"
+
+
+def test_signs_method_target_time_nonce_and_body() -> None:
+    key = hashlib.sha256(SECRET.encode()).digest()
+    text = "POST\n/v1/bindings?a=b\n1000\n" + NONCE + "\n" + hashlib.sha256(b"{}").hexdigest()
+    expected = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+    assert signature(key, "POST", "/v1/bindings?a=b", 1000, NONCE, b"{}") == expected
+
+
+def test_takes_a_nonce_of_a_key_once() -> None:
+    nonces = Nonces(started_s=0)
+    nonces.admit(SIGNED, 1_000)
+    nonces.admit(SIGNED._replace(key_id="another"), 1_000)
+    for later_s in (0, 1, BEHIND_S):
+        with pytest.raises(Refused, match="nonce"):
+            nonces.admit(SIGNED, 1_000 + later_s)
+
+
+def test_keeps_a_nonce_as_long_as_its_time_is_taken() -> None:
+    """Also where the client's clock is ahead of ours."""
+    nonces = Nonces(started_s=0)
+    ahead = SIGNED._replace(ts=1_000 + AHEAD_S)
+    nonces.admit(ahead, 1_000)
+    for second in range(BEHIND_S + 3 * AHEAD_S):
+        with pytest.raises(Refused):
+            nonces.admit(ahead, 1_000 + second)
+
+
+@pytest.mark.parametrize("now_s", [1_000 - AHEAD_S - 1, 1_000 + BEHIND_S + 1])
+def test_refuses_a_time_that_is_not_of_now(now_s: int) -> None:
+    with pytest.raises(Refused) as refused:
+        Nonces(started_s=0).admit(SIGNED, now_s)
+    assert refused.value.kind == "replayed"
+
+
+def test_takes_nothing_after_a_start_that_may_have_been_taken_before_it() -> None:
+    """A request whose clock was ahead by all it may be, taken at the last moment before the start."""
+    nonces = Nonces(started_s=1_000)
+    with pytest.raises(Refused):
+        nonces.admit(SIGNED._replace(ts=1_000 + AHEAD_S - 1), 1_000.5)
+    nonces.admit(SIGNED._replace(ts=1_000 + AHEAD_S), 1_000.5)
+
+
+def test_forgets_nonces_that_are_too_old_to_matter() -> None:
+    nonces = Nonces(started_s=0)
+    for second in range(2_000):
+        nonces.admit(SIGNED._replace(ts=1_000 + second, nonce=f"{second:016d}"), 1_000 + second)
+    assert len(nonces._seen) <= BEHIND_S + 3 * AHEAD_S
