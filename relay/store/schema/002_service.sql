@@ -119,6 +119,7 @@ CREATE TABLE past_member (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX past_member_hash ON past_member (hash);
+CREATE INDEX past_member_removed ON past_member (removed_at);
 
 -- Parties, limits and the expiry stand here alone, so that a change of them is one row and works with the next INVITE.
 CREATE TABLE binding (
@@ -174,6 +175,8 @@ CREATE TABLE past_party (
     PRIMARY KEY (hash, binding_id)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX past_party_binding ON past_party (binding_id); -- it goes with its binding
+
 -- What a call looks up, and the memory of who used a number: a route stays when its binding ends, with free_at.
 CREATE TABLE route (
     number      TEXT NOT NULL,
@@ -212,7 +215,7 @@ CREATE TABLE last_caller (
 CREATE TABLE idempotency (
     owner       TEXT NOT NULL,  -- "business ID" or "operator"
     key         BLOB NOT NULL,  -- keyed hash of the asker's text
-    fingerprint BLOB NOT NULL,  -- of method, path and body
+    fingerprint BLOB NOT NULL,  -- keyed hash of method, path and body
     status      INTEGER NOT NULL,
     sealed      BLOB NOT NULL,  -- the body of the answer; bound to owner and key
     at          INTEGER NOT NULL,

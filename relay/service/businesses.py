@@ -1,0 +1,191 @@
+"""The rules for business users: how they apply, are approved, suspended and revoked, and what they may change.
+
+It writes the state alone. A call looks the state up with its route, so that a step works with the next INVITE.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+
+from relay.errors import ParseError, Refused
+from relay.policy.hours import parse_hours
+from relay.store.act import Act
+from relay.store.businesses import (
+    Business,
+    State,
+    add_business,
+    add_state_change,
+    find_business,
+    put_business,
+)
+
+Step = Literal["approve", "suspend", "resume", "revoke"]
+MODES = ("AXB", "AXYB", "GXB", "GXYB", "AXN")
+SCENARIOS = ("express", "takeaway", "ride_hailing", "other")
+LONGEST_REASON = 500
+LARGEST_LIMIT = 1_000_000_000
+
+# From which states a step leads, and where to.
+STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
+    "approve": (("applied",), "approved"),
+    "suspend": (("approved",), "suspended"),
+    "resume": (("suspended",), "approved"),
+    "revoke": (("applied", "approved", "suspended"), "revoked"),
+}
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_LONGEST = {"name": 128, "licence": 64, "application": 128, "scheme": 256, "contact": 256}
+
+
+class Application(NamedTuple):
+    """What a business user applies with. Without an id it is given one."""
+
+    name: str
+    id: str = ""
+    licence: str = ""
+    application: str = ""
+    scenario: str = "other"
+    scheme: str = ""
+    contact: str = ""
+
+
+class Fields(TypedDict, total=False):
+    """What of a business user can be changed. A limit of None is no limit."""
+
+    name: str
+    licence: str
+    application: str
+    scenario: str
+    scheme: str
+    contact: str
+    modes: Collection[str]
+    max_bindings: int | None
+    max_calls: int | None
+    max_cps: int | None
+    white_only: bool
+    hours: str | None
+    live_events: bool
+
+
+def apply(act: Act, asked: Application, **fields: Unpack[Fields]) -> Business:
+    """A new business user, which may do nothing until it is approved. Raises Refused."""
+    business_id = asked.id or f"b{secrets.token_hex(6)}"
+    if not _ID.fullmatch(business_id):
+        raise Refused("invalid", "id", "it is letters, digits, _ . - and at most 64 of them, such as acme")
+    given = asked._asdict() | {"modes": MODES} | fields
+    del given["id"]
+    empty = Business(
+        business_id, "applied", "", "", "", "other", "", "", (), None, None, None, 0, False, None, False, 1,
+        act.now_ms, act.now_ms,
+    )  # fmt: skip
+    business = empty._replace(**_checked(given))
+    if not add_business(act, business):
+        raise Refused("state_conflict", "id", "there is a business user with this id: take another")
+    add_state_change(act, business, "")
+    act.audit("business.apply", business_id, business=business_id, details=_details(given))
+    return business
+
+
+def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
+    """Takes a step, which works with the next call on all of its bindings. Raises Refused."""
+    if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
+        raise Refused("invalid", "reason", f"say why, in printable text of at most {LONGEST_REASON} characters")
+    business = get(act, business_id)
+    from_states, to_state = STEPS[step]
+    if business.state not in from_states:
+        raise Refused("state_conflict", "state", f"it is {business.state}: {step} is for {' or '.join(from_states)}")
+    changed = _put(act, business._replace(state=to_state))
+    add_state_change(act, changed, reason)
+    act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
+    return changed
+
+
+def change(act: Act, business_id: str, version: int | None = None, **fields: Unpack[Fields]) -> Business:
+    """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused."""
+    business = get(act, business_id)
+    if version not in (None, business.version):
+        raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {business.version}")
+    if business.state == "revoked":
+        raise Refused("state_conflict", "state", "it is revoked: nothing of it changes any more")
+    if not fields:
+        return business
+    given: dict[str, Any] = {**fields}
+    changed = _put(act, business._replace(**_checked(given)))
+    act.audit("business.change", business_id, business=business_id, details=_details(given))
+    return changed
+
+
+def get(act: Act, business_id: str) -> Business:
+    """Raises Refused where there is none, or none that the actor may see."""
+    business = find_business(act.connection, act.sealer, business_id)
+    if business is None or act.actor.business not in (None, business_id):
+        raise Refused("not_found", "business", "there is no such business user")
+    return business
+
+
+def _put(act: Act, business: Business) -> Business:
+    changed = business._replace(version=business.version + 1, updated_at=act.now_ms)
+    put_business(act, changed)
+    return changed
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields in their normal form. Raises Refused naming the first that is wrong."""
+    return {field: _CHECKS[field](field, value) for field, value in given.items()}
+
+
+def _text(field: str, value: str) -> str:
+    text = value.strip()
+    longest = _LONGEST[field]
+    if len(text) > longest or not text.isprintable() or (field == "name" and not text):
+        raise Refused("invalid", field, f"it is printable text of at most {longest} characters")
+    return text
+
+
+def _scenario(field: str, value: str) -> str:
+    if value not in SCENARIOS:
+        raise Refused("invalid", field, f"it is one of: {', '.join(SCENARIOS)}")
+    return value
+
+
+def _modes(field: str, value: Collection[str]) -> tuple[str, ...]:
+    if not value or not set(value) <= set(MODES):
+        raise Refused("invalid", field, f"they are some of: {', '.join(MODES)}")
+    return tuple(mode for mode in MODES if mode in value)
+
+
+def _limit(field: str, value: int | None) -> int | None:
+    if value is not None and not 0 <= value <= LARGEST_LIMIT:
+        raise Refused("invalid", field, f"it is 0 to {LARGEST_LIMIT}, or none for no limit")
+    return value
+
+
+def _hours(field: str, value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    try:
+        parse_hours(value.strip())
+    except ParseError as error:
+        raise Refused("invalid", field, error.reason) from None
+    return value.strip()
+
+
+def _flag(_: str, value: bool) -> bool:
+    return bool(value)
+
+
+_CHECKS: dict[str, Any] = {
+    **dict.fromkeys(_LONGEST, _text),
+    **dict.fromkeys(("max_bindings", "max_calls", "max_cps"), _limit),
+    **dict.fromkeys(("white_only", "live_events"), _flag),
+    "scenario": _scenario,
+    "modes": _modes,
+    "hours": _hours,
+}
+
+
+def _details(given: dict[str, Any]) -> dict[str, object]:
+    return {field: list(value) if field == "modes" else value for field, value in given.items()}

@@ -1,0 +1,131 @@
+"""Business users in the store: who they are, what they may do, and how their state came to be.
+
+It owns the SQL and the sealing of `business` and `business_change`. Which changes are allowed is the business of
+`relay.service.businesses`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Literal, NamedTuple
+
+from relay.store.act import Act
+from relay.store.sealing import Sealer
+
+State = Literal["applied", "approved", "suspended", "revoked"]
+
+
+class Business(NamedTuple):
+    """A business user (业务使用方). Times are Unix milliseconds; a limit of None is no limit."""
+
+    id: str
+    state: State
+    name: str
+    licence: str
+    application: str  # reference of the pilot application
+    scenario: str
+    scheme: str  # reference of the technical scheme
+    contact: str  # person and phone
+    modes: tuple[str, ...]
+    max_bindings: int | None
+    max_calls: int | None
+    max_cps: int | None
+    live_bindings: int
+    white_only: bool
+    hours: str | None
+    live_events: bool
+    version: int
+    created_at: int
+    updated_at: int
+
+
+class StateChange(NamedTuple):
+    """One step of a business user, the newest being its state now."""
+
+    state: State
+    reason: str
+    by: str
+    at: int
+
+
+_COLUMNS = tuple("sealed_contact" if name == "contact" else name for name in Business._fields)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM business"
+_LIST = f"{_SELECT} WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR state = ?2) AND id > ?3 ORDER BY id LIMIT ?4"
+_ADD = f"INSERT INTO business ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
+# live_bindings is counted by those who make and release bindings, and never written here.
+_CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "live_bindings", "created_at"))
+_CHANGE = f"UPDATE business SET {', '.join(f'{name} = :{name}' for name in _CHANGED)} WHERE id = :id"
+_ADD_CHANGE = "INSERT INTO business_change (business, at, seq, state, by, sealed) VALUES (?, ?, ?, ?, ?, ?)"
+_HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE business = ? ORDER BY at, seq"
+
+
+def find_business(connection: sqlite3.Connection, sealer: Sealer, business_id: str) -> Business | None:
+    """The business user; None where there is none."""
+    row = connection.execute(f"{_SELECT} WHERE id = ?", (business_id,)).fetchone()
+    return None if row is None else _open(sealer, row)
+
+
+def list_businesses(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    only: str | None = None,
+    state: State | None = None,
+    after: str = "",
+    limit: int = 500,
+) -> list[Business]:
+    """In the order of their ids, from behind `after`. `only`: the one whose key asks; None: an operator sees all."""
+    rows = connection.execute(_LIST, (only, state, after, limit)).fetchall()
+    return [_open(sealer, row) for row in rows]
+
+
+def add_business(act: Act, business: Business) -> bool:
+    """False where the id is taken."""
+    return act.connection.execute(_ADD, tuple(_row(act.sealer, business).values())).rowcount == 1
+
+
+def put_business(act: Act, business: Business) -> None:
+    """Writes all but its bindings' count."""
+    act.connection.execute(_CHANGE, _row(act.sealer, business))
+
+
+def add_state_change(act: Act, business: Business, reason: str) -> None:
+    """Keeps who brought it to its state, and why."""
+    sealed = act.sealer.seal(reason.encode(), _change_context(business.id, business.version))
+    row = (business.id, act.now_ms, business.version, business.state, act.actor.name, sealed)
+    act.connection.execute(_ADD_CHANGE, row)
+
+
+def state_changes(connection: sqlite3.Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
+    """The oldest first."""
+    return [
+        StateChange(state, sealer.open_(sealed, _change_context(business_id, seq)).decode(), by, at)
+        for seq, state, by, at, sealed in connection.execute(_HISTORY, (business_id,)).fetchall()
+    ]
+
+
+def _row(sealer: Sealer, business: Business) -> dict[str, Any]:
+    row = business._asdict()
+    contact = row.pop("contact")
+    return {name: row.get(name) for name in _COLUMNS} | {
+        "sealed_contact": sealer.seal(contact.encode(), _contact_context(business.id)) if contact else None,
+        "modes": " ".join(business.modes),
+    }
+
+
+def _open(sealer: Sealer, row: tuple[Any, ...]) -> Business:
+    business = Business._make(row)
+    sealed: bytes | None = row[Business._fields.index("contact")]
+    return business._replace(
+        contact="" if sealed is None else sealer.open_(sealed, _contact_context(business.id)).decode(),
+        modes=tuple(row[Business._fields.index("modes")].split()),
+        white_only=bool(business.white_only),
+        live_events=bool(business.live_events),
+    )
+
+
+def _contact_context(business_id: str) -> bytes:
+    return f"contact {business_id}".encode()
+
+
+def _change_context(business_id: str, seq: int) -> bytes:
+    return f"business {business_id} {seq}".encode()

@@ -1,0 +1,93 @@
+"""API keys in the store: each as a keyed hash of its secret, and sealed what its owner signs requests with.
+
+It owns the table `api_key` and the form of a key, `rk_ID_SECRET`. Who may make which key is the business of
+`relay.service.keys`. The secret itself is nowhere: it is shown once, when the key is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+from typing import Any, NamedTuple
+
+from relay.store.act import Act
+from relay.store.sealing import Sealer
+
+_COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
+_FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
+_LIST = f"SELECT {_COLUMNS} FROM api_key WHERE (?1 IS NULL OR business = ?1) AND id > ?2 ORDER BY id LIMIT ?3"
+_ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+
+
+class ApiKey(NamedTuple):
+    """A key without its secret. Times are Unix milliseconds."""
+
+    id: str
+    business: str | None  # None: an operator's
+    scopes: frozenset[str]
+    hash: bytes
+    signing_key: bytes  # SHA-256 of the secret
+    created_at: int
+    created_by: str
+    expires_at: int | None
+    revoked_at: int | None
+
+    def is_good(self, now_ms: int) -> bool:
+        """Whether it may be used."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
+
+    def is_secret(self, sealer: Sealer, secret: str) -> bool:
+        """Whether the secret is this key's. Takes as long for a wrong one."""
+        return hmac.compare_digest(self.hash, sealer.lookup_hash(secret))
+
+    def __repr__(self) -> str:
+        return f"ApiKey({self.id!r}, {self.business!r}, {sorted(self.scopes)})"  # with nothing that a log must not show
+
+
+def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: int | None) -> tuple[ApiKey, str]:
+    """A new key, and the text that its owner shows: 256 random bits are in it."""
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    signing_key = hashlib.sha256(secret.encode()).digest()
+    hash_ = act.sealer.lookup_hash(secret)
+    key = ApiKey(key_id, business, scopes, hash_, signing_key, act.now_ms, act.actor.name, expires_at, None)
+    words = " ".join(sorted(scopes))
+    sealed = act.sealer.seal(signing_key, _context(key_id, business, words, hash_))
+    act.connection.execute(_ADD, (key_id, business, words, hash_, sealed, key.created_at, key.created_by, expires_at))
+    return key, f"rk_{key_id}_{secret}"
+
+
+def find_key(connection: sqlite3.Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
+    """The key, good or not. Raises StoreError where another's hash, business or scopes were put in its row."""
+    row = connection.execute(_FIND, (key_id,)).fetchone()
+    return None if row is None else _open(sealer, row)
+
+
+def list_keys(
+    connection: sqlite3.Connection, sealer: Sealer, business: str | None, after: str = "", limit: int = 500
+) -> list[ApiKey]:
+    """Those of a business in the order of their ids, from behind `after`; business None: all there are."""
+    return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, limit)).fetchall()]
+
+
+def set_revoked(act: Act, key_id: str) -> None:
+    act.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (act.now_ms, key_id))
+
+
+def set_expiry(act: Act, key_id: str, expires_at: int) -> None:
+    """Makes a key end then at the latest."""
+    act.connection.execute(
+        "UPDATE api_key SET expires_at = min(ifnull(expires_at, ?1), ?1) WHERE id = ?2", (expires_at, key_id)
+    )
+
+
+def _open(sealer: Sealer, row: tuple[Any, ...]) -> ApiKey:
+    key_id, business, words, hash_, sealed, *rest = row
+    signing_key = sealer.open_(sealed, _context(key_id, business, words, hash_))
+    return ApiKey(key_id, business, frozenset(words.split()), hash_, signing_key, *rest)
+
+
+def _context(key_id: str, business: str | None, words: str, hash_: bytes) -> bytes:
+    """Without the hash, whoever writes to the file could let a secret of their own open an operator's key."""
+    return f"key {key_id} {business or ''} {words} ".encode() + hash_
