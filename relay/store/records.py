@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, Head, next_link, read_head
+from relay.store.chain import EMPTY, Head, next_link, read_checkpoint, read_head
 from relay.store.database import connect_reader, store_errors
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
@@ -38,6 +38,7 @@ class Verdict(NamedTuple):
     live: int
     head: Head
     broken: str | None
+    purged: int = 0  # records before the first that is kept
 
 
 class Records:
@@ -107,7 +108,7 @@ class Records:
             return self._verify()
 
     def _verify(self) -> Verdict:
-        head = EMPTY
+        purged = head = EMPTY
         live: set[str] = set()
         broken: str | None = None
         try:
@@ -116,33 +117,37 @@ class Records:
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)
         try:
+            purged = head = read_checkpoint(self._connection, self._sealer, "record")
             for row in self._connection.execute(_CHAINED):
-                head = self._follow(head, row, live)
+                link, record = follow(self._sealer, head, row)
+                if record.call_id in live:
+                    found = f"record {link.seq} ({record.call_id})"
+                    raise StoreError(f"{found} has ended and is among the live ones as well")
+                head = link
             if (stored := read_head(self._connection, self._sealer)) != head:
                 raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)
-        return Verdict(head.seq, len(live), head, broken)
-
-    def _follow(self, head: Head, row: Row, live: set[str]) -> Head:
-        """The link of the next record in the chain. Raises StoreError where it does not fit behind `head`."""
-        seq = row[_CHAIN_SEQ]
-        if seq != head.seq + 1:
-            raise StoreError(f"record {head.seq + 1} is missing: the next one is {seq}")
-        try:
-            stored = open_row(self._sealer, row)
-        except StoreError as error:
-            raise StoreError(f"record {seq}: {error}") from None
-        call_id = stored.record.call_id
-        if call_id in live:
-            raise StoreError(f"record {seq} ({call_id}) has ended and is among the live ones as well")
-        link = next_link(self._sealer, head, stored.encoded)
-        if not hmac.compare_digest(link.hash, stored.chain_hash):
-            raise StoreError(f"record {seq} ({call_id}) does not follow its predecessor: one of them was replaced")
-        return link
+        return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq)
 
     def close(self) -> None:
         self._connection.close()
+
+
+def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
+    """The next link of the chain, from a row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
+    seq = row[_CHAIN_SEQ]
+    if seq != head.seq + 1:
+        raise StoreError(f"record {head.seq + 1} is missing: the next one is {seq}")
+    try:
+        stored = open_row(sealer, row)
+    except StoreError as error:
+        raise StoreError(f"record {seq}: {error}") from None
+    link = next_link(sealer, head, stored.encoded)
+    if not hmac.compare_digest(link.hash, stored.chain_hash):
+        found = f"record {seq} ({stored.record.call_id})"
+        raise StoreError(f"{found} does not follow its predecessor: one of them was replaced")
+    return link, stored.record
 
 
 def _is_of(record: CallRecord, number: str | None) -> bool:

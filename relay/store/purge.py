@@ -1,0 +1,176 @@
+"""Deleting what need not be kept any longer: a bounded number of rows an act, so that no call waits long for the store.
+
+It owns the SQL. Each function deletes at most `most` rows (or records, or bindings) and gives how many: one that gives
+fewer has no more to do. How long what must be kept is the business of `relay.service.retention`.
+
+Of the call records only the oldest go, from the first of the chain up to the first that is too young or that the
+follower has not read. Each is checked before it goes, as `verify` does: a purge must not hide that one was changed.
+The last link that went stays as the checkpoint.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import takewhile
+from typing import NamedTuple
+
+from relay.store.act import Act
+from relay.store.call_index import DELETE as DELETE_INDEX
+from relay.store.call_index import index_rows
+from relay.store.chain import read_checkpoint, write_checkpoint
+from relay.store.record_rows import COLUMNS, SELECT
+from relay.store.records import follow
+
+CHUNK = 500  # rows of an act
+# Of one act: the rows of the index that go with a record lie on a page each.
+RECORDS_CHUNK = 100
+
+_ENDED_AT = COLUMNS.index("ended_at")
+_OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
+_COUNT_RECORDS = """
+SELECT count(*) FROM call_record WHERE chain_seq <= :last
+    AND chain_seq < ifnull((SELECT min(chain_seq) FROM call_record WHERE ended_at >= :before), :last + 1)
+"""
+# Without a follower that ever ran there is nobody to wait for.
+_FOLLOWED = "SELECT ifnull((SELECT at FROM cursor WHERE name = 'call_record'), 1 << 62)"
+
+# Ids begin with the time of making, in 12 hexadecimal digits, so the bindings that can be old enough lie together.
+_OLD = "id > :after AND id < :bound"
+_OLD_BINDINGS = f"SELECT id, released_at FROM binding WHERE {_OLD} ORDER BY id LIMIT :most"
+_COUNT_BINDINGS = f"SELECT count(*) FROM binding WHERE {_OLD} AND released_at < :before"
+_OF_BINDING = (
+    "DELETE FROM binding_change WHERE binding_id = ?1",
+    "DELETE FROM past_party WHERE binding_id = ?1",
+    "DELETE FROM list_entry WHERE owner = 'binding ' || ?1",
+    "DELETE FROM last_caller WHERE binding_id = ?1",
+    "DELETE FROM route WHERE binding_id = ?1",
+    "DELETE FROM binding WHERE id = ?1",
+)
+
+_IS_OLD_BUSINESS = """
+state = 'revoked' AND updated_at < :before
+    AND NOT EXISTS (SELECT 1 FROM binding WHERE binding.business = business.id)
+    AND NOT EXISTS (SELECT 1 FROM pool WHERE pool.business = business.id)
+"""
+_OLD_BUSINESSES = f"SELECT id FROM business WHERE {_IS_OLD_BUSINESS} LIMIT :most"
+_COUNT_BUSINESSES = f"SELECT count(*) FROM business WHERE {_IS_OLD_BUSINESS}"
+_OF_BUSINESS = (
+    "DELETE FROM business_change WHERE business = ?1",
+    "DELETE FROM api_key WHERE business = ?1",
+    "DELETE FROM group_member WHERE group_id IN (SELECT id FROM party_group WHERE business = ?1)",
+    "DELETE FROM party_group WHERE business = ?1",
+    "DELETE FROM list_entry WHERE owner = 'business ' || ?1",
+    "DELETE FROM outbox WHERE webhook IN (SELECT id FROM webhook WHERE business = ?1)",
+    "DELETE FROM webhook WHERE business = ?1",
+    "DELETE FROM business WHERE id = ?1",
+)
+
+_ROUTES = """
+DELETE FROM route WHERE (number, caller_hash) IN (SELECT number, caller_hash FROM route WHERE free_at <= ? LIMIT ?)
+"""
+_ANSWERS = "DELETE FROM idempotency WHERE (owner, key) IN (SELECT owner, key FROM idempotency WHERE at < ? LIMIT ?)"
+_EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE dead_at IS NOT NULL AND dead_at < ? LIMIT ?)"
+_MEMBERS = """
+DELETE FROM past_member WHERE (group_id, hash, added_at) IN
+    (SELECT group_id, hash, added_at FROM past_member WHERE removed_at < ? LIMIT ?)
+"""
+_COMPLAINTS = """
+DELETE FROM complaint
+WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WHERE day < ? LIMIT ?)
+"""
+
+
+def purge_records(act: Act, before_ms: int, most: int = RECORDS_CHUNK) -> int:
+    """Call records that ended before that moment. Raises StoreError where the chain is broken at its beginning."""
+    connection, sealer = act.connection, act.sealer
+    head = read_checkpoint(connection, sealer, "record")
+    (followed,) = connection.execute(_FOLLOWED).fetchone()
+    rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
+    index: list[tuple[bytes, int, int]] = []
+    gone = list(takewhile(lambda row: row[_ENDED_AT] < before_ms, rows))
+    for row in gone:
+        head, record = follow(sealer, head, row)
+        index += index_rows(sealer, record, head.seq)
+    if gone:
+        connection.executemany(DELETE_INDEX, sorted(index))  # neighbours lie on one page
+        connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
+        write_checkpoint(connection, sealer, "record", head, act.now_ms)
+    return len(gone)
+
+
+class Reached(NamedTuple):
+    """How far a walk through the bindings has come."""
+
+    after: str  # the last id that was looked at
+    seen: int
+    deleted: int
+
+
+def purge_bindings(act: Act, before_ms: int, after: str = "", most: int = CHUNK) -> Reached:
+    """Bindings that gave their numbers back before that moment, with their changes, lists and parties.
+
+    Those without a release stay, however old. It looks at `most` ids behind `after`; with fewer seen, the walk is over.
+    No call can be up in one of them: it would have begun before the release, and none lasts for months.
+    """
+    connection = act.connection
+    rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after) | {"most": most}).fetchall()
+    gone = [(binding_id,) for binding_id, released_at in rows if released_at is not None and released_at < before_ms]
+    for statement in _OF_BINDING:
+        connection.executemany(statement, gone)
+    return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
+
+
+def purge_businesses(act: Act, before_ms: int, most: int = CHUNK) -> int:
+    """Business users that were revoked before that moment, with all that is theirs; not while a binding or pool is."""
+    gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
+    for statement in _OF_BUSINESS:
+        act.connection.executemany(statement, gone)
+    return len(gone)
+
+
+def purge_members(act: Act, before_ms: int, most: int = CHUNK) -> int:
+    """Parties that were removed from a group before that moment."""
+    return act.connection.execute(_MEMBERS, (before_ms, most)).rowcount
+
+
+def purge_routes(act: Act, before_ms: int, most: int = CHUNK) -> int:
+    """Routes of the past whose cool-down was over before that moment: nothing depends on them any more."""
+    return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
+
+
+def purge_answers(act: Act, before_ms: int, most: int = CHUNK) -> int:
+    """Answers kept for requests that may be sent again."""
+    return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
+
+
+def purge_events(act: Act, before_ms: int, most: int = CHUNK) -> int:
+    """Events that no webhook would take, dead since before that moment."""
+    return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
+
+
+def purge_complaints(act: Act, before_day: str, most: int = CHUNK) -> int:
+    """Counts of complaints of days (2026-01-31) before that one."""
+    return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
+
+
+def count_records(connection: sqlite3.Connection, before_ms: int) -> int:
+    """How many call records a purge would delete."""
+    (followed,) = connection.execute(_FOLLOWED).fetchone()
+    return _count(connection, _COUNT_RECORDS, {"last": followed, "before": before_ms})
+
+
+def count_bindings(connection: sqlite3.Connection, before_ms: int) -> int:
+    return _count(connection, _COUNT_BINDINGS, _walk(before_ms, ""))
+
+
+def count_businesses(connection: sqlite3.Connection, before_ms: int) -> int:
+    return _count(connection, _COUNT_BUSINESSES, {"before": before_ms})
+
+
+def _walk(before_ms: int, after: str) -> dict[str, str | int]:
+    return {"after": after, "bound": f"{before_ms:012x}", "before": before_ms}
+
+
+def _count(connection: sqlite3.Connection, query: str, parameters: dict[str, str | int]) -> int:
+    (count,) = connection.execute(query, parameters).fetchone()
+    return int(count)
