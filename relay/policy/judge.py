@@ -15,6 +15,8 @@ from relay.policy.hours import parse_hours
 from relay.policy.recent import Recent
 from relay.policy.rules import MEMORY_S, Cap, Rules
 
+GROUP_MODES = ("GXB", "GXYB")
+
 
 class Bound(NamedTuple):
     """The caller's route on the number with its binding and business. Parties are E.164 without "+"; times Unix ms."""
@@ -185,7 +187,7 @@ def _target(bound: Bound) -> str | None:
         case "g":
             return bound.b
         case "b":
-            return (bound.last_caller or bound.a) if bound.mode in ("GXB", "GXYB") else bound.a
+            return (bound.last_caller or bound.a) if bound.mode in GROUP_MODES else bound.a
         case _:
             return bound.a
 

@@ -1,84 +1,168 @@
-"""The one look-up of a call: which route is in force for (number dialled, caller).
+"""The one look-up of a call: all that the store knows of (number dialled, caller), in one statement.
 
-It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal.
+It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal. What
+the call's answer is, `relay.policy.judge` decides.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.call.routing import Refusal, Route
 from relay.errors import StoreError
+from relay.policy.judge import GROUP_MODES, Asked, Bound, Found, judge
+from relay.policy.recent import Recent
+from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import check_route, open_binding
-from relay.store.database import connect_reader
+from relay.store.call_index import number_key, pair_key
+from relay.store.database import connect_reader, store_errors
+from relay.store.journal_rows import open_caller
+from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
 
-STORE_FAILED = Refusal("store_failed", 503, 41, retry_after_s=5)  # Q.850 41: temporary failure
-NO_BINDING = Refusal("no_binding", 403, 21)  # Q.850 21: call rejected
-NUMBER_LOCKED = Refusal("number_locked", 480, 31)  # Q.850 31: normal, unspecified
-
+# Each part is a search by key. The route: the caller's own in force, else the one for anybody, else the caller's own of
+# the past. The last caller's own route tells whether he is a member still; "+" keeps SQLite from going by binding_id.
 _LOOK_UP = """
-SELECT number.locked, business.state, route.binding_id, route.party, route.mac,
-       mode, binding.business, x, y, sealed, direction, expires_at
-FROM (SELECT ?1 AS number) AS dialled
-LEFT JOIN number ON number.number = dialled.number
-LEFT JOIN route ON route.number = dialled.number AND route.caller_hash = ?2 AND route.free_at IS NULL
+SELECT number.locked, ifnull(number.legacy, 0), route.caller_hash, route.mac, binding.sealed,
+       last.number, last.caller_hash, last.sealed, back.mac,
+       route.free_at IS NULL, route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y,
+       binding.direction, binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
+       binding.expires_at, binding.ended_at,
+       business.state, business.max_calls, business.max_cps, business.white_only, business.hours, business.live_events,
+       ifnull(of_binding.kind, of_business.kind){counts}
+FROM (SELECT 1)
+LEFT JOIN number ON number.number = ?1
+LEFT JOIN route ON route.number = ?1 AND route.caller_hash = (
+    SELECT caller_hash FROM route WHERE number = ?1 AND caller_hash IN (x'', ?2)
+    ORDER BY free_at IS NULL DESC, caller_hash DESC LIMIT 1)
 LEFT JOIN binding ON binding.id = route.binding_id
 LEFT JOIN business ON business.id = binding.business
+LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = ?2
+LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || binding.business
+    AND of_business.caller_hash = ?2
+LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
+LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
+    AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
-_BARRED = {("a", "b_to_a"), ("b", "a_to_b")}  # party, direction
+_COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?5)"
+_FOUND_END = 9  # of the columns before those of Bound
+_BOUND_END = 30
+
+
+_UNCAPPED = Rules()
 
 
 class RouteReader:
     """A connection of its own for look-ups. After an error it is opened anew at the next look-up."""
 
-    def __init__(self, path: Path, sealer: Sealer) -> None:
+    def __init__(self, path: Path, sealer: Sealer, rules: Rules = _UNCAPPED) -> None:
+        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
         self._path = path
         self._sealer = sealer
+        self._caller_windows_s = rules.caller_windows_s
+        self._number_windows_s = rules.number_windows_s
+        self._statement = _statement(len(self._caller_windows_s), len(self._number_windows_s))
         self._connection: sqlite3.Connection | None = None
 
-    def look_up(self, number: str, caller: str, now_wall_s: float) -> Route | Refusal:
-        """The route for a call to the 700 number `number`; `caller` is E.164 without "+", "" where anonymous."""
+    def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+        """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
+        arguments: tuple[Any, ...] = (number, caller_hash)
+        if self._caller_windows_s or self._number_windows_s:
+            arguments += self._counted(number, caller, unix_s)
         try:
             if self._connection is None:
                 self._connection = connect_reader(self._path)
             # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
-            (row,) = self._connection.execute(_LOOK_UP, (number, caller_hash)).fetchall()
-            return self._judge(number, caller_hash, row, now_wall_s * 1000)
+            (row,) = self._connection.execute(self._statement, arguments).fetchall()
+            return self._found(number, caller_hash, row)
         except StoreError:
             return STORE_FAILED
         except sqlite3.Error:
             self.close()
             return STORE_FAILED
 
-    def _judge(self, number: str, caller_hash: bytes, row: tuple[Any, ...], now_ms: float) -> Route | Refusal:
-        locked, state, binding_id, party, mac, mode, business, x, y, sealed, direction, expires_at = row
-        if binding_id is None:
-            return NUMBER_LOCKED if locked else NO_BINDING
-        if mode is None:
-            raise StoreError("a route without its binding")
-        check_route(self._sealer, mac, number, caller_hash, binding_id, party)
-        a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
-        if a is None or b is None:
-            raise StoreError("a binding without its parties")
-        target, shown = (b, y or x) if party == "a" else (a, x)
-        if locked:
-            refusal = NUMBER_LOCKED
-        elif expires_at is not None and expires_at <= now_ms:
-            refusal = Refusal("expired", 403, 21)
-        elif (party, direction) in _BARRED:
-            refusal = Refusal("direction_barred", 403, 21)
-        elif state != "approved":
-            refusal = Refusal("business_suspended", 403, 21)
-        else:
-            return Route(binding_id, mode, business, order_id, target, shown)
-        return refusal._replace(binding_id=binding_id, mode=mode, business=business, order_id=order_id)
+    def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
+        """Until `relay.app` asks a Gate, and numbers are loaded."""
+        found = self.fetch(number, caller, unix_s)
+        if isinstance(found, Refusal):
+            return found
+        known = found._replace(locked=found.locked or 0)
+        return judge(known, Asked(number, caller, unix_s, 0, 0), Rules(anonymous_allowed=True), Recent())
+
+    def _counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
+        recent_ms = int((unix_s - MEMORY_S) * 1000)
+        windows_s = self._caller_windows_s + self._number_windows_s
+        return (
+            *(pair_key(self._sealer, number, caller), number_key(self._sealer, number), recent_ms),
+            *(int((unix_s - window_s) * 1000) for window_s in windows_s),
+        )
+
+    def _found(self, number: str, caller_hash: bytes, row: tuple[Any, ...]) -> Found:
+        locked, legacy, route_hash, mac, sealed, *last = row[:_FOUND_END]
+        bound = None
+        if route_hash is not None:
+            columns = row[_FOUND_END:_BOUND_END]
+            _, party, binding_id, mode, _, x, y, *_ = columns
+            if mode is None:
+                raise StoreError("a route without its binding")
+            check_route(self._sealer, mac, number, route_hash, binding_id, party)
+            a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
+            last_caller = self._last_caller(party, mode, binding_id, last) if last[0] is not None else None
+            bound = Bound._make((*columns, a, b, order_id, last_caller))
+        split = _BOUND_END + len(self._caller_windows_s)
+        return Found(caller_hash, locked, legacy, route_hash == caller_hash, bound, row[_BOUND_END:split], row[split:])
+
+    def _last_caller(self, party: str, mode: str, binding_id: str, last: list[Any]) -> str | None:
+        """Whom a call back reaches: anybody who called an AXN, of a group only who is its member still."""
+        number, caller_hash, sealed, back_mac = last
+        if mode == "AXN":
+            return open_caller(self._sealer, binding_id, number, sealed) if party == "a" else None
+        if mode not in GROUP_MODES or party != "b" or back_mac is None:
+            return None
+        check_route(self._sealer, back_mac, number, caller_hash, binding_id, "g")
+        caller = open_caller(self._sealer, binding_id, number, sealed)
+        return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
     def close(self) -> None:
         """Closes the connection; a later look-up opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _statement(caller_windows: int, number_windows: int) -> str:
+    """?3 and ?4: the keys of the pair and of the number; ?5: where the memory begins; ?6 on: where each window does."""
+    keys = [3] * caller_windows + [4] * number_windows
+    counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
+    return _LOOK_UP.format(counts="".join(counts))
+
+
+class Granted(NamedTuple):
+    """A call that was granted: for `Gate.recall`."""
+
+    at_ms: int
+    number: str
+    caller_hash: bytes
+
+
+def granted_since(path: Path, sealer: Sealer, since_ms: int) -> list[Granted]:
+    """The calls received since then that were granted and have ended, in the order of time. Raises StoreError.
+
+    Only what a record shows in plain is read, where that is enough: a start must not take seconds for it.
+    """
+    found: list[Granted] = []
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        for row in connection.execute(f"{SELECT} ORDER BY chain_seq DESC"):
+            _, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
+            if ended_at < since_ms:
+                break  # those before ended earlier still
+            if dialled is None:  # a legacy number, or what is none of ours
+                record = open_row(sealer, row).record
+                dialled, shown = record.number_dialled, record.number_shown
+            if shown is not None and received_at >= since_ms:
+                found.append(Granted(received_at, dialled, caller_hash))
+    return sorted(found)

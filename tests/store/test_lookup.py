@@ -1,4 +1,4 @@
-"""The look-up of a call's route."""
+"""What the look-up of a call finds, and that it fails closed."""
 
 from __future__ import annotations
 
@@ -10,143 +10,252 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.routing import Refusal, Route
-from relay.store.bindings import Bindings
-from relay.store.database import connect
-from relay.store.lookup import NO_BINDING, STORE_FAILED, RouteReader
-from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, A, B, X, Y, binding
+from relay.call.actions import Commit
+from relay.policy.judge import Bound, Found
+from relay.policy.rules import STORE_FAILED, Cap, Rules
+from relay.store.lookup import Granted, RouteReader, granted_since
+from tests.store.conftest import Disk, Waiter, opened
+from tests.store.rows import Rows
+from tests.support.stored import NOW_MS, A, B, X, Y, ended_record
 
 NOW_S = NOW_MS / 1000
+C, D = "8613700000003", "8613700000004"
+CAPS = Rules(caller_caps=(Cap(3, 300), Cap(10, 86_400)), number_caps=(Cap(9, 7_200), Cap(9, 600), Cap(99, 86_400)))
 
 
 @pytest.fixture
-def bindings(disk: Disk) -> Iterator[Bindings]:
-    with closing(Bindings(disk.path, disk.sealer)) as bindings:
-        yield bindings
+def rows(disk: Disk) -> Iterator[Rows]:
+    with closing(Rows(disk)) as rows:
+        rows.number(X)
+        rows.number(Y)
+        yield rows
 
 
 @pytest.fixture
 def reader(disk: Disk) -> Iterator[RouteReader]:
-    with closing(RouteReader(disk.path, disk.sealer)) as reader:
+    with closing(RouteReader(disk.path, disk.sealer, Rules())) as reader:
         yield reader
 
 
-def alter(disk: Disk, statement: str) -> None:
-    with closing(connect(disk.path)) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(statement)
+def found(reader: RouteReader, number: str = X, caller: str = A) -> Found:
+    answer = reader.fetch(number, caller, NOW_S)
+    assert isinstance(answer, Found)
+    return answer
 
 
-def test_axb_leads_each_party_to_the_other_and_shows_x(bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding()], NOW_MS)
-    assert reader.look_up(X, A, NOW_S) == Route("b1", "AXB", "default", "order-1", target=B, shown=X)
-    assert reader.look_up(X, B, NOW_S) == Route("b1", "AXB", "default", "order-1", target=A, shown=X)
+def bound(reader: RouteReader, number: str = X, caller: str = A) -> Bound:
+    answer = found(reader, number, caller).bound
+    assert answer is not None
+    return answer
 
 
-def test_axyb_gives_each_party_its_own_number(bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding(mode="AXYB", y=Y, order_id=None)], NOW_MS)
-    assert reader.look_up(X, A, NOW_S) == Route("b1", "AXYB", "default", None, target=B, shown=Y)
-    assert reader.look_up(Y, B, NOW_S) == Route("b1", "AXYB", "default", None, target=A, shown=X)
-    assert reader.look_up(X, B, NOW_S) == NO_BINDING
-    assert reader.look_up(Y, A, NOW_S) == NO_BINDING
+def test_a_number_that_there_is_not(rows: Rows, reader: RouteReader) -> None:
+    assert found(reader, "700200000010001") == Found(rows.sealer.lookup_hash(A), None, 0, False, None, (), ())
 
 
-@pytest.mark.parametrize("caller", ["8613700000003", "", "13800000001"])
-def test_a_caller_who_is_not_bound_is_refused(bindings: Bindings, reader: RouteReader, caller: str) -> None:
-    bindings.add([binding()], NOW_MS)
-    assert reader.look_up(X, caller, NOW_S) == Refusal("no_binding", 403, 21)
+def test_a_number_that_nobody_is_bound_on(rows: Rows, reader: RouteReader) -> None:
+    assert found(reader) == Found(rows.sealer.lookup_hash(A), 0, 0, False, None, (), ())
 
 
-def test_an_expired_route_is_told_apart_from_none(bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding(expires_at=NOW_MS + 1_000)], NOW_MS)
-    assert isinstance(reader.look_up(X, A, NOW_S + 0.999), Route)
-    expired = reader.look_up(X, A, NOW_S + 1)
-    assert expired == Refusal("expired", 403, 21, None, "b1", "AXB", "default", "order-1")
+def test_a_locked_and_a_legacy_number_are_told(rows: Rows, reader: RouteReader) -> None:
+    rows.number("8617000000001", locked=2, legacy=1)
+    assert found(reader, "8617000000001")[1:3] == (2, 1)
 
 
-def test_a_barred_direction_is_refused_and_the_other_not(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding(mode="AXYB", y=Y)], NOW_MS)
-    alter(disk, "UPDATE binding SET direction = 'b_to_a'")
-    barred = reader.look_up(X, A, NOW_S)
-    assert isinstance(barred, Refusal)
-    assert (barred.outcome, barred.status, barred.binding_id) == ("direction_barred", 403, "b1")
-    assert isinstance(reader.look_up(Y, B, NOW_S), Route)
+def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
+    limits = {"max_calls": 9, "max_cps": 5, "white_only": 1, "hours": "06:00-23:00", "live_events": 1}
+    rows.business("firm", **limits)
+    rows.binding(
+        "b7", "AXYB", y=Y, business="firm", direction="a_to_b", max_call_s=60, ring_timeout_s=30, white_only=1,
+        hours="08:00-22:00", expires_at=NOW_MS + 5, ended_at=NOW_MS + 3,
+    )  # fmt: skip
+    assert bound(reader) == Bound(
+        in_force=True, party="a", binding_id="b7", mode="AXYB", business="firm", x=X, y=Y, direction="a_to_b",
+        max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
+        ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
+        business_hours="06:00-23:00", live_events=1, entry=None, a=A, b=B, order_id="order-1", last_caller=None,
+    )  # fmt: skip
+    assert bound(reader, Y, B).party == "b"
+    assert found(reader, X, B).bound is None
+    assert found(reader, Y, A).bound is None
 
 
-@pytest.mark.parametrize("state", ["applied", "suspended", "revoked"])
-def test_a_business_user_not_in_good_standing_is_refused(
-    disk: Disk, bindings: Bindings, reader: RouteReader, state: str
+def test_a_business_that_is_gone_has_no_state(rows: Rows, reader: RouteReader) -> None:
+    rows.binding(business="gone")
+    assert bound(reader).business_state is None
+
+
+def test_whose_route_it_is(rows: Rows, reader: RouteReader) -> None:
+    rows.binding("b1", "AXN")
+    assert (found(reader).is_own, bound(reader).party) == (True, "a")
+    assert (found(reader, X, C).is_own, bound(reader, X, C).party) == (False, "*")
+    assert (found(reader, X, "").is_own, bound(reader, X, "").party) == (False, "*")
+
+
+def test_own_in_force_comes_before_any_and_any_before_own_of_the_past(rows: Rows, reader: RouteReader) -> None:
+    rows.binding("b1", "AXN")
+    rows.route(X, C, "b1", "g")
+    assert bound(reader, X, C).party == "g"
+    rows.free(C)
+    assert (bound(reader, X, C).party, bound(reader, X, C).in_force) == ("*", True)
+    rows.run("DELETE FROM route WHERE party = '*'")
+    assert (bound(reader, X, C).party, bound(reader, X, C).in_force) == ("g", False)
+
+
+def test_the_bindings_list_comes_before_the_businesss(rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    rows.entry("business default", A, "black")
+    rows.entry("business other", B, "black")
+    rows.entry("binding b2", B, "black")
+    assert bound(reader).entry == "black"
+    assert bound(reader, X, B).entry is None
+    rows.entry("binding b1", A, "white")
+    assert bound(reader).entry == "white"
+
+
+@pytest.mark.parametrize(("mode", "y"), [("GXB", None), ("GXYB", Y)])
+def test_b_of_a_group_is_told_its_last_caller_while_he_is_a_member(
+    rows: Rows, reader: RouteReader, mode: str, y: str | None
 ) -> None:
-    bindings.add([binding()], NOW_MS)
-    alter(disk, f"UPDATE business SET state = '{state}'")
-    refusal = reader.look_up(X, A, NOW_S)
-    assert isinstance(refusal, Refusal)
-    assert (refusal.outcome, refusal.status, refusal.q850_cause) == ("business_suspended", 403, 21)
+    rows.binding("b1", mode, y=y, a=None, members=[C, D])
+    assert bound(reader, y or X, B).last_caller is None
+    rows.last_caller("b1", X, C)
+    assert bound(reader, y or X, B).last_caller == C
+    assert bound(reader, X, D).last_caller is None
+    rows.last_caller("b1", X, D)
+    assert bound(reader, y or X, B).last_caller == D
+    rows.free(D)
+    assert bound(reader, y or X, B).last_caller is None
+    rows.route(X, D, "b2", "g")  # of another binding now
+    assert bound(reader, y or X, B).last_caller is None
 
 
-def test_a_route_of_no_known_business_user_is_refused(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding()], NOW_MS)
-    alter(disk, "DELETE FROM business")
-    refusal = reader.look_up(X, A, NOW_S)
-    assert isinstance(refusal, Refusal)
-    assert refusal.outcome == "business_suspended"
+def test_a_of_an_axn_is_told_its_last_caller(rows: Rows, reader: RouteReader) -> None:
+    rows.binding("b1", "AXN")
+    rows.last_caller("b1", X, C)
+    assert bound(reader).last_caller == C
+    assert bound(reader, X, D).last_caller is None
 
 
-def test_a_locked_number_is_refused_bound_or_not(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding()], NOW_MS)
-    alter(disk, f"INSERT INTO number (number, prefix, pool, locked) VALUES ('{X}', '', '', 1), ('{Y}', '', '', 1)")
-    bound, unbound = reader.look_up(X, A, NOW_S), reader.look_up(Y, A, NOW_S)
-    assert isinstance(bound, Refusal) and isinstance(unbound, Refusal)
-    assert (bound.outcome, bound.status, bound.binding_id) == ("number_locked", 480, "b1")
-    assert (unbound.outcome, unbound.status, unbound.binding_id) == ("number_locked", 480, None)
+def test_a_party_of_an_axb_is_told_no_last_caller(rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    rows.last_caller("b1", X, A)
+    assert bound(reader, X, B).last_caller is None
 
 
-def test_changes_take_effect_with_the_next_look_up(bindings: Bindings, reader: RouteReader) -> None:
-    assert reader.look_up(X, A, NOW_S) == NO_BINDING
-    bindings.add([binding()], NOW_MS)
-    assert isinstance(reader.look_up(X, A, NOW_S), Route)
-    bindings.end("b1", NOW_MS + 1)
-    assert reader.look_up(X, A, NOW_S) == NO_BINDING
+def test_granted_calls_before_the_memorys_time_are_counted_by_window(disk: Disk, rows: Rows) -> None:
+    rows.binding()
+    for caller, ago_s in ((A, 899), (A, 900), (A, 7_199), (A, 7_200), (B, 8_000), (A, 86_399), (A, 86_400)):
+        rows.granted(X, caller, NOW_MS - 1000 * ago_s)
+    rows.granted(Y, A, NOW_MS - 1_000_000)
+    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+        assert found(reader)[5:] == ((4,), (2, 5))
+        assert found(reader, X, B)[5:] == ((1,), (2, 5))
+        assert found(reader, Y, B)[5:] == ((0,), (1, 1))
 
 
 @pytest.mark.parametrize(
     "theft",
     [
-        f"UPDATE binding SET x = '{Y}'",
-        "UPDATE binding SET mode = 'AXYB'",
+        "UPDATE route SET binding_id = 'b2' WHERE binding_id = 'b1'",
+        "UPDATE route SET party = 'b' WHERE party = 'a'",
+        "UPDATE route SET mac = zeroblob(16)",
+        f"UPDATE OR REPLACE route SET number = '{X}' WHERE number = '{Y}'",
+        f"UPDATE binding SET y = '{Y}'",
+        "UPDATE binding SET mode = 'GXB'",
+        "UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2')",
         "UPDATE binding SET sealed = x'00'",
-        "UPDATE route SET binding_id = 'b2'",
-        "UPDATE route SET party = 'b'",
-        "UPDATE route SET mac = (SELECT mac FROM route ORDER BY caller_hash DESC LIMIT 1) "
-        "WHERE caller_hash = (SELECT min(caller_hash) FROM route)",
+        "DELETE FROM binding",
     ],
 )
-def test_an_altered_route_fails_closed(disk: Disk, bindings: Bindings, reader: RouteReader, theft: str) -> None:
-    bindings.add([binding()], NOW_MS)
-    alter(disk, theft)
-    assert STORE_FAILED in (reader.look_up(X, A, NOW_S), reader.look_up(X, B, NOW_S))
+def test_an_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
+    rows.binding("b1")
+    rows.binding("b2", x=Y, b=C)
+    rows.run(theft)
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
-def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(
-    disk: Disk, bindings: Bindings, reader: RouteReader
-) -> None:
-    bindings.add([binding()], NOW_MS)
-    alter(disk, "ALTER TABLE route RENAME TO gone")
-    assert reader.look_up(X, A, NOW_S) == Refusal("store_failed", 503, 41, retry_after_s=5)
-    alter(disk, "ALTER TABLE gone RENAME TO route")
-    assert isinstance(reader.look_up(X, A, NOW_S), Route)
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "UPDATE last_caller SET sealed = (SELECT sealed FROM last_caller WHERE binding_id = 'b2')",
+        "UPDATE route SET mac = zeroblob(16) WHERE party = 'g'",
+    ],
+)
+def test_an_altered_last_caller_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
+    rows.binding("b1", "GXB", members=[C])
+    rows.last_caller("b1", X, C)
+    rows.last_caller("b2", Y, D)
+    rows.run(theft)
+    assert reader.fetch(X, B, NOW_S) == STORE_FAILED
+
+
+def test_a_last_caller_who_is_not_the_one_that_his_hash_says_is_none(rows: Rows, reader: RouteReader) -> None:
+    rows.binding("b1", "GXB", a=None, members=[C, D])
+    rows.last_caller("b1", X, C)
+    rows.run("UPDATE last_caller SET caller_hash = ?", rows.sealer.lookup_hash(D))
+    assert bound(reader, X, B).last_caller is None
+
+
+def test_changes_take_effect_with_the_next_look_up(rows: Rows, reader: RouteReader) -> None:
+    assert found(reader).bound is None
+    rows.binding()
+    assert bound(reader).business_state == "approved"
+    rows.change("business", "default", state="suspended")
+    assert bound(reader).business_state == "suspended"
+
+
+def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    rows.run("ALTER TABLE route RENAME TO gone")
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+    rows.run("ALTER TABLE gone RENAME TO route")
+    assert bound(reader).binding_id == "b1"
 
 
 def test_a_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:
-    reader = RouteReader(tmp_path / "no" / "relay.db", disk.sealer)
-    assert reader.look_up(X, A, NOW_S) == STORE_FAILED
+    reader = RouteReader(tmp_path / "no" / "relay.db", disk.sealer, Rules())
+    assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
-def test_a_look_up_holds_no_read_mark(disk: Disk, bindings: Bindings, reader: RouteReader) -> None:
-    bindings.add([binding()], NOW_MS)
-    reader.look_up(X, A, NOW_S)
+def test_a_look_up_holds_no_read_mark(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    found(reader)
     with closing(sqlite3.connect(disk.path)) as connection:
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
     assert os.path.getsize(f"{disk.path}-wal") == 0
+
+
+ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-4)")  # of "FROM (SELECT 1)"
+
+
+def test_every_part_is_a_search_by_key(disk: Disk, rows: Rows) -> None:
+    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+        plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 8))]
+    assert [step for step in plan if step.startswith("SCAN") and step not in ONE_ROW] == []
+    assert [step for step in plan if "AUTOMATIC" in step or "route_binding" in step] == []
+
+
+async def test_granted_calls_are_found_again_after_a_start(disk: Disk) -> None:
+    waiter = Waiter()
+    legacy = "8617000000001"
+    records = [
+        ended_record("c0", received_at=NOW_MS - 900, ended_at=NOW_MS - 1),
+        ended_record("c1", received_at=NOW_MS + 2),
+        ended_record("c2", received_at=NOW_MS - 1),
+        ended_record("c3", received_at=NOW_MS + 1, caller=B),
+        ended_record("c4", received_at=NOW_MS + 3, number_dialled=legacy, number_shown=legacy),
+        ended_record("c5", received_at=NOW_MS + 4, routed_at=None, number_shown=None),
+        ended_record("c6", received_at=NOW_MS + 5, number_dialled="", routed_at=None, number_shown=None),
+    ]
+    async with opened(disk) as journal:
+        for token, record in enumerate(records, 1):
+            journal.append(Commit(token, record, None), waiter)
+        await waiter.until(lambda: len(waiter.tokens) == len(records))
+    of_a, of_b = disk.sealer.lookup_hash(A), disk.sealer.lookup_hash(B)
+    assert granted_since(disk.path, disk.sealer, NOW_MS) == [
+        Granted(NOW_MS + 1, X, of_b),
+        Granted(NOW_MS + 2, X, of_a),
+        Granted(NOW_MS + 3, legacy, of_a),
+    ]

@@ -1,0 +1,105 @@
+"""Rows of the service's tables as a look-up finds them, written one by one: a test says what stands in the store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from relay.policy.last_caller import LastCaller
+from relay.store.binding_seal import ANY_CALLER, Secret, route_mac, seal_binding
+from relay.store.call_index import ADD, number_key, pair_key
+from relay.store.database import connect
+from relay.store.journal_rows import PUT_CALLERS, caller_row
+from relay.store.record_rows import insert
+from tests.store.conftest import Disk
+from tests.support.stored import NOW_MS, A, B, X
+
+_BINDING = (
+    "INSERT INTO binding (id, mode, business, pool, x, y, sealed, created_at, created_by) "
+    "VALUES (?, ?, ?, '', ?, ?, ?, ?, 'test')"
+)
+
+
+class Rows:
+    """A connection that writes what it is told to, right or wrong."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.sealer = disk.sealer
+        self._connection = connect(disk.path)
+        self._connection.execute("PRAGMA foreign_keys = OFF")
+        self._serial = count(1)
+
+    def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        return self._connection.execute(statement, values)
+
+    def number(self, number: str, *, locked: int = 0, legacy: int = 0) -> None:
+        self.run(
+            "INSERT INTO number (number, prefix, pool, locked, legacy) VALUES (?, '', '', ?, ?)", number, locked, legacy
+        )
+
+    def business(self, business: str, **columns: object) -> None:
+        self.run(
+            "INSERT INTO business (id, state, name, created_at, updated_at) VALUES (?, 'approved', '', 0, 0)", business
+        )
+        self.change("business", business, **columns)
+
+    def change(self, table: str, row_id: str, **columns: object) -> None:
+        for name, value in columns.items():
+            self.run(f"UPDATE {table} SET {name} = ? WHERE id = ?", value, row_id)
+
+    def binding(
+        self,
+        binding_id: str = "b1",
+        mode: str = "AXB",
+        *,
+        x: str = X,
+        y: str | None = None,
+        a: str | None = A,
+        b: str | None = B,
+        members: Sequence[str] = (),
+        business: str = "default",
+        **columns: object,
+    ) -> None:
+        """The binding and the routes that its mode compiles to (DESIGN 1)."""
+        sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1"))
+        self.run(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
+        self.change("binding", binding_id, **columns)
+        if mode == "AXN":
+            self.route(x, None, binding_id, "*")
+        for member in members:
+            self.route(x, member, binding_id, "g")
+        if mode in ("AXB", "AXYB", "AXN") and a is not None:
+            self.route(x, a, binding_id, "a")
+        if mode != "AXN" and b is not None:
+            self.route(y or x, b, binding_id, "b")
+
+    def route(self, number: str, caller: str | None, binding_id: str, party: str, free_at: int | None = None) -> None:
+        """`caller` None: for anybody."""
+        caller_hash = ANY_CALLER if caller is None else self.sealer.lookup_hash(caller)
+        mac = route_mac(self.sealer, number, caller_hash, binding_id, party)
+        self.run(
+            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, x'', ?, ?)",
+            *(number, caller_hash, binding_id, party, free_at, mac),
+        )
+
+    def free(self, caller: str, free_at: int = NOW_MS + 1) -> None:
+        """What is left of a route whose binding has ended, or whose party has gone."""
+        self.run("UPDATE route SET free_at = ? WHERE caller_hash = ?", free_at, self.sealer.lookup_hash(caller))
+
+    def entry(self, owner: str, caller: str, kind: str) -> None:
+        self.run(
+            "INSERT INTO list_entry VALUES (?, ?, ?, x'', 0, 'test')", owner, self.sealer.lookup_hash(caller), kind
+        )
+
+    def last_caller(self, binding_id: str, number: str, caller: str) -> None:
+        insert(self._connection, PUT_CALLERS, [caller_row(self.sealer, LastCaller(binding_id, number, caller, NOW_MS))])
+
+    def granted(self, number: str, caller: str, at_ms: int) -> None:
+        """A call of the past, as the follower leaves it in the index."""
+        for key in (pair_key(self.sealer, number, caller), number_key(self.sealer, number)):
+            self.run(ADD, key, at_ms, next(self._serial))
+
+    def close(self) -> None:
+        self._connection.close()
