@@ -1,18 +1,19 @@
 """The audit log: who did what, or read real numbers, when and what for. Chained like the call records, only added to.
 
-It owns the tables `audit` and `audit_head`. Reason and details are sealed: an operator may write anything there.
+It owns the form of an entry, its link and the head. Reason and details are sealed: an operator may write anything
+there. Reading the log, verifying and purging it is the business of `relay.store.audit_log`.
 """
 
 from __future__ import annotations
 
 import hmac
 import sqlite3
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, Head
+from relay.store.chain import EMPTY, Head, read_checkpoint
 from relay.store.sealing import Sealer
 
 _SELECT_HEAD = "SELECT seq, hash, mac, EXISTS (SELECT 1 FROM audit WHERE seq > audit_head.seq) FROM audit_head"
@@ -23,7 +24,11 @@ _UPDATE_HEAD = (
 _ADD = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 BROKEN_HEAD = "the head of the audit log was altered or removed"
 
+SELECT = "SELECT seq, at, actor, action, object, business, sealed, hash FROM audit"
+AuditRow = tuple[Any, ...]
+
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, dict[str, Any]]).decode
 
 
 class Entry(NamedTuple):
@@ -43,23 +48,48 @@ def add_entry(connection: sqlite3.Connection, sealer: Sealer, entry: Entry) -> N
     head = read_audit_head(connection, sealer)
     seq = head.seq + 1
     sealed = sealer.seal(_encode((entry.reason, entry.details)), _context(seq))
-    plain = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business)
-    link = Head(seq, sealer.chain_hash(head.hash, b"audit " + _encode((*plain, sealed))))
-    connection.execute(_ADD, (*plain, sealed, link.hash))
+    row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
+    link = _link(sealer, head, row)
+    connection.execute(_ADD, (*row, link.hash))
     connection.execute(_UPDATE_HEAD, (*link, _mac(sealer, link)))
+
+
+def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
+    """Reads a row of `SELECT`. Raises StoreError where it was altered."""
+    seq, at, actor, action, object_, business, sealed, _ = row
+    try:
+        reason, details = _decode(sealer.open_(sealed, _context(seq)))
+    except (StoreError, msgspec.DecodeError):
+        raise StoreError(f"entry {seq} of the audit log was altered") from None
+    return Entry(at, actor, action, object_, business, reason, details)
+
+
+def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:
+    """The link of the next row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
+    seq = row[0]
+    if seq != head.seq + 1:
+        raise StoreError(f"entry {head.seq + 1} of the audit log is missing: the next one is {seq}")
+    link = _link(sealer, head, row[:-1])
+    if not hmac.compare_digest(link.hash, row[-1]):
+        raise StoreError(f"entry {seq} of the audit log was altered, or does not follow its predecessor")
+    return link
 
 
 def read_audit_head(connection: sqlite3.Connection, sealer: Sealer) -> Head:
     """The last link. Raises StoreError where it is missing, forged, or older than the entries."""
     row = connection.execute(_SELECT_HEAD).fetchone()
     if row is None:
-        if connection.execute(_SELECT_ANY).fetchone() != (0,):
+        if read_checkpoint(connection, sealer, "audit") != EMPTY or connection.execute(_SELECT_ANY).fetchone() != (0,):
             raise StoreError(BROKEN_HEAD)
         return EMPTY
     head = Head(row[0], row[1])
     if row[3] or not hmac.compare_digest(row[2], _mac(sealer, head)):
         raise StoreError(BROKEN_HEAD)
     return head
+
+
+def _link(sealer: Sealer, head: Head, row: AuditRow) -> Head:
+    return Head(head.seq + 1, sealer.chain_hash(head.hash, b"audit " + _encode(row)))
 
 
 def _mac(sealer: Sealer, head: Head) -> bytes:

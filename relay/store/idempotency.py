@@ -18,11 +18,6 @@ KEPT_MS = 24 * 3_600_000
 
 _FIND = "SELECT fingerprint, status, sealed FROM idempotency WHERE owner = ? AND key = ? AND at > ?"
 _KEEP = "INSERT OR REPLACE INTO idempotency (owner, key, fingerprint, status, sealed, at) VALUES (?, ?, ?, ?, ?, ?)"
-_FORGET = """
-DELETE FROM idempotency
-WHERE (owner, key) IN (SELECT owner, key FROM idempotency WHERE at <= ?1 ORDER BY at LIMIT ?2)
-"""
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[bytes, str | None]).decode
 
@@ -57,11 +52,6 @@ def keep_answer(
     hash_ = _hash(act, owner, key)
     sealed = act.sealer.seal(_encode((body, location)), _context(owner, hash_))
     act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))
-
-
-def forget_answers(act: Act, most: int = 500) -> int:
-    """Deletes answers older than a day, the oldest first; how many there were, up to `most`."""
-    return act.connection.execute(_FORGET, (act.now_ms - KEPT_MS, most)).rowcount
 
 
 def _hash(act: Act, owner: str, key: str) -> bytes:

@@ -1,0 +1,117 @@
+"""Reading the audit log, proving that it is whole, and deleting its oldest entries when their time is over.
+
+Who purged leaves a checkpoint: the last link that went. The log is verified from there on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import NamedTuple
+
+from relay.errors import StoreError
+from relay.store.act import Act
+from relay.store.audit import SELECT, Entry, follow_entry, open_entry, read_audit_head
+from relay.store.chain import Head, read_checkpoint, write_checkpoint
+from relay.store.sealing import Sealer
+
+_OF = (
+    "(:actor IS NULL OR actor = :actor) AND (:action IS NULL OR action = :action)"
+    " AND (:object_ IS NULL OR object = :object_) AND (:business IS NULL OR business = :business)"
+    " AND (:since_ms IS NULL OR at >= :since_ms) AND (:until_ms IS NULL OR at < :until_ms)"
+)
+_NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :limit"
+_OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
+_CHAINED = f"{SELECT} ORDER BY seq"
+_AT = 1
+
+
+class AuditQuery(NamedTuple):
+    """Which entries; None: whichever. Times are Unix milliseconds."""
+
+    actor: str | None = None
+    action: str | None = None
+    object_: str | None = None
+    business: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+class Logged(NamedTuple):
+    """An entry and its place in the log."""
+
+    seq: int
+    entry: Entry
+
+
+class AuditVerdict(NamedTuple):
+    """What `verify_audit` found. `broken` names the first fault; the entries before it, `intact` of them, are good."""
+
+    intact: int
+    head: Head
+    broken: str | None
+
+
+def newest_entries(
+    connection: sqlite3.Connection, sealer: Sealer, query: AuditQuery, before: int | None = None, limit: int = 500
+) -> list[Logged]:
+    """The newest first, from in front of the entry `before`. Raises StoreError where one was altered."""
+    rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "limit": limit}).fetchall()
+    return [Logged(row[0], open_entry(sealer, row)) for row in rows]
+
+
+def all_entries(connection: sqlite3.Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
+    """The oldest first, read as they are asked for."""
+    for row in connection.execute(_OLDEST, query._asdict()):
+        yield Logged(row[0], open_entry(sealer, row))
+
+
+def verify_audit(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
+    """Reads every entry. A log that is being written to is seen as it was when this began."""
+    connection.execute("BEGIN")
+    try:
+        return _verify(connection, sealer)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _verify(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
+    intact = 0
+    head = Head(0, b"")
+    try:
+        head = read_checkpoint(connection, sealer, "audit")
+        for row in connection.execute(_CHAINED):
+            open_entry(sealer, row)
+            head = follow_entry(sealer, head, row)
+            intact += 1
+        if (stored := read_audit_head(connection, sealer)) != head:
+            raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
+    except (StoreError, sqlite3.DatabaseError) as error:
+        return AuditVerdict(intact, head, str(error))
+    return AuditVerdict(intact, head, None)
+
+
+def purge_audit(act: Act, before_ms: int, most: int) -> int:
+    """Deletes the oldest entries, up to the first that is younger and at most `most`; how many they were.
+
+    Each is checked before it goes: a purge must not hide that one was changed. Raises StoreError.
+    """
+    head = read_checkpoint(act.connection, act.sealer, "audit")
+    rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
+    gone = list(takewhile(lambda row: row[_AT] < before_ms, rows))
+    for row in gone:
+        head = follow_entry(act.sealer, head, row)
+    if gone:
+        act.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
+        write_checkpoint(act.connection, act.sealer, "audit", head, act.now_ms)
+    return len(gone)
+
+
+def count_audit(connection: sqlite3.Connection, before_ms: int) -> int:
+    """How many entries a purge would delete."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM audit WHERE seq < ifnull((SELECT min(seq) FROM audit WHERE at >= ?), 1 << 62)",
+        (before_ms,),
+    ).fetchone()
+    return int(count)
