@@ -21,7 +21,7 @@ from relay.call.routing import Refusal, Route
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
-GRAIN_S = 0.01
+GRAIN_S = 0.05
 BUGS_LOGGED_PER_S = 5
 
 _LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug"}
