@@ -18,6 +18,8 @@ from relay.errors import ConfigError, RelayError
 _COMMANDS = {
     "serve": "relay.cli.serve",
     "check": "relay.cli.serve",
+    "business": "relay.cli.businesses",
+    "keys": "relay.cli.businesses",
     "bind": "relay.cli.bindings",
     "unbind": "relay.cli.bindings",
     "bindings": "relay.cli.bindings",

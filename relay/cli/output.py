@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import click
 
 from relay.call.binding import Binding
 from relay.call.numbers import mask_number
@@ -22,14 +24,49 @@ def shower(*, reveal: bool) -> Show:
     return str if reveal else mask_number
 
 
+def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
+    """One thing: a line of JSON, or a line a field."""
+    values = value if isinstance(value, dict) else plain(value)
+    if as_json:
+        click.echo(json_line(values))
+        return
+    width = max(map(len, values))
+    for name, each in values.items():
+        click.echo(f"{name:<{width}} {_cell(each)}")
+
+
+def show_list(values: Iterable[NamedTuple | dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Many things: a line of JSON for each, or a table of the named fields."""
+    objects = (value if isinstance(value, dict) else plain(value) for value in values)
+    if as_json:
+        for values_ in objects:
+            click.echo(json_line(values_))
+        return
+    for line in table([name.replace("_", " ") for name in columns], _cells(objects, columns)):
+        click.echo(line)
+
+
+def _cells(objects: Iterable[dict[str, Any]], columns: Sequence[str]) -> Iterator[list[str]]:
+    for values in objects:
+        yield [_cell(values[name]) for name in columns]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value in (None, "") else str(value)
+
+
 def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
     """A binding as `--json` prints it. `state`: live, expired, ended."""
-    return _object(binding) | {"state": binding_state(binding, now_ms)}
+    return plain(binding) | {"state": binding_state(binding, now_ms)}
 
 
 def record_object(record: CallRecord) -> dict[str, Any]:
     """A call record as `--json` prints it, the fields in DESIGN 5's order."""
-    return _object(record)
+    return plain(record)
 
 
 def binding_state(binding: Binding, now_ms: int) -> str:
@@ -75,15 +112,19 @@ def record_row(record: CallRecord, show: Show) -> tuple[str, ...]:
     return (_moment(record.received_at), outcome, status, *numbers, talked, record.ended_by or "-", record.call_id)
 
 
-def _object(values: Binding | CallRecord) -> dict[str, Any]:
-    return {name: _value(name, value) for name, value in values._asdict().items()}
+def plain(value: NamedTuple) -> dict[str, Any]:
+    """The fields of a tuple as JSON has them: moments in RFC 3339, no bytes."""
+    fields: dict[str, Any] = value._asdict()
+    return {name: _value(name, each) for name, each in fields.items() if not isinstance(each, bytes)}
 
 
 def _value(name: str, value: object) -> object:
-    if isinstance(value, int) and name.endswith("_at"):
+    if isinstance(value, int) and (name == "at" or name.endswith(("_at", "_until"))):
         return format_moment(value)
     if isinstance(value, str) and not value.isascii():
         return printable(value)
+    if isinstance(value, tuple | frozenset):
+        return sorted(value) if isinstance(value, frozenset) else list(value)
     return value
 
 

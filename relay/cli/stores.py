@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,18 +16,30 @@ from relay.config import Config, load_config
 from relay.errors import ParseError, StoreError
 from relay.service.bindings import BindingService
 from relay.service.times import parse_duration_ms, parse_moment_ms
+from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
-from relay.store.database import open_store
+from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.records import Records
+from relay.store.sealing import Sealer
+from relay.store.writer import Writer
 
 T = TypeVar("T")
 
 
 class Opened(NamedTuple):
+    """A store that is open for one command."""
+
     config: Config
+    sealer: Sealer
     bindings: Bindings
     service: BindingService
     records: Records
+    reader: sqlite3.Connection
+    writer: Writer
+
+    def act(self, do: Callable[[Act], T]) -> T:
+        """Runs an act of whoever typed the command."""
+        return self.writer.run(operator_cli(), do)
 
 
 @contextmanager
@@ -43,11 +56,16 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
             "from the folder that the relay was started in, or name its configuration with -c"
         )
     sealer = open_store(config.store.path, config.store.key_file)
+    path = config.store.path
     with (
-        closing(Bindings(config.store.path, sealer)) as bindings,
-        closing(Records(config.store.path, sealer)) as records,
+        store_errors(path),
+        closing(Bindings(path, sealer)) as bindings,
+        closing(Records(path, sealer)) as records,
+        closing(connect_reader(path)) as reader,
+        closing(Writer(path, sealer)) as writer,
     ):
-        yield Opened(config, bindings, BindingService(bindings, config.settings.prefixes), records)
+        service = BindingService(bindings, config.settings.prefixes)
+        yield Opened(config, sealer, bindings, service, records, reader, writer)
 
 
 def now_ms() -> int:
@@ -70,6 +88,16 @@ def moment(text: str) -> int:
 def past(text: str) -> int:
     """A click type: a time, or how long ago."""
     return moment(text) if "-" in text else now_ms() - _usage(parse_duration_ms, text)
+
+
+def duration(text: str) -> int:
+    """A click type: a time span in milliseconds; "0s" is none."""
+    return 0 if text == "0s" else _usage(parse_duration_ms, text)
+
+
+def coming(text: str) -> int:
+    """A click type: a time, or in how long, as Unix milliseconds."""
+    return moment(text) if "-" in text else now_ms() + _usage(parse_duration_ms, text)
 
 
 def _usage(parse: Callable[[str], T], text: str) -> T:

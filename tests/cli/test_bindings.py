@@ -28,7 +28,7 @@ def test_bind_says_what_to_dial_and_a_call_finds_it(relay700: Command) -> None:
     said = relay700.done("bind", "AXB", *AB, "--x", X, "--order", "17").splitlines()
     assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
     binding_id = said[0].removeprefix("binding ")
-    assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X)
+    assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b")
 
 
 def test_bind_axyb_says_who_dials_what(relay700: Command) -> None:

@@ -63,6 +63,8 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "end_reason": "bye",
             "caller_leg_call_id": "a84b4c76e66710@13800000001.example",
             "callee_leg_call_id": "f00d" * 8,
+            "direction": None,
+            "legacy": False,
         }
     ]
     # "… in exactly this order"

@@ -1,0 +1,226 @@
+"""`relay700 business` and `keys`: who may use numbers, and the keys of their programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import given, json_option, needed_reason, or_none, reason_option
+from relay.cli.output import plain, show_list, show_one
+from relay.cli.stores import coming, duration, opened
+from relay.errors import StoreError
+from relay.service import businesses as service
+from relay.service import keys as key_service
+from relay.service.businesses import MODES, SCENARIOS, Application
+from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
+from relay.store.keys import ApiKey, list_keys
+
+_COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
+_KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
+# What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
+_USUAL = key_service.BUSINESS_SCOPES - {"parties:read", "keys"}
+_USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {"parties:read"}
+
+_limit = or_none(int)
+_scenario = click.option("--scenario", type=click.Choice(SCENARIOS), help="What its numbers are for.")
+_texts = (
+    click.option("--licence", metavar="TEXT", help="Number of its business licence."),
+    click.option("--application", metavar="TEXT", help="Reference of its application for the pilot."),
+    click.option("--contact", metavar="TEXT", help="Person and phone; sealed in the store."),
+    click.option("--scheme", metavar="TEXT", help="Reference of its technical scheme."),
+)
+
+
+def _details(command: Any) -> Any:
+    for option in reversed((*_texts, _scenario)):
+        command = option(command)
+    return command
+
+
+@click.group()
+def business() -> None:
+    """Business users: apply, approve, suspend, revoke."""
+
+
+@business.command("apply")
+@click.argument("business_id", metavar="ID")
+@click.option("--name", required=True, metavar="TEXT")
+@_details
+@json_option
+@config_option
+def apply_(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
+    """Enter an application. It may do nothing until it is approved."""
+    asked = Application(id=business_id, **given(options))
+    with opened(config_path, make=True) as store:
+        _show(store.act(lambda act: service.apply(act, asked)), as_json=as_json)
+
+
+@business.command("list")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
+@json_option
+@config_option
+def list_(config_path: Path | None, state: State | None, as_json: bool) -> None:
+    """List all business users."""
+    with opened(config_path) as store:
+        found: list[Business] = []
+        while page := list_businesses(store.reader, store.sealer, None, state, found[-1].id if found else ""):
+            found += page
+    show_list(found, _COLUMNS, as_json=as_json)
+
+
+@business.command("show")
+@click.argument("business_id", metavar="ID")
+@json_option
+@config_option
+def show_(config_path: Path | None, business_id: str, as_json: bool) -> None:
+    """Show one business user."""
+    with opened(config_path) as store:
+        found = find_business(store.reader, store.sealer, business_id)
+    if found is None:
+        raise StoreError("there is no such business user: `relay700 business list` shows them")
+    _show(found, as_json=as_json)
+
+
+@business.command("history")
+@click.argument("business_id", metavar="ID")
+@json_option
+@config_option
+def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
+    """List its changes of state: who, when and why."""
+    with opened(config_path) as store:
+        if find_business(store.reader, store.sealer, business_id) is None:
+            raise StoreError("there is no such business user: `relay700 business list` shows them")
+        changes = state_changes(store.reader, store.sealer, business_id)
+    show_list(changes, ("at", "state", "by", "reason"), as_json=as_json)
+
+
+def _step(step: service.Step, words: str) -> None:
+    @business.command(step, help=words)
+    @click.argument("business_id", metavar="ID")
+    @needed_reason
+    @json_option
+    @config_option
+    def take(config_path: Path | None, business_id: str, reason: str, as_json: bool) -> None:
+        with opened(config_path) as store:
+            changed = store.act(lambda act: service.set_state(act, business_id, step, reason))
+        if as_json:
+            show_one(changed, as_json=True)
+        else:
+            click.echo(f"{changed.id} is {changed.state}")
+
+
+_step("approve", "Let it make bindings.")
+_step("suspend", "Refuse all its calls from the next one on, until it is resumed.")
+_step("resume", "End a suspension.")
+_step("revoke", "Refuse all its calls for good.")
+
+
+@business.command("change")
+@click.argument("business_id", metavar="ID")
+@click.option("--name", metavar="TEXT")
+@_details
+@json_option
+@config_option
+def change(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
+    """Change what is known of a business user."""
+    _change(config_path, business_id, options, as_json=as_json)
+
+
+@business.command("limits")
+@click.argument("business_id", metavar="ID")
+@click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="A mode it may use; repeat for more.")
+@click.option("--max-bindings", type=_limit, metavar="N|none", help="Live at once.")
+@click.option("--max-calls", type=_limit, metavar="N|none", help="At once.")
+@click.option("--max-cps", type=_limit, metavar="N|none", help="New calls a second.")
+@click.option("--hours", type=or_none(str), metavar="HH:MM-HH:MM|none", help="Of service, in China time.")
+@click.option("--white-only/--all-callers", default=None, help="Let only callers on its whitelist in.")
+@click.option("--live-events/--end-events", default=None, help="Whether webhooks are told of calls before their end.")
+@json_option
+@config_option
+def limits(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
+    """Change what a business user may do. What is not named stays."""
+    _change(config_path, business_id, options, as_json=as_json)
+
+
+def _change(config_path: Path | None, business_id: str, options: dict[str, Any], *, as_json: bool) -> None:
+    with opened(config_path) as store:
+        _show(store.act(lambda act: service.change(act, business_id, **given(options))), as_json=as_json)
+
+
+def _show(found: Business, *, as_json: bool) -> None:
+    show_one(found, as_json=as_json)
+
+
+@click.group()
+def keys() -> None:
+    """API keys: make, list, rotate, revoke."""
+
+
+@keys.command("make")
+@click.option("--business", metavar="ID", help="The business user whose program it is for.")
+@click.option("--operator", is_flag=True, help="A key for the operator's own programs, which sees all.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="What it allows; repeat for more.")
+@click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="As 90d, or a time.")
+@json_option
+@config_option
+def make(
+    config_path: Path | None,
+    business: str | None,
+    operator: bool,
+    scopes: tuple[str, ...],
+    expires_at: int | None,
+    as_json: bool,
+) -> None:
+    """Make a key. Its secret is shown now and never again.
+
+    Without --scope it allows all but to see real numbers (parties:read) and, for a business, to make keys (keys).
+    """
+    if operator == (business is not None):
+        raise click.UsageError("name the business user with --business, or say --operator")
+    wanted = scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)
+    with opened(config_path, make=True) as store:
+        key, secret = store.act(lambda act: key_service.make_key(act, business, wanted, expires_at))
+    _show_secret(key, secret, as_json=as_json)
+
+
+@keys.command("list")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@json_option
+@config_option
+def list_keys_(config_path: Path | None, business: str | None, as_json: bool) -> None:
+    """List keys, also those that have ended."""
+    with opened(config_path) as store:
+        found: list[ApiKey] = []
+        while page := list_keys(store.reader, store.sealer, business, found[-1].id if found else ""):
+            found += page
+    show_list(map(plain, found), _KEY_COLUMNS, as_json=as_json)
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--overlap", type=duration, default="0s", metavar="TIME", help="How long the old one stays good: 1h.")
+@json_option
+@config_option
+def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -> None:
+    """Make a key in the place of another."""
+    with opened(config_path) as store:
+        key, secret = store.act(lambda act: key_service.rotate(act, key_id, overlap // 1000))
+    _show_secret(key, secret, as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@reason_option
+@config_option
+def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
+    """End a key: the next request with it is refused."""
+    with opened(config_path) as store:
+        key = store.act(lambda act: key_service.revoke(act, key_id, reason))
+    click.echo(f"revoked {key.id}")
+
+
+def _show_secret(key: ApiKey, secret: str, *, as_json: bool) -> None:
+    show_one(plain(key) | {"secret": secret}, as_json=as_json)

@@ -1,0 +1,111 @@
+"""`relay700 business` and `keys`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Command
+
+APPLY = ("business", "apply", "acme", "--name", "快送", "--licence", "91110000", "--scenario", "express")
+
+
+def one(relay700: Command, *arguments: str) -> dict[str, Any]:
+    (only,) = relay700.objects(*arguments)
+    return only
+
+
+def test_a_business_applies_and_is_approved(relay700: Command) -> None:
+    applied = one(relay700, *APPLY, "--contact", "Li Lei, 13800000009")
+    assert (applied["id"], applied["state"], applied["name"], applied["scenario"]) == (
+        "acme", "applied", "快送", "express",
+    )  # fmt: skip
+    assert applied["modes"] == ["AXB", "AXYB", "GXB", "GXYB", "AXN"]
+    assert applied["created_at"].endswith("Z")
+    assert relay700.done("business", "approve", "acme", "--reason", "papers complete") == "acme is approved\n"
+    assert one(relay700, "business", "show", "acme")["state"] == "approved"
+    assert [each["id"] for each in relay700.objects("business", "list", "--state", "approved")] == ["acme", "default"]
+
+
+def test_each_step_is_kept_with_its_reason_and_who_took_it(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    for step in ("approve", "suspend", "resume", "revoke"):
+        relay700.done("business", step, "acme", "--reason", f"to {step}")
+    steps = relay700.objects("business", "history", "acme")
+    assert [(step["state"], step["reason"]) for step in steps] == [
+        ("applied", ""), ("approved", "to approve"), ("suspended", "to suspend"), ("approved", "to resume"),
+        ("revoked", "to revoke"),
+    ]  # fmt: skip
+    assert all(step["by"].startswith("cli:") for step in steps)
+    assert "to suspend" in relay700.done("business", "history", "acme")
+
+
+def test_a_step_that_does_not_lead_on_is_refused_in_one_line(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    assert relay700.refused("business", "suspend", "acme", "--reason", "x").startswith("state: it is applied")
+    assert relay700.refused("business", "show", "nobody").startswith("there is no such business user")
+    assert relay700.refused("business", "history", "nobody").startswith("there is no such business user")
+    assert "another" in relay700.refused(*APPLY)
+
+
+def test_a_step_needs_a_reason(relay700: Command, usage: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    relay700.done(*APPLY)
+    assert "--reason" in usage("business", "approve", "acme")
+    monkeypatch.setenv("RELAY700_REASON", "told so by the environment")
+    relay700.done("business", "approve", "acme")
+    assert relay700.objects("business", "history", "acme")[-1]["reason"] == "told so by the environment"
+
+
+def test_limits_are_set_and_taken_away(relay700: Command, usage: Callable[..., str]) -> None:
+    relay700.done(*APPLY)
+    limits = ("--max-bindings", "10", "--max-cps", "5", "--mode", "AXB", "--hours", "08:00-22:00", "--white-only")
+    changed = one(relay700, "business", "limits", "acme", *limits)
+    assert (changed["max_bindings"], changed["max_calls"], changed["max_cps"]) == (10, None, 5)
+    assert (changed["modes"], changed["hours"], changed["white_only"]) == (["AXB"], "08:00-22:00", True)
+    freed = one(relay700, "business", "limits", "acme", "--max-bindings", "none", "--hours", "none", "--all-callers")
+    assert (freed["max_bindings"], freed["max_cps"], freed["hours"], freed["white_only"]) == (None, 5, None, False)
+    assert 'write one, or "none"' in usage("business", "limits", "acme", "--max-cps", "many")
+
+
+def test_what_is_known_of_a_business_is_changed(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    changed = one(relay700, "business", "change", "acme", "--name", "Acme", "--scheme", "s-2")
+    assert (changed["name"], changed["scheme"], changed["licence"], changed["version"]) == (
+        "Acme",
+        "s-2",
+        "91110000",
+        2,
+    )
+
+
+def test_a_key_shows_its_secret_once(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    made = one(relay700, "keys", "make", "--business", "acme", "--expires-in", "90d")
+    assert made["secret"].startswith(f"rk_{made['id']}_")
+    assert "bindings:write" in made["scopes"] and "parties:read" not in made["scopes"]
+    listed = relay700.done("keys", "list", "--business", "acme", "--json")
+    assert made["id"] in listed and made["secret"] not in listed and "signing_key" not in listed
+    assert relay700.objects("keys", "list", "--business", "default") == []
+
+
+def test_an_operator_s_key_may_do_all_but_see_real_numbers(relay700: Command) -> None:
+    made = one(relay700, "keys", "make", "--operator")
+    assert made["business"] is None and "operator" in made["scopes"] and "parties:read" not in made["scopes"]
+    assert one(relay700, "keys", "make", "--operator", "--scope", "trace")["scopes"] == ["trace"]
+
+
+def test_a_key_is_somebody_s(usage: Callable[..., str]) -> None:
+    for whose in ((), ("--operator", "--business", "default")):
+        assert "name the business user with --business, or say --operator" in usage("keys", "make", *whose)
+
+
+def test_keys_are_rotated_and_revoked(relay700: Command) -> None:
+    made = one(relay700, "keys", "make", "--business", "default")
+    rotated = one(relay700, "keys", "rotate", made["id"], "--overlap", "1h")
+    assert rotated["id"] != made["id"] and rotated["scopes"] == made["scopes"]
+    assert relay700.done("keys", "revoke", rotated["id"], "--reason", "lost") == f"revoked {rotated['id']}\n"
+    assert relay700.refused("keys", "revoke", rotated["id"]) == "key: it is revoked or expired: make another"
+    ended = {key["id"]: (key["expires_at"], key["revoked_at"]) for key in relay700.objects("keys", "list")}
+    assert ended[made["id"]][0] is not None and ended[rotated["id"]][1] is not None
