@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from ipaddress import ip_address
 
-from relay.call.settings import Peer
+from relay.call.peers import Peers
 from relay.net.settings import StreamLimits
 
 
 class Admission:
     """Connections are counted in all and by source address. Strangers, who are no peer's source, share a small part."""
 
-    def __init__(self, limits: StreamLimits, peers: Sequence[Peer]) -> None:
+    def __init__(self, limits: StreamLimits, peers: Peers) -> None:
         self.count = 0
         self.strangers = 0
         self._limits = limits
-        self._networks = tuple(network for peer in peers for network in peer.sources)
+        self._peers = peers
         self._by_source: Counter[str] = Counter()
 
     def admit(self, source: str | None) -> bool:
@@ -50,5 +48,4 @@ class Admission:
         return True
 
     def _is_peer(self, source: str) -> bool:
-        address = ip_address(source.partition("%")[0])
-        return any(address in network for network in self._networks)
+        return self._peers.by_source(source) is not None

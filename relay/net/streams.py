@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 
+from relay.call.peers import Peers
 from relay.call.settings import Listener, Settings
 from relay.net.admission import Admission
 from relay.net.listening import StreamListener
@@ -44,7 +45,7 @@ class Streams:
         self._listeners = settings.listeners
         self._failed = failed
         self._resolver = resolver
-        self._admission = Admission(limits, settings.peers)
+        self._admission = Admission(limits, Peers(settings))
         # RFC 5923: a TLS connection from a peer's own port was not verified as one to that peer is.
         self._tls_peer_ports = {peer.port for peer in settings.peers if peer.transport == "tls"}
         self._server_tls = server_context(tls) if tls else None

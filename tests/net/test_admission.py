@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from relay.call.settings import Peer
+from relay.call.peers import Peers
+from relay.call.settings import Peer, Settings
 from relay.net.admission import Admission
 from relay.net.settings import StreamLimits
 
@@ -10,7 +11,7 @@ PEER = Peer("pbx", "10.0.0.1", 5060, "tcp", False, (ip_network("10.0.0.0/24"), i
 
 
 def admission(**limits: int) -> Admission:
-    return Admission(StreamLimits(**limits), [PEER])  # type: ignore[arg-type]
+    return Admission(StreamLimits(**limits), Peers(Settings(listeners=(), peers=(PEER,), routes=(), prefixes=())))
 
 
 def test_the_number_of_all_connections_is_bounded() -> None:
