@@ -1,0 +1,180 @@
+"""The rules for business users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused
+from relay.service import businesses
+from relay.service.businesses import STEPS, Application, Step
+from relay.store.audit_log import AuditQuery, all_entries
+from relay.store.businesses import Business, find_business, list_businesses, state_changes
+from tests.support.acting import Acting, acting, key_of
+from tests.support.stored import NOW_MS
+
+ACME = Application("Acme 快递", "acme", "91310000", "MIIT-2026-7", "express", "scheme 3", "Li Lei 13800000001")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
+
+
+def applied(store: Acting, application: Application = ACME, **fields: Any) -> Business:
+    return store.run(lambda act: businesses.apply(act, application, **fields))
+
+
+def stepped(store: Acting, *steps: Step) -> Business:
+    for step in steps:
+        business = store.run(lambda act, step=step: businesses.set_state(act, "acme", step, f"because of {step}"))
+    return business
+
+
+def refused(store: Acting, do: Any, **run: Any) -> tuple[str, str]:
+    with pytest.raises(Refused) as refusal:
+        store.run(do, **run)
+    return refusal.value.kind, refusal.value.field
+
+
+def test_an_application_is_kept_with_all_it_says(store: Acting) -> None:
+    made = applied(store, max_calls=30, modes=["AXN", "AXB"], hours="08:00-22:00")
+    assert made.state == "applied"
+    assert made.modes == ("AXB", "AXN")
+    assert (made.name, made.scenario, made.contact, made.max_calls) == ("Acme 快递", "express", ACME.contact, 30)
+    assert find_business(store.reader, store.sealer, "acme") == made
+
+
+def test_one_without_an_id_is_given_one(store: Acting) -> None:
+    first, second = applied(store, Application("A")), applied(store, Application("B"))
+    assert first.id != second.id and len(first.id) == 13
+
+
+def test_an_id_is_taken_once(store: Acting) -> None:
+    applied(store)
+    assert refused(store, lambda act: businesses.apply(act, ACME)) == ("state_conflict", "id")
+
+
+@pytest.mark.parametrize("step", list(STEPS))
+@pytest.mark.parametrize(
+    ("before", "allowed"),
+    [
+        ((), {"approve": "approved", "revoke": "revoked"}),
+        (("approve",), {"suspend": "suspended", "revoke": "revoked"}),
+        (("approve", "suspend"), {"resume": "approved", "revoke": "revoked"}),
+        (("approve", "suspend", "resume"), {"suspend": "suspended", "revoke": "revoked"}),
+        (("approve", "revoke"), {}),
+    ],
+)
+def test_a_step_leads_on_from_its_states_alone(
+    store: Acting, before: tuple[Step, ...], allowed: dict[str, str], step: Step
+) -> None:
+    applied(store)
+    if before:
+        stepped(store, *before)
+    if step in allowed:
+        assert stepped(store, step).state == allowed[step]
+    else:
+        kept = find_business(store.reader, store.sealer, "acme")
+        assert refused(store, lambda act: businesses.set_state(act, "acme", step, "why")) == ("state_conflict", "state")
+        assert find_business(store.reader, store.sealer, "acme") == kept
+
+
+def test_each_step_is_kept_with_reason_actor_and_time(store: Acting) -> None:
+    applied(store)
+    store.now_ms += 5
+    stepped(store, "approve", "suspend")
+    assert state_changes(store.reader, store.sealer, "acme") == [
+        ("applied", "", "relay", NOW_MS),
+        ("approved", "because of approve", "relay", NOW_MS + 5),
+        ("suspended", "because of suspend", "relay", NOW_MS + 5),
+    ]
+    log = [entry for _, entry in all_entries(store.reader, store.sealer, AuditQuery(object_="acme"))]
+    assert [(entry.action, entry.reason) for entry in log] == [
+        ("business.apply", ""),
+        ("business.approve", "because of approve"),
+        ("business.suspend", "because of suspend"),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "a\nb", "x" * 501])
+def test_a_step_needs_a_reason(store: Acting, reason: str) -> None:
+    applied(store)
+    assert refused(store, lambda act: businesses.set_state(act, "acme", "approve", reason)) == ("invalid", "reason")
+
+
+def test_a_change_writes_what_it_names_and_nothing_else(store: Acting) -> None:
+    before = applied(store, max_cps=5)
+    store.now_ms += 9
+    after = store.run(lambda act: businesses.change(act, "acme", hours="22:00-06:00", max_cps=None, white_only=True))
+    assert after == before._replace(
+        hours="22:00-06:00", max_cps=None, white_only=True, version=2, updated_at=NOW_MS + 9
+    )
+    assert find_business(store.reader, store.sealer, "acme") == after
+
+
+def test_a_change_leaves_the_count_of_bindings_to_those_who_count(store: Acting) -> None:
+    applied(store)
+    store.run(lambda act: act.connection.execute("UPDATE business SET live_bindings = 7 WHERE id = 'acme'"))
+    assert store.run(lambda act: businesses.change(act, "acme", name="Acme")).live_bindings == 7
+
+
+def test_a_change_of_an_older_version_is_refused(store: Acting) -> None:
+    applied(store)
+    store.run(lambda act: businesses.change(act, "acme", 1, name="Acme"))
+    assert refused(store, lambda act: businesses.change(act, "acme", 1, name="Other")) == ("state_conflict", "version")
+
+
+def test_a_revoked_one_changes_no_more(store: Acting) -> None:
+    applied(store)
+    stepped(store, "revoke")
+    assert refused(store, lambda act: businesses.change(act, "acme", name="Acme")) == ("state_conflict", "state")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", " "),
+        ("name", "x" * 129),
+        ("contact", "a\0b"),
+        ("scenario", "taxi"),
+        ("modes", []),
+        ("modes", ["AXB", "AXX"]),
+        ("max_calls", -1),
+        ("max_bindings", 1 << 63),
+        ("hours", "8-22"),
+    ],
+)
+def test_a_wrong_field_is_named(store: Acting, field: str, value: object) -> None:
+    applied(store)
+    assert refused(store, lambda act: businesses.change(act, "acme", **{field: value})) == ("invalid", field)
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "x" * 65, "快递", "a/b"])
+def test_an_id_is_plain(store: Acting, name: str) -> None:
+    assert refused(store, lambda act: businesses.apply(act, Application("A", name))) == ("invalid", "id")
+
+
+def test_a_business_user_cannot_tell_anothers_from_none(store: Acting) -> None:
+    applied(store)
+    applied(store, Application("Other", "other"))
+    other = key_of("other", "keys")
+    for business_id in ("acme", "nobody"):
+        assert refused(store, lambda act, of=business_id: businesses.get(act, of), actor=other) == (
+            "not_found",
+            "business",
+        )
+    assert [business.id for business in list_businesses(store.reader, store.sealer, "other")] == ["other"]
+
+
+def test_a_list_goes_on_behind_the_last_one(store: Acting) -> None:
+    for name in ("c", "a", "b"):
+        applied(store, Application(name, name))
+    first = list_businesses(store.reader, store.sealer, limit=2)
+    rest = list_businesses(store.reader, store.sealer, after=first[-1].id)
+    assert [business.id for business in [*first, *rest]] == ["a", "b", "c", "default"]
+    assert [business.id for business in list_businesses(store.reader, store.sealer, state="approved")] == ["default"]

@@ -1,0 +1,130 @@
+"""The rules for API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused
+from relay.service import keys
+from relay.service.businesses import Application, apply, set_state
+from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES
+from relay.store.act import RELAY, Actor
+from relay.store.audit_log import AuditQuery, all_entries
+from relay.store.keys import ApiKey, find_key
+from tests.support.acting import Acting, acting, key_of
+from tests.support.stored import NOW_MS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        for name in ("acme", "other"):
+            store.run(lambda act, name=name: apply(act, Application(name, name)))
+        yield store
+
+
+def made(store: Acting, business: str | None, *scopes: str, actor: Actor = RELAY, **more: Any) -> ApiKey:
+    key, _ = store.run(lambda act: keys.make_key(act, business, scopes, **more), actor)
+    return key
+
+
+def refused(store: Acting, do: Any, actor: Actor = RELAY) -> tuple[str, str]:
+    with pytest.raises(Refused) as refusal:
+        store.run(do, actor)
+    return refusal.value.kind, refusal.value.field
+
+
+def found(store: Acting, key_id: str) -> ApiKey:
+    key = find_key(store.reader, store.sealer, key_id)
+    assert key is not None
+    return key
+
+
+def test_a_key_is_good_until_its_end(store: Acting) -> None:
+    key = made(store, "acme", "calls:read", expires_at=NOW_MS + 10)
+    assert [found(store, key.id).is_good(NOW_MS + after) for after in (0, 9, 10)] == [True, True, False]
+
+
+def test_a_business_user_gets_its_own_scopes_alone_and_an_operator_all(store: Acting) -> None:
+    assert made(store, "acme", *BUSINESS_SCOPES).scopes == BUSINESS_SCOPES
+    assert made(store, None, *OPERATOR_SCOPES).scopes == OPERATOR_SCOPES
+    for scopes in (["operator"], ["trace"], ["bindings"], []):
+        assert refused(store, lambda act, of=scopes: keys.make_key(act, "acme", of)) == ("invalid", "scopes")
+
+
+def test_an_end_that_is_over_is_refused(store: Acting) -> None:
+    assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"], NOW_MS)) == ("invalid", "expires_at")
+
+
+def test_no_key_gives_more_than_it_has(store: Acting) -> None:
+    actor = key_of("acme", "keys", "calls:read")
+    assert made(store, "acme", "calls:read", actor=actor).scopes == {"calls:read"}
+    for scopes in (["parties:read"], ["calls:read", "calls:hangup"]):
+        assert refused(store, lambda act, of=scopes: keys.make_key(act, "acme", of), actor) == ("forbidden", "scopes")
+
+
+def test_no_key_rotates_one_that_can_do_more(store: Acting) -> None:
+    strong = made(store, "acme", "parties:read")
+    assert refused(store, lambda act: keys.rotate(act, strong.id), key_of("acme", "keys")) == ("forbidden", "scopes")
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda act, key_id: keys.make_key(act, "other", ["keys"]),
+        lambda act, key_id: keys.make_key(act, None, ["keys"]),
+        lambda act, key_id: keys.rotate(act, key_id),
+        lambda act, key_id: keys.revoke(act, key_id),
+    ],
+)
+@pytest.mark.parametrize("owner", ["other", None])
+def test_another_ones_keys_are_not_there(store: Acting, owner: str | None, do: Any) -> None:
+    key = made(store, owner, "keys")
+    kind, _ = refused(store, lambda act: do(act, key.id), key_of("acme", "keys"))
+    assert kind == "not_found"
+    assert found(store, key.id) == key
+
+
+def test_a_rotated_key_ends_after_the_overlap(store: Acting) -> None:
+    old = made(store, "acme", "keys", "lists", expires_at=NOW_MS + 60_000)
+    new, text = store.run(lambda act: keys.rotate(act, old.id, overlap_s=30))
+    assert (new.business, new.scopes, new.expires_at) == ("acme", old.scopes, old.expires_at)
+    assert found(store, new.id).is_secret(store.sealer, text.removeprefix(f"rk_{new.id}_"))
+    assert found(store, old.id).expires_at == NOW_MS + 30_000
+
+
+def test_an_overlap_does_not_lengthen_a_key(store: Acting) -> None:
+    old = made(store, "acme", "keys", expires_at=NOW_MS + 1_000)
+    store.run(lambda act: keys.rotate(act, old.id, overlap_s=30))
+    assert found(store, old.id).expires_at == NOW_MS + 1_000
+    assert refused(store, lambda act: keys.rotate(act, old.id, overlap_s=-1)) == ("invalid", "overlap_s")
+
+
+def test_a_revoked_key_is_good_no_more_and_stays_so(store: Acting) -> None:
+    key = made(store, "acme", "keys")
+    store.run(lambda act: keys.revoke(act, key.id, "lost"))
+    assert not found(store, key.id).is_good(NOW_MS)
+    for do in (keys.revoke, keys.rotate):
+        assert refused(store, lambda act, do=do: do(act, key.id)) == ("ended", "key")
+
+
+def test_a_revoked_business_user_gets_no_key(store: Acting) -> None:
+    store.run(lambda act: set_state(act, "acme", "revoke", "fraud"))
+    assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"])) == ("business_not_approved", "business")
+
+
+def test_each_act_is_in_the_audit_log_without_the_secret(store: Acting) -> None:
+    key, text = store.run(lambda act: keys.make_key(act, "acme", ["keys"]))
+    new, _ = store.run(lambda act: keys.rotate(act, key.id))
+    store.run(lambda act: keys.revoke(act, new.id, "lost"))
+    log = [entry for _, entry in all_entries(store.reader, store.sealer, AuditQuery(business="acme"))][1:]
+    assert [(entry.action, entry.object_, entry.reason) for entry in log] == [
+        ("key.make", key.id, ""),
+        ("key.rotate", key.id, ""),
+        ("key.revoke", new.id, "lost"),
+    ]
+    assert text.rpartition("_")[2] not in repr(log)

@@ -1,0 +1,42 @@
+"""Business users in the store. What is asked of them is tested with the rules (tests/service/test_businesses.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.service.businesses import Application, apply, set_state
+from relay.store.businesses import find_business, state_changes
+from tests.support.acting import Acting, acting
+
+
+def two(store: Acting) -> None:
+    for name in ("acme", "other"):
+        application = Application(name, name, contact=f"canary of {name} 13800000001")
+        store.run(lambda act, made=application: apply(act, made))
+        store.run(lambda act, name=name: set_state(act, name, "approve", f"canary for {name} 13800000001"))
+
+
+def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
+    with acting(tmp_path) as store:
+        two(store)
+        raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
+    assert b"acme" in raw
+    assert b"canary" not in raw and b"13800000001" not in raw
+
+
+def test_what_is_sealed_for_one_does_not_open_for_another(tmp_path: Path) -> None:
+    with acting(tmp_path) as store:
+        two(store)
+        for theft in (
+            "UPDATE business SET sealed_contact = (SELECT sealed_contact FROM business WHERE id = 'acme')",
+            "UPDATE business_change SET sealed = "
+            "(SELECT sealed FROM business_change WHERE business = 'acme' AND state = 'approved')",
+        ):
+            store.run(lambda act, theft=theft: act.connection.execute(theft))
+        with pytest.raises(StoreError):
+            find_business(store.reader, store.sealer, "other")
+        with pytest.raises(StoreError):
+            state_changes(store.reader, store.sealer, "other")

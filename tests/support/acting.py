@@ -1,0 +1,49 @@
+"""Acts in tests: a store of their own, whose clock the test sets, and actors of each kind."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from relay.store.act import RELAY, Act, Actor
+from relay.store.database import connect_reader, open_store
+from relay.store.writer import Writer
+from tests.support.stored import NOW_MS
+
+T = TypeVar("T")
+
+
+def key_of(business: str, *scopes: str) -> Actor:
+    """An actor with a key of a business user."""
+    return Actor("key:0123456789ab", business, frozenset(scopes))
+
+
+class Acting:
+    """A new store in a folder; `now_ms` is its clock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "relay.db"
+        self.sealer = open_store(self.path, folder / "relay.key")
+        self.now_ms = NOW_MS
+        self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
+        self.reader: sqlite3.Connection = connect_reader(self.path)
+
+    def run(self, do: Callable[[Act], T], actor: Actor = RELAY) -> T:
+        """One act."""
+        return self.writer.run(actor, do)
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+
+
+@contextmanager
+def acting(folder: Path) -> Iterator[Acting]:
+    store = Acting(folder)
+    try:
+        yield store
+    finally:
+        store.close()
