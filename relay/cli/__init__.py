@@ -27,7 +27,10 @@ _COMMANDS = {
     "trace": "relay.cli.calls",
     "verify": "relay.cli.calls",
     "replay": "relay.cli.replay",
+    "completion": "relay.cli.completion",
+    "desk": "relay.cli.serve",
 }
+_HIDDEN = ("desk",)  # `serve` starts it
 
 config_option = click.option(
     "-c",
@@ -40,7 +43,7 @@ config_option = click.option(
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [name for name in _COMMANDS if name not in _HIDDEN]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _COMMANDS.get(cmd_name)

@@ -1,0 +1,21 @@
+"""`relay700 completion`: the script with which a shell completes commands, options and their values."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes a shell complete relay700's commands.
+
+    For bash: relay700 completion bash > /etc/bash_completion.d/relay700
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "relay700", "_RELAY700_COMPLETE").source())
