@@ -18,16 +18,12 @@ INSERT_EVENTS = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
 PUT_CALLERS = "INSERT OR REPLACE INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES"
 _SELECT_EVENTS = "SELECT seq, call_id, kind, sealed FROM call_event WHERE seq > ? ORDER BY seq LIMIT ?"
 
+EventRow = tuple[int, str, str, bytes]  # seq, call_id, kind, sealed
+
 
 class Told(NamedTuple):
     """An event of a call under way: `kind` is received, ringing or answered; the record is as it was then."""
 
-    kind: str
-    record: CallRecord
-
-
-class CallEvent(NamedTuple):
-    seq: int
     kind: str
     record: CallRecord
 
@@ -37,15 +33,16 @@ def event_row(sealer: Sealer, told: Told) -> Row:
     return (call_id, told.kind, sealer.seal(encode_record(told.record), _event_context(call_id, told.kind)))
 
 
-def read_events(connection: sqlite3.Connection, sealer: Sealer, after: int, most: int) -> list[CallEvent]:
-    """Those behind `after`, in their order. Raises StoreError where one was altered."""
-    rows = connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
-    return [CallEvent(seq, kind, _open_event(sealer, call_id, kind, sealed)) for seq, call_id, kind, sealed in rows]
+def event_rows(connection: sqlite3.Connection, after: int, most: int) -> list[EventRow]:
+    """Those behind the seq `after`, in their order, for `open_event`."""
+    return connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
 
 
-def _open_event(sealer: Sealer, call_id: str, kind: str, sealed: bytes) -> CallRecord:
+def open_event(sealer: Sealer, row: EventRow) -> Told:
+    """Raises StoreError where it was altered."""
+    _, call_id, kind, sealed = row
     try:
-        return decode_record(sealer.open_(sealed, _event_context(call_id, kind)))
+        return Told(kind, decode_record(sealer.open_(sealed, _event_context(call_id, kind))))
     except StoreError:
         raise StoreError(f"the event {kind} of call {call_id} was altered") from None
 

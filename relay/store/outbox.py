@@ -6,9 +6,12 @@ It owns the table's rows and their sealing. Sending is the business of `relay.ev
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
 _WANTING = """
@@ -19,6 +22,34 @@ _ADD = """
 INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (webhook, event_id) DO NOTHING
 """
+
+_PENDING = """
+SELECT id FROM webhook
+WHERE disabled_at IS NULL AND next_at <= ?1
+  AND EXISTS (SELECT 1 FROM outbox WHERE outbox.webhook = webhook.id AND dead_at IS NULL)
+"""
+_OLDEST = """
+SELECT seq, event_id, kind, at, tries, dead_at, last_error, sealed FROM outbox
+WHERE webhook = ?1 AND dead_at IS NULL ORDER BY seq LIMIT ?2
+"""
+_DEAD = """
+SELECT seq, event_id, kind, at, tries, dead_at, last_error, sealed FROM outbox
+WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
+"""
+_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Event(NamedTuple):
+    """A row, opened. Times are Unix milliseconds. `data` may hold real numbers."""
+
+    seq: int
+    event_id: str
+    kind: str
+    at_ms: int
+    tries: int  # refusals of this event alone
+    dead_at: int | None
+    last_error: str | None
+    data: dict[str, Any] | None  # None: the row was altered
 
 
 def add_event(
@@ -32,10 +63,87 @@ def add_event(
 ) -> None:
     """One row a webhook of the business that wants the kind, within the caller's transaction."""
     for (webhook,) in connection.execute(_WANTING, (business, kind)).fetchall():
-        sealed = sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
-        connection.execute(_ADD, (webhook, event_id, kind, at_ms, sealed))
+        leave_event(connection, sealer, webhook, kind, event_id, at_ms, data)
+
+
+def leave_event(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    webhook: str,
+    kind: str,
+    event_id: str,
+    at_ms: int,
+    data: dict[str, object],
+) -> None:
+    """One row for one webhook."""
+    sealed = sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
+    connection.execute(_ADD, (webhook, event_id, kind, at_ms, sealed))
 
 
 def event_context(webhook: str, event_id: str) -> bytes:
     """What a sealed event is bound to."""
     return f"event {webhook} {event_id}".encode()
+
+
+def pending_webhooks(connection: sqlite3.Connection, now_ms: int) -> list[str]:
+    """Ids of those that events wait for and that may be asked now."""
+    return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
+
+
+def oldest(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
+    """What is to be sent next, in its order."""
+    rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
+    return [_opened(sealer, webhook, row) for row in rows]
+
+
+def dead(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int, after: int = 0) -> list[Event]:
+    """What was given up, from behind the seq `after`."""
+    rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
+    return [_opened(sealer, webhook, row) for row in rows]
+
+
+def remove(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+    """These were delivered."""
+    connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+
+
+def bury(connection: sqlite3.Connection, seqs: Sequence[int], reason: str, now_ms: int) -> None:
+    """These are given up, and kept for whoever has them sent again."""
+    rows = [(now_ms, reason, seq) for seq in seqs]
+    connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
+
+
+def bury_old(connection: sqlite3.Connection, webhook: str, before_ms: int, reason: str, now_ms: int) -> int:
+    """Gives up what was left for the webhook before a moment. How many."""
+    statement = (
+        "UPDATE outbox SET dead_at = ?, last_error = ? WHERE webhook = ? AND dead_at IS NULL AND at < ? "
+        "AND seq IN (SELECT seq FROM outbox WHERE webhook = ? AND dead_at IS NULL ORDER BY seq LIMIT 1000)"
+    )
+    return connection.execute(statement, (now_ms, reason, webhook, before_ms, webhook)).rowcount
+
+
+def refuse(connection: sqlite3.Connection, seq: int, reason: str) -> None:
+    """The webhook would not have this event, alone."""
+    connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
+
+
+def revive(connection: sqlite3.Connection, webhook: str, event_ids: Sequence[str] | None, now_ms: int) -> int:
+    """Has dead events sent again, all or the named ones, at their old places in the order. How many.
+
+    They have their whole time again.
+    """
+    statement = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
+    if event_ids is None:
+        return connection.execute(statement, (now_ms, webhook)).rowcount
+    return sum(
+        connection.execute(f"{statement} AND event_id = ?", (now_ms, webhook, id_)).rowcount for id_ in event_ids
+    )
+
+
+def _opened(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:
+    *plain, sealed = row
+    try:
+        data = _decode(sealer.open_(sealed, event_context(webhook, plain[1])))
+    except (StoreError, msgspec.DecodeError):
+        data = None
+    return Event._make((*plain, data))

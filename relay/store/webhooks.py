@@ -1,0 +1,86 @@
+"""Webhooks: where a business has its events sent to. It owns the rows; their rules stand in `relay.events.webhooks`."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+import msgspec
+
+from relay.errors import StoreError
+from relay.store.sealing import Sealer
+
+_COLUMNS = "id, business, sealed, kinds, parties, disabled_at, failures, next_at, created_at"
+_SELECT = f"SELECT {_COLUMNS} FROM webhook WHERE id > ?1 AND (?2 IS NULL OR business = ?2)"
+_decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+class Webhook(NamedTuple):
+    """Times are Unix milliseconds."""
+
+    id: str
+    business: str
+    url: str
+    secret: str
+    kinds: tuple[str, ...]
+    parties: str  # none, masked, clear: how real numbers are shown to it
+    disabled_at: int | None
+    failures: int  # deliveries that failed since the last good one
+    next_at: int  # when it is tried next
+    created_at: int
+
+
+def put_webhook(connection: sqlite3.Connection, sealer: Sealer, webhook: Webhook) -> None:
+    """Adds it, or replaces the one with its id."""
+    sealed = sealer.seal(msgspec.msgpack.encode((webhook.url, webhook.secret)), _context(webhook.id, webhook.business))
+    plain = (" ".join(webhook.kinds), *webhook[5:])
+    connection.execute(
+        f"INSERT OR REPLACE INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (webhook.id, webhook.business, sealed, *plain),
+    )
+
+
+def find_webhook(
+    connection: sqlite3.Connection, sealer: Sealer, webhook_id: str, business: str | None = None
+) -> Webhook | None:
+    """None where there is none, or it is another business's. Raises StoreError where it was altered."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM webhook WHERE id = ?1 AND (?2 IS NULL OR business = ?2)", (webhook_id, business)
+    ).fetchone()
+    return None if row is None else _opened(sealer, row)
+
+
+def webhooks_of(
+    connection: sqlite3.Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 500
+) -> list[Webhook]:
+    """In the order of their ids, from behind `after`; of all businesses where none is named."""
+    rows = connection.execute(f"{_SELECT} ORDER BY id LIMIT ?3", (after, business, most)).fetchall()
+    return [_opened(sealer, row) for row in rows]
+
+
+def remove_webhook(connection: sqlite3.Connection, webhook_id: str) -> None:
+    """And all that waits for it, dead or not."""
+    connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
+    connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
+
+
+def set_schedule(connection: sqlite3.Connection, webhook_id: str, failures: int, next_at: int) -> None:
+    connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
+
+
+def disable(connection: sqlite3.Connection, webhook_id: str, now_ms: int) -> None:
+    """Nothing is sent to it, and no event is left for it, until it is enabled again."""
+    connection.execute("UPDATE webhook SET disabled_at = ? WHERE id = ? AND disabled_at IS NULL", (now_ms, webhook_id))
+
+
+def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
+    id_, business, sealed, kinds, *rest = row
+    try:
+        url, secret = _decode(sealer.open_(sealed, _context(id_, business)))
+    except (StoreError, msgspec.DecodeError):
+        raise StoreError(f"the webhook {id_} was altered") from None
+    return Webhook(id_, business, url, secret, tuple(kinds.split()), *rest)
+
+
+def _context(webhook_id: str, business: str) -> bytes:
+    return f"webhook {webhook_id} {business}".encode()

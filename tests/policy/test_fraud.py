@@ -1,0 +1,102 @@
+"""Signs of fraud: what is found, when, and that it is told once."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.policy.fraud import MOST_KEYS, WINDOW_MS, Finding, Seen, Signal, Signals, Watch
+
+X = 700100000010000
+OFF = Signal(0, 0)
+ALL = Signals(Signal(3, 5), Signal(3, 5), Signal(3, 5), 6)
+
+
+def seen(
+    number: int = X, caller: int = 0, outcome: str = "answered", talked_s: int | None = None, at_s: int = 0
+) -> Seen:
+    duration_ms = None if talked_s is None else talked_s * 1000
+    return Seen(str(number), b"caller %d" % caller, outcome, duration_ms, at_s * 1000)
+
+
+def findings(calls: list[Seen], signals: Signals = ALL) -> list[Finding | None]:
+    """Of each call, at most one."""
+    watch = Watch(signals)
+    found = [watch.see(call) for call in calls]
+    assert all(len(each) <= 1 for each in found)
+    return [each[0] if each else None for each in found]
+
+
+def test_strangers_on_one_number_warn_and_then_lock() -> None:
+    calls = [seen(caller=n, outcome="no_binding") for n in range(7)]
+    assert findings(calls) == [
+        *(None, None, Finding("strangers", str(X), 3, False)),
+        *(None, Finding("strangers", str(X), 5, True), None, None),
+    ]
+
+
+def test_the_same_stranger_counts_once() -> None:
+    assert findings([seen(outcome="no_binding")] * 20) == [None] * 20
+
+
+def test_strangers_of_other_numbers_and_other_outcomes_do_not_count() -> None:
+    calls = [seen(X + 10 * n, n, "no_binding") for n in range(9)] + [seen(caller=n, outcome="busy") for n in range(9)]
+    assert findings(calls) == [None] * 18
+
+
+def test_short_calls_of_one_caller() -> None:
+    calls = [seen(talked_s=5) for _ in range(6)]
+    assert [finding and finding.lock for finding in findings(calls)] == [None, None, False, None, True, None]
+
+
+@pytest.mark.parametrize("talked_s", [None, 6])
+def test_unanswered_and_longer_calls_are_not_short(talked_s: int | None) -> None:
+    assert findings([seen(talked_s=talked_s)] * 9) == [None] * 9
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_numbers_dialled_in_a_row(step: int) -> None:
+    calls = [seen(X + step * n) for n in range(6)]
+    assert findings(calls) == [
+        *(None, None, Finding("sequential", str(X + 2 * step), 3, False)),
+        *(None, Finding("sequential", str(X + 4 * step), 5, True), None),
+    ]
+
+
+def test_redialling_does_not_break_a_row() -> None:
+    calls = [seen(X), seen(X + 1), seen(X + 1), seen(X + 2)]
+    assert [finding is not None for finding in findings(calls)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 5, 6), (0, 1, 0, 1), (0, 2, 4, 6), (0, 1, 1, 5)])
+def test_what_is_no_row(numbers: tuple[int, ...]) -> None:
+    assert findings([seen(X + n) for n in numbers]) == [None] * 4
+
+
+def test_two_callers_have_rows_of_their_own() -> None:
+    assert findings([seen(X + n, caller=n % 2) for n in range(9)]) == [None] * 9
+
+
+def test_what_is_ten_minutes_old_is_forgotten() -> None:
+    apart_s = WINDOW_MS // 1000 + 1
+    calls = [seen(X + n, n, "no_binding", at_s=n * apart_s) for n in range(9)]
+    calls += [seen(X + n, talked_s=1, at_s=(10 + n) * apart_s) for n in range(9)]
+    assert findings(calls) == [None] * 18
+
+
+def test_it_is_told_again_once_the_count_has_fallen() -> None:
+    later_s = WINDOW_MS // 1000 + 5
+    calls = [seen(talked_s=1, at_s=at_s) for at_s in (0, 1, 2, later_s, later_s + 1, later_s + 2)]
+    assert [finding is not None for finding in findings(calls)] == [False, False, True, False, False, True]
+
+
+def test_nought_is_never() -> None:
+    calls = [seen(X + n, n, "no_binding", talked_s=1) for n in range(99)]
+    calls += [seen(X + n, 0, talked_s=1) for n in range(99)]
+    assert findings(calls, Signals(OFF, OFF, OFF, 6)) == [None] * 198
+
+
+def test_it_remembers_a_bounded_number_of_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.policy.fraud.MOST_KEYS", 2)
+    calls = [seen(X, 1), seen(X + 1, 1), seen(X, 2), seen(X, 3), seen(X + 2, 1)]
+    assert findings(calls) == [None] * 5
+    assert MOST_KEYS > 1_000
