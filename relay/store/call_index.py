@@ -1,7 +1,7 @@
 """The index of ended calls: keyed hashes that find a record again, and count what a cap looks back on.
 
 It owns the keys. Who writes rows is the follower, in the order of the chain, together with its cursor; what is asked of
-the index is the business of `relay.store.found` (searches) and of `relay.store.lookup` (counts).
+the index is the business of `relay.store.record_pages` (searches) and of `relay.store.lookup` (counts).
 
 A row is (key, received_at, chain_seq). Keys are look-up hashes of
     "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)

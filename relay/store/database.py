@@ -84,6 +84,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read in the block is the store as it was at its first statement, while others write.
+
+    Keep it short: while it lasts, the write-ahead log grows.
+    """
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
 def _make_file(path: Path) -> None:
     """An empty file, mode 0600, for SQLite to fill; its -wal and -shm take the mode over."""
     try:

@@ -68,7 +68,9 @@ _OF_BUSINESS = (
 _ROUTES = """
 DELETE FROM route WHERE (number, caller_hash) IN (SELECT number, caller_hash FROM route WHERE free_at <= ? LIMIT ?)
 """
-_ANSWERS = "DELETE FROM idempotency WHERE (owner, key) IN (SELECT owner, key FROM idempotency WHERE at < ? LIMIT ?)"
+_ANSWERS = """
+DELETE FROM idempotency WHERE (owner, key) IN (SELECT owner, key FROM idempotency WHERE at <= ? LIMIT ?)
+"""
 _EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE dead_at IS NOT NULL AND dead_at < ? LIMIT ?)"
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN
@@ -139,7 +141,7 @@ def purge_routes(act: Act, before_ms: int, most: int = CHUNK) -> int:
 
 
 def purge_answers(act: Act, before_ms: int, most: int = CHUNK) -> int:
-    """Answers kept for requests that may be sent again."""
+    """Answers kept for requests that may be sent again, from before that moment."""
     return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 

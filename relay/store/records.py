@@ -6,7 +6,6 @@ import heapq
 import hmac
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, Head, next_link, read_checkpoint, read_head
-from relay.store.database import connect_reader, store_errors
+from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
 from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
@@ -83,7 +82,7 @@ class Records:
     ) -> Iterator[CallRecord]:
         """The ended ones, selected by SQL, and the live ones, which are sealed whole and selected by `is_found`."""
         query = f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY received_at, chain_seq"
-        with store_errors(self._path), self._one_moment():
+        with store_errors(self._path), one_moment(self._connection):
             live = sorted(filter(is_found, self._live()), key=_ARRIVAL)
             rows = self._connection.execute(query, parameters)
             ended = (open_row(self._sealer, row).record for row in rows)
@@ -93,18 +92,9 @@ class Records:
         for row in self._connection.execute(SELECT_LIVE):
             yield open_live(self._sealer, row).record
 
-    @contextmanager
-    def _one_moment(self) -> Iterator[None]:
-        """What is read in the block is the store as it was at its begin, while others write."""
-        self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._connection.execute("ROLLBACK")
-
     def verify(self) -> Verdict:
         """Reads every record. A store that is being written to is seen as it was when this began."""
-        with store_errors(self._path), self._one_moment():
+        with store_errors(self._path), one_moment(self._connection):
             return self._verify()
 
     def _verify(self) -> Verdict:

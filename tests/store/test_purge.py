@@ -289,7 +289,7 @@ def test_only_business_users_that_were_revoked_long_ago_go(disk: Disk, writer: W
 def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk: Disk, writer: Writer) -> None:
     for n, free_at in enumerate((None, 999, 1_000, 1_001)):
         execute(disk, "INSERT INTO route VALUES (?, ?, 'b', 'a', x'', ?, x'')", X, bytes([1, n]), free_at)
-    for n, at in enumerate((999, 1_000)):
+    for n, at in enumerate((999, 1_000, 1_001)):
         execute(disk, "INSERT INTO idempotency VALUES ('operator', ?, x'', 200, x'', ?)", bytes([n]), at)
     for n, dead_at in enumerate((None, 999, 1_000)):
         execute(
@@ -302,11 +302,11 @@ def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk
         execute(disk, "INSERT INTO complaint VALUES (?, 'default', '70010000001', 1, '')", day)
     assert writer.run(RELAY, lambda act: purge_routes(act, 1_000)) == 2
     assert writer.run(RELAY, lambda act: purge_members(act, 1_000)) == 1
-    assert writer.run(RELAY, lambda act: purge_answers(act, 1_000)) == 1
+    assert writer.run(RELAY, lambda act: purge_answers(act, 1_000)) == 2
     assert writer.run(RELAY, lambda act: purge_events(act, 1_000)) == 1
     assert writer.run(RELAY, lambda act: purge_complaints(act, "2024-01-01")) == 1
     assert execute(disk, "SELECT free_at FROM route ORDER BY 1") == [(None,), (1_001,)]
     assert execute(disk, "SELECT removed_at FROM past_member ORDER BY 1") == [(1_000,), (5_000,)]
-    assert execute(disk, "SELECT at FROM idempotency") == [(1_000,)]
+    assert execute(disk, "SELECT at FROM idempotency") == [(1_001,)]
     assert execute(disk, "SELECT dead_at FROM outbox ORDER BY 1") == [(None,), (1_000,)]
     assert execute(disk, "SELECT day FROM complaint") == [("2024-01-01",)]

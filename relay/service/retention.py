@@ -1,0 +1,132 @@
+"""How long what is kept, and the purge of the rest.
+
+The law's times are the least, whatever is configured: six months for bindings and call records, two years for the audit
+log and for who used numbers (DESIGN 1). A purge goes in small transactions with a gap after each (`Writer`), so calls
+do not notice; one that is ended in its midst has done a part, and the next goes on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+from relay.store.act import RELAY, Act, Actor
+from relay.store.audit_log import count_audit, purge_audit
+from relay.store.idempotency import KEPT_MS
+from relay.store.purge import (
+    CHUNK,
+    RECORDS_CHUNK,
+    Reached,
+    count_bindings,
+    count_businesses,
+    count_records,
+    purge_answers,
+    purge_bindings,
+    purge_businesses,
+    purge_complaints,
+    purge_events,
+    purge_members,
+    purge_records,
+    purge_routes,
+)
+from relay.store.writer import Writer
+
+DAY_MS = 86_400_000
+HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
+TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
+
+
+class Retention(NamedTuple):
+    """How long what is kept, in milliseconds, as configured. Less than the law's time counts as the law's time."""
+
+    records_ms: int = HALF_YEAR_MS  # from the end of the call
+    bindings_ms: int = HALF_YEAR_MS  # from when its numbers were given back
+    audit_ms: int = TWO_YEARS_MS
+    businesses_ms: int = TWO_YEARS_MS  # from when they were revoked
+
+
+class Purged(NamedTuple):
+    """How many of each were deleted."""
+
+    records: int
+    bindings: int
+    audit: int
+    businesses: int
+
+
+class _Before(NamedTuple):
+    """What ended before these moments, Unix milliseconds, need not be kept."""
+
+    records: int
+    bindings: int
+    audit: int
+    businesses: int
+
+
+def purge(writer: Writer, retention: Retention, now_ms: int, actor: Actor = RELAY) -> Purged:
+    """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. Takes its time.
+
+    Raises StoreError where a chain is broken at its beginning; what it had deleted until then is gone.
+    """
+    before = _before(retention, now_ms)
+    writer.run(actor, lambda act: act.audit("purge.begin", "store", details=before._asdict()))
+    _purge_the_rest(writer, actor, before, now_ms)
+    purged = Purged(
+        _repeat(writer, actor, lambda act: purge_records(act, before.records, RECORDS_CHUNK), RECORDS_CHUNK),
+        _purge_bindings(writer, actor, before.bindings),
+        _repeat(writer, actor, lambda act: purge_audit(act, before.audit, CHUNK), CHUNK),
+        _repeat(writer, actor, lambda act: purge_businesses(act, before.businesses, CHUNK), CHUNK),
+    )
+    writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
+    return purged
+
+
+def due(connection: sqlite3.Connection, retention: Retention, now_ms: int) -> Purged:
+    """What `purge` would delete now. It changes nothing."""
+    before = _before(retention, now_ms)
+    return Purged(
+        count_records(connection, before.records),
+        count_bindings(connection, before.bindings),
+        count_audit(connection, before.audit),
+        count_businesses(connection, before.businesses),
+    )
+
+
+def _before(retention: Retention, now_ms: int) -> _Before:
+    return _Before(
+        now_ms - max(retention.records_ms, HALF_YEAR_MS),
+        now_ms - max(retention.bindings_ms, HALF_YEAR_MS),
+        now_ms - max(retention.audit_ms, TWO_YEARS_MS),
+        now_ms - max(retention.businesses_ms, TWO_YEARS_MS),
+    )
+
+
+def _purge_the_rest(writer: Writer, actor: Actor, before: _Before, now_ms: int) -> None:
+    """What no law asks for, or what goes with something else."""
+    day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
+    _repeat(writer, actor, lambda act: purge_routes(act, now_ms, CHUNK), CHUNK)
+    _repeat(writer, actor, lambda act: purge_members(act, before.bindings, CHUNK), CHUNK)
+    _repeat(writer, actor, lambda act: purge_answers(act, now_ms - KEPT_MS, CHUNK), CHUNK)
+    _repeat(writer, actor, lambda act: purge_events(act, before.records, CHUNK), CHUNK)
+    _repeat(writer, actor, lambda act: purge_complaints(act, day, CHUNK), CHUNK)
+
+
+def _repeat(writer: Writer, actor: Actor, step: Callable[[Act], int], most: int) -> int:
+    total = 0
+    while True:
+        deleted = writer.run(actor, step)
+        total += deleted
+        if deleted < most:
+            return total
+
+
+def _purge_bindings(writer: Writer, actor: Actor, before_ms: int) -> int:
+    total, reached = 0, Reached("", CHUNK, 0)
+    while reached.seen == CHUNK:
+        step = partial(purge_bindings, before_ms=before_ms, after=reached.after, most=CHUNK)
+        reached = writer.run(actor, step)
+        total += reached.deleted
+    return total

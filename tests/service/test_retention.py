@@ -1,0 +1,125 @@
+"""What a purge keeps whatever is configured, and what it leaves behind."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.record import CallRecord
+from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
+from relay.store.act import RELAY, operator_cli
+from relay.store.audit_log import verify_audit
+from relay.store.chain import UPDATE_HEAD, head_row, next_link, read_head
+from relay.store.database import connect, open_store
+from relay.store.record_rows import INSERT, insert, row_of
+from relay.store.records import Records
+from relay.store.sealing import Sealer
+from relay.store.writer import Writer
+from tests.support.stored import X, ended_record
+
+NOW_MS = 1_800_000_000_000
+
+
+class Store:
+    """A store whose clock stands still, and rows of every age in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "relay.db"
+        self.sealer: Sealer = open_store(self.path, folder / "relay.key")
+        self.now_ms = NOW_MS
+        self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
+        self.connection: sqlite3.Connection = connect(self.path)
+
+    def add_records(self, *records: CallRecord) -> None:
+        for record in records:
+            row, encoded = row_of(self.sealer, record)
+            head = next_link(self.sealer, read_head(self.connection, self.sealer), encoded)
+            insert(self.connection, INSERT, [(*row, *head)])
+            self.connection.execute(UPDATE_HEAD, head_row(self.sealer, head))
+
+    def add_binding(self, released_ms: int | None) -> None:
+        made_ms = (released_ms or NOW_MS) - DAY_MS
+        self.connection.execute(
+            "INSERT INTO binding (id, mode, business, pool, x, sealed, created_at, created_by, released_at)"
+            " VALUES (?, 'AXB', 'default', 'default', ?, x'', ?, 'cli:test', ?)",
+            (f"{made_ms:012x}{'0' * 12}", X, made_ms, released_ms),
+        )
+
+    def add_business(self, revoked_ms: int) -> None:
+        self.connection.execute(
+            "INSERT INTO business (id, state, name, created_at, updated_at) VALUES (?, 'revoked', '', ?, ?)",
+            (f"b{revoked_ms}", revoked_ms, revoked_ms),
+        )
+
+    def add_audit(self, at_ms: int) -> None:
+        self.now_ms = at_ms
+        self.writer.run(RELAY, lambda act: act.audit("test", "store"))
+        self.now_ms = NOW_MS
+
+    def actions(self) -> list[tuple[str, str]]:
+        return self.connection.execute("SELECT actor, action FROM audit ORDER BY seq").fetchall()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.writer.close()
+    store.connection.close()
+
+
+def fill(store: Store, records_ms: int, bindings_ms: int, audit_ms: int, businesses_ms: int) -> None:
+    """Of each kind one row that is over since a millisecond, and one for which it is the last."""
+    records = (records_ms + 1, records_ms)
+    store.add_records(*(ended_record(f"c{age}", received_at=NOW_MS - age, ended_at=NOW_MS - age) for age in records))
+    for more in (1, 0):
+        store.add_audit(NOW_MS - audit_ms - more)
+        store.add_binding(NOW_MS - bindings_ms - more)
+        store.add_business(NOW_MS - businesses_ms - more)
+
+
+LAW = (HALF_YEAR_MS, HALF_YEAR_MS, TWO_YEARS_MS, TWO_YEARS_MS)
+LONGER = tuple(kept_ms + 10 * DAY_MS for kept_ms in LAW)
+
+
+@pytest.mark.parametrize(
+    ("configured", "kept"),
+    [(Retention(), LAW), (Retention(1, 1, 1, 1), LAW), (Retention(0, -1, 0, -1), LAW), (Retention(*LONGER), LONGER)],
+)
+def test_nothing_goes_before_its_time_whatever_is_configured(
+    store: Store, configured: Retention, kept: tuple[int, int, int, int]
+) -> None:
+    fill(store, *kept)
+    assert due(store.connection, configured, NOW_MS) == (1, 1, 1, 1)
+    assert purge(store.writer, configured, NOW_MS) == Purged(1, 1, 1, 1)
+    assert due(store.connection, configured, NOW_MS) == (0, 0, 0, 0)
+    assert purge(store.writer, configured, NOW_MS) == Purged(0, 0, 0, 0)
+
+
+def test_six_months_and_two_years_are_the_longest_there_are() -> None:
+    assert HALF_YEAR_MS == 184 * DAY_MS  # March to August
+    assert TWO_YEARS_MS == 731 * DAY_MS  # with a 29th of February
+
+
+def test_both_chains_are_proved_after_a_purge_and_it_is_in_the_audit_log(store: Store) -> None:
+    fill(store, *LAW)
+    purge(store.writer, Retention(), NOW_MS, operator_cli())
+    who = operator_cli().name
+    assert store.actions() == [("relay", "test"), (who, "purge.begin"), (who, "purge.end")]
+    assert verify_audit(store.connection, store.sealer).broken is None
+    with closing(Records(store.path, store.sealer)) as records:
+        verdict = records.verify()
+    assert (verdict.broken, verdict.intact, verdict.purged) == (None, 1, 1)
+
+
+def test_a_purge_goes_on_until_nothing_is_due(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.service.retention.CHUNK", 2)
+    old_ms = NOW_MS - HALF_YEAR_MS - 1
+    store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(205)))
+    for n in range(5):
+        store.add_binding(old_ms - n)
+    assert purge(store.writer, Retention(), NOW_MS) == Purged(205, 5, 0, 0)
