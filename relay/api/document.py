@@ -5,13 +5,13 @@ That is: the problem answers, the two ways to show a key, the scope that is need
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from relay import __version__
 from relay.api.problems import KINDS, MEDIA_TYPE, Problem
 from relay.api.visit import Needs
 
@@ -32,7 +32,7 @@ Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_6
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """The document of an app, complete."""
-    document = get_openapi(title="relay700", version=__version__, routes=app.routes, description=_DESCRIPTION)
+    document = get_openapi(title="relay700", version=version("relay700"), routes=app.routes, description=_DESCRIPTION)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -47,7 +47,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     }
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in route.methods:
+            for method in route.methods or ():
                 _complete(document["paths"][route.path_format][method.lower()], route)
     return document
 

@@ -5,7 +5,7 @@ A model says the form of what is asked and answered. Whether it may be is the bu
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, overload
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -34,7 +34,8 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=
 
 Text64 = Annotated[str, StringConstraints(max_length=64, pattern=_CLEAN)]
 Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_CLEAN)]
-Text200 = Annotated[str, StringConstraints(max_length=200, pattern=_CLEAN)]
+Text120 = Annotated[str, StringConstraints(max_length=120, pattern=_CLEAN)]
+Text250 = Annotated[str, StringConstraints(max_length=250, pattern=_CLEAN)]
 Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=_CLEAN)]
 Mode = Literal["AXB", "AXYB", "GXB", "GXYB", "AXN"]
 
@@ -58,12 +59,26 @@ class Page(Shown, Generic[T]):
     next: str | None = Field(None, description="cursor of the next page; null: this was the last")
 
 
+def left_out() -> Any:
+    """The default of what a change may leave out and may not set to null. Nobody reads it: see `given`."""
+    return None
+
+
+def given(asked: BaseModel) -> dict[str, Any]:
+    """The fields that stood in the request."""
+    return {name: getattr(asked, name) for name in asked.model_fields_set}
+
+
 class Because(Asked):
     """Why something is done. It stands in the audit log."""
 
     reason: Reason
 
 
+@overload
+def shown_moment(moment_ms: int) -> Moment: ...
+@overload
+def shown_moment(moment_ms: int | None) -> Moment | None: ...
 def shown_moment(moment_ms: int | None) -> Moment | None:
     """Unix milliseconds as the API writes them."""
     return None if moment_ms is None else format_moment(moment_ms)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text128, Text200
+from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text64, Text120, Text128, Text250, left_out
 
 Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
 State = Literal["applied", "approved", "suspended", "revoked"]
@@ -33,11 +33,11 @@ Modes = Annotated[list[Mode], Field(min_length=1, max_length=5, json_schema_extr
 class _Terms(Asked):
     """What is agreed with a business user and may be changed."""
 
-    licence: Text128 | Literal[""] = Field("", description="number of its business licence")
-    application: Text128 | Literal[""] = Field("", description="reference of its application for the pilot")
+    licence: Text64 = Field("", description="number of its business licence")
+    application: Text120 = Field("", description="reference of its application for the pilot")
     scenario: Scenario = "other"
-    contact: Text200 = Field("", description="person and phone; sealed at rest, shown to operators alone")
-    scheme: Text200 = Field("", description="reference of the technical scheme")
+    contact: Text250 = Field("", description="person and phone; sealed at rest")
+    scheme: Text250 = Field("", description="reference of the technical scheme")
     modes: Modes = Field(default=["AXB", "AXYB", "GXB", "GXYB", "AXN"], description="of bindings it may make")
     max_bindings: MaxBindings | None = Field(None, description="live at once; null: no limit")
     max_calls: MaxCalls | None = Field(None, description="at once; null: no limit")
@@ -50,26 +50,26 @@ class _Terms(Asked):
 class BusinessNew(_Terms):
     """An application of a business user."""
 
-    id: Name = Field(description="of your choice, for good", examples=["acme"])
+    id: Name | None = Field(None, description="of your choice, for good; left out: one is made", examples=["acme"])
     name: Text128
 
 
 class BusinessChange(Asked):
     """What is to change; what is left out stays."""
 
-    name: Text128 | None = None
-    licence: Text128 | Literal[""] | None = None
-    application: Text128 | Literal[""] | None = None
-    scenario: Scenario | None = None
-    contact: Text200 | None = None
-    scheme: Text200 | None = None
-    modes: Modes | None = None
+    name: Text128 = Field(default_factory=left_out)
+    licence: Text64 = Field(default_factory=left_out)
+    application: Text120 = Field(default_factory=left_out)
+    scenario: Scenario = Field(default_factory=left_out)
+    contact: Text250 = Field(default_factory=left_out)
+    scheme: Text250 = Field(default_factory=left_out)
+    modes: Modes = Field(default_factory=left_out)
     max_bindings: MaxBindings | None = None
     max_calls: MaxCalls | None = None
     max_cps: MaxCps | None = None
-    white_only: bool | None = None
+    white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
-    live_events: bool | None = None
+    live_events: bool = Field(default_factory=left_out)
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
 
 
@@ -82,7 +82,7 @@ class Business(Shown):
     licence: str
     application: str
     scenario: Scenario
-    contact: str | None = Field(description="null but for operators")
+    contact: str = Field(description="numbers in it are masked")
     scheme: str
     modes: list[Mode]
     max_bindings: int | None
@@ -107,7 +107,7 @@ class BusinessEvent(Shown):
 
 
 class History(Shown):
-    """All changes of state, the first one first."""
+    """All changes of state, the oldest first."""
 
     items: list[BusinessEvent]
 
@@ -122,7 +122,7 @@ class KeyNew(Asked):
 class KeyRotation(Asked):
     """How long the old secret of a key stays good."""
 
-    overlap_s: int = Field(0, ge=0, le=604_800)
+    overlap_s: int = Field(0, ge=0, le=2_592_000)
 
 
 class Key(Shown):
@@ -140,7 +140,7 @@ class Key(Shown):
 class KeyMade(Key):
     """A new key. The secret is shown now and never again."""
 
-    secret: str = Field(description="what to send as `Authorization: Bearer`")
+    secret: str | None = Field(description="to send as `Authorization: Bearer`; null in a repeated answer")
 
 
 class Keys(Shown):

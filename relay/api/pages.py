@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Query
 
+from relay.api.models import Page
 from relay.errors import Refused
 from relay.store.sealing import Sealer
+
+T = TypeVar("T")
 
 MOST = 500
 USUAL = 50
@@ -44,6 +48,22 @@ def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> tuple[str | i
     except (ValueError, msgspec.DecodeError):
         pass
     raise Refused("invalid", "cursor", "it is none that this list gave: leave it out to begin again")
+
+
+def page(
+    sealer: Sealer,
+    list_: str,
+    found: Sequence[T],
+    limit: int,
+    key_of: Callable[[T], tuple[str | int, ...]],
+    show: Callable[[T], Any],
+) -> Page[Any]:
+    """The first `limit` of what was found; one more among it tells that there is another page."""
+    items = found[:limit]
+    more = len(found) > limit
+    return Page(
+        items=[show(item) for item in items], next=make_cursor(sealer, list_, key_of(items[-1])) if more else None
+    )
 
 
 def _mac(sealer: Sealer, list_: str, packed: bytes) -> bytes:

@@ -1,0 +1,95 @@
+"""The HTTP API as one application: its layers, its routes, and how each fault is answered. It starts no server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from relay.api import routes_businesses, routes_health, routes_keys
+from relay.api.credentials import Nonces
+from relay.api.desk import Desk
+from relay.api.document import describe
+from relay.api.door import Door
+from relay.api.edge import Edge
+from relay.api.problems import problem_response
+from relay.errors import ParseError, Refused, StoreError
+
+_NOUNS = (routes_health, routes_businesses, routes_keys)
+_HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
+    """The application over a desk, which must be there as long as it serves. `clock` gives Unix seconds."""
+    app = FastAPI(
+        title="relay700",
+        docs_url=None,  # FastAPI's pages load scripts from other hosts
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(Edge, settings=desk.settings),
+            Middleware(Door, desk=desk, nonces=Nonces(clock()), clock=clock),
+        ],
+        exception_handlers={
+            Refused: _refused,
+            ParseError: _unreadable,
+            StoreError: _store_failed,
+            RequestValidationError: _invalid,
+            HTTPException: _http_error,
+        },
+    )
+    app.state.desk = desk
+    for noun in _NOUNS:
+        app.router.routes.extend(noun.router.routes)  # flat, so that a route knows its whole path
+    app.state.document = describe(app)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    errors = [(error.field, error.problem)] if error.field else []
+    return problem_response(request.state.request_id, error.kind, error.problem, errors)
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ParseError)
+    return problem_response(request.state.request_id, "invalid", error.reason)
+
+
+async def _store_failed(request: Request, _: Exception) -> Response:
+    return problem_response(request.state.request_id, "store_busy", headers={"retry-after": "1"})
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Names each field, and never repeats what was in it."""
+    assert isinstance(error, RequestValidationError)
+    errors = [(_path(fault["loc"]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+    return problem_response(request.state.request_id, "invalid", "; ".join(map(": ".join, errors[:3])), errors[:50])
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else {}
+    kind = _HTTP_KINDS.get(error.status_code, "invalid")
+    detail = error.detail if kind == "too_large" else ""
+    return problem_response(request.state.request_id, kind, detail, headers=headers)
+
+
+def _methods(request: Request) -> Iterator[str]:
+    """Those that the address knows, whichever route answers them."""
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            yield from route.methods or ()
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    """("body", "items", 3, "a") -> items.3.a"""
+    return ".".join(str(part) for part in location[1:]) or str(location[0])

@@ -1,0 +1,41 @@
+"""What the HTTP API needs of the process it runs in. It opens nothing and starts nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from relay.api.settings import ApiSettings
+from relay.store.act import Act, Actor
+from relay.store.sealing import Sealer
+
+T = TypeVar("T")
+
+
+class ActRunner(Protocol):
+    """Runs acts in write transactions: `GroupWriter`."""
+
+    async def run(self, actor: Actor, do: Callable[[Act], T]) -> T: ...
+
+
+class Control(Protocol):
+    """Asks the relay beside us: `ControlClient`. Raises Refused("relay_unavailable") where it does not answer."""
+
+    async def ask(self, name: str, **args: object) -> dict[str, Any]: ...
+
+
+class Desk(Protocol):
+    """The process: the store, who writes to it, and the relay beside it. The tests bring one of their own."""
+
+    path: Path  # of the store
+    sealer: Sealer
+    reader: sqlite3.Connection  # of the event loop's thread: for single rows
+    writer: ActRunner
+    control: Control
+    settings: ApiSettings
+
+    async def metrics(self) -> bytes:
+        """Those of the relay and of this process, as Prometheus reads them. Raises Refused("relay_unavailable")."""
+        ...

@@ -1,0 +1,139 @@
+"""The door of /v1: who asks, whether the key is good, and how often it may ask. Nothing behind it runs for a stranger.
+
+What a key may do is asked by each route (`relay.api.visit`).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relay.api.credentials import Bearer, Nonces, Signed, read_authorization, signature
+from relay.api.desk import Desk
+from relay.api.limits import Allowance, Buckets
+from relay.api.problems import problem_response
+from relay.errors import Refused, StoreError
+from relay.store.act import Actor
+from relay.store.database import store_errors
+from relay.store.keys import ApiKey, find_key
+
+_BAD_KEY = "the key is unknown, wrong, expired or revoked"
+
+
+class Door:
+    """ASGI middleware. Lets a request through with `actor` in `scope["state"]`."""
+
+    def __init__(self, app: ASGIApp, desk: Desk, nonces: Nonces, clock: Callable[[], float]) -> None:
+        self._app = app
+        self._desk = desk
+        self._clock = clock
+        settings = desk.settings
+        self._requests = Buckets(settings.requests_per_s, settings.burst)
+        self._failures = Buckets(settings.failures_per_s, settings.failures_per_s)
+        self._nonces = nonces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or not _is_behind(scope):
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        try:
+            key, receive = await self._authenticate(scope, receive)
+        except Refused as refused:
+            await self._turn_away(scope, receive, send, refused)
+            return
+        except StoreError:
+            await problem_response(state["request_id"], "store_busy", headers={"retry-after": "1"})(
+                scope, receive, send
+            )
+            return
+        allowance = self._requests.take(key.id, self._clock())
+        if not allowance.granted:
+            headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
+            await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)
+            return
+        state["actor"] = Actor(f"key:{key.id}", key.business, key.scopes)
+        state["actor_name"] = f"key:{key.id}"
+        await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
+
+    async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Receive]:
+        """The key that the request shows, and a `receive` that gives the body. Raises Refused."""
+        shown = read_authorization(Headers(scope=scope).get("authorization", ""))
+        now_s = self._clock()
+        with store_errors(self._desk.path):
+            key = find_key(self._desk.reader, self._desk.sealer, shown.key_id)
+        if isinstance(shown, Bearer):
+            return _good(key, now_s, lambda key: key.is_secret(self._desk.sealer, shown.secret)), receive
+        body = await Request(scope, receive).body()
+        good = _good(key, now_s, lambda key: _is_signed(key, shown, scope, body))
+        self._nonces.admit(shown, now_s)
+        return good, _replay(body, receive)
+
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+        client = scope.get("client")
+        allowance = self._failures.take(client[0] if client else "", self._clock())
+        headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
+        kind, detail = refused.kind, refused.problem
+        if not allowance.granted:
+            kind, detail, headers = "rate_limited", "", {"retry-after": str(allowance.retry_after_s)}
+        await problem_response(scope["state"]["request_id"], kind, detail, headers=headers)(scope, receive, send)
+
+
+def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> ApiKey:
+    """The key, if the request shows it and it is in force. One answer for all else: it tells no id."""
+    if key is None or not shows(key) or not key.is_good(int(now_s * 1000)):
+        raise Refused("unauthorised", "authorization", _BAD_KEY)
+    return key
+
+
+def _is_behind(scope: Scope) -> bool:
+    path = scope["path"]
+    return path.startswith("/v1/") or (path == "/metrics" and not _is_near(scope.get("client")))
+
+
+def _is_near(client: tuple[str, int] | None) -> bool:
+    return client is not None and (client[0].startswith("127.") or client[0] == "::1")
+
+
+def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:
+    raw = scope.get("raw_path") or scope["path"].encode()
+    query = scope["query_string"]
+    target = (raw + b"?" + query if query else raw).decode("latin-1")
+    expected = signature(key.signing_key, scope["method"], target, signed.ts, signed.nonce, body)
+    return hmac.compare_digest(expected, signed.sig)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, then whatever comes."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def _rate_headers(allowance: Allowance) -> dict[str, str]:
+    return {
+        "ratelimit-limit": str(allowance.limit),
+        "ratelimit-remaining": str(allowance.remaining),
+        "ratelimit-reset": str(allowance.reset_s),
+    }
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,122 @@
+"""Business users over HTTP: an operator makes and changes them, each sees itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_businesses as models
+from relay.api.models import Because, Page, given, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import OPERATOR, Answer, Changes, Needs, Revealing, Visit
+from relay.errors import Refused
+from relay.log import mask_numbers
+from relay.service.businesses import Application, Step, apply, change, set_state
+from relay.store.act import Act
+from relay.store.businesses import Business, find_business, list_businesses, state_changes
+
+router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
+BusinessId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Seen = Annotated[Visit, Depends(Needs())]
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
+_APPLICATION = frozenset(Application._fields)
+
+
+def shown_business(business: Business, *, clear: bool = False) -> models.Business:
+    """As answered."""
+    values = business._asdict()
+    values["contact"] = business.contact if clear else mask_numbers(business.contact)
+    values["created_at"] = shown_moment(business.created_at)
+    values["updated_at"] = shown_moment(business.updated_at)
+    return models.Business(**values)
+
+
+def own_business(visit: Visit, business_id: str) -> Business:
+    """One that the key may see. Raises Refused."""
+    business = None
+    if visit.business in (None, business_id):
+        business = visit.row(lambda connection: find_business(connection, visit.desk.sealer, business_id))
+    if business is None:
+        raise Refused("not_found", "", "there is no such business user")
+    return business
+
+
+@router.post("", status_code=201, response_model=models.Business, summary="Apply for a business user")
+async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Response:
+    """It is `applied`, and can do nothing until it is approved."""
+    values = given(asked)
+    application = Application(**{name: values.pop(name) or "" for name in _APPLICATION & values.keys()})
+
+    def do(act: Act) -> Answer:
+        business = apply(act, application, **values)
+        return Answer(shown_business(business), 201, f"/v1/businesses/{business.id}")
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List business users")
+async def get_businesses(
+    visit: Seen, state: models.State | None = None, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Business]:
+    """In the order of their ids. A business user sees itself."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "businesses", cursor) or ("",)
+    found = await visit.read(
+        lambda connection: list_businesses(connection, sealer, visit.business, state, str(after), limit + 1)
+    )
+    return page(sealer, "businesses", found, limit, lambda business: (business.id,), shown_business)
+
+
+@router.get("/{business_id}", summary="Show a business user")
+async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -> models.Business:
+    """A business user sees itself."""
+    business = own_business(visit, business_id)
+    return shown_business(business, clear=await visit.reveal(asked, f"business {business_id}"))
+
+
+@router.patch("/{business_id}", response_model=models.Business, summary="Change a business user")
+async def patch_business(business_id: BusinessId, asked: models.BusinessChange, visit: OperatorChanges) -> Response:
+    """Limits, modes and hours work with the next request and the next call."""
+    values = given(asked)
+    return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
+
+
+@router.get("/{business_id}/history", summary="Show how a business user came to its state")
+async def get_history(business_id: BusinessId, visit: Seen) -> models.History:
+    """Who changed its state, when and why."""
+    own_business(visit, business_id)
+    changes = await visit.read(lambda connection: state_changes(connection, visit.desk.sealer, business_id))
+    return models.History(
+        items=[models.BusinessEvent(**one._asdict() | {"at": shown_moment(one.at)}) for one in changes]
+    )
+
+
+async def _step(business_id: str, step: Step, asked: Because, visit: Visit) -> Response:
+    return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
+
+
+@router.post("/{business_id}/approve", response_model=models.Business, summary="Approve a business user")
+async def approve(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
+    """One that has applied."""
+    return await _step(business_id, "approve", asked, visit)
+
+
+@router.post("/{business_id}/suspend", response_model=models.Business, summary="Suspend a business user")
+async def suspend(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
+    """From the next call on, all calls on its bindings are refused."""
+    return await _step(business_id, "suspend", asked, visit)
+
+
+@router.post("/{business_id}/resume", response_model=models.Business, summary="Resume a suspended business user")
+async def resume(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
+    """Its bindings work again."""
+    return await _step(business_id, "resume", asked, visit)
+
+
+@router.post("/{business_id}/revoke", response_model=models.Business, summary="Revoke a business user")
+async def revoke(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
+    """For good. Nothing is deleted, and all calls on its bindings are refused."""
+    return await _step(business_id, "revoke", asked, visit)

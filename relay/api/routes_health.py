@@ -1,0 +1,81 @@
+"""Whether the service lives and is ready, its metrics, and its own description. Outside /v1, without a key."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from importlib import resources
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from relay.api.desk import Desk
+from relay.api.models import Shown
+from relay.api.visit import OPERATOR
+from relay.errors import Refused
+from relay.store.database import store_errors
+
+router = APIRouter(tags=["health"])
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+_PAGE = resources.files("relay.api").joinpath("docs.html").read_text(encoding="utf-8")
+
+
+def _hash_of(element: str) -> str:
+    """By which the page's policy allows its own script and style, and no other."""
+    content = re.search(f"<{element}>(.*)</{element}>", _PAGE, re.DOTALL)
+    assert content is not None
+    return f"'sha256-{b64encode(hashlib.sha256(content[1].encode()).digest()).decode()}'"
+
+
+_CSP = (
+    f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+class Alive(Shown):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz", summary="The API lives")
+async def healthz() -> Alive:
+    """200 as long as the process answers."""
+    return Alive()
+
+
+@router.get("/readyz", summary="The API and the relay take work")
+async def readyz(request: Request) -> Alive:
+    """200 where the store answers and the relay takes calls; else 503, also while it drains."""
+    desk: Desk = request.app.state.desk
+    with store_errors(desk.path):
+        desk.reader.execute("SELECT 1 FROM business LIMIT 1").fetchone()
+    state: dict[str, Any] = await desk.control.ask("state")
+    if state.get("state") != "serving":
+        raise Refused("relay_unavailable", "", "the relay is draining")
+    return Alive()
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """From this machine without a key, from elsewhere with an operator's."""
+    actor = getattr(request.state, "actor", None)
+    if actor is not None and OPERATOR not in actor.scopes:
+        raise Refused("forbidden", "authorization", f"the key lacks the scope {OPERATOR}")
+    desk: Desk = request.app.state.desk
+    return Response(await desk.metrics(), media_type=_PROMETHEUS)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The description of this API, OpenAPI 3.1."""
+    return JSONResponse(request.app.state.document)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(_: Request) -> Response:
+    """The description for people: one page of our own, which asks no other host for anything."""
+    return HTMLResponse(_PAGE, headers={"content-security-policy": _CSP})

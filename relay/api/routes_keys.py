@@ -1,0 +1,64 @@
+"""API keys over HTTP: an operator makes all, a key with the scope `keys` those of its own business user."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_businesses as models
+from relay.api.models import moment_ms, shown_moment
+from relay.api.routes_businesses import BusinessId, own_business
+from relay.api.visit import Answer, Changes, Needs, Visit
+from relay.service.keys import make_key, revoke, rotate
+from relay.store.keys import ApiKey, list_keys
+
+router = APIRouter(prefix="/v1", tags=["keys"])
+KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
+KeyChanges = Annotated[Visit, Depends(Changes("keys"))]
+
+
+def shown_key(key: ApiKey) -> models.Key:
+    """As answered."""
+    return models.Key(
+        id=key.id,
+        business=key.business,
+        scopes=sorted(key.scopes),
+        created_at=shown_moment(key.created_at),
+        created_by=key.created_by,
+        expires_at=shown_moment(key.expires_at),
+        revoked_at=shown_moment(key.revoked_at),
+    )
+
+
+def _made(key: ApiKey, secret: str) -> Answer:
+    shown = shown_key(key).model_dump()
+    return Answer(models.KeyMade(**shown, secret=secret), 201, kept=models.KeyMade(**shown, secret=None))
+
+
+@router.post("/businesses/{business_id}/keys", status_code=201, response_model=models.KeyMade, summary="Make a key")
+async def post_key(business_id: BusinessId, asked: models.KeyNew, visit: KeyChanges) -> Response:
+    """With scopes that the asking key has itself. Its secret is in this answer alone."""
+    expires_at = None if asked.expires_at is None else moment_ms(asked.expires_at)
+    return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
+
+
+@router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
+async def get_keys(business_id: BusinessId, visit: Annotated[Visit, Depends(Needs("keys"))]) -> models.Keys:
+    """Also revoked and expired ones; never a secret."""
+    own_business(visit, business_id)
+    keys = await visit.read(lambda connection: list_keys(connection, visit.desk.sealer, business_id))
+    return models.Keys(items=[shown_key(key) for key in keys])
+
+
+@router.delete("/keys/{key_id}", response_model=models.Key, summary="Revoke a key")
+async def delete_key(key_id: KeyId, visit: KeyChanges) -> Response:
+    """The next request with it is refused."""
+    return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id))))
+
+
+@router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyMade, summary="Replace a key")
+async def post_rotation(key_id: KeyId, asked: models.KeyRotation, visit: KeyChanges) -> Response:
+    """A new key with the same scopes; the old one ends after `overlap_s`."""
+    return await visit.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))

@@ -1,0 +1,140 @@
+"""The API over ASGI, in this process: a real store, the real writer, and a relay's control socket beside it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from relay.api.app import make_app
+from relay.api.settings import ApiSettings
+from relay.net.control import ControlClient, ControlServer, control_path
+from relay.service.businesses import Application, apply, set_state
+from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
+from relay.store.act import OPERATOR, Act, Actor
+from relay.store.database import connect_reader, open_store
+from relay.store.sealing import Sealer
+from relay.store.writer import GroupWriter
+
+Json = dict[str, Any]
+Ask = Callable[..., Any]
+TESTER = Actor("cli:test", None, OPERATOR)
+FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000)
+
+
+class TestDesk:
+    """What `make_app` needs of the process it runs in."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, handlers: Mapping[str, Callable[..., Json]], settings: ApiSettings = FAST) -> None:
+        self.path = folder / "relay.db"
+        self.sealer: Sealer = open_store(self.path, folder / "relay.key")
+        self.reader: sqlite3.Connection = connect_reader(self.path)
+        self.writer = GroupWriter(self.path, self.sealer)
+        self.server = ControlServer(control_path(self.path), handlers)
+        self.control = ControlClient(control_path(self.path))
+        self.settings = settings
+
+    async def metrics(self) -> bytes:
+        return b"relay700_up 1\n"
+
+    async def close(self) -> None:
+        await self.writer.close()
+        await self.server.close()
+        self.reader.close()
+
+
+class Client:
+    """One key, asking."""
+
+    def __init__(self, app: FastAPI, key: str | None = None, address: str = "127.0.0.1") -> None:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        transport = httpx.ASGITransport(app, client=(address, 5000))  # type: ignore[arg-type]
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://relay", headers=headers)
+        self.key = key or ""
+
+    async def ask(self, method: str, path: str, body: object = None, status: int = 200, **headers: str) -> Json:
+        """The answer's document, once its status is the wanted one."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.http.request(method, path, json=body, headers=names)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        document: Json = answer.json()
+        return document
+
+    async def get(self, path: str, status: int = 200) -> Json:
+        return await self.ask("GET", path, None, status)
+
+    async def post(self, path: str, body: object, status: int = 201, **headers: str) -> Json:
+        return await self.ask("POST", path, body, status, **headers)
+
+    async def refused(self, method: str, path: str, kind: str, body: object = None, **headers: str) -> Json:
+        """The problem, once it is of the wanted kind."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.http.request(method, path, json=body, headers=names)
+        assert answer.headers["content-type"] == "application/problem+json", answer.text
+        document: Json = answer.json()
+        assert document["type"] == f"/problems/{kind}", document
+        assert document["status"] == answer.status_code
+        assert document["request_id"] == answer.headers["request-id"]
+        return document
+
+
+class Api:
+    """The application and its keys."""
+
+    def __init__(self, desk: TestDesk) -> None:
+        self.desk = desk
+        self.ahead_s = 0.0  # of the door's clock
+        self.app = make_app(desk, self.now)
+
+    def now(self) -> float:
+        return time.time() + self.ahead_s
+
+    async def act(self, do: Callable[[Act], Any]) -> Any:
+        return await self.desk.writer.run(TESTER, do)
+
+    async def operator(self, scopes: Collection[str] = OPERATOR_SCOPES) -> Client:
+        _, text = await self.act(lambda act: make_key(act, None, scopes))
+        return Client(self.app, text)
+
+    async def company(self, name: str, scopes: Collection[str] = BUSINESS_SCOPES) -> Client:
+        """A key of an approved business user, which is made where there is none."""
+
+        def do(act: Act) -> str:
+            if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
+                apply(act, Application(name, name))
+                set_state(act, name, "approve", "test")
+            return make_key(act, name, scopes)[1]
+
+        return Client(self.app, await self.act(do))
+
+    def stranger(self, key: str | None = None, address: str = "127.0.0.1") -> Client:
+        return Client(self.app, key, address)
+
+
+@pytest.fixture
+def relay() -> dict[str, Callable[..., Json]]:
+    """What the relay beside the API answers; a test may change it."""
+    return {"state": lambda: {"state": "serving"}}
+
+
+@pytest.fixture
+async def api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> AsyncIterator[Api]:
+    desk = TestDesk(tmp_path, relay)
+    await desk.server.open()
+    try:
+        yield Api(desk)
+    finally:
+        await desk.close()
+
+
+@pytest.fixture
+async def operator(api: Api) -> Client:
+    return await api.operator()

@@ -1,0 +1,69 @@
+"""What holds for every request: its id, bounds, headers, problems, and that a fault ends nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.api.conftest import Api, Client
+
+
+async def test_every_answer_has_an_id_and_keeps_browsers_out(api: Api, operator: Client) -> None:
+    for client, path in ((operator, "/v1/businesses"), (operator, "/v1/nothing"), (api.stranger(), "/v1/businesses")):
+        headers = (await client.http.get(path)).headers
+        assert len(headers["request-id"]) == 16
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_an_unknown_address_and_method_are_problems(operator: Client) -> None:
+    await operator.refused("GET", "/v1/nothing", "not_found")
+    await operator.refused("GET", "/v1/businesses/", "not_found")
+    await operator.refused("PUT", "/v1/businesses", "method_not_allowed")
+    answer = await operator.http.put("/v1/businesses")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_a_wrong_field_is_named_and_not_repeated(operator: Client) -> None:
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "13800000001\n", "modes": ["AXZ"]})
+    assert {error["field"] for error in problem["errors"]} == {"name", "modes.0"}
+    assert "13800000001" not in str(problem)
+    problem = await operator.refused("POST", "/v1/businesses", "invalid", {"name": "Acme", "colour": "red"})
+    assert problem["errors"][0]["field"] == "colour"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"name": "\\ud800"}', b'{"\\ud800": 1}', b"\xff"])
+async def test_a_body_that_cannot_be_read_is_invalid(operator: Client, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await operator.http.post("/v1/businesses", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid")
+
+
+async def test_a_large_body_is_refused_by_its_length(operator: Client) -> None:
+    await operator.refused("POST", "/v1/businesses", "too_large", {"name": "x" * (1 << 20)})
+
+
+async def test_a_large_body_without_a_length_is_refused_while_it_comes(operator: Client) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * (1 << 16)
+
+    headers = {"content-type": "application/json"}
+    answer = await operator.http.post("/v1/businesses", content=chunks(), headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too_large")
+
+
+async def test_a_fault_ends_its_own_request_alone(api: Api, operator: Client) -> None:
+    async def fail() -> None:
+        raise RuntimeError("13800000001")
+
+    api.app.add_api_route("/v1/fail", fail)
+    problem = await operator.refused("GET", "/v1/fail", "internal")
+    assert "13800000001" not in str(problem)
+    await operator.get("/v1/businesses")
+
+
+async def test_a_store_that_cannot_answer_is_busy(api: Api, operator: Client) -> None:
+    api.desk.reader.close()
+    await operator.refused("GET", "/v1/businesses", "store_busy")

@@ -1,0 +1,93 @@
+"""Business users and their keys over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.conftest import Api, Client
+
+
+async def test_a_business_user_from_application_to_revocation(operator: Client) -> None:
+    applied = await operator.post("/v1/businesses", {"name": "快送 Express", "scenario": "express", "max_calls": 10})
+    assert (applied["state"], applied["max_calls"], applied["max_cps"]) == ("applied", 10, None)
+    path = f"/v1/businesses/{applied['id']}"
+    for step, state in (
+        ("approve", "approved"),
+        ("suspend", "suspended"),
+        ("resume", "approved"),
+        ("revoke", "revoked"),
+    ):
+        assert (await operator.post(f"{path}/{step}", {"reason": f"{step} it"}, 200))["state"] == state
+    assert (await operator.get(path))["state"] == "revoked"
+    history = (await operator.get(f"{path}/history"))["items"]
+    assert [line["reason"] for line in history] == ["", "approve it", "suspend it", "resume it", "revoke it"]
+    assert {line["by"] for line in history} == {f"key:{operator.key.split('_')[1]}"}
+
+
+async def test_a_step_from_the_wrong_state_is_a_conflict(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.refused("POST", "/v1/businesses/acme/resume", "state_conflict", {"reason": "why not"})
+    await operator.refused("POST", "/v1/businesses/nobody/approve", "not_found", {"reason": "why not"})
+
+
+async def test_a_change_leaves_alone_what_it_does_not_name(operator: Client) -> None:
+    made = await operator.post(
+        "/v1/businesses", {"id": "acme", "name": "Acme", "max_calls": 10, "hours": "08:00-22:00"}
+    )
+    changed = await operator.ask("PATCH", "/v1/businesses/acme", {"max_calls": None, "version": made["version"]})
+    assert (changed["max_calls"], changed["hours"], changed["name"]) == (None, "08:00-22:00", "Acme")
+    await operator.refused("PATCH", "/v1/businesses/acme", "state_conflict", {"name": "B", "version": made["version"]})
+    refused = await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"name": None})
+    assert refused["errors"][0]["field"] == "name"
+
+
+async def test_a_contact_is_masked_until_it_is_revealed(operator: Client) -> None:
+    made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "contact": "Li Lei 13800000001"})
+    assert made["contact"] == "Li Lei 138****0001"
+    shown = await operator.get("/v1/businesses/acme?reveal=true&reason=call")
+    assert shown["contact"] == "Li Lei 13800000001"
+
+
+async def test_a_list_comes_in_pages(operator: Client) -> None:
+    for name in ("a", "b", "c"):
+        await operator.post("/v1/businesses", {"id": name, "name": name})
+    first = await operator.get("/v1/businesses?limit=3")
+    second = await operator.get(f"/v1/businesses?limit=3&cursor={first['next']}")
+    assert [one["id"] for one in first["items"] + second["items"]] == ["a", "b", "c", "default"]
+    assert second["next"] is None
+
+
+async def test_a_key_works_until_it_is_revoked(api: Api, operator: Client) -> None:
+    company = await api.company("acme", ["keys"])
+    made = await company.post("/v1/businesses/acme/keys", {"scopes": ["keys"]})
+    client = api.stranger(made["secret"])
+    listed = (await client.get("/v1/businesses/acme/keys"))["items"]
+    assert made["id"] in [key["id"] for key in listed]
+    assert not any("secret" in key for key in listed)
+    assert (await operator.ask("DELETE", f"/v1/keys/{made['id']}"))["revoked_at"] is not None
+    await client.refused("GET", "/v1/businesses/acme/keys", "unauthorised")
+    await operator.refused("DELETE", f"/v1/keys/{made['id']}", "ended")
+
+
+async def test_a_rotated_key_leaves_the_old_one_for_the_overlap(api: Api) -> None:
+    company = await api.company("acme", ["keys"])
+    key_id = company.key.split("_")[1]
+    made = await company.post(f"/v1/keys/{key_id}/rotate", {"overlap_s": 60})
+    for client in (company, api.stranger(made["secret"])):
+        await client.get("/v1/businesses/acme")
+    await company.post(f"/v1/keys/{key_id}/rotate", {})
+    await company.refused("GET", "/v1/businesses/acme", "unauthorised")
+
+
+@pytest.mark.parametrize("scope", ["operator", "trace", "bindings:read"])
+async def test_a_key_gives_away_no_more_than_it_has(api: Api, scope: str) -> None:
+    company = await api.company("acme", ["keys"])
+    answer = await company.http.post("/v1/businesses/acme/keys", json={"scopes": [scope]})
+    assert answer.status_code in (400, 403)
+
+
+async def test_a_repeated_request_for_a_key_makes_none_and_shows_no_secret(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    first = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
+    second = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
+    assert second == first | {"secret": None}
