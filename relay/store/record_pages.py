@@ -1,0 +1,210 @@
+"""Reading ended call records a page at a time: by what is known of them, or by time alone.
+
+What is known (a number, an order) is looked up in the index of calls. The index is filled by the follower, a moment
+later: the records that it has not read yet are read one by one, so an answer is right however far it is behind. Each
+record is checked against what was asked once it is opened: the index alone shows nobody a record.
+
+Each page is read at one moment and nothing stays open between two, so a slow reader holds nobody up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.call_index import SELECT_CURSOR, beside_key, business_key, call_key, number_key, order_key
+from relay.store.database import one_moment
+from relay.store.record_rows import SELECT, StoredRecord, open_row
+from relay.store.records import LONGEST_CALL_MS
+from relay.store.sealing import Sealer
+
+Place = tuple[int, int]  # a time in Unix milliseconds, chain_seq
+
+LAST_MS = 1 << 53
+_MOST_UNREAD = 2_000  # records that are read one by one rather than through the index
+
+_PLACES = """
+SELECT at, record FROM call_index AS found
+WHERE key = {key} AND at >= :low AND at < :high AND (at, record) {beyond} (:place_at, :place_seq)
+AND EXISTS (SELECT 1 FROM call_record WHERE chain_seq = record)
+"""
+_HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = found.at AND record = found.record)"
+_UNREAD = f"{SELECT} WHERE chain_seq > :followed AND received_at >= :since AND received_at < :until"
+_BY_TIME = f"""
+{SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
+AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq)
+ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
+"""
+
+
+class Wanted(NamedTuple):
+    """Which records; what is None does not matter. Numbers are in the normal form, times Unix milliseconds."""
+
+    number: str | None = None  # a 700 number or a party, in any role
+    party: str | None = None  # another one
+    call_id: str | None = None
+    order_id: str | None = None
+    business: str | None = None
+    since_ms: int = 0  # received at or after
+    until_ms: int = LAST_MS  # received before
+
+    def fits(self, record: CallRecord) -> bool:
+        roles = (record.number_dialled, record.number_shown, record.caller, record.callee)
+        return (
+            (self.number is None or self.number in roles)
+            and (self.party is None or self.party in roles)
+            and self.call_id in (None, record.call_id)
+            and self.order_id in (None, record.order_id)
+            and self.business in (None, record.business)
+            and self.since_ms <= record.received_at < self.until_ms
+        )
+
+
+class Found(NamedTuple):
+    """A record, and its place in the order of the pages, which the next page starts behind."""
+
+    place: Place
+    stored: StoredRecord
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    wanted: Wanted,
+    after: Place | None,
+    limit: int,
+    *,
+    newest_first: bool = False,
+) -> list[Found]:
+    """Up to `limit` records; fewer are the last page. In the order of arrival; of end, where only the time is wanted.
+
+    Raises StoreError where one was altered.
+    """
+    order = _Order(newest_first, after)
+    criteria = _criteria(sealer, wanted)
+    with one_moment(connection):
+        if not criteria:
+            return list(_by_time(connection, sealer, wanted, order, limit))
+        (followed,) = connection.execute(SELECT_CURSOR).fetchone()
+        sources = (
+            _indexed(connection, sealer, wanted, order, criteria, limit),
+            _unread(connection, sealer, wanted, order, followed, limit),
+        )
+        merged = heapq.merge(*sources, key=lambda found: found.place, reverse=newest_first)
+        return [found for found, _ in zip(merged, range(limit), strict=False)]
+
+
+def read_all(connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[CallRecord]:
+    """All of them, the oldest first, a page in memory at a time.
+
+    Where the index is far behind, as without a follower, all records of the time are read instead.
+    """
+    scanned = wanted if _is_indexed(connection) else Wanted(since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+    after: Place | None = None
+    while True:
+        found = read_page(connection, sealer, scanned, after, page)
+        yield from (one.stored.record for one in found if wanted.fits(one.stored.record))
+        if len(found) < page:
+            return
+        after = found[-1].place
+
+
+def _is_indexed(connection: sqlite3.Connection) -> bool:
+    (unread,) = connection.execute(f"SELECT ifnull((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
+    return bool(unread <= _MOST_UNREAD)
+
+
+class _Order(NamedTuple):
+    newest_first: bool
+    after: Place | None
+
+    def is_beyond(self, place: Place) -> bool:
+        return self.after is None or (place < self.after if self.newest_first else place > self.after)
+
+    def words(self) -> dict[str, str]:
+        return {"beyond": "<", "order": "DESC"} if self.newest_first else {"beyond": ">", "order": "ASC"}
+
+    def parameters(self, low: int, high: int) -> dict[str, Any]:
+        """The times from `low` to before `high` that are still to be read, and where to begin among them."""
+        if self.after is None:
+            at, seq = (LAST_MS, 0) if self.newest_first else (-1, 0)
+        else:
+            at, seq = self.after
+            low, high = (low, min(high, at + 1)) if self.newest_first else (max(low, at), high)
+        return {"low": low, "high": high, "place_at": at, "place_seq": seq}
+
+
+def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
+    """The keys to look for, one of each tuple; first what the fewest records have."""
+    criteria: list[tuple[bytes, ...]] = []
+    if wanted.call_id is not None:
+        criteria.append((call_key(sealer, wanted.call_id),))
+    if wanted.order_id is not None:
+        criteria.append((order_key(sealer, wanted.order_id),))
+    criteria += (
+        (number_key(sealer, number), beside_key(sealer, number))
+        for number in (wanted.party, wanted.number)
+        if number is not None
+    )
+    if wanted.business is not None:
+        criteria.append((business_key(sealer, wanted.business),))
+    return criteria
+
+
+def _times(wanted: Wanted) -> dict[str, Any]:
+    return {"since": wanted.since_ms, "until": wanted.until_ms}
+
+
+def _indexed(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    wanted: Wanted,
+    order: _Order,
+    criteria: list[tuple[bytes, ...]],
+    limit: int,
+) -> Iterator[Found]:
+    query = _indexed_query(order, [len(keys) for keys in criteria])
+    keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
+    parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit}
+    for place in connection.execute(query, parameters).fetchall():
+        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (place[1],)).fetchone()
+        stored = open_row(sealer, row)
+        if not wanted.fits(stored.record):
+            raise StoreError(f"the index of calls was altered: it holds record {place[1]} under what is not its own")
+        yield Found(place, stored)
+
+
+def _indexed_query(order: _Order, sizes: list[int]) -> str:
+    """One index range for each key of the first criterion, merged; of the other criteria one key each must be there."""
+    names = [[f":key_{row}_{column}" for column in range(size)] for row, size in enumerate(sizes)]
+    others = " ".join(_HAS_TOO.format(keys=", ".join(row)) for row in names[1:])
+    words = order.words()
+    ranges = " UNION ALL ".join(f"{_PLACES.format(key=name, **words)} {others}" for name in names[0])
+    return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
+
+
+def _unread(
+    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, followed: int, limit: int
+) -> list[Found]:
+    rows = connection.execute(_UNREAD, _times(wanted) | {"followed": followed})
+    opened = (open_row(sealer, row) for row in rows)
+    found = (Found((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
+    fitting = (one for one in found if order.is_beyond(one.place) and wanted.fits(one.stored.record))
+    choose = heapq.nlargest if order.newest_first else heapq.nsmallest
+    return choose(limit, fitting, key=lambda one: one.place)
+
+
+def _by_time(
+    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int
+) -> Iterator[Found]:
+    # An attempt ends after it was received.
+    places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
+    parameters = _times(wanted) | places | {"limit": limit}
+    for row in connection.execute(_BY_TIME.format(**order.words()), parameters):
+        stored = open_row(sealer, row)
+        assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
+        yield Found((stored.record.ended_at, stored.chain_seq), stored)
