@@ -74,7 +74,7 @@ def _who_dials(binding: Binding) -> list[str]:
 @click.argument("binding_id")
 @config_option
 def unbind(config_path: Path | None, binding_id: str) -> None:
-    """End a binding: the next call is refused, one that is up goes on."""
+    """End a binding: the next call is refused."""
     with opened(config_path) as store:
         binding = store.service.unbind(binding_id, now_ms())
     click.echo(f"unbound {binding.binding_id}")

@@ -1,0 +1,105 @@
+"""`relay700 audit` and `purge`: who did what, whether the log is whole, and deleting what need not be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import json_option
+from relay.cli.output import json_line, plain, show_list, show_one
+from relay.cli.stores import now_ms, opened, past
+from relay.config import Config
+from relay.errors import StoreError
+from relay.service.retention import Retention, due
+from relay.service.retention import purge as purge_store
+from relay.store.act import operator_cli
+from relay.store.audit_log import AuditQuery, Logged, all_entries, newest_entries, verify_audit
+
+_COLUMNS = ("at", "actor", "action", "object", "business", "reason")
+
+
+def _query(command: Any) -> Any:
+    options = (
+        click.option("--actor", metavar="NAME", help='Who did it: "cli:USER", "key:ID" or "relay".'),
+        click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
+        click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
+        click.option("--business", metavar="ID"),
+        click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago."),
+        click.option("--until", "until_ms", type=past, metavar="TIME", help="Likewise."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def audit() -> None:
+    """Who did what, and who read real numbers."""
+
+
+@audit.command("list")
+@_query
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
+@json_option
+@config_option
+def list_(config_path: Path | None, limit: int, as_json: bool, **query: Any) -> None:
+    """List entries, the newest first."""
+    with opened(config_path) as store:
+        found = newest_entries(store.reader, store.sealer, AuditQuery(**query), None, limit)
+    show_list(map(_plain, found), _COLUMNS, as_json=as_json)
+
+
+@audit.command("export")
+@click.argument("file", type=click.File("w", encoding="utf-8"))
+@_query
+@config_option
+def export(config_path: Path | None, file: TextIO, **query: Any) -> None:
+    """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
+    with opened(config_path) as store:
+        for line in _lines(all_entries(store.reader, store.sealer, AuditQuery(**query))):
+            file.write(line + "\n")
+
+
+def _lines(entries: Iterator[Logged]) -> Iterator[str]:
+    for entry in entries:
+        yield json_line(_plain(entry))
+
+
+@audit.command("verify")
+@config_option
+def verify(config_path: Path | None) -> None:
+    """Check the chain of the log. Keep what it prints in another place."""
+    with opened(config_path) as store:
+        verdict = verify_audit(store.reader, store.sealer)
+    if verdict.broken is not None:
+        raise StoreError(f"broken after {verdict.intact} intact entries: {verdict.broken}")
+    click.echo(f"{verdict.intact} entries intact, head {verdict.head.hash.hex() or '-'}")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@json_option
+@config_option
+def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Delete what was kept for as long as [retention] says. The relay does it by itself each night."""
+    with opened(config_path) as store:
+        retention = _retention(store.config)
+        if dry_run:
+            purged = due(store.reader, retention, now_ms())
+        else:
+            purged = purge_store(store.writer, retention, now_ms(), operator_cli())
+    show_one(purged, as_json=as_json)
+
+
+def _retention(config: Config) -> Retention:
+    kept = config.retention
+    return Retention(kept.records_ms, kept.bindings_ms, kept.audit_ms, kept.businesses_ms)
+
+
+def _plain(logged: Logged) -> dict[str, Any]:
+    entry = plain(logged.entry)
+    return {"seq": logged.seq} | {"object" if name == "object_" else name: value for name, value in entry.items()}

@@ -1,0 +1,136 @@
+"""`relay700 webhooks`: where a business user's events are sent, and those that could not be delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import business_option, json_option
+from relay.cli.output import plain, show_list, show_one
+from relay.cli.stores import Opened, opened
+from relay.errors import StoreError
+from relay.events import webhooks as service
+from relay.events.webhooks import KINDS, PARTIES
+from relay.service.times import format_moment
+from relay.store.outbox import dead
+from relay.store.webhooks import Webhook, find_webhook, webhooks_of
+
+_COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "kinds")
+_DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
+_PAGE = 500
+
+_kind = click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for more; all otherwise.")
+_parties = click.option(
+    "--parties",
+    type=click.Choice(PARTIES),
+    default="masked",
+    show_default=True,
+    help="How real numbers are shown to it.",
+)
+
+
+@click.group()
+def webhooks() -> None:
+    """Where events are sent, and those that were given up."""
+
+
+@webhooks.command("make")
+@click.argument("url")
+@business_option
+@_kind
+@_parties
+@json_option
+@config_option
+def make(
+    config_path: Path | None, url: str, business: str, kinds: tuple[str, ...], parties: str, as_json: bool
+) -> None:
+    """Have a business user's events sent to URL. The secret that signs them is shown now and never again."""
+    with opened(config_path, make=True) as store:
+        webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or KINDS, parties))
+    show_one(_plain(webhook) | {"secret": secret}, as_json=as_json)
+
+
+@webhooks.command("list")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@json_option
+@config_option
+def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
+    """List webhooks and how their deliveries go."""
+    with opened(config_path) as store:
+        found: list[Webhook] = []
+        while page := webhooks_of(store.reader, store.sealer, business, found[-1].id if found else ""):
+            found += page
+    show_list(map(_plain, found), _COLUMNS, as_json=as_json)
+
+
+@webhooks.command("dead")
+@click.argument("webhook_id", metavar="ID")
+@json_option
+@config_option
+def dead_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
+    """List the events that were given up."""
+    with opened(config_path) as store:
+        if find_webhook(store.reader, store.sealer, webhook_id) is None:
+            raise StoreError("there is no such webhook: `relay700 webhooks list` shows them")
+        show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json)
+
+
+def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
+    after = 0
+    while page := dead(store.reader, store.sealer, webhook_id, _PAGE, after):
+        for event in page:
+            values = plain(event) | {"at": format_moment(event.at_ms)}
+            yield {name: values[name] for name in _DEAD_COLUMNS}
+        after = page[-1].seq
+
+
+@webhooks.command("resend")
+@click.argument("webhook_id", metavar="ID")
+@click.argument("event_ids", metavar="[EVENT_ID]...", nargs=-1)
+@config_option
+def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]) -> None:
+    """Send dead events again, all or the named ones."""
+    with opened(config_path) as store:
+        count = store.act(lambda act: service.resend(act, webhook_id, event_ids or None))
+    click.echo(f"{count} to be sent again")
+
+
+@webhooks.command("test")
+@click.argument("webhook_id", metavar="ID")
+@config_option
+def test(config_path: Path | None, webhook_id: str) -> None:
+    """Send an event of the kind webhook.test, behind those that wait."""
+    with opened(config_path) as store:
+        event_id = store.act(lambda act: service.test(act, webhook_id))
+    click.echo(f"event {event_id} is to be sent")
+
+
+@webhooks.command("enable")
+@click.argument("webhook_id", metavar="ID")
+@config_option
+def enable(config_path: Path | None, webhook_id: str) -> None:
+    """Send to a webhook again that was disabled."""
+    with opened(config_path) as store:
+        store.act(lambda act: service.change(act, webhook_id, disabled=False))
+    click.echo(f"enabled {webhook_id}")
+
+
+@webhooks.command("remove")
+@click.argument("webhook_id", metavar="ID")
+@config_option
+def remove(config_path: Path | None, webhook_id: str) -> None:
+    """Remove a webhook with all that waits for it."""
+    with opened(config_path) as store:
+        store.act(lambda act: service.remove(act, webhook_id))
+    click.echo(f"removed {webhook_id}")
+
+
+def _plain(webhook: Webhook) -> dict[str, Any]:
+    """Without the secret; a next try that is not due is null."""
+    values = plain(webhook)
+    del values["secret"]
+    return values | {"next_at": values["next_at"] if webhook.next_at else None}

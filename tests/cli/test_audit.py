@@ -1,0 +1,68 @@
+"""`relay700 audit` and `purge`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import pytest
+
+from relay.store.database import connect
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def busy(relay700: Command) -> Command:
+    """A store in which something was done."""
+    relay700.done("business", "apply", "acme", "--name", "Acme")
+    relay700.done("business", "approve", "acme", "--reason", "papers complete")
+    relay700.done("keys", "make", "--business", "acme")
+    return relay700
+
+
+def test_every_act_is_listed_with_who_and_why(busy: Command) -> None:
+    newest, approved, applied = busy.objects("audit", "list")
+    assert (newest["action"], newest["business"], newest["reason"]) == ("key.make", "acme", "")
+    assert (approved["action"], approved["object"], approved["reason"]) == (
+        "business.approve",
+        "acme",
+        "papers complete",
+    )
+    assert applied["action"] == "business.apply" and applied["actor"].startswith("cli:")
+    assert [entry["seq"] for entry in (newest, approved, applied)] == [3, 2, 1]
+    assert "papers complete" in busy.done("audit", "list")
+
+
+def test_entries_are_chosen(busy: Command) -> None:
+    for choice, count in [
+        (("--action", "key.make"), 1),
+        (("--object", "acme"), 2),
+        (("--business", "default"), 0),
+        (("--since", "1h", "--limit", "2"), 2),
+        (("--until", "1h"), 0),
+    ]:
+        assert len(busy.objects("audit", "list", *choice)) == count
+
+
+def test_the_log_is_exported_oldest_first(busy: Command) -> None:
+    busy.done("audit", "export", str(busy.folder / "audit.jsonl"), "--business", "acme")
+    lines = [json.loads(line) for line in (busy.folder / "audit.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["business.apply", "business.approve", "key.make"]
+
+
+def test_a_changed_log_is_found(busy: Command) -> None:
+    assert busy.done("audit", "verify").startswith("3 entries intact, head ")
+    with closing(connect(busy.store[0])) as connection:
+        connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 2")
+    assert busy.refused("audit", "verify").startswith("broken after 1 intact entries: ")
+
+
+def test_purge_deletes_nothing_that_must_be_kept_and_says_what_it_did(busy: Command) -> None:
+    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0}
+    assert busy.objects("purge", "--dry-run") == [nothing]
+    assert busy.objects("audit", "list", "--action", "purge.begin") == []
+    assert busy.objects("purge") == [nothing]
+    assert [entry["action"] for entry in busy.objects("audit", "list", "--object", "store")] == [
+        "purge.end",
+        "purge.begin",
+    ]

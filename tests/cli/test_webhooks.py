@@ -1,0 +1,72 @@
+"""`relay700 webhooks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from relay.cli.stores import now_ms
+from relay.store.act import RELAY
+from relay.store.database import connect, open_store
+from relay.store.outbox import bury
+from relay.store.writer import Writer
+from tests.cli.conftest import Command
+
+URL = "https://shop.example/events"
+
+
+@pytest.fixture
+def made(relay700: Command) -> dict[str, Any]:
+    (made,) = relay700.objects("webhooks", "make", URL, "--kind", "call.ended", "--kind", "number.cooling")
+    return made
+
+
+def leave_dead(relay700: Command, *event_ids: str) -> None:
+    """Events of the business `default` that nobody took."""
+    path, key_file = relay700.store
+    with closing(Writer(path, open_store(path, key_file))) as writer:
+        for event_id in event_ids:
+            writer.run(
+                RELAY, lambda act, id_=event_id: act.tell("default", "call.ended", id_, {"caller": "8613800000001"})
+            )
+    with closing(connect(path)) as connection:
+        seqs = [seq for (seq,) in connection.execute("SELECT seq FROM outbox")]
+        bury(connection, seqs, "404 Not Found", now_ms())
+
+
+def test_a_webhook_shows_its_secret_once(relay700: Command, made: dict[str, Any]) -> None:
+    assert made["secret"].startswith("whsec_")
+    (listed,) = relay700.objects("webhooks", "list", "--business", "default")
+    assert "secret" not in listed
+    assert (listed["id"], listed["url"], listed["kinds"]) == (made["id"], URL, ["call.ended", "number.cooling"])
+    assert (listed["parties"], listed["disabled_at"], listed["next_at"]) == ("masked", None, None)
+    assert URL in relay700.done("webhooks", "list")
+
+
+def test_what_cannot_be_is_refused_in_one_line(relay700: Command, usage: Callable[..., str]) -> None:
+    assert relay700.refused("webhooks", "make", "http://shop.example/events").startswith("url: it is https")
+    assert relay700.refused("webhooks", "make", URL, "--business", "nobody").startswith("business: there is no")
+    assert relay700.refused("webhooks", "dead", "nothing").startswith("there is no such webhook")
+    assert "--kind" in usage("webhooks", "make", URL, "--kind", "call.lost")
+
+
+def test_dead_events_are_listed_without_numbers_and_sent_again(relay700: Command, made: dict[str, Any]) -> None:
+    leave_dead(relay700, "c1.ended", "c2.ended", "c3.ended")
+    dead = relay700.objects("webhooks", "dead", made["id"])
+    assert [(event["event_id"], event["last_error"]) for event in dead] == [
+        (f"c{n}.ended", "404 Not Found") for n in (1, 2, 3)
+    ]
+    assert "13800000001" not in relay700.done("webhooks", "dead", made["id"])
+    assert relay700.done("webhooks", "resend", made["id"], "c2.ended") == "1 to be sent again\n"
+    assert relay700.done("webhooks", "resend", made["id"]) == "2 to be sent again\n"
+    assert relay700.objects("webhooks", "dead", made["id"]) == []
+
+
+def test_a_webhook_is_tested_and_removed(relay700: Command, made: dict[str, Any]) -> None:
+    assert relay700.done("webhooks", "test", made["id"]).startswith(f"event {made['id']}.test.")
+    assert relay700.done("webhooks", "enable", made["id"]) == f"enabled {made['id']}\n"
+    assert relay700.done("webhooks", "remove", made["id"]) == f"removed {made['id']}\n"
+    assert relay700.objects("webhooks", "list") == []
