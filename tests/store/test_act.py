@@ -1,0 +1,80 @@
+"""An act: its audit lines and its events."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import Refused
+from relay.store.act import Act, operator_cli
+from relay.store.audit_log import AuditQuery, newest_entries
+from tests.support.acting import Acting, acting, key_of
+from tests.support.stored import NOW_MS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
+
+
+def webhook(act: Act, webhook_id: str, business: str, kinds: str, disabled_at: int | None = None) -> None:
+    act.connection.execute(
+        "INSERT INTO webhook (id, business, sealed, kinds, disabled_at, created_at) VALUES (?, ?, x'', ?, ?, 0)",
+        (webhook_id, business, kinds, disabled_at),
+    )
+
+
+def test_an_audit_line_names_the_actor_and_the_moment(store: Acting) -> None:
+    store.run(
+        lambda act: act.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
+        key_of("acme"),
+    )
+    ((seq, entry),) = newest_entries(store.reader, store.sealer, AuditQuery())
+    assert seq == 1
+    assert entry == (NOW_MS, "key:0123456789ab", "number.lock", "700", "acme", "fraud", {"calls": 3})
+
+
+def test_an_act_that_is_refused_leaves_no_audit_line_and_no_event(store: Acting) -> None:
+    def do(act: Act) -> None:
+        webhook(act, "w1", "acme", "binding.expired")
+        act.audit("bind", "b1")
+        act.tell("acme", "binding.expired", "b1.expired", {})
+        raise Refused("conflict", "a", "taken")
+
+    with pytest.raises(Refused):
+        store.run(do)
+    for table in ("audit", "outbox"):
+        assert store.reader.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_an_event_goes_once_to_each_webhook_that_wants_its_kind(store: Acting) -> None:
+    def do(act: Act) -> None:
+        webhook(act, "w1", "acme", "call.ended binding.expired")
+        webhook(act, "w2", "acme", "binding.expired")
+        webhook(act, "w3", "acme", "call.ended binding.expired_not")
+        webhook(act, "w4", "acme", "binding.expired", disabled_at=1)
+        webhook(act, "w5", "other", "binding.expired")
+        for _ in range(2):
+            act.tell("acme", "binding.expired", "b1.expired", {"a": "13800000001"})
+
+    store.run(do)
+    rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
+    assert rows == [(w, "b1.expired", "binding.expired", NOW_MS) for w in ("w1", "w2")]
+
+
+def test_whoever_runs_a_command_is_an_operator() -> None:
+    actor = operator_cli()
+    assert actor.name == f"cli:{getpass.getuser()}"
+    assert (actor.business, actor.scopes) == (None, {"operator"})
+
+
+def test_a_user_without_a_name_may_run_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise OSError
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert operator_cli().name == "cli:unknown"

@@ -1,0 +1,60 @@
+"""Entries of the audit log: added in the order of a chain, sealed where an operator writes freely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.audit import BROKEN_HEAD, read_audit_head
+from relay.store.chain import EMPTY
+from tests.support.acting import Acting, acting
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
+
+
+def logged(store: Acting, count: int = 1) -> None:
+    for _ in range(count):
+        store.run(lambda act: act.audit("read", "b1", reason="canary 13800000001", details={"canary": "13800000001"}))
+
+
+def alter(store: Acting, statement: str) -> None:
+    store.run(lambda act: act.connection.execute(statement))
+
+
+def test_entries_are_numbered_without_a_gap(store: Acting) -> None:
+    assert read_audit_head(store.reader, store.sealer) == EMPTY
+    logged(store, 3)
+    assert read_audit_head(store.reader, store.sealer).seq == 3
+    assert store.reader.execute("SELECT seq FROM audit").fetchall() == [(1,), (2,), (3,)]
+
+
+def test_reason_and_details_are_sealed(store: Acting) -> None:
+    logged(store)
+    raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
+    assert b"b1" in raw
+    assert b"canary" not in raw and b"13800000001" not in raw
+
+
+@pytest.mark.parametrize(
+    "theft",
+    [
+        "DELETE FROM audit_head",
+        "UPDATE audit_head SET seq = seq - 1",
+        "UPDATE audit_head SET hash = (SELECT hash FROM audit WHERE seq = 1)",
+        "UPDATE audit_head SET mac = x'00'",
+        "UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit WHERE seq = 1)",
+        "INSERT INTO audit SELECT 4, at, actor, action, object, business, sealed, hash FROM audit WHERE seq = 2",
+    ],
+)
+def test_nothing_is_added_behind_an_end_that_was_tampered_with(store: Acting, theft: str) -> None:
+    logged(store, 3)
+    alter(store, theft)
+    with pytest.raises(StoreError, match=BROKEN_HEAD):
+        logged(store)

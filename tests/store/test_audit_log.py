@@ -1,0 +1,115 @@
+"""The audit log as a whole: read, proven to be whole, purged from its old end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.audit_log import AuditQuery, all_entries, count_audit, newest_entries, purge_audit, verify_audit
+from tests.support.acting import Acting, acting, key_of
+from tests.support.stored import NOW_MS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    """With five entries, a millisecond apart."""
+    with acting(tmp_path) as store:
+        for n, business in enumerate(("acme", "acme", "other", "acme", None)):
+            actor = key_of("acme") if n == 1 else key_of("other")
+            store.now_ms = NOW_MS + n
+            store.run(
+                lambda act, n=n, business=business: act.audit(f"do.{n % 2}", f"o{n}", business=business, reason=str(n)),
+                actor._replace(name=f"key:{n}"),
+            )
+        yield store
+
+
+def alter(store: Acting, statement: str) -> None:
+    store.run(lambda act: act.connection.execute(statement))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (AuditQuery(), "43210"),
+        (AuditQuery(actor="key:3"), "3"),
+        (AuditQuery(action="do.1"), "31"),
+        (AuditQuery(object_="o2"), "2"),
+        (AuditQuery(business="acme"), "310"),
+        (AuditQuery(since_ms=NOW_MS + 1, until_ms=NOW_MS + 4), "321"),
+        (AuditQuery(business="acme", action="do.0"), "0"),
+    ],
+)
+def test_a_query_selects_by_each_of_its_parts(store: Acting, query: AuditQuery, found: str) -> None:
+    newest = newest_entries(store.reader, store.sealer, query)
+    assert [entry.reason for _, entry in newest] == list(found)
+    assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
+
+
+def test_a_list_goes_on_in_front_of_the_last_one(store: Acting) -> None:
+    first = newest_entries(store.reader, store.sealer, AuditQuery(), limit=2)
+    rest = newest_entries(store.reader, store.sealer, AuditQuery(), before=first[-1].seq)
+    assert [seq for seq, _ in (*first, *rest)] == [5, 4, 3, 2, 1]
+
+
+def test_a_log_that_nobody_touched_is_whole(store: Acting) -> None:
+    verdict = verify_audit(store.reader, store.sealer)
+    assert (verdict.intact, verdict.head.seq, verdict.broken) == (5, 5, None)
+    assert not store.reader.in_transaction
+
+
+@pytest.mark.parametrize(
+    ("theft", "intact", "named"),
+    [
+        ("UPDATE audit SET actor = 'key:0' WHERE seq = 3", 2, "entry 3 .* altered"),
+        ("UPDATE audit SET at = at + 1 WHERE seq = 1", 0, "entry 1 .* altered"),
+        ("UPDATE audit SET business = 'acme' WHERE seq = 5", 4, "entry 5 .* altered"),
+        ("UPDATE audit SET sealed = (SELECT sealed FROM audit WHERE seq = 1) WHERE seq = 2", 1, "entry 2 .* altered"),
+        ("DELETE FROM audit WHERE seq = 3", 2, "entry 3 .* missing"),
+        ("DELETE FROM audit WHERE seq = 1", 0, "entry 1 .* missing"),
+        ("DELETE FROM audit WHERE seq = 5", 4, "entries 5 to 5 .* cut off"),
+        ("DELETE FROM audit", 0, "entries 1 to 5 .* cut off"),
+        ("DELETE FROM audit_head", 5, "head"),
+        ("INSERT INTO checkpoint VALUES ('audit', 2, x'00', 0, x'00')", 0, "checkpoint"),
+    ],
+)
+def test_whatever_is_changed_shows(store: Acting, theft: str, intact: int, named: str) -> None:
+    alter(store, theft)
+    verdict = verify_audit(store.reader, store.sealer)
+    assert verdict.intact == intact
+    assert verdict.broken is not None
+    assert re.search(named, verdict.broken)
+
+
+def test_a_purge_takes_the_old_end_and_the_rest_stays_whole(store: Acting) -> None:
+    assert count_audit(store.reader, NOW_MS + 3) == 3
+    assert [store.run(lambda act: purge_audit(act, NOW_MS + 3, 2)) for _ in range(3)] == [2, 1, 0]
+    assert [seq for seq, _ in all_entries(store.reader, store.sealer, AuditQuery())] == [4, 5]
+    assert verify_audit(store.reader, store.sealer).broken is None
+    assert count_audit(store.reader, NOW_MS + 3) == 0
+
+
+def test_a_log_that_was_purged_whole_goes_on_where_it_was(store: Acting) -> None:
+    assert count_audit(store.reader, NOW_MS + 9) == 5
+    assert store.run(lambda act: purge_audit(act, NOW_MS + 9, 10)) == 5
+    store.run(lambda act: act.audit("purge", ""))
+    verdict = verify_audit(store.reader, store.sealer)
+    assert (verdict.intact, verdict.head.seq, verdict.broken) == (1, 6, None)
+
+
+def test_a_purge_hides_no_entry_that_was_changed(store: Acting) -> None:
+    alter(store, "UPDATE audit SET actor = 'key:0' WHERE seq = 2")
+    with pytest.raises(StoreError, match="entry 2"):
+        store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+    assert store.reader.execute("SELECT count(*) FROM audit").fetchone() == (5,)
+
+
+@pytest.mark.parametrize("theft", ["DELETE FROM checkpoint", "UPDATE checkpoint SET seq = 1"])
+def test_a_checkpoint_that_was_taken_away_or_changed_shows(store: Acting, theft: str) -> None:
+    store.run(lambda act: purge_audit(act, NOW_MS + 2, 10))
+    alter(store, theft)
+    assert verify_audit(store.reader, store.sealer).broken is not None

@@ -1,0 +1,254 @@
+"""Acts in transactions: alone, in groups, and beside other writers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from itertools import pairwise
+
+import pytest
+
+from relay.errors import Refused, StoreError
+from relay.store import writer as writer_module
+from relay.store.act import RELAY, Act
+from relay.store.database import connect, connect_reader
+from relay.store.writer import GAP_S, MOST_ACTS, GroupWriter, Writer
+from tests.store.conftest import Disk
+from tests.support.stored import NOW_MS
+
+ADD = "INSERT INTO cursor VALUES (?, 0)"
+
+
+def add(name: str) -> Callable[[Act], str]:
+    """An act that leaves a row of this name."""
+
+    def do(act: Act) -> str:
+        act.connection.execute(ADD, (name,))
+        return name
+
+    return do
+
+
+def add_and_fail(name: str, error: Exception) -> Callable[[Act], str]:
+    def do(act: Act) -> str:
+        act.connection.execute(ADD, (name,))
+        raise error
+
+    return do
+
+
+def names(disk: Disk) -> set[str]:
+    """What is durable."""
+    with closing(connect_reader(disk.path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM cursor")}
+
+
+@pytest.fixture
+def alone(disk: Disk) -> Iterator[Writer]:
+    with closing(Writer(disk.path, disk.sealer, clock_ms=lambda: NOW_MS)) as writer:
+        yield writer
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group is not split because the machine is busy."""
+    monkeypatch.setattr(writer_module, "LONGEST_S", 20.0)
+
+
+@asynccontextmanager
+async def grouping(disk: Disk) -> AsyncIterator[GroupWriter]:
+    writer = GroupWriter(disk.path, disk.sealer, clock_ms=lambda: NOW_MS)
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
+class Door:
+    """An act that stays open until it is told to end, so that others wait behind it."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+
+    def __call__(self, act: Act) -> None:
+        self.entered.set()
+        assert self.leave.wait(20)
+
+    async def behind(self, writer: GroupWriter, *acts: Callable[[Act], object]) -> list[object]:
+        """What the acts give (or raise) that waited together behind this one."""
+        first = asyncio.ensure_future(writer.run(RELAY, self))
+        await asyncio.to_thread(self.entered.wait, 20)
+        waiting = [asyncio.ensure_future(writer.run(RELAY, act)) for act in acts]
+        await asyncio.sleep(0)  # each has begun, and stands in the queue
+        self.leave.set()
+        await first
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+# -- one act a transaction
+
+
+def test_an_act_is_durable_when_its_answer_is_there(disk: Disk, alone: Writer) -> None:
+    assert alone.run(RELAY, add("a")) == "a"
+    assert names(disk) == {"a"}
+    assert alone.run(RELAY, lambda act: (act.actor, act.now_ms)) == (RELAY, NOW_MS)
+
+
+@pytest.mark.parametrize("error", [Refused("conflict", "a", "taken"), ZeroDivisionError()])
+def test_an_act_that_fails_leaves_nothing(disk: Disk, alone: Writer, error: Exception) -> None:
+    with pytest.raises(type(error)):
+        alone.run(RELAY, add_and_fail("a", error))
+    assert alone.run(RELAY, add("b")) == "b"
+    assert names(disk) == {"b"}
+
+
+def test_errors_of_the_store_are_store_errors(alone: Writer) -> None:
+    alone.run(RELAY, add("a"))
+    with pytest.raises(StoreError, match="UNIQUE"):
+        alone.run(RELAY, add("a"))
+
+
+def test_another_writer_gets_its_turn_between_two_acts(alone: Writer) -> None:
+    moments: list[float] = []
+
+    def do(_: Act) -> None:
+        moments.append(time.monotonic())
+
+    for _ in range(5):
+        alone.run(RELAY, do)
+    assert all(after - before >= GAP_S for before, after in pairwise(moments))
+
+
+# -- groups
+
+
+async def test_acts_that_wait_are_made_in_one_transaction(disk: Disk) -> None:
+    seen: list[set[str]] = []
+
+    def do(act: Act) -> None:
+        act.connection.execute(ADD, (str(len(seen)),))
+        seen.append(names(disk))
+
+    async with grouping(disk) as writer:
+        await Door().behind(writer, *[do] * 20)
+    assert seen == [set()] * 20  # nothing was durable before the last of them was made
+    assert len(names(disk)) == 20
+
+
+async def test_an_act_that_fails_is_undone_alone(disk: Disk) -> None:
+    refused, fault = Refused("conflict", "a", "taken"), ZeroDivisionError()
+    async with grouping(disk) as writer:
+        answers = await Door().behind(
+            writer, add("a"), add_and_fail("b", refused), add("c"), add_and_fail("d", fault), add("a"), add("e")
+        )
+    *others, again, last = answers
+    assert (others, last) == (["a", refused, "c", fault], "e")
+    assert isinstance(again, StoreError)
+    assert names(disk) == {"a", "c", "e"}
+
+
+async def test_a_commit_that_fails_fails_the_whole_group_and_no_later_one(disk: Disk) -> None:
+    def break_commit(act: Act) -> None:
+        act.connection.execute("PRAGMA defer_foreign_keys = ON")
+        act.connection.execute(
+            "INSERT INTO binding (id, mode, business, pool, x, sealed, created_at, created_by) "
+            "VALUES ('b', 'AXB', 'nobody', '', '', x'', 0, '')"
+        )
+
+    async with grouping(disk) as writer:
+        answers = await Door().behind(writer, add("a"), break_commit, add("b"))
+        assert [type(answer) for answer in answers] == [StoreError] * 3
+        assert names(disk) == set()
+        assert await writer.run(RELAY, add("c")) == "c"
+
+
+async def test_an_act_that_ends_the_transaction_fails_the_group(disk: Disk) -> None:
+    def roll_back(act: Act) -> None:
+        act.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
+        raise ZeroDivisionError
+
+    async with grouping(disk) as writer:
+        answers = await Door().behind(writer, add("a"), roll_back)
+        assert [type(answer) for answer in answers] == [StoreError] * 2
+        assert await writer.run(RELAY, add("b")) == "b"
+    assert names(disk) == {"b"}
+
+
+async def test_a_store_that_is_locked_for_long_fails_what_waits_and_serves_on(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.store.database.BUSY_TIMEOUT_S", 0.05)
+    async with grouping(disk) as writer:
+        with closing(connect(disk.path)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked"):
+                await writer.run(RELAY, add("a"))
+            holder.execute("ROLLBACK")
+        assert await writer.run(RELAY, add("b")) == "b"
+
+
+async def test_a_group_is_bounded_in_number_and_in_time(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+
+    def do(_: Act) -> None:
+        groups.append(len(names(disk)))
+
+    def work(_: Act) -> None:
+        until_s = time.monotonic() + 0.001
+        while time.monotonic() < until_s:
+            pass
+
+    async with grouping(disk) as writer:
+        await Door().behind(writer, *[add(str(n)) for n in range(MOST_ACTS)], do)
+        assert groups == [MOST_ACTS]  # what was made before it was durable already
+        monkeypatch.setattr(writer_module, "LONGEST_S", 0.001)
+        await Door().behind(writer, add("long"), work, do)
+    assert groups == [MOST_ACTS, MOST_ACTS + 1]
+
+
+async def test_what_comes_beyond_the_bound_is_refused_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "MOST_WAITING", 2)
+    async with grouping(disk) as writer:
+        *good, beyond = await Door().behind(writer, add("a"), add("b"), add("c"))
+    assert good == ["a", "b"]
+    assert isinstance(beyond, Refused) and beyond.kind == "store_busy"
+
+
+async def test_an_act_is_made_even_if_nobody_awaits_it_any_more(disk: Disk) -> None:
+    door = Door()
+    async with grouping(disk) as writer:
+        first = asyncio.ensure_future(writer.run(RELAY, door))
+        await asyncio.to_thread(door.entered.wait, 20)
+        left = asyncio.ensure_future(writer.run(RELAY, add("a")))
+        await asyncio.sleep(0)
+        left.cancel()
+        door.leave.set()
+        await first
+        assert await writer.run(RELAY, add("b")) == "b"
+    assert names(disk) == {"a", "b"}
+
+
+async def test_closing_makes_what_waits_and_takes_no_more(disk: Disk) -> None:
+    writer = GroupWriter(disk.path, disk.sealer)
+    waiting = [asyncio.ensure_future(writer.run(RELAY, add(str(n)))) for n in range(300)]
+    await asyncio.sleep(0)
+    await writer.close()
+    assert len(await asyncio.gather(*waiting)) == len(names(disk)) == 300
+    with pytest.raises(StoreError, match="closed"):
+        await writer.run(RELAY, add("late"))
+
+
+async def test_writers_beside_each_other_lose_nothing(disk: Disk) -> None:
+    def run_alone(own: str) -> None:
+        with closing(Writer(disk.path, disk.sealer)) as writer:
+            for n in range(20):
+                writer.run(RELAY, add(f"{own}{n}"))
+
+    async with grouping(disk) as writer:
+        grouped = [writer.run(RELAY, add(f"g{n}")) for n in range(200)]
+        await asyncio.gather(asyncio.to_thread(run_alone, "a"), asyncio.to_thread(run_alone, "b"), *grouped)
+    assert len(names(disk)) == 240
