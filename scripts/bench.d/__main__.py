@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import beside
 import report
 import series
 import servers
+import service
 from load import CALLEE_HOST, Load, free
 from servers import Server
 
@@ -23,7 +25,7 @@ def main() -> int:
     (ROOT / "var").mkdir(exist_ok=True)
     run = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "var"))  # the repository's disk: no tmpfs under the stores
     try:
-        failed = _bench(options, run)
+        failed = _chosen(options, run)
     except RuntimeError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
@@ -31,6 +33,20 @@ def main() -> int:
         if not options.keep:
             shutil.rmtree(run)
     return 1 if failed else 0
+
+
+def _chosen(options: argparse.Namespace, run: Path) -> int:
+    """The number of relay700's failed calls."""
+    if options.service:
+        print("\n" + service.table(service.grow(run, options.service)))
+        return 0
+    if options.api:
+        figures = beside.measure(
+            run, servers.bindings(options.bindings), options.api, options.rates[0], options.seconds
+        )
+        print("\n" + beside.table(figures))
+        return sum(figure.failed for figure in figures)
+    return _bench(options, run)
 
 
 def _bench(options: argparse.Namespace, run: Path) -> int:
@@ -73,6 +89,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--highest", action="store_true", help="search the highest rate without a failed call, too")
     parser.add_argument("--highest-limit", type=int, default=4000, help="do not search beyond, default 4000")
     parser.add_argument("--kamailio-children", type=int, default=2, help="its worker processes, default 2")
+    numbers = (
+        "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
+    )
+    parser.add_argument("--service", type=_rates, metavar="BINDINGS", help=numbers)
+    api = "measure call set-up at the first of --rates with and without so many HTTP requests a second, such as 500"
+    parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     parser.add_argument("--compiled", action="store_true", help="measure the relay that scripts/compile makes")
     parser.add_argument("--without-relay", action="store_true", help="measure the comparison alone")
     parser.add_argument("--keep", action="store_true", help="keep the stores, logs and SIPp's files under var/")

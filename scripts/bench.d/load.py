@@ -47,6 +47,7 @@ class Outcome:
     failed: int
     seconds: float  # from the first call to the end of the last
     delays_ms: list[float]  # INVITE to 180, as the probe saw it
+    answers_ms: list[float]  # INVITE to 200
     retransmissions: int  # of the caller's SIPp
 
 
@@ -106,6 +107,7 @@ class Load:
             failed=calls - completed,
             seconds=seconds,
             delays_ms=probe.delays_ms,
+            answers_ms=probe.answers_ms,
             retransmissions=int(statistics["Retransmissions(C)"]),
         )
 

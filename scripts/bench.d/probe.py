@@ -22,16 +22,19 @@ _SDP = "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=aud
 class Probe(threading.Thread):
     """Calls through `target` until stop(): INVITE, ACK and BYE at once. It repeats nothing that gets lost.
 
-    `delays_ms` are the times from sending each INVITE to reading its 180; `completed` counts the calls that were ended.
+    `delays_ms` are the times from sending each INVITE to reading its 180, `answers_ms` to reading its 200; `completed`
+    counts the calls that were ended.
     """
 
     def __init__(self, host: str, target: tuple[str, int], numbers: Sequence[tuple[str, str]]) -> None:
         super().__init__(daemon=True)
         self.delays_ms: list[float] = []
+        self.answers_ms: list[float] = []
         self.completed = 0
         self._numbers = numbers  # of (caller, number dialled), used in turn
         self._target = target
         self._sent_at: dict[int, float] = {}
+        self._rung: set[int] = set()
         self._stopping = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((host, 0))
@@ -62,9 +65,12 @@ class Probe(threading.Thread):
             return
         number = int(call_id[1])
         match cseq[1], int(status[1]):
-            case b"INVITE", 180 if number in self._sent_at:
-                self.delays_ms.append(1000 * (now - self._sent_at.pop(number)))
+            case b"INVITE", 180 if number in self._sent_at and number not in self._rung:
+                self._rung.add(number)
+                self.delays_ms.append(1000 * (now - self._sent_at[number]))
             case b"INVITE", 200:
+                if number in self._sent_at:
+                    self.answers_ms.append(1000 * (now - self._sent_at.pop(number)))
                 self._end(data, number)
             case b"BYE", 200:
                 self.completed += 1

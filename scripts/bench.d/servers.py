@@ -39,12 +39,14 @@ def write_sipp_file(rows: list[Binding], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def relay(run: Path, rows: list[Binding], callee: Address, *, compiled: bool = False) -> Iterator[Server]:
-    """`relay700 serve` with its store on disk and records durable, as it is by default."""
+def relay(
+    run: Path, rows: list[Binding], callee: Address, *, compiled: bool = False, api: Address | None = None
+) -> Iterator[Server]:
+    """`relay700 serve` with its store on disk and records durable, as it is by default; `api`: where it serves HTTP."""
     run.mkdir()
     address = free("127.0.0.10")
     config = run / "relay.toml"
-    config.write_text(_relay_toml(run, address, callee, sorted({x[:11] for _, x, _ in rows})))
+    config.write_text(relay_toml(run, address, callee, sorted({x[:11] for _, x, _ in rows}), api=api))
     table = run / "bindings.csv"
     lines = [f"AXB,{x},,{a},{b},24h,bench,default" for a, x, b in rows]
     table.write_text("\n".join(["mode,x,y,a,b,expires_in,order_id,business", *lines]) + "\n")
@@ -58,7 +60,8 @@ def relay(run: Path, rows: list[Binding], callee: Address, *, compiled: bool = F
         yield server
 
 
-def _relay_toml(run: Path, address: Address, callee: Address, prefixes: list[str]) -> str:
+def relay_toml(run: Path, address: Address, callee: Address, prefixes: list[str], *, api: Address | None = None) -> str:
+    """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone."""
     return f"""
 [sip]
 listen = ["udp:{address}"]
@@ -67,6 +70,8 @@ url = "sqlite:{run}/relay.db"
 key_file = "{run}/relay.key"
 [numbers]
 prefixes = {prefixes!r}
+[api]
+{f'listen = "{api}"' if api else "enabled = false"}
 [policy]
 caller_caps = []
 number_caps = []

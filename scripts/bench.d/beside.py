@@ -1,0 +1,104 @@
+"""Calls with and without HTTP requests beside them: the same relay, the same rate of calls, one run after the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import servers
+from load import CALLEE_HOST, HERE, Address, Load, Outcome, free
+from series import quantile_of
+from servers import Binding, Server
+
+REPEATS = 3
+HEAD_START_S = 2.0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What was seen at one rate of requests, over all its runs."""
+
+    requests: int  # asked for, a second
+    outcomes: list[Outcome]
+    companies: list[dict[str, Any]]  # what the program that made the requests says of each run
+
+    @property
+    def failed(self) -> int:
+        return sum(outcome.failed for outcome in self.outcomes)
+
+    def quantiles(self, name: str) -> str:
+        values = [value for outcome in self.outcomes for value in getattr(outcome, name)]
+        return f"{quantile_of(values, 0.5):8.1f}{quantile_of(values, 0.99):8.1f}"
+
+    def of_requests(self, name: str) -> float:
+        return sum(company[name] for company in self.companies) / len(self.companies) if self.companies else 0.0
+
+
+def measure(run: Path, rows: list[Binding], requests: int, rate: int, seconds: int) -> list[Beside]:
+    """Without and with requests in turn, REPEATS times."""
+    (run / "load").mkdir()
+    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in rows])
+    servers.write_sipp_file(rows, load.bindings)
+    api = free("127.0.0.10")
+    found = [Beside(0, [], []), Beside(requests, [], [])]
+    with servers.relay(run / "relay", rows, load.callee, api=api) as server:
+        key = _operator_key(run / "relay")
+        for _ in range(REPEATS):
+            for beside in found:
+                _measure_once(load, server, beside, (api, key), rate, seconds)
+    return found
+
+
+def table(figures: Sequence[Beside]) -> str:
+    heading = "requests/s  reached  failed calls   180 ms: p50     p99   200 ms: p50     p99   requests ms: p50     p99"
+    return "\n".join([heading, *map(_row, figures)])
+
+
+def _row(beside: Beside) -> str:
+    return (
+        f"{beside.requests:10}{beside.of_requests('per_s'):9.0f}{beside.failed:14}      {beside.quantiles('delays_ms')}"
+        f"      {beside.quantiles('answers_ms')}           {beside.of_requests('p50_ms'):8.1f}"
+        f"{beside.of_requests('p99_ms'):8.1f}"
+    )
+
+
+def _measure_once(
+    load: Load, server: Server, beside: Beside, api: tuple[Address, str], rate: int, seconds: int
+) -> None:
+    if not beside.requests:
+        beside.outcomes.append(load.drive(server.address, rate, seconds))
+        return
+    command = [sys.executable, str(HERE / "company.py"), str(api[0]), api[1], str(beside.requests)]
+    company = subprocess.Popen(command, stdout=subprocess.PIPE)
+    time.sleep(HEAD_START_S)
+    try:
+        beside.outcomes.append(load.drive(server.address, rate, seconds))
+    finally:
+        company.terminate()
+        said, _ = company.communicate(timeout=30)
+    beside.companies.append(json.loads(said))
+    if beside.companies[-1]["failed"]:
+        print(f"  {beside.companies[-1]['failed']} requests failed", flush=True)
+
+
+def _operator_key(folder: Path) -> str:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "relay",
+        "keys",
+        "make",
+        "--operator",
+        "--json",
+        "-c",
+        str(folder / "relay.toml"),
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return str(json.loads(done.stdout)["secret"])
