@@ -38,6 +38,16 @@ class Commit(NamedTuple):
     dialogs: bytes | None
 
 
+class Tell(NamedTuple):
+    """What happened to a call whose business wants to hear of it while it goes on: received, ringing, answered.
+
+    Nobody waits for it. That the call has ended is told by its record.
+    """
+
+    kind: str
+    record: CallRecord  # as it is then
+
+
 class Note(NamedTuple):
     """Something for the log. Values hold no real number in clear unless under a key that `relay.log` masks."""
 
@@ -45,4 +55,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | LookUp | Commit | Note
+Action = Send | LookUp | Commit | Tell | Note

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.call.masking import unknown_requirements
-from relay.call.numbers import number_of_uri_user
+from relay.call.numbers import is_700, number_of_uri_user
 from relay.call.routing import Refusal, Route
 from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog import Dialog
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
 TOO_SHORT = Refusal("number_unknown", 484, 28)
 OVER_LIMIT = Refusal("over_limit", 503, 42, retry_after_s=5)
-DRAINING = Refusal("over_limit", 503, 41, retry_after_s=30)
+DRAINING = Refusal("draining", 503, 41, retry_after_s=30)
 LOOP = Refusal("failed", 482, 25)
 TOO_MANY_HOPS = Refusal("failed", 483, 25)
 BAD_EXTENSION = Refusal("failed", 420, 111)
@@ -59,7 +59,7 @@ def _number(uri: SipUri | TelUri | OtherUri) -> str:
 
 
 def judge_number(settings: Settings, dialled: str) -> Refusal | None:
-    """A refusal for what is not a number of this platform (DESIGN 1); None where the look-up decides."""
+    """A refusal for what can be no number of this platform (DESIGN 1); None where the look-up decides."""
     if is_ours(settings, dialled):
         return None
     if 3 <= len(dialled) < 15 and any(_begins(prefix, dialled) for prefix in settings.prefixes):
@@ -74,8 +74,8 @@ def _begins(prefix: str, dialled: str) -> bool:
 
 
 def is_ours(settings: Settings, dialled: str) -> bool:
-    """Whether the number is under one of the platform's assigned prefixes."""
-    return len(dialled) == 15 and dialled[:11] in settings.prefixes
+    """Whether the number is a 700 number or a legacy one: the store knows which of them there are."""
+    return is_700(dialled) or dialled in settings.legacy
 
 
 def forwarded(dialled: str, caller: str) -> Route:

@@ -34,6 +34,7 @@ class Call:
     __slots__ = (
         "_counted",
         "_end_committed",
+        "_held",
         "_max_call_s",
         "_max_timer",
         "_session_s",
@@ -53,11 +54,13 @@ class Call:
         "caller_peer",
         "core",
         "dialled",
+        "direction",
         "end_reason",
         "ended",
         "ended_at",
         "ended_by",
         "invite_key",
+        "legacy",
         "mode",
         "order_id",
         "outcome",
@@ -69,6 +72,7 @@ class Call:
         "setup",
         "shown",
         "sip_status",
+        "tells",
     )
 
     def __init__(
@@ -112,11 +116,15 @@ class Call:
         self.ended_by: str | None = None
         self.end_reason: str | None = None
         self.callee_leg_call_id: str | None = None
+        self.direction: str | None = None
+        self.legacy = False
+        self.tells = False  # its business hears of it while it goes on
         self.setup: Setup | None = None  # until its final answer is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
         self._counted = False
+        self._held: tuple[str, ...] = ()
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
         self._max_call_s = core.settings.max_call_s
@@ -151,6 +159,8 @@ class Call:
             self.end_reason,
             self.caller_leg_call_id,
             self.callee_leg_call_id,
+            self.direction,
+            self.legacy,
         )
 
     # -- what the setup found out
@@ -163,10 +173,16 @@ class Call:
         self.callee_number, self.shown = route.target, route.shown
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
+        self.direction, self.legacy, self.tells = route.direction, route.legacy, route.tells
+        self.hold(tuple([key for key, _, _ in route.caps]))
+        if self.tells:
+            self.core.tell("received", self.record())
 
     def ringing(self, now: float) -> None:
         if self.ringing_at is None:
             self.ringing_at = self.core.wall_ms(now)
+            if self.tells:
+                self.core.tell("ringing", self.record())
 
     def refused(self, refusal: Refusal) -> None:
         if refusal.binding_id is not None:
@@ -194,7 +210,10 @@ class Call:
         core.calls_up += 1
         self._max_timer = core.timers.set(now + self._max_call_s, self._too_long)
         self._watch_session(response, now)
-        core.commit(self.record(), self.state(), then)
+        record = self.record()
+        core.commit(record, self.state(), then)
+        if self.tells:
+            core.tell("answered", record)
 
     # -- clocks of a call that is up
 
@@ -279,7 +298,14 @@ class Call:
         self._counted = True
         self.core.calls_by_peer[self.caller_peer.name] += 1
 
+    def hold(self, keys: tuple[str, ...]) -> None:
+        """Counts the call towards the caps of its route until `release`."""
+        self._held = keys
+        self.core.hold(keys)
+
     def release(self) -> None:
+        self.core.give_back(self._held)
+        self._held = ()
         if self._counted:
             self._counted = False
             self.core.calls_by_peer[self.caller_peer.name] -= 1
@@ -311,7 +337,7 @@ class Call:
         """What a restart needs beside the record (DESIGN 4.2)."""
         assert self.caller is not None
         assert self.callee is not None
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s)
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held)
 
     @classmethod
     def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
@@ -348,6 +374,7 @@ class Call:
         self.routed_at, self.ringing_at, self.answered_at = record.routed_at, record.ringing_at, record.answered_at
         self.sip_status = record.sip_status
         self.callee_leg_call_id = record.callee_leg_call_id
+        self.direction, self.legacy = record.direction, record.legacy
 
     def _resume(self, state: CallState, now: float) -> None:
         core = self.core
@@ -358,6 +385,7 @@ class Call:
         self._restart_session_timer(now)
         core.calls_up += 1
         self.count()
+        self.hold(tuple(state.held))
 
 
 @lru_cache(maxsize=1024)  # the same few in nearly all calls

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
 from relay.call.peers import Peers
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -45,6 +45,8 @@ class Core:
         self.setting_up = 0
         self.calls_up = 0
         self.calls_by_peer: Counter[str] = Counter()
+        self.calls_by_key: Counter[str] = Counter()  # towards the caps of routes
+        self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
         self.pending_lookups: dict[int, Routed] = {}
         self._pending_commits: dict[int, Continuation] = {}
@@ -57,6 +59,9 @@ class Core:
     def note(self, event: str, **fields: object) -> None:
         self._actions.append(Note(event, fields))
 
+    def tell(self, kind: str, record: CallRecord) -> None:
+        self._actions.append(Tell(kind, record))
+
     def look_up(self, number: str, caller: str, then: Routed) -> None:
         self._serial += 1
         self.pending_lookups[self._serial] = then
@@ -66,6 +71,17 @@ class Core:
         then = self.pending_lookups.pop(token, None)
         if then is not None:
             then(answer, now)
+
+    def hold(self, keys: tuple[str, ...]) -> None:
+        """One more call counts towards each."""
+        for key in keys:
+            self.calls_by_key[key] += 1
+
+    def give_back(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            self.calls_by_key[key] -= 1
+            if not self.calls_by_key[key]:
+                del self.calls_by_key[key]
 
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""

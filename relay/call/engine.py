@@ -101,6 +101,18 @@ class Engine:
         """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
         self._draining = True
 
+    def live(self) -> list[CallRecord]:
+        """The calls that are up or setting up, as their records are so far."""
+        return [call.record() for call in self._core.attempts.values() if not call.ended]
+
+    def hang_up(self, call_id: str, now: float) -> bool:
+        """Ends one call, whatever state it is in. False: no such call is live."""
+        for call in self._core.attempts.values():
+            if call.call_id == call_id and not call.ended:
+                call.end("relay", "hung_up", now)
+                return True
+        return False
+
     def hang_up_all(self, now: float) -> None:
         """Ends every call, for the end of the service."""
         for call in list(self._core.attempts.values()):
@@ -110,6 +122,10 @@ class Engine:
     def is_idle(self) -> bool:
         """No call, and nothing that an ended one left to wait for."""
         return not (len(self._core.transactions) or self._core.legs or self._core.setting_up)
+
+    def refusals(self) -> dict[str, int]:
+        """How many calls the relay itself has refused, by outcome."""
+        return dict(self._core.refusals)
 
     def statistics(self) -> dict[str, int]:
         core = self._core

@@ -32,3 +32,5 @@ class CallRecord(NamedTuple):
     end_reason: str | None
     caller_leg_call_id: str
     callee_leg_call_id: str | None
+    direction: str | None = None  # a_to_b, b_to_a: of the binding's parties
+    legacy: bool = False  # the number dialled is an old middle number

@@ -37,3 +37,10 @@ class Route(NamedTuple):
     caps: tuple[ConcurrencyCap, ...] = ()
     tells: bool = False  # the business hears of the call while it goes on (`Tell`)
     verify: bool = False  # the hook is to be asked before the call goes on
+
+
+def named(refusal: Refusal, route: Route) -> Refusal:
+    """The refusal with the binding that the record of the call names."""
+    return refusal._replace(
+        binding_id=route.binding_id, mode=route.mode, business=route.business, order_id=route.order_id
+    )

@@ -63,10 +63,11 @@ class Settings:
     listeners: tuple[Listener, ...]
     peers: tuple[Peer, ...]
     routes: tuple[PeerRoute, ...]
-    prefixes: tuple[str, ...]  # the 11 managed digits of each
+    prefixes: tuple[str, ...]  # the 11 managed digits of each: what begins so and is too short is told apart
     phase: Literal["preparation", "transition", "pilot"] = "pilot"
     other_numbers: Literal["reject", "forward"] = "reject"
     timings: Timings = field(default_factory=Timings)
     ring_timeout_s: float = 90.0
     max_call_s: float = 14_400.0
     limits: Limits = field(default_factory=Limits)
+    legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"

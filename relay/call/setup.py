@@ -14,7 +14,7 @@ from relay.call.attempt import Attempt
 from relay.call.compose import Reply
 from relay.call.leg import Leak, Leg
 from relay.call.masking import Verdict
-from relay.call.routing import Refusal, Route
+from relay.call.routing import Refusal, Route, named
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
@@ -68,12 +68,22 @@ class Setup:
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
+        if refusal := self._over_cap(answer):
+            self.refuse(refusal, now)
+            return
         self.route = answer
         self.call.routed(answer, now)
         self._peers = list(self.core.peers.choose(answer.target))
         ring_timeout_s = answer.ring_timeout_s or self.core.settings.ring_timeout_s
         self._ring_timer = self.core.timers.set(now + ring_timeout_s, self._not_answered)
         self._try_next(masking.NO_PEER, "no_peer", now)
+
+    def _over_cap(self, route: Route) -> Refusal | None:
+        """How many calls a business or a number may have at once is counted here, where calls begin and end."""
+        for key, most, refusal in route.caps:
+            if self.core.calls_by_key[key] >= most:
+                return named(refusal, route)
+        return None
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """The next peer that can be tried; without one, `verdict` is the caller's answer."""
@@ -146,6 +156,7 @@ class Setup:
     def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
         """The relay's own no. `extra`: further header lines of the answer."""
         self.call.refused(refusal)
+        self.core.refusals[refusal.outcome] += 1
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)

@@ -47,15 +47,16 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     callee: LegState
     max_call_s: float
     session_s: int
+    held: list[str]  # what the call counts towards: keys of its route's caps
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CallState).decode
-VERSION = 1
+VERSION = 2
 
 
-def dump_call(caller: Leg, callee: Leg, max_call_s: float, session_s: int) -> bytes:
-    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s))
+def dump_call(caller: Leg, callee: Leg, max_call_s: float, session_s: int, held: tuple[str, ...] = ()) -> bytes:
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held))
 
 
 def load_call(data: bytes) -> CallState:

@@ -14,10 +14,11 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
+from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
@@ -25,6 +26,9 @@ GRAIN_S = 0.05
 BUGS_LOGGED_PER_S = 5
 
 _LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug"}
+
+
+Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
 
 
 class Engine(Protocol):
@@ -50,18 +54,23 @@ class Driver:
         send: Callable[[bytes, Flow], None],
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
+        tell: Callable[[str, CallRecord], None],
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
+        verify: Callable[[LookUp, Route, Routed], None] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
-        `log_ended` takes what the log says of each call that has ended, numbers masked.
+        `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
+        ended, numbers masked. `verify` is asked of each route that wants it, and answers later.
         """
         self.bugs = 0
         self._engine = engine
         self._send = send
         self._look_up = look_up
         self._append = append
+        self._tell = tell
+        self._verify = verify
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
@@ -105,6 +114,15 @@ class Driver:
             self._report_bug("committed", now)
         self.perform(now)
 
+    def routed(self, token: int, answer: Route | Refusal) -> None:
+        """The answer to a look-up that had to wait for `verify`."""
+        now = time.monotonic()
+        try:
+            self._engine.routed(token, answer, now)
+        except Exception:
+            self._report_bug("routed", now)
+        self.perform(now)
+
     def set_clock(self) -> None:
         """Follow the wall clock; about once a second."""
         self._engine.clock_offset_s = time.time() - time.monotonic()
@@ -136,13 +154,15 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: LookUp | Commit | Note, now: float) -> None:
+    def _do(self, action: LookUp | Commit | Tell | Note, now: float) -> None:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
             self._append(action, self.committed)
             if action.record.ended_at is not None:
                 self._log_ended(ended_call(action.record))
+        elif isinstance(action, Tell):
+            self._tell(action.kind, action.record)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 
@@ -151,8 +171,13 @@ class Driver:
             answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)
         except Exception:
             self._report_bug("look_up", now)
-            answer = Refusal("store_failed", 503, 41, retry_after_s=5)  # DESIGN 1: fail closed
-        self._engine.routed(action.token, answer, now)
+            answer = STORE_FAILED  # DESIGN 1: fail closed
+        if not isinstance(answer, Route) or not answer.verify:
+            self._engine.routed(action.token, answer, now)
+        elif self._verify is not None:
+            self._verify(action, answer, self.routed)
+        else:
+            self._engine.routed(action.token, VERIFICATION_FAILED, now)
 
     def _arm(self, when: float, now: float) -> None:
         """Move the wake-up earlier. It is never moved later: waking for nothing costs less than cancelling."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from relay.call.admission import NUMBER_UNKNOWN
 from relay.call.numbers import CHINA, SHORTEST_E164
 from relay.call.routing import ConcurrencyCap, Refusal, Route
 from relay.policy import rules as told
@@ -107,7 +108,7 @@ def refused(refusal: Refusal, bound: Bound) -> Refusal:
 
 def _number(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
     if found.locked is None:
-        return told.NUMBER_UNKNOWN
+        return NUMBER_UNKNOWN
     return told.NUMBER_LOCKED if found.locked else None
 
 

@@ -42,7 +42,6 @@ class Rules(NamedTuple):
 
 # Q.850: 1 unallocated number, 20 subscriber absent, 21 call rejected, 22 number changed, 31 normal, 41 temporary
 # failure, 42 congestion.
-NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
 NUMBER_LOCKED = Refusal("number_locked", 480, 31)
 LEGACY_ENDED = Refusal("legacy_ended", 410, 22)
 CALLER_ANONYMOUS = Refusal("caller_anonymous", 433, 21)  # RFC 5079

@@ -31,9 +31,9 @@ SELECT = f"SELECT {', '.join(COLUMNS)} FROM call_record"
 MOST_ROWS = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[list[str | int | None], bytes, bytes | None]).decode
-_FIELDS = len(CallRecord._fields) - 2  # all but the legs' Call-IDs, which may be no UTF-8
-_VERSION = b"\x01"
+_decode = msgspec.msgpack.Decoder(tuple[list[str | int | bool | None], bytes, bytes | None]).decode
+_LEGS = CallRecord._fields.index("caller_leg_call_id")  # the two legs' Call-IDs, which may be no UTF-8, stand apart
+_VERSION = b"\x02"
 _CONTEXT = b"record"
 
 
@@ -74,7 +74,7 @@ def encode_record(record: CallRecord) -> bytes:
         record.caller_leg_call_id.encode("utf-8", "surrogatepass"),
         None if callee_leg is None else callee_leg.encode("utf-8", "surrogatepass"),
     )
-    return _VERSION + _encode((record[:_FIELDS], *legs))
+    return _VERSION + _encode((record[:_LEGS] + record[_LEGS + 2 :], *legs))
 
 
 def decode_record(encoded: bytes) -> CallRecord:
@@ -82,7 +82,7 @@ def decode_record(encoded: bytes) -> CallRecord:
     try:
         fields, caller_leg, callee_leg = _decode(encoded.removeprefix(_VERSION))
         legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
-        return CallRecord._make((*fields, *legs))
+        return CallRecord._make((*fields[:_LEGS], *legs, *fields[_LEGS:]))
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
         raise StoreError("a call record cannot be read") from None
 

@@ -58,20 +58,22 @@ def test_number_of_the_caller(lines: tuple[str, ...], by_from: str, by_pai: str)
     ("dialled", "refusal"),
     [
         (X, None),
+        ("700200000010001", None),
+        ("8617000000001", None),
         (X[:14], TOO_SHORT),
         ("70010000001", TOO_SHORT),
         ("700", TOO_SHORT),
         ("70", NUMBER_UNKNOWN),
         ("70020000001", NUMBER_UNKNOWN),
-        ("700200000010001", NUMBER_UNKNOWN),
         (X + "1", NUMBER_UNKNOWN),
         ("8613900000002", NUMBER_UNKNOWN),
         ("", NUMBER_UNKNOWN),
     ],
 )
-def test_numbers_that_exist(dialled: str, refusal: Refusal | None) -> None:
-    assert admission.judge_number(settings(), dialled) is refusal
-    assert admission.is_ours(settings(), dialled) is (refusal is None)
+def test_700_numbers_and_legacy_numbers_are_looked_up(dialled: str, refusal: Refusal | None) -> None:
+    known = settings(legacy=frozenset({"8617000000001"}))
+    assert admission.judge_number(known, dialled) is refusal
+    assert admission.is_ours(known, dialled) is (refusal is None)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,14 @@ def test_numbers_that_exist(dialled: str, refusal: Refusal | None) -> None:
         ("8613900000002", None),
         ("101", None),
         ("", NUMBER_UNKNOWN),
-        ("700200000010001", NUMBER_UNKNOWN),
+        ("700200000010001", None),
         ("7002", NUMBER_UNKNOWN),
         (X[:14], TOO_SHORT),
     ],
 )
 def test_other_numbers_may_be_forwarded_but_no_700_number(dialled: str, refusal: Refusal | None) -> None:
     assert admission.judge_number(settings(other_numbers="forward"), dialled) is refusal
+    assert admission.is_ours(settings(other_numbers="forward"), dialled) is (dialled == "700200000010001")
 
 
 def test_what_is_forwarded_has_no_binding() -> None:

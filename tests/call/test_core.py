@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.call.actions import Commit, LookUp, Note, Send
+from relay.call.actions import Commit, LookUp, Note, Send, Tell
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from tests.call.support import FLOW, core
@@ -16,11 +16,13 @@ def test_actions_come_in_order_and_once() -> None:
     shared.send(b"1", FLOW)
     shared.note("event", key="value")
     shared.look_up("700100000010001", "8613800000001", lambda *_: None)
+    shared.tell("ringing", RECORD)
     shared.commit(RECORD, None)
     assert shared.take_actions() == [
         Send(b"1", FLOW),
         Note("event", {"key": "value"}),
         LookUp(1, "700100000010001", "8613800000001"),
+        Tell("ringing", RECORD),
         Commit(0, RECORD, None),
     ]
     assert shared.take_actions() == []
@@ -66,6 +68,17 @@ def test_look_ups_and_commits_have_tokens_of_their_own() -> None:
     shared.commit(RECORD, None, lambda _: None)
     tokens = [action.token for action in shared.take_actions() if isinstance(action, LookUp | Commit)]
     assert len(set(tokens)) == 2
+
+
+def test_what_is_held_is_counted_and_forgotten_when_it_is_given_back() -> None:
+    shared = core()
+    shared.hold(("business firm", "number 7"))
+    shared.hold(("business firm",))
+    assert shared.calls_by_key == {"business firm": 2, "number 7": 1}
+    shared.give_back(("business firm", "number 7"))
+    assert shared.calls_by_key == {"business firm": 1}
+    shared.give_back(("business firm",))
+    assert shared.calls_by_key == {}
 
 
 def test_wall_clock() -> None:

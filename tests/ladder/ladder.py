@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.actions import Commit, LookUp, Note, Send
+from relay.call.actions import Commit, LookUp, Note, Send, Tell
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -45,6 +45,7 @@ X, Y = "700100000010001", "700100000010002"
 RELAY, RELAY_IPV6 = "127.0.0.10", "fd00::10"
 CALLER_HOST, CALLEE_HOST, SECOND_HOST = "127.0.0.11", "127.0.0.22", "127.0.0.23"
 NO_BINDING = Refusal("no_binding", 403, 21)
+NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
 STRANGER_HOST = "127.0.0.66"
 
 
@@ -105,6 +106,7 @@ class Ladder:
         self.records: dict[str, tuple[CallRecord, bytes | None]] = {}
         self.commits = 0
         self.notes: list[Note] = []
+        self.told: list[Tell] = []
         self.hold_commits = self.hold_look_ups = False
         self._held: list[Commit | LookUp] = []
         self.lose_next = 0  # how many of the relay's next messages are lost
@@ -193,6 +195,8 @@ class Ladder:
                             self._answer_store(action)
                     case Note():
                         self.notes.append(action)
+                    case Tell():
+                        self.told.append(action)
 
     def _send(self, data: bytes, flow: Flow) -> None:
         if (flow.transport, flow.host) in self.unreachable:
@@ -206,7 +210,8 @@ class Ladder:
 
     def _answer_store(self, action: Commit | LookUp) -> None:
         if isinstance(action, LookUp):
-            answer = self.routes.get((action.number, action.caller), NO_BINDING)
+            exists = action.number[:11] in self.settings.prefixes or action.number in self.settings.legacy
+            answer = self.routes.get((action.number, action.caller), NO_BINDING if exists else NUMBER_UNKNOWN)
             self.engine.routed(action.token, answer, self.now)
             return
         known = self.records.get(action.record.call_id)
@@ -234,6 +239,7 @@ class Ladder:
     def check_nothing_left(self) -> None:
         left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
         assert not left, f"left behind: {left}"
+        assert not self.engine._core.calls_by_key
 
     def check_privacy(self) -> None:
         """Also of what was lost on the way."""

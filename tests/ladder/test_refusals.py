@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from relay.call.actions import Note
-from relay.call.routing import Refusal
+from relay.call.routing import Refusal, Route
 from relay.call.settings import Limits
+from relay.policy import rules
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import STRANGER_HOST, A, Ladder, Side, X, connect, hang_up
+from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, connect, hang_up
+
+POLICY = [refusal for refusal in vars(rules).values() if isinstance(refusal, Refusal)]
 
 
 def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: str | None = None) -> None:
@@ -23,15 +26,9 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
 @pytest.mark.parametrize(
     ("outcome", "status", "cause", "retry_after_s"),
     [
-        ("no_binding", 403, 21, None),
-        ("expired", 403, 21, None),
-        ("direction_barred", 403, 21, None),
         ("caller_not_allowed", 403, 21, None),
-        ("business_suspended", 403, 21, None),
-        ("number_unknown", 404, 1, None),
-        ("number_locked", 480, 20, None),
         ("over_limit", 503, 42, 60),
-        ("store_failed", 503, 41, 5),
+        *((told.outcome, told.status, told.q850_cause, told.retry_after_s) for told in POLICY),
     ],
 )
 def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
@@ -44,6 +41,7 @@ def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: in
     assert (record.outcome, record.sip_status, record.q850_cause, record.ended_by) == (outcome, status, cause, "relay")
     assert (record.binding_id, record.mode, record.business, record.order_id) == ("b9", "AXB", "firm", "order-9")
     assert (record.caller, record.callee, record.peer_in, record.peer_out) == (A, None, "pbx", None)
+    assert ladder.engine.refusals() == {outcome: 1}
     ladder.settle()
 
 
@@ -253,8 +251,74 @@ def test_draining(ladder: Ladder) -> None:
     ladder.caller.invites(X)
     ladder.caller.get(100)
     is_refused(ladder, 503, cause=41, retry_after="30")
+    assert ladder.engine.refusals() == {"draining": 1}
     ladder.sides[first.host] = ladder.caller = first
     hang_up(ladder)  # a call that is up goes on
+
+
+# -- caps of the route
+
+
+BUSY = Refusal("business_busy", 503, 42, 5)
+CAPPED = Route("b1", "AXB", "firm", "order-1", B, X, caps=(("business firm", 1, BUSY), ("number x", 2, BUSY)))
+
+
+def second_call_is_busy(ladder: Ladder) -> Side:
+    first = another(ladder)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    is_refused(ladder, 503, cause=42, retry_after="5")
+    record = list(ladder.records.values())[-1][0]
+    assert (record.outcome, record.business, record.order_id, record.routed_at) == (
+        *("business_busy", "firm", "order-1"),
+        None,
+    )
+    ladder.sides[first.host] = ladder.caller = first
+    return first
+
+
+def test_over_a_cap_of_the_route_until_a_call_ends() -> None:
+    ladder = Ladder({(X, A): CAPPED})
+    connect(ladder)
+    second_call_is_busy(ladder)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    another(ladder, "alice3")
+    connect(ladder)
+    hang_up(ladder)
+    assert ladder.engine.refusals() == {"business_busy": 1}
+
+
+def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_no_more() -> None:
+    ladder = Ladder({(X, A): CAPPED})
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    second_call_is_busy(ladder)
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.caller.get(486)
+    ladder.caller.acks_refusal()
+    another(ladder, "alice3")
+    connect(ladder)
+    hang_up(ladder)
+
+
+def test_calls_count_towards_their_caps_after_a_restart() -> None:
+    ladder = Ladder({(X, A): CAPPED})
+    connect(ladder)
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+    second_call_is_busy(ladder)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    another(ladder, "alice3")
+    connect(ladder)
+    hang_up(ladder)
 
 
 # -- strangers

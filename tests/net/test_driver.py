@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 
 import asyncio_dgram
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send
+from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.net.driver import Driver
+from relay.net.driver import Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.sip.flow import Flow
 from tests.net.support import Log, address_of, settings_for, until
+from tests.support.stored import live_record
 
 ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
-RECORD = CallRecord(
-    *("c" * 32, "b1", "AXB", "default", None, "700100000010001", "700100000010001", "8613800000001", "1001"),
-    *("pbx", "carrier", 1, 2, 3, 4, None, None, None, None, None, None, None, "leg", None),
+RECORD = live_record(
+    order_id=None, callee="1001", answered_at=None, sip_status=None, caller_leg_call_id="leg", callee_leg_call_id=None
 )
 
 
@@ -47,6 +47,8 @@ class Obedient:
                 self._actions.append(LookUp(1, "700100000010001", rest[0]))
             case "commit":
                 self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
+            case "tell":
+                self._actions.append(Tell(rest[0], RECORD))
             case "timers":
                 self._timers = [now + float(each) for each in rest]
             case "note":
@@ -94,6 +96,8 @@ class Bench:
         self.engine = Obedient()
         self.log = Log()
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
+        self.told: list[tuple[str, CallRecord]] = []
+        self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
@@ -102,8 +106,10 @@ class Bench:
             self.transports.send,
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
+            lambda kind, record: self.told.append((kind, record)),
             self.log.logger,
             self.log.ended,
+            lambda asked, route, then: self.verifying.append((asked, route, then)),
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -176,6 +182,31 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         b.look_up = look_up
         assert await b.ask("look_up 8613800000001") == "routed 1 store_failed"
         assert b.driver.bugs == 1
+
+
+async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
+    async with bench() as b:
+        b.look_up = lambda *_: ROUTE._replace(verify=True)
+        await b.say("look_up 8613800000001")
+        assert await b.ask("echo still_waiting") == "still_waiting"
+        ((asked, route, then),) = b.verifying
+        assert (asked.token, asked.caller, route.target) == (1, "8613800000001", ROUTE.target)
+        then(asked.token, Refusal("verification_refused", 403, 21))
+        assert await b.hear() == "routed 1 verification_refused"
+
+
+async def test_without_a_hook_what_is_to_be_verified_fails_closed() -> None:
+    async with bench() as b:
+        b.driver._verify = None
+        b.look_up = lambda *_: ROUTE._replace(verify=True)
+        assert await b.ask("look_up 8613800000001") == "routed 1 verification_failed"
+
+
+async def test_what_happens_to_a_call_is_told() -> None:
+    async with bench() as b:
+        await b.say("tell ringing")
+        await b.ask("echo done")
+        assert b.told == [("ringing", RECORD)]
 
 
 async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_never() -> None:
