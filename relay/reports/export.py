@@ -1,0 +1,146 @@
+"""Call records as files: CSV, JSON lines and Parquet. A part at a time, so that no table is ever in memory whole.
+
+CSV has a line of headings; JSON lines have an object each, as `calls list --json` prints it. In CSV a text that a
+spreadsheet would take for a formula (a peer may choose a Call-ID) begins with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+from relay.call.record import CallRecord
+from relay.errors import Refused
+from relay.reports.record_form import TIMES, Value, record_form, with_moments
+from relay.store.record_pages import Wanted, read_all
+from relay.store.sealing import Sealer
+
+Format = Literal["csv", "jsonl", "parquet"]
+MEDIA_TYPES: dict[Format, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "jsonl": "application/jsonl",
+    "parquet": "application/vnd.apache.parquet",
+}
+PART = 1_000  # records
+ROW_GROUP = 10_000  # records: Parquet compresses and reads them together
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_INTEGERS = ("duration_ms", "sip_status", "q850_cause")
+
+
+class Sink(Protocol):
+    """Where bytes go: a file, a pipe."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def export(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    wanted: Wanted,
+    format_: Format,
+    out: Sink,
+    *,
+    reveal: bool = False,
+) -> int:
+    """Writes the ended calls that are wanted, the oldest first; how many. Real numbers are masked unless revealed.
+
+    Raises Refused where pyarrow is needed and not installed, StoreError where a record was altered.
+    """
+    count = 0
+
+    def counted() -> Iterator[CallRecord]:
+        nonlocal count
+        for record in read_all(connection, sealer, wanted):
+            count += 1
+            yield record
+
+    for part in export_parts(counted(), format_, reveal=reveal):
+        out.write(part)
+    return count
+
+
+def export_parts(records: Iterable[CallRecord], format_: Format, *, reveal: bool = False) -> Iterator[bytes]:
+    """The file in parts, each made when it is asked for. Raises Refused at once where pyarrow is missing."""
+    forms = (record_form(record, reveal=reveal) for record in records)
+    match format_:
+        case "csv":
+            return _csv_parts(forms)
+        case "jsonl":
+            return _json_parts(forms)
+        case "parquet":
+            return _parquet_parts(forms, _import("pyarrow"), _import("pyarrow.parquet"))
+
+
+_Form = dict[str, Value]
+
+
+def _csv_parts(forms: Iterator[_Form]) -> Iterator[bytes]:
+    yield _csv_lines([CallRecord._fields])
+    while part := list(islice(forms, PART)):
+        yield _csv_lines([[_cell(value) for value in with_moments(form).values()] for form in part])
+
+
+def _csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Value) -> Value:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _json_parts(forms: Iterator[_Form]) -> Iterator[bytes]:
+    while part := list(islice(forms, PART)):
+        yield "".join(f"{json.dumps(with_moments(form), ensure_ascii=False)}\n" for form in part).encode()
+
+
+def _parquet_parts(forms: Iterator[_Form], pyarrow: Any, parquet: Any) -> Iterator[bytes]:
+    schema = _schema(pyarrow)
+    sink = _Sink()
+    with parquet.ParquetWriter(sink, schema) as writer:
+        while part := list(islice(forms, ROW_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
+            yield sink.drain()
+    yield sink.drain()
+
+
+def _schema(pyarrow: Any) -> Any:
+    kinds = dict.fromkeys(TIMES, pyarrow.timestamp("ms", tz="UTC"))
+    kinds |= dict.fromkeys(_INTEGERS, pyarrow.int64()) | {"legacy": pyarrow.bool_()}
+    return pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in CallRecord._fields])
+
+
+def _import(module: str) -> Any:
+    """Only when it is asked for: 55 MB that nothing else needs."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise Refused("invalid", "format", "Parquet needs pyarrow: install relay700[parquet], or take csv") from None
+
+
+class _Sink(io.RawIOBase):
+    """Takes what is written until it is drained."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._data += data
+        return len(data)
+
+    def drain(self) -> bytes:
+        data = bytes(self._data)
+        self._data.clear()
+        return data

@@ -1,0 +1,38 @@
+"""A call record as it leaves the relay: plain values by name, real numbers shown or masked."""
+
+from __future__ import annotations
+
+from relay.call.numbers import mask_number
+from relay.call.record import CallRecord
+from relay.service.times import format_moment
+
+Value = str | int | bool | None
+NUMBERS = ("number_dialled", "number_shown", "caller", "callee")
+TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
+
+
+def record_form(record: CallRecord, *, reveal: bool) -> dict[str, Value]:
+    """The fields in DESIGN 5's order, times as Unix milliseconds.
+
+    Without `reveal` real numbers are masked, and the Call-ID that the caller's phone chose is left out: it may be or
+    hold its number or address.
+    """
+    values: dict[str, Value] = record._asdict()
+    if not reveal:
+        values |= {name: number and mask_number(number) for name in NUMBERS if (number := getattr(record, name))}
+        values["caller_leg_call_id"] = None
+    return {name: _text(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def with_moments(values: dict[str, Value]) -> dict[str, Value]:
+    """Times in RFC 3339, UTC, with milliseconds."""
+    return values | {name: _moment(values[name]) for name in TIMES}
+
+
+def _moment(value: Value) -> str | None:
+    return format_moment(value) if isinstance(value, int) else None
+
+
+def _text(value: str) -> str:
+    """Bytes of a peer that were no UTF-8 came in as surrogates, which no reader of JSON, CSV or Parquet takes."""
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

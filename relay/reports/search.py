@@ -1,0 +1,76 @@
+"""Call records as they are asked for: a page at a time, the newest first, or one by its id.
+
+What a business user asks carries its id in `Wanted.business`, so that it is a condition of the search and no
+afterthought.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from relay.call.record import CallRecord
+from relay.store.live_rows import SELECT as SELECT_LIVE
+from relay.store.live_rows import open_live
+from relay.store.record_pages import Found, Place, Wanted, read_page
+from relay.store.sealing import Sealer
+
+MOST_EXAMINED = 2_000  # records for one page: what the outcome alone tells apart is in no index
+
+
+class CallQuery(NamedTuple):
+    """What is looked for. `outcome` is one of those that records carry."""
+
+    wanted: Wanted
+    outcome: str | None = None
+
+
+class CallPage(NamedTuple):
+    """`next` is where the following page starts behind; None where nothing follows. A page may be short, or empty."""
+
+    items: list[CallRecord]
+    next: Place | None
+
+
+def search(
+    connection: sqlite3.Connection, sealer: Sealer, query: CallQuery, after: Place | None = None, limit: int = 50
+) -> CallPage:
+    """Ended calls, the newest first. Raises StoreError where a record was altered."""
+    items: list[CallRecord] = []
+    examined = 0
+    while True:
+        found = read_page(connection, sealer, query.wanted, after, limit, newest_first=True)
+        for one in found:
+            after = one.place
+            examined += 1
+            if query.outcome in (None, one.stored.record.outcome):
+                items.append(one.stored.record)
+                if len(items) == limit:
+                    return CallPage(items, _next(found, one, limit))
+        if len(found) < limit:
+            return CallPage(items, None)
+        if examined >= MOST_EXAMINED:
+            return CallPage(items, after)
+
+
+def _next(found: list[Found], last: Found, limit: int) -> Place | None:
+    """Nothing follows the last of a page that was not full."""
+    return None if last is found[-1] and len(found) < limit else last.place
+
+
+def find_call(
+    connection: sqlite3.Connection, sealer: Sealer, call_id: str, business: str | None = None
+) -> CallRecord | None:
+    """The record of a call that has ended or is up; with `business` only if it is one of theirs."""
+    wanted = Wanted(call_id=call_id, business=business)
+    ended = read_page(connection, sealer, wanted, None, 1)
+    if ended:
+        return ended[0].stored.record
+    return next((record for record in live_calls(connection, sealer) if wanted.fits(record)), None)
+
+
+def live_calls(connection: sqlite3.Connection, sealer: Sealer) -> Iterator[CallRecord]:
+    """The answered calls that are up."""
+    for row in connection.execute(SELECT_LIVE).fetchall():
+        yield open_live(sealer, row).record

@@ -1,0 +1,48 @@
+"""A store with call records, some of which the follower has put into the index. No relay, journal or desk runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from relay.call.record import CallRecord
+from relay.store.call_index import ADD, index_rows
+from relay.store.chain import UPDATE_HEAD, head_row, next_link, read_head
+from relay.store.database import connect
+from relay.store.record_rows import INSERT, insert, row_of
+from relay.store.sealing import Sealer
+from tests.support.stored import NOW_MS, ended_record
+
+
+class Shelf:
+    """Records are added and followed one by one, as a test says."""
+
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        self.path = path
+        self.sealer = sealer
+        self.connection: sqlite3.Connection = connect(path)
+        self.records: list[CallRecord] = []
+
+    def add(self, *records: CallRecord) -> None:
+        for record in records:
+            row, encoded = row_of(self.sealer, record)
+            head = next_link(self.sealer, read_head(self.connection, self.sealer), encoded)
+            insert(self.connection, INSERT, [(*row, *head)])
+            self.connection.execute(UPDATE_HEAD, head_row(self.sealer, head))
+            self.records.append(record)
+
+    def follow(self, to: int | None = None) -> None:
+        """The follower reads on, up to the record `to`, counted from 1."""
+        last = len(self.records) if to is None else to
+        for seq in range(1, last + 1):
+            self.connection.executemany(ADD, index_rows(self.sealer, self.records[seq - 1], seq))
+        self.connection.execute("INSERT OR REPLACE INTO cursor VALUES ('call_record', ?)", (last,))
+
+
+def call(n: int, **changes: object) -> CallRecord:
+    """A call received n seconds after NOW_MS that lasted half a second."""
+    times = {"received_at": NOW_MS + 1_000 * n, "ended_at": NOW_MS + 1_000 * n + 500}
+    return ended_record(f"c{n}", **(times | changes))
+
+
+REFUSED = {"routed_at": None, "callee": None, "number_shown": None, "business": None, "order_id": None}
