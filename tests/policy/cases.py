@@ -1,0 +1,59 @@
+"""A call that is granted; a test changes what it is about."""
+
+from __future__ import annotations
+
+from relay.call.routing import Refusal, Route
+from relay.policy.judge import Asked, Bound, Found, judge
+from relay.policy.recent import Recent
+from relay.policy.rules import Rules
+from tests.support.stored import NOW_MS, A, B, X
+
+NOW_S = NOW_MS / 1000  # 08:00 in China
+C = "8613700000003"
+FOREIGN = "442071838750"
+
+BOUND = Bound(
+    in_force=True,
+    party="a",
+    binding_id="b1",
+    mode="AXB",
+    business="firm",
+    x=X,
+    y=None,
+    direction="both",
+    max_call_s=None,
+    ring_timeout_s=None,
+    white_only=0,
+    hours=None,
+    expires_at=None,
+    ended_at=None,
+    business_state="approved",
+    max_calls=None,
+    max_cps=None,
+    business_white_only=0,
+    business_hours=None,
+    live_events=0,
+    entry=None,
+    a=A,
+    b=B,
+    order_id="order-1",
+    last_caller=None,
+)
+FOUND = Found(b"hash", 0, 0, True, BOUND, (), ())
+
+
+def found(**changes: object) -> Found:
+    """With these fields of the binding, and of what was found beside it."""
+    of_found = {name: changes.pop(name) for name in Found._fields if name in changes}
+    return FOUND._replace(bound=BOUND._replace(**changes), **of_found)  # type: ignore[arg-type]
+
+
+def judged(
+    found: Found, caller: str = A, *, at_s: float = NOW_S, recent: Recent | None = None, **rules: object
+) -> Route | Refusal:
+    asked = Asked(X, caller, at_s, 1, 2)
+    return judge(found, asked, Rules(**rules), Recent() if recent is None else recent)  # type: ignore[arg-type]
+
+
+def outcome(answer: Route | Refusal) -> str:
+    return answer.outcome if isinstance(answer, Refusal) else "granted"

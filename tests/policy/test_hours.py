@@ -1,0 +1,52 @@
+"""Hours of service in China's time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from relay.errors import ParseError
+from relay.policy.hours import Hours, parse_hours
+
+
+def at(hour: int, minute: int, second: int = 0) -> float:
+    """A time of a day in UTC."""
+    return datetime(2026, 7, 1, hour, minute, second, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [("08:00-22:00", Hours(480, 1320)), ("00:00-24:00", Hours(0, 1440)), ("22:30-06:00", Hours(1350, 360))],
+)
+def test_hours_are_read(text: str, hours: Hours) -> None:
+    assert parse_hours(text) == hours
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "08:00", "8:00-22:00", "08:00-22:60", "24:00-08:00", "08:00-25:00", "08:00-08:00", "22:00-00:00", 
+     "ab:cd-ef:gh", "08:00-22:00-23:00", "08.00-22.00", "０８:00-22:00", "-1:00-22:00"],
+)  # fmt: skip
+def test_what_are_no_hours(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse_hours(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "time", "within"),
+    [
+        ("08:00-22:00", at(0, 0), True),
+        ("08:00-22:00", at(23, 59, 59), False),
+        ("08:00-22:00", at(13, 59, 59), True),
+        ("08:00-22:00", at(14, 0), False),
+        ("22:00-06:00", at(14, 0), True),
+        ("22:00-06:00", at(21, 59, 59), True),
+        ("22:00-06:00", at(22, 0), False),
+        ("22:00-06:00", at(13, 59), False),
+        ("00:00-24:00", at(15, 59, 59), True),
+        ("00:00-24:00", at(16, 0), True),
+    ],
+)
+def test_from_the_first_minute_until_before_the_last(text: str, time: float, within: bool) -> None:
+    assert parse_hours(text).hold(time) is within

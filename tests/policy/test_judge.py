@@ -1,0 +1,242 @@
+"""Which calls are granted, which way they go, and what the others are refused for: the first reason counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from relay.call.routing import Refusal, Route
+from relay.policy.hours import Hours
+from relay.policy.recent import Recent
+from relay.policy.rules import BUSINESS_BUSY, NUMBER_BUSY, Cap
+from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found, judged, outcome
+from tests.support.stored import NOW_MS, A, B, X, Y
+
+
+@pytest.mark.parametrize(
+    ("mode", "party", "y", "last_caller", "target", "shown", "direction"),
+    [
+        ("AXB", "a", None, None, B, X, "a_to_b"),
+        ("AXB", "b", None, None, A, X, "b_to_a"),
+        ("AXYB", "a", Y, None, B, Y, "a_to_b"),
+        ("AXYB", "b", Y, None, A, X, "b_to_a"),
+        ("GXB", "g", None, None, B, X, "a_to_b"),
+        ("GXB", "b", None, C, C, X, "b_to_a"),
+        ("GXB", "b", None, None, A, X, "b_to_a"),
+        ("GXYB", "g", Y, None, B, Y, "a_to_b"),
+        ("GXYB", "b", Y, C, C, X, "b_to_a"),
+        ("GXYB", "b", Y, None, A, X, "b_to_a"),
+        ("AXN", "*", None, None, A, X, "b_to_a"),
+        ("AXN", "a", None, C, C, X, "a_to_b"),
+        ("AXN", "a", None, None, B, X, "a_to_b"),
+    ],
+)
+def test_each_mode_leads_where_its_table_says(
+    mode: str, party: str, y: str | None, last_caller: str | None, target: str, shown: str, direction: str
+) -> None:
+    case = found(mode=mode, party=party, y=y, last_caller=last_caller)
+    route = judged(case, caller="8613600000009")
+    assert route == Route("b1", mode, "firm", "order-1", target, shown, direction=direction)
+
+
+@pytest.mark.parametrize(
+    ("mode", "party"), [("GXB", "b"), ("GXYB", "b"), ("AXN", "a")], ids=["of a group", "of two numbers", "of anybody"]
+)
+def test_a_call_back_that_reaches_nobody(mode: str, party: str) -> None:
+    case = found(mode=mode, party=party, a=None if party == "b" else A, b=None if party == "a" else B)
+    assert judged(case, caller="8613600000009") == Refusal("no_callee", 480, 20, None, "b1", mode, "firm", "order-1")
+
+
+def test_nobody_is_led_to_himself() -> None:
+    assert outcome(judged(found(mode="GXB", party="g"), caller=B)) == "own_number"
+
+
+def test_limits_of_the_binding_go_with_the_route() -> None:
+    route = judged(found(max_call_s=60, ring_timeout_s=30, live_events=1, legacy=1), phase="transition", verify=True)
+    assert isinstance(route, Route)
+    assert (route.max_call_s, route.ring_timeout_s, route.tells, route.legacy, route.verify) == (
+        60,
+        30,
+        True,
+        True,
+        True,
+    )
+
+
+def test_caps_on_calls_at_once_go_with_the_route() -> None:
+    route = judged(found(max_calls=9), max_calls_per_number=4)
+    assert isinstance(route, Route)
+    assert route.caps == (("business firm", 9, BUSINESS_BUSY), (f"number {X}", 4, NUMBER_BUSY))
+    assert getattr(judged(found(max_calls=0)), "caps", None) == (("business firm", 0, BUSINESS_BUSY),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"locked": None}, ("number_unknown", 404, 1)),
+        ({"locked": 4}, ("number_locked", 480, 31)),
+        ({"legacy": 1}, ("legacy_ended", 410, 22)),
+        ({"in_force": False}, ("no_binding", 403, 21)),
+        ({"ended_at": NOW_MS - 1}, ("no_binding", 403, 21)),
+        ({"expires_at": NOW_MS}, ("expired", 403, 21)),
+        ({"expires_at": NOW_MS, "in_force": False}, ("expired", 403, 21)),
+        ({"expires_at": NOW_MS, "ended_at": NOW_MS - 5}, ("no_binding", 403, 21)),
+        ({"business_state": "applied"}, ("business_suspended", 403, 21)),
+        ({"business_state": "suspended"}, ("business_suspended", 403, 21)),
+        ({"business_state": None}, ("business_suspended", 403, 21)),
+        ({"business_state": "revoked"}, ("business_revoked", 403, 21)),
+        ({"direction": "b_to_a"}, ("direction_barred", 403, 21)),
+        ({"entry": "black"}, ("caller_blacklisted", 403, 21)),
+        ({"white_only": 1}, ("caller_not_listed", 403, 21)),
+        ({"business_white_only": 1}, ("caller_not_listed", 403, 21)),
+        ({"hours": "08:01-22:00"}, ("outside_hours", 480, 31)),
+        ({"business_hours": "22:00-08:00"}, ("outside_hours", 480, 31)),
+        ({"b": None}, ("no_callee", 480, 20)),
+        ({"b": A}, ("own_number", 403, 21)),
+    ],
+)
+def test_refusals(changes: dict[str, object], refusal: tuple[str, int, int]) -> None:
+    answer = judged(found(**changes))
+    assert isinstance(answer, Refusal)
+    assert answer[:3] == refusal
+    named = (answer.binding_id, answer.mode, answer.business, answer.order_id)
+    assert named == ((None,) * 4 if answer.outcome == "no_binding" else ("b1", "AXB", "firm", "order-1"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expires_at": NOW_MS + 1},
+        {"direction": "a_to_b"},
+        {"direction": "b_to_a", "party": "b", "a": B, "b": A},
+        {"direction": "b_to_a", "mode": "AXN", "party": "*", "a": B},
+        {"direction": "a_to_b", "mode": "GXB", "party": "g"},
+        {"entry": "white", "white_only": 1, "business_white_only": 1},
+        {"entry": "white"},
+        {"hours": "08:00-08:01", "business_hours": "22:00-08:01"},
+        {"hours": "", "business_hours": ""},
+    ],
+)
+def test_what_is_granted(changes: dict[str, object]) -> None:
+    assert outcome(judged(found(**changes))) == "granted"
+
+
+def test_without_a_route_there_is_no_binding() -> None:
+    assert judged(found()._replace(bound=None)) == Refusal("no_binding", 403, 21)
+
+
+@pytest.mark.parametrize(
+    ("caller", "rules", "expected"),
+    [
+        ("", {}, "caller_anonymous"),
+        ("", {"anonymous_allowed": True}, "granted"),
+        (FOREIGN, {}, "caller_international"),
+        (FOREIGN, {"international_allowed": True}, "granted"),
+        (C, {}, "granted"),
+        ("1001", {}, "granted"),  # an extension
+    ],
+)
+def test_who_is_not_bound_himself(caller: str, rules: dict[str, object], expected: str) -> None:
+    case = found(mode="AXN", party="*", is_own=False)
+    assert outcome(judged(case, caller=caller, **rules)) == expected
+
+
+def test_a_foreign_party_that_is_bound_may_call() -> None:
+    assert outcome(judged(found(is_own=True), caller=FOREIGN)) == "granted"
+
+
+@pytest.mark.parametrize("caller", ["", FOREIGN])
+def test_anonymous_and_foreign_strangers_are_told_so_on_any_number(caller: str) -> None:
+    case = found(is_own=False)._replace(bound=None)
+    assert outcome(judged(case, caller=caller)) == ("caller_international" if caller else "caller_anonymous")
+
+
+@pytest.mark.parametrize(
+    ("phase", "until_ms", "expected"),
+    [
+        ("preparation", None, "granted"),
+        ("transition", None, "granted"),
+        ("transition", NOW_MS + 1, "granted"),
+        ("transition", NOW_MS, "legacy_ended"),
+        ("pilot", None, "legacy_ended"),
+        ("pilot", NOW_MS + 1, "legacy_ended"),
+    ],
+)
+def test_legacy_numbers_work_until_their_date_and_the_pilot(phase: str, until_ms: int | None, expected: str) -> None:
+    answer = judged(found(legacy=1), phase=phase, legacy_until_ms=until_ms)
+    assert outcome(answer) == expected
+    assert isinstance(answer, Refusal) or answer.legacy
+
+
+def test_hours_of_the_operator_hold_for_all() -> None:
+    assert outcome(judged(found(), hours=Hours(480, 1_320))) == "granted"
+    assert outcome(judged(found(hours="00:00-24:00"), hours=Hours(481, 1_320))) == "outside_hours"
+    night = datetime(2026, 1, 1, 14, 0, tzinfo=UTC).timestamp()  # 22:00 in China
+    assert outcome(judged(found(), at_s=night, hours=Hours(480, 1_320))) == "outside_hours"
+
+
+REASONS: list[tuple[str, dict[str, object]]] = [
+    ("number_locked", {"locked": 1}),
+    ("legacy_ended", {"legacy": 1}),
+    ("caller_international", {"is_own": False}),
+    ("expired", {"expires_at": 1}),
+    ("business_suspended", {"business_state": "suspended"}),
+    ("direction_barred", {"direction": "b_to_a"}),
+    ("caller_blacklisted", {"entry": "black"}),
+    ("outside_hours", {"hours": "09:00-10:00"}),
+    ("no_callee", {"b": None}),
+]
+
+
+@pytest.mark.parametrize("place", range(len(REASONS)))
+def test_the_first_reason_counts(place: int) -> None:
+    """All reasons from one on: the answer is that one."""
+    changes: dict[str, object] = {}
+    for _, change in REASONS[place:]:
+        changes |= change
+    assert outcome(judged(found(**changes), caller=FOREIGN)) == REASONS[place][0]
+
+
+# -- how often
+
+
+def test_a_call_over_a_cap_is_refused_and_the_caller_comes_before_the_number() -> None:
+    recent = Recent()
+    for _ in range(3):
+        recent.note(1, NOW_S - 299)
+        recent.note(2, NOW_S - 299)
+    caps = (Cap(3, 300),)
+    assert outcome(judged(found(), recent=recent, caller_caps=caps, number_caps=caps)) == "frequency_caller"
+    assert outcome(judged(found(), recent=recent, number_caps=caps)) == "frequency_number"
+    assert outcome(judged(found(), recent=recent, caller_caps=(Cap(4, 300),))) == "granted"
+    assert outcome(judged(found(), recent=recent, at_s=NOW_S + 1, caller_caps=caps, number_caps=caps)) == "granted"
+
+
+def test_each_cap_has_its_own_window() -> None:
+    recent = Recent()
+    recent.note(1, NOW_S - 599)
+    recent.note(1, NOW_S - 10)
+    assert outcome(judged(found(), recent=recent, caller_caps=(Cap(2, 300), Cap(3, 600)))) == "granted"
+    assert outcome(judged(found(), recent=recent, caller_caps=(Cap(2, 300), Cap(2, 600)))) == "frequency_caller"
+
+
+def test_over_a_long_time_the_stores_count_is_added() -> None:
+    recent = Recent()
+    recent.note(1, NOW_S - 800)
+    caps = (Cap(9, 600), Cap(10, 86_400), Cap(20, 43_200))
+    assert outcome(judged(found(earlier_by_caller=(8, 8)), recent=recent, caller_caps=caps)) == "granted"
+    assert outcome(judged(found(earlier_by_caller=(9, 9)), recent=recent, caller_caps=caps)) == "frequency_caller"
+    assert outcome(judged(found(earlier_by_caller=(0, 19)), recent=recent, caller_caps=caps)) == "frequency_caller"
+    assert outcome(judged(found(earlier_by_number=(10,)), recent=recent, number_caps=caps[1:2])) == "frequency_number"
+
+
+def test_a_call_that_is_refused_for_another_reason_is_not_told_of_frequency() -> None:
+    recent = Recent()
+    recent.note(1, NOW_S)
+    assert outcome(judged(found(entry="black"), recent=recent, caller_caps=(Cap(1, 60),))) == "caller_blacklisted"
+
+
+def test_the_case_of_these_tests_is_granted() -> None:
+    assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b")
+    assert BOUND.party == "a"

@@ -1,0 +1,45 @@
+"""The memory of granted calls: exact, and no longer than it is asked for."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.policy.recent import Recent
+from relay.policy.rules import MEMORY_S
+
+
+def test_calls_are_counted_by_key_and_time() -> None:
+    recent = Recent()
+    for at_s in (100.0, 200.0, 300.0):
+        recent.note(1, at_s)
+    recent.note(2, 300.0)
+    assert [recent.count(1, since_s) for since_s in (99.0, 100.0, 299.0, 300.0)] == [3, 2, 1, 0]
+    assert (recent.count(2, 299.0), recent.count(2, 300.0), recent.count(3, 0.0)) == (1, 0, 0)
+
+
+def test_what_is_old_is_forgotten_whatever_its_key() -> None:
+    recent = Recent()
+    for number in range(1_000):
+        recent.note(number % 400, float(number))
+    recent.note(7, 1_000.0 + MEMORY_S)
+    assert len(recent) == 1
+    assert recent._times == {7: 1_000.0 + MEMORY_S}
+
+
+def test_a_clock_that_was_set_back_makes_no_call_older_than_those_before_it() -> None:
+    recent = Recent()
+    recent.note(1, 1_000.0)
+    recent.note(1, 500.0)
+    assert recent.count(1, 999.0) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 400)), max_size=60), st.sampled_from([60, 300, MEMORY_S]))
+def test_it_counts_as_a_list_of_all_calls_would(calls: list[tuple[int, float]], window_s: int) -> None:
+    recent, all_calls, now_s = Recent(), [], 0.0
+    for key, pause_s in calls:
+        now_s += pause_s
+        since_s = now_s - window_s
+        assert recent.count(key, since_s) == sum(1 for other, at_s in all_calls if other == key and at_s > since_s)
+        recent.note(key, now_s)
+        all_calls.append((key, now_s))
