@@ -117,12 +117,6 @@ def test_a_change_writes_what_it_names_and_nothing_else(store: Acting) -> None:
     assert find_business(store.reader, store.sealer, "acme") == after
 
 
-def test_a_change_leaves_the_count_of_bindings_to_those_who_count(store: Acting) -> None:
-    applied(store)
-    store.run(lambda act: act.connection.execute("UPDATE business SET live_bindings = 7 WHERE id = 'acme'"))
-    assert store.run(lambda act: businesses.change(act, "acme", name="Acme")).live_bindings == 7
-
-
 def test_a_change_of_an_older_version_is_refused(store: Acting) -> None:
     applied(store)
     store.run(lambda act: businesses.change(act, "acme", 1, name="Acme"))

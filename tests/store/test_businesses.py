@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.service.businesses import Application, apply, set_state
-from relay.store.businesses import find_business, state_changes
+from relay.store.businesses import find_business, put_business, state_changes
 from tests.support.acting import Acting, acting
 
 
@@ -25,6 +25,13 @@ def test_contact_and_reasons_are_sealed(tmp_path: Path) -> None:
         raw = b"".join(file.read_bytes() for file in store.path.parent.glob("relay.db*"))
     assert b"acme" in raw
     assert b"canary" not in raw and b"13800000001" not in raw
+
+
+def test_the_count_of_bindings_is_left_to_those_who_count(tmp_path: Path) -> None:
+    with acting(tmp_path) as store:
+        business = store.run(lambda act: apply(act, Application("acme", "acme")))
+        store.run(lambda act: put_business(act, business._replace(live_bindings=7)))
+        assert find_business(store.reader, store.sealer, "acme") == business
 
 
 def test_what_is_sealed_for_one_does_not_open_for_another(tmp_path: Path) -> None:

@@ -166,15 +166,15 @@ async def test_a_commit_that_fails_fails_the_whole_group_and_no_later_one(disk: 
         assert await writer.run(RELAY, add("c")) == "c"
 
 
-async def test_an_act_that_ends_the_transaction_fails_the_group(disk: Disk) -> None:
+async def test_an_act_that_ends_the_transaction_fails_those_before_it(disk: Disk) -> None:
     def roll_back(act: Act) -> None:
         act.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
         raise ZeroDivisionError
 
     async with grouping(disk) as writer:
-        answers = await Door().behind(writer, add("a"), roll_back)
-        assert [type(answer) for answer in answers] == [StoreError] * 2
-        assert await writer.run(RELAY, add("b")) == "b"
+        *failed, later = await Door().behind(writer, add("a"), roll_back, add("b"))
+    assert [type(answer) for answer in failed] == [StoreError] * 2
+    assert later == "b"
     assert names(disk) == {"b"}
 
 
