@@ -31,7 +31,7 @@ _COMMANDS = {
     "webhooks": "relay.cli.webhooks",
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
-    "desk": "relay.cli.serve",
+    "desk": "relay.cli.desk",
 }
 _HIDDEN = ("desk",)  # `serve` starts it
 

@@ -12,9 +12,8 @@ from relay.cli import config_option
 from relay.cli.options import json_option
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.stores import now_ms, opened, past
-from relay.config import Config
 from relay.errors import StoreError
-from relay.service.retention import Retention, due
+from relay.service.retention import due
 from relay.service.retention import purge as purge_store
 from relay.store.act import operator_cli
 from relay.store.audit_log import AuditQuery, Logged, all_entries, newest_entries, verify_audit
@@ -87,17 +86,11 @@ def verify(config_path: Path | None) -> None:
 def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
     """Delete what was kept for as long as [retention] says. The relay does it by itself each night."""
     with opened(config_path) as store:
-        retention = _retention(store.config)
         if dry_run:
-            purged = due(store.reader, retention, now_ms())
+            purged = due(store.reader, store.config.retention, now_ms())
         else:
-            purged = purge_store(store.writer, retention, now_ms(), operator_cli())
+            purged = purge_store(store.writer, store.config.retention, now_ms(), operator_cli())
     show_one(purged, as_json=as_json)
-
-
-def _retention(config: Config) -> Retention:
-    kept = config.retention
-    return Retention(kept.records_ms, kept.bindings_ms, kept.audit_ms, kept.businesses_ms)
 
 
 def _plain(logged: Logged) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`relay700 serve`, `check`, and the `desk` that `serve` starts."""
+"""`relay700 serve` and `relay700 check`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ def serve(context: click.Context, config_path: Path | None) -> None:
     from relay.app import serve as run  # the event loop and the engine are of no use to `check`
 
     context.exit(run(load_config(config_path), config_path))
-
-
-@click.command(hidden=True)
-@config_option
-@click.pass_context
-def desk(context: click.Context, config_path: Path | None) -> None:
-    """The process that `serve` starts beside itself. It ends when its standard input does."""
-    from relay.desk import serve as run  # with all of the HTTP interface
-
-    context.exit(run(load_config(config_path)))
 
 
 @click.command()

@@ -14,6 +14,7 @@ from relay.config.checks import build_settings
 from relay.config.protection import (
     api_config,
     fraud_config,
+    minute_of_day,
     numbers_config,
     retention_config,
     rules,
@@ -24,15 +25,15 @@ from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.tables import StreamsTable, Tables, TlsTable
 from relay.config.values import (
     ApiConfig,
-    FraudConfig,
     NumbersConfig,
-    RetentionConfig,
     VerifyConfig,
     WebhooksConfig,
 )
 from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
+from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
+from relay.service.retention import Retention
 
 DEFAULT_PATH = Path("config/relay.toml")
 
@@ -68,10 +69,11 @@ class Config:
     numbers: NumbersConfig
     api: ApiConfig
     rules: Rules  # of calls
-    fraud: FraudConfig
+    fraud: Signals
     verify: VerifyConfig | None
     webhooks: WebhooksConfig
-    retention: RetentionConfig
+    retention: Retention
+    purge_at_minute: int  # of the day in China
     log: LogConfig
     tls: TlsFiles | None
     streams: StreamLimits
@@ -115,6 +117,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         verify=verify,
         webhooks=webhooks_config(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
+        purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
         tls=_tls(tables.tls),
         streams=_streams(tables.streams),

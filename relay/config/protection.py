@@ -22,22 +22,18 @@ from relay.config.tables import (
 )
 from relay.config.values import (
     ApiConfig,
-    FraudConfig,
     NumbersConfig,
-    RetentionConfig,
-    Signal,
     VerifyConfig,
     WebhooksConfig,
 )
 from relay.errors import ParseError
+from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
 from relay.policy.rules import Cap, Rules
+from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
 from relay.service.times import parse_duration_ms
 
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
-DAY_MS = 86_400_000
-HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
-TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
@@ -91,13 +87,13 @@ def rules(table: PolicyTable, phase: str, legacy_until_ms: int | None, verify: b
     )
 
 
-def fraud_config(table: FraudTable, problems: list[str]) -> FraudConfig:
+def fraud_config(table: FraudTable, problems: list[str]) -> Signals:
     def signal(name: str, value: SignalTable) -> Signal:
         if 0 < value.lock < value.warn:
             problems.append(f"fraud.{name}: it locks before it warns; write lock = 0, or one above warn")
         return Signal(value.warn, value.lock)
 
-    return FraudConfig(
+    return Signals(
         signal("strangers", table.strangers),
         signal("short_calls", table.short_calls),
         signal("sequential", table.sequential),
@@ -121,15 +117,19 @@ def webhooks_config(table: WebhooksTable, problems: list[str]) -> WebhooksConfig
     return WebhooksConfig(table.timeout_s, give_up_ms, table.batch)
 
 
-def retention_config(table: RetentionTable, problems: list[str]) -> RetentionConfig:
-    hour, minute = map(int, table.purge_at.split(":"))
-    return RetentionConfig(
+def retention_config(table: RetentionTable, problems: list[str]) -> Retention:
+    return Retention(
         _kept("records", table.records, HALF_YEAR_MS, problems),
         _kept("bindings", table.bindings, HALF_YEAR_MS, problems),
         _kept("audit", table.audit, TWO_YEARS_MS, problems),
         _kept("businesses", table.businesses, TWO_YEARS_MS, problems),
-        60 * hour + minute,
     )
+
+
+def minute_of_day(text: str) -> int:
+    """Of a time such as 03:30, which the table has checked."""
+    hour, minute = map(int, text.split(":"))
+    return 60 * hour + minute
 
 
 def _duration(path: str, text: str, problems: list[str]) -> int:

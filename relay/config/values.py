@@ -27,22 +27,6 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
-    """From how many in ten minutes on. 0: never."""
-
-    warn: int
-    lock: int
-
-
-@dataclass(frozen=True, slots=True)
-class FraudConfig:
-    strangers: Signal
-    short_calls: Signal
-    sequential: Signal
-    short_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class VerifyConfig:
     url: str
     secret_file: Path
@@ -55,12 +39,3 @@ class WebhooksConfig:
     timeout_s: float
     give_up_ms: int
     batch: int
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionConfig:
-    records_ms: int
-    bindings_ms: int
-    audit_ms: int
-    businesses_ms: int
-    purge_at_minute: int  # of the day in China
