@@ -1,0 +1,137 @@
+"""The report of a day: what each business user's calls came to on each prefix. Days are China's.
+
+It counts the calls that were received on that day and have ended since; complaints are entered by hand. Distinct
+parties are told apart in memory while the day is read, 100 bytes each; none of them leaves it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Any, NamedTuple
+
+from relay.call.numbers import is_700
+from relay.call.record import CallRecord
+from relay.errors import Refused
+from relay.store.act import Act
+from relay.store.record_pages import Wanted, read_all
+from relay.store.sealing import Sealer
+
+CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
+MOST_COMPLAINTS = 1_000_000_000
+PREFIX_DIGITS = 11
+
+_SET_COMPLAINTS = """
+INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
+"""
+_COMPLAINTS = """
+SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS NULL OR business = :business)
+"""
+
+
+class DailyLine(NamedTuple):
+    """One business user on one prefix. Attempts = answered + unanswered + all that were refused."""
+
+    day: date
+    business: str  # "" where a refused attempt was nobody's
+    prefix: str  # "" where no 700 number was dialled
+    attempts: int
+    answered: int
+    unanswered: int  # of those that were routed: busy, no answer, cancelled and the like
+    refused: dict[str, int]  # by outcome, of those that were not
+    talk_ms: int
+    parties: int  # distinct ones
+    complaints: int
+
+    @property
+    def minutes(self) -> float:
+        return round(self.talk_ms / 60_000, 1)
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.answered = self.unanswered = self.talk_ms = 0
+        self.refused: Counter[str] = Counter()
+        self.parties: set[int] = set()
+
+    def add(self, record: CallRecord) -> None:
+        if record.routed_at is None:
+            self.refused[record.outcome or "failed"] += 1
+        elif record.answered_at is None:
+            self.unanswered += 1
+        else:
+            self.answered += 1
+        self.talk_ms += record.duration_ms or 0
+        self.parties.update(int(f"1{party}") for party in (record.caller, record.callee) if party and party.isdecimal())
+
+    def line(self, day: date, key: tuple[str, str], complaints: int) -> DailyLine:
+        refused = dict(sorted(self.refused.items()))
+        attempts = self.answered + self.unanswered + sum(refused.values())
+        counts = (attempts, self.answered, self.unanswered, refused, self.talk_ms, len(self.parties))
+        return DailyLine(day, *key, *counts, complaints)
+
+
+def daily(connection: sqlite3.Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
+    """Sorted by business and prefix; with `business` only theirs. Reads all records of the day, so give it a thread."""
+    since_ms, until_ms = day_span(day)
+    tallies: dict[tuple[str, str], _Tally] = {}
+    for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
+        key = (record.business or "", _prefix(record.number_dialled))
+        tallies.setdefault(key, _Tally()).add(record)
+    rows = connection.execute(_COMPLAINTS, {"day": day.isoformat(), "business": business}).fetchall()
+    complaints = {(row[0], row[1]): row[2] for row in rows}
+    keys = sorted(tallies.keys() | complaints.keys())
+    return [tallies.get(key, _Tally()).line(day, key, complaints.get(key, 0)) for key in keys]
+
+
+def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
+    """How many complaints came in for that day; an earlier count is replaced. Raises Refused."""
+    if not 0 <= count <= MOST_COMPLAINTS:
+        raise Refused("invalid", "count", f"it is 0 to {MOST_COMPLAINTS}")
+    if len(prefix) != PREFIX_DIGITS or not (prefix.isascii() and prefix.isdigit()):
+        raise Refused("invalid", "prefix", "it is the 11 managed digits of a 700 number")
+    if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (business,)).fetchone() is None:
+        raise Refused("not_found", "business", "there is no such business user")
+    act.connection.execute(_SET_COMPLAINTS, (day.isoformat(), business, prefix, count, act.actor.name))
+    details: dict[str, Any] = {"day": day.isoformat(), "count": count}
+    act.audit("complaints.set", prefix, business=business, details=details)
+
+
+def day_span(day: date) -> tuple[int, int]:
+    """The first millisecond of a day in China, and that of the next."""
+    begin = datetime.combine(day, time(), CHINA)
+    return round(begin.timestamp() * 1000), round((begin + timedelta(days=1)).timestamp() * 1000)
+
+
+def daily_csv(lines: Iterable[DailyLine]) -> str:
+    """The report as a file: a column each, refusals as "outcome=count" separated by blanks."""
+    text = io.StringIO(newline="")
+    write = csv.writer(text).writerow
+    write(
+        (
+            "day",
+            "business",
+            "prefix",
+            "attempts",
+            "answered",
+            "unanswered",
+            "refused",
+            "minutes",
+            "parties",
+            "complaints",
+        )
+    )
+    for line in lines:
+        refused = " ".join(f"{outcome}={count}" for outcome, count in line.refused.items())
+        counts = (line.attempts, line.answered, line.unanswered, refused, line.minutes, line.parties, line.complaints)
+        write((line.day.isoformat(), line.business, line.prefix, *counts))
+    return text.getvalue()
+
+
+def _prefix(number: str) -> str:
+    return number[:PREFIX_DIGITS] if is_700(number) else ""

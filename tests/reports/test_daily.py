@@ -1,0 +1,120 @@
+"""The report of a day, per business user and prefix."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import date
+
+import pytest
+
+from relay.errors import Refused
+from relay.reports.daily import DailyLine, daily, daily_csv, day_span, set_complaints
+from relay.store.act import RELAY
+from relay.store.writer import Writer
+from tests.support.shelf import REFUSED, Shelf, call
+from tests.support.stored import NOW_MS, PREFIX, A, B
+
+DAY = date(2026, 1, 1)
+OTHER_PREFIX = "70010000002"
+HOUR_MS = 3_600_000
+
+
+def report(shelf: Shelf, business: str | None = None, day: date = DAY) -> list[DailyLine]:
+    return daily(shelf.connection, shelf.sealer, day, business)
+
+
+def test_a_day_is_chinas() -> None:
+    since_ms, until_ms = day_span(DAY)
+    assert since_ms == NOW_MS - 8 * HOUR_MS
+    assert until_ms - since_ms == 24 * HOUR_MS
+
+
+def test_attempts_are_counted_by_what_became_of_them(shelf: Shelf) -> None:
+    c, d = "8613700000003", "8613600000004"
+    shelf.add(
+        call(1),
+        call(2, caller=B, callee=A, duration_ms=80_000),
+        call(3, caller=c, answered_at=None, duration_ms=None, outcome="busy"),
+        call(4, caller=d, outcome="frequency_caller", **(REFUSED | {"business": "default"}), duration_ms=None),
+        call(5, caller=d, outcome="frequency_caller", **(REFUSED | {"business": "default"}), duration_ms=None),
+        call(6, caller="", outcome="direction_barred", **(REFUSED | {"business": "default"}), duration_ms=None),
+    )
+    (line,) = report(shelf)
+    assert line._replace(day=DAY) == line
+    assert (line.business, line.prefix) == ("default", PREFIX)
+    assert (line.attempts, line.answered, line.unanswered) == (6, 2, 1)
+    assert line.refused == {"direction_barred": 1, "frequency_caller": 2}
+    assert (line.talk_ms, line.minutes) == (90_000, 1.5)
+    assert line.parties == 4
+    assert line.complaints == 0
+
+
+def test_each_business_has_a_line_for_each_prefix_and_sees_its_own(shelf: Shelf) -> None:
+    shelf.add(
+        call(1),
+        call(2, number_dialled=OTHER_PREFIX + "0001"),
+        call(3, business="acme"),
+        call(4, number_dialled="13800000001", outcome="number_unknown", **REFUSED),
+    )
+    shelf.follow(2)
+    places = [(line.business, line.prefix, line.attempts) for line in report(shelf)]
+    assert places == [("", "", 1), ("acme", PREFIX, 1), ("default", PREFIX, 1), ("default", OTHER_PREFIX, 1)]
+    assert [(line.business, line.prefix) for line in report(shelf, "acme")] == [("acme", PREFIX)]
+    assert report(shelf, "nobody") == []
+
+
+def test_a_call_belongs_to_the_day_on_which_it_was_received(shelf: Shelf) -> None:
+    since_ms, until_ms = day_span(DAY)
+    times = (since_ms - 1, since_ms, until_ms - 1, until_ms)
+    shelf.add(*(call(n, received_at=at, ended_at=at + 5_000) for n, at in enumerate(times)))
+    assert [line.attempts for line in report(shelf)] == [2]
+    assert [line.attempts for line in report(shelf, day=date(2026, 1, 2))] == [1]
+
+
+def test_complaints_are_entered_by_hand_and_replaced(shelf: Shelf, writer: Writer) -> None:
+    shelf.add(call(1))
+    for count in (3, 5):
+        writer.run(RELAY, lambda act, count=count: set_complaints(act, DAY, "default", PREFIX, count))
+    writer.run(RELAY, lambda act: set_complaints(act, DAY, "default", OTHER_PREFIX, 1))
+    writer.run(RELAY, lambda act: set_complaints(act, date(2026, 1, 2), "default", PREFIX, 9))
+    lines = report(shelf)
+    assert [(line.prefix, line.attempts, line.complaints) for line in lines] == [(PREFIX, 1, 5), (OTHER_PREFIX, 0, 1)]
+    assert report(shelf, "acme") == []
+    actions = shelf.connection.execute("SELECT action, object, business FROM audit").fetchall()
+    assert actions == [("complaints.set", prefix, "default") for prefix in (PREFIX, PREFIX, OTHER_PREFIX, PREFIX)]
+
+
+@pytest.mark.parametrize(
+    ("business", "prefix", "count", "said"),
+    [
+        ("default", PREFIX, -1, "count"),
+        ("default", PREFIX, 10**10, "count"),
+        ("default", "7001", 1, "prefix"),
+        ("default", "7001000000x", 1, "prefix"),
+        ("nobody", PREFIX, 1, "business"),
+    ],
+)
+def test_complaints_that_cannot_be_are_refused(
+    shelf: Shelf, writer: Writer, business: str, prefix: str, count: int, said: str
+) -> None:
+    with pytest.raises(Refused, match=said):
+        writer.run(RELAY, lambda act: set_complaints(act, DAY, business, prefix, count))
+
+
+def test_the_report_is_a_file_without_a_real_number(shelf: Shelf) -> None:
+    shelf.add(call(1), call(2, outcome="expired", **(REFUSED | {"business": "default"}), duration_ms=None))
+    text = daily_csv(report(shelf))
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row == {
+        "day": "2026-01-01",
+        "business": "default",
+        "prefix": PREFIX,
+        "attempts": "2",
+        "answered": "1",
+        "unanswered": "0",
+        "refused": "expired=1",
+        "minutes": "0.2",
+        "parties": "2",
+        "complaints": "0",
+    }
