@@ -1,4 +1,8 @@
-"""The composition root: one relay from its configuration, from start to drain. It decides nothing of calls."""
+"""The composition root: one relay from its configuration, from start to drain. It decides nothing of calls.
+
+Beside it runs the desk (`relay.desk`), a process of its own: nothing that HTTP clients or webhooks do waits for a call,
+nor a call for them. It asks us by the control socket.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,30 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.engine import Engine
+from relay.call.numbers import mask_number
+from relay.call.record import CallRecord
 from relay.call.settings import Listener
 from relay.config import Config
+from relay.errors import ConfigError, Refused
 from relay.log import configure, ended_calls
+from relay.net.child import Child
+from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.transports import Transports
+from relay.policy.gate import Gate
 from relay.store.database import open_store
 from relay.store.journal import Journal
-from relay.store.lookup import RouteReader
+from relay.store.lookup import Granted, RouteReader, granted_since
 from relay.tokens import tokens
+
+if TYPE_CHECKING:
+    from relay.net.verify import Verifier
 
 TICK_S = 1.0
 DRAIN_POLL_S = 0.05
@@ -46,15 +60,29 @@ class Relay:
         self._config = config
         self._path = path
         self._log = log
-        sealer = open_store(config.store.path, config.store.key_file)
-        self._reader = RouteReader(config.store.path, sealer)
-        self._journal = Journal(config.store.path, sealer, self._report)
+        self._sealer = open_store(config.store.path, config.store.key_file)
+        self._reader = RouteReader(config.store.path, self._sealer, config.rules)
+        self._journal = Journal(config.store.path, self._sealer, self._report)
+        self._gate = Gate(self._reader.fetch, config.rules, self._journal.remember)
         self._engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
         self._transports = Transports(config.settings, config.streams, config.tls)
         log_ended = ended_calls(log, config.log.format, config.log.level)
+        self._verifier = _verifier(config)
         self._driver = Driver(
-            self._engine, self._transports.send, self._reader.look_up, self._journal.append, log, log_ended
+            self._engine,
+            self._transports.send,
+            self._gate.look_up,
+            self._journal.append,
+            self._journal.tell,
+            log,
+            log_ended,
+            self._verifier.ask if self._verifier else None,
         )
+        self._control = ControlServer(
+            control_path(config.store.path),
+            {"state": self._state, "statistics": self._statistics, "live": self._live, "hang_up": self._hang_up},
+        )
+        self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
@@ -62,18 +90,28 @@ class Relay:
         """Serve, drain, and go. 0 unless live calls were left to a restart."""
         await self._journal.open()
         try:
+            if self._verifier is not None:
+                await self._verifier.open()
             restored = await self._restore()
             await self._transports.open(self._driver.receive, self._driver.transport_failed)
             self._driver.start()
+            await self._control.open()
+            if self._desk is not None:
+                self._desk.start()
             ticker = asyncio.create_task(self._tick())
             self._handle_signals()
             self._tell_ready(restored)
-            _collect_by_hand()
+            _collect_the_young()
             await self._stop.wait()
             clean = await self._drain()
             ticker.cancel()
         finally:
             await self._journal.close()
+            if self._desk is not None:  # now that it can have read the last record
+                await self._desk.stop()
+            await self._control.close()
+            if self._verifier is not None:
+                await self._verifier.close()
             self._driver.close()
             await self._transports.close()
             self._reader.close()
@@ -85,7 +123,21 @@ class Relay:
         live = self._journal.live()
         for record, dialogs in live:
             self._engine.restore(record, dialogs, time.monotonic())
+        self._recall([record for record, _ in live])
         return len(live)
+
+    def _recall(self, live: list[CallRecord]) -> None:
+        """Have what was granted before the start count against the caps."""
+        if not self._gate.recall_s:
+            return
+        since_ms = int((time.time() - self._gate.recall_s) * 1000)
+        granted = granted_since(self._config.store.path, self._sealer, since_ms)
+        for record in live:
+            if record.received_at >= since_ms:
+                caller_hash = self._sealer.lookup_hash(record.caller)
+                granted.append(Granted(record.received_at, record.number_dialled, caller_hash))
+        for at_ms, number, caller_hash in sorted(granted):
+            self._gate.recall(number, caller_hash, at_ms / 1000)
 
     async def _drain(self) -> bool:
         """New calls are refused, live ones go on up to the limit and are hung up then. False: stopped before that."""
@@ -123,7 +175,8 @@ class Relay:
             self._driver.set_clock()
             self._transports.sweep(loop.time())
             sys.stdout.flush()  # the lines of `ended_calls`
-            gc.collect(2 if self._engine.is_idle else 0)
+            if self._engine.is_idle:
+                gc.collect()
             await asyncio.sleep(TICK_S)
 
     # Words to the operator
@@ -144,14 +197,41 @@ class Relay:
             sys.stdout.flush()
 
     def _tell_statistics(self) -> None:
-        self._log.info(
-            "relay.statistics",
+        self._log.info("relay.statistics", **self._statistics())
+
+    # What the desk and the commands ask by the control socket
+
+    def _state(self) -> Answer:
+        return {"state": "draining" if self._stop.is_set() else "serving", "pid": os.getpid()}
+
+    def _statistics(self) -> Answer:
+        return {
             **self._engine.statistics(),
             **self._transports.statistics(),
-            journal_backlog=self._journal.backlog,
-            bugs=self._driver.bugs,
-            rss_bytes=_rss_bytes(),
-        )
+            "journal_backlog": self._journal.backlog,
+            "bugs": self._driver.bugs,
+            "rss_bytes": _rss_bytes(),
+            "refused": self._engine.refusals(),
+            **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
+        }
+
+    def _live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
+        """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
+        calls = [record for record in self._engine.live() if business is None or record.business == business]
+        calls.sort(key=lambda record: record.received_at, reverse=True)
+        return {"calls": [_live_call(record, reveal) for record in calls[:most]], "total": len(calls)}
+
+    def _hang_up(self, call_id: str, business: str | None = None) -> Answer:
+        """Raises Refused where no such call is up, or it is another business's."""
+        now = time.monotonic()
+        if business is not None and all(
+            record.call_id != call_id or record.business != business for record in self._engine.live()
+        ):
+            raise _no_call()
+        if not self._engine.hang_up(call_id, now):
+            raise _no_call()
+        self._driver.perform(now)
+        return {"call_id": call_id}
 
     # Signals
 
@@ -185,17 +265,51 @@ def _place(listener: Listener) -> str:
     return f"{listener.transport}:{host}:{listener.port}"
 
 
+def _verifier(config: Config) -> Verifier | None:
+    """Raises ConfigError."""
+    hook = config.verify
+    if hook is None:
+        return None
+    from relay.net.verify import Verifier  # an HTTP client is of no use to a relay without a hook
+
+    try:
+        secret = hook.secret_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"verify.secret_file: {hook.secret_file} cannot be read: {error}"]) from None
+    if not secret:
+        raise ConfigError([f"verify.secret_file: {hook.secret_file} is empty; write a secret into it"])
+    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
+
+
+def _desk_command(config: Path | None) -> list[str]:
+    """-P: the desk of this relay, not of a folder `relay` where it was started."""
+    return [sys.executable, "-P", "-m", "relay", "desk", *(["-c", str(config)] if config else [])]
+
+
+def _live_call(record: CallRecord, reveal: bool) -> Answer:
+    """A record without the legs' Call-IDs, which are the peers' text."""
+    call = record._asdict()
+    del call["caller_leg_call_id"], call["callee_leg_call_id"]
+    if not reveal:
+        call |= {name: call[name] and mask_number(call[name]) for name in ("number_dialled", "caller", "callee")}
+    return call
+
+
+def _no_call() -> Refused:
+    return Refused("not_found", "call_id", "no such call is up")
+
+
 def _rss_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _collect_by_hand() -> None:
-    """No collection in the middle of a call: with a minute's worth of calls in memory one stops the relay for 200 ms.
+def _collect_the_young() -> None:
+    """No full collection while there are calls: with a minute's worth of them in memory one stops the relay for 200 ms.
 
-    References alone free what a call was (tests/call/test_garbage.py); `_tick` sees to the youngest objects, in which
-    an exception may have left a cycle, and to all of them whenever there is no call.
+    References alone free what a call was (tests/call/test_garbage.py). The youngest objects, in which an exception may
+    have left a cycle, are looked through some 0.3 ms at a time, and all of them by `_tick` whenever there is no call.
     """
     gc.collect()
     gc.freeze()
-    gc.disable()
+    gc.set_threshold(5_000, 1_000_000, 1_000_000)

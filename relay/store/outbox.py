@@ -102,6 +102,15 @@ def dead(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int
     return [_opened(sealer, webhook, row) for row in rows]
 
 
+def sizes(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many events wait, and how many are dead. It counts them."""
+    waiting, given_up = connection.execute(
+        "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL), "
+        "(SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)"
+    ).fetchone()
+    return waiting, given_up
+
+
 def remove(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
     """These were delivered."""
     connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])

@@ -1,0 +1,243 @@
+"""The desk: the process beside the relay that serves HTTP, follows the records, delivers events and keeps the timers.
+
+It is a composition root and decides nothing. It shares the store and the control socket with the relay, which starts
+it, starts it again, and outlives it: no call waits for anything here. Its standard input is the relay: "stop" ends it
+in order, and at the end of the stream, which is a relay that died, it goes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from relay.api.app import make_app
+from relay.api.desk import ActRunner, Control
+from relay.api.settings import ApiSettings
+from relay.config import Config
+from relay.errors import Refused, StoreError
+from relay.events.delivery import Deliverer, DeliveryRules
+from relay.events.follower import Follower
+from relay.events.timers import Timers
+from relay.log import configure
+from relay.metrics import text
+from relay.net.child import STOP
+from relay.net.control import ControlClient, control_path
+from relay.policy.fraud import Watch
+from relay.service.releases import BindRules
+from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.outbox import sizes
+from relay.store.writer import GroupWriter
+
+LISTEN_AGAIN_S = 2.0
+MOST_CONNECTIONS = 1_000
+FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
+GRACEFUL_S = 3  # of these, for HTTP requests
+PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
+
+
+def serve(config: Config) -> int:
+    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError at first."""
+    log = configure(config.log.format, config.log.level)
+    with _alone(config.store.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(config, log))
+
+
+async def _run(config: Config, log: FilteringBoundLogger) -> int:
+    stop = asyncio.Event()
+    await _watch_relay(stop)
+    desk = Desk(config, log)
+    try:
+        return await desk.run(stop)
+    finally:
+        await desk.close()
+
+
+class Desk:
+    """What the parts share, and how they start and end. The API sees it as `relay.api.desk.Desk`."""
+
+    def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
+        """Raises StoreError."""
+        self._config = config
+        self._log = log
+        self.path = config.store.path
+        self.sealer = open_store(config.store.path, config.store.key_file)
+        with store_errors(self.path):
+            self.reader = connect_reader(self.path)
+        self._writer = GroupWriter(self.path, self.sealer)
+        self.writer: ActRunner = self._writer
+        self.control: Control = ControlClient(control_path(self.path))
+        self.settings = ApiSettings(config.api.requests_per_s, config.api.burst)
+        common = (self.path, self.sealer, self._writer, log)
+        hooks = config.webhooks
+        self._follower = Follower(*common, Watch(config.fraud))
+        self._deliverer = Deliverer(*common, DeliveryRules(hooks.timeout_s, hooks.give_up_ms, hooks.batch))
+        self._timers = Timers(*common, _bind_rules(config), config.retention, config.purge_at_minute)
+
+    async def metrics(self) -> bytes:
+        """Those of the relay, where it answers, and of this process, in Prometheus' text format."""
+        try:
+            relay = {"up": 1, **await self.control.ask("statistics")}
+        except Refused:
+            relay = {"up": 0}
+        waiting, dead = await asyncio.to_thread(self._outbox)
+        ours = {"acts_waiting": self._writer.backlog, "outbox_waiting": waiting, "outbox_dead": dead}
+        return text(relay | self._follower.statistics() | self._deliverer.statistics() | ours)
+
+    def _outbox(self) -> tuple[int, int]:
+        with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
+            return sizes(connection)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """0 where it was told to stop, 1 where a part of it failed."""
+        server = _Server(self._uvicorn())
+        parts = {
+            "api": self._serve(server),
+            "follower": self._follower.run(),
+            "deliverer": self._deliverer.run(),
+            "timers": self._timers.run(),
+        }
+        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        stopped = asyncio.create_task(stop.wait())
+        self._log.info("desk.ready", pid=os.getpid())
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in tasks if task.done()]
+        if not failed:
+            await self._finish(server, tasks)
+        for task in (stopped, *tasks):
+            task.cancel()
+        await asyncio.wait([stopped, *tasks])
+        for task in failed:
+            self._log.error("desk.part_failed", part=task.get_name(), exc_info=task.exception())
+        return 1 if failed else 0
+
+    async def _finish(self, server: _Server, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Requests under way are answered, the last records are read, deliveries under way are ended."""
+        api, follower, deliverer, _ = tasks
+        server.should_exit = True
+        if not server.started:
+            api.cancel()
+        self._follower.finish()
+        self._deliverer.finish()
+        await asyncio.wait([api, follower, deliverer], timeout=FINISH_S)
+
+    async def close(self) -> None:
+        await self._writer.close()
+        self.reader.close()
+
+    # -- HTTP
+
+    def _uvicorn(self) -> uvicorn.Config:
+        api = self._config.api
+        return uvicorn.Config(
+            make_app(self),
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=GRACEFUL_S,
+            ssl_certfile=api.certificate,
+            ssl_keyfile=api.key,
+        )
+
+    async def _serve(self, server: _Server) -> None:
+        listening = await self._listen()
+        try:
+            await server.serve([listening])
+        finally:
+            listening.close()
+
+    async def _listen(self) -> socket.socket:
+        """Tried until it can be had: events go out meanwhile, and calls do not notice."""
+        host, port = self._config.api.host, self._config.api.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        told = False
+        while True:
+            try:
+                listening = socket.create_server((host, port), family=family)
+            except OSError as error:
+                if not told:
+                    self._log.error("api.cannot_listen", host=host, port=port, reason=error.strerror)
+                    told = True
+                await asyncio.sleep(LISTEN_AGAIN_S)
+            else:
+                self._log.info("api.listening", host=host, port=port)
+                return listening
+
+
+class _Server(uvicorn.Server):
+    """Its end is the desk's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+# -- the relay at the other end
+
+
+async def _watch_relay(stop: asyncio.Event) -> None:
+    """From now on: SIGTERM and a line on standard input stop us, its end ends us."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    await loop.connect_read_pipe(lambda: _Relay(stop), sys.stdin)
+
+
+class _Relay(asyncio.Protocol):
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        if STOP in self._read:
+            self._stop.set()
+
+    def eof_received(self) -> None:
+        """Whatever is not committed is made again by the next desk, which may be starting."""
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """The lock of the one desk of a store: two would deliver everything twice. Raises StoreError.
+
+    The one of a relay that died may still be going.
+    """
+    until_s = time.monotonic() + PREDECESSOR_S
+    with store.with_name(store.name + ".desk.lock").open("w") as lock:
+        while not _locked(lock.fileno()):
+            if time.monotonic() > until_s:
+                raise StoreError(f"another desk works on {store}")
+            time.sleep(0.05)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _bind_rules(config: Config) -> BindRules:
+    numbers = config.numbers
+    return BindRules(config.rules.phase, numbers.cool_down_ms, numbers.max_bindings, numbers.legacy_until_ms)

@@ -1,0 +1,299 @@
+"""Delivery of events to webhooks: at least once, in order, with retries, until they are taken or given up.
+
+One task a webhook with one request at a time, oldest events first: order per call is a consequence. What is to be done
+stands in the outbox alone, so that a restart goes on where the last process was. A row is removed after the answer: one
+whose removal was lost is sent again, with its old id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import aiohttp
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import RelayError
+from relay.events.payload import write_events
+from relay.net.signing import SIGNATURE, signature_header
+from relay.store.act import RELAY, Act
+from relay.store.database import connect_reader, store_errors
+from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, refuse, remove
+from relay.store.sealing import Sealer
+from relay.store.webhooks import Webhook, disable, find_webhook, set_schedule
+from relay.store.writer import GroupWriter, now_ms
+
+T = TypeVar("T")
+
+LOOK_S = 0.1  # between two looks for webhooks that events wait for
+LAST_ANSWERS_S = 2.0  # how long `finish` waits
+RETRY_S = 1.0  # after an error of the store
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 600.0
+LONGEST_RETRY_AFTER_S = 3_600.0
+REFUSALS = 3  # of one event alone, until it is given up
+MOST_CONNECTIONS = 200
+LATER = frozenset([408, 425, 429])  # beside 5xx: not the events' fault
+GONE = 410
+
+
+class DeliveryRules(NamedTuple):
+    """As in [webhooks] of the configuration."""
+
+    timeout_s: float = 10.0
+    give_up_ms: int = 24 * 3_600_000
+    batch: int = 50  # events a request
+
+
+class _Answer(NamedTuple):
+    """What came of a request. Status 0: no answer."""
+
+    status: int
+    reason: str
+    retry_after_s: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_for_later(self) -> bool:
+        return self.status == 0 or self.status >= 500 or self.status in LATER
+
+
+class Deliverer:
+    """One in the desk: `run` it until it is cancelled."""
+
+    def __init__(
+        self,
+        path: Path,
+        sealer: Sealer,
+        writer: GroupWriter,
+        log: FilteringBoundLogger,
+        rules: DeliveryRules,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        self._path = path
+        self._sealer = sealer
+        self._writer = writer
+        self._log = log
+        self._rules = rules
+        self._clock_ms = clock_ms
+        self._finishing = asyncio.Event()
+        self._connection: sqlite3.Connection | None = None
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._batches: dict[str, int] = {}  # where fewer than the rule's are sent at once, after refusals
+        self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
+
+    async def run(self) -> None:
+        """Until `finish`: looks again and again for webhooks that events wait for, and has one task for each."""
+        connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, limit_per_host=10)
+        timeout = aiohttp.ClientTimeout(total=self._rules.timeout_s)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            headers={"user-agent": "relay700"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as session:
+            try:
+                while not self._finishing.is_set():
+                    pause_s = self._look(session)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._finishing.wait(), pause_s)
+                if self._under_way:
+                    await asyncio.wait(self._under_way.values(), timeout=LAST_ANSWERS_S)
+            finally:
+                for task in self._under_way.values():
+                    task.cancel()
+                await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+                self._disconnect()
+
+    def finish(self) -> None:
+        """Has `run` return once the requests under way are answered, or soon. What is left waits for the next start."""
+        self._finishing.set()
+
+    def statistics(self) -> dict[str, int]:
+        return {**self._counts, "webhooks_under_way": len(self._under_way)}
+
+    def _look(self, session: aiohttp.ClientSession) -> float:
+        """Starts what is due; how long to wait until the next look."""
+        try:
+            due = self._read(lambda connection: pending_webhooks(connection, self._clock_ms()))
+        except RelayError as error:
+            self._log.warning("delivery.failed", reason=str(error), again_in_s=RETRY_S)
+            return RETRY_S
+        for webhook_id in due:
+            if webhook_id not in self._under_way:
+                task = asyncio.create_task(self._serve(session, webhook_id), name=f"webhook {webhook_id}")
+                self._under_way[webhook_id] = task
+        return LOOK_S
+
+    async def _serve(self, session: aiohttp.ClientSession, webhook_id: str) -> None:
+        """Sends what waits for one webhook, until nothing is left or it must be waited for."""
+        try:
+            while not self._finishing.is_set() and await self._send_next(session, webhook_id):
+                pass
+        except RelayError as error:
+            self._log.warning("delivery.failed", webhook=webhook_id, reason=str(error), again_in_s=RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        finally:
+            del self._under_way[webhook_id]
+
+    async def _send_next(self, session: aiohttp.ClientSession, webhook_id: str) -> bool:
+        """One request. False where the webhook is to be left alone for now."""
+        webhook = self._read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
+        if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
+            return False
+        await self._give_up_old(webhook)
+        most = self._batches.get(webhook_id, self._rules.batch)
+        events = self._read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
+        if not events:
+            return False
+        answer = await self._post(session, webhook, events)
+        self._counts["deliveries"] += 1
+        if answer.is_good:
+            await self._taken(webhook, events)
+            return True
+        self._counts["deliveries_failed"] += 1
+        return await self._not_taken(webhook, events, answer)
+
+    async def _post(self, session: aiohttp.ClientSession, webhook: Webhook, events: Sequence[Event]) -> _Answer:
+        body = write_events(webhook, events)
+        headers = {
+            "content-type": "application/json",
+            SIGNATURE: signature_header(webhook.secret, int(time.time()), body),
+            "relay700-delivery": secrets.token_hex(16),
+        }
+        try:
+            async with session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response:
+                return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
+        except TimeoutError:
+            return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return _Answer(0, _word(error))
+
+    # -- what follows
+
+    async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
+        def act(act: Act) -> None:
+            remove(act.connection, [event.seq for event in events])
+            if webhook.failures:
+                set_schedule(act.connection, webhook.id, 0, 0)
+
+        await self._write(act)
+        self._counts["events_delivered"] += len(events)
+        if webhook.id in self._batches:
+            self._grow(webhook.id)
+
+    async def _not_taken(self, webhook: Webhook, events: Sequence[Event], answer: _Answer) -> bool:
+        if answer.status == GONE:
+            await self._disable(webhook, answer)
+            return False
+        if answer.is_for_later:
+            await self._wait(webhook, answer)
+            return False
+        if len(events) > 1:  # which of them it is that they do not want
+            self._batches[webhook.id] = len(events) // 2
+            return True
+        return await self._refused(webhook, events[0], answer)
+
+    async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
+        """One event alone was refused. It is given up after REFUSALS, so that those behind it can go on."""
+        if event.tries + 1 < REFUSALS:
+            await self._write(lambda act: refuse(act.connection, event.seq, answer.reason))
+            await self._wait(webhook, answer)
+            return False
+        await self._write(lambda act: self._bury(act, webhook, [event.seq], answer.reason))
+        self._report_given_up(webhook, 1, answer.reason)
+        return True
+
+    def _bury(self, act: Act, webhook: Webhook, seqs: Sequence[int], reason: str) -> None:
+        bury(act.connection, seqs, reason, act.now_ms)
+        set_schedule(act.connection, webhook.id, 0, 0)
+
+    async def _wait(self, webhook: Webhook, answer: _Answer) -> None:
+        """Twice as long after each failure. In the row, so that a restart does not try at once."""
+        wait_s = min(FIRST_WAIT_S * 2 ** min(webhook.failures, 20), LONGEST_WAIT_S) * random.uniform(0.8, 1.2)
+        wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
+        next_at = self._clock_ms() + int(1000 * wait_s)
+        await self._write(lambda act: set_schedule(act.connection, webhook.id, webhook.failures + 1, next_at))
+        if not webhook.failures:
+            self._log.warning("webhook.failing", webhook=webhook.id, business=webhook.business, reason=answer.reason)
+
+    async def _disable(self, webhook: Webhook, answer: _Answer) -> None:
+        """410: they want no more. What waits can be sent again once it is enabled."""
+
+        def act(act: Act) -> int:
+            disable(act.connection, webhook.id, act.now_ms)
+            act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
+            return bury_old(act.connection, webhook.id, act.now_ms + 1, answer.reason, act.now_ms)
+
+        self._report_given_up(webhook, await self._write(act), answer.reason)
+
+    async def _give_up_old(self, webhook: Webhook) -> None:
+        before_ms = self._clock_ms() - self._rules.give_up_ms
+        events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
+        while events and events[0].at_ms < before_ms:
+            count = await self._write(
+                lambda act: bury_old(act.connection, webhook.id, before_ms, "nobody took it in time", act.now_ms)
+            )
+            self._report_given_up(webhook, count, "nobody took them in time")
+            events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
+
+    def _grow(self, webhook_id: str) -> None:
+        """Back to whole batches, by and by."""
+        batch = 2 * self._batches[webhook_id]
+        if batch < self._rules.batch:
+            self._batches[webhook_id] = batch
+        else:
+            del self._batches[webhook_id]
+
+    def _report_given_up(self, webhook: Webhook, count: int, reason: str) -> None:
+        self._counts["events_given_up"] += count
+        self._log.error("webhook.gave_up", webhook=webhook.id, business=webhook.business, events=count, reason=reason)
+
+    # -- the store
+
+    async def _write(self, do: Callable[[Act], T]) -> T:
+        return await self._writer.run(RELAY, do)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Single rows and short lists: in the loop."""
+        try:
+            with store_errors(self._path):
+                if self._connection is None:
+                    self._connection = connect_reader(self._path)
+                return read(self._connection)
+        except RelayError:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float:
+    """RFC 9110 10.2.3: seconds or a date; 0 where there is none."""
+    text = response.headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _word(error: Exception) -> str:
+    """Why nothing came, without what the far end says of itself."""
+    return type(error).__name__.removeprefix("Client").removesuffix("Error") or "Error"

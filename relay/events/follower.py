@@ -1,0 +1,255 @@
+"""The follower: reads what the journal writes, in its order, and makes of it events, the index of calls and findings.
+
+A record is the event: nothing else tells that a call is over, so no event is lost that has a record. What is made of a
+stretch of records and the cursor behind it are one transaction: nothing is made twice, whenever this process is killed.
+It reads outside that transaction, in a thread, so that the journal waits for the writing alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.numbers import is_700
+from relay.call.record import CallRecord
+from relay.errors import RelayError, StoreError
+from relay.events.payload import call_data
+from relay.policy.fraud import WINDOW_MS, Finding, Seen, Watch
+from relay.store.act import RELAY, Act
+from relay.store.call_index import ADD, CURSOR, index_rows
+from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.journal_rows import Told, event_rows, open_event
+from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
+from relay.store.record_rows import SELECT, StoredRecord, open_row
+from relay.store.sealing import Sealer
+from relay.store.writer import GroupWriter
+
+MOST = 100  # events, and records, of one step: a bound on how long its transaction holds up the journal's, some 6 ms
+PAUSE_S = 0.1  # between two looks where there was nothing new
+RETRY_S = 1.0  # after an error of the store
+BEHIND_S = 900.0  # from then on the caps on calls count too little: their memory ends where the index should begin
+EVENTS = "call_event"  # its row of `cursor`
+
+_CURSORS = "SELECT name, at FROM cursor"
+_SET_CURSOR = "INSERT INTO cursor VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
+_NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
+_LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
+_LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
+
+
+class _Stretch(NamedTuple):
+    """What the journal has written since the last step, as far as it fits in one."""
+
+    events: list[Told]
+    records: list[StoredRecord]
+    event_cursor: int  # after it
+    record_cursor: int
+    findings: list[Finding]
+    faults: list[str]
+
+    @property
+    def size(self) -> int:
+        return len(self.events) + len(self.records) + len(self.faults)
+
+
+class Follower:
+    """One in the desk. `run` it; `step` is what it does again and again."""
+
+    def __init__(
+        self, path: Path, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
+    ) -> None:
+        self._path = path
+        self._sealer = sealer
+        self._writer = writer
+        self._log = log
+        self._watch = watch
+        self._watched = False  # it has been shown the calls of the last ten minutes
+        self._thread = ThreadPoolExecutor(1, "follower")
+        self._connection: sqlite3.Connection | None = None  # of the thread
+        self._stretch: _Stretch | None = None  # read and shown to the watch, but not written yet
+        self._finishing = asyncio.Event()
+        self._behind_s = 0.0
+        self._told_behind = False
+        self._counts = {"records_followed": 0, "events_made": 0, "records_unreadable": 0}
+        self._ended: Counter[str] = Counter()  # by outcome
+        self._findings: Counter[str] = Counter()  # by signal
+
+    async def run(self) -> None:
+        """Follows until `finish`, and then to the end of what there is."""
+        while True:
+            pause_s = PAUSE_S
+            try:
+                if await self.step():
+                    continue
+            except RelayError as error:
+                self._log.warning("follower.failed", reason=str(error), again_in_s=RETRY_S)
+                pause_s = RETRY_S
+            if self._finishing.is_set():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._finishing.wait(), pause_s)
+
+    def finish(self) -> None:
+        """Has `run` return once nothing is left."""
+        self._finishing.set()
+
+    async def step(self) -> int:
+        """Takes the next stretch, if any; how many events and records it had. Raises StoreError; then it took none."""
+        stretch = self._stretch
+        if stretch is None:
+            stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
+            if not stretch.size:
+                self._set_behind(0.0)
+                return 0
+        self._stretch = stretch
+        made = await self._writer.run(RELAY, lambda act: _write(act, stretch))
+        self._stretch = None
+        self._counts["events_made"] += made
+        self._counts["records_followed"] += len(stretch.records)
+        self._ended.update(stored.record.outcome or "" for stored in stretch.records)
+        self._report(stretch)
+        return stretch.size
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            **self._counts,
+            "calls_ended": dict(self._ended),
+            "follower_behind_seconds": round(self._behind_s, 1),
+            "fraud_findings": dict(self._findings),
+        }
+
+    # -- in a thread
+
+    def _read(self) -> _Stretch:
+        with store_errors(self._path):
+            if self._connection is None:
+                self._connection = connect_reader(self._path)
+            with one_moment(self._connection):
+                return self._next(self._connection)
+
+    def _next(self, connection: sqlite3.Connection) -> _Stretch:
+        """Events first, then records, of one moment: what a call's end follows is there when the end is."""
+        cursors = dict(connection.execute(_CURSORS).fetchall())
+        event_cursor, record_cursor = cursors.get(EVENTS, 0), cursors.get(CURSOR, 0)
+        faults: list[str] = []
+        rows = event_rows(connection, event_cursor, MOST)
+        events = [event for row in rows if (event := self._event(row, faults)) is not None]
+        if rows:
+            event_cursor = rows[-1][0]
+        records: list[StoredRecord] = []
+        findings: list[Finding] = []
+        if len(rows) < MOST:
+            if not self._watched:
+                self._catch_up(connection, record_cursor)
+            for row in connection.execute(_NEW, (record_cursor, MOST)).fetchall():
+                record_cursor = row[-2]
+                self._record(row, records, findings, faults)
+        return _Stretch(events, records, event_cursor, record_cursor, findings, faults)
+
+    def _event(self, row: tuple[int, str, str, bytes], faults: list[str]) -> Told | None:
+        try:
+            return open_event(self._sealer, row)
+        except StoreError as error:
+            faults.append(str(error))
+            return None
+
+    def _record(
+        self, row: tuple[Any, ...], records: list[StoredRecord], findings: list[Finding], faults: list[str]
+    ) -> None:
+        try:
+            stored = open_row(self._sealer, row)
+        except StoreError as error:  # `verify` names it too; those behind it must go on
+            faults.append(str(error))
+            return
+        records.append(stored)
+        if (seen := _seen(self._sealer, stored.record)) is not None:
+            findings += self._watch.see(seen)
+
+    def _catch_up(self, connection: sqlite3.Connection, until: int) -> None:
+        """Show the watch what was there before our start; it was judged then."""
+        since_ms = int(time.time() * 1000) - WINDOW_MS
+        for row in connection.execute(_LATELY, (since_ms, until)):
+            try:
+                seen = _seen(self._sealer, open_row(self._sealer, row).record)
+            except StoreError:
+                continue
+            if seen is not None:
+                self._watch.see(seen)
+        self._watched = True
+
+    # -- words to the operator
+
+    def _report(self, stretch: _Stretch) -> None:
+        for fault in stretch.faults:
+            self._counts["records_unreadable"] += 1
+            self._log.error("follower.unreadable", reason=fault)
+        for finding in stretch.findings:
+            self._findings[finding.signal] += 1
+            self._log.warning("fraud.found", **finding._asdict())
+        if stretch.records:
+            ended_at = stretch.records[-1].record.ended_at or 0
+            self._set_behind(max(time.time() - ended_at / 1000, 0.0))
+
+    def _set_behind(self, behind_s: float) -> None:
+        self._behind_s = behind_s
+        if behind_s > BEHIND_S and not self._told_behind:
+            self._log.warning("follower.behind", seconds=round(behind_s), effect="caps over hours count too few calls")
+        self._told_behind = behind_s > BEHIND_S
+
+
+def _write(act: Act, stretch: _Stretch) -> int:
+    """All that comes of a stretch, within one act; how many events."""
+    connection = act.connection
+    listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
+    made = sum(_tell(act, listening, kind, record) for kind, record in stretch.events)
+    for stored in stretch.records:
+        connection.executemany(ADD, index_rows(act.sealer, stored.record, stored.chain_seq))
+        made += _tell(act, listening, _end_of(stored.record), stored.record)
+    for finding in stretch.findings:
+        _follow_up(act, finding)
+    connection.execute("DELETE FROM call_event WHERE seq <= ?", (stretch.event_cursor,))
+    connection.execute(_SET_CURSOR, (EVENTS, stretch.event_cursor))
+    connection.execute(_SET_CURSOR, (CURSOR, stretch.record_cursor))
+    return made
+
+
+def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
+    """Whether its business listens at all."""
+    business = record.business
+    if business is None or business not in listening:
+        return False
+    act.tell(business, f"call.{kind}", f"{record.call_id}.{kind}", call_data(kind, record))
+    return True
+
+
+def _end_of(record: CallRecord) -> str:
+    """Which event a record is: refused where we did not let the call go on, ended where we did."""
+    return "refused" if record.routed_at is None and record.ended_by == "relay" else "ended"
+
+
+def _follow_up(act: Act, finding: Finding) -> None:
+    details: dict[str, object] = {"reached": finding.reached, "locked": finding.lock}
+    act.audit("fraud.found", finding.number, reason=finding.signal, details=details)
+    if finding.lock:
+        set_locks(act, finding.number, add=LOCKED_FOR_FRAUD)
+
+
+def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
+    """What the watch is shown: calls of known callers to 700 numbers."""
+    if not record.caller or not is_700(record.number_dialled) or record.outcome is None:
+        return None
+    return Seen(
+        record.number_dialled,
+        sealer.lookup_hash(record.caller),
+        record.outcome,
+        record.duration_ms if record.answered_at is not None else None,
+        record.received_at,
+    )

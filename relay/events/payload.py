@@ -1,0 +1,58 @@
+"""What an event says: the fields of each kind, and how they are written for one webhook.
+
+It decides what of a party a webhook sees. It sends nothing and stores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from relay.call.numbers import mask_number
+from relay.call.record import CallRecord
+from relay.service.times import format_moment
+from relay.store.outbox import Event
+from relay.store.webhooks import Webhook
+
+_PARTIES = ("caller", "callee", "a", "b")
+# Of a record: the legs' Call-IDs and the peers' names are the operator's own business.
+_LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "business")
+_UNDER_WAY = (
+    *("call_id", "binding_id", "mode", "direction", "order_id"),
+    *("number_dialled", "number_shown", "caller", "callee"),
+)
+_WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answered_at"}
+
+
+def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
+    """The data of call.received, ringing and answered, and the whole record in call.ended and refused."""
+    data = {name: value for name, value in record._asdict().items() if name not in _LEFT_OUT}
+    if kind in _WHEN:
+        data = {name: data[name] for name in _UNDER_WAY}
+    return data | {"at": getattr(record, _WHEN.get(kind, "ended_at"))}
+
+
+def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
+    """The body of a request: events as this webhook is to see them. One whose row was altered says nothing more."""
+    return msgspec.json.encode({"events": [_shown(webhook, event) for event in events]})
+
+
+def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
+    data = dict(event.data or {"altered": True})
+    for name in _PARTIES:
+        if webhook.parties == "none":
+            data.pop(name, None)
+        elif webhook.parties == "masked" and data.get(name) is not None:
+            data[name] = mask_number(data[name])
+    if webhook.parties != "clear" and data.get("number_dialled"):  # where it is none of ours
+        data["number_dialled"] = mask_number(data["number_dialled"])
+    at_ms = data.pop("at", None) or event.at_ms
+    moments = {name: format_moment(value) for name, value in data.items() if _is_moment(name, value)}
+    head = {"id": event.event_id, "kind": event.kind, "at": format_moment(at_ms), "business": webhook.business}
+    return head | data | moments
+
+
+def _is_moment(name: str, value: Any) -> bool:
+    return name.endswith("_at") and isinstance(value, int)

@@ -1,0 +1,100 @@
+"""What the clock sets off: expired bindings give back their numbers, and what need not be kept is purged at its hour.
+
+Nothing depends on it being on time: whoever allocates a number gives back the expired ones first, and a purge that was
+missed is made the next day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import RelayError
+from relay.service.releases import BindRules, release_due
+from relay.service.retention import Retention, purge
+from relay.store.act import RELAY
+from relay.store.sealing import Sealer
+from relay.store.writer import GroupWriter, Writer, now_ms
+
+TICK_S = 1.0
+RELEASES = 100  # bindings of one transaction, some 8 ms
+DAY_MIN = 1440
+_CHINA_MIN = 480  # UTC+8
+
+
+class Timers:
+    """One in the desk: `run` it until it is cancelled."""
+
+    def __init__(
+        self,
+        path: Path,
+        sealer: Sealer,
+        writer: GroupWriter,
+        log: FilteringBoundLogger,
+        rules: BindRules,
+        retention: Retention,
+        purge_at_min: int,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
+        """`purge_at_min` is a minute of the day in China."""
+        self._path = path
+        self._sealer = sealer
+        self._writer = writer
+        self._log = log
+        self._rules = rules
+        self._retention = retention
+        self._purge_at_min = purge_at_min
+        self._clock_ms = clock_ms
+        self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
+
+    async def run(self) -> None:
+        """Once a second, and longer where there is more to do."""
+        purging: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self.release()
+                if (day := self._day()) != self._day_purged:
+                    self._day_purged = day
+                    if purging is None or purging.done():
+                        purging = asyncio.create_task(self.purge())
+                await asyncio.sleep(TICK_S)
+        finally:
+            if purging is not None:
+                purging.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await purging
+
+    async def release(self) -> int:
+        """Gives back the numbers of all expired bindings; how many there were."""
+        total = 0
+        try:
+            while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules, RELEASES)):
+                total += released
+                if released < RELEASES:
+                    break
+        except RelayError as error:
+            self._log.warning("release.failed", reason=str(error))
+        return total
+
+    async def purge(self) -> None:
+        """In a thread, with a writer of its own: small transactions with gaps between them."""
+        try:
+            await asyncio.to_thread(self._purge)
+        except RelayError as error:
+            self._log.error("purge.failed", reason=str(error))
+
+    def _purge(self) -> None:
+        writer = Writer(self._path, self._sealer)
+        try:
+            purged = purge(writer, self._retention, self._clock_ms())
+        finally:
+            writer.close()
+        self._log.info("purge.done", **purged._asdict())
+
+    def _day(self) -> int:
+        """Counts days that begin at the purge's minute in China."""
+        return (self._clock_ms() // 60_000 + _CHINA_MIN - self._purge_at_min) // DAY_MIN

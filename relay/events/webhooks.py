@@ -1,0 +1,156 @@
+"""The rules for webhooks: who may have which events sent where, and what becomes of those that were given up."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from relay.errors import Refused
+from relay.service.businesses import get as get_business
+from relay.store.act import Act
+from relay.store.outbox import leave_event, revive
+from relay.store.webhooks import Webhook, find_webhook, put_webhook, remove_webhook, webhooks_of
+
+KINDS = (
+    *("call.received", "call.ringing", "call.answered"),  # where the business has `live_events`
+    *("call.ended", "call.refused", "binding.expired", "number.cooling"),
+)
+TEST = "webhook.test"
+PARTIES = ("none", "masked", "clear")
+LONGEST_URL = 2_000
+MOST_WEBHOOKS = 20  # of one business
+
+
+def make(
+    act: Act, business: str, url: str, kinds: Collection[str] = KINDS, parties: str = "masked"
+) -> tuple[Webhook, str]:
+    """A webhook, and the secret that signs what is sent to it, which is never shown again. Raises Refused."""
+    get_business(act, business)
+    if len(webhooks_of(act.connection, act.sealer, business)) >= MOST_WEBHOOKS:
+        raise Refused("quota", "", f"a business has at most {MOST_WEBHOOKS} webhooks: remove one")
+    webhook = Webhook(
+        id=f"w{secrets.token_hex(6)}",
+        business=business,
+        url=_checked_url(url),
+        secret=f"whsec_{secrets.token_urlsafe(32)}",
+        kinds=_checked_kinds(kinds),
+        parties=_checked_parties(act, parties),
+        disabled_at=None,
+        failures=0,
+        next_at=0,
+        created_at=act.now_ms,
+    )
+    put_webhook(act.connection, act.sealer, webhook)
+    _audit(act, "webhook.make", webhook)
+    return webhook, webhook.secret
+
+
+def get(act: Act, webhook_id: str) -> Webhook:
+    """Raises Refused where there is none, or none that the actor may see."""
+    webhook = find_webhook(act.connection, act.sealer, webhook_id, act.actor.business)
+    if webhook is None:
+        raise Refused("not_found", "webhook", "there is no such webhook")
+    return webhook
+
+
+def change(
+    act: Act,
+    webhook_id: str,
+    *,
+    url: str | None = None,
+    kinds: Collection[str] | None = None,
+    parties: str | None = None,
+    disabled: bool | None = None,
+) -> Webhook:
+    """Changes what is given. It is tried again at once, whatever failed before. Raises Refused."""
+    webhook = get(act, webhook_id)
+    if url is not None:
+        webhook = webhook._replace(url=_checked_url(url))
+    if kinds is not None:
+        webhook = webhook._replace(kinds=_checked_kinds(kinds))
+    if parties is not None:
+        webhook = webhook._replace(parties=_checked_parties(act, parties))
+    if disabled is not None:
+        webhook = webhook._replace(disabled_at=(webhook.disabled_at or act.now_ms) if disabled else None)
+    webhook = webhook._replace(failures=0, next_at=0)
+    put_webhook(act.connection, act.sealer, webhook)
+    _audit(act, "webhook.change", webhook)
+    return webhook
+
+
+def remove(act: Act, webhook_id: str) -> Webhook:
+    """With all that waits for it. Raises Refused."""
+    webhook = get(act, webhook_id)
+    remove_webhook(act.connection, webhook_id)
+    _audit(act, "webhook.remove", webhook)
+    return webhook
+
+
+def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
+    """Has dead events sent again, all or the named ones; how many there were. Raises Refused.
+
+    They go at their old places, before what came later; for what was sent meanwhile they are late.
+    """
+    webhook = get(act, webhook_id)
+    if webhook.disabled_at is not None:
+        raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
+    count = revive(act.connection, webhook_id, event_ids, act.now_ms)
+    put_webhook(act.connection, act.sealer, webhook._replace(failures=0, next_at=0))
+    act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": count})
+    return count
+
+
+def test(act: Act, webhook_id: str) -> str:
+    """Leaves an event of the kind `webhook.test` for it; the event's id. Raises Refused."""
+    webhook = get(act, webhook_id)
+    if webhook.disabled_at is not None:
+        raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
+    event_id = f"{webhook_id}.test.{secrets.token_hex(4)}"
+    leave_event(act.connection, act.sealer, webhook_id, TEST, event_id, act.now_ms, {})
+    return event_id
+
+
+def _checked_url(url: str) -> str:
+    """https; http only to this machine itself, where nobody listens in."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
+    if not fits or not host or parts.username or parts.fragment:
+        raise Refused("invalid", "url", "it is a URL without user or fragment, such as https://shop.example/events")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise Refused("invalid", "url", "it is https; http is for this machine itself alone")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise Refused("invalid", "kinds", f"they are some of: {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in kinds)
+
+
+def _checked_parties(act: Act, parties: str) -> str:
+    if parties not in PARTIES:
+        raise Refused("invalid", "parties", f"it is one of: {', '.join(PARTIES)}")
+    if parties == "clear" and act.actor.scopes.isdisjoint(("parties:read", "operator")):
+        raise Refused("forbidden", "parties", "to send real numbers in clear takes the scope parties:read")
+    return parties
+
+
+def _audit(act: Act, action: str, webhook: Webhook) -> None:
+    details: dict[str, object] = {
+        "url": webhook.url, "kinds": list(webhook.kinds), "parties": webhook.parties,
+        "disabled": webhook.disabled_at is not None,
+    }  # fmt: skip
+    act.audit(action, webhook.id, business=webhook.business, details=details)

@@ -1,0 +1,95 @@
+"""Metrics in Prometheus' text format, from the plain numbers that the parts of relay700 count.
+
+It counts nothing itself.
+
+Labels are outcomes, signals and the like: never a number, a business's text or a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "relay700_"
+Statistics = Mapping[str, int | float | Mapping[str, int]]
+
+_GAUGES = {
+    "up": "1 where the relay answers the desk, 0 where the other metrics are the desk's alone",
+    "calls_up": "answered calls that go on",
+    "calls_setting_up": "calls that are not answered yet",
+    "attempts": "calls that are kept, also those that ended a moment ago",
+    "legs": "halves of calls",
+    "transactions": "SIP transactions",
+    "timers": "timers of calls and transactions",
+    "pending_lookups": "calls that wait for the store or the verification hook",
+    "pending_commits": "calls that wait for their record",
+    "calling_tags": "tags of callers that are remembered",
+    "journal_backlog": "records and events that are not on disk yet",
+    "rss_bytes": "memory of the relay",
+    "streams": "TCP and TLS connections",
+    "streams_from_strangers": "of these, from sources that are no peer",
+    "follower_behind_seconds": "age of the newest record that the follower has read, while there are more",
+    "webhooks_under_way": "webhooks that are being delivered to",
+    "acts_waiting": "changes that wait for the store",
+    "outbox_waiting": "events that wait for their delivery",
+    "outbox_dead": "events that were given up and can be sent again",
+}
+_COUNTERS = {
+    "bugs": "exceptions in the engine, each logged; none may happen",
+    "tripwire": "messages held back because a real number stood in them; none may happen",
+    "malformed": "messages that could not be parsed",
+    "strangers": "requests from sources that are no peer",
+    "datagrams_lost": "datagrams that the system did not take",
+    "invites_unanswered": "INVITEs beyond all limits, which got no answer",
+    "responses_stray": "responses that belong to no transaction",
+    "answers_unusable": "answers of callees that could not be passed on",
+    "forks_over_limit": "early dialogs beyond the limit of a call",
+    "reliable_over_limit": "reliable provisional responses beyond the limit of a leg",
+    "records_followed": "call records that the follower has read",
+    "records_unreadable": "call records or events that were altered",
+    "events_made": "events left for webhooks by ended and ongoing calls",
+    "events_delivered": "events that webhooks took",
+    "events_given_up": "events that became dead letters",
+    "deliveries": "requests to webhooks",
+    "deliveries_failed": "of these, those that were not taken",
+}
+# name: its label, what it counts
+_LABELLED = {
+    "refused": ("outcome", "calls that the relay refused"),
+    "calls_ended": ("outcome", "calls whose record the follower has read"),
+    "fraud_findings": ("signal", "thresholds of fraud signals that were reached"),
+    "verifications": ("answer", "answers of the verification hook"),
+    "streams_closed": ("why", "connections that the relay closed"),
+}
+
+
+def text(statistics: Statistics) -> bytes:
+    """What is known under its name of the tables above; what is not, as a counter without a description."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Statistics(statistics))
+    return generate_latest(registry)
+
+
+class _Statistics(Collector):
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._statistics.items():
+            if isinstance(value, Mapping):
+                yield _labelled(name, value)
+            elif name in _GAUGES:
+                yield GaugeMetricFamily(PREFIX + name, _GAUGES[name], value=value)
+            else:
+                yield CounterMetricFamily(PREFIX + name, _COUNTERS.get(name, ""), value=value)
+
+
+def _labelled(name: str, values: Mapping[str, int]) -> Metric:
+    label, what = _LABELLED.get(name, ("kind", ""))
+    family = CounterMetricFamily(PREFIX + name, what, labels=[label])
+    for key, value in sorted(values.items()):
+        family.add_metric([key], value)
+    return family
