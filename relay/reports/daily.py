@@ -71,9 +71,17 @@ class _Tally:
 
     def line(self, day: date, key: tuple[str, str], complaints: int) -> DailyLine:
         refused = dict(sorted(self.refused.items()))
-        attempts = self.answered + self.unanswered + sum(refused.values())
-        counts = (attempts, self.answered, self.unanswered, refused, self.talk_ms, len(self.parties))
-        return DailyLine(day, *key, *counts, complaints)
+        return DailyLine(
+            day,
+            *key,
+            attempts=self.answered + self.unanswered + sum(refused.values()),
+            answered=self.answered,
+            unanswered=self.unanswered,
+            refused=refused,
+            talk_ms=self.talk_ms,
+            parties=len(self.parties),
+            complaints=complaints,
+        )
 
 
 def daily(connection: sqlite3.Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
