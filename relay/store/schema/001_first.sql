@@ -1,6 +1,6 @@
 -- What is or may hold a real number, or a peer's or customer's text, is sealed; what finds it is a keyed hash.
 -- 700 numbers are plain. Times are Unix milliseconds.
--- Bindings and call records are kept for 6 months at least: nothing here deletes a row, and no purge may do it earlier.
+-- Call records are kept for 6 months at least: no purge may delete them earlier.
 
 -- A value that tells whether the key file is the one this store was made with.
 CREATE TABLE key_check (
