@@ -84,6 +84,10 @@ def shown_moment(moment_ms: int | None) -> Moment | None:
     return None if moment_ms is None else format_moment(moment_ms)
 
 
-def moment_ms(moment: AwareDatetime) -> int:
+@overload
+def given_ms(moment: AwareDatetime) -> int: ...
+@overload
+def given_ms(moment: AwareDatetime | None) -> int | None: ...
+def given_ms(moment: AwareDatetime | None) -> int | None:
     """Unix milliseconds of a time in a request."""
-    return round(moment.timestamp() * 1000)
+    return None if moment is None else round(moment.timestamp() * 1000)

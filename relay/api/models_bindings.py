@@ -6,10 +6,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from relay.api.models import Asked, Hours, Masked, Mode, Moment, Name, Number700, Party, Shown, Text128, Text1024
+from relay.api.models import (
+    Asked,
+    Hours,
+    Masked,
+    Mode,
+    Moment,
+    Name,
+    Number700,
+    Party,
+    Shown,
+    Text128,
+    Text1024,
+    left_out,
+)
 from relay.api.problems import Problem
 
 Direction = Literal["both", "a_to_b", "b_to_a"]
+BindingState = Literal["live", "expired", "ended"]
 ExpiresIn = Annotated[int, Field(ge=60, le=7_776_000, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=10, le=86_400)]
 RingTimeout = Annotated[int, Field(ge=5, le=180)]
@@ -51,15 +65,16 @@ class BindingNew(Expiry):
 
 
 class BindingChange(Expiry):
-    """What is to change; what is left out stays. `expires_at: null` makes it endless."""
+    """What is to change; what is left out stays, null clears. `expires_at: null` makes it endless."""
 
     a: Party | None = None
     b: Party | None = None
-    group_id: Name | None = None
-    direction: Direction | None = None
+    group_id: Name = Field(default_factory=left_out)
+    direction: Direction = Field(default_factory=left_out)
     max_call_s: MaxCall | None = None
     ring_timeout_s: RingTimeout | None = None
-    white_only: bool | None = None
+    white_only: bool = Field(default_factory=left_out)
+    hours: Hours | None = None
     user_data: Text1024 | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
 
@@ -70,7 +85,9 @@ class BindingSearch(Asked):
     number: Number700 | None = None
     party: Party | None = None
     order_id: Text128 | None = None
-    state: Literal["live", "expired", "ended"] | None = None
+    group_id: Name | None = None
+    business: Name | None = Field(None, description="for operator keys")
+    state: BindingState | None = None
     mode: Mode | None = None
     since: AwareDatetime | None = Field(None, description="made at or after")
 
@@ -95,7 +112,7 @@ class Binding(Shown):
     ring_timeout_s: int | None
     white_only: bool
     hours: str | None
-    state: Literal["live", "expired", "ended"]
+    state: BindingState
     created_at: Moment
     created_by: str
     changed_at: Moment | None
@@ -133,6 +150,13 @@ class GroupNew(Asked):
     members: list[Party] = Field(default=[], max_length=1000)
 
 
+class Membership(Shown):
+    """What became of the parties."""
+
+    group: Group
+    changed: int = Field(description="how many were added or removed")
+
+
 class Members(Asked):
     """Parties of a group."""
 
@@ -154,7 +178,6 @@ class Member(Shown):
     """A party of a group."""
 
     number: Masked
-    added_at: Moment
 
 
 class EntryNew(Asked):
@@ -177,3 +200,9 @@ class Entry(Shown):
     kind: Literal["black", "white"]
     added_at: Moment
     added_by: str
+
+
+class EntryRemoved(Shown):
+    """A caller that was taken off a list."""
+
+    number: Masked

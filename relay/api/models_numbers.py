@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from relay.api.models import Asked, Moment, Name, Number700, Prefix, Reason, Shown, Text64
+from relay.api.models import Asked, Moment, Name, Number700, Prefix, Reason, Shown, Text64, left_out
 
 NumberState = Literal["free", "bound", "cooling", "locked"]
 PrefixState = Literal["active", "locked", "returned"]
@@ -23,11 +23,12 @@ class PrefixNew(Asked):
 
 
 class PrefixChange(Asked):
-    """What is to change; what is left out stays."""
+    """What is to change; what is left out stays. `returned` is for good."""
 
-    state: PrefixState | None = None
-    peer: Text64 | None = None
-    cool_down_s: CoolDown | None = None
+    state: PrefixState = Field(default_factory=left_out)
+    peer: Text64 = Field(default_factory=left_out)
+    cool_down_s: CoolDown | None = Field(None, description="null: as the configuration says")
+    reason: Reason = Field(default_factory=left_out)
 
 
 class PrefixShown(Shown):
@@ -56,7 +57,7 @@ class Number(Shown):
     pool: str
     state: NumberState
     locked_by: list[Literal["operator", "fraud", "prefix"]]
-    bindings: int
+    bindings: int | None = Field(description="that it carries; null where others' may be among them")
     exclusive: bool = Field(description="an AXN is on it: nobody else")
     cools_until: Moment | None
     legacy: bool
@@ -67,7 +68,6 @@ class Move(Asked):
 
     pool: Name
     numbers: Annotated[list[Number700], Field(min_length=1, max_length=1000)]
-    reason: Reason
 
 
 class Moved(Shown):
@@ -89,9 +89,10 @@ class PoolNew(Asked):
 class PoolChange(Asked):
     """What is to change; what is left out stays."""
 
-    area: Text64 | None = None
-    max_bindings: int | None = Field(None, ge=1, le=5000)
-    warn_percent: int | None = Field(None, ge=1, le=100)
+    business: Name | None = Field(None, description="null: for all business users without a pool of their own")
+    area: Text64 = Field(default_factory=left_out)
+    max_bindings: int = Field(default_factory=left_out, ge=1, le=5000)
+    warn_percent: int = Field(default_factory=left_out, ge=1, le=100)
 
 
 class Pool(Shown):
@@ -114,5 +115,6 @@ class Usage(Shown):
     bound: int
     cooling: int
     locked: int
-    percent: float = Field(description="of the numbers that are not free")
+    bindings: int = Field(description="that hold a number; one with x and y counts twice")
+    percent: int = Field(description="in use, of the numbers that are not locked")
     warning: bool = Field(description="percent has reached the pool's warn_percent")

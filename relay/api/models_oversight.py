@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from relay.api.models import Asked, Moment, Name, Number700, Party, Prefix, Reason, Shown
+from relay.api.models import Asked, Moment, Name, Party, Prefix, Reason, Shown
 from relay.api.models_bindings import Binding
 from relay.api.models_calls import Call
 
@@ -15,7 +15,7 @@ from relay.api.models_calls import Call
 class TraceAsked(Asked):
     """Who was behind a number at a moment. The reason stands in the audit log."""
 
-    number: Number700 | Party
+    number: Party
     at: AwareDatetime
     reason: Reason
 
@@ -32,7 +32,7 @@ class Trace(Shown):
 class EvidenceAsked(Asked):
     """All that is kept about a number in a time, as a signed bundle."""
 
-    number: Number700 | Party
+    number: Party
     since: AwareDatetime
     until: AwareDatetime
     reason: Reason

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from relay.errors import Refused
+
 MEDIA_TYPE = "application/problem+json"
 
 KINDS: dict[str, tuple[int, str]] = {
@@ -77,6 +79,12 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
         "errors": [{"field": field, "problem": text} for field, text in errors],
         "request_id": request_id,
     }
+
+
+def problem_of(refused: Refused, request_id: str) -> Problem:
+    """The document of a refusal that is part of a larger answer."""
+    errors = [(refused.field, refused.problem)] if refused.field else []
+    return Problem.model_validate(problem(refused.kind, refused.problem, errors, request_id))
 
 
 def problem_response(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_businesses as models
-from relay.api.models import moment_ms, shown_moment
+from relay.api.models import given_ms, shown_moment
 from relay.api.routes_businesses import BusinessId, own_business
 from relay.api.visit import Answer, Changes, Needs, Visit
 from relay.service.keys import make_key, revoke, rotate
@@ -40,7 +40,7 @@ def _made(key: ApiKey, secret: str) -> Answer:
 @router.post("/businesses/{business_id}/keys", status_code=201, response_model=models.KeyMade, summary="Make a key")
 async def post_key(business_id: BusinessId, asked: models.KeyNew, visit: KeyChanges) -> Response:
     """With scopes that the asking key has itself. Its secret is in this answer alone."""
-    expires_at = None if asked.expires_at is None else moment_ms(asked.expires_at)
+    expires_at = given_ms(asked.expires_at)
     return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, TypeVar
 
 import anyio.to_thread
@@ -25,6 +26,12 @@ from relay.store.idempotency import find_answer, keep_answer
 T = TypeVar("T")
 OPERATOR = "operator"
 PARTIES = "parties:read"
+DEFAULT_BUSINESS = "default"
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 class Answer(NamedTuple):
@@ -34,6 +41,15 @@ class Answer(NamedTuple):
     status: int = 200
     location: str | None = None
     kept: BaseModel | None = None  # what a repeated request is answered: without a secret that is shown once
+
+
+class Done(NamedTuple):
+    """What an act answered, now or when the same request came before."""
+
+    status: int
+    body: bytes
+    location: str | None
+    replayed: bool
 
 
 class Visit(NamedTuple):
@@ -47,6 +63,18 @@ class Visit(NamedTuple):
     def business(self) -> str | None:
         """Whose things may be seen: a condition of every query. None: an operator sees all."""
         return self.actor.business
+
+    def own(self, business: str | None) -> str:
+        """Whose a new thing is: a key's own business user, or for an operator the one named. Raises Refused."""
+        if self.actor.business is None:
+            return business or DEFAULT_BUSINESS
+        if business not in (None, self.actor.business):
+            raise Refused("not_found", "business", "there is no such business user")
+        return self.actor.business
+
+    def only(self, business: str | None) -> str | None:
+        """Whose things a list is of: a key's own business user's, or for an operator the one named. Raises Refused."""
+        return business if self.actor.business is None else self.own(business)
 
     def row(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """In the loop's thread: for single rows, found by their key."""
@@ -63,25 +91,37 @@ class Visit(NamedTuple):
 
     async def change(self, do: Callable[[Act], Answer]) -> Response:
         """Runs an act and answers what it gives. The same request with the same Idempotency-Key: answers that again."""
+        done = await self.once(do)
+        headers = {"location": done.location} if done.location else {}
+        if done.replayed:
+            headers["idempotency-replayed"] = "true"
+        return Response(done.body, done.status, headers, "application/json")
+
+    async def once(self, do: Callable[[Act], Answer], part: str = "") -> Done:
+        """As `change`, for one of several acts that a request is made of; `part` names it."""
         key = self.request.headers.get("idempotency-key")
         if key is None:
-            answer = await self.act(do)
-            return _response(answer.status, _json(answer.body), answer.location)
+            return _done(await self.act(do))
         body = await self.request.body()
         target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
-        once = _Once(self.actor.business or OPERATOR, key, hashlib.sha256(target + body).digest())
-        return await self.act(lambda act: _change_once(act, once, do))
+        once = _Once(self.actor.business or OPERATOR, key + part, hashlib.sha256(target + body).digest())
+        return await self.act(lambda act: _do_once(act, once, do))
 
-    async def reveal(self, asked: Reveal, object_: str) -> bool:
-        """Whether real numbers are shown. The audit line is durable before this returns. Raises Refused."""
+    async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
+        """Whether real numbers are shown. The audit line is durable before this returns. Raises Refused.
+
+        `shown` are the ids of what is on the page.
+        """
         if not asked.reveal:
             return False
         if PARTIES not in self.actor.scopes:
             raise Refused("forbidden", "reveal", f"the key lacks the scope {PARTIES}")
         if not asked.reason:
             raise Refused("invalid", "reason", "say what for: it stands in the audit log")
-        reason = asked.reason
-        await self.act(lambda act: act.audit("read", object_, business=self.business, reason=reason))
+        reason, details = asked.reason, {"shown": list(shown)}
+        await self.act(
+            lambda act: act.audit("read", object_, business=self.business, reason=reason, details={**details})
+        )
         return True
 
 
@@ -138,23 +178,20 @@ class _Once(NamedTuple):
     fingerprint: bytes
 
 
-def _change_once(act: Act, once: _Once, do: Callable[[Act], Answer]) -> Response:
+def _do_once(act: Act, once: _Once, do: Callable[[Act], Answer]) -> Done:
     if kept := find_answer(act, *once):
-        return _response(*kept, replayed=True)
+        return Done(kept.status, kept.body, kept.location, replayed=True)
     answer = do(act)
     keep_answer(act, *once, answer.status, _json(answer.kept or answer.body), answer.location)
-    return _response(answer.status, _json(answer.body), answer.location)
+    return _done(answer)
+
+
+def _done(answer: Answer) -> Done:
+    return Done(answer.status, _json(answer.body), answer.location, replayed=False)
 
 
 def _json(body: BaseModel) -> bytes:
     return body.model_dump_json().encode()
-
-
-def _response(status: int, body: bytes, location: str | None, *, replayed: bool = False) -> Response:
-    headers = {"location": location} if location else {}
-    if replayed:
-        headers["idempotency-replayed"] = "true"
-    return Response(body, status, headers, "application/json")
 
 
 def _read_apart(desk: Desk, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,0 +1,61 @@
+"""The audit log over HTTP: for operators alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
+
+from relay.api import models_oversight as models
+from relay.api.models import Name, Page, Text64, given_ms, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import OPERATOR, Needs, Visit
+from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+
+
+def shown_line(logged: Logged) -> models.AuditLine:
+    """As answered."""
+    entry = logged.entry
+    return models.AuditLine(
+        seq=logged.seq,
+        at=shown_moment(entry.at),
+        actor=entry.actor,
+        action=entry.action,
+        object=entry.object_,
+        business=entry.business,
+        reason=entry.reason,
+        details=entry.details,
+    )
+
+
+@router.get("", summary="List audit lines")
+async def get_audit(
+    visit: Operator,
+    actor: Text64 | None = None,
+    action: Text64 | None = None,
+    object_: Annotated[Text64 | None, Query(alias="object")] = None,
+    business: Name | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.AuditLine]:
+    """The newest first: who did what, or read real numbers, when and what for."""
+    sealer = visit.desk.sealer
+    place = read_cursor(sealer, "audit", cursor)
+    query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
+    found = await visit.read(
+        lambda connection: newest_entries(connection, sealer, query, int(place[0]) if place else None, limit + 1)
+    )
+    return page(sealer, "audit", found, limit, lambda logged: (logged.seq,), shown_line)
+
+
+@router.get("/verify", summary="Check that the audit log is whole")
+async def get_verdict(visit: Operator) -> models.AuditVerdict:
+    """Reads every line."""
+    verdict = await visit.read(lambda connection: verify_audit(connection, visit.desk.sealer))
+    return models.AuditVerdict(intact=verdict.intact, broken=verdict.broken)

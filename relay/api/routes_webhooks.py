@@ -1,0 +1,121 @@
+"""Webhooks over HTTP: where a business user's events go, and the ones that were given up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_webhooks as models
+from relay.api.models import Page, given, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import Answer, Changes, Needs, Visit
+from relay.errors import Refused
+from relay.events.webhooks import change, make, remove, resend, test
+from relay.store.act import Act
+from relay.store.outbox import Event, dead
+from relay.store.webhooks import Webhook, find_webhook, webhooks_of
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+WebhookId = Annotated[str, Path(pattern="^w[0-9a-f]{12}$")]
+Reads = Annotated[Visit, Depends(Needs("webhooks"))]
+Writes = Annotated[Visit, Depends(Changes("webhooks"))]
+
+
+def shown_webhook(webhook: Webhook) -> models.Webhook:
+    """As answered: without the secret."""
+    values = webhook._asdict()
+    del values["secret"], values["disabled_at"]
+    values["kinds"] = list(webhook.kinds)
+    values["enabled"] = webhook.disabled_at is None
+    values["next_at"] = shown_moment(webhook.next_at or None)
+    values["created_at"] = shown_moment(webhook.created_at)
+    return models.Webhook(**values)
+
+
+def shown_dead(event: Event) -> models.DeadEvent:
+    """As answered: without what it says."""
+    return models.DeadEvent(
+        seq=event.seq,
+        event_id=event.event_id,
+        kind=event.kind,
+        at=shown_moment(event.at_ms),
+        dead_at=shown_moment(event.dead_at or 0),
+        tries=event.tries,
+        last_error=event.last_error,
+    )
+
+
+def _own(visit: Visit, webhook_id: str) -> Webhook:
+    found = visit.row(lambda connection: find_webhook(connection, visit.desk.sealer, webhook_id, visit.business))
+    if found is None:
+        raise Refused("not_found", "", "there is no such webhook")
+    return found
+
+
+@router.post("", status_code=201, response_model=models.WebhookMade, summary="Make a webhook")
+async def post_webhook(asked: models.WebhookNew, visit: Writes) -> Response:
+    """Its secret is in this answer alone."""
+    business = visit.own(asked.business)
+
+    def do(act: Act) -> Answer:
+        webhook, secret = make(act, business, asked.url, asked.kinds, asked.parties)
+        shown = shown_webhook(webhook).model_dump()
+        made, kept = models.WebhookMade(**shown, secret=secret), models.WebhookMade(**shown, secret=None)
+        return Answer(made, 201, f"/v1/webhooks/{webhook.id}", kept)
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List webhooks")
+async def get_webhooks(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Webhook]:
+    """In the order of their ids."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "webhooks", cursor) or ("",)
+    found = await visit.read(lambda connection: webhooks_of(connection, sealer, visit.business, str(after), limit + 1))
+    return page(sealer, "webhooks", found, limit, lambda webhook: (webhook.id,), shown_webhook)
+
+
+@router.get("/{webhook_id}", summary="Show a webhook")
+async def get_webhook(webhook_id: WebhookId, visit: Reads) -> models.Webhook:
+    """And how its deliveries go."""
+    return shown_webhook(_own(visit, webhook_id))
+
+
+@router.patch("/{webhook_id}", response_model=models.Webhook, summary="Change a webhook")
+async def patch_webhook(webhook_id: WebhookId, asked: models.WebhookChange, visit: Writes) -> Response:
+    """It is tried again at once, whatever failed before."""
+    values = given(asked)
+    if "enabled" in values:
+        values["disabled"] = not values.pop("enabled")
+    return await visit.change(lambda act: Answer(shown_webhook(change(act, webhook_id, **values))))
+
+
+@router.delete("/{webhook_id}", response_model=models.Webhook, summary="Remove a webhook")
+async def delete_webhook(webhook_id: WebhookId, visit: Writes) -> Response:
+    """With all events that wait for it."""
+    return await visit.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
+
+
+@router.get("/{webhook_id}/dead", summary="List events that were given up")
+async def get_dead(
+    webhook_id: WebhookId, visit: Reads, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.DeadEvent]:
+    """The oldest first."""
+    sealer, list_ = visit.desk.sealer, f"dead {_own(visit, webhook_id).id}"
+    (after,) = read_cursor(sealer, list_, cursor) or (0,)
+    found = await visit.read(lambda connection: dead(connection, sealer, webhook_id, limit + 1, int(after)))
+    return page(sealer, list_, found, limit, lambda event: (event.seq,), shown_dead)
+
+
+@router.post("/{webhook_id}/dead/resend", response_model=models.Resent, summary="Send dead events again")
+async def post_resend(webhook_id: WebhookId, asked: models.Resend, visit: Writes) -> Response:
+    """At their old places: before what came later."""
+    return await visit.change(lambda act: Answer(models.Resent(resent=resend(act, webhook_id, asked.events))))
+
+
+@router.post("/{webhook_id}/test", response_model=models.Tested, summary="Send a test event")
+async def post_test(webhook_id: WebhookId, visit: Writes) -> Response:
+    """One of the kind `webhook.test`, behind those that wait."""
+    return await visit.change(lambda act: Answer(models.Tested(event_id=test(act, webhook_id))))

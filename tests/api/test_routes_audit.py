@@ -1,0 +1,46 @@
+"""The audit log over HTTP."""
+
+from __future__ import annotations
+
+from tests.api.conftest import Api, Client
+
+
+async def test_each_change_is_in_the_log_with_its_actor_and_reason(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.post("/v1/businesses/acme/approve", {"reason": "papers complete"}, 200)
+    (line,) = (await operator.get("/v1/audit?action=business.approve"))["items"]
+    assert (line["object"], line["reason"]) == ("acme", "papers complete")
+    assert line["actor"] == f"key:{operator.key.split('_')[1]}"
+
+
+async def test_the_log_comes_in_pages_the_newest_first(operator: Client) -> None:
+    for name in ("a", "b", "c"):
+        await operator.post("/v1/businesses", {"id": name, "name": name})
+    path = "/v1/audit?action=business.apply&limit=2"
+    first = await operator.get(path)
+    second = await operator.get(f"{path}&cursor={first['next']}")
+    assert [line["object"] for line in first["items"] + second["items"]] == ["c", "b", "a"]
+    assert second["next"] is None
+
+
+async def test_the_log_is_verified(api: Api, operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    assert (await operator.get("/v1/audit/verify"))["broken"] is None
+    await api.act(lambda act: act.connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1"))
+    assert (await operator.get("/v1/audit/verify"))["broken"] is not None
+
+
+async def test_the_log_is_for_operators(api: Api) -> None:
+    company = await api.company("acme")
+    await company.refused("GET", "/v1/audit", "forbidden")
+    await company.refused("GET", "/v1/audit/verify", "forbidden")
+
+
+async def test_a_revelation_is_logged_with_its_reason(api: Api, operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.refused("GET", "/v1/businesses/acme?reveal=true", "invalid")
+    await operator.get("/v1/businesses/acme?reveal=true&reason=complaint%2017")
+    (line,) = (await operator.get("/v1/audit?action=read"))["items"]
+    assert (line["object"], line["reason"]) == ("business acme", "complaint 17")
+    blind = await api.operator(["operator"])
+    await blind.refused("GET", "/v1/businesses/acme?reveal=true&reason=why", "forbidden")
