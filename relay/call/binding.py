@@ -60,7 +60,8 @@ class Line(NamedTuple):
 def compile_lines(binding: Binding, members: Iterable[str] = ()) -> Iterator[Line]:
     """The left sides of DESIGN 1's table. `members` are the group's in GXB and GXYB.
 
-    AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b). AXN: (x, a), (x, any).
+    AXB: (x, a), (x, b). AXYB: (x, a), (y, b). GXB: (x, each g), (x, b). GXYB: (x, each g), (y, b).
+    AXN: (x, a), (x, any).
     """
     if binding.mode in GROUP_MODES:
         for member in members:

@@ -14,6 +14,8 @@ from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_
 from relay.cli.stores import now_ms, number, opened
 from relay.errors import StoreError
 from relay.service.bindings import BindingRequest
+from relay.service.bindings import bind as make_binding
+from relay.service.changes import end
 from relay.service.imports import COLUMNS, import_bindings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, real numbers in clear.")
@@ -53,10 +55,9 @@ def bind(  # one parameter an option
     """Let two parties call each other through a 700 number."""
     request = BindingRequest(mode, a, b, x, y, expires_in, order, business)
     with opened(config_path, make=True) as store:
-        now = now_ms()
-        binding = store.service.bind(request, now)
+        binding = store.act(lambda act: make_binding(act, request, store.rules))
     if as_json:
-        click.echo(json_line(binding_object(binding, now)))
+        click.echo(json_line(binding_object(binding, now_ms())))
         return
     click.echo(f"binding {binding.binding_id}")
     for line in _who_dials(binding):
@@ -64,7 +65,7 @@ def bind(  # one parameter an option
 
 
 def _who_dials(binding: Binding) -> list[str]:
-    a, b = mask_number(binding.a), mask_number(binding.b)
+    a, b = mask_number(binding.a or ""), mask_number(binding.b or "")
     if binding.y is None:
         return [f"{a} and {b} dial {binding.x} to reach each other"]
     return [f"{a} dials {binding.x} to reach {b}", f"{b} dials {binding.y} to reach {a}"]
@@ -76,7 +77,7 @@ def _who_dials(binding: Binding) -> list[str]:
 def unbind(config_path: Path | None, binding_id: str) -> None:
     """End a binding: the next call is refused."""
     with opened(config_path) as store:
-        binding = store.service.unbind(binding_id, now_ms())
+        binding = store.act(lambda act: end(act, binding_id, store.rules))
     click.echo(f"unbound {binding.binding_id}")
 
 
@@ -122,7 +123,7 @@ def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool
         click.echo(json_line(values))
         return
     show = shower(reveal=reveal)
-    values |= {"a": show(binding.a), "b": show(binding.b)}
+    values |= {"a": show(binding.a or "") or None, "b": show(binding.b or "") or None}
     for name, value in values.items():
         click.echo(f"{name:<11} {'-' if value is None else value}")
 
@@ -137,7 +138,7 @@ def import_(config_path: Path | None, file: TextIO) -> None:
     """
     good = bad = 0
     with opened(config_path, make=True) as store:
-        for outcome in import_bindings(file, store.service, now_ms()):
+        for outcome in import_bindings(file, store.act, store.rules):
             if outcome.refused is None:
                 good += 1
                 continue

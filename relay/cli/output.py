@@ -95,7 +95,7 @@ BINDING_HEADING = ("binding", "mode", "x", "y", "a", "b", "state", "expires", "o
 
 
 def binding_row(binding: Binding, now_ms: int, show: Show) -> tuple[str, ...]:
-    numbers = (binding.x, binding.y or "-", show(binding.a), show(binding.b))
+    numbers = (binding.x, binding.y or "-", show(binding.a or "") or "-", show(binding.b or "") or "-")
     expires = _moment(binding.expires_at)
     rest = (binding_state(binding, now_ms), expires, binding.order_id or "-", binding.business)
     return (binding.binding_id, binding.mode, *numbers, *rest)

@@ -9,7 +9,7 @@ import click
 
 from relay.cli import config_option
 from relay.cli.output import json_line
-from relay.cli.stores import now_ms, opened
+from relay.cli.stores import opened
 from relay.replay import report
 from relay.replay.performance import perform
 from relay.replay.player import Pace, Verdict
@@ -89,7 +89,7 @@ def replay(
     with opened(config_path, make=True) as store:
         settings = store.config.settings
         stage = set_stage(settings, to, caller_address, callee_address)
-        with bound(calls.attempts, settings, stage, store.service, now_ms()) as casts:
+        with bound(calls.attempts, settings, stage, store.act, store.rules) as casts:
             played = asyncio.run(perform(calls.attempts, stage, casts, pace))
     if as_json:
         click.echo(json_line(report.report_object(trace, read, calls, played)))

@@ -14,11 +14,13 @@ import click
 from relay.call.numbers import normalise_700, normalise_party
 from relay.config import Config, load_config
 from relay.errors import ParseError, StoreError
-from relay.service.bindings import BindingService
+from relay.service.numbers import ensure_numbers
+from relay.service.releases import BindRules
 from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.numbers import find_prefix
 from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
@@ -32,7 +34,7 @@ class Opened(NamedTuple):
     config: Config
     sealer: Sealer
     bindings: Bindings
-    service: BindingService
+    rules: BindRules
     records: Records
     reader: sqlite3.Connection
     writer: Writer
@@ -64,8 +66,22 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
         closing(connect_reader(path)) as reader,
         closing(Writer(path, sealer)) as writer,
     ):
-        service = BindingService(bindings, config.settings.prefixes)
-        yield Opened(config, sealer, bindings, service, records, reader, writer)
+        store = Opened(config, sealer, bindings, BindRules(), records, reader, writer)
+        if make:
+            _load_numbers(store)
+        yield store
+
+
+def _load_numbers(store: Opened) -> None:
+    """The prefixes of the configuration that the store has not seen yet."""
+    prefixes = store.config.settings.prefixes
+    if any(find_prefix(store.reader, prefix) is None for prefix in prefixes):
+        store.act(lambda act: ensure_numbers(act, prefixes))
+
+
+def said_in_clear(store: Opened, object_: str, reason: str) -> None:
+    """Real numbers are about to be shown: who sees them stands in the audit log first."""
+    store.act(lambda act: act.audit("read", object_, reason=reason or "cli"))
 
 
 def now_ms() -> int:

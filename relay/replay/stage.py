@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from relay.call.peers import Peers
@@ -13,7 +14,10 @@ from relay.errors import ConfigError
 from relay.net.resolve import is_literal
 from relay.replay.script import Attempt
 from relay.replay.transport import Endpoint
-from relay.service.bindings import BindingRequest, BindingService
+from relay.service.bindings import BindingRequest, bind
+from relay.service.changes import end
+from relay.service.releases import BindRules
+from relay.store.writer import Run
 
 EXPIRY = "1h"  # of the bindings, should the replay be killed before it ends them
 ORDER = "relay700 replay"
@@ -101,9 +105,9 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
 
 @contextlib.contextmanager
 def bound(
-    attempts: Iterable[Attempt], settings: Settings, stage: Stage, service: BindingService, now_ms: int
+    attempts: Iterable[Attempt], settings: Settings, stage: Stage, run: Run, rules: BindRules
 ) -> Iterator[dict[tuple[str, str], Cast]]:
-    """A binding for each pair of traced caller and callee, ended with the block. Raises BindingRefused, ConfigError."""
+    """A binding for each pair of traced caller and callee, ended with the block. Raises Refused, ConfigError."""
     casts: dict[tuple[str, str], Cast] = {}
     peers = Peers(settings)
     parties: dict[tuple[str, str], str] = {}
@@ -115,12 +119,12 @@ def bound(
             a = parties.setdefault(("caller", attempt.caller), f"86199{secrets.randbelow(10**8):08}")
             b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, peers, stage.callee_peer))
             request = BindingRequest("AXB", f"+{a}", f"+{b}", expires_in=EXPIRY, order_id=ORDER)
-            binding = service.bind(request, now_ms)
-            casts[pair] = Cast(binding.a, binding.b, binding.x, binding.binding_id)
+            binding = run(partial(bind, request=request, rules=rules))
+            casts[pair] = Cast(binding.a or a, binding.b or b, binding.x, binding.binding_id)
         yield casts
     finally:
         for cast in casts.values():
-            service.unbind(cast.binding_id, now_ms)
+            run(partial(end, binding_id=cast.binding_id, rules=rules))
 
 
 def _callee_number(settings: Settings, peers: Peers, peer: Peer) -> str:

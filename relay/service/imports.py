@@ -1,29 +1,41 @@
-"""Many bindings from a CSV file: good lines are made, bad ones named. It knows no store and no command line."""
+"""Many bindings from a CSV file, or members of a group from a list: good lines are made, bad ones named.
+
+It knows no command line. Each chunk is one act, and between two the writer leaves a gap, so that calls go on beside it.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from relay.errors import ParseError
-from relay.service.bindings import BindingRefused, BindingRequest, BindingService
+from relay.errors import ParseError, Refused
+from relay.service.bindings import BindingRequest, bind_all
+from relay.service.groups import add_members
+from relay.service.releases import BindRules
+from relay.store.writer import Run
 
-COLUMNS = ("mode", "x", "y", "a", "b", "expires_in", "order_id", "business")
-CHUNK = 500  # bindings a transaction: a relay that serves waits some tens of milliseconds for the lock
+COLUMNS = (
+    *("mode", "x", "y", "a", "b", "expires_in", "order_id", "business"),
+    *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data"),
+)
+CHUNK = 200  # bindings a transaction: a relay that serves waits some 30 ms for the lock
+_FIELDS = {"group": "group_id"}  # where a column is not named like the field
+_SECONDS = ("max_call_s", "ring_timeout_s")
 
-_Numbered = tuple[int, BindingRequest | BindingRefused]
+_Numbered = tuple[int, BindingRequest | Refused]
 
 
 class Outcome(NamedTuple):
     """What became of one line; `refused` is None where the binding was made."""
 
     line: int
-    refused: BindingRefused | None
+    refused: Refused | None
 
 
-def import_bindings(lines: Iterable[str], service: BindingService, now_ms: int) -> Iterator[Outcome]:
+def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[Outcome]:
     """Makes a binding of each line, lazily, a chunk at a time. The first line may name the columns, in any order.
 
     Raises ParseError for a first line that names columns that do not exist.
@@ -31,10 +43,20 @@ def import_bindings(lines: Iterable[str], service: BindingService, now_ms: int) 
     requests = _requests(lines)
     while chunk := list(islice(requests, CHUNK)):
         asked = [request for _, request in chunk if isinstance(request, BindingRequest)]
-        answers = iter(service.bind_all(asked, now_ms))
+        answers = iter(run(partial(bind_all, requests=asked, rules=rules)) if asked else ())
         for line, request in chunk:
             answer = next(answers) if isinstance(request, BindingRequest) else request
-            yield Outcome(line, answer if isinstance(answer, BindingRefused) else None)
+            yield Outcome(line, answer if isinstance(answer, Refused) else None)
+
+
+def import_members(lines: Iterable[str], group_id: str, run: Run) -> Iterator[int]:
+    """Adds the number on each line to a group, a chunk at a time; gives how many of each chunk are new.
+
+    Raises Refused for the first chunk that cannot be added; those before it stay.
+    """
+    numbers = (line.strip() for line in lines if line.strip())
+    while chunk := list(islice(numbers, CHUNK)):
+        yield run(partial(add_members, group_id=group_id, numbers=chunk))
 
 
 def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
@@ -47,7 +69,7 @@ def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, BindingRefused("line", f"it is no CSV: {error}")
+            yield reader.line_num, _wrong("line", f"it is no CSV: {error}")
             continue
         if first and _is_header(cells):
             columns = _header(cells)
@@ -67,8 +89,19 @@ def _header(cells: list[str]) -> tuple[str, ...]:
     return columns
 
 
-def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | BindingRefused:
+def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | Refused:
     if len(cells) > len(columns):
-        return BindingRefused("line", f"it has {len(cells)} cells, and there are {len(columns)} columns")
-    fields = dict.fromkeys(("mode", "a", "b"), "") | dict(zip(columns, cells, strict=False))
+        return _wrong("line", f"it has {len(cells)} cells, and there are {len(columns)} columns")
+    fields: dict[str, Any] = {"mode": ""}
+    for column, cell in zip(columns, cells, strict=False):
+        if column in _SECONDS and cell.strip():
+            if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
+                return _wrong(column, "it is a number of seconds")
+            fields[column] = int(cell)
+        elif column not in _SECONDS:
+            fields[_FIELDS.get(column, column)] = cell
     return BindingRequest(**fields)
+
+
+def _wrong(field: str, problem: str) -> Refused:
+    return Refused("invalid", field, problem)

@@ -1,158 +1,210 @@
-"""Bindings and their routes in SQLite: written together, found again long after they ended.
+"""Bindings in the store: written with what they were before each change, found again long after they ended.
 
-It owns the SQL and the sealing of these two tables. Which bindings are allowed is not its business.
+It owns the SQL of the tables `binding`, `binding_change` and `past_party`. Which bindings are allowed, and their routes
+and numbers, are not its business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-from relay.call.binding import Binding, compile_lines
+from relay.call.binding import Binding
 from relay.call.numbers import is_700
-from relay.errors import StoreError
-from relay.store.binding_seal import Secret, open_binding, route_mac, seal_binding
-from relay.store.database import connect, store_errors, transaction
+from relay.store.act import Act
+from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_past, open_row, order_hash, seal_past
+from relay.store.database import connect_reader, store_errors
+from relay.store.groups import was_member
 from relay.store.sealing import Sealer
 
-Taken = Literal["a", "b"]  # the party that already has a route on the number it would dial
+_BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
+_DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
+_OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
+_RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
+_ADD_CHANGE = "INSERT INTO binding_change VALUES (?, ?, ?, ?, ?)"
+_ADD_PAST = "INSERT INTO past_party VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET to_ms = ?3"
+_AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > ? ORDER BY version LIMIT 1"
+_HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
-_ADD_BINDING = """
-INSERT INTO binding (
-    id, mode, business, pool, x, y, a_hash, b_hash, order_hash, sealed, created_at, created_by, expires_at
-) VALUES (?, ?, ?, 'default', ?, ?, ?, ?, ?, ?, ?, 'cli', ?)
-"""
-
-# The unique key refuses a caller bound twice on one number; an expired route makes room.
-_ADD_ROUTE = """
-INSERT INTO route (number, caller_hash, binding_id, party, pair, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-ON CONFLICT (number, caller_hash) DO UPDATE SET binding_id = ?3, party = ?4, pair = ?5, free_at = NULL, mac = ?6
-WHERE EXISTS (SELECT 1 FROM binding WHERE id = route.binding_id AND expires_at <= ?7)
-"""
-
-_IS_TAKEN = """
-SELECT EXISTS (
-    SELECT 1 FROM route JOIN binding ON binding.id = route.binding_id
-    WHERE number = ?1 AND caller_hash = ?2 AND (expires_at IS NULL OR expires_at > ?3)
-) OR EXISTS (SELECT 1 FROM number WHERE number = ?1 AND locked <> 0)
-"""
-
-_COLUMNS = "SELECT id, mode, business, x, y, sealed, created_at, expires_at, ended_at FROM binding"
 _LIVE = "ended_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
+_STATES = {
+    "live": _LIVE,
+    "expired": "ended_at IS NULL AND expires_at <= :now",
+    "ended": "ended_at IS NOT NULL",
+}
 _IN_FORCE = "created_at <= :at AND min(ifnull(ended_at, :at + 1), ifnull(expires_at, :at + 1)) > :at"
 # One SELECT an index: OR between two of them would read the whole table.
-_OF_NUMBER = f"{_COLUMNS} WHERE x = :number {{and_}} UNION ALL {_COLUMNS} WHERE y = :number {{and_}}"
-_OF_PARTY = f"{_COLUMNS} WHERE (a_hash = :hash OR b_hash = :hash) {{and_}}"
+_ON_NUMBER = "SELECT id FROM binding WHERE x = :number UNION SELECT id FROM binding WHERE y = :number"
+_WITH_PARTY = """
+WITH membership AS (
+    SELECT group_id FROM group_member WHERE hash = :party UNION SELECT group_id FROM past_member WHERE hash = :party)
+SELECT id FROM binding WHERE a_hash = :party UNION SELECT id FROM binding WHERE b_hash = :party
+UNION SELECT binding_id FROM past_party WHERE hash = :party
+UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM membership)
+UNION SELECT binding_id FROM past_party WHERE hash IN (SELECT CAST(group_id AS BLOB) FROM membership)
+"""
+_WITH_ORDER = "SELECT id FROM binding WHERE order_hash = :order_hash"
+_ALL = f"{SELECT} WHERE :live = 0 OR {_LIVE} ORDER BY id"
 
-_Routes = list[tuple[Any, ...]]
+
+class BindingQuery(NamedTuple):
+    """Which bindings are asked for; None is: any. Newest first, from behind the id `before` on."""
+
+    business: str | None = None
+    number: str | None = None  # a 700 number
+    party: str | None = None  # in the normal form; also one that was changed away, or a member of the group
+    order_id: str | None = None
+    group_id: str | None = None
+    mode: str | None = None
+    state: str | None = None  # live, expired, ended
+    since_ms: int | None = None
+    before: str | None = None
+    most: int = 50
+
+
+# -- inside an act
+
+
+def insert(act: Act, binding: Binding) -> None:
+    act.connection.execute(INSERT, binding_row(act.sealer, binding))
+
+
+def update(act: Act, binding: Binding) -> None:
+    """Writes the row as it is now. For a change that traces must see, `keep_past` first."""
+    binding_id, *values = binding_row(act.sealer, binding)
+    act.connection.execute(UPDATE, (*values, binding_id))
+
+
+def set_released(act: Act, binding_id: str) -> None:
+    """Its numbers were given back."""
+    act.connection.execute(_RELEASED, (act.now_ms, binding_id))
+
+
+def keep_past(act: Act, old: Binding, new: Binding) -> None:
+    """Keeps what the binding was until now, and makes it be found by the parties and the group that it loses."""
+    past = (old.binding_id, old.version, act.now_ms, act.actor.name, seal_past(act.sealer, old))
+    act.connection.execute(_ADD_CHANGE, past)
+    lost = [act.sealer.lookup_hash(party) for party in (old.a, old.b) if party and party not in (new.a, new.b)]
+    if old.group_id is not None and old.group_id != new.group_id:
+        lost.append(old.group_id.encode())
+    act.connection.executemany(_ADD_PAST, [(gone, old.binding_id, act.now_ms) for gone in lost])
+
+
+def due(act: Act, most: int) -> list[Binding]:
+    """Those that have expired and still hold their numbers, the oldest first."""
+    rows = act.connection.execute(_DUE, (act.now_ms, most)).fetchall()
+    return [open_row(act.sealer, row) for row in rows]
+
+
+def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:
+    return [open_row(act.sealer, row) for row in act.connection.execute(_OF_GROUP, (group_id,)).fetchall()]
+
+
+# -- reading
+
+
+def find_binding(
+    connection: sqlite3.Connection, sealer: Sealer, binding_id: str, business: str | None = None
+) -> Binding | None:
+    """The binding, in force or not; None where there is none, or none of this business."""
+    row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
+    return None if row is None else open_row(sealer, row)
+
+
+def find_page(connection: sqlite3.Connection, sealer: Sealer, query: BindingQuery, now_ms: int) -> list[Binding]:
+    """At most `query.most` bindings."""
+    conditions, values = _conditions(sealer, query)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"now": now_ms}).fetchall()
+    return [open_row(sealer, row) for row in rows]
+
+
+def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[str, Any]]:
+    hashed = {
+        "party": query.party and sealer.lookup_hash(query.party),
+        "order_hash": query.order_id and order_hash(sealer, query.order_id),
+    }
+    wanted = {
+        "business = :business": query.business,
+        f"id IN ({_ON_NUMBER})": query.number,
+        f"id IN ({_WITH_PARTY})": query.party,
+        f"id IN ({_WITH_ORDER})": query.order_id,
+        "group_id = :group_id": query.group_id,
+        "mode = :mode": query.mode,
+        _STATES.get(query.state or "", "FALSE"): query.state,
+        "created_at >= :since_ms": query.since_ms,
+        "id < :before": query.before,
+    }
+    conditions = [condition for condition, value in wanted.items() if value is not None]
+    return conditions, query._asdict() | hashed
+
+
+def at_moment(connection: sqlite3.Connection, sealer: Sealer, binding: Binding, at_ms: int) -> Binding:
+    """The binding as it was at a moment: its parties, group and limits then, its end as known now."""
+    row = connection.execute(_AT, (binding.binding_id, at_ms)).fetchone()
+    if row is None:
+        return binding
+    past = open_past(sealer, binding.binding_id, *row)
+    return past._replace(expires_at=binding.expires_at, ended_at=binding.ended_at, released_at=binding.released_at)
+
+
+def history(connection: sqlite3.Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
+    """What the binding was before each of its changes, the oldest first."""
+    rows = connection.execute(_HISTORY, (binding_id,)).fetchall()
+    return [open_past(sealer, binding_id, *row) for row in rows]
 
 
 class Bindings:
-    """The bindings of one store, over a connection of its own. Errors of the store are raised as StoreError."""
+    """The bindings of one store, over a reading connection of its own. Errors of the store are raised as StoreError."""
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
         self._path = path
         self._sealer = sealer
         with store_errors(path):
-            self._connection = connect(path)
+            self._connection = connect_reader(path)
 
-    def add(self, bindings: Sequence[Binding], now_ms: int) -> list[Taken | None]:
-        """Adds each binding with its routes, all or nothing of each, in one durable transaction.
-
-        The answers are in the order of `bindings`: None, or the party whose route is taken.
-        """
-        prepared = [self._rows(binding) for binding in bindings]  # before the lock is taken: sealing is half the work
-        with store_errors(self._path), transaction(self._connection):
-            return [self._insert(row, routes, now_ms) for row, routes in prepared]
-
-    def _rows(self, binding: Binding) -> tuple[tuple[Any, ...], _Routes]:
-        lookup_hash = self._sealer.lookup_hash
-        hashes = {"a": lookup_hash(binding.a), "b": lookup_hash(binding.b)}
-        order_hash = None if binding.order_id is None else lookup_hash(f"order {binding.order_id}")
-        row = (
-            *(binding.binding_id, binding.mode, binding.business, binding.x, binding.y),
-            *(hashes["a"], hashes["b"], order_hash, self._seal(binding)),
-            *(binding.created_at, binding.expires_at),
-        )
-        pair = lookup_hash(" ".join(sorted((binding.a, binding.b))))
-        routes: _Routes = []
-        for line in compile_lines(binding):
-            caller_hash = hashes[line.party]
-            mac = route_mac(self._sealer, line.number, caller_hash, binding.binding_id, line.party)
-            routes.append((line.number, caller_hash, binding.binding_id, line.party, pair, mac))
-        return row, routes
-
-    def _seal(self, binding: Binding) -> bytes:
-        secret = Secret(binding.a, binding.b, binding.order_id)
-        return seal_binding(self._sealer, binding.binding_id, binding.mode, binding.x, binding.y, secret)
-
-    def _insert(self, row: tuple[Any, ...], routes: _Routes, now_ms: int) -> Taken | None:
-        execute = self._connection.execute
-        execute("SAVEPOINT binding")
-        execute(_ADD_BINDING, row)
-        parties: tuple[Taken, Taken] = ("a", "b")
-        for party, route in zip(parties, routes, strict=True):
-            if execute(_ADD_ROUTE, (*route, now_ms)).rowcount == 0:
-                execute("ROLLBACK TO binding")
-                execute("RELEASE binding")
-                return party
-        execute("RELEASE binding")
-        return None
-
-    def is_taken(self, number: str, caller: str, now_ms: int) -> bool:
-        """Whether `caller` cannot be bound on `number`: it has a route there that is not expired, or it is locked."""
+    def get(self, binding_id: str, business: str | None = None) -> Binding | None:
+        """The binding, in force or not; None where there is none, or none of this business."""
         with store_errors(self._path):
-            row = self._connection.execute(_IS_TAKEN, (number, self._sealer.lookup_hash(caller), now_ms)).fetchone()
-        return bool(row[0])
-
-    def business_state(self, business: str) -> str | None:
-        """applied, approved, suspended or revoked; None where there is no such business user."""
-        with store_errors(self._path):
-            row = self._connection.execute("SELECT state FROM business WHERE id = ?", (business,)).fetchone()
-        return row and str(row[0])
-
-    def end(self, binding_id: str, now_ms: int) -> Binding | None:
-        """Unbinds: the routes go, the binding stays for traces. Gives it as it was before; None where there is none."""
-        with store_errors(self._path), transaction(self._connection):
-            binding = self.get(binding_id)
-            if binding is None or binding.ended_at is not None:
-                return binding
-            self._connection.execute("UPDATE binding SET ended_at = ? WHERE id = ?", (now_ms, binding_id))
-            self._connection.executemany(
-                "DELETE FROM route WHERE number = ? AND caller_hash = ? AND binding_id = ?",
-                [(line.number, self._sealer.lookup_hash(line.caller), binding_id) for line in compile_lines(binding)],
-            )
-        return binding
-
-    def get(self, binding_id: str) -> Binding | None:
-        """The binding, in force or not; None where there is none."""
-        return next(self._select(f"{_COLUMNS} WHERE id = :id", {"id": binding_id}), None)
+            return find_binding(self._connection, self._sealer, binding_id, business)
 
     def all(self, live_at_ms: int | None = None) -> Iterator[Binding]:
         """Every binding in the order they were made; with `live_at_ms` only those that are in force then."""
-        if live_at_ms is None:
-            return self._select(f"{_COLUMNS} ORDER BY id", {})
-        return self._select(f"{_COLUMNS} WHERE {_LIVE} ORDER BY id", {"now": live_at_ms})
+        return self._select(_ALL, {"live": int(live_at_ms is not None), "now": live_at_ms})
+
+    def page(self, query: BindingQuery, now_ms: int) -> list[Binding]:
+        """At most `query.most` bindings."""
+        with store_errors(self._path):
+            return find_page(self._connection, self._sealer, query, now_ms)
 
     def of_number(self, number: str, at_ms: int | None = None) -> Iterator[Binding]:
-        """Those of a 700 number or a party (in the normal form); with `at_ms` only those in force at that moment."""
-        and_ = "" if at_ms is None else f"AND {_IN_FORCE}"
-        if is_700(number):
-            return self._select(_OF_NUMBER.format(and_=and_), {"number": number, "at": at_ms})
-        return self._select(_OF_PARTY.format(and_=and_), {"hash": self._sealer.lookup_hash(number), "at": at_ms})
+        """Those of a 700 number or a party (in the normal form).
+
+        With `at_ms` only those in force at that moment, and as they were then: with the parties of that minute.
+        """
+        ids = _ON_NUMBER if is_700(number) else f"{_ON_NUMBER} UNION SELECT * FROM ({_WITH_PARTY})"
+        asked = {"number": number, "party": self._sealer.lookup_hash(number), "at": at_ms}
+        if at_ms is None:
+            yield from self._select(f"{SELECT} WHERE id IN ({ids}) ORDER BY id", asked)
+            return
+        for binding in self._select(f"{SELECT} WHERE id IN ({ids}) AND {_IN_FORCE} ORDER BY id", asked):
+            with store_errors(self._path):
+                then = at_moment(self._connection, self._sealer, binding, at_ms)
+            if number in (then.x, then.y, then.a, then.b) or self._was_member(then, number, at_ms):
+                yield then
+
+    def _was_member(self, binding: Binding, number: str, at_ms: int) -> bool:
+        if binding.group_id is None:
+            return False
+        with store_errors(self._path):
+            return was_member(self._connection, binding.group_id, self._sealer.lookup_hash(number), at_ms)
 
     def _select(self, query: str, parameters: dict[str, Any]) -> Iterator[Binding]:
         with store_errors(self._path):
             for row in self._connection.execute(query, parameters):
-                yield self._binding(row)
-
-    def _binding(self, row: Iterable[Any]) -> Binding:
-        binding_id, mode, business, x, y, sealed, created_at, expires_at, ended_at = row
-        a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
-        if a is None or b is None:
-            raise StoreError("a binding without its parties")
-        return Binding(binding_id, mode, business, order_id, x, y, a, b, created_at, expires_at, ended_at)
+                yield open_row(self._sealer, row)
 
     def close(self) -> None:
         self._connection.close()

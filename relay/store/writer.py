@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relay.errors import Refused, StoreError
 from relay.store.act import Act, Actor
@@ -35,6 +35,12 @@ MOST_WAITING = 2_000  # acts; what comes beyond is refused at once
 def now_ms() -> int:
     """Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+class Run(Protocol):
+    """Makes an act of somebody, and gives what it gives once it is durable."""
+
+    def __call__(self, do: Callable[[Act], T]) -> T: ...
 
 
 class _Gap:

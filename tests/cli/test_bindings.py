@@ -40,7 +40,9 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "2h")
     assert list(made) == [
         *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
-        *("created_at", "expires_at", "ended_at", "state"),
+        *("created_at", "expires_at", "ended_at", "group_id", "pool", "direction", "max_call_s", "ring_timeout_s"),
+        *("white_only", "hours", "consent", "user_data", "created_by", "changed_at", "changed_by", "released_at"),
+        *("version", "state"),
     ]
     assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
     assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")
@@ -53,7 +55,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("bind", "GXB", *AB), "mode: it is AXB or AXYB"),
+        (("bind", "AXX", *AB), "mode: it is one of: AXB, AXYB, GXB, GXYB, AXN"),
         (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
         (("unbind", "none"), "binding: there is none with this id: `relay700 bindings list` shows them"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),

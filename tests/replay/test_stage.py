@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from relay.call.settings import Listener, Peer, PeerRoute, Settings
 from relay.errors import ConfigError
 from relay.replay.stage import bound, set_stage
 from relay.replay.transport import Endpoint
-from relay.service.bindings import BindingService
+from relay.service.numbers import ensure_numbers
+from relay.service.releases import BindRules
+from relay.store.act import operator_cli
 from relay.store.bindings import Bindings
 from relay.store.database import open_store
+from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of
 
 PREFIX = "70010000001"
-NOW_MS = 1_700_000_000_000
 
 
 def peer(name: str, host: str, port: int = 5060) -> Peer:
@@ -80,16 +83,27 @@ def store(tmp_path: Path) -> Iterator[Bindings]:
         yield bindings
 
 
+@pytest.fixture
+def run(tmp_path: Path, store: Bindings) -> Iterator[Run]:
+    path = tmp_path / "relay.db"
+    with closing(Writer(path, open_store(path, tmp_path / "relay.key"))) as writer:
+        operator_runs = partial(writer.run, operator_cli())
+        operator_runs(lambda act: ensure_numbers(act, [PREFIX]))
+        yield operator_runs
+
+
 TWO_CALLS = ["> INVITE 1 new sdp", "< 407 1 INVITE", "> INVITE 2 new sdp"]
 
 
 @pytest.mark.parametrize("prefix", ["", "86", "86139", "8610", "44", "861391234567"])
-def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(store: Bindings, prefix: str) -> None:
+def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(
+    store: Bindings, run: Run, prefix: str
+) -> None:
     routes = settings(PeerRoute(prefix, ("callees",)), PeerRoute("861", ("callers",)), PeerRoute("4", ("callers",)))
     stage = set_stage(routes, None, None, Endpoint("127.0.0.22", 5070))
     if prefix in ("", "86"):
         routes = settings(PeerRoute(prefix, ("callees",)))
-    with bound(attempts_of(*TWO_CALLS), routes, stage, BindingService(store, (PREFIX,)), NOW_MS) as casts:
+    with bound(attempts_of(*TWO_CALLS), routes, stage, run, BindRules()) as casts:
         (cast,) = casts.values()
         (binding,) = store.all()
         assert (binding.a, binding.b, binding.x) == (cast.a, cast.b, cast.x)
@@ -99,17 +113,16 @@ def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(stor
     assert binding.ended_at is not None
 
 
-def test_bindings_are_ended_when_the_replay_fails(store: Bindings) -> None:
+def test_bindings_are_ended_when_the_replay_fails(store: Bindings, run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
-    service = BindingService(store, (PREFIX,))
-    with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, service, NOW_MS):
+    with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
         raise KeyError
     assert [binding.ended_at is not None for binding in store.all()] == [True]
 
 
-def test_callee_that_no_number_reaches_is_said(store: Bindings) -> None:
+def test_callee_that_no_number_reaches_is_said(run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     shadowed = settings(PeerRoute("86139", ("callees",)), *(PeerRoute(f"86139{n}", ("callers",)) for n in range(10)))
-    bindings = bound(attempts_of(*TWO_CALLS), shadowed, stage, BindingService(store, (PREFIX,)), NOW_MS)
+    bindings = bound(attempts_of(*TWO_CALLS), shadowed, stage, run, BindRules())
     with pytest.raises(ConfigError, match='no number goes to the peer "callees"'), bindings:
         pass

@@ -1,26 +1,70 @@
-"""The rules over a real store."""
+"""The rules over a real store: acts one by one, at moments that the test says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
-from relay.service.bindings import BindingService
+from relay.service.bindings import BindingRequest, bind
+from relay.service.businesses import Application, apply, set_state
+from relay.service.numbers import ensure_numbers
+from relay.service.releases import BindRules
+from relay.store.act import Act, Actor, operator_cli
 from relay.store.bindings import Bindings
-from relay.store.database import open_store
-from tests.support.stored import PREFIX
+from relay.store.database import connect, open_store
+from relay.store.writer import Writer
+from tests.support.stored import NOW_MS, PREFIX
+
+T = TypeVar("T")
+RULES = BindRules()
+COOL_MS = RULES.cool_down_ms
+
+
+class Desk:
+    """A store, who acts on it, and the time."""
+
+    def __init__(self, path: Path, key_file: Path) -> None:
+        self.now_ms = NOW_MS
+        self.path = path
+        self.sealer = open_store(path, key_file)
+        self.actor = operator_cli()
+        self._writer = Writer(path, self.sealer, clock_ms=lambda: self.now_ms)
+        self.bindings = Bindings(path, self.sealer)
+        self.connection = connect(path)
+
+    def run(self, do: Callable[[Act], T]) -> T:
+        return self._writer.run(self.actor, do)
+
+    def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
+        rules = more.pop("rules", RULES)
+        return self.run(lambda act: bind(act, BindingRequest(mode, a, b, **more), rules))
+
+    def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
+        """Makes a business user."""
+        self.run(lambda act: apply(act, Application(business, business), **fields))
+        if approved:
+            self.run(lambda act: set_state(act, business, "approve", "checked"))
+
+    def key_of(self, business: str) -> None:
+        """From now on a key of this business acts."""
+        self.actor = Actor("key:k1", business, frozenset(["bindings:write"]))
+
+    def one(self, query: str, *values: object) -> Any:
+        """The first row of a query over the store."""
+        return self.connection.execute(query, values).fetchone()
+
+    def close(self) -> None:
+        self._writer.close()
+        self.bindings.close()
+        self.connection.close()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Bindings]:
-    path = tmp_path / "relay.db"
-    with closing(Bindings(path, open_store(path, tmp_path / "relay.key"))) as bindings:
-        yield bindings
-
-
-@pytest.fixture
-def service(store: Bindings) -> BindingService:
-    return BindingService(store, [PREFIX])
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with closing(Desk(tmp_path / "relay.db", tmp_path / "relay.key")) as desk:
+        desk.run(lambda act: ensure_numbers(act, [PREFIX]))
+        yield desk

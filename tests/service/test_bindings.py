@@ -1,133 +1,307 @@
-"""The rules for bindings."""
+"""How bindings are made."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.call.binding import Binding
-from relay.service.bindings import BindingRefused, BindingRequest, BindingService
-from relay.store.bindings import Bindings
-from relay.store.database import connect
+from relay.errors import Refused
+from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.changes import end
+from relay.service.groups import make_group
+from relay.service.numbers import NewPool, NewPrefix, ensure_numbers, load_prefix, lock, make_pool, move
+from relay.service.releases import BindRules
+from relay.store.act import Actor
+from tests.service.conftest import COOL_MS, RULES, Desk
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
-_ADD_BUSINESS = "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('acme', ?, '', 0, 0)"
+C = "8613700000003"
+PILOT = BindRules()
 
 
-def request(mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> BindingRequest:
-    return BindingRequest(mode, a, b, **more)
+def refused(desk: Desk, *args: Any, **more: Any) -> tuple[str, str]:
+    with pytest.raises(Refused) as refusal:
+        desk.bind(*args, **more)
+    return refusal.value.kind, refusal.value.field
 
 
-def test_a_binding_is_completed_and_kept(service: BindingService, store: Bindings) -> None:
-    made = service.bind(request(expires_in="2h", order_id=" 17 ", x="7001-0000001 0001"), NOW_MS)
-    expected = Binding(made.binding_id, "AXB", "default", "17", X, None, A, B, NOW_MS, NOW_MS + 7_200_000)
-    assert made == expected == store.get(made.binding_id)
+def test_a_binding_is_completed_and_kept(desk: Desk) -> None:
+    made = desk.bind(
+        *("AXB", "13800000001", "13900000002"),
+        expires_in="2h",
+        order_id=" 17 ",
+        x="7001-0000001 0001",
+        direction="a_to_b",
+        max_call_s=600,
+        ring_timeout_s=30,
+        consent="form 9",
+        user_data="{}",
+        white_only=True,
+        hours="08:00-22:00",
+    )
+    assert made == Binding(
+        made.binding_id, "AXB", "default", "17", X, None, A, B, NOW_MS, NOW_MS + 7_200_000, None, None, "default",
+        "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", desk.actor.name,
+    )  # fmt: skip
+    assert desk.bindings.get(made.binding_id) == made
+    assert desk.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
+    assert desk.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
 
 
-def test_numbers_are_chosen_where_none_are_given(service: BindingService, store: Bindings) -> None:
-    axb, axyb = service.bind(request(), NOW_MS), service.bind(request("axyb"), NOW_MS)
+def test_numbers_are_chosen_where_none_are_given(desk: Desk) -> None:
+    axb, axyb = desk.bind(), desk.bind("axyb")
     assert axb.y is None
-    assert axyb.y is not None and axyb.x != axyb.y
+    assert axyb.y is not None and len({axb.x, axyb.x, axyb.y}) == 3
     for number in (axb.x, axyb.x, axyb.y):
         assert number.startswith(PREFIX) and len(number) == 15
 
 
-def test_a_chosen_number_is_one_where_neither_party_is_bound(store: Bindings) -> None:
-    taken = BindingService(store, [PREFIX])
-    requests = [request(b=f"139{n:08d}", x=f"{PREFIX}{n:04d}") for n in range(10_000) if n != 4_711]
-    for start in range(0, len(requests), 1_000):
-        assert all(isinstance(made, Binding) for made in taken.bind_all(requests[start : start + 1_000], NOW_MS))
-    assert taken.bind(request(), NOW_MS).x == f"{PREFIX}4711"
-    with pytest.raises(BindingRefused, match="x: no number is left"):
-        taken.bind(request(b="13700000003"), NOW_MS)
-    # A second prefix helps, and so does the end of what holds the numbers.
-    assert BindingService(store, [PREFIX, "70010000002"]).bind(request(b="13700000003"), NOW_MS).x[:11] == "70010000002"
+def test_each_binding_gets_a_number_for_itself_while_there_are_such(desk: Desk) -> None:
+    requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}") for n in range(300)]
+    answers = desk.run(lambda act: bind_all(act, requests, RULES))
+    assert len({answer.x for answer in answers if isinstance(answer, Binding)}) == 300
 
 
-def test_two_requests_of_one_transaction_do_not_choose_the_same_number(store: Bindings) -> None:
-    service = BindingService(store, [PREFIX])
-    answers = service.bind_all([request(b=f"139{n:08d}") for n in range(400)], NOW_MS)
-    assert all(isinstance(answer, Binding) for answer in answers)
-    assert len({answer.x for answer in answers if isinstance(answer, Binding)}) == 400
+def few(desk: Desk, count: int, **pool: Any) -> list[str]:
+    """A pool `few` of so many numbers."""
+    numbers = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_000 + count)]
+    desk.run(lambda act: make_pool(act, NewPool("few", **pool)))
+    desk.run(lambda act: move(act, numbers, "few"))
+    return numbers
+
+
+def test_numbers_are_shared_by_other_parties_when_all_are_bound(desk: Desk) -> None:
+    first, second = few(desk, 2)
+    assert desk.bind(pool="few").x == first
+    assert desk.bind(pool="few").x == second
+    assert refused(desk, pool="few") == ("pool_empty", "x")
+    assert refused(desk, "AXB", "13700000003", "13900000002", pool="few") == ("pool_empty", "x")
+    assert desk.bind("AXB", "13700000003", "13700000004", pool="few").x in (first, second)
+
+
+def test_a_number_carries_as_many_bindings_as_its_pool_and_the_configuration_allow(desk: Desk) -> None:
+    few(desk, 1, max_bindings=3)
+    rules = BindRules(max_bindings=2)
+    for n in range(2):
+        desk.bind("AXB", f"1370000000{n}", f"1360000000{n}", pool="few", rules=rules)
+    assert refused(desk, pool="few", rules=rules) == ("pool_empty", "x")
+    assert refused(desk, x=f"{PREFIX}9000", rules=rules) == ("number_full", "x")
+    desk.bind(pool="few")
+    assert refused(desk, "AXB", "13500000001", "13500000002", pool="few") == ("pool_empty", "x")
+
+
+def test_an_axn_has_its_number_for_itself(desk: Desk) -> None:
+    few(desk, 1)
+    made = desk.bind("AXN", b="", pool="few")
+    assert made.b is None
+    assert refused(desk, "AXB", "13700000003", "13700000004", pool="few") == ("pool_empty", "x")
+    assert refused(desk, "AXB", "13700000003", "13700000004", x=made.x) == ("number_full", "x")
+    desk.bind("AXB", x=X)
+    assert refused(desk, "AXN", "13700000003", "", x=X) == ("number_full", "x")
 
 
 @pytest.mark.parametrize(
-    ("asked", "field", "said"),
+    ("asked", "kind", "field", "said"),
     [
-        (request("GXB"), "mode", "AXB or AXYB"),
-        (request(a=""), "a", "missing"),
-        (request(b="alice"), "b", "only digits"),
-        (request(a=X), "a", "write the real number"),
-        (request(b="+86 138 0000 0001"), "b", "same number as a"),
-        (request(x="13800000009"), "x", "15 digits"),
-        (request(x="700200000010001"), "x", f"not under an assigned prefix ([numbers] prefixes: {PREFIX})"),
-        (request(y=Y), "y", "only AXYB"),
-        (request("AXYB", y="700200000010001"), "y", "assigned prefix"),
-        (request("AXYB", x=X, y=X), "y", "same number as x"),
-        (request(expires_in="2"), "expires_in", "with its unit"),
-        (request(expires_in="2026-13-01T00:00:00Z"), "expires_in", "not a time"),
-        (request(expires_in="2025-12-31T23:59:59Z"), "expires_in", "over"),
-        (request(business="acme"), "business", "no such business user"),
-        (request(business="\udcff"), "business", "no such business user"),
-        (request(order_id="x" * 129), "order_id", "at most 128"),
-        (request(order_id="a\nb"), "order_id", "printable"),
-        (request(order_id="\udcff"), "order_id", "printable"),
+        ({"mode": "AXX"}, "invalid", "mode", "one of: AXB, AXYB, GXB, GXYB, AXN"),
+        ({"a": ""}, "invalid", "a", "missing"),
+        ({"b": ""}, "invalid", "b", "missing"),
+        ({"b": "alice"}, "invalid", "b", "only digits"),
+        ({"a": X}, "invalid", "a", "write the real number"),
+        ({"b": "+86 138 0000 0001"}, "invalid", "b", "same number as a"),
+        ({"x": "13800000009"}, "invalid", "x", "15 digits"),
+        ({"x": "700200000010001"}, "number_unknown", "x", "not under an assigned prefix"),
+        ({"y": Y}, "invalid", "y", "has x alone"),
+        ({"mode": "AXYB", "y": "700200000010001"}, "number_unknown", "y", "assigned prefix"),
+        ({"mode": "AXYB", "x": X, "y": X}, "invalid", "y", "same number as x"),
+        ({"expires_in": "2"}, "invalid", "expires_in", "with its unit"),
+        ({"expires_in": "2026-13-01T00:00:00Z"}, "invalid", "expires_in", "not a time"),
+        ({"expires_in": "2025-12-31T23:59:59Z"}, "invalid", "expires_in", "over"),
+        ({"business": "acme"}, "not_found", "business", "no such business user"),
+        ({"business": "\udcff"}, "not_found", "business", "no such business user"),
+        ({"order_id": "x" * 129}, "invalid", "order_id", "at most 128"),
+        ({"order_id": "a\nb"}, "invalid", "order_id", "printable"),
+        ({"order_id": "\udcff"}, "invalid", "order_id", "printable"),
+        ({"consent": "x" * 129}, "invalid", "consent", "at most 128"),
+        ({"user_data": "x" * 1025}, "invalid", "user_data", "at most 1024"),
+        ({"direction": "up"}, "invalid", "direction", "a_to_b"),
+        ({"max_call_s": 9}, "invalid", "max_call_s", "10 to 86400"),
+        ({"ring_timeout_s": 181}, "invalid", "ring_timeout_s", "5 to 180"),
+        ({"hours": "8-22"}, "invalid", "hours", "hours"),
+        ({"group_id": "g1"}, "invalid", "group_id", "an AXB has no group"),
+        ({"mode": "GXB", "a": ""}, "invalid", "group_id", "missing"),
+        ({"mode": "GXB", "a": "", "group_id": "g1"}, "not_found", "group_id", "no such group"),
+        ({"pool": "none"}, "not_found", "pool", "no such pool"),
+        ({"area": "bj"}, "not_found", "area", "no pool of this area"),
     ],
 )
-def test_a_refusal_names_the_field_and_the_fix(
-    service: BindingService, store: Bindings, asked: BindingRequest, field: str, said: str
+def test_a_refusal_names_the_kind_the_field_and_the_fix(
+    desk: Desk, asked: dict[str, Any], kind: str, field: str, said: str
 ) -> None:
-    with pytest.raises(BindingRefused) as refused:
-        service.bind(asked, NOW_MS)
-    assert refused.value.field == field
-    assert said in refused.value.problem
-    assert list(store.all()) == []
+    with pytest.raises(Refused) as refusal:
+        desk.bind(**asked)
+    assert (refusal.value.kind, refusal.value.field) == (kind, field)
+    assert said in refusal.value.problem
+    assert list(desk.bindings.all()) == []
+    assert desk.one("SELECT sum(bindings) FROM number") == (0,)
 
 
 @pytest.mark.parametrize("state", ["applied", "suspended", "revoked"])
-def test_a_business_user_not_in_good_standing_binds_nothing(
-    service: BindingService, tmp_path: Path, state: str
-) -> None:
-    with closing(connect(tmp_path / "relay.db")) as connection:
-        connection.execute(_ADD_BUSINESS, (state,))
-    with pytest.raises(BindingRefused, match=f"business: the business user is {state}"):
-        service.bind(request(business="acme"), NOW_MS)
+def test_a_business_user_not_in_good_standing_binds_nothing(desk: Desk, state: str) -> None:
+    desk.business("acme")
+    desk.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,))
+    assert refused(desk, business="acme", order_id="1") == ("business_not_approved", "business")
 
 
-def test_a_conflict_names_the_party_masked_and_the_number(service: BindingService) -> None:
-    service.bind(request(x=X), NOW_MS)
-    with pytest.raises(BindingRefused, match=rf"b: 139\*\*\*\*0002 is bound on {X} already: unbind it") as refused:
-        service.bind(request(a="8001", x=X), NOW_MS)
-    assert B not in str(refused.value) and B[2:] not in str(refused.value)
+def test_a_business_binds_in_its_modes_and_as_much_as_it_may(desk: Desk) -> None:
+    desk.business("acme", modes=["AXB"], max_bindings=1)
+    assert refused(desk, "AXYB", business="acme", order_id="1") == ("mode_not_allowed", "mode")
+    made = desk.bind(business="acme", order_id="1")
+    assert refused(desk, business="acme", order_id="1") == ("quota", "business")
+    assert desk.one("SELECT sum(bindings) FROM number") == (1,)
+    desk.run(lambda act: end(act, made.binding_id, RULES))
+    desk.bind(business="acme", order_id="1")
 
 
-def test_an_expired_binding_gives_way(service: BindingService) -> None:
-    service.bind(request(x=X, expires_in="2026-01-01T00:00:10Z"), NOW_MS)
-    with pytest.raises(BindingRefused):
-        service.bind(request(x=X), NOW_MS + 9_999)
-    service.bind(request(x=X), NOW_MS + 10_000)
+def test_a_key_binds_for_its_own_business_alone(desk: Desk) -> None:
+    desk.business("acme")
+    desk.business("other")
+    desk.key_of("acme")
+    assert desk.bind(order_id="1").business == "acme"
+    assert refused(desk, business="other", order_id="1") == ("not_found", "business")
 
 
-def test_unbinding_ends_a_binding_once(service: BindingService) -> None:
-    made = service.bind(request(x=X), NOW_MS)
-    assert service.unbind(made.binding_id, NOW_MS + 5) == made
-    with pytest.raises(BindingRefused, match="unbound before"):
-        service.unbind(made.binding_id, NOW_MS + 6)
-    service.bind(request(x=X), NOW_MS + 7)
+def test_in_the_pilot_each_binding_serves_an_order_but_a_first_try_by_hand(desk: Desk) -> None:
+    desk.business("acme")
+    desk.bind()
+    assert refused(desk, business="acme") == ("invalid", "order_id")
+    desk.bind(business="acme", rules=BindRules(phase="transition"))
+    desk.actor = Actor("key:k1", None, frozenset())
+    assert refused(desk) == ("invalid", "order_id")
 
 
-@pytest.mark.parametrize("binding_id", ["", "none", "\udcff"])
-def test_unbinding_what_is_not_there_is_refused(service: BindingService, binding_id: str) -> None:
-    with pytest.raises(BindingRefused, match="none with this id"):
-        service.unbind(binding_id, NOW_MS)
+def test_a_business_with_pools_of_its_own_gets_numbers_from_them_alone(desk: Desk) -> None:
+    desk.business("acme")
+    numbers = few(desk, 2, business="acme", area="bj")
+    desk.key_of("acme")
+    assert desk.bind(order_id="1").x == numbers[0]
+    assert desk.bind(order_id="1", area="bj").x == numbers[1]
+    assert refused(desk, order_id="1") == ("pool_empty", "x")
+    assert refused(desk, order_id="1", pool="default") == ("not_found", "pool")
+    assert refused(desk, order_id="1", x=X) == ("number_unknown", "x")
+    desk.actor = Actor("cli:root", None, frozenset())
+    assert desk.bind().x not in numbers
+    assert refused(desk, x=numbers[0]) == ("number_unknown", "x")
 
 
-def test_without_prefixes_nothing_can_be_bound_and_the_fix_is_named(store: Bindings) -> None:
-    service = BindingService(store, [])
-    with pytest.raises(BindingRefused, match=r"x: no prefix is assigned: set \[numbers\] prefixes"):
-        service.bind(request(), NOW_MS)
-    with pytest.raises(BindingRefused, match=r"prefixes: none is"):
-        service.bind(request(x=X), NOW_MS)
+def test_a_locked_number_is_not_bound(desk: Desk) -> None:
+    number = few(desk, 1)[0]
+    desk.run(lambda act: lock(act, number, "broken"))
+    assert refused(desk, pool="few") == ("pool_empty", "x")
+    assert refused(desk, x=number) == ("number_locked", "x")
+
+
+def test_a_conflict_names_the_party_masked_and_the_number(desk: Desk) -> None:
+    desk.bind(x=X)
+    with pytest.raises(Refused, match=rf"b: 139\*\*\*\*0002 is bound on {X} already: unbind it") as refusal:
+        desk.bind("AXB", "8001", x=X)
+    assert refusal.value.kind == "conflict"
+    assert B not in str(refusal.value) and B[2:] not in str(refusal.value)
+    assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (1,)
+    assert len(list(desk.bindings.all())) == 1
+
+
+def test_an_expired_binding_gives_way_to_the_same_two_at_once(desk: Desk) -> None:
+    desk.bind(x=X, expires_in="2026-01-01T00:00:10Z")
+    desk.now_ms = NOW_MS + 9_999
+    assert refused(desk, x=X) == ("conflict", "a")
+    desk.now_ms = NOW_MS + 10_000
+    desk.bind(x=X)
+
+
+def test_nobody_else_gets_a_number_before_it_has_cooled_down(desk: Desk) -> None:
+    number = few(desk, 1)[0]
+    made = desk.bind(pool="few")
+    desk.run(lambda act: end(act, made.binding_id, RULES))
+    other = ("AXB", "13700000003", "13700000004")
+    desk.now_ms = NOW_MS + COOL_MS - 1
+    assert refused(desk, *other, pool="few") == ("pool_empty", "x")
+    assert refused(desk, *other, x=number) == ("number_cooling", "x")
+    assert refused(desk, "AXN", "13800000001", "", x=number) == ("number_cooling", "x")
+    desk.now_ms = NOW_MS + COOL_MS
+    assert desk.bind(*other, pool="few").x == number
+
+
+def test_a_party_does_not_get_a_shared_number_that_it_used_with_somebody_else(desk: Desk) -> None:
+    number = few(desk, 1)[0]
+    desk.bind("AXB", "13700000003", "13700000004", pool="few")
+    made = desk.bind(pool="few")
+    desk.run(lambda act: end(act, made.binding_id, RULES))
+    assert refused(desk, "AXB", "13800000001", "13600000005", pool="few") == ("pool_empty", "x")
+    assert refused(desk, "AXB", "13800000001", "13600000005", x=number) == ("number_cooling", "a")
+    assert desk.bind("AXB", "13500000006", "13600000005", pool="few").x == number
+    assert desk.bind(x=number).x == number  # the same two
+
+
+def test_a_prefix_has_a_cool_down_of_its_own(desk: Desk) -> None:
+    desk.run(lambda act: load_prefix(act, NewPrefix("70010000002", cool_down_ms=1_000)))
+    made = desk.bind(x="700100000020000")
+    desk.run(lambda act: end(act, made.binding_id, RULES))
+    assert refused(desk, "AXB", "8001", "8002", x="700100000020000") == ("number_cooling", "x")
+    desk.now_ms += 1_000
+    desk.bind("AXB", "8001", "8002", x="700100000020000")
+
+
+def test_a_group_shares_x_with_b(desk: Desk) -> None:
+    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003", "13700000004"]))
+    gxb = desk.bind("GXB", "", group_id=group.group_id)
+    gxyb = desk.bind("GXYB", "13600000005", "13900000006", group_id=group.group_id)
+    routes = "SELECT group_concat(party, '') FROM (SELECT party FROM route WHERE binding_id = ? ORDER BY number, party)"
+    assert desk.one(routes, gxb.binding_id) == ("bgg",)
+    assert desk.one(routes, gxyb.binding_id) == ("ggb",)
+    assert (gxb.a, gxyb.a) == (None, "8613600000005")
+    with pytest.raises(Refused, match="b: it is a member of the group"):
+        desk.bind("GXB", "", "13700000003", group_id=group.group_id)
+
+
+def test_a_group_is_not_put_on_a_number_that_a_member_is_on(desk: Desk) -> None:
+    few(desk, 2)
+    busy = desk.bind("AXB", "13700000003", pool="few").x
+    desk.bind("AXB", "8001", "8002", pool="few")
+    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    assert desk.bind("GXB", "", "8009", group_id=group.group_id, pool="few").x != busy
+    assert refused(desk, "GXB", "", "8010", group_id=group.group_id, x=busy) == ("conflict", "group_id")
+
+
+def test_an_old_middle_number_is_bound_until_it_is_over_and_never_chosen(desk: Desk) -> None:
+    desk.run(lambda act: ensure_numbers(act, (), ["8617012345678"]))
+    transition = BindRules(phase="transition", legacy_until_ms=NOW_MS + 10)
+    made = desk.bind(x="170-1234-5678", rules=transition)
+    assert made.x == "8617012345678"
+    assert refused(desk, "AXB", "8001", "8002", x="17012345678", rules=PILOT) == ("invalid", "x")
+    with pytest.raises(Refused, match="x: it is one of the parties"):
+        desk.bind("AXB", "8001", "17012345678", x="17012345678", rules=transition)
+    desk.now_ms += 10
+    assert refused(desk, "AXB", "8001", "8002", x="17012345678", rules=transition) == ("invalid", "x")
+
+
+def test_many_stand_each_for_itself(desk: Desk) -> None:
+    requests = [BindingRequest("AXB", "8001", "8002", x=X), BindingRequest("AXB", "8001", "8003", x=X)]
+    requests += [BindingRequest("AXX"), BindingRequest("AXB", "8004", "8005", x=X)]
+    answers = desk.run(lambda act: bind_all(act, requests, RULES))
+    assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
+    assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
+    assert len(list(desk.bindings.all())) == 2
+
+
+def test_a_refused_act_leaves_nothing(desk: Desk) -> None:
+    def two(act: Any) -> None:
+        bind(act, BindingRequest("AXB", "8001", "8002", x=X), RULES)
+        bind(act, BindingRequest("AXB", "8001", "8003", x=X), RULES)
+
+    with pytest.raises(Refused):
+        desk.run(two)
+    assert list(desk.bindings.all()) == []
+    assert desk.one("SELECT count(*) FROM route") == (0,)

@@ -2,86 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from relay.errors import ParseError
-from relay.service.bindings import BindingService
-from relay.service.imports import CHUNK, import_bindings
-from relay.store.bindings import Bindings
+from relay.service.groups import make_group
+from relay.service.imports import CHUNK, import_bindings, import_members
+from tests.service.conftest import RULES, Desk
 from tests.support.stored import NOW_MS, PREFIX, X, Y
 
 HEADER = "mode,x,y,a,b,expires_in,order_id,business\n"
 GOOD = f"AXB,{X},,13800000001,13900000002,2h,17,default\n"
 
 
-def run(service: BindingService, text: str) -> dict[int, str | None]:
-    outcomes = import_bindings(text.splitlines(keepends=True), service, NOW_MS)
+def run(desk: Desk, text: str) -> dict[int, str | None]:
+    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, RULES)
     return {line: refused and str(refused) for line, refused in outcomes}
 
 
-def test_lines_become_bindings(service: BindingService, store: Bindings) -> None:
+def test_lines_become_bindings(desk: Desk) -> None:
     text = HEADER + GOOD + f"axyb,{X},{Y},8001,8002,,,\n" + '\n  \nAXB,,,"8003",8004\n'
-    assert run(service, text) == {2: None, 3: None, 6: None}
-    made = {(found.mode, found.a, found.b): found for found in store.all()}
+    assert run(desk, text) == {2: None, 3: None, 6: None}
+    made = {(found.mode, found.a, found.b): found for found in desk.bindings.all()}
     assert set(made) == {("AXB", "8613800000001", "8613900000002"), ("AXYB", "8001", "8002"), ("AXB", "8003", "8004")}
     first = made["AXB", "8613800000001", "8613900000002"]
     assert (first.x, first.order_id, first.expires_at) == (X, "17", NOW_MS + 7_200_000)
     assert made["AXYB", "8001", "8002"].order_id is None
 
 
-def test_the_header_may_be_missing_or_in_another_order(service: BindingService, store: Bindings) -> None:
-    assert run(service, GOOD) == {1: None}
-    assert run(service, "\ufeffb,A,mode\n8001,8002,AXB\n") == {2: None}
-    assert ("8002", "8001") in {(found.a, found.b) for found in store.all()}
+def test_the_header_may_be_missing_or_in_another_order(desk: Desk) -> None:
+    assert run(desk, GOOD) == {1: None}
+    assert run(desk, "\ufeffb,A,mode\n8001,8002,AXB\n") == {2: None}
+    assert ("8002", "8001") in {(found.a, found.b) for found in desk.bindings.all()}
 
 
-def test_a_column_that_does_not_exist_is_named(service: BindingService) -> None:
+def test_a_column_that_does_not_exist_is_named(desk: Desk) -> None:
     with pytest.raises(ParseError, match=r"line 1: there is no column 'expires': the columns are mode,x,y"):
-        run(service, "mode,a,b,expires\nAXB,8001,8002,2h\n")
+        run(desk, "mode,a,b,expires\nAXB,8001,8002,2h\n")
 
 
-def test_bad_lines_are_named_and_good_ones_still_made(service: BindingService, store: Bindings) -> None:
+def test_bad_lines_are_named_and_good_ones_still_made(desk: Desk) -> None:
     text = (
         HEADER
         + GOOD
         + GOOD
-        + "GXB,,,8001,8002\nAXB,,,8001\nAXB,,,8001,8002,2,,\n"
-        + "AXB,,,,,,,,,\n"
+        + "AXX,,,8001,8002\nAXB,,,8001\nAXB,,,8001,8002,2,,\n"
+        + "AXB,,,,,,,,,,,,,,,\n"
         + "AXB,,,1,8002\n"
     )
     text += 'AXB,,,8001,8002,,"two\nlines",\n' + "AXB,,,8003,8004\n"
-    assert run(service, text) == {
+    assert run(desk, text) == {
         2: None,
         3: f"a: 138****0001 is bound on {X} already: unbind it or take another number",
-        4: "mode: it is AXB or AXYB",
+        4: "mode: it is one of: AXB, AXYB, GXB, GXYB, AXN",
         5: "b: it is missing",
         6: "expires_in: not a duration: write a number with its unit, as 90s, 30m, 2h or 7d",
-        7: "line: it has 10 cells, and there are 8 columns",
+        7: "line: it has 16 cells, and there are 8 columns",
         8: "a: a number has 3 to 15 digits",
         10: "order_id: it is printable text of at most 128 characters",
         11: None,
     }
-    assert len(list(store.all())) == 2
+    assert len(list(desk.bindings.all())) == 2
 
 
-def test_a_line_that_is_no_csv_is_named(service: BindingService) -> None:
-    outcomes = run(service, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
+def test_a_line_that_is_no_csv_is_named(desk: Desk) -> None:
+    outcomes = run(desk, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
     assert "no CSV" in str(outcomes[2])
     assert outcomes[3] is None
 
 
-def test_an_empty_file_makes_nothing(service: BindingService) -> None:
-    assert run(service, "") == run(service, HEADER) == {}
+def test_an_empty_file_makes_nothing(desk: Desk) -> None:
+    assert run(desk, "") == run(desk, HEADER) == {}
 
 
-def test_each_chunk_is_made_before_the_next_is_read(service: BindingService, store: Bindings) -> None:
+def test_each_chunk_is_made_before_the_next_is_read(desk: Desk) -> None:
     made_when_asked = []
 
-    def lines() -> object:
+    def lines() -> Iterator[str]:
         for n in range(2 * CHUNK):
             if n == CHUNK:
-                made_when_asked.append(sum(1 for _ in store.all()))
+                made_when_asked.append(sum(1 for _ in desk.bindings.all()))
             yield f"AXB,{PREFIX}{n:04d},,8001,8002\n"
 
-    assert sum(1 for _ in import_bindings(lines(), service, NOW_MS)) == 2 * CHUNK  # type: ignore[arg-type]
+    assert sum(1 for _ in import_bindings(lines(), desk.run, RULES)) == 2 * CHUNK
     assert made_when_asked == [CHUNK]
+
+
+def test_all_columns_are_read(desk: Desk) -> None:
+    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    text = "mode,b,group,pool,direction,max_call_s,ring_timeout_s,consent,user_data\n"
+    text += f"GXB,8001,{group.group_id},default,b_to_a,600, 30 ,form 9,{{}}\nGXB,8001,{group.group_id},,,ten,,,\n"
+    assert run(desk, text) == {2: None, 3: "max_call_s: it is a number of seconds"}
+    (made,) = desk.bindings.all()
+    assert (made.group_id, made.direction, made.max_call_s, made.ring_timeout_s) == (group.group_id, "b_to_a", 600, 30)
+    assert (made.consent, made.user_data) == ("form 9", "{}")
+
+
+def test_members_come_from_a_list(desk: Desk) -> None:
+    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
+    assert list(import_members(lines, group.group_id, desk.run)) == [CHUNK - 1, 1]
+    assert desk.one("SELECT size FROM party_group") == (CHUNK + 1,)

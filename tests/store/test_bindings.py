@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 
+from relay.call.binding import Binding
 from relay.errors import StoreError
-from relay.store.bindings import Bindings
+from relay.store.act import RELAY, Act
+from relay.store.bindings import BindingQuery, Bindings, at_moment, due, history, keep_past, update
 from relay.store.database import connect
+from relay.store.groups import Group, insert_group, put_members, take_members
+from relay.store.writer import Writer
 from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, A, B, X, Y, binding
+from tests.support.stored import NOW_MS, A, B, X, Y, binding, end, put
 
-C = "8613700000003"
+C, D = "8613700000003", "8613600000004"
 
 
 @pytest.fixture
@@ -22,95 +26,159 @@ def bindings(disk: Disk) -> Iterator[Bindings]:
         yield bindings
 
 
-def test_a_binding_is_read_back_as_it_was_made(bindings: Bindings) -> None:
-    made = binding(mode="AXYB", y=Y, expires_at=NOW_MS + 5, order_id="订单 7")
-    assert bindings.add([made], NOW_MS) == [None]
+def run(disk: Disk, do: Callable[[Act], object], now_ms: int = NOW_MS) -> None:
+    with closing(Writer(disk.path, disk.sealer, clock_ms=lambda: now_ms)) as writer:
+        writer.run(RELAY, do)
+
+
+def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
+    """Changes a binding, with what it was kept."""
+    new = old._replace(version=old.version + 1, changed_at=now_ms, changed_by="relay", **changes)  # type: ignore[arg-type]
+
+    def do(act: Act) -> None:
+        keep_past(act, old, new)
+        update(act, new)
+
+    run(disk, do, now_ms)
+    return new
+
+
+def test_a_binding_is_read_back_as_it_was_made(disk: Disk, bindings: Bindings) -> None:
+    made = binding(
+        mode="AXYB",
+        y=Y,
+        expires_at=NOW_MS + 5,
+        order_id="订单 7",
+        direction="a_to_b",
+        max_call_s=60,
+        ring_timeout_s=20,
+        white_only=True,
+        hours="08:00-22:00",
+        consent="form 9",
+        user_data="{}",
+        created_by="key:k1",
+    )
+    put(disk.path, disk.sealer, made)
     assert bindings.get("b1") == made
+    assert bindings.get("b1", "default") == made
+    assert bindings.get("b1", "acme") is None
     assert bindings.get("b2") is None
 
 
-def test_a_caller_bound_twice_on_one_number_is_refused_and_leaves_nothing(bindings: Bindings) -> None:
-    later = binding("b2", a=C, b=B)
-    assert bindings.add([binding(), later, binding("b3", a=A, b=C), binding("b4", x=Y)], NOW_MS) == [
-        None,
-        "b",
-        "a",
-        None,
-    ]
-    assert [found.binding_id for found in bindings.all()] == ["b1", "b4"]
-    assert not bindings.is_taken(X, C, NOW_MS)
+def test_unbinding_keeps_the_binding(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding())
+    end(disk.path, disk.sealer, "b1", NOW_MS + 7)
+    assert bindings.get("b1") == binding(ended_at=NOW_MS + 7, released_at=NOW_MS + 7)
 
 
-def test_an_expired_route_makes_room(bindings: Bindings) -> None:
-    bindings.add([binding(expires_at=NOW_MS + 10)], NOW_MS)
-    assert bindings.add([binding("b2", b=C)], NOW_MS + 9) == ["a"]
-    assert bindings.add([binding("b3", b=C)], NOW_MS + 10) == [None]
-    assert [found.binding_id for found in bindings.all(NOW_MS + 10)] == ["b3"]
+def test_only_those_in_force_are_listed_when_asked(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 10), binding("b2", x=Y))
+    assert [found.binding_id for found in bindings.all()] == ["b1", "b2"]
+    assert [found.binding_id for found in bindings.all(NOW_MS + 10)] == ["b2"]
 
 
-def test_a_half_expired_conflict_keeps_the_route_that_is_in_force(disk: Disk, bindings: Bindings) -> None:
-    bindings.add([binding(expires_at=NOW_MS + 10), binding("b2", a=C, b="8613600000004")], NOW_MS)
-    assert bindings.add([binding("b3", a=A, b=C)], NOW_MS + 20) == ["b"]
+def test_those_of_a_number_are_found_by_either_number_and_either_party(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding("b1", mode="AXYB", y=Y), binding("b2", a=C, b="8001"))
+    for number, ids in [(X, ["b1", "b2"]), (Y, ["b1"]), (A, ["b1"]), (B, ["b1"]), ("8001", ["b2"]), (D, [])]:
+        assert [found.binding_id for found in bindings.of_number(number)] == ids
+
+
+def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 100), binding("b2", x=Y))
+    end(disk.path, disk.sealer, "b2", NOW_MS + 50)
+    for number, at, ids in [
+        (X, NOW_MS - 1, []),
+        (X, NOW_MS, ["b1"]),
+        (X, NOW_MS + 99, ["b1"]),
+        (X, NOW_MS + 100, []),
+        (Y, NOW_MS + 49, ["b2"]),
+        (Y, NOW_MS + 50, []),
+        (A, NOW_MS + 49, ["b1", "b2"]),
+    ]:
+        assert [found.binding_id for found in bindings.of_number(number, at)] == ids
+
+
+def test_who_was_behind_a_number_at_a_minute_is_known_after_a_change(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding())
+    changed = change(disk, binding(), NOW_MS + 10, b=C)
+    change(disk, changed, NOW_MS + 20, b=D, expires_at=NOW_MS + 99)
+    for at, party in [(NOW_MS + 9, B), (NOW_MS + 10, C), (NOW_MS + 19, C), (NOW_MS + 20, D)]:
+        (then,) = bindings.of_number(X, at)
+        assert (then.a, then.b, then.expires_at) == (A, party, NOW_MS + 99)
+        assert [found.binding_id for found in bindings.of_number(party, at)] == ["b1"]
+    assert list(bindings.of_number(B, NOW_MS + 10)) == []
+    assert [found.binding_id for found in bindings.of_number(B)] == ["b1"]
     with closing(connect(disk.path)) as connection:
-        owners = connection.execute("SELECT binding_id, count(*) FROM route GROUP BY 1").fetchall()
-    assert owners == [("b1", 2), ("b2", 2)]
+        assert [past.b for past in history(connection, disk.sealer, "b1")] == [B, C]
+        assert at_moment(connection, disk.sealer, changed, NOW_MS + 5).version == 1
 
 
-def test_unbinding_frees_the_number_and_keeps_the_binding(bindings: Bindings) -> None:
-    bindings.add([binding()], NOW_MS)
-    assert bindings.is_taken(X, A, NOW_MS)
-    assert bindings.end("b1", NOW_MS + 7) == binding()
-    assert not bindings.is_taken(X, A, NOW_MS)
-    assert bindings.get("b1") == binding(ended_at=NOW_MS + 7)
-    assert bindings.add([binding("b2")], NOW_MS + 8) == [None]
+def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, bindings: Bindings) -> None:
+    run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
+    run(disk, lambda act: put_members(act, "g1", [C]), NOW_MS)
+    put(disk.path, disk.sealer, binding(mode="GXB", a=None, group_id="g1"))
+    run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(C)]), NOW_MS + 10)
+    assert [found.binding_id for found in bindings.of_number(C, NOW_MS + 9)] == ["b1"]
+    assert list(bindings.of_number(C, NOW_MS + 10)) == []
+    old = binding(mode="GXB", a=None, group_id="g1")
+    change(disk, old, NOW_MS + 20, group_id="g2")
+    assert [found.binding_id for found in bindings.of_number(C, NOW_MS + 9)] == ["b1"]
 
 
-def test_unbinding_twice_or_nothing_changes_nothing(bindings: Bindings) -> None:
-    bindings.add([binding()], NOW_MS)
-    bindings.end("b1", NOW_MS + 7)
-    assert bindings.end("b1", NOW_MS + 9) == binding(ended_at=NOW_MS + 7)
-    assert bindings.end("b2", NOW_MS) is None
-
-
-def test_unbinding_an_expired_binding_leaves_the_route_of_its_successor(bindings: Bindings) -> None:
-    bindings.add([binding(expires_at=NOW_MS + 10)], NOW_MS)
-    bindings.add([binding("b2", expires_at=NOW_MS + 90)], NOW_MS + 10)
-    bindings.end("b1", NOW_MS + 20)
-    assert bindings.is_taken(X, A, NOW_MS + 20)
-
-
-def test_bindings_are_found_by_either_number_and_either_party(bindings: Bindings) -> None:
-    bindings.add([binding("b1", mode="AXYB", y=Y), binding("b2", a=C, b="8001")], NOW_MS)
-    for number, ids in [(X, ["b1", "b2"]), (Y, ["b1"]), (A, ["b1"]), ("8001", ["b2"]), ("999", [])]:
-        assert sorted(found.binding_id for found in bindings.of_number(number)) == ids
-
-
-def test_a_moment_selects_what_was_in_force_then(bindings: Bindings) -> None:
-    bindings.add([binding(expires_at=NOW_MS + 100)], NOW_MS)
-    bindings.add([binding("b2", x=Y)], NOW_MS)
-    bindings.end("b2", NOW_MS + 50)
-    at = {moment: [b.binding_id for b in bindings.of_number(A, NOW_MS + moment)] for moment in (-1, 0, 49, 50, 99, 100)}
-    assert at == {-1: [], 0: ["b1", "b2"], 49: ["b1", "b2"], 50: ["b1"], 99: ["b1"], 100: []}
-    assert [b.binding_id for b in bindings.of_number(Y, NOW_MS + 49)] == ["b2"]
-
-
-def test_a_locked_number_is_taken(disk: Disk, bindings: Bindings) -> None:
+def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings) -> None:
     with closing(connect(disk.path)) as connection:
-        connection.execute("INSERT INTO number (number, prefix, pool, locked) VALUES (?, '', '', 1)", (X,))
-    assert bindings.is_taken(X, A, NOW_MS)
+        connection.execute(
+            "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('x','approved','',0,0)"
+        )
+    put(
+        disk.path,
+        disk.sealer,
+        binding("b1", expires_at=NOW_MS + 10),
+        binding("b2", a="8001", b="8002", mode="AXYB", y=Y, order_id="7"),
+        binding("b3", a="8003", b="8004", business="x", created_at=NOW_MS + 5),
+    )
+    end(disk.path, disk.sealer, "b2", NOW_MS)
+    for query, ids in [
+        (BindingQuery(), ["b3", "b2", "b1"]),
+        (BindingQuery(most=1), ["b3"]),
+        (BindingQuery(before="b3", most=1), ["b2"]),
+        (BindingQuery(business="x"), ["b3"]),
+        (BindingQuery(number=X), ["b3", "b2", "b1"]),
+        (BindingQuery(number=Y, business="x"), []),
+        (BindingQuery(party="8002"), ["b2"]),
+        (BindingQuery(order_id="7"), ["b2"]),
+        (BindingQuery(mode="AXYB"), ["b2"]),
+        (BindingQuery(state="live"), ["b3"]),
+        (BindingQuery(state="expired"), ["b1"]),
+        (BindingQuery(state="ended"), ["b2"]),
+        (BindingQuery(state="none"), []),
+        (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
+    ]:
+        assert [found.binding_id for found in bindings.page(query, NOW_MS + 10)] == ids
 
 
-def test_an_altered_binding_does_not_open(disk: Disk, bindings: Bindings) -> None:
-    bindings.add([binding("b1"), binding("b2", x=Y)], NOW_MS)
+def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
+    put(disk.path, disk.sealer, binding("b1", expires_at=NOW_MS + 9), binding("b2", x=Y, expires_at=NOW_MS + 5))
+    found: list[str] = []
+    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 8)
+    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 1)), NOW_MS + 9)
+    run(disk, lambda act: found.extend(one.binding_id for one in due(act, 9)), NOW_MS + 9)
+    assert found == ["b2", "b2", "b2", "b1"]
+
+
+def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, bindings: Bindings) -> None:
+    put(disk.path, disk.sealer, binding("b1"), binding("b2", x=Y))
     with closing(connect(disk.path)) as connection:
-        connection.execute("UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b1') WHERE id = 'b2'")
-    with pytest.raises(StoreError):
-        bindings.get("b2")
+        connection.execute("UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2') WHERE id = 'b1'")
+    with pytest.raises(StoreError, match="altered"):
+        bindings.get("b1")
 
 
-def test_errors_of_the_store_are_store_errors(disk: Disk, bindings: Bindings) -> None:
+def test_a_store_that_fails_is_an_error_with_its_path(disk: Disk, bindings: Bindings) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("ALTER TABLE binding RENAME TO gone")
-    for failing in (lambda: bindings.add([binding()], 0), lambda: bindings.get("b1"), lambda: bindings.end("b1", 0)):
-        with pytest.raises(StoreError, match="no such table"):
-            failing()
+    failing: list[Callable[[], object]] = [lambda: bindings.get("b1"), lambda: list(bindings.all())]
+    failing += [lambda: list(bindings.of_number(X)), lambda: bindings.page(BindingQuery(), 0)]
+    for read in failing:
+        with pytest.raises(StoreError, match=str(disk.path)):
+            read()

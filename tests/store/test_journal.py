@@ -12,13 +12,12 @@ import pytest
 from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
-from relay.store.bindings import Bindings
 from relay.store.database import connect
 from relay.store.journal import MAX_BATCH, Journal
 from relay.store.journal_rows import Told, event_rows, open_caller, open_event
 from relay.store.records import Records
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
-from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 
 async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
@@ -227,9 +226,8 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
         done = Waiter()
 
         def bind() -> None:
-            with closing(Bindings(disk.path, disk.sealer)) as bindings:
-                for n in range(50):
-                    assert bindings.add([binding(f"b{n}", x=f"{X[:11]}{n:04d}")], NOW_MS) == [None]
+            for n in range(50):
+                put(disk.path, disk.sealer, binding(f"b{n}", x=f"{X[:11]}{n:04d}"))
 
         binder = asyncio.create_task(asyncio.to_thread(bind))
         while not binder.done():

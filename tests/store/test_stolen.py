@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from relay.call.actions import Commit
-from relay.store.bindings import Bindings
 from relay.store.journal import Journal
 from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, Y, binding, ended_record, live_record
+from tests.support.stored import Y, binding, end, ended_record, live_record, put
 
 CALLER, CALLEE, THIRD = "8613812344321", "8675598765432", "447700900987"
 
 
 async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(disk: Disk) -> None:
-    with closing(Bindings(disk.path, disk.sealer)) as bindings:
-        bindings.add([binding("b1", a=CALLER, b=CALLEE, order_id="canary 13812344321")], NOW_MS)
-        bindings.add([binding("b2", a=CALLER, b=THIRD, x=Y), binding("b3", a=CALLER, b=THIRD)], NOW_MS)
-        bindings.end("b2", NOW_MS)
+    texts = {"order_id": "canary 13812344321", "consent": "canary consent", "user_data": "canary 13812344321"}
+    put(disk.path, disk.sealer, binding("b1", a=CALLER, b=CALLEE, **texts), binding("b2", a=CALLER, b=THIRD, x=Y))
+    end(disk.path, disk.sealer, "b2")
     journal = Journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     parties = {"caller": CALLER, "callee": CALLEE, "caller_leg_call_id": "canary-13812344321@device"}

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 from relay.call.binding import Binding
 from relay.call.record import CallRecord
+from relay.service.placement import settle
+from relay.service.releases import BindRules, release
+from relay.store.act import RELAY, Act
+from relay.store.bindings import find_binding, update
+from relay.store.sealing import Sealer
+from relay.store.writer import Writer
 
 PREFIX = "70010000001"
 X, Y = PREFIX + "0001", PREFIX + "0002"
@@ -15,6 +24,34 @@ def binding(binding_id: str = "b1", **changes: object) -> Binding:
     """An AXB binding of A and B on X, made at NOW_MS, without an end."""
     made = Binding(binding_id, "AXB", "default", "order-1", X, None, A, B, NOW_MS, None)
     return made._replace(**changes)  # type: ignore[arg-type]
+
+
+def put(path: Path, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
+    """Makes them in a store, on numbers that are loaded where they are not. Raises Refused."""
+
+    def do(act: Act) -> None:
+        for made in bindings:
+            numbers = [number for number in (made.x, made.y) if number]
+            act.connection.executemany(
+                "INSERT OR IGNORE INTO number (number, prefix, pool) VALUES (?, '', 'default')", [(n,) for n in numbers]
+            )
+            settle(act, made, [200] * len(numbers))
+
+    with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
+        writer.run(RELAY, do)
+
+
+def end(path: Path, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
+    """Unbinds one of them."""
+
+    def do(act: Act) -> None:
+        found = find_binding(act.connection, act.sealer, binding_id)
+        assert found is not None
+        release(act, found, BindRules())
+        update(act, found._replace(ended_at=now_ms, released_at=now_ms))
+
+    with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
+        writer.run(RELAY, do)
 
 
 def live_record(call_id: str = "c1", **changes: object) -> CallRecord:

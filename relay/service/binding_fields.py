@@ -1,0 +1,95 @@
+"""The fields of a binding as people, files and programs write them, made normal or refused with the field and the fix.
+
+It knows no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay.call.binding import MODES, Direction, Mode
+from relay.call.numbers import normalise_party
+from relay.errors import ParseError, Refused
+from relay.policy.hours import parse_hours
+from relay.service.times import parse_duration_ms, parse_moment_ms
+
+LONGEST_ORDER = 128
+LONGEST_CONSENT = 128
+LONGEST_USER_DATA = 1_024
+MAX_CALL_S = range(10, 86_401)
+RING_TIMEOUT_S = range(5, 181)
+DIRECTIONS: tuple[Direction, ...] = ("both", "a_to_b", "b_to_a")
+
+
+def invalid(field: str, problem: str) -> Refused:
+    """A field that is wrong in itself, whatever the store holds."""
+    return Refused("invalid", field, problem)
+
+
+def mode(text: str) -> Mode:
+    for known in MODES:
+        if known == text.strip().upper():
+            return known
+    raise invalid("mode", f"it is one of: {', '.join(MODES)}")
+
+
+def parsed(field: str, written: str, parse: Callable[[str], str]) -> str:
+    """Required."""
+    if not written.strip():
+        raise invalid(field, "it is missing")
+    try:
+        return parse(written)
+    except ParseError as error:
+        raise invalid(field, error.reason) from None
+
+
+def party(field: str, written: str, *, required: bool) -> str | None:
+    """A real number in its normal form; None where it is not given and need not be."""
+    if not required and not written.strip():
+        return None
+    return parsed(field, written, normalise_party)
+
+
+def text(field: str, written: str, longest: int) -> str | None:
+    """Printable text without blanks around it; None where it is empty."""
+    if len(written) > longest or not written.isprintable():
+        raise invalid(field, f"it is printable text of at most {longest} characters")
+    return written.strip() or None
+
+
+def direction(written: str) -> Direction:
+    for known in DIRECTIONS:
+        if known == (written.strip() or "both"):
+            return known
+    raise invalid("direction", f"it is one of: {', '.join(DIRECTIONS)}")
+
+
+def seconds(field: str, value: int | None, allowed: range) -> int | None:
+    if value is not None and value not in allowed:
+        raise invalid(field, f"it is {allowed.start} to {allowed.stop - 1} seconds")
+    return value
+
+
+def hours(written: str) -> str | None:
+    if not written.strip():
+        return None
+    try:
+        parse_hours(written.strip())
+    except ParseError as error:
+        raise invalid("hours", error.reason) from None
+    return written.strip()
+
+
+def expiry(written: str, now_ms: int) -> int | None:
+    """Unix milliseconds of a duration from now, or of a moment to come; None where it is empty."""
+    if not written.strip():
+        return None
+    try:
+        if "-" not in written:
+            return now_ms + parse_duration_ms(written)
+        moment_ms = parse_moment_ms(written)
+    except ParseError as error:
+        raise invalid("expires_in", error.reason) from None
+    if moment_ms <= now_ms:
+        raise invalid("expires_in", "this moment is over: take one to come")
+    return moment_ms

@@ -1,0 +1,159 @@
+"""How bindings are changed in place and ended. Whatever it is, it works with the next INVITE; calls that are up go on.
+
+Parties and limits stand in one row, which a call reads: a change of them is that row, and the routes of those who come
+and go. What it was before is kept for traces.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.call.binding import Binding
+from relay.errors import Refused
+from relay.service import binding_fields as fields
+from relay.service.placement import check_parties
+from relay.service.releases import BindRules, release, release_due
+from relay.store.act import Act
+from relay.store.allocation import cool_down_ms, rest
+from relay.store.bindings import find_binding, keep_past, update
+from relay.store.groups import member_hashes
+from relay.store.routes import (
+    HashedLine,
+    add_routes,
+    lines_of,
+    member_lines,
+    pair_of,
+    rest_callers,
+    set_pair,
+    turn_route,
+)
+
+
+class BindingChange(NamedTuple):
+    """What of a binding is to change. None leaves a field as it is; "" or 0 clears it, where it need not be there."""
+
+    a: str | None = None
+    b: str | None = None
+    group_id: str | None = None
+    expires_in: str | None = None  # a duration from now, or a moment; "": until it is unbound
+    direction: str | None = None
+    max_call_s: int | None = None
+    ring_timeout_s: int | None = None
+    white_only: bool | None = None
+    hours: str | None = None
+    user_data: str | None = None
+    version: int | None = None  # refuse it where the binding was changed since
+
+
+def get(act: Act, binding_id: str) -> Binding:
+    """Raises Refused where there is none, or none that the actor may see."""
+    printable = binding_id.isprintable()
+    binding = find_binding(act.connection, act.sealer, binding_id, act.actor.business) if printable else None
+    if binding is None:
+        raise Refused("not_found", "binding", "there is none with this id: `relay700 bindings list` shows them")
+    return binding
+
+
+def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) -> Binding:
+    """Changes a binding that is in force. Raises Refused, also where a new party is on its number already."""
+    release_due(act, rules)
+    old = _live(act, binding_id)
+    if asked.version not in (None, old.version):
+        raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {old.version}")
+    changed = _changed(act, old, asked)
+    if changed == old:
+        return old
+    check_parties(act, changed)
+    new = changed._replace(version=old.version + 1, changed_at=act.now_ms, changed_by=act.actor.name)
+    keep_past(act, old, new)
+    if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
+        _reroute(act, old, new, rules)
+    update(act, new)
+    what = [name for name, value in changed._asdict().items() if getattr(old, name) != value]
+    act.audit("binding.change", binding_id, business=old.business, details={"changed": what})
+    return new
+
+
+def renew(act: Act, binding_id: str, expires_in: str, rules: BindRules) -> Binding:
+    """Gives a binding that is in force another end: a duration from now, or a moment. Raises Refused."""
+    if not expires_in.strip():
+        raise fields.invalid("expires_in", "it is missing")
+    return change(act, binding_id, BindingChange(expires_in=expires_in), rules)
+
+
+def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
+    """Unbinds: the next call is refused, one that is up goes on. Raises Refused."""
+    binding = get(act, binding_id)
+    if binding.ended_at is not None:
+        raise Refused("ended", "binding", "it was unbound before")
+    ended = binding._replace(ended_at=act.now_ms, released_at=binding.released_at or act.now_ms)
+    if binding.released_at is None:
+        release(act, binding, rules)
+    update(act, ended)
+    act.audit("binding.end", binding_id, business=binding.business, reason=reason)
+    return ended
+
+
+def _live(act: Act, binding_id: str) -> Binding:
+    binding = get(act, binding_id)
+    if not binding.is_live(act.now_ms):
+        how = "it has expired" if binding.ended_at is None else "it was unbound"
+        raise Refused("ended", "binding", f"{how}: make another")
+    return binding
+
+
+def _changed(act: Act, old: Binding, asked: BindingChange) -> Binding:
+    """The binding with the new fields in their normal form."""
+    is_group = old.group_id is not None
+    new = old
+    if asked.a is not None:
+        new = new._replace(a=fields.party("a", asked.a, required=not is_group))
+    if asked.b is not None:
+        new = new._replace(b=fields.party("b", asked.b, required=old.mode != "AXN"))
+    if asked.group_id is not None:
+        new = new._replace(group_id=fields.text("group_id", asked.group_id, 64))
+    if asked.expires_in is not None:
+        new = new._replace(expires_at=fields.expiry(asked.expires_in, act.now_ms))
+    if asked.direction is not None:
+        new = new._replace(direction=fields.direction(asked.direction))
+    return _restricted(new, asked)
+
+
+def _restricted(new: Binding, asked: BindingChange) -> Binding:
+    if asked.max_call_s is not None:
+        new = new._replace(max_call_s=fields.seconds("max_call_s", asked.max_call_s or None, fields.MAX_CALL_S))
+    if asked.ring_timeout_s is not None:
+        value = fields.seconds("ring_timeout_s", asked.ring_timeout_s or None, fields.RING_TIMEOUT_S)
+        new = new._replace(ring_timeout_s=value)
+    if asked.white_only is not None:
+        new = new._replace(white_only=asked.white_only)
+    if asked.hours is not None:
+        new = new._replace(hours=fields.hours(asked.hours))
+    if asked.user_data is not None:
+        new = new._replace(user_data=fields.text("user_data", asked.user_data, fields.LONGEST_USER_DATA))
+    return new
+
+
+def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
+    """Those who leave rest on the number from now on, those who stay are joined with the new ends, others come."""
+    before, after = _routes(act, old, new), _routes(act, new, old)
+    gone = before.keys() - after.keys()
+    for number in {number for number, _ in gone}:
+        free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)
+        leaving = [caller_hash for of_number, caller_hash in gone if of_number == number]
+        rest_callers(act, old.binding_id, number, leaving, free_at)
+        rest(act, number, free_at)
+    pair = pair_of(act.sealer, new)
+    set_pair(act, old.binding_id, pair)
+    for key in before.keys() & after.keys():
+        if before[key].party != after[key].party:
+            turn_route(act, old.binding_id, after[key])
+    add_routes(act, new, pair, [line for key, line in after.items() if key not in before])
+
+
+def _routes(act: Act, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
+    """The lines of a binding by their keys. Members are left out where `other` has the same group: they stay."""
+    lines = lines_of(act.sealer, binding)
+    if binding.group_id is not None and binding.group_id != other.group_id:
+        lines += member_lines(binding, member_hashes(act.connection, binding.group_id))
+    return {(line.number, line.caller_hash): line for line in lines}

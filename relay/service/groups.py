@@ -1,0 +1,114 @@
+"""The rules for groups: parties who share the number of each GXB or GXYB binding of their group.
+
+Members come and go in place, in all bindings of the group at once, from the next INVITE on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+
+from relay.call.numbers import mask_number, normalise_party
+from relay.errors import ParseError, Refused
+from relay.service import binding_fields as fields
+from relay.service.binding_fields import invalid
+from relay.service.bindings import DEFAULT_BUSINESS
+from relay.service.releases import BindRules
+from relay.store.act import Act
+from relay.store.allocation import cool_down_ms, rest
+from relay.store.bindings import unreleased_of_group
+from relay.store.businesses import find_business
+from relay.store.groups import (
+    Group,
+    delete_group,
+    find_group,
+    insert_group,
+    member_hashes,
+    put_members,
+    take_members,
+)
+from relay.store.routes import add_routes, member_lines, pair_of, rest_callers
+
+MOST_MEMBERS = 10_000
+LONGEST_NAME = 128
+
+
+def make_group(act: Act, name: str, business: str = "", numbers: Sequence[str] = ()) -> Group:
+    """A group of a business user, with its first members. Raises Refused."""
+    business = business.strip() or act.actor.business or DEFAULT_BUSINESS
+    known = act.actor.business in (None, business) and business.isprintable()
+    if not known or find_business(act.connection, act.sealer, business) is None:
+        raise Refused("not_found", "business", "there is no such business user")
+    named = fields.text("name", name, LONGEST_NAME)
+    if named is None:
+        raise invalid("name", "it is missing")
+    group = Group(f"g{act.now_ms:012x}{secrets.token_hex(4)}", business, named, 0, 1, act.now_ms)
+    insert_group(act, group)
+    act.audit("group.make", group.group_id, business=business, details={"name": named})
+    if numbers:
+        add_members(act, group.group_id, numbers)
+    return get_group(act, group.group_id)
+
+
+def get_group(act: Act, group_id: str) -> Group:
+    """Raises Refused where there is none, or none that the actor may see."""
+    group = find_group(act.connection, group_id, act.actor.business) if group_id.isprintable() else None
+    if group is None:
+        raise Refused("not_found", "group", "there is no such group")
+    return group
+
+
+def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
+    """Adds members, all or none, and their routes in each binding of the group. Gives how many are new.
+
+    Raises Refused: over 10,000 members (quota), or where one is on a number of the group already (conflict).
+    """
+    group = get_group(act, group_id)
+    new = put_members(act, group_id, _normal(numbers))
+    if group.size + len(new) > MOST_MEMBERS:
+        raise Refused("quota", "members", f"a group has at most {MOST_MEMBERS} members: make another")
+    for binding in unreleased_of_group(act, group_id):
+        for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
+            if number and act.sealer.lookup_hash(number) in new:
+                raise Refused("conflict", "members", f"{mask_number(number)} is {field} of a binding of this group")
+        add_routes(act, binding, pair_of(act.sealer, binding), member_lines(binding, new))
+    act.audit("group.add", group_id, business=group.business, details={"added": len(new)})
+    return len(new)
+
+
+def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
+    """Removes members; they rest on the group's numbers. Gives how many were in it. Raises Refused."""
+    group = get_group(act, group_id)
+    gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in _normal(numbers)], rules)
+    act.audit("group.remove", group_id, business=group.business, details={"removed": gone})
+    return gone
+
+
+def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
+    """Removes a group that no binding needs any more. Who was in it stays known for traces. Raises Refused."""
+    group = get_group(act, group_id)
+    if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
+        raise Refused("state_conflict", "group", "bindings are in force for it: end them first")
+    _take(act, group_id, member_hashes(act.connection, group_id), rules)
+    delete_group(act, group_id)
+    act.audit("group.delete", group_id, business=group.business)
+    return group
+
+
+def _take(act: Act, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
+    gone = take_members(act, group_id, hashes)
+    for binding in unreleased_of_group(act, group_id) if gone else ():
+        free_at = act.now_ms + cool_down_ms(act, binding.x, rules.cool_down_ms)
+        rest_callers(act, binding.binding_id, binding.x, gone, free_at)
+        rest(act, binding.x, free_at)
+    return len(gone)
+
+
+def _normal(numbers: Sequence[str]) -> list[str]:
+    normal = []
+    for place, number in enumerate(numbers):
+        try:
+            normal.append(normalise_party(number))
+        except ParseError as error:
+            raise invalid(f"members.{place}", error.reason) from None
+    return normal

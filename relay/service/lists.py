@@ -1,0 +1,52 @@
+"""The rules for black- and whitelists: who may keep one, and what stands on it.
+
+A binding's entry goes before its business'. What an entry means for a call is judged at the call.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from relay.call.numbers import normalise_party
+from relay.errors import Refused
+from relay.service import binding_fields as fields
+from relay.service.changes import get
+from relay.store.act import Act
+from relay.store.businesses import find_business
+from relay.store.lists import Kind, delete_entry, of_binding, of_business, put_entry
+
+Whose = Literal["business", "binding"]
+KINDS: tuple[Kind, ...] = ("black", "white")
+
+
+def set_entry(act: Act, whose: Whose, owner_id: str, number: str, kind: str) -> None:
+    """Puts a caller on the list, from the next INVITE on, or gives it another kind. Raises Refused."""
+    owner, business = _owner(act, whose, owner_id)
+    for known in KINDS:
+        if known == kind:
+            put_entry(act, owner, fields.parsed("number", number, normalise_party), known)
+            act.audit(f"list.{kind}", owner_id, business=business)
+            return
+    raise fields.invalid("kind", f"it is one of: {', '.join(KINDS)}")
+
+
+def remove_entry(act: Act, whose: Whose, owner_id: str, number: str) -> None:
+    """Takes a caller off the list. Raises Refused."""
+    owner, business = _owner(act, whose, owner_id)
+    if not delete_entry(act, owner, fields.parsed("number", number, normalise_party)):
+        raise Refused("not_found", "number", "it is not on this list")
+    act.audit("list.remove", owner_id, business=business)
+
+
+def owner_of(act: Act, whose: Whose, owner_id: str) -> str:
+    """The owner as the store names it. Raises Refused where there is none, or none that the actor may see."""
+    return _owner(act, whose, owner_id)[0]
+
+
+def _owner(act: Act, whose: Whose, owner_id: str) -> tuple[str, str]:
+    if whose == "binding":
+        return of_binding(owner_id), get(act, owner_id).business
+    known = act.actor.business in (None, owner_id) and owner_id.isprintable()
+    if not known or find_business(act.connection, act.sealer, owner_id) is None:
+        raise Refused("not_found", "business", "there is no such business user")
+    return of_business(owner_id), owner_id

@@ -1,0 +1,260 @@
+"""The rules for the platform's numbers: prefixes are assigned to it, pools share them out, locks take them out of use.
+
+All of it is the operator's. What is written works with the next INVITE.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from relay.call.numbers import is_700, normalise_700, normalise_party
+from relay.errors import ParseError, Refused
+from relay.service import binding_fields as fields
+from relay.service.binding_fields import invalid
+from relay.store.act import Act
+from relay.store.businesses import find_business
+from relay.store.numbers import (
+    LEGACY_POOL,
+    LOCKED_BY_OPERATOR,
+    LOCKED_FOR_FRAUD,
+    Number,
+    Prefix,
+    PrefixState,
+    find_number,
+    find_prefix,
+    insert_legacy,
+    insert_prefix,
+    move_number,
+    set_locks,
+    update_prefix,
+)
+from relay.store.pools import Pool, find_pool, insert_pool, update_pool
+
+DEFAULT_POOL = "default"
+PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
+LONGEST_REASON = 500
+LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
+MOST_BINDINGS = range(1, 5_001)
+WARN_PERCENT = range(1, 101)
+_PREFIX = re.compile(r"700[0-9]{8}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class NewPrefix(NamedTuple):
+    """A prefix as it is to be loaded. A cool-down of None is the configured one."""
+
+    prefix: str
+    peer: str = ""
+    pool: str = DEFAULT_POOL
+    cool_down_ms: int | None = None
+
+
+class PrefixChange(NamedTuple):
+    """What of a prefix is to change; None leaves it. A cool-down of -1 is the configured one again."""
+
+    peer: str | None = None
+    state: str | None = None
+    cool_down_ms: int | None = None
+
+
+class NewPool(NamedTuple):
+    """A pool as it is to be made. Without a business it is for all that have no pool of their own."""
+
+    pool_id: str
+    business: str | None = None
+    area: str = ""
+    max_bindings: int = 200
+    warn_percent: int = 80
+
+
+class PoolChange(NamedTuple):
+    """What of a pool is to change; None leaves it. A business of "" makes it everybody's."""
+
+    business: str | None = None
+    area: str | None = None
+    max_bindings: int | None = None
+    warn_percent: int | None = None
+
+
+# -- prefixes
+
+
+def load_prefix(act: Act, asked: NewPrefix) -> int:
+    """Puts a prefix with its 10,000 numbers into a pool. Gives how many there are. Raises Refused."""
+    _operator(act)
+    if not _PREFIX.fullmatch(asked.prefix):
+        raise invalid("prefix", "it is 11 digits, 700 first")
+    if find_prefix(act.connection, asked.prefix) is not None:
+        raise Refused("state_conflict", "prefix", "it is loaded already")
+    if find_pool(act.connection, asked.pool) is None or asked.pool == LEGACY_POOL:
+        raise Refused("not_found", "pool", "there is no such pool: make it first")
+    peer = fields.text("peer", asked.peer, 64) or ""
+    cool_down_ms = _cool_down(asked.cool_down_ms)
+    operator, platform = asked.prefix[3], asked.prefix[4:]
+    loaded = insert_prefix(
+        act, Prefix(asked.prefix, operator, platform, peer, "active", cool_down_ms, act.now_ms), asked.pool
+    )
+    act.audit("prefix.load", asked.prefix, details={"pool": asked.pool, "peer": peer, "cool_down_ms": cool_down_ms})
+    return loaded
+
+
+def change_prefix(act: Act, prefix: str, asked: PrefixChange, reason: str = "") -> Prefix:
+    """Its peer, state (active, locked; returned for good) and cool-down. Raises Refused."""
+    _operator(act)
+    old = get_prefix(act, prefix)
+    new = old
+    if asked.peer is not None:
+        new = new._replace(peer=fields.text("peer", asked.peer, 64) or "")
+    if asked.cool_down_ms is not None:
+        new = new._replace(cool_down_ms=None if asked.cool_down_ms == -1 else _cool_down(asked.cool_down_ms))
+    if asked.state is not None:
+        new = new._replace(state=_prefix_state(old, asked.state))
+    update_prefix(act, new)
+    details = {name: value for name, value in new._asdict().items() if value != getattr(old, name)}
+    act.audit("prefix.change", prefix, reason=_reason(reason), details=details)
+    return new
+
+
+def get_prefix(act: Act, prefix: str) -> Prefix:
+    """Raises Refused where it is not loaded."""
+    found = find_prefix(act.connection, prefix) if prefix.isprintable() else None
+    if found is None:
+        raise Refused("not_found", "prefix", "it is not loaded: `relay700 numbers prefixes` shows those that are")
+    return found
+
+
+def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
+    """Loads the prefixes and old middle numbers (normal form) of the configuration that the store has not seen yet.
+
+    From then on the store has the say. Gives how many numbers are new.
+    """
+    new = 0
+    for prefix in prefixes:
+        if find_prefix(act.connection, prefix) is None:
+            new += load_prefix(act, NewPrefix(prefix))
+    added = [number for number in legacy if insert_legacy(act, number)]
+    if added:
+        act.audit("number.legacy", added[0], details={"added": len(added)})
+    return new + len(added)
+
+
+# -- numbers
+
+
+def get_number(act: Act, number: str) -> Number:
+    """One of the platform's, written in any way. Raises Refused where it is none."""
+    for parse in (normalise_700, normalise_party):
+        try:
+            found = find_number(act.connection, parse(number), act.now_ms)
+        except ParseError:
+            continue
+        if found is not None:
+            return found
+    raise Refused("number_unknown", "number", "it is none of the platform's numbers")
+
+
+def lock(act: Act, number: str, reason: str, why: int = LOCKED_BY_OPERATOR) -> Number:
+    """Takes a number out of use: its calls are refused, and it is given to nobody. Raises Refused."""
+    return _locks(act, number, "number.lock", reason, add=why)
+
+
+def unlock(act: Act, number: str, reason: str = "") -> Number:
+    """Undoes the operator's lock and one for fraud. A lock of its prefix stays. Raises Refused."""
+    return _locks(act, number, "number.unlock", reason, clear=LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD)
+
+
+def move(act: Act, numbers: Iterable[str], pool: str) -> int:
+    """Puts numbers into another pool. Their bindings stay. Gives how many there were. Raises Refused."""
+    _operator(act)
+    if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
+        raise Refused("not_found", "pool", "there is no such pool: make it first")
+    found = [get_number(act, number) for number in numbers]
+    for number in found:
+        if number.legacy:
+            raise invalid("numbers", "an old middle number is in no pool")
+        move_number(act, number.number, pool)
+    if found:
+        act.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
+    return len(found)
+
+
+def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, add: int = 0) -> Number:
+    _operator(act)
+    found = get_number(act, number)
+    set_locks(act, found.number, clear=clear, add=add)
+    act.audit(action, found.number if is_700(found.number) else "legacy", reason=_reason(reason))
+    return get_number(act, found.number)
+
+
+# -- pools
+
+
+def make_pool(act: Act, asked: NewPool) -> Pool:
+    """Raises Refused."""
+    _operator(act)
+    if not _ID.fullmatch(asked.pool_id):
+        raise invalid("id", "it is letters, digits, _ . - and at most 64 of them, such as acme-bj")
+    if find_pool(act.connection, asked.pool_id) is not None or asked.pool_id == LEGACY_POOL:
+        raise Refused("state_conflict", "id", "there is a pool with this id: take another")
+    pool = _checked(act, Pool(*asked, created_at=act.now_ms))
+    insert_pool(act, pool)
+    act.audit("pool.make", pool.pool_id, business=pool.business, details=asked._asdict())
+    return pool
+
+
+def change_pool(act: Act, pool_id: str, asked: PoolChange) -> Pool:
+    """Raises Refused."""
+    _operator(act)
+    old = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
+    if old is None or pool_id == LEGACY_POOL:
+        raise Refused("not_found", "pool", "there is no such pool")
+    given = {name: value for name, value in asked._asdict().items() if value is not None}
+    pool = _checked(act, old._replace(**given))
+    update_pool(act, pool)
+    act.audit("pool.change", pool_id, business=pool.business, details=given)
+    return pool
+
+
+def _checked(act: Act, pool: Pool) -> Pool:
+    business = pool.business or None
+    known = business is None or (business.isprintable() and find_business(act.connection, act.sealer, business))
+    if not known:
+        raise Refused("not_found", "business", "there is no such business user")
+    for field, value, allowed in (
+        ("max_bindings", pool.max_bindings, MOST_BINDINGS),
+        ("warn_percent", pool.warn_percent, WARN_PERCENT),
+    ):
+        if value not in allowed:
+            raise invalid(field, f"it is {allowed.start} to {allowed.stop - 1}")
+    return pool._replace(business=business, area=fields.text("area", pool.area, 64) or "")
+
+
+# -- for all of them
+
+
+def _operator(act: Act) -> None:
+    if act.actor.business is not None:
+        raise Refused("forbidden", "", "numbers, prefixes and pools are the operator's")
+
+
+def _reason(reason: str) -> str:
+    return fields.text("reason", reason, LONGEST_REASON) or ""
+
+
+def _cool_down(value: int | None) -> int | None:
+    if value is not None and not 0 <= value <= LONGEST_COOL_DOWN_MS:
+        raise invalid("cool_down", "it is at most 365 days")
+    return value
+
+
+def _prefix_state(old: Prefix, state: str) -> PrefixState:
+    if old.state == "returned" and state != "returned":
+        raise Refused(
+            "state_conflict", "state", "it was returned to the ministry: load it anew where it is assigned anew"
+        )
+    for known in PREFIX_STATES:
+        if known == state:
+            return known
+    raise invalid("state", f"it is one of: {', '.join(PREFIX_STATES)}")

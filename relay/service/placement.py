@@ -1,0 +1,185 @@
+"""Which numbers a binding gets, and how it is put on them: given ones where it may have them, else chosen ones.
+
+It owns the count of a business' bindings. It must be used inside an act, and undoes what it began where it refuses.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.call.numbers import normalise_700, normalise_party
+from relay.errors import ParseError, Refused
+from relay.service.binding_fields import invalid
+from relay.service.releases import BindRules
+from relay.store.act import Act
+from relay.store.allocation import Wish, choose, take
+from relay.store.bindings import insert
+from relay.store.groups import find_group, is_member, member_hashes
+from relay.store.numbers import find_number
+from relay.store.pools import Pool, find_pool, pools_of
+from relay.store.routes import add_routes, lines_of, member_lines, pair_of
+
+_COUNT_UP = """
+UPDATE business SET live_bindings = live_bindings + 1
+WHERE id = ? AND (max_bindings IS NULL OR live_bindings < max_bindings)
+"""
+
+
+class Asked(NamedTuple):
+    """Which numbers are asked for, in the words of the asker. "" is: not given."""
+
+    x: str = ""
+    y: str = ""
+    pool: str = ""
+    area: str = ""
+
+
+def check_parties(act: Act, binding: Binding) -> None:
+    """Raises Refused where its parties, its group and its numbers do not go together."""
+    if binding.a == binding.b:
+        raise invalid("b", "it is the same number as a: a binding joins two parties")
+    if (binding.group_id is not None) != (binding.mode in GROUP_MODES):
+        wrong = "it is missing" if binding.group_id is None else f"an {binding.mode} has no group: leave it out"
+        raise invalid("group_id", wrong)
+    numbers = [number for number in (binding.x, binding.y) if number]
+    # An old middle number reads like a party: as one, it would be shown to the other.
+    if any(party in numbers for party in (binding.a, binding.b) if party):
+        raise invalid("x", "it is one of the parties: take another number")
+    if binding.group_id is None:
+        return
+    if find_group(act.connection, binding.group_id, binding.business) is None:
+        raise Refused("not_found", "group_id", "there is no such group of this business user")
+    for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
+        if number and is_member(act.connection, binding.group_id, act.sealer.lookup_hash(number)):
+            raise invalid(field, "it is a member of the group")
+
+
+def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
+    """Takes its numbers, and makes it. Undone as a whole where it is refused."""
+    with _undone_if_refused(act.connection):
+        pools = _pools(act, wanted.business, asked)
+        wish_x, wish_y = _wishes(act, wanted)
+        given_y = _given(act, "y", asked.y, rules)
+        x, pool = _number(act, "x", _given(act, "x", asked.x, rules), pools, wish_x, given_y, rules)
+        y = None
+        caps = [_cap(pool, rules)]
+        if wanted.mode in TWO_NUMBER_MODES:
+            y, pool_y = _number(act, "y", given_y, pools, wish_y, x, rules)
+            caps.append(_cap(pool_y, rules))
+        if x == y:
+            raise invalid("y", "it is the same number as x: take another")
+        binding = wanted._replace(x=x, y=y, pool=pool.pool_id)
+        check_parties(act, binding)
+        settle(act, binding, caps)
+    return binding
+
+
+def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
+    """Takes the numbers of a binding, each of which carries at most `caps` of them, and makes it. Raises Refused."""
+    pair = pair_of(act.sealer, binding)
+    numbers = (("x", binding.x), ("y", binding.y))
+    for (field, number), cap in zip(numbers, caps, strict=False):
+        take(act, field, number or "", cap, pair, exclusive=binding.mode == "AXN")
+    if act.connection.execute(_COUNT_UP, (binding.business,)).rowcount == 0:
+        raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
+    insert(act, binding)
+    members = member_hashes(act.connection, binding.group_id) if binding.group_id else ()
+    add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
+
+
+def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
+    """Who will dial x, and who will dial y."""
+    a, b = (act.sealer.lookup_hash(party or "") for party in (wanted.a, wanted.b))
+    match wanted.mode:
+        case "AXN":
+            return Wish(exclusive=True), Wish()
+        case "AXB":
+            return Wish((a, b)), Wish()
+        case "AXYB":
+            return Wish((a,)), Wish((b,))
+        case "GXB":
+            return Wish((b,), wanted.group_id), Wish()
+        case "GXYB":
+            return Wish((), wanted.group_id), Wish((b,))
+
+
+def _pools(act: Act, business: str, asked: Asked) -> list[Pool]:
+    """Where the numbers may come from, in the order of preference."""
+    pools = pools_of(act.connection, business)
+    if asked.pool.strip():
+        if (pool := find_pool(act.connection, asked.pool.strip())) not in pools:
+            raise Refused("not_found", "pool", "there is no such pool for this business user")
+        pools = [pool]
+    if asked.area.strip():
+        pools = [pool for pool in pools if pool.area == asked.area.strip()]
+        if not pools:
+            raise Refused("not_found", "area", "the business user has no pool of this area")
+    return pools
+
+
+def _given(act: Act, field: str, written: str, rules: BindRules) -> str | None:
+    """A number that was asked for: one of ours, or an old middle number while these may be bound."""
+    if not written.strip():
+        return None
+    try:
+        return normalise_700(written)
+    except ParseError as error:
+        number = _legacy(act, written)
+        if number is None:
+            raise invalid(field, error.reason) from None
+    over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= act.now_ms
+    if rules.phase == "pilot" or over:
+        raise invalid(field, "old middle numbers are not bound any more: take a 700 number")
+    return number
+
+
+def _legacy(act: Act, written: str) -> str | None:
+    try:
+        number = find_number(act.connection, normalise_party(written), act.now_ms)
+    except ParseError:
+        return None
+    return number.number if number is not None and number.legacy else None
+
+
+def _number(
+    act: Act, field: str, given: str | None, pools: Sequence[Pool], wish: Wish, not_this: str | None, rules: BindRules
+) -> tuple[str, Pool]:
+    """The number that was asked for, where the business may use it, or a chosen one; and its pool."""
+    if given is not None:
+        return given, _pool_of(act, field, given, pools)
+    for pool in pools:
+        number = choose(act.connection, pool.pool_id, _cap(pool, rules), wish, not_this, act.now_ms)
+        if number is not None:
+            return number, pool
+    raise Refused("pool_empty", field, "no number is left on which these parties are free: unbind, or add a prefix")
+
+
+def _pool_of(act: Act, field: str, given: str, pools: Sequence[Pool]) -> Pool:
+    number = find_number(act.connection, given, act.now_ms)
+    for pool in pools:
+        if number is not None and pool.pool_id == number.pool:
+            return pool
+    if number is not None and number.legacy and (pool_of_legacy := find_pool(act.connection, number.pool)):
+        return pool_of_legacy
+    raise Refused("number_unknown", field, "it is not under an assigned prefix that this business user may use")
+
+
+def _cap(pool: Pool, rules: BindRules) -> int:
+    return min(pool.max_bindings, rules.max_bindings)
+
+
+@contextmanager
+def _undone_if_refused(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("SAVEPOINT one")
+    try:
+        yield
+    except Refused:
+        connection.execute("ROLLBACK TO one")
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE one")

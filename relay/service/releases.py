@@ -1,0 +1,54 @@
+"""How a binding gives back its numbers: at its end, or by the sweep after it has expired.
+
+From then on they cool down, and so does each of its parties on them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.call.binding import Binding
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.allocation import cool_down_ms, give_back
+from relay.store.bindings import due, set_released
+from relay.store.routes import rest_routes
+
+SWEEP = 500  # bindings of one sweep: 40 ms
+
+_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
+
+
+class BindRules(NamedTuple):
+    """What the configuration says of bindings."""
+
+    phase: str = "pilot"  # preparation, transition, pilot
+    cool_down_ms: int = 24 * 3_600_000  # where a number's prefix has none of its own
+    max_bindings: int = 200  # of one number; its pool may allow fewer
+    legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot
+
+
+def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
+    """Gives back the numbers of at most `most` expired bindings, the oldest first, and tells their businesses.
+
+    Nothing depends on how often it is called: whoever makes a binding does it as well. Gives how many there were.
+    """
+    expired = due(act, most)
+    for binding in expired:
+        release(act, binding, rules)
+        data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
+        data |= {"user_data": binding.user_data, "expired_at": format_moment(binding.expires_at or act.now_ms)}
+        act.tell(binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+    return len(expired)
+
+
+def release(act: Act, binding: Binding, rules: BindRules) -> None:
+    """Gives back the numbers of a binding that still holds them."""
+    for number in filter(None, (binding.x, binding.y)):
+        free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)
+        rest_routes(act, binding.binding_id, number, free_at)
+        if give_back(act, number, free_at):
+            data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
+            act.tell(binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
+    act.connection.execute(_COUNT_DOWN, (binding.business,))
+    set_released(act, binding.binding_id)

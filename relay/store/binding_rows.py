@@ -1,0 +1,103 @@
+"""How a binding is laid out in the table `binding`, and how what it was before a change is kept.
+
+It owns the order of the columns. Which bindings are allowed is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from relay.call.binding import Binding
+from relay.errors import StoreError
+from relay.store.binding_seal import Secret, open_binding, seal_binding
+from relay.store.sealing import Sealer
+
+Row = tuple[Any, ...]
+
+COLUMNS = (
+    *("id", "mode", "business", "pool", "x", "y", "group_id", "a_hash", "b_hash", "order_hash", "sealed", "direction"),
+    *("max_call_s", "ring_timeout_s", "white_only", "hours", "version", "created_at", "created_by"),
+    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at"),
+)
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM binding"
+INSERT = f"INSERT INTO binding ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+UPDATE = f"UPDATE binding SET {', '.join(f'{name} = ?' for name in COLUMNS[1:])} WHERE id = ?"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Binding).decode
+
+
+def order_hash(sealer: Sealer, order_id: str) -> bytes:
+    """What a binding is found by its order with."""
+    return sealer.lookup_hash(f"order {order_id}")
+
+
+def binding_row(sealer: Sealer, binding: Binding) -> Row:
+    """The row, in the order of COLUMNS."""
+    it = binding
+    secret = Secret(it.a, it.b, it.order_id, it.consent, it.user_data)
+    return (
+        *(it.binding_id, it.mode, it.business, it.pool, it.x, it.y, it.group_id),
+        it.a and sealer.lookup_hash(it.a),
+        it.b and sealer.lookup_hash(it.b),
+        None if it.order_id is None else order_hash(sealer, it.order_id),
+        seal_binding(sealer, it.binding_id, it.mode, it.x, it.y, secret),
+        *(it.direction, it.max_call_s, it.ring_timeout_s, int(it.white_only), it.hours, it.version),
+        *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at, it.ended_at, it.released_at),
+    )
+
+
+def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
+    """Reads a row of SELECT. Raises StoreError where its sealed part was altered."""
+    binding_id, mode, business, pool, x, y, group_id, _, _, _, sealed, direction, max_call_s, ring_timeout_s = row[:14]
+    white_only, hours, version, created_at, created_by, changed_at, changed_by, expires_at, ended_at, released_at = row[
+        14:
+    ]
+    a, b, order_id, consent, user_data = open_binding(sealer, binding_id, mode, x, y, sealed)
+    return Binding(
+        binding_id=binding_id,
+        mode=mode,
+        business=business,
+        order_id=order_id,
+        x=x,
+        y=y,
+        a=a,
+        b=b,
+        created_at=created_at,
+        expires_at=expires_at,
+        ended_at=ended_at,
+        group_id=group_id,
+        pool=pool,
+        direction=direction,
+        max_call_s=max_call_s,
+        ring_timeout_s=ring_timeout_s,
+        white_only=bool(white_only),
+        hours=hours,
+        consent=consent,
+        user_data=user_data,
+        created_by=created_by,
+        changed_at=changed_at,
+        changed_by=changed_by,
+        released_at=released_at,
+        version=version,
+    )
+
+
+def seal_past(sealer: Sealer, binding: Binding) -> bytes:
+    """A binding as it was before a change, for the table `binding_change`."""
+    return sealer.seal(_encode(binding), _past_context(binding.binding_id, binding.version))
+
+
+def open_past(sealer: Sealer, binding_id: str, version: int, sealed: bytes) -> Binding:
+    """Raises StoreError where it was altered."""
+    try:
+        return _decode(sealer.open_(sealed, _past_context(binding_id, version)))
+    except msgspec.DecodeError:
+        raise StoreError(f"an earlier form of the binding {binding_id} cannot be read") from None
+
+
+def _past_context(binding_id: str, version: int) -> bytes:
+    return f"change {binding_id} {version}".encode()

@@ -1,0 +1,131 @@
+"""Groups of parties: who is in them now, and who was.
+
+It owns the tables `party_group`, `group_member` and `past_member`. Members' routes are not its business.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from relay.store.act import Act
+from relay.store.sealing import Sealer
+
+_COLUMNS = "SELECT id, business, name, size, version, created_at FROM party_group"
+_BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
+_PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
+_ADD = "INSERT INTO party_group VALUES (?, ?, ?, ?, ?, ?)"
+_COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
+_DELETE = "DELETE FROM party_group WHERE id = ?"
+_ADD_MEMBER = "INSERT INTO group_member VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_KEEP_PAST = """
+INSERT OR REPLACE INTO past_member
+SELECT group_id, hash, sealed, added_at, ?3 FROM group_member WHERE group_id = ?1 AND hash = ?2
+"""
+_REMOVE_MEMBER = "DELETE FROM group_member WHERE group_id = ? AND hash = ?"
+_HASHES = "SELECT hash FROM group_member WHERE group_id = ?"
+_IS_MEMBER = "SELECT 1 FROM group_member WHERE group_id = ? AND hash = ?"
+_MEMBERS = "SELECT hash, sealed FROM group_member WHERE group_id = ? AND hash > ? ORDER BY hash LIMIT ?"
+_IN_AT = """
+FROM (SELECT group_id, hash, sealed, added_at, NULL AS removed_at FROM group_member WHERE group_id = :group
+      UNION ALL SELECT group_id, hash, sealed, added_at, removed_at FROM past_member WHERE group_id = :group)
+WHERE added_at <= :at AND (removed_at IS NULL OR removed_at > :at)
+"""
+
+
+class Group(NamedTuple):
+    """A group of parties, such as the couriers of one depot. `size` is how many are in it."""
+
+    group_id: str
+    business: str
+    name: str
+    size: int
+    version: int
+    created_at: int
+
+
+# -- inside an act
+
+
+def insert_group(act: Act, group: Group) -> None:
+    act.connection.execute(_ADD, group)
+
+
+def delete_group(act: Act, group_id: str) -> None:
+    """Its members must have been removed."""
+    act.connection.execute(_DELETE, (group_id,))
+
+
+def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
+    """Gives the hashes of those that are new. `numbers` in the normal form."""
+    new = []
+    for number in numbers:
+        member = act.sealer.lookup_hash(number)
+        sealed = act.sealer.seal(number.encode(), _context(group_id))
+        if act.connection.execute(_ADD_MEMBER, (group_id, member, sealed, act.now_ms)).rowcount:
+            new.append(member)
+    act.connection.execute(_COUNT, (group_id, len(new)))
+    return new
+
+
+def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
+    """Gives those that were in it. What they were is kept."""
+    gone = []
+    for member in hashes:
+        act.connection.execute(_KEEP_PAST, (group_id, member, act.now_ms))
+        if act.connection.execute(_REMOVE_MEMBER, (group_id, member)).rowcount:
+            gone.append(member)
+    act.connection.execute(_COUNT, (group_id, -len(gone)))
+    return gone
+
+
+# -- reading
+
+
+def find_group(connection: sqlite3.Connection, group_id: str, business: str | None = None) -> Group | None:
+    """None where there is none, or none of this business."""
+    row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
+    return row and Group._make(row)
+
+
+def find_groups(connection: sqlite3.Connection, business: str | None, after: str = "", most: int = 50) -> list[Group]:
+    """In the order of their ids, from behind `after` on."""
+    asked = {"business": business, "after": after, "most": most}
+    return [Group._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
+
+
+def member_hashes(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
+    return [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
+
+
+def is_member(connection: sqlite3.Connection, group_id: str, member: bytes) -> bool:
+    return connection.execute(_IS_MEMBER, (group_id, member)).fetchone() is not None
+
+
+def members_page(
+    connection: sqlite3.Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 50
+) -> list[tuple[bytes, str]]:
+    """Hashes (to go on from) and numbers of members, in the order of the hashes, from behind `after` on."""
+    rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
+    return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
+
+
+def members_at(connection: sqlite3.Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
+    """The numbers that were in the group at a moment."""
+    for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
+        yield _open(sealer, group_id, sealed)
+
+
+def was_member(connection: sqlite3.Connection, group_id: str, member: bytes, at_ms: int) -> bool:
+    """Whether somebody was in the group at a moment."""
+    asked: dict[str, Any] = {"group": group_id, "at": at_ms, "member": member}
+    return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None
+
+
+def _context(group_id: str) -> bytes:
+    return f"member {group_id}".encode()
+
+
+def _open(sealer: Sealer, group_id: str, sealed: bytes) -> str:
+    return sealer.open_(sealed, _context(group_id)).decode()

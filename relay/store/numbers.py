@@ -1,0 +1,153 @@
+"""The platform's numbers and prefixes: loaded, locked, moved between pools, shown with their state.
+
+It owns the tables `prefix` and `number` but for the counters, which are `relay.store.allocation`'s. The state of a
+number is derived when it is read, so that nobody has to move it: locked, bound, cooling, free.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Literal, NamedTuple
+
+from relay.store.act import Act
+
+State = Literal["locked", "bound", "cooling", "free"]
+PrefixState = Literal["active", "locked", "returned"]
+
+# Why a number is locked: bits of number.locked.
+LOCKED_BY_OPERATOR = 1
+LOCKED_FOR_FRAUD = 2
+LOCKED_WITH_PREFIX = 4
+
+LEGACY_POOL = "legacy"  # nothing is chosen from it
+SERIALS = 10_000  # the last four digits of a 700 number
+
+_STATE = """CASE WHEN locked <> 0 THEN 'locked' WHEN bindings > 0 THEN 'bound'
+WHEN cools_until > :now THEN 'cooling' ELSE 'free' END"""
+_NUMBERS = (
+    f"SELECT number, prefix, pool, {_STATE} AS state, locked, exclusive, bindings, cools_until, legacy FROM number"
+)
+_BY_NUMBER = f"{_NUMBERS} WHERE number = :number"
+_PREFIXES = "SELECT prefix, operator, platform, peer, state, cool_down_ms, created_at FROM prefix"
+_ADD_PREFIX = (
+    "INSERT INTO prefix (prefix, operator, platform, peer, state, cool_down_ms, created_at) VALUES (?,?,?,?,?,?,?)"
+)
+# One statement a prefix: a row each from Python would take ten times as long.
+_ADD_NUMBERS = """
+WITH RECURSIVE serial (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM serial WHERE n < 9999)
+INSERT INTO number (number, prefix, pool, locked) SELECT ?1 || printf('%04d', n), ?1, ?2, ?3 FROM serial
+"""
+_ADD_LEGACY = "INSERT INTO number (number, prefix, pool, legacy) VALUES (?, '', ?, 1) ON CONFLICT DO NOTHING"
+_ADD_LEGACY_POOL = "INSERT INTO pool (id, area, created_at) VALUES (?, '', ?) ON CONFLICT DO NOTHING"
+_CHANGE_PREFIX = "UPDATE prefix SET peer = ?2, state = ?3, cool_down_ms = ?4 WHERE prefix = ?1"
+_LOCK_PREFIX = "UPDATE number SET locked = (locked & ~4) | ?2 WHERE prefix = ?1 AND locked & 4 <> ?2"
+_LOCK = "UPDATE number SET locked = (locked & ~?2) | ?3 WHERE number = ?1"
+_MOVE = "UPDATE number SET pool = ? WHERE number = ?"
+
+
+class Prefix(NamedTuple):
+    """The 11 digits that the ministry assigns, under which the platform has 10,000 numbers."""
+
+    prefix: str
+    operator: str  # its 4th digit
+    platform: str  # its 5th to 11th
+    peer: str  # the carrier's
+    state: PrefixState
+    cool_down_ms: int | None  # None: as configured
+    created_at: int
+
+
+class Number(NamedTuple):
+    """A number as it stands now. `locked` are the LOCKED_ bits, 0 for none; times are Unix milliseconds."""
+
+    number: str
+    prefix: str  # "" for an old middle number
+    pool: str
+    state: State
+    locked: int
+    exclusive: bool
+    bindings: int
+    cools_until: int
+    legacy: bool
+
+
+class NumberQuery(NamedTuple):
+    """Which numbers are asked for; None is: any. In their order, from behind `after` on."""
+
+    pool: str | None = None
+    prefix: str | None = None
+    state: str | None = None
+    business: str | None = None  # those in pools of its own
+    after: str = ""
+    most: int = 50
+
+
+# -- inside an act
+
+
+def insert_prefix(act: Act, prefix: Prefix, pool: str) -> int:
+    """With its 10,000 numbers, in one statement: 20 ms. Gives how many there are."""
+    act.connection.execute(_ADD_PREFIX, prefix)
+    locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
+    return act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked)).rowcount
+
+
+def update_prefix(act: Act, prefix: Prefix) -> None:
+    """Peer, state and cool-down. A state other than active locks all of its numbers from the next INVITE on."""
+    act.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
+    act.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
+
+
+def insert_legacy(act: Act, number: str) -> bool:
+    """An old middle number, in the normal form. Gives whether it is new."""
+    act.connection.execute(_ADD_LEGACY_POOL, (LEGACY_POOL, act.now_ms))
+    return act.connection.execute(_ADD_LEGACY, (number, LEGACY_POOL)).rowcount == 1
+
+
+def set_locks(act: Act, number: str, *, clear: int = 0, add: int = 0) -> None:
+    """LOCKED_ bits, effective with the next INVITE."""
+    act.connection.execute(_LOCK, (number, clear, add))
+
+
+def move_number(act: Act, number: str, pool: str) -> None:
+    act.connection.execute(_MOVE, (pool, number))
+
+
+# -- reading
+
+
+def find_prefix(connection: sqlite3.Connection, prefix: str) -> Prefix | None:
+    row = connection.execute(f"{_PREFIXES} WHERE prefix = ?", (prefix,)).fetchone()
+    return row and Prefix._make(row)
+
+
+def find_prefixes(connection: sqlite3.Connection, after: str = "", most: int = 500) -> list[Prefix]:
+    """In their order, from behind `after` on."""
+    rows = connection.execute(f"{_PREFIXES} WHERE prefix > ? ORDER BY prefix LIMIT ?", (after, most)).fetchall()
+    return [Prefix._make(row) for row in rows]
+
+
+def find_number(connection: sqlite3.Connection, number: str, now_ms: int) -> Number | None:
+    row = connection.execute(_BY_NUMBER, {"number": number, "now": now_ms}).fetchone()
+    return None if row is None else _number(row)
+
+
+def find_numbers(connection: sqlite3.Connection, query: NumberQuery, now_ms: int) -> list[Number]:
+    """At most `query.most`."""
+    wanted = {
+        "pool = :pool": query.pool,
+        "number BETWEEN :prefix AND :prefix || ':'": query.prefix,  # ":" is the character behind "9"
+        f"{_STATE} = :state": query.state,
+        "pool IN (SELECT id FROM pool WHERE business = :business)": query.business,
+    }
+    conditions = [condition for condition, value in wanted.items() if value is not None]
+    where = " AND ".join(["number > :after", *conditions])
+    rows = connection.execute(
+        f"{_NUMBERS} WHERE {where} ORDER BY number LIMIT :most", query._asdict() | {"now": now_ms}
+    ).fetchall()
+    return [_number(row) for row in rows]
+
+
+def _number(row: tuple[str, str, str, State, int, int, int, int, int]) -> Number:
+    number, prefix, pool, state, locked, exclusive, bindings, cools_until, legacy = row
+    return Number(number, prefix, pool, state, locked, bool(exclusive), bindings, cools_until, bool(legacy))
