@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -42,6 +43,7 @@ class Sealer:
         self._blobs_left = 0
         self._process = 0
         self._chain = hashlib.blake2b(key=_subkey(master, b"relay700 chain"), digest_size=32)
+        self._evidence = _subkey(master, b"relay700 evidence")
         self._row = hashlib.blake2b(key=_subkey(master, b"relay700 row"), digest_size=16)
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
@@ -82,6 +84,14 @@ class Sealer:
         keyed = self._row.copy()
         keyed.update(data)
         return keyed.digest()
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes: an Ed25519 signature (RFC 8032) that anybody can check with `public_key`."""
+        return Ed25519PrivateKey.from_private_bytes(self._evidence).sign(data)
+
+    def public_key(self) -> bytes:
+        """32 bytes: what signatures are checked with. It stays the same as long as the key file does."""
+        return Ed25519PrivateKey.from_private_bytes(self._evidence).public_key().public_bytes_raw()
 
     def _derive(self, salt: bytes) -> AESGCM:
         return AESGCM(hashlib.blake2b(salt, key=self._sealing, digest_size=32).digest())

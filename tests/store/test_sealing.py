@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from relay.errors import StoreError
 from relay.store.sealing import Sealer, load_key, make_key
@@ -128,3 +130,13 @@ def test_no_nonce_comes_twice_under_one_salt(monkeypatch: pytest.MonkeyPatch) ->
     assert len({blob[1:13] for blob in blobs}) == 4
     assert all(sealer.open_(blob, b"") == b"8613800000001" for blob in blobs)
     assert Sealer(bytes(32)).seal(b"8613800000001", b"")[1:13] not in {blob[1:13] for blob in blobs}
+
+
+def test_a_signature_is_checked_with_the_public_key_alone() -> None:
+    sealer, other = Sealer(b"k" * 32), Sealer(b"o" * 32)
+    public = Ed25519PublicKey.from_public_bytes(sealer.public_key())
+    public.verify(sealer.sign(b"evidence"), b"evidence")
+    for signature, data in ((sealer.sign(b"evidence"), b"evidencf"), (other.sign(b"evidence"), b"evidence")):
+        with pytest.raises(InvalidSignature):
+            public.verify(signature, data)
+    assert sealer.public_key() == Sealer(b"k" * 32).public_key() != other.public_key()
