@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.service.times import format_moment
@@ -24,9 +26,9 @@ def record_form(record: CallRecord, *, reveal: bool) -> dict[str, Value]:
     return {name: _text(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def with_moments(values: dict[str, Value]) -> dict[str, Value]:
-    """Times in RFC 3339, UTC, with milliseconds."""
-    return values | {name: _moment(values[name]) for name in TIMES}
+def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:
+    """The same with `times` in RFC 3339, UTC, with milliseconds."""
+    return values | {name: _moment(values[name]) for name in times}
 
 
 def _moment(value: Value) -> str | None:

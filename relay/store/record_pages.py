@@ -99,21 +99,29 @@ def read_page(
 
 
 def read_all(connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[CallRecord]:
-    """All of them, the oldest first, a page in memory at a time.
+    """All of them, the oldest first, a page in memory at a time."""
+    return (stored.record for stored in read_stored(connection, sealer, wanted, page))
+
+
+def read_stored(
+    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000
+) -> Iterator[StoredRecord]:
+    """The same with their links in the chain.
 
     Where the index is far behind, as without a follower, all records of the time are read instead.
     """
-    scanned = wanted if _is_indexed(connection) else Wanted(since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+    scanned = wanted if is_indexed(connection) else Wanted(since_ms=wanted.since_ms, until_ms=wanted.until_ms)
     after: Place | None = None
     while True:
         found = read_page(connection, sealer, scanned, after, page)
-        yield from (one.stored.record for one in found if wanted.fits(one.stored.record))
+        yield from (one.stored for one in found if wanted.fits(one.stored.record))
         if len(found) < page:
             return
         after = found[-1].place
 
 
-def _is_indexed(connection: sqlite3.Connection) -> bool:
+def is_indexed(connection: sqlite3.Connection) -> bool:
+    """Whether so few records are not in the index yet that it is worth asking."""
     (unread,) = connection.execute(f"SELECT ifnull((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
     return bool(unread <= _MOST_UNREAD)
 

@@ -1,0 +1,75 @@
+"""Who was behind a number at a moment (溯源): the bindings as they were then, and the calls going on, in clear.
+
+asked = writer.run(actor, lambda act: ask_trace(act, number, at_ms, reason))
+trace(path, sealer, asked)
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from relay.call.binding import Binding
+from relay.call.record import CallRecord
+from relay.reports.asking import Asked, ask
+from relay.reports.search import live_calls
+from relay.store.act import Act
+from relay.store.bindings import Bindings
+from relay.store.database import connect_reader, store_errors
+from relay.store.record_pages import Wanted, is_indexed, read_stored
+from relay.store.record_rows import StoredRecord
+from relay.store.records import LONGEST_CALL_MS, Records
+from relay.store.sealing import Sealer
+
+
+class Trace(NamedTuple):
+    """`bindings` have the parties of that moment, and their end as it is known now. `calls` are in order of arrival."""
+
+    number: str
+    at_ms: int
+    bindings: list[Binding]
+    calls: list[CallRecord]
+
+
+def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
+    """`number` is a 700 number or a party, in the normal form. Raises Refused where the reason is missing."""
+    return ask(act, "trace", number, at_ms, at_ms + 1, reason)
+
+
+def trace(path: Path, sealer: Sealer, asked: Asked) -> Trace:
+    """Over connections of its own, so that a thread can do it. Raises StoreError."""
+    number, at_ms = asked.number, asked.since_ms
+    with closing(Bindings(path, sealer)) as bindings:
+        return Trace(number, at_ms, list(bindings.of_number(number, at_ms)), _going_on(path, sealer, number, at_ms))
+
+
+def _going_on(path: Path, sealer: Sealer, number: str, at_ms: int) -> list[CallRecord]:
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        if is_indexed(connection):
+            ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)
+            return sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
+    with closing(Records(path, sealer)) as records:
+        return list(records.up_at(number, at_ms))
+
+
+class Between(NamedTuple):
+    """Calls that were going on in a time, each in the order of arrival."""
+
+    ended: list[StoredRecord]
+    up: list[CallRecord]
+
+
+def calls_between(connection: sqlite3.Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
+    """Those of a number, from one moment to another that is not included."""
+    wanted = Wanted(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
+    # Those that are up first: one that ends meanwhile is then found twice rather than never.
+    up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
+    read = list(read_stored(connection, sealer, wanted))
+    ended = [one for one in read if one.record.ended_at is not None and one.record.ended_at >= since_ms]
+    over = {one.record.call_id for one in read}
+    return Between(
+        sorted(ended, key=lambda one: (one.record.received_at, one.chain_seq)),
+        sorted((record for record in up if record.call_id not in over), key=lambda record: record.received_at),
+    )
