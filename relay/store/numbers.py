@@ -89,7 +89,8 @@ def insert_prefix(act: Act, prefix: Prefix, pool: str) -> int:
     """With its 10,000 numbers, in one statement: 20 ms. Gives how many there are."""
     act.connection.execute(_ADD_PREFIX, prefix)
     locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
-    return act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked)).rowcount
+    act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked))
+    return SERIALS  # Python counts the rows of no statement that begins with WITH
 
 
 def update_prefix(act: Act, prefix: Prefix) -> None:
