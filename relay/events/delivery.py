@@ -45,6 +45,12 @@ MOST_CONNECTIONS = 200
 LATER = frozenset([408, 425, 429])  # beside 5xx: not the events' fault
 GONE = 410
 
+_WORDS = (
+    (aiohttp.ClientConnectorDNSError, "its name is not known"),
+    (aiohttp.ClientSSLError, "no TLS, or not with a certificate that is trusted"),
+    (aiohttp.ClientConnectorError, "it cannot be connected to"),
+)
+
 
 class DeliveryRules(NamedTuple):
     """As in [webhooks] of the configuration."""
@@ -296,4 +302,4 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float:
 
 def _word(error: Exception) -> str:
     """Why nothing came, without what the far end says of itself."""
-    return type(error).__name__.removeprefix("Client").removesuffix("Error") or "Error"
+    return next((word for kind, word in _WORDS if isinstance(error, kind)), "the connection broke")

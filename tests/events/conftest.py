@@ -1,0 +1,184 @@
+"""A store with a business and a webhook of its, what writes to it, and an HTTP server that takes what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import pytest
+from aiohttp import web
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.actions import Commit
+from relay.call.record import CallRecord
+from relay.events.delivery import Deliverer, DeliveryRules
+from relay.events.webhooks import KINDS, make
+from relay.service.businesses import Application, apply
+from relay.store.act import RELAY, Act
+from relay.store.database import connect_reader, open_store
+from relay.store.journal import Journal
+from relay.store.outbox import Event, dead, oldest
+from relay.store.sealing import Sealer
+from relay.store.webhooks import Webhook, find_webhook
+from relay.store.writer import GroupWriter, Writer
+
+T = TypeVar("T")
+NO_URL = "https://shop.example/events"
+
+
+class Log:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.said.append((event, fields))
+
+    warning = error = info
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    @property
+    def logger(self) -> FilteringBoundLogger:
+        return cast(FilteringBoundLogger, self)
+
+
+class Shop(NamedTuple):
+    """The store of the business "shop"."""
+
+    path: Path
+    sealer: Sealer
+    log: Log
+
+    def act(self, do: Callable[[Act], T]) -> T:
+        with closing(Writer(self.path, self.sealer)) as writer:
+            return writer.run(RELAY, do)
+
+    def hook(self, url: str = NO_URL, kinds: tuple[str, ...] = KINDS, parties: str = "masked") -> Webhook:
+        return self.act(lambda act: make(act, "shop", url, kinds, parties))[0]
+
+    def hook_now(self, webhook: Webhook) -> Webhook:
+        with closing(connect_reader(self.path)) as connection:
+            found = find_webhook(connection, self.sealer, webhook.id)
+        assert found is not None
+        return found
+
+    def tell(self, *ids: str, kind: str = "number.cooling", **data: object) -> None:
+        for event_id in ids:
+            self.act(lambda act, event_id=event_id: act.tell("shop", kind, event_id, data))  # type: ignore[misc]
+
+    def waiting(self, webhook: Webhook) -> list[Event]:
+        with closing(connect_reader(self.path)) as connection:
+            return oldest(connection, self.sealer, webhook.id, 1_000)
+
+    def dead(self, webhook: Webhook) -> list[Event]:
+        with closing(connect_reader(self.path)) as connection:
+            return dead(connection, self.sealer, webhook.id, 1_000)
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        with closing(connect_reader(self.path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    @asynccontextmanager
+    async def journal(self) -> AsyncIterator[Journal]:
+        journal = Journal(self.path, self.sealer, lambda event, fields: self.log.error(event, **fields))
+        await journal.open()
+        try:
+            yield journal
+        finally:
+            await journal.close()
+
+    async def record(self, *records: CallRecord) -> None:
+        """Writes them as the relay does."""
+        async with self.journal() as journal:
+            for record in records:
+                journal.append(Commit(0, record, None), lambda token: None)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    path = tmp_path / "relay.db"
+    made = Shop(path, open_store(path, tmp_path / "relay.key"), Log())
+    made.act(lambda act: apply(act, Application("Shop", "shop")))
+    return made
+
+
+@pytest.fixture
+async def writer(shop: Shop) -> AsyncIterator[GroupWriter]:
+    made = GroupWriter(shop.path, shop.sealer)
+    yield made
+    await made.close()
+
+
+class Inbox:
+    """Takes requests and answers as it is told to: `answer(ids of the events)` gives a status."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[list[str]], int] = lambda ids: 200
+        self.headers: dict[str, str] = {}
+        self.requests: list[tuple[dict[str, str], bytes, int]] = []
+        self.url = ""
+        self._changed = asyncio.Condition()
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        status = self.answer([event["id"] for event in json.loads(body)["events"]])
+        async with self._changed:
+            self.requests.append((dict(request.headers), body, status))
+            self._changed.notify_all()
+        return web.Response(status=status, headers=self.headers)
+
+    @property
+    def batches(self) -> list[list[str]]:
+        """Ids of the events of each request."""
+        return [[event["id"] for event in json.loads(body)["events"]] for _, body, _ in self.requests]
+
+    @property
+    def taken(self) -> list[str]:
+        bodies = [body for _, body, status in self.requests if 200 <= status < 300]
+        return [event["id"] for body in bodies for event in json.loads(body)["events"]]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(condition)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_post("/events", self._receive)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}/events"
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+
+@pytest.fixture
+async def inbox() -> AsyncIterator[Inbox]:
+    made = Inbox()
+    async with made.serving():
+        yield made
+
+
+@asynccontextmanager
+async def delivering(shop: Shop, writer: GroupWriter, **rules: Any) -> AsyncIterator[Deliverer]:
+    """Runs a deliverer; it is finished at the end, and what it was doing is done."""
+    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, DeliveryRules(**rules))
+    task = asyncio.create_task(deliverer.run())
+    try:
+        yield deliverer
+    finally:
+        deliverer.finish()
+        async with asyncio.timeout(20):
+            await task

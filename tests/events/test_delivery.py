@@ -1,0 +1,201 @@
+"""Delivery over real HTTP: order, retries, refusals, and what is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import pytest
+
+from relay.events import delivery as module
+from relay.events.delivery import Deliverer
+from relay.store.writer import GroupWriter
+from tests.events.conftest import Inbox, Shop, delivering
+
+IDS = [f"e{n}" for n in range(7)]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+
+
+async def failed(deliverer: Deliverer, times: int) -> None:
+    """Until that many requests have failed."""
+    async with asyncio.timeout(20):
+        while deliverer.statistics()["deliveries_failed"] < times:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_events_arrive_in_order_and_are_gone(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell(*IDS, number="x")
+    async with delivering(shop, writer, batch=3) as deliverer:
+        await inbox.until(lambda: len(inbox.taken) == 7)
+    assert inbox.batches == [IDS[:3], IDS[3:6], IDS[6:]]
+    assert shop.waiting(hook) == []
+    assert deliverer.statistics() == {
+        "events_delivered": 7, "events_given_up": 0, "deliveries": 3, "deliveries_failed": 0, "webhooks_under_way": 0,
+    }  # fmt: skip
+
+
+async def test_a_request_is_signed_and_named(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    async with delivering(shop, writer):
+        await inbox.until(lambda: inbox.taken == ["e1"])
+    [(headers, body, _)] = inbox.requests
+    time_part, _, signature = headers["Relay700-Signature"].partition(",v1=")
+    signed_at = time_part.removeprefix("t=")
+    expected = hmac.new(hook.secret.encode(), signed_at.encode() + b"." + body, hashlib.sha256).hexdigest()
+    assert signature == expected
+    assert abs(int(signed_at) - time.time()) < 60
+    assert headers["Content-Type"] == "application/json"
+    assert headers["User-Agent"] == "relay700"
+    assert len(headers["relay700-delivery"]) == 32
+
+
+@pytest.mark.parametrize("status", [500, 503, 408, 425, 429])
+async def test_what_fails_for_now_is_sent_again_in_order(
+    shop: Shop, writer: GroupWriter, inbox: Inbox, status: int
+) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell(*IDS)
+    inbox.answer = lambda ids: status if len(inbox.requests) < 3 else 200
+    async with delivering(shop, writer, batch=5) as deliverer:
+        await inbox.until(lambda: len(inbox.taken) == 7)
+    assert inbox.batches == [IDS[:5]] * 4 + [IDS[5:]]
+    assert deliverer.statistics()["deliveries_failed"] == 3
+    assert (shop.hook_now(hook).failures, shop.waiting(hook)) == (0, [])
+    assert shop.log.events() == ["webhook.failing"]
+
+
+async def test_a_webhook_that_is_away_is_waited_for_longer_and_longer(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook("http://127.0.0.1:1/events")
+    shop.tell("e1")
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 5)
+    left = shop.hook_now(hook)
+    assert left.failures >= 4
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
+    assert [fields["reason"] for _, fields in shop.log.said] == ["it cannot be connected to"]
+
+
+async def test_the_wait_outlives_the_process(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    inbox.answer = lambda ids: 503
+    inbox.headers = {"retry-after": "100"}
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.requests) == 1)
+    next_at = shop.hook_now(hook).next_at / 1000
+    assert 60 < next_at - time.time() <= 100
+    async with delivering(shop, writer) as deliverer:
+        assert deliverer.statistics()["webhooks_under_way"] == 0
+    assert len(inbox.requests) == 1
+
+
+async def test_one_that_does_not_answer_is_given_time_and_tried_again(shop: Shop, writer: GroupWriter) -> None:
+    slow = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    hook = shop.hook(f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}/")
+    shop.tell("e1")
+    async with delivering(shop, writer, timeout_s=0.05) as deliverer:
+        await failed(deliverer, 3)
+    slow.close()
+    assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
+    assert [fields["reason"] for _, fields in shop.log.said] == ["no answer within 0.05 s"]
+
+
+async def test_an_event_that_is_refused_alone_is_given_up_and_the_others_go_on(
+    shop: Shop, writer: GroupWriter, inbox: Inbox
+) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell(*IDS)
+    inbox.answer = lambda ids: 422 if "e3" in ids else 200
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 6)
+    assert inbox.taken == [*IDS[:3], *IDS[4:]]
+    assert inbox.batches.count(["e3"]) == 3
+    [event] = shop.dead(hook)
+    assert (event.event_id, event.last_error, shop.waiting(hook)) == ("e3", "status 422", [])
+    assert shop.log.events()[-1] == "webhook.gave_up"
+
+
+async def test_after_refusals_batches_grow_again(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    shop.hook(inbox.url)
+    shop.tell(*(f"e{n}" for n in range(30)))
+    inbox.answer = lambda ids: 400 if len(ids) > 2 and len(inbox.requests) < 4 else 200
+    async with delivering(shop, writer, batch=16):
+        await inbox.until(lambda: len(inbox.taken) == 30)
+    assert [len(batch) for batch in inbox.batches] == [16, 8, 4, 2, 4, 8, 16]
+
+
+async def test_a_redirect_is_not_followed(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    inbox.headers = {"location": inbox.url}
+    inbox.answer = lambda ids: 307
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.requests) == 3)
+    assert [event.event_id for event in shop.dead(hook)] == ["e1"]
+
+
+async def test_one_that_is_gone_is_disabled(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell(*IDS)
+    inbox.answer = lambda ids: 410
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.requests) == 1)
+    assert shop.hook_now(hook).disabled_at is not None
+    assert [event.event_id for event in shop.dead(hook)] == IDS
+    shop.tell("e8")
+    assert (shop.waiting(hook), len(inbox.requests)) == ([], 1)
+
+
+async def test_what_is_too_old_is_given_up(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    hook = shop.hook(inbox.url)
+    shop.tell(*IDS)
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET at = at - 86400001 WHERE seq <= 5"))
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 2)
+    assert inbox.taken == IDS[5:]
+    assert [event.event_id for event in shop.dead(hook)] == IDS[:5]
+    assert shop.log.said[-1][1]["events"] == 5
+
+
+async def test_one_webhook_does_not_wait_for_another(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    away, there = shop.hook("http://127.0.0.1:1/events"), shop.hook(inbox.url)
+    shop.tell(*IDS)
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 7)
+    assert shop.waiting(there) == []
+    assert [event.event_id for event in shop.waiting(away)] == IDS
+
+
+async def test_an_altered_event_is_sent_without_what_it_said(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    shop.hook(inbox.url)
+    shop.tell("e1", "e2", number="x")
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET sealed = x'00' WHERE seq = 1"))
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 2)
+    events: list[dict[str, Any]] = json.loads(inbox.requests[0][1])["events"]
+    assert [event.get("number") for event in events] == [None, "x"]
+    assert events[0]["altered"] is True
+
+
+async def test_what_was_not_removed_is_sent_again(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    """As after a kill between the answer and the removal."""
+    hook = shop.hook(inbox.url)
+    shop.tell("e1")
+    row = shop.rows("SELECT * FROM outbox")
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 1)
+    shop.act(lambda act: act.connection.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row))
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 2)
+    assert (inbox.taken, shop.waiting(hook)) == (["e1", "e1"], [])

@@ -1,0 +1,218 @@
+"""What the follower makes of what the journal wrote: events, the index, findings, and its cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.events import follower as module
+from relay.events.follower import Follower
+from relay.policy.fraud import Signal, Signals, Watch
+from relay.store.call_index import index_rows
+from relay.store.numbers import LOCKED_FOR_FRAUD
+from relay.store.writer import GroupWriter
+from tests.events.conftest import Shop
+from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
+
+OFF = Signal(0, 0)
+QUIET = Signals(OFF, OFF, OFF)
+
+
+def a_follower(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Follower:
+    return Follower(shop.path, shop.sealer, writer, shop.log.logger, Watch(signals))
+
+
+async def follow(shop: Shop, writer: GroupWriter, signals: Signals = QUIET) -> Follower:
+    """A follower that has come to the end."""
+    made = a_follower(shop, writer, signals)
+    while await made.step():
+        pass
+    return made
+
+
+def of_shop(call_id: str = "c1", **changes: object) -> CallRecord:
+    return ended_record(call_id, business="shop", **changes)
+
+
+async def test_an_ended_call_is_told_with_its_record(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    await shop.record(of_shop())
+    await follow(shop, writer)
+    [event] = shop.waiting(hook)
+    assert (event.event_id, event.kind) == ("c1.ended", "call.ended")
+    assert event.data is not None
+    assert (event.data["caller"], event.data["callee"], event.data["outcome"]) == (A, B, "answered")
+    assert (event.data["at"], event.data["duration_ms"]) == (NOW_MS + 13_000, 10_000)
+    assert not {"caller_leg_call_id", "callee_leg_call_id", "peer_in"} & event.data.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"routed_at": None, "ended_by": "relay", "outcome": "no_binding"}, "call.refused"),
+        ({"routed_at": None, "ended_by": "caller", "outcome": "cancelled"}, "call.ended"),
+        ({"ended_by": "relay", "outcome": "no_answer"}, "call.ended"),
+    ],
+)
+async def test_a_call_that_the_relay_refused_is_told_as_refused(
+    shop: Shop, writer: GroupWriter, changes: dict[str, object], kind: str
+) -> None:
+    hook = shop.hook()
+    await shop.record(of_shop(**changes))
+    await follow(shop, writer)
+    assert [event.kind for event in shop.waiting(hook)] == [kind]
+
+
+async def test_the_events_of_a_call_come_before_its_end(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    async with shop.journal() as journal:
+        ringing = live_record(business="shop", answered_at=None)
+        journal.tell("received", ringing._replace(ringing_at=None))
+        journal.tell("ringing", ringing)
+        journal.tell("answered", live_record(business="shop"))
+    await shop.record(of_shop(), of_shop("c2"))
+    await follow(shop, writer)
+    events = shop.waiting(hook)
+    ids = ["c1.received", "c1.ringing", "c1.answered", "c1.ended", "c2.ended"]
+    assert [event.event_id for event in events] == ids
+    assert [event.data and event.data["at"] for event in events[:3]] == [NOW_MS, NOW_MS + 200, NOW_MS + 3_000]
+    assert all(event.data and "outcome" not in event.data for event in events[:3])
+    assert shop.rows("SELECT * FROM call_event") == []
+
+
+async def test_records_wait_while_there_may_be_more_events(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 2)
+    hook = shop.hook()
+    async with shop.journal() as journal:
+        for kind in ("received", "ringing", "answered"):
+            journal.tell(kind, live_record(business="shop"))
+    await shop.record(of_shop())
+    made = a_follower(shop, writer)
+    assert [await made.step() for _ in range(3)] == [2, 2, 0]
+    ids = ["c1.received", "c1.ringing", "c1.answered", "c1.ended"]
+    assert [event.event_id for event in shop.waiting(hook)] == ids
+
+
+async def test_calls_of_nobody_and_of_those_who_do_not_listen_are_not_told(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook(kinds=("call.refused",))
+    await shop.record(of_shop(), ended_record("c2", business="default"), ended_record("c3", business=None))
+    await follow(shop, writer)
+    assert shop.waiting(hook) == []
+
+
+async def test_every_record_is_put_into_the_index(shop: Shop, writer: GroupWriter) -> None:
+    records = [of_shop(f"c{n}") for n in range(1, 6)]
+    await shop.record(*records)
+    made = await follow(shop, writer)
+    expected = [row for n, record in enumerate(records, 1) for row in index_rows(shop.sealer, record, n)]
+    assert sorted(shop.rows("SELECT key, at, record FROM call_index")) == sorted(expected)
+    assert made.statistics()["records_followed"] == 5
+    assert made.statistics()["calls_ended"] == {"answered": 5}
+
+
+async def test_another_follower_goes_on_where_the_last_one_was(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    await shop.record(of_shop())
+    await follow(shop, writer)
+    await shop.record(of_shop("c2"))
+    made = await follow(shop, writer)
+    assert made.statistics()["records_followed"] == 1
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c2.ended"]
+    assert dict(shop.rows("SELECT * FROM cursor")) == {"call_event": 0, "call_record": 2}
+
+
+async def test_what_could_not_be_written_is_written_later(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails once: nothing is lost, made twice, or shown to the watch twice."""
+    hook = shop.hook()
+    await shop.record(*(of_shop(f"c{n}", duration_ms=1_000, received_at=NOW_MS + n) for n in range(3)))
+    made = a_follower(shop, writer, Signals(OFF, Signal(3, 0), OFF))
+
+    def fail(*_: object) -> int:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_write", fail)
+        with pytest.raises(StoreError):
+            await made.step()
+    assert shop.waiting(hook) == []
+    assert [await made.step(), await made.step()] == [3, 0]
+    assert len(shop.waiting(hook)) == 3
+    assert made.statistics()["fraud_findings"] == {"short_calls": 1}
+
+
+async def test_an_altered_record_is_named_and_stops_nobody(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    async with shop.journal() as journal:
+        journal.tell("ringing", live_record("c9", business="shop"))
+    await shop.record(of_shop(), of_shop("c2"), of_shop("c3"))
+    shop.act(lambda act: act.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
+    shop.act(lambda act: act.connection.execute("UPDATE call_event SET kind = 'answered'"))
+    made = await follow(shop, writer)
+    assert [event.event_id for event in shop.waiting(hook)] == ["c1.ended", "c3.ended"]
+    reasons = [fields["reason"] for event, fields in shop.log.said if event == "follower.unreadable"]
+    assert reasons == ["the event answered of call c9 was altered", "call record c2 was altered"]
+    assert made.statistics()["records_unreadable"] == 2
+
+
+async def test_strangers_lock_a_number_in_the_act_that_finds_them(shop: Shop, writer: GroupWriter) -> None:
+    shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
+    strangers = [
+        of_shop(f"c{n}", caller=f"86138000000{n:02}", outcome="no_binding", routed_at=None, answered_at=None)
+        for n in range(5)
+    ]
+    await shop.record(*strangers[:4])
+    signals = Signals(Signal(3, 5), OFF, OFF)
+    made = await follow(shop, writer, signals)
+    assert shop.rows("SELECT locked FROM number") == [(0,)]
+    await shop.record(strangers[4])
+    assert await made.step() == 1
+    assert shop.rows("SELECT locked FROM number") == [(LOCKED_FOR_FRAUD,)]
+    findings = shop.rows("SELECT actor, object FROM audit WHERE action = 'fraud.found'")
+    assert findings == [("relay", X)] * 2
+    said = [(fields["reached"], fields["lock"]) for event, fields in shop.log.said if event == "fraud.found"]
+    assert said == [(3, False), (5, True)]
+
+
+async def test_after_a_start_the_watch_knows_the_last_ten_minutes(shop: Shop, writer: GroupWriter) -> None:
+    now_ms = int(time.time() * 1000)
+    signals = Signals(OFF, Signal(3, 0), OFF)
+
+    def short(n: int, before_ms: int) -> CallRecord:
+        at_ms = now_ms - before_ms
+        return of_shop(f"c{n}", received_at=at_ms, answered_at=at_ms, ended_at=at_ms + 1_000, duration_ms=1_000)
+
+    await shop.record(short(0, 2_000_000), short(1, 300_000), short(2, 200_000))
+    assert (await follow(shop, writer, signals)).statistics()["fraud_findings"] == {}
+    await shop.record(short(3, 100_000))
+    assert (await follow(shop, writer, signals)).statistics()["fraud_findings"] == {"short_calls": 1}
+
+
+async def test_it_says_once_that_it_is_far_behind(shop: Shop, writer: GroupWriter) -> None:
+    await shop.record(of_shop())  # of long ago
+    made = a_follower(shop, writer)
+    await made.step()
+    assert made.statistics()["follower_behind_seconds"] > module.BEHIND_S
+    await shop.record(of_shop("c2"))
+    await made.step()
+    assert shop.log.events() == ["follower.behind"]
+    await made.step()
+    assert made.statistics()["follower_behind_seconds"] == 0
+
+
+async def test_it_runs_to_the_end_of_what_there_is(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    made = a_follower(shop, writer)
+    running = asyncio.create_task(made.run())
+    await shop.record(*(of_shop(f"c{n}") for n in range(250)))
+    made.finish()
+    async with asyncio.timeout(20):
+        await running
+    assert [event.event_id for event in shop.waiting(hook)] == [f"c{n}.ended" for n in range(250)]

@@ -1,0 +1,83 @@
+"""What an event shows of parties to whom, and how it is written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from relay.events.payload import call_data, write_events
+from relay.store.outbox import Event
+from relay.store.webhooks import Webhook
+from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
+
+HOOK = Webhook("w1", "shop", "https://shop.example", "secret", ("call.ended",), "masked", None, 0, 0, NOW_MS)
+
+
+def shown(data: dict[str, Any] | None, parties: str = "masked", kind: str = "call.ended") -> dict[str, Any]:
+    event = Event(1, "c1.ended", kind, NOW_MS, 0, None, None, data)
+    [written] = json.loads(write_events(HOOK._replace(parties=parties), [event]))["events"]
+    assert isinstance(written, dict)
+    return written
+
+
+def test_a_record_is_written_with_its_times_in_utc() -> None:
+    event = shown(call_data("ended", ended_record()))
+    assert event == {
+        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:13.000Z", "business": "shop",
+        "call_id": "c1", "binding_id": "b1", "mode": "AXB", "direction": None, "legacy": False, "order_id": "order-1",
+        "number_dialled": X, "number_shown": X, "caller": "138****0001", "callee": "139****0002",
+        "received_at": "2026-01-01T00:00:00.000Z", "routed_at": "2026-01-01T00:00:00.001Z",
+        "ringing_at": "2026-01-01T00:00:00.200Z", "answered_at": "2026-01-01T00:00:03.000Z",
+        "ended_at": "2026-01-01T00:00:13.000Z", "duration_ms": 10_000, "sip_status": 200, "q850_cause": 16,
+        "outcome": "answered", "ended_by": "caller", "end_reason": "bye",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [
+        ("received", "2026-01-01T00:00:00.000Z"),
+        ("ringing", "2026-01-01T00:00:00.200Z"),
+        ("answered", "2026-01-01T00:00:03.000Z"),
+    ],
+)
+def test_a_call_under_way_says_who_and_when(kind: str, at: str) -> None:
+    event = shown(call_data(kind, live_record()), kind=f"call.{kind}")
+    fields = ["call_id", "binding_id", "mode", "direction", "order_id", "number_dialled", "number_shown"]
+    assert list(event) == ["id", "kind", "at", "business", *fields, "caller", "callee"]
+    assert event["at"] == at
+
+
+@pytest.mark.parametrize(("parties", "caller"), [("none", None), ("masked", "138****0001"), ("clear", "8613800000001")])
+def test_parties_are_shown_as_the_webhook_may_see_them(parties: str, caller: str | None) -> None:
+    event = shown(call_data("ended", ended_record()), parties)
+    assert event.get("caller") == caller
+    assert ("caller" in event) is (caller is not None)
+    assert event["number_dialled"] == X
+    if parties != "clear":
+        assert A[2:] not in json.dumps(event) and B[2:] not in json.dumps(event)
+
+
+@pytest.mark.parametrize("parties", ["none", "masked"])
+def test_a_number_dialled_that_is_none_of_ours_is_masked(parties: str) -> None:
+    assert shown(call_data("ended", ended_record(number_dialled=B)), parties)["number_dialled"] == "139****0002"
+
+
+def test_a_party_that_is_not_known_stays_unknown() -> None:
+    assert shown(call_data("refused", ended_record(callee=None)))["callee"] is None
+
+
+def test_other_events_say_what_they_were_given() -> None:
+    event = shown({"number": X, "cools_until": "2026-01-02T00:00:00.000Z"}, kind="number.cooling")
+    assert event == {
+        "id": "c1.ended", "kind": "number.cooling", "at": "2026-01-01T00:00:00.000Z", "business": "shop",
+        "number": X, "cools_until": "2026-01-02T00:00:00.000Z",
+    }  # fmt: skip
+
+
+def test_an_altered_event_says_so_and_nothing_more() -> None:
+    assert shown(None) == {
+        "id": "c1.ended", "kind": "call.ended", "at": "2026-01-01T00:00:00.000Z", "business": "shop", "altered": True,
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""What the clock sets off, on a clock of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relay.errors import StoreError
+from relay.events import timers as module
+from relay.events.timers import DAY_MIN, Timers
+from relay.service.releases import BindRules
+from relay.service.retention import Retention
+from relay.store.writer import GroupWriter
+from tests.events.conftest import Shop
+from tests.support.stored import NOW_MS, PREFIX, binding, put
+
+PURGE_AT = 3 * 60 + 30
+MIDNIGHT_IN_CHINA = NOW_MS - 8 * 3_600_000
+
+
+class Clock:
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def timers(shop: Shop, writer: GroupWriter, clock: Clock) -> Timers:
+    return Timers(shop.path, shop.sealer, writer, shop.log.logger, BindRules(), Retention(), PURGE_AT, clock)
+
+
+async def test_expired_bindings_give_back_their_numbers_however_many(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELEASES", 3)
+    for n in range(7):
+        made = binding(f"b{n}", business="shop", x=f"{PREFIX}000{n}", expires_at=NOW_MS + 60_000)
+        put(shop.path, shop.sealer, made)
+    put(shop.path, shop.sealer, binding("b8", business="shop", x=f"{PREFIX}0008"))
+    hook = shop.hook()
+    assert await timers(shop, writer, Clock(NOW_MS)).release() == 7
+    assert shop.rows("SELECT count(*) FROM number WHERE bindings > 0") == [(1,)]
+    kinds = [event.kind for event in shop.waiting(hook)]
+    assert kinds.count("binding.expired") == 7 == kinds.count("number.cooling")
+    assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
+
+
+async def test_a_store_that_fails_is_tried_again_later(shop: Shop, writer: GroupWriter) -> None:
+    await writer.close()
+    assert await timers(shop, writer, Clock(NOW_MS)).release() == 0
+    assert shop.log.events() == ["release.failed"]
+
+
+async def test_the_purge_comes_once_a_day_at_its_minute(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started at 00:00 in China, run to 03:29, 03:30, 03:31, and the next day."""
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    clock = Clock(MIDNIGHT_IN_CHINA)
+    made = timers(shop, writer, clock)
+    purged: list[int] = []
+    done = asyncio.Event()
+
+    async def purge() -> None:
+        purged.append((clock.now_ms - MIDNIGHT_IN_CHINA) // 60_000)
+        done.set()
+
+    monkeypatch.setattr(made, "purge", purge)
+    running = asyncio.create_task(made.run())
+    for minute, comes in (
+        (PURGE_AT - 1, False), (PURGE_AT, True), (PURGE_AT + 1, False), (DAY_MIN + PURGE_AT + 5, True),
+    ):  # fmt: skip
+        clock.now_ms = MIDNIGHT_IN_CHINA + minute * 60_000
+        if comes:
+            async with asyncio.timeout(20):
+                await done.wait()
+            done.clear()
+        else:
+            for _ in range(5):
+                await made.release()
+    running.cancel()
+    await asyncio.wait([running])
+    assert purged == [PURGE_AT, DAY_MIN + PURGE_AT + 5]
+
+
+async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timers(shop, writer, Clock(NOW_MS))
+    await made.purge()
+    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0}
+    assert shop.log.said == [("purge.done", nothing)]
+
+    def fail(*_: object) -> None:
+        raise StoreError("the chain is broken")
+
+    monkeypatch.setattr(module, "purge", fail)
+    await made.purge()
+    assert shop.log.events() == ["purge.done", "purge.failed"]

@@ -1,0 +1,173 @@
+"""The rules for webhooks."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.errors import Refused
+from relay.events.webhooks import KINDS, MOST_WEBHOOKS, change, get, make, remove, resend
+from relay.events.webhooks import test as send_test
+from relay.service.businesses import Application, apply
+from relay.store.act import Act, Actor
+from relay.store.writer import Writer
+from tests.events.conftest import NO_URL, Shop
+
+OTHER = Actor("key:2", "other", frozenset(["webhooks"]))
+OWN = Actor("key:1", "shop", frozenset(["webhooks"]))
+OWN_READER = Actor("key:3", "shop", frozenset(["webhooks", "parties:read"]))
+
+
+def as_(shop: Shop, actor: Actor, do):  # type: ignore[no-untyped-def]
+    writer = Writer(shop.path, shop.sealer)
+    try:
+        return writer.run(actor, do)
+    finally:
+        writer.close()
+
+
+def refusal(shop: Shop, do, actor: Actor = OWN) -> tuple[str, str]:  # type: ignore[no-untyped-def]
+    with pytest.raises(Refused) as refused:
+        as_(shop, actor, do)
+    return refused.value.kind, refused.value.field
+
+
+def test_one_is_made_with_a_secret_of_its_own(shop: Shop) -> None:
+    (one, secret), (other, other_secret) = (as_(shop, OWN, lambda act: make(act, "shop", NO_URL)) for _ in range(2))
+    assert (one.url, one.kinds, one.parties, one.secret) == (NO_URL, KINDS, "masked", secret)
+    assert secret != other_secret and len(secret) > 40 and one.id != other.id
+    assert shop.hook_now(one) == one
+
+
+def test_its_secret_and_url_are_not_in_the_store_in_clear(shop: Shop) -> None:
+    made = shop.hook("https://shop.example/secret-path")
+    raw = b"".join(file.read_bytes() for file in shop.path.parent.glob("relay.db*"))
+    assert made.secret.encode() not in raw and b"secret-path" not in raw
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://shop.example/", "ftp://shop.example/", "shop.example", "https://", "https:///x", "", "https://a b/"),
+        *("https://user:pw@shop.example/", "https://shop.example/#x", "https://shop.example:99999/", "https://[::1/"),
+        *("http://10.0.0.1/", "https://商店.example/", "https://shop.example/\n", "https://x.example/" + "y" * 2_000),
+    ],
+)
+def test_urls_that_are_refused(shop: Shop, url: str) -> None:
+    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/", "https://a.example/?b=c"]
+)
+def test_urls_that_are_taken(shop: Shop, url: str) -> None:
+    assert as_(shop, OWN, lambda act: make(act, "shop", url))[0].url == url
+
+
+@pytest.mark.parametrize("kinds", [(), ("call.ended", "nonsense"), ("webhook.test",)])
+def test_kinds_that_there_are_not(shop: Shop, kinds: tuple[str, ...]) -> None:
+    assert refusal(shop, lambda act: make(act, "shop", NO_URL, kinds)) == ("invalid", "kinds")
+
+
+def test_parties_in_clear_take_a_scope(shop: Shop) -> None:
+    def clear(act: Act) -> object:
+        return make(act, "shop", NO_URL, KINDS, "clear")
+
+    assert refusal(shop, clear) == ("forbidden", "parties")
+    assert refusal(shop, lambda act: make(act, "shop", NO_URL, KINDS, "naked")) == ("invalid", "parties")
+    made, _ = as_(shop, OWN_READER, clear)
+    assert made.parties == "clear"
+    masked = shop.hook()
+    assert refusal(shop, lambda act: change(act, masked.id, parties="clear")) == ("forbidden", "parties")
+
+
+def test_nobody_has_more_than_enough(shop: Shop) -> None:
+    for _ in range(MOST_WEBHOOKS):
+        shop.hook()
+    assert refusal(shop, lambda act: make(act, "shop", NO_URL)) == ("quota", "")
+
+
+def test_another_business_does_not_see_it(shop: Shop) -> None:
+    shop.act(lambda act: apply(act, Application("Other", "other")))
+    made = shop.hook()
+    for do in (
+        lambda act: get(act, made.id),
+        lambda act: change(act, made.id, disabled=True),
+        lambda act: remove(act, made.id),
+        lambda act: resend(act, made.id),
+        lambda act: send_test(act, made.id),
+        lambda act: make(act, "shop", NO_URL),
+    ):
+        assert refusal(shop, do, OTHER)[0] == "not_found"
+    assert shop.hook_now(made) == made
+
+
+def test_what_is_changed_is_tried_at_once(shop: Shop) -> None:
+    made = shop.hook()
+    shop.act(lambda act: act.connection.execute("UPDATE webhook SET failures = 9, next_at = 9999999999999"))
+    changed = as_(shop, OWN, lambda act: change(act, made.id, url="https://b.example/", kinds=["call.ended"]))
+    assert changed == shop.hook_now(made)
+    expected = ("https://b.example/", ("call.ended",), 0, 0)
+    assert (changed.url, changed.kinds, changed.failures, changed.next_at) == expected
+
+
+def test_one_that_is_disabled_gets_nothing_until_it_is_enabled(shop: Shop) -> None:
+    made = shop.hook()
+    as_(shop, OWN, lambda act: change(act, made.id, disabled=True))
+    shop.tell("e1")
+    assert refusal(shop, lambda act: send_test(act, made.id)) == ("state_conflict", "webhook")
+    assert refusal(shop, lambda act: resend(act, made.id)) == ("state_conflict", "webhook")
+    as_(shop, OWN, lambda act: change(act, made.id, disabled=False))
+    shop.tell("e2")
+    assert [event.event_id for event in shop.waiting(made)] == ["e2"]
+
+
+def test_only_the_kinds_that_it_wants_are_left_for_it(shop: Shop) -> None:
+    made = shop.hook(kinds=("binding.expired",))
+    shop.tell("e1", kind="number.cooling")
+    shop.tell("e2", "e2", kind="binding.expired")
+    assert [event.event_id for event in shop.waiting(made)] == ["e2"]
+
+
+def test_dead_events_are_sent_again_at_their_old_places(shop: Shop) -> None:
+    made = shop.hook()
+    shop.tell("e1", "e2", "e3", "e4")
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1, tries = 3, at = 5 WHERE seq < 4"))
+    assert [event.event_id for event in shop.dead(made)] == ["e1", "e2", "e3"]
+    assert as_(shop, OWN, lambda act: resend(act, made.id, ["e2", "e4", "no such"])) == 1
+    assert [event.event_id for event in shop.waiting(made)] == ["e2", "e4"]
+    assert as_(shop, OWN, lambda act: resend(act, made.id)) == 2
+    events = shop.waiting(made)
+    assert [(event.event_id, event.tries, event.at_ms > 5) for event in events[:3]] == [
+        ("e1", 0, True), ("e2", 0, True), ("e3", 0, True),
+    ]  # fmt: skip
+    assert shop.dead(made) == []
+
+
+def test_a_test_event_goes_to_it_alone_whatever_it_wants(shop: Shop) -> None:
+    made, other = shop.hook(kinds=("call.ended",)), shop.hook()
+    event_id = as_(shop, OWN, lambda act: send_test(act, made.id))
+    assert [(event.event_id, event.kind) for event in shop.waiting(made)] == [(event_id, "webhook.test")]
+    assert shop.waiting(other) == []
+
+
+def test_what_waits_goes_with_it(shop: Shop) -> None:
+    made, other = shop.hook(), shop.hook()
+    shop.tell("e1", "e2")
+    as_(shop, OWN, lambda act: remove(act, made.id))
+    assert shop.waiting(made) == []
+    assert len(shop.waiting(other)) == 2
+    assert refusal(shop, lambda act: get(act, made.id))[0] == "not_found"
+
+
+def test_each_act_is_in_the_audit_log(shop: Shop) -> None:
+    made = shop.hook()
+    for do in (
+        lambda act: change(act, made.id, parties="none"),
+        lambda act: resend(act, made.id),
+        lambda act: remove(act, made.id),
+    ):
+        as_(shop, OWN, do)
+    actions = shop.rows("SELECT action FROM audit WHERE object LIKE 'w%' ORDER BY seq")
+    assert [action for (action,) in actions] == [
+        "webhook.make", "webhook.change", "webhook.resend", "webhook.remove",
+    ]  # fmt: skip
