@@ -33,6 +33,12 @@ FROM (SELECT group_id, hash, sealed, added_at, NULL AS removed_at FROM group_mem
 WHERE added_at <= :at AND (removed_at IS NULL OR removed_at > :at)
 """
 
+_BETWEEN = """
+SELECT sealed, added_at, NULL AS removed_at FROM group_member WHERE group_id = :group AND added_at < :until
+UNION ALL SELECT sealed, added_at, removed_at FROM past_member
+WHERE group_id = :group AND added_at < :until AND removed_at > :since
+"""
+
 
 class Group(NamedTuple):
     """A group of parties, such as the couriers of one depot. `size` is how many are in it."""
@@ -115,6 +121,23 @@ def members_at(connection: sqlite3.Connection, sealer: Sealer, group_id: str, at
     """The numbers that were in the group at a moment."""
     for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
         yield _open(sealer, group_id, sealed)
+
+
+class Membership(NamedTuple):
+    """A party and when it was in a group; `removed_at` is None while it is."""
+
+    number: str
+    added_at: int
+    removed_at: int | None
+
+
+def members_between(
+    connection: sqlite3.Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
+) -> Iterator[Membership]:
+    """Who was in the group at any time from one moment to another that is not included."""
+    asked = {"group": group_id, "since": since_ms, "until": until_ms}
+    for sealed, added_at, removed_at in connection.execute(_BETWEEN, asked).fetchall():
+        yield Membership(_open(sealer, group_id, sealed), added_at, removed_at)
 
 
 def was_member(connection: sqlite3.Connection, group_id: str, member: bytes, at_ms: int) -> bool:

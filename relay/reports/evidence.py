@@ -1,0 +1,268 @@
+"""The evidence for one number and time as a signed bundle: a ZIP that shows by itself whether it was changed.
+
+    asked = writer.run(actor, lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
+    bundle(path, sealer, asked, out)
+
+It holds the call records that were going on in that time, each with its link in the chain, which was checked, and the
+bindings that were in force, with all they were before each change, and the members of their groups. Real numbers are in
+clear. `manifest.json` names each file with its SHA-256; `manifest.sig` is its Ed25519 signature. Whoever has the public
+key, once and from elsewhere, can check a bundle without relay700: `README.txt` in it says how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec import Struct
+
+from relay.call.binding import Binding
+from relay.errors import StoreError
+from relay.reports.asking import Asked, ask
+from relay.reports.record_form import record_form, with_moments
+from relay.reports.trace import calls_between
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.bindings import Bindings, history
+from relay.store.chain import Head, next_link, read_checkpoint, read_head
+from relay.store.database import connect_reader, store_errors
+from relay.store.groups import members_between
+from relay.store.sealing import Sealer
+
+MANIFEST, SIGNATURE, PUBLIC_KEY, README = "manifest.json", "manifest.sig", "public_key.pem", "README.txt"
+_SIGNED = (MANIFEST, SIGNATURE, PUBLIC_KEY)
+_README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3 and the files of this archive:
+
+    openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {MANIFEST} -sigfile {SIGNATURE}
+    sha256sum *.jsonl {README}      and compare with {MANIFEST}
+
+{PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
+`relay700 evidence check FILE` does all of it where the operator's key file is.
+
+records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records,
+                follows is the hash of its predecessor. A call that was still up has no place yet.
+bindings.jsonl  what tied the numbers to parties: as it is known now, and before each of its changes.
+Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
+"""
+
+
+class Link(Struct, frozen=True):
+    """A place in the chain of call records; the hash is hexadecimal."""
+
+    seq: int
+    hash: str
+
+
+class File(Struct, frozen=True):
+    """A file of the bundle; the hash is hexadecimal."""
+
+    sha256: str
+    lines: int
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a bundle is. Times are RFC 3339 in UTC, the public key is hexadecimal."""
+
+    format: Literal["relay700-evidence/1"] = "relay700-evidence/1"
+    number: str
+    since: str
+    until: str
+    reason: str
+    made_by: str
+    made_at: str
+    chain_purged_to: Link | None
+    chain_head: Link | None
+    public_key: str
+    files: dict[str, File]
+
+
+class Checked(NamedTuple):
+    """What a bundle says of itself, where that can be read, and all that is wrong with it: nothing, if it is good."""
+
+    manifest: Manifest | None
+    problems: list[str]
+
+
+def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: str) -> Asked:
+    """`number` is a 700 number or a party, in the normal form; `until_ms` is not included. Raises Refused."""
+    return ask(act, "evidence", number, since_ms, until_ms, reason)
+
+
+def bundle(path: Path, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
+    """Writes the bundle and gives its manifest. Over connections of its own, so that a thread can do it.
+
+    Raises StoreError where a record was altered or does not follow its predecessor: there is no evidence of that.
+    """
+    with (
+        store_errors(path),
+        closing(connect_reader(path)) as connection,
+        closing(Bindings(path, sealer)) as bindings,
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        contents: dict[str, Iterable[str]] = {
+            "records.jsonl": _record_lines(connection, sealer, asked),
+            "bindings.jsonl": _binding_lines(connection, sealer, bindings, asked),
+            README: [_README],
+        }
+        files = {name: _write(archive, name, lines) for name, lines in contents.items()}
+        manifest = _manifest(connection, sealer, asked, files)
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        archive.writestr(MANIFEST, text)
+        archive.writestr(SIGNATURE, sealer.sign(text))
+        archive.writestr(PUBLIC_KEY, _pem(sealer.public_key()))
+    return manifest
+
+
+def check(file: Path | IO[bytes], public_key: bytes | None = None) -> Checked:
+    """Whether a bundle is as it was signed; with `public_key` (32 bytes) also whether that platform signed it.
+
+    Without a key from elsewhere only accidents show: whoever changes a bundle can sign it anew.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _check(archive, public_key)
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
+        return Checked(None, [f"it is no evidence bundle, or is damaged: {error}"])
+
+
+def _check(archive: zipfile.ZipFile, public_key: bytes | None) -> Checked:
+    text = archive.read(MANIFEST)
+    manifest = msgspec.json.decode(text, type=Manifest)
+    key = bytes.fromhex(manifest.public_key)
+    problems: list[str] = []
+    if public_key is not None and key != public_key:
+        problems.append("it was signed with another key")
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(archive.read(SIGNATURE), text)
+    except InvalidSignature:
+        problems.append(f"{MANIFEST} was changed: its signature is not right")
+    if archive.read(PUBLIC_KEY) != _pem(key):
+        problems.append(f"{PUBLIC_KEY} is not the key that {MANIFEST} names")
+    return Checked(manifest, problems + list(_faults_of_files(archive, manifest.files)))
+
+
+def _faults_of_files(archive: zipfile.ZipFile, files: dict[str, File]) -> Iterator[str]:
+    names = archive.namelist()
+    for name in sorted(set(names) - {*files, *_SIGNED}):
+        yield f"{name} was added"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{name} is there twice"
+    for name, told in files.items():
+        if name not in names:
+            yield f"{name} is missing"
+        else:
+            with archive.open(name) as member:
+                if hashlib.file_digest(member, "sha256").hexdigest() != told.sha256:  # type: ignore[arg-type]
+                    yield f"{name} was changed"
+
+
+def _manifest(connection: sqlite3.Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
+    return Manifest(
+        number=asked.number,
+        since=format_moment(asked.since_ms),
+        until=format_moment(asked.until_ms),
+        reason=asked.reason,
+        made_by=asked.by,
+        made_at=format_moment(asked.at_ms),
+        chain_purged_to=_link(read_checkpoint(connection, sealer, "record")),
+        chain_head=_link(read_head(connection, sealer)),
+        public_key=sealer.public_key().hex(),
+        files=files,
+    )
+
+
+def _link(head: Head) -> Link | None:
+    return Link(head.seq, head.hash.hex()) if head.seq else None
+
+
+def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
+    digest = hashlib.sha256()
+    count = 0
+    with archive.open(name, "w", force_zip64=True) as member:
+        for line in lines:
+            data = line.encode()
+            digest.update(data)
+            member.write(data)
+            count += 1
+    return File(digest.hexdigest(), count)
+
+
+def _record_lines(connection: sqlite3.Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
+    ended, up = calls_between(connection, sealer, asked.number, asked.since_ms, asked.until_ms)
+    for stored in ended:
+        before = _predecessor(connection, sealer, stored.chain_seq)
+        if next_link(sealer, before, stored.encoded).hash != stored.chain_hash:
+            raise StoreError(f"record {stored.chain_seq} does not follow its predecessor: one of them was replaced")
+        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
+        yield _line(link | {"record": with_moments(record_form(stored.record, reveal=True))})
+    for record in up:
+        link = {"chain_seq": None, "chain_hash": None, "follows": None}
+        yield _line(link | {"record": with_moments(record_form(record, reveal=True))})
+
+
+def _predecessor(connection: sqlite3.Connection, sealer: Sealer, seq: int) -> Head:
+    purged = read_checkpoint(connection, sealer, "record")
+    if seq - 1 == purged.seq:
+        return purged
+    row = connection.execute("SELECT chain_hash FROM call_record WHERE chain_seq = ?", (seq - 1,)).fetchone()
+    if row is None:
+        raise StoreError(f"record {seq - 1} is missing from the chain of call records")
+    return Head(seq - 1, row[0])
+
+
+def _binding_lines(connection: sqlite3.Connection, sealer: Sealer, bindings: Bindings, asked: Asked) -> Iterator[str]:
+    for binding in bindings.of_number(asked.number):
+        before = history(connection, sealer, binding.binding_id)
+        then = _forms_then(before, binding, asked)
+        groups = sorted({form.group_id for form in then if form.group_id is not None})
+        members = {group: _members(connection, sealer, group, asked) for group in groups}
+        if _concerns(asked.number, then, members):
+            forms = {"binding": _binding_form(binding), "before_each_change": [_binding_form(form) for form in before]}
+            yield _line(forms | {"groups": members})
+
+
+def _forms_then(before: list[Binding], now: Binding, asked: Asked) -> list[Binding]:
+    """What a binding was in that time, one change after the other; nothing where it was not in force."""
+    ends = [moment for moment in (now.ended_at, now.expires_at) if moment is not None]
+    until_ms = min(ends, default=asked.until_ms)
+    forms = [*before, now]
+    starts = [form.created_at if form.changed_at is None else form.changed_at for form in forms]
+    return [
+        form
+        for form, start, end in zip(forms, starts, [*starts[1:], until_ms], strict=True)
+        if start < asked.until_ms and min(end, until_ms) > asked.since_ms
+    ]
+
+
+def _concerns(number: str, forms: list[Binding], members: dict[str, list[dict[str, Any]]]) -> bool:
+    parts = {part for form in forms for part in (form.x, form.y, form.a, form.b)}
+    return number in parts | {member["number"] for group in members.values() for member in group}
+
+
+def _members(connection: sqlite3.Connection, sealer: Sealer, group: str, asked: Asked) -> list[dict[str, Any]]:
+    members = members_between(connection, sealer, group, asked.since_ms, asked.until_ms)
+    return [with_moments(member._asdict(), ("added_at", "removed_at")) for member in members]
+
+
+def _binding_form(binding: Binding) -> dict[str, Any]:
+    values = binding._asdict()
+    return with_moments(values, [name for name in values if name.endswith("_at")])
+
+
+def _line(values: dict[str, Any]) -> str:
+    return f"{json.dumps(values, ensure_ascii=False)}\n"
+
+
+def _pem(public_key: bytes) -> bytes:
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,261 @@
+"""A bundle that shows by itself whether it was changed, and what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import StoreError
+from relay.reports.evidence import Link, ask_evidence, bundle, check
+from relay.store import bindings as store
+from relay.store import groups
+from relay.store.act import RELAY, Act
+from relay.store.live_rows import PUT, live_row
+from relay.store.purge import purge_records
+from relay.store.record_rows import insert
+from relay.store.sealing import Sealer
+from relay.store.writer import Writer
+from tests.support.shelf import Shelf, call
+from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
+
+C, D, E = "8613700000003", "8613600000004", "8613500000005"
+HOUR_MS = 3_600_000
+
+
+def made(
+    shelf: Shelf, writer: Writer, number: str = X, since_ms: int = NOW_MS, until_ms: int = NOW_MS + HOUR_MS
+) -> bytes:
+    asked = writer.run(RELAY, lambda act: ask_evidence(act, number, since_ms, until_ms, "case 42"))
+    out = io.BytesIO()
+    bundle(shelf.path, shelf.sealer, asked, out)
+    return out.getvalue()
+
+
+def files(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def lines(data: bytes, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in files(data)[name].splitlines()]
+
+
+def packed(contents: dict[str, bytes]) -> io.BytesIO:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return out
+
+
+def test_it_tells_what_it_is_of_who_made_it_and_what_for(shelf: Shelf, writer: Writer) -> None:
+    checked = check(io.BytesIO(made(shelf, writer)), shelf.sealer.public_key())
+    assert checked.problems == []
+    told = {
+        name: getattr(checked.manifest, name) for name in ("number", "since", "until", "reason", "made_by", "made_at")
+    }
+    assert told == {
+        "number": X,
+        "since": "2026-01-01T00:00:00.000Z",
+        "until": "2026-01-01T01:00:00.000Z",
+        "reason": "case 42",
+        "made_by": "relay",
+        "made_at": "2026-01-01T00:00:00.000Z",
+    }
+
+
+@pytest.mark.parametrize("followed", [0, 2, 5])
+def test_it_holds_the_calls_going_on_in_that_time_with_their_links(shelf: Shelf, writer: Writer, followed: int) -> None:
+    early = call(1, received_at=NOW_MS - 5_000, ended_at=NOW_MS + 1)
+    shelf.add(
+        call(0, received_at=NOW_MS - 9_000, ended_at=NOW_MS - 1),
+        early,
+        call(2, number_dialled=Y, number_shown=Y),
+        call(3, number_dialled=Y, number_shown=X),
+        call(4, received_at=NOW_MS + HOUR_MS, ended_at=NOW_MS + HOUR_MS),
+    )
+    shelf.follow(followed)
+    up = live_record("up", received_at=NOW_MS + 9_000)
+    insert(shelf.connection, PUT, [live_row(shelf.sealer, 1, up, b"dialogs")])
+    data = made(shelf, writer)
+    found = lines(data, "records.jsonl")
+    assert [(one["chain_seq"], one["record"]["call_id"]) for one in found] == [(2, "c1"), (4, "c3"), (None, "up")]
+    assert (found[0]["record"]["caller"], found[0]["record"]["received_at"]) == (A, "2025-12-31T23:59:55.000Z")
+    hashes = dict(shelf.connection.execute("SELECT chain_seq, hex(chain_hash) FROM call_record"))
+    assert [(one["follows"], one["chain_hash"]) for one in found[:2]] == [
+        (hashes[seq - 1].lower(), hashes[seq].lower()) for seq in (2, 4)
+    ]
+    manifest = check(io.BytesIO(data)).manifest
+    assert manifest is not None
+    assert manifest.chain_head == Link(5, hashes[5].lower())
+    assert manifest.files["records.jsonl"].lines == 3
+
+
+def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, writer: Writer) -> None:
+    shelf.add(call(1), call(2), call(3))
+    shelf.follow()
+    writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 2_000))
+    (seq, hash_) = shelf.connection.execute("SELECT seq, hex(hash) FROM checkpoint").fetchone()
+    data = made(shelf, writer)
+    assert lines(data, "records.jsonl")[0]["follows"] == hash_.lower()
+    manifest = check(io.BytesIO(data)).manifest
+    assert manifest is not None
+    assert manifest.chain_purged_to == Link(seq, hash_.lower())
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "UPDATE call_record SET chain_hash = zeroblob(33) WHERE chain_seq = 2",
+        "UPDATE call_record SET chain_hash = zeroblob(33) WHERE chain_seq = 1",
+        "UPDATE call_record SET ended_at = ended_at + 1 WHERE chain_seq = 2",
+        "DELETE FROM call_record WHERE chain_seq = 1",
+        "DELETE FROM chain_head",
+    ],
+)
+def test_there_is_no_evidence_of_a_broken_chain(shelf: Shelf, writer: Writer, deed: str) -> None:
+    shelf.add(call(1, number_dialled=Y, number_shown=Y), call(2))
+    shelf.follow()
+    shelf.connection.execute(deed)
+    with pytest.raises(StoreError):
+        made(shelf, writer)
+
+
+def test_it_holds_the_bindings_in_force_and_what_they_were_before(shelf: Shelf, writer: Writer) -> None:
+    since, until = NOW_MS + 1_000, NOW_MS + 2_000
+    now = binding("b1", created_at=NOW_MS - 9_000)
+    others = (
+        binding("over", created_at=NOW_MS - 9_000, ended_at=since),
+        binding("expired", created_at=NOW_MS - 9_000, expires_at=since),
+        binding("later", created_at=until),
+        binding("ending", created_at=NOW_MS - 9_000, ended_at=since + 1),
+        binding("elsewhere", x=Y),
+    )
+
+    def write(act: Act) -> None:
+        for one in (now, *others):
+            store.insert(act, one)
+        changed = now._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
+        store.keep_past(act, now, changed)
+        store.update(act, changed)
+
+    writer.run(RELAY, write)
+    found = {one["binding"]["binding_id"]: one for one in lines(made(shelf, writer, X, since, until), "bindings.jsonl")}
+    assert sorted(found) == ["b1", "ending"]
+    assert (found["b1"]["binding"]["b"], found["b1"]["binding"]["changed_at"]) == (C, "2026-01-01T00:00:00.000Z")
+    assert [(one["b"], one["version"]) for one in found["b1"]["before_each_change"]] == [(B, 1)]
+    assert found["ending"]["before_each_change"] == []
+    party = lines(made(shelf, writer, B, since, until), "bindings.jsonl")  # of b1 it was none any more
+    assert [one["binding"]["binding_id"] for one in party] == ["elsewhere", "ending"]
+
+
+def test_it_holds_who_was_in_the_group_in_that_time(shelf: Shelf, writer: Writer) -> None:
+    def write(act: Act) -> None:
+        early, late = act._replace(now_ms=NOW_MS - 9_000), act._replace(now_ms=NOW_MS + 9_000)
+        groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
+        gone, left, _ = groups.put_members(early, "g1", [C, D, A])
+        groups.take_members(act._replace(now_ms=NOW_MS - 1), "g1", [gone])
+        groups.take_members(act._replace(now_ms=NOW_MS + 1), "g1", [left])
+        groups.put_members(late, "g1", [E])
+        store.insert(act, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
+
+    writer.run(RELAY, write)
+    for party, bindings in {A: 1, D: 1, C: 0, E: 0}.items():
+        assert len(lines(made(shelf, writer, party, NOW_MS, NOW_MS + 5_000), "bindings.jsonl")) == bindings
+    (found,) = lines(made(shelf, writer, X, NOW_MS, NOW_MS + 5_000), "bindings.jsonl")
+    members = {one["number"]: one["removed_at"] for one in found["groups"]["g1"]}
+    assert members == {A: None, D: "2026-01-01T00:00:00.001Z"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("records.jsonl", "records.jsonl was changed"),
+        ("bindings.jsonl", "bindings.jsonl was changed"),
+        ("README.txt", "README.txt was changed"),
+        ("manifest.json", "manifest.json was changed"),
+        ("manifest.sig", "manifest.json was changed"),
+        ("public_key.pem", "public_key.pem is not the key"),
+    ],
+)
+def test_a_changed_file_is_named(shelf: Shelf, writer: Writer, name: str, said: str) -> None:
+    contents = files(made(shelf, writer))
+    contents[name] = bytes(64) if name == "manifest.sig" else contents[name] + b"\n"
+    (problem,) = check(packed(contents), shelf.sealer.public_key()).problems
+    assert problem.startswith(said)
+
+
+def test_what_was_added_or_taken_out_is_named(shelf: Shelf, writer: Writer) -> None:
+    contents = files(made(shelf, writer))
+    assert check(packed(contents | {"more.jsonl": b""})).problems == ["more.jsonl was added"]
+    del contents["records.jsonl"]
+    assert check(packed(contents)).problems == ["records.jsonl is missing"]
+    del contents["manifest.sig"]
+    assert "damaged" in check(packed(contents)).problems[0]
+
+
+def test_a_bundle_signed_anew_is_known_by_its_key(shelf: Shelf, writer: Writer) -> None:
+    contents = files(made(shelf, writer))
+    forger = Sealer(b"f" * 32)
+    manifest = json.loads(contents["manifest.json"]) | {"reason": "forged", "public_key": forger.public_key().hex()}
+    text = json.dumps(manifest).encode()
+    forged = contents | {"manifest.json": text, "manifest.sig": forger.sign(text)}
+    with zipfile.ZipFile(io.BytesIO(made(shelf, writer))) as archive:
+        assert "public_key.pem" in archive.namelist()
+    assert check(packed(forged), shelf.sealer.public_key()).problems == [
+        "it was signed with another key",
+        "public_key.pem is not the key that manifest.json names",
+    ]
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"no archive", bytes(500)])
+def test_what_is_no_bundle_is_said_to_be_none(data: bytes) -> None:
+    assert "no evidence bundle" in check(io.BytesIO(data)).problems[0]
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'"x"', b'{"format": "relay700-evidence/1"}'])
+def test_a_manifest_that_is_none_is_no_crash(shelf: Shelf, writer: Writer, manifest: bytes) -> None:
+    contents = files(made(shelf, writer)) | {"manifest.json": manifest}
+    assert check(packed(contents)).problems != []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_it_can_be_checked_without_relay700(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
+    """As its README says."""
+    shelf.add(call(1))
+    contents = files(made(shelf, writer))
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    (command,) = (line for line in contents["README.txt"].decode().splitlines() if "openssl" in line)
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "manifest.json").write_bytes(contents["manifest.json"] + b" ")
+    assert subprocess.run(command.split(), cwd=tmp_path, check=False, capture_output=True).returncode == 1
+    told = json.loads(contents["manifest.json"])["files"]
+    assert told["records.jsonl"]["sha256"] == hashlib.sha256(contents["records.jsonl"]).hexdigest()
+
+
+def test_a_bundle_may_go_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.data += data
+            return len(data)
+
+    shelf.add(call(1))
+    asked = writer.run(RELAY, lambda act: ask_evidence(act, X, NOW_MS, NOW_MS + HOUR_MS, "case 42"))
+    pipe = Pipe()
+    bundle(shelf.path, shelf.sealer, asked, pipe)  # type: ignore[arg-type]
+    assert check(io.BytesIO(bytes(pipe.data)), shelf.sealer.public_key()).problems == []
