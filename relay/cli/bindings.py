@@ -1,33 +1,65 @@
-"""`relay700 bind`, `unbind` and `bindings`: the numbers that are bound, made and ended by hand or from a file."""
+"""`relay700 bind`, `unbind` and `bindings`: the numbers that are bound, changed and ended by hand or from a file."""
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
-from relay.call.binding import Binding
-from relay.call.numbers import mask_number
+from relay.call.binding import MODES, Binding
+from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, shower, table
-from relay.cli.stores import now_ms, number, opened
+from relay.cli.options import NONE, json_option, reason_option, reveal_option
+from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, show_one, shower, table
+from relay.cli.progress import progress
+from relay.cli.stores import Opened, now_ms, number, opened, said_in_clear
 from relay.errors import StoreError
+from relay.service import changes
+from relay.service.binding_fields import DIRECTIONS
 from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
-from relay.service.changes import end
+from relay.service.changes import BindingChange
 from relay.service.imports import COLUMNS, import_bindings
+from relay.store.bindings import BindingQuery
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, real numbers in clear.")
-reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full.")
+# What a mode cannot do without.
+_NEEDED = {
+    "AXB": ("a", "b"),
+    "AXYB": ("a", "b"),
+    "GXB": ("group_id", "b"),
+    "GXYB": ("group_id", "b"),
+    "AXN": ("a",),
+}
+_OPTIONS = {"group_id": "--group"}
+_PAGE = 500
+
+
+def _restrictions(command: Any) -> Any:
+    options = (
+        click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call whom; members of a group are a."),
+        click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="How long a call may last."),
+        click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="How long it may ring."),
+        click.option("--hours", metavar="HH:MM-HH:MM", help="Of service, in China time."),
+        click.option("--user-data", metavar="TEXT", help="Comes back with each event."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.argument("mode", metavar="AXB|AXYB")
-@click.option("--a", required=True, metavar="NUMBER", help="One party's real number, or an extension.")
-@click.option("--b", required=True, metavar="NUMBER", help="The other party's.")
+@click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
+@click.option("--a", default="", metavar="NUMBER", help="One party's real number, or an extension.")
+@click.option("--b", default="", metavar="NUMBER", help="The other party's.")
+@click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: whose members call b.")
 @click.option("--x", default="", metavar="NUMBER", help="The 700 number that a dials; a free one is chosen otherwise.")
-@click.option("--y", default="", metavar="NUMBER", help="AXYB: the 700 number that b dials; likewise.")
+@click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: the 700 number that b dials; likewise.")
+@click.option("--pool", default="", metavar="ID", help="The pool to choose from.")
+@click.option("--area", default="", metavar="TEXT", help="Choose from a pool of this area.")
 @click.option(
     "--expires-in",
     "--expires-at",
@@ -36,24 +68,21 @@ reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers i
     metavar="TIME",
     help="90s, 30m, 2h, 7d, or a time as 2026-01-31T08:00:00Z. Without it: until it is unbound.",
 )
-@click.option("--order", default="", metavar="TEXT", help="The order that this binding serves.")
+@click.option("--order", "order_id", default="", metavar="TEXT", help="The order that this binding serves.")
 @click.option("--business", default="", metavar="ID", help="The business user; `default` otherwise.")
+@click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
+@click.option("--white-only", is_flag=True, help="Let only callers on the whitelist in.")
+@_restrictions
 @json_option
 @config_option
-def bind(  # one parameter an option
-    config_path: Path | None,
-    mode: str,
-    a: str,
-    b: str,
-    x: str,
-    y: str,
-    expires_in: str,
-    order: str,
-    business: str,
-    as_json: bool,
-) -> None:
-    """Let two parties call each other through a 700 number."""
-    request = BindingRequest(mode, a, b, x, y, expires_in, order, business)
+def bind(config_path: Path | None, as_json: bool, **asked: Any) -> None:
+    """Let parties call each other through a 700 number."""
+    for needed in _NEEDED[asked["mode"]]:
+        if not asked[needed]:
+            raise click.UsageError(
+                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': an {asked['mode']} has it."
+            )
+    request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
     with opened(config_path, make=True) as store:
         binding = store.act(lambda act: make_binding(act, request, store.rules))
     if as_json:
@@ -66,9 +95,19 @@ def bind(  # one parameter an option
 
 def _who_dials(binding: Binding) -> list[str]:
     a, b = mask_number(binding.a or ""), mask_number(binding.b or "")
-    if binding.y is None:
-        return [f"{a} and {b} dial {binding.x} to reach each other"]
-    return [f"{a} dials {binding.x} to reach {b}", f"{b} dials {binding.y} to reach {a}"]
+    x, y = binding.x, binding.y or binding.x
+    match binding.mode:
+        case "AXB":
+            return [f"{a} and {b} dial {x} to reach each other"]
+        case "AXYB":
+            return [f"{a} dials {x} to reach {b}", f"{b} dials {y} to reach {a}"]
+        case "AXN":
+            back = f"who called last{f', else {b}' * bool(b)}"
+            return [f"anybody dials {x} to reach {a}", f"{a} dials {x} to reach {back}"]
+        case "GXB" | "GXYB":
+            back = f"the member who called last{f', else {a}' * bool(a)}"
+            members = f"members of {binding.group_id}"
+            return [f"{members} dial {x} to reach {b}", f"{b} dials {y} to reach {back}"]
 
 
 @click.command()
@@ -77,27 +116,43 @@ def _who_dials(binding: Binding) -> list[str]:
 def unbind(config_path: Path | None, binding_id: str) -> None:
     """End a binding: the next call is refused."""
     with opened(config_path) as store:
-        binding = store.act(lambda act: end(act, binding_id, store.rules))
+        binding = store.act(lambda act: changes.end(act, binding_id, store.rules))
     click.echo(f"unbound {binding.binding_id}")
 
 
 @click.group()
 def bindings() -> None:
-    """List, show or import bindings."""
+    """List, show, change or import bindings."""
 
 
 @bindings.command("list")
 @click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party.")
+@click.option("--order", metavar="TEXT", help="Only those of this order.")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--mode", type=click.Choice(MODES), help="Only those of this mode.")
 @click.option("--live", is_flag=True, help="Only those in force now.")
 @json_option
 @reveal_option
+@reason_option
 @config_option
-def list_(config_path: Path | None, number: str | None, live: bool, as_json: bool, reveal: bool) -> None:
+def list_(
+    config_path: Path | None,
+    number: str | None,
+    order: str | None,
+    business: str | None,
+    mode: str | None,
+    live: bool,
+    as_json: bool,
+    reveal: bool,
+    reason: str,
+) -> None:
     """List bindings, also those that have ended."""
     with opened(config_path) as store:
         now = now_ms()
-        at = now if live else None
-        found = store.bindings.all(at) if number is None else store.bindings.of_number(number, at)
+        if as_json or reveal:
+            said_in_clear(store, number if number and is_700(number) else "bindings", reason)
+        found: Iterable[Binding] = _found(store, number, order, now if live else None)
+        found = (each for each in found if business in (None, each.business) and mode in (None, each.mode))
         if as_json:
             for binding in found:
                 click.echo(json_line(binding_object(binding, now)))
@@ -107,25 +162,67 @@ def list_(config_path: Path | None, number: str | None, live: bool, as_json: boo
             click.echo(line)
 
 
+def _found(store: Opened, number: str | None, order: str | None, at_ms: int | None) -> Iterable[Binding]:
+    """In the order they were made; with `at_ms` those in force then."""
+    if order is None:
+        return store.bindings.all(at_ms) if number is None else store.bindings.of_number(number, at_ms)
+    found = store.bindings.page(BindingQuery(order_id=order, most=-1), now_ms())
+    fits = [each for each in found if number in (None, each.x, each.y, each.a, each.b)]
+    return reversed([each for each in fits if at_ms is None or each.is_live(at_ms)])
+
+
 @bindings.command("show")
 @click.argument("binding_id")
 @json_option
 @reveal_option
+@reason_option
 @config_option
-def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool) -> None:
+def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one binding."""
     with opened(config_path) as store:
         binding = store.bindings.get(binding_id)
-    if binding is None:
-        raise StoreError("there is no such binding: `relay700 bindings list` shows them")
+        if binding is None:
+            raise StoreError("there is no such binding: `relay700 bindings list` shows them")
+        if as_json or reveal:
+            said_in_clear(store, binding_id, reason)
+    _show(binding, as_json=as_json, reveal=reveal)
+
+
+def _show(binding: Binding, *, as_json: bool, reveal: bool = False) -> None:
     values = binding_object(binding, now_ms())
-    if as_json:
-        click.echo(json_line(values))
-        return
-    show = shower(reveal=reveal)
-    values |= {"a": show(binding.a or "") or None, "b": show(binding.b or "") or None}
-    for name, value in values.items():
-        click.echo(f"{name:<11} {'-' if value is None else value}")
+    if not as_json:
+        show = shower(reveal=reveal)
+        values |= {"a": show(binding.a or ""), "b": show(binding.b or "")}
+    show_one(values, as_json=as_json)
+
+
+@bindings.command("change")
+@click.argument("binding_id")
+@click.option("--a", metavar="NUMBER")
+@click.option("--b", metavar="NUMBER")
+@click.option("--group", "group_id", metavar="ID")
+@click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help="none: until it is unbound.")
+@_restrictions
+@click.option("--white-only/--all-callers", default=None, help="Let only callers on the whitelist in.")
+@config_option
+def change(config_path: Path | None, binding_id: str, **asked: Any) -> None:
+    """Change a binding from the next call on. What is not named stays; "none" takes away what need not be there."""
+    for name, value in asked.items():
+        asked[name] = "" if value == NONE else value
+    with opened(config_path) as store:
+        changed = store.act(lambda act: changes.change(act, binding_id, BindingChange(**asked), store.rules))
+    _show(changed, as_json=False)
+
+
+@bindings.command("renew")
+@click.argument("binding_id")
+@click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME")
+@config_option
+def renew(config_path: Path | None, binding_id: str, expires_in: str) -> None:
+    """Give a binding that is in force another end."""
+    with opened(config_path) as store:
+        changed = store.act(lambda act: changes.renew(act, binding_id, expires_in, store.rules))
+    click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
 
 
 @bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A first line may name them in another order.")
@@ -136,9 +233,12 @@ def import_(config_path: Path | None, file: TextIO) -> None:
 
     Bad lines are named and left out; the exit status is 1 then.
     """
-    good = bad = 0
-    with opened(config_path, make=True) as store:
+    good = bad = read = 0
+    with opened(config_path, make=True) as store, progress(_size(file), "bindings") as done:
         for outcome in import_bindings(file, store.act, store.rules):
+            if (good + bad) % _PAGE == 0:
+                done(_place(file) - read)
+                read = _place(file)
             if outcome.refused is None:
                 good += 1
                 continue
@@ -147,3 +247,17 @@ def import_(config_path: Path | None, file: TextIO) -> None:
     click.echo(f"{good} imported, {bad} refused")
     if bad:
         raise click.exceptions.Exit(1)
+
+
+def _size(file: TextIO) -> int:
+    """Bytes; 0 of what is no file."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def _place(file: TextIO) -> int:
+    """How many bytes were read."""
+    return file.buffer.tell() if _size(file) else 0

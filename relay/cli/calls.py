@@ -1,53 +1,78 @@
-"""`relay700 calls`, `trace` and `verify`: what was called, who was behind a number, whether the records are whole."""
+"""`relay700 calls` and `verify`: what was called and is up, as tables and files, and whether the records are whole."""
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, BinaryIO, get_args
 
 import click
 
-from relay.call.binding import Binding
-from relay.call.numbers import mask_number
+from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
-from relay.cli.bindings import json_option, reveal_option
-from relay.cli.output import (
-    RECORD_HEADING,
-    binding_object,
-    json_line,
-    record_object,
-    record_row,
-    shower,
-    table,
-)
-from relay.cli.stores import moment, now_ms, number, opened, past
+from relay.cli.options import json_option, needed_reason, reason_option, reveal_option
+from relay.cli.output import RECORD_HEADING, json_line, record_object, record_row, show_list, shower, table
+from relay.cli.progress import progress
+from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
 from relay.errors import StoreError
+from relay.net.control import ControlClient, control_path
+from relay.reports.export import Format, export_parts
+from relay.reports.search import live_calls
 from relay.service.times import format_moment
+from relay.store.record_pages import LAST_MS, Wanted, read_all
+
+MOST_LIVE = 10_000
+_LIVE_COLUMNS = ("received_at", "state", "number_dialled", "caller", "callee", "business", "call_id")
+_since = click.option("--since", type=past, metavar="TIME", help="From then on: 2026-01-31T08:00:00Z, or 2h ago.")
+_until = click.option("--until", type=past, metavar="TIME", help="Before then; likewise.")
+_business = click.option("--business", metavar="ID", help="Only those of this business user.")
+_ARRIVAL = attrgetter("received_at")
 
 
 @click.group()
 def calls() -> None:
-    """List call records."""
+    """Call records, and the calls that are up."""
 
 
 @calls.command("list")
 @click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party, in any role.")
-@click.option(
-    "--since", type=past, metavar="TIME", help="From this time on: 2026-01-31T08:00:00Z, or 2h for the last two hours."
-)
+@click.option("--order", metavar="TEXT", help="Only those of this order.")
+@_business
+@click.option("--outcome", metavar="NAME", help="Only those that ended so, such as answered or no_binding.")
+@_since
+@_until
 @click.option("--live", is_flag=True, help="Only calls that are up.")
 @json_option
 @reveal_option
+@reason_option
 @config_option
 def list_(
-    config_path: Path | None, number: str | None, since: int | None, live: bool, as_json: bool, reveal: bool
+    config_path: Path | None,
+    number: str | None,
+    order: str | None,
+    business: str | None,
+    outcome: str | None,
+    since: int | None,
+    until: int | None,
+    live: bool,
+    as_json: bool,
+    reveal: bool,
+    reason: str,
 ) -> None:
     """List all attempts: ended, refused and up.
 
     A call is here once it is answered or has ended, not while it rings.
     """
+    wanted = Wanted(number, None, None, order, business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
-        found = store.records.find(number, since, live=live)
+        if as_json or reveal:
+            said_in_clear(store, number if number and is_700(number) else "calls", reason)
+        found: Iterable[CallRecord] = _found(store, wanted, live=live)
+        found = (record for record in found if outcome in (None, record.outcome))
         if as_json:
             for record in found:
                 click.echo(json_line(record_object(record)))
@@ -57,51 +82,93 @@ def list_(
             click.echo(line)
 
 
-@click.command()
-@click.argument("number", type=number)
-@click.option("--at", "at_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
+def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]:
+    """In the order of their arrival."""
+    if live or wanted._replace(since_ms=0, until_ms=LAST_MS) == Wanted():
+        found = store.records.find(None, wanted.since_ms or None, live=live)
+        return (record for record in found if wanted.fits(record))
+    up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL)
+    return heapq.merge(read_all(store.reader, store.sealer, wanted), up, key=_ARRIVAL)
+
+
+@calls.command("live")
+@_business
 @json_option
+@reveal_option
+@reason_option
 @config_option
-def trace(config_path: Path | None, number: str, at_ms: int, as_json: bool) -> None:
-    """Tell who was behind a number at a time.
-
-    The order, the business user, the parties and the calls going on. Real numbers are in clear.
-    """
+def live_(config_path: Path | None, business: str | None, as_json: bool, reveal: bool, reason: str) -> None:
+    """List the calls that ring or are up, as the running relay knows them."""
+    clear = as_json or reveal
     with opened(config_path) as store:
-        bindings = list(store.bindings.of_number(number, at_ms))
-        going_on = list(store.records.up_at(number, at_ms))
-    if not bindings and not going_on:
-        raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
-    now = now_ms()
-    if as_json:
-        objects = {
-            "bindings": [binding_object(binding, now) for binding in bindings],
-            "calls": [record_object(record) for record in going_on],
-        }
-        click.echo(json_line({"number": number, "at": format_moment(at_ms), **objects}))
-        return
-    click.echo(f"{number} at {format_moment(at_ms)}")
-    for binding in bindings:
-        _print_binding(binding, now)
-    for record in going_on:
-        _print_call(record)
+        if clear:
+            said_in_clear(store, "calls", reason)
+        answer = _ask(store, "live", business=business, most=MOST_LIVE, reveal=clear)
+    show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json)
 
 
-def _print_binding(binding: Binding, now: int) -> None:
-    values = binding_object(binding, now)
-    click.echo(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
-    click.echo(f"  business {binding.business}, order {binding.order_id or '-'}")
-    click.echo(f"  x {binding.x}" + (f", y {binding.y}" if binding.y else ""))
-    click.echo(f"  a {binding.a}, b {binding.b}")
-    ends = values["ended_at"] or values["expires_at"] or "open"
-    click.echo(f"  from {values['created_at']} to {ends}")
+def _live_call(call: dict[str, Any]) -> dict[str, Any]:
+    state = "up" if call["answered_at"] else "ringing" if call["ringing_at"] else "setting up"
+    moments = {name: format_moment(value) for name, value in call.items() if name.endswith("_at") and value is not None}
+    return call | moments | {"state": state}
 
 
-def _print_call(record: CallRecord) -> None:
-    values = record_object(record)
-    click.echo(f"call {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
-    click.echo(f"  {record.caller or 'anonymous'} dialled {record.number_dialled}, reached {record.callee or 'nobody'}")
-    click.echo(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
+@calls.command("hang-up")
+@click.argument("call_id")
+@needed_reason
+@config_option
+def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
+    """End a call on both sides."""
+    with opened(config_path) as store:
+        _ask(store, "hang_up", call_id=call_id)
+        store.act(lambda act: act.audit("call.hang_up", call_id, reason=reason))
+    click.echo(f"hung up {call_id}")
+
+
+def _ask(store: Opened, name: str, **fields: object) -> dict[str, Any]:
+    return asyncio.run(ControlClient(control_path(store.config.store.path)).ask(name, **fields))
+
+
+@calls.command("export")
+@click.argument("file", type=click.File("wb"))
+@click.option("--format", "format_", type=click.Choice(get_args(Format)), default="csv", show_default=True)
+@_business
+@_since
+@_until
+@reveal_option
+@reason_option
+@config_option
+def export(
+    config_path: Path | None,
+    file: BinaryIO,
+    format_: Format,
+    business: str | None,
+    since: int | None,
+    until: int | None,
+    reveal: bool,
+    reason: str,
+) -> None:
+    """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
+    wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
+    with opened(config_path) as store:
+        if reveal:
+            said_in_clear(store, "calls", reason)
+        with progress(_count(store, wanted), "records") as done:
+            records = _counted(read_all(store.reader, store.sealer, wanted), done)
+            for part in export_parts(records, format_, reveal=reveal):
+                file.write(part)
+
+
+def _count(store: Opened, wanted: Wanted) -> int:
+    """How many records the time holds, of whichever business."""
+    query = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
+    return int(store.reader.execute(query, (wanted.since_ms, wanted.until_ms)).fetchone()[0])
+
+
+def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
+    for record in records:
+        done(1)
+        yield record
 
 
 @click.command()
@@ -116,4 +183,5 @@ def verify(config_path: Path | None) -> None:
         verdict = store.records.verify()
     if verdict.broken is not None:
         raise StoreError(f"broken after {verdict.intact} intact records: {verdict.broken}")
-    click.echo(f"{verdict.intact} records intact, {verdict.live} live, head {verdict.head.hash.hex() or '-'}")
+    purged = f", {verdict.purged} purged before" if verdict.purged else ""
+    click.echo(f"{verdict.intact} records intact, {verdict.live} live{purged}, head {verdict.head.hash.hex() or '-'}")

@@ -10,6 +10,8 @@ import pytest
 
 from relay.call.routing import Route
 from relay.cli.stores import now_ms
+from relay.policy.gate import Gate
+from relay.policy.rules import Rules
 from relay.store.database import open_store
 from relay.store.lookup import RouteReader
 from tests.cli.conftest import Command
@@ -20,8 +22,9 @@ AB = ("--a", "13800000001", "--b", "+86 139-0000-0002")
 
 def route(relay700: Command, number: str, caller: str) -> object:
     path, key_file = relay700.store
-    with closing(RouteReader(path, open_store(path, key_file))) as reader:
-        return reader.look_up(number, caller, now_ms() / 1000)
+    rules = Rules()
+    with closing(RouteReader(path, open_store(path, key_file), rules)) as reader:
+        return Gate(reader.fetch, rules, lambda last: None).look_up(number, caller, now_ms() / 1000)
 
 
 def test_bind_says_what_to_dial_and_a_call_finds_it(relay700: Command) -> None:
@@ -55,7 +58,6 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("bind", "AXX", *AB), "mode: it is one of: AXB, AXYB, GXB, GXYB, AXN"),
         (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
         (("unbind", "none"), "binding: there is none with this id: `relay700 bindings list` shows them"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
@@ -68,7 +70,71 @@ def test_a_refusal_is_one_line_and_status_1(relay700: Command, arguments: tuple[
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--b'" in usage("bind", "AXB", "--a", "8001")
+    assert "'--group'" in usage("bind", "GXB", "--b", "8001")
+    assert "'--a'" in usage("bind", "AXN")
+    assert "AXYB" in usage("bind", "AYB", *AB)
     assert "'--number': not a number" in usage("bindings", "list", "--number", "x")
+
+
+def test_bind_of_a_group_says_who_reaches_whom(relay700: Command) -> None:
+    (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
+    options = ("--group", group["id"], "--b", "139 0000 0002", "--x", X)
+    assert relay700.done("bind", "GXB", *options).splitlines()[1:] == [
+        f"members of {group['id']} dial {X} to reach 139****0002",
+        f"139****0002 dials {X} to reach the member who called last",
+    ]
+    options = ("--group", group["id"], "--b", "139 0000 0003", "--a", "8003", "--x", PREFIX + "0005", "--y", Y)
+    said = relay700.done("bind", "GXYB", *options).splitlines()
+    assert said[2] == f"139****0003 dials {Y} to reach the member who called last, else ****"
+    assert isinstance(route(relay700, X, "8002"), Route)
+
+
+def test_bind_axn_says_who_reaches_whom(relay700: Command) -> None:
+    assert relay700.done("bind", "AXN", "--a", "13800000001", "--x", X).splitlines()[1:] == [
+        f"anybody dials {X} to reach 138****0001",
+        f"138****0001 dials {X} to reach who called last",
+    ]
+
+
+def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--x", X, "--user-data", "u1", "--direction", "a_to_b")
+    shown = relay700.done("bindings", "change", made["binding_id"], "--b", "13900000003", "--user-data", "none")
+    assert "139****0003" in shown
+    found = route(relay700, X, A)
+    assert isinstance(found, Route) and found.target == "8613900000003"
+    assert not isinstance(route(relay700, X, B), Route)
+    (changed,) = relay700.objects("bindings", "list")
+    assert (changed["user_data"], changed["direction"], changed["version"]) == (None, "a_to_b", 2)
+    assert changed["changed_by"].startswith("cli:")
+
+
+def test_a_binding_is_renewed(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "1h")
+    said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")
+    assert said == f"{made['binding_id']} expires 2099-01-01T00:00:00.000Z\n"
+    relay700.done("bindings", "change", made["binding_id"], "--expires-in", "none")
+    (changed,) = relay700.objects("bindings", "list")
+    assert changed["expires_at"] is None
+
+
+def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> None:
+    relay700.done("bind", "AXB", *AB, "--order", "17")
+    relay700.done("bind", "AXN", "--a", "8001", "--order", "18")
+    for choice, count in [
+        (("--order", "17"), 1), (("--order", "19"), 0), (("--business", "default"), 2), (("--mode", "AXN"), 1),
+        (("--order", "17", "--number", "8001"), 0), (("--order", "18", "--number", "8001", "--live"), 1),
+    ]:  # fmt: skip
+        assert len(relay700.objects("bindings", "list", *choice)) == count, choice
+
+
+def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) -> None:
+    relay700.done("bind", "AXB", *AB)
+    relay700.done("bindings", "list")
+    assert relay700.objects("audit", "list", "--action", "read") == []
+    relay700.done("bindings", "list", "--reveal", "--reason", "case 7")
+    relay700.objects("bindings", "list", "--number", "13800000001")
+    read = relay700.objects("audit", "list", "--action", "read")
+    assert [(entry["object"], entry["reason"]) for entry in read] == [("bindings", "cli"), ("bindings", "case 7")]
 
 
 def test_unbind_takes_effect_with_the_next_call_and_keeps_the_binding(relay700: Command) -> None:

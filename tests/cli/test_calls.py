@@ -1,20 +1,22 @@
-"""`relay700 calls`, `trace` and `verify`."""
+"""`relay700 calls` and `verify`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
 from relay.call.actions import Commit
+from relay.call.binding import Binding
 from relay.call.record import CallRecord
-from relay.store.bindings import Bindings
+from relay.net.control import ControlServer, control_path
 from relay.store.database import connect, open_store
 from relay.store.journal import Journal
 from tests.cli.conftest import Command
-from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 
 def write(relay700: Command, *records: CallRecord) -> None:
@@ -29,10 +31,9 @@ def write(relay700: Command, *records: CallRecord) -> None:
     asyncio.run(journal())
 
 
-def bind(relay700: Command, *bindings: object) -> None:
+def bind(relay700: Command, *bindings: Binding) -> None:
     path, key_file = relay700.store
-    with closing(Bindings(path, open_store(path, key_file))) as store:
-        store.add(bindings, NOW_MS)  # type: ignore[arg-type]
+    put(path, open_store(path, key_file), *bindings)
 
 
 def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
@@ -93,6 +94,79 @@ def test_calls_are_selected_by_number_in_any_notation_and_by_time(relay700: Comm
         assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids
 
 
+def test_calls_are_listed_by_order_business_and_outcome(relay700: Command) -> None:
+    write(
+        relay700, ended_record("c1"), ended_record("c2", order_id="18", outcome="busy"), live_record("c3", business="b")
+    )
+    for selection, ids in [
+        (("--order", "18"), ["c2"]),
+        (("--order", "order-1"), ["c1", "c3"]),
+        (("--business", "default"), ["c1", "c2"]),
+        (("--outcome", "busy"), ["c2"]),
+        (("--live", "--business", "default"), []),
+        (("--order", "order-1", "--number", "13800000001"), ["c1", "c3"]),
+        (("--until", "2025-12-31T23:59:59Z"), []),
+        (("--until", "2026-01-02T00:00:00Z"), ["c1", "c2", "c3"]),
+    ]:
+        assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids, selection
+
+
+def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) -> None:
+    write(relay700, ended_record())
+    relay700.done("calls", "list")
+    relay700.done("calls", "list", "--reveal", "--number", X, "--reason", "case 7")
+    relay700.objects("calls", "list", "--number", "13800000001")
+    read = relay700.objects("audit", "list", "--action", "read")
+    assert [(entry["object"], entry["reason"]) for entry in read] == [("calls", "cli"), (X, "case 7")]
+
+
+def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Command) -> None:
+    write(relay700, ended_record("c1"), ended_record("c2", business="acme"))
+    file = relay700.folder / "calls.csv"
+    relay700.done("calls", "export", str(file))
+    heading, first, second = file.read_text().splitlines()
+    assert heading.startswith("call_id,binding_id,") and first.startswith("c1,") and second.startswith("c2,")
+    assert A not in file.read_text() and "138****0001" in first
+    lines = relay700.done("calls", "export", "-", "--format", "jsonl", "--business", "acme", "--reveal").splitlines()
+    assert [json.loads(line)["caller"] for line in lines] == [A]
+    assert len(relay700.objects("audit", "list", "--action", "read")) == 1
+
+
+def test_without_a_relay_no_call_is_up_or_hung_up(relay700: Command) -> None:
+    write(relay700, ended_record())
+    said = "the relay is not running, or does not answer"
+    assert relay700.refused("calls", "live") == said
+    assert relay700.refused("calls", "hang-up", "c1", "--reason", "x") == said
+    assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
+
+
+async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) -> None:
+    await asyncio.to_thread(write, relay700, live_record())
+    asked: list[dict[str, object]] = []
+    call = live_record()._replace(answered_at=None)._asdict()
+
+    def live(**fields: object) -> dict[str, object]:
+        asked.append(fields)
+        return {"calls": [call], "total": 1}
+
+    def hang_up(call_id: str) -> dict[str, object]:
+        asked.append({"call_id": call_id})
+        return {"call_id": call_id}
+
+    server = ControlServer(control_path(relay700.store[0]), {"live": live, "hang_up": hang_up})
+    await server.open()
+    try:
+        (shown,) = await asyncio.to_thread(relay700.objects, "calls", "live", "--business", "default")
+        said = await asyncio.to_thread(relay700.done, "calls", "hang-up", "c1", "--reason", "case 7")
+    finally:
+        await server.close()
+    assert (shown["state"], shown["received_at"]) == ("ringing", "2026-01-01T00:00:00.000Z")
+    assert said == "hung up c1\n"
+    assert asked == [{"business": "default", "most": 10_000, "reveal": True}, {"call_id": "c1"}]
+    (entry,) = relay700.objects("audit", "list", "--action", "call.hang_up")
+    assert (entry["object"], entry["reason"]) == ("c1", "case 7")
+
+
 def test_the_table_masks_real_numbers_unless_told_to_reveal(relay700: Command) -> None:
     write(relay700, ended_record(), live_record("c2", caller="", callee=None))
     masked = relay700.done("calls", "list")
@@ -108,34 +182,7 @@ def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> No
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--since': not a duration" in usage("calls", "list", "--since", "yesterday")
-    assert "'--at'" in usage("trace", X)
-    assert "'--at': not a time" in usage("trace", X, "--at", "now")
-    assert "'NUMBER'" in usage("trace", "x", "--at", "2026-01-01T00:00:00Z")
-
-
-def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbinding(relay700: Command) -> None:
-    bind(relay700, binding(order_id="17"))
-    write(relay700, ended_record())
-    relay700.done("unbind", "b1")
-    said = relay700.done("trace", X, "--at", "2026-01-01T00:00:05Z")
-    for part in ("binding b1: AXB, ended", "business default, order 17", f"a {A}, b {B}", "call c1: answered"):
-        assert part in said
-    (traced,) = relay700.objects("trace", "+86" + X, "--at", "2026-01-01T08:00:14+08:00")
-    assert [found["binding_id"] for found in traced["bindings"]] == ["b1"]
-    assert (traced["number"], traced["at"], traced["calls"]) == (X, "2026-01-01T00:00:14.000Z", [])
-
-
-def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:
-    write(relay700, live_record())
-    said = relay700.done("trace", "13800000001", "--at", "2026-01-01T00:00:05Z")
-    assert "call c1: live" in said and "to now" in said
-
-
-def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
-    bind(relay700, binding())
-    said = relay700.refused("trace", X, "--at", "2025-12-31T23:59:59.999Z")
-    assert said == f"{X} was not bound and in no call at 2025-12-31T23:59:59.999Z"
-    assert "138****0001 was not bound" in relay700.refused("trace", "13800000001", "--at", "2025-01-01T00:00:00Z")
+    assert "'--reason'" in usage("calls", "hang-up", "c1")
 
 
 def test_verify_counts_what_is_intact(relay700: Command) -> None:

@@ -40,7 +40,16 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
         ("bindings", "show", "b1"),
         ("unbind", "b1"),
         ("verify",),
-        ("trace", X, "--at", "2026-01-01T00:00:00Z"),
+        ("trace", X, "--at", "2026-01-01T00:00:00Z", "--reason", "x"),
+        ("business", "list"),
+        ("keys", "list"),
+        ("numbers", "prefixes"),
+        ("pools", "usage"),
+        ("groups", "list"),
+        ("webhooks", "list"),
+        ("audit", "verify"),
+        ("report", "daily", "today"),
+        ("purge",),
     ],
 )
 def test_what_only_reads_makes_no_store(relay700: Command, command: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from tests.support.addresses import Address, free
 
 PATIENCE_S = 15.0
 POLL_S = 0.05
-INBOX = "127.0.0.50"
+INBOX = "127.0.0.1"  # plain http is for loopback addresses alone
 
 Json = dict[str, Any]
 

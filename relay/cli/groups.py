@@ -1,0 +1,197 @@
+"""`relay700 groups` and `lists`: the parties that share a number, and the callers that are let in or kept out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import business_option, json_option, reason_option, reveal_option
+from relay.cli.output import plain, show_list, show_one, shower
+from relay.cli.stores import Opened, opened, said_in_clear
+from relay.errors import Refused
+from relay.service import groups as service
+from relay.service import lists as list_service
+from relay.service.imports import import_members
+from relay.service.lists import Whose
+from relay.store.groups import Group, find_group, find_groups, members_page
+from relay.store.lists import find_entries
+
+_COLUMNS = ("id", "business", "name", "size", "created_at")
+_ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")
+_PAGE = 500
+
+
+@click.group()
+def groups() -> None:
+    """Groups of parties: G of GXB and GXYB."""
+
+
+@groups.command("make")
+@click.argument("name")
+@click.option("--member", "members", multiple=True, metavar="NUMBER", help="Repeat for more.")
+@business_option
+@json_option
+@config_option
+def make(config_path: Path | None, name: str, members: tuple[str, ...], business: str, as_json: bool) -> None:
+    """Make a group."""
+    with opened(config_path, make=True) as store:
+        made = store.act(lambda act: service.make_group(act, name, business, members))
+    show_one(_group(made), as_json=as_json)
+
+
+@groups.command("list")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@json_option
+@config_option
+def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
+    """List groups."""
+    with opened(config_path) as store:
+        found: list[Group] = []
+        while page := find_groups(store.reader, business, found[-1].group_id if found else "", _PAGE):
+            found += page
+    show_list(map(_group, found), _COLUMNS, as_json=as_json)
+
+
+@groups.command("show")
+@click.argument("group_id", metavar="ID")
+@json_option
+@reveal_option
+@reason_option
+@config_option
+def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, reason: str) -> None:
+    """Show a group and its members."""
+    with opened(config_path) as store:
+        group = _found(store, group_id)
+        if as_json or reveal:
+            said_in_clear(store, group_id, reason)
+        show = str if as_json else shower(reveal=reveal)
+        members = [show(number) for number in _members(store, group_id)]
+    show_one(_group(group) | {"members": members}, as_json=as_json)
+
+
+@groups.command("add")
+@click.argument("group_id", metavar="ID")
+@click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
+@config_option
+def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
+    """Add members, who may call from the next INVITE on."""
+    with opened(config_path) as store:
+        count = store.act(lambda act: service.add_members(act, group_id, members))
+    click.echo(f"{count} added")
+
+
+@groups.command("remove")
+@click.argument("group_id", metavar="ID")
+@click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
+@config_option
+def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
+    """Remove members, whose next call is refused."""
+    with opened(config_path) as store:
+        count = store.act(lambda act: service.remove_members(act, group_id, members, store.rules))
+    click.echo(f"{count} removed")
+
+
+@groups.command("import")
+@click.argument("group_id", metavar="ID")
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@config_option
+def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
+    """Add a member for each line of a file (- for standard input)."""
+    with opened(config_path) as store:
+        count = sum(import_members(file, group_id, store.act))
+    click.echo(f"{count} added")
+
+
+@groups.command("delete")
+@click.argument("group_id", metavar="ID")
+@config_option
+def delete(config_path: Path | None, group_id: str) -> None:
+    """Delete a group that no binding is in force for."""
+    with opened(config_path) as store:
+        store.act(lambda act: service.remove_group(act, group_id, store.rules))
+    click.echo(f"deleted {group_id}")
+
+
+def _found(store: Opened, group_id: str) -> Group:
+    group = find_group(store.reader, group_id)
+    if group is None:
+        raise Refused("not_found", "group", "there is no such group: `relay700 groups list` shows them")
+    return group
+
+
+def _members(store: Opened, group_id: str) -> Iterator[str]:
+    after = b""
+    while page := members_page(store.reader, store.sealer, group_id, after, _PAGE):
+        yield from (number for _, number in page)
+        after = page[-1][0]
+
+
+def _group(group: Group) -> dict[str, Any]:
+    values = plain(group)
+    return {"id": values.pop("group_id")} | values
+
+
+@click.group()
+def lists() -> None:
+    """Black- and whitelists of callers."""
+
+
+_whose = click.argument("whose", type=click.Choice(get_args(Whose)))
+_owner = click.argument("owner_id", metavar="ID")
+
+
+@lists.command("show")
+@_whose
+@_owner
+@json_option
+@reveal_option
+@reason_option
+@config_option
+def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: bool, reveal: bool, reason: str) -> None:
+    """Show who is on the lists of a business user or a binding."""
+    with opened(config_path) as store:
+        owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
+        if as_json or reveal:
+            said_in_clear(store, owner_id, reason)
+        show = str if as_json else shower(reveal=reveal)
+        show_list(_entries(store, owner, show), _ENTRY_COLUMNS, as_json=as_json)
+
+
+def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
+    after = b""
+    while page := find_entries(store.reader, store.sealer, owner, after, _PAGE):
+        for entry in page:
+            yield plain(entry) | {"number": show(entry.number)}
+        after = page[-1].caller_hash
+
+
+def _set(kind: str, words: str) -> None:
+    @lists.command(kind, help=words)
+    @_whose
+    @_owner
+    @click.argument("number")
+    @config_option
+    def set_(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
+        with opened(config_path) as store:
+            store.act(lambda act: list_service.set_entry(act, whose, owner_id, number, kind))
+        click.echo(f"on the {kind}list of {owner_id}")
+
+
+_set("black", "Refuse a caller from the next call on.")
+_set("white", "Let a caller in where only listed ones are.")
+
+
+@lists.command("remove")
+@_whose
+@_owner
+@click.argument("number")
+@config_option
+def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
+    """Take a caller off the list."""
+    with opened(config_path) as store:
+        store.act(lambda act: list_service.remove_entry(act, whose, owner_id, number))
+    click.echo(f"off the list of {owner_id}")

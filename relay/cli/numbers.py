@@ -1,0 +1,236 @@
+"""`relay700 numbers` and `pools`: the platform's prefixes and numbers, and which of them are given to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import json_option, needed_reason, or_none, reason_option
+from relay.cli.output import plain, show_list, show_one
+from relay.cli.stores import Opened, duration, now_ms, opened
+from relay.cli.stores import number as any_number
+from relay.errors import StoreError
+from relay.service import numbers as service
+from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
+from relay.service.times import format_moment
+from relay.store.numbers import Number, NumberQuery, Prefix, find_number, find_numbers, find_prefixes
+from relay.store.pools import Pool, find_pools, usage
+
+STATES = ("free", "bound", "cooling", "locked")
+_COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")
+_PREFIX_COLUMNS = ("prefix", "operator", "platform", "peer", "state", "cool_down_s", "created_at")
+_POOL_COLUMNS = ("id", "business", "area", "max_bindings", "warn_percent")
+_USAGE_COLUMNS = ("pool", "business", "total", "free", "bound", "cooling", "locked", "bindings", "percent", "warning")
+_LOCKS = {1: "operator", 2: "fraud", 4: "prefix"}
+_PAGE = 500
+
+
+@click.group()
+def numbers() -> None:
+    """The platform's prefixes and 700 numbers."""
+
+
+@numbers.command("load")
+@click.argument("prefix")
+@click.option("--peer", default="", metavar="NAME", help="The carrier's [[peer]].")
+@click.option("--pool", default="default", metavar="ID", show_default=True)
+@click.option("--cool-down", type=duration, metavar="TIME", help="As 12h; what the configuration says otherwise.")
+@config_option
+def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down: int | None) -> None:
+    """Put the 10,000 numbers of PREFIX, its 11 managed digits, into a pool."""
+    asked = NewPrefix(prefix, peer, pool, cool_down)
+    with opened(config_path, make=True) as store:
+        count = store.act(lambda act: service.load_prefix(act, asked))
+    click.echo(f"{count} numbers loaded")
+
+
+@numbers.command("prefixes")
+@json_option
+@config_option
+def prefixes(config_path: Path | None, as_json: bool) -> None:
+    """List the prefixes."""
+    with opened(config_path) as store:
+        found: list[Prefix] = []
+        while page := find_prefixes(store.reader, found[-1].prefix if found else ""):
+            found += page
+    show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json)
+
+
+@numbers.command("prefix")
+@click.argument("prefix")
+@click.option(
+    "--state", type=click.Choice(PREFIX_STATES), help="A locked one's calls are refused; returned is for good."
+)
+@click.option("--peer", metavar="NAME", help="The carrier's [[peer]].")
+@click.option("--cool-down", type=or_none(duration), metavar="TIME|none", help="none: as the configuration says.")
+@reason_option
+@json_option
+@config_option
+def prefix_(
+    config_path: Path | None,
+    prefix: str,
+    state: str | None,
+    peer: str | None,
+    cool_down: int | str | None,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """Change a prefix."""
+    asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else -1)
+    with opened(config_path) as store:
+        changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason))
+    show_one(_prefix(changed), as_json=as_json)
+
+
+@numbers.command("list")
+@click.option("--pool", metavar="ID")
+@click.option("--prefix", metavar="DIGITS", help="Only those that begin so.")
+@click.option("--state", type=click.Choice(STATES))
+@json_option
+@config_option
+def list_(config_path: Path | None, pool: str | None, prefix: str | None, state: str | None, as_json: bool) -> None:
+    """List numbers with their state."""
+    query = NumberQuery(pool, prefix, state, most=_PAGE)
+    with opened(config_path) as store:
+        show_list(map(_number, _all_numbers(store, query)), _COLUMNS, as_json=as_json)
+
+
+def _all_numbers(store: Opened, query: NumberQuery) -> Iterator[Number]:
+    while page := find_numbers(store.reader, query, now_ms()):
+        yield from page
+        query = query._replace(after=page[-1].number)
+
+
+@numbers.command("show")
+@click.argument("number", type=any_number)
+@json_option
+@config_option
+def show_(config_path: Path | None, number: str, as_json: bool) -> None:
+    """Show one number."""
+    with opened(config_path) as store:
+        found = find_number(store.reader, number, now_ms())
+    if found is None:
+        raise StoreError("it is none of the platform's numbers: `relay700 numbers prefixes` shows those it has")
+    show_one(_number(found), as_json=as_json)
+
+
+@numbers.command("lock")
+@click.argument("number", type=any_number)
+@needed_reason
+@config_option
+def lock(config_path: Path | None, number: str, reason: str) -> None:
+    """Take a number out of use: its calls are refused from the next one on."""
+    with opened(config_path) as store:
+        found = store.act(lambda act: service.lock(act, number, reason))
+    click.echo(f"{found.number} is {found.state}")
+
+
+@numbers.command("unlock")
+@click.argument("number", type=any_number)
+@reason_option
+@config_option
+def unlock(config_path: Path | None, number: str, reason: str) -> None:
+    """Undo a lock, also one for fraud."""
+    with opened(config_path) as store:
+        found = store.act(lambda act: service.unlock(act, number, reason))
+    click.echo(f"{found.number} is {found.state}")
+
+
+@numbers.command("move")
+@click.argument("numbers", nargs=-1, required=True, type=any_number)
+@click.option("--pool", required=True, metavar="ID")
+@config_option
+def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
+    """Put numbers into another pool. Their bindings stay."""
+    with opened(config_path) as store:
+        count = store.act(lambda act: service.move(act, numbers, pool))
+    click.echo(f"{count} moved")
+
+
+@click.group()
+def pools() -> None:
+    """The pools that numbers are chosen from, and their use."""
+
+
+def _limits(command: Any) -> Any:
+    options = (
+        click.option("--area", metavar="TEXT", help="Such as beijing."),
+        click.option("--max-bindings", type=int, metavar="N", help="That one number carries."),
+        click.option("--warn-percent", type=int, metavar="N", help="Of its numbers in use, from which on to warn."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@pools.command("make")
+@click.argument("pool_id", metavar="ID")
+@click.option("--business", metavar="ID", help="Whose it is; of all that have none of their own otherwise.")
+@_limits
+@json_option
+@config_option
+def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
+    """Make a pool. Fill it with `numbers load --pool` or `numbers move`."""
+    given = {name: value for name, value in options.items() if value is not None}
+    with opened(config_path, make=True) as store:
+        pool = store.act(lambda act: service.make_pool(act, NewPool(pool_id, **given)))
+    show_one(_pool(pool), as_json=as_json)
+
+
+@pools.command("change")
+@click.argument("pool_id", metavar="ID")
+@_limits
+@json_option
+@config_option
+def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
+    """Change a pool. What is not named stays."""
+    with opened(config_path) as store:
+        pool = store.act(lambda act: service.change_pool(act, pool_id, PoolChange(**options)))
+    show_one(_pool(pool), as_json=as_json)
+
+
+@pools.command("list")
+@json_option
+@config_option
+def list_pools(config_path: Path | None, as_json: bool) -> None:
+    """List the pools."""
+    with opened(config_path) as store:
+        found = find_pools(store.reader, None, most=-1)
+    show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
+
+
+@pools.command("usage")
+@json_option
+@config_option
+def usage_(config_path: Path | None, as_json: bool) -> None:
+    """Show what is left in each pool. `warning`: its warn_percent is reached."""
+    with opened(config_path) as store:
+        found = usage(store.reader, now_ms())
+    show_list((_renamed(each, "pool_id", "pool") for each in found), _USAGE_COLUMNS, as_json=as_json)
+
+
+def _prefix(prefix: Prefix) -> dict[str, Any]:
+    values = plain(prefix)
+    cool_down_ms = values.pop("cool_down_ms")
+    return values | {"cool_down_s": None if cool_down_ms is None else cool_down_ms // 1000}
+
+
+def _number(number: Number) -> dict[str, Any]:
+    values = plain(number)
+    del values["locked"]
+    return values | {
+        "locked_by": [name for bit, name in _LOCKS.items() if number.locked & bit],
+        "cools_until": format_moment(number.cools_until) if number.cools_until > now_ms() else None,
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    return _renamed(pool, "pool_id", "id")
+
+
+def _renamed(value: Any, old: str, new: str) -> dict[str, Any]:
+    return {new if name == old else name: each for name, each in plain(value).items()}

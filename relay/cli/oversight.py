@@ -1,0 +1,143 @@
+"""`relay700 trace`, `evidence` and `report`: who was behind a number, the proof of it, and the figures of a day."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from relay.call.binding import Binding
+from relay.call.numbers import mask_number
+from relay.call.record import CallRecord
+from relay.cli import config_option
+from relay.cli.options import json_option, needed_reason
+from relay.cli.output import binding_object, json_line, plain, record_object, show_list
+from relay.cli.stores import Opened, moment, now_ms, number, opened
+from relay.errors import StoreError
+from relay.reports.daily import CHINA, DailyLine, daily, daily_csv, set_complaints
+from relay.reports.trace import Trace, ask_trace
+from relay.reports.trace import trace as read_trace
+from relay.service.times import format_moment
+from relay.store.groups import members_at
+
+_COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
+
+
+@click.command()
+@click.argument("number", type=number)
+@click.option("--at", "at_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
+@needed_reason
+@json_option
+@config_option
+def trace(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
+    """Tell who was behind a number at a time.
+
+    The order, the business user, the parties and the calls going on. Real numbers are in clear.
+    """
+    with opened(config_path) as store:
+        asked = store.act(lambda act: ask_trace(act, number, at_ms, reason))
+        found = read_trace(store.config.store.path, store.sealer, asked)
+        members = {binding.binding_id: _members(store, binding, at_ms) for binding in found.bindings}
+    if not found.bindings and not found.calls:
+        raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
+    if as_json:
+        click.echo(json_line(_trace_object(found, members)))
+        return
+    click.echo(f"{number} at {format_moment(at_ms)}")
+    for binding in found.bindings:
+        _print_binding(binding, members[binding.binding_id])
+    for record in found.calls:
+        _print_call(record)
+
+
+def _members(store: Opened, binding: Binding, at_ms: int) -> list[str]:
+    """Who was in the binding's group then."""
+    if binding.group_id is None:
+        return []
+    return sorted(members_at(store.reader, store.sealer, binding.group_id, at_ms))
+
+
+def _trace_object(found: Trace, members: dict[str, list[str]]) -> dict[str, Any]:
+    now = now_ms()
+    bindings = [
+        binding_object(binding, now) | ({"members": members[binding.binding_id]} if binding.group_id else {})
+        for binding in found.bindings
+    ]
+    calls = [record_object(record) for record in found.calls]
+    return {"number": found.number, "at": format_moment(found.at_ms), "bindings": bindings, "calls": calls}
+
+
+def _print_binding(binding: Binding, members: list[str]) -> None:
+    values = binding_object(binding, now_ms())
+    click.echo(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
+    click.echo(f"  business {binding.business}, order {binding.order_id or '-'}")
+    click.echo(f"  x {binding.x}" + (f", y {binding.y}" if binding.y else ""))
+    click.echo(f"  a {binding.a or '-'}, b {binding.b or '-'}")
+    if binding.group_id:
+        click.echo(f"  group {binding.group_id}: {' '.join(members) or 'nobody'}")
+    ends = values["ended_at"] or values["expires_at"] or "open"
+    click.echo(f"  from {values['created_at']} to {ends}")
+
+
+def _print_call(record: CallRecord) -> None:
+    values = record_object(record)
+    click.echo(f"call {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
+    click.echo(f"  {record.caller or 'anonymous'} dialled {record.number_dialled}, reached {record.callee or 'nobody'}")
+    click.echo(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
+
+
+# -- reports
+
+
+def _day(text: str) -> date:
+    """A click type: a day in China, or "today"."""
+    if text == "today":
+        return datetime.now(CHINA).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("not a day: write it as 2026-01-31, or today") from None
+
+
+@click.group()
+def report() -> None:
+    """What a day's calls came to."""
+
+
+@report.command("daily")
+@click.argument("day", type=_day)
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--out", type=click.File("w", encoding="utf-8"), metavar="FILE", help="Write CSV to a file.")
+@json_option
+@config_option
+def daily_(config_path: Path | None, day: date, business: str | None, out: TextIO | None, as_json: bool) -> None:
+    """A line for each business user and prefix. DAY is one in China, as 2026-01-31, or today."""
+    with opened(config_path) as store:
+        lines = daily(store.reader, store.sealer, day, business)
+    if out is not None:
+        out.write(daily_csv(lines))
+        return
+    show_list((_line(line, as_json=as_json) for line in lines), _COLUMNS, as_json=as_json)
+
+
+def _line(line: DailyLine, *, as_json: bool) -> dict[str, Any]:
+    values = plain(line) | {"day": line.day.isoformat(), "minutes": line.minutes}
+    del values["talk_ms"]
+    if not as_json:
+        values["refused"] = " ".join(f"{outcome}={count}" for outcome, count in line.refused.items())
+    return values
+
+
+@report.command("complaints")
+@click.argument("day", type=_day)
+@click.argument("business", metavar="BUSINESS")
+@click.argument("prefix")
+@click.argument("count", type=int)
+@config_option
+def complaints(config_path: Path | None, day: date, business: str, prefix: str, count: int) -> None:
+    """Enter how many complaints came in for a business user and prefix on a day."""
+    with opened(config_path) as store:
+        store.act(lambda act: set_complaints(act, day, business, prefix, count))
+    click.echo(f"{count} entered")

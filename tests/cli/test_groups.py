@@ -1,0 +1,62 @@
+"""`relay700 groups` and `lists`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.support.stored import X
+
+
+@pytest.fixture
+def group(relay700: Command) -> dict[str, Any]:
+    (made,) = relay700.objects("groups", "make", "riders of the east", "--member", "13800000001")
+    return made
+
+
+def test_a_group_is_made_and_listed(relay700: Command, group: dict[str, Any]) -> None:
+    assert (group["name"], group["business"]) == ("riders of the east", "default")
+    (listed,) = relay700.objects("groups", "list", "--business", "default")
+    assert (listed["id"], listed["size"]) == (group["id"], 1)
+    assert "riders of the east" in relay700.done("groups", "list")
+
+
+def test_members_come_and_go(relay700: Command, group: dict[str, Any]) -> None:
+    assert relay700.done("groups", "add", group["id"], "138 0000 0002", "+86 138 0000 0001") == "1 added\n"
+    members = "13800000003\n\n13800000004\n"
+    assert relay700.run("groups", "import", group["id"], "-", input=members).stdout == "2 added\n"
+    assert relay700.done("groups", "remove", group["id"], "13800000002", "13800000009") == "1 removed\n"
+    (shown,) = relay700.objects("groups", "show", group["id"])
+    assert sorted(shown["members"]) == ["8613800000001", "8613800000003", "8613800000004"]
+
+
+def test_members_are_masked_and_their_reading_is_logged(relay700: Command, group: dict[str, Any]) -> None:
+    assert "138****0001" in relay700.done("groups", "show", group["id"])
+    assert relay700.objects("audit", "list", "--action", "read") == []
+    assert "8613800000001" in relay700.done("groups", "show", group["id"], "--reveal", "--reason", "case 7")
+    (entry,) = relay700.objects("audit", "list", "--action", "read")
+    assert (entry["object"], entry["reason"]) == (group["id"], "case 7")
+
+
+def test_a_group_is_deleted_once_no_binding_needs_it(relay700: Command, group: dict[str, Any]) -> None:
+    (made,) = relay700.objects("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
+    assert "end them first" in relay700.refused("groups", "delete", group["id"])
+    relay700.done("unbind", made["binding_id"])
+    assert relay700.done("groups", "delete", group["id"]) == f"deleted {group['id']}\n"
+    assert relay700.refused("groups", "show", group["id"]).startswith("group: there is no such group")
+
+
+def test_callers_are_put_on_lists_and_taken_off(relay700: Command) -> None:
+    relay700.done("bindings", "import", "-", input="")
+    assert relay700.done("lists", "black", "business", "default", "13800000001") == "on the blacklist of default\n"
+    relay700.done("lists", "white", "business", "default", "13800000002")
+    shown = relay700.objects("lists", "show", "business", "default")
+    assert sorted((entry["kind"], entry["number"]) for entry in shown) == [
+        ("black", "8613800000001"), ("white", "8613800000002"),
+    ]  # fmt: skip
+    assert "138****0001" in relay700.done("lists", "show", "business", "default")
+    relay700.done("lists", "remove", "business", "default", "138-0000-0001")
+    assert len(relay700.objects("lists", "show", "business", "default")) == 1
+    assert relay700.refused("lists", "black", "binding", "none", "8001").startswith("binding: there is none")

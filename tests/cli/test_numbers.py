@@ -1,0 +1,82 @@
+"""`relay700 numbers` and `pools`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.support.stored import PREFIX, X, Y
+
+OTHER = "70020000002"
+AB = ("bind", "AXB", "--a", "8001", "--b", "8002")
+
+
+@pytest.fixture
+def loaded(relay700: Command) -> Command:
+    """With the configured prefix, a pool of acme's and a second prefix in it."""
+    relay700.done("business", "apply", "acme", "--name", "Acme")
+    relay700.done("pools", "make", "acme-bj", "--business", "acme", "--area", "beijing", "--max-bindings", "1")
+    relay700.done("numbers", "load", OTHER, "--pool", "acme-bj", "--peer", "carrier", "--cool-down", "12h")
+    return relay700
+
+
+def test_a_prefix_is_loaded_with_its_ten_thousand_numbers(loaded: Command) -> None:
+    first, second = loaded.objects("numbers", "prefixes")
+    assert (first["prefix"], first["cool_down_s"], first["state"]) == (PREFIX, None, "active")
+    assert (second["prefix"], second["operator"], second["platform"]) == (OTHER, "2", "0000002")
+    assert (second["peer"], second["cool_down_s"]) == ("carrier", 43_200)
+    assert loaded.refused("numbers", "load", OTHER) == "prefix: it is loaded already"
+    assert len(loaded.objects("numbers", "list", "--pool", "acme-bj")) == 10_000
+
+
+def test_numbers_show_their_state(loaded: Command) -> None:
+    loaded.done(*AB, "--x", X)
+    loaded.done("numbers", "lock", Y, "--reason", "carrier asks")
+    (bound,) = loaded.objects("numbers", "show", X)
+    assert (bound["state"], bound["bindings"], bound["locked_by"], bound["cools_until"]) == ("bound", 1, [], None)
+    (locked,) = loaded.objects("numbers", "list", "--state", "locked")
+    assert (locked["number"], locked["locked_by"]) == (Y, ["operator"])
+    (made,) = loaded.objects("bindings", "list")
+    loaded.done("unbind", made["binding_id"])
+    (cooling,) = loaded.objects("numbers", "list", "--state", "cooling")
+    assert cooling["number"] == X and cooling["cools_until"] is not None
+    assert "cooling" in loaded.done("numbers", "list", "--prefix", X)
+
+
+def test_a_locked_number_is_given_to_nobody_until_it_is_unlocked(loaded: Command, usage: Callable[..., str]) -> None:
+    assert "--reason" in usage("numbers", "lock", X)
+    assert loaded.done("numbers", "lock", X, "--reason", "misuse") == f"{X} is locked\n"
+    assert loaded.refused(*AB, "--x", X).startswith("x: the number is locked")
+    assert loaded.done("numbers", "unlock", X) == f"{X} is free\n"
+    loaded.done(*AB, "--x", X)
+    reasons = [entry["reason"] for entry in loaded.objects("audit", "list", "--object", X)]
+    assert reasons == ["", "misuse"]
+
+
+def test_a_prefix_is_locked_with_all_its_numbers(loaded: Command) -> None:
+    (changed,) = loaded.objects("numbers", "prefix", OTHER, "--state", "locked", "--cool-down", "none")
+    assert (changed["state"], changed["cool_down_s"], changed["peer"]) == ("locked", None, "carrier")
+    (usage,) = [each for each in loaded.objects("pools", "usage") if each["pool"] == "acme-bj"]
+    assert (usage["total"], usage["locked"], usage["free"]) == (10_000, 10_000, 0)
+
+
+def test_numbers_move_between_pools(loaded: Command) -> None:
+    assert loaded.done("numbers", "move", X, Y, "--pool", "acme-bj") == "2 moved\n"
+    assert loaded.objects("numbers", "show", X)[0]["pool"] == "acme-bj"
+
+
+def test_pools_are_made_changed_and_told_of_before_they_are_empty(loaded: Command) -> None:
+    (changed,) = loaded.objects("pools", "change", "acme-bj", "--warn-percent", "1")
+    assert (changed["id"], changed["business"], changed["area"]) == ("acme-bj", "acme", "beijing")
+    assert (changed["max_bindings"], changed["warn_percent"]) == (1, 1)
+    assert {pool["id"] for pool in loaded.objects("pools", "list")} >= {"default", "acme-bj"}
+    usage = {each["pool"]: each for each in loaded.objects("pools", "usage")}
+    assert (usage["default"]["free"], usage["default"]["warning"]) == (10_000, False)
+
+
+def test_what_is_not_there_is_status_1(loaded: Command) -> None:
+    assert loaded.refused("numbers", "show", "700999999999999").startswith("it is none of the platform's numbers")
+    assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
+    assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"

@@ -1,0 +1,83 @@
+"""`relay700 trace` and `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cli.conftest import Command
+from tests.cli.test_calls import bind, write
+from tests.support.stored import PREFIX, A, B, X, binding, ended_record, live_record
+
+WHY = ("--reason", "case 7")
+
+
+def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
+    assert "'--at'" in usage("trace", X, *WHY)
+    assert "'--at': not a time" in usage("trace", X, *WHY, "--at", "now")
+    assert "'NUMBER'" in usage("trace", "x", *WHY, "--at", "2026-01-01T00:00:00Z")
+    assert "'--reason'" in usage("trace", X, "--at", "2026-01-01T00:00:00Z")
+    assert "'DAY': not a day" in usage("report", "daily", "yesterday")
+
+
+def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbinding(relay700: Command) -> None:
+    bind(relay700, binding(order_id="17"))
+    write(relay700, ended_record())
+    relay700.done("unbind", "b1")
+    said = relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    for part in ("binding b1: AXB, ended", "business default, order 17", f"a {A}, b {B}", "call c1: answered"):
+        assert part in said
+    (traced,) = relay700.objects("trace", "+86" + X, *WHY, "--at", "2026-01-01T08:00:14+08:00")
+    assert [found["binding_id"] for found in traced["bindings"]] == ["b1"]
+    assert (traced["number"], traced["at"], traced["calls"]) == (X, "2026-01-01T00:00:14.000Z", [])
+
+
+def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:
+    write(relay700, live_record())
+    said = relay700.done("trace", "13800000001", *WHY, "--at", "2026-01-01T00:00:05Z")
+    assert "call c1: live" in said and "to now" in said
+
+
+def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
+    bind(relay700, binding())
+    said = relay700.refused("trace", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
+    assert said == f"{X} was not bound and in no call at 2025-12-31T23:59:59.999Z"
+    assert "138****0001 was not bound" in relay700.refused("trace", "13800000001", *WHY, "--at", "2025-01-01T00:00:00Z")
+
+
+def test_who_traced_what_and_why_stands_in_the_audit_log(relay700: Command) -> None:
+    bind(relay700, binding())
+    relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    relay700.refused("trace", "13800000009", "--reason", "case 8", "--at", "2026-01-01T00:00:05Z")
+    traced = relay700.objects("audit", "list", "--action", "trace")
+    assert [(entry["object"], entry["reason"]) for entry in traced] == [("party", "case 8"), (X, "case 7")]
+
+
+def test_a_group_is_traced_to_who_was_in_it_then(relay700: Command) -> None:
+    (group,) = relay700.objects("groups", "make", "riders", "--member", "8001", "--member", "8002")
+    relay700.done("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
+    (made,) = relay700.objects("bindings", "list")
+    relay700.done("groups", "remove", group["id"], "8001")
+    (traced,) = relay700.objects("trace", X, *WHY, "--at", made["created_at"])
+    assert traced["bindings"][0]["members"] == ["8001", "8002"]
+    said = relay700.done("trace", X, *WHY, "--at", made["created_at"])
+    assert f"group {group['id']}: 8001 8002" in said and "a -, b 8613900000002" in said
+
+
+def test_a_day_s_report_counts_calls_by_business_and_prefix(relay700: Command) -> None:
+    refused = ended_record("c2", outcome="no_binding", routed_at=None, answered_at=None, duration_ms=None)
+    write(relay700, ended_record("c1"), refused)
+    relay700.done("report", "complaints", "2026-01-01", "default", PREFIX, "3")
+    (line,) = relay700.objects("report", "daily", "2026-01-01", "--business", "default")
+    assert (line["day"], line["business"], line["prefix"]) == ("2026-01-01", "default", PREFIX)
+    assert (line["attempts"], line["answered"], line["refused"]) == (2, 1, {"no_binding": 1})
+    assert (line["parties"], line["complaints"]) == (2, 3)
+    assert "no_binding=1" in relay700.done("report", "daily", "2026-01-01")
+    assert relay700.objects("report", "daily", "2025-12-31") == []
+
+
+def test_a_day_s_report_goes_into_a_file(relay700: Command) -> None:
+    write(relay700, ended_record())
+    file = relay700.folder / "day.csv"
+    assert relay700.done("report", "daily", "2026-01-01", "--out", str(file)) == ""
+    heading, line = file.read_text().splitlines()
+    assert heading.startswith("day,business,prefix,") and line.startswith(f"2026-01-01,default,{PREFIX},1,1,")
