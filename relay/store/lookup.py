@@ -11,10 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relay.call.routing import Refusal, Route
+from relay.call.routing import Refusal
 from relay.errors import StoreError
-from relay.policy.judge import GROUP_MODES, Asked, Bound, Found, judge
-from relay.policy.recent import Recent
+from relay.policy.judge import GROUP_MODES, Bound, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import check_route, open_binding
 from relay.store.call_index import number_key, pair_key
@@ -52,13 +51,10 @@ _FOUND_END = 9  # of the columns before those of Bound
 _BOUND_END = 30
 
 
-_UNCAPPED = Rules()
-
-
 class RouteReader:
     """A connection of its own for look-ups. After an error it is opened anew at the next look-up."""
 
-    def __init__(self, path: Path, sealer: Sealer, rules: Rules = _UNCAPPED) -> None:
+    def __init__(self, path: Path, sealer: Sealer, rules: Rules) -> None:
         """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
         self._path = path
         self._sealer = sealer
@@ -84,14 +80,6 @@ class RouteReader:
         except sqlite3.Error:
             self.close()
             return STORE_FAILED
-
-    def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
-        """Until `relay.app` asks a Gate, and numbers are loaded."""
-        found = self.fetch(number, caller, unix_s)
-        if isinstance(found, Refusal):
-            return found
-        known = found._replace(locked=found.locked or 0)
-        return judge(known, Asked(number, caller, unix_s, 0, 0), Rules(anonymous_allowed=True), Recent())
 
     def _counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
         recent_ms = int((unix_s - MEMORY_S) * 1000)

@@ -110,6 +110,15 @@ def test_a_call_that_is_up_is_hung_up(ladder: Ladder) -> None:
     ladder.settle()
 
 
+def test_a_call_that_has_ended_cannot_be_hung_up_while_its_record_is_not_safe(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.hold_commits = True
+    ladder.caller.sends("BYE")
+    assert not ladder.engine.hang_up(ladder.record.call_id, ladder.now)
+    ladder.release()
+    assert ladder.record.end_reason == "bye"
+
+
 def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
     ladder.caller.invites(X)
     ladder.caller.get(100)
