@@ -35,7 +35,6 @@ from relay.metrics import text
 from relay.net.child import STOP
 from relay.net.control import ControlClient, control_path
 from relay.policy.fraud import Watch
-from relay.service.releases import BindRules
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.outbox import sizes
 from relay.store.writer import GroupWriter
@@ -78,12 +77,12 @@ class Desk:
         self._writer = GroupWriter(self.path, self.sealer)
         self.writer: ActRunner = self._writer
         self.control: Control = ControlClient(control_path(self.path))
-        self.settings = ApiSettings(config.api.requests_per_s, config.api.burst)
+        self.settings = ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
         common = (self.path, self.sealer, self._writer, log)
         hooks = config.webhooks
         self._follower = Follower(*common, Watch(config.fraud))
         self._deliverer = Deliverer(*common, DeliveryRules(hooks.timeout_s, hooks.give_up_ms, hooks.batch))
-        self._timers = Timers(*common, _bind_rules(config), config.retention, config.purge_at_minute)
+        self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute)
 
     async def metrics(self) -> bytes:
         """Those of the relay, where it answers, and of this process, in Prometheus' text format."""
@@ -236,8 +235,3 @@ def _locked(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _bind_rules(config: Config) -> BindRules:
-    numbers = config.numbers
-    return BindRules(config.rules.phase, numbers.cool_down_ms, numbers.max_bindings, numbers.legacy_until_ms)

@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 def test_defaults_are_those_of_the_law_and_the_issue() -> None:
     empty = config("")
     assert (empty.numbers.cool_down_ms, empty.numbers.max_bindings) == (DAY_MS, 200)
-    assert (empty.numbers.legacy, empty.numbers.legacy_until_ms) == ((), None)
+    assert (empty.settings.legacy, empty.numbers.legacy_until_ms) == (frozenset(), None)
     assert (empty.api.enabled, empty.api.host, empty.api.port) == (True, "127.0.0.1", 8700)
     assert empty.rules.caller_caps == (Cap(3, 300), Cap(6, 600), Cap(10, 86_400))
     assert not (empty.rules.anonymous_allowed or empty.rules.international_allowed)
@@ -40,9 +40,9 @@ def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None
 
 
 def test_legacy_numbers_are_made_normal_and_work_through_their_last_day_in_china() -> None:
-    made = config('[numbers]\nlegacy = ["+86 170-0000-0001", "17000000001"]\nlegacy_until = "2027-03-31"').numbers
-    assert made.legacy == ("8617000000001",)
-    assert made.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
+    made = config('[numbers]\nlegacy = ["+86 170-0000-0001", "17000000001"]\nlegacy_until = "2027-03-31"')
+    assert made.settings.legacy == {"8617000000001"}
+    assert made.numbers.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
 
 
 def test_calls_are_judged_by_what_the_tables_say_together() -> None:

@@ -20,7 +20,7 @@ from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.database import connect_reader, open_store, store_errors
-from relay.store.numbers import find_prefix
+from relay.store.numbers import find_number, find_prefix
 from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
@@ -66,17 +66,18 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
         closing(connect_reader(path)) as reader,
         closing(Writer(path, sealer)) as writer,
     ):
-        store = Opened(config, sealer, bindings, BindRules(), records, reader, writer)
+        store = Opened(config, sealer, bindings, config.numbers, records, reader, writer)
         if make:
             _load_numbers(store)
         yield store
 
 
 def _load_numbers(store: Opened) -> None:
-    """The prefixes of the configuration that the store has not seen yet."""
-    prefixes = store.config.settings.prefixes
-    if any(find_prefix(store.reader, prefix) is None for prefix in prefixes):
-        store.act(lambda act: ensure_numbers(act, prefixes))
+    """The prefixes and old middle numbers of the configuration that the store has not seen yet."""
+    prefixes, legacy = store.config.settings.prefixes, store.config.settings.legacy
+    prefix_missing = any(find_prefix(store.reader, prefix) is None for prefix in prefixes)
+    if prefix_missing or any(find_number(store.reader, number, 0) is None for number in legacy):
+        store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 
 def said_in_clear(store: Opened, object_: str, reason: str) -> None:

@@ -5,7 +5,7 @@ It reads the file that it is told and nothing else: no environment variable, no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,12 @@ from relay.call.settings import Settings
 from relay.config.checks import build_settings
 from relay.config.protection import (
     api_config,
+    bind_rules,
+    call_rules,
     fraud_config,
+    legacy_numbers,
     minute_of_day,
-    numbers_config,
     retention_config,
-    rules,
     verify_config,
     webhooks_config,
 )
@@ -25,7 +26,6 @@ from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.tables import StreamsTable, Tables, TlsTable
 from relay.config.values import (
     ApiConfig,
-    NumbersConfig,
     VerifyConfig,
     WebhooksConfig,
 )
@@ -33,6 +33,7 @@ from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
+from relay.service.releases import BindRules
 from relay.service.retention import Retention
 
 DEFAULT_PATH = Path("config/relay.toml")
@@ -66,7 +67,7 @@ class LogConfig:
 class Config:
     settings: Settings
     store: StoreConfig
-    numbers: NumbersConfig
+    numbers: BindRules
     api: ApiConfig
     rules: Rules  # of calls
     fraud: Signals
@@ -105,14 +106,14 @@ def parse_config(text: str, name: str) -> Config:
 
 def _config(tables: Tables, problems: list[str]) -> Config:
     settings = build_settings(tables, problems)
-    numbers = numbers_config(tables.numbers, problems)
+    numbers = bind_rules(tables.numbers, problems)
     verify = verify_config(tables.verify, problems)
     return Config(
-        settings=settings,
+        settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems)),
         store=_store(tables),
         numbers=numbers,
         api=api_config(tables.api, problems),
-        rules=rules(tables.policy, tables.numbers.phase, numbers.legacy_until_ms, verify is not None, problems),
+        rules=call_rules(tables.policy, numbers, verify is not None, problems),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
         webhooks=webhooks_config(tables.webhooks, problems),

@@ -22,7 +22,6 @@ from relay.config.tables import (
 )
 from relay.config.values import (
     ApiConfig,
-    NumbersConfig,
     VerifyConfig,
     WebhooksConfig,
 )
@@ -30,6 +29,7 @@ from relay.errors import ParseError
 from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
 from relay.policy.rules import Cap, Rules
+from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
 from relay.service.times import parse_duration_ms
 
@@ -39,11 +39,11 @@ LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
 
 
-def numbers_config(table: NumbersTable, problems: list[str]) -> NumbersConfig:
-    return NumbersConfig(
+def bind_rules(table: NumbersTable, problems: list[str]) -> BindRules:
+    return BindRules(
+        phase=table.phase,
         cool_down_ms=_duration("numbers.cool_down", table.cool_down, problems),
         max_bindings=table.max_bindings,
-        legacy=_legacy(table.legacy, problems),
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
     )
 
@@ -72,16 +72,16 @@ def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
     )
 
 
-def rules(table: PolicyTable, phase: str, legacy_until_ms: int | None, verify: bool, problems: list[str]) -> Rules:
-    """`phase` and `legacy_until_ms` are from [numbers]; `verify`: whether a hook is configured."""
+def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: list[str]) -> Rules:
+    """`verify`: whether a hook is configured."""
     return Rules(
         caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
         number_caps=_caps("policy.number_caps", table.number_caps, problems),
         anonymous_allowed=table.anonymous == "allow",
         international_allowed=table.international == "allow",
         hours=_hours(table.hours, problems),
-        phase=phase,
-        legacy_until_ms=legacy_until_ms,
+        phase=numbers.phase,
+        legacy_until_ms=numbers.legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
         verify=verify,
     )
@@ -152,14 +152,15 @@ def _kept(name: str, text: str, least_ms: int, problems: list[str]) -> int:
     return kept_ms
 
 
-def _legacy(texts: Sequence[str], problems: list[str]) -> tuple[str, ...]:
+def legacy_numbers(texts: Sequence[str], problems: list[str]) -> frozenset[str]:
+    """In E.164 without "+"."""
     numbers: list[str] = []
     for index, text in enumerate(texts):
         try:
             numbers.append(normalise_party(text))
         except ParseError as error:
             problems.append(f"numbers.legacy[{index}]: {error.reason}")
-    return tuple(dict.fromkeys(numbers))
+    return frozenset(numbers)
 
 
 def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:

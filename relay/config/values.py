@@ -8,14 +8,6 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class NumbersConfig:
-    cool_down_ms: int  # between a number's last binding and its next; a prefix may have its own
-    max_bindings: int  # that one number carries
-    legacy: tuple[str, ...]  # old middle numbers in E.164 without "+"
-    legacy_until_ms: int | None  # the end of their last day; None: as long as the phase lets them
-
-
-@dataclass(frozen=True, slots=True)
 class ApiConfig:
     enabled: bool
     host: str  # without brackets
