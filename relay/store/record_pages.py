@@ -36,8 +36,12 @@ _HAS_TOO = "AND EXISTS (SELECT 1 FROM call_index WHERE key IN ({keys}) AND at = 
 _UNREAD = f"{SELECT} WHERE chain_seq > :followed AND received_at >= :since AND received_at < :until"
 _BY_TIME = f"""
 {SELECT} WHERE ended_at >= :low AND ended_at < :high AND received_at >= :since AND received_at < :until
-AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq)
+AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
 ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
+"""
+
+_HAS_PART = """
+AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash))
 """
 
 
@@ -88,7 +92,7 @@ def read_page(
     criteria = _criteria(sealer, wanted)
     with one_moment(connection):
         if not criteria:
-            return list(_by_time(connection, sealer, wanted, order, limit))
+            return _by_time(connection, sealer, wanted, order, limit)
         (followed,) = connection.execute(SELECT_CURSOR).fetchone()
         sources = (
             _indexed(connection, sealer, wanted, order, criteria, limit),
@@ -108,12 +112,15 @@ def read_stored(
 ) -> Iterator[StoredRecord]:
     """The same with their links in the chain.
 
-    Where the index is far behind, as without a follower, all records of the time are read instead.
+    Where the index is far behind, as without a follower, all records of the time are looked at instead.
     """
-    scanned = wanted if is_indexed(connection) else Wanted(since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+    indexed = is_indexed(connection)
     after: Place | None = None
     while True:
-        found = read_page(connection, sealer, scanned, after, page)
+        if indexed:
+            found = read_page(connection, sealer, wanted, after, page)
+        else:
+            found = _by_time(connection, sealer, wanted, _Order(False, after), page)
         yield from (one.stored for one in found if wanted.fits(one.stored.record))
         if len(found) < page:
             return
@@ -206,13 +213,17 @@ def _unread(
     return choose(limit, fitting, key=lambda one: one.place)
 
 
-def _by_time(
-    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int
-) -> Iterator[Found]:
+def _by_time(connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int) -> list[Found]:
+    """By the columns of the records alone: their time and numbers. The rest of what is wanted is not looked at."""
     # An attempt ends after it was received.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
-    parameters = _times(wanted) | places | {"limit": limit}
-    for row in connection.execute(_BY_TIME.format(**order.words()), parameters):
+    numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}
+    hashes = {f"{name}_hash": sealer.lookup_hash(number) for name, number in numbers.items()}
+    parts = " ".join(_HAS_PART.format(name=name) for name in numbers)
+    query = _BY_TIME.format(**order.words(), parts=parts)
+    found = []
+    for row in connection.execute(query, _times(wanted) | places | numbers | hashes | {"limit": limit}):
         stored = open_row(sealer, row)
         assert stored.record.ended_at is not None  # the column is NOT NULL, and was checked
-        yield Found((stored.record.ended_at, stored.chain_seq), stored)
+        found.append(Found((stored.record.ended_at, stored.chain_seq), stored))
+    return found

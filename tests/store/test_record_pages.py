@@ -53,28 +53,28 @@ CALLS = (
 )
 
 
+KNOWN = [
+    (Wanted(), "c1 c2 c3 c4 c5 c6"),
+    (Wanted(number=X), "c1 c2 c3 c5"),
+    (Wanted(number=Y), "c2 c4 c6"),
+    (Wanted(party=C), "c4 c6"),
+    (Wanted(number=A), "c1 c2 c3 c5"),
+    (Wanted(number=X, party=C), ""),
+    (Wanted(number=Y, party=B), "c2 c6"),
+    (Wanted(call_id="c4"), "c4"),
+    (Wanted(order_id="order-2"), "c5"),
+    (Wanted(order_id="order-1"), "c1 c2 c3 c6"),
+    (Wanted(business="other"), "c3 c6"),
+    (Wanted(order_id="order-2", business="other"), ""),
+    (Wanted(order_id="order-1", business="other", number=Y, party=C), "c6"),
+    (Wanted(since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3 c4"),
+    (Wanted(number=X, since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3"),
+    (Wanted(number="8001"), ""),
+]
+
+
 @pytest.mark.parametrize("followed", range(len(CALLS) + 1))
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        (Wanted(), "c1 c2 c3 c4 c5 c6"),
-        (Wanted(number=X), "c1 c2 c3 c5"),
-        (Wanted(number=Y), "c2 c4 c6"),
-        (Wanted(party=C), "c4 c6"),
-        (Wanted(number=A), "c1 c2 c3 c5"),
-        (Wanted(number=X, party=C), ""),
-        (Wanted(number=Y, party=B), "c2 c6"),
-        (Wanted(call_id="c4"), "c4"),
-        (Wanted(order_id="order-2"), "c5"),
-        (Wanted(order_id="order-1"), "c1 c2 c3 c6"),
-        (Wanted(business="other"), "c3 c6"),
-        (Wanted(order_id="order-2", business="other"), ""),
-        (Wanted(order_id="order-1", business="other", number=Y, party=C), "c6"),
-        (Wanted(since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3 c4"),
-        (Wanted(number=X, since_ms=NOW_MS + 2_000, until_ms=NOW_MS + 5_000), "c2 c3"),
-        (Wanted(number="8001"), ""),
-    ],
-)
+@pytest.mark.parametrize(("wanted", "expected"), KNOWN)
 def test_records_are_found_by_what_is_known_of_them(shelf: Shelf, wanted: Wanted, expected: str, followed: int) -> None:
     """However far the follower is."""
     shelf.add(*CALLS)
@@ -114,12 +114,16 @@ def test_the_last_page_is_the_one_that_is_not_full(shelf: Shelf) -> None:
     assert pages(shelf, Wanted(number=X), 3, newest_first=True) == ["c5 c3 c2", "c1"]
 
 
-def test_all_are_read_though_the_index_is_far_behind(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [1, 2, 10])
+@pytest.mark.parametrize(("wanted", "expected"), KNOWN)
+def test_all_are_read_though_the_index_is_far_behind(
+    shelf: Shelf, wanted: Wanted, expected: str, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.store.record_pages._MOST_UNREAD", 2)
     shelf.add(*CALLS)
     shelf.follow(1)
-    found = read_all(shelf.connection, shelf.sealer, Wanted(business="other"), page=2)
-    assert [record.call_id for record in found] == ["c3", "c6"]
+    found = read_all(shelf.connection, shelf.sealer, wanted, page=page)
+    assert " ".join(record.call_id for record in found) == expected
 
 
 def test_an_index_that_would_show_a_record_to_others_is_noticed(shelf: Shelf) -> None:
