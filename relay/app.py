@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,12 @@ from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
+from relay.service.numbers import ensure_numbers
+from relay.store.act import RELAY
 from relay.store.database import open_store
 from relay.store.journal import Journal
 from relay.store.lookup import Granted, RouteReader, granted_since
+from relay.store.writer import Writer
 from relay.tokens import tokens
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class Relay:
         self._path = path
         self._log = log
         self._sealer = open_store(config.store.path, config.store.key_file)
+        self._load_numbers()
         self._reader = RouteReader(config.store.path, self._sealer, config.rules)
         self._journal = Journal(config.store.path, self._sealer, self._report)
         self._gate = Gate(self._reader.fetch, config.rules, self._journal.remember)
@@ -85,6 +89,12 @@ class Relay:
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
+
+    def _load_numbers(self) -> None:
+        """Those of the configuration that the store has not seen yet: calls reach no others."""
+        prefixes, legacy = self._config.settings.prefixes, self._config.settings.legacy
+        with closing(Writer(self._config.store.path, self._sealer)) as writer:
+            writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
 
     async def run(self) -> int:
         """Serve, drain, and go. 0 unless live calls were left to a restart."""
