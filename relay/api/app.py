@@ -13,7 +13,20 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from relay.api import routes_audit, routes_businesses, routes_health, routes_keys, routes_webhooks
+from relay.api import (
+    routes_audit,
+    routes_bindings,
+    routes_businesses,
+    routes_calls,
+    routes_groups,
+    routes_health,
+    routes_keys,
+    routes_lists,
+    routes_numbers,
+    routes_oversight,
+    routes_pools,
+    routes_webhooks,
+)
 from relay.api.credentials import Nonces
 from relay.api.desk import Desk
 from relay.api.document import describe
@@ -22,7 +35,20 @@ from relay.api.edge import Edge
 from relay.api.problems import problem_response
 from relay.errors import ParseError, Refused, StoreError
 
-_NOUNS = (routes_health, routes_businesses, routes_keys, routes_webhooks, routes_audit)
+_NOUNS = (
+    routes_bindings,
+    routes_groups,
+    routes_lists,
+    routes_numbers,
+    routes_pools,
+    routes_calls,
+    routes_businesses,
+    routes_keys,
+    routes_webhooks,
+    routes_oversight,
+    routes_audit,
+    routes_health,
+)
 _HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 

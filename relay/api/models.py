@@ -5,13 +5,17 @@ A model says the form of what is asked and answered. Whether it may be is the bu
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Generic, Literal, TypeVar, overload
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from relay.service.times import format_moment
 
 T = TypeVar("T")
+
+_EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 _CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Number700 = Annotated[str, StringConstraints(pattern=r"^700[0-9]{12}$")]
@@ -28,6 +32,21 @@ Hours = Annotated[
     StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"),
     Field(description="of service, in China time", examples=["08:00-22:00"]),
 ]
+
+
+def _is_of_our_time(moment: datetime) -> datetime:
+    if not _EARLIEST <= moment <= _LATEST:
+        raise ValueError("it is a time from 1970 to 2200")
+    return moment
+
+
+def _is_day_of_our_time(day: date) -> date:
+    _is_of_our_time(datetime.combine(day, time(), UTC))
+    return day
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_is_of_our_time)]  # in a request
+Day = Annotated[date, AfterValidator(_is_day_of_our_time)]
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # RFC 3339, UTC, milliseconds
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_CLEAN, strip_whitespace=True)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from relay.api.models import (
     Asked,
@@ -18,6 +18,7 @@ from relay.api.models import (
     Shown,
     Text128,
     Text1024,
+    Time,
     left_out,
 )
 from relay.api.problems import Problem
@@ -33,7 +34,7 @@ class Expiry(Asked):
     """When a binding ends by itself: one of the two, or neither."""
 
     expires_in: ExpiresIn | None = None
-    expires_at: AwareDatetime | None = Field(None, description="more than 60 s ahead")
+    expires_at: Time | None = Field(None, description="more than 60 s ahead")
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:
@@ -89,7 +90,7 @@ class BindingSearch(Asked):
     business: Name | None = Field(None, description="for operator keys")
     state: BindingState | None = None
     mode: Mode | None = None
-    since: AwareDatetime | None = Field(None, description="made at or after")
+    since: Time | None = Field(None, description="made at or after")
 
 
 class Binding(Shown):

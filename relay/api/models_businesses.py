@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text64, Text120, Text128, Text250, left_out
+from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text64, Text120, Text128, Text250, Time, left_out
 
 Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
 State = Literal["applied", "approved", "suspended", "revoked"]
@@ -116,7 +116,7 @@ class KeyNew(Asked):
     """A key that is asked for."""
 
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=12, json_schema_extra={"uniqueItems": True})]
-    expires_at: AwareDatetime | None = None
+    expires_at: Time | None = None
 
 
 class KeyRotation(Asked):

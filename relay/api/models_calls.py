@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from relay.api.models import Asked, Masked, Moment, Name, Number700, Party, Shown, Text64, Text128
+from relay.api.models import Asked, Masked, Moment, Name, Number700, Party, Shown, Text64, Text128, Time
 
 
 class CallSearch(Asked):
@@ -17,8 +17,8 @@ class CallSearch(Asked):
     order_id: Text128 | None = None
     business: Name | None = Field(None, description="for operator keys")
     outcome: Text64 | None = None
-    since: AwareDatetime | None = Field(None, description="received at or after")
-    until: AwareDatetime | None = Field(None, description="received before")
+    since: Time | None = Field(None, description="received at or after")
+    until: Time | None = Field(None, description="received before")
 
 
 class Call(Shown):
@@ -57,3 +57,10 @@ class HungUp(Shown):
 
     call_id: str
     status: Literal["hanging_up"] = "hanging_up"
+
+
+class LiveCalls(Shown):
+    """Calls that are up."""
+
+    items: list[Call]
+    total: int = Field(description="how many there are, also beyond the limit")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from relay.api.models import Asked, Moment, Name, Party, Prefix, Reason, Shown
+from relay.api.models import Asked, Day, Moment, Name, Party, Prefix, Reason, Shown, Time
 from relay.api.models_bindings import Binding
 from relay.api.models_calls import Call
 
@@ -16,7 +15,7 @@ class TraceAsked(Asked):
     """Who was behind a number at a moment. The reason stands in the audit log."""
 
     number: Party
-    at: AwareDatetime
+    at: Time
     reason: Reason
 
 
@@ -33,8 +32,8 @@ class EvidenceAsked(Asked):
     """All that is kept about a number in a time, as a signed bundle."""
 
     number: Party
-    since: AwareDatetime
-    until: AwareDatetime
+    since: Time
+    until: Time
     reason: Reason
 
     @model_validator(mode="after")
@@ -47,11 +46,12 @@ class EvidenceAsked(Asked):
 class DailyLine(Shown):
     """One business user on one prefix on one day, in China time."""
 
-    day: date
+    day: Day
     business: str
     prefix: str
     attempts: int
     answered: int
+    unanswered: int = Field(description="routed, but busy, not answered, cancelled and the like")
     refused: dict[str, int] = Field(description="by outcome")
     minutes: float
     parties: int = Field(description="distinct ones")
@@ -67,7 +67,7 @@ class Daily(Shown):
 class Complaints(Asked):
     """How many complaints came in."""
 
-    day: date
+    day: Day
     business: Name
     prefix: Prefix
     count: int = Field(ge=0, le=1_000_000_000)

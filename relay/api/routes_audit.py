@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
 from relay.api import models_oversight as models
-from relay.api.models import Name, Page, Text64, given_ms, shown_moment
+from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import OPERATOR, Needs, Visit
 from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
@@ -39,8 +38,8 @@ async def get_audit(
     action: Text64 | None = None,
     object_: Annotated[Text64 | None, Query(alias="object")] = None,
     business: Name | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
     limit: Limit = USUAL,
     cursor: Cursor = None,
 ) -> Page[models.AuditLine]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from relay.service.releases import BindRules
+
 MIB = 1 << 20
 
 
@@ -15,4 +17,4 @@ class ApiSettings(NamedTuple):
     failures_per_s: int = 20  # refused credentials of one address
     max_body: int = MIB  # bytes
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
-    control_timeout_s: float = 1.0  # for the relay's answer to /readyz
+    rules: BindRules = BindRules()

@@ -54,9 +54,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, and sees each commit of others from its next statement on."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+def connect_reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """A connection that only reads, and sees each commit of others from its next statement on.
+
+    Without `check_same_thread` threads may use it one after the other.
+    """
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+    )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection

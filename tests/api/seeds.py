@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from relay.events.webhooks import make as make_webhook
+from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
-from relay.service.keys import make_key
+from relay.service.groups import make_group
+from relay.service.keys import BUSINESS_SCOPES, make_key
+from relay.service.lists import set_entry
+from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
+from relay.service.releases import BindRules
 from relay.store.act import Act
 
-SEEDS: dict[str, str] = {"business_id": "acme"}
+PREFIX = "70010000007"
+CALL_ID = "a" * 32
+A, B, C = "13800000001", "13900000002", "13700000003"
+
+Seeds = dict[str, Any]
 
 
-def sow(act: Act) -> None:
-    """Fills SEEDS with the ids of what it makes."""
-    apply(act, Application("Acme", "acme"))
-    set_state(act, "acme", "approve", "test")
-    key, _ = make_key(act, "acme", ["keys"])
-    SEEDS["key_id"] = key.id
+def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
+    """A business user with one of each; what stands for each parameter of a path."""
+    apply(act, Application(business.title(), business, contact=f"Li Lei {A}"))
+    set_state(act, business, "approve", "test")
+    key, _ = make_key(act, business, BUSINESS_SCOPES)
+    make_pool(act, NewPool(f"{business}-pool", business))
+    load_prefix(act, NewPrefix(prefix, pool=f"{business}-pool"))
+    group = make_group(act, "riders", business, [A, C])
+    request = BindingRequest("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
+    binding = bind(act, request, BindRules())
+    set_entry(act, "business", business, C, "black")
+    set_entry(act, "binding", binding.binding_id, C, "black")
+    webhook, _ = make_webhook(act, business, "https://platform.example/events")
+    return {
+        "business_id": business,
+        "key_id": key.id,
+        "prefix": prefix,
+        "number": f"{prefix}0001",
+        "pool_id": f"{business}-pool",
+        "group_id": group.group_id,
+        "binding_id": binding.binding_id,
+        "webhook_id": webhook.id,
+        "call_id": CALL_ID,
+        "whose": "business",
+        "owner_id": business,
+    }

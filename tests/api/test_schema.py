@@ -26,7 +26,9 @@ from schemathesis.specs.openapi.checks import (
 from relay.api.app import make_app
 from relay.api.desk import Desk
 from tests.api.conftest import FAST, Api, TestDesk
-from tests.api.seeds import SEEDS, sow
+from tests.api.seeds import CALL_ID, Seeds, sow
+from tests.support.shelf import Shelf
+from tests.support.stored import ended_record
 
 RIGHT, WRONG = 30, 15  # examples of an operation
 CHECKED = [
@@ -53,6 +55,11 @@ OPERATIONS = [
     for mode in GenerationMode
     if mode is GenerationMode.POSITIVE or operation.keys() & {"parameters", "requestBody"}
 ]
+RELAY = {
+    "state": lambda: {"state": "serving"},
+    "live": lambda **_: {"calls": [], "total": 0},
+    "hang_up": lambda call_id, **_: {"call_id": call_id},
+}
 
 
 class Served(NamedTuple):
@@ -60,20 +67,23 @@ class Served(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     http: httpx.AsyncClient
+    seeds: Seeds
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
-    desk = TestDesk(tmp_path_factory.mktemp("schema"), {"state": lambda: {"state": "serving"}})
+    desk = TestDesk(tmp_path_factory.mktemp("schema"), RELAY)
+    shelf = Shelf(desk.path, desk.sealer)
+    shelf.add(ended_record(CALL_ID, business="acme"))
+    shelf.follow()
 
-    async def start() -> httpx.AsyncClient:
+    async def start() -> Served:
         await desk.server.open()
         api = Api(desk)
-        await api.act(sow)
-        return (await api.operator()).http
+        return Served(loop, (await api.operator()).http, await api.act(sow))
 
-    yield Served(loop, loop.run_until_complete(start()))
+    yield loop.run_until_complete(start())
     loop.run_until_complete(desk.close())
     loop.close()
 
@@ -91,7 +101,7 @@ def test_answers_as_documented(served: Served, method: str, path: str, mode: Gen
     @given(SCHEMA[path][method].as_strategy(generation_mode=mode), st.booleans())
     def ask(case: Case, seeded: bool) -> None:
         if seeded:
-            case.path_parameters |= {name: SEEDS[name] for name in case.path_parameters if name in SEEDS}
+            case.path_parameters |= {name: served.seeds[name] for name in case.path_parameters}
         request = _request(served.http, case)
         answer = served.loop.run_until_complete(served.http.send(request))
         case.validate_response(answer, checks=CHECKED)

@@ -1,0 +1,206 @@
+"""Bindings over HTTP. Parties stand in bodies, never in an address, and never in clear in an answer unless revealed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_bindings as models
+from relay.api.models import Mode, Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.problems import problem_of, status_of
+from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, now_ms
+from relay.call.binding import Binding
+from relay.call.numbers import mask_number, normalise_party
+from relay.errors import Refused
+from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.changes import BindingChange, change, end, renew
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.bindings import BindingQuery, find_binding, find_page
+
+router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
+BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
+Reads = Annotated[Visit, Depends(Needs("bindings:read"))]
+Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
+CHUNK = 100  # bindings of a batch that one act makes
+SOONEST_MS = 60_000
+LATEST_MS = 7_776_000_000
+
+
+def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> models.Binding:
+    """As answered at a moment."""
+    values = binding._asdict()
+    del values["released_at"]
+    values["id"] = values.pop("binding_id")
+    for party in ("a", "b"):
+        values[party] = values[party] if clear or values[party] is None else mask_number(values[party])
+    for moment in ("created_at", "changed_at", "expires_at", "ended_at"):
+        values[moment] = shown_moment(values[moment])
+    if binding.ended_at is not None:
+        values["state"] = "ended"
+    else:
+        values["state"] = "live" if binding.is_live(at_ms) else "expired"
+    return models.Binding(**values)
+
+
+def _request(asked: models.BindingNew, business: str) -> BindingRequest:
+    values = given(asked) | {"business": business, "expires_in": _expiry(asked)}
+    values.pop("expires_at", None)
+    return BindingRequest(**{name: value for name, value in values.items() if value is not None})
+
+
+def _expiry(asked: models.Expiry) -> str:
+    """In the words of the service; "" for none. Raises Refused where it is too near or too far."""
+    if asked.expires_in is not None:
+        return f"{asked.expires_in}s"
+    at_ms = given_ms(asked.expires_at)
+    if at_ms is None:
+        return ""
+    if not SOONEST_MS < at_ms - now_ms() <= LATEST_MS:
+        raise Refused("invalid", "expires_at", "it is more than 60 seconds and at most 90 days ahead")
+    return format_moment(at_ms)
+
+
+def _changes(asked: models.BindingChange) -> BindingChange:
+    """null clears a field: that is "" for a text and 0 for a number of seconds."""
+    values = given(asked)
+    if values.keys() & {"expires_in", "expires_at"}:
+        values["expires_in"] = _expiry(asked)
+        values.pop("expires_at", None)
+    for name, value in values.items():
+        if value is None:
+            values[name] = 0 if name in ("max_call_s", "ring_timeout_s") else ""
+    return BindingChange(**values)
+
+
+@router.post("", status_code=201, response_model=models.Binding, summary="Make a binding")
+async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
+    """Works with the next call. Where no number is named, a free one is chosen."""
+    request = _request(asked, visit.own(asked.business))
+    rules = visit.desk.settings.rules
+
+    def do(act: Act) -> Answer:
+        binding = bind(act, request, rules)
+        return Answer(shown_binding(binding, act.now_ms), 201, f"/v1/bindings/{binding.binding_id}")
+
+    return await visit.change(do)
+
+
+@router.post("/batch", response_model=models.BatchAnswers, summary="Make many bindings")
+async def post_batch(asked: models.Batch, visit: Writes) -> Response:
+    """Where all are well formed, each stands for itself; the answers are in the order of the request."""
+    requests = [_request(item, visit.own(item.business)) for item in asked.items]
+    rules = visit.desk.settings.rules
+    request_id = visit.request.state.request_id
+
+    def make(chunk: Sequence[BindingRequest]) -> Any:
+        def do(act: Act) -> Answer:
+            answers = bind_all(act, chunk, rules)
+            return Answer(models.BatchAnswers(items=[_batch_answer(one, act.now_ms, request_id) for one in answers]))
+
+        return do
+
+    items: list[models.BatchAnswer] = []
+    for start in range(0, len(requests), CHUNK):
+        kept = await visit.once(make(requests[start : start + CHUNK]), f" {start}")
+        items += models.BatchAnswers.model_validate_json(kept.body).items
+    return Response(models.BatchAnswers(items=items).model_dump_json(), media_type="application/json")
+
+
+def _batch_answer(answer: Binding | Refused, at_ms: int, request_id: str) -> models.BatchAnswer:
+    if isinstance(answer, Binding):
+        return models.BatchAnswer(status=201, binding=shown_binding(answer, at_ms))
+    return models.BatchAnswer(status=status_of(answer.kind), problem=problem_of(answer, request_id))
+
+
+async def _found(
+    visit: Visit, asked: models.BindingSearch, reveal: Reveal, limit: int, cursor: str | None
+) -> Page[models.Binding]:
+    sealer = visit.desk.sealer
+    place = read_cursor(sealer, "bindings", cursor)
+    query = BindingQuery(
+        business=visit.only(asked.business),
+        number=asked.number,
+        party=None if asked.party is None else normalise_party(asked.party),
+        order_id=asked.order_id,
+        group_id=asked.group_id,
+        mode=asked.mode,
+        state=asked.state,
+        since_ms=given_ms(asked.since),
+        before=str(place[0]) if place else None,
+        most=limit + 1,
+    )
+    at_ms = now_ms()
+    found = await visit.read(lambda connection: find_page(connection, sealer, query, at_ms))
+    clear = await visit.reveal(reveal, "bindings", [binding.binding_id for binding in found[:limit]])
+    return page(
+        sealer,
+        "bindings",
+        found,
+        limit,
+        lambda binding: (binding.binding_id,),
+        lambda binding: shown_binding(binding, at_ms, clear=clear),
+    )
+
+
+@router.get("", summary="List bindings")
+async def get_bindings(
+    visit: Reads,
+    reveal: Revealing,
+    number: Number700 | None = None,
+    order_id: Text128 | None = None,
+    group_id: Name | None = None,
+    business: Name | None = None,
+    state: models.BindingState | None = None,
+    mode: Mode | None = None,
+    since: Time | None = None,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.Binding]:
+    """The newest first. By a party: POST /v1/bindings/search."""
+    asked = models.BindingSearch(
+        number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
+    )
+    return await _found(visit, asked, reveal, limit, cursor)
+
+
+@router.post("/search", summary="Search bindings")
+async def search_bindings(
+    asked: models.BindingSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Binding]:
+    """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group."""
+    return await _found(visit, asked, reveal, limit, cursor)
+
+
+@router.get("/{binding_id}", summary="Show a binding")
+async def get_binding(binding_id: BindingId, visit: Reads, reveal: Revealing) -> models.Binding:
+    """In force or not."""
+    found = visit.row(lambda connection: find_binding(connection, visit.desk.sealer, binding_id, visit.business))
+    if found is None:
+        raise Refused("not_found", "", "there is no such binding")
+    return shown_binding(found, now_ms(), clear=await visit.reveal(reveal, f"binding {binding_id}"))
+
+
+@router.patch("/{binding_id}", response_model=models.Binding, summary="Change a binding")
+async def patch_binding(binding_id: BindingId, asked: models.BindingChange, visit: Writes) -> Response:
+    """One that is in force. Works with the next call; whoever is taken out cools down on its number."""
+    changes, rules = _changes(asked), visit.desk.settings.rules
+    return await visit.change(lambda act: Answer(shown_binding(change(act, binding_id, changes, rules), act.now_ms)))
+
+
+@router.post("/{binding_id}/renew", response_model=models.Binding, summary="Give a binding another end")
+async def post_renewal(binding_id: BindingId, asked: models.Expiry, visit: Writes) -> Response:
+    """One that is in force."""
+    expiry, rules = _expiry(asked), visit.desk.settings.rules
+    return await visit.change(lambda act: Answer(shown_binding(renew(act, binding_id, expiry, rules), act.now_ms)))
+
+
+@router.delete("/{binding_id}", response_model=models.Binding, summary="End a binding")
+async def delete_binding(binding_id: BindingId, visit: Writes) -> Response:
+    """The next call is refused, one that is up goes on. It can still be read."""
+    rules = visit.desk.settings.rules
+    return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules), act.now_ms)))

@@ -1,0 +1,156 @@
+"""Calls over HTTP: records of ended ones, those that are up, and hanging one up."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query
+from starlette.responses import Response, StreamingResponse
+
+from relay.api import models_calls as models
+from relay.api.models import Name, Number700, Page, Text64, Text128, Time, given_ms
+from relay.api.pages import USUAL, Cursor, Limit, make_cursor, read_cursor
+from relay.api.visit import Needs, Reveal, Revealing, Visit
+from relay.call.numbers import normalise_party
+from relay.call.record import CallRecord
+from relay.errors import Refused
+from relay.reports.export import MEDIA_TYPES, Format, export_parts
+from relay.reports.record_form import record_form, with_moments
+from relay.reports.search import CallQuery, find_call, search
+from relay.store.database import connect_reader, store_errors
+from relay.store.record_pages import LAST_MS, Wanted, read_all
+
+router = APIRouter(prefix="/v1/calls", tags=["calls"])
+CallId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+Reads = Annotated[Visit, Depends(Needs("calls:read"))]
+Ends = Annotated[Visit, Depends(Needs("calls:hangup"))]
+_FILES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
+
+
+def shown_call(record: CallRecord, *, clear: bool) -> models.Call:
+    """As answered."""
+    return models.Call.model_validate(with_moments(record_form(record, reveal=clear)))
+
+
+async def _found(
+    visit: Visit, asked: models.CallSearch, reveal: Reveal, limit: int, cursor: str | None
+) -> Page[models.Call]:
+    sealer = visit.desk.sealer
+    place = read_cursor(sealer, "calls", cursor)
+    after = (int(place[0]), int(place[1])) if place else None
+    query = CallQuery(
+        Wanted(
+            number=asked.number,
+            party=None if asked.party is None else normalise_party(asked.party),
+            order_id=asked.order_id,
+            business=visit.only(asked.business),
+            since_ms=given_ms(asked.since) or 0,
+            until_ms=LAST_MS if asked.until is None else given_ms(asked.until),
+        ),
+        asked.outcome,
+    )
+    found = await visit.read(lambda connection: search(connection, sealer, query, after, limit))
+    clear = await visit.reveal(reveal, "calls", [record.call_id for record in found.items])
+    return Page(
+        items=[shown_call(record, clear=clear) for record in found.items],
+        next=None if found.next is None else make_cursor(sealer, "calls", found.next),
+    )
+
+
+@router.get("", summary="List call records")
+async def get_calls(
+    visit: Reads,
+    reveal: Revealing,
+    number: Number700 | None = None,
+    order_id: Text128 | None = None,
+    business: Name | None = None,
+    outcome: Text64 | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.Call]:
+    """Ended calls, the newest first. A page may be short, or empty, and yet not the last. By a party: POST …/search."""
+    asked = models.CallSearch(
+        number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
+    )
+    return await _found(visit, asked, reveal, limit, cursor)
+
+
+@router.post("/search", summary="Search call records")
+async def search_calls(
+    asked: models.CallSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Call]:
+    """As the list; by a party, too."""
+    return await _found(visit, asked, reveal, limit, cursor)
+
+
+@router.get("/live", summary="List calls that are up")
+async def get_live(
+    visit: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
+) -> models.LiveCalls:
+    """As the relay has them now, those that ring as well, the newest first."""
+    clear = await visit.reveal(reveal, "calls live")
+    answer = await visit.desk.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
+    return models.LiveCalls(items=[_shown_live(call) for call in answer["calls"]], total=answer["total"])
+
+
+def _shown_live(call: dict[str, Any]) -> models.Call:
+    values = {"caller_leg_call_id": None, "callee_leg_call_id": None} | call
+    return models.Call.model_validate(with_moments(values))
+
+
+@router.delete("/live/{call_id}", status_code=202, response_model=models.HungUp, summary="Hang up a call")
+async def delete_live(call_id: CallId, visit: Ends) -> models.HungUp:
+    """Both sides get a BYE; the record tells `hung_up`."""
+    await visit.act(lambda act: act.audit("call.hang_up", call_id, business=visit.business))
+    await visit.desk.control.ask("hang_up", call_id=call_id, business=visit.business)
+    return models.HungUp(call_id=call_id)
+
+
+@router.get(
+    "/export",
+    summary="Export call records",
+    response_class=Response,
+    responses={200: {"description": "The file", "content": _FILES}},
+)
+async def get_export(
+    visit: Reads,
+    reveal: Revealing,
+    since: Time,
+    until: Time,
+    format_: Annotated[Format, Query(alias="format")] = "csv",
+    business: Name | None = None,
+) -> Response:
+    """Ended calls that were received in a time, the oldest first, as CSV, JSON lines or Parquet."""
+    sealer, path = visit.desk.sealer, visit.desk.path
+    wanted = Wanted(business=visit.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
+    clear = await visit.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
+
+    def records() -> Iterator[CallRecord]:
+        """Whichever thread asks for the next part goes on with this connection: one at a time."""
+        with store_errors(path):
+            connection = connect_reader(path, check_same_thread=False)
+            try:
+                yield from read_all(connection, sealer, wanted)
+            finally:
+                connection.close()
+
+    parts = export_parts(records(), format_, reveal=clear)
+    headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
+    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
+
+
+@router.get("/{call_id}", summary="Show a call")
+async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.Call:
+    """One that has ended, or is answered and up."""
+
+    def query(connection: sqlite3.Connection) -> CallRecord | None:
+        return find_call(connection, visit.desk.sealer, call_id, visit.business)
+
+    record = await visit.read(query)
+    if record is None:
+        raise Refused("not_found", "", "there is no such call")
+    return shown_call(record, clear=await visit.reveal(reveal, f"call {call_id}"))

@@ -1,0 +1,114 @@
+"""Groups of parties over HTTP: G of GXB and GXYB. A change of members works with the next call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_bindings as models
+from relay.api.models import Page, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
+from relay.call.numbers import mask_number
+from relay.errors import Refused
+from relay.service.groups import add_members, get_group, make_group, remove_group, remove_members
+from relay.store.act import Act
+from relay.store.groups import Group, find_group, find_groups, members_page
+
+router = APIRouter(prefix="/v1/groups", tags=["groups"])
+GroupId = Annotated[str, Path(pattern="^g[0-9a-f]{8,40}$")]
+Reads = Annotated[Visit, Depends(Needs("bindings:read"))]
+Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
+
+
+def shown_group(group: Group) -> models.Group:
+    """As answered."""
+    values = group._asdict() | {"created_at": shown_moment(group.created_at)}
+    return models.Group(id=values.pop("group_id"), **values)
+
+
+def _own(visit: Visit, group_id: str) -> Group:
+    found = visit.row(lambda connection: find_group(connection, group_id, visit.business))
+    if found is None:
+        raise Refused("not_found", "", "there is no such group")
+    return found
+
+
+@router.post("", status_code=201, response_model=models.Group, summary="Make a group")
+async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
+    """With its first members."""
+    business = visit.own(asked.business)
+
+    def do(act: Act) -> Answer:
+        group = make_group(act, asked.name, business, asked.members)
+        return Answer(shown_group(group), 201, f"/v1/groups/{group.group_id}")
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List groups")
+async def get_groups(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Group]:
+    """The oldest first."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "groups", cursor) or ("",)
+    found = await visit.read(lambda connection: find_groups(connection, visit.business, str(after), limit + 1))
+    return page(sealer, "groups", found, limit, lambda group: (group.group_id,), shown_group)
+
+
+@router.get("/{group_id}", summary="Show a group")
+async def get_one_group(group_id: GroupId, visit: Reads) -> models.Group:
+    """Without its members."""
+    return shown_group(_own(visit, group_id))
+
+
+@router.delete("/{group_id}", response_model=models.Group, summary="Delete a group")
+async def delete_group(group_id: GroupId, visit: Writes) -> Response:
+    """One that no binding in force needs. Who was in it stays known for traces."""
+    rules = visit.desk.settings.rules
+    return await visit.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
+
+
+@router.get("/{group_id}/members", summary="List the members of a group")
+async def get_members(
+    group_id: GroupId, visit: Reads, asked: Revealing, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Member]:
+    """In no order that means anything."""
+    sealer, list_ = visit.desk.sealer, f"members {_own(visit, group_id).group_id}"
+    (after,) = read_cursor(sealer, list_, cursor) or ("",)
+    found = await visit.read(
+        lambda connection: members_page(connection, sealer, group_id, bytes.fromhex(str(after)), limit + 1)
+    )
+    clear = await visit.reveal(asked, f"group {group_id}")
+    return page(
+        sealer,
+        list_,
+        found,
+        limit,
+        lambda member: (member[0].hex(),),
+        lambda member: models.Member(number=member[1] if clear else mask_number(member[1])),
+    )
+
+
+@router.post("/{group_id}/members", response_model=models.Membership, summary="Add members to a group")
+async def post_members(group_id: GroupId, asked: models.Members, visit: Writes) -> Response:
+    """All or none. Those that are in it already stay; 10,000 fit in."""
+
+    def do(act: Act) -> Answer:
+        added = add_members(act, group_id, asked.members)
+        return Answer(models.Membership(group=shown_group(get_group(act, group_id)), changed=added))
+
+    return await visit.change(do)
+
+
+@router.post("/{group_id}/members/remove", response_model=models.Membership, summary="Remove members from a group")
+async def post_removal(group_id: GroupId, asked: models.Members, visit: Writes) -> Response:
+    """Those that are not in it do not matter."""
+    rules = visit.desk.settings.rules
+
+    def do(act: Act) -> Answer:
+        removed = remove_members(act, group_id, asked.members, rules)
+        return Answer(models.Membership(group=shown_group(get_group(act, group_id)), changed=removed))
+
+    return await visit.change(do)

@@ -1,0 +1,93 @@
+"""Black- and whitelists over HTTP, of a business user or of one binding. They work with the next call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_bindings as models
+from relay.api.models import Page, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.routes_businesses import own_business
+from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
+from relay.call.numbers import mask_number, normalise_party
+from relay.errors import Refused
+from relay.service.lists import Whose, remove_entry, set_entry
+from relay.store.act import Act
+from relay.store.bindings import find_binding
+from relay.store.lists import ListEntry, find_entries, of_binding, of_business
+
+router = APIRouter(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
+WhoseList = Annotated[Whose, Path(description="whose list")]
+OwnerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="a business' or binding's id")]
+Reads = Annotated[Visit, Depends(Needs("lists"))]
+Writes = Annotated[Visit, Depends(Changes("lists"))]
+
+
+def shown_entry(entry: ListEntry, *, clear: bool) -> models.Entry:
+    """As answered."""
+    return models.Entry(
+        number=entry.number if clear else mask_number(entry.number),
+        kind=entry.kind,
+        added_at=shown_moment(entry.added_at),
+        added_by=entry.added_by,
+    )
+
+
+def _owner(visit: Visit, whose: Whose, owner_id: str) -> str:
+    if whose == "business":
+        return of_business(own_business(visit, owner_id).id)
+    if visit.row(lambda connection: find_binding(connection, visit.desk.sealer, owner_id, visit.business)) is None:
+        raise Refused("not_found", "", "there is no such binding")
+    return of_binding(owner_id)
+
+
+@router.get("", summary="List the entries of a list")
+async def get_entries(
+    whose: WhoseList,
+    owner_id: OwnerId,
+    visit: Reads,
+    asked: Revealing,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.Entry]:
+    """In no order that means anything."""
+    sealer, owner = visit.desk.sealer, _owner(visit, whose, owner_id)
+    (after,) = read_cursor(sealer, f"list {owner}", cursor) or ("",)
+    found = await visit.read(
+        lambda connection: find_entries(connection, sealer, owner, bytes.fromhex(str(after)), limit + 1)
+    )
+    clear = await visit.reveal(asked, f"list {owner}")
+    return page(
+        sealer,
+        f"list {owner}",
+        found,
+        limit,
+        lambda entry: (entry.caller_hash.hex(),),
+        lambda entry: shown_entry(entry, clear=clear),
+    )
+
+
+@router.put("", response_model=models.Entry, summary="Put a caller on a list")
+async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: models.EntryNew, visit: Writes) -> Response:
+    """Black: kept out. White: let in, where only the whitelist gets through. A binding's own entry goes first."""
+
+    def do(act: Act) -> Answer:
+        set_entry(act, whose, owner_id, asked.number, asked.kind)
+        number = normalise_party(asked.number)
+        return Answer(shown_entry(ListEntry(number, asked.kind, act.now_ms, act.actor.name, b""), clear=False))
+
+    return await visit.change(do)
+
+
+@router.delete("", response_model=models.EntryRemoved, summary="Take a caller off a list")
+async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: models.EntryGone, visit: Writes) -> Response:
+    """The caller stands in the body: an address would show it to proxies and logs."""
+
+    def do(act: Act) -> Answer:
+        remove_entry(act, whose, owner_id, asked.number)
+        return Answer(models.EntryRemoved(number=mask_number(normalise_party(asked.number))))
+
+    return await visit.change(do)

@@ -1,0 +1,145 @@
+"""Prefixes and numbers over HTTP: the operator's. A business user sees the numbers it may be given."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_numbers as models
+from relay.api.models import Because, Name, Page, given, shown_moment
+from relay.api.models import Prefix as PrefixText
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit, now_ms
+from relay.errors import Refused
+from relay.service.numbers import NewPrefix, PrefixChange, change_prefix, get_prefix, load_prefix, lock, move, unlock
+from relay.store.act import Act
+from relay.store.numbers import (
+    LOCKED_BY_OPERATOR,
+    LOCKED_FOR_FRAUD,
+    LOCKED_WITH_PREFIX,
+    Number,
+    NumberQuery,
+    Prefix,
+    find_number,
+    find_numbers,
+    find_prefix,
+    find_prefixes,
+)
+from relay.store.pools import find_pool
+
+router = APIRouter(prefix="/v1", tags=["numbers"])
+PrefixPath = Annotated[str, Path(pattern="^700[0-9]{8}$")]
+NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
+Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
+_LOCKS = {LOCKED_BY_OPERATOR: "operator", LOCKED_FOR_FRAUD: "fraud", LOCKED_WITH_PREFIX: "prefix"}
+_AS_CONFIGURED = -1
+
+
+def shown_prefix(prefix: Prefix) -> models.PrefixShown:
+    """As answered."""
+    values = prefix._asdict()
+    cool_down_ms = values.pop("cool_down_ms")
+    values["cool_down_s"] = None if cool_down_ms is None else cool_down_ms // 1000
+    return models.PrefixShown(**values | {"created_at": shown_moment(prefix.created_at)})
+
+
+def shown_number(number: Number, *, alone: bool = True) -> models.Number:
+    """As answered. `alone`: no other business user can be on it, or an operator asks."""
+    values = number._asdict()
+    values["locked_by"] = [name for bit, name in _LOCKS.items() if values["locked"] & bit]
+    del values["locked"]
+    values["bindings"] = number.bindings if alone else None
+    values["cools_until"] = shown_moment(number.cools_until) if number.state == "cooling" else None
+    return models.Number(**values)
+
+
+@router.post("/prefixes", status_code=201, response_model=models.PrefixLoaded, summary="Load a prefix")
+async def post_prefix(asked: models.PrefixNew, visit: OperatorChanges) -> Response:
+    """With its 10,000 numbers, which can be bound at once."""
+    cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
+
+    def do(act: Act) -> Answer:
+        loaded = load_prefix(act, NewPrefix(asked.prefix, asked.peer, asked.pool, cool_down_ms))
+        shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
+        return Answer(models.PrefixLoaded(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
+
+    return await visit.change(do)
+
+
+@router.get("/prefixes", summary="List prefixes")
+async def get_prefixes(visit: Operator, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.PrefixShown]:
+    """In their order."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "prefixes", cursor) or ("",)
+    found = await visit.read(lambda connection: find_prefixes(connection, str(after), limit + 1))
+    return page(sealer, "prefixes", found, limit, lambda prefix: (prefix.prefix,), shown_prefix)
+
+
+@router.get("/prefixes/{prefix}", summary="Show a prefix")
+async def get_one_prefix(prefix: PrefixPath, visit: Operator) -> models.PrefixShown:
+    """What is known of it."""
+    found = visit.row(lambda connection: find_prefix(connection, prefix))
+    if found is None:
+        raise Refused("not_found", "", "there is no such prefix")
+    return shown_prefix(found)
+
+
+@router.patch("/prefixes/{prefix}", response_model=models.PrefixShown, summary="Change a prefix")
+async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: OperatorChanges) -> Response:
+    """A state other than `active` locks all of its numbers from the next call on."""
+    values = given(asked)
+    reason = values.pop("reason", "")
+    if "cool_down_s" in values:
+        cool_down_s = values.pop("cool_down_s")
+        values["cool_down_ms"] = _AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
+    change = PrefixChange(**values)
+    return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason))))
+
+
+@router.get("/numbers", summary="List numbers")
+async def get_numbers(
+    visit: Reads,
+    pool: Name | None = None,
+    state: models.NumberState | None = None,
+    prefix: PrefixText | None = None,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.Number]:
+    """In their order. A business user sees those in pools of its own."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "numbers", cursor) or ("",)
+    query = NumberQuery(pool, prefix, state, visit.business, str(after), limit + 1)
+    found = await visit.read(lambda connection: find_numbers(connection, query, now_ms()))
+    return page(sealer, "numbers", found, limit, lambda number: (number.number,), shown_number)
+
+
+@router.get("/numbers/{number}", summary="Show a number")
+async def get_number(number: NumberPath, visit: Reads) -> models.Number:
+    """A business user sees those that it may be given."""
+    found = visit.row(lambda connection: find_number(connection, number, now_ms()))
+    pool = found and visit.row(lambda connection: find_pool(connection, found.pool, visit.business))
+    if found is None or pool is None:
+        raise Refused("number_unknown", "", "it is none of the platform's numbers")
+    return shown_number(found, alone=visit.business in (None, pool.business))
+
+
+@router.post("/numbers/{number}/lock", response_model=models.Number, summary="Lock a number")
+async def post_lock(number: NumberPath, asked: Because, visit: OperatorChanges) -> Response:
+    """Its next call is refused, and nobody is given it."""
+    return await visit.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
+
+
+@router.post("/numbers/{number}/unlock", response_model=models.Number, summary="Unlock a number")
+async def post_unlock(number: NumberPath, asked: Because, visit: OperatorChanges) -> Response:
+    """Undoes an operator's lock and one for fraud; a lock of its prefix stays."""
+    return await visit.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
+
+
+@router.post("/numbers/move", response_model=models.Moved, summary="Move numbers to another pool")
+async def post_move(asked: models.Move, visit: OperatorChanges) -> Response:
+    """All or none. Their bindings stay."""
+    return await visit.change(lambda act: Answer(models.Moved(moved=move(act, asked.numbers, asked.pool))))

@@ -1,0 +1,106 @@
+"""Oversight over HTTP: who was behind a number, the evidence for it, and the daily report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends
+from starlette.responses import Response, StreamingResponse
+
+from relay.api import models_oversight as models
+from relay.api.models import Day, Name, given_ms, shown_moment
+from relay.api.routes_bindings import shown_binding
+from relay.api.routes_calls import shown_call
+from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
+from relay.call.numbers import normalise_700, normalise_party
+from relay.errors import ParseError, Refused
+from relay.reports.daily import DailyLine, daily, set_complaints
+from relay.reports.evidence import ask_evidence, bundle
+from relay.reports.trace import ask_trace, trace
+from relay.store.act import Act
+
+router = APIRouter(prefix="/v1", tags=["oversight"])
+Traces = Annotated[Visit, Depends(Needs("trace", OPERATOR))]
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
+Reports = Annotated[Visit, Depends(Needs("reports"))]
+_ZIP = "application/zip"
+_CHUNK = 1 << 16
+
+
+def _number(written: str) -> str:
+    """A 700 number or a party, in the normal form. Raises Refused."""
+    try:
+        return normalise_700(written)
+    except ParseError:
+        pass
+    try:
+        return normalise_party(written)
+    except ParseError as error:
+        raise Refused("invalid", "number", error.reason) from None
+
+
+@router.post("/trace", summary="Trace a number")
+async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
+    """Who was behind it at that moment, in clear, also long after. The audit log has the question before the answer."""
+    number, at_ms = _number(asked.number), given_ms(asked.at)
+    question = await visit.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
+    found = await anyio.to_thread.run_sync(trace, visit.desk.path, visit.desk.sealer, question)
+    return models.Trace(
+        number=found.number,
+        at=shown_moment(found.at_ms),
+        bindings=[shown_binding(binding, at_ms, clear=True) for binding in found.bindings],
+        calls=[shown_call(call, clear=True) for call in found.calls],
+    )
+
+
+@router.post(
+    "/evidence",
+    summary="Export the evidence for a number",
+    response_class=Response,
+    responses={200: {"description": "The bundle, a ZIP signed with Ed25519", "content": {_ZIP: {}}}},
+)
+async def post_evidence(asked: models.EvidenceAsked, visit: Operator) -> Response:
+    """All that is kept about it in a time, in clear; `README.txt` in it says how to check it."""
+    number, since_ms, until_ms = _number(asked.number), given_ms(asked.since), given_ms(asked.until)
+    question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - `_chunks` closes it
+    await anyio.to_thread.run_sync(bundle, visit.desk.path, visit.desk.sealer, question, file)
+    headers = {"content-disposition": f'attachment; filename="evidence-{visit.request.state.request_id}.zip"'}
+    return StreamingResponse(_chunks(file), headers=headers, media_type=_ZIP)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def shown_line(line: DailyLine) -> models.DailyLine:
+    """As answered."""
+    values = line._asdict()
+    del values["talk_ms"]
+    return models.DailyLine(**values, minutes=line.minutes)
+
+
+@router.get("/reports/daily", summary="Report a day")
+async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> models.Daily:
+    """A line for each business user and prefix. Days are China's; calls that are up are not in it yet."""
+    whose = visit.only(business)
+    lines = await visit.read(lambda connection: daily(connection, visit.desk.sealer, day, whose))
+    return models.Daily(items=[shown_line(line) for line in lines])
+
+
+@router.put("/reports/daily/complaints", response_model=models.Complaints, summary="Enter complaints of a day")
+async def put_complaints(asked: models.Complaints, visit: OperatorChanges) -> Response:
+    """An earlier count is replaced."""
+
+    def do(act: Act) -> Answer:
+        set_complaints(act, asked.day, asked.business, asked.prefix, asked.count)
+        return Answer(asked)
+
+    return await visit.change(do)

@@ -1,0 +1,85 @@
+"""Pools over HTTP: the operator's. A business user sees those that its numbers come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from starlette.responses import Response
+
+from relay.api import models_numbers as models
+from relay.api.models import Page, given, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit, now_ms
+from relay.errors import Refused
+from relay.service.numbers import NewPool, PoolChange, change_pool, make_pool
+from relay.store.act import Act
+from relay.store.pools import Pool, PoolUsage, find_pool, find_pools, usage_of
+
+router = APIRouter(prefix="/v1/pools", tags=["pools"])
+PoolId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
+Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
+
+
+def shown_pool(pool: Pool) -> models.Pool:
+    """As answered."""
+    values = pool._asdict() | {"created_at": shown_moment(pool.created_at)}
+    return models.Pool(id=values.pop("pool_id"), **values)
+
+
+def shown_usage(usage: PoolUsage) -> models.Usage:
+    """As answered."""
+    values = usage._asdict()
+    del values["business"]
+    return models.Usage(pool=values.pop("pool_id"), **values)
+
+
+def _own(visit: Visit, pool_id: str) -> Pool:
+    found = visit.row(lambda connection: find_pool(connection, pool_id, visit.business))
+    if found is None:
+        raise Refused("not_found", "", "there is no such pool")
+    return found
+
+
+@router.post("", status_code=201, response_model=models.Pool, summary="Make a pool")
+async def post_pool(asked: models.PoolNew, visit: OperatorChanges) -> Response:
+    """Empty: load prefixes into it, or move numbers."""
+    pool = NewPool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
+
+    def do(act: Act) -> Answer:
+        return Answer(shown_pool(make_pool(act, pool)), 201, f"/v1/pools/{asked.id}")
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List pools")
+async def get_pools(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Pool]:
+    """In the order of their ids. A business user sees its own."""
+    sealer = visit.desk.sealer
+    (after,) = read_cursor(sealer, "pools", cursor) or ("",)
+    found = await visit.read(lambda connection: find_pools(connection, visit.business, str(after), limit + 1))
+    return page(sealer, "pools", found, limit, lambda pool: (pool.pool_id,), shown_pool)
+
+
+@router.get("/{pool_id}", summary="Show a pool")
+async def get_pool(pool_id: PoolId, visit: Reads) -> models.Pool:
+    """A business user sees those that its numbers come from."""
+    return shown_pool(_own(visit, pool_id))
+
+
+@router.patch("/{pool_id}", response_model=models.Pool, summary="Change a pool")
+async def patch_pool(pool_id: PoolId, asked: models.PoolChange, visit: OperatorChanges) -> Response:
+    """Bindings that are there stay."""
+    values = given(asked)
+    if "business" in values:
+        values["business"] = values["business"] or ""
+    change = PoolChange(**values)
+    return await visit.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
+
+
+@router.get("/{pool_id}/usage", summary="Show how much of a pool is in use")
+async def get_usage(pool_id: PoolId, visit: Reads) -> models.Usage:
+    """Counted now."""
+    pool = _own(visit, pool_id)
+    return shown_usage(await visit.read(lambda connection: usage_of(connection, pool, now_ms())))

@@ -1,0 +1,232 @@
+"""Bindings over HTTP: from the request to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Api, Client, Json
+
+PREFIX = "70010000007"
+X, Y = PREFIX + "0001", PREFIX + "0002"
+A, B, C = "13800000001", "13900000002", "13700000003"
+AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
+
+
+@pytest.fixture
+async def company(api: Api, operator: Client) -> Client:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
+    return await api.company("acme")
+
+
+async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
+    asked = AXB | {
+        "x": X,
+        "expires_in": 3600,
+        "user_data": "u1",
+        "consent": "c1",
+        "max_call_s": 600,
+        "hours": "08:00-22:00",
+    }
+    made = await company.post("/v1/bindings", asked)
+    assert (made["x"], made["y"], made["state"], made["business"], made["version"]) == (X, None, "live", "acme", 1)
+    assert (made["a"], made["b"]) == ("138****0001", "139****0002")
+    assert (made["order_id"], made["user_data"], made["consent"]) == ("order-1", "u1", "c1")
+    assert made["created_by"] == f"key:{company.key.split('_')[1]}"
+    path = f"/v1/bindings/{made['id']}"
+    assert await company.get(path) == made
+    ended = await company.ask("DELETE", path)
+    assert (ended["state"], (await company.get(path))["state"]) == ("ended", "ended")
+    await company.refused("DELETE", path, "ended")
+    await company.refused("PATCH", path, "ended", {"b": C})
+
+
+async def test_an_answer_says_where_the_binding_is(company: Client) -> None:
+    answer = await company.http.post("/v1/bindings", json=AXB)
+    assert answer.headers["location"] == f"/v1/bindings/{answer.json()['id']}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"mode": "AXZ"}, "mode"),
+        ({"a": None}, "a"),
+        ({"b": A}, "b"),
+        ({"b": "not a number"}, "b"),
+        ({"x": "7001000000"}, "x"),
+        ({"y": Y}, "y"),
+        ({"order_id": None}, "order_id"),
+        ({"order_id": "a\nb"}, "order_id"),
+        ({"expires_in": 59}, "expires_in"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"max_call_s": 9}, "max_call_s"),
+        ({"ring_timeout_s": 181}, "ring_timeout_s"),
+        ({"direction": "c_to_d"}, "direction"),
+        ({"hours": "25:00-26:00"}, "hours"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_wrong_field_is_named(company: Client, changes: dict[str, Any], field: str) -> None:
+    problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | changes)
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert A not in str(problem)
+
+
+async def test_an_end_is_given_once(company: Client) -> None:
+    both = AXB | {"expires_in": 600, "expires_at": "2030-01-01T00:00:00Z"}
+    problem = await company.refused("POST", "/v1/bindings", "invalid", both)
+    assert "not both" in problem["detail"]
+
+
+async def test_what_cannot_be_is_told_apart(api: Api, operator: Client, company: Client) -> None:
+    await company.post("/v1/bindings", AXB | {"x": X})
+    await company.refused("POST", "/v1/bindings", "conflict", AXB | {"x": X, "b": C})
+    await company.refused("POST", "/v1/bindings", "number_unknown", AXB | {"x": "700999999990000"})
+    await operator.post(f"/v1/numbers/{Y}/lock", {"reason": "fraud"}, 200)
+    await company.refused("POST", "/v1/bindings", "number_locked", AXB | {"x": Y})
+    await operator.ask("PATCH", "/v1/businesses/acme", {"modes": ["AXN"]})
+    await company.refused("POST", "/v1/bindings", "mode_not_allowed", AXB)
+    await operator.ask("PATCH", "/v1/businesses/acme", {"modes": ["AXB"], "max_bindings": 1})
+    await company.refused("POST", "/v1/bindings", "quota", AXB)
+    await operator.post("/v1/businesses/acme/suspend", {"reason": "complaints"}, 200)
+    await company.refused("POST", "/v1/bindings", "business_not_approved", AXB)
+
+
+async def test_a_change_keeps_what_it_does_not_name_and_null_clears(company: Client) -> None:
+    asked = AXB | {"expires_in": 600, "max_call_s": 600, "user_data": "u1", "direction": "a_to_b"}
+    made = await company.post("/v1/bindings", asked)
+    path = f"/v1/bindings/{made['id']}"
+    changed = await company.ask("PATCH", path, {"b": C, "expires_at": None, "max_call_s": None, "version": 1})
+    assert (changed["b"], changed["expires_at"], changed["max_call_s"]) == ("137****0003", None, None)
+    assert (changed["a"], changed["user_data"], changed["direction"]) == (made["a"], "u1", "a_to_b")
+    assert (changed["version"], changed["changed_by"]) == (2, made["created_by"])
+    await company.refused("PATCH", path, "state_conflict", {"user_data": "u2", "version": 1})
+    assert (await company.ask("PATCH", path, {"user_data": None}))["user_data"] is None
+
+
+async def test_a_binding_is_renewed(company: Client) -> None:
+    made = await company.post("/v1/bindings", AXB | {"expires_in": 600})
+    until = datetime.now(UTC) + timedelta(days=1)
+    renewed = await company.post(f"/v1/bindings/{made['id']}/renew", {"expires_at": until.isoformat()}, 200)
+    assert renewed["expires_at"] == until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    await company.refused("POST", f"/v1/bindings/{made['id']}/renew", "invalid", {})
+
+
+async def test_the_same_request_twice_is_done_once(company: Client) -> None:
+    first = await company.http.post("/v1/bindings", json=AXB, headers={"idempotency-key": "k1"})
+    second = await company.http.post("/v1/bindings", json=AXB, headers={"idempotency-key": "k1"})
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    assert second.headers["location"] == first.headers["location"]
+    assert (first.headers.get("idempotency-replayed"), second.headers["idempotency-replayed"]) == (None, "true")
+    await company.refused("POST", "/v1/bindings", "idempotency_mismatch", AXB | {"b": C}, idempotency_key="k1")
+    assert len((await company.get("/v1/bindings"))["items"]) == 1
+
+
+async def test_the_same_request_at_once_is_done_once(company: Client) -> None:
+    made = await asyncio.gather(*(company.post("/v1/bindings", AXB, idempotency_key="k1") for _ in range(10)))
+    assert len({binding["id"] for binding in made}) == 1
+
+
+async def test_a_refused_request_may_come_again(company: Client) -> None:
+    blocking = await company.post("/v1/bindings", AXB | {"x": X})
+    asked = AXB | {"x": X, "b": C}
+    await company.refused("POST", "/v1/bindings", "conflict", asked, idempotency_key="k1")
+    await company.ask("DELETE", f"/v1/bindings/{blocking['id']}")
+    await company.post("/v1/bindings", asked, idempotency_key="k1")
+
+
+async def test_a_key_of_one_business_is_nothing_to_another(api: Api, company: Client) -> None:
+    rival = await api.company("rival")
+    first = await company.post("/v1/bindings", AXB, idempotency_key="k1")
+    assert (await rival.post("/v1/bindings", AXB, idempotency_key="k1"))["id"] != first["id"]
+
+
+async def test_each_of_a_batch_stands_for_itself(company: Client) -> None:
+    items = [AXB | {"x": X, "a": f"1380000{n:04d}"} for n in range(250)]
+    items[120] = AXB | {"x": X, "a": "13800000007"}
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+    statuses = [item["status"] for item in answer["items"]]
+    assert (statuses.count(201), statuses.count(409)) == (1, 249)  # b is on x once
+    assert answer["items"][1]["problem"]["type"] == "/problems/conflict"
+    assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
+
+
+async def test_a_batch_of_a_thousand(company: Client) -> None:
+    items = [AXB | {"a": f"1380000{n:04d}", "b": f"1390000{n:04d}"} for n in range(1000)]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
+    assert {item["status"] for item in answer["items"]} == {201}
+    assert len({item["binding"]["id"] for item in answer["items"]}) == 1000
+    await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [*items, AXB]})
+
+
+async def test_a_wrong_item_of_a_batch_is_named(company: Client) -> None:
+    problem = await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [AXB, AXB | {"mode": "A"}]})
+    assert problem["errors"][0]["field"] == "items.1.mode"
+
+
+async def test_bindings_are_found_by_what_is_known_of_them(company: Client) -> None:
+    first = await company.post("/v1/bindings", AXB | {"x": X})
+    second = await company.post("/v1/bindings", AXB | {"x": Y, "order_id": "order-2"})
+    await company.ask("DELETE", f"/v1/bindings/{second['id']}")
+
+    async def found(query: str) -> list[str]:
+        return [item["id"] for item in (await company.get(f"/v1/bindings?{query}"))["items"]]
+
+    async def searched(**asked: str) -> list[str]:
+        return [item["id"] for item in (await company.post("/v1/bindings/search", asked, 200))["items"]]
+
+    assert await found("") == [second["id"], first["id"]]
+    assert await found(f"number={X}") == await found("state=live") == await found("order_id=order-1") == [first["id"]]
+    assert await found("state=ended") == [second["id"]]
+    assert await found("mode=GXB") == []
+    assert await searched(party=A) == [second["id"], first["id"]]
+    assert await searched(party=C) == []
+    assert await searched(party=B, state="live") == [first["id"]]
+    page = await company.get("/v1/bindings?limit=1")
+    assert (await company.get(f"/v1/bindings?limit=1&cursor={page['next']}"))["items"][0]["id"] == first["id"]
+
+
+async def test_parties_are_shown_to_whom_may_see_them_and_says_why(api: Api, operator: Client, company: Client) -> None:
+    made = await company.post("/v1/bindings", AXB)
+    path = f"/v1/bindings/{made['id']}"
+    shown = await company.get(f"{path}?reveal=true&reason=complaint")
+    assert (shown["a"], shown["b"]) == (f"86{A}", f"86{B}")
+    listed = await company.get("/v1/bindings?reveal=true&reason=inspection")
+    assert listed["items"] == [shown]
+    lines = (await operator.get("/v1/audit?action=read"))["items"]
+    assert [line["reason"] for line in lines] == ["inspection", "complaint"]
+    assert lines[0]["details"] == {"shown": [made["id"]]}
+    assert {line["business"] for line in lines} == {"acme"}
+    await company.refused("GET", f"{path}?reveal=true", "invalid")
+    blind = await api.company("acme", ["bindings:read"])
+    await blind.refused("GET", f"{path}?reveal=true&reason=curious", "forbidden")
+
+
+async def test_an_operator_binds_for_a_business(operator: Client, company: Client) -> None:
+    assert (await operator.post("/v1/bindings", AXB | {"business": "acme"}))["business"] == "acme"
+    assert (await operator.post("/v1/bindings", AXB))["business"] == "default"
+    assert len((await operator.get("/v1/bindings?business=acme"))["items"]) == 1
+    await company.refused("POST", "/v1/bindings", "not_found", AXB | {"business": "default"})
+    await company.refused("GET", "/v1/bindings?business=default", "not_found")
+
+
+async def test_no_answer_shows_a_party(company: Client) -> None:
+    """Whatever is asked without reveal."""
+    made = await company.post("/v1/bindings", AXB | {"x": X})
+    path = f"/v1/bindings/{made['id']}"
+    answers = [
+        await company.http.get(path),
+        await company.http.get("/v1/bindings"),
+        await company.http.post("/v1/bindings/search", json={"party": A}),
+        await company.http.post("/v1/bindings", json=AXB | {"x": X}),
+        await company.http.patch(path, json={"b": A}),
+        await company.http.post("/v1/bindings/batch", json={"items": [AXB | {"x": X}]}),
+        await company.http.delete(path),
+    ]
+    for answer in answers:
+        for party in (A, B):
+            assert party not in answer.text

@@ -1,0 +1,86 @@
+"""Groups and lists over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.conftest import Api, Client
+
+PREFIX = "70010000007"
+A, B, C = "13800000001", "13900000002", "13700000003"
+
+
+@pytest.fixture
+async def company(api: Api, operator: Client) -> Client:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
+    return await api.company("acme")
+
+
+async def test_members_come_and_go(company: Client) -> None:
+    group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
+    path = f"/v1/groups/{group['id']}"
+    assert (group["size"], group["name"], group["business"]) == (1, "riders", "acme")
+    added = await company.post(f"{path}/members", {"members": [A, C]}, 200)
+    assert (added["changed"], added["group"]["size"]) == (1, 2)
+    assert await company.get(path) == added["group"]
+    shown = (await company.get(f"{path}/members"))["items"]
+    assert sorted(member["number"] for member in shown) == ["137****0003", "138****0001"]
+    clear = (await company.get(f"{path}/members?reveal=true&reason=audit"))["items"]
+    assert sorted(member["number"] for member in clear) == [f"86{C}", f"86{A}"]
+    removed = await company.post(f"{path}/members/remove", {"members": [A]}, 200)
+    assert (removed["changed"], removed["group"]["size"]) == (1, 1)
+
+
+async def test_a_group_in_use_stays(company: Client) -> None:
+    group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
+    asked = {"mode": "GXB", "group_id": group["id"], "b": B, "order_id": "1"}
+    binding = await company.post("/v1/bindings", asked)
+    await company.refused("DELETE", f"/v1/groups/{group['id']}", "state_conflict")
+    await company.refused("POST", f"/v1/groups/{group['id']}/members", "conflict", {"members": [B]})
+    await company.ask("DELETE", f"/v1/bindings/{binding['id']}")
+    await company.ask("DELETE", f"/v1/groups/{group['id']}")
+    await company.refused("GET", f"/v1/groups/{group['id']}", "not_found")
+
+
+async def test_members_come_in_pages(company: Client) -> None:
+    members = [f"1380000{n:04d}" for n in range(25)]
+    group = await company.post("/v1/groups", {"name": "riders", "members": members})
+    path = f"/v1/groups/{group['id']}/members?limit=10&reveal=true&reason=audit"
+    seen: list[str] = []
+    page = await company.get(path)
+    while True:
+        seen += [member["number"] for member in page["items"]]
+        if page["next"] is None:
+            break
+        page = await company.get(f"{path}&cursor={page['next']}")
+    assert sorted(seen) == [f"86{member}" for member in members]
+
+
+async def test_a_wrong_member_is_named(company: Client) -> None:
+    problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [A, "x"]})
+    assert problem["errors"][0]["field"] == "members.1"
+    problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [PREFIX + "0001"]})
+    assert problem["errors"][0]["field"] == "members.0"
+
+
+async def test_callers_come_on_lists_and_off_them(company: Client) -> None:
+    binding = await company.post("/v1/bindings", {"mode": "AXN", "a": A, "order_id": "1"})
+    for owner in ("business/acme", f"binding/{binding['id']}"):
+        path = f"/v1/lists/{owner}/entries"
+        entry = await company.ask("PUT", path, {"number": C, "kind": "black"})
+        assert (entry["number"], entry["kind"]) == ("137****0003", "black")
+        assert (await company.ask("PUT", path, {"number": C, "kind": "white"}))["kind"] == "white"
+        (listed,) = (await company.get(path))["items"]
+        assert (listed["number"], listed["kind"]) == ("137****0003", "white")
+        (clear,) = (await company.get(f"{path}?reveal=true&reason=audit"))["items"]
+        assert clear["number"] == f"86{C}"
+        assert await company.ask("DELETE", path, {"number": C}) == {"number": "137****0003"}
+        await company.refused("DELETE", path, "not_found", {"number": C})
+        assert (await company.get(path))["items"] == []
+
+
+async def test_there_is_no_list_of_nobody(company: Client) -> None:
+    for owner in ("business/nobody", "binding/0123456789abcdef", "business/default"):
+        await company.refused("GET", f"/v1/lists/{owner}/entries", "not_found")
+        await company.refused("PUT", f"/v1/lists/{owner}/entries", "not_found", {"number": C, "kind": "black"})
+    await company.refused("GET", "/v1/lists/number/acme/entries", "invalid")
