@@ -172,7 +172,7 @@ class Desk:
                 listening = socket.create_server((host, port), family=family)
             except OSError as error:
                 if not told:
-                    self._log.error("api.cannot_listen", host=host, port=port, reason=error.strerror)
+                    self._log.error("api.cannot_listen", host=host, port=port, reason=os.strerror(error.errno or 0))
                     told = True
                 await asyncio.sleep(LISTEN_AGAIN_S)
             else:

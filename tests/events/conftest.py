@@ -124,6 +124,8 @@ class Inbox:
         self.headers: dict[str, str] = {}
         self.requests: list[tuple[dict[str, str], bytes, int]] = []
         self.url = ""
+        self.released = asyncio.Event()  # until it is set, requests are read and not answered
+        self.released.set()
         self._changed = asyncio.Condition()
 
     async def _receive(self, request: web.Request) -> web.Response:
@@ -132,6 +134,7 @@ class Inbox:
         async with self._changed:
             self.requests.append((dict(request.headers), body, status))
             self._changed.notify_all()
+        await self.released.wait()
         return web.Response(status=status, headers=self.headers)
 
     @property

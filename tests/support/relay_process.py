@@ -53,6 +53,7 @@ class Setup:
     listen: Sequence[str] = ("udp", "tcp")
     sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
     api: Address | None = None  # None: no HTTP interface
+    api_more: dict[str, Any] = field(default_factory=dict)  # further keys of [api]
     # Tests call one number again and again.
     policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
     more: str = ""  # further tables
@@ -65,7 +66,7 @@ class Setup:
 
     def toml(self, folder: Path) -> str:
         listen = [f"{transport}:{self.relay}" for transport in self.listen]
-        api = {"enabled": False} if self.api is None else {"listen": str(self.api)}
+        api = {"enabled": False} if self.api is None else {"listen": str(self.api), **self.api_more}
         neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources)]
         names = []
         for number, address in enumerate(self.callees, 1):

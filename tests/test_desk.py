@@ -1,0 +1,185 @@
+"""The desk beside a running relay: it serves, is started again, ends with it, and never holds up a call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from relay.errors import Refused
+from relay.net.control import ControlClient
+from tests.support.addresses import RELAY, free
+from tests.support.certificates import write_certificate
+from tests.support.live_call import Call, call
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import A, B, RelayProcess, Setup, X
+
+pytestmark = pytest.mark.outside
+
+PATIENCE_S = 20.0
+
+
+@contextmanager
+def running(folder: Path, setup: Setup) -> Iterator[RelayProcess]:
+    process = RelayProcess(folder, setup)
+    process.start()
+    process.bind()
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelayProcess]:
+    with running(tmp_path, Setup(sip={"drain_s": 60}, api=free(RELAY))) as process:
+        process.wait_for_event("api.listening")
+        yield process
+
+
+def get(relay: RelayProcess, path: str) -> httpx.Response:
+    return httpx.get(f"http://{relay.setup.api}{path}", trust_env=False, timeout=PATIENCE_S)
+
+
+def control(relay: RelayProcess) -> ControlClient:
+    return ControlClient(relay.folder / "relay.db.control")
+
+
+def desk_pid(relay: RelayProcess, after: int = 0) -> int:
+    return int(relay.wait_for_event("desk.started", after=after)["pid"])
+
+
+def lines(relay: RelayProcess) -> int:
+    return len(relay.log().splitlines())
+
+
+def wait_until_gone(pid: int) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < until_s, f"process {pid} lives on"
+        time.sleep(0.02)
+
+
+def test_it_serves_http_with_the_relay(relay: RelayProcess) -> None:
+    assert get(relay, "/healthz").json() == {"status": "ok"}
+    assert get(relay, "/readyz").status_code == 200
+    assert "relay700_up 1.0" in get(relay, "/metrics").text
+
+
+def test_without_the_api_there_is_no_desk(tmp_path: Path) -> None:
+    with running(tmp_path, Setup()) as relay:
+        assert relay.stop() == 0
+        assert not [event for event in relay.events() if event["event"].startswith("desk.")]
+
+
+def test_a_relay_that_stops_takes_its_desk_along(relay: RelayProcess) -> None:
+    pid = desk_pid(relay)
+    assert relay.stop() == 0
+    wait_until_gone(pid)
+    assert [event for event in relay.events() if event["level"] in ("warning", "error")] == []
+    assert not (relay.folder / "relay.db.control").exists()
+
+
+def test_a_relay_that_is_killed_takes_its_desk_along_and_the_next_one_has_its_own(relay: RelayProcess) -> None:
+    pid = desk_pid(relay)
+    relay.kill()
+    wait_until_gone(pid)
+    mark = lines(relay)
+    relay.start()
+    assert desk_pid(relay, mark) != pid
+    relay.wait_for_event("api.listening", after=mark)
+    assert get(relay, "/readyz").status_code == 200
+
+
+async def test_a_desk_that_is_killed_comes_back_and_no_call_notices(relay: RelayProcess) -> None:
+    mark = lines(relay)
+    async with call(relay) as up:
+        os.kill(desk_pid(relay), signal.SIGKILL)
+        await asyncio.to_thread(relay.wait_for_event, "desk.ended", after=mark)
+        await up.hang_up()
+        another = Call(relay, up.caller, up.callee)
+        await another.answer()
+        await another.hang_up()
+    await asyncio.to_thread(relay.wait_for_event, "api.listening", after=mark)
+    assert get(relay, "/readyz").status_code == 200
+    assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
+
+
+def test_an_interrupt_of_the_terminal_is_for_the_relay_alone(relay: RelayProcess) -> None:
+    assert os.getsid(desk_pid(relay)) != os.getsid(relay.pid)
+
+
+async def test_while_the_relay_drains_it_is_not_ready_and_still_serves(relay: RelayProcess) -> None:
+    async with call(relay) as up:
+        os.kill(relay.pid, signal.SIGTERM)
+        await asyncio.to_thread(relay.wait_for_event, "relay.draining")
+        assert get(relay, "/readyz").status_code == 503
+        assert get(relay, "/healthz").status_code == 200
+        assert (await control(relay).ask("state"))["state"] == "draining"
+        await up.hang_up()
+    await asyncio.to_thread(relay.wait_for_event, "relay.stopped")
+
+
+async def test_a_live_call_is_shown_masked_and_can_be_hung_up(relay: RelayProcess) -> None:
+    ask = control(relay).ask
+    async with call(relay) as up:
+        [shown] = (await ask("live"))["calls"]
+        assert (shown["caller"], shown["callee"], shown["business"]) == ("138****0001", "139****0002", "default")
+        assert "caller_leg_call_id" not in shown
+        assert A not in json.dumps(shown) and B not in json.dumps(shown)
+        [revealed] = (await ask("live", business="default", reveal=True))["calls"]
+        assert (revealed["caller"], revealed["callee"]) == (f"86{A}", f"86{B}")
+        assert await ask("live", business="another") == {"calls": [], "total": 0}
+        for wrong in ({"call_id": "no such call"}, {"call_id": shown["call_id"], "business": "another"}):
+            with pytest.raises(Refused) as refused:
+                await ask("hang_up", **wrong)
+            assert refused.value.kind == "not_found"
+        assert await ask("hang_up", call_id=shown["call_id"], business="default") == {"call_id": shown["call_id"]}
+        for phone, leg in ((up.caller, up.leg), (up.callee, up.called)):
+            await leg.answer(await phone.expect("BYE"), 200)
+    [record] = relay.calls()
+    assert (record["ended_by"], record["end_reason"]) == ("relay", "hung_up")
+    assert (await ask("live"))["calls"] == []
+
+
+async def test_refusals_are_counted_by_their_outcome(relay: RelayProcess) -> None:
+    relay.command("business", "suspend", "default", "--reason", "a test")
+    async with Phone(relay.setup.caller) as phone:
+        leg = Leg.calling(phone, relay.setup.relay, A, X)
+        branch = await leg.request("INVITE", body=SDP)
+        await phone.expect(403, "INVITE")
+        await leg.request("ACK", branch=branch, cseq=1)
+    assert 'relay700_refused_total{outcome="business_suspended"} 1.0' in get(relay, "/metrics").text
+
+
+def test_an_address_that_is_taken_is_told_once_and_waited_for(relay: RelayProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    with running(folder, Setup(api=relay.setup.api)) as second:
+        told = second.wait_for_event("api.cannot_listen")
+        assert (told["port"], told["reason"]) == (relay.setup.api.port, "Address already in use")  # type: ignore[union-attr]
+        relay.stop()
+        second.wait_for_event("api.listening")
+        assert get(second, "/healthz").status_code == 200
+        assert [event["event"] for event in second.events()].count("api.cannot_listen") == 1
+
+
+def test_it_serves_https_when_it_is_given_a_certificate(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    setup = Setup(api=free(RELAY), api_more={"certificate": str(certificate), "key": str(key)})
+    with running(tmp_path, setup) as relay:
+        relay.wait_for_event("api.listening")
+        context = ssl.create_default_context(cafile=str(certificate))
+        answer = httpx.get(f"https://{setup.api}/healthz", verify=context, trust_env=False, timeout=PATIENCE_S)
+        assert answer.json() == {"status": "ok"}
+        with pytest.raises(httpx.TransportError):
+            get(relay, "/healthz")

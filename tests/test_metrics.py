@@ -1,0 +1,45 @@
+"""Metrics as Prometheus reads them."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from relay.call.engine import Engine
+from relay.metrics import text
+from relay.tokens import tokens
+from tests.call.support import settings
+
+
+def read(data: bytes) -> dict[str, tuple[str, str, list[tuple[dict[str, str], float]]]]:
+    """name: type, description, samples."""
+    return {
+        family.name: (
+            family.type,
+            family.documentation,
+            [(sample.labels, sample.value) for sample in family.samples if not sample.name.endswith("_created")],
+        )
+        for family in text_string_to_metric_families(data.decode())
+    }
+
+
+def test_gauges_counters_and_labels() -> None:
+    assert read(text({"calls_up": 3, "bugs": 2, "refused": {"no_binding": 5, "expired": 1}})) == {
+        "relay700_calls_up": ("gauge", "answered calls that go on", [({}, 3.0)]),
+        "relay700_bugs": ("counter", "exceptions in the engine, each logged; none may happen", [({}, 2.0)]),
+        "relay700_refused": (
+            "counter",
+            "calls that the relay refused",
+            [({"outcome": "expired"}, 1.0), ({"outcome": "no_binding"}, 5.0)],
+        ),
+    }
+
+
+def test_what_has_no_description_is_a_counter() -> None:
+    assert read(text({"new_thing": 7})) == {"relay700_new_thing": ("counter", "", [({}, 7.0)])}
+
+
+def test_what_the_engine_counts_is_described() -> None:
+    engine = Engine(settings(), tokens().__next__, 0.0)
+    families = read(text(engine.statistics()))
+    assert len(families) == len(engine.statistics())
+    assert [name for name, (_, what, _) in families.items() if not what] == []
