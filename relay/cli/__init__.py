@@ -29,6 +29,7 @@ _COMMANDS = {
     "lists": "relay.cli.groups",
     "calls": "relay.cli.calls",
     "trace": "relay.cli.oversight",
+    "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
     "verify": "relay.cli.calls",
     "audit": "relay.cli.audit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import click
 
@@ -17,6 +17,7 @@ from relay.cli.output import binding_object, json_line, plain, record_object, sh
 from relay.cli.stores import Opened, moment, now_ms, number, opened
 from relay.errors import StoreError
 from relay.reports.daily import CHINA, DailyLine, daily, daily_csv, set_complaints
+from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
 from relay.service.times import format_moment
@@ -86,6 +87,51 @@ def _print_call(record: CallRecord) -> None:
     click.echo(f"call {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
     click.echo(f"  {record.caller or 'anonymous'} dialled {record.number_dialled}, reached {record.callee or 'nobody'}")
     click.echo(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
+
+
+# -- evidence
+
+
+@click.group()
+def evidence() -> None:
+    """Signed bundles of all that is kept about a number."""
+
+
+@evidence.command("make")
+@click.argument("number", type=number)
+@click.option("--from", "since_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
+@click.option("--to", "until_ms", type=moment, required=True, metavar="TIME", help="Likewise; not included.")
+@click.option("--out", type=click.File("wb"), required=True, metavar="FILE", help="The ZIP to write.")
+@needed_reason
+@config_option
+def make(config_path: Path | None, number: str, since_ms: int, until_ms: int, out: BinaryIO, reason: str) -> None:
+    """Write the calls and bindings of a number in a time, in clear and signed."""
+    with opened(config_path) as store:
+        asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
+        manifest = bundle(store.config.store.path, store.sealer, asked, out)
+    for name, file in manifest.files.items():
+        click.echo(f"{name}: {file.lines} lines, sha256 {file.sha256}")
+    click.echo(f"signed by the key {manifest.public_key}")
+
+
+@evidence.command("check")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--public-key", metavar="HEX", help="Whose it must be; this store's own key otherwise.")
+@config_option
+def check_(config_path: Path | None, file: Path, public_key: str | None) -> None:
+    """Tell whether a bundle is as it was signed."""
+    try:
+        key = bytes.fromhex(public_key) if public_key else None
+    except ValueError:
+        raise click.BadParameter("the key is 64 hexadecimal digits", param_hint="--public-key") from None
+    if key is None:
+        with opened(config_path) as store:
+            key = store.sealer.public_key()
+    manifest, problems = check(file, key)
+    if problems or manifest is None:
+        raise StoreError("\n".join(problems))
+    click.echo(f"good: {manifest.number} from {manifest.since} to {manifest.until}")
+    click.echo(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")
 
 
 # -- reports

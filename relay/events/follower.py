@@ -24,6 +24,7 @@ from relay.errors import RelayError, StoreError
 from relay.events.payload import call_data
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Watch
 from relay.store.act import RELAY, Act
+from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.journal_rows import Told, event_rows, open_event
@@ -226,8 +227,18 @@ def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
     business = record.business
     if business is None or business not in listening:
         return False
-    act.tell(business, f"call.{kind}", f"{record.call_id}.{kind}", call_data(kind, record))
+    data = call_data(kind, record) | {"user_data": _user_data(act, record.binding_id)}
+    act.tell(business, f"call.{kind}", f"{record.call_id}.{kind}", data)
     return True
+
+
+def _user_data(act: Act, binding_id: str | None) -> str | None:
+    """What the business gave the binding for its events. A binding that was altered must not hold up the others'."""
+    try:
+        binding = None if binding_id is None else find_binding(act.connection, act.sealer, binding_id)
+    except StoreError:
+        return None
+    return None if binding is None else binding.user_data
 
 
 def _end_of(record: CallRecord) -> str:

@@ -63,6 +63,22 @@ def test_a_group_is_traced_to_who_was_in_it_then(relay700: Command) -> None:
     assert f"group {group['id']}: 8001 8002" in said and "a -, b 8613900000002" in said
 
 
+def test_evidence_is_made_and_shows_that_it_was_not_changed(relay700: Command) -> None:
+    bind(relay700, binding())
+    write(relay700, ended_record())
+    file = relay700.folder / "evidence.zip"
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:01:00Z")
+    said = relay700.done("evidence", "make", X, *span, *WHY, "--out", str(file))
+    assert "records.jsonl: 1 lines" in said and "bindings.jsonl: 1 lines" in said
+    assert relay700.done("evidence", "check", str(file)).startswith(f"good: {X} from 2026-01-01T00:00:00.000Z")
+    assert relay700.objects("audit", "list", "--action", "evidence")[0]["reason"] == "case 7"
+    assert (
+        relay700.refused("evidence", "check", str(file), "--public-key", "00" * 32) == "it was signed with another key"
+    )
+    file.write_bytes(file.read_bytes().replace(b"records.jsonl", b"recards.jsonl"))
+    assert relay700.run("evidence", "check", str(file)).exit_code == 1
+
+
 def test_a_day_s_report_counts_calls_by_business_and_prefix(relay700: Command) -> None:
     refused = ended_record("c2", outcome="no_binding", routed_at=None, answered_at=None, duration_ms=None)
     write(relay700, ended_record("c1"), refused)

@@ -16,7 +16,7 @@ from relay.store.call_index import index_rows
 from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
-from tests.support.stored import NOW_MS, A, B, X, ended_record, live_record
+from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 OFF = Signal(0, 0)
 QUIET = Signals(OFF, OFF, OFF)
@@ -48,6 +48,14 @@ async def test_an_ended_call_is_told_with_its_record(shop: Shop, writer: GroupWr
     assert (event.data["caller"], event.data["callee"], event.data["outcome"]) == (A, B, "answered")
     assert (event.data["at"], event.data["duration_ms"]) == (NOW_MS + 13_000, 10_000)
     assert not {"caller_leg_call_id", "callee_leg_call_id", "peer_in"} & event.data.keys()
+
+
+async def test_what_the_business_gave_the_binding_comes_back_with_each_event(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook()
+    put(shop.path, shop.sealer, binding(business="shop", user_data="cart 9"))
+    await shop.record(of_shop("c1"), of_shop("c2", binding_id="purged"))
+    await follow(shop, writer)
+    assert [event.data and event.data["user_data"] for event in shop.waiting(hook)] == ["cart 9", None]
 
 
 @pytest.mark.parametrize(

@@ -27,19 +27,20 @@ CALL_KINDS = ["call.received", "call.ringing", "call.answered", "call.ended"]
 
 
 class Way(NamedTuple):
-    """What one side dials in a mode, and what the other side sees."""
+    """What one side dials in a mode, what the other side sees, and which way the record says that it went."""
 
     dialled: str
     shown: str
+    direction: str
 
 
-# mode: the courier's way to the customer, the customer's to the courier
+# mode: the courier's way to the customer, the customer's to the courier. In an AXN the customer is a.
 WAYS = {
-    "AXB": (Way(X, X), Way(X, X)),
-    "AXYB": (Way(X, Y), Way(Y, X)),
-    "GXB": (Way(X, X), Way(X, X)),
-    "GXYB": (Way(X, Y), Way(Y, X)),
-    "AXN": (Way(X, X), Way(X, X)),
+    "AXB": (Way(X, X, "a_to_b"), Way(X, X, "b_to_a")),
+    "AXYB": (Way(X, Y, "a_to_b"), Way(Y, X, "b_to_a")),
+    "GXB": (Way(X, X, "a_to_b"), Way(X, X, "b_to_a")),
+    "GXYB": (Way(X, Y, "a_to_b"), Way(Y, X, "b_to_a")),
+    "AXN": (Way(X, X, "b_to_a"), Way(X, X, "a_to_b")),
 }
 
 
@@ -91,7 +92,7 @@ async def _take_on(operator: Client) -> tuple[str, str]:
 
 
 async def _bind(story: Story, mode: str, courier: str, customer: str, order: str, status: int = 201) -> Json:
-    body: Json = {"mode": mode, "x": X, "order_id": order, "expires_in": 3600}
+    body: Json = {"mode": mode, "x": X, "order_id": order, "expires_in": 3600, "user_data": f"for {order}"}
     if mode in ("AXYB", "GXYB"):
         body["y"] = Y
     if mode in ("GXB", "GXYB"):
@@ -122,6 +123,7 @@ async def test_an_order_from_its_binding_to_the_inspector(story: Story, mode: st
 
     _assert_masked(await call(story.ends, COURIER, there.dialled), there, COURIER, CUSTOMER)
     _assert_masked(await call(story.ends, CUSTOMER, back.dialled), back, CUSTOMER, COURIER)
+    await _assert_told(story, binding, back)
     record = await _assert_told(story, binding, there)
 
     ended = await story.company.ask("DELETE", f"/v1/bindings/{binding['id']}")
@@ -136,15 +138,16 @@ async def test_an_order_from_its_binding_to_the_inspector(story: Story, mode: st
     await _assert_inspector_finds(story, record)
 
 
-async def _assert_told(story: Story, binding: Json, there: Way) -> Json:
-    """All events of the first call came, in order; the record came with the last. It is in the API as well."""
-    ended = await story.inbox.event("call.ended", number_dialled=there.dialled, outcome="answered")
+async def _assert_told(story: Story, binding: Json, way: Way) -> Json:
+    """All events of that call came, in order; the record came with the last. It is in the API as well."""
+    ended = await story.inbox.event("call.ended", direction=way.direction, outcome="answered")
     call_id = ended["call_id"]
     assert [event["kind"] for event in story.inbox.events if event.get("call_id") == call_id] == CALL_KINDS
     assert (ended["binding_id"], ended["order_id"], ended["business"]) == (binding["id"], "order-1", story.business)
-    assert (ended["caller"], ended["callee"]) == ("138****0001", "139****0002")
+    assert {ended["caller"], ended["callee"]} == {"138****0001", "139****0002"}
+    assert ended["user_data"] == "for order-1"
     record = await story.company.get(f"/v1/calls/{call_id}")
-    assert (record["number_shown"], record["outcome"], record["direction"]) == (there.shown, "answered", "a_to_b")
+    assert (record["number_dialled"], record["number_shown"], record["outcome"]) == (way.dialled, way.shown, "answered")
     for number in NUMBERS:
         assert all(number.encode() not in body for body in story.inbox.bodies)
     return record
