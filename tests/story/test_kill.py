@@ -1,0 +1,159 @@
+"""kill -9 of the relay and its desk between a call's end and the delivery of its event: delivered after the restart.
+
+Once or more, never zero times: at each of the four places where what is on its way stands somewhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.events.conftest import Inbox
+from tests.support.addresses import RELAY, free
+from tests.support.live_call import call
+from tests.support.relay_process import RelayProcess, Setup
+
+pytestmark = pytest.mark.outside
+
+PATIENCE_S = 20.0
+
+
+class Story(NamedTuple):
+    relay: RelayProcess
+    inbox: Inbox
+
+    async def call(self) -> str:
+        """One call, answered and hung up; the id of the event of its end. Its record is on disk."""
+        mark = len(self.relay.log().splitlines())
+        async with call(self.relay) as up:
+            await up.hang_up()
+        event = await asyncio.to_thread(self.relay.wait_for_event, "call.ended", after=mark)
+        return f"{event['call_id']}.ended"
+
+    def desk(self) -> int:
+        return int(self.relay.wait_for_event("desk.started")["pid"])
+
+    def kill(self) -> None:
+        """Both at once, the desk first: it may be stopped, and would keep the log open."""
+        os.kill(self.desk(), signal.SIGKILL)
+        self.relay.kill()
+
+    async def killed_and_started(self) -> None:
+        await asyncio.to_thread(self.kill)
+        await asyncio.to_thread(self.relay.start)
+
+    async def delivered(self, event_id: str) -> None:
+        await self.inbox.until(lambda: event_id in self.inbox.taken)
+
+    def rows(self, statement: str) -> int:
+        with closing(sqlite3.connect(self.relay.folder / "relay.db")) as connection:
+            (count,) = connection.execute(statement).fetchone()
+        return int(count)
+
+    async def until_rows(self, statement: str) -> None:
+        """Until the store has some."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.rows(statement):  # noqa: ASYNC110  # another process writes them
+                await asyncio.sleep(0.02)
+
+    async def until_answered(self) -> None:
+        """Until the desk has read the answer to its first delivery."""
+        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as http:
+            while (
+                "relay700_deliveries_total 1.0" not in (await http.get(f"http://{self.relay.setup.api}/metrics")).text
+            ):
+                await asyncio.sleep(0.02)
+
+    @contextmanager
+    def nobody_writes(self) -> Iterator[None]:
+        """As if the disk stood still."""
+        with closing(sqlite3.connect(self.relay.folder / "relay.db", isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+
+
+@pytest.fixture
+async def story(tmp_path: Path, inbox: Inbox) -> AsyncIterator[Story]:
+    relay = RelayProcess(tmp_path, Setup(api=free(RELAY)))
+    await asyncio.to_thread(relay.start)
+    try:
+        await asyncio.to_thread(relay.bind)
+        relay.answer("webhooks", "make", inbox.url, "--business", "default", "--kind", "call.ended", "--json")
+        await asyncio.to_thread(relay.wait_for_event, "desk.ready")
+        yield Story(relay, inbox)
+    finally:
+        inbox.released.set()
+        await asyncio.to_thread(relay.stop)
+
+
+@pytest.fixture
+async def inbox() -> AsyncIterator[Inbox]:
+    made = Inbox()
+    async with made.serving():
+        yield made
+
+
+async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
+    os.kill(story.desk(), signal.SIGSTOP)
+    event_id = await story.call()
+    assert story.rows("SELECT count(*) FROM call_record") == 1
+    assert story.rows("SELECT count(*) FROM outbox") == story.rows("SELECT count(*) FROM call_index") == 0
+    await story.killed_and_started()
+    await story.delivered(event_id)
+    assert story.inbox.taken == [event_id]
+
+
+async def test_after_the_follower_and_before_the_delivery(story: Story) -> None:
+    story.inbox.answer = lambda ids: 503
+    event_id = await story.call()
+    await story.until_rows("SELECT count(*) FROM outbox WHERE dead_at IS NULL")
+    await story.inbox.until(lambda: len(story.inbox.requests) == 1)
+    assert story.inbox.taken == []
+    await asyncio.to_thread(story.kill)
+    story.inbox.answer = lambda ids: 200
+    await asyncio.to_thread(story.relay.start)
+    await story.delivered(event_id)
+
+
+async def test_in_the_midst_of_the_delivery(story: Story) -> None:
+    story.inbox.released.clear()
+    event_id = await story.call()
+    await story.inbox.until(lambda: len(story.inbox.requests) == 1)  # read, and not answered
+    await asyncio.to_thread(story.kill)
+    story.inbox.released.set()
+    await asyncio.to_thread(story.relay.start)
+    await story.inbox.until(lambda: len(story.inbox.requests) == 2)
+    assert story.inbox.batches == [[event_id], [event_id]]
+
+
+async def test_after_the_answer_and_before_its_removal(story: Story) -> None:
+    story.inbox.released.clear()
+    event_id = await story.call()
+    await story.inbox.until(lambda: len(story.inbox.requests) == 1)
+    with story.nobody_writes():
+        story.inbox.released.set()
+        await story.until_answered()
+        assert story.rows("SELECT count(*) FROM outbox") == 1
+        await asyncio.to_thread(story.kill)
+    await asyncio.to_thread(story.relay.start)
+    await story.inbox.until(lambda: len(story.inbox.requests) == 2)
+    assert story.inbox.batches == [[event_id], [event_id]]
+
+
+async def test_once_it_is_removed_it_is_not_sent_again(story: Story) -> None:
+    event_id = await story.call()
+    await story.delivered(event_id)
+    await story.until_rows("SELECT count(*) = 0 FROM outbox")
+    await story.killed_and_started()
+    another = await story.call()
+    await story.delivered(another)
+    assert story.inbox.batches == [[event_id], [another]]
