@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Timers:
         self._retention = retention
         self._purge_at_min = purge_at_min
         self._clock_ms = clock_ms
+        self._ending = threading.Event()
         self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
 
     async def run(self) -> None:
@@ -63,6 +65,7 @@ class Timers:
                         purging = asyncio.create_task(self.purge())
                 await asyncio.sleep(TICK_S)
         finally:
+            self._ending.set()
             if purging is not None:
                 purging.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -90,7 +93,7 @@ class Timers:
     def _purge(self) -> None:
         writer = Writer(self._path, self._sealer)
         try:
-            purged = purge(writer, self._retention, self._clock_ms())
+            purged = purge(writer, self._retention, self._clock_ms(), going_on=lambda: not self._ending.is_set())
         finally:
             writer.close()
         self._log.info("purge.done", **purged._asdict())

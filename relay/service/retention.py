@@ -66,19 +66,27 @@ class _Before(NamedTuple):
     businesses: int
 
 
-def purge(writer: Writer, retention: Retention, now_ms: int, actor: Actor = RELAY) -> Purged:
+def purge(
+    writer: Writer,
+    retention: Retention,
+    now_ms: int,
+    actor: Actor = RELAY,
+    going_on: Callable[[], bool] = lambda: True,
+) -> Purged:
     """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. Takes its time.
 
-    Raises StoreError where a chain is broken at its beginning; what it had deleted until then is gone.
+    It ends early where `going_on` says no; it is asked before each transaction. Raises StoreError where a chain is
+    broken at its beginning; what it had deleted until then is gone.
     """
     before = _before(retention, now_ms)
+    sweep = _Sweep(writer, actor, going_on)
     writer.run(actor, lambda act: act.audit("purge.begin", "store", details=before._asdict()))
-    _purge_the_rest(writer, actor, before, now_ms)
+    _purge_the_rest(sweep, before, now_ms)
     purged = Purged(
-        _repeat(writer, actor, lambda act: purge_records(act, before.records, RECORDS_CHUNK), RECORDS_CHUNK),
-        _purge_bindings(writer, actor, before.bindings),
-        _repeat(writer, actor, lambda act: purge_audit(act, before.audit, CHUNK), CHUNK),
-        _repeat(writer, actor, lambda act: purge_businesses(act, before.businesses, CHUNK), CHUNK),
+        sweep.all(lambda act: purge_records(act, before.records, RECORDS_CHUNK), RECORDS_CHUNK),
+        _purge_bindings(sweep, before.bindings),
+        sweep.all(lambda act: purge_audit(act, before.audit, CHUNK)),
+        sweep.all(lambda act: purge_businesses(act, before.businesses, CHUNK)),
     )
     writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
     return purged
@@ -104,29 +112,38 @@ def _before(retention: Retention, now_ms: int) -> _Before:
     )
 
 
-def _purge_the_rest(writer: Writer, actor: Actor, before: _Before, now_ms: int) -> None:
+class _Sweep(NamedTuple):
+    """Repeats an act until it finds no more to delete."""
+
+    writer: Writer
+    actor: Actor
+    going_on: Callable[[], bool]
+
+    def all(self, step: Callable[[Act], int], most: int | None = None) -> int:
+        """How many rows went; a step that deletes fewer than `most` (usually CHUNK) is the last."""
+        total = 0
+        while self.going_on():
+            deleted = self.writer.run(self.actor, step)
+            total += deleted
+            if deleted < (most or CHUNK):
+                break
+        return total
+
+
+def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     """What no law asks for, or what goes with something else."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
-    _repeat(writer, actor, lambda act: purge_routes(act, now_ms, CHUNK), CHUNK)
-    _repeat(writer, actor, lambda act: purge_members(act, before.bindings, CHUNK), CHUNK)
-    _repeat(writer, actor, lambda act: purge_answers(act, now_ms - KEPT_MS, CHUNK), CHUNK)
-    _repeat(writer, actor, lambda act: purge_events(act, before.records, CHUNK), CHUNK)
-    _repeat(writer, actor, lambda act: purge_complaints(act, day, CHUNK), CHUNK)
+    sweep.all(lambda act: purge_routes(act, now_ms, CHUNK))
+    sweep.all(lambda act: purge_members(act, before.bindings, CHUNK))
+    sweep.all(lambda act: purge_answers(act, now_ms - KEPT_MS, CHUNK))
+    sweep.all(lambda act: purge_events(act, before.records, CHUNK))
+    sweep.all(lambda act: purge_complaints(act, day, CHUNK))
 
 
-def _repeat(writer: Writer, actor: Actor, step: Callable[[Act], int], most: int) -> int:
-    total = 0
-    while True:
-        deleted = writer.run(actor, step)
-        total += deleted
-        if deleted < most:
-            return total
-
-
-def _purge_bindings(writer: Writer, actor: Actor, before_ms: int) -> int:
+def _purge_bindings(sweep: _Sweep, before_ms: int) -> int:
     total, reached = 0, Reached("", CHUNK, 0)
-    while reached.seen == CHUNK:
+    while reached.seen == CHUNK and sweep.going_on():
         step = partial(purge_bindings, before_ms=before_ms, after=reached.after, most=CHUNK)
-        reached = writer.run(actor, step)
+        reached = sweep.writer.run(sweep.actor, step)
         total += reached.deleted
     return total

@@ -23,7 +23,7 @@ from relay.store.records import follow
 
 CHUNK = 500  # rows of an act
 # Of one act: the rows of the index that go with a record lie on a page each.
-RECORDS_CHUNK = 100
+RECORDS_CHUNK = 50
 
 _ENDED_AT = COLUMNS.index("ended_at")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"

@@ -91,7 +91,7 @@ async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch:
     nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0}
     assert shop.log.said == [("purge.done", nothing)]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreError("the chain is broken")
 
     monkeypatch.setattr(module, "purge", fail)

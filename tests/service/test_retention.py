@@ -123,3 +123,17 @@ def test_a_purge_goes_on_until_nothing_is_due(store: Store, monkeypatch: pytest.
     for n in range(5):
         store.add_binding(old_ms - n)
     assert purge(store.writer, Retention(), NOW_MS) == Purged(205, 5, 0, 0)
+
+
+def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.service.retention.RECORDS_CHUNK", 10)
+    old_ms = NOW_MS - HALF_YEAR_MS - 1
+    store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(50)))
+
+    def going_on() -> bool:
+        (left,) = store.connection.execute("SELECT count(*) FROM call_record").fetchone()
+        return bool(left > 30)
+
+    assert purge(store.writer, Retention(), NOW_MS, going_on=going_on).records == 20
+    assert store.actions()[-1] == ("relay", "purge.end")
+    assert purge(store.writer, Retention(), NOW_MS).records == 30
