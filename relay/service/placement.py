@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
@@ -61,20 +62,13 @@ def check_parties(act: Act, binding: Binding) -> None:
 def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
     """Takes its numbers, and makes it. Undone as a whole where it is refused."""
     with _undone_if_refused(act.connection):
-        pools = _pools(act, wanted.business, asked)
-        wish_x, wish_y = _wishes(act, wanted)
-        given_y = _given(act, "y", asked.y, rules)
-        x, pool = _number(act, "x", _given(act, "x", asked.x, rules), pools, wish_x, given_y, rules)
-        y = None
-        caps = [_cap(pool, rules)]
-        if wanted.mode in TWO_NUMBER_MODES:
-            y, pool_y = _number(act, "y", given_y, pools, wish_y, x, rules)
-            caps.append(_cap(pool_y, rules))
+        found = _numbers(act, wanted, asked, rules)
+        x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
             raise invalid("y", "it is the same number as x: take another")
-        binding = wanted._replace(x=x, y=y, pool=pool.pool_id)
+        binding = wanted._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(act, binding)
-        settle(act, binding, caps)
+        settle(act, binding, [_cap(one.pool, rules) for one in found])
     return binding
 
 
@@ -89,6 +83,28 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
     insert(act, binding)
     members = member_hashes(act.connection, binding.group_id) if binding.group_id else ()
     add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
+
+
+class _Found(NamedTuple):
+    number: str
+    pool: Pool
+
+
+def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[_Found]:
+    """x, and y where the mode has one."""
+    find = partial(_number, act, _pools(act, wanted.business, asked), rules)
+    wish_x, wish_y = _wishes(act, wanted)
+    given_x, given_y = _given(act, "x", asked.x, rules), _given(act, "y", asked.y, rules)
+    x = find("x", given_x, wish_x, given_y)
+    if wanted.mode not in TWO_NUMBER_MODES:
+        return [x]
+    try:
+        return [x, find("y", given_y, wish_y, x.number)]
+    except Refused as refused:
+        if given_x is not None or refused.kind != "pool_empty":
+            raise
+    y = find("y", None, wish_y, None)  # the only one left for y may be the one that was chosen for x
+    return [find("x", None, wish_x, y.number), y]
 
 
 def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
@@ -146,15 +162,15 @@ def _legacy(act: Act, written: str) -> str | None:
 
 
 def _number(
-    act: Act, field: str, given: str | None, pools: Sequence[Pool], wish: Wish, not_this: str | None, rules: BindRules
-) -> tuple[str, Pool]:
-    """The number that was asked for, where the business may use it, or a chosen one; and its pool."""
+    act: Act, pools: Sequence[Pool], rules: BindRules, field: str, given: str | None, wish: Wish, not_this: str | None
+) -> _Found:
+    """The number that was asked for, where the business may use it, or a chosen one."""
     if given is not None:
-        return given, _pool_of(act, field, given, pools)
+        return _Found(given, _pool_of(act, field, given, pools))
     for pool in pools:
         number = choose(act.connection, pool.pool_id, _cap(pool, rules), wish, not_this, act.now_ms)
         if number is not None:
-            return number, pool
+            return _Found(number, pool)
     raise Refused("pool_empty", field, "no number is left on which these parties are free: unbind, or add a prefix")
 
 

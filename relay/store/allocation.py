@@ -38,8 +38,8 @@ WHERE group_id = ?2 AND (free_at IS NULL OR free_at > ?3) LIMIT 1
 _TAKE = """
 UPDATE number SET bindings = bindings + 1, exclusive = :exclusive
 WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (NOT :exclusive OR bindings = 0)
-  AND (bindings > 0 OR cools_until <= :now OR NOT EXISTS (
-    SELECT 1 FROM route WHERE route.number = number.number AND free_at > :now AND pair <> :pair))
+  AND (bindings > 0 OR cools_until <= :now
+    OR (SELECT min(pair = :pair) FROM route WHERE route.number = number.number AND free_at > :now))
 """
 _STATE = "SELECT locked, exclusive, bindings FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"

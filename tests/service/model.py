@@ -1,0 +1,254 @@
+"""A plain model of numbers and bindings: dictionaries and DESIGN 1's table, without keys, hashes, indexes or SQL.
+
+Every request comes with its moment. A request is answered by the kind of refusal, or "" where it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+ANYBODY = "*"
+
+
+@dataclass
+class Number:
+    locked: bool = False
+    holders: list[str] = field(default_factory=list)  # ids of bindings
+    cools_until: int = 0
+
+
+@dataclass
+class Use:
+    """That a caller is on a number, or was: the memory that the cool-down needs."""
+
+    holder: str  # id of the binding
+    party: str
+    ends: frozenset[str]
+    free_at: int | None = None  # None: still on it
+
+
+@dataclass(frozen=True)
+class Made:
+    """A binding."""
+
+    mode: str
+    business: str
+    x: str
+    y: str | None
+    a: str | None
+    b: str | None
+    group: str | None
+    expires_at: int | None
+    ended: bool = False
+    released: bool = False
+
+    @property
+    def ends(self) -> frozenset[str]:
+        first = self.group if self.mode in ("GXB", "GXYB") else self.a
+        return frozenset([str(first), ANYBODY if self.mode == "AXN" else str(self.b)])
+
+    @property
+    def numbers(self) -> list[str]:
+        return [number for number in (self.x, self.y) if number is not None]
+
+    def left_sides(self, members: set[str]) -> dict[tuple[str, str], str]:
+        """(number dialled, caller) of DESIGN 1's table, with which party the caller is."""
+        group = {(self.x, member): "g" for member in members}
+        back = {(str(self.y or self.x), str(self.b)): "b"}
+        match self.mode:
+            case "AXB" | "AXYB":
+                return {(self.x, str(self.a)): "a"} | back
+            case "GXB" | "GXYB":
+                return group | back
+            case _:
+                return {(self.x, str(self.a)): "a", (self.x, ANYBODY): "*"}
+
+    def answer(self, party: str) -> tuple[str | None, str]:
+        """(target, number shown) of DESIGN 1's table, where nobody has called before."""
+        match party:
+            case "a" if self.mode == "AXN":
+                return self.b, self.x
+            case "a" | "g":
+                return self.b, self.y or self.x
+            case _:
+                return self.a, self.x
+
+
+class Model:
+    """What the store must be like."""
+
+    def __init__(self, numbers: list[str], cap: int, cool_ms: int, most: dict[str, int | None]) -> None:
+        self.numbers = {number: Number() for number in numbers}
+        self.uses: dict[tuple[str, str], Use] = {}
+        self.bindings: dict[str, Made] = {}
+        self.groups: dict[str, set[str]] = {}
+        self.suspended: set[str] = set()
+        self._cap = cap
+        self._cool_ms = cool_ms
+        self._most = most
+
+    # -- what is so at a moment
+
+    def members(self, made: Made) -> set[str]:
+        return self.groups.get(made.group or "", set())
+
+    def is_live(self, made: Made, now: int) -> bool:
+        return not made.ended and (made.expires_at is None or made.expires_at > now)
+
+    def holding(self, business: str) -> int:
+        return sum(made.business == business and not made.released for made in self.bindings.values())
+
+    def is_exclusive(self, number: str) -> bool:
+        return any(self.bindings[holder].mode == "AXN" for holder in self.numbers[number].holders)
+
+    def in_the_way(self, key: tuple[str, str], now: int, ends: frozenset[str] | None) -> str:
+        """Why this caller may not be put on this number; `ends` None: not even between the same two ends again."""
+        use = self.uses.get(key)
+        if use is None or (use.free_at is not None and use.free_at <= now):
+            return ""
+        if use.free_at is None:
+            return "conflict"
+        return "" if use.ends == ends else "number_cooling"
+
+    def why_not_taken(self, number: str, made: Made, now: int) -> str:
+        """Why the number cannot be counted for one more."""
+        state = self.numbers[number]
+        if state.locked:
+            return "number_locked"
+        if self.is_exclusive(number) or len(state.holders) >= self._cap or (made.mode == "AXN" and state.holders):
+            return "number_full"
+        resting = [use for (at, _), use in self.uses.items() if at == number and (use.free_at or 0) > now]
+        same_two = resting and all(use.ends == made.ends for use in resting)
+        if not state.holders and state.cools_until > now and not same_two:
+            return "number_cooling"
+        return ""
+
+    def rested(self, now: int) -> set[str]:
+        """Which numbers nobody is on, nor rests on."""
+        free = {at: state for at, state in self.numbers.items() if not state.locked}
+        return {at for at, state in free.items() if not state.holders and state.cools_until <= now}
+
+    def shareable(self, field_: str, made: Made, now: int) -> set[str]:
+        """Which numbers with others on them may be x or y of a binding; `made` has "?" where they will be."""
+        if made.mode == "AXN":
+            return set()
+        asked = replace(made, x="x", y="y" if made.y else None)
+        callers = [who for at, who in asked.left_sides(self.members(made)) if at == field_]
+        return {
+            at
+            for at, state in self.numbers.items()
+            if not state.locked and 0 < len(state.holders) < self._cap and not self.is_exclusive(at)
+            if not any(self.in_the_way((at, who), now, None) for who in callers)
+        }
+
+    def may_be_chosen(self, field_: str, number: str, not_this: str | None, made: Made, now: int) -> bool:
+        """Whether it may be; a shared one only where there is no rested one."""
+        rested = self.rested(now) - {not_this}
+        return number != not_this and number in (rested or self.shareable(field_, made, now))
+
+    # -- what is done
+
+    def sweep(self, now: int) -> None:
+        for binding_id, made in self.bindings.items():
+            if not made.released and not self.is_live(made, now):
+                self._release(binding_id, now)
+
+    def why_not_bound(self, made: Made, now: int) -> str:
+        """Why a binding on these numbers is refused; "" where it is not."""
+        for number in made.numbers:
+            if why := self.why_not_taken(number, made, now):
+                return why
+        most = self._most[made.business]
+        if most is not None and self.holding(made.business) >= most:
+            return "quota"
+        ways = [self.in_the_way(key, now, made.ends) for key in made.left_sides(self.members(made))]
+        return next(filter(None, ways), "")
+
+    def bind(self, binding_id: str, made: Made) -> None:
+        self.bindings[binding_id] = made
+        for number in made.numbers:
+            self.numbers[number].holders.append(binding_id)
+        for key, party in made.left_sides(self.members(made)).items():
+            self.uses[key] = Use(binding_id, party, made.ends)
+
+    def end(self, binding_id: str, now: int) -> None:
+        if not self.bindings[binding_id].released:
+            self._release(binding_id, now)
+        self.bindings[binding_id] = replace(self.bindings[binding_id], ended=True)
+
+    def why_not_changed(self, binding_id: str, new: Made, now: int) -> str:
+        """Why those who would come into it may not."""
+        before = self.bindings[binding_id].left_sides(self.members(self.bindings[binding_id]))
+        after = new.left_sides(self.members(new))
+        ways = [self.in_the_way(key, now, new.ends) for key in after if key not in before]
+        return next(filter(None, ways), "")
+
+    def change(self, binding_id: str, new: Made, now: int) -> None:
+        before = self.bindings[binding_id].left_sides(self.members(self.bindings[binding_id]))
+        after = new.left_sides(self.members(new))
+        for number, caller in before.keys() - after.keys():
+            self._rest(number, caller, now)
+        for key, party in after.items():
+            self.uses[key] = Use(binding_id, party, new.ends)
+        self.bindings[binding_id] = new
+
+    def of_group(self, group: str) -> list[tuple[str, Made]]:
+        """The bindings that members of the group are on the numbers of."""
+        return [(key, made) for key, made in self.bindings.items() if made.group == group and not made.released]
+
+    def why_not_added(self, group: str, party: str, now: int) -> str:
+        if party in self.groups[group]:
+            return ""
+        for _, made in self.of_group(group):
+            if party == made.b:
+                return "conflict"
+            if why := self.in_the_way((made.x, party), now, made.ends):
+                return why
+        return ""
+
+    def add(self, group: str, party: str) -> None:
+        if party not in self.groups[group]:
+            self.groups[group].add(party)
+            for binding_id, made in self.of_group(group):
+                self.uses[made.x, party] = Use(binding_id, "g", made.ends)
+
+    def remove(self, group: str, party: str, now: int) -> None:
+        if party in self.groups[group]:
+            self.groups[group].remove(party)
+            for _, made in self.of_group(group):
+                self._rest(made.x, party, now)
+
+    def _release(self, binding_id: str, now: int) -> None:
+        made = self.bindings[binding_id]
+        self.bindings[binding_id] = replace(made, released=True)
+        for number in made.numbers:
+            self.numbers[number].holders.remove(binding_id)
+            self.numbers[number].cools_until = now + self._cool_ms
+        for (number, caller), use in self.uses.items():
+            if use.holder == binding_id and use.free_at is None:
+                self._rest(number, caller, now)
+
+    def _rest(self, number: str, caller: str, now: int) -> None:
+        self.uses[number, caller].free_at = self.numbers[number].cools_until = now + self._cool_ms
+
+    # -- what a call gets
+
+    def call(self, number: str, caller: str, now: int) -> str | tuple[str, str]:
+        """The outcome of a refusal, or (target, number shown), where nobody has called before."""
+        if self.numbers[number].locked:
+            return "number_locked"
+        uses = [use for who in (caller, ANYBODY) if (use := self.uses.get((number, who)))]
+        use = next((use for use in uses if use.free_at is None), uses[0] if uses else None)
+        if use is None or self.bindings[use.holder].ended:
+            return "no_binding"
+        made = self.bindings[use.holder]
+        if not self.is_live(made, now):
+            return "expired"
+        if use.free_at is not None:
+            return "no_binding"
+        if made.business in self.suspended:
+            return "business_suspended"
+        target, shown = made.answer(use.party)
+        if target is None:
+            return "no_callee"
+        return "own_number" if target == caller else (target, shown)
