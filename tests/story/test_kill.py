@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -61,17 +61,17 @@ class Story(NamedTuple):
 
     async def until_rows(self, statement: str) -> None:
         """Until the store has some."""
-        async with asyncio.timeout(PATIENCE_S):
-            while not self.rows(statement):  # noqa: ASYNC110  # another process writes them
-                await asyncio.sleep(0.02)
+        await _until(lambda: asyncio.to_thread(self.rows, statement))
 
     async def until_answered(self) -> None:
         """Until the desk has read the answer to its first delivery."""
-        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as http:
-            while (
-                "relay700_deliveries_total 1.0" not in (await http.get(f"http://{self.relay.setup.api}/metrics")).text
-            ):
-                await asyncio.sleep(0.02)
+        async with httpx.AsyncClient(trust_env=False) as http:
+
+            async def counted() -> bool:
+                metrics = await http.get(f"http://{self.relay.setup.api}/metrics")
+                return "relay700_deliveries_total 1.0" in metrics.text
+
+            await _until(counted)
 
     @contextmanager
     def nobody_writes(self) -> Iterator[None]:
@@ -79,6 +79,13 @@ class Story(NamedTuple):
         with closing(sqlite3.connect(self.relay.folder / "relay.db", isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+
+async def _until(is_so: Callable[[], Awaitable[object]]) -> None:
+    """Asks again and again: what it is about is another process's."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
