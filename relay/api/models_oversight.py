@@ -25,6 +25,7 @@ class Trace(Shown):
     number: str
     at: Moment
     bindings: list[Binding]
+    members: dict[str, list[str]] = Field(description="by group of these bindings: who was in it then")
     calls: list[Call]
 
 

@@ -29,6 +29,7 @@ OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reports = Annotated[Visit, Depends(Needs("reports"))]
 _ZIP = "application/zip"
 _CHUNK = 1 << 16
+_IN_MEMORY = 1 << 26  # bytes of a bundle, which holds real numbers, that never touch a disk
 
 
 def _number(written: str) -> str:
@@ -53,6 +54,7 @@ async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
         number=found.number,
         at=shown_moment(found.at_ms),
         bindings=[shown_binding(binding, at_ms, clear=True) for binding in found.bindings],
+        members=found.members,
         calls=[shown_call(call, clear=True) for call in found.calls],
     )
 
@@ -67,7 +69,7 @@ async def post_evidence(asked: models.EvidenceAsked, visit: Operator) -> Respons
     """All that is kept about it in a time, in clear; `README.txt` in it says how to check it."""
     number, since_ms, until_ms = _number(asked.number), given_ms(asked.since), given_ms(asked.until)
     question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - `_chunks` closes it
+    file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
     await anyio.to_thread.run_sync(bundle, visit.desk.path, visit.desk.sealer, question, file)
     headers = {"content-disposition": f'attachment; filename="evidence-{visit.request.state.request_id}.zip"'}
     return StreamingResponse(_chunks(file), headers=headers, media_type=_ZIP)

@@ -14,14 +14,13 @@ from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.options import json_option, needed_reason
 from relay.cli.output import binding_object, json_line, plain, record_object, show_list
-from relay.cli.stores import Opened, moment, now_ms, number, opened
+from relay.cli.stores import moment, now_ms, number, opened
 from relay.errors import StoreError
 from relay.reports.daily import CHINA, DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
 from relay.service.times import format_moment
-from relay.store.groups import members_at
 
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
 
@@ -40,44 +39,36 @@ def trace(config_path: Path | None, number: str, at_ms: int, reason: str, as_jso
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_trace(act, number, at_ms, reason))
         found = read_trace(store.config.store.path, store.sealer, asked)
-        members = {binding.binding_id: _members(store, binding, at_ms) for binding in found.bindings}
     if not found.bindings and not found.calls:
         raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
     if as_json:
-        click.echo(json_line(_trace_object(found, members)))
+        click.echo(json_line(_trace_object(found)))
         return
     click.echo(f"{number} at {format_moment(at_ms)}")
     for binding in found.bindings:
-        _print_binding(binding, members[binding.binding_id])
+        _print_binding(binding, found.members)
     for record in found.calls:
         _print_call(record)
 
 
-def _members(store: Opened, binding: Binding, at_ms: int) -> list[str]:
-    """Who was in the binding's group then."""
-    if binding.group_id is None:
-        return []
-    return sorted(members_at(store.reader, store.sealer, binding.group_id, at_ms))
-
-
-def _trace_object(found: Trace, members: dict[str, list[str]]) -> dict[str, Any]:
+def _trace_object(found: Trace) -> dict[str, Any]:
     now = now_ms()
     bindings = [
-        binding_object(binding, now) | ({"members": members[binding.binding_id]} if binding.group_id else {})
+        binding_object(binding, now) | ({"members": found.members[binding.group_id]} if binding.group_id else {})
         for binding in found.bindings
     ]
     calls = [record_object(record) for record in found.calls]
     return {"number": found.number, "at": format_moment(found.at_ms), "bindings": bindings, "calls": calls}
 
 
-def _print_binding(binding: Binding, members: list[str]) -> None:
+def _print_binding(binding: Binding, members: dict[str, list[str]]) -> None:
     values = binding_object(binding, now_ms())
     click.echo(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
     click.echo(f"  business {binding.business}, order {binding.order_id or '-'}")
     click.echo(f"  x {binding.x}" + (f", y {binding.y}" if binding.y else ""))
     click.echo(f"  a {binding.a or '-'}, b {binding.b or '-'}")
     if binding.group_id:
-        click.echo(f"  group {binding.group_id}: {' '.join(members) or 'nobody'}")
+        click.echo(f"  group {binding.group_id}: {' '.join(members[binding.group_id]) or 'nobody'}")
     ends = values["ended_at"] or values["expires_at"] or "open"
     click.echo(f"  from {values['created_at']} to {ends}")
 

@@ -1,4 +1,4 @@
-"""Who was behind a number at a moment (溯源): the bindings as they were then, and the calls going on, in clear.
+"""Who was behind a number at a moment (溯源): bindings and groups as they were then, and the calls going on, in clear.
 
 asked = writer.run(actor, lambda act: ask_trace(act, number, at_ms, reason))
 trace(path, sealer, asked)
@@ -18,6 +18,7 @@ from relay.reports.search import live_calls
 from relay.store.act import Act
 from relay.store.bindings import Bindings
 from relay.store.database import connect_reader, store_errors
+from relay.store.groups import members_at
 from relay.store.record_pages import Wanted, is_indexed, read_stored
 from relay.store.record_rows import StoredRecord
 from relay.store.records import LONGEST_CALL_MS, Records
@@ -30,6 +31,7 @@ class Trace(NamedTuple):
     number: str
     at_ms: int
     bindings: list[Binding]
+    members: dict[str, list[str]]  # by group: who was in it then, in order
     calls: list[CallRecord]
 
 
@@ -41,8 +43,12 @@ def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
 def trace(path: Path, sealer: Sealer, asked: Asked) -> Trace:
     """Over connections of its own, so that a thread can do it. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
-    with closing(Bindings(path, sealer)) as bindings:
-        return Trace(number, at_ms, list(bindings.of_number(number, at_ms)), _going_on(path, sealer, number, at_ms))
+    with closing(Bindings(path, sealer)) as store:
+        bindings = list(store.of_number(number, at_ms))
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
+        members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}
+    return Trace(number, at_ms, bindings, members, _going_on(path, sealer, number, at_ms))
 
 
 def _going_on(path: Path, sealer: Sealer, number: str, at_ms: int) -> list[CallRecord]:

@@ -7,7 +7,8 @@ import pytest
 from relay.errors import Refused
 from relay.reports.trace import Trace, ask_trace, trace
 from relay.store import bindings as store
-from relay.store.act import RELAY
+from relay.store import groups
+from relay.store.act import RELAY, Act
 from relay.store.live_rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.writer import Writer
@@ -30,7 +31,7 @@ def test_the_parties_are_those_of_that_minute(shelf: Shelf, writer: Writer) -> N
     """b is changed at NOW_MS, which is when the writer's clock stands."""
     made = binding(created_at=NOW_MS - 1_000)
 
-    def change(act: store.Act) -> None:
+    def change(act: Act) -> None:
         store.insert(act, made)
         changed = made._replace(b=C, version=2, changed_at=act.now_ms, changed_by="cli:test")
         store.keep_past(act, made, changed)
@@ -49,6 +50,20 @@ def test_a_binding_that_has_ended_is_still_told_for_its_time(shelf: Shelf, write
     (found,) = traced(shelf, writer, X, NOW_MS + 4_999).bindings
     assert (found.a, found.b, found.order_id, found.business) == (A, B, "order-1", "default")
     assert traced(shelf, writer, X, NOW_MS + 5_000).bindings == []
+
+
+def test_the_members_of_a_group_are_those_of_that_minute(shelf: Shelf, writer: Writer) -> None:
+    def write(act: Act) -> None:
+        groups.insert_group(act, groups.Group("g1", "default", "depot", 0, 1, NOW_MS - 9_000))
+        gone, _ = groups.put_members(act._replace(now_ms=NOW_MS - 9_000), "g1", [C, A])
+        groups.take_members(act._replace(now_ms=NOW_MS - 1_000), "g1", [gone])
+        store.insert(act, binding("b1", mode="GXB", a=None, group_id="g1", created_at=NOW_MS - 9_000))
+
+    writer.run(RELAY, write)
+    assert traced(shelf, writer, X, NOW_MS - 1_001).members == {"g1": [C, A]}
+    assert traced(shelf, writer, X, NOW_MS).members == {"g1": [A]}
+    assert [one.binding_id for one in traced(shelf, writer, C, NOW_MS - 1_001).bindings] == ["b1"]
+    assert traced(shelf, writer, C, NOW_MS).bindings == []
 
 
 @pytest.mark.parametrize("followed", [0, 1, 4])
