@@ -216,8 +216,11 @@ class RelayProcess:
     # --- what an operator asks
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.command_with(self.config, *arguments)
+
+    def command_with(self, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*RELAY700, *arguments, "-c", str(self.config)],
+            [*RELAY700, *arguments, "-c", str(config)],
             capture_output=True,
             text=True,
             timeout=60,
