@@ -22,7 +22,7 @@ GROUP_MODES = ("GXB", "GXYB")
 class Bound(NamedTuple):
     """The caller's route on the number with its binding and business. Parties are E.164 without "+"; times Unix ms."""
 
-    in_force: bool  # False: it is the memory of what was
+    in_force: int  # 0: it is the memory of what was
     party: str  # which the caller is: a, b, g (a member of the group), * (anybody)
     binding_id: str
     mode: str

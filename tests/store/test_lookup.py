@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from relay.call.actions import Commit
+from relay.call.routing import Refusal, Route
+from relay.policy.gate import Gate
 from relay.policy.judge import Bound, Found
-from relay.policy.rules import STORE_FAILED, Cap, Rules
+from relay.policy.last_caller import LastCaller
+from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
 from relay.store.lookup import Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Waiter, opened
 from tests.store.rows import Rows
@@ -195,6 +198,23 @@ def test_a_last_caller_who_is_not_the_one_that_his_hash_says_is_none(rows: Rows,
     rows.last_caller("b1", X, C)
     rows.run("UPDATE last_caller SET caller_hash = ?", rows.sealer.lookup_hash(D))
     assert bound(reader, X, B).last_caller is None
+
+
+def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
+    """The columns are of the types that the judge, which may be compiled, takes."""
+    rows.business("firm", max_calls=3, max_cps=9, hours="00:00-24:00", live_events=1)
+    rows.binding("b1", "GXYB", y=Y, business="firm", members=[C], max_call_s=60, ring_timeout_s=30, white_only=1)
+    rows.entry("binding b1", C, "white")
+    last: list[LastCaller] = []
+    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+        gate = Gate(reader.fetch, CAPS, last.append)
+        route = gate.look_up(X, C, NOW_S)
+        refusal = gate.look_up(Y, B, NOW_S)
+    caps = (("business firm", 3, BUSINESS_BUSY),)
+    assert route == Route("b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.outcome, refusal.business) == ("caller_not_listed", "firm")
+    assert last == [LastCaller("b1", X, C, NOW_MS)]
 
 
 def test_changes_take_effect_with_the_next_look_up(rows: Rows, reader: RouteReader) -> None:
