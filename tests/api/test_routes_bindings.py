@@ -110,7 +110,7 @@ async def test_a_change_keeps_what_it_does_not_name_and_null_clears(company: Cli
 
 async def test_a_binding_is_renewed(company: Client) -> None:
     made = await company.post("/v1/bindings", AXB | {"expires_in": 600})
-    until = datetime.now(UTC) + timedelta(days=1)
+    until = datetime.now(UTC).replace(microsecond=123_000) + timedelta(days=1)
     renewed = await company.post(f"/v1/bindings/{made['id']}/renew", {"expires_at": until.isoformat()}, 200)
     assert renewed["expires_at"] == until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     await company.refused("POST", f"/v1/bindings/{made['id']}/renew", "invalid", {})
