@@ -32,6 +32,7 @@ from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
+from relay.policy.rates import Rates
 from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
 from relay.store.database import open_store
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
 TICK_S = 1.0
+HANG_UPS_PER_S = 50  # by the control socket: each looks through all calls
 DRAIN_POLL_S = 0.05
 HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's time is over
 
@@ -87,6 +89,9 @@ class Relay:
             {"state": self._state, "statistics": self._statistics, "live": self._live, "hang_up": self._hang_up},
         )
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
+        self._rates = Rates()
+        self._live_known: list[CallRecord] = []
+        self._live_until = 0.0
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
@@ -227,19 +232,25 @@ class Relay:
 
     def _live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
         """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
-        calls = [record for record in self._engine.live() if business is None or record.business == business]
-        calls.sort(key=lambda record: record.received_at, reverse=True)
+        calls = [record for record in self._live_records() if business is None or record.business == business]
         return {"calls": [_live_call(record, reveal) for record in calls[:most]], "total": len(calls)}
 
+    def _live_records(self) -> list[CallRecord]:
+        """The newest first. Kept for a while, so that however many ask, no more than a tenth of our time goes there."""
+        began = time.monotonic()
+        if began >= self._live_until:
+            self._live_known = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            ended = time.monotonic()
+            self._live_until = ended + 10 * (ended - began)
+        return self._live_known
+
     def _hang_up(self, call_id: str, business: str | None = None) -> Answer:
-        """Raises Refused where no such call is up, or it is another business's."""
+        """Raises Refused where no such call is up, or it is another business's, or too much is asked."""
         now = time.monotonic()
-        if business is not None and all(
-            record.call_id != call_id or record.business != business for record in self._engine.live()
-        ):
-            raise _no_call()
-        if not self._engine.hang_up(call_id, now):
-            raise _no_call()
+        if not self._rates.admit("hang_up", HANG_UPS_PER_S, now):
+            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} calls are hung up a second")
+        if not self._engine.hang_up(call_id, now, business):
+            raise Refused("not_found", "call_id", "no such call is up")
         self._driver.perform(now)
         return {"call_id": call_id}
 
@@ -303,10 +314,6 @@ def _live_call(record: CallRecord, reveal: bool) -> Answer:
     if not reveal:
         call |= {name: call[name] and mask_number(call[name]) for name in ("number_dialled", "caller", "callee")}
     return call
-
-
-def _no_call() -> Refused:
-    return Refused("not_found", "call_id", "no such call is up")
 
 
 def _rss_bytes() -> int:

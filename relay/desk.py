@@ -33,7 +33,7 @@ from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
 from relay.net.child import STOP
-from relay.net.control import ControlClient, control_path
+from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.outbox import sizes
@@ -43,6 +43,7 @@ LISTEN_AGAIN_S = 2.0
 MOST_CONNECTIONS = 1_000
 FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
 GRACEFUL_S = 3  # of these, for HTTP requests
+FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5}  # how old what the relay has said may be
 PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
 
 
@@ -76,7 +77,7 @@ class Desk:
             self.reader = connect_reader(self.path)
         self._writer = GroupWriter(self.path, self.sealer)
         self.writer: ActRunner = self._writer
-        self.control: Control = ControlClient(control_path(self.path))
+        self.control: Control = SharedAnswers(ControlClient(control_path(self.path)), FRESH_S)
         self.settings = ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
         common = (self.path, self.sealer, self._writer, log)
         hooks = config.webhooks

@@ -105,10 +105,10 @@ class Engine:
         """The calls that are up or setting up, as their records are so far."""
         return [call.record() for call in self._core.attempts.values() if not call.ended]
 
-    def hang_up(self, call_id: str, now: float) -> bool:
-        """Ends one call, whatever state it is in. False: no such call is live."""
+    def hang_up(self, call_id: str, now: float, business: str | None = None) -> bool:
+        """Ends one call, whatever state it is in. False: no such call is live, or not of the named business."""
         for call in self._core.attempts.values():
-            if call.call_id == call_id and not call.ended:
+            if call.call_id == call_id and not call.ended and business in (None, call.business):
                 call.end("relay", "hung_up", now)
                 return True
         return False

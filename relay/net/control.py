@@ -119,3 +119,27 @@ def _short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+class SharedAnswers:
+    """Asks once for all who ask the same within a moment: however many do, the relay hears little of it."""
+
+    def __init__(self, client: ControlClient, fresh_s: Mapping[str, float]) -> None:
+        """For how long an answer to each name is good; a name that is not there is asked each time."""
+        self._client = client
+        self._fresh_s = fresh_s
+        self._kept: dict[tuple[str, frozenset[tuple[str, object]]], tuple[float, asyncio.Task[Answer]]] = {}
+
+    async def ask(self, name: str, **fields: object) -> Answer:
+        """As `ControlClient.ask`. The answer is not only yours: do not change it."""
+        fresh_s = self._fresh_s.get(name)
+        if fresh_s is None:
+            return await self._client.ask(name, **fields)
+        now = asyncio.get_running_loop().time()
+        key = (name, frozenset(fields.items()))
+        until, asking = self._kept.get(key, (0.0, None))
+        if asking is None or (asking.done() and until <= now):
+            self._kept = {key: kept for key, kept in self._kept.items() if kept[0] > now}
+            asking = asyncio.create_task(self._client.ask(name, **fields))
+            self._kept[key] = (now + fresh_s, asking)
+        return await asyncio.shield(asking)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.net.control import ControlClient, ControlServer, control_path
+from relay.net.control import Answer, ControlClient, ControlServer, SharedAnswers, control_path
 
 
 def hang_up(call_id: str) -> dict[str, Any]:
@@ -128,3 +128,51 @@ async def test_one_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypat
         await ControlClient(path).ask("state")
     assert refused.value.kind == "relay_unavailable"
     server.close()
+
+
+class Counting(ControlClient):
+    """Says how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ask(self, name: str, **fields: object) -> Answer:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if name == "refused":
+            raise Refused("relay_unavailable", "", "away")
+        return {"number": self.asked}
+
+
+async def test_what_many_ask_within_a_moment_is_asked_once() -> None:
+    client = Counting()
+    shared = SharedAnswers(client, {"live": 60.0})
+    answers = await asyncio.gather(*(shared.ask("live", business="b1") for _ in range(9)))
+    assert answers == [{"number": 1}] * 9
+    assert await shared.ask("live", business="b2") == {"number": 2}
+    assert await shared.ask("live", business="b1") == {"number": 1}
+
+
+async def test_what_is_old_or_not_to_be_shared_is_asked_again() -> None:
+    client = Counting()
+    shared = SharedAnswers(client, {"live": 0.0})
+    assert [await shared.ask(name) for name in ("live", "live", "hang_up", "hang_up")] == [
+        {"number": number} for number in (1, 2, 3, 4)
+    ]
+
+
+async def test_a_refusal_is_shared_as_well() -> None:
+    client = Counting()
+    shared = SharedAnswers(client, {"refused": 60.0})
+    for _ in range(3):
+        with pytest.raises(Refused):
+            await shared.ask("refused")
+    assert client.asked == 1
+
+
+async def test_one_who_asks_no_more_takes_the_answer_from_nobody() -> None:
+    shared = SharedAnswers(Counting(), {"live": 60.0})
+    first, second = (asyncio.create_task(shared.ask("live")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == {"number": 1}
