@@ -22,7 +22,7 @@ Seeds = dict[str, Any]
 
 
 def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
-    """A business user with one of each; what stands for each parameter of a path."""
+    """A business user with one of each; what stands for each parameter of a path and field of a body."""
     apply(act, Application(business.title(), business, contact=f"Li Lei {A}"))
     set_state(act, business, "approve", "test")
     key, _ = make_key(act, business, BUSINESS_SCOPES)
@@ -35,6 +35,18 @@ def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     set_entry(act, "binding", binding.binding_id, C, "black")
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
     return {
+        "business": business,
+        "reason": "test",
+        "at": "2026-01-01T00:00:05Z",
+        "since": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+        "day": "2026-01-01",
+        "order_id": "order-1",
+        "a": A,
+        "b": B,
+        "x": f"{prefix}0002",
+        "y": f"{prefix}0003",
+        "pool": f"{business}-pool",
         "business_id": business,
         "key_id": key.id,
         "prefix": prefix,

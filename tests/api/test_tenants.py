@@ -1,0 +1,235 @@
+"""One business user's key against everything of another: each route of the API, or this fails.
+
+What is another's is answered exactly as what is not there, and no list shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from relay.api.document import scopes_of
+from relay.api.visit import OPERATOR
+from relay.errors import Refused
+from tests.api.conftest import Api, Client, Json
+from tests.api.seeds import CALL_ID, A, B, C, Seeds, sow
+from tests.support.shelf import Shelf
+from tests.support.stored import ended_record
+
+REASON: Json = {"reason": "why not"}
+# By the ids of things: with which body it is tried.
+BY_ID: dict[str, Json | None] = {
+    "GET /v1/businesses/{business_id}": None,
+    "GET /v1/businesses/{business_id}/history": None,
+    "GET /v1/businesses/{business_id}/keys": None,
+    "POST /v1/businesses/{business_id}/keys": {"scopes": ["keys"]},
+    "DELETE /v1/keys/{key_id}": None,
+    "POST /v1/keys/{key_id}/rotate": {},
+    "GET /v1/numbers/{number}": None,
+    "GET /v1/pools/{pool_id}": None,
+    "GET /v1/pools/{pool_id}/usage": None,
+    "GET /v1/bindings/{binding_id}": None,
+    "PATCH /v1/bindings/{binding_id}": {"b": C},
+    "DELETE /v1/bindings/{binding_id}": None,
+    "POST /v1/bindings/{binding_id}/renew": {"expires_in": 600},
+    "GET /v1/groups/{group_id}": None,
+    "DELETE /v1/groups/{group_id}": None,
+    "GET /v1/groups/{group_id}/members": None,
+    "POST /v1/groups/{group_id}/members": {"members": ["13700000009"]},
+    "POST /v1/groups/{group_id}/members/remove": {"members": [A]},
+    "GET /v1/lists/{whose}/{owner_id}/entries": None,
+    "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
+    "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
+    "GET /v1/calls/{call_id}": None,
+    "DELETE /v1/calls/live/{call_id}": None,
+    "GET /v1/webhooks/{webhook_id}": None,
+    "PATCH /v1/webhooks/{webhook_id}": {"enabled": False},
+    "DELETE /v1/webhooks/{webhook_id}": None,
+    "GET /v1/webhooks/{webhook_id}/dead": None,
+    "POST /v1/webhooks/{webhook_id}/dead/resend": {},
+    "POST /v1/webhooks/{webhook_id}/test": None,
+}
+SPAN = "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
+# Lists and searches: with which query, and with which body.
+LISTS: dict[str, tuple[str, Json | None]] = {
+    "GET /v1/businesses": ("", None),
+    "GET /v1/numbers": ("", None),
+    "GET /v1/pools": ("", None),
+    "GET /v1/bindings": ("", None),
+    "POST /v1/bindings/search": ("", {"party": A}),
+    "GET /v1/groups": ("", None),
+    "GET /v1/calls": ("", None),
+    "POST /v1/calls/search": ("", {"party": A}),
+    "GET /v1/calls/live": ("", None),
+    "GET /v1/calls/export": (SPAN + "&format=jsonl", None),
+    "GET /v1/webhooks": ("", None),
+    "GET /v1/reports/daily": ("day=2026-01-01", None),
+}
+BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9"}
+# What names the things of another in a body.
+MAKING: dict[str, list[Json]] = {
+    "POST /v1/bindings": [
+        BINDING | {"business": "acme"},
+        BINDING | {"x": "700100000070009"},
+        BINDING | {"pool": "acme-pool"},
+        {"mode": "GXB", "group_id": "{group_id}", "b": B, "order_id": "order-9"},
+    ],
+    "POST /v1/bindings/batch": [{"items": [BINDING | {"business": "acme"}]}],
+    "POST /v1/groups": [{"name": "riders", "business": "acme"}],
+    "POST /v1/webhooks": [{"url": "https://evil.example/", "business": "acme"}],
+}
+UNKNOWN: Seeds = {
+    "business_id": "nobody",
+    "key_id": "0" * 12,
+    "number": "700999999990001",
+    "pool_id": "none",
+    "group_id": "g" + "0" * 20,
+    "binding_id": "0" * 24,
+    "webhook_id": "w" + "0" * 12,
+    "call_id": "0" * 32,
+    "whose": "business",
+    "owner_id": "nobody",
+}
+
+
+class Tenants(NamedTuple):
+    """The rival, who tries; what acme has; and acme itself."""
+
+    api: Api
+    rival: Client
+    acme: Client
+    seeds: Seeds
+
+
+def _live(business: str | None = None, most: int = 0, reveal: bool = False) -> Json:
+    assert (business, bool(most), reveal) == ("rival", True, False)
+    return {"calls": [], "total": 0}
+
+
+def _hang_up(call_id: str, business: str | None = None) -> Json:
+    assert business == "rival"
+    raise Refused("not_found", "", "no such call is up")
+
+
+@pytest.fixture
+async def tenants(api: Api, relay: dict[str, Callable[..., Json]]) -> AsyncIterator[Tenants]:
+    relay |= {"live": _live, "hang_up": _hang_up}
+    seeds = await api.act(sow)
+    await api.act(lambda act: sow(act, "rival", "70010000008"))
+    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf.add(ended_record(CALL_ID, business="acme"))
+    shelf.follow()
+    tenants = Tenants(api, await api.company("rival"), await api.company("acme"), seeds)
+    before = await _view(tenants)
+    yield tenants
+    assert await _view(tenants) == before  # whatever was tried
+
+
+async def _view(tenants: Tenants) -> list[Any]:
+    """All that acme has, as acme sees it."""
+    seeds = tenants.seeds
+    paths = [f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "numbers?limit=20")]
+    paths += [f"/v1/groups/{seeds['group_id']}/members", "/v1/lists/business/acme/entries"]
+    paths += [f"/v1/lists/binding/{seeds['binding_id']}/entries", "/v1/businesses/acme/keys"]
+    return [await tenants.acme.get(path) for path in paths]
+
+
+def _routes(api: Api) -> Iterator[tuple[str, APIRoute]]:
+    for route in api.app.routes:
+        if isinstance(route, APIRoute):
+            for method in route.methods or ():
+                yield f"{method} {route.path}", route
+
+
+async def test_every_route_is_tried(api: Api) -> None:
+    """A route that no table here knows is none that a business user can use, or it is missing here."""
+    for name, route in _routes(api):
+        scopes = scopes_of(route)
+        if scopes is not None and OPERATOR not in scopes:
+            assert name in BY_ID or name in LISTS or name in MAKING, f"{name}: say how a rival tries it"
+        else:
+            assert name not in BY_ID and name not in LISTS and name not in MAKING
+
+
+async def _ask(client: Client, name: str, names: Seeds, body: object = None, query: str = "") -> httpx.Response:
+    method, path = name.split(" ")
+    return await client.http.request(method, f"{path.format_map(names)}?{query}", json=body)
+
+
+def _told(answer: httpx.Response) -> tuple[int, Json]:
+    document: Json = answer.json()
+    del document["request_id"]
+    return answer.status_code, document
+
+
+@pytest.mark.parametrize("name", BY_ID)
+async def test_what_is_anothers_is_as_if_it_were_not_there(tenants: Tenants, name: str) -> None:
+    owners = [{}]
+    if "{whose}" in name:
+        owners.append({"whose": "binding", "owner_id": tenants.seeds["binding_id"]})
+    for owner in owners:
+        unknown = UNKNOWN | ({"whose": "binding", "owner_id": UNKNOWN["binding_id"]} if owner else {})
+        theirs = await _ask(tenants.rival, name, tenants.seeds | owner, BY_ID[name])
+        nobodys = await _ask(tenants.rival, name, unknown, BY_ID[name])
+        assert theirs.status_code == 404, theirs.text
+        assert _told(theirs) == _told(nobodys)
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_no_list_shows_what_is_anothers(tenants: Tenants, name: str) -> None:
+    query, body = LISTS[name]
+    answer = await _ask(tenants.rival, name, {}, body, query)
+    assert answer.status_code == 200, answer.text
+    for secret in ("acme", *(tenants.seeds[key] for key in ("binding_id", "group_id", "webhook_id", "call_id"))):
+        assert secret not in answer.text
+    if "/v1/calls" in name or "bindings" in name or "reports" in name:
+        naming = {**(body or {}), "business": "acme"} if name.startswith("POST") else body
+        query = query if name.startswith("POST") else f"{query}&business=acme"
+        assert (await _ask(tenants.rival, name, {}, naming, query)).status_code == 404
+
+
+@pytest.mark.parametrize("name", MAKING)
+async def test_nothing_is_made_of_what_is_anothers(tenants: Tenants, name: str) -> None:
+    for body in MAKING[name]:
+        filled = {key: value.format_map(tenants.seeds) if key == "group_id" else value for key, value in body.items()}
+        answer = await _ask(tenants.rival, name, {}, filled)
+        assert answer.status_code in (400, 404), answer.text
+
+
+async def test_what_is_the_operators_is_forbidden(tenants: Tenants) -> None:
+    """Whatever the body: the scope is asked before anything is looked up."""
+    for name, route in _routes(tenants.api):
+        if OPERATOR in (scopes_of(route) or ()):
+            answer = await _ask(tenants.rival, name, tenants.seeds, BODIES.get(name.split(" ")[1], REASON))
+            assert answer.status_code == 403, f"{name}: {answer.text}"
+
+
+BODIES: dict[str, Json] = {
+    "/v1/businesses": {"name": "Evil"},
+    "/v1/businesses/{business_id}": {"name": "Evil"},
+    "/v1/prefixes": {"prefix": "70010000009"},
+    "/v1/prefixes/{prefix}": {"state": "locked"},
+    "/v1/numbers/move": {"pool": "rival-pool", "numbers": ["700100000070001"]},
+    "/v1/pools": {"id": "evil"},
+    "/v1/pools/{pool_id}": {"business": "rival"},
+    "/v1/trace": {"number": A, "at": "2026-01-01T00:00:00Z", "reason": "why not"},
+    "/v1/evidence": {
+        "number": A,
+        "since": "2026-01-01T00:00:00Z",
+        "until": "2026-01-02T00:00:00Z",
+        "reason": "why not",
+    },
+    "/v1/reports/daily/complaints": {"day": "2026-01-01", "business": "rival", "prefix": "70010000008", "count": 0},
+}
+
+
+async def test_a_cursor_of_another_shows_nothing_of_theirs(tenants: Tenants) -> None:
+    await tenants.acme.post("/v1/groups", {"name": "more"})
+    page = await tenants.acme.get("/v1/groups?limit=1")
+    answer = await tenants.rival.get(f"/v1/groups?cursor={page['next']}")
+    assert "acme" not in str(answer)
+    await tenants.acme.ask("DELETE", f"/v1/groups/{(await tenants.acme.get('/v1/groups'))['items'][-1]['id']}")
