@@ -97,7 +97,10 @@ async def _store_failed(request: Request, _: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """Names each field, and never repeats what was in it."""
     assert isinstance(error, RequestValidationError)
-    errors = [(_path(fault["loc"]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+    if isinstance(error.body, bytes):  # FastAPI reads a body by its content type
+        errors = [("body", "it is not read as JSON: send the header content-type: application/json")]
+    else:
+        errors = [(_path(fault["loc"]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
     return problem_response(request.state.request_id, "invalid", "; ".join(map(": ".join, errors[:3])), errors[:50])
 
 

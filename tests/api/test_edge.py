@@ -40,6 +40,15 @@ async def test_a_body_that_cannot_be_read_is_invalid(operator: Client, body: byt
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid")
 
 
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_a_body_that_does_not_say_that_it_is_json_is_told_how(operator: Client, headers: dict[str, str]) -> None:
+    answer = await operator.http.post("/v1/businesses", content=b'{"name": "Acme"}', headers=headers)
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "body"
+    assert "content-type: application/json" in error["problem"]
+
+
 async def test_a_large_body_is_refused_by_its_length(operator: Client) -> None:
     await operator.refused("POST", "/v1/businesses", "too_large", {"name": "x" * (1 << 20)})
 
