@@ -93,3 +93,25 @@ def test_options_of_commands_exist() -> None:
         for each in [command, *getattr(command, "commands", {}).values()]:
             words -= {option for parameter in each.params for option in parameter.opts}
         assert not words, f"{line}: {words}"
+
+
+def sub_commands() -> dict[str, set[str]]:
+    """Those of each group of commands that the README's table names."""
+    shown = README.split("\n## Commands\n", 1)[1].split("```")[1]
+    named: dict[str, set[str]] = {}
+    name = ""
+    for line in shown.strip().splitlines():
+        start, _, rest = line.partition(" ")
+        if start == "relay700":
+            name, _, rest = rest.partition(" ")
+        for part in re.split(r" \| |, ", rest.strip().split("   ")[0]):
+            named.setdefault(name, set()).add(part.strip().split(" ")[0])
+    return named
+
+
+def test_all_sub_commands_are_named() -> None:
+    named = sub_commands()
+    for name in main.list_commands(click.Context(main)):
+        command = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            assert set(command.commands) <= named[name], name
