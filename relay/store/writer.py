@@ -183,7 +183,9 @@ class GroupWriter:
     def _acts(self, connection: sqlite3.Connection, made: list[_Made]) -> None:
         until_s = time.monotonic() + LONGEST_S
         while self._waiting and len(made) < MOST_ACTS and time.monotonic() < until_s:
-            made.append(self._act(connection, self._waiting.popleft()))
+            waiting = self._waiting.popleft()
+            made.append(_Made(waiting, None, None))  # whatever fails now, its caller is told with the others
+            made[-1] = self._act(connection, waiting)
             if not connection.in_transaction:  # a full disk and the like undo all of it
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
 

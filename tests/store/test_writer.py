@@ -178,6 +178,17 @@ async def test_an_act_that_ends_the_transaction_fails_those_before_it(disk: Disk
     assert names(disk) == {"b"}
 
 
+async def test_an_act_whose_savepoint_fails_is_told_so_with_those_before_it(disk: Disk) -> None:
+    def lose_savepoint(act: Act) -> None:
+        act.connection.execute("RELEASE act")
+
+    async with grouping(disk) as writer, asyncio.timeout(20):
+        *failed, later = await Door().behind(writer, add("a"), lose_savepoint, add("b"))
+    assert [type(answer) for answer in failed] == [StoreError] * 2
+    assert later == "b"
+    assert names(disk) == {"b"}
+
+
 async def test_a_store_that_is_locked_for_long_fails_what_waits_and_serves_on(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
