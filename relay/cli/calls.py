@@ -85,7 +85,7 @@ def list_(
 def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]:
     """In the order of their arrival."""
     if live or wanted._replace(since_ms=0, until_ms=LAST_MS) == Wanted():
-        found = store.records.find(None, wanted.since_ms or None, live=live)
+        found = store.records.find(wanted.since_ms, live=live)
         return (record for record in found if wanted.fits(record))
     up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL)
     return heapq.merge(read_all(store.reader, store.sealer, wanted), up, key=_ARRIVAL)

@@ -7,13 +7,11 @@ afterthought.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from relay.call.record import CallRecord
-from relay.store.live_rows import SELECT as SELECT_LIVE
-from relay.store.live_rows import open_live
 from relay.store.record_pages import Found, Place, Wanted, read_page
+from relay.store.records import live_calls
 from relay.store.sealing import Sealer
 
 MOST_EXAMINED = 2_000  # records for one page: what the outcome alone tells apart is in no index
@@ -68,9 +66,3 @@ def find_call(
     if ended:
         return ended[0].stored.record
     return next((record for record in live_calls(connection, sealer) if wanted.fits(record)), None)
-
-
-def live_calls(connection: sqlite3.Connection, sealer: Sealer) -> Iterator[CallRecord]:
-    """The answered calls that are up."""
-    for row in connection.execute(SELECT_LIVE).fetchall():
-        yield open_live(sealer, row).record

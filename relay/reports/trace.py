@@ -14,14 +14,13 @@ from typing import NamedTuple
 from relay.call.binding import Binding
 from relay.call.record import CallRecord
 from relay.reports.asking import Asked, ask
-from relay.reports.search import live_calls
 from relay.store.act import Act
 from relay.store.bindings import Bindings
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_at
-from relay.store.record_pages import Wanted, is_indexed, read_stored
+from relay.store.record_pages import LONGEST_CALL_MS, Wanted, read_stored
 from relay.store.record_rows import StoredRecord
-from relay.store.records import LONGEST_CALL_MS, Records
+from relay.store.records import live_calls
 from relay.store.sealing import Sealer
 
 
@@ -48,16 +47,9 @@ def trace(path: Path, sealer: Sealer, asked: Asked) -> Trace:
     with store_errors(path), closing(connect_reader(path)) as connection:
         groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
         members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}
-    return Trace(number, at_ms, bindings, members, _going_on(path, sealer, number, at_ms))
-
-
-def _going_on(path: Path, sealer: Sealer, number: str, at_ms: int) -> list[CallRecord]:
-    with store_errors(path), closing(connect_reader(path)) as connection:
-        if is_indexed(connection):
-            ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)
-            return sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
-    with closing(Records(path, sealer)) as records:
-        return list(records.up_at(number, at_ms))
+        ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)
+    calls = sorted((*(one.record for one in ended), *up), key=lambda record: record.received_at)
+    return Trace(number, at_ms, bindings, members, calls)
 
 
 class Between(NamedTuple):

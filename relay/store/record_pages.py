@@ -19,12 +19,12 @@ from relay.errors import StoreError
 from relay.store.call_index import SELECT_CURSOR, beside_key, business_key, call_key, number_key, order_key
 from relay.store.database import one_moment
 from relay.store.record_rows import SELECT, StoredRecord, open_row
-from relay.store.records import LONGEST_CALL_MS
 from relay.store.sealing import Sealer
 
 Place = tuple[int, int]  # a time in Unix milliseconds, chain_seq
 
 LAST_MS = 1 << 53
+LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far behind a moment the calls that were up then may have ended
 _MOST_UNREAD = 2_000  # records that are read one by one rather than through the index
 
 _PLACES = """
@@ -114,7 +114,7 @@ def read_stored(
 
     Where the index is far behind, as without a follower, all records of the time are looked at instead.
     """
-    indexed = is_indexed(connection)
+    indexed = _is_indexed(connection)
     after: Place | None = None
     while True:
         if indexed:
@@ -127,7 +127,7 @@ def read_stored(
         after = found[-1].place
 
 
-def is_indexed(connection: sqlite3.Connection) -> bool:
+def _is_indexed(connection: sqlite3.Connection) -> bool:
     """Whether so few records are not in the index yet that it is worth asking."""
     (unread,) = connection.execute(f"SELECT ifnull((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
     return bool(unread <= _MOST_UNREAD)

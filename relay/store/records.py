@@ -1,14 +1,17 @@
-"""Reading call records: lists, what was up at a moment, and whether the chain is intact. It writes nothing."""
+"""Reading all call records, ended and up, and proving that their chain is intact. It writes nothing.
+
+Those of a number, an order or a business are found by `relay.store.record_pages`.
+"""
 
 from __future__ import annotations
 
 import heapq
 import hmac
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
@@ -19,12 +22,8 @@ from relay.store.live_rows import open_live
 from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
 from relay.store.sealing import Sealer
 
-LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far behind a moment the calls that were up then may have ended
-
-_OF_NUMBER = "(number_dialled = :number OR number_shown = :number OR :hash IN (dialled_hash, caller_hash, callee_hash))"
 # An attempt ends after it was received, so the index on ended_at serves both.
-_SINCE = "ended_at >= :since AND received_at >= :since"
-_UP_AT = "ended_at BETWEEN :at AND :latest AND received_at <= :at"
+_SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _ARRIVAL = attrgetter("received_at")
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
@@ -49,48 +48,14 @@ class Records:
         with store_errors(path):
             self._connection = connect_reader(path)
 
-    def find(
-        self, number: str | None = None, since_ms: int | None = None, *, live: bool = False
-    ) -> Iterator[CallRecord]:
-        """In the order of their arrival. `number`: a 700 number or a party, in the normal form, in any role."""
-        conditions = ["NOT :live"]
-        if number is not None:
-            conditions.append(_OF_NUMBER)
-        if since_ms is not None:
-            conditions.append(_SINCE)
-        parameters = {"live": live, "since": since_ms, **self._number(number or "")}
-
-        def is_found(record: CallRecord) -> bool:
-            return _is_of(record, number) and (since_ms is None or record.received_at >= since_ms)
-
-        return self._select(conditions, parameters, is_found)
-
-    def up_at(self, number: str, at_ms: int) -> Iterator[CallRecord]:
-        """The attempts and calls of a number that were going on at a moment."""
-        parameters = {"at": at_ms, "latest": at_ms + LONGEST_CALL_MS, **self._number(number)}
-
-        def is_found(record: CallRecord) -> bool:
-            return _is_of(record, number) and record.received_at <= at_ms
-
-        return self._select([_UP_AT, _OF_NUMBER], parameters, is_found)
-
-    def _number(self, number: str) -> dict[str, Any]:
-        return {"number": number, "hash": self._sealer.lookup_hash(number)}
-
-    def _select(
-        self, conditions: list[str], parameters: dict[str, Any], is_found: Callable[[CallRecord], bool]
-    ) -> Iterator[CallRecord]:
-        """The ended ones, selected by SQL, and the live ones, which are sealed whole and selected by `is_found`."""
-        query = f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY received_at, chain_seq"
+    def find(self, since_ms: int = 0, *, live: bool = False) -> Iterator[CallRecord]:
+        """Those received since then, in the order of their arrival; with `live` only calls that are up."""
         with store_errors(self._path), one_moment(self._connection):
-            live = sorted(filter(is_found, self._live()), key=_ARRIVAL)
-            rows = self._connection.execute(query, parameters)
+            calls = live_calls(self._connection, self._sealer)
+            up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
+            rows = () if live else self._connection.execute(_SINCE, (since_ms,))
             ended = (open_row(self._sealer, row).record for row in rows)
-            yield from heapq.merge(ended, live, key=_ARRIVAL)
-
-    def _live(self) -> Iterator[CallRecord]:
-        for row in self._connection.execute(SELECT_LIVE):
-            yield open_live(self._sealer, row).record
+            yield from heapq.merge(ended, up, key=_ARRIVAL)
 
     def verify(self) -> Verdict:
         """Reads every record. A store that is being written to is seen as it was when this began."""
@@ -102,7 +67,7 @@ class Records:
         live: set[str] = set()
         broken: str | None = None
         try:
-            for record in self._live():
+            for record in live_calls(self._connection, self._sealer):
                 live.add(record.call_id)
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)
@@ -124,6 +89,12 @@ class Records:
         self._connection.close()
 
 
+def live_calls(connection: sqlite3.Connection, sealer: Sealer) -> Iterator[CallRecord]:
+    """The answered calls that are up. Raises StoreError where one was altered."""
+    for row in connection.execute(SELECT_LIVE).fetchall():
+        yield open_live(sealer, row).record
+
+
 def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
     """The next link of the chain, from a row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
     seq = row[_CHAIN_SEQ]
@@ -138,8 +109,3 @@ def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
         found = f"record {seq} ({stored.record.call_id})"
         raise StoreError(f"{found} does not follow its predecessor: one of them was replaced")
     return link, stored.record
-
-
-def _is_of(record: CallRecord, number: str | None) -> bool:
-    roles = (record.number_dialled, record.number_shown, record.caller, record.callee)
-    return number is None or number in roles

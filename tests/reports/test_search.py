@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from relay.call.record import CallRecord
-from relay.reports.search import CallQuery, find_call, live_calls, search
+from relay.reports.search import CallQuery, find_call, search
 from relay.store.live_rows import PUT, live_row
 from relay.store.record_pages import Place, Wanted
 from relay.store.record_rows import insert
+from relay.store.records import live_calls
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import A, X, live_record
 

@@ -12,9 +12,10 @@ import pytest
 from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
-from relay.store.database import connect
+from relay.store.database import connect, connect_reader
 from relay.store.journal import MAX_BATCH, Journal
 from relay.store.journal_rows import Told, event_rows, open_caller, open_event
+from relay.store.record_pages import Wanted, read_all
 from relay.store.records import Records
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
@@ -150,8 +151,8 @@ async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> No
     async with opened(disk) as journal:
         journal.append(Commit(0, forwarded, None), Waiter())
     assert stored(disk) == [forwarded]
-    with closing(Records(disk.path, disk.sealer)) as records:
-        assert list(records.find("8675512345678")) == [forwarded]
+    with closing(connect_reader(disk.path)) as connection:
+        assert list(read_all(connection, disk.sealer, Wanted(number="8675512345678"))) == [forwarded]
     assert b"75512345678" not in disk.raw()
 
 

@@ -16,7 +16,7 @@ from relay.store.live_rows import PUT, live_row
 from relay.store.record_rows import insert
 from relay.store.records import Records
 from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
+from tests.support.stored import NOW_MS, Y, ended_record, live_record
 
 C = "8613700000003"
 
@@ -47,25 +47,12 @@ def ids(found: Iterator[object]) -> list[str]:
 ALL = ["c1", "c2", "c3", "c4", "c5"]
 
 
-def test_records_are_found_by_number_in_any_role_time_and_liveness(records: Records) -> None:
+def test_records_are_listed_in_the_order_of_arrival_by_time_and_liveness(records: Records) -> None:
     assert ids(records.find()) == [*ALL, "live"]
-    assert ids(records.find(X)) == ALL
-    assert ids(records.find(Y)) == ["live"]
-    assert ids(records.find(C)) == ["live"]
-    assert ids(records.find(B)) == [*ALL, "live"]
-    assert ids(records.find("8001")) == []
-    assert ids(records.find(since_ms=NOW_MS + 4_000)) == ["c4", "c5", "live"]
-    assert ids(records.find(A, NOW_MS + 4_000)) == ["c4", "c5"]
-    assert ids(records.find(since_ms=NOW_MS + 6_001)) == []
+    assert ids(records.find(NOW_MS + 4_000)) == ["c4", "c5", "live"]
+    assert ids(records.find(NOW_MS + 6_001)) == []
     assert ids(records.find(live=True)) == ["live"]
-    assert ids(records.find(X, live=True)) == []
-
-
-def test_calls_are_found_that_were_up_at_a_moment(records: Records) -> None:
-    assert ids(records.up_at(X, NOW_MS + 2_000)) == ["c1", "c2"]
-    assert ids(records.up_at(B, NOW_MS + 13_000)) == [*ALL, "live"]
-    assert ids(records.up_at(B, NOW_MS + 13_001)) == ["live"]
-    assert ids(records.up_at(X, NOW_MS + 999)) == []
+    assert ids(records.find(NOW_MS + 6_001, live=True)) == []
 
 
 def test_an_intact_chain_is_said_to_be(records: Records) -> None:
