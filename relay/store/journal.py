@@ -42,7 +42,7 @@ MAX_BATCH = 200  # items a transaction: a bound on how long preparing one holds 
 # Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
-MIN_GAP_S = 0.010
+MIN_GAP_S = 0.020
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
 # Of the calls that ended last, so that a second end of one is refused. The engine forgets a call seconds after its end,

@@ -1,5 +1,7 @@
 """The one look-up of a call: all that the store knows of (number dialled, caller), in one statement.
 
+Where the caller has no route of his own in force, the statement is asked once more, for the route of any caller.
+
 It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal. What
 the call's answer is, `relay.policy.judge` decides.
 """
@@ -15,28 +17,27 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import GROUP_MODES, Bound, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
-from relay.store.binding_seal import check_route, open_binding
+from relay.store.binding_seal import ANY_CALLER, check_route, open_binding
 from relay.store.call_index import number_key, pair_key
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal_rows import open_caller
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
 
-# Each part is a search by key. The route: the caller's own in force, else the one for anybody, else the caller's own of
-# the past. The last caller's own route tells whether he is a member still; "+" keeps SQLite from going by binding_id.
+# Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
+# whether he is a member still; "+" keeps SQLite from going by binding_id.
 _LOOK_UP = """
 SELECT number.locked, ifnull(number.legacy, 0), route.caller_hash, route.mac, binding.sealed,
        last.number, last.caller_hash, last.sealed, back.mac,
-       route.free_at IS NULL, route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y,
-       binding.direction, binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
+       route.party IS NOT NULL AND route.free_at IS NULL,
+       route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
+       binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
        binding.expires_at, binding.ended_at,
        business.state, business.max_calls, business.max_cps, business.white_only, business.hours, business.live_events,
        ifnull(of_binding.kind, of_business.kind){counts}
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
-LEFT JOIN route ON route.number = ?1 AND route.caller_hash = (
-    SELECT caller_hash FROM route WHERE number = ?1 AND caller_hash IN (x'', ?2)
-    ORDER BY free_at IS NULL DESC, caller_hash DESC LIMIT 1)
+LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
 LEFT JOIN binding ON binding.id = route.binding_id
 LEFT JOIN business ON business.id = binding.business
 LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = ?2
@@ -46,8 +47,9 @@ LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
-_COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?5)"
-_FOUND_END = 9  # of the columns before those of Bound
+_COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_IN_FORCE = _FOUND_END = 9  # the columns before those of Bound, which begin with whether the route is in force
+_PARTY = _IN_FORCE + 1
 _BOUND_END = 30
 
 
@@ -66,20 +68,28 @@ class RouteReader:
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
-        arguments: tuple[Any, ...] = (number, caller_hash)
+        counted: tuple[Any, ...] = ()
         if self._caller_windows_s or self._number_windows_s:
-            arguments += self._counted(number, caller, unix_s)
+            counted = self._counted(number, caller, unix_s)
         try:
-            if self._connection is None:
-                self._connection = connect_reader(self._path)
-            # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
-            (row,) = self._connection.execute(self._statement, arguments).fetchall()
+            row = self._row((number, caller_hash, caller_hash, *counted))
+            if not row[_IN_FORCE]:
+                anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
+                if anybodys[_IN_FORCE] or row[_PARTY] is None:
+                    row = anybodys
             return self._found(number, caller_hash, row)
         except StoreError:
             return STORE_FAILED
         except sqlite3.Error:
             self.close()
             return STORE_FAILED
+
+    def _row(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._connection is None:
+            self._connection = connect_reader(self._path)
+        # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
+        (row,) = self._connection.execute(self._statement, arguments).fetchall()
+        return row  # type: ignore[no-any-return]
 
     def _counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
         recent_ms = int((unix_s - MEMORY_S) * 1000)
@@ -123,9 +133,9 @@ class RouteReader:
 
 
 def _statement(caller_windows: int, number_windows: int) -> str:
-    """?3 and ?4: the keys of the pair and of the number; ?5: where the memory begins; ?6 on: where each window does."""
-    keys = [3] * caller_windows + [4] * number_windows
-    counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
+    """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
+    keys = [4] * caller_windows + [5] * number_windows
+    counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
     return _LOOK_UP.format(counts="".join(counts))
 
 

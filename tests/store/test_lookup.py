@@ -252,7 +252,7 @@ ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-4)")  # of "FROM (SELECT 1)"
 
 def test_every_part_is_a_search_by_key(disk: Disk, rows: Rows) -> None:
     with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
-        plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 8))]
+        plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 9))]
     assert [step for step in plan if step.startswith("SCAN") and step not in ONE_ROW] == []
     assert [step for step in plan if "AUTOMATIC" in step or "route_binding" in step] == []
 
