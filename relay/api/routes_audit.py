@@ -9,14 +9,15 @@ from fastapi import APIRouter, Depends, Query
 from relay.api import models_oversight as models
 from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Needs, Visit
+from relay.api.visit import OPERATOR, Needs, Revealing, Visit
+from relay.reports.audit_form import details_form
 from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 
 
-def shown_line(logged: Logged) -> models.AuditLine:
+def shown_line(logged: Logged, *, clear: bool) -> models.AuditLine:
     """As answered."""
     entry = logged.entry
     return models.AuditLine(
@@ -27,13 +28,14 @@ def shown_line(logged: Logged) -> models.AuditLine:
         object=entry.object_,
         business=entry.business,
         reason=entry.reason,
-        details=entry.details,
+        details=details_form(entry, reveal=clear),
     )
 
 
 @router.get("", summary="List audit lines")
 async def get_audit(
     visit: Operator,
+    reveal: Revealing,
     actor: Text64 | None = None,
     action: Text64 | None = None,
     object_: Annotated[Text64 | None, Query(alias="object")] = None,
@@ -43,14 +45,17 @@ async def get_audit(
     limit: Limit = USUAL,
     cursor: Cursor = None,
 ) -> Page[models.AuditLine]:
-    """The newest first: who did what, or read real numbers, when and what for."""
+    """The newest first: who did what, or read real numbers, when and what for. Numbers in it are masked, too."""
     sealer = visit.desk.sealer
     place = read_cursor(sealer, "audit", cursor)
     query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
     found = await visit.read(
         lambda connection: newest_entries(connection, sealer, query, int(place[0]) if place else None, limit + 1)
     )
-    return page(sealer, "audit", found, limit, lambda logged: (logged.seq,), shown_line)
+    clear = await visit.reveal(reveal, "audit", [str(logged.seq) for logged in found[:limit]])
+    return page(
+        sealer, "audit", found, limit, lambda logged: (logged.seq,), lambda logged: shown_line(logged, clear=clear)
+    )
 
 
 @router.get("/verify", summary="Check that the audit log is whole")

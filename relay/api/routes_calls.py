@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from relay.api import models_calls as models
 from relay.api.models import Name, Number700, Page, Text64, Text128, Time, given_ms
 from relay.api.pages import USUAL, Cursor, Limit, make_cursor, read_cursor
-from relay.api.visit import Needs, Reveal, Revealing, Visit
+from relay.api.visit import Needs, Reveal, Revealing, Visit, Why
 from relay.call.numbers import normalise_party
 from relay.call.record import CallRecord
 from relay.errors import Refused
@@ -103,9 +103,9 @@ def _shown_live(call: dict[str, Any]) -> models.Call:
 
 
 @router.delete("/live/{call_id}", status_code=202, response_model=models.HungUp, summary="Hang up a call")
-async def delete_live(call_id: CallId, visit: Ends) -> models.HungUp:
+async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> models.HungUp:
     """Both sides get a BYE; the record tells `hung_up`."""
-    await visit.act(lambda act: act.audit("call.hang_up", call_id, business=visit.business))
+    await visit.act(lambda act: act.audit("call.hang_up", call_id, business=visit.business, reason=why or ""))
     await visit.desk.control.ask("hang_up", call_id=call_id, business=visit.business)
     return models.HungUp(call_id=call_id)
 

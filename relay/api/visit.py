@@ -141,6 +141,7 @@ def asked_reveal(
 
 
 Revealing = Annotated[Reveal, Depends(asked_reveal)]
+Why = Annotated[Reason | None, Query(alias="reason", description="why; it stands in the audit log")]
 
 
 class Needs:

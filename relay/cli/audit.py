@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import json_option
+from relay.cli.options import json_option, reason_option, reveal_option
 from relay.cli.output import json_line, plain, show_list, show_one
-from relay.cli.stores import now_ms, opened, past
+from relay.cli.progress import progress
+from relay.cli.stores import now_ms, opened, past, said_in_clear
 from relay.errors import StoreError
+from relay.reports.audit_form import details_form
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
 from relay.store.act import operator_cli
-from relay.store.audit_log import AuditQuery, Logged, all_entries, newest_entries, verify_audit
+from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
 
 _COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 
@@ -43,29 +44,35 @@ def audit() -> None:
 @audit.command("list")
 @_query
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the details.")
+@reveal_option
+@reason_option
 @config_option
-def list_(config_path: Path | None, limit: int, as_json: bool, **query: Any) -> None:
+def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
     """List entries, the newest first."""
     with opened(config_path) as store:
+        if reveal:
+            said_in_clear(store, "audit", reason, query)
         found = newest_entries(store.reader, store.sealer, AuditQuery(**query), None, limit)
-    show_list(map(_plain, found), _COLUMNS, as_json=as_json)
+    show_list((_plain(entry, reveal=reveal) for entry in found), _COLUMNS, as_json=as_json)
 
 
 @audit.command("export")
 @click.argument("file", type=click.File("w", encoding="utf-8"))
 @_query
+@reveal_option
+@reason_option
 @config_option
-def export(config_path: Path | None, file: TextIO, **query: Any) -> None:
+def export(config_path: Path | None, file: TextIO, reveal: bool, reason: str, **query: Any) -> None:
     """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
+    asked = AuditQuery(**query)
     with opened(config_path) as store:
-        for line in _lines(all_entries(store.reader, store.sealer, AuditQuery(**query))):
-            file.write(line + "\n")
-
-
-def _lines(entries: Iterator[Logged]) -> Iterator[str]:
-    for entry in entries:
-        yield json_line(_plain(entry))
+        if reveal:
+            said_in_clear(store, "audit", reason, query)
+        with progress(count_entries(store.reader, asked), "entries") as done:
+            for entry in all_entries(store.reader, store.sealer, asked):
+                file.write(json_line(_plain(entry, reveal=reveal)) + "\n")
+                done(1)
 
 
 @audit.command("verify")
@@ -93,6 +100,6 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
     show_one(purged, as_json=as_json)
 
 
-def _plain(logged: Logged) -> dict[str, Any]:
-    entry = plain(logged.entry)
+def _plain(logged: Logged, *, reveal: bool) -> dict[str, Any]:
+    entry = plain(logged.entry) | {"details": details_form(logged.entry, reveal=reveal)}
     return {"seq": logged.seq} | {"object" if name == "object_" else name: value for name, value in entry.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +13,7 @@ from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, reason_option, reveal_option
 from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, show_one, shower, table
-from relay.cli.progress import progress
+from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, now_ms, number, opened, said_in_clear
 from relay.errors import StoreError
 from relay.service import changes
@@ -112,11 +110,12 @@ def _who_dials(binding: Binding) -> list[str]:
 
 @click.command()
 @click.argument("binding_id")
+@reason_option
 @config_option
-def unbind(config_path: Path | None, binding_id: str) -> None:
+def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
     """End a binding: the next call is refused."""
     with opened(config_path) as store:
-        binding = store.act(lambda act: changes.end(act, binding_id, store.rules))
+        binding = store.act(lambda act: changes.end(act, binding_id, store.rules, reason))
     click.echo(f"unbound {binding.binding_id}")
 
 
@@ -150,7 +149,8 @@ def list_(
     with opened(config_path) as store:
         now = now_ms()
         if as_json or reveal:
-            said_in_clear(store, number if number and is_700(number) else "bindings", reason)
+            query = {"number": number, "order": order, "business": business, "mode": mode, "live": live}
+            said_in_clear(store, number if number and is_700(number) else "bindings", reason, query)
         found: Iterable[Binding] = _found(store, number, order, now if live else None)
         found = (each for each in found if business in (None, each.business) and mode in (None, each.mode))
         if as_json:
@@ -233,12 +233,11 @@ def import_(config_path: Path | None, file: TextIO) -> None:
 
     Bad lines are named and left out; the exit status is 1 then.
     """
-    good = bad = read = 0
-    with opened(config_path, make=True) as store, progress(_size(file), "bindings") as done:
+    good = bad = 0
+    with opened(config_path, make=True) as store, file_progress(file, "bindings") as done:
         for outcome in import_bindings(file, store.act, store.rules):
             if (good + bad) % _PAGE == 0:
-                done(_place(file) - read)
-                read = _place(file)
+                done()
             if outcome.refused is None:
                 good += 1
                 continue
@@ -247,17 +246,3 @@ def import_(config_path: Path | None, file: TextIO) -> None:
     click.echo(f"{good} imported, {bad} refused")
     if bad:
         raise click.exceptions.Exit(1)
-
-
-def _size(file: TextIO) -> int:
-    """Bytes; 0 of what is no file."""
-    try:
-        found = os.fstat(file.fileno())
-    except OSError:
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-def _place(file: TextIO) -> int:
-    """How many bytes were read."""
-    return file.buffer.tell() if _size(file) else 0

@@ -8,10 +8,11 @@ from typing import Any, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import given, json_option, needed_reason, or_none, reason_option
+from relay.cli.options import given, json_option, needed_reason, or_none, reason_option, reveal_option
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import coming, duration, opened
-from relay.errors import StoreError
+from relay.cli.stores import coming, duration, opened, said_in_clear
+from relay.errors import Refused
+from relay.log import mask_numbers
 from relay.service import businesses as service
 from relay.service import keys as key_service
 from relay.service.businesses import MODES, SCENARIOS, Application
@@ -23,6 +24,7 @@ _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "rev
 # What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {"parties:read", "keys"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {"parties:read"}
+_NONE = "there is no such business user: `relay700 business list` shows them"
 
 _limit = or_none(int)
 _scenario = click.option("--scenario", type=click.Choice(SCENARIOS), help="What its numbers are for.")
@@ -61,10 +63,13 @@ def apply_(config_path: Path | None, business_id: str, as_json: bool, **options:
 @business.command("list")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 @json_option
+@reason_option
 @config_option
-def list_(config_path: Path | None, state: State | None, as_json: bool) -> None:
+def list_(config_path: Path | None, state: State | None, as_json: bool, reason: str) -> None:
     """List all business users."""
     with opened(config_path) as store:
+        if as_json:
+            said_in_clear(store, "businesses", reason, {"state": state})
         found: list[Business] = []
         while page := list_businesses(store.reader, store.sealer, None, state, found[-1].id if found else ""):
             found += page
@@ -74,14 +79,18 @@ def list_(config_path: Path | None, state: State | None, as_json: bool) -> None:
 @business.command("show")
 @click.argument("business_id", metavar="ID")
 @json_option
+@reveal_option
+@reason_option
 @config_option
-def show_(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """Show one business user."""
+def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
+    """Show one business user. Numbers of its contact are masked without --reveal."""
     with opened(config_path) as store:
         found = find_business(store.reader, store.sealer, business_id)
-    if found is None:
-        raise StoreError("there is no such business user: `relay700 business list` shows them")
-    _show(found, as_json=as_json)
+        if found is None:
+            raise Refused("not_found", "", _NONE)
+        if as_json or reveal:
+            said_in_clear(store, f"business {business_id}", reason)
+    _show(found, as_json=as_json, clear=as_json or reveal)
 
 
 @business.command("history")
@@ -92,7 +101,7 @@ def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
     """List its changes of state: who, when and why."""
     with opened(config_path) as store:
         if find_business(store.reader, store.sealer, business_id) is None:
-            raise StoreError("there is no such business user: `relay700 business list` shows them")
+            raise Refused("not_found", "", _NONE)
         changes = state_changes(store.reader, store.sealer, business_id)
     show_list(changes, ("at", "state", "by", "reason"), as_json=as_json)
 
@@ -107,7 +116,7 @@ def _step(step: service.Step, words: str) -> None:
         with opened(config_path) as store:
             changed = store.act(lambda act: service.set_state(act, business_id, step, reason))
         if as_json:
-            show_one(changed, as_json=True)
+            _show(changed, as_json=True)
         else:
             click.echo(f"{changed.id} is {changed.state}")
 
@@ -150,8 +159,11 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         _show(store.act(lambda act: service.change(act, business_id, **given(options))), as_json=as_json)
 
 
-def _show(found: Business, *, as_json: bool) -> None:
-    show_one(found, as_json=as_json)
+def _show(found: Business, *, as_json: bool, clear: bool = False) -> None:
+    values = plain(found)
+    if not clear:
+        values["contact"] = mask_numbers(found.contact)
+    show_one(values, as_json=as_json)
 
 
 @click.group()

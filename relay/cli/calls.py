@@ -15,15 +15,26 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.options import json_option, needed_reason, reason_option, reveal_option
-from relay.cli.output import RECORD_HEADING, json_line, record_object, record_row, show_list, shower, table
+from relay.cli.output import (
+    RECORD_HEADING,
+    json_line,
+    record_object,
+    record_row,
+    show_list,
+    show_one,
+    shower,
+    table,
+)
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.net.control import ControlClient, control_path
 from relay.reports.export import Format, export_parts
-from relay.reports.search import live_calls
+from relay.reports.record_form import record_form, with_moments
+from relay.reports.search import find_call
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
+from relay.store.records import live_calls
 
 MOST_LIVE = 10_000
 _LIVE_COLUMNS = ("received_at", "state", "number_dialled", "caller", "callee", "business", "call_id")
@@ -70,7 +81,8 @@ def list_(
     wanted = Wanted(number, None, None, order, business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
         if as_json or reveal:
-            said_in_clear(store, number if number and is_700(number) else "calls", reason)
+            query = {"number": number, "order": order, "business": business, "since": since, "until": until}
+            said_in_clear(store, number if number and is_700(number) else "calls", reason, query)
         found: Iterable[CallRecord] = _found(store, wanted, live=live)
         found = (record for record in found if outcome in (None, record.outcome))
         if as_json:
@@ -91,6 +103,24 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
     return heapq.merge(read_all(store.reader, store.sealer, wanted), up, key=_ARRIVAL)
 
 
+@calls.command("show")
+@click.argument("call_id", metavar="ID")
+@json_option
+@reveal_option
+@reason_option
+@config_option
+def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, reason: str) -> None:
+    """Show one call that has ended, or is answered and up."""
+    clear = as_json or reveal
+    with opened(config_path) as store:
+        record = find_call(store.reader, store.sealer, call_id)
+        if record is None:
+            raise Refused("not_found", "", "there is no such call: `relay700 calls list` shows them")
+        if clear:
+            said_in_clear(store, f"call {call_id}", reason)
+    show_one(with_moments(record_form(record, reveal=clear)), as_json=as_json)
+
+
 @calls.command("live")
 @_business
 @json_option
@@ -102,7 +132,7 @@ def live_(config_path: Path | None, business: str | None, as_json: bool, reveal:
     clear = as_json or reveal
     with opened(config_path) as store:
         if clear:
-            said_in_clear(store, "calls", reason)
+            said_in_clear(store, "calls live", reason, {"business": business})
         answer = _ask(store, "live", business=business, most=MOST_LIVE, reveal=clear)
     show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json)
 
@@ -120,8 +150,8 @@ def _live_call(call: dict[str, Any]) -> dict[str, Any]:
 def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     """End a call on both sides."""
     with opened(config_path) as store:
-        _ask(store, "hang_up", call_id=call_id)
         store.act(lambda act: act.audit("call.hang_up", call_id, reason=reason))
+        _ask(store, "hang_up", call_id=call_id)
     click.echo(f"hung up {call_id}")
 
 
@@ -152,7 +182,7 @@ def export(
     wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
     with opened(config_path) as store:
         if reveal:
-            said_in_clear(store, "calls", reason)
+            said_in_clear(store, "calls export", reason, wanted._asdict())
         with progress(_count(store, wanted), "records") as done:
             records = _counted(read_all(store.reader, store.sealer, wanted), done)
             for part in export_parts(records, format_, reveal=reveal):

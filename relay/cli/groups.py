@@ -11,6 +11,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import business_option, json_option, reason_option, reveal_option
 from relay.cli.output import plain, show_list, show_one, shower
+from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, opened, said_in_clear
 from relay.errors import Refused
 from relay.service import groups as service
@@ -101,8 +102,11 @@ def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) ->
 @config_option
 def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add a member for each line of a file (- for standard input)."""
-    with opened(config_path) as store:
-        count = sum(import_members(file, group_id, store.act))
+    count = 0
+    with opened(config_path) as store, file_progress(file, "members") as done:
+        for added in import_members(file, group_id, store.act):
+            count += added
+            done()
     click.echo(f"{count} added")
 
 

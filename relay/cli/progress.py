@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import click
 
@@ -18,3 +21,29 @@ def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
     with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
         yield bar.update
         bar.finish()
+
+
+@contextmanager
+def file_progress(file: TextIO, label: str) -> Iterator[Callable[[], None]]:
+    """Gives what is to be called now and then while the file is read."""
+    size = _size(file)
+    read = 0
+    with progress(size, label) as step:
+
+        def done() -> None:
+            nonlocal read
+            if size:
+                place = file.buffer.tell()
+                step(place - read)
+                read = place
+
+        yield done
+
+
+def _size(file: TextIO) -> int:
+    """Bytes; 0 of what is no file."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -80,9 +80,10 @@ def _load_numbers(store: Opened) -> None:
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 
-def said_in_clear(store: Opened, object_: str, reason: str) -> None:
-    """Real numbers are about to be shown: who sees them stands in the audit log first."""
-    store.act(lambda act: act.audit("read", object_, reason=reason or "cli"))
+def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
+    """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
+    details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
+    store.act(lambda act: act.audit("read", object_, reason=reason or "cli", details=details))
 
 
 def now_ms() -> int:

@@ -23,6 +23,7 @@ _OF = (
 )
 _NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :limit"
 _OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
+_COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
 _CHAINED = f"{SELECT} ORDER BY seq"
 _AT = 1
 
@@ -65,6 +66,11 @@ def all_entries(connection: sqlite3.Connection, sealer: Sealer, query: AuditQuer
     """The oldest first, read as they are asked for."""
     for row in connection.execute(_OLDEST, query._asdict()):
         yield Logged(row[0], open_entry(sealer, row))
+
+
+def count_entries(connection: sqlite3.Connection, query: AuditQuery) -> int:
+    (count,) = connection.execute(_COUNT, query._asdict()).fetchone()
+    return int(count)
 
 
 def verify_audit(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:

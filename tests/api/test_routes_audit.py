@@ -36,6 +36,20 @@ async def test_the_log_is_for_operators(api: Api) -> None:
     await company.refused("GET", "/v1/audit/verify", "forbidden")
 
 
+async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(api: Api, operator: Client) -> None:
+    asked = {"number": "13900000002", "at": "2026-01-01T00:00:00Z", "reason": "case 7"}
+    await operator.post("/v1/trace", asked, 200)
+    path = "/v1/audit?action=trace"
+    (line,) = (await operator.get(path))["items"]
+    assert (line["object"], line["details"]["number"]) == ("party", "139****0002")
+    (clear,) = (await operator.get(f"{path}&reveal=true&reason=inspection"))["items"]
+    assert clear["details"]["number"] == "8613900000002"
+    (read,) = (await operator.get("/v1/audit?action=read"))["items"]
+    assert (read["object"], read["reason"], read["details"]) == ("audit", "inspection", {"shown": [str(line["seq"])]})
+    blind = await api.operator(["operator"])
+    await blind.refused("GET", f"{path}&reveal=true&reason=curious", "forbidden")
+
+
 async def test_a_revelation_is_logged_with_its_reason(api: Api, operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
     await operator.refused("GET", "/v1/businesses/acme?reveal=true", "invalid")

@@ -29,6 +29,20 @@ def test_a_business_applies_and_is_approved(relay700: Command) -> None:
     assert [each["id"] for each in relay700.objects("business", "list", "--state", "approved")] == ["acme", "default"]
 
 
+def test_a_contact_is_masked_and_its_reading_is_logged(relay700: Command) -> None:
+    assert one(relay700, *APPLY, "--contact", "Li Lei, 13800000009")["contact"] == "Li Lei, 138****0009"
+    for command in (("approve", "--reason", "x", "--json"), ("limits", "--max-cps", "9", "--json"), ("show",)):
+        assert "138****0009" in relay700.done("business", command[0], "acme", *command[1:])
+    assert relay700.objects("audit", "list", "--action", "read") == []
+    assert one(relay700, "business", "show", "acme")["contact"] == "Li Lei, 13800000009"
+    assert "13800000009" in relay700.done("business", "show", "acme", "--reveal", "--reason", "call back")
+    assert relay700.objects("business", "list", "--state", "approved")[0]["contact"] == "Li Lei, 13800000009"
+    read = relay700.objects("audit", "list", "--action", "read")
+    assert [(entry["object"], entry["reason"]) for entry in read] == [
+        ("businesses", "cli"), ("business acme", "call back"), ("business acme", "cli"),
+    ]  # fmt: skip
+
+
 def test_each_step_is_kept_with_its_reason_and_who_took_it(relay700: Command) -> None:
     relay700.done(*APPLY)
     for step in ("approve", "suspend", "resume", "revoke"):

@@ -1,0 +1,19 @@
+"""An entry of the audit log as it leaves the relay: the real numbers in its details are shown or masked."""
+
+from __future__ import annotations
+
+from relay.call.numbers import mask_number
+from relay.log import mask_numbers
+from relay.store.audit import Entry
+
+_MASKS = {"number": mask_number, "contact": mask_numbers}  # the details that may hold a real number
+
+
+def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
+    """Who was asked for in a trace, and whom a business user named as its contact, are masked without `reveal`."""
+    if reveal:
+        return entry.details
+    return {
+        name: mask(value) if (mask := _MASKS.get(name)) and isinstance(value, str) else value
+        for name, value in entry.details.items()
+    }

@@ -1,0 +1,69 @@
+"""The bar of a long command: on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+
+COMMAND = (sys.executable, "-m", "relay")
+ROWS = 1_200  # of which the bar is told more than once
+
+
+@pytest.fixture
+def bindings(relay700: Command) -> Path:
+    file = relay700.folder / "bindings.csv"
+    lines = [f"AXB,,,1380000{n:04},1390000{n:04},2h,order-{n},default" for n in range(ROWS)]
+    file.write_text("mode,x,y,a,b,expires_in,order_id,business\n" + "\n".join(lines) + "\n")
+    return file
+
+
+def on_a_terminal(relay700: Command, *arguments: str) -> tuple[str, str]:
+    """What the command writes on standard output, and on the terminal that its standard error is."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "-c", str(relay700.folder / "relay.toml")], stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b"".join(_read(ours))
+        output, _ = process.communicate()
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return output.decode(), shown.decode()
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(terminal, 65_536)
+        except OSError:  # Linux tells so that nobody holds the other end any more
+            return
+        if not data:
+            return
+        yield data
+
+
+def test_long_imports_and_exports_show_a_bar_on_a_terminal(relay700: Command, bindings: Path) -> None:
+    said, shown = on_a_terminal(relay700, "bindings", "import", str(bindings))
+    assert said == f"{ROWS} imported, 0 refused\n"
+    assert shown.startswith("\x1b[?25lbindings") or "bindings  [" in shown
+    assert "100%" in shown
+    (group,) = relay700.objects("groups", "make", "riders")
+    members = relay700.folder / "members"
+    members.write_text("".join(f"1370000{n:04}\n" for n in range(ROWS)))
+    said, shown = on_a_terminal(relay700, "groups", "import", group["id"], str(members))
+    assert (said, "members  [" in shown, "100%" in shown) == (f"{ROWS} added\n", True, True)
+    said, shown = on_a_terminal(relay700, "audit", "export", "-")
+    assert len(said.splitlines()) > 3
+    assert "entries  [" in shown and "100%" in shown
+
+
+def test_elsewhere_there_is_none(relay700: Command, bindings: Path) -> None:
+    assert relay700.done("bindings", "import", str(bindings)) == f"{ROWS} imported, 0 refused\n"  # and no error output
