@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_bindings as models
-from relay.api.models import Page, shown_moment
+from relay.api.models import Name, Page, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
 from relay.call.numbers import mask_number
@@ -49,11 +49,13 @@ async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
 
 
 @router.get("", summary="List groups")
-async def get_groups(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Group]:
+async def get_groups(
+    visit: Reads, business: Name | None = None, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Group]:
     """The oldest first."""
-    sealer = visit.desk.sealer
+    sealer, whose = visit.desk.sealer, visit.only(business)
     (after,) = read_cursor(sealer, "groups", cursor) or ("",)
-    found = await visit.read(lambda connection: find_groups(connection, visit.business, str(after), limit + 1))
+    found = await visit.read(lambda connection: find_groups(connection, whose, str(after), limit + 1))
     return page(sealer, "groups", found, limit, lambda group: (group.group_id,), shown_group)
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import json_option, needed_reason, or_none, reason_option
+from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import Opened, duration, now_ms, opened
 from relay.cli.stores import number as any_number
-from relay.errors import StoreError
+from relay.errors import Refused, StoreError
 from relay.service import numbers as service
 from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
 from relay.service.times import format_moment
 from relay.store.numbers import Number, NumberQuery, Prefix, find_number, find_numbers, find_prefixes
-from relay.store.pools import Pool, find_pools, usage
+from relay.store.pools import Pool, find_pool, find_pools, usage
 
 STATES = ("free", "bound", "cooling", "locked")
 _COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")
@@ -183,13 +183,29 @@ def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) 
 
 @pools.command("change")
 @click.argument("pool_id", metavar="ID")
+@click.option("--business", metavar="ID|none", help="Whose it is; none: of all that have none of their own.")
 @_limits
 @json_option
 @config_option
 def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
     """Change a pool. What is not named stays."""
+    if options["business"] == NONE:
+        options["business"] = ""
     with opened(config_path) as store:
         pool = store.act(lambda act: service.change_pool(act, pool_id, PoolChange(**options)))
+    show_one(_pool(pool), as_json=as_json)
+
+
+@pools.command("show")
+@click.argument("pool_id", metavar="ID")
+@json_option
+@config_option
+def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
+    """Show one pool."""
+    with opened(config_path) as store:
+        pool = find_pool(store.reader, pool_id)
+    if pool is None:
+        raise Refused("not_found", "", "there is no such pool: `relay700 pools list` shows them")
     show_one(_pool(pool), as_json=as_json)
 
 

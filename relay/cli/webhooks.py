@@ -12,7 +12,7 @@ from relay.cli import config_option
 from relay.cli.options import business_option, json_option
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import Opened, opened
-from relay.errors import StoreError
+from relay.errors import Refused
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
 from relay.service.times import format_moment
@@ -23,7 +23,9 @@ _COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
 _PAGE = 500
 
-_kind = click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for more; all otherwise.")
+_kind = click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for more. Without: all, or no change."
+)
 _parties = click.option(
     "--parties",
     type=click.Choice(PARTIES),
@@ -67,6 +69,44 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
     show_list(map(_plain, found), _COLUMNS, as_json=as_json)
 
 
+@webhooks.command("show")
+@click.argument("webhook_id", metavar="ID")
+@json_option
+@config_option
+def show_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
+    """Show one webhook and how its deliveries go."""
+    with opened(config_path) as store:
+        show_one(_plain(_found(store, webhook_id)), as_json=as_json)
+
+
+@webhooks.command("change")
+@click.argument("webhook_id", metavar="ID")
+@click.option("--url", metavar="URL", help="Where events are sent from now on.")
+@_kind
+@click.option("--parties", type=click.Choice(PARTIES), help="How real numbers are shown to it.")
+@click.option("--enabled/--disabled", "enabled", default=None, help="Whether events are sent to it.")
+@json_option
+@config_option
+def change(
+    config_path: Path | None,
+    webhook_id: str,
+    url: str | None,
+    kinds: tuple[str, ...],
+    parties: str | None,
+    enabled: bool | None,
+    as_json: bool,
+) -> None:
+    """Change a webhook, which is tried again at once. What is not named stays."""
+    disabled = None if enabled is None else not enabled
+    with opened(config_path) as store:
+        changed = store.act(
+            lambda act: service.change(
+                act, webhook_id, url=url, kinds=kinds or None, parties=parties, disabled=disabled
+            )
+        )
+    show_one(_plain(changed), as_json=as_json)
+
+
 @webhooks.command("dead")
 @click.argument("webhook_id", metavar="ID")
 @json_option
@@ -74,9 +114,15 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
 def dead_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
     """List the events that were given up."""
     with opened(config_path) as store:
-        if find_webhook(store.reader, store.sealer, webhook_id) is None:
-            raise StoreError("there is no such webhook: `relay700 webhooks list` shows them")
+        _found(store, webhook_id)
         show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json)
+
+
+def _found(store: Opened, webhook_id: str) -> Webhook:
+    webhook = find_webhook(store.reader, store.sealer, webhook_id)
+    if webhook is None:
+        raise Refused("not_found", "", "there is no such webhook: `relay700 webhooks list` shows them")
+    return webhook
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:

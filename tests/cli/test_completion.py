@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
 from relay.cli.completion import SHELLS
+from tests.support.product import PYTHON
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -31,3 +34,29 @@ def test_words_are_completed(words: str, found: set[str]) -> None:
         env=os.environ | asked, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert {line.partition(",")[2] for line in done.stdout.split()} == found
+
+
+LOADED = {
+    # What each shell is told to do with a script in the file $1, to find out what `relay700 bus` is completed to.
+    "bash": 'source "$1"; COMP_WORDS=(relay700 bus) COMP_CWORD=1; _relay700_completion relay700; echo $COMPREPLY',
+    "zsh": 'autoload -Uz compinit && compinit -u -D && source "$1" && print -r -- ${_comps[relay700]}',
+    "fish": 'source $argv[1]; complete -C "relay700 bus"',
+}
+ANSWERS = {"bash": "business", "zsh": "_relay700_completion", "fish": "business"}
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_that_has_loaded_its_script_completes(shell: str, tmp_path: Path) -> None:
+    program = shutil.which(shell)
+    assert program, f"{shell} is not installed: scripts/test does it"
+    script = tmp_path / "completion"
+    script.write_text(CliRunner().invoke(main, ["completion", shell]).stdout)
+    path = f"{Path(PYTHON).parent}:{os.environ['PATH']}"
+    interactive = ["-f", "-i"] if shell == "zsh" else []
+    name = [] if shell == "fish" else ["-"]
+    done = subprocess.run(
+        [program, *interactive, "-c", LOADED[shell], *name, str(script)],
+        env=os.environ | {"PATH": path, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[0] == ANSWERS[shell], done.stderr

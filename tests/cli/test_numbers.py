@@ -76,6 +76,15 @@ def test_pools_are_made_changed_and_told_of_before_they_are_empty(loaded: Comman
     assert (usage["default"]["free"], usage["default"]["warning"]) == (10_000, False)
 
 
+def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
+    loaded.done("business", "apply", "other", "--name", "Other")
+    assert loaded.objects("pools", "change", "acme-bj", "--business", "other")[0]["business"] == "other"
+    assert loaded.objects("pools", "change", "acme-bj", "--business", "none")[0]["business"] is None
+    (shown,) = loaded.objects("pools", "show", "acme-bj")
+    assert (shown["id"], shown["business"], shown["area"], shown["max_bindings"]) == ("acme-bj", None, "beijing", 1)
+    assert loaded.refused("pools", "show", "none").startswith("there is no such pool")
+
+
 def test_what_is_not_there_is_status_1(loaded: Command) -> None:
     assert loaded.refused("numbers", "show", "700999999999999").startswith("it is none of the platform's numbers")
     assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")

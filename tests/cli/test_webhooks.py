@@ -53,6 +53,18 @@ def test_what_cannot_be_is_refused_in_one_line(relay700: Command, usage: Callabl
     assert "--kind" in usage("webhooks", "make", URL, "--kind", "call.lost")
 
 
+def test_a_webhook_is_shown_and_changed(relay700: Command, made: dict[str, Any]) -> None:
+    (changed,) = relay700.objects("webhooks", "change", made["id"], "--url", f"{URL}/2", "--parties", "none")
+    assert (changed["url"], changed["parties"], changed["kinds"]) == (f"{URL}/2", "none", made["kinds"])
+    (disabled,) = relay700.objects("webhooks", "change", made["id"], "--disabled", "--kind", "call.refused")
+    assert disabled["disabled_at"] is not None and disabled["kinds"] == ["call.refused"]
+    assert relay700.objects("webhooks", "show", made["id"]) == [disabled]
+    assert f"{URL}/2" in relay700.done("webhooks", "show", made["id"])
+    (enabled,) = relay700.objects("webhooks", "change", made["id"], "--enabled")
+    assert enabled == disabled | {"disabled_at": None}
+    assert relay700.refused("webhooks", "show", "nothing").startswith("there is no such webhook")
+
+
 def test_dead_events_are_listed_without_numbers_and_sent_again(relay700: Command, made: dict[str, Any]) -> None:
     leave_dead(relay700, "c1.ended", "c2.ended", "c3.ended")
     dead = relay700.objects("webhooks", "dead", made["id"])
