@@ -22,7 +22,10 @@ Kinds = Annotated[list[EventKind], Field(min_length=1, max_length=7, json_schema
 Url = Annotated[
     str,
     StringConstraints(max_length=500, pattern=r"^https?://[!-~]+$"),
-    Field(description="https; http to a loopback address only", examples=["https://platform.example/events"]),
+    Field(
+        description="https, at an address of the internet; an operator may name any, and http to loopback",
+        examples=["https://platform.example/events"],
+    ),
 ]
 
 

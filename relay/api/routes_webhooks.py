@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_webhooks as models
-from relay.api.models import Page, given, shown_moment
+from relay.api.models import Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import Answer, Changes, Needs, Visit
 from relay.errors import Refused
@@ -26,7 +26,7 @@ Writes = Annotated[Visit, Depends(Changes("webhooks"))]
 def shown_webhook(webhook: Webhook) -> models.Webhook:
     """As answered: without the secret."""
     values = webhook._asdict()
-    del values["secret"], values["disabled_at"]
+    del values["secret"], values["disabled_at"], values["internal"]
     values["kinds"] = list(webhook.kinds)
     values["enabled"] = webhook.disabled_at is None
     values["next_at"] = shown_moment(webhook.next_at or None)
@@ -69,11 +69,13 @@ async def post_webhook(asked: models.WebhookNew, visit: Writes) -> Response:
 
 
 @router.get("", summary="List webhooks")
-async def get_webhooks(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Webhook]:
+async def get_webhooks(
+    visit: Reads, business: Name | None = None, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Webhook]:
     """In the order of their ids."""
-    sealer = visit.desk.sealer
+    sealer, whose = visit.desk.sealer, visit.only(business)
     (after,) = read_cursor(sealer, "webhooks", cursor) or ("",)
-    found = await visit.read(lambda connection: webhooks_of(connection, sealer, visit.business, str(after), limit + 1))
+    found = await visit.read(lambda connection: webhooks_of(connection, sealer, whose, str(after), limit + 1))
     return page(sealer, "webhooks", found, limit, lambda webhook: (webhook.id,), shown_webhook)
 
 

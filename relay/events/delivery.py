@@ -24,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
 from relay.events.payload import write_events
+from relay.events.reach import Sessions, open_sessions
 from relay.net.signing import SIGNATURE, signature_header
 from relay.store.act import RELAY, Act
 from relay.store.database import connect_reader, store_errors
@@ -41,12 +42,11 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 600.0
 LONGEST_RETRY_AFTER_S = 3_600.0
 REFUSALS = 3  # of one event alone, until it is given up
-MOST_CONNECTIONS = 200
 LATER = frozenset([408, 425, 429])  # beside 5xx: not the events' fault
 GONE = 410
 
 _WORDS = (
-    (aiohttp.ClientConnectorDNSError, "its name is not known"),
+    ((aiohttp.ClientConnectorDNSError, UnicodeError), "its name is not known"),
     (aiohttp.ClientSSLError, "no TLS, or not with a certificate that is trusted"),
     (aiohttp.ClientConnectorError, "it cannot be connected to"),
 )
@@ -102,26 +102,20 @@ class Deliverer:
 
     async def run(self) -> None:
         """Until `finish`: looks again and again for webhooks that events wait for, and has one task for each."""
-        connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, limit_per_host=10)
-        timeout = aiohttp.ClientTimeout(total=self._rules.timeout_s)
-        async with aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            headers={"user-agent": "relay700"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as session:
-            try:
-                while not self._finishing.is_set():
-                    pause_s = self._look(session)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._finishing.wait(), pause_s)
-                if self._under_way:
-                    await asyncio.wait(self._under_way.values(), timeout=LAST_ANSWERS_S)
-            finally:
-                for task in self._under_way.values():
-                    task.cancel()
-                await asyncio.gather(*self._under_way.values(), return_exceptions=True)
-                self._disconnect()
+        sessions = open_sessions(self._rules.timeout_s)
+        try:
+            while not self._finishing.is_set():
+                pause_s = self._look(sessions)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._finishing.wait(), pause_s)
+            if self._under_way:
+                await asyncio.wait(self._under_way.values(), timeout=LAST_ANSWERS_S)
+        finally:
+            for task in self._under_way.values():
+                task.cancel()
+            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+            await sessions.close()
+            self._disconnect()
 
     def finish(self) -> None:
         """Has `run` return once the requests under way are answered, or soon. What is left waits for the next start."""
@@ -130,7 +124,7 @@ class Deliverer:
     def statistics(self) -> dict[str, int]:
         return {**self._counts, "webhooks_under_way": len(self._under_way)}
 
-    def _look(self, session: aiohttp.ClientSession) -> float:
+    def _look(self, sessions: Sessions) -> float:
         """Starts what is due; how long to wait until the next look."""
         try:
             due = self._read(lambda connection: pending_webhooks(connection, self._clock_ms()))
@@ -139,14 +133,14 @@ class Deliverer:
             return RETRY_S
         for webhook_id in due:
             if webhook_id not in self._under_way:
-                task = asyncio.create_task(self._serve(session, webhook_id), name=f"webhook {webhook_id}")
+                task = asyncio.create_task(self._serve(sessions, webhook_id), name=f"webhook {webhook_id}")
                 self._under_way[webhook_id] = task
         return LOOK_S
 
-    async def _serve(self, session: aiohttp.ClientSession, webhook_id: str) -> None:
+    async def _serve(self, sessions: Sessions, webhook_id: str) -> None:
         """Sends what waits for one webhook, until nothing is left or it must be waited for."""
         try:
-            while not self._finishing.is_set() and await self._send_next(session, webhook_id):
+            while not self._finishing.is_set() and await self._send_next(sessions, webhook_id):
                 pass
         except RelayError as error:
             self._log.warning("delivery.failed", webhook=webhook_id, reason=str(error), again_in_s=RETRY_S)
@@ -154,7 +148,7 @@ class Deliverer:
         finally:
             del self._under_way[webhook_id]
 
-    async def _send_next(self, session: aiohttp.ClientSession, webhook_id: str) -> bool:
+    async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
         """One request. False where the webhook is to be left alone for now."""
         webhook = self._read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
@@ -164,7 +158,7 @@ class Deliverer:
         events = self._read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
         if not events:
             return False
-        answer = await self._post(session, webhook, events)
+        answer = await self._post(sessions, webhook, events)
         self._counts["deliveries"] += 1
         if answer.is_good:
             await self._taken(webhook, events)
@@ -172,19 +166,20 @@ class Deliverer:
         self._counts["deliveries_failed"] += 1
         return await self._not_taken(webhook, events, answer)
 
-    async def _post(self, session: aiohttp.ClientSession, webhook: Webhook, events: Sequence[Event]) -> _Answer:
+    async def _post(self, sessions: Sessions, webhook: Webhook, events: Sequence[Event]) -> _Answer:
         body = write_events(webhook, events)
         headers = {
             "content-type": "application/json",
             SIGNATURE: signature_header(webhook.secret, int(time.time()), body),
             "relay700-delivery": secrets.token_hex(16),
         }
+        session = sessions.internal if webhook.internal else sessions.public
         try:
             async with session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response:
                 return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
         except TimeoutError:
             return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a name that is no host's
             return _Answer(0, _word(error))
 
     # -- what follows

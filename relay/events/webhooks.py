@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from relay.errors import Refused
 from relay.service.businesses import get as get_business
 from relay.store.act import Act
-from relay.store.outbox import leave_event, revive
+from relay.store.outbox import leave_event, revive, waiting_of
 from relay.store.webhooks import Webhook, find_webhook, put_webhook, remove_webhook, webhooks_of
 
 KINDS = (
@@ -21,6 +21,7 @@ TEST = "webhook.test"
 PARTIES = ("none", "masked", "clear")
 LONGEST_URL = 2_000
 MOST_WEBHOOKS = 20  # of one business
+MOST_TESTS = 20  # test events that wait for one webhook
 
 
 def make(
@@ -33,7 +34,7 @@ def make(
     webhook = Webhook(
         id=f"w{secrets.token_hex(6)}",
         business=business,
-        url=_checked_url(url),
+        url=_checked_url(act, url),
         secret=f"whsec_{secrets.token_urlsafe(32)}",
         kinds=_checked_kinds(kinds),
         parties=_checked_parties(act, parties),
@@ -41,6 +42,7 @@ def make(
         failures=0,
         next_at=0,
         created_at=act.now_ms,
+        internal=_is_operator(act),
     )
     put_webhook(act.connection, act.sealer, webhook)
     _audit(act, "webhook.make", webhook)
@@ -64,10 +66,16 @@ def change(
     parties: str | None = None,
     disabled: bool | None = None,
 ) -> Webhook:
-    """Changes what is given. It is tried again at once, whatever failed before. Raises Refused."""
+    """Changes what is given. It is tried again at once, whatever failed before. Raises Refused.
+
+    Of one that gets real numbers in clear everything but its end takes the scope for them: whoever may say where they
+    go reads them.
+    """
     webhook = get(act, webhook_id)
+    if parties is None and (url, kinds, disabled) != (None, None, True):
+        _checked_parties(act, webhook.parties)
     if url is not None:
-        webhook = webhook._replace(url=_checked_url(url))
+        webhook = webhook._replace(url=_checked_url(act, url), internal=_is_operator(act))
     if kinds is not None:
         webhook = webhook._replace(kinds=_checked_kinds(kinds))
     if parties is not None:
@@ -107,23 +115,33 @@ def test(act: Act, webhook_id: str) -> str:
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
-    event_id = f"{webhook_id}.test.{secrets.token_hex(4)}"
+    tests = f"{webhook_id}.test"
+    if waiting_of(act.connection, webhook_id, tests) >= MOST_TESTS:
+        raise Refused("quota", "webhook", f"{MOST_TESTS} test events wait for it: see why nobody takes them")
+    event_id = f"{tests}.{secrets.token_hex(4)}"
     leave_event(act.connection, act.sealer, webhook_id, TEST, event_id, act.now_ms, {})
+    act.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
     return event_id
 
 
-def _checked_url(url: str) -> str:
-    """https; http only to this machine itself, where nobody listens in."""
+def _is_operator(act: Act) -> bool:
+    """Operators know what is inside their own network; a business user could only find out."""
+    return act.actor.business is None
+
+
+def _checked_url(act: Act, url: str) -> str:
+    """https; for an operator also http to this machine itself, where nobody listens in."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
+        host.encode("idna")  # as it is looked up: no label is empty or longer than 63 characters
     except ValueError:
         parts, host = urlsplit(""), ""
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
     if not fits or not host or parts.username or parts.fragment:
         raise Refused("invalid", "url", "it is a URL without user or fragment, such as https://shop.example/events")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise Refused("invalid", "url", "it is https; http is for this machine itself alone")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host) and _is_operator(act)):
+        raise Refused("invalid", "url", "it is https; an operator may have http sent to this machine itself")
     return url
 
 

@@ -36,6 +36,9 @@ _DEAD = """
 SELECT seq, event_id, kind, at, tries, dead_at, last_error, sealed FROM outbox
 WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
 """
+_WAITING_OF = """
+SELECT count(*) FROM outbox WHERE webhook = ?1 AND event_id >= ?2 AND event_id < ?3 AND dead_at IS NULL
+"""
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -100,6 +103,12 @@ def dead(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int
     """What was given up, from behind the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
+
+
+def waiting_of(connection: sqlite3.Connection, webhook: str, ids: str) -> int:
+    """How many wait whose id begins with `ids` and a dot."""
+    (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" is behind "."
+    return int(count)
 
 
 def sizes(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from relay.store.sealing import Sealer
 
 _COLUMNS = "id, business, sealed, kinds, parties, disabled_at, failures, next_at, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM webhook WHERE id > ?1 AND (?2 IS NULL OR business = ?2)"
-_decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+_decode = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
 
 
 class Webhook(NamedTuple):
@@ -28,12 +28,14 @@ class Webhook(NamedTuple):
     failures: int  # deliveries that failed since the last good one
     next_at: int  # when it is tried next
     created_at: int
+    internal: bool = False  # it may be at an address that is not of the public internet
 
 
 def put_webhook(connection: sqlite3.Connection, sealer: Sealer, webhook: Webhook) -> None:
     """Adds it, or replaces the one with its id."""
-    sealed = sealer.seal(msgspec.msgpack.encode((webhook.url, webhook.secret)), _context(webhook.id, webhook.business))
-    plain = (" ".join(webhook.kinds), *webhook[5:])
+    secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
+    sealed = sealer.seal(secret, _context(webhook.id, webhook.business))
+    plain = (" ".join(webhook.kinds), *webhook[5:10])
     connection.execute(
         f"INSERT OR REPLACE INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (webhook.id, webhook.business, sealed, *plain),
@@ -76,10 +78,10 @@ def disable(connection: sqlite3.Connection, webhook_id: str, now_ms: int) -> Non
 def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
     id_, business, sealed, kinds, *rest = row
     try:
-        url, secret = _decode(sealer.open_(sealed, _context(id_, business)))
+        url, secret, internal = _decode(sealer.open_(sealed, _context(id_, business)))
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"the webhook {id_} was altered") from None
-    return Webhook(id_, business, url, secret, tuple(kinds.split()), *rest)
+    return Webhook(id_, business, url, secret, tuple(kinds.split()), *rest)._replace(internal=internal)
 
 
 def _context(webhook_id: str, business: str) -> bytes:

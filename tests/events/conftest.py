@@ -23,7 +23,7 @@ from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal
 from relay.store.outbox import Event, dead, oldest
 from relay.store.sealing import Sealer
-from relay.store.webhooks import Webhook, find_webhook
+from relay.store.webhooks import Webhook, find_webhook, put_webhook
 from relay.store.writer import GroupWriter, Writer
 
 T = TypeVar("T")
@@ -62,6 +62,12 @@ class Shop(NamedTuple):
 
     def hook(self, url: str = NO_URL, kinds: tuple[str, ...] = KINDS, parties: str = "masked") -> Webhook:
         return self.act(lambda act: make(act, "shop", url, kinds, parties))[0]
+
+    def hook_of_its_own(self, url: str) -> Webhook:
+        """A webhook as a business user's key makes it, but for the check of the URL."""
+        made = self.hook()._replace(url=url, internal=False)
+        self.act(lambda act: put_webhook(act.connection, act.sealer, made))
+        return made
 
     def hook_now(self, webhook: Webhook) -> Webhook:
         with closing(connect_reader(self.path)) as connection:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.events import delivery as module
-from relay.events.delivery import Deliverer
+from relay.events.delivery import REFUSALS, Deliverer
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 
@@ -199,3 +199,32 @@ async def test_what_was_not_removed_is_sent_again(shop: Shop, writer: GroupWrite
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 2)
     assert (inbox.taken, shop.waiting(hook)) == (["e1", "e1"], [])
+
+
+async def test_a_business_users_own_url_reaches_nothing_inside(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    """By its number or by a name: the answer is that of a port where nobody listens."""
+    by_name = inbox.url.replace("127.0.0.1", "localhost")
+    hooks = [
+        shop.hook_of_its_own(inbox.url),
+        shop.hook_of_its_own(by_name),
+        shop.hook_of_its_own("http://127.0.0.1:9/"),
+    ]
+    shop.tell("e1")
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 3 * REFUSALS)
+    assert inbox.requests == []
+    reasons = {fields["reason"] for event, fields in shop.log.said if event == "webhook.failing"}
+    assert reasons == {"it cannot be connected to"}
+    assert [shop.hook_now(hook).failures > 0 for hook in hooks] == [True] * 3
+
+
+async def test_a_name_that_is_no_hosts_is_one_that_is_not_known(shop: Shop, writer: GroupWriter) -> None:
+    hook = shop.hook_of_its_own(f"https://{'a' * 64}.example/")
+    shop.tell("e1")
+    async with delivering(shop, writer) as deliverer:
+        await failed(deliverer, 1)
+    assert shop.hook_now(hook).failures
+    assert (
+        "webhook.failing",
+        {"webhook": hook.id, "business": "shop", "reason": "its name is not known"},
+    ) in shop.log.said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import Refused
-from relay.events.webhooks import KINDS, MOST_WEBHOOKS, change, get, make, remove, resend
+from relay.events.webhooks import KINDS, MOST_TESTS, MOST_WEBHOOKS, change, get, make, remove, resend
 from relay.events.webhooks import test as send_test
 from relay.service.businesses import Application, apply
 from relay.store.act import Act, Actor
@@ -50,17 +50,42 @@ def test_its_secret_and_url_are_not_in_the_store_in_clear(shop: Shop) -> None:
         *("http://shop.example/", "ftp://shop.example/", "shop.example", "https://", "https:///x", "", "https://a b/"),
         *("https://user:pw@shop.example/", "https://shop.example/#x", "https://shop.example:99999/", "https://[::1/"),
         *("http://10.0.0.1/", "https://商店.example/", "https://shop.example/\n", "https://x.example/" + "y" * 2_000),
+        *(f"https://{'a' * 64}.example/", "https://a..example/"),
     ],
 )
 def test_urls_that_are_refused(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/", "https://a.example/?b=c"]
-)
-def test_urls_that_are_taken(shop: Shop, url: str) -> None:
-    assert as_(shop, OWN, lambda act: make(act, "shop", url))[0].url == url
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/"])
+def test_only_an_operator_has_events_sent_to_this_machine(shop: Shop, url: str) -> None:
+    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+    made = shop.hook(url)
+    assert (made.url, shop.hook_now(made).internal) == (url, True)
+
+
+def test_where_it_may_be_goes_by_who_says_its_url(shop: Shop) -> None:
+    url = "https://a.example/?b=c"
+    made = as_(shop, OWN, lambda act: make(act, "shop", url))[0]
+    assert (made.url, made.internal) == (url, False)
+    assert shop.act(lambda act: change(act, made.id, url=url)).internal
+    assert as_(shop, OWN, lambda act: change(act, made.id, kinds=["call.ended"])).internal
+    assert not as_(shop, OWN, lambda act: change(act, made.id, url=url)).internal
+    assert not shop.hook_now(made).internal
+
+
+def test_who_may_not_read_real_numbers_cannot_have_them_sent_elsewhere(shop: Shop) -> None:
+    made = shop.hook(parties="clear")
+    for do in (
+        lambda act: change(act, made.id, url="https://evil.example/"),
+        lambda act: change(act, made.id, url="https://evil.example/", disabled=True),
+        lambda act: change(act, made.id, kinds=KINDS),
+        lambda act: change(act, made.id, disabled=False),
+    ):
+        assert refusal(shop, do) == ("forbidden", "parties")
+    assert as_(shop, OWN_READER, lambda act: change(act, made.id, url="https://b.example/")).parties == "clear"
+    assert as_(shop, OWN, lambda act: change(act, made.id, disabled=True)).disabled_at is not None
+    assert as_(shop, OWN, lambda act: change(act, made.id, url=NO_URL, parties="masked")).url == NO_URL
 
 
 @pytest.mark.parametrize("kinds", [(), ("call.ended", "nonsense"), ("webhook.test",)])
@@ -148,6 +173,15 @@ def test_a_test_event_goes_to_it_alone_whatever_it_wants(shop: Shop) -> None:
     event_id = as_(shop, OWN, lambda act: send_test(act, made.id))
     assert [(event.event_id, event.kind) for event in shop.waiting(made)] == [(event_id, "webhook.test")]
     assert shop.waiting(other) == []
+
+
+def test_test_events_do_not_fill_the_store(shop: Shop) -> None:
+    made = shop.hook()
+    for _ in range(MOST_TESTS):
+        as_(shop, OWN, lambda act: send_test(act, made.id))
+    assert refusal(shop, lambda act: send_test(act, made.id)) == ("quota", "webhook")
+    shop.act(lambda act: act.connection.execute("UPDATE outbox SET dead_at = 1 WHERE seq = 1"))
+    as_(shop, OWN, lambda act: send_test(act, made.id))
 
 
 def test_what_waits_goes_with_it(shop: Shop) -> None:

@@ -277,7 +277,7 @@ CREATE TABLE cursor (
 CREATE TABLE webhook (
     id          TEXT PRIMARY KEY,
     business    TEXT NOT NULL,
-    sealed      BLOB NOT NULL, -- url, secret; bound to id and business
+    sealed      BLOB NOT NULL, -- url, secret, whether it may be internal; bound to id and business
     kinds       TEXT NOT NULL, -- separated by blanks
     parties     TEXT NOT NULL DEFAULT 'masked' CHECK (parties IN ('none', 'masked', 'clear')),
     disabled_at INTEGER,
