@@ -120,7 +120,23 @@ class Binding(Shown):
     changed_by: str | None
     expires_at: Moment | None
     ended_at: Moment | None
+    ended_by: str | None = Field(description="who unbound it")
     version: int
+
+
+class BindingStep(Shown):
+    """That somebody made, changed or ended a binding."""
+
+    action: Literal["made", "changed", "ended"]
+    at: Moment
+    by: str | None
+    changed: list[str] = Field(description="names of fields")
+
+
+class BindingHistory(Shown):
+    """Who did what to a binding, in the order of time."""
+
+    items: list[BindingStep]
 
 
 class Batch(Asked):

@@ -141,9 +141,3 @@ class KeyMade(Key):
     """A new key. The secret is shown now and never again."""
 
     secret: str | None = Field(description="to send as `Authorization: Bearer`; null in a repeated answer")
-
-
-class Keys(Shown):
-    """All keys of a business user."""
-
-    items: list[Key]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
@@ -12,12 +12,12 @@ from relay.api import models_bindings as models
 from relay.api.models import Mode, Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.problems import problem_of, status_of
-from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, now_ms
+from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why, now_ms
 from relay.call.binding import Binding
 from relay.call.numbers import mask_number, normalise_party
 from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
-from relay.service.changes import BindingChange, change, end, renew
+from relay.service.changes import BindingChange, change, end, renew, steps
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import BindingQuery, find_binding, find_page
@@ -47,29 +47,40 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> model
     return models.Binding(**values)
 
 
-def _request(asked: models.BindingNew, business: str) -> BindingRequest:
-    values = given(asked) | {"business": business, "expires_in": _expiry(asked)}
+def _own(visit: Visit, binding_id: str) -> Binding:
+    found = visit.row(lambda connection: find_binding(connection, visit.desk.sealer, binding_id, visit.business))
+    if found is None:
+        raise Refused("not_found", "", "there is no such binding")
+    return found
+
+
+def _request(asked: models.BindingNew, business: str, at_ms: int) -> BindingRequest:
+    """Raises Refused for its end."""
+    values = given(asked) | {"business": business, "expires_in": _expiry(asked, at_ms)}
     values.pop("expires_at", None)
     return BindingRequest(**{name: value for name, value in values.items() if value is not None})
 
 
-def _expiry(asked: models.Expiry) -> str:
-    """In the words of the service; "" for none. Raises Refused where it is too near or too far."""
+def _expiry(asked: models.Expiry, at_ms: int) -> str:
+    """In the words of the service; "" for none. Raises Refused where it is too near or too far.
+
+    It is asked in the act: a request that is sent again is answered as before, however near its end has come.
+    """
     if asked.expires_in is not None:
         return f"{asked.expires_in}s"
-    at_ms = given_ms(asked.expires_at)
-    if at_ms is None:
+    until_ms = given_ms(asked.expires_at)
+    if until_ms is None:
         return ""
-    if not SOONEST_MS < at_ms - now_ms() <= LATEST_MS:
+    if not SOONEST_MS < until_ms - at_ms <= LATEST_MS:
         raise Refused("invalid", "expires_at", "it is more than 60 seconds and at most 90 days ahead")
-    return format_moment(at_ms)
+    return format_moment(until_ms)
 
 
-def _changes(asked: models.BindingChange) -> BindingChange:
-    """null clears a field: that is "" for a text and 0 for a number of seconds."""
+def _changes(asked: models.BindingChange, at_ms: int) -> BindingChange:
+    """null clears a field: that is "" for a text and 0 for a number of seconds. Raises Refused for its end."""
     values = given(asked)
     if values.keys() & {"expires_in", "expires_at"}:
-        values["expires_in"] = _expiry(asked)
+        values["expires_in"] = _expiry(asked, at_ms)
         values.pop("expires_at", None)
     for name, value in values.items():
         if value is None:
@@ -80,11 +91,10 @@ def _changes(asked: models.BindingChange) -> BindingChange:
 @router.post("", status_code=201, response_model=models.Binding, summary="Make a binding")
 async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
     """Works with the next call. Where no number is named, a free one is chosen."""
-    request = _request(asked, visit.own(asked.business))
-    rules = visit.desk.settings.rules
+    business, rules = visit.own(asked.business), visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
-        binding = bind(act, request, rules)
+        binding = bind(act, _request(asked, business, act.now_ms), rules)
         return Answer(shown_binding(binding, act.now_ms), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await visit.change(do)
@@ -93,22 +103,35 @@ async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
 @router.post("/batch", response_model=models.BatchAnswers, summary="Make many bindings")
 async def post_batch(asked: models.Batch, visit: Writes) -> Response:
     """Where all are well formed, each stands for itself; the answers are in the order of the request."""
-    requests = [_request(item, visit.own(item.business)) for item in asked.items]
-    rules = visit.desk.settings.rules
     request_id = visit.request.state.request_id
 
-    def make(chunk: Sequence[BindingRequest]) -> Any:
+    def make(chunk: Sequence[models.BindingNew]) -> Callable[[Act], Answer]:
         def do(act: Act) -> Answer:
-            answers = bind_all(act, chunk, rules)
+            answers = _bind_each(act, chunk, visit)
             return Answer(models.BatchAnswers(items=[_batch_answer(one, act.now_ms, request_id) for one in answers]))
 
         return do
 
     items: list[models.BatchAnswer] = []
-    for start in range(0, len(requests), CHUNK):
-        kept = await visit.once(make(requests[start : start + CHUNK]), f" {start}")
+    for start in range(0, len(asked.items), CHUNK):
+        kept = await visit.once(make(asked.items[start : start + CHUNK]), f" {start}")
         items += models.BatchAnswers.model_validate_json(kept.body).items
     return Response(models.BatchAnswers(items=items).model_dump_json(), media_type="application/json")
+
+
+def _bind_each(act: Act, items: Sequence[models.BindingNew], visit: Visit) -> list[Binding | Refused]:
+    """A refusal for each that names another's business user or an end that is too near, too."""
+    asked = [_request_of_item(item, visit, act.now_ms) for item in items]
+    wanted = [one for one in asked if isinstance(one, BindingRequest)]
+    made = iter(bind_all(act, wanted, visit.desk.settings.rules))
+    return [next(made) if isinstance(one, BindingRequest) else one for one in asked]
+
+
+def _request_of_item(item: models.BindingNew, visit: Visit, at_ms: int) -> BindingRequest | Refused:
+    try:
+        return _request(item, visit.own(item.business), at_ms)
+    except Refused as refused:
+        return refused
 
 
 def _batch_answer(answer: Binding | Refused, at_ms: int, request_id: str) -> models.BatchAnswer:
@@ -179,28 +202,45 @@ async def search_bindings(
 @router.get("/{binding_id}", summary="Show a binding")
 async def get_binding(binding_id: BindingId, visit: Reads, reveal: Revealing) -> models.Binding:
     """In force or not."""
-    found = visit.row(lambda connection: find_binding(connection, visit.desk.sealer, binding_id, visit.business))
-    if found is None:
-        raise Refused("not_found", "", "there is no such binding")
+    found = _own(visit, binding_id)
     return shown_binding(found, now_ms(), clear=await visit.reveal(reveal, f"binding {binding_id}"))
+
+
+@router.get("/{binding_id}/history", summary="Show who made and changed a binding")
+async def get_history(binding_id: BindingId, visit: Reads) -> models.BindingHistory:
+    """When, and which fields; never what was in them."""
+    binding = _own(visit, binding_id)
+    found = await visit.read(lambda connection: steps(connection, visit.desk.sealer, binding))
+    items = [models.BindingStep(**step._asdict() | {"at": shown_moment(step.at)}) for step in found]
+    return models.BindingHistory(items=items)
 
 
 @router.patch("/{binding_id}", response_model=models.Binding, summary="Change a binding")
 async def patch_binding(binding_id: BindingId, asked: models.BindingChange, visit: Writes) -> Response:
     """One that is in force. Works with the next call; whoever is taken out cools down on its number."""
-    changes, rules = _changes(asked), visit.desk.settings.rules
-    return await visit.change(lambda act: Answer(shown_binding(change(act, binding_id, changes, rules), act.now_ms)))
+    rules = visit.desk.settings.rules
+
+    def do(act: Act) -> Answer:
+        changed = change(act, binding_id, _changes(asked, act.now_ms), rules)
+        return Answer(shown_binding(changed, act.now_ms))
+
+    return await visit.change(do)
 
 
 @router.post("/{binding_id}/renew", response_model=models.Binding, summary="Give a binding another end")
 async def post_renewal(binding_id: BindingId, asked: models.Expiry, visit: Writes) -> Response:
     """One that is in force."""
-    expiry, rules = _expiry(asked), visit.desk.settings.rules
-    return await visit.change(lambda act: Answer(shown_binding(renew(act, binding_id, expiry, rules), act.now_ms)))
+    rules = visit.desk.settings.rules
+
+    def do(act: Act) -> Answer:
+        renewed = renew(act, binding_id, _expiry(asked, act.now_ms), rules)
+        return Answer(shown_binding(renewed, act.now_ms))
+
+    return await visit.change(do)
 
 
 @router.delete("/{binding_id}", response_model=models.Binding, summary="End a binding")
-async def delete_binding(binding_id: BindingId, visit: Writes) -> Response:
+async def delete_binding(binding_id: BindingId, visit: Writes, why: Why = None) -> Response:
     """The next call is refused, one that is up goes on. It can still be read."""
     rules = visit.desk.settings.rules
-    return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules), act.now_ms)))
+    return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))

@@ -8,14 +8,16 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_businesses as models
-from relay.api.models import given_ms, shown_moment
+from relay.api.models import Page, given_ms, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.routes_businesses import BusinessId, own_business
-from relay.api.visit import Answer, Changes, Needs, Visit
+from relay.api.visit import Answer, Changes, Needs, Visit, Why
 from relay.service.keys import make_key, revoke, rotate
 from relay.store.keys import ApiKey, list_keys
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
+KeyReads = Annotated[Visit, Depends(Needs("keys"))]
 KeyChanges = Annotated[Visit, Depends(Changes("keys"))]
 
 
@@ -45,17 +47,20 @@ async def post_key(business_id: BusinessId, asked: models.KeyNew, visit: KeyChan
 
 
 @router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
-async def get_keys(business_id: BusinessId, visit: Annotated[Visit, Depends(Needs("keys"))]) -> models.Keys:
-    """Also revoked and expired ones; never a secret."""
-    own_business(visit, business_id)
-    keys = await visit.read(lambda connection: list_keys(connection, visit.desk.sealer, business_id))
-    return models.Keys(items=[shown_key(key) for key in keys])
+async def get_keys(
+    business_id: BusinessId, visit: KeyReads, limit: Limit = USUAL, cursor: Cursor = None
+) -> Page[models.Key]:
+    """In the order of their ids, also revoked and expired ones; never a secret."""
+    sealer, list_ = visit.desk.sealer, f"keys {own_business(visit, business_id).id}"
+    (after,) = read_cursor(sealer, list_, cursor) or ("",)
+    found = await visit.read(lambda connection: list_keys(connection, sealer, business_id, str(after), limit + 1))
+    return page(sealer, list_, found, limit, lambda key: (key.id,), shown_key)
 
 
 @router.delete("/keys/{key_id}", response_model=models.Key, summary="Revoke a key")
-async def delete_key(key_id: KeyId, visit: KeyChanges) -> Response:
+async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
     """The next request with it is refused."""
-    return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id))))
+    return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyMade, summary="Replace a key")

@@ -43,6 +43,7 @@ class Binding(NamedTuple):
     changed_by: str | None = None
     released_at: int | None = None  # its numbers were given back
     version: int = 1
+    ended_by: str | None = None  # who unbound it
 
     def is_live(self, at_ms: int) -> bool:
         """Whether it is in force at a moment after it was made."""

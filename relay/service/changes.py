@@ -6,7 +6,9 @@ and go. What it was before is kept for traces.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sqlite3
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.errors import Refused
@@ -15,7 +17,7 @@ from relay.service.placement import check_parties
 from relay.service.releases import BindRules, release, release_due
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest
-from relay.store.bindings import find_binding, keep_past, update
+from relay.store.bindings import find_binding, history, keep_past, update
 from relay.store.groups import member_hashes
 from relay.store.routes import (
     HashedLine,
@@ -26,6 +28,12 @@ from relay.store.routes import (
     rest_callers,
     set_pair,
     turn_route,
+)
+from relay.store.sealing import Sealer
+
+_CHANGEABLE = (
+    *("a", "b", "group_id", "expires_at", "direction", "max_call_s", "ring_timeout_s", "white_only", "hours"),
+    "user_data",
 )
 
 
@@ -43,6 +51,15 @@ class BindingChange(NamedTuple):
     hours: str | None = None
     user_data: str | None = None
     version: int | None = None  # refuse it where the binding was changed since
+
+
+class Step(NamedTuple):
+    """That somebody made, changed or unbound a binding. `at` is Unix milliseconds."""
+
+    action: Literal["made", "changed", "ended"]
+    at: int
+    by: str | None  # None: unbound before this was kept
+    changed: list[str]  # names of fields
 
 
 def get(act: Act, binding_id: str) -> Binding:
@@ -69,8 +86,7 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
         _reroute(act, old, new, rules)
     update(act, new)
-    what = [name for name, value in changed._asdict().items() if getattr(old, name) != value]
-    act.audit("binding.change", binding_id, business=old.business, details={"changed": what})
+    act.audit("binding.change", binding_id, business=old.business, details={"changed": _differing(old, new)})
     return new
 
 
@@ -86,12 +102,30 @@ def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Bindin
     binding = get(act, binding_id)
     if binding.ended_at is not None:
         raise Refused("ended", "binding", "it was unbound before")
-    ended = binding._replace(ended_at=act.now_ms, released_at=binding.released_at or act.now_ms)
+    released_at = binding.released_at or act.now_ms
+    ended = binding._replace(ended_at=act.now_ms, ended_by=act.actor.name, released_at=released_at)
     if binding.released_at is None:
         release(act, binding, rules)
     update(act, ended)
     act.audit("binding.end", binding_id, business=binding.business, reason=reason)
     return ended
+
+
+def steps(connection: sqlite3.Connection, sealer: Sealer, binding: Binding) -> list[Step]:
+    """Who made it, who changed what of it, and who unbound it, in the order of time."""
+    found = [Step("made", binding.created_at, binding.created_by, [])]
+    # It may have been changed again since `binding` was read.
+    past = [form for form in history(connection, sealer, binding.binding_id) if form.version < binding.version]
+    for old, new in pairwise([*past, binding]):
+        at, by = new.changed_at or new.created_at, new.changed_by or new.created_by
+        found.append(Step("changed", at, by, _differing(old, new)))
+    if binding.ended_at is not None:
+        found.append(Step("ended", binding.ended_at, binding.ended_by, []))
+    return found
+
+
+def _differing(old: Binding, new: Binding) -> list[str]:
+    return [name for name in _CHANGEABLE if getattr(old, name) != getattr(new, name)]
 
 
 def _live(act: Act, binding_id: str) -> Binding:

@@ -42,6 +42,7 @@ def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
         raise Refused("invalid", "overlap_s", f"it is 0 to {LONGEST_OVERLAP_S} seconds")
     old = _good(act, key_id)
+    _check_owner(act, old.business)
     _check_grant(act, old.scopes)
     key, text = add_key(act, old.business, old.scopes, old.expires_at)
     set_expiry(act, old.id, act.now_ms + 1000 * overlap_s)

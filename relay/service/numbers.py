@@ -251,9 +251,7 @@ def _cool_down(value: int | None) -> int | None:
 
 def _prefix_state(old: Prefix, state: str) -> PrefixState:
     if old.state == "returned" and state != "returned":
-        raise Refused(
-            "state_conflict", "state", "it was returned to the ministry: load it anew where it is assigned anew"
-        )
+        raise Refused("state_conflict", "state", "it was returned to the ministry, for good")
     for known in PREFIX_STATES:
         if known == state:
             return known

@@ -19,12 +19,12 @@ MOST_CANDIDATES = 16  # shared numbers that are tried for a group, each with a l
 # Both are searches of the covering index number_choice in its order: no sort, no row of the table.
 _RESTED = """
 SELECT number FROM number
-WHERE pool = :pool AND locked = 0 AND bindings = 0 AND cools_until <= :now AND number IS NOT :not_this
+WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now AND number IS NOT :not_this
 ORDER BY cools_until LIMIT 1
 """
 _SHARED = """
 SELECT number FROM number
-WHERE pool = :pool AND locked = 0 AND bindings BETWEEN 1 AND :cap - 1 AND exclusive = 0 AND number IS NOT :not_this
+WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings BETWEEN 1 AND :cap - 1 AND number IS NOT :not_this
   AND NOT EXISTS (
     SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
       AND (free_at IS NULL OR free_at > :now))

@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 COLUMNS = (
     *("id", "mode", "business", "pool", "x", "y", "group_id", "a_hash", "b_hash", "order_hash", "sealed", "direction"),
     *("max_call_s", "ring_timeout_s", "white_only", "hours", "version", "created_at", "created_by"),
-    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at"),
+    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at", "ended_by"),
 )
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM binding"
 INSERT = f"INSERT INTO binding ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -46,16 +46,16 @@ def binding_row(sealer: Sealer, binding: Binding) -> Row:
         None if it.order_id is None else order_hash(sealer, it.order_id),
         seal_binding(sealer, it.binding_id, it.mode, it.x, it.y, secret),
         *(it.direction, it.max_call_s, it.ring_timeout_s, int(it.white_only), it.hours, it.version),
-        *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at, it.ended_at, it.released_at),
+        *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at),
+        *(it.ended_at, it.released_at, it.ended_by),
     )
 
 
 def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
     """Reads a row of SELECT. Raises StoreError where its sealed part was altered."""
     binding_id, mode, business, pool, x, y, group_id, _, _, _, sealed, direction, max_call_s, ring_timeout_s = row[:14]
-    white_only, hours, version, created_at, created_by, changed_at, changed_by, expires_at, ended_at, released_at = row[
-        14:
-    ]
+    white_only, hours, version, created_at, created_by, changed_at, changed_by, expires_at = row[14:22]
+    ended_at, released_at, ended_by = row[22:]
     a, b, order_id, consent, user_data = open_binding(sealer, binding_id, mode, x, y, sealed)
     return Binding(
         binding_id=binding_id,
@@ -83,6 +83,7 @@ def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
         changed_by=changed_by,
         released_at=released_at,
         version=version,
+        ended_by=ended_by,
     )
 
 

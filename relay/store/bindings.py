@@ -147,7 +147,12 @@ def at_moment(connection: sqlite3.Connection, sealer: Sealer, binding: Binding, 
     if row is None:
         return binding
     past = open_past(sealer, binding.binding_id, *row)
-    return past._replace(expires_at=binding.expires_at, ended_at=binding.ended_at, released_at=binding.released_at)
+    return past._replace(
+        expires_at=binding.expires_at,
+        ended_at=binding.ended_at,
+        ended_by=binding.ended_by,
+        released_at=binding.released_at,
+    )
 
 
 def history(connection: sqlite3.Connection, sealer: Sealer, binding_id: str) -> list[Binding]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from relay.store.writer import GroupWriter, now_ms
 from tests.api.conftest import Api, Client, Json
 
 PREFIX = "70010000007"
@@ -40,8 +42,28 @@ async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
     assert await company.get(path) == made
     ended = await company.ask("DELETE", path)
     assert (ended["state"], (await company.get(path))["state"]) == ("ended", "ended")
+    assert ended["ended_by"] == made["created_by"]
     await company.refused("DELETE", path, "ended")
     await company.refused("PATCH", path, "ended", {"b": C})
+
+
+async def test_who_made_changed_and_ended_a_binding_is_kept(api: Api, company: Client) -> None:
+    made = await company.post("/v1/bindings", AXB | {"x": X, "expires_in": 600})
+    path, key = f"/v1/bindings/{made['id']}", made["created_by"]
+    await company.ask("PATCH", path, {"b": C, "direction": "a_to_b"})
+    operator = await api.operator()
+    await operator.post(f"{path}/renew", {"expires_in": 3600}, 200)
+    ended = await operator.ask("DELETE", path)
+    history = await company.get(f"{path}/history")
+    by = f"key:{operator.key.split('_')[1]}"
+    assert [(step["action"], step["by"], step["changed"]) for step in history["items"]] == [
+        ("made", key, []),
+        ("changed", key, ["b", "direction"]),
+        ("changed", by, ["expires_at"]),
+        ("ended", by, []),
+    ]
+    assert (history["items"][0]["at"], history["items"][-1]["at"]) == (made["created_at"], ended["ended_at"])
+    assert [step["at"] for step in history["items"]] == sorted(step["at"] for step in history["items"])
 
 
 async def test_an_answer_says_where_the_binding_is(company: Client) -> None:
@@ -126,6 +148,43 @@ async def test_the_same_request_twice_is_done_once(company: Client) -> None:
     assert len((await company.get("/v1/bindings"))["items"]) == 1
 
 
+@pytest.fixture
+async def later(api: Api) -> AsyncIterator[list[int]]:
+    """By how many milliseconds the store's clock goes ahead."""
+    await api.desk.writer.close()
+    ahead_ms = [0]
+    api.desk.writer = GroupWriter(api.desk.path, api.desk.sealer, clock_ms=lambda: now_ms() + ahead_ms[0])
+    yield ahead_ms
+
+
+@pytest.mark.parametrize("batch", [False, True])
+async def test_a_request_sent_again_is_answered_as_before_though_its_end_has_come_near(
+    company: Client, later: list[int], batch: bool
+) -> None:
+    item = AXB | {"x": X, "expires_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    path, body = ("/v1/bindings/batch", {"items": [item]}) if batch else ("/v1/bindings", item)
+    first = await company.http.post(path, json=body, headers={"idempotency-key": "k1"})
+    later[0] = 3_599_000
+    again = await company.http.post(path, json=body, headers={"idempotency-key": "k1"})
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert "expires_at" in (await company.http.post(path, json=body)).text.partition("errors")[2]
+
+
+async def test_a_change_sent_again_is_answered_as_before_though_its_end_has_come_near(
+    company: Client, later: list[int]
+) -> None:
+    made = await company.post("/v1/bindings", AXB | {"x": X})
+    path, end = f"/v1/bindings/{made['id']}", {"expires_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    changed = await company.ask("PATCH", path, end, idempotency_key="k1")
+    renewed = await company.post(f"{path}/renew", end, 200, idempotency_key="k2")
+    later[0] = 3_599_000
+    assert await company.ask("PATCH", path, end, idempotency_key="k1") == changed
+    assert await company.post(f"{path}/renew", end, 200, idempotency_key="k2") == renewed
+    for method, address in (("PATCH", path), ("POST", f"{path}/renew")):
+        problem = await company.refused(method, address, "invalid", end)
+        assert problem["errors"][0]["field"] == "expires_at"
+
+
 async def test_the_same_request_at_once_is_done_once(company: Client) -> None:
     made = await asyncio.gather(*(company.post("/v1/bindings", AXB, idempotency_key="k1") for _ in range(10)))
     assert len({binding["id"] for binding in made}) == 1
@@ -161,6 +220,19 @@ async def test_a_batch_of_a_thousand(company: Client) -> None:
     assert {item["status"] for item in answer["items"]} == {201}
     assert len({item["binding"]["id"] for item in answer["items"]}) == 1000
     await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [*items, AXB]})
+
+
+async def test_an_end_or_a_business_user_that_is_wrong_is_one_items_own_fault(company: Client) -> None:
+    items = [
+        AXB | {"expires_at": "2020-01-01T00:00:00Z"},
+        AXB | {"business": "rival"},
+        AXB | {"x": "700999999990000"},
+        AXB | {"x": X, "business": "acme"},
+    ]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
+    assert [item["status"] for item in answer["items"]] == [400, 404, 404, 201]
+    assert [item["problem"]["errors"][0]["field"] for item in answer["items"][:3]] == ["expires_at", "business", "x"]
+    assert answer["items"][3]["binding"]["x"] == X
 
 
 async def test_a_wrong_item_of_a_batch_is_named(company: Client) -> None:

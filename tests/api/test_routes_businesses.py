@@ -69,6 +69,29 @@ async def test_a_key_works_until_it_is_revoked(api: Api, operator: Client) -> No
     await operator.refused("DELETE", f"/v1/keys/{made['id']}", "ended")
 
 
+async def test_keys_come_in_pages(api: Api) -> None:
+    company = await api.company("acme", ["keys"])
+    for _ in range(4):
+        await company.post("/v1/businesses/acme/keys", {"scopes": ["keys"]})
+    path, seen = "/v1/businesses/acme/keys?limit=2", []
+    page = await company.get(path)
+    while True:
+        seen += [key["id"] for key in page["items"]]
+        if page["next"] is None:
+            break
+        page = await company.get(f"{path}&cursor={page['next']}")
+    assert len(set(seen)) == len(seen) == 5
+    assert seen == sorted(seen)
+
+
+async def test_a_revoked_business_user_is_given_no_new_key_for_an_old_one(api: Api, operator: Client) -> None:
+    company = await api.company("acme", ["keys"])
+    await operator.post("/v1/businesses/acme/revoke", {"reason": "fraud"}, 200)
+    key_id = company.key.split("_")[1]
+    await company.refused("POST", f"/v1/keys/{key_id}/rotate", "business_not_approved", {})
+    await operator.ask("DELETE", f"/v1/keys/{key_id}")
+
+
 async def test_a_rotated_key_leaves_the_old_one_for_the_overlap(api: Api) -> None:
     company = await api.company("acme", ["keys"])
     key_id = company.key.split("_")[1]

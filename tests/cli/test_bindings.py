@@ -45,7 +45,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
         *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
         *("created_at", "expires_at", "ended_at", "group_id", "pool", "direction", "max_call_s", "ring_timeout_s"),
         *("white_only", "hours", "consent", "user_data", "created_by", "changed_at", "changed_by", "released_at"),
-        *("version", "state"),
+        *("version", "ended_by", "state"),
     ]
     assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
     assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
+from relay.store.bindings import find_binding
 from relay.store.database import connect, connect_reader, open_store, transaction
 from tests.store.conftest import Disk
+from tests.support.stored import binding, put
 
 
 def test_a_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
@@ -54,6 +56,16 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(StoreError, match="before the first release"):
         open_store(disk.path, disk.key_file)
+
+
+def test_a_store_of_an_earlier_schema_is_migrated_with_what_is_in_it(disk: Disk) -> None:
+    put(disk.path, disk.sealer, binding())
+    with closing(connect(disk.path)) as connection:
+        connection.execute("ALTER TABLE binding DROP COLUMN ended_by")
+        connection.execute("PRAGMA user_version = 2")
+    open_store(disk.path, disk.key_file)
+    with closing(connect_reader(disk.path)) as connection:
+        assert find_binding(connection, disk.sealer, "b1") == binding()
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""Which number is chosen, and that choosing takes no longer where there are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import Refused
+from relay.service.numbers import NewPrefix, load_prefix
+from relay.store import allocation
+from relay.store.allocation import Wish, choose, cool_down_ms, give_back, rest, take
+from tests.support.acting import Acting, acting
+from tests.support.stored import NOW_MS, PREFIX, X, Y
+
+PAIR, OTHERS = b"pair", b"others"
+CAP = 200
+ANYBODY = Wish()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    """With the 10,000 numbers of a prefix in the pool `default`."""
+    with acting(tmp_path) as store:
+        store.run(lambda act: load_prefix(act, NewPrefix(PREFIX, cool_down_ms=500)))
+        yield store
+
+
+def chosen(store: Acting, wish: Wish = ANYBODY, *, cap: int = CAP, not_this: str | None = None) -> str | None:
+    return choose(store.reader, "default", cap, wish, not_this, store.now_ms)
+
+
+def set_all(store: Acting, assignments: str) -> None:
+    store.run(lambda act: act.connection.execute(f"UPDATE number SET {assignments}"))
+
+
+def taken(store: Acting, number: str, *, cap: int = CAP, exclusive: bool = False) -> str:
+    """The kind of the refusal; "" where it was taken."""
+    try:
+        store.run(lambda act: take(act, "x", number, cap, PAIR, exclusive=exclusive))
+    except Refused as refused:
+        return refused.kind
+    return ""
+
+
+def put_route(store: Acting, number: str, caller: bytes, free_at: int | None, pair: bytes = PAIR) -> None:
+    row = (number, caller, "b1", "a", pair, free_at, b"")
+    store.run(lambda act: act.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?, ?)", row))
+
+
+def test_the_number_that_has_rested_longest_comes_first(store: Acting) -> None:
+    set_all(store, "cools_until = 10")
+    store.run(lambda act: act.connection.execute("UPDATE number SET cools_until = 9 WHERE number = ?", (Y,)))
+    assert chosen(store) == Y
+    assert chosen(store, not_this=Y) == f"{PREFIX}0000"
+
+
+def test_one_that_rests_still_or_is_locked_is_not_chosen(store: Acting) -> None:
+    set_all(store, f"cools_until = {NOW_MS + 1}")
+    assert chosen(store) is None
+    store.now_ms += 1
+    assert chosen(store) is not None
+    set_all(store, "locked = 1")
+    assert chosen(store) is None
+
+
+def test_where_all_are_bound_the_least_used_one_is_shared(store: Acting) -> None:
+    set_all(store, "bindings = 2")
+    store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
+    assert chosen(store) == Y
+    assert chosen(store, Wish(exclusive=True)) is None
+    assert chosen(store, cap=1) is None
+
+
+@pytest.mark.parametrize(("free_at", "is_in_the_way"), [(None, True), (NOW_MS + 1, True), (NOW_MS, False)])
+def test_a_shared_one_is_passed_over_where_a_caller_is_on_it_or_rests(
+    store: Acting, free_at: int | None, is_in_the_way: bool
+) -> None:
+    set_all(store, "bindings = 2")
+    store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
+    put_route(store, Y, b"b", free_at)
+    assert (chosen(store, Wish((b"a", b"b"))) == Y) is not is_in_the_way
+    assert chosen(store, Wish((b"a", b"c"))) == Y
+
+
+def steps_of(store: Acting, wish: Wish) -> int:
+    """How much SQLite does for one choice, in tens of instructions of its machine."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store.reader.set_progress_handler(count, 10)
+    chosen(store, wish)
+    store.reader.set_progress_handler(None, 0)
+    return steps
+
+
+FULL = [
+    f"cools_until = {NOW_MS + 1}",
+    "locked = 1",
+    f"bindings = {CAP}",
+    "bindings = 1, exclusive = 1",
+    "bindings = 2",
+]
+
+
+@pytest.mark.parametrize("state", FULL)
+@pytest.mark.parametrize("wish", [Wish((b"a", b"b")), Wish((b"b",), "g1"), Wish(exclusive=True)])
+def test_choosing_does_no_more_where_there_are_many(store: Acting, state: str, wish: Wish) -> None:
+    """Whatever they are: cooling, locked, full, an AXN's own, or shared."""
+    set_all(store, state)
+    assert steps_of(store, wish) < 100  # one look at each of the 10,000 would be some 5,000
+
+
+def test_choosing_is_a_search_of_one_index_in_its_order(store: Acting) -> None:
+    search = "SEARCH number USING COVERING INDEX number_choice (pool=? AND locked=? AND exclusive=? AND bindings"
+    for statement, condition in (
+        (allocation._RESTED, "=? AND cools_until<?)"),
+        (allocation._SHARED, ">? AND bindings<?)"),
+    ):
+        asked = dict.fromkeys(("pool", "cap", "now", "not_this", "first", "second", "most"), 1)
+        plan = [row[3] for row in store.reader.execute(f"EXPLAIN QUERY PLAN {statement}", asked)]
+        assert plan[0] == search + condition
+        assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
+
+
+def test_a_number_is_taken_up_to_its_cap_and_by_an_axn_alone(store: Acting) -> None:
+    assert [taken(store, X, cap=2) for _ in range(3)] == ["", "", "number_full"]
+    assert taken(store, X, exclusive=True) == "number_full"
+    assert [taken(store, Y, exclusive=True), taken(store, Y)] == ["", "number_full"]
+    assert taken(store, "700999999990000") == "number_unknown"
+    set_all(store, "locked = 4")
+    assert taken(store, X) == "number_locked"
+
+
+def test_the_last_one_who_gives_a_number_back_has_it_rest_for_the_longest_of_all(store: Acting) -> None:
+    taken(store, X)
+    taken(store, X)
+    store.run(lambda act: rest(act, X, NOW_MS + 300))
+    assert store.run(lambda act: give_back(act, X, NOW_MS + 100)) is False
+    assert store.run(lambda act: give_back(act, X, NOW_MS + 200)) is True
+    for now_ms, kind in ((NOW_MS + 299, "number_cooling"), (NOW_MS + 300, "")):
+        store.now_ms = now_ms
+        assert taken(store, X) == kind
+
+
+@pytest.mark.parametrize(("pairs", "kind"), [([PAIR], ""), ([PAIR, OTHERS], "number_cooling"), ([], "number_cooling")])
+def test_a_resting_number_is_taken_again_by_the_same_two_alone(store: Acting, pairs: list[bytes], kind: str) -> None:
+    set_all(store, f"cools_until = {NOW_MS + 100}")
+    for caller, pair in enumerate(pairs):
+        put_route(store, X, bytes([caller]), NOW_MS + 100, pair)
+    assert taken(store, X) == kind
+
+
+def test_a_number_rests_as_long_as_its_prefix_says_or_else_the_configuration(store: Acting) -> None:
+    assert store.run(lambda act: cool_down_ms(act, X, 9)) == 500
+    store.run(lambda act: load_prefix(act, NewPrefix("70010000002")))
+    assert store.run(lambda act: cool_down_ms(act, "700100000020001", 9)) == 9
