@@ -12,7 +12,7 @@ from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, reason_option, reveal_option
-from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, show_one, shower, table
+from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, show_list, show_one, shower, table
 from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, now_ms, number, opened, said_in_clear
 from relay.errors import StoreError
@@ -180,12 +180,17 @@ def _found(store: Opened, number: str | None, order: str | None, at_ms: int | No
 def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one binding."""
     with opened(config_path) as store:
-        binding = store.bindings.get(binding_id)
-        if binding is None:
-            raise StoreError("there is no such binding: `relay700 bindings list` shows them")
+        binding = _found_one(store, binding_id)
         if as_json or reveal:
             said_in_clear(store, binding_id, reason)
     _show(binding, as_json=as_json, reveal=reveal)
+
+
+def _found_one(store: Opened, binding_id: str) -> Binding:
+    binding = store.bindings.get(binding_id)
+    if binding is None:
+        raise StoreError("there is no such binding: `relay700 bindings list` shows them")
+    return binding
 
 
 def _show(binding: Binding, *, as_json: bool, reveal: bool = False) -> None:
@@ -194,6 +199,17 @@ def _show(binding: Binding, *, as_json: bool, reveal: bool = False) -> None:
         show = shower(reveal=reveal)
         values |= {"a": show(binding.a or ""), "b": show(binding.b or "")}
     show_one(values, as_json=as_json)
+
+
+@bindings.command("history")
+@click.argument("binding_id")
+@json_option
+@config_option
+def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
+    """List who made, changed and unbound a binding, and when; never what was in it."""
+    with opened(config_path) as store:
+        found = changes.steps(store.reader, store.sealer, _found_one(store, binding_id))
+    show_list(found, ("at", "action", "by", "changed"), as_json=as_json)
 
 
 @bindings.command("change")

@@ -108,6 +108,21 @@ def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
     assert changed["changed_by"].startswith("cli:")
 
 
+def test_who_made_changed_and_unbound_a_binding_is_listed(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB)
+    relay700.done("bindings", "change", made["binding_id"], "--b", "13900000003", "--max-call", "600")
+    relay700.done("unbind", made["binding_id"])
+    steps = relay700.objects("bindings", "history", made["binding_id"])
+    assert [(step["action"], step["changed"]) for step in steps] == [
+        ("made", []),
+        ("changed", ["b", "max_call_s"]),
+        ("ended", []),
+    ]
+    assert {step["by"] for step in steps} == {made["created_by"]}
+    assert "b max_call_s" in relay700.done("bindings", "history", made["binding_id"])
+    assert "there is no such binding" in relay700.refused("bindings", "history", "none")
+
+
 def test_a_binding_is_renewed(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "1h")
     said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")
