@@ -1,0 +1,154 @@
+"""The audit log has a line for each change and for each reading of real numbers, whichever route it comes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from tests.api.conftest import Api, Client, Json
+from tests.api.seeds import CALL_ID, A, B, C, Seeds, sow
+from tests.support.shelf import Shelf
+from tests.support.stored import ended_record
+
+WHY: Json = {"reason": "test"}
+SPAN: Json = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9", "business": "acme"}
+# What changes something, or reads real numbers whatever is asked: with which body. Texts in braces are of the seeds.
+CHANGES: dict[str, Json | None] = {
+    "POST /v1/businesses": {"name": "Another"},
+    "PATCH /v1/businesses/{business_id}": {"max_cps": 3},
+    "POST /v1/businesses/{business_id}/approve": WHY,
+    "POST /v1/businesses/{business_id}/suspend": WHY,
+    "POST /v1/businesses/{business_id}/resume": WHY,
+    "POST /v1/businesses/{business_id}/revoke": WHY,
+    "POST /v1/businesses/{business_id}/keys": {"scopes": ["lists"]},
+    "DELETE /v1/keys/{key_id}": None,
+    "POST /v1/keys/{key_id}/rotate": {},
+    "POST /v1/prefixes": {"prefix": "70010000009"},
+    "PATCH /v1/prefixes/{prefix}": {"peer": "carrier"},
+    "POST /v1/numbers/{number}/lock": WHY,
+    "POST /v1/numbers/{number}/unlock": WHY,
+    "POST /v1/numbers/move": {"pool": "default", "numbers": ["{x}"]},
+    "POST /v1/pools": {"id": "another"},
+    "PATCH /v1/pools/{pool_id}": {"area": "beijing"},
+    "POST /v1/bindings": BINDING,
+    "POST /v1/bindings/batch": {"items": [BINDING]},
+    "PATCH /v1/bindings/{binding_id}": {"b": C},
+    "POST /v1/bindings/{binding_id}/renew": {"expires_in": 600},
+    "DELETE /v1/bindings/{binding_id}": None,
+    "POST /v1/groups": {"name": "riders", "business": "acme"},
+    "DELETE /v1/groups/{group_id}": None,
+    "POST /v1/groups/{group_id}/members": {"members": ["13700000009"]},
+    "POST /v1/groups/{group_id}/members/remove": {"members": [A]},
+    "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
+    "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
+    "DELETE /v1/calls/live/{call_id}": None,
+    "POST /v1/webhooks": {"url": "https://acme.example/", "business": "acme"},
+    "PATCH /v1/webhooks/{webhook_id}": {"parties": "none"},
+    "DELETE /v1/webhooks/{webhook_id}": None,
+    "POST /v1/webhooks/{webhook_id}/dead/resend": {},
+    "POST /v1/webhooks/{webhook_id}/test": None,
+    "POST /v1/trace": {"number": A, "at": "2026-01-01T00:00:05Z", "reason": "test"},
+    "POST /v1/evidence": {"number": A, "reason": "test", **SPAN},
+    "PUT /v1/reports/daily/complaints": {"day": "2026-01-01", "business": "acme", "prefix": "{prefix}", "count": 1},
+}
+# What must have been done before.
+FIRST = {
+    "POST /v1/businesses/{business_id}/resume": "POST /v1/businesses/{business_id}/suspend",
+}
+SEARCHES = {"POST /v1/bindings/search": {"party": A}, "POST /v1/calls/search": {"party": A}}
+QUERIES = {"GET /v1/calls/export": "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z&format=jsonl&"}
+
+
+def _routes(api: Api) -> Iterator[tuple[str, APIRoute]]:
+    for route in api.app.routes:
+        if isinstance(route, APIRoute) and route.path.startswith("/v1/"):
+            for method in route.methods or ():
+                yield f"{method} {route.path}", route
+
+
+def _reveals(route: APIRoute) -> bool:
+    names = {field.alias for each in route.dependant.dependencies for field in each.query_params}
+    return "reveal" in names
+
+
+@pytest.fixture
+async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
+    relay["live"] = lambda **_: {"calls": [], "total": 0}
+    relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
+    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf.add(ended_record(CALL_ID, business="acme"))
+    shelf.follow()
+    sown: Seeds = await api.act(sow)
+    return sown
+
+
+async def _lines(operator: Client) -> list[Json]:
+    """The newest first."""
+    lines: list[Json] = (await operator.get("/v1/audit?limit=500"))["items"]
+    return lines
+
+
+async def _ask(operator: Client, name: str, seeds: Seeds, body: Any, query: str = "") -> None:
+    method, path = name.split(" ")
+    if isinstance(body, dict):
+        body = {field: _filled(value, seeds) for field, value in body.items()}
+    answer = await operator.http.request(method, f"{path.format_map(seeds)}?{query}", json=body)
+    assert answer.status_code < 300, f"{name}: {answer.text}"
+
+
+def _filled(value: Any, seeds: Seeds) -> Any:
+    if isinstance(value, list):
+        return [_filled(each, seeds) for each in value]
+    return value.format_map(seeds) if isinstance(value, str) else value
+
+
+async def test_every_route_is_tried(api: Api) -> None:
+    """What no table here knows only reads, and shows no real number without `reveal`."""
+    for name, _ in _routes(api):
+        assert name.startswith("GET ") or name in CHANGES or name in SEARCHES, f"{name}: say how it is audited"
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_whoever_changes_something_stands_in_the_log(operator: Client, seeds: Seeds, name: str) -> None:
+    if name.endswith("/approve"):
+        applied = await operator.post("/v1/businesses", {"name": "Applied"})
+        seeds["business_id"] = applied["id"]
+    if name in FIRST:
+        await _ask(operator, FIRST[name], seeds, WHY)
+    before = await _lines(operator)
+    await _ask(operator, name, seeds, CHANGES[name])
+    lines = await _lines(operator)
+    new = lines[: len(lines) - len(before)]
+    assert new, f"{name} left no line"
+    assert {line["actor"] for line in new} == {f"key:{operator.key.split('_')[1]}"}
+    if "reason" in (CHANGES[name] or {}):
+        assert new[0]["reason"] == "test"
+
+
+@pytest.mark.parametrize(
+    "name", ["DELETE /v1/bindings/{binding_id}", "DELETE /v1/keys/{key_id}", "DELETE /v1/calls/live/{call_id}"]
+)
+async def test_why_something_is_ended_may_be_said(operator: Client, seeds: Seeds, name: str) -> None:
+    await _ask(operator, name, seeds, None, "reason=customer%20asked")
+    assert (await _lines(operator))[0]["reason"] == "customer asked"
+
+
+async def test_whoever_sees_real_numbers_says_why_and_stands_in_the_log(
+    api: Api, operator: Client, seeds: Seeds
+) -> None:
+    revealing = [name for name, route in _routes(api) if _reveals(route)]
+    assert len(revealing) >= 11
+    for name in revealing:
+        method, path = name.split(" ")
+        query, body = QUERIES.get(name, ""), SEARCHES.get(name)
+        path = path.format_map(seeds)
+        await operator.refused(method, f"{path}?{query}reveal=true", "invalid", body)
+        before = len(await _lines(operator))
+        await _ask(operator, name, seeds, body, f"{query}reveal=true&reason=inspection")
+        line, *_ = lines = await _lines(operator)
+        assert len(lines) == before + 1, name
+        assert (line["action"], line["reason"]) == ("read", "inspection"), name
