@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from relay.call.routing import Refusal, Route
+from relay.policy.gate import Gate
+from relay.policy.rules import Rules
 from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
 from relay.service.numbers import ensure_numbers
@@ -16,6 +19,7 @@ from relay.service.releases import BindRules
 from relay.store.act import Act, Actor, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.database import connect, open_store
+from relay.store.lookup import RouteReader
 from relay.store.writer import Writer
 from tests.support.stored import NOW_MS, PREFIX
 
@@ -35,6 +39,8 @@ class Desk:
         self._writer = Writer(path, self.sealer, clock_ms=lambda: self.now_ms)
         self.bindings = Bindings(path, self.sealer)
         self.connection = connect(path)
+        self._reader = RouteReader(path, self.sealer, Rules())
+        self._gate = Gate(self._reader.fetch, Rules(), lambda last: None)
 
     def run(self, do: Callable[[Act], T]) -> T:
         return self._writer.run(self.actor, do)
@@ -53,12 +59,22 @@ class Desk:
         """From now on a key of this business acts."""
         self.actor = Actor("key:k1", business, frozenset(["bindings:write"]))
 
+    def call(self, number: str, caller: str) -> Route | Refusal:
+        """What a call gets at this moment; `caller` in the normal form."""
+        return self._gate.look_up(number, caller, self.now_ms / 1000)
+
+    def reaches(self, number: str, caller: str) -> str:
+        """Whom a call reaches, or the outcome of its refusal."""
+        answer = self.call(number, caller)
+        return answer.target if isinstance(answer, Route) else answer.outcome
+
     def one(self, query: str, *values: object) -> Any:
         """The first row of a query over the store."""
         return self.connection.execute(query, values).fetchone()
 
     def close(self) -> None:
         self._writer.close()
+        self._reader.close()
         self.bindings.close()
         self.connection.close()
 

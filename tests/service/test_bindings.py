@@ -92,6 +92,13 @@ def test_a_number_carries_as_many_bindings_as_its_pool_and_the_configuration_all
     assert refused(desk, "AXB", "13500000001", "13500000002", pool="few") == ("pool_empty", "x")
 
 
+def test_a_number_carries_two_hundred_bindings_unless_less_is_said(desk: Desk) -> None:
+    few(desk, 1)
+    requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
+    answers = desk.run(lambda act: bind_all(act, requests, PILOT))
+    assert [getattr(answer, "kind", "made") for answer in answers] == ["made"] * 200 + ["pool_empty"]
+
+
 def test_an_axn_has_its_number_for_itself(desk: Desk) -> None:
     few(desk, 1)
     made = desk.bind("AXN", b="", pool="few")

@@ -1,0 +1,241 @@
+"""How bindings are changed in place, renewed and ended: what the next call gets, and what is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.call.binding import Binding
+from relay.call.routing import Route
+from relay.errors import Refused
+from relay.service.changes import BindingChange, Step, change, end, renew, steps
+from relay.service.groups import make_group
+from relay.service.lists import set_entry
+from relay.store.act import Actor
+from relay.store.bindings import history
+from tests.ladder.ladder import Ladder, connect
+from tests.service.conftest import COOL_MS, RULES, Desk
+from tests.support.stored import NOW_MS, A, B, X, Y
+
+C, D = "8613700000003", "8613600000004"
+HOUR_MS = 3_600_000
+
+
+def changed(desk: Desk, binding: Binding, **asked: Any) -> Binding:
+    return desk.run(lambda act: change(act, binding.binding_id, BindingChange(**asked), RULES))
+
+
+def refused(desk: Desk, binding: Binding, **asked: Any) -> tuple[str, str]:
+    """And the binding is as it was."""
+    before = desk.bindings.get(binding.binding_id)
+    with pytest.raises(Refused) as refusal:
+        changed(desk, binding, **asked)
+    assert desk.bindings.get(binding.binding_id) == before
+    return refusal.value.kind, refusal.value.field
+
+
+# What the next call gets
+
+
+def test_another_b_is_reached_and_reaches_and_the_old_one_does_not(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    changed(desk, made, b=C)
+    assert desk.reaches(X, A) == C
+    assert desk.reaches(X, C) == A
+    assert desk.reaches(X, B) == "no_binding"
+
+
+def test_another_a_is_reached_and_reaches_and_the_old_one_does_not(desk: Desk) -> None:
+    made = desk.bind("AXYB", x=X, y=Y)
+    changed(desk, made, a=C)
+    assert desk.reaches(Y, B) == C
+    assert desk.reaches(X, C) == B
+    assert desk.reaches(X, A) == "no_binding"
+
+
+def test_a_and_b_change_places(desk: Desk) -> None:
+    made = desk.bind(x=X, direction="a_to_b")
+    changed(desk, made, a=B, b=A)
+    assert desk.reaches(X, B) == A
+    assert desk.reaches(X, A) == "direction_barred"
+
+
+def test_another_end(desk: Desk) -> None:
+    made = desk.bind(x=X, expires_in="1h")
+    changed(desk, made, expires_in="2h")
+    desk.now_ms += 2 * HOUR_MS - 1
+    assert desk.reaches(X, A) == B
+    changed(desk, made, expires_in="")
+    desk.now_ms += 24 * HOUR_MS
+    assert desk.reaches(X, A) == B
+    desk.run(lambda act: renew(act, made.binding_id, "1s", RULES))
+    desk.now_ms += 1_000
+    assert desk.reaches(X, A) == "expired"
+
+
+def test_another_group(desk: Desk) -> None:
+    old = desk.run(lambda act: make_group(act, "day", numbers=["13700000003"]))
+    new = desk.run(lambda act: make_group(act, "night", numbers=["13600000004"]))
+    made = desk.bind("GXB", "", group_id=old.group_id, x=X)
+    changed(desk, made, group_id=new.group_id)
+    assert desk.reaches(X, D) == B
+    assert desk.reaches(X, C) == "no_binding"
+
+
+def test_restrictions(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    changed(desk, made, direction="b_to_a")
+    assert (desk.reaches(X, A), desk.reaches(X, B)) == ("direction_barred", A)
+    changed(desk, made, direction="both", hours="09:00-18:00")  # NOW_MS is 8 o'clock in China
+    assert desk.reaches(X, A) == "outside_hours"
+    changed(desk, made, hours="", white_only=True)
+    assert desk.reaches(X, A) == "caller_not_listed"
+    desk.run(lambda act: set_entry(act, "binding", made.binding_id, A, "white"))
+    assert desk.reaches(X, A) == B
+
+
+def route_with(desk: Desk, **asked: int) -> Route:
+    made = desk.bind(x=X, max_call_s=20, ring_timeout_s=7)
+    changed(desk, made, **asked)
+    answer = desk.call(X, A)
+    assert isinstance(answer, Route)
+    return answer
+
+
+def test_a_call_lasts_as_long_as_its_binding_says(desk: Desk) -> None:
+    ladder = Ladder({(X, A): route_with(desk, max_call_s=60)})
+    connect(ladder)
+    ladder.run(59.9)
+    ladder.caller.gets_nothing()
+    ladder.run(0.2)
+    for side in (ladder.caller, ladder.callee):
+        side.expects("BYE")
+    assert ladder.record.end_reason == "max_duration"
+    ladder.settle()
+
+
+def test_a_call_rings_as_long_as_its_binding_says(desk: Desk) -> None:
+    ladder = Ladder({(X, A): route_with(desk, ring_timeout_s=30)})
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(29.9)
+    ladder.callee.gets_nothing()
+    ladder.run(0.2)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get_response(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "ring_timeout"
+    ladder.settle()
+
+
+def test_what_is_cleared_is_as_if_it_had_not_been_asked_for(desk: Desk) -> None:
+    made = desk.bind(x=X, max_call_s=60, ring_timeout_s=30, hours="09:00-18:00", user_data="u1", expires_in="1h")
+    new = changed(desk, made, max_call_s=0, ring_timeout_s=0, hours="", user_data="", expires_in="")
+    assert new[:5] == made[:5]
+    for name in ("max_call_s", "ring_timeout_s", "hours", "user_data", "expires_at"):
+        assert getattr(new, name) is None
+
+
+def test_after_its_end_the_next_call_is_refused(desk: Desk) -> None:
+    made = desk.bind("AXYB", x=X, y=Y)
+    ended = desk.run(lambda act: end(act, made.binding_id, RULES, "delivered"))
+    assert (ended.ended_at, ended.ended_by) == (NOW_MS, desk.actor.name)
+    assert desk.bindings.get(made.binding_id) == ended
+    assert (desk.reaches(X, A), desk.reaches(Y, B)) == ("no_binding", "no_binding")
+
+
+# What is refused
+
+
+def test_whoever_is_on_the_number_already_does_not_come_in(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    desk.bind("AXB", "13700000003", "13600000004", x=X)
+    assert refused(desk, made, b=C) == ("conflict", "b")
+    assert desk.reaches(X, A) == B
+    assert desk.reaches(X, C) == D
+
+
+def test_whoever_leaves_rests_and_comes_back_to_the_same_other_alone(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    changed(desk, made, b=C)
+    with pytest.raises(Refused) as refusal:
+        desk.bind("AXB", "13600000004", "13900000002", x=X)
+    assert (refusal.value.kind, refusal.value.field) == ("number_cooling", "b")
+    assert changed(desk, made, b=B).b == B
+    changed(desk, made, b=C)
+    desk.now_ms += COOL_MS
+    assert desk.bind("AXB", "13600000004", "13900000002", x=X).x == X
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "field"),
+    [
+        ({"b": A}, "invalid", "b"),
+        ({"b": ""}, "invalid", "b"),
+        ({"b": X}, "invalid", "b"),
+        ({"group_id": "g1"}, "invalid", "group_id"),
+        ({"expires_in": "soon"}, "invalid", "expires_in"),
+        ({"expires_in": "2020-01-01T00:00:00Z"}, "invalid", "expires_in"),
+        ({"direction": "up"}, "invalid", "direction"),
+        ({"max_call_s": 9}, "invalid", "max_call_s"),
+        ({"ring_timeout_s": 4}, "invalid", "ring_timeout_s"),
+        ({"hours": "8-22"}, "invalid", "hours"),
+        ({"user_data": "x" * 1025}, "invalid", "user_data"),
+        ({"b": C, "version": 7}, "state_conflict", "version"),
+    ],
+)
+def test_a_wrong_field_is_named_and_nothing_changes(desk: Desk, asked: dict[str, Any], kind: str, field: str) -> None:
+    assert refused(desk, desk.bind(x=X), **asked) == (kind, field)
+
+
+def test_what_is_over_does_not_change(desk: Desk) -> None:
+    unbound = desk.bind(x=X)
+    desk.run(lambda act: end(act, unbound.binding_id, RULES))
+    assert refused(desk, unbound, b=C) == ("ended", "binding")
+    with pytest.raises(Refused, match="unbound before"):
+        desk.run(lambda act: end(act, unbound.binding_id, RULES))
+    expired = desk.bind(x=Y, expires_in="1h")
+    desk.now_ms += HOUR_MS
+    assert refused(desk, expired, expires_in="2h") == ("ended", "binding")
+    with pytest.raises(Refused, match="expires_in: it is missing"):
+        desk.run(lambda act: renew(act, expired.binding_id, " ", RULES))
+
+
+def test_anothers_binding_is_not_there(desk: Desk) -> None:
+    desk.business("acme")
+    made = desk.bind(x=X)
+    desk.key_of("acme")
+    assert refused(desk, made, b=C) == ("not_found", "binding")
+    with pytest.raises(Refused, match="there is none with this id"):
+        desk.run(lambda act: end(act, made.binding_id, RULES))
+
+
+# What is kept
+
+
+def test_who_did_what_and_when(desk: Desk) -> None:
+    first, second = desk.actor.name, "key:k2"
+    made = desk.bind(x=X)
+    desk.now_ms += 1
+    changed(desk, made, b=C, user_data="u2")
+    desk.now_ms += 1
+    desk.actor = Actor(second, None, frozenset())
+    changed(desk, made, direction="a_to_b")
+    changed(desk, made, direction="a_to_b")  # which it is already
+    desk.now_ms += 1
+    ended = desk.run(lambda act: end(act, made.binding_id, RULES))
+    assert (ended.version, ended.changed_at, ended.changed_by) == (3, NOW_MS + 2, second)
+    assert steps(desk.connection, desk.sealer, ended) == [
+        Step("made", NOW_MS, first, []),
+        Step("changed", NOW_MS + 1, first, ["b", "user_data"]),
+        Step("changed", NOW_MS + 2, second, ["direction"]),
+        Step("ended", NOW_MS + 3, second, []),
+    ]
+    past = history(desk.connection, desk.sealer, made.binding_id)
+    assert [(form.version, form.b, form.user_data) for form in past] == [(1, B, None), (2, C, "u2")]

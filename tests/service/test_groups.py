@@ -1,0 +1,127 @@
+"""Groups: who comes in and goes, and what that means for the calls on the group's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from relay.errors import Refused
+from relay.service.changes import end
+from relay.service.groups import MOST_MEMBERS, add_members, get_group, make_group, remove_group, remove_members
+from relay.store.groups import Group
+from tests.service.conftest import COOL_MS, RULES, Desk
+from tests.support.stored import A, B, X, Y
+
+C, D = "8613700000003", "8613600000004"
+
+
+def made(desk: Desk, numbers: Sequence[str] = ("13700000003",), business: str = "") -> Group:
+    return desk.run(lambda act: make_group(act, "riders", business, numbers))
+
+
+def added(desk: Desk, group: Group, *numbers: str) -> int:
+    return desk.run(lambda act: add_members(act, group.group_id, numbers))
+
+
+def removed(desk: Desk, group: Group, *numbers: str) -> int:
+    return desk.run(lambda act: remove_members(act, group.group_id, numbers, RULES))
+
+
+def refused(desk: Desk, group: Group, *numbers: str) -> tuple[str, str]:
+    """And nobody came in."""
+    before = desk.one("SELECT count(*) FROM group_member")
+    with pytest.raises(Refused) as refusal:
+        added(desk, group, *numbers)
+    assert desk.one("SELECT count(*) FROM group_member") == before
+    return refusal.value.kind, refusal.value.field
+
+
+def test_who_comes_may_call_and_who_goes_may_not_in_each_binding_of_the_group(desk: Desk) -> None:
+    group = made(desk)
+    desk.bind("GXB", "", group_id=group.group_id, x=X)
+    desk.bind("GXYB", "", "13500000005", group_id=group.group_id, x=Y, y=f"{X[:11]}0003")
+    assert added(desk, group, "13600000004", "+86 137 0000 0003") == 1
+    assert [desk.reaches(number, D) for number in (X, Y)] == [B, "8613500000005"]
+    assert removed(desk, group, "13600000004", "13800000001") == 1
+    assert [desk.reaches(number, D) for number in (X, Y)] == ["no_binding", "no_binding"]
+    assert [desk.reaches(number, C) for number in (X, Y)] == [B, "8613500000005"]
+    assert desk.run(lambda act: get_group(act, group.group_id)).size == 1
+
+
+def test_who_was_removed_rests_and_may_come_back(desk: Desk) -> None:
+    group = made(desk, ("13700000003", "13600000004"))
+    desk.bind("GXB", "", group_id=group.group_id, x=X)
+    removed(desk, group, "13600000004")
+    with pytest.raises(Refused) as refusal:
+        desk.bind("AXB", "13600000004", "8009", x=X)
+    assert refusal.value.kind == "number_cooling"
+    assert added(desk, group, "13600000004") == 1
+    removed(desk, group, "13600000004")
+    desk.now_ms += COOL_MS
+    desk.bind("AXB", "13600000004", "8009", x=X)
+
+
+def test_who_is_on_a_number_of_the_group_does_not_come_in(desk: Desk) -> None:
+    group = made(desk)
+    desk.bind("GXB", "", group_id=group.group_id, x=X)
+    desk.bind("AXB", "8001", "8002", x=X)
+    assert refused(desk, group, "13600000004", "8001") == ("conflict", "group_id")
+    assert refused(desk, group, "13900000002") == ("conflict", "members")
+    assert desk.reaches(X, D) == "no_binding"
+
+
+def test_a_wrong_number_is_named_by_its_place(desk: Desk) -> None:
+    group = made(desk)
+    assert refused(desk, group, "13600000004", "alice") == ("invalid", "members.1")
+    assert refused(desk, group, X) == ("invalid", "members.0")
+
+
+def test_a_group_has_ten_thousand_members_and_not_one_more(desk: Desk) -> None:
+    group = made(desk, [f"137{n:08d}" for n in range(MOST_MEMBERS)])
+    assert group.size == MOST_MEMBERS == 10_000
+    desk.bind("GXB", "", group_id=group.group_id, x=X)
+    assert {desk.reaches(X, f"86137{n:08d}") for n in (0, 5_000, 9_999)} == {B}
+    assert refused(desk, group, "13600000004") == ("quota", "members")
+    assert removed(desk, group, "13700000000") == 1
+    assert desk.reaches(X, "8613700000000") == "no_binding"
+    assert added(desk, group, "13600000004") == 1
+    assert desk.reaches(X, D) == B
+
+
+def test_a_group_goes_when_no_binding_in_force_needs_it(desk: Desk) -> None:
+    group = made(desk)
+    binding = desk.bind("GXB", "", group_id=group.group_id, x=X)
+    with pytest.raises(Refused) as refusal:
+        desk.run(lambda act: remove_group(act, group.group_id, RULES))
+    assert refusal.value.kind == "state_conflict"
+    desk.run(lambda act: end(act, binding.binding_id, RULES))
+    assert desk.run(lambda act: remove_group(act, group.group_id, RULES)).group_id == group.group_id
+    assert desk.one("SELECT count(*) FROM group_member") == (0,)
+    assert desk.one("SELECT count(*) FROM past_member") == (1,)
+
+
+def test_a_key_sees_the_groups_of_its_own_business_alone(desk: Desk) -> None:
+    desk.business("acme")
+    theirs = made(desk)
+    desk.key_of("acme")
+    assert made(desk).business == "acme"
+    assert refused(desk, theirs, "13600000004") == ("not_found", "group")
+    with pytest.raises(Refused) as refusal:
+        made(desk, business="default")
+    assert (refusal.value.kind, refusal.value.field) == ("not_found", "business")
+
+
+def test_a_group_has_a_name(desk: Desk) -> None:
+    with pytest.raises(Refused) as refusal:
+        desk.run(lambda act: make_group(act, " "))
+    assert refusal.value.field == "name"
+
+
+def test_each_change_is_in_the_audit_log_without_a_number(desk: Desk) -> None:
+    group = made(desk)
+    removed(desk, group, "13700000003")
+    desk.run(lambda act: remove_group(act, group.group_id, RULES))
+    rows = desk.connection.execute("SELECT action FROM audit WHERE object = ? ORDER BY seq", (group.group_id,))
+    assert [action for (action,) in rows] == ["group.make", "group.add", "group.remove", "group.delete"]
+    assert A not in str(desk.connection.execute("SELECT * FROM audit").fetchall())

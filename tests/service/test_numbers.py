@@ -1,0 +1,204 @@
+"""Prefixes, numbers and pools: the operator's rules, and what they mean for the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused
+from relay.service import numbers
+from relay.service.numbers import NewPool, NewPrefix, PoolChange, PrefixChange
+from relay.store.numbers import LOCKED_FOR_FRAUD, NumberQuery, Prefix, find_numbers
+from relay.store.pools import find_pool, usage
+from tests.service.conftest import Desk
+from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
+
+OTHER = "70023456789"
+
+
+def refused(desk: Desk, do: Callable[[Any], object]) -> tuple[str, str]:
+    with pytest.raises(Refused) as refusal:
+        desk.run(do)
+    return refusal.value.kind, refusal.value.field
+
+
+def set_state(desk: Desk, state: str) -> Prefix:
+    return desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state=state), "because"))
+
+
+# Prefixes
+
+
+def test_a_prefix_is_loaded_with_ten_thousand_numbers_in_one_statement(desk: Desk) -> None:
+    statements: list[str] = []
+
+    def load(act: Any) -> int:
+        act.connection.set_trace_callback(statements.append)
+        loaded = numbers.load_prefix(act, NewPrefix(OTHER, "carrier", cool_down_ms=5))
+        act.connection.set_trace_callback(None)
+        return int(loaded)
+
+    assert desk.run(load) == 10_000
+    assert sum("INSERT INTO number" in statement for statement in statements) == 1
+    found = desk.run(lambda act: numbers.get_prefix(act, OTHER))
+    assert found == Prefix(OTHER, "2", "3456789", "carrier", "active", 5, NOW_MS)
+    query = "SELECT count(*), min(number), max(number) FROM number WHERE prefix = ? AND pool = 'default'"
+    assert desk.one(query, OTHER) == (10_000, f"{OTHER}0000", f"{OTHER}9999")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "field"),
+    [
+        (NewPrefix("7001000000"), "invalid", "prefix"),
+        (NewPrefix("13800000001"), "invalid", "prefix"),
+        (NewPrefix(PREFIX), "state_conflict", "prefix"),
+        (NewPrefix(OTHER, pool="none"), "not_found", "pool"),
+        (NewPrefix(OTHER, pool="legacy"), "not_found", "pool"),
+        (NewPrefix(OTHER, cool_down_ms=-1), "invalid", "cool_down"),
+        (NewPrefix(OTHER, peer="a\nb"), "invalid", "peer"),
+    ],
+)
+def test_a_prefix_that_cannot_be_loaded(desk: Desk, asked: NewPrefix, kind: str, field: str) -> None:
+    assert refused(desk, lambda act: numbers.load_prefix(act, asked)) == (kind, field)
+
+
+def test_a_locked_prefix_has_all_its_calls_refused_and_its_numbers_given_to_nobody(desk: Desk) -> None:
+    desk.bind(x=X)
+    desk.bind("AXB", "8001", "8002", x=Y)
+    set_state(desk, "locked")
+    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == ["number_locked", "number_locked"]
+    for x, kind in (("", "pool_empty"), (f"{PREFIX}0005", "number_locked")):
+        with pytest.raises(Refused) as refusal:
+            desk.bind("AXB", "8003", "8004", x=x)
+        assert refusal.value.kind == kind
+    set_state(desk, "active")
+    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == [B, "8002"]
+
+
+def test_a_prefix_that_was_returned_stays_so(desk: Desk) -> None:
+    desk.bind(x=X)
+    set_state(desk, "returned")
+    assert desk.reaches(X, A) == "number_locked"
+    for state in ("active", "locked"):
+        assert refused(desk, lambda act, to=state: numbers.change_prefix(act, PREFIX, PrefixChange(state=to))) == (
+            "state_conflict",
+            "state",
+        )
+    assert refused(desk, lambda act: numbers.load_prefix(act, NewPrefix(PREFIX))) == ("state_conflict", "prefix")
+    assert desk.run(lambda act: numbers.ensure_numbers(act, [PREFIX])) == 0
+
+
+def test_a_change_of_a_prefix_leaves_what_it_does_not_name(desk: Desk) -> None:
+    before = desk.run(lambda act: numbers.get_prefix(act, PREFIX))
+    after = desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange("carrier", cool_down_ms=7)))
+    assert after == before._replace(peer="carrier", cool_down_ms=7)
+    assert desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(cool_down_ms=-1))).cool_down_ms is None
+    assert refused(desk, lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state="gone"))) == (
+        "invalid",
+        "state",
+    )
+
+
+# Numbers
+
+
+def test_a_locked_number_has_its_calls_refused_until_it_is_unlocked(desk: Desk) -> None:
+    desk.bind(x=X)
+    desk.bind("AXB", "8001", "8002", x=Y)
+    assert desk.run(lambda act: numbers.lock(act, X, "complaints")).state == "locked"
+    assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == ["number_locked", "8002"]
+    assert desk.run(lambda act: numbers.unlock(act, X)).state == "bound"
+    assert desk.reaches(X, A) == B
+
+
+def test_each_lock_is_undone_by_who_may(desk: Desk) -> None:
+    desk.run(lambda act: numbers.lock(act, X, "many strangers", LOCKED_FOR_FRAUD))
+    set_state(desk, "locked")
+    assert desk.run(lambda act: numbers.unlock(act, X)).state == "locked"  # with its prefix
+    desk.run(lambda act: numbers.lock(act, X, "complaints"))
+    set_state(desk, "active")
+    assert desk.run(lambda act: numbers.get_number(act, X)).state == "locked"
+    assert desk.run(lambda act: numbers.unlock(act, X)).state == "free"
+
+
+def test_the_states_of_numbers(desk: Desk) -> None:
+    made = desk.bind(x=X, expires_in="1h")
+    desk.run(lambda act: numbers.lock(act, Y, "broken"))
+    desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
+    for state, number in (("bound", X), ("locked", Y), ("cooling", f"{PREFIX}0003")):
+        (found,) = find_numbers(desk.connection, NumberQuery(state=state), NOW_MS)
+        assert (found.number, found.state) == (number, state)
+    assert len(find_numbers(desk.connection, NumberQuery(state="free", most=-1), NOW_MS)) == 9_997
+    assert made.x == X
+
+
+def test_a_number_that_moves_keeps_its_bindings(desk: Desk) -> None:
+    desk.business("acme")
+    desk.bind(x=X)
+    desk.run(lambda act: numbers.make_pool(act, NewPool("acme", "acme")))
+    assert desk.run(lambda act: numbers.move(act, [X, Y], "acme")) == 2
+    assert desk.reaches(X, A) == B
+    assert refused(desk, lambda act: numbers.move(act, [X, "700999999990000"], "default"))[0] == "number_unknown"
+    assert desk.run(lambda act: numbers.get_number(act, X)).pool == "acme"
+    assert refused(desk, lambda act: numbers.move(act, [X], "none")) == ("not_found", "pool")
+
+
+# Pools
+
+
+def test_use_of_a_pool_and_when_it_warns(desk: Desk) -> None:
+    desk.run(lambda act: numbers.make_pool(act, NewPool("few", warn_percent=75)))
+    few = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_005)]
+    desk.run(lambda act: numbers.move(act, few, "few"))
+    desk.run(lambda act: numbers.lock(act, few[4], "broken"))
+    desk.bind("AXYB", pool="few")
+    desk.bind("AXB", "8001", "8002", x=few[0])
+    used = {one.pool_id: one for one in usage(desk.connection, NOW_MS)}["few"]
+    assert used[2:] == (5, 2, 2, 0, 1, 3, 50, False)
+    desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, few[3]))
+    used = {one.pool_id: one for one in usage(desk.connection, NOW_MS)}["few"]
+    assert (used.free, used.cooling, used.percent, used.warning) == (1, 1, 75, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "field"),
+    [
+        (NewPool("a b"), "invalid", "id"),
+        (NewPool("default"), "state_conflict", "id"),
+        (NewPool("legacy"), "state_conflict", "id"),
+        (NewPool("p", "nobody"), "not_found", "business"),
+        (NewPool("p", max_bindings=0), "invalid", "max_bindings"),
+        (NewPool("p", warn_percent=101), "invalid", "warn_percent"),
+        (NewPool("p", area="a\nb"), "invalid", "area"),
+    ],
+)
+def test_a_pool_that_cannot_be_made(desk: Desk, asked: NewPool, kind: str, field: str) -> None:
+    assert refused(desk, lambda act: numbers.make_pool(act, asked)) == (kind, field)
+
+
+def test_a_pool_changes_owner_area_and_bounds(desk: Desk) -> None:
+    desk.business("acme")
+    made = desk.run(lambda act: numbers.make_pool(act, NewPool("bj", "acme", "010")))
+    assert made.max_bindings == 200
+    changed = desk.run(lambda act: numbers.change_pool(act, "bj", PoolChange("", "021", 5, 90)))
+    assert changed == made._replace(business=None, area="021", max_bindings=5, warn_percent=90)
+    assert find_pool(desk.connection, "bj") == changed
+    assert refused(desk, lambda act: numbers.change_pool(act, "none", PoolChange())) == ("not_found", "pool")
+
+
+def test_numbers_are_the_operators(desk: Desk) -> None:
+    desk.business("acme")
+    desk.key_of("acme")
+    for do in (
+        lambda act: numbers.load_prefix(act, NewPrefix(OTHER)),
+        lambda act: numbers.change_prefix(act, PREFIX, PrefixChange(state="locked")),
+        lambda act: numbers.lock(act, X, "why not"),
+        lambda act: numbers.unlock(act, X),
+        lambda act: numbers.move(act, [X], "default"),
+        lambda act: numbers.make_pool(act, NewPool("p")),
+        lambda act: numbers.change_pool(act, "default", PoolChange(area="bj")),
+    ):
+        assert refused(desk, do)[0] == "forbidden"
+    assert desk.one("SELECT count(*), max(locked) FROM number") == (10_000, 0)
