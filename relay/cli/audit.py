@@ -76,14 +76,18 @@ def export(config_path: Path | None, file: TextIO, reveal: bool, reason: str, **
 
 
 @audit.command("verify")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
-def verify(config_path: Path | None) -> None:
+def verify(config_path: Path | None, as_json: bool) -> None:
     """Check the chain of the log. Keep what it prints in another place."""
     with opened(config_path) as store:
         verdict = verify_audit(store.reader, store.sealer)
     if verdict.broken is not None:
         raise StoreError(f"broken after {verdict.intact} intact entries: {verdict.broken}")
-    click.echo(f"{verdict.intact} entries intact, head {verdict.head.hash.hex() or '-'}")
+    if as_json:
+        click.echo(json_line({"intact": verdict.intact, "head": verdict.head.hash.hex() or None}))
+    else:
+        click.echo(f"{verdict.intact} entries intact, head {verdict.head.hash.hex() or '-'}")
 
 
 @click.command()

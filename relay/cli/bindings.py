@@ -12,9 +12,20 @@ from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, reason_option, reveal_option
-from relay.cli.output import BINDING_HEADING, binding_object, binding_row, json_line, show_list, show_one, shower, table
+from relay.cli.output import (
+    BINDING_HEADING,
+    STATES,
+    binding_object,
+    binding_row,
+    binding_state,
+    json_line,
+    show_list,
+    show_one,
+    shower,
+    table,
+)
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, now_ms, number, opened, said_in_clear
+from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
 from relay.errors import StoreError
 from relay.service import changes
 from relay.service.binding_fields import DIRECTIONS
@@ -78,7 +89,7 @@ def bind(config_path: Path | None, as_json: bool, **asked: Any) -> None:
     for needed in _NEEDED[asked["mode"]]:
         if not asked[needed]:
             raise click.UsageError(
-                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': an {asked['mode']} has it."
+                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings have it."
             )
     request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
     with opened(config_path, make=True) as store:
@@ -129,30 +140,23 @@ def bindings() -> None:
 @click.option("--order", metavar="TEXT", help="Only those of this order.")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
 @click.option("--mode", type=click.Choice(MODES), help="Only those of this mode.")
+@click.option("--group", "group_id", metavar="ID", help="Only those of this group.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
 @click.option("--live", is_flag=True, help="Only those in force now.")
+@click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h ago.")
 @json_option
 @reveal_option
 @reason_option
 @config_option
-def list_(
-    config_path: Path | None,
-    number: str | None,
-    order: str | None,
-    business: str | None,
-    mode: str | None,
-    live: bool,
-    as_json: bool,
-    reveal: bool,
-    reason: str,
-) -> None:
+def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
     """List bindings, also those that have ended."""
     with opened(config_path) as store:
         now = now_ms()
+        number = query["number"]
         if as_json or reveal:
-            query = {"number": number, "order": order, "business": business, "mode": mode, "live": live}
             said_in_clear(store, number if number and is_700(number) else "bindings", reason, query)
-        found: Iterable[Binding] = _found(store, number, order, now if live else None)
-        found = (each for each in found if business in (None, each.business) and mode in (None, each.mode))
+        found = _found(store, number, query["order"], now if query["live"] else None)
+        found = (binding for binding in found if _fits(binding, query, now))
         if as_json:
             for binding in found:
                 click.echo(json_line(binding_object(binding, now)))
@@ -171,6 +175,12 @@ def _found(store: Opened, number: str | None, order: str | None, at_ms: int | No
     return reversed([each for each in fits if at_ms is None or each.is_live(at_ms)])
 
 
+def _fits(binding: Binding, query: dict[str, Any], at_ms: int) -> bool:
+    fields = all(query[name] in (None, getattr(binding, name)) for name in ("business", "mode", "group_id"))
+    state = query["state"] in (None, binding_state(binding, at_ms))
+    return fields and state and (query["since"] is None or binding.created_at >= query["since"])
+
+
 @bindings.command("show")
 @click.argument("binding_id")
 @json_option
@@ -183,7 +193,7 @@ def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool
         binding = _found_one(store, binding_id)
         if as_json or reveal:
             said_in_clear(store, binding_id, reason)
-    _show(binding, as_json=as_json, reveal=reveal)
+    _show(binding, as_json=as_json, clear=as_json or reveal)
 
 
 def _found_one(store: Opened, binding_id: str) -> Binding:
@@ -193,11 +203,10 @@ def _found_one(store: Opened, binding_id: str) -> Binding:
     return binding
 
 
-def _show(binding: Binding, *, as_json: bool, reveal: bool = False) -> None:
+def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
+    show = shower(reveal=clear)
     values = binding_object(binding, now_ms())
-    if not as_json:
-        show = shower(reveal=reveal)
-        values |= {"a": show(binding.a or ""), "b": show(binding.b or "")}
+    values |= {name: party and show(party) for name, party in (("a", binding.a), ("b", binding.b))}
     show_one(values, as_json=as_json)
 
 
@@ -220,25 +229,30 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
 @click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help="none: until it is unbound.")
 @_restrictions
 @click.option("--white-only/--all-callers", default=None, help="Let only callers on the whitelist in.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
 @config_option
-def change(config_path: Path | None, binding_id: str, **asked: Any) -> None:
+def change(config_path: Path | None, binding_id: str, as_json: bool, **asked: Any) -> None:
     """Change a binding from the next call on. What is not named stays; "none" takes away what need not be there."""
     for name, value in asked.items():
         asked[name] = "" if value == NONE else value
     with opened(config_path) as store:
         changed = store.act(lambda act: changes.change(act, binding_id, BindingChange(**asked), store.rules))
-    _show(changed, as_json=False)
+    _show(changed, as_json=as_json)
 
 
 @bindings.command("renew")
 @click.argument("binding_id")
 @click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
 @config_option
-def renew(config_path: Path | None, binding_id: str, expires_in: str) -> None:
+def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool) -> None:
     """Give a binding that is in force another end."""
     with opened(config_path) as store:
         changed = store.act(lambda act: changes.renew(act, binding_id, expires_in, store.rules))
-    click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
+    if as_json:
+        _show(changed, as_json=True)
+    else:
+        click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
 
 
 @bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A first line may name them in another order.")

@@ -202,8 +202,9 @@ def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
-def verify(config_path: Path | None) -> None:
+def verify(config_path: Path | None, as_json: bool) -> None:
     """Check the chain of call records.
 
     Keep what it prints in another place: fewer records at a later time, or another head for as many, show that an older
@@ -213,5 +214,9 @@ def verify(config_path: Path | None) -> None:
         verdict = store.records.verify()
     if verdict.broken is not None:
         raise StoreError(f"broken after {verdict.intact} intact records: {verdict.broken}")
+    if as_json:
+        counts = {"intact": verdict.intact, "live": verdict.live, "purged": verdict.purged}
+        click.echo(json_line(counts | {"head": verdict.head.hash.hex() or None}))
+        return
     purged = f", {verdict.purged} purged before" if verdict.purged else ""
     click.echo(f"{verdict.intact} records intact, {verdict.live} live{purged}, head {verdict.head.hash.hex() or '-'}")

@@ -60,13 +60,16 @@ def _cell(value: object) -> str:
 
 
 def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
-    """A binding as `--json` prints it. `state`: live, expired, ended."""
+    """A binding as `--json` prints it. `state` is one of STATES."""
     return plain(binding) | {"state": binding_state(binding, now_ms)}
 
 
 def record_object(record: CallRecord) -> dict[str, Any]:
     """A call record as `--json` prints it, the fields in DESIGN 5's order."""
     return plain(record)
+
+
+STATES = ("live", "expired", "ended")  # of bindings
 
 
 def binding_state(binding: Binding, now_ms: int) -> str:

@@ -69,7 +69,9 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
 
 def test_a_changed_log_is_found(busy: Command) -> None:
     count = len(busy.objects("audit", "list"))
-    assert busy.done("audit", "verify").startswith(f"{count} entries intact, head ")
+    said = busy.done("audit", "verify")
+    assert said.startswith(f"{count} entries intact, head ")
+    assert busy.objects("audit", "verify") == [{"intact": count, "head": said.split()[-1]}]
     with closing(connect(busy.store[0])) as connection:
         connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 2")
     assert busy.refused("audit", "verify").startswith("broken after 1 intact entries: ")

@@ -106,6 +106,8 @@ def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
     (changed,) = relay700.objects("bindings", "list")
     assert (changed["user_data"], changed["direction"], changed["version"]) == (None, "a_to_b", 2)
     assert changed["changed_by"].startswith("cli:")
+    (again,) = relay700.objects("bindings", "change", made["binding_id"], "--direction", "both")
+    assert (again["direction"], again["b"]) == ("both", "139****0003")
 
 
 def test_who_made_changed_and_unbound_a_binding_is_listed(relay700: Command) -> None:
@@ -127,6 +129,8 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "1h")
     said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")
     assert said == f"{made['binding_id']} expires 2099-01-01T00:00:00.000Z\n"
+    (renewed,) = relay700.objects("bindings", "renew", made["binding_id"], "--expires-in", "2h")
+    assert (renewed["version"], renewed["a"]) == (3, "138****0001")
     relay700.done("bindings", "change", made["binding_id"], "--expires-in", "none")
     (changed,) = relay700.objects("bindings", "list")
     assert changed["expires_at"] is None
@@ -140,6 +144,25 @@ def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> No
         (("--order", "17", "--number", "8001"), 0), (("--order", "18", "--number", "8001", "--live"), 1),
     ]:  # fmt: skip
         assert len(relay700.objects("bindings", "list", *choice)) == count, choice
+
+
+def test_bindings_are_listed_by_group_state_and_time(relay700: Command) -> None:
+    (group,) = relay700.objects("groups", "make", "riders", "--member", "8003")
+    relay700.done("bind", "GXB", "--group", group["id"], "--b", "8001")
+    (ended,) = relay700.objects("bind", "AXB", *AB)
+    relay700.done("unbind", ended["binding_id"])
+    for choice, count in [
+        (("--group", group["id"]), 1), (("--group", "none"), 0), (("--state", "live"), 1), (("--state", "ended"), 1),
+        (("--state", "expired"), 0), (("--since", "1h"), 2), (("--since", "2099-01-01T00:00:00Z"), 0),
+    ]:  # fmt: skip
+        assert len(relay700.objects("bindings", "list", *choice)) == count, choice
+
+
+def test_why_a_binding_is_ended_stands_in_the_audit_log(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB)
+    relay700.done("unbind", made["binding_id"], "--reason", "order cancelled")
+    (entry,) = relay700.objects("audit", "list", "--action", "binding.end")
+    assert (entry["object"], entry["reason"]) == (made["binding_id"], "order cancelled")
 
 
 def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) -> None:

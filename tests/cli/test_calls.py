@@ -212,6 +212,7 @@ def test_verify_counts_what_is_intact(relay700: Command) -> None:
     said = relay700.done("verify")
     assert said.startswith("2 records intact, 1 live, head ")
     assert len(said.split()[-1]) == 66
+    assert relay700.objects("verify") == [{"intact": 2, "live": 1, "purged": 0, "head": said.split()[-1]}]
 
 
 @pytest.mark.parametrize("command", [("verify",), ("calls", "list")])
