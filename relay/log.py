@@ -24,6 +24,8 @@ Level = Literal["debug", "info", "warning", "error"]
 # 7 digits are the shortest that could be a subscriber's number; what is shorter is a port, a status or an extension.
 _NUMBER = re.compile(r"(?:\+|00)?[0-9]{7,}")
 _DIGITS = re.compile(r"[0-9]{7}")
+# The same in any script's digits and with the separators that people write; in a log these would be dates and versions.
+_WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 # Ours by construction: hexadecimal identifiers, whose digits are no number, and what structlog itself adds.
 _OWN = frozenset({"call_id", "binding_id", "timestamp", "level"})
 
@@ -100,6 +102,15 @@ def _mask_value(value: Any) -> Any:
 def mask_numbers(text: str) -> str:
     """`text` with each run of 7 or more digits masked, unless it is a 700 number: +8613800000001 -> 138****0001."""
     return _NUMBER.sub(_mask, text)
+
+
+def mask_text(text: str) -> str:
+    """As `mask_numbers`, for what people have written: "138-0000 0001" and full-width digits are numbers as well."""
+    return _WRITTEN.sub(_mask_written, text)
+
+
+def _mask_written(found: re.Match[str]) -> str:
+    return mask_number("".join(str(int(sign)) for sign in found[0] if sign.isdecimal()).removeprefix("00"))
 
 
 def _mask(found: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from relay.log import configure, ended_calls, mask_numbers
+from relay.log import configure, ended_calls, mask_numbers, mask_text
 
 NUMBER = "13800000001"
 
@@ -74,6 +74,20 @@ def test_numbers_are_masked_wherever_a_value_holds_them(value: object) -> None:
     text = json.dumps(logged(value=value))
     assert NUMBER not in text
     assert "138****0001" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Li Lei, 138-0000 0001", "Li Lei, 138****0001"),
+        ("+86 (138) 0000-0001 or 139 0000 0002.", "138****0001 or 139****0002."),
+        ("１３８００００００００１", "138****0001"),
+        ("0086 138\u00a00000\u20110001", "138****0001"),
+        ("Room 12, floor 3", "Room 12, floor 3"),
+    ],
+)
+def test_numbers_are_masked_as_people_write_them(text: str, masked: str) -> None:
+    assert mask_text(text) == masked
 
 
 def test_numbers_are_masked_in_the_event_itself() -> None:

@@ -52,7 +52,8 @@ class Door:
                 scope, receive, send
             )
             return
-        allowance = self._requests.take(key.id, self._clock())
+        whose = key.id if key.business is None else f"business {key.business}"  # which may have many keys
+        allowance = self._requests.take(whose, self._clock())
         if not allowance.granted:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)
             await problem_response(state["request_id"], "rate_limited", headers=headers)(scope, receive, send)

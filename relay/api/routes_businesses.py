@@ -12,7 +12,7 @@ from relay.api.models import Because, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import OPERATOR, Answer, Changes, Needs, Revealing, Visit
 from relay.errors import Refused
-from relay.log import mask_numbers
+from relay.log import mask_text
 from relay.service.businesses import Application, Step, apply, change, set_state
 from relay.store.act import Act
 from relay.store.businesses import Business, find_business, list_businesses, state_changes
@@ -28,7 +28,7 @@ _APPLICATION = frozenset(Application._fields)
 def shown_business(business: Business, *, clear: bool = False) -> models.Business:
     """As answered."""
     values = business._asdict()
-    values["contact"] = business.contact if clear else mask_numbers(business.contact)
+    values["contact"] = business.contact if clear else mask_text(business.contact)
     values["created_at"] = shown_moment(business.created_at)
     values["updated_at"] = shown_moment(business.updated_at)
     return models.Business(**values)

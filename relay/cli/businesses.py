@@ -7,15 +7,16 @@ from typing import Any, get_args
 
 import click
 
+from relay.call.binding import MODES
 from relay.cli import config_option
 from relay.cli.options import given, json_option, needed_reason, or_none, reason_option, reveal_option
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import coming, duration, opened, said_in_clear
 from relay.errors import Refused
-from relay.log import mask_numbers
+from relay.log import mask_text
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import MODES, SCENARIOS, Application
+from relay.service.businesses import SCENARIOS, Application
 from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
 
@@ -162,7 +163,7 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
 def _show(found: Business, *, as_json: bool, clear: bool = False) -> None:
     values = plain(found)
     if not clear:
-        values["contact"] = mask_numbers(found.contact)
+        values["contact"] = mask_text(found.contact)
     show_one(values, as_json=as_json)
 
 

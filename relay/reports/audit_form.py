@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from relay.call.numbers import mask_number
-from relay.log import mask_numbers
+from relay.log import mask_text
 from relay.store.audit import Entry
 
-_MASKS = {"number": mask_number, "contact": mask_numbers}  # the details that may hold a real number
+_MASKS = {"number": mask_number, "contact": mask_text}  # the details that may hold a real number
 
 
 def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:

@@ -9,17 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from relay.call.record import CallRecord
 from relay.errors import Refused
 from relay.reports.record_form import TIMES, Value, record_form, with_moments
-from relay.store.record_pages import Wanted, read_all
-from relay.store.sealing import Sealer
 
 Format = Literal["csv", "jsonl", "parquet"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -29,44 +26,15 @@ MEDIA_TYPES: dict[Format, str] = {
 }
 PART = 1_000  # records
 ROW_GROUP = 10_000  # records: Parquet compresses and reads them together
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # a spreadsheet takes full-width signs for the same
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause")
 
 
-class Sink(Protocol):
-    """Where bytes go: a file, a pipe."""
-
-    def write(self, data: bytes, /) -> object: ...
-
-
-def export(
-    connection: sqlite3.Connection,
-    sealer: Sealer,
-    wanted: Wanted,
-    format_: Format,
-    out: Sink,
-    *,
-    reveal: bool = False,
-) -> int:
-    """Writes the ended calls that are wanted, the oldest first; how many. Real numbers are masked unless revealed.
-
-    Raises Refused where pyarrow is needed and not installed, StoreError where a record was altered.
-    """
-    count = 0
-
-    def counted() -> Iterator[CallRecord]:
-        nonlocal count
-        for record in read_all(connection, sealer, wanted):
-            count += 1
-            yield record
-
-    for part in export_parts(counted(), format_, reveal=reveal):
-        out.write(part)
-    return count
-
-
 def export_parts(records: Iterable[CallRecord], format_: Format, *, reveal: bool = False) -> Iterator[bytes]:
-    """The file in parts, each made when it is asked for. Raises Refused at once where pyarrow is missing."""
+    """The file in parts, each made when it is asked for. Real numbers are masked unless revealed.
+
+    Raises Refused at once where pyarrow is needed and not installed.
+    """
     forms = (record_form(record, reveal=reveal) for record in records)
     match format_:
         case "csv":
@@ -124,7 +92,7 @@ def _import(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise Refused("invalid", "format", "Parquet needs pyarrow: install relay700[parquet], or take csv") from None
+        raise Refused("invalid", "format", "Parquet needs pyarrow: pip install pyarrow, or take csv") from None
 
 
 class _Sink(io.RawIOBase):

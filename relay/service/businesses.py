@@ -10,8 +10,10 @@ import secrets
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
-from relay.errors import ParseError, Refused
-from relay.policy.hours import parse_hours
+from relay.call.binding import MODES
+from relay.errors import Refused
+from relay.service import binding_fields as fields
+from relay.service.binding_fields import invalid
 from relay.store.act import Act
 from relay.store.businesses import (
     Business,
@@ -21,11 +23,11 @@ from relay.store.businesses import (
     find_business,
     put_business,
 )
+from relay.store.keys import revoke_all
+from relay.store.webhooks import disable_all
 
 Step = Literal["approve", "suspend", "resume", "revoke"]
-MODES = ("AXB", "AXYB", "GXB", "GXYB", "AXN")
 SCENARIOS = ("express", "takeaway", "ride_hailing", "other")
-LONGEST_REASON = 500
 LARGEST_LIMIT = 1_000_000_000
 
 # From which states a step leads, and where to.
@@ -70,12 +72,12 @@ class Fields(TypedDict, total=False):
     live_events: bool
 
 
-def apply(act: Act, asked: Application, **fields: Unpack[Fields]) -> Business:
+def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     """A new business user, which may do nothing until it is approved. Raises Refused."""
     business_id = asked.id or f"b{secrets.token_hex(6)}"
     if not _ID.fullmatch(business_id):
-        raise Refused("invalid", "id", "it is letters, digits, _ . - and at most 64 of them, such as acme")
-    given = asked._asdict() | {"modes": MODES} | fields
+        raise invalid("id", "it is letters, digits, _ . - and at most 64 of them, such as acme")
+    given = asked._asdict() | {"modes": MODES} | more
     del given["id"]
     empty = Business(
         business_id, "applied", "", "", "", "other", "", "", (), None, None, None, 0, False, None, False, 1,
@@ -90,29 +92,34 @@ def apply(act: Act, asked: Application, **fields: Unpack[Fields]) -> Business:
 
 
 def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
-    """Takes a step, which works with the next call on all of its bindings. Raises Refused."""
-    if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
-        raise Refused("invalid", "reason", f"say why, in printable text of at most {LONGEST_REASON} characters")
+    """Takes a step, which works with the next call on all of its bindings. Raises Refused.
+
+    Revocation ends its keys and stops its webhooks as well.
+    """
+    reason = fields.reason(reason, required=True)
     business = get(act, business_id)
     from_states, to_state = STEPS[step]
     if business.state not in from_states:
         raise Refused("state_conflict", "state", f"it is {business.state}: {step} is for {' or '.join(from_states)}")
     changed = _put(act, business._replace(state=to_state))
     add_state_change(act, changed, reason)
+    if to_state == "revoked":  # it has no business with the platform's records any more
+        revoke_all(act, business_id)
+        disable_all(act.connection, business_id, act.now_ms)
     act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
     return changed
 
 
-def change(act: Act, business_id: str, version: int | None = None, **fields: Unpack[Fields]) -> Business:
+def change(act: Act, business_id: str, version: int | None = None, **asked: Unpack[Fields]) -> Business:
     """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused."""
     business = get(act, business_id)
     if version not in (None, business.version):
         raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {business.version}")
     if business.state == "revoked":
         raise Refused("state_conflict", "state", "it is revoked: nothing of it changes any more")
-    if not fields:
+    if not asked:
         return business
-    given: dict[str, Any] = {**fields}
+    given: dict[str, Any] = {**asked}
     changed = _put(act, business._replace(**_checked(given)))
     act.audit("business.change", business_id, business=business_id, details=_details(given))
     return changed
@@ -120,8 +127,9 @@ def change(act: Act, business_id: str, version: int | None = None, **fields: Unp
 
 def get(act: Act, business_id: str) -> Business:
     """Raises Refused where there is none, or none that the actor may see."""
-    business = find_business(act.connection, act.sealer, business_id)
-    if business is None or act.actor.business not in (None, business_id):
+    seen = act.actor.business in (None, business_id) and business_id.isprintable()
+    business = find_business(act.connection, act.sealer, business_id) if seen else None
+    if business is None:
         raise Refused("not_found", "business", "there is no such business user")
     return business
 
@@ -138,39 +146,36 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(field: str, value: str) -> str:
-    text = value.strip()
-    longest = _LONGEST[field]
-    if len(text) > longest or not text.isprintable() or (field == "name" and not text):
-        raise Refused("invalid", field, f"it is printable text of at most {longest} characters")
-    return text
+    return fields.text(field, value, _LONGEST[field]) or ""
+
+
+def _name(field: str, value: str) -> str:
+    name = _text(field, value)
+    if not name:
+        raise invalid(field, "it is missing")
+    return name
 
 
 def _scenario(field: str, value: str) -> str:
     if value not in SCENARIOS:
-        raise Refused("invalid", field, f"it is one of: {', '.join(SCENARIOS)}")
+        raise invalid(field, f"it is one of: {', '.join(SCENARIOS)}")
     return value
 
 
 def _modes(field: str, value: Collection[str]) -> tuple[str, ...]:
     if not value or not set(value) <= set(MODES):
-        raise Refused("invalid", field, f"they are some of: {', '.join(MODES)}")
+        raise invalid(field, f"they are some of: {', '.join(MODES)}")
     return tuple(mode for mode in MODES if mode in value)
 
 
 def _limit(field: str, value: int | None) -> int | None:
     if value is not None and not 0 <= value <= LARGEST_LIMIT:
-        raise Refused("invalid", field, f"it is 0 to {LARGEST_LIMIT}, or none for no limit")
+        raise invalid(field, f"it is 0 to {LARGEST_LIMIT}, or none for no limit")
     return value
 
 
-def _hours(field: str, value: str | None) -> str | None:
-    if value is None or not value.strip():
-        return None
-    try:
-        parse_hours(value.strip())
-    except ParseError as error:
-        raise Refused("invalid", field, error.reason) from None
-    return value.strip()
+def _hours(_: str, value: str | None) -> str | None:
+    return fields.hours(value or "")
 
 
 def _flag(_: str, value: bool) -> bool:
@@ -179,6 +184,7 @@ def _flag(_: str, value: bool) -> bool:
 
 _CHECKS: dict[str, Any] = {
     **dict.fromkeys(_LONGEST, _text),
+    "name": _name,
     **dict.fromkeys(("max_bindings", "max_calls", "max_cps"), _limit),
     **dict.fromkeys(("white_only", "live_events"), _flag),
     "scenario": _scenario,

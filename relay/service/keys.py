@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from relay.errors import Refused
+from relay.service.businesses import get as get_business
 from relay.store.act import Act
-from relay.store.businesses import find_business
-from relay.store.keys import ApiKey, add_key, find_key, set_expiry, set_revoked
+from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
 
 OPERATOR = "operator"
 BUSINESS_SCOPES = frozenset(
@@ -17,6 +17,7 @@ BUSINESS_SCOPES = frozenset(
     ]
 )
 OPERATOR_SCOPES = BUSINESS_SCOPES | {"trace", OPERATOR}
+MOST_KEYS = 100  # of one business user that are good
 LONGEST_OVERLAP_S = 30 * 24 * 3600
 
 
@@ -32,6 +33,8 @@ def make_key(
     _check_grant(act, wanted)
     if expires_at is not None and expires_at <= act.now_ms:
         raise Refused("invalid", "expires_at", "this moment is over: take one to come")
+    _check_end(act, expires_at)
+    _check_count(act, business)
     key, text = add_key(act, business, wanted, expires_at)
     act.audit("key.make", key.id, business=business, details={"scopes": sorted(wanted), "expires_at": expires_at})
     return key, text
@@ -44,6 +47,9 @@ def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     old = _good(act, key_id)
     _check_owner(act, old.business)
     _check_grant(act, old.scopes)
+    _check_end(act, old.expires_at)
+    if overlap_s:
+        _check_count(act, old.business)
     key, text = add_key(act, old.business, old.scopes, old.expires_at)
     set_expiry(act, old.id, act.now_ms + 1000 * overlap_s)
     act.audit("key.rotate", old.id, business=old.business, details={"new": key.id, "overlap_s": overlap_s})
@@ -68,10 +74,9 @@ def _good(act: Act, key_id: str) -> ApiKey:
 
 
 def _check_owner(act: Act, business: str | None) -> None:
-    found = None if business is None else find_business(act.connection, act.sealer, business)
-    if act.actor.business not in (None, business) or (business is not None and found is None):
+    if business is None and act.actor.business is not None:
         raise Refused("not_found", "business", "there is no such business user")
-    if found is not None and found.state == "revoked":
+    if business is not None and get_business(act, business).state == "revoked":
         raise Refused("business_not_approved", "business", "it is revoked: it gets no keys")
 
 
@@ -86,3 +91,15 @@ def _check_grant(act: Act, scopes: frozenset[str]) -> None:
     """Nobody gives away more than they have."""
     if OPERATOR not in act.actor.scopes and not scopes <= act.actor.scopes:
         raise Refused("forbidden", "scopes", "a key cannot have more scopes than the one that makes it")
+
+
+def _check_end(act: Act, expires_at: int | None) -> None:
+    """Nor for longer: what is made with a key that was lost must not outlive it."""
+    own = find_key(act.connection, act.sealer, act.actor.name.removeprefix("key:")) if act.actor.business else None
+    if own is not None and own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
+        raise Refused("forbidden", "expires_at", "a key cannot last longer than the one that makes it")
+
+
+def _check_count(act: Act, business: str | None) -> None:
+    if business is not None and count_good(act, business) >= MOST_KEYS:
+        raise Refused("quota", "business", f"a business user has at most {MOST_KEYS} keys that are good: revoke some")

@@ -18,6 +18,9 @@ from relay.store.sealing import Sealer
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
 _FIND = f"SELECT {_COLUMNS} FROM api_key WHERE id = ?"
 _LIST = f"SELECT {_COLUMNS} FROM api_key WHERE (?1 IS NULL OR business = ?1) AND id > ?2 ORDER BY id LIMIT ?3"
+_COUNT_GOOD = """
+SELECT count(*) FROM api_key WHERE business = ? AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)
+"""
 _ADD = f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
 
 
@@ -73,6 +76,19 @@ def list_keys(
 
 def set_revoked(act: Act, key_id: str) -> None:
     act.connection.execute("UPDATE api_key SET revoked_at = ? WHERE id = ?", (act.now_ms, key_id))
+
+
+def revoke_all(act: Act, business: str) -> None:
+    """All keys of a business."""
+    act.connection.execute(
+        "UPDATE api_key SET revoked_at = ? WHERE business = ? AND revoked_at IS NULL", (act.now_ms, business)
+    )
+
+
+def count_good(act: Act, business: str) -> int:
+    """How many keys of a business may be used."""
+    (count,) = act.connection.execute(_COUNT_GOOD, (business, act.now_ms)).fetchone()
+    return int(count)
 
 
 def set_expiry(act: Act, key_id: str, expires_at: int) -> None:

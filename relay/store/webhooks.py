@@ -75,6 +75,13 @@ def disable(connection: sqlite3.Connection, webhook_id: str, now_ms: int) -> Non
     connection.execute("UPDATE webhook SET disabled_at = ? WHERE id = ? AND disabled_at IS NULL", (now_ms, webhook_id))
 
 
+def disable_all(connection: sqlite3.Connection, business: str, now_ms: int) -> None:
+    """Those of a business."""
+    connection.execute(
+        "UPDATE webhook SET disabled_at = ? WHERE business = ? AND disabled_at IS NULL", (now_ms, business)
+    )
+
+
 def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
     id_, business, sealed, kinds, *rest = row
     try:

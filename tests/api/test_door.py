@@ -125,6 +125,14 @@ async def test_a_key_over_its_rate_waits(slow_api: Api) -> None:
     await api.desk.close()
 
 
+async def test_a_business_user_has_one_rate_however_many_keys_it_has(slow_api: Api) -> None:
+    api = slow_api
+    answers = [await (await api.company("acme")).http.get("/v1/businesses/acme") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert (await (await api.company("other")).http.get("/v1/businesses/other")).status_code == 200
+    await api.desk.close()
+
+
 async def test_an_address_that_shows_bad_keys_waits(slow_api: Api) -> None:
     api = slow_api
     await api.stranger().refused("GET", "/v1/businesses", "unauthorised")

@@ -235,3 +235,10 @@ async def test_a_cursor_of_another_shows_nothing_of_theirs(tenants: Tenants) -> 
     answer = await tenants.rival.get(f"/v1/groups?cursor={page['next']}")
     assert "acme" not in str(answer)
     await tenants.acme.ask("DELETE", f"/v1/groups/{(await tenants.acme.get('/v1/groups'))['items'][-1]['id']}")
+
+
+async def test_a_business_user_called_operator_has_none_of_the_operators_answers(api: Api) -> None:
+    operator, company = await api.operator(), await api.company("operator")
+    made = await operator.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
+    own = await company.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
+    assert (made["business"], own["business"]) == ("default", "operator")

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
+from relay.events.webhooks import make as make_webhook
 from relay.service import keys
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES
 from relay.store.act import RELAY, Actor
 from relay.store.audit_log import AuditQuery, all_entries
 from relay.store.keys import ApiKey, find_key
+from relay.store.webhooks import find_webhook
 from tests.support.acting import Acting, acting, key_of
 from tests.support.stored import NOW_MS
 
@@ -128,3 +130,35 @@ def test_each_act_is_in_the_audit_log_without_the_secret(store: Acting) -> None:
         ("key.revoke", new.id, "lost"),
     ]
     assert text.rpartition("_")[2] not in repr(log)
+
+
+def test_no_key_makes_one_that_outlives_it(store: Acting) -> None:
+    own = made(store, "acme", "keys", expires_at=NOW_MS + 1_000)
+    actor = key_of("acme", "keys")._replace(name=f"key:{own.id}")
+    for expires_at in (None, NOW_MS + 1_001):
+        making = refused(store, lambda act, at=expires_at: keys.make_key(act, "acme", ["keys"], at), actor)
+        assert making == ("forbidden", "expires_at")
+    assert made(store, "acme", "keys", actor=actor, expires_at=NOW_MS + 1_000).expires_at == NOW_MS + 1_000
+    endless = made(store, "acme", "keys")
+    assert refused(store, lambda act: keys.rotate(act, endless.id), actor) == ("forbidden", "expires_at")
+
+
+def test_a_business_user_has_so_many_keys_and_no_more(store: Acting) -> None:
+    first, *_ = [made(store, "acme", "keys") for _ in range(keys.MOST_KEYS)]
+    assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"])) == ("quota", "business")
+    assert refused(store, lambda act: keys.rotate(act, first.id, overlap_s=1)) == ("quota", "business")
+    second, _ = store.run(lambda act: keys.rotate(act, first.id))
+    store.run(lambda act: keys.revoke(act, second.id))
+    made(store, "acme", "keys", expires_at=NOW_MS + 1_000)
+    store.now_ms += 1_000
+    made(store, "acme", "keys")
+    made(store, "other", "keys")
+
+
+def test_revocation_ends_the_keys_and_stops_the_webhooks_of_a_business_user(store: Acting) -> None:
+    ids = {name: made(store, name, "keys").id for name in ("acme", "other")}
+    hooks = {name: store.run(lambda act, name=name: make_webhook(act, name, "https://x.example/"))[0] for name in ids}
+    store.run(lambda act: set_state(act, "acme", "revoke", "fraud"))
+    assert [found(store, key_id).is_good(NOW_MS) for key_id in ids.values()] == [False, True]
+    left = [find_webhook(store.reader, store.sealer, hook.id) for hook in hooks.values()]
+    assert [hook and hook.disabled_at for hook in left] == [NOW_MS, None]
