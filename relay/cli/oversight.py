@@ -16,11 +16,11 @@ from relay.cli.options import json_option, needed_reason
 from relay.cli.output import binding_object, json_line, plain, record_object, show_list
 from relay.cli.stores import moment, now_ms, number, opened
 from relay.errors import StoreError
-from relay.reports.daily import CHINA, DailyLine, daily, daily_csv, set_complaints
+from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
-from relay.service.times import format_moment
+from relay.service.times import CHINA, format_moment
 
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,9 +31,8 @@ from relay.policy.hours import Hours, parse_hours
 from relay.policy.rules import Cap, Rules
 from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
-from relay.service.times import parse_duration_ms
+from relay.service.times import CHINA, parse_duration_ms
 
-CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
 LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)

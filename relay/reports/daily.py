@@ -11,27 +11,21 @@ import io
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import Refused
+from relay.service.businesses import get as get_business
+from relay.service.times import CHINA
 from relay.store.act import Act
+from relay.store.complaints import complaints_of, put_complaints
 from relay.store.record_pages import Wanted, read_all
 from relay.store.sealing import Sealer
 
-CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
 MOST_COMPLAINTS = 1_000_000_000
 PREFIX_DIGITS = 11
-
-_SET_COMPLAINTS = """
-INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
-ON CONFLICT (day, business, prefix) DO UPDATE SET count = ?4, by = ?5
-"""
-_COMPLAINTS = """
-SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS NULL OR business = :business)
-"""
 
 
 class DailyLine(NamedTuple):
@@ -91,8 +85,7 @@ def daily(connection: sqlite3.Connection, sealer: Sealer, day: date, business: s
     for record in read_all(connection, sealer, Wanted(business=business, since_ms=since_ms, until_ms=until_ms)):
         key = (record.business or "", _prefix(record.number_dialled))
         tallies.setdefault(key, _Tally()).add(record)
-    rows = connection.execute(_COMPLAINTS, {"day": day.isoformat(), "business": business}).fetchall()
-    complaints = {(row[0], row[1]): row[2] for row in rows}
+    complaints = complaints_of(connection, day, business)
     keys = sorted(tallies.keys() | complaints.keys())
     return [tallies.get(key, _Tally()).line(day, key, complaints.get(key, 0)) for key in keys]
 
@@ -103,9 +96,8 @@ def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) 
         raise Refused("invalid", "count", f"it is 0 to {MOST_COMPLAINTS}")
     if len(prefix) != PREFIX_DIGITS or not (prefix.isascii() and prefix.isdigit()):
         raise Refused("invalid", "prefix", "it is the 11 managed digits of a 700 number")
-    if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (business,)).fetchone() is None:
-        raise Refused("not_found", "business", "there is no such business user")
-    act.connection.execute(_SET_COMPLAINTS, (day.isoformat(), business, prefix, count, act.actor.name))
+    get_business(act, business)
+    put_complaints(act, day, business, prefix, count)
     details: dict[str, Any] = {"day": day.isoformat(), "count": count}
     act.audit("complaints.set", prefix, business=business, details=details)
 

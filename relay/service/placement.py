@@ -1,6 +1,6 @@
 """Which numbers a binding gets, and how it is put on them: given ones where it may have them, else chosen ones.
 
-It owns the count of a business' bindings. It must be used inside an act, and undoes what it began where it refuses.
+It must be used inside an act, and undoes what it began where it refuses.
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from relay.service.releases import BindRules
 from relay.store.act import Act
 from relay.store.allocation import Wish, choose, take
 from relay.store.bindings import insert
+from relay.store.businesses import count_binding
 from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.numbers import find_number
 from relay.store.pools import Pool, find_pool, pools_of
 from relay.store.routes import add_routes, lines_of, member_lines, pair_of
-
-_COUNT_UP = """
-UPDATE business SET live_bindings = live_bindings + 1
-WHERE id = ? AND (max_bindings IS NULL OR live_bindings < max_bindings)
-"""
 
 
 class Asked(NamedTuple):
@@ -78,7 +74,7 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
         take(act, field, number or "", cap, pair, exclusive=binding.mode == "AXN")
-    if act.connection.execute(_COUNT_UP, (binding.business,)).rowcount == 0:
+    if not count_binding(act, binding.business):
         raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
     insert(act, binding)
     members = member_hashes(act.connection, binding.group_id) if binding.group_id else ()

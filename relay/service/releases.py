@@ -12,11 +12,10 @@ from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, give_back
 from relay.store.bindings import due, set_released
+from relay.store.businesses import discount_binding
 from relay.store.routes import rest_routes
 
 SWEEP = 500  # bindings of one sweep: 40 ms
-
-_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
 
 
 class BindRules(NamedTuple):
@@ -50,5 +49,5 @@ def release(act: Act, binding: Binding, rules: BindRules) -> None:
         if give_back(act, number, free_at):
             data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
             act.tell(binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
-    act.connection.execute(_COUNT_DOWN, (binding.business,))
+    discount_binding(act, binding.business)
     set_released(act, binding.binding_id)

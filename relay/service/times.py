@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 from relay.errors import ParseError
+
+CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")  # without daylight saving time since 1991
 
 _DURATION = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?", re.ASCII)
 _LONGEST = timedelta(days=36_500)

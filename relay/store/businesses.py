@@ -52,9 +52,14 @@ _COLUMNS = tuple("sealed_contact" if name == "contact" else name for name in Bus
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM business"
 _LIST = f"{_SELECT} WHERE (?1 IS NULL OR id = ?1) AND (?2 IS NULL OR state = ?2) AND id > ?3 ORDER BY id LIMIT ?4"
 _ADD = f"INSERT INTO business ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT DO NOTHING"
-# live_bindings is counted by those who make and release bindings, and never written here.
+# live_bindings is counted, and never written.
 _CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "live_bindings", "created_at"))
 _CHANGE = f"UPDATE business SET {', '.join(f'{name} = :{name}' for name in _CHANGED)} WHERE id = :id"
+_COUNT_UP = """
+UPDATE business SET live_bindings = live_bindings + 1
+WHERE id = ? AND (max_bindings IS NULL OR live_bindings < max_bindings)
+"""
+_COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
 _ADD_CHANGE = "INSERT INTO business_change (business, at, seq, state, by, sealed) VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE business = ? ORDER BY at, seq"
 
@@ -86,6 +91,16 @@ def add_business(act: Act, business: Business) -> bool:
 def put_business(act: Act, business: Business) -> None:
     """Writes all but its bindings' count."""
     act.connection.execute(_CHANGE, _row(act.sealer, business))
+
+
+def count_binding(act: Act, business_id: str) -> bool:
+    """Counts one more live binding. False, and it is not counted, where the business has as many as it may."""
+    return act.connection.execute(_COUNT_UP, (business_id,)).rowcount == 1
+
+
+def discount_binding(act: Act, business_id: str) -> None:
+    """Counts one live binding less."""
+    act.connection.execute(_COUNT_DOWN, (business_id,))
 
 
 def add_state_change(act: Act, business: Business, reason: str) -> None:
