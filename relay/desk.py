@@ -27,7 +27,7 @@ from relay.api.desk import ActRunner, Control
 from relay.api.settings import ApiSettings
 from relay.config import Config
 from relay.errors import Refused, StoreError
-from relay.events.delivery import Deliverer, DeliveryRules
+from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.timers import Timers
 from relay.log import configure
@@ -82,7 +82,7 @@ class Desk:
         common = (self.path, self.sealer, self._writer, log)
         hooks = config.webhooks
         self._follower = Follower(*common, Watch(config.fraud))
-        self._deliverer = Deliverer(*common, DeliveryRules(hooks.timeout_s, hooks.give_up_ms, hooks.batch))
+        self._deliverer = Deliverer(*common, config.webhooks)
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute)
 
     async def metrics(self) -> bytes:

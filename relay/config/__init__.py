@@ -15,21 +15,18 @@ from relay.config.protection import (
     api_config,
     bind_rules,
     call_rules,
+    delivery_rules,
     fraud_config,
     legacy_numbers,
     minute_of_day,
     retention_config,
     verify_config,
-    webhooks_config,
 )
 from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.tables import StreamsTable, Tables, TlsTable
-from relay.config.values import (
-    ApiConfig,
-    VerifyConfig,
-    WebhooksConfig,
-)
+from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
+from relay.events.settings import DeliveryRules
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
@@ -72,7 +69,7 @@ class Config:
     rules: Rules  # of calls
     fraud: Signals
     verify: VerifyConfig | None
-    webhooks: WebhooksConfig
+    webhooks: DeliveryRules
     retention: Retention
     purge_at_minute: int  # of the day in China
     log: LogConfig
@@ -116,7 +113,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         rules=call_rules(tables.policy, numbers, verify is not None, problems),
         fraud=fraud_config(tables.fraud, problems),
         verify=verify,
-        webhooks=webhooks_config(tables.webhooks, problems),
+        webhooks=delivery_rules(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),

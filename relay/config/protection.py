@@ -20,12 +20,9 @@ from relay.config.tables import (
     VerifyTable,
     WebhooksTable,
 )
-from relay.config.values import (
-    ApiConfig,
-    VerifyConfig,
-    WebhooksConfig,
-)
+from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ParseError
+from relay.events.settings import DeliveryRules
 from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
 from relay.policy.rules import Cap, Rules
@@ -111,9 +108,9 @@ def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfi
     return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
 
 
-def webhooks_config(table: WebhooksTable, problems: list[str]) -> WebhooksConfig:
+def delivery_rules(table: WebhooksTable, problems: list[str]) -> DeliveryRules:
     give_up_ms = _duration("webhooks.give_up", table.give_up, problems)
-    return WebhooksConfig(table.timeout_s, give_up_ms, table.batch)
+    return DeliveryRules(table.timeout_s, give_up_ms, table.batch)
 
 
 def retention_config(table: RetentionTable, problems: list[str]) -> Retention:

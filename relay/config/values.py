@@ -24,10 +24,3 @@ class VerifyConfig:
     secret_file: Path
     timeout_s: float
     fail: Literal["closed", "open"]
-
-
-@dataclass(frozen=True, slots=True)
-class WebhooksConfig:
-    timeout_s: float
-    give_up_ms: int
-    batch: int

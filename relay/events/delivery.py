@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.errors import RelayError
 from relay.events.payload import write_events
 from relay.events.reach import Sessions, open_sessions
+from relay.events.settings import DeliveryRules
 from relay.net.signing import SIGNATURE, signature_header
 from relay.store.act import RELAY, Act
 from relay.store.database import connect_reader, store_errors
@@ -50,14 +51,6 @@ _WORDS = (
     (aiohttp.ClientSSLError, "no TLS, or not with a certificate that is trusted"),
     (aiohttp.ClientConnectorError, "it cannot be connected to"),
 )
-
-
-class DeliveryRules(NamedTuple):
-    """As in [webhooks] of the configuration."""
-
-    timeout_s: float = 10.0
-    give_up_ms: int = 24 * 3_600_000
-    batch: int = 50  # events a request
 
 
 class _Answer(NamedTuple):

@@ -15,7 +15,8 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import Commit
 from relay.call.record import CallRecord
-from relay.events.delivery import Deliverer, DeliveryRules
+from relay.events.delivery import Deliverer
+from relay.events.settings import DeliveryRules
 from relay.events.webhooks import KINDS, make
 from relay.service.businesses import Application, apply
 from relay.store.act import RELAY, Act
