@@ -23,7 +23,7 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
-from relay.api.desk import ActRunner, Control
+from relay.api.desk import Control
 from relay.api.settings import ApiSettings
 from relay.config import Config
 from relay.errors import Refused, StoreError
@@ -75,12 +75,10 @@ class Desk:
         self.sealer = open_store(config.store.path, config.store.key_file)
         with store_errors(self.path):
             self.reader = connect_reader(self.path)
-        self._writer = GroupWriter(self.path, self.sealer)
-        self.writer: ActRunner = self._writer
+        self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(self.path)), FRESH_S)
         self.settings = ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
-        common = (self.path, self.sealer, self._writer, log)
-        hooks = config.webhooks
+        common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
         self._deliverer = Deliverer(*common, config.webhooks)
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute)
@@ -92,7 +90,7 @@ class Desk:
         except Refused:
             relay = {"up": 0}
         waiting, dead = await asyncio.to_thread(self._outbox)
-        ours = {"acts_waiting": self._writer.backlog, "outbox_waiting": waiting, "outbox_dead": dead}
+        ours = {"acts_waiting": self.writer.backlog, "outbox_waiting": waiting, "outbox_dead": dead}
         return text(relay | self._follower.statistics() | self._deliverer.statistics() | ours)
 
     def _outbox(self) -> tuple[int, int]:
@@ -133,7 +131,7 @@ class Desk:
         await asyncio.wait([api, follower, deliverer], timeout=FINISH_S)
 
     async def close(self) -> None:
-        await self._writer.close()
+        await self.writer.close()
         self.reader.close()
 
     # -- HTTP

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from relay.api.settings import ApiSettings
-from relay.store.act import Act, Actor
 from relay.store.sealing import Sealer
-
-T = TypeVar("T")
-
-
-class ActRunner(Protocol):
-    """Runs acts in write transactions: `GroupWriter`."""
-
-    async def run(self, actor: Actor, do: Callable[[Act], T]) -> T: ...
+from relay.store.writer import GroupWriter
 
 
 class Control(Protocol):
@@ -32,7 +23,7 @@ class Desk(Protocol):
     path: Path  # of the store
     sealer: Sealer
     reader: sqlite3.Connection  # of the event loop's thread: for single rows
-    writer: ActRunner
+    writer: GroupWriter
     control: Control
     settings: ApiSettings
 
