@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from relay.call.numbers import is_700
 from relay.errors import Refused
+from relay.service import binding_fields as fields
 from relay.store.act import Act
-
-LONGEST_REASON = 500
 
 
 class Asked(NamedTuple):
@@ -31,9 +30,7 @@ def ask(act: Act, action: str, number: str, since_ms: int, until_ms: int, reason
 
     The log shows 700 numbers in clear and a party's number nowhere but in the sealed details.
     """
-    reason = reason.strip()
-    if not 1 <= len(reason) <= LONGEST_REASON or not reason.isprintable():
-        raise Refused("invalid", "reason", f"say what for, in printable text of at most {LONGEST_REASON} characters")
+    reason = fields.reason(reason, required=True)
     if until_ms <= since_ms:
         raise Refused("invalid", "until", "it is not after the beginning")
     details: dict[str, object] = {"number": number, "since_ms": since_ms, "until_ms": until_ms}

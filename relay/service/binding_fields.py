@@ -15,6 +15,7 @@ from relay.service.times import parse_duration_ms, parse_moment_ms
 
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
+LONGEST_REASON = 500
 LONGEST_USER_DATA = 1_024
 MAX_CALL_S = range(10, 86_401)
 RING_TIMEOUT_S = range(5, 181)
@@ -55,6 +56,14 @@ def text(field: str, written: str, longest: int) -> str | None:
     if len(written) > longest or not written.isprintable():
         raise invalid(field, f"it is printable text of at most {longest} characters")
     return written.strip() or None
+
+
+def reason(written: str, *, required: bool = False) -> str:
+    """Why something is done, as the audit log keeps it; "" where it is not given and need not be."""
+    given = text("reason", written, LONGEST_REASON)
+    if given is None and required:
+        raise invalid("reason", "say why: it stands in the audit log")
+    return given or ""
 
 
 def direction(written: str) -> Direction:

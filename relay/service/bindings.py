@@ -14,10 +14,10 @@ from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
 from relay.errors import Refused
 from relay.service import binding_fields as fields
 from relay.service.binding_fields import invalid
+from relay.service.businesses import get as get_business
 from relay.service.placement import Asked, check_parties, place
 from relay.service.releases import SWEEP, BindRules, release_due
 from relay.store.act import Act
-from relay.store.businesses import find_business
 
 DEFAULT_BUSINESS = "default"
 # What an expired binding can be the reason of, which the sweep has not come to.
@@ -123,17 +123,13 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
 
 
 def _business(act: Act, business_id: str, mode: str) -> str:
-    business_id = business_id.strip() or act.actor.business or DEFAULT_BUSINESS
-    known = act.actor.business in (None, business_id) and business_id.isprintable()
-    business = find_business(act.connection, act.sealer, business_id) if known else None
-    if business is None:
-        raise Refused("not_found", "business", "there is no such business user: leave it out for `default`")
+    business = get_business(act, business_id.strip() or act.actor.business or DEFAULT_BUSINESS)
     if business.state != "approved":
         problem = f"the business user is {business.state}: only an approved one may bind numbers"
         raise Refused("business_not_approved", "business", problem)
     if mode not in business.modes:
         raise Refused("mode_not_allowed", "mode", f"this business user may bind {', '.join(business.modes)} alone")
-    return business_id
+    return business.id
 
 
 def _check_order(act: Act, binding: Binding, rules: BindRules) -> None:

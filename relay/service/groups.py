@@ -13,11 +13,11 @@ from relay.errors import ParseError, Refused
 from relay.service import binding_fields as fields
 from relay.service.binding_fields import invalid
 from relay.service.bindings import DEFAULT_BUSINESS
+from relay.service.businesses import get as get_business
 from relay.service.releases import BindRules
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest
 from relay.store.bindings import unreleased_of_group
-from relay.store.businesses import find_business
 from relay.store.groups import (
     Group,
     delete_group,
@@ -36,9 +36,7 @@ LONGEST_NAME = 128
 def make_group(act: Act, name: str, business: str = "", numbers: Sequence[str] = ()) -> Group:
     """A group of a business user, with its first members. Raises Refused."""
     business = business.strip() or act.actor.business or DEFAULT_BUSINESS
-    known = act.actor.business in (None, business) and business.isprintable()
-    if not known or find_business(act.connection, act.sealer, business) is None:
-        raise Refused("not_found", "business", "there is no such business user")
+    get_business(act, business)
     named = fields.text("name", name, LONGEST_NAME)
     if named is None:
         raise invalid("name", "it is missing")

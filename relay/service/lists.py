@@ -10,9 +10,9 @@ from typing import Literal
 from relay.call.numbers import normalise_party
 from relay.errors import Refused
 from relay.service import binding_fields as fields
-from relay.service.changes import get
+from relay.service.businesses import get as get_business
+from relay.service.changes import get as get_binding
 from relay.store.act import Act
-from relay.store.businesses import find_business
 from relay.store.lists import Kind, delete_entry, of_binding, of_business, put_entry
 
 Whose = Literal["business", "binding"]
@@ -45,8 +45,5 @@ def owner_of(act: Act, whose: Whose, owner_id: str) -> str:
 
 def _owner(act: Act, whose: Whose, owner_id: str) -> tuple[str, str]:
     if whose == "binding":
-        return of_binding(owner_id), get(act, owner_id).business
-    known = act.actor.business in (None, owner_id) and owner_id.isprintable()
-    if not known or find_business(act.connection, act.sealer, owner_id) is None:
-        raise Refused("not_found", "business", "there is no such business user")
-    return of_business(owner_id), owner_id
+        return of_binding(owner_id), get_binding(act, owner_id).business
+    return of_business(owner_id), get_business(act, owner_id).id

@@ -13,8 +13,8 @@ from relay.call.numbers import is_700, normalise_700, normalise_party
 from relay.errors import ParseError, Refused
 from relay.service import binding_fields as fields
 from relay.service.binding_fields import invalid
+from relay.service.businesses import get as get_business
 from relay.store.act import Act
-from relay.store.businesses import find_business
 from relay.store.numbers import (
     LEGACY_POOL,
     LOCKED_BY_OPERATOR,
@@ -34,7 +34,6 @@ from relay.store.pools import Pool, find_pool, insert_pool, update_pool
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
-LONGEST_REASON = 500
 LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
@@ -113,7 +112,7 @@ def change_prefix(act: Act, prefix: str, asked: PrefixChange, reason: str = "") 
         new = new._replace(state=_prefix_state(old, asked.state))
     update_prefix(act, new)
     details = {name: value for name, value in new._asdict().items() if value != getattr(old, name)}
-    act.audit("prefix.change", prefix, reason=_reason(reason), details=details)
+    act.audit("prefix.change", prefix, reason=fields.reason(reason), details=details)
     return new
 
 
@@ -184,7 +183,7 @@ def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, a
     _operator(act)
     found = get_number(act, number)
     set_locks(act, found.number, clear=clear, add=add)
-    act.audit(action, found.number if is_700(found.number) else "legacy", reason=_reason(reason))
+    act.audit(action, found.number if is_700(found.number) else "legacy", reason=fields.reason(reason))
     return get_number(act, found.number)
 
 
@@ -219,9 +218,8 @@ def change_pool(act: Act, pool_id: str, asked: PoolChange) -> Pool:
 
 def _checked(act: Act, pool: Pool) -> Pool:
     business = pool.business or None
-    known = business is None or (business.isprintable() and find_business(act.connection, act.sealer, business))
-    if not known:
-        raise Refused("not_found", "business", "there is no such business user")
+    if business is not None:
+        get_business(act, business)
     for field, value, allowed in (
         ("max_bindings", pool.max_bindings, MOST_BINDINGS),
         ("warn_percent", pool.warn_percent, WARN_PERCENT),
@@ -237,10 +235,6 @@ def _checked(act: Act, pool: Pool) -> Pool:
 def _operator(act: Act) -> None:
     if act.actor.business is not None:
         raise Refused("forbidden", "", "numbers, prefixes and pools are the operator's")
-
-
-def _reason(reason: str) -> str:
-    return fields.text("reason", reason, LONGEST_REASON) or ""
 
 
 def _cool_down(value: int | None) -> int | None:

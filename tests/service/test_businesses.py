@@ -165,6 +165,12 @@ def test_a_business_user_cannot_tell_anothers_from_none(store: Acting) -> None:
     assert [business.id for business in list_businesses(store.reader, store.sealer, "other")] == ["other"]
 
 
+@pytest.mark.parametrize("name", ["\udcff", "a\0b", ""])
+def test_what_can_be_no_id_is_not_there(store: Acting, name: str) -> None:
+    """A command line may hold bytes that are no text."""
+    assert refused(store, lambda act: businesses.get(act, name)) == ("not_found", "business")
+
+
 def test_a_list_goes_on_behind_the_last_one(store: Acting) -> None:
     for name in ("c", "a", "b"):
         applied(store, Application(name, name))
