@@ -25,11 +25,13 @@ from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.settings import Listener
 from relay.config import Config
-from relay.errors import ConfigError, Refused
+from relay.config.files import check_files
+from relay.errors import Refused
 from relay.log import configure, ended_calls
 from relay.net.child import Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
+from relay.net.signing import read_secret
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
 from relay.policy.rates import Rates
@@ -52,6 +54,7 @@ HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's tim
 
 def serve(config: Config, path: Path | None) -> int:
     """Run the relay until it is told to stop. Returns the exit status. Raises ConfigError and StoreError at first."""
+    check_files(config)
     log = configure(config.log.format, config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Relay(config, path, log).run())
@@ -293,12 +296,7 @@ def _verifier(config: Config) -> Verifier | None:
         return None
     from relay.net.verify import Verifier  # an HTTP client is of no use to a relay without a hook
 
-    try:
-        secret = hook.secret_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"verify.secret_file: {hook.secret_file} cannot be read: {error}"]) from None
-    if not secret:
-        raise ConfigError([f"verify.secret_file: {hook.secret_file} is empty; write a secret into it"])
+    secret = read_secret("verify.secret_file", hook.secret_file)
     return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
 
 

@@ -32,6 +32,7 @@ from relay.api.desk import Desk
 from relay.api.document import describe
 from relay.api.door import Door
 from relay.api.edge import Edge
+from relay.api.models import FORMS
 from relay.api.problems import problem_response
 from relay.errors import ParseError, Refused, StoreError
 
@@ -82,7 +83,7 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     errors = [(error.field, error.problem)] if error.field else []
-    return problem_response(request.state.request_id, error.kind, error.problem, errors)
+    return problem_response(request.state.request_id, error.kind, str(error), errors)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
@@ -100,7 +101,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if isinstance(error.body, bytes):  # FastAPI reads a body by its content type
         errors = [("body", "it is not read as JSON: send the header content-type: application/json")]
     else:
-        errors = [(_path(fault["loc"]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+        errors = [_told(fault) for fault in error.errors()]
     return problem_response(request.state.request_id, "invalid", "; ".join(map(": ".join, errors[:3])), errors[:50])
 
 
@@ -108,7 +109,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else {}
     kind = _HTTP_KINDS.get(error.status_code, "invalid")
-    detail = error.detail if kind == "too_large" else ""
+    detail = {"too_large": error.detail, "not_found": "there is no such address: /docs shows them all"}.get(kind, "")
     return problem_response(request.state.request_id, kind, detail, headers=headers)
 
 
@@ -117,6 +118,16 @@ def _methods(request: Request) -> Iterator[str]:
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             yield from route.methods or ()
+
+
+def _told(fault: dict[str, Any]) -> tuple[str, str]:
+    """The field, and what is wrong with it."""
+    match fault["type"]:
+        case "json_invalid":
+            return "body", f"it is no JSON from character {fault['loc'][1]} on"
+        case "string_pattern_mismatch" if words := FORMS.get(fault["ctx"]["pattern"]):
+            return _path(fault["loc"]), words
+    return _path(fault["loc"]), fault["msg"].removeprefix("Value error, ")
 
 
 def _path(location: tuple[Any, ...]) -> str:

@@ -44,7 +44,7 @@ def read_authorization(header: str) -> Bearer | Signed:
             return Bearer(found[1], found[2])
         case "relay700":
             return _signed(rest)
-    raise _unauthorised("send `Authorization: Bearer rk_…`, or a signed request")
+    raise _unauthorised("send `Authorization: Bearer rk_ID_SECRET`, or a signed request")
 
 
 def signature(key: bytes, method: str, target: str, ts: int, nonce: str, body: bytes) -> str:

@@ -18,18 +18,33 @@ _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 _CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Number700 = Annotated[str, StringConstraints(pattern=r"^700[0-9]{12}$")]
-Prefix = Annotated[str, StringConstraints(pattern=r"^700[0-9]{8}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]  # an id
+_NUMBER_700 = r"^700[0-9]{12}$"
+_PREFIX = r"^700[0-9]{8}$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+_PARTY = r"^\+?[0-9][-0-9. ()]*$"
+_HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
+# What a text is that has one of these forms, for who sent another.
+FORMS = {
+    _CLEAN: "it is text without control characters",
+    _NUMBER_700: "it is the 15 digits of a 700 number, such as 700100000010001",
+    _PREFIX: "it is the 11 managed digits of a 700 number, such as 70010000001",
+    _NAME: "it is letters, digits, _ . - and at most 64 of them, such as acme",
+    _PARTY: "it is a number such as 13800000001 or +86 138 0000 0001",
+    _HOURS: "it is two times of a day in China, such as 08:00-22:00",
+}
+
+Number700 = Annotated[str, StringConstraints(pattern=_NUMBER_700)]
+Prefix = Annotated[str, StringConstraints(pattern=_PREFIX)]
+Name = Annotated[str, StringConstraints(pattern=_NAME)]  # an id
 Party = Annotated[
     str,
-    StringConstraints(min_length=3, max_length=24, pattern=r"^\+?[0-9][-0-9. ()]*$"),
+    StringConstraints(min_length=3, max_length=24, pattern=_PARTY),
     Field(description="a real number in any usual form, or an extension", examples=["13800000001"]),
 ]
 Masked = Annotated[str, Field(description="a real number with its middle hidden, unless it was to be revealed")]
 Hours = Annotated[
     str,
-    StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"),
+    StringConstraints(pattern=_HOURS),
     Field(description="of service, in China time", examples=["08:00-22:00"]),
 ]
 

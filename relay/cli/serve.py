@@ -8,6 +8,7 @@ import click
 
 from relay.cli import config_option
 from relay.config import Config, default_path, load_config
+from relay.config.files import check_files
 
 
 @click.command()
@@ -29,11 +30,7 @@ def serve(context: click.Context, config_path: Path | None) -> None:
 def check(config_path: Path | None) -> None:
     """Validate the configuration; every fault is named at once."""
     config = load_config(config_path)
-    if config.tls is not None:
-        from relay.net.tls import client_context, server_context
-
-        server_context(config.tls)
-        client_context(config.tls)
+    check_files(config)
     click.echo(
         f"{config_path or default_path() or 'no config/relay.toml here; what is built in'} is good: {_summary(config)}"
     )

@@ -40,7 +40,7 @@ def write_events(webhook: Webhook, events: Iterable[Event]) -> bytes:
 
 
 def _shown(webhook: Webhook, event: Event) -> dict[str, Any]:
-    data = dict(event.data or {"altered": True})
+    data: dict[str, Any] = {"altered": True} if event.data is None else dict(event.data)
     for name in _PARTIES:
         if webhook.parties == "none":
             data.pop(name, None)

@@ -13,7 +13,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     """For our listeners. Raises ConfigError, one problem for each file that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load_identity(context, files)
+    _load_identity(context, "tls", files.certificate, files.key)
     return context
 
 
@@ -28,17 +28,22 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
         context.load_default_certs()
     else:
         _load_authorities(context, files.ca)
-    _load_identity(context, files)
+    _load_identity(context, "tls", files.certificate, files.key)
     return context
 
 
-def _load_identity(context: ssl.SSLContext, files: TlsFiles) -> None:
-    _raise_unreadable(("tls.certificate", files.certificate), ("tls.key", files.key))
+def check_identity(table: str, certificate: Path, key: Path) -> None:
+    """Whether they would do for a server; `table` of the configuration names them. Raises ConfigError."""
+    _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), table, certificate, key)
+
+
+def _load_identity(context: ssl.SSLContext, table: str, certificate: Path, key: Path) -> None:
+    _raise_unreadable((f"{table}.certificate", certificate), (f"{table}.key", key))
     try:
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+        context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
-            [f"tls.certificate: {files.certificate} and {files.key} are no PEM pair that fits ({_words(error)})"]
+            [f"{table}.certificate: {certificate} and {key} are no PEM pair that fits ({_words(error)})"]
         ) from error
 
 

@@ -49,6 +49,17 @@ async def test_a_body_that_does_not_say_that_it_is_json_is_told_how(operator: Cl
     assert "content-type: application/json" in error["problem"]
 
 
+async def test_what_is_wrong_is_said_in_words(operator: Client) -> None:
+    headers = {"content-type": "application/json"}
+    broken = (await operator.http.post("/v1/businesses", content=b'{"name"', headers=headers)).json()
+    assert broken["errors"] == [{"field": "body", "problem": "it is no JSON from character 7 on"}]
+    problem = await operator.refused("GET", "/v1/calls?number=13800000001", "invalid")
+    assert problem["detail"] == "number: it is the 15 digits of a 700 number, such as 700100000010001"
+    problem = await operator.refused("POST", "/v1/bindings", "invalid", {"mode": "AXB", "b": "13900000002"})
+    assert problem["detail"] == "a: it is missing"
+    assert "/docs" in (await operator.refused("GET", "/v1/nothing", "not_found"))["detail"]
+
+
 async def test_a_large_body_is_refused_by_its_length(operator: Client) -> None:
     await operator.refused("POST", "/v1/businesses", "too_large", {"name": "x" * (1 << 20)})
 

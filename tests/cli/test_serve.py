@@ -49,6 +49,14 @@ def test_tls_files_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["tls.certificate", "tls.key"]
 
 
+def test_files_of_the_api_and_of_the_hook_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    api = f'[api]\ncertificate = "{tmp_path}/c.pem"\nkey = "{tmp_path}/k.pem"\n'
+    result = check(tmp_path, f'{api}[verify]\nurl = "https://a.example/v"\nsecret_file = "{tmp_path}/s"\n')
+    assert result.exit_code == 1
+    told = [line.partition(":")[0] for line in result.stderr.splitlines()]
+    assert told == ["api.certificate", "api.key", "verify.secret_file"]
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", "-c", str(tmp_path / "none.toml")])
     assert (result.exit_code, result.stderr) == (

@@ -50,6 +50,11 @@ def test_a_call_under_way_says_who_and_when(kind: str, at: str) -> None:
     assert event["at"] == at
 
 
+def test_an_event_that_says_nothing_is_not_an_altered_one() -> None:
+    assert "altered" not in shown({}, kind="webhook.test")
+    assert shown(None)["altered"] is True
+
+
 @pytest.mark.parametrize(("parties", "caller"), [("none", None), ("masked", "138****0001"), ("clear", "8613800000001")])
 def test_parties_are_shown_as_the_webhook_may_see_them(parties: str, caller: str | None) -> None:
     event = shown(call_data("ended", ended_record()), parties)

@@ -1,0 +1,35 @@
+"""The files that a configuration names: whether each of them can be used. It opens no store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from relay.config import Config
+from relay.errors import ConfigError
+from relay.net.signing import read_secret
+from relay.net.tls import check_identity, client_context, server_context
+
+
+def check_files(config: Config) -> None:
+    """Raises ConfigError with every fault."""
+    problems: dict[str, None] = {}  # each once, in order: the two contexts name the same files
+    for check in _checks(config):
+        try:
+            check()
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems))
+
+
+def _checks(config: Config) -> list[Callable[[], object]]:
+    checks: list[Callable[[], object]] = []
+    if config.tls is not None:
+        checks += [partial(server_context, config.tls), partial(client_context, config.tls)]
+    api, verify = config.api, config.verify
+    if api.enabled and api.certificate is not None and api.key is not None:
+        checks.append(partial(check_identity, "api", api.certificate, api.key))
+    if verify is not None:
+        checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
+    return checks
