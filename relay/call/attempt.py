@@ -1,4 +1,4 @@
-"""One try at one peer: the INVITE on the callee's side, its early dialogs, and what becomes of late answers."""
+"""One try at one target of a peer: the INVITE to the callee, its early dialogs, and what becomes of late answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from relay.call import masking
 from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.numbers import is_700
-from relay.call.peers import target_uri, user_for
+from relay.call.peers import user_for
+from relay.call.places import retry_after_s
 from relay.call.sdp_masking import SdpWriter
 from relay.call.sending import SentRequest
 from relay.errors import ParseError, ProtocolError
@@ -16,17 +17,17 @@ from relay.sip.dialog import Dialog
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
-    from relay.call.settings import Peer
+    from relay.call.places import Place
     from relay.call.setup import Setup
-    from relay.sip.flow import Flow
 
 MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
 _WAY = frozenset({"contact", "record-route"})
+TIMED_OUT = "Reason: SIP;cause=408\r\n"  # of a CANCEL
 SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
 
 
 class Attempt:
-    """The callee's side of a setup at one peer. After `cancel` it only settles what still comes."""
+    """The callee's side of a setup at one target. After `cancel` it only settles what still comes."""
 
     __slots__ = (
         "_cseq",
@@ -36,6 +37,7 @@ class Attempt:
         "_local_tag",
         "_local_uri",
         "_peer",
+        "_place",
         "_remote_uri",
         "_sent",
         "_setup",
@@ -43,22 +45,26 @@ class Attempt:
         "_won",
         "_writer",
         "call_id",
+        "started_at",
     )
 
-    def __init__(self, setup: Setup, peer: Peer, flow: Flow) -> None:
+    def __init__(self, setup: Setup, place: Place) -> None:
         core, route = setup.core, setup.route
         assert route is not None
-        listener = core.peers.listener(flow)
+        peer = place.peer
+        listener = core.peers.listener(place.flow)
         self._setup = setup
+        self._place = place
         self._peer = peer
-        self._flow = flow
+        self._flow = place.flow
+        self.started_at = 0.0  # monotonic seconds
         self.call_id = core.token()
         self._local_tag = core.token()
         self._cseq = 1
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
-        self._remote_uri = target_uri(user_for(peer, route.target), peer.host, peer.port)
+        self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
         self._writer = SdpWriter(session_id(core.token()))
-        self._tripwire = setup.call.tripwire_towards_callee(peer)
+        self._tripwire = setup.call.tripwire_towards_callee(peer, place.flow.host)
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
@@ -70,6 +76,7 @@ class Attempt:
         """Sends the INVITE. Raises ProtocolError for a body that cannot be relayed, Leak from the tripwire."""
         setup = self._setup
         core, request = setup.core, setup.request
+        self.started_at = now
         body = masking.mask_body(request, self._writer)
         from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
         constants = f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
@@ -101,6 +108,16 @@ class Attempt:
         shown = (route.shown,) if is_700(route.shown) else ()
         return (route.target, user_for(self._peer, route.target), *shown)
 
+    @property
+    def is_silent(self) -> bool:
+        """The INVITE has gone out, and not even a provisional response has come."""
+        return self._sent is not None and not self._sent.transaction.proceeding
+
+    def pass_over(self, now: float) -> None:
+        """It has been silent for too long, and another target is there."""
+        self._setup.core.unreachable(self._place, now)
+        self.cancel(now, TIMED_OUT)
+
     def cancel(self, now: float, reason: str) -> None:
         """Gives the attempt up: CANCEL, or BYE where its answer has come and cannot be shown."""
         self._given_up = True
@@ -114,6 +131,8 @@ class Attempt:
 
     def _receive(self, response: Response, now: float) -> None:
         status = response.status
+        if self._place.failures or self._place.is_down:
+            self._setup.core.reached(self._place)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -135,6 +154,8 @@ class Attempt:
 
     def _refused(self, response: Response, now: float) -> None:
         self._close()
+        if response.status == 503:
+            self._setup.core.put_aside(self._place, retry_after_s(response.get("retry-after")), now)
         if not self._given_up:
             rang = self._setup.call.ringing_at is not None
             extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE
@@ -189,6 +210,7 @@ class Attempt:
     def _fail(self, why: str, now: float) -> None:
         self._close()
         if not self._given_up:
+            self._setup.core.unreachable(self._place, now)
             self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 
     def _close(self) -> None:
@@ -233,7 +255,7 @@ class Attempt:
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()))
         caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
-        caller.tripwire = call.tripwire_towards_caller(self._peer, dialog)
+        caller.tripwire = call.tripwire_towards_caller(self._peer, self._flow.host, dialog)
         caller.own = (call.caller_number, call.dialled)
         caller.other, callee.other = callee, caller
         return callee

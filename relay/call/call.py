@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.call import masking
 from relay.call.core import Continuation, Core
 from relay.call.masking import Tripwire, Verdict
+from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.state import CallState, dump_call, load_leg
@@ -312,13 +313,14 @@ class Call:
 
     # -- what each side must not see of the other
 
-    def tripwire_towards_callee(self, peer: Peer) -> Tripwire:
-        hosts = (self.caller_flow.host, self.caller_peer.host)
-        return Tripwire(self._hidden(self.caller_number), _foreign(hosts, (peer.host,), self.core.hosts))
+    def tripwire_towards_callee(self, peer: Peer, host: str) -> Tripwire:
+        """`host`: of the peer's target that the call goes to."""
+        hosts = (self.caller_flow.host, *hosts_of(self.caller_peer))
+        return Tripwire(self._hidden(self.caller_number), _foreign(hosts, (*hosts_of(peer), host), self.core.hosts))
 
-    def tripwire_towards_caller(self, peer: Peer, dialog: Dialog) -> Tripwire:
-        hosts = (peer.host, dialog.next_hop.host)
-        own = (self.caller_flow.host, self.caller_peer.host)
+    def tripwire_towards_caller(self, peer: Peer, host: str, dialog: Dialog) -> Tripwire:
+        hosts = (*hosts_of(peer), host, dialog.next_hop.host)
+        own = (self.caller_flow.host, *hosts_of(self.caller_peer))
         return Tripwire(self._hidden(self.callee_number or ""), _foreign(hosts, own, self.core.hosts))
 
     def _hidden(self, number: str) -> tuple[str, ...]:
@@ -361,8 +363,8 @@ class Call:
         call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
         call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
         call.caller.other, call.callee.other = call.callee, call.caller
-        call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.dialog)
-        call.callee.tripwire = call.tripwire_towards_callee(callee_peer)
+        call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.flow.host, call.callee.dialog)
+        call.callee.tripwire = call.tripwire_towards_callee(callee_peer, call.callee.flow.host)
         call._resume(state, now)
         return call
 

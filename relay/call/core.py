@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
 from relay.call.peers import Peers
+from relay.call.places import Place
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Settings
@@ -112,3 +113,21 @@ class Core:
     def wall_ms(self, now: float) -> int:
         """Unix milliseconds of a monotonic time."""
         return int((now + self.clock_offset_s) * 1000)
+    # -- how targets fare
+
+    def unreachable(self, place: Place, now: float) -> None:
+        """It gave no answer, or nothing gets there."""
+        if place.failed(now):
+            self.note("target.down", peer=place.peer.name, target=place.name)
+
+    def reached(self, place: Place) -> None:
+        """It gave an answer after it had given none, or while it counts as down."""
+        if place.answered():
+            self.note("target.up", peer=place.peer.name, target=place.name)
+
+    def put_aside(self, place: Place, seconds: int, now: float) -> None:
+        """It asks to be left alone for so long; 0: it does not (RFC 3261 21.5.4)."""
+        if seconds:
+            place.put_aside(seconds, now)
+            self.note("target.aside", peer=place.peer.name, target=place.name, retry_after_s=seconds)
+

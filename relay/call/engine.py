@@ -7,8 +7,9 @@ for its end. The order of actions is the order in which they are to be done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from relay.call import admission, masking
 from relay.call.actions import Action
@@ -17,9 +18,10 @@ from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.exchange import Exchange
 from relay.call.leg import Leak, Leg
+from relay.call.pings import Pings
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings
+from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
 from relay.call.state import load_call
 from relay.call.strangers import Strangers
@@ -33,6 +35,16 @@ _BUSY = "Retry-After: 5\r\n"
 _IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
+class TargetState(NamedTuple):
+    """A target of a peer, as it looks from here."""
+
+    peer: str
+    target: str  # transport:address:port
+    state: str  # up, down, or aside: it has asked for fewer calls, or has not answered and rests
+    failures: int  # in a row
+    aside_until: int | None  # Unix milliseconds
+
+
 class Engine:
     """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
@@ -40,6 +52,7 @@ class Engine:
         """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
         self._core = Core(settings, token, clock_offset_s)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._pings = Pings(self._core)
         self._draining = False
 
     # -- what the driver calls
@@ -104,6 +117,24 @@ class Engine:
     def live(self) -> list[CallRecord]:
         """The calls that are up or setting up, as their records are so far."""
         return [call.record() for call in self._core.attempts.values() if not call.ended]
+    def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
+        """Takes what DNS says of the targets of the named peers, and pings the targets of all from now on."""
+        self._core.peers.locate(located)
+        self._pings.follow(self._core.peers.places(), now)
+
+    def targets(self, now: float) -> list[TargetState]:
+        """How the targets of the peers fare."""
+        return [
+            TargetState(
+                place.peer.name,
+                place.name,
+                place.state(now),
+                place.failures,
+                self._core.wall_ms(place.aside_until) if place.aside_until > now else None,
+            )
+            for place in self._core.peers.places()
+        ]
+
 
     def hang_up(self, call_id: str, now: float, business: str | None = None) -> bool:
         """Ends one call, whatever state it is in. False: no such call is live, or not of the named business."""
@@ -352,7 +383,7 @@ class Engine:
             self._answer(request, reply, 503, now, _BUSY)
         elif request.method == "BYE":
             self._bye(leg, request, reply, now)
-        elif leg.call.ended:
+        elif leg.call.ended or leg.bye_sent:
             self._answer(request, reply, 481, now)
         elif request.method not in _RELAYED:
             self._answer(request, reply, 405 if request.method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
@@ -383,6 +414,9 @@ class Engine:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
         leg.dialog.receive_cseq(request.cseq.number)
         core, call = self._core, leg.call
+        if leg.bye_sent and leg is not call.callee and leg is not call.caller:
+            leg.forget()
+            raise ProtocolError(481, "its BYE crossed ours: it is a late or forked answer's, and the call is another's")
         early = call.setup
         if early is not None and leg.side == "callee":
             raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from relay.call.numbers import format_number
-from relay.call.settings import Listener, Peer, PeerRoute, Settings
+from relay.call.places import Place, by_priority, in_order
+from relay.call.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.sip.flow import Flow
 
 
@@ -17,6 +19,7 @@ class Peers:
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source: dict[str, Peer | None] = {}
+        self._places = {peer.name: self._places_of(peer, targets_of(peer)) for peer in settings.peers}
 
     def by_source(self, host: str) -> Peer | None:
         """The peer whose `sources` hold the address, the narrowest network first; None for a stranger."""
@@ -50,11 +53,55 @@ class Peers:
                 return tuple(self._by_name[name] for name in route.peers)
         return ()
 
-    def flow_to(self, peer: Peer, transport: str | None = None) -> Flow | None:
-        """Where requests to the peer go; None where no listener of ours has that transport and address family."""
-        wanted = transport or peer.transport
-        listener = self.listener_for(wanted, peer.host)
-        return None if listener is None else Flow(listener, wanted, peer.host, peer.port)
+    def places(self) -> list[Place]:
+        """The targets of all peers, by peer and priority."""
+        return [place for places in self._places.values() for place in places]
+
+    def candidates(self, target: str, now: float, draw: Callable[[], str]) -> list[Place]:
+        """Where a call to `target` may go, in the order of trial: what is down or put aside comes last.
+
+        `draw` gives random hexadecimal digits, where a peer has several targets of one priority.
+        """
+        usable: list[Place] = []
+        others: list[Place] = []
+        for peer in self.choose(target):
+            for place in in_order(self._places[peer.name], draw):
+                (usable if place.is_usable(now) else others).append(place)
+        return usable + others
+
+    def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Takes what DNS says of the targets of the named peers. A target that stays keeps its health."""
+        for name, targets in located.items():
+            peer = self._by_name.get(name)
+            if peer is not None:
+                known = self._places[name]
+                self._places[name] = self._places_of(peer, targets)
+                _take_over(self._places[name], known)
+
+    def take_over(self, other: Peers) -> None:
+        """What the peers of the former configuration had: where they were found, and how they fare."""
+        for name, peer in self._by_name.items():
+            before = other._by_name.get(name)
+            if before is None:
+                continue
+            known = other._places[name]
+            if targets_of(peer) == targets_of(before):
+                self._places[name] = self._places_of(peer, tuple([place.target for place in known]))
+            _take_over(self._places[name], known)
+
+    def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[Place]:
+        """Those that a listener of ours speaks to, the first ones first."""
+        places = []
+        for target in targets:
+            listener = self.listener_for(target.transport, target.host)
+            if listener is not None:
+                places.append(Place(peer, target, Flow(listener, target.transport, target.host, target.port)))
+        return by_priority(places)
+
+    def flow_to(self, peer: Peer) -> Flow | None:
+        """Where requests to the peer that are no calls go; None where no listener of ours speaks to any target."""
+        places = self._places[peer.name]
+        return places[0].flow if places else None
 
     def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
         """The index of a listener of ours of that transport and of the host's address family (names count as IPv4).
@@ -69,20 +116,40 @@ class Peers:
         return preferred if preferred in indexes else indexes[0] if indexes else None
 
     def may_be_sent_to(self, peer: Peer, host: str) -> bool:
-        """Whether what a dialog with the peer says may go to the host: the peer's own addresses, and its host name.
+        """Whether what a dialog with the peer says may go to the host: the peer's own addresses, and its host names.
 
         A Contact or Record-Route that names another peer, the relay itself or anybody else would carry the party's
         real number in From or To there.
         """
-        if host == peer.host:
+        if host in hosts_of(peer):
             return True
         try:
-            return self.by_source(host) is peer
+            found = self.by_source(host)
         except ValueError:  # a name: who answers to it is not known
             return False
+        return found is not None and found.name == peer.name  # by name: a call may be older than the configuration
 
     def listener(self, flow: Flow) -> Listener:
         return self._settings.listeners[flow.listener]
+
+
+def targets_of(peer: Peer) -> tuple[Target, ...]:
+    """Where the peer is reached, as it is configured."""
+    if peer.targets:
+        return peer.targets
+    return (Target(peer.host, peer.port, peer.transport, host_port(peer.host, peer.port)),)
+
+
+def hosts_of(peer: Peer) -> tuple[str, ...]:
+    """The addresses and names that the configuration has of the peer."""
+    return tuple([target.host for target in peer.targets]) or (peer.host,)
+
+
+def _take_over(places: list[Place], known: list[Place]) -> None:
+    for place in places:
+        for other in known:
+            if other.flow == place.flow:
+                place.take_over(other)
 
 
 def user_for(peer: Peer, number: str) -> str:
@@ -95,6 +162,11 @@ def uri_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def host_port(host: str, port: int) -> str:
+    """`host:port` as a URI writes it, the port left out where it is 5060."""
+    return uri_host(host) + (f":{port}" if port != 5060 else "")
+
+
 def target_uri(user: str, host: str, port: int) -> str:
     """`sip:user@host:port`, the port left out where it is 5060."""
-    return f"sip:{user}@{uri_host(host)}" + (f":{port}" if port != 5060 else "")
+    return f"sip:{user}@{host_port(host, port)}"

@@ -25,11 +25,33 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A place where a peer is reached: as it is configured, or as DNS tells where that has a name (RFC 3263)."""
+
+    host: str  # address literal without brackets, or a host name
+    port: int  # of a name that has SRV records: where it is reached if they are gone
+    transport: Literal["udp", "tcp", "tls"]
+    written: str  # host and port as URIs to it have them: of a name it stays the name
+    priority: int = 0  # the lowest is tried first
+    weight: int = 1  # its share of the calls among those of one priority
+    search: Literal["address", "srv", "naptr"] = "address"  # what DNS is asked for first, where the host is a name
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When a target counts as down: it is tried after all others then."""
+
+    ping_s: float = 0.0  # between two OPTIONS; 0: none is sent
+    down_after: int = 2  # pings or INVITEs in a row without an answer
+    up_after: int = 1  # answers in a row
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A SIP neighbour: a carrier's trunk or a PBX."""
 
     name: str
-    host: str  # address literal without brackets, or a host name
+    host: str  # address literal without brackets, or a host name: of its first target
     port: int
     transport: Literal["udp", "tcp", "tls"]
     tcp_allowed: bool  # a request over the path MTU may go by TCP (the peer's uri names no transport)
@@ -37,6 +59,8 @@ class Peer:
     identity: Literal["from", "pai"] = "from"
     number_format: Literal["national", "e164", "plus"] = "national"
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
+    targets: tuple[Target, ...] = ()  # (): the one that host, port and transport name
+    health: Health = Health()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +92,7 @@ class Settings:
     other_numbers: Literal["reject", "forward"] = "reject"
     timings: Timings = field(default_factory=Timings)
     ring_timeout_s: float = 90.0
+    no_progress_s: float = 6.0  # without any response; then the next target is tried, if there is one
     max_call_s: float = 14_400.0
     limits: Limits = field(default_factory=Limits)
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"

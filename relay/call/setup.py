@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
-from relay.call.attempt import Attempt
+from relay.call.attempt import TIMED_OUT, Attempt
 from relay.call.compose import Reply
 from relay.call.leg import Leak, Leg
 from relay.call.masking import Verdict
@@ -22,7 +22,7 @@ from relay.sip.message import Request, Response
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
-    from relay.call.settings import Peer
+    from relay.call.places import Place
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
@@ -32,8 +32,10 @@ class Setup:
 
     __slots__ = (
         "_attempt",
-        "_peers",
-        "_ring_timer",
+        "_places",
+        "_ring_ends_at",
+        "_timer",
+        "_wake_at",
         "call",
         "core",
         "decided",
@@ -53,9 +55,11 @@ class Setup:
         self.transaction = transaction
         self.decided = False
         self.route: Route | None = None
-        self._peers: list[Peer] = []
+        self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
-        self._ring_timer: Timer | None = None
+        self._ring_ends_at = 0.0
+        self._timer: Timer | None = None
+        self._wake_at = 0.0  # when the timer fires
 
     # -- the look-up and the attempts
 
@@ -73,9 +77,8 @@ class Setup:
             return
         self.route = answer
         self.call.routed(answer, now)
-        self._peers = list(self.core.peers.choose(answer.target))
-        ring_timeout_s = answer.ring_timeout_s or self.core.settings.ring_timeout_s
-        self._ring_timer = self.core.timers.set(now + ring_timeout_s, self._not_answered)
+        self._places = self.core.peers.candidates(answer.target, now, self.core.token)
+        self._ring_ends_at = now + (answer.ring_timeout_s or self.core.settings.ring_timeout_s)
         self._try_next(masking.NO_PEER, "no_peer", now)
 
     def _over_cap(self, route: Route) -> Refusal | None:
@@ -86,26 +89,53 @@ class Setup:
         return None
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
-        """The next peer that can be tried; without one, `verdict` is the caller's answer."""
-        while self._peers:
-            peer = self._peers.pop(0)
-            flow = self.core.peers.flow_to(peer)
-            if flow is None:
-                continue
-            self.call.peer_out = peer.name
-            attempt = Attempt(self, peer, flow)
-            try:
-                attempt.start(now)
-                self._attempt = attempt
-            except (ProtocolError, ParseError) as error:
-                self.refuse(admission.unusable(error), now)
-            except Leak as leak:  # here, since a timer may have brought us to this peer
-                self.call.fail_closed(leak.side, now)
+        """The next target that can be tried; without one, `verdict` is the caller's answer."""
+        if not self._places:
+            self._close(verdict, "callee", reason, now)
             return
-        self._close(verdict, "callee", reason, now)
+        place = self._places.pop(0)
+        self.call.peer_out = place.peer.name
+        attempt = Attempt(self, place)
+        try:
+            attempt.start(now)
+        except (ProtocolError, ParseError) as error:
+            self.refuse(admission.unusable(error), now)
+        except Leak as leak:  # here, since a timer may have brought us to this target
+            self.call.fail_closed(leak.side, now)
+        else:
+            self._attempt = attempt
+            self._watch(now)
+
+    def _watch(self, now: float) -> None:
+        """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""
+        when = self._ring_ends_at
+        attempt = self._attempt
+        if self._places and attempt is not None and attempt.is_silent:
+            when = min(when, attempt.started_at + self.core.settings.no_progress_s)
+        if self._timer is None or when < self._wake_at:
+            self.core.timers.cancel(self._timer)
+            self._wake_at = when
+            self._timer = self.core.timers.set(when, self._wake)
+
+    def _wake(self, now: float) -> None:
+        self._timer = None
+        attempt = self._attempt
+        if now >= self._ring_ends_at:
+            self._not_answered(now)
+        elif (
+            self._places
+            and attempt is not None
+            and attempt.is_silent
+            and now >= attempt.started_at + self.core.settings.no_progress_s
+        ):
+            attempt.pass_over(now)
+            self._attempt = None
+            self._try_next(masking.NO_PROGRESS, "no_response", now)
+        else:
+            self._watch(now)
 
     def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
-        """The attempt came to nothing: `status` None for no answer at all. 408, 5xx and silence try the next peer."""
+        """The attempt came to nothing: `status` None for no answer at all. 408, 5xx and silence try the next target."""
         self._attempt = None
         if self.decided:
             return
@@ -170,9 +200,8 @@ class Setup:
         self._close(masking.CANCELLED, "caller", "cancel", now)
 
     def _not_answered(self, now: float) -> None:
-        if not self.decided:
-            self._abandon_attempt(now, "Reason: SIP;cause=408\r\n")
-            self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
+        self._abandon_attempt(now, TIMED_OUT)
+        self._close(masking.NO_ANSWER, "relay", "ring_timeout", now)
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
         """The relay ends the attempt for a reason of its own: a leak, the end of the service."""
@@ -195,5 +224,5 @@ class Setup:
     def _decide(self) -> None:
         self.decided = True
         self.transaction.user = None  # a CANCEL that still comes changes nothing
-        self.core.timers.cancel(self._ring_timer)
+        self.core.timers.cancel(self._timer)
         self.core.setting_up -= 1

@@ -1,26 +1,20 @@
-"""What the tables mean together: listeners, peers and routes as the engine takes them, each fault with its key path."""
+"""What the tables mean together: listeners and routes as the engine takes them, each fault with its key path."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Literal, cast
+from ipaddress import IPv6Address, ip_address
+from typing import cast
 
-from relay.call.settings import Limits, Listener, Peer, PeerRoute, Settings
+from relay.call.settings import Limits, Listener, PeerRoute, Settings
+from relay.config.peers import Address, Transport, read_peers
 from relay.config.tables import LimitsTable, PeerTable, RouteTable, Tables
-from relay.errors import ParseError
 from relay.sip.timers import Timings
-from relay.sip.uri import SipUri, parse_uri
-
-Transport = Literal["udp", "tcp", "tls"]
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]*)(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*")
 _LISTEN_HELP = 'write "udp|tcp|tls:address:port", such as "udp:127.0.0.1:5060" or "tcp:[::1]:5060"'
-_URI_HELP = 'write such as "sip:192.0.2.10:5060;transport=udp"'
 
 
 def build_settings(tables: Tables, problems: list[str]) -> Settings:
@@ -31,7 +25,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         )
     listeners = _listeners(tables, problems)
     complete = len(listeners) == len(tables.sip.listen)  # else the fault may be the listener's alone
-    peers = _peers(tables.peer, listeners if complete else None, problems)
+    peers = read_peers(tables.peer, listeners if complete else None, problems)
     sip = tables.sip
     return Settings(
         listeners=tuple(listeners),
@@ -42,6 +36,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         other_numbers=sip.other_numbers,
         timings=_timings(sip.t1_ms),
         ring_timeout_s=sip.ring_timeout_s,
+        no_progress_s=sip.no_progress_s,
         max_call_s=sip.max_call_s,
         limits=_limits(tables.limits),
     )
@@ -131,117 +126,6 @@ def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
     if host is None:
         return None
     return f"[{host}]" if isinstance(host, IPv6Address) else str(host)
-
-
-# Peers
-
-
-def _peers(tables: Sequence[PeerTable | None], listeners: Sequence[Listener] | None, problems: list[str]) -> list[Peer]:
-    """`listeners` is None where they are not known: whether one speaks to a peer is not judged then."""
-    peers: list[Peer] = []
-    names: set[str] = set()
-    for index, table in enumerate(tables):
-        path = f"peer[{index}]"
-        if table is None:
-            continue
-        if table.name in names:
-            problems.append(f"{path}.name: {table.name} is taken; each peer has a name of its own")
-        names.add(table.name)
-        peer = _peer(path, table, listeners, problems)
-        if peer is not None:
-            peers.append(peer)
-    return peers
-
-
-def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]) -> Peer | None:
-    uri = _parse_peer_uri(f"{path}.uri", table.uri, problems)
-    if uri is None:
-        _sources(path, table.sources or (), "", problems)
-        return None
-    sources = _sources(path, table.sources, uri.host, problems)
-    transport = _transport_of(uri)
-    if transport is None:
-        problems.append(f"{path}.uri: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
-        return None
-    if listeners is not None and not _has_listener(listeners, transport, uri.host):
-        problems.append(f"{path}.uri: {_no_listener(transport, uri.host)}")
-    return Peer(
-        name=table.name,
-        host=uri.host,
-        port=uri.port or (5061 if transport == "tls" else 5060),
-        transport=transport,
-        # RFC 3261 18.1.1: over the MTU a request goes by TCP, unless the URI demands a transport.
-        tcp_allowed="transport" not in uri.params
-        and transport == "udp"
-        and _has_listener(listeners or (), "tcp", uri.host),
-        sources=sources,
-        identity=table.identity,
-        number_format=table.number_format,
-        send_pai=table.send_pai,
-    )
-
-
-def _parse_peer_uri(path: str, text: str, problems: list[str]) -> SipUri | None:
-    try:
-        uri = parse_uri(text)
-    except ParseError as error:
-        problems.append(f"{path}: {error.reason}; {_URI_HELP}")
-        return None
-    if not isinstance(uri, SipUri):
-        problems.append(f"{path}: not a SIP URI; {_URI_HELP}")
-        return None
-    if uri.user is not None or uri.headers:
-        problems.append(f"{path}: a peer is a host, without a user and without headers; {_URI_HELP}")
-        return None
-    if uri.port == 0:
-        problems.append(f"{path}: port 0 does not exist; {_URI_HELP}")
-        return None
-    return uri
-
-
-def _transport_of(uri: SipUri) -> Transport | None:
-    named = (uri.params.get("transport") or "udp").lower()
-    if uri.scheme == "sips":
-        return "tls" if "transport" not in uri.params or named in ("tcp", "tls") else None
-    return cast(Transport, named) if named in ("udp", "tcp", "tls") else None
-
-
-def _sources(path: str, texts: Sequence[str] | None, host: str, problems: list[str]) -> tuple[Network, ...]:
-    address = _literal(host)
-    if texts is None:
-        if address is None:
-            problems.append(f'{path}.sources: missing, and the uri has a name; write networks such as ["192.0.2.0/28"]')
-            return ()
-        return (ip_network(address),)
-    networks: list[Network] = []
-    for index, text in enumerate(texts):
-        try:
-            networks.append(ip_network(text))
-        except ValueError as error:
-            problems.append(f'{path}.sources[{index}]: {error}; write a network such as "192.0.2.0/28"')
-    return tuple(networks)
-
-
-def _has_listener(listeners: Sequence[Listener], transport: str, host: str) -> bool:
-    address = _literal(host)
-    return any(
-        listener.transport == transport and (address is None or ip_address(listener.host).version == address.version)
-        for listener in listeners
-    )
-
-
-def _no_listener(transport: str, host: str) -> str:
-    address = _literal(host)
-    family = f" over IPv{address.version}" if address else ""
-    example = f"{transport}:{'[::1]' if address and address.version == 6 else '127.0.0.1'}:5060"
-    return f'no listener speaks {transport}{family}; add one to sip.listen, such as "{example}"'
-
-
-def _literal(host: str) -> Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 # Routes

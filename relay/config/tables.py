@@ -24,6 +24,7 @@ class SipTable(Struct, frozen=True):
     ] = None
     t1_ms: Annotated[int, Meta(ge=10, le=10_000, description="milliseconds, 10 to 10000, such as 500")] = 500
     ring_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, such as 90")] = 90.0
+    no_progress_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 6")] = 6.0
     max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = 14_400.0
     drain_s: Annotated[float, Meta(ge=0, le=86_400, description="seconds, such as 30")] = 30.0
     other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = "reject"
@@ -156,9 +157,28 @@ class StreamsTable(Struct, frozen=True):
     max_unsent: Annotated[int, Meta(ge=65_536, description="bytes, such as 2097152")] = 2_097_152
 
 
+class DnsTable(Struct, frozen=True):
+    servers: Annotated[tuple[str, ...], Meta(description='a list such as ["192.0.2.53", "[2001:db8::53]:5353"]')] = ()
+
+
+class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several places where a peer is reached."""
+
+    uri: str
+    priority: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    weight: Annotated[int, Meta(ge=0, le=65_535)] = 1
+
+
 class PeerTable(Struct, frozen=True):
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . -, such as carrier")]
-    uri: Annotated[str, Meta(description='such as "sip:192.0.2.10:5060;transport=udp"')]
+    uri: Annotated[str, Meta(description='such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
+    targets: Annotated[
+        tuple[TargetTable, ...],
+        Meta(description='such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}, {uri = "sip:192.0.2.11"}]'),
+    ] = ()
+    ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = 0.0
+    down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = 2
+    up_after: Annotated[int, Meta(ge=1, le=100, description="a number of answers, such as 1")] = 1
     sources: Annotated[
         tuple[str, ...] | None,
         Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
@@ -197,5 +217,6 @@ class Tables(Struct, frozen=True):
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
     streams: StreamsTable = StreamsTable()
+    dns: DnsTable = DnsTable()
     peer: tuple[PeerTable | None, ...] = ()
     route: tuple[RouteTable | None, ...] = ()

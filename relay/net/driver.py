@@ -25,7 +25,7 @@ from relay.sip.flow import Flow
 GRAIN_S = 0.05
 BUGS_LOGGED_PER_S = 5
 
-_LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug"}
+_LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug", "target.up": "info"}
 
 
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.sip.message import Request
+from relay.sip.message import Request, parse_message
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import SECOND_HOST, Ladder, Side, X, hang_up
 
@@ -79,11 +79,18 @@ def test_no_next_peer_after(ladder: Ladder, status: int) -> None:
 
 def test_next_peer_after_silence(ladder: Ladder) -> None:
     start(ladder)
-    ladder.run(31.9)
+    ladder.run(5.9)
     second(ladder).gets_nothing()
     ladder.run(0.2)
-    ladder.callee.inbox.clear()
-    answered_by_second(ladder)
+    second(ladder).expects("INVITE", 200, body=ANSWER)
+    second(ladder).get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert ladder.record.peer_out == "second"
+    ladder.run(32)
+    assert {parse_message(data).cseq.method for data, _ in ladder.callee.inbox} == {"INVITE"}  # RFC 3261 9.1: no CANCEL
+    ladder.callee = second(ladder)
+    hang_up(ladder)
 
 
 def test_next_peer_where_the_first_cannot_be_reached(ladder: Ladder) -> None:
@@ -109,14 +116,123 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_answer_of_the_first_after_the_second_was_tried(ladder: Ladder) -> None:
+def test_answer_of_the_first_long_after_the_second_was_tried(ladder: Ladder) -> None:
     """Its transaction is over: the stray 2xx finds no dialog and is passed over."""
     start(ladder)
-    ladder.run(32.1)
+    ladder.run(6.1)
+    second(ladder).get("INVITE")
+    second(ladder).answers(180)
+    ladder.caller.get(180)
+    ladder.run(26.1)
     ladder.callee.inbox.clear()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.gets_nothing()
-    answered_by_second(ladder)
+    second(ladder).answers(200, body=ANSWER)
+    second(ladder).get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee = second(ladder)
+    hang_up(ladder)
+
+
+def moved_on(ladder: Ladder) -> Side:
+    """The first peer was silent for too long, the second one is asked; the first one is left to answer late."""
+    start(ladder)
+    ladder.run(6.1)
+    second(ladder).get("INVITE")
+    ladder.callee.inbox.clear()
+    return ladder.callee
+
+
+def up_with_second(ladder: Ladder) -> None:
+    second(ladder).answers(200, body=ANSWER)
+    second(ladder).get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee = second(ladder)
+
+
+def test_a_late_provisional_of_the_first_brings_it_the_cancel(ladder: Ladder) -> None:
+    first = moved_on(ladder)
+    first.answers(180)
+    cancel = first.get_request("CANCEL")
+    assert cancel.get("reason") == "SIP;cause=408"
+    first.answers(200, cancel)
+    first.answers(487)
+    first.get("ACK")
+    ladder.caller.gets_nothing()
+    up_with_second(ladder)
+    hang_up(ladder)
+    first.gets_nothing()
+
+
+@pytest.mark.parametrize("second_first", [True, False])
+def test_a_late_answer_of_the_first_is_acknowledged_and_ended(ladder: Ladder, second_first: bool) -> None:
+    first = moved_on(ladder)
+    if second_first:
+        up_with_second(ladder)
+    first.answers(200, body=ANSWER)
+    first.get("ACK")
+    first.expects("BYE")
+    ladder.caller.gets_nothing()
+    if not second_first:
+        up_with_second(ladder)
+    hang_up(ladder)
+    first.gets_nothing()
+
+
+@pytest.mark.parametrize("second_first", [True, False])
+def test_a_bye_of_the_first_that_crosses_ours_ends_no_call(ladder: Ladder, second_first: bool) -> None:
+    first = moved_on(ladder)
+    if second_first:
+        up_with_second(ladder)
+    first.answers(200, body=ANSWER)
+    first.get("ACK")
+    bye = first.get_request("BYE")
+    first.updates()
+    first.get(481)
+    first.sends("BYE")
+    first.get(481)
+    first.answers(481, bye)
+    if not second_first:
+        up_with_second(ladder)
+    assert ladder.record.ended_at is None
+    hang_up(ladder)
+
+
+def test_silence_of_the_only_peer_is_waited_for() -> None:
+    ladder = Ladder()
+    start(ladder)
+    ladder.run(20)
+    ladder.caller.gets_nothing()
+    ladder.callee.inbox.clear()
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> None:
+    start(ladder)
+    ladder.callee.answers(100)
+    ladder.run(60)
+    second(ladder).gets_nothing()
+    ladder.callee.answers(503)
+    ladder.callee.get("ACK")
+    second(ladder).get("INVITE")
+    ladder.run(29)  # and no third is there to go on to
+    second(ladder).inbox.clear()
+    second(ladder).answers(180)
+    ladder.caller.get(180)
+    ladder.run(1.1)
+    second(ladder).expects("CANCEL")
+    second(ladder).answers(487)
+    second(ladder).get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "ring_timeout"
+    ladder.settle()
 
 
 def test_last_peer_decides(ladder: Ladder) -> None:

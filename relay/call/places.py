@@ -1,0 +1,125 @@
+"""How the targets of peers fare: which answer, which do not, and in which order a call tries them.
+
+What is down or was put aside is tried after all others, and never left out: our own view may be wrong. It neither sends
+nor reads a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Final
+
+from relay.call.settings import Peer, Target
+from relay.sip.flow import Flow
+
+REST_S: Final = 30.0  # of a target that does not answer and is not pinged: then calls go there again
+LONGEST_REST_S: Final = 3600.0  # that a Retry-After may ask for
+
+
+class Place:
+    """One target of a peer as it is reached from here, and how it fares."""
+
+    __slots__ = ("_answers", "aside_until", "failures", "flow", "is_down", "peer", "pinging", "target")
+
+    def __init__(self, peer: Peer, target: Target, flow: Flow) -> None:
+        self.peer = peer
+        self.target = target
+        self.flow = flow
+        self.failures = 0  # in a row
+        self.is_down = False
+        self.aside_until = 0.0  # monotonic seconds
+        self.pinging = False  # an OPTIONS of ours is not answered yet
+        self._answers = 0  # in a row, while it is down
+
+    @property
+    def name(self) -> str:
+        """How logs and metrics call it: transport, address and port."""
+        host = f"[{self.flow.host}]" if ":" in self.flow.host else self.flow.host
+        return f"{self.flow.transport}:{host}:{self.flow.port}"
+
+    def is_usable(self, now: float) -> bool:
+        return not self.is_down and now >= self.aside_until
+
+    def state(self, now: float) -> str:
+        """up, down or aside."""
+        return "down" if self.is_down else "up" if now >= self.aside_until else "aside"
+
+    def failed(self, now: float) -> bool:
+        """It gave no answer, or could not be reached. True where it counts as down from now on, or rests."""
+        health = self.peer.health
+        self.failures += 1
+        self._answers = 0
+        if self.failures < health.down_after or not self.is_usable(now):
+            return False
+        if health.ping_s:
+            self.is_down = True
+        else:
+            self.aside_until = now + REST_S
+        return True
+
+    def answered(self) -> bool:
+        """It gave an answer, whichever. True where it is no longer down."""
+        self.failures = 0
+        if not self.is_down:
+            return False
+        self._answers += 1
+        self.is_down = self._answers < self.peer.health.up_after
+        return not self.is_down
+
+    def put_aside(self, seconds: float, now: float) -> None:
+        """RFC 3261 21.5.4: for that long it wants no more calls."""
+        self.aside_until = max(self.aside_until, now + min(seconds, LONGEST_REST_S))
+
+    def take_over(self, other: Place) -> None:
+        """It is the same target under a new configuration."""
+        self.failures, self.is_down, self.aside_until = other.failures, other.is_down, other.aside_until
+        self._answers = other._answers
+
+
+def in_order(places: Sequence[Place], draw: Callable[[], str]) -> list[Place]:
+    """Of one peer: by priority, and by weight within one (RFC 2782). `draw` gives random hexadecimal digits."""
+    if len(places) < 2:
+        return list(places)
+    ordered: list[Place] = []
+    for _, group in groupby(places, key=_priority):
+        ordered += _drawn(list(group), draw)
+    return ordered
+
+
+def by_priority(places: Sequence[Place]) -> list[Place]:
+    return sorted(places, key=_priority)
+
+
+def _priority(place: Place) -> int:
+    return place.target.priority
+
+
+def _weight(place: Place) -> int:
+    return place.target.weight
+
+
+def _drawn(places: list[Place], draw: Callable[[], str]) -> list[Place]:
+    """RFC 2782: each next one is drawn with a chance by its weight, and rarely one of weight 0."""
+    drawn: list[Place] = []
+    places.sort(key=_weight)
+    while len(places) > 1:
+        lowest = min(_weight(places[0]), 1)  # 0 is drawn for the first of weight 0
+        total = sum([place.target.weight for place in places])
+        mark = int(draw()[:8], 16) % (total - lowest + 1) + lowest
+        chosen = 0
+        while mark > places[chosen].target.weight:
+            mark -= places[chosen].target.weight
+            chosen += 1
+        drawn.append(places.pop(chosen))
+    return drawn + places
+
+
+_match_seconds = re.compile(r"\s*([0-9]{1,9})").match
+
+
+def retry_after_s(value: str | None) -> int:
+    """The seconds of a Retry-After (RFC 3261 20.33); 0 where there is none."""
+    found = _match_seconds(value) if value else None
+    return int(found[1]) if found else 0

@@ -1,0 +1,160 @@
+"""The peers as the engine takes them: where each is reached, who it is by its sources, each fault with its key path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal, cast
+
+from relay.call.peers import host_port
+from relay.call.settings import Health, Listener, Peer, Target
+from relay.config.tables import PeerTable, TargetTable
+from relay.errors import ParseError
+from relay.sip.uri import SipUri, parse_uri
+
+Transport = Literal["udp", "tcp", "tls"]
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_URI_HELP = 'write such as "sip:192.0.2.10:5060;transport=udp"'
+
+
+def read_peers(
+    tables: Sequence[PeerTable | None], listeners: Sequence[Listener] | None, problems: list[str]
+) -> list[Peer]:
+    """`listeners` is None where they are not known: whether one speaks to a peer is not judged then."""
+    peers: list[Peer] = []
+    names: set[str] = set()
+    for index, table in enumerate(tables):
+        path = f"peer[{index}]"
+        if table is None:
+            continue
+        if table.name in names:
+            problems.append(f"{path}.name: {table.name} is taken; each peer has a name of its own")
+        names.add(table.name)
+        peer = _peer(path, table, listeners, problems)
+        if peer is not None:
+            peers.append(peer)
+    return peers
+
+
+def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]) -> Peer | None:
+    targets, large_by_tcp = _targets(path, table, listeners, problems)
+    if not targets:
+        _sources(path, table.sources or (), (), problems)
+        return None
+    first = targets[0]
+    return Peer(
+        name=table.name,
+        host=first.host,
+        port=first.port,
+        transport=first.transport,
+        tcp_allowed=large_by_tcp,
+        sources=_sources(path, table.sources, [target.host for target in targets], problems),
+        identity=table.identity,
+        number_format=table.number_format,
+        send_pai=table.send_pai,
+        targets=tuple(targets),
+        health=Health(table.ping_s, table.down_after, table.up_after),
+    )
+
+
+def _targets(
+    path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]
+) -> tuple[list[Target], bool]:
+    """Where the peer is reached, and whether large requests may go there by TCP."""
+    if (table.uri is None) == (not table.targets):
+        problems.append(f"{path}.uri: write either it, {_URI_HELP.removeprefix('write ')}, or a list of targets")
+        return [], False
+    places = [(f"{path}.uri", TargetTable(table.uri))] if table.uri else []
+    places += [(f"{path}.targets[{index}].uri", target) for index, target in enumerate(table.targets)]
+    targets: list[Target] = []
+    # RFC 3261 18.1.1: over the MTU a request goes by TCP, unless the URI demands a transport.
+    large_by_tcp = True
+    for key, target in places:
+        uri = _parse_peer_uri(key, target.uri, problems)
+        transport = None if uri is None else _transport_of(uri)
+        if uri is None:
+            continue
+        if transport is None:
+            problems.append(f"{key}: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
+            continue
+        if listeners is not None and not _has_listener(listeners, transport, uri.host):
+            problems.append(f"{key}: {_no_listener(transport, uri.host)}")
+        targets.append(_target(uri, transport, target))
+        large_by_tcp &= "transport" not in uri.params and transport == "udp"
+        large_by_tcp &= _has_listener(listeners or (), "tcp", uri.host)
+    return (targets if len(targets) == len(places) else []), large_by_tcp
+
+
+def _target(uri: SipUri, transport: Transport, table: TargetTable) -> Target:
+    """RFC 3263 4.1, 4.2: a name without a port has SRV records, and NAPTR ones where it has no transport either."""
+    search: Literal["address", "srv", "naptr"] = "address"
+    if uri.port is None and _literal(uri.host) is None:
+        search = "srv" if "transport" in uri.params else "naptr"
+    port = uri.port or (5061 if transport == "tls" else 5060)
+    written = host_port(uri.host, port) if search == "address" else uri.host
+    return Target(uri.host, port, transport, written, table.priority, table.weight, search)
+
+
+def _parse_peer_uri(path: str, text: str, problems: list[str]) -> SipUri | None:
+    try:
+        uri = parse_uri(text)
+    except ParseError as error:
+        problems.append(f"{path}: {error.reason}; {_URI_HELP}")
+        return None
+    if not isinstance(uri, SipUri):
+        problems.append(f"{path}: not a SIP URI; {_URI_HELP}")
+        return None
+    if uri.user is not None or uri.headers:
+        problems.append(f"{path}: a peer is a host, without a user and without headers; {_URI_HELP}")
+        return None
+    if uri.port == 0:
+        problems.append(f"{path}: port 0 does not exist; {_URI_HELP}")
+        return None
+    return uri
+
+
+def _transport_of(uri: SipUri) -> Transport | None:
+    named = (uri.params.get("transport") or "udp").lower()
+    if uri.scheme == "sips":
+        return "tls" if "transport" not in uri.params or named in ("tcp", "tls") else None
+    return cast(Transport, named) if named in ("udp", "tcp", "tls") else None
+
+
+def _sources(path: str, texts: Sequence[str] | None, hosts: Sequence[str], problems: list[str]) -> tuple[Network, ...]:
+    if texts is None:
+        addresses = [_literal(host) for host in hosts]
+        if None in addresses:
+            problems.append(f'{path}.sources: missing, and the uri has a name; write networks such as ["192.0.2.0/28"]')
+            return ()
+        return tuple([ip_network(address) for address in addresses if address])
+    networks: list[Network] = []
+    for index, text in enumerate(texts):
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            problems.append(f'{path}.sources[{index}]: {error}; write a network such as "192.0.2.0/28"')
+    return tuple(networks)
+
+
+def _has_listener(listeners: Sequence[Listener], transport: str, host: str) -> bool:
+    address = _literal(host)
+    return any(
+        listener.transport == transport and (address is None or ip_address(listener.host).version == address.version)
+        for listener in listeners
+    )
+
+
+def _no_listener(transport: str, host: str) -> str:
+    address = _literal(host)
+    family = f" over IPv{address.version}" if address else ""
+    example = f"{transport}:{'[::1]' if address and address.version == 6 else '127.0.0.1'}:5060"
+    return f'no listener speaks {transport}{family}; add one to sip.listen, such as "{example}"'
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

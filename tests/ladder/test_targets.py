@@ -1,0 +1,247 @@
+"""Several targets of one peer: which is tried, in which order, and how long a dead one delays a call."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from relay.call.settings import Health, Target
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, hang_up, peer
+
+FIRST, THIRD = "127.0.0.22", "127.0.0.24"
+HOSTS = (FIRST, SECOND_HOST, THIRD)
+
+
+class Targets(Ladder):
+    """One peer with three targets, tried in this order."""
+
+    def __init__(self, **health: float) -> None:
+        targets = tuple(Target(host, 5060, "udp", host, priority) for priority, host in enumerate(HOSTS))
+        sources = tuple(ip_network(host) for host in HOSTS)
+        carrier = peer(
+            "carrier",
+            FIRST,
+            targets=targets,
+            sources=sources,
+            health=Health(**health),  # type: ignore[arg-type]
+        )
+        super().__init__(peers=(peer("pbx", CALLER_HOST), carrier, peer("second", "127.0.0.25")))
+        for host, name in zip(HOSTS[1:], ("carol", "dave"), strict=True):
+            self.side(host, name)
+
+    def called(self) -> Side:
+        """Who got an INVITE."""
+        (side,) = [side for side in self.sides.values() if side.inbox and side is not self.caller]
+        side.get("INVITE")
+        return side
+
+    def call(self) -> Side:
+        """A further call: the one that is asked."""
+        self.caller.call_id += "x"
+        self.caller.tag += "x"
+        self.caller.invites(X)
+        self.caller.get(100)
+        return self.called()
+
+    def give_up(self, side: Side) -> None:
+        side.answers(486)
+        side.get("ACK")
+        self.caller.get(486)
+        self.caller.acks_refusal()
+
+    def states(self) -> list[str]:
+        return [target.state for target in self.engine.targets(self.now) if target.peer == "carrier"]
+
+    def starts_pings(self) -> None:
+        self.engine.locate({}, self.now)
+        self.perform()
+
+    def events(self) -> list[tuple[str, object]]:
+        return [(note.event, note.fields["target"]) for note in self.notes if note.event.startswith("target.")]
+
+
+@pytest.fixture
+def ladder() -> Targets:
+    return Targets()
+
+
+def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets) -> None:
+    """The ladder of failover. The delay that it adds is no_progress_s for the dead one, and nothing for the 503."""
+    began = ladder.now
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    first = ladder.called()
+    ladder.run(6.0)
+    first.inbox.clear()
+    second = ladder.called()
+    second.answers(503, headers="Retry-After: 120\r\n")
+    second.get("ACK")
+    third = ladder.called()
+    assert ladder.now - began == 6.0
+    third.answers(200, body=ANSWER)
+    third.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("carrier", third.call_id)
+    assert third.invite is not None
+    assert third.invite.uri == f"sip:{B[2:]}@{THIRD}"
+    assert ladder.states() == ["up", "aside", "up"]  # one failure is none
+    ladder.callee = third
+    hang_up(ladder)
+
+
+def test_an_unreachable_one_costs_no_time(ladder: Targets) -> None:
+    ladder.unreachable = {("udp", FIRST), ("udp", SECOND_HOST)}
+    ladder.give_up(ladder.call())
+    ladder.settle()
+
+
+def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladder: Targets) -> None:
+    ladder.unreachable = {("udp", FIRST)}
+    for _ in range(3):
+        side = ladder.call()
+        assert side.host == SECOND_HOST
+        ladder.give_up(side)
+    assert ladder.states() == ["aside", "up", "up"]
+    assert ladder.events() == [("target.down", f"udp:{FIRST}:5060")]
+    ladder.unreachable = {("udp", SECOND_HOST), ("udp", THIRD)}
+    side = ladder.call()
+    assert side.host == FIRST  # last, and not never
+    ladder.give_up(side)
+    ladder.unreachable.clear()
+    ladder.run(30)
+    side = ladder.call()
+    assert side.host == FIRST
+    ladder.give_up(side)
+    ladder.run(200)
+
+
+def test_retry_after_is_honoured_and_a_503_without_it_is_no_reason(ladder: Targets) -> None:
+    side = ladder.call()
+    side.answers(503)
+    side.get("ACK")
+    ladder.give_up(ladder.called())
+    assert ladder.states() == ["up", "up", "up"]
+    side = ladder.call()
+    assert side.host == FIRST
+    side.answers(503, headers="Retry-After: 20\r\n")
+    side.get("ACK")
+    ladder.give_up(ladder.called())
+    assert ladder.events() == [("target.aside", f"udp:{FIRST}:5060")]
+    ladder.run(19.9)
+    side = ladder.call()
+    assert side.host == SECOND_HOST
+    ladder.give_up(side)
+    ladder.run(0.1)
+    side = ladder.call()
+    assert side.host == FIRST
+    ladder.give_up(side)
+    ladder.run(200)
+
+
+def test_a_lost_connection_goes_on_to_the_next(ladder: Targets) -> None:
+    side = ladder.call()
+    ladder.transport_fails(side.flow)
+    assert ladder.called().host == SECOND_HOST
+
+
+def test_the_next_peer_is_tried_after_the_last_target() -> None:
+    ladder = Targets()
+    ladder.restart(routes=(type(ladder.settings.routes[0])("", ("carrier", "second")),))
+    ladder.side("127.0.0.25", "erin")
+    ladder.unreachable = {("udp", host) for host in HOSTS}
+    assert ladder.call().host == "127.0.0.25"
+
+
+# -- pings
+
+
+def pinged(ladder: Targets) -> list[Side]:
+    return [side for side in ladder.sides.values() if side.inbox and side is not ladder.caller]
+
+
+def answer_pings(ladder: Targets, status: int = 200, but: str = "", **answer: str) -> None:
+    for side in pinged(ladder):
+        if side.host == but:
+            side.inbox.clear()
+        while side.inbox:
+            side.expects("OPTIONS", status, **answer)
+
+
+def test_pings_say_nothing_of_anybody(ladder: Targets) -> None:
+    ladder = Targets(ping_s=10)
+    ladder.starts_pings()
+    ladder.run(1.0)
+    assert len(pinged(ladder)) == 3
+    request = ladder.callee.get_request("OPTIONS")
+    assert [name for name, _ in request.headers] == [
+        *("via", "from", "to", "call-id", "cseq", "contact", "max-forwards", "content-length")
+    ]
+    assert (request.uri, request.get("to")) == (f"sip:{FIRST}", f"<sip:{FIRST}>")
+
+
+def test_a_target_that_does_not_answer_is_down_and_up_again_when_it_does() -> None:
+    ladder = Targets(ping_s=10, down_after=2, up_after=2)
+    ladder.starts_pings()
+    ladder.run(1.0)
+    answer_pings(ladder, but=FIRST)
+    ladder.run(10)
+    assert ladder.states() == ["up", "up", "up"]
+    answer_pings(ladder, but=FIRST)
+    ladder.run(10)
+    assert ladder.states() == ["down", "up", "up"]
+    answer_pings(ladder, but=FIRST)
+    side = ladder.call()
+    assert side.host == SECOND_HOST
+    ladder.give_up(side)
+    ladder.run(3.9)  # the request that is not answered yet repeats itself
+    answer_pings(ladder)
+    assert ladder.states() == ["down", "up", "up"]
+    ladder.run(10)
+    answer_pings(ladder)
+    assert ladder.states() == ["up", "up", "up"]
+    assert ladder.events() == [("target.down", f"udp:{FIRST}:5060"), ("target.up", f"udp:{FIRST}:5060")]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(200, "up"), (404, "up"), (405, "up"), (501, "up"), (408, "down"), (503, "down")]
+)
+def test_what_an_answer_says(status: int, state: str) -> None:
+    ladder = Targets(ping_s=10, down_after=1)
+    ladder.starts_pings()
+    ladder.run(1.0)
+    answer_pings(ladder, status)
+    assert ladder.states() == [state] * 3
+
+
+def test_a_drained_one_is_left_alone_for_as_long_as_it_says() -> None:
+    ladder = Targets(ping_s=10, down_after=1)
+    ladder.starts_pings()
+    ladder.run(1.0)
+    answer_pings(ladder, 503, headers="Retry-After: 30\r\n")
+    ladder.run(10)
+    answer_pings(ladder)
+    assert ladder.states() == ["aside"] * 3
+    first = ladder.engine.targets(ladder.now)[1]
+    assert (first.peer, first.target) == ("carrier", f"udp:{FIRST}:5060")
+    assert 29 * 1000 < (first.aside_until or 0) - (ladder.now + 1_800_000_000 - 10) * 1000 < 31 * 1000
+
+
+def test_pings_rarer_than_a_transaction_lasts_are_counted_once_each() -> None:
+    ladder = Targets(ping_s=60, down_after=2)
+    ladder.starts_pings()
+    ladder.run(59)
+    assert ladder.states() == ["up"] * 3
+    ladder.run(60)
+    assert ladder.states() == ["down"] * 3
+
+
+def test_an_unreachable_target_is_down_at_once() -> None:
+    ladder = Targets(ping_s=10, down_after=1)
+    ladder.unreachable.add(("udp", FIRST))
+    ladder.starts_pings()
+    ladder.run(1.0)
+    assert ladder.states() == ["down", "up", "up"]
+    assert A[2:] not in str(ladder.notes)
