@@ -27,7 +27,7 @@ _DIGITS = re.compile(r"[0-9]{7}")
 # The same in any script's digits and with the separators that people write; in a log these would be dates and versions.
 _WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 # Ours by construction: hexadecimal identifiers, whose digits are no number, and what structlog itself adds.
-_OWN = frozenset({"call_id", "binding_id", "timestamp", "level"})
+_OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
 
 def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> FilteringBoundLogger:

@@ -1,0 +1,107 @@
+"""What the documents have a new user paste does what they say: bash, curl and Python beside a running relay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+from tests.interop.conftest import running_relay
+from tests.story.calls import Ends, call
+from tests.story.company import INBOX, PATIENCE_S, Client
+from tests.support.addresses import RELAY, free
+from tests.support.phone import Phone
+from tests.support.product import RELAY700
+from tests.support.relay_process import Setup
+
+pytestmark = pytest.mark.outside
+
+COURIER, CUSTOMER = "13800000001", "13900000002"
+FIRST_ORDER = Path("README.md").read_text().split("\n## A first order over HTTP\n")[1].split("\n## ")[0]
+SET_UP, ORDER, PHONE, CALLS = (dedent(block) for block in re.findall(r"^ +```\n(.*?)^ +```$", FIRST_ORDER, re.M | re.S))
+SIGNED, RECEIVER = re.findall(r"^```python\n(.*?)^```$", Path("docs/API.md").read_text(), re.M | re.S)
+
+
+class Desk(NamedTuple):
+    """A running relay with its phones and its HTTP interface."""
+
+    ends: Ends
+    api: str
+
+    async def paste(self, *texts: str) -> str:
+        """What bash prints of them. They name the relay and its command as config/relay.toml has them."""
+        command = shlex.join([*RELAY700, "keys", "make", "-c", str(self.ends.relay.config)])
+        script = "\n".join(texts).replace(".venv/bin/relay700 keys make", command)
+        return await output("bash", "-euc", script.replace("http://127.0.0.1:8700", self.api))
+
+
+async def output(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    out, errors = await process.communicate()
+    assert process.returncode == 0, f"{command[0]}: {out.decode()}{errors.decode()}"
+    return out.decode()
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    setup = Setup(api=free(RELAY))
+    assert setup.api is not None
+    with running_relay(tmp_path, setup, (COURIER, CUSTOMER)) as relay:
+        async with Phone(setup.caller) as left, Phone(setup.callee) as right, Client(setup.api) as stranger:
+            await stranger.until_ready()
+            yield Desk(Ends(relay, left, right), f"http://{setup.api}")
+
+
+async def test_the_first_order_of_the_readme(desk: Desk) -> None:
+    told = await desk.paste(SET_UP, ORDER, 'echo "$acme"')
+    *_, number, key = told.splitlines()
+    assert PHONE.strip() == 'baresip -f /tmp/relay700-a -e "/dial sip:$x@127.0.0.1"'
+    seen = await call(desk.ends, COURIER, number)
+    assert (seen.shown, seen.called) == (number, CUSTOMER)
+    calls = json.loads(await desk.paste(f"api={desk.api} acme={key}", CALLS))
+    assert [(record["order_id"], record["outcome"]) for record in calls["items"]] == [("17", "answered")]
+
+
+async def test_a_problem_is_shown_where_a_step_fails(desk: Desk) -> None:
+    told = await desk.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
+    assert "order_id: it is missing" in told.splitlines()[-1]
+
+
+async def test_the_signed_request_of_the_api_s_page(desk: Desk) -> None:
+    *_, number, key = (await desk.paste(SET_UP, ORDER, 'echo "$acme"')).splitlines()
+    async with asyncio.timeout(PATIENCE_S):  # the API takes none that may have been sent before its start
+        while not (answer := await _signed(key, f"{desk.api}/v1/bindings?limit=2")):
+            pass
+    assert [binding["x"] for binding in json.loads(answer)["items"]] == [number]
+
+
+async def _signed(key: str, url: str) -> str:
+    """What the API answered; "" where it was no success."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SIGNED, key, url, stdout=PIPE, stderr=PIPE)
+    answer, _ = await process.communicate()
+    return answer.decode()
+
+
+async def test_the_receiver_of_the_api_s_page(desk: Desk) -> None:
+    address = free(INBOX)
+    hook = desk.ends.relay.answer("webhooks", "make", f"http://{address}/events", "--json")
+    arguments = (sys.executable, "-c", RECEIVER, hook["secret"], str(address.port))
+    receiver = await asyncio.create_subprocess_exec(*arguments, stdout=PIPE, stderr=PIPE)
+    try:
+        desk.ends.relay.command("webhooks", "test", hook["id"])
+        assert receiver.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            (event,) = json.loads(await receiver.stdout.readline())["events"]
+        assert (event["kind"], event["business"]) == ("webhook.test", "default")
+    finally:
+        receiver.kill()
+        await receiver.communicate()
