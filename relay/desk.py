@@ -171,7 +171,8 @@ class Desk:
                 listening = socket.create_server((host, port), family=family)
             except OSError as error:
                 if not told:
-                    self._log.error("api.cannot_listen", host=host, port=port, reason=os.strerror(error.errno or 0))
+                    reason, effect = os.strerror(error.errno or 0), "no HTTP until it can; api.listen says where"
+                    self._log.error("api.cannot_listen", host=host, port=port, reason=reason, effect=effect)
                     told = True
                 await asyncio.sleep(LISTEN_AGAIN_S)
             else:

@@ -167,6 +167,7 @@ def test_an_address_that_is_taken_is_told_once_and_waited_for(relay: RelayProces
     with running(folder, Setup(api=relay.setup.api)) as second:
         told = second.wait_for_event("api.cannot_listen")
         assert (told["port"], told["reason"]) == (relay.setup.api.port, "Address already in use")  # type: ignore[union-attr]
+        assert "api.listen" in told["effect"]
         relay.stop()
         second.wait_for_event("api.listening")
         assert get(second, "/healthz").status_code == 200
