@@ -62,7 +62,7 @@ class Visit(NamedTuple):
     @property
     def business(self) -> str | None:
         """Whose things may be seen: a condition of every query. None: an operator sees all."""
-        return f"business {self.actor.business}"
+        return self.actor.business
 
     def own(self, business: str | None) -> str:
         """Whose a new thing is: a key's own business user, or for an operator the one named. Raises Refused."""
@@ -104,7 +104,7 @@ class Visit(NamedTuple):
             return _done(await self.act(do))
         body = await self.request.body()
         target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
-        owner = OPERATOR if self.actor.business is None else self.actor.business
+        owner = OPERATOR if self.actor.business is None else f"business {self.actor.business}"
         once = _Once(owner, key + part, hashlib.sha256(target + body).digest())
         return await self.act(lambda act: _do_once(act, once, do))
 
