@@ -30,7 +30,7 @@ def shown_group(group: Group) -> models.Group:
 
 
 def _own(visit: Visit, group_id: str) -> Group:
-    found = visit.row(lambda connection: find_group(connection, group_id, visit.business))
+    found = visit.row(lambda connection: find_group(connection, visit.desk.sealer, group_id, visit.business))
     if found is None:
         raise Refused("not_found", "", "there is no such group")
     return found
@@ -55,7 +55,7 @@ async def get_groups(
     """The oldest first."""
     sealer, whose = visit.desk.sealer, visit.only(business)
     (after,) = read_cursor(sealer, "groups", cursor) or ("",)
-    found = await visit.read(lambda connection: find_groups(connection, whose, str(after), limit + 1))
+    found = await visit.read(lambda connection: find_groups(connection, sealer, whose, str(after), limit + 1))
     return page(sealer, "groups", found, limit, lambda group: (group.group_id,), shown_group)
 
 

@@ -12,7 +12,7 @@ from relay.cli import config_option
 from relay.cli.options import business_option, json_option, reason_option, reveal_option
 from relay.cli.output import plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, opened, said_in_clear
+from relay.cli.stores import Opened, every, opened, said_in_clear
 from relay.errors import Refused
 from relay.service import groups as service
 from relay.service import lists as list_service
@@ -51,10 +51,12 @@ def make(config_path: Path | None, name: str, members: tuple[str, ...], business
 def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
     """List groups."""
     with opened(config_path) as store:
-        found: list[Group] = []
-        while page := find_groups(store.reader, business, found[-1].group_id if found else "", _PAGE):
-            found += page
-    show_list(map(_group, found), _COLUMNS, as_json=as_json)
+        found = every(
+            lambda after: find_groups(store.reader, store.sealer, business, after, _PAGE),
+            "",
+            lambda group: group.group_id,
+        )
+        show_list(map(_group, found), _COLUMNS, as_json=as_json)
 
 
 @groups.command("show")
@@ -121,17 +123,17 @@ def delete(config_path: Path | None, group_id: str) -> None:
 
 
 def _found(store: Opened, group_id: str) -> Group:
-    group = find_group(store.reader, group_id)
+    group = find_group(store.reader, store.sealer, group_id)
     if group is None:
         raise Refused("not_found", "group", "there is no such group: `relay700 groups list` shows them")
     return group
 
 
 def _members(store: Opened, group_id: str) -> Iterator[str]:
-    after = b""
-    while page := members_page(store.reader, store.sealer, group_id, after, _PAGE):
-        yield from (number for _, number in page)
-        after = page[-1][0]
+    found = every(
+        lambda after: members_page(store.reader, store.sealer, group_id, after, _PAGE), b"", lambda member: member[0]
+    )
+    return (number for _, number in found)
 
 
 def _group(group: Group) -> dict[str, Any]:
@@ -166,11 +168,12 @@ def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: b
 
 
 def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
-    after = b""
-    while page := find_entries(store.reader, store.sealer, owner, after, _PAGE):
-        for entry in page:
-            yield plain(entry) | {"number": show(entry.number)}
-        after = page[-1].caller_hash
+    found = every(
+        lambda after: find_entries(store.reader, store.sealer, owner, after, _PAGE),
+        b"",
+        lambda entry: entry.caller_hash,
+    )
+    return (plain(entry) | {"number": show(entry.number)} for entry in found)
 
 
 def _set(kind: str, words: str) -> None:

@@ -50,7 +50,7 @@ def make_group(act: Act, name: str, business: str = "", numbers: Sequence[str] =
 
 def get_group(act: Act, group_id: str) -> Group:
     """Raises Refused where there is none, or none that the actor may see."""
-    group = find_group(act.connection, group_id, act.actor.business) if group_id.isprintable() else None
+    group = find_group(act.connection, act.sealer, group_id, act.actor.business) if group_id.isprintable() else None
     if group is None:
         raise Refused("not_found", "group", "there is no such group")
     return group

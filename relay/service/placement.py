@@ -48,7 +48,7 @@ def check_parties(act: Act, binding: Binding) -> None:
         raise invalid("x", "it is one of the parties: take another number")
     if binding.group_id is None:
         return
-    if find_group(act.connection, binding.group_id, binding.business) is None:
+    if find_group(act.connection, act.sealer, binding.group_id, binding.business) is None:
         raise Refused("not_found", "group_id", "there is no such group of this business user")
     for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
         if number and is_member(act.connection, binding.group_id, act.sealer.lookup_hash(number)):
@@ -73,7 +73,7 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
     pair = pair_of(act.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
-        take(act, field, number or "", cap, pair, exclusive=binding.mode == "AXN")
+        take(act, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
     if not count_binding(act, binding.business):
         raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
     insert(act, binding)
@@ -106,17 +106,18 @@ def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[
 def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
     """Who will dial x, and who will dial y."""
     a, b = (act.sealer.lookup_hash(party or "") for party in (wanted.a, wanted.b))
+    wish = Wish(wanted.business)
     match wanted.mode:
         case "AXN":
-            return Wish(exclusive=True), Wish()
+            return wish._replace(exclusive=True), wish
         case "AXB":
-            return Wish((a, b)), Wish()
+            return wish._replace(callers=(a, b)), wish
         case "AXYB":
-            return Wish((a,)), Wish((b,))
+            return wish._replace(callers=(a,)), wish._replace(callers=(b,))
         case "GXB":
-            return Wish((b,), wanted.group_id), Wish()
+            return wish._replace(callers=(b,), group_id=wanted.group_id), wish
         case "GXYB":
-            return Wish((), wanted.group_id), Wish((b,))
+            return wish._replace(group_id=wanted.group_id), wish._replace(callers=(b,))
 
 
 def _pools(act: Act, business: str, asked: Asked) -> list[Pool]:

@@ -16,7 +16,7 @@ from relay.store.act import Act
 
 MOST_CANDIDATES = 16  # shared numbers that are tried for a group, each with a look at its members
 
-# Both are searches of the covering index number_choice in its order: no sort, no row of the table.
+# Both are searches of a covering index (number_choice, number_held) in its order: no sort, no row of the table.
 _RESTED = """
 SELECT number FROM number
 WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now AND number IS NOT :not_this
@@ -24,7 +24,8 @@ ORDER BY cools_until LIMIT 1
 """
 _SHARED = """
 SELECT number FROM number
-WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings BETWEEN 1 AND :cap - 1 AND number IS NOT :not_this
+WHERE pool = :pool AND holder = :holder AND locked = 0 AND exclusive = 0 AND bindings > 0 AND bindings < :cap
+  AND number IS NOT :not_this
   AND NOT EXISTS (
     SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
       AND (free_at IS NULL OR free_at > :now))
@@ -36,12 +37,13 @@ WHERE group_id = ?2 AND (free_at IS NULL OR free_at > ?3) LIMIT 1
 """
 
 _TAKE = """
-UPDATE number SET bindings = bindings + 1, exclusive = :exclusive
+UPDATE number SET bindings = bindings + 1, exclusive = :exclusive, holder = :holder
 WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (NOT :exclusive OR bindings = 0)
+  AND (holder = :holder OR (bindings = 0 AND cools_until <= :now))
   AND (bindings > 0 OR cools_until <= :now
     OR (SELECT min(pair = :pair) FROM route WHERE route.number = number.number AND free_at > :now))
 """
-_STATE = "SELECT locked, exclusive, bindings FROM number WHERE number = ?"
+_STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
 _REST = "UPDATE number SET cools_until = max(cools_until, ?2) WHERE number = ?1"
 _GIVE_BACK = """
@@ -51,8 +53,9 @@ WHERE number = ?1 RETURNING bindings
 
 
 class Wish(NamedTuple):
-    """Who will dial the number: the keyed hashes of at most two parties, and a group."""
+    """Whose binding it is for, and who will dial the number: the keyed hashes of at most two parties, and a group."""
 
+    business: str
     callers: Sequence[bytes] = ()
     group_id: str | None = None
     exclusive: bool = False  # any caller will reach somebody: nobody else may be on it
@@ -61,13 +64,14 @@ class Wish(NamedTuple):
 def choose(
     connection: sqlite3.Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int
 ) -> str | None:
-    """A number of the pool: the one that has rested longest, else the least used one on which none of them is.
+    """A number of the pool: the one that has rested longest, else the business's least used on which none of them is.
 
     `cap` is the most bindings of one number. None where there is none. O(log n + u), u being the numbers that these
     parties hold or rest on.
     """
     first, second = (*wish.callers, None, None)[:2]
     asked = {"pool": pool, "cap": cap, "now": now_ms, "not_this": not_this, "first": first, "second": second}
+    asked["holder"] = wish.business
     row = connection.execute(_RESTED, asked).fetchone()
     if row is not None or wish.exclusive:
         return row and str(row[0])
@@ -82,23 +86,26 @@ def _meets_member(connection: sqlite3.Connection, number: str, group_id: str, no
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
 
-def take(act: Act, field: str, number: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
+def take(act: Act, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
     """Counts one more binding on the number. Raises Refused naming `field`: number_locked, number_full, number_cooling.
 
-    `pair` are the two ends that the binding joins: who rests on the number with nobody else may come back at once.
+    Who others have bound on the number makes no difference to what is refused. `pair` are the two ends that the binding
+    joins: who rests on the number with nobody else may come back at once.
     """
-    asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": act.now_ms}
+    asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": act.now_ms, "holder": business}
     if act.connection.execute(_TAKE, asked).rowcount == 0:
-        raise _why_not(act, field, number, exclusive=exclusive)
+        raise _why_not(act, field, number, business, exclusive=exclusive)
 
 
-def _why_not(act: Act, field: str, number: str, *, exclusive: bool) -> Refused:
+def _why_not(act: Act, field: str, number: str, business: str, *, exclusive: bool) -> Refused:
     row = act.connection.execute(_STATE, (number,)).fetchone()
     if row is None:
         return Refused("number_unknown", field, "there is no such number")
-    locked, taken, bindings = row
+    locked, taken, bindings, holder = row
     if locked:
         return Refused("number_locked", field, "the number is locked: unlock it or take another")
+    if bindings and holder != business:
+        return Refused("number_full", field, "another business user has the number now: take another")
     if taken:
         return Refused("number_full", field, "an AXN binding has the number for itself: take another")
     if bindings and exclusive:

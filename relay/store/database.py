@@ -39,7 +39,9 @@ def open_store(path: Path, key_file: Path) -> Sealer:
         connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            _migrate(connection, path)
+            if _schema(connection) >= FIRST_SCHEMA:
+                _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
+            _migrate(connection, sealer, path)
             _check_key(connection, sealer, key_file)
         finally:
             connection.close()
@@ -111,17 +113,24 @@ def _make_file(path: Path) -> None:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    scripts = _scripts()
+def _schema(connection: sqlite3.Connection) -> int:
+    """How many of the scripts the store has seen."""
     (found,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
+def _migrate(connection: sqlite3.Connection, sealer: Sealer, path: Path) -> None:
+    scripts = _scripts()
+    found = _schema(connection)
     if found > len(scripts):
         raise StoreError(f"the store {path} was made by a newer relay700 (schema {found}): install that version")
     if found == len(scripts):
         return
     if 0 < found < FIRST_SCHEMA:
         raise StoreError(f"the store {path} was made before the first release: move it away, and a new one is made")
+    connection.create_function("seal", 2, sealer.seal)
     with transaction(connection):
-        (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+        found = _schema(connection)  # another process may have been faster
         for script in scripts[found:]:
             for statement in _statements(script):
                 connection.execute(statement)

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from relay.store.act import Act
 from relay.store.sealing import Sealer
 
-_COLUMNS = "SELECT id, business, name, size, version, created_at FROM party_group"
+_COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
 _BY_ID = f"{_COLUMNS} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
-_ADD = "INSERT INTO party_group VALUES (?, ?, ?, ?, ?, ?)"
+_ADD = "INSERT INTO party_group (id, business, sealed, size, version, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
 _DELETE = "DELETE FROM party_group WHERE id = ?"
 _ADD_MEMBER = "INSERT INTO group_member VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -55,7 +55,8 @@ class Group(NamedTuple):
 
 
 def insert_group(act: Act, group: Group) -> None:
-    act.connection.execute(_ADD, group)
+    sealed = act.sealer.seal(group.name.encode(), _name_context(group.group_id))
+    act.connection.execute(_ADD, (*group[:2], sealed, *group[3:]))
 
 
 def delete_group(act: Act, group_id: str) -> None:
@@ -89,16 +90,20 @@ def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes
 # -- reading
 
 
-def find_group(connection: sqlite3.Connection, group_id: str, business: str | None = None) -> Group | None:
+def find_group(
+    connection: sqlite3.Connection, sealer: Sealer, group_id: str, business: str | None = None
+) -> Group | None:
     """None where there is none, or none of this business."""
     row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
-    return row and Group._make(row)
+    return row and _group(sealer, row)
 
 
-def find_groups(connection: sqlite3.Connection, business: str | None, after: str = "", most: int = 50) -> list[Group]:
+def find_groups(
+    connection: sqlite3.Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 50
+) -> list[Group]:
     """In the order of their ids, from behind `after` on."""
     asked = {"business": business, "after": after, "most": most}
-    return [Group._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
+    return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
 def member_hashes(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
@@ -144,6 +149,15 @@ def was_member(connection: sqlite3.Connection, group_id: str, member: bytes, at_
     """Whether somebody was in the group at a moment."""
     asked: dict[str, Any] = {"group": group_id, "at": at_ms, "member": member}
     return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None
+
+
+def _group(sealer: Sealer, row: tuple[Any, ...]) -> Group:
+    group_id, business, sealed, *rest = row
+    return Group(group_id, business, sealer.open_(sealed, _name_context(group_id)).decode(), *rest)
+
+
+def _name_context(group_id: str) -> bytes:
+    return f"group {group_id}".encode()
 
 
 def _context(group_id: str) -> bytes:

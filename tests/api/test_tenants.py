@@ -16,7 +16,7 @@ from relay.api.document import scopes_of
 from relay.api.visit import OPERATOR
 from relay.errors import Refused
 from tests.api.conftest import Api, Client, Json
-from tests.api.seeds import CALL_ID, A, B, C, Seeds, sow
+from tests.api.seeds import CALL_ID, PREFIX, A, B, C, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
@@ -242,3 +242,18 @@ async def test_a_business_user_called_operator_has_none_of_the_operators_answers
     made = await operator.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
     own = await company.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
     assert (made["business"], own["business"]) == ("default", "operator")
+
+
+async def test_nobody_learns_whom_another_has_bound(api: Api) -> None:
+    """A number of everybody's serves one business user at a time, and is refused alike whoever is bound on it."""
+    await (await api.operator()).post("/v1/prefixes", {"prefix": PREFIX})
+    acme, rival = await api.company("acme"), await api.company("rival")
+    made = await acme.post("/v1/bindings", BINDING)
+    answers = []
+    for parties in ({"a": A, "b": B}, {"a": A, "b": C}, {"a": "8001", "b": "8002"}):
+        answers.append(await rival.refused("POST", "/v1/bindings", "number_full", BINDING | parties | {"x": made["x"]}))
+        del answers[-1]["request_id"]
+    assert answers[0] == answers[1] == answers[2]
+    own = await rival.post("/v1/bindings", {"mode": "AXB", "a": A, "b": C, "order_id": "1"})
+    assert own["x"] != made["x"]
+    await rival.ask("PATCH", f"/v1/bindings/{own['id']}", {"b": B})

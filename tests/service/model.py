@@ -98,6 +98,11 @@ class Model:
     def holding(self, business: str) -> int:
         return sum(made.business == business and not made.released for made in self.bindings.values())
 
+    def whose(self, number: str) -> str:
+        """The one business user whose bindings are on it."""
+        (business,) = {self.bindings[holder].business for holder in self.numbers[number].holders}
+        return business
+
     def is_exclusive(self, number: str) -> bool:
         return any(self.bindings[holder].mode == "AXN" for holder in self.numbers[number].holders)
 
@@ -115,10 +120,14 @@ class Model:
         state = self.numbers[number]
         if state.locked:
             return "number_locked"
+        if state.holders and self.whose(number) != made.business:
+            return "number_full"
         if self.is_exclusive(number) or len(state.holders) >= self._cap or (made.mode == "AXN" and state.holders):
             return "number_full"
         resting = [use for (at, _), use in self.uses.items() if at == number and (use.free_at or 0) > now]
-        same_two = resting and all(use.ends == made.ends for use in resting)
+        same_two = resting and all(
+            use.ends == made.ends and self.bindings[use.holder].business == made.business for use in resting
+        )
         if not state.holders and state.cools_until > now and not same_two:
             return "number_cooling"
         return ""
@@ -138,6 +147,7 @@ class Model:
             at
             for at, state in self.numbers.items()
             if not state.locked and 0 < len(state.holders) < self._cap and not self.is_exclusive(at)
+            if self.whose(at) == made.business
             if not any(self.in_the_way((at, who), now, None) for who in callers)
         }
 

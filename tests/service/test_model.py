@@ -35,6 +35,7 @@ from relay.service.releases import BindRules, release_due
 from relay.store.act import Act, Actor
 from relay.store.binding_seal import ANY_CALLER
 from relay.store.database import connect, open_store, transaction
+from relay.store.groups import Group, insert_group
 from relay.store.lookup import RouteReader
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.stored import NOW_MS
@@ -79,8 +80,7 @@ def template() -> Path:
             set_state(act, "acme", "approve", "checked")
             change_business(act, "acme", max_bindings=MOST)
             for name in GROUPS:
-                group = make_group(act, name)
-                connection.execute("UPDATE party_group SET id = ? WHERE id = ?", (name, group.group_id))
+                insert_group(act, Group(name, "default", name, 0, 1, NOW_MS))
             make_group(act, "riders")
     return folder
 

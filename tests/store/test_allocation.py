@@ -16,7 +16,7 @@ from tests.support.stored import NOW_MS, PREFIX, X, Y
 
 PAIR, OTHERS = b"pair", b"others"
 CAP = 200
-ANYBODY = Wish()
+ANYBODY = Wish("acme")
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def set_all(store: Acting, assignments: str) -> None:
     store.run(lambda act: act.connection.execute(f"UPDATE number SET {assignments}"))
 
 
-def taken(store: Acting, number: str, *, cap: int = CAP, exclusive: bool = False) -> str:
+def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclusive: bool = False) -> str:
     """The kind of the refusal; "" where it was taken."""
     try:
-        store.run(lambda act: take(act, "x", number, cap, PAIR, exclusive=exclusive))
+        store.run(lambda act: take(act, "x", number, by, cap, PAIR, exclusive=exclusive))
     except Refused as refused:
         return refused.kind
     return ""
@@ -66,10 +66,10 @@ def test_one_that_rests_still_or_is_locked_is_not_chosen(store: Acting) -> None:
 
 
 def test_where_all_are_bound_the_least_used_one_is_shared(store: Acting) -> None:
-    set_all(store, "bindings = 2")
+    set_all(store, "bindings = 2, holder = 'acme'")
     store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
     assert chosen(store) == Y
-    assert chosen(store, Wish(exclusive=True)) is None
+    assert chosen(store, Wish("acme", exclusive=True)) is None
     assert chosen(store, cap=1) is None
 
 
@@ -77,11 +77,11 @@ def test_where_all_are_bound_the_least_used_one_is_shared(store: Acting) -> None
 def test_a_shared_one_is_passed_over_where_a_caller_is_on_it_or_rests(
     store: Acting, free_at: int | None, is_in_the_way: bool
 ) -> None:
-    set_all(store, "bindings = 2")
+    set_all(store, "bindings = 2, holder = 'acme'")
     store.run(lambda act: act.connection.execute("UPDATE number SET bindings = 1 WHERE number = ?", (Y,)))
     put_route(store, Y, b"b", free_at)
-    assert (chosen(store, Wish((b"a", b"b"))) == Y) is not is_in_the_way
-    assert chosen(store, Wish((b"a", b"c"))) == Y
+    assert (chosen(store, Wish("acme", (b"a", b"b"))) == Y) is not is_in_the_way
+    assert chosen(store, Wish("acme", (b"a", b"c"))) == Y
 
 
 def steps_of(store: Acting, wish: Wish) -> int:
@@ -100,16 +100,19 @@ def steps_of(store: Acting, wish: Wish) -> int:
 
 
 FULL = [
+    "bindings = 1, holder = 'other'",
     f"cools_until = {NOW_MS + 1}",
     "locked = 1",
-    f"bindings = {CAP}",
-    "bindings = 1, exclusive = 1",
-    "bindings = 2",
+    f"bindings = {CAP}, holder = 'acme'",
+    "bindings = 1, holder = 'acme', exclusive = 1",
+    "bindings = 2, holder = 'acme'",
 ]
 
 
 @pytest.mark.parametrize("state", FULL)
-@pytest.mark.parametrize("wish", [Wish((b"a", b"b")), Wish((b"b",), "g1"), Wish(exclusive=True)])
+@pytest.mark.parametrize(
+    "wish", [Wish("acme", (b"a", b"b")), Wish("acme", (b"b",), "g1"), Wish("acme", exclusive=True)]
+)
 def test_choosing_does_no_more_where_there_are_many(store: Acting, state: str, wish: Wish) -> None:
     """Whatever they are: cooling, locked, full, an AXN's own, or shared."""
     set_all(store, state)
@@ -117,12 +120,15 @@ def test_choosing_does_no_more_where_there_are_many(store: Acting, state: str, w
 
 
 def test_choosing_is_a_search_of_one_index_in_its_order(store: Acting) -> None:
-    search = "SEARCH number USING COVERING INDEX number_choice (pool=? AND locked=? AND exclusive=? AND bindings"
+    search = "SEARCH number USING COVERING INDEX "
     for statement, condition in (
-        (allocation._RESTED, "=? AND cools_until<?)"),
-        (allocation._SHARED, ">? AND bindings<?)"),
+        (allocation._RESTED, "number_choice (pool=? AND locked=? AND exclusive=? AND bindings=? AND cools_until<?)"),
+        (
+            allocation._SHARED,
+            "number_held (pool=? AND holder=? AND locked=? AND exclusive=? AND bindings>? AND bindings<?)",
+        ),
     ):
-        asked = dict.fromkeys(("pool", "cap", "now", "not_this", "first", "second", "most"), 1)
+        asked = dict.fromkeys(("pool", "cap", "now", "not_this", "holder", "first", "second", "most"), 1)
         plan = [row[3] for row in store.reader.execute(f"EXPLAIN QUERY PLAN {statement}", asked)]
         assert plan[0] == search + condition
         assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
@@ -135,6 +141,20 @@ def test_a_number_is_taken_up_to_its_cap_and_by_an_axn_alone(store: Acting) -> N
     assert taken(store, "700999999990000") == "number_unknown"
     set_all(store, "locked = 4")
     assert taken(store, X) == "number_locked"
+
+
+def test_a_number_serves_one_business_user_until_it_has_rested(store: Acting) -> None:
+    """What others are told does not depend on who is bound on it."""
+    taken(store, X)
+    set_all(store, f"bindings = 1, holder = 'acme' WHERE number <> '{X}'")
+    assert [taken(store, X, by="other", exclusive=exclusive) for exclusive in (False, True)] == ["number_full"] * 2
+    assert chosen(store, Wish("other", (b"a",))) is None
+    assert chosen(store, Wish("acme", (b"a",))) is not None
+    store.run(lambda act: give_back(act, X, NOW_MS + 100))
+    assert taken(store, X, by="other") == "number_cooling"
+    store.now_ms += 100
+    assert chosen(store, Wish("other")) == X
+    assert [taken(store, X, by="other"), taken(store, X)] == ["", "number_full"]
 
 
 def test_the_last_one_who_gives_a_number_back_has_it_rest_for_the_longest_of_all(store: Acting) -> None:
@@ -150,9 +170,10 @@ def test_the_last_one_who_gives_a_number_back_has_it_rest_for_the_longest_of_all
 
 @pytest.mark.parametrize(("pairs", "kind"), [([PAIR], ""), ([PAIR, OTHERS], "number_cooling"), ([], "number_cooling")])
 def test_a_resting_number_is_taken_again_by_the_same_two_alone(store: Acting, pairs: list[bytes], kind: str) -> None:
-    set_all(store, f"cools_until = {NOW_MS + 100}")
+    set_all(store, f"cools_until = {NOW_MS + 100}, holder = 'acme'")
     for caller, pair in enumerate(pairs):
         put_route(store, X, bytes([caller]), NOW_MS + 100, pair)
+    assert taken(store, X, by="other") == "number_cooling"
     assert taken(store, X) == kind
 
 

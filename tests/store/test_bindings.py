@@ -10,14 +10,16 @@ import pytest
 from relay.call.binding import Binding
 from relay.errors import StoreError
 from relay.store.act import RELAY, Act
-from relay.store.bindings import BindingQuery, Bindings, at_moment, due, history, keep_past, update
+from relay.store.bindings import BindingQuery, Bindings, at_moment, due, history, keep_past, state_of, update
 from relay.store.database import connect
 from relay.store.groups import Group, insert_group, put_members, take_members
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
-from tests.support.stored import NOW_MS, A, B, X, Y, binding, end, put
+from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y, binding, end, put
 
 C, D = "8613700000003", "8613600000004"
+
+THIRD = f"{PREFIX}0003"
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings)
         disk.sealer,
         binding("b1", expires_at=NOW_MS + 10),
         binding("b2", a="8001", b="8002", mode="AXYB", y=Y, order_id="7"),
-        binding("b3", a="8003", b="8004", business="x", created_at=NOW_MS + 5),
+        binding("b3", x=THIRD, a="8003", b="8004", business="x", created_at=NOW_MS + 5),
     )
     end(disk.path, disk.sealer, "b2", NOW_MS)
     for query, ids in [
@@ -143,7 +145,8 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings)
         (BindingQuery(most=1), ["b3"]),
         (BindingQuery(before="b3", most=1), ["b2"]),
         (BindingQuery(business="x"), ["b3"]),
-        (BindingQuery(number=X), ["b3", "b2", "b1"]),
+        (BindingQuery(number=X), ["b2", "b1"]),
+        (BindingQuery(number=THIRD), ["b3"]),
         (BindingQuery(number=Y, business="x"), []),
         (BindingQuery(party="8002"), ["b2"]),
         (BindingQuery(order_id="7"), ["b2"]),
@@ -151,7 +154,6 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings)
         (BindingQuery(state="live"), ["b3"]),
         (BindingQuery(state="expired"), ["b1"]),
         (BindingQuery(state="ended"), ["b2"]),
-        (BindingQuery(state="none"), []),
         (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
     ]:
         assert [found.binding_id for found in bindings.page(query, NOW_MS + 10)] == ids
@@ -182,3 +184,10 @@ def test_a_store_that_fails_is_an_error_with_its_path(disk: Disk, bindings: Bind
     for read in failing:
         with pytest.raises(StoreError, match=str(disk.path)):
             read()
+
+
+def test_the_state_of_a_binding() -> None:
+    expiring = binding(expires_at=NOW_MS + 10)
+    assert [state_of(expiring, NOW_MS + late) for late in (9, 10)] == ["live", "expired"]
+    assert state_of(binding(ended_at=NOW_MS), NOW_MS) == "ended"
+    assert state_of(binding(), NOW_MS) == "live"

@@ -11,8 +11,10 @@ import pytest
 from relay.errors import StoreError
 from relay.store.bindings import find_binding
 from relay.store.database import connect, connect_reader, open_store, transaction
+from relay.store.groups import Group, find_group
+from relay.store.sealing import make_key
 from tests.store.conftest import Disk
-from tests.support.stored import binding, put
+from tests.support.stored import X, binding, put
 
 
 def test_a_new_store_is_private_complete_and_in_wal_mode(disk: Disk) -> None:
@@ -58,14 +60,42 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
         open_store(disk.path, disk.key_file)
 
 
+_TO_SCHEMA_2 = (
+    "ALTER TABLE binding DROP COLUMN ended_by",
+    "DROP INDEX number_held",
+    "ALTER TABLE number DROP COLUMN holder",
+    "ALTER TABLE party_group DROP COLUMN sealed",
+    "ALTER TABLE party_group ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+    "INSERT INTO party_group VALUES ('g1', 'default', 0, 1, 2, 'riders')",
+    "PRAGMA user_version = 2",
+)
+
+
 def test_a_store_of_an_earlier_schema_is_migrated_with_what_is_in_it(disk: Disk) -> None:
     put(disk.path, disk.sealer, binding())
     with closing(connect(disk.path)) as connection:
-        connection.execute("ALTER TABLE binding DROP COLUMN ended_by")
-        connection.execute("PRAGMA user_version = 2")
+        for statement in _TO_SCHEMA_2:
+            connection.execute(statement)
     open_store(disk.path, disk.key_file)
     with closing(connect_reader(disk.path)) as connection:
         assert find_binding(connection, disk.sealer, "b1") == binding()
+        assert connection.execute("SELECT holder FROM number WHERE number = ?", (X,)).fetchone() == ("default",)
+        group = find_group(connection, disk.sealer, "g1")
+        assert group == Group("g1", "default", "riders", 0, 1, 2)
+
+
+def test_nothing_is_migrated_with_the_key_of_another_store(disk: Disk, tmp_path: Path) -> None:
+    with closing(connect(disk.path)) as connection:
+        for statement in _TO_SCHEMA_2:
+            connection.execute(statement)
+    disk.key_file.rename(tmp_path / "right.key")
+    make_key(disk.key_file)
+    with pytest.raises(StoreError, match="belongs to another store"):
+        open_store(disk.path, disk.key_file)
+    (tmp_path / "right.key").replace(disk.key_file)
+    open_store(disk.path, disk.key_file)
+    with closing(connect_reader(disk.path)) as connection:
+        assert find_group(connection, disk.sealer, "g1") is not None
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def add_business(disk: Disk, business: str, state: str, days_ago: int) -> None:
     )
     execute(disk, "INSERT INTO business_change VALUES (?, ?, 1, ?, '', x'')", business, at, state)
     execute(disk, "INSERT INTO api_key VALUES (?, ?, '', x'', x'', 0, '', NULL, NULL)", f"k-{business}", business)
-    execute(disk, "INSERT INTO party_group VALUES (?, ?, '', 1, 1, 0)", f"g-{business}", business)
+    execute(disk, "INSERT INTO party_group VALUES (?, ?, 1, 1, 0, x'')", f"g-{business}", business)
     execute(disk, "INSERT INTO group_member VALUES (?, x'01', x'', 0)", f"g-{business}")
     execute(
         disk,
