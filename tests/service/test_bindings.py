@@ -92,10 +92,15 @@ def test_a_number_carries_as_many_bindings_as_its_pool_and_the_configuration_all
     assert refused(desk, "AXB", "13500000001", "13500000002", pool="few") == ("pool_empty", "x")
 
 
-def test_a_number_carries_two_hundred_bindings_unless_less_is_said(desk: Desk) -> None:
-    few(desk, 1)
+@pytest.mark.parametrize(
+    ("pool", "rules"), [({}, BindRules(max_bindings=5_000)), ({"max_bindings": 5_000}, BindRules())]
+)
+def test_a_number_carries_two_hundred_bindings_unless_both_say_otherwise(
+    desk: Desk, pool: dict[str, int], rules: BindRules
+) -> None:
+    few(desk, 1, **pool)
     requests = [BindingRequest("AXB", f"138{n:08d}", f"139{n:08d}", pool="few") for n in range(201)]
-    answers = desk.run(lambda act: bind_all(act, requests, PILOT))
+    answers = desk.run(lambda act: bind_all(act, requests, rules))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made"] * 200 + ["pool_empty"]
 
 

@@ -173,6 +173,16 @@ def test_whoever_leaves_rests_and_comes_back_to_the_same_other_alone(desk: Desk)
     assert desk.bind("AXB", "13600000004", "13900000002", x=X).x == X
 
 
+def test_after_the_end_those_who_were_joined_last_may_come_back_at_once(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    changed(desk, made, b=C)
+    desk.now_ms += COOL_MS
+    desk.run(lambda act: end(act, made.binding_id, RULES))
+    with pytest.raises(Refused):
+        desk.bind(x=X)
+    assert desk.bind("AXB", "13800000001", "13700000003", x=X).x == X
+
+
 @pytest.mark.parametrize(
     ("asked", "kind", "field"),
     [

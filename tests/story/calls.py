@@ -32,10 +32,32 @@ class Seen(NamedTuple):
     by_callee: bytes
 
 
-async def call(ends: Ends, caller: str, number: str) -> Seen:
-    """An answered call that the caller hangs up."""
+class Talk(NamedTuple):
+    """A call that is up."""
+
+    phone: Phone  # the caller's
+    other: Phone
+    near: Leg
+    far: Leg
+    invite: SipText  # as the callee got it
+
+    async def hang_up(self) -> None:
+        """The caller does."""
+        await self.near.request("BYE")
+        await self.far.answer(await self.other.expect("BYE"), 200)
+        await self.phone.expect(200, "BYE")
+
+    async def is_hung_up(self) -> None:
+        """The relay does."""
+        for phone, leg in ((self.phone, self.near), (self.other, self.far)):
+            bye = await phone.expect("BYE")
+            assert bye["call-id"] == leg.call_id
+            await leg.answer(bye, 200)
+
+
+async def connect(ends: Ends, caller: str, number: str) -> Talk:
+    """A call that was answered."""
     phone, other = ends.phones(caller)
-    marks = len(phone.raw_received), len(other.raw_received)
     leg = Leg.calling(phone, ends.relay.setup.relay, caller, number)
     await leg.request("INVITE", body=SDP)
     invite = await other.expect("INVITE")
@@ -46,11 +68,17 @@ async def call(ends: Ends, caller: str, number: str) -> Seen:
     leg.learn(await phone.expect(200, "INVITE"))
     await leg.request("ACK", cseq=1)
     await other.expect("ACK")
-    await leg.request("BYE")
-    await far.answer(await other.expect("BYE"), 200)
-    await phone.expect(200, "BYE")
+    return Talk(phone, other, leg, far, invite)
+
+
+async def call(ends: Ends, caller: str, number: str) -> Seen:
+    """An answered call that the caller hangs up."""
+    phone, other = ends.phones(caller)
+    marks = len(phone.raw_received), len(other.raw_received)
+    talk = await connect(ends, caller, number)
+    await talk.hang_up()
     by_caller, by_callee = phone.raw_received[marks[0] :], other.raw_received[marks[1] :]
-    return Seen(user_of(invite["from"]), user_of(invite.uri), bytes(by_caller), bytes(by_callee))
+    return Seen(user_of(talk.invite["from"]), user_of(talk.invite.uri), bytes(by_caller), bytes(by_callee))
 
 
 async def refused(ends: Ends, caller: str, number: str, *, anonymous: bool = False) -> SipText:
