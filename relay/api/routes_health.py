@@ -64,7 +64,7 @@ async def metrics(request: Request) -> Response:
     """From this machine without a key, from elsewhere with an operator's."""
     actor = getattr(request.state, "actor", None)
     if actor is not None and OPERATOR not in actor.scopes:
-        raise Refused("forbidden", "authorization", f"the key lacks the scope {OPERATOR}")
+        raise Refused("forbidden", "authorization", f"the key lacks the scope {OPERATOR}: take one that has it")
     desk: Desk = request.app.state.desk
     return Response(await desk.metrics(), media_type=_PROMETHEUS)
 

@@ -116,7 +116,7 @@ class Visit(NamedTuple):
         if not asked.reveal:
             return False
         if PARTIES not in self.actor.scopes:
-            raise Refused("forbidden", "reveal", f"the key lacks the scope {PARTIES}")
+            raise Refused("forbidden", "reveal", f"the key lacks the scope {PARTIES}: take one that has it")
         if not asked.reason:
             raise Refused("invalid", "reason", "say what for: it stands in the audit log")
         reason, details = asked.reason, {"shown": list(shown)}
@@ -155,7 +155,7 @@ class Needs:
         """FastAPI calls it."""
         actor: Actor = request.state.actor
         if lacking := [scope for scope in self.scopes if scope not in actor.scopes]:
-            raise Refused("forbidden", "authorization", f"the key lacks the scope {lacking[0]}")
+            raise Refused("forbidden", "authorization", f"the key lacks the scope {lacking[0]}: take one that has it")
         return Visit(request, request.app.state.desk, actor)
 
 

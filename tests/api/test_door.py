@@ -49,7 +49,8 @@ async def test_an_expired_key_is_refused(api: Api) -> None:
 
 async def test_a_key_without_the_scope_is_forbidden(api: Api) -> None:
     reader = await api.operator(["bindings:read"])
-    await reader.refused("POST", "/v1/businesses", "forbidden", {"name": "Acme"})
+    problem = await reader.refused("POST", "/v1/businesses", "forbidden", {"name": "Acme"})
+    assert problem["detail"] == "authorization: the key lacks the scope operator: take one that has it"
 
 
 class Request(NamedTuple):
@@ -131,6 +132,13 @@ async def test_a_business_user_has_one_rate_however_many_keys_it_has(slow_api: A
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert (await (await api.company("other")).http.get("/v1/businesses/other")).status_code == 200
     await api.desk.close()
+
+
+async def test_each_answer_behind_the_door_says_how_much_is_left(api: Api, operator: Client) -> None:
+    for path, status in (("/v1/businesses", 200), ("/v1/nothing", 404), ("/v1/businesses?limit=0", 400)):
+        answer = await operator.http.get(path)
+        assert answer.status_code == status
+        assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"} <= answer.headers.keys()
 
 
 async def test_an_address_that_shows_bad_keys_waits(slow_api: Api) -> None:
