@@ -30,6 +30,7 @@ class Client:
 
     def __init__(self, api: Address, key: str = "") -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.seen: list[str] = []  # all answers, with their headers
         self._http = httpx.AsyncClient(base_url=f"http://{api}", headers=headers, trust_env=False, timeout=PATIENCE_S)
 
     async def __aenter__(self) -> Client:
@@ -44,12 +45,20 @@ class Client:
         """The answer's JSON, once the status is the wanted one."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = await self._http.request(method, path, json=body, headers=names)
+        self.seen.append(f"{dict(answer.headers)}\n{answer.text}")
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         document: Json = answer.json()
         return document
 
     async def get(self, path: str, status: int = 200) -> Json:
         return await self.ask("GET", path, status=status)
+
+    async def text(self, path: str) -> str:
+        """An answer that is no JSON."""
+        answer = await self._http.get(path)
+        assert answer.status_code == 200, f"GET {path}: {answer.status_code} {answer.text}"
+        self.seen.append(answer.text)
+        return answer.text
 
     async def post(self, path: str, body: Json, status: int = 201, **headers: str) -> Json:
         return await self.ask("POST", path, body, status, **headers)
