@@ -30,6 +30,7 @@ from relay.errors import Refused
 from relay.log import configure, ended_calls
 from relay.net.child import Child
 from relay.net.control import Answer, ControlServer, control_path
+from relay.net.resolve import is_literal
 from relay.net.driver import Driver
 from relay.net.signing import read_secret
 from relay.net.transports import Transports
@@ -44,11 +45,13 @@ from relay.store.writer import Writer
 from relay.tokens import tokens
 
 if TYPE_CHECKING:
+    from relay.net.locate import Located, Locator
     from relay.net.verify import Verifier
 
 TICK_S = 1.0
 HANG_UPS_PER_S = 50  # by the control socket: each looks through all calls
 DRAIN_POLL_S = 0.05
+LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
 HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's time is over
 
 
@@ -87,6 +90,7 @@ class Relay:
             log_ended,
             self._verifier.ask if self._verifier else None,
         )
+        self._locator = _locator(config, self._located, log)
         self._control = ControlServer(
             control_path(config.store.path),
             {"state": self._state, "statistics": self._statistics, "live": self._live, "hang_up": self._hang_up},
@@ -111,6 +115,7 @@ class Relay:
             if self._verifier is not None:
                 await self._verifier.open()
             restored = await self._restore()
+            await self._locate()
             await self._transports.open(self._driver.receive, self._driver.transport_failed)
             self._driver.start()
             await self._control.open()
@@ -130,11 +135,25 @@ class Relay:
             await self._control.close()
             if self._verifier is not None:
                 await self._verifier.close()
+            if self._locator is not None:
+                await self._locator.close()
             self._driver.close()
             await self._transports.close()
             self._reader.close()
         self._log.info("relay.stopped", clean=clean)
         return 0 if clean else 1
+
+    async def _locate(self) -> None:
+        """Before the first call: where the peers are whose uris have names."""
+        if self._locator is not None:
+            await self._locator.start(LOCATE_S)
+        self._engine.locate({}, time.monotonic())
+
+    def _located(self, located: Located) -> None:
+        now = time.monotonic()
+        self._transports.locate(located)
+        self._engine.locate(located, now)
+        self._driver.perform(now)
 
     async def _restore(self) -> int:
         """Take up the calls that were live when the last process ended (DESIGN 4.2)."""
@@ -287,6 +306,15 @@ It prints the 700 number that each of the two dials to reach the other. README.m
 def _place(listener: Listener) -> str:
     host = f"[{listener.host}]" if ":" in listener.host else listener.host
     return f"{listener.transport}:{host}:{listener.port}"
+
+
+def _locator(config: Config, located: Callable[[Located], None], log: FilteringBoundLogger) -> Locator | None:
+    """None where every peer has addresses."""
+    if all(is_literal(target.host) for peer in config.settings.peers for target in peer.targets):
+        return None
+    from relay.net.locate import Locator  # a DNS library is of no use to a relay without names
+
+    return Locator(config.settings, config.dns, located, log)
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
 from relay.call.settings import Health, Target
+from relay.net.settings import PeerCertificate
 from tests.test_config import PEER, config, problem, problems
 
 NAMED = '[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\nuri = "{}"\n'
@@ -63,3 +65,24 @@ def test_either_a_uri_or_targets(more: str) -> None:
 def test_an_unknown_field_of_a_target() -> None:
     found = problems('[[peer]]\nname = "p"\ntargets = [{uri = "sip:192.0.2.1", prio = 1}]')[0]
     assert found.startswith("peer[0].targets[0]: object contains unknown field prio; write such as")
+
+
+TLS = '[tls]\ncertificate = "c"\nkey = "k"\n[sip]\nlisten = ["tls:127.0.0.1:5061", "udp:127.0.0.1:5060"]\n'
+
+
+def test_a_peer_may_be_shown_another_certificate() -> None:
+    secured = '[[peer]]\nname = "p"\nuri = "sips:192.0.2.1"\ncertificate = "pc"\nkey = "pk"\n'
+    made = config(TLS + secured).tls
+    assert made is not None
+    assert made.peers == (PeerCertificate("p", Path("pc"), Path("pk"), "peer[0]"),)
+    assert problem(TLS + secured.replace('key = "pk"', "")) == "peer[0].key: missing; write both or neither"
+    assert problem(TLS + secured.replace("sips", "sip")).startswith("peer[0].certificate: nothing is sent to this peer")
+
+
+def test_dns_servers() -> None:
+    made = config('[dns]\nservers = ["192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353", "[::1]"]')
+    assert made.dns == (
+        *(("192.0.2.53", 53), ("192.0.2.53", 5353), ("2001:db8::53", 53), ("2001:db8::53", 5353), ("::1", 53)),
+    )
+    found = problems('[dns]\nservers = ["ns.example", "192.0.2.53:0", "192.0.2.53:99999", "192.0.2.1.1", ""]')
+    assert [each.partition(": ")[0] for each in found] == [f"dns.servers[{index}]" for index in range(5)]

@@ -167,6 +167,11 @@ def host_port(host: str, port: int) -> str:
     return uri_host(host) + (f":{port}" if port != 5060 else "")
 
 
+def host_of(written: str) -> str:
+    """The host, without brackets, of what `host_port` has written."""
+    return written[1 : written.index("]")] if written.startswith("[") else written.partition(":")[0]
+
+
 def target_uri(user: str, host: str, port: int) -> str:
     """`sip:user@host:port`, the port left out where it is 5060."""
     return f"sip:{user}@{host_port(host, port)}"

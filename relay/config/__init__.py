@@ -11,6 +11,7 @@ from typing import Literal
 
 from relay.call.settings import Settings
 from relay.config.checks import build_settings
+from relay.config.peers import dns_servers, peer_certificates
 from relay.config.protection import (
     api_config,
     bind_rules,
@@ -27,7 +28,7 @@ from relay.config.tables import StreamsTable, Tables, TlsTable
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
@@ -75,6 +76,7 @@ class Config:
     log: LogConfig
     tls: TlsFiles | None
     streams: StreamLimits
+    dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
 
 
@@ -117,8 +119,9 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         retention=retention_config(tables.retention, problems),
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
-        tls=_tls(tables.tls),
+        tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=_streams(tables.streams),
+        dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
     )
 
@@ -127,10 +130,11 @@ def _store(tables: Tables) -> StoreConfig:
     return StoreConfig(Path(tables.store.url.removeprefix("sqlite:")), Path(tables.store.key_file))
 
 
-def _tls(table: TlsTable | None) -> TlsFiles | None:
+def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles | None:
     if table is None:
         return None
-    return TlsFiles(Path(table.certificate), Path(table.key), Path(table.ca) if table.ca else None, table.verify)
+    ca = Path(table.ca) if table.ca else None
+    return TlsFiles(Path(table.certificate), Path(table.key), ca, table.verify, peers)
 
 
 def _streams(table: StreamsTable) -> StreamLimits:

@@ -8,7 +8,7 @@ from functools import partial
 from relay.config import Config
 from relay.errors import ConfigError
 from relay.net.signing import read_secret
-from relay.net.tls import check_identity, client_context, server_context
+from relay.net.tls import check_identity, client_context, peer_contexts, server_context
 
 
 def check_files(config: Config) -> None:
@@ -27,6 +27,7 @@ def _checks(config: Config) -> list[Callable[[], object]]:
     checks: list[Callable[[], object]] = []
     if config.tls is not None:
         checks += [partial(server_context, config.tls), partial(client_context, config.tls)]
+        checks.append(partial(peer_contexts, config.tls))
     api, verify = config.api, config.verify
     if api.enabled and api.certificate is not None and api.key is not None:
         checks.append(partial(check_identity, "api", api.certificate, api.key))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Literal, cast
 
 from relay.call.peers import host_port
 from relay.call.settings import Health, Listener, Peer, Target
-from relay.config.tables import PeerTable, TargetTable
+from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
+from relay.net.settings import PeerCertificate
 from relay.sip.uri import SipUri, parse_uri
 
 Transport = Literal["udp", "tcp", "tls"]
@@ -158,3 +161,44 @@ def _literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         return None
+
+
+def peer_certificates(
+    tables: Sequence[PeerTable | None], peers: Sequence[Peer], problems: list[str]
+) -> tuple[PeerCertificate, ...]:
+    """Of the peers that are shown another certificate than [tls] names."""
+    by_tls = {
+        peer.name for peer in peers for target in peer.targets if target.transport == "tls" or target.search == "naptr"
+    }
+    found = []
+    for index, table in enumerate(tables):
+        path = f"peer[{index}]"
+        if table is None or (table.certificate is None and table.key is None):
+            continue
+        if table.certificate is None or table.key is None:
+            problems.append(f"{path}.{'key' if table.key is None else 'certificate'}: missing; write both or neither")
+        elif table.name not in by_tls:
+            problems.append(
+                f"{path}.certificate: nothing is sent to this peer by tls; write its uri with transport=tls"
+            )
+        else:
+            found.append(PeerCertificate(table.name, Path(table.certificate), Path(table.key), path))
+    return tuple(found)
+
+
+def dns_servers(table: DnsTable, problems: list[str]) -> tuple[tuple[str, int], ...]:
+    """Addresses and ports."""
+    servers = []
+    for index, text in enumerate(table.servers):
+        found = _SERVER.fullmatch(text)
+        address = _literal(found[1] or found[2] or found[4]) if found else None
+        port = int(found[3] or 53) if found else 0
+        if address is None or not 1 <= port <= 65535:
+            problems.append(f'dns.servers[{index}]: {text!r} is no address; write such as "192.0.2.53" or "[::1]:5353"')
+        else:
+            servers.append((str(address), port))
+    return tuple(servers)
+
+
+# An address without a port, or with one: [IPv6]:port, IPv4:port.
+_SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")

@@ -188,6 +188,10 @@ class PeerTable(Struct, frozen=True):
         "national"
     )
     send_pai: Annotated[bool, Meta(description="true or false")] = False
+    certificate: (
+        Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")] | None
+    ) = None
+    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")] | None = None
 
 
 class RouteTable(Struct, frozen=True):

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What is shown to one peer, instead of the common certificate, where it asks who connects to it."""
+
+    peer: str
+    certificate: Path
+    key: Path
+    table: str  # of the configuration, for words on what is wrong with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +25,7 @@ class TlsFiles:
     key: Path
     ca: Path | None = None  # who may sign the certificates of peers; None: the system's authorities
     verify: bool = True  # of the far end, where we are the client (RFC 5922)
+    peers: tuple[PeerCertificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +43,11 @@ class StreamLimits:
     max_head: int = 16_384  # bytes
     max_body: int = 65_536  # bytes
     max_unsent: int = 2_097_152  # bytes that wait for a far end that does not read
+
+
+class RtpengineAddress(NamedTuple):
+    """Where an rtpengine takes commands."""
+
+    name: str  # as it is configured: "udp:127.0.0.1:2223"
+    host: str  # address literal without brackets
+    port: int

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 
-from relay.call.peers import Peers
-from relay.call.settings import Listener, Settings
+from relay.call.peers import Peers, host_of, targets_of
+from relay.call.settings import Listener, Settings, Target
 from relay.net.admission import Admission
 from relay.net.listening import StreamListener
-from relay.net.resolve import Resolver
+from relay.net.resolve import Resolver, is_literal
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
-from relay.net.tls import client_context, server_context
+from relay.net.tls import client_context, peer_contexts, server_context
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -45,17 +46,30 @@ class Streams:
         self._listeners = settings.listeners
         self._failed = failed
         self._resolver = resolver
-        self._admission = Admission(limits, Peers(settings))
-        # RFC 5923: a TLS connection from a peer's own port was not verified as one to that peer is.
-        self._tls_peer_ports = {peer.port for peer in settings.peers if peer.transport == "tls"}
+        self._peers = Peers(settings)
+        self._admission = Admission(limits, self._peers)
+        self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
+        self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: the name that is verified, and whose
+        self.locate({})
         self._server_tls = server_context(tls) if tls else None
         self._client_tls = client_context(tls) if tls else None
+        self._peer_tls = peer_contexts(tls) if tls else {}
         self._serial = 0
         self._by_number: dict[int, Connection] = {}
         self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
         self._servers: list[StreamListener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+
+    def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Takes where peers are: whoever is connected to by TLS must prove the name of the URI (RFC 5922 4)."""
+        self._targets.update(located)
+        self._secured = {
+            (target.host, target.port): (host_of(target.written), peer)
+            for peer, targets in self._targets.items()
+            for target in targets
+            if target.transport == "tls"
+        }
 
     def listen(self, index: int) -> None:
         """Accept connections at Settings.listeners[index]. Raises OSError. Needs a running loop."""
@@ -105,9 +119,12 @@ class Streams:
     # What connections tell
 
     def opened(self, connection: Connection) -> None:
-        """One that the far end opened serves requests to its address as well."""
+        """One that the far end opened serves requests to its address as well.
+
+        RFC 5923: but for a TLS connection from a peer's own port, which was not verified as one to that peer is.
+        """
         flow = connection.flow
-        if connection.wanted is None and (flow.transport == "tcp" or flow.port not in self._tls_peer_ports):
+        if connection.wanted is None and (flow.transport == "tcp" or not self._is_secured(flow.port)):
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
     def closed(self, connection: Connection) -> None:
@@ -122,6 +139,9 @@ class Streams:
         if not self._closing:
             for failed in connection.flows():
                 self._failed(failed)
+
+    def _is_secured(self, port: int) -> bool:
+        return any(secured == port for _, secured in self._secured)
 
     # Accepting
 
@@ -165,7 +185,7 @@ class Streams:
     async def _open(self, connection: Connection, flow: Flow) -> None:
         loop = asyncio.get_running_loop()
         listener = self._listeners[flow.listener]
-        tls = self._client_tls if flow.transport == "tls" else None
+        tls, name = self._identities(flow) if flow.transport == "tls" else (None, None)
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
                 address = await self._resolver.resolve(flow.host, _family(listener))
@@ -174,12 +194,20 @@ class Streams:
                     address,
                     flow.port,
                     ssl=tls,
-                    server_hostname=flow.host if tls else None,
+                    server_hostname=name,
                     local_addr=None if listener.host in _WILDCARDS else (listener.host, 0),
                 )
         except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, ...)
             connection.broken = "unreachable"
             self.closed(connection)
+
+    def _identities(self, flow: Flow) -> tuple[ssl.SSLContext | None, str]:
+        """What shows who we are to whoever is at the far end, and the name that they must prove."""
+        name, peer = self._secured.get((flow.host, flow.port), (flow.host, None))
+        if peer is None and is_literal(flow.host):  # the port of a Contact
+            source = self._peers.by_source(flow.host)
+            peer = None if source is None else source.name
+        return self._peer_tls.get(peer or "", self._client_tls), name
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -19,6 +19,15 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
     """For connections that we open; our certificate is shown where the far end asks. Raises ConfigError."""
+    return _client_context(files, "tls", files.certificate, files.key)
+
+
+def peer_contexts(files: TlsFiles) -> dict[str, ssl.SSLContext]:
+    """For connections to the peers, by name, that see another certificate of ours. Raises ConfigError."""
+    return {each.peer: _client_context(files, each.table, each.certificate, each.key) for each in files.peers}
+
+
+def _client_context(files: TlsFiles, table: str, certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not files.verify:
@@ -28,7 +37,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
         context.load_default_certs()
     else:
         _load_authorities(context, files.ca)
-    _load_identity(context, "tls", files.certificate, files.key)
+    _load_identity(context, table, certificate, key)
     return context
 
 

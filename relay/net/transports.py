@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from relay.call.settings import Listener, Settings
+from relay.call.settings import Listener, Settings, Target
 from relay.errors import ConfigError
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
@@ -31,7 +31,9 @@ class Transports:
         self._tls = tls
         self._resolver = Resolver()
         self._udp: dict[int, UdpSocket] = {}
+        self._located: dict[str, tuple[Target, ...]] = {}
         self._streams: Streams
+        self._is_open = False
         self._failed: Callable[[Flow], None]
         self._resolving: set[asyncio.Task[None]] = set()
 
@@ -42,6 +44,8 @@ class Transports:
         """
         self._failed = failed
         self._streams = Streams(self._settings, self._limits, self._tls, self._resolver, receive, failed)
+        self._streams.locate(self._located)
+        self._is_open = True
         problems = []
         for index, listener in enumerate(self._listeners):
             try:
@@ -55,6 +59,12 @@ class Transports:
         if problems:
             await self.close()
             raise ConfigError(problems)
+
+    def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Takes where peers are, also before the listeners are open."""
+        self._located.update(located)
+        if self._is_open:
+            self._streams.locate(located)
 
     def send(self, data: bytes, flow: Flow) -> None:
         """Send, or tell `failed` with this flow, at once or later."""

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from relay.net.resolve import is_literal
 from relay.net.settings import TlsFiles
 
 
@@ -25,10 +26,11 @@ class Authority:
         self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, host: str, *, verify: bool = True, password: bytes | None = None) -> TlsFiles:
-        """Files for who lives at the address `host`, trusting this authority."""
+        """Files for who lives at the address or name `host`, trusting this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+        name = x509.IPAddress(ip_address(host)) if is_literal(host) else x509.DNSName(host)
+        names = x509.SubjectAlternativeName([name])
         certificate = self._start(subject, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
         files = TlsFiles(self._folder / f"{host}.pem", self._folder / f"{host}.key", self.file, verify)
         files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

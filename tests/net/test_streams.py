@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Peer
+from relay.call.settings import Peer, Target
 from relay.net.resolve import Resolver
-from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
 from relay.net.stream import MAX_CARRIED
 from relay.net.streams import Streams
 from relay.net.tls import client_context
@@ -417,6 +417,38 @@ async def test_a_peer_that_is_not_who_it_should_be_hears_nothing(
         h.streams.send(b"hello", wanted)
         assert wanted in {await h.failure(), await h.failure()}
         assert far.lines.empty()
+
+
+async def test_who_is_found_by_a_name_must_prove_the_name(authority: Authority) -> None:
+    """RFC 5922 4: that of the URI, whatever DNS has made of it."""
+    async with FarEnd.at(PEER_HOST, far_context(authority.issue("carrier.example"))) as (far, address):
+        found = Target(address.host, address.port, "tls", "carrier.example")
+        for located, heard in (({}, False), ({"peer": (found,)}, True)):
+            async with listening("tls", authority.issue("127.0.0.10")) as h:
+                h.streams.locate(located)
+                h.streams.send(b"hello", h.flow_to(address))
+                if heard:
+                    assert await far.heard() == b"hello"
+                else:
+                    assert h.flow_to(address) in {await h.failure(), await h.failure()}
+
+
+@pytest.mark.parametrize("by", ["target", "source"])
+async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority, by: str) -> None:
+    context = far_context(authority.issue(PEER_HOST))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.file)
+    trunk = authority.issue("trunk.example")
+    files = authority.issue("127.0.0.10")
+    async with FarEnd.at(PEER_HOST, context) as (far, address):
+        port = address.port if by == "target" else 5061
+        peer = replace(PEER, transport="tls", port=port)
+        shown = PeerCertificate(PEER.name, trunk.certificate, trunk.key, "peer[0]")
+        async with listening("tls", replace(files, peers=(shown,)), peer=peer) as h:
+            h.streams.send(b"hello", h.flow_to(address))
+            await far.heard()
+            certificate = far.writers[0].get_extra_info("peercert")
+    assert certificate["subjectAltName"] == (("DNS", "trunk.example"),)
 
 
 async def test_without_verification_any_certificate_will_do(authority: Authority, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class Setup:
     more: str = ""  # further tables
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": the uri names none
+    trunk: str = ""  # lines of a [[peer]] in the place of the callees'
 
     @property
     def callee(self) -> Address:
@@ -68,8 +69,8 @@ class Setup:
         listen = [f"{transport}:{self.relay}" for transport in self.listen]
         api = {"enabled": False} if self.api is None else {"listen": str(self.api), **self.api_more}
         neighbours = [Neighbour("caller_side", self.caller, self.transport, self.caller_sources)]
-        names = []
-        for number, address in enumerate(self.callees, 1):
+        names = ["trunk"] if self.trunk else []
+        for number, address in enumerate(() if self.trunk else self.callees, 1):
             names.append(f"callee_side_{number}")
             transport = self.transport if self.callee_transport is None else self.callee_transport
             neighbours.append(Neighbour(names[-1], address, transport))
@@ -82,6 +83,7 @@ class Setup:
             + '\n[log]\nformat = "json"\n'
             + self.more
             + "".join(neighbour.toml() for neighbour in neighbours)
+            + (f'\n[[peer]]\nname = "trunk"\n{self.trunk}' if self.trunk else "")
             + '\n[[route]]\nprefix = "86138"\npeers = ["caller_side"]\n'
             + f'\n[[route]]\nprefix = "86139"\npeers = {json.dumps(names)}\n'
         )

@@ -1,0 +1,238 @@
+"""RFC 3263 by real packets: NAPTR, SRV, A and AAAA, times to live, and DNS that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from ipaddress import ip_network
+
+import pytest
+
+from relay.call.settings import Listener, Peer, Settings, Target
+from relay.net import locate
+from relay.net.locate import Located, Locator
+from tests.net.support import Log
+from tests.support.dns_server import DnsServer
+
+SRV = {
+    ("_sip._udp.carrier.example", "SRV"): ["10 60 5070 sbc1.carrier.example.", "20 0 5080 sbc2.carrier.example."],
+    ("sbc1.carrier.example", "A"): ["192.0.2.1", "192.0.2.2"],
+    ("sbc2.carrier.example", "A"): ["192.0.2.3"],
+}
+UDP = Listener("udp", "127.0.0.10", 5060, "127.0.0.10")
+TCP = Listener("tcp", "127.0.0.10", 5060, "127.0.0.10")
+TLS = Listener("tls", "127.0.0.10", 5061, "127.0.0.10")
+UDP6 = Listener("udp", "::1", 5060, "[::1]")
+
+
+def target(host: str = "carrier.example", **changes: object) -> Target:
+    values: dict[str, object] = {"port": 5060, "transport": "udp", "written": host, "search": "srv", **changes}
+    return Target(host, **values)  # type: ignore[arg-type]
+
+
+def settings(*targets: Target, listeners: tuple[Listener, ...] = (UDP, TCP, TLS)) -> Settings:
+    first = targets[0]
+    peer = Peer(
+        "carrier", first.host, first.port, first.transport, False, (ip_network("192.0.2.0/24"),), targets=targets
+    )
+    return Settings(listeners, (peer,), (), ("70010000001",))
+
+
+class Following:
+    """A locator, and what it has told."""
+
+    def __init__(self, server: DnsServer | None, *targets: Target, least_s: float = 0.05, **more: object) -> None:
+        self.told: list[Located] = []
+        self.log = Log()
+        self._grown = asyncio.Event()
+        servers = [server.server] if server else []
+        self.locator = Locator(settings(*targets, **more), servers, self._tell, self.log.logger, least_s)  # type: ignore[arg-type]
+
+    def _tell(self, located: Located) -> None:
+        self.told.append(located)
+        self._grown.set()
+
+    async def told_times(self, times: int) -> list[Target]:
+        """What it told that time, of the carrier."""
+        async with asyncio.timeout(10):
+            while len(self.told) < times:
+                self._grown.clear()
+                await self._grown.wait()
+        return list(self.told[times - 1]["carrier"])
+
+    async def start(self) -> list[Target]:
+        await self.locator.start(10)
+        return list(self.locator.located().get("carrier", ()))
+
+    def places(self) -> list[str]:
+        return [f"{each.transport}:{each.host}:{each.port}" for each in self.locator.located()["carrier"]]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DnsServer]:
+    server = DnsServer(SRV)
+    await server.start()
+    yield server
+    server.close()
+
+
+async def found(server: DnsServer, *targets: Target, **more: object) -> list[str]:
+    following = Following(server, *targets, least_s=60, **more)
+    await following.start()
+    await following.locator.close()
+    return following.places()
+
+
+async def test_srv_gives_hosts_ports_priorities_and_weights(server: DnsServer) -> None:
+    following = Following(server, target(priority=1), least_s=60)
+    assert await following.start() == [
+        Target("192.0.2.1", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
+        Target("192.0.2.2", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
+        Target("192.0.2.3", 5080, "udp", "carrier.example", 0x10000 + 20, 0),
+    ]
+    assert following.told == [following.locator.located()]
+    await following.locator.close()
+
+
+async def test_without_srv_the_name_itself_is_looked_up(server: DnsServer) -> None:
+    server.records = {("carrier.example", "A"): ["192.0.2.9"]}
+    assert await found(server, target()) == ["udp:192.0.2.9:5060"]
+
+
+async def test_a_port_has_no_srv_asked_for(server: DnsServer) -> None:
+    server.records[("carrier.example", "A")] = ["192.0.2.9"]
+    assert await found(server, target(port=5099, search="address")) == ["udp:192.0.2.9:5099"]
+    assert set(server.asked) == {("carrier.example", "A")}
+
+
+async def test_addresses_of_each_family_that_we_listen_in(server: DnsServer) -> None:
+    server.records = {("carrier.example", "A"): ["192.0.2.9"], ("carrier.example", "AAAA"): ["2001:db8::9"]}
+    both = await found(server, target(search="address"), listeners=(UDP, UDP6))
+    assert both == ["udp:192.0.2.9:5060", "udp:2001:db8::9:5060"]
+    assert await found(server, target(search="address"), listeners=(UDP6,)) == ["udp:2001:db8::9:5060"]
+
+
+NAPTR = {
+    ("carrier.example", "NAPTR"): [
+        '20 0 "s" "SIP+D2U" "" _sip._udp.carrier.example.',
+        '10 1 "s" "SIP+D2T" "" _sip._tcp.elsewhere.example.',
+        '10 0 "s" "SIPS+D2T" "" _sips._tcp.carrier.example.',
+        '1 0 "u" "E2U+sip" "!^.*$!sip:x@evil.example!" .',
+    ],
+    ("_sips._tcp.carrier.example", "SRV"): ["0 0 5061 sbc1.carrier.example."],
+    ("_sip._tcp.elsewhere.example", "SRV"): ["0 0 5062 sbc2.carrier.example."],
+}
+
+
+@pytest.mark.parametrize(
+    ("listeners", "places"),
+    [
+        ((UDP, TCP, TLS), ["tls:192.0.2.1:5061", "tls:192.0.2.2:5061"]),
+        ((UDP, TCP), ["tcp:192.0.2.3:5062"]),
+        ((UDP,), ["udp:192.0.2.1:5070", "udp:192.0.2.2:5070", "udp:192.0.2.3:5080"]),
+    ],
+)
+async def test_naptr_chooses_the_transport(
+    server: DnsServer, listeners: tuple[Listener, ...], places: list[str]
+) -> None:
+    server.records |= NAPTR
+    assert await found(server, target(search="naptr"), listeners=listeners) == places
+
+
+async def test_a_secure_uri_goes_by_tls_alone(server: DnsServer) -> None:
+    server.records |= NAPTR
+    sips = target(search="naptr", transport="tls", port=5061)
+    assert await found(server, sips) == ["tls:192.0.2.1:5061", "tls:192.0.2.2:5061"]
+    del server.records["_sips._tcp.carrier.example", "SRV"]
+    server.records["carrier.example", "A"] = ["192.0.2.9"]
+    assert await found(server, sips) == ["tls:192.0.2.9:5061"]
+
+
+async def test_without_naptr_the_transports_are_tried_by_srv(server: DnsServer) -> None:
+    server.records["_sip._tcp.carrier.example", "SRV"] = ["0 0 5062 sbc2.carrier.example."]
+    assert (await found(server, target(search="naptr")))[0] == "udp:192.0.2.1:5070"
+    del server.records["_sip._udp.carrier.example", "SRV"]
+    assert await found(server, target(search="naptr")) == ["tcp:192.0.2.3:5062"]
+
+
+async def test_a_service_that_is_decidedly_not_there(server: DnsServer) -> None:
+    server.records = {("_sip._udp.carrier.example", "SRV"): ["0 0 0 ."], ("carrier.example", "A"): ["192.0.2.9"]}
+    assert await found(server, target()) == []
+
+
+async def test_targets_with_and_without_a_name(server: DnsServer) -> None:
+    literal = Target("192.0.2.77", 5060, "udp", "192.0.2.77", 5)
+    server.records = {("b.example", "A"): ["192.0.2.9"]}
+    assert await found(server, literal, target("b.example")) == ["udp:192.0.2.77:5060", "udp:192.0.2.9:5060"]
+
+
+async def test_what_dns_says_is_taken_until_its_time_is_over(server: DnsServer) -> None:
+    server.ttl_s = 0
+    server.records = {("carrier.example", "A"): ["192.0.2.9"]}
+    following = Following(server, target(search="address"))
+    await following.start()
+    server.records = {("carrier.example", "A"): ["192.0.2.10"]}
+    assert [each.host for each in await following.told_times(2)] == ["192.0.2.10"]
+    await following.locator.close()
+
+
+async def test_a_long_time_to_live_is_no_reason_to_ask_again(server: DnsServer) -> None:
+    following = Following(server, target())
+    await following.start()
+    (name,) = following.locator._names
+    assert name.due - asyncio.get_running_loop().time() > 50
+    await following.locator.close()
+
+
+@pytest.mark.parametrize("how", ["refusing", "silent"])
+async def test_what_it_said_last_holds_while_it_does_not_answer(
+    server: DnsServer, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locate, "PATIENCE_S", 0.2)
+    server.ttl_s = 0
+    server.records = {("carrier.example", "A"): ["192.0.2.9"]}
+    following = Following(server, target(search="address"))
+    await following.start()
+    setattr(server, how, True)
+    times = server.asked["carrier.example", "A"]
+    await server.heard("carrier.example", "A", times + 2)
+    assert following.places() == ["udp:192.0.2.9:5060"]
+    assert len(following.told) == 1
+    server.records = {("carrier.example", "A"): ["192.0.2.10"]}
+    setattr(server, how, False)
+    assert [each.host for each in await following.told_times(2)] == ["192.0.2.10"]
+    await following.locator.close()
+    lost = following.log.events(lambda event: event["event"] == "peer.not_located")
+    assert [(event["peer"], event["name"]) for event in lost] == [("carrier", "carrier.example")]
+
+
+async def test_a_name_that_is_gone_leaves_no_target(server: DnsServer) -> None:
+    server.ttl_s = 0
+    server.records = {("carrier.example", "A"): ["192.0.2.9"]}
+    following = Following(server, target(search="address"))
+    await following.start()
+    server.records = {}
+    assert await following.told_times(2) == []
+    await following.locator.close()
+
+
+async def test_the_start_does_not_wait_for_dns_that_does_not_answer(server: DnsServer) -> None:
+    server.silent = True
+    following = Following(server, target())
+    await following.locator.start(0.05)
+    assert following.places() == ["udp:carrier.example:5060"]  # as configured: what it was before there was DNS
+    await following.locator.close()
+
+
+async def test_the_system_knows_names_that_dns_does_not() -> None:
+    following = Following(None, target("localhost", search="address"))
+    await following.start()
+    assert following.places() == ["udp:127.0.0.1:5060"]
+    await following.locator.close()
+
+
+async def test_peers_without_names_ask_nobody(server: DnsServer) -> None:
+    following = Following(server, target("192.0.2.7"))
+    await following.locator.start(10)
+    await following.locator.close()
+    assert (following.told, following.locator.located(), server.asked) == ([], {}, {})
