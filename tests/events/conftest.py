@@ -25,7 +25,7 @@ from relay.store.journal import Journal
 from relay.store.outbox import Event, dead, oldest
 from relay.store.sealing import Sealer
 from relay.store.webhooks import Webhook, find_webhook, put_webhook
-from relay.store.writer import GroupWriter, Writer
+from relay.store.writer import GroupWriter, Writer, now_ms
 
 T = TypeVar("T")
 NO_URL = "https://shop.example/events"
@@ -182,9 +182,11 @@ async def inbox() -> AsyncIterator[Inbox]:
 
 
 @asynccontextmanager
-async def delivering(shop: Shop, writer: GroupWriter, **rules: Any) -> AsyncIterator[Deliverer]:
+async def delivering(
+    shop: Shop, writer: GroupWriter, clock_ms: Callable[[], int] = now_ms, **rules: Any
+) -> AsyncIterator[Deliverer]:
     """Runs a deliverer; it is finished at the end, and what it was doing is done."""
-    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, DeliveryRules(**rules))
+    deliverer = Deliverer(shop.path, shop.sealer, writer, shop.log.logger, DeliveryRules(**rules), clock_ms)
     task = asyncio.create_task(deliverer.run())
     try:
         yield deliverer
