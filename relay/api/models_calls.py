@@ -50,6 +50,12 @@ class Call(Shown):
     callee_leg_call_id: str | None
     direction: Literal["a_to_b", "b_to_a"] | None
     legacy: bool
+    caller_packets: int | None = Field(description="RTP from the caller, where media go through rtpengine")
+    caller_lost: int | None = Field(description="packets of these, as the callee's side has reported; null: it has not")
+    caller_jitter_ms: int | None = Field(description="the mean of the same reports")
+    callee_packets: int | None = Field(description="RTP from the callee")
+    callee_lost: int | None
+    callee_jitter_ms: int | None
 
 
 class HungUp(Shown):

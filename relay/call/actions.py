@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.sip.flow import Flow
@@ -24,6 +24,39 @@ class LookUp(NamedTuple):
     token: int
     number: str  # the 700 number dialled, 15 digits
     caller: str  # E.164 without "+"; "" where the caller is anonymous
+
+
+class Mediate(NamedTuple):
+    """A command for rtpengine; answer with `Engine.mediated(token, Mediated | None, now)`, at once or later.
+
+    None stands for no answer, and for an error other than that it knows no such call. Never leave one unanswered, but
+    for token 0, which needs no answer.
+    """
+
+    token: int
+    command: Literal["ping", "offer", "answer", "query", "delete"]
+    call: str  # our id of the call
+    instance: str  # that has the call; "" while none has: any that works, and the next where it does not
+    from_tag: str = ""  # of the side that offers
+    to_tag: str = ""  # of the side that answers
+    sdp: bytes = b""
+
+
+class Counts(NamedTuple):
+    """What rtpengine counted of the RTP that came from one side."""
+
+    packets: int
+    lost: int | None  # packets, as the other side has reported by RTCP; None where it has not
+    jitter_ms: int | None  # the mean of the same reports
+
+
+class Mediated(NamedTuple):
+    """What rtpengine answered to a `Mediate`."""
+
+    instance: str  # which one
+    known: bool = True  # False: it has no such call
+    sdp: bytes = b""  # to an offer or answer: what the other side is to get
+    counts: tuple[tuple[str, Counts], ...] = ()  # to a delete: by tag
 
 
 class Commit(NamedTuple):
@@ -55,4 +88,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | LookUp | Commit | Tell | Note
+Action = Send | LookUp | Mediate | Commit | Tell | Note

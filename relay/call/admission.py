@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.call.masking import unknown_requirements
+from relay.call.masking import NotAnchored, unknown_requirements
 from relay.call.numbers import is_700, number_of_uri_user
 from relay.call.routing import Refusal, Route
 from relay.errors import ParseError, ProtocolError
@@ -21,6 +21,7 @@ NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
 TOO_SHORT = Refusal("number_unknown", 484, 28)
 OVER_LIMIT = Refusal("over_limit", 503, 42, retry_after_s=5)
 DRAINING = Refusal("draining", 503, 41, retry_after_s=30)
+MEDIA_FAILED = Refusal("media_failed", 503, 47, retry_after_s=5)  # Q.850 47: resource unavailable
 LOOP = Refusal("failed", 482, 25)
 TOO_MANY_HOPS = Refusal("failed", 483, 25)
 BAD_EXTENSION = Refusal("failed", 420, 111)
@@ -85,6 +86,8 @@ def forwarded(dialled: str, caller: str) -> Route:
 
 def unusable(error: ProtocolError | ParseError) -> Refusal:
     """A refusal for an INVITE with something in it that cannot be read or relayed."""
+    if isinstance(error, NotAnchored):
+        return MEDIA_FAILED
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from relay.call import masking
+from relay.call import admission, masking
 from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.numbers import is_700
@@ -17,6 +18,7 @@ from relay.sip.dialog import Dialog
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
+    from relay.call.media import Kind, Media
     from relay.call.places import Place
     from relay.call.setup import Setup
 
@@ -63,7 +65,7 @@ class Attempt:
         self._cseq = 1
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
-        self._writer = SdpWriter(session_id(core.token()))
+        self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
         self._tripwire = setup.call.tripwire_towards_callee(peer, place.flow.host)
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
@@ -130,6 +132,19 @@ class Attempt:
     # -- receiving
 
     def _receive(self, response: Response, now: float) -> None:
+        media = self._setup.call.media
+        if media is None or not media.take(partial(self._anchor, media, response), now):
+            self._take(response, now)
+
+    def _anchor(self, media: Media, response: Response, now: float) -> None:
+        """Its turn: the description goes through rtpengine, unless nobody will be shown it."""
+        if response.status >= 300 or self._is_over() or not masking.brings_sdp(response):
+            self._take(response, now)
+            return
+        kind: Kind = "answer" if masking.brings_sdp(self._setup.request) else "offer"
+        media.anchor(self._setup.call, kind, "callee", response, partial(self._take, response), now)
+
+    def _take(self, response: Response, now: float) -> None:
         status = response.status
         if self._place.failures or self._place.is_down:
             self._setup.core.reached(self._place)
@@ -197,7 +212,10 @@ class Attempt:
             return
         self._won, self._given_up = None, True
         self._close()
-        setup.failed(488, masking.mask_final(488, rang=False), now)
+        if isinstance(error, masking.NotAnchored):
+            setup.refuse(admission.MEDIA_FAILED, now)
+        else:
+            setup.failed(488, masking.mask_final(488, rang=False), now)
 
     def _take_down(self, response: Response, now: float) -> None:
         """A 2xx that cannot be shown: ACK and BYE; the way of the INVITE where its own cannot be used."""
@@ -253,7 +271,7 @@ class Attempt:
         callee.tripwire = self._tripwire
         callee.own = self._own_numbers()
         towards_caller = Dialog.as_uas(setup.request, core.token())
-        writer = SdpWriter(session_id(core.token()))
+        writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
         caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
         caller.tripwire = call.tripwire_towards_caller(self._peer, self._flow.host, dialog)
         caller.own = (call.caller_number, call.dialled)

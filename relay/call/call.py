@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.call import masking
 from relay.call.core import Continuation, Core
 from relay.call.masking import Tripwire, Verdict
+from relay.call.media import Media
 from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 NORMAL_CLEARING = 16  # Q.850
 TIMER_EXPIRY = 102
 NORMAL_UNSPECIFIED = 31
-_RELAY_CAUSES = {"max_duration": TIMER_EXPIRY, "session_expired": TIMER_EXPIRY, "ack_timeout": TIMER_EXPIRY}
+_RELAY_CAUSES = dict.fromkeys(("max_duration", "session_expired", "ack_timeout", "media_timeout"), TIMER_EXPIRY)
 
 
 class Call:
@@ -62,6 +63,7 @@ class Call:
         "ended_by",
         "invite_key",
         "legacy",
+        "media",
         "mode",
         "order_id",
         "outcome",
@@ -119,6 +121,7 @@ class Call:
         self.callee_leg_call_id: str | None = None
         self.direction: str | None = None
         self.legacy = False
+        self.media: Media | None = None  # where they go through rtpengine
         self.tells = False  # its business hears of it while it goes on
         self.setup: Setup | None = None  # until its final answer is chosen
         self.caller: Leg | None = None
@@ -135,7 +138,7 @@ class Call:
 
     def record(self) -> CallRecord:
         duration_ms = max(self.ended_at - self.answered_at, 0) if self.ended_at and self.answered_at else None
-        return CallRecord(
+        record = CallRecord(
             self.call_id,
             self.binding_id,
             self.mode,
@@ -163,6 +166,7 @@ class Call:
             self.direction,
             self.legacy,
         )
+        return record if self.media is None else self.media.write_counts(record)
 
     # -- what the setup found out
 
@@ -176,6 +180,8 @@ class Call:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
         self.direction, self.legacy, self.tells = route.direction, route.legacy, route.tells
         self.hold(tuple([key for key, _, _ in route.caps]))
+        if self.core.settings.anchored:
+            self.media = Media(self.core, self.call_id)
         if self.tells:
             self.core.tell("received", self.record())
 
@@ -199,7 +205,9 @@ class Call:
         self.ended_by, self.end_reason = by, reason
         self.release()
         self._waiting_for_end.append(then)
-        self.core.commit(self.record(), None, self._ended)
+        self._commit_end(now)
+        if self.media is not None:
+            self.media.end(None, now)
 
     def answered(self, caller: Leg, callee: Leg, response: Response, then: Continuation, now: float) -> None:
         """The callee took the call: record it with both dialogs, then tell both sides."""
@@ -211,6 +219,8 @@ class Call:
         core.calls_up += 1
         self._max_timer = core.timers.set(now + self._max_call_s, self._too_long)
         self._watch_session(response, now)
+        if self.media is not None:
+            self.media.watch(self._media_gone, now)
         record = self.record()
         core.commit(record, self.state(), then)
         if self.tells:
@@ -245,6 +255,9 @@ class Call:
     def _session_over(self, now: float) -> None:
         self.end("relay", "session_expired", now)
 
+    def _media_gone(self, now: float) -> None:
+        self.end("relay", "media_timeout", now)
+
     # -- the end
 
     def end(self, by: str, reason: str, now: float, *, from_leg: Leg | None = None, extra: str = "") -> None:
@@ -265,13 +278,20 @@ class Call:
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
         self.release()
-        self.core.commit(self.record(), None, self._ended)
-        for leg in (self.caller, self.callee):
+        if self.media is None:
+            self._commit_end(now)
+        legs = (self.caller, self.callee)
+        for leg in legs:
             if leg.invited is not None:
                 leg.invited.abort(now)
-        for leg in (self.caller, self.callee):
+        if self.media is not None:
+            self.media.end(self._commit_end, now)  # with what was counted
+        for leg in legs:
             if leg is not from_leg:
                 leg.hang_up(now, extra or f"Reason: Q.850;cause={self.q850_cause}\r\n")
+
+    def _commit_end(self, _: float) -> None:
+        self.core.commit(self.record(), None, self._ended)
 
     def when_end_committed(self, then: Continuation, now: float) -> None:
         """Calls `then` once the closing record is safe: no answer to a BYE leaves before (DESIGN 4.1)."""
@@ -339,7 +359,8 @@ class Call:
         """What a restart needs beside the record (DESIGN 4.2)."""
         assert self.caller is not None
         assert self.callee is not None
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held)
+        media = None if self.media is None else self.media.state
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held, media)
 
     @classmethod
     def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
@@ -360,6 +381,8 @@ class Call:
             received_at=record.received_at,
         )
         call._take_over(record)
+        if state.media is not None:
+            call.media = Media(core, call.call_id, state.media)
         call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
         call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
         call.caller.other, call.callee.other = call.callee, call.caller
@@ -385,6 +408,8 @@ class Call:
         self._max_timer = core.timers.set(now + max(state.max_call_s - lasted_s, 0), self._too_long)
         self._session_s = state.session_s
         self._restart_session_timer(now)
+        if self.media is not None:
+            self.media.watch(self._media_gone, now)
         core.calls_up += 1
         self.count()
         self.hold(tuple(state.held))

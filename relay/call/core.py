@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.peers import Peers
 from relay.call.places import Place
 from relay.call.record import CallRecord
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Continuation = Callable[[float], None]
 Routed = Callable[[Route | Refusal, float], None]
+Answered = Callable[[Mediated | None, float], None]
 
 
 class Core:
@@ -50,6 +51,7 @@ class Core:
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
         self.pending_lookups: dict[int, Routed] = {}
+        self.pending_media: dict[int, Answered] = {}
         self._pending_commits: dict[int, Continuation] = {}
         self._actions: list[Action] = []
         self._serial = 0
@@ -70,6 +72,20 @@ class Core:
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         then = self.pending_lookups.pop(token, None)
+        if then is not None:
+            then(answer, now)
+
+    def mediate(self, command: Mediate, then: Answered | None = None) -> None:
+        """Have rtpengine do as the command says, whatever its token; `then` gets the answer."""
+        if then is None:
+            self._actions.append(command)
+            return
+        self._serial += 1
+        self.pending_media[self._serial] = then
+        self._actions.append(command._replace(token=self._serial))
+
+    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+        then = self.pending_media.pop(token, None)
         if then is not None:
             then(answer, now)
 
@@ -106,13 +122,6 @@ class Core:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""
         return len(self.transactions) > self.settings.limits.max_transactions
 
-    def take_actions(self) -> list[Action]:
-        actions, self._actions = self._actions, []
-        return actions
-
-    def wall_ms(self, now: float) -> int:
-        """Unix milliseconds of a monotonic time."""
-        return int((now + self.clock_offset_s) * 1000)
     # -- how targets fare
 
     def unreachable(self, place: Place, now: float) -> None:
@@ -131,3 +140,10 @@ class Core:
             place.put_aside(seconds, now)
             self.note("target.aside", peer=place.peer.name, target=place.name, retry_after_s=seconds)
 
+    def take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def wall_ms(self, now: float) -> int:
+        """Unix milliseconds of a monotonic time."""
+        return int((now + self.clock_offset_s) * 1000)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from relay.call import admission, masking
-from relay.call.actions import Action
+from relay.call.actions import Action, Mediate, Mediated
 from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
@@ -23,7 +23,7 @@ from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
-from relay.call.state import load_call
+from relay.call.state import CallState, load_call
 from relay.call.strangers import Strangers
 from relay.errors import ParseError, ProtocolError, StoreError
 from relay.sip.flow import Flow
@@ -93,6 +93,13 @@ class Engine:
         except Leak as leak:
             leak.call.fail_closed(leak.side, now)
 
+    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+        """What rtpengine answered to a Mediate; None: nothing."""
+        try:
+            self._core.mediated(token, answer, now)
+        except Leak as leak:
+            leak.call.fail_closed(leak.side, now)
+
     def committed(self, token: int, now: float) -> None:
         """The record of a Commit is durable."""
         self._core.committed(token, now)
@@ -110,13 +117,6 @@ class Engine:
     def take_actions(self) -> list[Action]:
         return self._core.take_actions()
 
-    def drain(self) -> None:
-        """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
-        self._draining = True
-
-    def live(self) -> list[CallRecord]:
-        """The calls that are up or setting up, as their records are so far."""
-        return [call.record() for call in self._core.attempts.values() if not call.ended]
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Takes what DNS says of the targets of the named peers, and pings the targets of all from now on."""
         self._core.peers.locate(located)
@@ -135,6 +135,13 @@ class Engine:
             for place in self._core.peers.places()
         ]
 
+    def drain(self) -> None:
+        """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
+        self._draining = True
+
+    def live(self) -> list[CallRecord]:
+        """The calls that are up or setting up, as their records are so far."""
+        return [call.record() for call in self._core.attempts.values() if not call.ended]
 
     def hang_up(self, call_id: str, now: float, business: str | None = None) -> bool:
         """Ends one call, whatever state it is in. False: no such call is live, or not of the named business."""
@@ -168,6 +175,7 @@ class Engine:
             "transactions": len(core.transactions),
             "timers": len(core.timers),
             "pending_lookups": len(core.pending_lookups),
+            "pending_media": len(core.pending_media),
             "pending_commits": core.pending_commits,
             "calling_tags": len(core.calling_tags),
             **core.counters,
@@ -175,8 +183,10 @@ class Engine:
 
     def restore(self, record: CallRecord, dialogs: bytes, now: float) -> None:
         """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there."""
+        state: CallState | None = None
         try:
-            call = Call.restore(self._core, record, load_call(dialogs), now)
+            state = load_call(dialogs)
+            call = Call.restore(self._core, record, state, now)
         except StoreError as error:
             call = None
             self._core.note("restore.failed", call_id=record.call_id, reason=str(error))
@@ -191,6 +201,8 @@ class Engine:
                 end_reason="not_restorable",
             )
             self._core.commit(closed, None)
+            if state is not None and state.media is not None:
+                self._core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
         else:
             call.probe(now)
 
@@ -400,15 +412,7 @@ class Engine:
             transaction.respond(100, reply.write(100), now)
         exchange = Exchange(core, leg, request, reply, transaction)
         transaction.user = exchange
-        try:
-            exchange.start(now)
-        except (ProtocolError, ParseError) as error:
-            status = error.status if isinstance(error, ProtocolError) else 400
-            extra = "Retry-After: 2\r\n" if status == 500 else ""
-            transaction.respond(status, leg.write(reply, status, extra=extra), now)
-        except Leak:
-            transaction.respond(500, leg.write(reply, 500), now)
-            raise
+        exchange.begin(now)
 
     def _bye(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""

@@ -6,6 +6,7 @@ not relayed but ends the call (see `relay.call.call`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call import masking
@@ -17,6 +18,7 @@ from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
     from relay.call.core import Core
+    from relay.call.media import Media
     from relay.sip.transaction import ServerTransaction
 
 REFRESHING = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
@@ -39,11 +41,59 @@ class Exchange:
         self.target = origin.other
         self.reply = reply
 
-    def start(self, now: float) -> None:
-        """Relays the request. Raises ProtocolError or ParseError where it must be refused instead, Leak from the
-        tripwire; nothing was sent then."""
+    # -- the request
+
+    def begin(self, now: float) -> None:
+        """Relays the request or refuses it, in its turn where media are anchored. Raises Leak, having refused it."""
+        media = self.origin.call.media
+        if media is None or not media.take(partial(self._anchor, media), now):
+            self._relay(now)
+
+    def _anchor(self, media: Media, now: float) -> None:
+        """Its turn: what it offers or answers goes through rtpengine, unless it will be refused."""
+        request, origin = self._request, self.origin
+        if self._is_too_late(now):
+            return
+        if not masking.brings_sdp(request) or origin.busy_with(self.method, offers=self._offers()):
+            self._relay(now)
+            return
+        answers = self.method == "PRACK" and media.offered == self.target.side
+        media.anchor(origin.call, "answer" if answers else "offer", origin.side, request, self._anchored, now)
+
+    def _anchored(self, now: float) -> None:
+        if not self._is_too_late(now):
+            self._relay(now)
+
+    def _is_too_late(self, now: float) -> bool:
+        """Whether it was cancelled, or its dialog ended, while it waited; it is answered then."""
+        origin = self.origin
+        if not self._done and (origin.call.ended or origin.bye_sent or origin.forgotten):
+            self._turn_down(487 if self.method == "INVITE" else 481, now)
+        return self._done
+
+    def _relay(self, now: float) -> None:
+        try:
+            self._start(now)
+        except (ProtocolError, ParseError) as error:
+            status = error.status if isinstance(error, ProtocolError) else 400
+            self._turn_down(status, now, "Retry-After: 2\r\n" if status in (500, 503) else "")
+        except Leak:
+            self._turn_down(500, now)
+            raise
+
+    def _turn_down(self, status: int, now: float, extra: str = "") -> None:
+        """Nothing of it has gone to the target, nor will."""
+        self._settle()
+        self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
+
+    def _offers(self) -> bool:
+        return self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(self._request))
+
+    def _start(self, now: float) -> None:
+        """Sends it on. Raises ProtocolError or ParseError where it must be refused instead, Leak from the tripwire;
+        nothing was sent then."""
         request, target = self._request, self.target
-        offers = self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(request))
+        offers = self._offers()
         if error := self.origin.busy_with(self.method, offers=offers):
             raise error
         extra = masking.mask_request_headers(request)
@@ -77,6 +127,19 @@ class Exchange:
     # -- the answer
 
     def _receive(self, response: Response, now: float) -> None:
+        media = self.origin.call.media
+        if media is None or not media.take(partial(self._anchor_answer, media, response), now):
+            self._take(response, now)
+
+    def _anchor_answer(self, media: Media, response: Response, now: float) -> None:
+        if self._done or response.status >= 300 or not masking.brings_sdp(response):
+            self._take(response, now)
+            return
+        answers = self.method == "PRACK" or masking.brings_sdp(self._request)
+        then = partial(self._take, response)
+        media.anchor(self.origin.call, "answer" if answers else "offer", self.target.side, response, then, now)
+
+    def _take(self, response: Response, now: float) -> None:
         status = response.status
         if self._done:
             if self.method == "INVITE" and 200 <= status < 300:
@@ -170,9 +233,11 @@ class Exchange:
     # -- cut short
 
     def cancel(self, now: float) -> None:
-        """The origin cancels its re-INVITE; the target's 487 comes back as the answer."""
+        """The origin cancels its re-INVITE; the target's 487 comes back as the answer, ours where none was sent yet."""
         if self._sent is not None:
             self._sent.cancel(now)
+        elif not self._done:
+            self._turn_down(487, now)
 
     def abort(self, now: float) -> None:
         """The call ends: what is still unanswered is answered 487 (RFC 3261 15.1.2), and cancelled at the target."""

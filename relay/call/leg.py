@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
     from relay.call.exchange import Exchange
+    from relay.call.media import Media
     from relay.call.sdp_masking import SdpWriter
     from relay.call.settings import Peer
 
@@ -228,6 +229,18 @@ class Leg:
         self.answer = Answer(self._core, cseq, data, flow, self._give_up_answer, now)
 
     def receive_ack(self, ack: Request, now: float) -> None:
+        media = self.call.media
+        if media is None or not media.take(partial(self._anchor_ack, media, ack), now):
+            self._take_ack(ack, now)
+
+    def _anchor_ack(self, media: Media, ack: Request, now: float) -> None:
+        awaited = self.answer is not None and ack.cseq.number == self.answer.cseq and self.other.ack_due is not None
+        if awaited and masking.brings_sdp(ack):
+            media.anchor(self.call, "answer", self.side, ack, partial(self._take_ack, ack), now)
+        else:
+            self._take_ack(ack, now)
+
+    def _take_ack(self, ack: Request, now: float) -> None:
         """An ACK to a 2xx of ours; others (late, or to what never was) are passed over.
 
         Where the other leg still waits for its ACK, this one brings the SDP for it (offer in the 2xx).
@@ -238,7 +251,10 @@ class Leg:
         self.answer = None
         answer.stop()
         if self.other.ack_due is not None:
-            self.other.acknowledge_due(masking.mask_ack_body(ack, self.other.writer))
+            body = masking.mask_ack_body(ack, self.other.writer)
+            self.other.acknowledge_due(body)
+            if self.other.writer.anchored and body is None and masking.brings_sdp(ack):
+                self.call.end("relay", "media_failed", now)  # an offer that stays without its answer
         self._bye_if_due(now)
 
     def _give_up_answer(self, now: float) -> None:

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from relay.call.sdp_masking import SdpWriter
+from relay.call.sdp_masking import SdpWriter, mask_description
 from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
 from relay.sip.message import Message, Request
@@ -128,6 +128,13 @@ def mask_in_dialog(status: int) -> int:
     return 500 if status >= 500 else 488
 
 
+class NotAnchored(ProtocolError):
+    """A description of a call whose media go through rtpengine has not been there: it must not cross."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "rtpengine gave no description for this one")
+
+
 class Body(NamedTuple):
     content_type: str
     data: bytes
@@ -136,19 +143,19 @@ class Body(NamedTuple):
 def mask_body(message: Message, writer: SdpWriter) -> Body | None:
     """The body that may pass: SDP written anew, or a DTMF digit; None where there is none.
 
-    Raises ProtocolError 415 for a request with any other type and 488 for SDP that cannot be read. A response cannot
-    be refused: it goes without a body of any other type.
+    Raises ProtocolError 415 for a request with any other type, 488 for SDP that cannot be read and NotAnchored. A
+    response cannot be refused: it goes without a body of any other type.
     """
     if not message.body:
         return None
     content_type = message.content_type
     kind = content_type.type if content_type else ""
     if kind == "application/sdp":
-        return _mask_sdp(message.body, writer)
+        return _mask_sdp(message, message.body, writer)
     if kind.startswith("multipart/") and content_type is not None:
         part = _sdp_part(message.body, content_type.params.get("boundary"))
         if part is not None:
-            return _mask_sdp(part, writer)
+            return _mask_sdp(message, part, writer)
     if not isinstance(message, Request):
         return None
     if kind in _DTMF and message.method == "INFO":
@@ -172,8 +179,19 @@ def has_sdp(message: Message) -> bool:
     )
 
 
-def _mask_sdp(body: bytes, writer: SdpWriter) -> Body:
+def brings_sdp(message: Message) -> bool:
+    """As `has_sdp`; what cannot be read brings none, and is refused where it is masked."""
     try:
+        return has_sdp(message)
+    except ParseError:
+        return False
+
+
+def _mask_sdp(message: Message, body: bytes, writer: SdpWriter) -> Body:
+    try:
+        if writer.anchored and not message.anchored:
+            mask_description(body)  # what cannot be read is refused as such
+            raise NotAnchored()
         return Body("application/sdp", writer.write(body))
     except ParseError as error:
         raise ProtocolError(488, f"SDP: {error.reason}") from error

@@ -34,3 +34,10 @@ class CallRecord(NamedTuple):
     callee_leg_call_id: str | None
     direction: str | None = None  # a_to_b, b_to_a: of the binding's parties
     legacy: bool = False  # the number dialled is an old middle number
+    # What came from each side through rtpengine: RTP packets, and what the other side has reported of them by RTCP.
+    caller_packets: int | None = None
+    caller_lost: int | None = None  # packets
+    caller_jitter_ms: int | None = None
+    callee_packets: int | None = None
+    callee_lost: int | None = None
+    callee_jitter_ms: int | None = None

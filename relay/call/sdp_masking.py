@@ -1,7 +1,8 @@
 """Session descriptions as the other side may see them (DESIGN 3, "SDP"); part of the masking.
 
 Whatever identifies a person, a device or a program is left out: origin, names, keys in clear, candidates, unknown
-attributes, codecs and formats. Media addresses pass as they are (`[media] mode = "direct"`), host names do not.
+attributes, codecs and formats. Media addresses pass as they are (`[media] mode = "direct"`), or have been replaced by
+rtpengine's before; host names do not pass.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ _is_small = re.compile(r"[0-9]{1,5}").fullmatch
 class SdpWriter:
     """Writes one leg's descriptions under the relay's own origin (RFC 3264 8: same session id, version +1 a change)."""
 
-    __slots__ = ("_last", "session_id", "version")
+    __slots__ = ("_last", "anchored", "session_id", "version")
 
-    def __init__(self, session_id: int, version: int = 0) -> None:
+    def __init__(self, session_id: int, version: int = 0, *, anchored: bool = False) -> None:
         self.session_id = session_id  # 1 to 2**31: no number of a party is that short and that random
         self.version = version  # of the description last written; 0: none yet
+        self.anchored = anchored  # it may write what rtpengine has given, and nothing else
         self._last = b""
 
     def write(self, body: bytes) -> bytes:
@@ -95,6 +97,38 @@ class SdpWriter:
             self.version += 1
         # The origin's address is that of the media (RFC 4566 5.2 wants one; none of ours is there in direct mode).
         return b"v=0\r\no=- %d %d IN %b\r\ns=-\r\n%b" % (self.session_id, self.version, address, content)
+
+
+def shows_way(before: bytes, after: bytes) -> bool:
+    """Whether `after`, which rtpengine made of `before`, still says where media of the other side come from or go to.
+
+    Both may be on one host, so an address that both have counts only where no port of rtpengine's is there. Raises
+    ParseError.
+    """
+    theirs, ours = parse_sdp(before), parse_sdp(after)
+    known, shown = _ways(theirs), _ways(ours)
+    own = {address for address, port in shown - known if port}
+    return bool(known & shown) or bool(_addresses(ours) & _addresses(theirs) - own)
+
+
+def _ways(sdp: Sdp) -> set[tuple[str, int]]:
+    """Address and port of each stream that is not refused."""
+    ways: set[tuple[str, int]] = set()
+    for media in sdp.media:
+        connection = media.connections[0] if media.connections else sdp.connection
+        if media.port and connection is not None and connection.address not in _UNSPECIFIED:
+            ways.add((connection.address, media.port))
+    return ways
+
+
+def _addresses(sdp: Sdp) -> set[str]:
+    connections = [connection for media in sdp.media for connection in media.connections]
+    if sdp.connection is not None:
+        connections.append(sdp.connection)
+    return {connection.address for connection in connections} - _UNSPECIFIED
+
+
+_UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
 
 
 def mask_description(body: bytes) -> tuple[bytes, bytes]:

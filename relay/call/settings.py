@@ -94,5 +94,7 @@ class Settings:
     ring_timeout_s: float = 90.0
     no_progress_s: float = 6.0  # without any response; then the next target is tried, if there is one
     max_call_s: float = 14_400.0
+    anchored: bool = False  # media go through rtpengine
+    media_check_s: float = 20.0  # between two questions whether rtpengine still has a call
     limits: Limits = field(default_factory=Limits)
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"

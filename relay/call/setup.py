@@ -7,6 +7,7 @@ caller, so that PRACK, UPDATE and the offers in them never mix.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
@@ -22,6 +23,7 @@ from relay.sip.message import Request, Response
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
+    from relay.call.media import Media
     from relay.call.places import Place
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
@@ -79,7 +81,24 @@ class Setup:
         self.call.routed(answer, now)
         self._places = self.core.peers.candidates(answer.target, now, self.core.token)
         self._ring_ends_at = now + (answer.ring_timeout_s or self.core.settings.ring_timeout_s)
-        self._try_next(masking.NO_PEER, "no_peer", now)
+        media = self.call.media
+        if media is None:
+            self._begin(now)
+        elif masking.brings_sdp(self.request):
+            media.anchor(self.call, "offer", "caller", self.request, self._begin, now)
+        else:
+            media.reserve(partial(self._reserved, media), now)
+
+    def _reserved(self, media: Media, now: float) -> None:
+        """Before anything rings: a callee's offer that rtpengine could not take would come too late."""
+        if media.instance or self.decided:
+            self._begin(now)
+        else:
+            self.refuse(admission.MEDIA_FAILED, now)
+
+    def _begin(self, now: float) -> None:
+        if not self.decided:  # cancelled while rtpengine was asked
+            self._try_next(masking.NO_PEER, "no_peer", now)
 
     def _over_cap(self, route: Route) -> Refusal | None:
         """How many calls a business or a number may have at once is counted here, where calls begin and end."""

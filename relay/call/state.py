@@ -48,15 +48,23 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     max_call_s: float
     session_s: int
     held: list[str]  # what the call counts towards: keys of its route's caps
+    media: tuple[str, str, str] | None  # where media go through rtpengine: its instance, the caller's tag, the callee's
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CallState).decode
-VERSION = 2
+VERSION = 3
 
 
-def dump_call(caller: Leg, callee: Leg, max_call_s: float, session_s: int, held: tuple[str, ...] = ()) -> bytes:
-    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held))
+def dump_call(
+    caller: Leg,
+    callee: Leg,
+    max_call_s: float,
+    session_s: int,
+    held: tuple[str, ...] = (),
+    media: tuple[str, str, str] | None = None,
+) -> bytes:
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media))
 
 
 def load_call(data: bytes) -> CallState:
@@ -81,7 +89,7 @@ def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer) ->
     """The leg as it was dumped. Raises StoreError as `LegState.restored_flow`."""
     dialog = Dialog.from_state(state.dialog)
     dialog.local_cseq += CSEQ_STEP
-    writer = SdpWriter(state.session_id, state.session_version)
+    writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
     leg = Leg(core, call, side, dialog, peer, state.restored_flow(core.peers), state.shown, writer)
     leg.own = tuple(state.own)
     return leg

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -29,6 +29,7 @@ _LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": 
 
 
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
+Answered = Callable[[int, Mediated | None], None]  # Mediate.token, and its answer
 
 
 class Engine(Protocol):
@@ -38,6 +39,7 @@ class Engine(Protocol):
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
+    def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
     def transport_failed(self, flow: Flow, now: float) -> None: ...
     def expire(self, now: float) -> None: ...
@@ -58,11 +60,13 @@ class Driver:
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
         verify: Callable[[LookUp, Route, Routed], None] | None = None,
+        mediate: Callable[[Mediate, Answered], None] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
-        ended, numbers masked. `verify` is asked of each route that wants it, and answers later.
+        ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
+        rtpengine; both answer later.
         """
         self.bugs = 0
         self._engine = engine
@@ -71,6 +75,7 @@ class Driver:
         self._append = append
         self._tell = tell
         self._verify = verify
+        self._mediate = mediate
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
@@ -123,6 +128,15 @@ class Driver:
             self._report_bug("routed", now)
         self.perform(now)
 
+    def mediated(self, token: int, answer: Mediated | None) -> None:
+        """What rtpengine answered."""
+        now = time.monotonic()
+        try:
+            self._engine.mediated(token, answer, now)
+        except Exception:
+            self._report_bug("mediated", now)
+        self.perform(now)
+
     def set_clock(self) -> None:
         """Follow the wall clock; about once a second."""
         self._engine.clock_offset_s = time.time() - time.monotonic()
@@ -154,7 +168,7 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: LookUp | Commit | Tell | Note, now: float) -> None:
+    def _do(self, action: LookUp | Mediate | Commit | Tell | Note, now: float) -> None:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
@@ -163,6 +177,11 @@ class Driver:
                 self._log_ended(ended_call(action.record))
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
+        elif isinstance(action, Mediate):
+            if self._mediate is not None:
+                self._mediate(action, self.mediated)
+            else:  # a call from before a restart, and rtpengine is no longer configured
+                self._engine.mediated(action.token, None, now)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 

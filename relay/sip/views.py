@@ -1,7 +1,7 @@
 """Requests and responses as objects: header lines as framed, read further only when asked, each reading kept.
 
-It never changes a message: what the relay sends is composed elsewhere. It knows no bytes but those it writes for
-tools and tests, and no transaction, dialog or call.
+It changes no message but for its description: what the relay sends is composed elsewhere. It knows no bytes but those
+it writes for tools and tests, and no transaction, dialog or call.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from relay.sip.uri import Uri, parse_uri
 
 Headers = list[tuple[str, str]]
 
+_SDP = ContentType("application/sdp", {})
+
 
 class Message:
     """What requests and responses share. Each reading raises ParseError where the header is malformed.
@@ -49,6 +51,7 @@ class Message:
         "_to",
         "_to_tag",
         "_via",
+        "anchored",
         "body",
         "headers",
         "index",
@@ -57,6 +60,7 @@ class Message:
     def __init__(self, headers: Headers, body: bytes, index: dict[str, str] | None) -> None:
         self.headers = headers
         self.body = body
+        self.anchored = False  # its description is not its sender's any more: see `replace_description`
         self.index = dict(reversed(headers)) if index is None else index
         # What has been read already.
         self._via: Via | None = None
@@ -169,6 +173,12 @@ class Message:
         if self._content_type is None and "content-type" in self.index:
             self._content_type = parse_content_type(self.index["content-type"])
         return self._content_type
+
+    def replace_description(self, sdp: bytes) -> None:
+        """Puts the description that a media relay gave for the sender's in its place."""
+        self.body = sdp
+        self._content_type = _SDP
+        self.anchored = True
 
     @property
     def max_forwards(self) -> int | None:

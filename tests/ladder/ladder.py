@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.actions import Commit, LookUp, Note, Send, Tell
+from relay.call.actions import Commit, LookUp, Mediate, Note, Send, Tell
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -193,6 +193,8 @@ class Ladder:
                             self._held.append(action)
                         else:
                             self._answer_store(action)
+                    case Mediate():
+                        self.mediate(action)
                     case Note():
                         self.notes.append(action)
                     case Tell():
@@ -220,6 +222,10 @@ class Ladder:
         self.commits += 1
         if action.token:
             self.engine.committed(action.token, self.now)
+
+    def mediate(self, command: Mediate) -> None:
+        """For rtpengine, which is not there."""
+        self.engine.mediated(command.token, None, self.now)
 
     # -- what must hold
 
@@ -264,6 +270,7 @@ LEFT_BEHIND = (
     "transactions",
     "timers",
     "pending_lookups",
+    "pending_media",
     "pending_commits",
     "calling_tags",
 )

@@ -32,6 +32,7 @@ RECORDS = st.builds(
     *(st.text(st.characters(codec="utf-8"), max_size=9), WORDS, st.integers(0, 2**62)),
     *(WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WORDS, WORDS, WORDS),
     *(PEERS_TEXT, st.none() | PEERS_TEXT, WORDS, st.booleans()),
+    *([WHOLE] * 6),
 )
 
 

@@ -1,0 +1,244 @@
+"""The media of one call at rtpengine: what is asked there, and what of the call waits meanwhile.
+
+A message with a description is taken as if it had come later: rtpengine is asked first, and only with its answer does
+the message go on. What else comes for the same call waits behind it, in its order; what ends the call does not, and
+what waited then meets a call that is over. So whoever handles messages knows nothing of the wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from relay.call import masking
+from relay.call.actions import Counts, Mediate, Mediated
+from relay.call.leg import Leak, Side
+from relay.call.record import CallRecord
+from relay.call.sdp_masking import SdpWriter, shows_way
+from relay.errors import ParseError, ProtocolError
+from relay.sip.message import Message
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.core import Core
+    from relay.sip.timers import Timer
+
+Step = Callable[[float], None]
+Kind = Literal["offer", "answer"]
+
+MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
+COUNTS_S: Final = 0.5  # how long a closing record waits for what rtpengine has counted
+_NEUTRAL_ID: Final = 1  # of the session as rtpengine knows it; each side gets one of its own
+
+
+class Media:
+    """One call's session at rtpengine. Its id there is the call's, its tags are random: no word of a peer's."""
+
+    __slots__ = (
+        "_agreed",
+        "_asking",
+        "_call_id",
+        "_callee_counts",
+        "_caller_counts",
+        "_core",
+        "_gone",
+        "_heard",
+        "_then",
+        "_timer",
+        "_waiting",
+        "callee_tag",
+        "caller_tag",
+        "instance",
+        "offered",
+        "over",
+    )
+
+    def __init__(self, core: Core, call_id: str, state: tuple[str, str, str] | None = None) -> None:
+        """`state`: of the call's media before a restart."""
+        self._core = core
+        self._call_id = call_id
+        self.instance, self.caller_tag, self.callee_tag = state or ("", core.token(), core.token())
+        self.offered: Side | None = None  # whose offer has no answer yet
+        self.over = False
+        self._caller_counts: Counts | None = None  # of what came from the caller
+        self._callee_counts: Counts | None = None
+        self._agreed = state is not None  # both sides are known there
+        self._asking = False  # an answer of rtpengine's is awaited that others wait behind
+        self._then: Step | None = None  # what goes on with it
+        self._waiting: deque[Step] = deque()
+        self._heard: Step | None = None  # what waits for the counts
+        self._gone: Step | None = None
+        self._timer: Timer | None = None
+
+    @property
+    def state(self) -> tuple[str, str, str]:
+        """What a restart needs."""
+        return (self.instance, self.caller_tag, self.callee_tag)
+
+    # -- whose turn it is
+
+    def take(self, step: Step, now: float) -> bool:
+        """Runs the step, now or in its turn. False where too many wait: it will not run."""
+        if not self._asking and not self._waiting:
+            step(now)
+            return True
+        if len(self._waiting) >= MOST_WAITING:
+            self._core.counters["media_over_limit"] += 1
+            return False
+        self._waiting.append(step)
+        return True
+
+    def _run(self, step: Step, now: float) -> None:
+        try:
+            step(now)
+        except Leak as leak:
+            leak.call.fail_closed(leak.side, now)
+
+    def _go_on(self, now: float) -> None:
+        while self._waiting and not self._asking:
+            self._run(self._waiting.popleft(), now)
+
+    # -- descriptions
+
+    def reserve(self, then: Step, now: float) -> None:
+        """Finds an instance for a call whose offer is yet to come. `then` sees by `instance` whether one was found."""
+        self._ask(Mediate(0, "ping", self._call_id, ""), then, self._answered)
+
+    def anchor(self, call: Call, kind: Kind, side: Side, message: Message, then: Step, now: float) -> None:
+        """Has rtpengine put itself in the place of `side`, whose description the message brings; then `then`.
+
+        `then` comes in any case, now or later: what is not anchored, masking lets not pass (`NotAnchored`).
+        """
+        try:
+            body = None if self.over else masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
+        except (ProtocolError, ParseError):
+            body = None
+        if body is None or body.content_type != "application/sdp":
+            then(now)
+            return
+        offers = side if kind == "offer" else _other(side)
+        from_tag, to_tag = self._tag(offers), self._tag(_other(offers))
+        if kind == "offer" and not self._agreed:
+            to_tag = ""  # it does not know one yet
+        self._agreed = self._agreed or kind == "answer"
+        self.offered = side if kind == "offer" else None
+        command = Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, body.data)
+        self._ask(command, then, partial(self._anchored, call, side, message, body.data))
+
+    def _anchored(
+        self, call: Call, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
+    ) -> None:
+        if answer is not None and answer.sdp and not self.over:
+            if _leaks(sent, answer.sdp):
+                call.fail_closed(_other(side), now)
+            else:
+                message.replace_description(answer.sdp)
+        self._answered(answer, now)
+
+    def _tag(self, side: Side) -> str:
+        return self.caller_tag if side == "caller" else self.callee_tag
+
+    def _ask(self, command: Mediate, then: Step, answered: Callable[[Mediated | None, float], None]) -> None:
+        self._asking = True
+        self._then = then
+        self._core.mediate(command, answered)
+
+    def _answered(self, answer: Mediated | None, now: float) -> None:
+        self._asking = False
+        if answer is None:
+            self._core.counters["media_failures"] += 1
+        elif not self.instance:
+            self.instance = answer.instance
+        if self.over:
+            self._delete()
+            return
+        then, self._then = self._then, None
+        if then is not None:
+            self._run(then, now)
+        self._go_on(now)
+
+    # -- whether media flow
+
+    def watch(self, gone: Step, now: float) -> None:
+        """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more."""
+        self._gone = gone
+        check_s = self._core.settings.media_check_s
+        # Calls that began together are not asked for together.
+        share = int(self._core.token()[:4], 16) / 0xFFFF
+        self._timer = self._core.timers.set(now + check_s * (0.5 + share / 2), self._check)
+
+    def _check(self, now: float) -> None:
+        self._timer = None
+        self._core.mediate(Mediate(0, "query", self._call_id, self.instance), self._checked)
+
+    def _checked(self, answer: Mediated | None, now: float) -> None:
+        if self.over or self._gone is None:
+            return
+        if answer is not None and not answer.known:
+            self._gone(now)
+        else:
+            self._timer = self._core.timers.set(now + self._core.settings.media_check_s, self._check)
+
+    # -- the end
+
+    def write_counts(self, record: CallRecord) -> CallRecord:
+        """The record with what is known of what came from each side."""
+        if self._caller_counts is not None:
+            packets, lost, jitter_ms = self._caller_counts
+            record = record._replace(caller_packets=packets, caller_lost=lost, caller_jitter_ms=jitter_ms)
+        if self._callee_counts is not None:
+            packets, lost, jitter_ms = self._callee_counts
+            record = record._replace(callee_packets=packets, callee_lost=lost, callee_jitter_ms=jitter_ms)
+        return record
+
+    def end(self, heard: Step | None, now: float) -> None:
+        """The call is over: rtpengine is to forget it, and what waits goes on at once.
+
+        `heard` is called when the counts are there, and after COUNTS_S at the latest.
+        """
+        self.over = True
+        self._gone = None
+        self._core.timers.cancel(self._timer)
+        self._heard = heard
+        self._timer = None if heard is None else self._core.timers.set(now + COUNTS_S, self._tell)
+        was_asking, self._asking = self._asking, False
+        then, self._then = self._then, None
+        if not was_asking:  # else when that is answered: an offer that came after it would begin a session anew
+            self._delete()
+        if not self.instance and not was_asking:
+            self._tell(now)
+        if then is not None:
+            self._run(then, now)
+        self._go_on(now)
+
+    def _delete(self) -> None:
+        if self.instance:
+            then = None if self._heard is None else self._deleted
+            self._core.mediate(Mediate(0, "delete", self._call_id, self.instance), then)
+
+    def _deleted(self, answer: Mediated | None, now: float) -> None:
+        counts = dict(answer.counts) if answer is not None else {}
+        self._caller_counts = counts.get(self.caller_tag)
+        self._callee_counts = counts.get(self.callee_tag)
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        """Whoever waits for the counts waits no longer."""
+        self._core.timers.cancel(self._timer)
+        self._timer = None
+        heard, self._heard = self._heard, None
+        if heard is not None:
+            heard(now)
+
+
+def _other(side: Side) -> Side:
+    return "callee" if side == "caller" else "caller"
+
+
+def _leaks(sent: bytes, given: bytes) -> bool:
+    try:
+        return shows_way(sent, given)
+    except ParseError:  # masking will refuse it
+        return False

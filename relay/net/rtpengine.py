@@ -1,0 +1,282 @@
+"""rtpengine, through which media go: its instances, which of them answer, and its "ng" protocol over UDP.
+
+A command and its answer are a cookie, a blank and JSON (rtpengine's docs/ng_control_protocol.md). It knows nothing of
+a call but its id and tags, and decides nothing about one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+
+import asyncio_dgram
+import msgspec
+from msgspec import Struct, field
+
+from relay.call.actions import Counts, Mediate, Mediated
+from relay.net.settings import RtpengineAddress
+
+Report = Callable[[str, dict[str, object]], None]
+
+# A command is sent again after each of these but the last. rtpengine knows a repetition by its cookie.
+WAITS_S = (0.2, 0.3, 0.5)
+PING_S = 2.0
+UNKNOWN_CALL = "Unknown call-id"
+
+# To both sides a stream's end is rtpengine, and nothing that one says of itself reaches the other: no candidates, no
+# fingerprints, and of RTCP what rtpengine makes itself. Ports stay for the call's time, whichever of a forking callee's
+# phones, or of the peers tried in turn, has the other end.
+_OPTIONS: dict[str, object] = {
+    "ICE": "remove",
+    "DTLS": "off",
+    "replace": ["origin", "session-connection"],
+    "generate RTCP": "on",
+    "flags": ["port-latching"],
+}
+
+
+class _Stats(Struct):
+    packets: int = 0
+
+
+class _Ingress(Struct):
+    ssrc: int = field(name="SSRC")
+
+
+class _Stream(Struct):
+    flags: tuple[str, ...] = ()
+    stats: _Stats = field(default_factory=_Stats)
+    ingress: tuple[_Ingress, ...] = field(name="ingress SSRCs", default=())
+
+
+class _Media(Struct):
+    streams: tuple[_Stream, ...] = ()
+
+
+class _Tag(Struct):
+    medias: tuple[_Media, ...] = ()
+
+
+class _Mean(Struct):
+    jitter: int = 0
+    samples: int = 1
+
+
+class _Reports(Struct):
+    """What the receivers of one SSRC have reported of it."""
+
+    lost: int | None = field(name="cumulative loss", default=None)
+    mean: _Mean | None = field(name="average MOS", default=None)
+
+
+class Answer(Struct):
+    """What an instance says to a command; further fields are of no use here."""
+
+    result: str
+    error: str = field(name="error-reason", default="")
+    sdp: str = ""
+    tags: dict[str, _Tag] = field(default_factory=dict)
+    reports: dict[str, _Reports] = field(name="SSRC", default_factory=dict)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Answer).decode
+
+
+class NoAnswer(Exception):
+    """An instance did not answer a command in time, or not in its words."""
+
+
+class Instance:
+    """One rtpengine. Open it in the loop that it is used in."""
+
+    def __init__(self, address: RtpengineAddress) -> None:
+        self.name = address.name
+        self.up = True  # until it leaves a command unanswered
+        self._address = address
+        self._stream: asyncio_dgram.aio.DatagramClient | None = None
+        self._asked: dict[bytes, asyncio.Future[bytes]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._stream = await asyncio_dgram.connect((self._address.host, self._address.port))
+        self._reader = asyncio.create_task(self._read(self._stream), name=f"rtpengine {self.name}")
+
+    async def ask(self, message: dict[str, object]) -> Answer:
+        """Raises NoAnswer, after a second at the latest."""
+        cookie = secrets.token_hex(8).encode()
+        data = b"%b %b" % (cookie, _encode(message))
+        answered = self._asked[cookie] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send_first(data)
+            for wait_s in WAITS_S:
+                await asyncio.wait([answered], timeout=wait_s)
+                if answered.done():
+                    return _decode(answered.result())
+                await self._send(data)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise NoAnswer(str(error)) from error
+        finally:
+            del self._asked[cookie]
+        raise NoAnswer("no answer")
+
+    async def _send_first(self, data: bytes) -> None:
+        """What the socket has to report yet is of an earlier datagram."""
+        with suppress(OSError):
+            await self._send(data)
+            return
+        await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        """Raises OSError where an earlier datagram came to nobody."""
+        assert self._stream is not None  # open() made it
+        await self._stream.send(data)
+
+    async def _read(self, stream: asyncio_dgram.aio.DatagramClient) -> None:
+        while True:
+            try:
+                data, _ = await stream.recv()
+            except asyncio_dgram.TransportClosed:
+                return
+            except OSError:  # of a datagram that came to nobody: whoever waits for its answer sends again
+                continue
+            cookie, _, answer = data.partition(b" ")
+            waiting = self._asked.get(cookie)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+
+    async def close(self) -> None:
+        if self._reader is not None and self._stream is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+            self._stream.close()
+
+
+class Rtpengine:
+    """All instances. New calls go to those that answer, in turn; a call stays where it began."""
+
+    def __init__(self, addresses: Sequence[RtpengineAddress], report: Report) -> None:
+        """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused."""
+        self.failures = 0  # commands that came to nothing
+        self._report = report
+        self._instances = {address.name: Instance(address) for address in addresses}
+        self._turn = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Raises OSError where an instance's address cannot be used."""
+        for instance in self._instances.values():
+            await instance.open()
+            self._begin(self._watch(instance))
+
+    def mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
+        """Returns at once; `then` is called from the loop, whatever happens, unless the token is 0."""
+        self._begin(self._mediate(command, then))
+
+    def statistics(self) -> dict[str, int]:
+        up = sum(instance.up for instance in self._instances.values())
+        return {"rtpengines_up": up, "rtpengine_failures": self.failures}
+
+    async def close(self) -> None:
+        """What is still asked gets None for an answer."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for instance in self._instances.values():
+            await instance.close()
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
+        answer: Mediated | None = None  # also where this is cancelled or breaks
+        try:
+            answer = await self._carry_out(command)
+        finally:
+            self.failures += answer is None
+            if command.token:
+                then(command.token, answer)
+
+    async def _carry_out(self, command: Mediate) -> Mediated | None:
+        if command.instance:
+            instance = self._instances.get(command.instance)  # None: it was in the configuration before a restart
+            return None if instance is None or not instance.up else await self._tell(instance, command)
+        for instance in self._in_turn():
+            if answer := await self._tell(instance, command):
+                return answer
+        return None
+
+    def _in_turn(self) -> Iterator[Instance]:
+        """Those that answer, each call beginning with the next one."""
+        instances = list(self._instances.values())
+        self._turn = (self._turn + 1) % len(instances)
+        for instance in instances[self._turn :] + instances[: self._turn]:
+            if instance.up:
+                yield instance
+
+    async def _tell(self, instance: Instance, command: Mediate) -> Mediated | None:
+        try:
+            answer = await instance.ask(_message(command))
+        except NoAnswer as error:
+            self._down(instance, str(error))
+            return None
+        if answer.result in ("ok", "pong"):
+            return Mediated(instance.name, sdp=answer.sdp.encode(), counts=_counts(answer))
+        if answer.error == UNKNOWN_CALL:
+            return Mediated(instance.name, known=False)
+        self._report("rtpengine.refused", {"instance": instance.name, "command": command.command, "why": answer.error})
+        return None
+
+    def _down(self, instance: Instance, why: str) -> None:
+        if instance.up:
+            instance.up = False
+            self._report("rtpengine.down", {"instance": instance.name, "why": why})
+
+    async def _watch(self, instance: Instance) -> None:
+        """Pings for ever: an instance that does not answer gets no calls until it does."""
+        while True:
+            try:
+                await instance.ask({"command": "ping"})
+            except NoAnswer as error:
+                self._down(instance, str(error))
+            else:
+                if not instance.up:
+                    instance.up = True
+                    self._report("rtpengine.up", {"instance": instance.name})
+            await asyncio.sleep(PING_S)
+
+
+def _message(command: Mediate) -> dict[str, object]:
+    message: dict[str, object] = {"command": command.command}
+    if command.command != "ping":
+        message["call-id"] = command.call
+    if command.command == "delete":
+        message["delete-delay"] = 0  # its ports are free at once
+    if command.sdp:
+        message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
+        if command.to_tag:
+            message["to-tag"] = command.to_tag
+    return message
+
+
+def _counts(answer: Answer) -> tuple[tuple[str, Counts], ...]:
+    return tuple((name, _counts_of(tag, answer.reports)) for name, tag in answer.tags.items())
+
+
+def _counts_of(tag: _Tag, reports: dict[str, _Reports]) -> Counts:
+    streams = [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
+    sent = {str(each.ssrc) for stream in streams for each in stream.ingress}
+    known = [reports[ssrc] for ssrc in sent if ssrc in reports]
+    losses = [report.lost for report in known if report.lost is not None]
+    means = [report.mean for report in known if report.mean is not None]
+    samples = sum(mean.samples for mean in means)
+    return Counts(
+        sum(stream.stats.packets for stream in streams),
+        max(sum(losses), 0) if losses else None,
+        round(sum(mean.jitter * mean.samples for mean in means) / samples) if samples else None,
+    )

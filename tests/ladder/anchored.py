@@ -1,0 +1,149 @@
+"""Ladders in which media go through rtpengine: a stand-in for it that answers when the test has it.
+
+It puts its own address and a port of its own into each description, one for each side, as rtpengine does; it knows the
+calls that it was offered until they are deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from relay.call.actions import Counts, Mediate, Mediated
+from tests.ladder.ladder import Ladder
+from tests.ladder.phones import Fate, LossyLadder
+
+RTPENGINE = "127.0.0.40"
+CALLER_PORT, CALLEE_PORT = 30_000, 32_000  # where rtpengine takes media for the caller's side, and for the callee's
+MEDIA_HOSTS = ("127.0.0.31", "127.0.0.32")  # of the descriptions in `tests.ladder.descriptions`
+
+_ADDRESS = re.compile(rb"(?m)^(c=IN IP4|o=.* IN IP4) [0-9.]+")
+_PORT = re.compile(rb"(?m)^(m=[a-z]+) ([1-9][0-9]*)")
+
+
+class Rtpengine:
+    """What it was told, and the calls that it has."""
+
+    def __init__(self) -> None:
+        self.told: list[Mediate] = []
+        self.calls: dict[str, list[str]] = {}  # the tags of each, that of the first offer first
+        self.works = True
+        self.counts = True  # it has some to tell
+        self.passes_addresses = False  # it does not do what it is there for
+
+    def answer(self, command: Mediate) -> Mediated | None:
+        self.told.append(command)
+        if not self.works:
+            return None
+        if command.command == "ping":
+            return Mediated("one")
+        if command.command == "offer":
+            self.calls.setdefault(command.call, [])
+        tags = self.calls.get(command.call)
+        if tags is None:
+            return Mediated("one", known=False)
+        if command.command in ("query", "delete"):
+            return self._leave(command, tags)
+        for tag in (command.from_tag, command.to_tag):
+            if tag and tag not in tags:
+                tags.append(tag)
+        speaks = command.from_tag if command.command == "offer" else command.to_tag
+        return Mediated("one", sdp=self._rewrite(command.sdp, tags.index(speaks)))
+
+    def _leave(self, command: Mediate, tags: list[str]) -> Mediated:
+        if command.command == "query":
+            return Mediated("one")
+        del self.calls[command.call]
+        counts = tuple((tag, Counts(500 + place, place, 7)) for place, tag in enumerate(tags)) if self.counts else ()
+        return Mediated("one", counts=counts)
+
+    def _rewrite(self, sdp: bytes, place: int) -> bytes:
+        if self.passes_addresses:
+            return sdp
+        base = CALLEE_PORT if place else CALLER_PORT
+        sdp = _ADDRESS.sub(rb"\1 " + RTPENGINE.encode(), sdp)
+        return _PORT.sub(lambda found: b"%b %d" % (found[1], base + int(found[2]) % 100), sdp)
+
+
+class AnchoredLadder(Ladder):
+    """`hold_media` keeps rtpengine from answering to what others wait behind."""
+
+    def __init__(self, **settings: object) -> None:
+        self.rtpengine = Rtpengine()
+        self.hold_media = False
+        self._asked: list[Mediate] = []
+        super().__init__(**{"anchored": True, **settings})  # type: ignore[arg-type]
+
+    def mediate(self, command: Mediate) -> None:
+        if self.hold_media and command.command != "query":
+            self._asked.append(command)
+        else:
+            self._answer_media(command)
+
+    def _answer_media(self, command: Mediate) -> None:
+        answer = self.rtpengine.answer(command)
+        if command.token:
+            self.engine.mediated(command.token, answer, self.now)
+
+    @property
+    def asked(self) -> list[str]:
+        """What rtpengine has not answered yet."""
+        return [command.command for command in self._asked]
+
+    def rtpengine_answers(self) -> None:
+        """The oldest that it was asked."""
+        self._answer_media(self._asked.pop(0))
+        self.perform()
+
+    def rtpengine_is_silent(self) -> None:
+        """The oldest that it was asked gets no answer."""
+        command = self._asked.pop(0)
+        self.engine.mediated(command.token, None, self.now)
+        self.perform()
+
+    def rtpengine_goes_on(self) -> None:
+        """It answers all that it was asked, and at once from now on."""
+        self.hold_media = False
+        while self._asked:
+            self.rtpengine_answers()
+
+    def restart(self, **settings: object) -> None:
+        self._asked.clear()
+        super().restart(**settings)
+
+    def settle(self, seconds: float = 200.0) -> None:
+        super().settle(seconds)
+        assert not self.rtpengine.calls, "rtpengine has not been told of the end"
+        check_media(self)
+
+
+class LossyAnchoredLadder(LossyLadder):
+    """rtpengine answers after the delays in turn; None: never, and the driver says so after 1 s."""
+
+    def __init__(self, fates: list[Fate], delays: list[float | None]) -> None:
+        super().__init__(fates)
+        self.rtpengine = Rtpengine()
+        self._delays = iter(delays)
+        self.settings = replace(self.settings, anchored=True)
+        self.engine = self._start()
+
+    def mediate(self, command: Mediate) -> None:
+        delay, engine = next(self._delays, 0.001), self.engine
+
+        def answer() -> None:
+            result = None if delay is None else self.rtpengine.answer(command)
+            if command.token and engine is self.engine:
+                engine.mediated(command.token, result, self.now)
+
+        self.after(1.0 if delay is None else delay, answer)
+
+    def settle(self, seconds: float = 200.0) -> None:
+        super().settle(seconds)
+        check_media(self)
+
+
+def check_media(ladder: Ladder) -> None:
+    """No description names the other side's media address, and rtpengine no peer's word."""
+    for data, flow in ladder.checks.sent:
+        for host in MEDIA_HOSTS:
+            assert host.encode() not in data, f"{host} went to {flow.host}:\n{data.decode()}"

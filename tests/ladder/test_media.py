@@ -1,0 +1,866 @@
+"""Media through rtpengine: each description goes there first, and whatever happens meanwhile, the call is as ever."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.call.media import COUNTS_S, MOST_WAITING
+from relay.sip.message import Message, parse_message
+from tests.ladder.anchored import CALLEE_PORT, CALLER_PORT, RTPENGINE, AnchoredLadder, LossyAnchoredLadder
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, Side, X, connect, sides
+from tests.ladder.phones import FATES, Callee, Caller, Fate
+
+
+@pytest.fixture
+def ladder() -> AnchoredLadder:
+    return AnchoredLadder()
+
+
+def hang_up(ladder: AnchoredLadder) -> None:
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def refused(ladder: AnchoredLadder, status: int, outcome: str) -> Message:
+    answer = ladder.caller.get(status)
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == outcome
+    ladder.settle()
+    return answer
+
+
+def commands(ladder: AnchoredLadder) -> list[str]:
+    return [command.command for command in ladder.rtpengine.told]
+
+
+def leads_to_rtpengine(message: Message, port: int) -> None:
+    lines = message.body.split(b"\r\n")
+    assert f"c=IN IP4 {RTPENGINE}".encode() in lines
+    assert any(line.startswith(f"m=audio {port} ".encode()) for line in lines), message.body
+
+
+# -- which way descriptions take
+
+
+def test_both_sides_send_to_rtpengine(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    leads_to_rtpengine(ladder.callee.get("INVITE"), CALLER_PORT)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
+def test_rtpengine_hears_no_word_of_a_peers(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    hang_up(ladder)
+    offer, answer, _ = ladder.rtpengine.told
+    assert offer.call == ladder.record.call_id
+    assert (offer.from_tag, offer.to_tag) == (answer.from_tag, "")
+    text = "".join(map(repr, ladder.rtpengine.told))
+    for word in ("alice", "bob", "13800000001", "13900000002", ladder.caller.host, ladder.callee.host):
+        assert word not in text
+
+
+def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    for status in (183, 180):
+        ladder.callee.answers(status, body=ANSWER)
+        leads_to_rtpengine(ladder.caller.get(status), CALLEE_PORT)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_late_offer(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    assert not ladder.callee.get("INVITE").body
+    ladder.callee.answers(200, body=OFFER)
+    leads_to_rtpengine(ladder.caller.get(200), CALLER_PORT)
+    ladder.callee.gets_nothing()
+    ladder.caller.acks(body=ANSWER)
+    leads_to_rtpengine(ladder.callee.get("ACK"), CALLEE_PORT)
+    hang_up(ladder)
+    _, offer, answer, _ = ladder.rtpengine.told
+    assert commands(ladder) == ["ping", "offer", "answer", "delete"]
+    assert (offer.to_tag, answer.from_tag) == ("", offer.from_tag)
+
+
+def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=b"", headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=OFFER, headers="Require: 100rel\r\nRSeq: 5\r\n")
+    leads_to_rtpengine(ladder.caller.get(183), CALLER_PORT)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=ANSWER)
+    leads_to_rtpengine(ladder.callee.expects("PRACK"), CALLEE_PORT)
+    ladder.caller.get(200)
+    ladder.callee.answers(200)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.get("ACK")
+    hang_up(ladder)
+    assert commands(ladder) == ["ping", "offer", "answer", "delete"]
+
+
+def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 5\r\n")
+    ladder.caller.get(183)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
+    leads_to_rtpengine(ladder.callee.expects("PRACK", body=HELD), CALLER_PORT)
+    leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "answer", "answer", "delete"]
+
+
+@EITHER
+def test_hold_by_reinvite(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.expects("INVITE", 200, body=HELD)
+    assert b"a=sendonly" in invite.body
+    leads_to_rtpengine(invite, CALLER_PORT if by == "caller" else CALLEE_PORT)
+    asked.get("ACK")
+    answer = asking.get(200)
+    assert b"a=recvonly" in answer.body
+    leads_to_rtpengine(answer, CALLEE_PORT if by == "caller" else CALLER_PORT)
+    asking.acks()
+    offer, reply = ladder.rtpengine.told[2:4]
+    assert (offer.command, reply.command) == ("offer", "answer")
+    assert (offer.from_tag, offer.to_tag) == (reply.from_tag, reply.to_tag)
+    assert (offer.from_tag == ladder.rtpengine.told[0].from_tag) == (by == "caller")
+    hang_up(ladder)
+
+
+@EITHER
+def test_update(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(HOLD)
+    leads_to_rtpengine(asked.expects("UPDATE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
+    leads_to_rtpengine(asking.get(200), CALLEE_PORT if by == "caller" else CALLER_PORT)
+    hang_up(ladder)
+
+
+@EITHER
+def test_late_offer_in_a_reinvite(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites()
+    asking.get(100)
+    asked.expects("INVITE", 200, body=OFFER)
+    leads_to_rtpengine(asking.get(200), CALLEE_PORT if by == "caller" else CALLER_PORT)
+    asking.acks(body=ANSWER)
+    leads_to_rtpengine(asked.get("ACK"), CALLER_PORT if by == "caller" else CALLEE_PORT)
+    offer, answer = ladder.rtpengine.told[2:4]
+    assert (offer.command, answer.command) == ("offer", "answer")
+    assert (offer.from_tag == ladder.rtpengine.told[0].from_tag) == (by == "callee")
+    hang_up(ladder)
+
+
+def test_description_within_a_multipart(ladder: AnchoredLadder) -> None:
+    ladder.caller.cseq += 1
+    ladder.caller.from_uri, ladder.caller.to_uri = "sip:13800000001@127.0.0.11", f"sip:{X}@127.0.0.10"
+    ladder.caller.target = f"sip:{X}@127.0.0.10:5060"
+    parts = b"--b\r\nContent-Type: text/plain\r\n\r\nalice\r\n--b\r\nContent-Type: application/sdp\r\n\r\n"
+    ladder.caller.sends(
+        "INVITE",
+        cseq=1,
+        body=parts + OFFER + b"\r\n--b--\r\n",
+        content_type="multipart/mixed;boundary=b",
+        headers=f"Contact: {ladder.caller.contact}\r\n",
+    )
+    ladder.caller.get(100)
+    invite = ladder.callee.get("INVITE")
+    assert invite.get("content-type") == "application/sdp"
+    leads_to_rtpengine(invite, CALLER_PORT)
+    ladder.caller.cancels()
+    ladder.callee.answers(180)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    refused(ladder, 487, "cancelled")
+
+
+def test_one_offer_serves_all_peers_in_turn() -> None:
+    ladder = AnchoredLadder(tried=("carrier", "second"))
+    second = ladder.side("127.0.0.23", "bob")
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.get(183)
+    ladder.callee.answers(503)
+    ladder.callee.get("ACK")
+    leads_to_rtpengine(second.get("INVITE"), CALLER_PORT)
+    second.answers(200, body=ANSWER)
+    second.get("ACK")
+    leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
+    ladder.caller.acks()
+    ladder.caller.sends("BYE")
+    second.expects("BYE")
+    ladder.caller.get(200)
+    ladder.settle()
+    assert commands(ladder) == ["offer", "answer", "answer", "delete"]
+
+
+def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -> None:
+    """All of them send to the port that the one offer named: a tag of its own would get a fork another port there."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    for tag in ("1", "2"):
+        ladder.callee.answers(183, body=ANSWER, tag=tag)
+        leads_to_rtpengine(ladder.caller.get(183), CALLEE_PORT)
+    ladder.callee.answers(200, body=ANSWER, tag="1")
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.settle()
+    assert len({command.to_tag for command in ladder.rtpengine.told if command.command == "answer"}) == 1
+
+
+# -- rtpengine does not answer
+
+
+@pytest.mark.parametrize("offer", [OFFER, b""])
+def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None:
+    ladder.rtpengine.works = False
+    ladder.caller.invites(X, body=offer)
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    answer = refused(ladder, 503, "media_failed")
+    assert answer.get("retry-after") == "5"
+    assert ladder.engine.refusals() == {"media_failed": 1}
+
+
+def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.works = False
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(503)
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == "media_failed"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
+
+
+def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.works = False
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine.works = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@EITHER
+def test_offer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.rtpengine.works = False
+    asking.reinvites(HOLD)
+    asking.get(100)
+    assert asking.get(503).get("retry-after") == "2"
+    asking.acks_refusal()
+    asked.gets_nothing()
+    ladder.rtpengine.works = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.rtpengine.works = False
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(500)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine.works = True
+    hang_up(ladder)
+
+
+def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.rtpengine.works = False
+    ladder.caller.acks(body=ANSWER)
+    assert not ladder.callee.get("ACK").body
+    ladder.callee.expects("BYE")
+    ladder.caller.expects("BYE")
+    assert ladder.record.end_reason == "media_failed"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
+
+
+# -- rtpengine answers wrongly
+
+
+def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+    ladder.rtpengine.passes_addresses = True
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    refused(ladder, 480, "failed")
+    assert ladder.engine.statistics()["tripwire"] == 1
+    assert ladder.record.end_reason == "tripwire"
+
+
+def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.passes_addresses = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "tripwire"
+    ladder.settle()
+
+
+@EITHER
+def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.rtpengine.passes_addresses = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.get(487)
+    asking.acks_refusal()
+    asking.expects("BYE")
+    asked.expects("BYE")
+    assert ladder.record.end_reason == "tripwire"
+    ladder.settle()
+
+
+# -- what happens while rtpengine is asked
+
+
+def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
+    ladder.hold_media = True
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.gets_nothing()
+    assert commands(ladder) == ["offer", "delete"]
+    ladder.settle()
+
+
+def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
+    ladder.hold_media = True
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
+    """As where a 200 crosses the CANCEL: it is acknowledged and taken down."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.gets_nothing()
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
+def test_ring_timeout_while_the_answer_is_there() -> None:
+    ladder = AnchoredLadder(ring_timeout_s=10.0)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(9.9)
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.run(0.2)
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
+def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.callee.answers(180)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.caller.get(183)
+    ladder.caller.get(180)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.callee.get("ACK")
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(183)
+    refused(ladder, 486, "busy")
+
+
+def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.answers_again()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.callee.get("ACK")
+    ladder.callee.gets_nothing()
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
+@EITHER
+@pytest.mark.parametrize("ends", ["asking", "asked"])
+def test_bye_while_a_reinvite_is_there(ladder: AnchoredLadder, by: str, ends: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.hold_media = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    by_whom, other = (asking, asked) if ends == "asking" else (asked, asking)
+    by_whom.sends("BYE")
+    asking.get(487)
+    asking.acks_refusal()
+    other.expects("BYE")
+    ladder.rtpengine_goes_on()
+    by_whom.get(200)
+    asked.gets_nothing()
+    ladder.settle()
+    assert commands(ladder) == ["offer", "answer", "offer", "delete"]
+
+
+@EITHER
+def test_bye_while_the_answer_to_a_reinvite_is_there(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    ladder.hold_media = True
+    asked.answers(200, invite, body=HELD)
+    asking.sends("BYE")
+    asking.get(487)
+    asking.acks_refusal()
+    asked.get("ACK")
+    asked.expects("BYE")
+    ladder.rtpengine_goes_on()
+    asking.get(200)
+    ladder.settle()
+
+
+@EITHER
+def test_cancel_of_a_reinvite_that_is_there(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.hold_media = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.cancels()
+    asking.get(200)
+    asking.get(487)
+    asking.acks_refusal()
+    ladder.rtpengine_goes_on()
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+def test_cancel_of_a_reinvite_that_waits_behind_another(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.reinvites(HELD)
+    ladder.callee.get(100)
+    ladder.callee.cancels()
+    ladder.callee.get(200)
+    ladder.callee.get(487)
+    ladder.callee.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_glare_while_the_first_is_there(ladder: AnchoredLadder) -> None:
+    """The second one is not even asked for: rtpengine would take it for the session's new state."""
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.reinvites(HELD)
+    ladder.callee.get(100)
+    ladder.rtpengine_goes_on()
+    invite = ladder.callee.get_request("INVITE")
+    ladder.callee.get(491)
+    ladder.callee.acks_refusal()
+    ladder.callee.answers(200, invite, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]
+
+
+def test_requests_stay_in_their_order(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.updates(HOLD)
+    ladder.caller.sends("INFO", body=b"1", content_type="application/dtmf")
+    ladder.callee.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.callee.expects("UPDATE", body=HELD)
+    ladder.callee.expects("INFO")
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.caller.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) -> None:
+    """The ACK waits for rtpengine when somebody hangs up: the callee gets its ACK, then BYE."""
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.hold_media = True
+    ladder.caller.acks(body=ANSWER)
+    ladder.callee.gets_nothing()
+    ends, other = sides(ladder, by)
+    ends.sends("BYE")
+    ladder.callee.get("ACK")
+    other.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ends.get(200)
+    ladder.settle()
+
+
+def test_update_of_a_fork_that_lost_meanwhile(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER, tag="1")
+    ladder.caller.get(183)
+    losing = ladder.caller.remote_tag
+    ladder.callee.answers(183, body=ANSWER, tag="2")
+    ladder.caller.get(183)
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER, tag="2")
+    winning, ladder.caller.remote_tag = ladder.caller.remote_tag, losing
+    ladder.caller.updates(HOLD)
+    ladder.rtpengine_goes_on()
+    ladder.caller.remote_tag = winning
+    ladder.callee.get("ACK")
+    ladder.caller.get(481)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.tag = "2"
+    ladder.caller.cseq += 1
+    hang_up(ladder)
+
+
+def test_more_than_may_wait_is_refused(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.updates(HOLD)
+    for _ in range(MOST_WAITING):
+        ladder.caller.sends("INFO", body=b"1", content_type="application/dtmf")
+    ladder.callee.updates(HOLD)
+    ladder.callee.get(503)
+    assert ladder.engine.statistics()["media_over_limit"] == 1
+    ladder.rtpengine_goes_on()
+    for method in ("UPDATE", *["INFO"] * MOST_WAITING):
+        ladder.callee.expects(method)
+    ladder.caller.inbox.clear()
+    hang_up(ladder)
+
+
+# -- the end
+
+
+def test_counts_are_in_the_record(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(10)
+    hang_up(ladder)
+    record = ladder.record
+    assert (record.caller_packets, record.caller_lost, record.caller_jitter_ms) == (500, 0, 7)
+    assert (record.callee_packets, record.callee_lost, record.callee_jitter_ms) == (501, 1, 7)
+
+
+def test_record_waits_for_the_counts_and_the_end_is_when_it_was(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(10)
+    ladder.hold_media = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.gets_nothing()
+    assert ladder.asked == ["delete"]
+    ladder.run(COUNTS_S - 0.1)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.caller.get(200)
+    assert ladder.record.duration_ms == 10_000
+    assert ladder.record.caller_packets == 500
+    ladder.settle()
+
+
+def test_record_does_not_wait_for_ever(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.run(COUNTS_S + 0.01)
+    ladder.caller.get(200)
+    assert ladder.record.caller_packets is None
+    ladder.rtpengine_goes_on()
+    assert ladder.record.caller_packets is None
+    ladder.settle()
+
+
+def test_counts_that_rtpengine_has_not(ladder: AnchoredLadder) -> None:
+    ladder.rtpengine.counts = False
+    connect(ladder)
+    hang_up(ladder)
+    assert ladder.record.callee_packets is None
+
+
+def test_refused_call_is_deleted_too(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    refused(ladder, 486, "busy")
+    assert commands(ladder) == ["offer", "delete"]
+
+
+def test_call_without_media_ends(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(100)
+    assert commands(ladder).count("query") >= 4
+    ladder.rtpengine.calls.clear()
+    ladder.run(20.1)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "media_timeout")
+    ladder.settle()
+
+
+def test_rtpengine_that_does_not_answer_ends_no_call(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.rtpengine.works = False
+    ladder.run(100)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine.works = True
+    hang_up(ladder)
+
+
+@EITHER
+def test_restart(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    before = ladder.rtpengine.told[0]
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    leads_to_rtpengine(asked.expects("INVITE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    ladder.run(40)
+    hang_up(ladder)
+    after = ladder.rtpengine.told[2:]
+    assert {command.instance for command in after} == {"one"}
+    assert {command.call for command in after} == {before.call}
+    assert (after[0].from_tag == before.from_tag) == (by == "caller")
+    assert ladder.record.caller_packets == 500
+
+
+def test_call_that_a_restart_cannot_take_up_is_deleted(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart(peers=ladder.settings.peers[:1])
+    assert ladder.record.end_reason == "not_restorable"
+    ladder.settle()
+
+
+def test_restart_while_rtpengine_is_asked(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.hold_media = False
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.caller.sends_again("INVITE")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+# -- whatever happens when
+
+_TIMES = st.integers(0, 80).map(lambda tenths: tenths / 10)
+_DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(FATES), max_size=40),
+    delays=st.lists(_DELAYS, max_size=8),
+    events=st.lists(
+        st.tuples(_TIMES, st.sampled_from(["cancel", "caller bye", "callee bye", "caller hold", "callee hold"])),
+        max_size=4,
+    ),
+    final=st.sampled_from([200, 200, 200, 486, 503]),
+    rings_s=_TIMES,
+    restarted_at=st.none() | _TIMES,
+)
+def test_any_call(
+    fates: list[Fate],
+    delays: list[float | None],
+    events: list[tuple[float, str]],
+    final: int,
+    rings_s: float,
+    restarted_at: float | None,
+) -> None:
+    ladder = LossyAnchoredLadder(fates, delays)
+    caller, callee = ladder.caller, ladder.callee
+    assert isinstance(caller, Caller)
+    assert isinstance(callee, Callee)
+    callee.final, callee.rings_s = final, rings_s
+    caller.call()
+    actions = {
+        "cancel": caller.cancel,
+        "caller bye": caller.bye,
+        "callee bye": callee.bye,
+        "caller hold": caller.hold,
+        "callee hold": callee.hold,
+    }
+    for when, event in events:
+        ladder.after(when, actions[event])
+    if restarted_at is not None:
+        ladder.after(restarted_at, ladder.restart)
+    ladder.after(150.0, caller.bye)
+    ladder.after(151.0, callee.bye)
+    ladder.run(160.0)
+    ladder.settle(300.0)
+    assert len(ladder.records) == 1 or restarted_at is not None
+
+
+def test_whom_a_description_came_from_is_in_no_other_message(ladder: AnchoredLadder) -> None:
+    """A call with all of it; `settle` looks at each message."""
+    connect(ladder)
+    for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
+        _play(asking, asked)
+    hang_up(ladder)
+    descriptions = [parse_message(data).body for data, _ in ladder.checks.sent if b"\r\n\r\nv=0" in data]
+    assert len(descriptions) == 10
+    assert all(RTPENGINE.encode() in description for description in descriptions)
+
+
+def _play(asking: Side, asked: Side) -> None:
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    asking.updates(OFFER)
+    asked.expects("UPDATE", body=ANSWER)
+    asking.get(200)
