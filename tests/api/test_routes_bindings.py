@@ -204,6 +204,13 @@ async def test_a_key_of_one_business_is_nothing_to_another(api: Api, company: Cl
     assert (await rival.post("/v1/bindings", AXB, idempotency_key="k1"))["id"] != first["id"]
 
 
+async def test_a_business_user_that_is_called_operator_is_not_taken_for_one(api: Api, operator: Client) -> None:
+    await operator.post("/v1/prefixes", {"prefix": PREFIX})
+    namesake = await api.company("operator")
+    first = await namesake.post("/v1/bindings", AXB, idempotency_key="k1")
+    assert (await operator.post("/v1/bindings", AXB, idempotency_key="k1"))["id"] != first["id"]
+
+
 async def test_each_of_a_batch_stands_for_itself(company: Client) -> None:
     items = [AXB | {"x": X, "a": f"1380000{n:04d}"} for n in range(250)]
     items[120] = AXB | {"x": X, "a": "13800000007"}

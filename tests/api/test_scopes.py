@@ -1,0 +1,43 @@
+"""What a key may do is in its scopes: each route is tried with a key that has all of them but one."""
+
+from __future__ import annotations
+
+from fastapi.routing import APIRoute
+
+from relay.api.document import scopes_of
+from relay.service.keys import OPERATOR_SCOPES
+from tests.api.conftest import Api
+
+NAMES = {
+    "business_id": "default",
+    "key_id": "0" * 12,
+    "prefix": "70010000001",
+    "number": "700100000010001",
+    "pool_id": "default",
+    "group_id": "g" + "0" * 20,
+    "binding_id": "0" * 24,
+    "webhook_id": "w" + "0" * 12,
+    "call_id": "0" * 32,
+    "whose": "business",
+    "owner_id": "default",
+}
+
+
+async def test_each_route_is_forbidden_to_a_key_without_its_scope(api: Api) -> None:
+    """Before anything is looked up, and whatever the body."""
+    tried = 0
+    for route in api.app.routes:
+        if not isinstance(route, APIRoute):
+            continue
+        for scope in scopes_of(route) or ():
+            client = await api.operator(OPERATOR_SCOPES - {scope})
+            for method in route.methods or ():
+                problem = await client.refused(method, route.path.format_map(NAMES), "forbidden", {})
+                assert f"the scope {scope}" in problem["detail"], f"{method} {route.path}"
+                tried += 1
+    assert tried > 50
+
+
+async def test_each_scope_is_needed_somewhere(api: Api) -> None:
+    needed = {scope for route in api.app.routes if isinstance(route, APIRoute) for scope in scopes_of(route) or ()}
+    assert needed == OPERATOR_SCOPES - {"parties:read"}  # which is asked for where numbers are to be revealed
