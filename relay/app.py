@@ -21,7 +21,6 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.engine import Engine
-from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.settings import Listener
 from relay.config import Config
@@ -36,6 +35,7 @@ from relay.net.signing import read_secret
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
 from relay.policy.rates import Rates
+from relay.reports.record_form import record_form
 from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
 from relay.store.database import open_store
@@ -335,10 +335,8 @@ def _desk_command(config: Path | None) -> list[str]:
 
 def _live_call(record: CallRecord, reveal: bool) -> Answer:
     """A record without the legs' Call-IDs, which are the peers' text."""
-    call = record._asdict()
+    call = record_form(record, reveal=reveal)
     del call["caller_leg_call_id"], call["callee_leg_call_id"]
-    if not reveal:
-        call |= {name: call[name] and mask_number(call[name]) for name in ("number_dialled", "caller", "callee")}
     return call
 
 

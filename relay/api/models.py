@@ -6,10 +6,11 @@ A model says the form of what is asked and answered. Whether it may be is the bu
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Generic, Literal, TypeVar, overload
+from typing import Annotated, Any, Generic, TypeVar, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from relay.service.binding_fields import LONGEST_REASON
 from relay.service.times import format_moment
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ T = TypeVar("T")
 _EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
-_CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _NUMBER_700 = r"^700[0-9]{12}$"
 _PREFIX = r"^700[0-9]{8}$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -25,7 +26,7 @@ _PARTY = r"^\+?[0-9][-0-9. ()]*$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 # What a text is that has one of these forms, for who sent another.
 FORMS = {
-    _CLEAN: "it is text without control characters",
+    CLEAN: "it is text without control characters",
     _NUMBER_700: "it is the 15 digits of a 700 number, such as 700100000010001",
     _PREFIX: "it is the 11 managed digits of a 700 number, such as 70010000001",
     _NAME: "it is letters, digits, _ . - and at most 64 of them, such as acme",
@@ -63,15 +64,14 @@ def _is_day_of_our_time(day: date) -> date:
 Time = Annotated[AwareDatetime, AfterValidator(_is_of_our_time)]  # in a request
 Day = Annotated[date, AfterValidator(_is_day_of_our_time)]
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # RFC 3339, UTC, milliseconds
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_CLEAN, strip_whitespace=True)]
+Reason = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_REASON, pattern=CLEAN, strip_whitespace=True)
+]
 
 
-Text64 = Annotated[str, StringConstraints(max_length=64, pattern=_CLEAN)]
-Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_CLEAN)]
-Text120 = Annotated[str, StringConstraints(max_length=120, pattern=_CLEAN)]
-Text250 = Annotated[str, StringConstraints(max_length=250, pattern=_CLEAN)]
-Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=_CLEAN)]
-Mode = Literal["AXB", "AXYB", "GXB", "GXYB", "AXN"]
+Text64 = Annotated[str, StringConstraints(max_length=64, pattern=CLEAN)]
+Text128 = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=CLEAN)]
+Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=CLEAN)]
 
 
 class Asked(BaseModel):

@@ -10,7 +10,6 @@ from relay.api.models import (
     Asked,
     Hours,
     Masked,
-    Mode,
     Moment,
     Name,
     Number700,
@@ -22,12 +21,14 @@ from relay.api.models import (
     left_out,
 )
 from relay.api.problems import Problem
+from relay.call.binding import Direction, Mode
+from relay.service.binding_fields import MAX_CALL_S, RING_TIMEOUT_S
+from relay.store.bindings import State
+from relay.store.lists import Kind
 
-Direction = Literal["both", "a_to_b", "b_to_a"]
-BindingState = Literal["live", "expired", "ended"]
 ExpiresIn = Annotated[int, Field(ge=60, le=7_776_000, description="seconds from now")]
-MaxCall = Annotated[int, Field(ge=10, le=86_400)]
-RingTimeout = Annotated[int, Field(ge=5, le=180)]
+MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
+RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
 
 
 class Expiry(Asked):
@@ -88,7 +89,7 @@ class BindingSearch(Asked):
     order_id: Text128 | None = None
     group_id: Name | None = None
     business: Name | None = Field(None, description="for operator keys")
-    state: BindingState | None = None
+    state: State | None = None
     mode: Mode | None = None
     since: Time | None = Field(None, description="made at or after")
 
@@ -113,7 +114,7 @@ class Binding(Shown):
     ring_timeout_s: int | None
     white_only: bool
     hours: str | None
-    state: BindingState
+    state: State
     created_at: Moment
     created_by: str
     changed_at: Moment | None
@@ -201,7 +202,7 @@ class EntryNew(Asked):
     """A caller to be let in (white) or kept out (black)."""
 
     number: Party
-    kind: Literal["black", "white"]
+    kind: Kind
 
 
 class EntryGone(Asked):
@@ -214,7 +215,7 @@ class Entry(Shown):
     """A caller on a list."""
 
     number: Masked
-    kind: Literal["black", "white"]
+    kind: Kind
     added_at: Moment
     added_by: str
 

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from relay.api.models import Asked, Hours, Mode, Moment, Name, Shown, Text64, Text120, Text128, Text250, Time, left_out
+from relay.api.models import CLEAN, Asked, Hours, Moment, Name, Shown, Text128, Time, left_out
+from relay.call.binding import MODES, Mode
+from relay.service.businesses import LARGEST_LIMIT, LONGEST, Scenario
+from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope
+from relay.store.businesses import State
 
-Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
-State = Literal["applied", "approved", "suspended", "revoked"]
-Scope = Literal[
-    "bindings:read",
-    "bindings:write",
-    "numbers:read",
-    "calls:read",
-    "calls:hangup",
-    "parties:read",
-    "webhooks",
-    "lists",
-    "trace",
-    "reports",
-    "keys",
-    "operator",
+Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], pattern=CLEAN)]
+Application = Annotated[str, StringConstraints(max_length=LONGEST["application"], pattern=CLEAN)]
+Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], pattern=CLEAN)]
+Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN)]
+Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)]
+Modes = Annotated[list[Mode], Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True})]
+
+Scopes = Annotated[
+    list[Scope], Field(min_length=1, max_length=len(OPERATOR_SCOPES), json_schema_extra={"uniqueItems": True})
 ]
-MaxBindings = Annotated[int, Field(ge=0, le=100_000_000)]
-MaxCalls = Annotated[int, Field(ge=0, le=1_000_000)]
-MaxCps = Annotated[int, Field(ge=0, le=100_000)]
-Modes = Annotated[list[Mode], Field(min_length=1, max_length=5, json_schema_extra={"uniqueItems": True})]
 
 
 class _Terms(Asked):
     """What is agreed with a business user and may be changed."""
 
-    licence: Text64 = Field("", description="number of its business licence")
-    application: Text120 = Field("", description="reference of its application for the pilot")
+    licence: Licence = Field("", description="number of its business licence")
+    application: Application = Field("", description="reference of its application for the pilot")
     scenario: Scenario = "other"
-    contact: Text250 = Field("", description="person and phone; sealed at rest")
-    scheme: Text250 = Field("", description="reference of the technical scheme")
-    modes: Modes = Field(default=["AXB", "AXYB", "GXB", "GXYB", "AXN"], description="of bindings it may make")
-    max_bindings: MaxBindings | None = Field(None, description="live at once; null: no limit")
-    max_calls: MaxCalls | None = Field(None, description="at once; null: no limit")
-    max_cps: MaxCps | None = Field(None, description="new calls a second; null: no limit")
+    contact: Contact = Field("", description="person and phone; sealed at rest")
+    scheme: Scheme = Field("", description="reference of the technical scheme")
+    modes: Modes = Field(default=[*MODES], description="of bindings it may make")
+    max_bindings: Limit | None = Field(None, description="live at once; null: no limit")
+    max_calls: Limit | None = Field(None, description="at once; null: no limit")
+    max_cps: Limit | None = Field(None, description="new calls a second; null: no limit")
     white_only: bool = Field(False, description="only callers on its whitelist get through")
     hours: Hours | None = None
     live_events: bool = Field(False, description="also tell call.received, call.ringing and call.answered")
@@ -58,15 +52,15 @@ class BusinessChange(Asked):
     """What is to change; what is left out stays."""
 
     name: Text128 = Field(default_factory=left_out)
-    licence: Text64 = Field(default_factory=left_out)
-    application: Text120 = Field(default_factory=left_out)
+    licence: Licence = Field(default_factory=left_out)
+    application: Application = Field(default_factory=left_out)
     scenario: Scenario = Field(default_factory=left_out)
-    contact: Text250 = Field(default_factory=left_out)
-    scheme: Text250 = Field(default_factory=left_out)
+    contact: Contact = Field(default_factory=left_out)
+    scheme: Scheme = Field(default_factory=left_out)
     modes: Modes = Field(default_factory=left_out)
-    max_bindings: MaxBindings | None = None
-    max_calls: MaxCalls | None = None
-    max_cps: MaxCps | None = None
+    max_bindings: Limit | None = None
+    max_calls: Limit | None = None
+    max_cps: Limit | None = None
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
     live_events: bool = Field(default_factory=left_out)
@@ -115,14 +109,14 @@ class History(Shown):
 class KeyNew(Asked):
     """A key that is asked for."""
 
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=12, json_schema_extra={"uniqueItems": True})]
+    scopes: Scopes
     expires_at: Time | None = None
 
 
 class KeyRotation(Asked):
     """How long the old secret of a key stays good."""
 
-    overlap_s: int = Field(0, ge=0, le=2_592_000)
+    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S)
 
 
 class Key(Shown):

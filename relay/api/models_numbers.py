@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from relay.api.models import Asked, Moment, Name, Number700, Prefix, Reason, Shown, Text64, left_out
+from relay.service.numbers import LONGEST_COOL_DOWN_MS, MOST_BINDINGS, WARN_PERCENT
+from relay.store.numbers import Lock, PrefixState, State
 
-NumberState = Literal["free", "bound", "cooling", "locked"]
-PrefixState = Literal["active", "locked", "returned"]
-CoolDown = Annotated[int, Field(ge=0, le=31_536_000, description="seconds")]
+CoolDown = Annotated[int, Field(ge=0, le=LONGEST_COOL_DOWN_MS // 1000, description="seconds")]
 
 
 class PrefixNew(Asked):
@@ -55,8 +55,8 @@ class Number(Shown):
     number: str
     prefix: str
     pool: str
-    state: NumberState
-    locked_by: list[Literal["operator", "fraud", "prefix"]]
+    state: State
+    locked_by: list[Lock]
     bindings: int | None = Field(description="that it carries; null where others' may be among them")
     exclusive: bool = Field(description="an AXN is on it: nobody else")
     cools_until: Moment | None
@@ -82,8 +82,8 @@ class PoolNew(Asked):
     id: Name
     business: Name | None = Field(None, description="null: for all business users without a pool of their own")
     area: Text64 = ""
-    max_bindings: int = Field(200, ge=1, le=5000, description="that one number carries")
-    warn_percent: int = Field(80, ge=1, le=100)
+    max_bindings: int = Field(200, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1], description="that one number carries")
+    warn_percent: int = Field(80, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
 
 
 class PoolChange(Asked):
@@ -91,8 +91,8 @@ class PoolChange(Asked):
 
     business: Name | None = Field(None, description="null: for all business users without a pool of their own")
     area: Text64 = Field(default_factory=left_out)
-    max_bindings: int = Field(default_factory=left_out, ge=1, le=5000)
-    warn_percent: int = Field(default_factory=left_out, ge=1, le=100)
+    max_bindings: int = Field(default_factory=left_out, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1])
+    warn_percent: int = Field(default_factory=left_out, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
 
 
 class Pool(Shown):

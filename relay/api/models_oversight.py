@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from relay.api.models import Asked, Day, Moment, Name, Party, Prefix, Reason, Shown, Time
 from relay.api.models_bindings import Binding
 from relay.api.models_calls import Call
+from relay.reports.daily import MOST_COMPLAINTS
 
 
 class TraceAsked(Asked):
@@ -71,7 +72,7 @@ class Complaints(Asked):
     day: Day
     business: Name
     prefix: Prefix
-    count: int = Field(ge=0, le=1_000_000_000)
+    count: int = Field(ge=0, le=MOST_COMPLAINTS)
 
 
 class AuditLine(Shown):

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from relay.api.models import Asked, Moment, Name, Shown, Text128, left_out
+from relay.events.webhooks import KINDS, LONGEST_URL, Kind, Parties
 
-EventKind = Literal[
-    "call.received",
-    "call.ringing",
-    "call.answered",
-    "call.ended",
-    "call.refused",
-    "binding.expired",
-    "number.cooling",
-]
-Parties = Literal["none", "masked", "clear"]
-Kinds = Annotated[list[EventKind], Field(min_length=1, max_length=7, json_schema_extra={"uniqueItems": True})]
+Kinds = Annotated[list[Kind], Field(min_length=1, max_length=len(KINDS), json_schema_extra={"uniqueItems": True})]
 Url = Annotated[
     str,
-    StringConstraints(max_length=500, pattern=r"^https?://[!-~]+$"),
+    StringConstraints(max_length=LONGEST_URL, pattern=r"^https?://[!-~]+$"),
     Field(
         description="https, at an address of the internet; an operator may name any, and http to loopback",
         examples=["https://platform.example/events"],
@@ -33,7 +24,7 @@ class WebhookNew(Asked):
     """A webhook that is asked for."""
 
     url: Url
-    kinds: Kinds = Field(default=[*get_args(EventKind)], description="of events; left out: all")
+    kinds: Kinds = Field(default=[*KINDS], description="of events; left out: all")
     parties: Parties = Field("masked", description="how caller and callee come; `clear` needs parties:read")
     business: Name | None = Field(None, description="for operator keys; left out: `default`")
 
@@ -53,7 +44,7 @@ class Webhook(Shown):
     id: str
     business: str
     url: str
-    kinds: list[EventKind]
+    kinds: list[Kind]
     parties: Parties
     enabled: bool
     failures: int = Field(description="in a row")

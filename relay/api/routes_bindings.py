@@ -9,18 +9,18 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_bindings as models
-from relay.api.models import Mode, Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
+from relay.api.models import Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.problems import problem_of, status_of
 from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why, now_ms
-from relay.call.binding import Binding
+from relay.call.binding import Binding, Mode
 from relay.call.numbers import mask_number, normalise_party
 from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import BindingChange, change, end, renew, steps
 from relay.service.times import format_moment
 from relay.store.act import Act
-from relay.store.bindings import BindingQuery, find_binding, find_page
+from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
 
 router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
@@ -40,10 +40,7 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> model
         values[party] = values[party] if clear or values[party] is None else mask_number(values[party])
     for moment in ("created_at", "changed_at", "expires_at", "ended_at"):
         values[moment] = shown_moment(values[moment])
-    if binding.ended_at is not None:
-        values["state"] = "ended"
-    else:
-        values["state"] = "live" if binding.is_live(at_ms) else "expired"
+    values["state"] = state_of(binding, at_ms)
     return models.Binding(**values)
 
 
@@ -178,7 +175,7 @@ async def get_bindings(
     order_id: Text128 | None = None,
     group_id: Name | None = None,
     business: Name | None = None,
-    state: models.BindingState | None = None,
+    state: State | None = None,
     mode: Mode | None = None,
     since: Time | None = None,
     limit: Limit = USUAL,

@@ -15,7 +15,7 @@ from relay.errors import Refused
 from relay.log import mask_text
 from relay.service.businesses import Application, Step, apply, change, set_state
 from relay.store.act import Act
-from relay.store.businesses import Business, find_business, list_businesses, state_changes
+from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
 
 router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
 BusinessId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -59,7 +59,7 @@ async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Re
 
 @router.get("", summary="List business users")
 async def get_businesses(
-    visit: Seen, state: models.State | None = None, limit: Limit = USUAL, cursor: Cursor = None
+    visit: Seen, state: State | None = None, limit: Limit = USUAL, cursor: Cursor = None
 ) -> Page[models.Business]:
     """In the order of their ids. A business user sees itself."""
     sealer = visit.desk.sealer

@@ -16,12 +16,10 @@ from relay.errors import Refused
 from relay.service.numbers import NewPrefix, PrefixChange, change_prefix, get_prefix, load_prefix, lock, move, unlock
 from relay.store.act import Act
 from relay.store.numbers import (
-    LOCKED_BY_OPERATOR,
-    LOCKED_FOR_FRAUD,
-    LOCKED_WITH_PREFIX,
     Number,
     NumberQuery,
     Prefix,
+    State,
     find_number,
     find_numbers,
     find_prefix,
@@ -35,7 +33,6 @@ NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 num
 Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
-_LOCKS = {LOCKED_BY_OPERATOR: "operator", LOCKED_FOR_FRAUD: "fraud", LOCKED_WITH_PREFIX: "prefix"}
 _AS_CONFIGURED = -1
 
 
@@ -50,8 +47,8 @@ def shown_prefix(prefix: Prefix) -> models.PrefixShown:
 def shown_number(number: Number, *, alone: bool = True) -> models.Number:
     """As answered. `alone`: no other business user can be on it, or an operator asks."""
     values = number._asdict()
-    values["locked_by"] = [name for bit, name in _LOCKS.items() if values["locked"] & bit]
     del values["locked"]
+    values["locked_by"] = number.locked_by
     values["bindings"] = number.bindings if alone else None
     values["cools_until"] = shown_moment(number.cools_until) if number.state == "cooling" else None
     return models.Number(**values)
@@ -104,7 +101,7 @@ async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: Op
 async def get_numbers(
     visit: Reads,
     pool: Name | None = None,
-    state: models.NumberState | None = None,
+    state: State | None = None,
     prefix: PrefixText | None = None,
     limit: Limit = USUAL,
     cursor: Cursor = None,

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import click
 
 from relay.cli import config_option
-from relay.cli.options import json_option, reason_option, reveal_option
+from relay.cli.options import json_option, reason_option, reveal_option, stacked
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.progress import progress
 from relay.cli.stores import now_ms, opened, past, said_in_clear
@@ -21,19 +21,14 @@ from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries
 
 _COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 
-
-def _query(command: Any) -> Any:
-    options = (
-        click.option("--actor", metavar="NAME", help='Who did it: "cli:USER", "key:ID" or "relay".'),
-        click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
-        click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
-        click.option("--business", metavar="ID"),
-        click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago."),
-        click.option("--until", "until_ms", type=past, metavar="TIME", help="Likewise."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_query = stacked(
+    click.option("--actor", metavar="NAME", help='Who did it: "cli:USER", "key:ID" or "relay".'),
+    click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
+    click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
+    click.option("--business", metavar="ID"),
+    click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago."),
+    click.option("--until", "until_ms", type=past, metavar="TIME", help="Likewise."),
+)
 
 
 @click.group()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 import click
 
 from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, reason_option, reveal_option
+from relay.cli.options import NONE, json_option, reason_option, reveal_option, stacked
 from relay.cli.output import (
     BINDING_HEADING,
-    STATES,
     binding_object,
     binding_row,
-    binding_state,
     json_line,
     show_list,
     show_one,
@@ -33,7 +31,7 @@ from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
 from relay.service.changes import BindingChange
 from relay.service.imports import COLUMNS, import_bindings
-from relay.store.bindings import BindingQuery
+from relay.store.bindings import BindingQuery, State, state_of
 
 # What a mode cannot do without.
 _NEEDED = {
@@ -46,18 +44,13 @@ _NEEDED = {
 _OPTIONS = {"group_id": "--group"}
 _PAGE = 500
 
-
-def _restrictions(command: Any) -> Any:
-    options = (
-        click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call whom; members of a group are a."),
-        click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="How long a call may last."),
-        click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="How long it may ring."),
-        click.option("--hours", metavar="HH:MM-HH:MM", help="Of service, in China time."),
-        click.option("--user-data", metavar="TEXT", help="Comes back with each event."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_restrictions = stacked(
+    click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call whom; members of a group are a."),
+    click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="How long a call may last."),
+    click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="How long it may ring."),
+    click.option("--hours", metavar="HH:MM-HH:MM", help="Of service, in China time."),
+    click.option("--user-data", metavar="TEXT", help="Comes back with each event."),
+)
 
 
 @click.command()
@@ -141,7 +134,7 @@ def bindings() -> None:
 @click.option("--business", metavar="ID", help="Only those of this business user.")
 @click.option("--mode", type=click.Choice(MODES), help="Only those of this mode.")
 @click.option("--group", "group_id", metavar="ID", help="Only those of this group.")
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--live", is_flag=True, help="Only those in force now.")
 @click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h ago.")
 @json_option
@@ -177,7 +170,7 @@ def _found(store: Opened, number: str | None, order: str | None, at_ms: int | No
 
 def _fits(binding: Binding, query: dict[str, Any], at_ms: int) -> bool:
     fields = all(query[name] in (None, getattr(binding, name)) for name in ("business", "mode", "group_id"))
-    state = query["state"] in (None, binding_state(binding, at_ms))
+    state = query["state"] in (None, state_of(binding, at_ms))
     return fields and state and (query["since"] is None or binding.created_at >= query["since"])
 
 

@@ -9,9 +9,9 @@ import click
 
 from relay.call.binding import MODES
 from relay.cli import config_option
-from relay.cli.options import given, json_option, needed_reason, or_none, reason_option, reveal_option
+from relay.cli.options import given, json_option, needed_reason, or_none, reason_option, reveal_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import coming, duration, opened, said_in_clear
+from relay.cli.stores import coming, duration, every, opened, said_in_clear
 from relay.errors import Refused
 from relay.log import mask_text
 from relay.service import businesses as service
@@ -28,19 +28,13 @@ _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {"parties:read"}
 _NONE = "there is no such business user: `relay700 business list` shows them"
 
 _limit = or_none(int)
-_scenario = click.option("--scenario", type=click.Choice(SCENARIOS), help="What its numbers are for.")
-_texts = (
+_details = stacked(
     click.option("--licence", metavar="TEXT", help="Number of its business licence."),
     click.option("--application", metavar="TEXT", help="Reference of its application for the pilot."),
     click.option("--contact", metavar="TEXT", help="Person and phone; sealed in the store."),
     click.option("--scheme", metavar="TEXT", help="Reference of its technical scheme."),
+    click.option("--scenario", type=click.Choice(SCENARIOS), help="What its numbers are for."),
 )
-
-
-def _details(command: Any) -> Any:
-    for option in reversed((*_texts, _scenario)):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -71,10 +65,10 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
     with opened(config_path) as store:
         if as_json:
             said_in_clear(store, "businesses", reason, {"state": state})
-        found: list[Business] = []
-        while page := list_businesses(store.reader, store.sealer, None, state, found[-1].id if found else ""):
-            found += page
-    show_list(found, _COLUMNS, as_json=as_json)
+        found = every(
+            lambda after: list_businesses(store.reader, store.sealer, None, state, after), "", lambda one: one.id
+        )
+        show_list(found, _COLUMNS, as_json=as_json)
 
 
 @business.command("show")
@@ -206,10 +200,8 @@ def make(
 def list_keys_(config_path: Path | None, business: str | None, as_json: bool) -> None:
     """List keys, also those that have ended."""
     with opened(config_path) as store:
-        found: list[ApiKey] = []
-        while page := list_keys(store.reader, store.sealer, business, found[-1].id if found else ""):
-            found += page
-    show_list(map(plain, found), _KEY_COLUMNS, as_json=as_json)
+        found = every(lambda after: list_keys(store.reader, store.sealer, business, after), "", lambda key: key.id)
+        show_list(map(plain, found), _KEY_COLUMNS, as_json=as_json)
 
 
 @keys.command("rotate")

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option
+from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import Opened, duration, now_ms, opened
+from relay.cli.stores import duration, every, now_ms, opened
 from relay.cli.stores import number as any_number
 from relay.errors import Refused, StoreError
 from relay.service import numbers as service
 from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
 from relay.service.times import format_moment
-from relay.store.numbers import Number, NumberQuery, Prefix, find_number, find_numbers, find_prefixes
+from relay.store.numbers import Number, NumberQuery, Prefix, State, find_number, find_numbers, find_prefixes
 from relay.store.pools import Pool, find_pool, find_pools, usage
 
-STATES = ("free", "bound", "cooling", "locked")
 _COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")
 _PREFIX_COLUMNS = ("prefix", "operator", "platform", "peer", "state", "cool_down_s", "created_at")
 _POOL_COLUMNS = ("id", "business", "area", "max_bindings", "warn_percent")
 _USAGE_COLUMNS = ("pool", "business", "total", "free", "bound", "cooling", "locked", "bindings", "percent", "warning")
-_LOCKS = {1: "operator", 2: "fraud", 4: "prefix"}
 _PAGE = 500
 
 
@@ -54,10 +51,8 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
 def prefixes(config_path: Path | None, as_json: bool) -> None:
     """List the prefixes."""
     with opened(config_path) as store:
-        found: list[Prefix] = []
-        while page := find_prefixes(store.reader, found[-1].prefix if found else ""):
-            found += page
-    show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json)
+        found = every(lambda after: find_prefixes(store.reader, after), "", lambda prefix: prefix.prefix)
+        show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json)
 
 
 @numbers.command("prefix")
@@ -89,20 +84,19 @@ def prefix_(
 @numbers.command("list")
 @click.option("--pool", metavar="ID")
 @click.option("--prefix", metavar="DIGITS", help="Only those that begin so.")
-@click.option("--state", type=click.Choice(STATES))
+@click.option("--state", type=click.Choice(get_args(State)))
 @json_option
 @config_option
 def list_(config_path: Path | None, pool: str | None, prefix: str | None, state: str | None, as_json: bool) -> None:
     """List numbers with their state."""
     query = NumberQuery(pool, prefix, state, most=_PAGE)
     with opened(config_path) as store:
-        show_list(map(_number, _all_numbers(store, query)), _COLUMNS, as_json=as_json)
-
-
-def _all_numbers(store: Opened, query: NumberQuery) -> Iterator[Number]:
-    while page := find_numbers(store.reader, query, now_ms()):
-        yield from page
-        query = query._replace(after=page[-1].number)
+        found = every(
+            lambda after: find_numbers(store.reader, query._replace(after=after), now_ms()),
+            "",
+            lambda number: number.number,
+        )
+        show_list(map(_number, found), _COLUMNS, as_json=as_json)
 
 
 @numbers.command("show")
@@ -156,15 +150,11 @@ def pools() -> None:
     """The pools that numbers are chosen from, and their use."""
 
 
-def _limits(command: Any) -> Any:
-    options = (
-        click.option("--area", metavar="TEXT", help="Such as beijing."),
-        click.option("--max-bindings", type=int, metavar="N", help="That one number carries."),
-        click.option("--warn-percent", type=int, metavar="N", help="Of its numbers in use, from which on to warn."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_limits = stacked(
+    click.option("--area", metavar="TEXT", help="Such as beijing."),
+    click.option("--max-bindings", type=int, metavar="N", help="That one number carries."),
+    click.option("--warn-percent", type=int, metavar="N", help="Of its numbers in use, from which on to warn."),
+)
 
 
 @pools.command("make")
@@ -239,7 +229,7 @@ def _number(number: Number) -> dict[str, Any]:
     values = plain(number)
     del values["locked"]
     return values | {
-        "locked_by": [name for bit, name in _LOCKS.items() if number.locked & bit],
+        "locked_by": number.locked_by,
         "cools_until": format_moment(number.cools_until) if number.cools_until > now_ms() else None,
     }
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from relay.cli.stores import coming
-
 NONE = "none"  # on the command line: no limit, no hours
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, real numbers in clear.")
@@ -20,14 +18,17 @@ needed_reason = click.option(
 reason_option = click.option(
     "--reason", default="", envvar="RELAY700_REASON", metavar="TEXT", help="What for; it stands in the audit log."
 )
-expiry_option = click.option(
-    "--expires-in",
-    "--expires-at",
-    "expires_at",
-    type=coming,
-    metavar="TIME",
-    help="90s, 30m, 2h, 7d, or a time as 2026-01-31T08:00:00Z. Without it: until it is ended.",
-)
+
+
+def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator of several, which stand in this order in --help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -14,7 +14,9 @@ import click
 from relay.call.binding import Binding
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
+from relay.reports.record_form import Value, printable, record_form, with_moments
 from relay.service.times import format_moment
+from relay.store.bindings import state_of
 
 Show = Callable[[str], str]
 
@@ -60,22 +62,13 @@ def _cell(value: object) -> str:
 
 
 def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
-    """A binding as `--json` prints it. `state` is one of STATES."""
-    return plain(binding) | {"state": binding_state(binding, now_ms)}
+    """A binding as `--json` prints it. `state`: live, expired, ended."""
+    return plain(binding) | {"state": state_of(binding, now_ms)}
 
 
-def record_object(record: CallRecord) -> dict[str, Any]:
+def record_object(record: CallRecord) -> dict[str, Value]:
     """A call record as `--json` prints it, the fields in DESIGN 5's order."""
-    return plain(record)
-
-
-STATES = ("live", "expired", "ended")  # of bindings
-
-
-def binding_state(binding: Binding, now_ms: int) -> str:
-    if binding.ended_at is not None:
-        return "ended"
-    return "expired" if binding.expires_at is not None and binding.expires_at <= now_ms else "live"
+    return with_moments(record_form(record, reveal=True))
 
 
 def json_line(value: object) -> str:
@@ -100,7 +93,7 @@ BINDING_HEADING = ("binding", "mode", "x", "y", "a", "b", "state", "expires", "o
 def binding_row(binding: Binding, now_ms: int, show: Show) -> tuple[str, ...]:
     numbers = (binding.x, binding.y or "-", show(binding.a or "") or "-", show(binding.b or "") or "-")
     expires = _moment(binding.expires_at)
-    rest = (binding_state(binding, now_ms), expires, binding.order_id or "-", binding.business)
+    rest = (state_of(binding, now_ms), expires, binding.order_id or "-", binding.business)
     return (binding.binding_id, binding.mode, *numbers, *rest)
 
 
@@ -124,16 +117,11 @@ def plain(value: NamedTuple) -> dict[str, Any]:
 def _value(name: str, value: object) -> object:
     if isinstance(value, int) and (name == "at" or name.endswith(("_at", "_until"))):
         return format_moment(value)
-    if isinstance(value, str) and not value.isascii():
+    if isinstance(value, str):
         return printable(value)
     if isinstance(value, tuple | frozenset):
         return sorted(value) if isinstance(value, frozenset) else list(value)
     return value
-
-
-def printable(text: str) -> str:
-    """Bytes of a peer that were no UTF-8 came in as surrogates, which no terminal or JSON reader takes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _moment(moment_ms: int | None) -> str:

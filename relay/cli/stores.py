@@ -25,6 +25,7 @@ from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -78,6 +79,14 @@ def _load_numbers(store: Opened) -> None:
     prefix_missing = any(find_prefix(store.reader, prefix) is None for prefix in prefixes)
     if prefix_missing or any(find_number(store.reader, number, 0) is None for number in legacy):
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
+
+
+def every(page_behind: Callable[[K], list[T]], first: K, place: Callable[[T], K]) -> Iterator[T]:
+    """All that a list of the store holds, read a page at a time. `place`: where an item stands in its order."""
+    behind = first
+    while page := page_behind(behind):
+        yield from page
+        behind = place(page[-1])
 
 
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:

@@ -11,7 +11,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import business_option, json_option
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import Opened, opened
+from relay.cli.stores import Opened, every, opened
 from relay.errors import Refused
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
@@ -63,10 +63,8 @@ def make(
 def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
     """List webhooks and how their deliveries go."""
     with opened(config_path) as store:
-        found: list[Webhook] = []
-        while page := webhooks_of(store.reader, store.sealer, business, found[-1].id if found else ""):
-            found += page
-    show_list(map(_plain, found), _COLUMNS, as_json=as_json)
+        found = every(lambda after: webhooks_of(store.reader, store.sealer, business, after), "", lambda one: one.id)
+        show_list(map(_plain, found), _COLUMNS, as_json=as_json)
 
 
 @webhooks.command("show")
@@ -126,12 +124,10 @@ def _found(store: Opened, webhook_id: str) -> Webhook:
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
-    after = 0
-    while page := dead(store.reader, store.sealer, webhook_id, _PAGE, after):
-        for event in page:
-            values = plain(event) | {"at": format_moment(event.at_ms)}
-            yield {name: values[name] for name in _DEAD_COLUMNS}
-        after = page[-1].seq
+    found = every(lambda after: dead(store.reader, store.sealer, webhook_id, _PAGE, after), 0, lambda event: event.seq)
+    for event in found:
+        values = plain(event) | {"at": format_moment(event.at_ms)}
+        yield {name: values[name] for name in _DEAD_COLUMNS}
 
 
 @webhooks.command("resend")

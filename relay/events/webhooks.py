@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Sequence
 from ipaddress import ip_address
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from relay.errors import Refused
@@ -13,12 +14,19 @@ from relay.store.act import Act
 from relay.store.outbox import leave_event, revive, waiting_of
 from relay.store.webhooks import Webhook, find_webhook, put_webhook, remove_webhook, webhooks_of
 
-KINDS = (
-    *("call.received", "call.ringing", "call.answered"),  # where the business has `live_events`
-    *("call.ended", "call.refused", "binding.expired", "number.cooling"),
-)
+Kind = Literal[
+    "call.received",  # this and the next two where the business has `live_events`
+    "call.ringing",
+    "call.answered",
+    "call.ended",
+    "call.refused",
+    "binding.expired",
+    "number.cooling",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 TEST = "webhook.test"
-PARTIES = ("none", "masked", "clear")
+Parties = Literal["none", "masked", "clear"]
+PARTIES: tuple[Parties, ...] = get_args(Parties)
 LONGEST_URL = 2_000
 MOST_WEBHOOKS = 20  # of one business
 MOST_TESTS = 20  # test events that wait for one webhook

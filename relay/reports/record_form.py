@@ -23,7 +23,7 @@ def record_form(record: CallRecord, *, reveal: bool) -> dict[str, Value]:
     if not reveal:
         values |= {name: number and mask_number(number) for name in NUMBERS if (number := getattr(record, name))}
         values["caller_leg_call_id"] = None
-    return {name: _text(value) if isinstance(value, str) else value for name, value in values.items()}
+    return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:
@@ -35,6 +35,6 @@ def _moment(value: Value) -> str | None:
     return format_moment(value) if isinstance(value, int) else None
 
 
-def _text(value: str) -> str:
-    """Bytes of a peer that were no UTF-8 came in as surrogates, which no reader of JSON, CSV or Parquet takes."""
-    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def printable(text: str) -> str:
+    """Bytes of a peer that were no UTF-8 came in as surrogates, which no terminal or reader of JSON, CSV takes."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from relay.call.binding import MODES
 from relay.errors import Refused
@@ -27,8 +27,10 @@ from relay.store.keys import revoke_all
 from relay.store.webhooks import disable_all
 
 Step = Literal["approve", "suspend", "resume", "revoke"]
-SCENARIOS = ("express", "takeaway", "ride_hailing", "other")
+Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 LARGEST_LIMIT = 1_000_000_000
+LONGEST = {"name": 128, "licence": 64, "application": 128, "scheme": 256, "contact": 256}
 
 # From which states a step leads, and where to.
 STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
@@ -39,7 +41,6 @@ STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
 }
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_LONGEST = {"name": 128, "licence": 64, "application": 128, "scheme": 256, "contact": 256}
 
 
 class Application(NamedTuple):
@@ -146,7 +147,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(field: str, value: str) -> str:
-    return fields.text(field, value, _LONGEST[field]) or ""
+    return fields.text(field, value, LONGEST[field]) or ""
 
 
 def _name(field: str, value: str) -> str:
@@ -183,7 +184,7 @@ def _flag(_: str, value: bool) -> bool:
 
 
 _CHECKS: dict[str, Any] = {
-    **dict.fromkeys(_LONGEST, _text),
+    **dict.fromkeys(LONGEST, _text),
     "name": _name,
     **dict.fromkeys(("max_bindings", "max_calls", "max_cps"), _limit),
     **dict.fromkeys(("white_only", "live_events"), _flag),

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal, get_args
 
 from relay.errors import Refused
 from relay.service.businesses import get as get_business
 from relay.store.act import Act
 from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
 
-OPERATOR = "operator"
-BUSINESS_SCOPES = frozenset(
-    [
-        *("bindings:read", "bindings:write", "numbers:read", "calls:read", "calls:hangup", "parties:read"),
-        *("webhooks", "lists", "reports", "keys"),
-    ]
-)
-OPERATOR_SCOPES = BUSINESS_SCOPES | {"trace", OPERATOR}
+BusinessScope = Literal[
+    "bindings:read",
+    "bindings:write",
+    "numbers:read",
+    "calls:read",
+    "calls:hangup",
+    "parties:read",
+    "webhooks",
+    "lists",
+    "reports",
+    "keys",
+]
+Scope = Literal[BusinessScope, "trace", "operator"]
+OPERATOR: Scope = "operator"
+BUSINESS_SCOPES: frozenset[str] = frozenset(get_args(BusinessScope))
+OPERATOR_SCOPES: frozenset[str] = frozenset(get_args(Scope))
 MOST_KEYS = 100  # of one business user that are good
 LONGEST_OVERLAP_S = 30 * 24 * 3600
 

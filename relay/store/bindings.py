@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.call.numbers import is_700
@@ -18,6 +18,8 @@ from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_p
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import was_member
 from relay.store.sealing import Sealer
+
+State = Literal["live", "expired", "ended"]
 
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
@@ -29,7 +31,7 @@ _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > 
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
 _LIVE = "ended_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
-_STATES = {
+_STATES: dict[State, str] = {
     "live": _LIVE,
     "expired": "ended_at IS NULL AND expires_at <= :now",
     "ended": "ended_at IS NOT NULL",
@@ -58,7 +60,7 @@ class BindingQuery(NamedTuple):
     order_id: str | None = None
     group_id: str | None = None
     mode: str | None = None
-    state: str | None = None  # live, expired, ended
+    state: State | None = None
     since_ms: int | None = None
     before: str | None = None
     most: int = 50
@@ -125,6 +127,7 @@ def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[st
     hashed = {
         "party": query.party and sealer.lookup_hash(query.party),
         "order_hash": query.order_id and order_hash(sealer, query.order_id),
+        "first_id": f"{query.since_ms or 0:012x}",
     }
     wanted = {
         "business = :business": query.business,
@@ -133,12 +136,20 @@ def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[st
         f"id IN ({_WITH_ORDER})": query.order_id,
         "group_id = :group_id": query.group_id,
         "mode = :mode": query.mode,
-        _STATES.get(query.state or "", "FALSE"): query.state,
-        "created_at >= :since_ms": query.since_ms,
+        _STATES[query.state or "live"]: query.state,
+        # An id begins with its time: the search ends with it.
+        "id >= :first_id AND created_at >= :since_ms": query.since_ms,
         "id < :before": query.before,
     }
     conditions = [condition for condition, value in wanted.items() if value is not None]
     return conditions, query._asdict() | hashed
+
+
+def state_of(binding: Binding, at_ms: int) -> State:
+    """What has become of it at a moment after it was made; as _STATES says it to SQLite."""
+    if binding.ended_at is not None:
+        return "ended"
+    return "live" if binding.is_live(at_ms) else "expired"
 
 
 def at_moment(connection: sqlite3.Connection, sealer: Sealer, binding: Binding, at_ms: int) -> Binding:

@@ -18,6 +18,8 @@ PrefixState = Literal["active", "locked", "returned"]
 LOCKED_BY_OPERATOR = 1
 LOCKED_FOR_FRAUD = 2
 LOCKED_WITH_PREFIX = 4
+Lock = Literal["operator", "fraud", "prefix"]
+_LOCKS: dict[int, Lock] = {LOCKED_BY_OPERATOR: "operator", LOCKED_FOR_FRAUD: "fraud", LOCKED_WITH_PREFIX: "prefix"}
 
 LEGACY_POOL = "legacy"  # nothing is chosen from it
 SERIALS = 10_000  # the last four digits of a 700 number
@@ -69,6 +71,11 @@ class Number(NamedTuple):
     bindings: int
     cools_until: int
     legacy: bool
+
+    @property
+    def locked_by(self) -> list[Lock]:
+        """Who or what keeps it out of use; empty where nobody does."""
+        return [lock for bit, lock in _LOCKS.items() if self.locked & bit]
 
 
 class NumberQuery(NamedTuple):

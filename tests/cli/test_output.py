@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from relay.cli.output import binding_state, json_line, printable, record_row, shower, table
-from tests.support.stored import NOW_MS, A, binding, ended_record, live_record
+from relay.cli.output import json_line, record_row, shower, table
+from relay.reports.record_form import printable
+from tests.support.stored import A, ended_record, live_record
 
 
 def test_a_tables_columns_are_as_wide_as_their_cells() -> None:
@@ -13,13 +14,6 @@ def test_a_tables_columns_are_as_wide_as_their_cells() -> None:
 
 def test_a_long_table_is_printed_whole() -> None:
     assert len(list(table(("n",), ((str(n),) for n in range(2_500))))) == 2_501
-
-
-def test_the_state_of_a_binding() -> None:
-    expiring = binding(expires_at=NOW_MS + 10)
-    assert [binding_state(expiring, NOW_MS + late) for late in (9, 10)] == ["live", "expired"]
-    assert binding_state(binding(ended_at=NOW_MS), NOW_MS) == "ended"
-    assert binding_state(binding(), NOW_MS) == "live"
 
 
 def test_a_row_of_a_call_that_is_up_and_of_one_that_has_ended() -> None:
