@@ -37,7 +37,8 @@ from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.outbox import sizes
-from relay.store.writer import GroupWriter
+from relay.store.pools import usage
+from relay.store.writer import GroupWriter, now_ms
 
 LISTEN_AGAIN_S = 2.0
 MOST_CONNECTIONS = 1_000
@@ -89,13 +90,14 @@ class Desk:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
             relay = {"up": 0}
-        waiting, dead = await asyncio.to_thread(self._outbox)
-        ours = {"acts_waiting": self.writer.backlog, "outbox_waiting": waiting, "outbox_dead": dead}
+        ours = {"acts_waiting": self.writer.backlog, **await asyncio.to_thread(self._stored)}
         return text(relay | self._follower.statistics() | self._deliverer.statistics() | ours)
 
-    def _outbox(self) -> tuple[int, int]:
+    def _stored(self) -> dict[str, int]:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
-            return sizes(connection)
+            waiting, dead = sizes(connection)
+            short = sum(pool.warning for pool in usage(connection, now_ms()))
+        return {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
 
     async def run(self, stop: asyncio.Event) -> int:
         """0 where it was told to stop, 1 where a part of it failed."""

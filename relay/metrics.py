@@ -36,6 +36,7 @@ _GAUGES = {
     "acts_waiting": "changes that wait for the store",
     "outbox_waiting": "events that wait for their delivery",
     "outbox_dead": "events that were given up and can be sent again",
+    "pools_short": "pools of which as much is in use as they warn from (`relay700 pools usage`)",
 }
 _COUNTERS = {
     "bugs": "exceptions in the engine, each logged; none may happen",

@@ -164,6 +164,27 @@ async def test_locks_of_a_number_and_of_its_prefix(platform: Platform) -> None:
     assert (await platform.company.post("/v1/bindings", asked, 409))["type"] == "/problems/number_locked"
 
 
+async def test_a_pool_that_runs_short_is_told_of(platform: Platform) -> None:
+    pool = f"{platform.business}-pool"
+    numbers = ["700100000010901", "700100000010902"]
+    await platform.operator.post(
+        "/v1/pools", {"id": pool, "business": platform.business, "area": "010", "warn_percent": 100}
+    )
+    await platform.operator.post("/v1/numbers/move", {"pool": pool, "numbers": numbers}, 200)
+    made = [await platform.bind(area="010"), await platform.bind(a=A2)]
+    assert {binding["x"] for binding in made} == set(numbers)
+    usage = await platform.company.get(f"/v1/pools/{pool}/usage")
+    assert (usage["bound"], usage["percent"], usage["warning"]) == (2, 100, True)
+    api = platform.ends.relay.setup.api
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_S) as http:
+        assert "relay700_pools_short 1.0" in (await http.get(f"http://{api}/metrics")).text
+        await platform.operator.ask("DELETE", f"/v1/bindings/{made[0]['id']}")
+        assert (await platform.company.get(f"/v1/pools/{pool}/usage"))["cooling"] == 1
+        await platform.operator.ask("PATCH", f"/v1/pools/{pool}", {"warn_percent": 80})
+        await platform.operator.post("/v1/numbers/move", {"pool": pool, "numbers": ["700100000010903"]}, 200)
+        assert "relay700_pools_short 0.0" in (await http.get(f"http://{api}/metrics")).text
+
+
 # Bindings
 
 
