@@ -91,7 +91,7 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 
-def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, str] | None:
+def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple[Refusal, str] | None:
     """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
@@ -101,7 +101,7 @@ def judge_request(core: Core, request: Request, peer: Peer) -> tuple[Refusal, st
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    return (OVER_LIMIT, "") if _is_over_limit(core, peer) else None
+    return (OVER_LIMIT, "") if _is_over_limit(core, peer) or not core.quotas.admits_from(peer, now) else None
 
 
 def _leads_back(request: Request) -> bool:
@@ -119,7 +119,7 @@ def _is_over_limit(core: Core, peer: Peer) -> bool:
     limits = core.settings.limits
     return (
         core.calls_up + core.setting_up > limits.max_calls
-        or core.calls_by_peer[peer.name] >= limits.max_calls_per_peer
+        or core.quotas.calls_in[peer.name] >= limits.max_calls_per_peer
         or len(core.pending_lookups) >= limits.max_pending_lookups
         or core.is_full()
     )

@@ -35,6 +35,7 @@ class Call:
 
     __slots__ = (
         "_counted",
+        "_counted_out",
         "_end_committed",
         "_held",
         "_max_call_s",
@@ -128,6 +129,7 @@ class Call:
         self.callee: Leg | None = None
         self.ended = False
         self._counted = False
+        self._counted_out: str | None = None  # the peer that it counts towards
         self._held: tuple[str, ...] = ()
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
@@ -317,7 +319,18 @@ class Call:
     def count(self) -> None:
         """Counts the call towards its peer's limit until `release`."""
         self._counted = True
-        self.core.calls_by_peer[self.caller_peer.name] += 1
+        self.core.quotas.calls_in[self.caller_peer.name] += 1
+
+    def goes_to(self, peer: str) -> None:
+        """Counts the call towards what the peer may have, and towards no earlier one's any more, until `release`."""
+        self._leave()
+        self.peer_out = self._counted_out = peer
+        self.core.quotas.calls_out[peer] += 1
+
+    def _leave(self) -> None:
+        if self._counted_out is not None:
+            self.core.quotas.calls_out[self._counted_out] -= 1
+            self._counted_out = None
 
     def hold(self, keys: tuple[str, ...]) -> None:
         """Counts the call towards the caps of its route until `release`."""
@@ -329,7 +342,8 @@ class Call:
         self._held = ()
         if self._counted:
             self._counted = False
-            self.core.calls_by_peer[self.caller_peer.name] -= 1
+            self.core.quotas.calls_in[self.caller_peer.name] -= 1
+        self._leave()
 
     # -- what each side must not see of the other
 
@@ -412,6 +426,8 @@ class Call:
             self.media.watch(self._media_gone, now)
         core.calls_up += 1
         self.count()
+        if self.peer_out is not None:
+            self.goes_to(self.peer_out)
         self.hold(tuple(state.held))
 
 

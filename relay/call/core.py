@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.peers import Peers
 from relay.call.places import Place
+from relay.call.quotas import Quotas
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Settings
@@ -46,7 +47,7 @@ class Core:
         self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
         self.setting_up = 0
         self.calls_up = 0
-        self.calls_by_peer: Counter[str] = Counter()
+        self.quotas = Quotas()
         self.calls_by_key: Counter[str] = Counter()  # towards the caps of routes
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()

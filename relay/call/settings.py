@@ -47,6 +47,16 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What one peer may have; 0 is no limit."""
+
+    max_calls_in: int = 0  # at once
+    max_calls_out: int = 0
+    max_cps_in: int = 0  # INVITEs a second
+    max_cps_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A SIP neighbour: a carrier's trunk or a PBX."""
 
@@ -61,6 +71,7 @@ class Peer:
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
     targets: tuple[Target, ...] = ()  # (): the one that host, port and transport name
     health: Health = Health()
+    quota: Quota = Quota()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Setup:
         "_ring_ends_at",
         "_timer",
         "_wake_at",
+        "_was_over",
         "call",
         "core",
         "decided",
@@ -59,6 +60,7 @@ class Setup:
         self.route: Route | None = None
         self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
+        self._was_over = False  # a target was left out since its peer has all the calls that it may have
         self._ring_ends_at = 0.0
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
@@ -109,11 +111,14 @@ class Setup:
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """The next target that can be tried; without one, `verdict` is the caller's answer."""
-        if not self._places:
-            self._close(verdict, "callee", reason, now)
+        place = self._next_place(now)
+        if place is None:
+            if self._was_over and self.call.peer_out is None:
+                self.refuse(admission.OVER_LIMIT, now)
+            else:
+                self._close(verdict, "callee", reason, now)
             return
-        place = self._places.pop(0)
-        self.call.peer_out = place.peer.name
+        self.call.goes_to(place.peer.name)
         attempt = Attempt(self, place)
         try:
             attempt.start(now)
@@ -124,6 +129,14 @@ class Setup:
         else:
             self._attempt = attempt
             self._watch(now)
+
+    def _next_place(self, now: float) -> Place | None:
+        while self._places:
+            place = self._places.pop(0)
+            if self.core.quotas.admits_to(place.peer, now):
+                return place
+            self._was_over = True
+        return None
 
     def _watch(self, now: float) -> None:
         """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from relay.call.peers import host_port
-from relay.call.settings import Health, Listener, Peer, Target
+from relay.call.settings import Health, Listener, Peer, Quota, Target
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
 from relay.net.settings import PeerCertificate
@@ -59,6 +59,7 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, pro
         send_pai=table.send_pai,
         targets=tuple(targets),
         health=Health(table.ping_s, table.down_after, table.up_after),
+        quota=Quota(table.max_calls_in, table.max_calls_out, table.max_cps_in, table.max_cps_out),
     )
 
 

@@ -182,6 +182,10 @@ class PeerTable(Struct, frozen=True):
     sources: Annotated[
         tuple[str, ...] | None,
         Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
+    max_calls_in: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
+    max_calls_out: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
+    max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
+    max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
     ] = None
     identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
     number_format: Annotated[Literal["national", "e164", "plus"], Meta(description='"national", "e164" or "plus"')] = (

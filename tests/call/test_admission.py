@@ -109,19 +109,19 @@ def test_what_is_forwarded_has_no_binding() -> None:
 def test_what_cannot_be_taken(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
     ground = core()
     ground.calling_tags.add("ours")
-    assert admission.judge_request(ground, invite(*lines), peer()) == (refusal, extra)
+    assert admission.judge_request(ground, invite(*lines), peer(), 1.0) == (refusal, extra)
 
 
 def test_what_can_be_taken() -> None:
     ground = core()
     ground.setting_up = 1  # its own
-    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), peer()) is None
+    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), peer(), 1.0) is None
 
 
 @pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
 def test_what_cannot_be_read(header: str) -> None:
     with pytest.raises(ParseError):
-        admission.judge_request(core(), invite(header), peer())
+        admission.judge_request(core(), invite(header), peer(), 1.0)
 
 
 @pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups", "transactions"])
@@ -136,14 +136,14 @@ def test_limits(over: str) -> None:
         case "setups":
             ground.setting_up = 2
         case "calls of the peer":
-            ground.calls_by_peer["pbx"] = 2
+            ground.quotas.calls_in["pbx"] = 2
         case "look-ups":
             for _ in range(2):
                 ground.look_up("", "", lambda _, __: None)
         case "transactions":
             for number in range(3):
                 ground.transactions.serve(invite(f"Via: SIP/2.0/UDP h;branch=z9hG4bK{number}"), FLOW)
-    assert admission.judge_request(ground, invite(), peer()) == (OVER_LIMIT, "")
+    assert admission.judge_request(ground, invite(), peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
 
 

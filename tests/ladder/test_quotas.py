@@ -1,0 +1,144 @@
+"""What a peer may have of calls: from it 503 beyond, to it the next peer."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.settings import Quota
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, Side, X, peer
+
+
+def limited(tried: tuple[str, ...] = ("carrier", "second"), *, pbx: Quota | None = None, **carrier: int) -> Ladder:
+    """Limits of the caller's peer and of the callee's first one."""
+    ladder = Ladder(
+        tried=tried,
+        peers=(
+            peer("pbx", CALLER_HOST, quota=pbx or Quota()),
+            peer("carrier", CALLEE_HOST, quota=Quota(**carrier)),
+            peer("second", SECOND_HOST),
+        ),
+    )
+    ladder.side(SECOND_HOST, "carol")
+    return ladder
+
+
+def asked(ladder: Ladder) -> Side | None:
+    """A further call: who gets its INVITE, if anybody."""
+    ladder.caller.call_id += "x"
+    ladder.caller.tag += "x"
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    sides = [side for side in (ladder.callee, ladder.sides[SECOND_HOST]) if side.inbox]
+    for side in sides:
+        side.get("INVITE")
+    return sides[0] if sides else None
+
+
+def up(ladder: Ladder, side: Side | None) -> None:
+    assert side is not None
+    side.answers(200, body=ANSWER)
+    side.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+
+
+def ends(ladder: Ladder) -> None:
+    """The call that came last."""
+    ladder.caller.sends("BYE")
+    for side in (ladder.callee, ladder.sides[SECOND_HOST]):
+        if side.inbox:
+            side.expects("BYE")
+    ladder.caller.get(200)
+
+
+def refused(ladder: Ladder) -> None:
+    assert ladder.caller.get_response(503).get("retry-after") == "5"
+    ladder.caller.acks_refusal()
+    records = [record for record, _ in ladder.records.values()]
+    assert [record.outcome for record in records if record.sip_status == 503] == ["over_limit"]
+
+
+def test_a_call_beyond_what_a_peer_may_have_goes_to_the_next_one() -> None:
+    ladder = limited(max_calls_out=1)
+    up(ladder, asked(ladder))
+    second = asked(ladder)
+    assert second is ladder.sides[SECOND_HOST]
+    up(ladder, second)
+    ends(ladder)
+    assert {record.peer_out for record, _ in ladder.records.values()} == {"carrier", "second"}
+
+
+def test_what_has_ended_makes_room() -> None:
+    ladder = limited(max_calls_out=1)
+    for _ in range(3):
+        side = asked(ladder)
+        assert side is ladder.callee
+        up(ladder, side)
+        ends(ladder)
+    for status in (486, 503):
+        side = asked(ladder)
+        assert side is ladder.callee
+        side.answers(status)
+        side.get("ACK")
+        if status == 503:
+            assert ladder.engine._core.quotas.calls_out["carrier"] == 0
+            second = ladder.sides[SECOND_HOST]
+            second.get("INVITE")
+            second.answers(486)
+            second.get("ACK")
+        ladder.caller.get(486)
+        ladder.caller.acks_refusal()
+    assert not any(ladder.engine._core.quotas.calls_out.values())
+
+
+def test_with_no_peer_left_the_caller_is_told_to_come_again() -> None:
+    ladder = limited(("carrier",), max_calls_out=1)
+    up(ladder, asked(ladder))
+    assert asked(ladder) is None
+    refused(ladder)
+
+
+def test_a_call_keeps_its_place_through_a_restart() -> None:
+    ladder = limited(("carrier",), max_calls_out=1)
+    up(ladder, asked(ladder))
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+    assert asked(ladder) is None
+
+
+def test_calls_a_second_towards_a_peer() -> None:
+    ladder = limited(max_cps_out=2)
+    hosts = []
+    for _ in range(3):
+        side = asked(ladder)
+        assert side is not None
+        hosts.append(side.host)
+    assert hosts == [CALLEE_HOST, CALLEE_HOST, SECOND_HOST]
+    ladder.run(0.5)
+    assert asked(ladder) is ladder.callee
+
+
+@pytest.mark.parametrize("pbx", [Quota(max_calls_in=1), Quota(max_cps_in=1)])
+def test_what_a_peer_sends_beyond_what_it_may_is_refused(pbx: Quota) -> None:
+    ladder = limited(pbx=pbx)
+    side = asked(ladder)
+    assert asked(ladder) is None
+    refused(ladder)
+    assert side is not None
+    side.answers(486)
+    side.get("ACK")
+    ladder.run(1.0)
+    ladder.caller.inbox.clear()
+    assert asked(ladder) is not None
+
+
+def test_another_peer_is_not_limited() -> None:
+    ladder = limited(pbx=Quota(max_calls_in=1, max_cps_in=1))
+    ladder.caller = ladder.callee  # b calls a
+    for call_id in ("1", "2"):
+        ladder.caller.call_id = ladder.caller.tag = call_id
+        ladder.caller.invites(X, caller="13900000002")
+        ladder.caller.get(100)
+        ladder.sides[CALLER_HOST].get("INVITE")
