@@ -29,8 +29,9 @@ from relay.errors import Refused
 from relay.log import configure, ended_calls
 from relay.net.child import Child
 from relay.net.control import Answer, ControlServer, control_path
-from relay.net.resolve import is_literal
 from relay.net.driver import Driver
+from relay.net.resolve import is_literal
+from relay.net.rtpengine import Rtpengine
 from relay.net.signing import read_secret
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
@@ -80,6 +81,7 @@ class Relay:
         self._transports = Transports(config.settings, config.streams, config.tls)
         log_ended = ended_calls(log, config.log.format, config.log.level)
         self._verifier = _verifier(config)
+        self._rtpengine = Rtpengine(config.rtpengine, self._report) if config.rtpengine else None
         self._driver = Driver(
             self._engine,
             self._transports.send,
@@ -89,6 +91,7 @@ class Relay:
             log,
             log_ended,
             self._verifier.ask if self._verifier else None,
+            self._rtpengine.mediate if self._rtpengine else None,
         )
         self._locator = _locator(config, self._located, log)
         self._control = ControlServer(
@@ -114,6 +117,8 @@ class Relay:
         try:
             if self._verifier is not None:
                 await self._verifier.open()
+            if self._rtpengine is not None:
+                await self._rtpengine.open()
             restored = await self._restore()
             await self._locate()
             await self._transports.open(self._driver.receive, self._driver.transport_failed)
@@ -135,6 +140,8 @@ class Relay:
             await self._control.close()
             if self._verifier is not None:
                 await self._verifier.close()
+            if self._rtpengine is not None:
+                await self._rtpengine.close()
             if self._locator is not None:
                 await self._locator.close()
             self._driver.close()
@@ -200,7 +207,7 @@ class Relay:
 
     def _calls(self) -> int:
         counts = self._engine.statistics()
-        return counts["calls_up"] + counts["calls_setting_up"] + counts["pending_commits"]
+        return sum(counts[name] for name in ("calls_up", "calls_setting_up", "pending_media", "pending_commits"))
 
     def _busy(self) -> int:
         """Calls, and legs whose BYE is not answered yet: what is lost of it nobody else would send again."""
@@ -249,6 +256,7 @@ class Relay:
             "bugs": self._driver.bugs,
             "rss_bytes": _rss_bytes(),
             "refused": self._engine.refusals(),
+            **(self._rtpengine.statistics() if self._rtpengine else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
         }
 

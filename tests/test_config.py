@@ -254,6 +254,27 @@ def test_a_prefix_is_digits() -> None:
     assert problem(PEER + '[[route]]\nprefix = "+86"\npeers = ["carrier"]').startswith("route[0].prefix: ")
 
 
+# Media
+
+
+@pytest.mark.parametrize(
+    ("written", "addresses"),
+    [
+        ('"udp:127.0.0.1:2223"', [("127.0.0.1", 2223)]),
+        ('["udp:192.0.2.1:22222", "udp:[2001:db8::1]:2223"]', [("192.0.2.1", 22222), ("2001:db8::1", 2223)]),
+    ],
+)
+def test_media_go_through_the_rtpengines_that_are_named(written: str, addresses: list[tuple[str, int]]) -> None:
+    made = parse_config(f'[media]\nmode = "rtpengine"\nrtpengine = {written}\ncheck_s = 5', "f")
+    assert [(each.host, each.port) for each in made.rtpengine] == addresses
+    assert (made.settings.anchored, made.settings.media_check_s) == (True, 5)
+
+
+def test_media_go_directly_unless_it_is_said() -> None:
+    made = parse_config('[media]\nrtpengine = "udp:127.0.0.1:2223"', "f")
+    assert (made.rtpengine, made.settings.anchored) == ((), False)
+
+
 # Values
 
 
@@ -268,7 +289,23 @@ def test_a_prefix_is_digits() -> None:
         ('[peer]\nname = "p"', "peer: not an array of tables; write [[peer]] before each"),
         ('[store]\nurl = "postgres:x"', 'write "sqlite:" and a path, such as "sqlite:var/relay.db"'),
         ('[numbers]\nprefixes = ["7001"]', "numbers.prefixes[0]: "),
-        ('[media]\nmode = "rtpengine"', 'media.mode: "rtpengine" is not in this version; write "direct"'),
+        (
+            '[media]\nmode = "rtpengine"',
+            'media.rtpengine: missing, and media.mode is "rtpengine"; write "udp:address:port"',
+        ),
+        (
+            '[media]\nmode = "rtpengine"\nrtpengine = "tcp:127.0.0.1:22"',
+            "'tcp:127.0.0.1:22' is no place of an rtpengine",
+        ),
+        (
+            '[media]\nmode = "rtpengine"\nrtpengine = ["udp:127.0.0.1:0"]',
+            "'udp:127.0.0.1:0' is no place of an rtpengine",
+        ),
+        ('[media]\nmode = "rtpengine"\nrtpengine = ["udp:1.2.3:99"]', "'udp:1.2.3:99' is no place of an rtpengine"),
+        (
+            '[media]\nmode = "rtpengine"\nrtpengine = ["udp:127.0.0.1:22", "udp:127.0.0.1:22"]',
+            "media.rtpengine: udp:127.0.0.1:22 stands here twice; leave one out",
+        ),
         (
             '[sip]\nother_numbers = "drop"',
             'sip.other_numbers: invalid enum value \'drop\'; write "reject" or "forward"',

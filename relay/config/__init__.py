@@ -11,6 +11,7 @@ from typing import Literal
 
 from relay.call.settings import Settings
 from relay.config.checks import build_settings
+from relay.config.media import read_rtpengine
 from relay.config.peers import dns_servers, peer_certificates
 from relay.config.protection import (
     api_config,
@@ -28,7 +29,7 @@ from relay.config.tables import StreamsTable, Tables, TlsTable
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
-from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
+from relay.net.settings import PeerCertificate, RtpengineAddress, StreamLimits, TlsFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
@@ -76,6 +77,7 @@ class Config:
     log: LogConfig
     tls: TlsFiles | None
     streams: StreamLimits
+    rtpengine: tuple[RtpengineAddress, ...]  # what media go through; none: they go directly
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
 
@@ -121,6 +123,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         log=LogConfig(tables.log.format, tables.log.level),
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=_streams(tables.streams),
+        rtpengine=read_rtpengine(tables.media, problems),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
     )

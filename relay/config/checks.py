@@ -19,10 +19,6 @@ _LISTEN_HELP = 'write "udp|tcp|tls:address:port", such as "udp:127.0.0.1:5060" o
 
 def build_settings(tables: Tables, problems: list[str]) -> Settings:
     """Settings for the engine. What could not be made of a faulty value is left out; see `problems`."""
-    if tables.media.mode == "rtpengine":
-        problems.append(
-            'media.mode: "rtpengine" is not in this version; write "direct", and have the peers anchor media'
-        )
     listeners = _listeners(tables, problems)
     complete = len(listeners) == len(tables.sip.listen)  # else the fault may be the listener's alone
     peers = read_peers(tables.peer, listeners if complete else None, problems)
@@ -38,6 +34,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         ring_timeout_s=sip.ring_timeout_s,
         no_progress_s=sip.no_progress_s,
         max_call_s=sip.max_call_s,
+        anchored=tables.media.mode == "rtpengine",
+        media_check_s=tables.media.check_s,
         limits=_limits(tables.limits),
     )
 

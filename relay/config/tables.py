@@ -54,8 +54,11 @@ class NumbersTable(Struct, frozen=True):
 
 
 class MediaTable(Struct, frozen=True):
-    mode: Annotated[Literal["direct", "rtpengine"], Meta(description='"direct"')] = "direct"
-    rtpengine: Annotated[str, Meta(description='such as "udp:127.0.0.1:2223"')] | None = None
+    mode: Annotated[Literal["direct", "rtpengine"], Meta(description='"direct" or "rtpengine"')] = "direct"
+    rtpengine: Annotated[
+        str | tuple[str, ...] | None, Meta(description='such as "udp:127.0.0.1:2223", or a list of several')
+    ] = None
+    check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = 20.0
 
 
 class ApiTable(Struct, frozen=True):
@@ -179,13 +182,13 @@ class PeerTable(Struct, frozen=True):
     ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = 0.0
     down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = 2
     up_after: Annotated[int, Meta(ge=1, le=100, description="a number of answers, such as 1")] = 1
-    sources: Annotated[
-        tuple[str, ...] | None,
-        Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
     max_calls_in: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
     max_calls_out: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
     max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
     max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
+    sources: Annotated[
+        tuple[str, ...] | None,
+        Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
     ] = None
     identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
     number_format: Annotated[Literal["national", "e164", "plus"], Meta(description='"national", "e164" or "plus"')] = (

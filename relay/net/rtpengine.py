@@ -101,7 +101,13 @@ class Instance:
         self._reader: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        self._stream = await asyncio_dgram.connect((self._address.host, self._address.port))
+        """Where that cannot be, no command is answered until it can."""
+        if self._stream is not None:
+            return
+        try:
+            self._stream = await asyncio_dgram.connect((self._address.host, self._address.port))
+        except OSError:  # no way there: the network may come yet
+            return
         self._reader = asyncio.create_task(self._read(self._stream), name=f"rtpengine {self.name}")
 
     async def ask(self, message: dict[str, object]) -> Answer:
@@ -131,7 +137,8 @@ class Instance:
 
     async def _send(self, data: bytes) -> None:
         """Raises OSError where an earlier datagram came to nobody."""
-        assert self._stream is not None  # open() made it
+        if self._stream is None:
+            raise OSError("no way there")
         await self._stream.send(data)
 
     async def _read(self, stream: asyncio_dgram.aio.DatagramClient) -> None:
@@ -166,7 +173,6 @@ class Rtpengine:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Raises OSError where an instance's address cannot be used."""
         for instance in self._instances.values():
             await instance.open()
             self._begin(self._watch(instance))
@@ -240,6 +246,7 @@ class Rtpengine:
     async def _watch(self, instance: Instance) -> None:
         """Pings for ever: an instance that does not answer gets no calls until it does."""
         while True:
+            await instance.open()
             try:
                 await instance.ask({"command": "ping"})
             except NoAnswer as error:

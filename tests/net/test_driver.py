@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 
 import asyncio_dgram
 
-from relay.call.actions import Action, Commit, LookUp, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.net.driver import Driver, Routed
+from relay.net.driver import Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.sip.flow import Flow
 from tests.net.support import Log, address_of, settings_for, until
-from tests.support.stored import live_record
+from tests.support.stored import X, live_record
 
 ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
 RECORD = live_record(
@@ -43,8 +43,9 @@ class Obedient:
         match word:
             case "echo":
                 self._send(*rest)
-            case "look_up":
-                self._actions.append(LookUp(1, "700100000010001", rest[0]))
+            case "look_up" | "mediate":
+                look_up = word == "look_up"
+                self._actions.append(LookUp(1, X, rest[0]) if look_up else Mediate(5, "offer", "call", ""))
             case "commit":
                 self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
             case "tell":
@@ -64,6 +65,9 @@ class Obedient:
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
+
+    def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
+        self._send("mediated", str(token), answer.instance if answer else "nothing")
 
     def committed(self, token: int, now: float) -> None:
         self._send("committed", str(token))
@@ -98,6 +102,7 @@ class Bench:
         self.journal: list[tuple[Commit, Callable[[int], None]]] = []
         self.told: list[tuple[str, CallRecord]] = []
         self.verifying: list[tuple[LookUp, Route, Routed]] = []
+        self.mediating: list[tuple[Mediate, Answered]] = []
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
@@ -110,6 +115,7 @@ class Bench:
             self.log.logger,
             self.log.ended,
             lambda asked, route, then: self.verifying.append((asked, route, then)),
+            lambda command, then: self.mediating.append((command, then)),
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -200,6 +206,21 @@ async def test_without_a_hook_what_is_to_be_verified_fails_closed() -> None:
         b.driver._verify = None
         b.look_up = lambda *_: ROUTE._replace(verify=True)
         assert await b.ask("look_up 8613800000001") == "routed 1 verification_failed"
+
+
+async def test_a_command_for_rtpengine_is_answered_later() -> None:
+    async with bench() as b:
+        await b.say("mediate")
+        assert await b.ask("echo still_waiting") == "still_waiting"
+        ((command, then),) = b.mediating
+        then(command.token, Mediated("one"))
+        assert await b.hear() == "mediated 5 one"
+
+
+async def test_without_rtpengine_a_command_for_it_comes_to_nothing() -> None:
+    async with bench() as b:
+        b.driver._mediate = None
+        assert await b.ask("mediate") == "mediated 5 nothing"
 
 
 async def test_what_happens_to_a_call_is_told() -> None:

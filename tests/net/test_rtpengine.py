@@ -1,0 +1,244 @@
+"""Commands for rtpengine over real UDP, against a small one that is told what to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncio_dgram
+import pytest
+
+from relay.call.actions import Counts, Mediate, Mediated
+from relay.net import rtpengine
+from relay.net.rtpengine import Rtpengine
+from relay.net.settings import RtpengineAddress
+from tests.net.support import until
+from tests.support.addresses import free
+
+SDP = b"v=0\r\n"
+OFFER = Mediate(7, "offer", "call", "", "ta", "", SDP)
+Say = Callable[[dict[str, Any]], dict[str, Any] | bytes | None]
+
+
+def agrees(message: dict[str, Any]) -> dict[str, Any]:
+    return {"result": "pong"} if message["command"] == "ping" else {"result": "ok", "sdp": "v=1\r\n"}
+
+
+class Engine:
+    """An rtpengine's end of the protocol. `say` gives the answer to a command; None: none."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.heard: list[tuple[bytes, dict[str, Any]]] = []
+        self.address = RtpengineAddress("", *free("127.0.0.40"))
+        self.address = self.address._replace(name=f"udp:{self.address.host}:{self.address.port}")
+        self._stream: asyncio_dgram.aio.DatagramServer | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._stream = await asyncio_dgram.bind((self.address.host, self.address.port))
+        self._task = asyncio.create_task(self._run(self._stream))
+
+    async def stop(self) -> None:
+        assert self._stream is not None
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._stream.close()
+
+    async def _run(self, stream: asyncio_dgram.aio.DatagramServer) -> None:
+        while True:
+            data, source = await stream.recv()
+            cookie, _, text = data.partition(b" ")
+            message = json.loads(text)
+            self.heard.append((cookie, message))
+            answer = self.say(message)
+            if answer is not None:
+                said = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                await stream.send(b"%b %b" % (cookie, said), source)
+
+    def commands(self) -> list[dict[str, Any]]:
+        return [message for _, message in self.heard if message["command"] != "ping"]
+
+
+class Bench:
+    def __init__(self, says: tuple[Say, ...]) -> None:
+        self.engines = [Engine(say) for say in says]
+        self.reports: list[tuple[str, dict[str, object]]] = []
+        addresses = [engine.address for engine in self.engines]
+        self.client = Rtpengine(addresses, lambda event, fields: self.reports.append((event, fields)))
+
+    async def ask(self, command: Mediate = OFFER) -> Mediated | None:
+        answers: asyncio.Queue[tuple[int, Mediated | None]] = asyncio.Queue()
+        self.client.mediate(command, lambda token, answer: answers.put_nowait((token, answer)))
+        token, answer = await asyncio.wait_for(answers.get(), 20)
+        assert token == command.token
+        return answer
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.reports]
+
+
+@asynccontextmanager
+async def bench(*says: Say, started: bool = True) -> AsyncIterator[Bench]:
+    made = Bench(says or (agrees,))
+    if started:
+        for engine in made.engines:
+            await engine.start()
+    await made.client.open()
+    try:
+        yield made
+    finally:
+        await made.client.close()
+        for engine in made.engines:
+            if engine._stream is not None:
+                await engine.stop()
+
+
+async def test_an_offer_and_its_answer() -> None:
+    async with bench() as b:
+        (engine,) = b.engines
+        assert await b.ask() == Mediated(engine.address.name, sdp=b"v=1\r\n")
+        (message,) = engine.commands()
+        assert (message["command"], message["call-id"], message["from-tag"]) == ("offer", "call", "ta")
+        assert message["sdp"] == SDP.decode()
+        assert "to-tag" not in message
+        assert (message["ICE"], message["DTLS"], message["generate RTCP"]) == ("remove", "off", "on")
+        assert "origin" in message["replace"]
+
+
+async def test_an_answer_names_both_sides_and_a_delete_is_at_once() -> None:
+    async with bench() as b:
+        (engine,) = b.engines
+        name = engine.address.name
+        await b.ask(Mediate(8, "answer", "call", name, "ta", "tb", SDP))
+        await b.ask(Mediate(9, "delete", "call", name))
+        answer, delete = engine.commands()
+        assert (answer["from-tag"], answer["to-tag"]) == ("ta", "tb")
+        assert delete == {"command": "delete", "call-id": "call", "delete-delay": 0}
+
+
+async def test_what_needs_no_answer_tells_nobody() -> None:
+    async with bench() as b:
+        (engine,) = b.engines
+        b.client.mediate(Mediate(0, "delete", "call", engine.address.name), pytest.fail)
+        await until(engine.commands)
+
+
+async def test_a_command_that_is_lost_is_sent_again_and_says_it_is_the_same() -> None:
+    lost = iter([None, None])
+
+    def say(message: dict[str, Any]) -> dict[str, Any] | None:
+        return agrees(message) if message["command"] == "ping" else next(lost, agrees(message))
+
+    async with bench(say) as b:
+        assert await b.ask() is not None
+        cookies = {cookie for cookie, message in b.engines[0].heard if message["command"] == "offer"}
+        assert len(b.engines[0].commands()) == 3
+        assert len(cookies) == 1
+
+
+async def test_calls_go_to_the_instances_in_turn() -> None:
+    async with bench(agrees, agrees) as b:
+        for _ in range(4):
+            await b.ask()
+        assert [len(engine.commands()) for engine in b.engines] == [2, 2]
+
+
+async def test_a_call_stays_where_it_began() -> None:
+    async with bench(agrees, agrees) as b:
+        name = b.engines[1].address.name
+        for _ in range(3):
+            assert await b.ask(OFFER._replace(instance=name)) == Mediated(name, sdp=b"v=1\r\n")
+        assert not b.engines[0].commands()
+
+
+async def test_the_next_instance_takes_the_first_offer_of_one_that_is_silent() -> None:
+    def silent(message: dict[str, Any]) -> dict[str, Any] | None:
+        return {"result": "pong"} if message["command"] == "ping" else None
+
+    async with bench(silent, silent, agrees) as b:
+        answer = await b.ask()
+        assert answer is not None
+        assert answer.instance == b.engines[2].address.name
+        assert "rtpengine.down" in b.events()
+
+
+async def test_the_next_instance_takes_the_first_offer_of_one_that_refuses() -> None:
+    def full(message: dict[str, Any]) -> dict[str, Any]:
+        return {"result": "error", "error-reason": "Parallel session limit reached"}
+
+    async with bench(full, full, agrees) as b:
+        answer = await b.ask()
+        assert answer is not None
+        assert answer.instance == b.engines[2].address.name
+        assert ("rtpengine.refused", "Parallel session limit reached") in [
+            (event, fields.get("why")) for event, fields in b.reports
+        ]
+
+
+@pytest.mark.parametrize("said", [b"nonsense", b"[]", b'{"sdp": "v=1"}', b"\xff"])
+async def test_an_answer_that_is_none_is_no_answer(said: bytes) -> None:
+    async with bench(lambda message: agrees(message) if message["command"] == "ping" else said) as b:
+        assert await b.ask() is None
+        assert b.client.statistics()["rtpengine_failures"] == 1
+
+
+async def test_without_an_instance_that_answers_there_is_no_answer() -> None:
+    async with bench(started=False) as b:
+        assert await b.ask() is None
+        assert await b.ask() is None
+        assert b.client.statistics() == {"rtpengines_up": 0, "rtpengine_failures": 2}
+
+
+async def test_an_instance_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtpengine, "PING_S", 0.01)
+    async with bench(started=False) as b:
+        await until(lambda: "rtpengine.down" in b.events())
+        await b.engines[0].start()
+        await until(lambda: "rtpengine.up" in b.events())
+        assert await b.ask() is not None
+
+
+async def test_an_instance_that_is_not_configured_any_more_does_nothing() -> None:
+    async with bench() as b:
+        assert await b.ask(OFFER._replace(instance="udp:127.0.0.1:1")) is None
+
+
+async def test_a_call_that_an_instance_has_forgotten() -> None:
+    async with bench(lambda _: {"result": "error", "error-reason": "Unknown call-id"}) as b:
+        name = b.engines[0].address.name
+        assert await b.ask(Mediate(3, "query", "call", name)) == Mediated(name, known=False)
+
+
+async def test_counts_of_each_side() -> None:
+    def stream(kind: str, packets: int, *ssrcs: int) -> dict[str, Any]:
+        ingress = [{"SSRC": ssrc, "packets": packets} for ssrc in ssrcs]
+        return {"flags": [kind, "filled"], "stats": {"packets": packets, "bytes": 1}, "ingress SSRCs": ingress}
+
+    answer = {
+        "result": "ok",
+        "tags": {
+            "ta": {"medias": [{"streams": [stream("RTP", 400, 11, 12), stream("RTCP", 9)]}]},
+            "tb": {"medias": [{"streams": [stream("RTP", 300, 21)]}, {"streams": [stream("RTP", 5)]}]},
+        },
+        "SSRC": {
+            "11": {"cumulative loss": 3, "average MOS": {"jitter": 10, "samples": 3, "MOS": 43}},
+            "12": {"cumulative loss": 1, "average MOS": {"jitter": 2, "samples": 1}},
+        },
+    }
+    async with bench(lambda _: answer) as b:
+        got = await b.ask(Mediate(4, "delete", "call", b.engines[0].address.name))
+        assert got is not None
+        assert dict(got.counts) == {"ta": Counts(400, 4, 8), "tb": Counts(305, None, None)}
+
+
+async def test_what_is_asked_when_it_closes_gets_an_answer() -> None:
+    answers: list[Mediated | None] = []
+    async with bench(lambda message: agrees(message) if message["command"] == "ping" else None) as b:
+        b.client.mediate(OFFER, lambda _, answer: answers.append(answer))
+        await until(b.engines[0].commands)
+    assert answers == [None]
