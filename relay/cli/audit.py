@@ -64,6 +64,7 @@ def export(config_path: Path | None, file: TextIO, reveal: bool, reason: str, **
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
+        file.write("")  # opens it: what was in it goes, also where there is nothing to write
         with progress(count_entries(store.reader, asked), "entries") as done:
             for entry in all_entries(store.reader, store.sealer, asked):
                 file.write(json_line(_plain(entry, reveal=reveal)) + "\n")

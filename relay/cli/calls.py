@@ -183,6 +183,7 @@ def export(
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())
+        file.write(b"")  # opens it: what was in it goes, also where there is nothing to write
         with progress(_count(store, wanted), "records") as done:
             records = _counted(read_all(store.reader, store.sealer, wanted), done)
             for part in export_parts(records, format_, reveal=reveal):

@@ -67,6 +67,13 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
     assert [(entry["object"], entry["reason"]) for entry in read] == [("audit", "cli"), ("audit", "inspection")]
 
 
+def test_where_there_is_nothing_to_export_the_file_is_empty(busy: Command) -> None:
+    file = busy.folder / "audit.jsonl"
+    file.write_text("of an earlier export")
+    busy.done("audit", "export", str(file), "--business", "nobody")
+    assert file.read_text() == ""
+
+
 def test_a_changed_log_is_found(busy: Command) -> None:
     count = len(busy.objects("audit", "list"))
     said = busy.done("audit", "verify")

@@ -151,6 +151,14 @@ def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Co
     assert len(relay700.objects("audit", "list", "--action", "read")) == 1
 
 
+def test_where_there_is_nothing_to_export_the_file_is_empty(relay700: Command) -> None:
+    write(relay700, ended_record())
+    file = relay700.folder / "calls.jsonl"
+    file.write_text("of an earlier export")
+    relay700.done("calls", "export", str(file), "--format", "jsonl", "--business", "nobody")
+    assert file.read_text() == ""
+
+
 def test_without_a_relay_no_call_is_up_or_hung_up(relay700: Command) -> None:
     write(relay700, ended_record())
     said = "the relay is not running, or does not answer"
@@ -201,7 +209,7 @@ def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> No
 
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
-    assert "'--since': not a duration" in usage("calls", "list", "--since", "yesterday")
+    assert "'--since': not a time" in usage("calls", "list", "--since", "yesterday")
     assert "'--reason'" in usage("calls", "hang-up", "c1")
 
 

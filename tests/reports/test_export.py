@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,7 +12,6 @@ import pyarrow.parquet
 import pytest
 
 from relay.call.record import CallRecord
-from relay.errors import Refused
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
 from relay.store.record_pages import Wanted, read_all
 from tests.support.shelf import REFUSED, Shelf, call
@@ -126,12 +124,3 @@ def test_a_part_is_out_before_the_next_records_are_read(format_: Format, monkeyp
     data = b"".join(parts)
     assert taken == 100
     assert data
-
-
-def test_without_pyarrow_parquet_is_refused_and_the_others_are_not(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Refused, match="pyarrow"):
-        exported(shelf, Wanted(), "parquet")
-    assert read("csv", exported(shelf, Wanted(), "csv")) == []
