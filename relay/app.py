@@ -30,6 +30,7 @@ from relay.log import configure, ended_calls
 from relay.net.child import Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
+from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
 from relay.net.rtpengine import Rtpengine
 from relay.net.signing import read_secret
@@ -99,6 +100,7 @@ class Relay:
             {"state": self._state, "statistics": self._statistics, "live": self._live, "hang_up": self._hang_up},
         )
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
+        self._notifier = Notifier(os.environ, log)
         self._rates = Rates()
         self._live_known: list[CallRecord] = []
         self._live_until = 0.0
@@ -129,6 +131,7 @@ class Relay:
             ticker = asyncio.create_task(self._tick())
             self._handle_signals()
             self._tell_ready(restored)
+            self._notifier.serving()
             _collect_the_young()
             await self._stop.wait()
             clean = await self._drain()
@@ -185,6 +188,7 @@ class Relay:
 
     async def _drain(self) -> bool:
         """New calls are refused, live ones go on up to the limit and are hung up then. False: stopped before that."""
+        self._notifier.stopping()
         self._engine.drain()
         self._log.info("relay.draining", calls=self._calls(), limit_s=self._config.drain_s)
         if await self._calls_gone(self._config.drain_s):
@@ -216,6 +220,7 @@ class Relay:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            self._notifier.alive()
             self._driver.set_clock()
             self._transports.sweep(loop.time())
             sys.stdout.flush()  # the lines of `ended_calls`

@@ -1,0 +1,63 @@
+"""The examples under config/ without a test of their own: each is read by the real program, where that can be had."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import StartRelay
+from tests.support.product import PYTHON
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+PATIENCE_S = 20.0
+MOST_EXPOSURE = 15  # of `systemd-analyze security`, in tenths; 100 is no protection at all
+
+
+# --- systemd
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The example, for the relay700 of this environment."""
+    command = str(Path(PYTHON).with_name("relay700"))
+    text = (CONFIG / "systemd" / "relay700.service").read_text()
+    assert "/opt/relay700/.venv/bin/relay700 serve" in text
+    file = tmp_path / "relay700.service"
+    file.write_text(text.replace("/opt/relay700/.venv/bin/relay700", command))
+    return file
+
+
+def test_systemd_finds_no_fault_with_the_unit(unit: Path) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_finds_the_unit_well_protected(unit: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE}", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_relay_tells_its_service_manager_how_it_fares(
+    start_relay: StartRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+        relay = start_relay()
+        assert {manager.recv(100) for _ in range(4)} == {b"READY=1", b"WATCHDOG=1"}
+        relay.stop()
+        while (told := manager.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert told == b"STOPPING=1"
+        monkeypatch.delenv("NOTIFY_SOCKET")
+        relay.start()
