@@ -114,7 +114,7 @@ def moment(text: str) -> int:
 
 def past(text: str) -> int:
     """A click type: a time, or how long ago."""
-    return moment(text) if "-" in text else now_ms() - _usage(parse_duration_ms, text)
+    return moment(text) if "-" in text else now_ms() - _span_ms(text, "how long ago")
 
 
 def duration(text: str) -> int:
@@ -124,7 +124,16 @@ def duration(text: str) -> int:
 
 def coming(text: str) -> int:
     """A click type: a time, or in how long, as Unix milliseconds."""
-    return moment(text) if "-" in text else now_ms() + _usage(parse_duration_ms, text)
+    return moment(text) if "-" in text else now_ms() + _span_ms(text, "in how long")
+
+
+def _span_ms(text: str, words: str) -> int:
+    try:
+        return parse_duration_ms(text)
+    except ParseError:
+        raise click.BadParameter(
+            f"not a time: write it as 2026-01-31T08:00:00Z, or {words}, as 90s, 30m, 2h or 7d"
+        ) from None
 
 
 def _usage(parse: Callable[[str], T], text: str) -> T:
