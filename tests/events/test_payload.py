@@ -32,6 +32,8 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
         "ringing_at": "2026-01-01T00:00:00.200Z", "answered_at": "2026-01-01T00:00:03.000Z",
         "ended_at": "2026-01-01T00:00:13.000Z", "duration_ms": 10_000, "sip_status": 200, "q850_cause": 16,
         "outcome": "answered", "ended_by": "caller", "end_reason": "bye",
+        "caller_packets": None, "caller_lost": None, "caller_jitter_ms": None,
+        "callee_packets": None, "callee_lost": None, "callee_jitter_ms": None,
     }  # fmt: skip
 
 
