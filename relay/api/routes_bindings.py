@@ -45,10 +45,9 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> model
 
 
 def _own(visit: Visit, binding_id: str) -> Binding:
-    found = visit.row(lambda connection: find_binding(connection, visit.desk.sealer, binding_id, visit.business))
-    if found is None:
-        raise Refused("not_found", "", "there is no such binding")
-    return found
+    return visit.one(
+        lambda connection: find_binding(connection, visit.desk.sealer, binding_id, visit.business), "binding"
+    )
 
 
 def _request(asked: models.BindingNew, business: str, at_ms: int) -> BindingRequest:

@@ -12,7 +12,6 @@ from relay.api.models import Name, Page, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
 from relay.call.numbers import mask_number
-from relay.errors import Refused
 from relay.service.groups import add_members, get_group, make_group, remove_group, remove_members
 from relay.store.act import Act
 from relay.store.groups import Group, find_group, find_groups, members_page
@@ -30,10 +29,7 @@ def shown_group(group: Group) -> models.Group:
 
 
 def _own(visit: Visit, group_id: str) -> Group:
-    found = visit.row(lambda connection: find_group(connection, visit.desk.sealer, group_id, visit.business))
-    if found is None:
-        raise Refused("not_found", "", "there is no such group")
-    return found
+    return visit.one(lambda connection: find_group(connection, visit.desk.sealer, group_id, visit.business), "group")
 
 
 @router.post("", status_code=201, response_model=models.Group, summary="Make a group")

@@ -13,7 +13,6 @@ from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.routes_businesses import own_business
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
 from relay.call.numbers import mask_number, normalise_party
-from relay.errors import Refused
 from relay.service.lists import Whose, remove_entry, set_entry
 from relay.store.act import Act
 from relay.store.bindings import find_binding
@@ -39,8 +38,7 @@ def shown_entry(entry: ListEntry, *, clear: bool) -> models.Entry:
 def _owner(visit: Visit, whose: Whose, owner_id: str) -> str:
     if whose == "business":
         return of_business(own_business(visit, owner_id).id)
-    if visit.row(lambda connection: find_binding(connection, visit.desk.sealer, owner_id, visit.business)) is None:
-        raise Refused("not_found", "", "there is no such binding")
+    visit.one(lambda connection: find_binding(connection, visit.desk.sealer, owner_id, visit.business), "binding")
     return of_binding(owner_id)
 
 

@@ -79,10 +79,7 @@ async def get_prefixes(visit: Operator, limit: Limit = USUAL, cursor: Cursor = N
 @router.get("/prefixes/{prefix}", summary="Show a prefix")
 async def get_one_prefix(prefix: PrefixPath, visit: Operator) -> models.PrefixShown:
     """What is known of it."""
-    found = visit.row(lambda connection: find_prefix(connection, prefix))
-    if found is None:
-        raise Refused("not_found", "", "there is no such prefix")
-    return shown_prefix(found)
+    return shown_prefix(visit.one(lambda connection: find_prefix(connection, prefix), "prefix"))
 
 
 @router.patch("/prefixes/{prefix}", response_model=models.PrefixShown, summary="Change a prefix")

@@ -11,7 +11,6 @@ from relay.api import models_numbers as models
 from relay.api.models import Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit, now_ms
-from relay.errors import Refused
 from relay.service.numbers import NewPool, PoolChange, change_pool, make_pool
 from relay.store.act import Act
 from relay.store.pools import Pool, PoolUsage, find_pool, find_pools, usage_of
@@ -36,10 +35,7 @@ def shown_usage(usage: PoolUsage) -> models.Usage:
 
 
 def _own(visit: Visit, pool_id: str) -> Pool:
-    found = visit.row(lambda connection: find_pool(connection, pool_id, visit.business))
-    if found is None:
-        raise Refused("not_found", "", "there is no such pool")
-    return found
+    return visit.one(lambda connection: find_pool(connection, pool_id, visit.business), "pool")
 
 
 @router.post("", status_code=201, response_model=models.Pool, summary="Make a pool")

@@ -11,7 +11,6 @@ from relay.api import models_webhooks as models
 from relay.api.models import Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import Answer, Changes, Needs, Visit
-from relay.errors import Refused
 from relay.events.webhooks import change, make, remove, resend, test
 from relay.store.act import Act
 from relay.store.outbox import Event, dead
@@ -48,10 +47,9 @@ def shown_dead(event: Event) -> models.DeadEvent:
 
 
 def _own(visit: Visit, webhook_id: str) -> Webhook:
-    found = visit.row(lambda connection: find_webhook(connection, visit.desk.sealer, webhook_id, visit.business))
-    if found is None:
-        raise Refused("not_found", "", "there is no such webhook")
-    return found
+    return visit.one(
+        lambda connection: find_webhook(connection, visit.desk.sealer, webhook_id, visit.business), "webhook"
+    )
 
 
 @router.post("", status_code=201, response_model=models.WebhookMade, summary="Make a webhook")

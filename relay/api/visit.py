@@ -81,6 +81,13 @@ class Visit(NamedTuple):
         with store_errors(self.desk.path):
             return query(self.desk.reader)
 
+    def one(self, query: Callable[[sqlite3.Connection], T | None], what: str) -> T:
+        """As `row`, where it must be there. Raises Refused, which says `what` is not."""
+        found = self.row(query)
+        if found is None:
+            raise Refused("not_found", "", f"there is no such {what}")
+        return found
+
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """In a thread, over a connection of its own: for what may read many rows."""
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query)

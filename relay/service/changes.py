@@ -67,7 +67,7 @@ def get(act: Act, binding_id: str) -> Binding:
     printable = binding_id.isprintable()
     binding = find_binding(act.connection, act.sealer, binding_id, act.actor.business) if printable else None
     if binding is None:
-        raise Refused("not_found", "binding", "there is none with this id: `relay700 bindings list` shows them")
+        raise Refused("not_found", "binding", "there is no such binding: the list of bindings shows those there are")
     return binding
 
 

@@ -120,7 +120,7 @@ def get_prefix(act: Act, prefix: str) -> Prefix:
     """Raises Refused where it is not loaded."""
     found = find_prefix(act.connection, prefix) if prefix.isprintable() else None
     if found is None:
-        raise Refused("not_found", "prefix", "it is not loaded: `relay700 numbers prefixes` shows those that are")
+        raise Refused("not_found", "prefix", "it is not loaded: the list of prefixes shows those that are")
     return found
 
 

@@ -59,7 +59,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
     ("arguments", "said"),
     [
         (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
-        (("unbind", "none"), "binding: there is none with this id: `relay700 bindings list` shows them"),
+        (("unbind", "none"), "binding: there is no such binding: the list of bindings shows those there are"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
     ],
 )

@@ -222,7 +222,7 @@ def test_anothers_binding_is_not_there(desk: Desk) -> None:
     made = desk.bind(x=X)
     desk.key_of("acme")
     assert refused(desk, made, b=C) == ("not_found", "binding")
-    with pytest.raises(Refused, match="there is none with this id"):
+    with pytest.raises(Refused, match="there is no such binding"):
         desk.run(lambda act: end(act, made.binding_id, RULES))
 
 
