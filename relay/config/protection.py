@@ -23,6 +23,7 @@ from relay.config.tables import (
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ParseError
 from relay.events.settings import DeliveryRules
+from relay.net.addresses import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
 from relay.policy.rules import Cap, Rules
@@ -103,7 +104,7 @@ def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfi
     url = urlsplit(table.url)
     if url.scheme not in ("https", "http") or not url.hostname:
         problems.append(f'verify.url: {table.url!r} is no URL; write such as "https://platform.example/verify"')
-    elif url.scheme == "http" and not _is_loopback(url.hostname):
+    elif url.scheme == "http" and not is_loopback(url.hostname):
         problems.append("verify.url: real numbers would cross in clear; write https, or http to a loopback address")
     return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
 
@@ -192,13 +193,6 @@ def _hours(text: str, problems: list[str]) -> Hours | None:
     except ParseError as error:
         problems.append(f'policy.hours: {error.reason}; "" is always')
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _path(text: str | None) -> Path | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
-from ipaddress import ip_address
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from relay.errors import Refused
+from relay.net.addresses import is_loopback
 from relay.service.businesses import get as get_business
 from relay.store.act import Act
 from relay.store.outbox import leave_event, revive, waiting_of
@@ -148,16 +148,9 @@ def _checked_url(act: Act, url: str) -> str:
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
     if not fits or not host or parts.username or parts.fragment:
         raise Refused("invalid", "url", "it is a URL without user or fragment, such as https://shop.example/events")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host) and _is_operator(act)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and _is_operator(act)):
         raise Refused("invalid", "url", "it is https; an operator may have http sent to this machine itself")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:

@@ -1,0 +1,13 @@
+"""What hosts are, told from their text alone: nothing is asked for."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address (without brackets), or the name that always is, is of this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

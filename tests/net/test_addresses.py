@@ -1,0 +1,17 @@
+"""What hosts are."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.net.addresses import is_loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.255.0.9", "::1", "localhost"])
+def test_a_host_of_this_machine_itself_is_known(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0", "::", "localhost.example", "127.0.0.1.example", ""])
+def test_others_are_not(host: str) -> None:
+    assert not is_loopback(host)
