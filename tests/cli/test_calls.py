@@ -66,6 +66,12 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "callee_leg_call_id": "f00d" * 8,
             "direction": None,
             "legacy": False,
+            "caller_packets": None,
+            "caller_lost": None,
+            "caller_jitter_ms": None,
+            "callee_packets": None,
+            "callee_lost": None,
+            "callee_jitter_ms": None,
         }
     ]
     # "… in exactly this order"
