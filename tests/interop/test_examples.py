@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,6 +16,46 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 PATIENCE_S = 20.0
 MOST_EXPOSURE = 15  # of `systemd-analyze security`, in tenths; 100 is no protection at all
+
+
+# --- FreeSWITCH, which no registry has: well-formed XML, and no name that its sources do not know
+
+
+def freeswitch(name: str) -> ElementTree.Element:
+    return ElementTree.parse(CONFIG / "freeswitch" / name).getroot()
+
+
+def known_to_freeswitch(kind: str) -> set[str]:
+    lines = (ROOT / "tests" / "data" / "freeswitch" / "names.txt").read_text().splitlines()
+    return {line.partition(" ")[2] for line in lines if line.startswith(f"{kind} ")}
+
+
+@pytest.mark.parametrize(("kind", "path"), [("gateway", "gateways/gateway"), ("profile", "settings")])
+def test_freeswitch_knows_each_parameter(kind: str, path: str) -> None:
+    names = [param.attrib["name"] for param in freeswitch("sip_profiles/relay700.xml").iterfind(f"{path}/param")]
+    assert names
+    assert set(names) - known_to_freeswitch(kind) == set()
+    assert len(names) == len(set(names))
+
+
+def test_freeswitch_knows_each_application_and_variable() -> None:
+    actions = list(freeswitch("dialplan/relay700.xml").iterfind("context/extension/condition/action"))
+    assert {action.attrib["application"] for action in actions} - known_to_freeswitch("application") == set()
+    set_ = [action.attrib["data"] for action in actions if action.attrib["application"] == "set"]
+    assert {data.partition("=")[0] for data in set_} - known_to_freeswitch("variable") == set()
+
+
+def test_what_one_freeswitch_file_names_stands_in_another() -> None:
+    profile = freeswitch("sip_profiles/relay700.xml")
+    settings = {param.attrib["name"]: param.attrib["value"] for param in profile.iterfind("settings/param")}
+    dialplan = freeswitch("dialplan/relay700.xml")
+    assert settings["apply-inbound-acl"] in {
+        access.attrib["name"] for access in freeswitch("autoload_configs/acl.conf.xml").iterfind("network-lists/list")
+    }
+    assert settings["context"] in {context.attrib["name"] for context in dialplan.iterfind("context")}
+    (gateway,) = profile.iterfind("gateways/gateway")
+    bridges = [action.attrib["data"] for action in dialplan.iter("action") if action.attrib["application"] == "bridge"]
+    assert [bridge for bridge in bridges if bridge.startswith(f"sofia/gateway/{gateway.attrib['name']}/")]
 
 
 # --- systemd
