@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from relay.service.binding_fields import LONGEST_REASON
+from relay.service.fields import LONGEST_REASON
 from relay.service.times import format_moment
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from relay.api.models import (
 )
 from relay.api.problems import Problem
 from relay.call.binding import Direction, Mode
-from relay.service.binding_fields import MAX_CALL_S, RING_TIMEOUT_S
+from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S
 from relay.store.bindings import State
 from relay.store.lists import Kind
 

@@ -26,10 +26,10 @@ from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
 from relay.errors import StoreError
 from relay.service import changes
-from relay.service.binding_fields import DIRECTIONS
 from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
 from relay.service.changes import BindingChange
+from relay.service.fields import DIRECTIONS
 from relay.service.imports import COLUMNS, import_bindings
 from relay.store.bindings import BindingQuery, State, state_of
 

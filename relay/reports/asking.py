@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from relay.call.numbers import is_700
 from relay.errors import Refused
-from relay.service import binding_fields as fields
+from relay.service import fields
 from relay.store.act import Act
 
 

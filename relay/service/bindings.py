@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
 from relay.errors import Refused
-from relay.service import binding_fields as fields
-from relay.service.binding_fields import invalid
+from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.fields import invalid
 from relay.service.placement import Asked, check_parties, place
 from relay.service.releases import SWEEP, BindRules, release_due
 from relay.store.act import Act

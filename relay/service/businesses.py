@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from relay.call.binding import MODES
 from relay.errors import Refused
-from relay.service import binding_fields as fields
-from relay.service.binding_fields import invalid
+from relay.service import fields
+from relay.service.fields import invalid
 from relay.store.act import Act
 from relay.store.businesses import (
     Business,

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.errors import Refused
-from relay.service import binding_fields as fields
+from relay.service import fields
 from relay.service.placement import check_parties
 from relay.service.releases import BindRules, release, release_due
 from relay.store.act import Act

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from relay.call.numbers import mask_number, normalise_party
 from relay.errors import ParseError, Refused
-from relay.service import binding_fields as fields
-from relay.service.binding_fields import invalid
+from relay.service import fields
 from relay.service.bindings import DEFAULT_BUSINESS
 from relay.service.businesses import get as get_business
+from relay.service.fields import invalid
 from relay.service.releases import BindRules
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest

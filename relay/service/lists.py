@@ -9,7 +9,7 @@ from typing import Literal
 
 from relay.call.numbers import normalise_party
 from relay.errors import Refused
-from relay.service import binding_fields as fields
+from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.changes import get as get_binding
 from relay.store.act import Act

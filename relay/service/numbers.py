@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from relay.call.numbers import is_700, normalise_700, normalise_party
 from relay.errors import ParseError, Refused
-from relay.service import binding_fields as fields
-from relay.service.binding_fields import invalid
+from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.fields import invalid
 from relay.store.act import Act
 from relay.store.numbers import (
     LEGACY_POOL,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
 from relay.call.numbers import normalise_700, normalise_party
 from relay.errors import ParseError, Refused
-from relay.service.binding_fields import invalid
+from relay.service.fields import invalid
 from relay.service.releases import BindRules
 from relay.store.act import Act
 from relay.store.allocation import Wish, choose, take

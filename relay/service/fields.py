@@ -1,4 +1,4 @@
-"""The fields of a binding as people, files and programs write them, made normal or refused with the field and the fix.
+"""The fields of requests as people, files and programs write them: made normal, or refused with the field and the fix.
 
 It knows no store.
 """
