@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Health, Target
+from relay.call.settings import Health, Quota, Target
 from relay.net.settings import PeerCertificate
 from tests.test_config import PEER, config, problem, problems
 
@@ -86,3 +86,23 @@ def test_dns_servers() -> None:
     )
     found = problems('[dns]\nservers = ["ns.example", "192.0.2.53:0", "192.0.2.53:99999", "192.0.2.1.1", ""]')
     assert [each.partition(": ")[0] for each in found] == [f"dns.servers[{index}]" for index in range(5)]
+
+
+def test_codecs_by_their_names() -> None:
+    assert config(PEER).settings.peers[0].codecs is None
+    assert config(PEER + 'codecs = ["PCMA", "T38"]').settings.peers[0].codecs == {"pcma", "t38"}
+    found = problem(PEER + 'codecs = ["PCMA", "PCMAA"]')
+    assert found == "peer[0].codecs[1]: 'PCMAA' is no codec that is relayed; did you mean PCMA?"
+
+
+def test_numbers_may_have_digits_before_them() -> None:
+    (peer,) = config(PEER + 'number_format = "prefix:00"').settings.peers
+    assert (peer.number_format, peer.number_prefix) == ("e164", "00")
+    assert config(PEER + 'number_format = "plus"').settings.peers[0].number_prefix == ""
+    for wrong in ("prefix:", "prefix:+", "prefix", "prefix:1234567890123"):
+        assert problem(PEER + f'number_format = "{wrong}"').startswith("peer[0].number_format: ")
+
+
+def test_quotas() -> None:
+    (peer,) = config(PEER + "max_calls_in = 1\nmax_calls_out = 2\nmax_cps_in = 3\nmax_cps_out = 4").settings.peers
+    assert peer.quota == Quota(1, 2, 3, 4)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
+from relay.call.codecs import common_codecs
 from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.numbers import is_700
@@ -66,6 +67,7 @@ class Attempt:
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
+        self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
         self._tripwire = setup.call.tripwire_towards_callee(peer, place.flow.host)
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
@@ -272,6 +274,7 @@ class Attempt:
         callee.own = self._own_numbers()
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
+        writer.codecs = self._writer.codecs
         caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
         caller.tripwire = call.tripwire_towards_caller(self._peer, self._flow.host, dialog)
         caller.own = (call.caller_number, call.dialled)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.call import masking
+from relay.call.codecs import common_codecs
 from relay.call.core import Continuation, Core
 from relay.call.masking import Tripwire, Verdict
 from relay.call.media import Media
@@ -400,6 +401,7 @@ class Call:
         call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
         call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
         call.caller.other, call.callee.other = call.callee, call.caller
+        call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
         call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.flow.host, call.callee.dialog)
         call.callee.tripwire = call.tripwire_towards_callee(callee_peer, call.callee.flow.host)
         call._resume(state, now)

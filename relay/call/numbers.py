@@ -76,7 +76,7 @@ def format_number(e164: str, number_format: NumberFormat) -> str:
 
     Foreign numbers are 00… in the national form. 700 numbers, extensions and service numbers stay as they are.
     """
-    if number_format == "e164" or len(e164) < SHORTEST_E164 or is_700(e164):
+    if number_format == "e164" or not is_formatted(e164):
         return e164
     if number_format == "plus":
         return "+" + e164
@@ -84,6 +84,11 @@ def format_number(e164: str, number_format: NumberFormat) -> str:
     if not e164.startswith(CHINA):
         return "00" + e164
     return national if _is_mobile(national) or _has_no_trunk_prefix(national) else "0" + national
+
+
+def is_formatted(number: str) -> bool:
+    """Whether the number is written one way or another: 700 numbers, extensions and service numbers are not."""
+    return len(number) >= SHORTEST_E164 and not is_700(number)
 
 
 def mask_number(number: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
-from relay.call.numbers import format_number
+from relay.call.numbers import format_number, is_formatted
 from relay.call.places import Place, by_priority, in_order
 from relay.call.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.sip.flow import Flow
@@ -154,7 +154,8 @@ def _take_over(places: list[Place], known: list[Place]) -> None:
 
 def user_for(peer: Peer, number: str) -> str:
     """How the party's number is written in URIs towards the peer."""
-    return format_number(number, peer.number_format)
+    text = format_number(number, peer.number_format)
+    return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
 
 
 def uri_host(host: str) -> str:

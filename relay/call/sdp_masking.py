@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 
+from relay.call.codecs import keep_codecs
 from relay.errors import ParseError
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
@@ -37,6 +38,7 @@ _ENCODINGS = frozenset(
     " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
     " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
 )
+KNOWN_CODECS = _ENCODINGS | {"t38"}
 _STATIC_PAYLOADS = frozenset(map(str, range(35)))  # RFC 3551 6
 
 _PAYLOAD = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
@@ -81,17 +83,23 @@ _is_small = re.compile(r"[0-9]{1,5}").fullmatch
 class SdpWriter:
     """Writes one leg's descriptions under the relay's own origin (RFC 3264 8: same session id, version +1 a change)."""
 
-    __slots__ = ("_last", "anchored", "session_id", "version")
+    __slots__ = ("_last", "anchored", "codecs", "session_id", "version")
 
     def __init__(self, session_id: int, version: int = 0, *, anchored: bool = False) -> None:
         self.session_id = session_id  # 1 to 2**31: no number of a party is that short and that random
         self.version = version  # of the description last written; 0: none yet
         self.anchored = anchored  # it may write what rtpengine has given, and nothing else
+        self.codecs: frozenset[str] | None = None  # that both sides may have; None: all
         self._last = b""
 
     def write(self, body: bytes) -> bytes:
-        """The description that the leg's peer may see of `body`. Raises ParseError where nothing usable is left."""
+        """The description that the leg's peer may see of `body`.
+
+        Raises ParseError where nothing usable is left, ProtocolError 488 where no codec is that both sides may have.
+        """
         content, address = mask_description(body)
+        if self.codecs is not None:
+            content = keep_codecs(content, self.codecs)
         if content != self._last:
             self._last = content
             self.version += 1

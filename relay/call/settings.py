@@ -68,10 +68,12 @@ class Peer:
     sources: tuple[IPv4Network | IPv6Network, ...]
     identity: Literal["from", "pai"] = "from"
     number_format: Literal["national", "e164", "plus"] = "national"
+    number_prefix: str = ""  # digits before it
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
     targets: tuple[Target, ...] = ()  # (): the one that host, port and transport name
     health: Health = Health()
     quota: Quota = Quota()
+    codecs: frozenset[str] | None = None  # that streams to and from it may have, in lower case; None: all
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Literal, cast
 
+from relay.call.numbers import NumberFormat
 from relay.call.peers import host_port
+from relay.call.sdp_masking import KNOWN_CODECS
 from relay.call.settings import Health, Listener, Peer, Quota, Target
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
@@ -47,6 +50,7 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, pro
         _sources(path, table.sources or (), (), problems)
         return None
     first = targets[0]
+    prefix = table.number_format.removeprefix("prefix:") if ":" in table.number_format else ""
     return Peer(
         name=table.name,
         host=first.host,
@@ -55,12 +59,23 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, pro
         tcp_allowed=large_by_tcp,
         sources=_sources(path, table.sources, [target.host for target in targets], problems),
         identity=table.identity,
-        number_format=table.number_format,
+        number_format=cast(NumberFormat, "e164" if prefix else table.number_format),
+        number_prefix=prefix,
         send_pai=table.send_pai,
         targets=tuple(targets),
         health=Health(table.ping_s, table.down_after, table.up_after),
+        codecs=_codecs(path, table, problems),
         quota=Quota(table.max_calls_in, table.max_calls_out, table.max_cps_in, table.max_cps_out),
     )
+
+
+def _codecs(path: str, table: PeerTable, problems: list[str]) -> frozenset[str] | None:
+    for index, name in enumerate(table.codecs):
+        if name.lower() not in KNOWN_CODECS:
+            near = get_close_matches(name.lower(), KNOWN_CODECS, 1)
+            hint = f"did you mean {near[0].upper()}?" if near else "write one such as PCMA"
+            problems.append(f"{path}.codecs[{index}]: {name!r} is no codec that is relayed; {hint}")
+    return frozenset([name.lower() for name in table.codecs]) if table.codecs else None
 
 
 def _targets(

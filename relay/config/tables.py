@@ -191,9 +191,14 @@ class PeerTable(Struct, frozen=True):
         Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
     ] = None
     identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
-    number_format: Annotated[Literal["national", "e164", "plus"], Meta(description='"national", "e164" or "plus"')] = (
-        "national"
-    )
+    number_format: Annotated[
+        str,
+        Meta(
+            pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
+            description='"national", "e164", "plus" or such as "prefix:00"',
+        ),
+    ] = "national"
+    codecs: Annotated[tuple[str, ...], Meta(description='such as ["PCMA", "telephone-event"]')] = ()
     send_pai: Annotated[bool, Meta(description="true or false")] = False
     certificate: (
         Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")] | None

@@ -103,3 +103,11 @@ def test_how_targets_are_written() -> None:
     assert uri_host("a.example") == "a.example"
     forms = [user_for(peer(number_format=form), "8613900000002") for form in ("national", "e164", "plus")]
     assert forms == ["13900000002", "8613900000002", "+8613900000002"]
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [("8613900000002", "008613900000002"), ("10086", "10086"), ("700100000010001", "700100000010001")],
+)
+def test_digits_before_a_number_where_it_has_them(number: str, written: str) -> None:
+    assert user_for(peer(number_format="e164", number_prefix="00"), number) == written

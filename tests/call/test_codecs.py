@@ -1,0 +1,86 @@
+"""Descriptions with the allowed codecs alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.codecs import common_codecs, keep_codecs
+from relay.errors import ProtocolError
+from relay.sip.sdp import parse_sdp
+from tests.call.support import peer
+
+HEAD = "c=IN IP4 192.0.2.1\r\nt=0 0\r\n"
+AUDIO = (
+    "m=audio 4000 RTP/AVP 8 0 96 101\r\na=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
+    "a=fmtp:96 useinbandfec=1\r\na=fmtp:101 0-15\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:* nack\r\na=ptime:20\r\n"
+)
+
+
+def kept(text: str, *allowed: str) -> list[str]:
+    lines = keep_codecs((HEAD + text).encode(), frozenset(allowed)).decode().split("\r\n")
+    assert "\r\n".join(lines[:2]) + "\r\n" == HEAD
+    return lines[2:-1]
+
+
+def test_what_is_allowed_stays_with_all_that_is_said_of_it() -> None:
+    assert kept(AUDIO, "opus", "telephone-event") == [
+        *("m=audio 4000 RTP/AVP 96 101", "a=rtpmap:96 opus/48000/2", "a=rtpmap:101 telephone-event/8000"),
+        *("a=fmtp:96 useinbandfec=1", "a=fmtp:101 0-15", "a=rtcp-fb:96 nack", "a=rtcp-fb:* nack", "a=ptime:20"),
+    ]
+
+
+def test_payload_types_that_no_rtpmap_names() -> None:
+    assert kept(AUDIO, "pcma") == ["m=audio 4000 RTP/AVP 8", "a=rtcp-fb:* nack", "a=ptime:20"]
+    assert kept("m=audio 4000 RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\n", "pcma")[0] == "m=audio 4000 RTP/AVP 8"
+
+
+@pytest.mark.parametrize("allowed", [("g722",), ("telephone-event",), ()])
+def test_without_a_codec_left_it_is_refused(allowed: tuple[str, ...]) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        kept(AUDIO, *allowed)
+    assert caught.value.status == 488
+
+
+def test_one_stream_of_two_is_refused_in_its_place() -> None:
+    video = "m=video 4002/2 RTP/AVP 97\r\na=rtpmap:97 VP8/90000\r\na=sendonly\r\n"
+    assert kept(video + AUDIO, "pcmu") == [
+        *("m=video 0 RTP/AVP 97", "m=audio 4000 RTP/AVP 0", "a=rtcp-fb:* nack", "a=ptime:20")
+    ]
+
+
+def test_fax_is_a_codec_like_others() -> None:
+    fax = "m=image 4000 udptl t38\r\na=T38FaxVersion:0\r\n"
+    assert kept(fax, "t38") == ["m=image 4000 udptl t38", "a=T38FaxVersion:0"]
+    with pytest.raises(ProtocolError):
+        kept(fax, "pcma")
+
+
+def test_streams_that_were_refused_before_are_left_alone() -> None:
+    assert kept("m=audio 0 RTP/AVP 0\r\n", "pcma") == ["m=audio 0 RTP/AVP 0"]
+
+
+@given(
+    st.lists(st.sampled_from("0 3 8 9 18 96 101".split()), min_size=1, unique=True),
+    st.sets(st.sampled_from("pcmu pcma gsm opus telephone-event".split())),
+)
+def test_no_stream_is_without_a_format(formats: list[str], allowed: set[str]) -> None:
+    maps = "a=rtpmap:96 opus/48000/2\r\na=rtpmap:101 telephone-event/8000\r\n"
+    text = f"m=audio 4000 RTP/AVP {' '.join(formats)}\r\n{maps}"
+    try:
+        lines = kept(text, *allowed)
+    except ProtocolError:
+        return
+    (media,) = parse_sdp(("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\n" + HEAD + "\r\n".join([*lines, ""])).encode()).media
+    assert media.formats
+    assert set(media.formats) <= set(formats)
+
+
+def test_a_call_has_what_both_peers_may_have() -> None:
+    one, other, none = (peer(codecs=frozenset(codecs)) for codecs in ("ab", "bc", ""))
+    whatever = peer()
+    assert common_codecs(one, other) == {"b"}
+    assert common_codecs(one, whatever) == common_codecs(whatever, one) == {"a", "b"}
+    assert common_codecs(one, none) == set()
+    assert common_codecs(whatever, whatever) is None

@@ -1,0 +1,99 @@
+"""A peer with an allow-list of codecs: what crosses in offers and answers, both ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, hang_up, peer
+
+HEAD = b"v=0\r\no=x 1 1 IN IP4 127.0.0.31\r\ns=-\r\nc=IN IP4 127.0.0.31\r\nt=0 0\r\n"
+MANY = HEAD + b"m=audio 4000 RTP/AVP 0 8 9 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+
+
+def audio(payloads: str) -> bytes:
+    return HEAD + f"m=audio 4000 RTP/AVP {payloads}\r\n".encode()
+
+
+def allowing(pbx: str = "", carrier: str = "") -> Ladder:
+    return Ladder(
+        peers=(
+            peer("pbx", CALLER_HOST, codecs=frozenset(pbx.split()) or None),
+            peer("carrier", CALLEE_HOST, codecs=frozenset(carrier.split()) or None),
+            peer("second", "127.0.0.23"),
+        )
+    )
+
+
+def formats(body: bytes) -> list[str]:
+    """Port and formats of its one stream."""
+    (line,) = [line for line in body.decode().split("\r\n") if line.startswith("m=audio ")]
+    _, port, _, *payloads = line.split()
+    return [port, *payloads]
+
+
+@pytest.mark.parametrize(
+    ("pbx", "carrier", "offered"),
+    [("", "pcma telephone-event", ["8", "101"]), ("pcmu pcma", "", ["0", "8"]), ("pcmu pcma", "pcma g722", ["8"])],
+)
+def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered: list[str]) -> None:
+    ladder = allowing(pbx, carrier)
+    ladder.caller.invites(X, body=MANY)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    assert formats(invite.body) == ["4000", *offered]
+    ladder.callee.answers(200, body=audio(offered[0]))
+    ladder.callee.get("ACK")
+    assert formats(ladder.caller.get_response(200).body) == ["4000", offered[0]]
+    ladder.caller.acks()
+    ladder.callee.reinvites(MANY)
+    ladder.callee.get(100)
+    assert formats(ladder.caller.expects("INVITE", 200, body=audio("8")).body) == ["4000", *offered]
+    ladder.caller.get("ACK")
+    ladder.callee.get(200)
+    ladder.callee.acks()
+    hang_up(ladder)
+
+
+def test_a_call_without_a_common_codec_is_refused() -> None:
+    ladder = allowing(carrier="g729")
+    ladder.caller.invites(X, body=MANY)
+    ladder.caller.get(100)
+    ladder.caller.get(488)
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    assert ladder.record.sip_status == 488
+    ladder.settle()
+
+
+def test_an_answer_that_chose_something_else_is_taken_down() -> None:
+    ladder = allowing(carrier="pcma")
+    ladder.caller.invites(X, body=MANY)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=audio("0"))
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(488)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+
+
+def test_the_list_holds_after_a_restart() -> None:
+    ladder = allowing(carrier="pcma")
+    ladder.caller.invites(X, body=MANY)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=audio("8"))
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+    ladder.caller.reinvites(MANY)
+    ladder.caller.get(100)
+    assert formats(ladder.callee.expects("INVITE", 200, body=audio("8")).body) == ["4000", "8"]
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
