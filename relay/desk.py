@@ -23,6 +23,7 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
+from relay.api.connection import MOST_CONNECTIONS, Connection
 from relay.api.desk import Control
 from relay.api.settings import ApiSettings
 from relay.config import Config
@@ -41,7 +42,6 @@ from relay.store.pools import usage
 from relay.store.writer import GroupWriter, now_ms
 
 LISTEN_AGAIN_S = 2.0
-MOST_CONNECTIONS = 1_000
 FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
 GRACEFUL_S = 3  # of these, for HTTP requests
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5}  # how old what the relay has said may be
@@ -143,10 +143,11 @@ class Desk:
         return uvicorn.Config(
             make_app(self),
             loop="none",
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # warnings tell of whatever nonsense strangers send
             access_log=False,
             proxy_headers=False,
             server_header=False,

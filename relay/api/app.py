@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,7 +77,7 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
     app.state.desk = desk
     for noun in _NOUNS:
         app.router.routes.extend(noun.router.routes)  # flat, so that a route knows its whole path
-    app.state.document = describe(app)
+    app.state.document = json.dumps(describe(app), ensure_ascii=False).encode()  # once: whoever asks may ask often
     return app
 
 

@@ -21,6 +21,7 @@ from relay.store.act import Actor
 from relay.store.database import store_errors
 from relay.store.keys import ApiKey, find_key
 
+_PASSED_ON = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
 _BAD_KEY = "the key is unknown, wrong, expired or revoked"
 
 
@@ -70,6 +71,8 @@ class Door:
             key = find_key(self._desk.reader, self._desk.sealer, shown.key_id)
         if isinstance(shown, Bearer):
             return _good(key, now_s, lambda key: key.is_secret(self._desk.sealer, shown.secret)), receive
+        if key is None:
+            raise Refused("unauthorised", "authorization", _BAD_KEY)  # without reading what a stranger sends
         body = await Request(scope, receive).body()
         good = _good(key, now_s, lambda key: _is_signed(key, shown, scope, body))
         self._nonces.admit(shown, now_s)
@@ -94,11 +97,14 @@ def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> 
 
 def _is_behind(scope: Scope) -> bool:
     path = scope["path"]
-    return path.startswith("/v1/") or (path == "/metrics" and not _is_near(scope.get("client")))
+    return path.startswith("/v1/") or (path == "/metrics" and not _is_near(scope))
 
 
-def _is_near(client: tuple[str, int] | None) -> bool:
-    return client is not None and (client[0].startswith("127.") or client[0] == "::1")
+def _is_near(scope: Scope) -> bool:
+    """Whether it comes from this machine, and no proxy says that it passes it on."""
+    client = scope.get("client")
+    is_ours = client is not None and (client[0].startswith("127.") or client[0] == "::1")
+    return is_ours and _PASSED_ON.isdisjoint(name for name, _ in scope["headers"])
 
 
 def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:

@@ -11,6 +11,7 @@ import time
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relay.api.problems import problem_response
@@ -56,6 +57,8 @@ class Edge:
                 await problem_response(request_id, "too_large", _too_large(most))(scope, receive, send_marked)
             else:
                 await self._app(scope, _bounded(receive, most), send_marked)
+        except ClientDisconnect:  # while its body was read
+            pass
         except HTTPException as error:  # `_bounded`, while a signature was checked
             await problem_response(request_id, "too_large", error.detail)(scope, receive, send_marked)
         except Exception:

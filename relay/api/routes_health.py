@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from relay.api.desk import Desk
 from relay.api.models import Shown
@@ -72,7 +72,7 @@ async def metrics(request: Request) -> Response:
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
     """The description of this API, OpenAPI 3.1."""
-    return JSONResponse(request.app.state.document)
+    return Response(request.app.state.document, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)

@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 
 class ApiSettings(NamedTuple):
-    """Bounds of the API. Rates are for a business user or an operator's key; the burst is what it may ask at once after a pause."""
+    """Bounds of the API. Rates are for a business user or an operator's key; `burst` comes after a pause."""
 
     requests_per_s: int = 600
     burst: int = 1_200

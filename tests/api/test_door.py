@@ -141,13 +141,6 @@ async def test_each_answer_behind_the_door_says_how_much_is_left(api: Api, opera
         assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"} <= answer.headers.keys()
 
 
-async def test_each_answer_behind_the_door_says_how_much_is_left(api: Api, operator: Client) -> None:
-    for path, status in (("/v1/businesses", 200), ("/v1/nothing", 404), ("/v1/businesses?limit=0", 400)):
-        answer = await operator.http.get(path)
-        assert answer.status_code == status
-        assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"} <= answer.headers.keys()
-
-
 async def test_an_address_that_shows_bad_keys_waits(slow_api: Api) -> None:
     api = slow_api
     await api.stranger().refused("GET", "/v1/businesses", "unauthorised")

@@ -32,6 +32,7 @@ async def test_not_ready_without_the_store(api: Api) -> None:
 async def test_metrics_are_for_this_machine_and_for_operators(api: Api) -> None:
     assert (await api.stranger().http.get("/metrics")).text == "relay700_up 1\n"
     await api.stranger(address="192.0.2.1").refused("GET", "/metrics", "unauthorised")
+    await api.stranger().refused("GET", "/metrics", "unauthorised", X_Forwarded_For="192.0.2.1")
     operator = api.stranger((await api.operator()).key, "192.0.2.1")
     assert (await operator.http.get("/metrics")).status_code == 200
     company = api.stranger((await api.company("acme")).key, "192.0.2.1")

@@ -1,0 +1,188 @@
+"""What a stranger can do with connections alone, against a real server: little, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import pytest
+import uvicorn
+from structlog.testing import capture_logs
+
+from relay.api import connection
+from relay.api.connection import Connection
+from tests.api.conftest import Api, Client
+from tests.support.addresses import Address, free
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+HEAD = b"GET /healthz HTTP/1.1\r\nhost: relay\r\n"
+PATIENCE_S = 20.0
+
+
+class Serving(NamedTuple):
+    address: Address
+    connections: set[Any]
+
+
+@asynccontextmanager
+async def serving(api: Api) -> AsyncIterator[Serving]:
+    address = free("127.0.0.1")
+    options = {"loop": "none", "lifespan": "off", "log_config": None, "log_level": "error"}
+    server = uvicorn.Server(uvicorn.Config(api.app, *address, http=Connection, **options))  # type: ignore[arg-type]
+    task = asyncio.create_task(server._serve())
+    try:
+        while not server.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        yield Serving(address, server.server_state.connections)
+    finally:
+        server.force_exit = server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def address(api: Api) -> AsyncIterator[Address]:
+    async with serving(api) as server:
+        yield server.address
+
+
+async def connect(address: Address) -> Streams:
+    return await asyncio.open_connection(*address)
+
+
+async def answer(streams: Streams) -> bytes:
+    """The status line of an answer, and its body from the stream."""
+    reader, _ = streams
+    async with asyncio.timeout(PATIENCE_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+    return head.partition(b"\r\n")[0]
+
+
+async def is_closed(streams: Streams) -> bool:
+    """Once the far end has closed; False where it said something first."""
+    reader, writer = streams
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            return await reader.read(1) == b""
+        except ConnectionError:
+            return True
+        finally:
+            writer.close()
+
+
+async def test_requests_one_after_the_other_and_at_once(address: Address) -> None:
+    streams = await connect(address)
+    for requests in (1, 3):
+        streams[1].write((HEAD + b"\r\n") * requests)
+        assert [await answer(streams) for _ in range(requests)] == [b"HTTP/1.1 200 OK"] * requests
+    streams[1].close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /hea",
+        HEAD,
+        b"\r\n\r\n",
+        HEAD + b"\r\n" + HEAD,
+        b"POST /healthz HTTP/1.1\r\nhost: relay\r\ncontent-length: 9\r\n\r\nx",
+    ],
+)
+async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
+    address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.2)
+    streams = await connect(address)
+    streams[1].write(sent)
+    if (HEAD + b"\r\n") in sent or sent.startswith(b"POST"):
+        await answer(streams)
+    assert await is_closed(streams)
+
+
+async def flood(streams: Streams, piece: bytes) -> None:
+    """Until nobody takes any more."""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                streams[1].write(piece)
+                await streams[1].drain()
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (HEAD, b"x: " + b"y" * 997 + b"\r\n"),
+        (HEAD + b"x: ", b"y" * 1_000),
+        (b"GET /", b"y" * 1_000),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x: " + b"y" * 997 + b"\r\n"),
+    ],
+)
+async def test_a_head_without_end_is_not_kept(address: Address, begin: bytes, piece: bytes) -> None:
+    streams = await connect(address)
+    streams[1].write(begin)
+    await flood(streams, piece)
+    streams[1].close()
+
+
+async def test_an_answer_that_nobody_reads_is_not_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALLED_S", 0.2)
+    api.app.state.document = b"x" * (1 << 25)
+    async with serving(api) as server:
+        streams = await connect(server.address)
+        streams[1].write(b"GET /openapi.json HTTP/1.1\r\nhost: relay\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            await streams[0].readuntil(b"\r\n\r\n")
+            while server.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        streams[1].close()
+
+
+async def test_more_connections_than_there_may_be_are_closed(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    first, second, third = [await connect(address) for _ in range(3)]
+    assert await is_closed(third)
+    first[1].write(HEAD + b"\r\n")
+    assert await answer(first) == b"HTTP/1.1 200 OK"
+    for streams in (first, second):
+        streams[1].close()
+
+
+@pytest.mark.parametrize(("seen_as", "good"), [("127.0.0.1", True), ("192.0.2.1", False)])
+async def test_one_address_has_so_many_but_for_this_machine_s(
+    address: Address, monkeypatch: pytest.MonkeyPatch, seen_as: str, good: bool
+) -> None:
+    monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
+    monkeypatch.setattr(connection, "ip_address", lambda _: ip_address(seen_as))
+    first, second = [await connect(address) for _ in range(2)]
+    first[1].write(HEAD + b"\r\n")
+    assert await answer(first) == b"HTTP/1.1 200 OK"
+    if good:
+        second[1].write(HEAD + b"\r\n")
+        assert await answer(second) == b"HTTP/1.1 200 OK"
+        second[1].close()
+    else:
+        assert await is_closed(second)
+    first[1].close()
+
+
+async def test_who_is_gone_before_the_end_of_a_request_is_no_fault(
+    api: Api, operator: Client, address: Address
+) -> None:
+    key_id = operator.key.split("_")[1]
+    sign = f"RELAY700 key={key_id}, ts={int(api.now())}, nonce=0123456789abcdef, sig=00"
+    with capture_logs() as said:
+        streams = await connect(address)
+        streams[1].write(
+            f"POST /v1/businesses HTTP/1.1\r\nauthorization: {sign}\r\ncontent-length: 9\r\n\r\nx".encode()
+        )
+        await streams[1].drain()
+        streams[1].close()
+        async with asyncio.timeout(PATIENCE_S):
+            while not said:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert [(line["event"], line["status"]) for line in said] == [("api.request", 0)]
