@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import dockerfile  # type: ignore[import-untyped]
 import pytest
 
 from tests.interop.conftest import StartRelay
+from tests.support.addresses import RELAY, free
 from tests.support.product import PYTHON
+from tests.support.relay_process import Setup
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
@@ -102,3 +106,49 @@ def test_relay_tells_its_service_manager_how_it_fares(
         assert told == b"STOPPING=1"
         monkeypatch.delenv("NOTIFY_SOCKET")
         relay.start()
+
+
+# --- the Dockerfile, which nothing here can build: read by BuildKit's own parser
+
+INSTRUCTIONS = set(
+    "ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL RUN STOPSIGNAL USER VOLUME WORKDIR".split()
+)
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[dockerfile.Command]:
+    return list(dockerfile.parse_file(str(ROOT / "Dockerfile")))
+
+
+def the_last(name: str, instructions: list[dockerfile.Command]) -> dockerfile.Command:
+    return [instruction for instruction in instructions if instruction.cmd == name][-1]
+
+
+def test_dockerfile_has_known_instructions_and_is_not_run_by_root(instructions: list[dockerfile.Command]) -> None:
+    assert {instruction.cmd for instruction in instructions} <= INSTRUCTIONS
+    assert the_last("USER", instructions).value == ("relay700",)
+    assert the_last("VOLUME", instructions).value == the_last("WORKDIR", instructions).value
+
+
+def test_dockerfile_copies_all_that_is_installed(instructions: list[dockerfile.Command]) -> None:
+    copies = [each for each in instructions if each.cmd == "COPY" and not each.flags]
+    copied = {source for each in copies for source in each.value[:-1]}
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, wheel = tables["project"], tables["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {"pyproject.toml", project["readme"], *project["license-files"], *wheel["packages"]} <= copied
+
+
+def test_what_the_container_runs_starts_and_is_found_healthy(
+    instructions: list[dockerfile.Command], start_relay: StartRelay
+) -> None:
+    run = [*the_last("ENTRYPOINT", instructions).value, *the_last("CMD", instructions).value]
+    assert run == ["/opt/relay700/bin/relay700", "serve", "-c", "/etc/relay700/relay.toml"]
+    api = free(RELAY)
+    kind, python, *arguments = the_last("HEALTHCHECK", instructions).value
+    assert (kind, python) == ("CMD", "/opt/relay700/bin/python")
+    check = [PYTHON, *(argument.replace("127.0.0.1:8700", str(api)) for argument in arguments)]
+    assert subprocess.run(check, capture_output=True, check=False).returncode != 0
+    relay = start_relay(Setup(api=api))
+    relay.wait_for_event("api.listening")
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
