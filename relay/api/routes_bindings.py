@@ -12,7 +12,7 @@ from relay.api import models_bindings as models
 from relay.api.models import Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.problems import problem_of, status_of
-from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why, now_ms
+from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why
 from relay.call.binding import Binding, Mode
 from relay.call.numbers import mask_number, normalise_party
 from relay.errors import Refused
@@ -21,6 +21,7 @@ from relay.service.changes import BindingChange, change, end, renew, steps
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
+from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]

@@ -11,7 +11,7 @@ from relay.api import models_numbers as models
 from relay.api.models import Because, Name, Page, given, shown_moment
 from relay.api.models import Prefix as PrefixText
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit, now_ms
+from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
 from relay.errors import Refused
 from relay.service.numbers import NewPrefix, PrefixChange, change_prefix, get_prefix, load_prefix, lock, move, unlock
 from relay.store.act import Act
@@ -26,6 +26,7 @@ from relay.store.numbers import (
     find_prefixes,
 )
 from relay.store.pools import find_pool
+from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1", tags=["numbers"])
 PrefixPath = Annotated[str, Path(pattern="^700[0-9]{8}$")]

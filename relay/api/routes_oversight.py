@@ -15,11 +15,10 @@ from relay.api.models import Day, Name, given_ms, shown_moment
 from relay.api.routes_bindings import shown_binding
 from relay.api.routes_calls import shown_call
 from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
-from relay.call.numbers import normalise_700, normalise_party
-from relay.errors import ParseError, Refused
 from relay.reports.daily import DailyLine, daily, set_complaints
 from relay.reports.evidence import ask_evidence, bundle
 from relay.reports.trace import ask_trace, trace
+from relay.service import fields
 from relay.store.act import Act
 
 router = APIRouter(prefix="/v1", tags=["oversight"])
@@ -32,22 +31,10 @@ _CHUNK = 1 << 16
 _IN_MEMORY = 1 << 26  # bytes of a bundle, which holds real numbers, that never touch a disk
 
 
-def _number(written: str) -> str:
-    """A 700 number or a party, in the normal form. Raises Refused."""
-    try:
-        return normalise_700(written)
-    except ParseError:
-        pass
-    try:
-        return normalise_party(written)
-    except ParseError as error:
-        raise Refused("invalid", "number", error.reason) from None
-
-
 @router.post("/trace", summary="Trace a number")
 async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
     """Who was behind it at that moment, in clear, also long after. The audit log has the question before the answer."""
-    number, at_ms = _number(asked.number), given_ms(asked.at)
+    number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
     question = await visit.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
     found = await anyio.to_thread.run_sync(trace, visit.desk.path, visit.desk.sealer, question)
     return models.Trace(
@@ -67,7 +54,7 @@ async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
 )
 async def post_evidence(asked: models.EvidenceAsked, visit: Operator) -> Response:
     """All that is kept about it in a time, in clear; `README.txt` in it says how to check it."""
-    number, since_ms, until_ms = _number(asked.number), given_ms(asked.since), given_ms(asked.until)
+    number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
     question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
     file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
     await anyio.to_thread.run_sync(bundle, visit.desk.path, visit.desk.sealer, question, file)

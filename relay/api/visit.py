@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -27,11 +26,6 @@ T = TypeVar("T")
 OPERATOR = "operator"
 PARTIES = "parties:read"
 DEFAULT_BUSINESS = "default"
-
-
-def now_ms() -> int:
-    """Unix milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Answer(NamedTuple):

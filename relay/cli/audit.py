@@ -11,13 +11,14 @@ from relay.cli import config_option
 from relay.cli.options import json_option, reason_option, reveal_option, stacked
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.progress import progress
-from relay.cli.stores import now_ms, opened, past, said_in_clear
+from relay.cli.stores import opened, past, said_in_clear
 from relay.errors import StoreError
 from relay.reports.audit_form import details_form
 from relay.service.retention import due
 from relay.service.retention import purge as purge_store
 from relay.store.act import operator_cli
 from relay.store.audit_log import AuditQuery, Logged, all_entries, count_entries, newest_entries, verify_audit
+from relay.store.writer import now_ms
 
 _COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 

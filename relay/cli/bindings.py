@@ -23,7 +23,7 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
+from relay.cli.stores import Opened, number, opened, past, said_in_clear
 from relay.errors import StoreError
 from relay.service import changes
 from relay.service.bindings import BindingRequest
@@ -32,6 +32,7 @@ from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.imports import COLUMNS, import_bindings
 from relay.store.bindings import BindingQuery, State, state_of
+from relay.store.writer import now_ms
 
 # What a mode cannot do without.
 _NEEDED = {

@@ -26,7 +26,7 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import progress
-from relay.cli.stores import Opened, now_ms, number, opened, past, said_in_clear
+from relay.cli.stores import Opened, number, opened, past, said_in_clear
 from relay.errors import Refused, StoreError
 from relay.net.control import ControlClient, control_path
 from relay.reports.export import Format, export_parts
@@ -34,7 +34,8 @@ from relay.reports.record_form import record_form, with_moments
 from relay.reports.search import find_call
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
-from relay.store.records import live_calls
+from relay.store.records import count_ended, live_calls
+from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
 _LIVE_COLUMNS = ("received_at", "state", "number_dialled", "caller", "callee", "business", "call_id")
@@ -184,16 +185,10 @@ def export(
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())
         file.write(b"")  # opens it: what was in it goes, also where there is nothing to write
-        with progress(_count(store, wanted), "records") as done:
+        with progress(count_ended(store.reader, wanted.since_ms, wanted.until_ms), "records") as done:
             records = _counted(read_all(store.reader, store.sealer, wanted), done)
             for part in export_parts(records, format_, reveal=reveal):
                 file.write(part)
-
-
-def _count(store: Opened, wanted: Wanted) -> int:
-    """How many records the time holds, of whichever business."""
-    query = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
-    return int(store.reader.execute(query, (wanted.since_ms, wanted.until_ms)).fetchone()[0])
 
 
 def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:

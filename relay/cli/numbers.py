@@ -10,7 +10,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import duration, every, now_ms, opened
+from relay.cli.stores import duration, every, opened
 from relay.cli.stores import number as any_number
 from relay.errors import Refused, StoreError
 from relay.service import numbers as service
@@ -18,6 +18,7 @@ from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange,
 from relay.service.times import format_moment
 from relay.store.numbers import Number, NumberQuery, Prefix, State, find_number, find_numbers, find_prefixes
 from relay.store.pools import Pool, find_pool, find_pools, usage
+from relay.store.writer import now_ms
 
 _COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")
 _PREFIX_COLUMNS = ("prefix", "operator", "platform", "peer", "state", "cool_down_s", "created_at")

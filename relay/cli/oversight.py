@@ -14,7 +14,7 @@ from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.options import json_option, needed_reason
 from relay.cli.output import binding_object, json_line, plain, record_object, show_list
-from relay.cli.stores import moment, now_ms, number, opened
+from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
@@ -22,6 +22,7 @@ from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
 from relay.service.times import CHINA, format_moment
 
+from relay.store.writer import now_ms
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import NamedTuple, TypeVar
 
 import click
 
-from relay.call.numbers import normalise_700, normalise_party
 from relay.config import Config, load_config
-from relay.errors import ParseError, StoreError
+from relay.errors import ParseError, Refused, StoreError
+from relay.service import fields
 from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
 from relay.service.times import parse_duration_ms, parse_moment_ms
@@ -23,7 +22,7 @@ from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.numbers import find_number, find_prefix
 from relay.store.records import Records
 from relay.store.sealing import Sealer
-from relay.store.writer import Writer
+from relay.store.writer import Writer, now_ms
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -95,16 +94,12 @@ def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, 
     store.act(lambda act: act.audit("read", object_, reason=reason or "cli", details=details))
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def number(text: str) -> str:
     """A click type: a 700 number or a party in any notation, made normal."""
     try:
-        return normalise_700(text)
-    except ParseError:
-        return _usage(normalise_party, text)
+        return fields.number("number", text)
+    except Refused as refused:
+        raise click.BadParameter(refused.problem) from None
 
 
 def moment(text: str) -> int:

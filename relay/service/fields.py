@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.call.binding import MODES, Direction, Mode
-from relay.call.numbers import normalise_party
+from relay.call.numbers import normalise_700, normalise_party
 from relay.errors import ParseError, Refused
 from relay.policy.hours import parse_hours
 from relay.service.times import parse_duration_ms, parse_moment_ms
@@ -42,6 +42,14 @@ def parsed(field: str, written: str, parse: Callable[[str], str]) -> str:
         return parse(written)
     except ParseError as error:
         raise invalid(field, error.reason) from None
+
+
+def number(field: str, written: str) -> str:
+    """A 700 number or a party, in the normal form."""
+    try:
+        return normalise_700(written)
+    except ParseError:
+        return parsed(field, written, normalise_party)
 
 
 def party(field: str, written: str, *, required: bool) -> str | None:

@@ -24,6 +24,7 @@ from relay.store.sealing import Sealer
 
 # An attempt ends after it was received, so the index on ended_at serves both.
 _SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
+_COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
 _ARRIVAL = attrgetter("received_at")
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
@@ -87,6 +88,12 @@ class Records:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def count_ended(connection: sqlite3.Connection, since_ms: int, until_ms: int) -> int:
+    """How many records of calls that ended in a time there are."""
+    (count,) = connection.execute(_COUNT, (since_ms, until_ms)).fetchone()
+    return int(count)
 
 
 def live_calls(connection: sqlite3.Connection, sealer: Sealer) -> Iterator[CallRecord]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from relay.call.routing import Route
-from relay.cli.stores import now_ms
 from relay.policy.gate import Gate
 from relay.policy.rules import Rules
 from relay.store.database import open_store
 from relay.store.lookup import RouteReader
+from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.support.stored import PREFIX, A, B, X, Y
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 import pytest
 
-from relay.cli.stores import moment, now_ms, number, opened, past
+from relay.cli.stores import moment, number, opened, past
 from relay.errors import StoreError
 from relay.store.numbers import find_prefix
+from relay.store.writer import now_ms
 from tests.cli.conftest import Command
 from tests.support.stored import NOW_MS, PREFIX, A, X
 

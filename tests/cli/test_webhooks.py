@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from relay.cli.stores import now_ms
 from relay.store.act import RELAY
 from relay.store.database import connect, open_store
 from relay.store.outbox import bury
-from relay.store.writer import Writer
+from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command
 
 URL = "https://shop.example/events"
