@@ -190,6 +190,13 @@ async def test_the_same_request_at_once_is_done_once(company: Client) -> None:
     assert len({binding["id"] for binding in made}) == 1
 
 
+async def test_of_requests_for_one_number_at_once_one_wins(company: Client) -> None:
+    asked = [company.http.post("/v1/bindings", json=AXB | {"x": X, "b": f"1390000{n:04d}"}) for n in range(20)]
+    answers = await asyncio.gather(*asked)
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
+    assert {answer.json().get("type") for answer in answers} == {None, "/problems/conflict"}
+
+
 async def test_a_refused_request_may_come_again(company: Client) -> None:
     blocking = await company.post("/v1/bindings", AXB | {"x": X})
     asked = AXB | {"x": X, "b": C}

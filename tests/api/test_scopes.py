@@ -38,6 +38,15 @@ async def test_each_route_is_forbidden_to_a_key_without_its_scope(api: Api) -> N
     assert tried > 50
 
 
+async def test_without_a_scope_a_key_is_told_of_its_own_business_user_alone(api: Api) -> None:
+    free = [route.path for route in api.app.routes if isinstance(route, APIRoute) and scopes_of(route) == ()]
+    assert free == ["/v1/businesses", "/v1/businesses/{business_id}", "/v1/businesses/{business_id}/history"]
+    company = api.stranger((await api.company("acme", ["lists"])).key)
+    assert [one["id"] for one in (await company.get("/v1/businesses"))["items"]] == ["acme"]
+    keyless = [route.path for route in api.app.routes if isinstance(route, APIRoute) and scopes_of(route) is None]
+    assert keyless == ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
+
+
 async def test_each_scope_is_needed_somewhere(api: Api) -> None:
     needed = {scope for route in api.app.routes if isinstance(route, APIRoute) for scope in scopes_of(route) or ()}
     assert needed == OPERATOR_SCOPES - {"parties:read"}  # which is asked for where numbers are to be revealed

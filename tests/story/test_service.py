@@ -243,16 +243,20 @@ async def test_an_expired_binding_has_its_calls_refused_and_is_not_renewed(platf
 
 
 async def test_one_of_two_live_calls_is_hung_up(platform: Platform) -> None:
-    first, second = await platform.bind(), await platform.bind(a=A2, b=B2)
+    first, second = await platform.bind(order_id=f"{platform.business}-1"), await platform.bind(a=A2, b=B2)
     doomed, other = [await connect(platform.ends, a, made["x"]) for a, made in ((A, first), (A2, second))]
     live = await platform.company.until("/v1/calls/live", lambda answer: bool(answer["total"] == 2))
     (call_id,) = [one["call_id"] for one in live["items"] if one["number_dialled"] == first["x"]]
     hung_up = await platform.company.ask("DELETE", f"/v1/calls/live/{call_id}", status=202)
     assert hung_up == {"call_id": call_id, "status": "hanging_up"}
     await doomed.is_hung_up()
-    await platform.company.until("/v1/calls/live", lambda answer: bool(answer["total"] == 1))
+    left = await platform.company.until("/v1/calls/live", lambda answer: bool(answer["total"] == 1))
     await platform.company.ask("DELETE", f"/v1/calls/live/{call_id}", status=404)
     await other.hang_up()
+    ways = (f"number={first['x']}", f"order_id={platform.business}-1", f"until={left['items'][0]['received_at']}")
+    for way in ways:
+        found = await platform.company.until(f"/v1/calls?{way}", lambda answer: bool(answer["items"]))
+        assert [one["call_id"] for one in found["items"]] == [call_id]
     (record,) = platform.ends.relay.calls("--number", first["x"])
     assert (record["call_id"], record["ended_by"], record["end_reason"]) == (call_id, "relay", "hung_up")
 
