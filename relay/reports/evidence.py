@@ -112,7 +112,7 @@ def bundle(path: Path, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest
         contents: dict[str, Iterable[str]] = {
             "records.jsonl": _record_lines(connection, sealer, asked),
             "bindings.jsonl": _binding_lines(connection, sealer, bindings, asked),
-            README: [_README],
+            README: _README.splitlines(keepends=True),
         }
         files = {name: _write(archive, name, lines) for name, lines in contents.items()}
         manifest = _manifest(connection, sealer, asked, files)
