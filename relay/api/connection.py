@@ -39,8 +39,8 @@ class Connection(HttpToolsProtocol):
         host = self.client[0] if self.client else ""
         if not host or ip_address(host.partition("%")[0]).is_loopback:
             return False
-        others: list[Any] = [each for each in self.connections if each.client is not None]
-        return len([other for other in others if other.client[0] == host]) > MOST_FROM_ONE
+        connections: set[Any] = self.connections
+        return len([each for each in connections if each.client is not None and each.client[0] == host]) > MOST_FROM_ONE
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()

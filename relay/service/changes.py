@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from relay.call.binding import Binding
 from relay.errors import Refused
 from relay.service import fields
-from relay.service.placement import check_parties
+from relay.service.placement import check_group, check_parties
 from relay.service.releases import BindRules, release, release_due
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest
@@ -170,6 +170,8 @@ def _restricted(new: Binding, asked: BindingChange) -> Binding:
 
 def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
     """Those who leave rest on the number from now on, those who stay are joined with the new ends, others come."""
+    if old.group_id != new.group_id:
+        check_group(act, new)
     before, after = _routes(act, old, new), _routes(act, new, old)
     gone = before.keys() - after.keys()
     for number in {number for number, _ in gone}:

@@ -14,10 +14,10 @@ from relay.service import fields
 from relay.service.bindings import DEFAULT_BUSINESS
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
-from relay.service.releases import BindRules
+from relay.service.releases import MOST_ROUTES, BindRules
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest
-from relay.store.bindings import unreleased_of_group
+from relay.store.bindings import count_of_group, unreleased_of_group
 from relay.store.groups import (
     Group,
     delete_group,
@@ -65,6 +65,7 @@ def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
     new = put_members(act, group_id, _normal(numbers))
     if group.size + len(new) > MOST_MEMBERS:
         raise Refused("quota", "members", f"a group has at most {MOST_MEMBERS} members: make another")
+    _check_routes(act, group_id, len(new))
     for binding in unreleased_of_group(act, group_id):
         for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
             if number and act.sealer.lookup_hash(number) in new:
@@ -95,11 +96,20 @@ def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
 
 def _take(act: Act, group_id: str, hashes: Iterable[bytes], rules: BindRules) -> int:
     gone = take_members(act, group_id, hashes)
+    _check_routes(act, group_id, len(gone))
     for binding in unreleased_of_group(act, group_id) if gone else ():
         free_at = act.now_ms + cool_down_ms(act, binding.x, rules.cool_down_ms)
         rest_callers(act, binding.binding_id, binding.x, gone, free_at)
         rest(act, binding.x, free_at)
     return len(gone)
+
+
+def _check_routes(act: Act, group_id: str, members: int) -> None:
+    """Raises Refused where so many members are too many at once: each has a route in each binding of the group."""
+    bindings = count_of_group(act, group_id)
+    if members > 1 and members * bindings > MOST_ROUTES:
+        most = max(1, MOST_ROUTES // bindings)
+        raise Refused("quota", "members", f"the group has {bindings} bindings: take at most {most} members at once")
 
 
 def _normal(numbers: Sequence[str]) -> list[str]:

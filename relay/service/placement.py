@@ -15,10 +15,10 @@ from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
 from relay.call.numbers import normalise_700, normalise_party
 from relay.errors import ParseError, Refused
 from relay.service.fields import invalid
-from relay.service.releases import BindRules
+from relay.service.releases import MOST_ROUTES, BindRules
 from relay.store.act import Act
 from relay.store.allocation import Wish, choose, take
-from relay.store.bindings import insert
+from relay.store.bindings import count_of_group, insert
 from relay.store.businesses import count_binding
 from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.numbers import find_number
@@ -55,6 +55,12 @@ def check_parties(act: Act, binding: Binding) -> None:
             raise invalid(field, "it is a member of the group")
 
 
+def check_group(act: Act, binding: Binding) -> None:
+    """Raises Refused where its group has as many bindings as it may: each gets a route for each new member."""
+    if binding.group_id is not None and count_of_group(act, binding.group_id) >= MOST_ROUTES:
+        raise Refused("quota", "group_id", f"a group has at most {MOST_ROUTES} bindings: make another")
+
+
 def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
     """Takes its numbers, and makes it. Undone as a whole where it is refused."""
     with _undone_if_refused(act.connection):
@@ -76,6 +82,7 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
         take(act, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
     if not count_binding(act, binding.business):
         raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
+    check_group(act, binding)
     insert(act, binding)
     members = member_hashes(act.connection, binding.group_id) if binding.group_id else ()
     add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))

@@ -24,6 +24,7 @@ State = Literal["live", "expired", "ended"]
 _BY_ID = f"{SELECT} WHERE id = :id AND (:business IS NULL OR business = :business)"
 _DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires_at LIMIT ?"
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
+_COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
 _RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
 _ADD_CHANGE = "INSERT INTO binding_change VALUES (?, ?, ?, ?, ?)"
 _ADD_PAST = "INSERT INTO past_party VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET to_ms = ?3"
@@ -98,6 +99,12 @@ def due(act: Act, most: int) -> list[Binding]:
     """Those that have expired and still hold their numbers, the oldest first."""
     rows = act.connection.execute(_DUE, (act.now_ms, most)).fetchall()
     return [open_row(act.sealer, row) for row in rows]
+
+
+def count_of_group(act: Act, group_id: str) -> int:
+    """How many bindings of the group hold numbers."""
+    (count,) = act.connection.execute(_COUNT_OF_GROUP, (group_id,)).fetchone()
+    return int(count)
 
 
 def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:

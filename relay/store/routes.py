@@ -78,9 +78,9 @@ def _in_the_way(act: Act, line: HashedLine) -> Refused:
     return Refused("number_cooling", field, problem)
 
 
-def rest_routes(act: Act, binding_id: str, number: str, free_at: int) -> None:
-    """All routes of a binding on a number rest from now on until `free_at`."""
-    act.connection.execute(_REST_ALL, (free_at, binding_id, number))
+def rest_routes(act: Act, binding_id: str, number: str, free_at: int) -> int:
+    """All routes of a binding on a number rest from now on until `free_at`; how many there are."""
+    return act.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
 
 
 def rest_callers(act: Act, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:

@@ -316,3 +316,14 @@ async def test_no_answer_shows_a_party(company: Client) -> None:
     for answer in answers:
         for party in (A, B):
             assert party not in answer.text
+
+
+async def test_each_binding_of_a_group_in_a_batch_is_an_act_of_its_own(company: Client) -> None:
+    """Of a large group one writes 10,000 routes: others write between them."""
+    group = await company.post("/v1/groups", {"name": "riders", "members": [C]})
+    of_group = {"mode": "GXB", "group_id": group["id"], "order_id": "7"}
+    items = [AXB, AXB | {"a": "8001"}, *(of_group | {"b": f"800{n}"} for n in (2, 3)), AXB | {"a": "8004"}]
+    made = (await company.post("/v1/bindings/batch", {"items": items}, 200))["items"]
+    assert [one["binding"]["mode"] for one in made] == ["AXB", "AXB", "GXB", "GXB", "AXB"]
+    moments = [one["binding"]["created_at"] for one in made]
+    assert len({*moments[1:]}) == 4 and moments == sorted(moments)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from relay.errors import Refused
-from relay.service.changes import end
+from relay.service import groups, placement, releases
+from relay.service.changes import BindingChange, change, end
 from relay.service.groups import MOST_MEMBERS, add_members, get_group, make_group, remove_group, remove_members
 from relay.store.groups import Group
 from tests.service.conftest import COOL_MS, RULES, Desk
@@ -125,3 +126,49 @@ def test_each_change_is_in_the_audit_log_without_a_number(desk: Desk) -> None:
     rows = desk.connection.execute("SELECT action FROM audit WHERE object = ? ORDER BY seq", (group.group_id,))
     assert [action for (action,) in rows] == ["group.make", "group.add", "group.remove", "group.delete"]
     assert A not in str(desk.connection.execute("SELECT * FROM audit").fetchall())
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An act may write four routes."""
+    for module in (groups, placement, releases):
+        monkeypatch.setattr(module, "MOST_ROUTES", 4)
+
+
+@pytest.mark.usefixtures("few")
+def test_no_act_writes_routes_without_end(desk: Desk) -> None:
+    """While it does, no record of a call is written: two members in each of three bindings are six."""
+    group = made(desk)
+    for number in range(3):
+        desk.bind("GXB", "", f"800{number}", group_id=group.group_id)
+    assert refused(desk, group, "8011", "8012") == ("quota", "members")
+    assert [added(desk, group, "8011"), added(desk, group, "8012")] == [1, 1]
+    with pytest.raises(Refused) as refusal:
+        removed(desk, group, "8011", "8012")
+    assert (refusal.value.kind, refusal.value.field) == ("quota", "members")
+    assert [removed(desk, group, "8011"), removed(desk, group, "8012")] == [1, 1]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_group_has_so_many_bindings_and_no_more(desk: Desk) -> None:
+    full, other = made(desk), made(desk)
+    *_, last = [desk.bind("GXB", "", f"800{number}", group_id=full.group_id) for number in range(4)]
+    with pytest.raises(Refused) as refusal:
+        desk.bind("GXB", "", "8005", group_id=full.group_id)
+    assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
+    elsewhere = desk.bind("GXB", "", "8005", group_id=other.group_id)
+    into = BindingChange(group_id=full.group_id)
+    with pytest.raises(Refused) as refusal:
+        desk.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+    assert (refusal.value.kind, refusal.value.field) == ("quota", "group_id")
+    desk.run(lambda act: end(act, last.binding_id, RULES))
+    desk.run(lambda act: change(act, elsewhere.binding_id, into, RULES))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_sweep_ends_where_it_has_written_enough(desk: Desk) -> None:
+    group = made(desk, ("8011", "8012"))
+    for number in range(4):
+        desk.bind("GXB", "", f"800{number}", group_id=group.group_id, expires_in="60s")
+    desk.now_ms += 60_000
+    assert [desk.run(lambda act: releases.release_due(act, RULES)) for _ in range(3)] == [2, 2, 0]
