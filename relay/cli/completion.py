@@ -14,7 +14,10 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete relay700's commands.
 
-    For bash: relay700 completion bash > /etc/bash_completion.d/relay700
+    \b
+    relay700 completion bash > /etc/bash_completion.d/relay700
+    relay700 completion zsh > "${fpath[1]}/_relay700"
+    relay700 completion fish > ~/.config/fish/completions/relay700.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None

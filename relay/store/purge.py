@@ -71,7 +71,14 @@ DELETE FROM route WHERE (number, caller_hash) IN (SELECT number, caller_hash FRO
 _ANSWERS = """
 DELETE FROM idempotency WHERE (owner, key) IN (SELECT owner, key FROM idempotency WHERE at <= ? LIMIT ?)
 """
-_EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE dead_at IS NOT NULL AND dead_at < ? LIMIT ?)"
+_EVENTS = """
+DELETE FROM outbox WHERE seq IN (
+    SELECT seq FROM outbox WHERE dead_at IS NOT NULL AND dead_at < ?1
+    UNION ALL
+    SELECT outbox.seq FROM webhook JOIN outbox ON outbox.webhook = webhook.id AND outbox.dead_at IS NULL
+    WHERE webhook.disabled_at < ?1
+    LIMIT ?2)
+"""
 _MEMBERS = """
 DELETE FROM past_member WHERE (group_id, hash, added_at) IN
     (SELECT group_id, hash, added_at FROM past_member WHERE removed_at < ? LIMIT ?)
@@ -146,7 +153,7 @@ def purge_answers(act: Act, before_ms: int, most: int = CHUNK) -> int:
 
 
 def purge_events(act: Act, before_ms: int, most: int = CHUNK) -> int:
-    """Events that no webhook would take, dead since before that moment."""
+    """Events that no webhook would take, dead or waiting for a disabled one since before that moment."""
     return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 

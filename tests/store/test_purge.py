@@ -286,6 +286,18 @@ def test_only_business_users_that_were_revoked_long_ago_go(disk: Disk, writer: W
     assert execute(disk, listed) == [(one,) for one in stay]
 
 
+def test_events_that_wait_for_a_webhook_which_was_disabled_long_ago_go(disk: Disk, writer: Writer) -> None:
+    for webhook, disabled_at in (("on", None), ("off", 999), ("just-off", 1_000)):
+        execute(
+            disk,
+            "INSERT INTO webhook (id, business, sealed, kinds, created_at, disabled_at) VALUES (?, 'b', x'', '', 0, ?)",
+            *(webhook, disabled_at),
+        )
+        execute(disk, "INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, 'e', '', 0, x'')", webhook)
+    assert writer.run(RELAY, lambda act: purge_events(act, 1_000)) == 1
+    assert execute(disk, "SELECT webhook FROM outbox ORDER BY 1") == [("just-off",), ("on",)]
+
+
 def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk: Disk, writer: Writer) -> None:
     for n, free_at in enumerate((None, 999, 1_000, 1_001)):
         execute(disk, "INSERT INTO route VALUES (?, ?, 'b', 'a', x'', ?, x'')", X, bytes([1, n]), free_at)
