@@ -6,6 +6,27 @@ from tests.support.call_flow import CallFlow, ends_by_caller
 
 HELD = "a=sendonly"  # as an offer of it is
 HOLDING = "a=recvonly"  # as it is answered
+MANY = 24  # of one kind in one call
+
+
+def many_in_one_call() -> CallFlow:
+    """Reliable provisional responses with their PRACKs, then re-INVITEs by both sides in turn, then UPDATEs."""
+    ringing = ["< 180 save=RSeq\n> PRACK\n    RAck: [$RSeq] 1 INVITE\n< 200" for _ in range(MANY)]
+    rung = [f"> 180 to INVITE\n    Require: 100rel\n    RSeq: {4711 + n}\n< PRACK\n> 200" for n in range(MANY)]
+    asking = {"INVITE": "> INVITE sdp\n< 100?\n< 200\n> ACK", "UPDATE": "> UPDATE sdp\n< 200"}
+    asked = {"INVITE": "< INVITE\n> 200 sdp\n< ACK", "UPDATE": "< UPDATE\n> 200 sdp"}
+    pause = "pause 40"  # else a side may ask before the other one's ACK has come
+    caller = [step for method in asking for _ in range(MANY // 2) for step in (pause, asking[method], asked[method])]
+    callee = [step for method in asking for _ in range(MANY // 2) for step in (asked[method], pause, asking[method])]
+    return CallFlow(
+        "\n".join(["> INVITE sdp\n    Supported: 100rel\n< 100?", *ringing, "< 200\n> ACK", *caller, "> BYE\n< 200"]),
+        "\n".join(["< INVITE", *rung, "> 200 sdp to INVITE\n< ACK", *callee, "< BYE\n> 200"]),
+        "answered",
+        200,
+        "caller",
+        callee_gets=(("PRACK", f"rack: {4710 + MANY} "),),
+    )
+
 
 IN_CALL_FLOWS = {
     "caller_holds_and_resumes": ends_by_caller(
@@ -145,6 +166,46 @@ IN_CALL_FLOWS = {
         callee_gets=(("INVITE", "session-expires: 90"), ("UPDATE", "session-expires: 90")),
         caller_gets=(("SIP/2.0 200", "session-expires: 90;refresher=uac"),),
     ),
+    "session_timer_refreshed_by_the_callee": CallFlow(
+        """
+    > INVITE sdp
+        Supported: timer
+    < 100?
+    < 180
+    < 200
+    > ACK
+    < UPDATE
+    > 200
+        Require: timer
+        Session-Expires: 90;refresher=uac
+    > BYE
+    < 200
+    """,
+        """
+    < INVITE
+    > 180
+    > 200 sdp
+        Require: timer
+        Session-Expires: 90;refresher=uas
+    < ACK
+    pause 50
+    > UPDATE
+        Supported: timer
+        Session-Expires: 90;refresher=uac
+    < 200
+    < BYE
+    > 200
+    """,
+        "answered",
+        200,
+        "caller",
+        callee_gets=(("SIP/2.0 200", "session-expires: 90;refresher=uac"),),
+        caller_gets=(
+            ("SIP/2.0 200", "session-expires: 90;refresher=uas"),
+            ("UPDATE", "session-expires: 90;refresher=uac"),
+        ),
+    ),
+    "many_in_one_call": many_in_one_call(),
     "refer_in_the_call_refused": ends_by_caller(
         """
     pause 50
