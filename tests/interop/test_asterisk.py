@@ -36,14 +36,16 @@ async def pbxs(
     robots: Sequence[Robot] = (),
     *,
     changes: Mapping[str, str] | None = None,
+    callee_changes: Mapping[str, str] | None = None,
     phones: tuple[Address, Address] | None = None,
 ) -> AsyncIterator[tuple[Asterisk, Asterisk]]:
     """The caller's PBX and the callee's. When both have ended, neither has written a number of the other's anywhere."""
     setup = relay.setup
     phone_a, phone_b = ({A: phones[0]}, {B: phones[1]}) if phones else ({}, {})
+    callee_changes = callee_changes or changes
     async with (
         Asterisk(folder / "a", setup.caller, setup.relay, changes=changes, phones=phone_a) as a,
-        Asterisk(folder / "b", setup.callee, setup.relay, changes=changes, phones=phone_b, robots=robots) as b,
+        Asterisk(folder / "b", setup.callee, setup.relay, changes=callee_changes, phones=phone_b, robots=robots) as b,
     ):
         yield a, b
     for pbx, own, other in ((a, "13800", "13900"), (b, "13900", "13800")):
@@ -145,6 +147,22 @@ async def test_transfer_is_refused_and_the_call_goes_on(start_relay: StartRelay,
         await hang_up_all(a, b)
     asked = b if by == "caller" else a
     assert ["REFER sip:" in pbx.everything() for pbx in (asking, asked)] == [True, False]
+
+
+async def test_interval_of_the_session_timer_is_negotiated(start_relay: StartRelay, tmp_path: Path) -> None:
+    """The callee's PBX refuses what the caller's proposes (422), and that asks again with what it was told."""
+    relay = start_relay(BetweenPbxs())
+    relay.bind()
+    line = "allow_subscribe = no"
+    shorter, longer = ({line: f"{line}\n{timers}"} for timers in ("timers_sess_expires = 600", "timers_min_se = 1800"))
+    async with pbxs(relay, tmp_path, [Robot(B, "wait")], changes=shorter, callee_changes=longer) as (a, b):
+        await a.call(A, X, "wait")
+        await a.expect("Seen")
+        for pbx in (a, b):
+            assert "SIP/2.0 422 " in pbx.everything()
+            assert "Min-SE: 1800" in pbx.everything()
+        await hang_up_all(a, b)
+    assert sorted(record["sip_status"] for record in relay.calls()) == [200, 422]
 
 
 async def test_fifty_calls_at_once_are_not_mixed_up(start_relay: StartRelay, tmp_path: Path) -> None:
