@@ -88,7 +88,7 @@ class Relay:
             self._transports.send,
             self._gate.look_up,
             self._journal.append,
-            self._journal.tell,
+            self._journal.tell if config.api.enabled else _tell_nobody,
             log,
             log_ended,
             self._verifier.ask if self._verifier else None,
@@ -344,6 +344,10 @@ def _verifier(config: Config) -> Verifier | None:
 def _desk_command(config: Path | None) -> list[str]:
     """-P: the desk of this relay, not of a folder `relay` where it was started."""
     return [sys.executable, "-P", "-m", "relay", "desk", *(["-c", str(config)] if config else [])]
+
+
+def _tell_nobody(kind: str, record: CallRecord) -> None:
+    """Without a desk nobody would read the events of calls under way, nor delete them."""
 
 
 def _live_call(record: CallRecord, reveal: bool) -> Answer:

@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,15 @@ def test_without_the_api_there_is_no_desk(tmp_path: Path) -> None:
     with running(tmp_path, Setup()) as relay:
         assert relay.stop() == 0
         assert not [event for event in relay.events() if event["event"].startswith("desk.")]
+
+
+async def test_without_a_desk_nothing_is_left_for_it_to_read(tmp_path: Path) -> None:
+    with running(tmp_path, Setup()) as relay:
+        assert relay.command("business", "limits", "default", "--live-events").returncode == 0
+        async with call(relay) as up:
+            await up.hang_up()
+        with closing(sqlite3.connect(tmp_path / "relay.db")) as connection:
+            assert connection.execute("SELECT count(*) FROM call_event").fetchone() == (0,)
 
 
 def test_a_relay_that_stops_takes_its_desk_along(relay: RelayProcess) -> None:
