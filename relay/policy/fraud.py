@@ -11,6 +11,7 @@ from typing import NamedTuple
 WINDOW_MS = 600_000
 MOST_KEYS = 50_000  # callers or numbers that each signal keeps; the oldest are forgotten first
 MOST_KEPT = 1_000  # of one caller or number; more than any sensible threshold
+_OF_STRANGERS = ("no_binding", "caller_international")  # who is bound on the number gets neither
 
 
 class Signal(NamedTuple):
@@ -61,7 +62,7 @@ class Watch:
         """What this call makes sure of."""
         signals = self._signals
         findings: list[Finding | None] = []
-        if seen.outcome == "no_binding":
+        if seen.outcome in _OF_STRANGERS:
             count = self._strangers.count(seen.number.encode(), seen.caller_hash, seen.at_ms)
             findings.append(_judge("strangers", signals.strangers, seen, *count))
         if seen.duration_ms is not None and seen.duration_ms < 1000 * signals.short_s:

@@ -34,6 +34,11 @@ def test_strangers_on_one_number_warn_and_then_lock() -> None:
     ]
 
 
+def test_strangers_from_abroad_count_as_well() -> None:
+    calls = [seen(caller=n, outcome=("no_binding", "caller_international")[n % 2]) for n in range(3)]
+    assert findings(calls) == [None, None, Finding("strangers", str(X), 3, False)]
+
+
 def test_the_same_stranger_counts_once() -> None:
     assert findings([seen(outcome="no_binding")] * 20) == [None] * 20
 
