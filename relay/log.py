@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.call.numbers import mask_number
 
-Format = Literal["json", "console"]
+Format = Literal["json", "console", _Libraries()]
 Level = Literal["debug", "info", "warning", "error"]
 
 # 7 digits are the shortest that could be a subscriber's number; what is shorter is a port, a status or an extension.
@@ -45,8 +45,18 @@ def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> 
         logger_factory=structlog.BytesLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
+    logging.root.handlers = [*(one for one in logging.root.handlers if not isinstance(one, _Libraries))]
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger.bind()
+
+
+class _Libraries(logging.Handler):
+    """What libraries tell by `logging`, above all of exceptions that nobody awaits, goes the same masked way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        log: FilteringBoundLogger = structlog.get_logger()
+        getattr(log, level)("library.said", library=record.name, said=record.getMessage(), exc_info=record.exc_info)
 
 
 def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Processor]:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -140,3 +144,32 @@ def test_an_ended_call_is_written_with_the_business_user_s_text_masked(format_: 
     assert all("call.ended" in line and "for 138****0001" in line for line in lines)
     if format_ == "json" and lines:
         assert set(json.loads(lines[0])) == {"event", "level", "timestamp", "outcome", "order_id"}
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """As it was before, afterwards."""
+    handlers = logging.root.handlers
+    yield logging.root
+    logging.root.handlers = handlers
+
+
+@pytest.mark.usefixtures("root")
+async def test_what_libraries_say_is_masked_and_said_once() -> None:
+    logger()
+    _, output = logger()
+
+    async def fail() -> None:
+        raise ValueError("13800000001")
+
+    await asyncio.wait([asyncio.create_task(fail(), name="call of 13800000001")])
+    gc.collect()
+    logging.getLogger("uvicorn.error").warning("from %s", "+8613800000001")
+    logging.getLogger("aiohttp.client").info("nothing of interest")
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [(line["event"], line["library"], line["level"]) for line in lines] == [
+        ("library.said", "asyncio", "error"),
+        ("library.said", "uvicorn.error", "warning"),
+    ]
+    assert "ValueError: 138****0001" in lines[0]["exception"]
+    assert b"13800000001" not in output.getvalue()
