@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # scripts/asterisk.sh: makes the Asterisk that the tests drive, where it is not there yet, and prints its folder: a Debian system
 # of its own under ${RELAY700_ASTERISK:-~/.cache/relay700/asterisk}, since this Debian has no Asterisk. From the mirror that apt is
-# set to; takes half a minute and 700 MB, as root or with sudo. Fails where no suite has it.
+# set to; takes half a minute and 450 MB, as root or with sudo. Fails where no suite has it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
