@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.call.numbers import mask_number
 
-Format = Literal["json", "console", _Libraries()]
+Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 # 7 digits are the shortest that could be a subscriber's number; what is shorter is a port, a status or an extension.
@@ -45,7 +45,7 @@ def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> 
         logger_factory=structlog.BytesLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    logging.root.handlers = [*(one for one in logging.root.handlers if not isinstance(one, _Libraries))]
+    logging.root.handlers = [*(one for one in logging.root.handlers if not isinstance(one, _Libraries)), _Libraries()]
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger.bind()
 
