@@ -97,7 +97,13 @@ class Relay:
         self._locator = _locator(config, self._located, log)
         self._control = ControlServer(
             control_path(config.store.path),
-            {"state": self._state, "statistics": self._statistics, "live": self._live, "hang_up": self._hang_up},
+            {
+                "state": self._state,
+                "statistics": self._statistics,
+                "live": self._live,
+                "hang_up": self._hang_up,
+                "peers": self._peers,
+            },
         )
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._notifier = Notifier(os.environ, log)
@@ -261,8 +267,23 @@ class Relay:
             "bugs": self._driver.bugs,
             "rss_bytes": _rss_bytes(),
             "refused": self._engine.refusals(),
+            **self._of_peers(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
+        }
+
+    def _of_peers(self) -> dict[str, dict[str, int]]:
+        """For the metrics; the keys are the values of their labels."""
+        peers = self._engine.peers(time.monotonic())
+        targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
+        calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
+        calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
+        return {"target_up": targets, "peer_calls": calls}
+
+    def _peers(self) -> Answer:
+        peers = self._engine.peers(time.monotonic())
+        return {
+            "peers": [peer._asdict() | {"targets": [target._asdict() for target in peer.targets]} for peer in peers]
         }
 
     def _live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:

@@ -44,7 +44,7 @@ from relay.store.writer import GroupWriter, now_ms
 LISTEN_AGAIN_S = 2.0
 FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
 GRACEFUL_S = 3  # of these, for HTTP requests
-FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5}  # how old what the relay has said may be
+FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how old what the relay has said may be
 PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
 
 

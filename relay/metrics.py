@@ -70,6 +70,11 @@ _LABELLED = {
     "verifications": ("answer", "answers of the verification hook"),
     "streams_closed": ("why", "connections that the relay closed"),
 }
+# name: the labels of a gauge whose keys are their values with blanks between, what it says
+_LABELLED_GAUGES = {
+    "target_up": (("peer", "target"), "1 where a target of a peer takes calls, 0 where it is down or rests"),
+    "peer_calls": (("peer", "direction"), "calls from a peer (in) and to it (out), that ring or are up"),
+}
 
 
 def text(statistics: Statistics) -> bytes:
@@ -86,7 +91,7 @@ class _Statistics(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, value in self._statistics.items():
             if isinstance(value, Mapping):
-                yield _labelled(name, value)
+                yield _labelled_gauge(name, value) if name in _LABELLED_GAUGES else _labelled(name, value)
             elif name in _GAUGES:
                 yield GaugeMetricFamily(PREFIX + name, _GAUGES[name], value=value)
             else:
@@ -98,4 +103,12 @@ def _labelled(name: str, values: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(PREFIX + name, what, labels=[label])
     for key, value in sorted(values.items()):
         family.add_metric([key], value)
+    return family
+
+
+def _labelled_gauge(name: str, values: Mapping[str, int]) -> Metric:
+    labels, what = _LABELLED_GAUGES[name]
+    family = GaugeMetricFamily(PREFIX + name, what, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key.split(" "), value)
     return family

@@ -34,6 +34,13 @@ def test_gauges_counters_and_labels() -> None:
     }
 
 
+def test_gauges_of_peers_and_targets() -> None:
+    found = read(text({"target_up": {"carrier udp:192.0.2.10:5060": 0}, "peer_calls": {"carrier in": 2}}))
+    assert found["relay700_target_up"][2] == [({"peer": "carrier", "target": "udp:192.0.2.10:5060"}, 0.0)]
+    assert found["relay700_peer_calls"][0] == "gauge"
+    assert found["relay700_peer_calls"][2] == [({"peer": "carrier", "direction": "in"}, 2.0)]
+
+
 def test_what_has_no_description_is_a_counter() -> None:
     assert read(text({"new_thing": 7})) == {"relay700_new_thing": ("counter", "", [({}, 7.0)])}
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from relay.api import (
     routes_lists,
     routes_numbers,
     routes_oversight,
+    routes_peers,
     routes_pools,
     routes_webhooks,
 )
@@ -49,8 +51,10 @@ _NOUNS = (
     routes_webhooks,
     routes_oversight,
     routes_audit,
+    routes_peers,
     routes_health,
 )
+LONG_READS = 4  # at once
 _HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -75,6 +79,7 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
         },
     )
     app.state.desk = desk
+    app.state.long_reads = CapacityLimiter(LONG_READS)
     for noun in _NOUNS:
         app.router.routes.extend(noun.router.routes)  # flat, so that a route knows its whole path
     app.state.document = json.dumps(describe(app), ensure_ascii=False).encode()  # once: whoever asks may ask often

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from relay.call import admission, masking
 from relay.call.actions import Action, Mediate, Mediated
@@ -18,6 +17,7 @@ from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.exchange import Exchange
 from relay.call.leg import Leak, Leg
+from relay.call.peer_state import PeerState, peer_states
 from relay.call.pings import Pings
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -33,16 +33,6 @@ _KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MES
 _RELAYED = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 _BUSY = "Retry-After: 5\r\n"
 _IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
-
-
-class TargetState(NamedTuple):
-    """A target of a peer, as it looks from here."""
-
-    peer: str
-    target: str  # transport:address:port
-    state: str  # up, down, or aside: it has asked for fewer calls, or has not answered and rests
-    failures: int  # in a row
-    aside_until: int | None  # Unix milliseconds
 
 
 class Engine:
@@ -122,18 +112,9 @@ class Engine:
         self._core.peers.locate(located)
         self._pings.follow(self._core.peers.places(), now)
 
-    def targets(self, now: float) -> list[TargetState]:
-        """How the targets of the peers fare."""
-        return [
-            TargetState(
-                place.peer.name,
-                place.name,
-                place.state(now),
-                place.failures,
-                self._core.wall_ms(place.aside_until) if place.aside_until > now else None,
-            )
-            for place in self._core.peers.places()
-        ]
+    def peers(self, now: float) -> list[PeerState]:
+        """How the peers and their targets fare."""
+        return peer_states(self._core, now)
 
     def drain(self) -> None:
         """From now on new calls and OPTIONS are answered 503; calls that are up go on."""

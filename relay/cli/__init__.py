@@ -35,6 +35,7 @@ _COMMANDS = {
     "audit": "relay.cli.audit",
     "purge": "relay.cli.audit",
     "webhooks": "relay.cli.webhooks",
+    "peers": "relay.cli.peers",
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",

@@ -61,6 +61,7 @@ RELAY = {
     "state": lambda: {"state": "serving"},
     "live": lambda **_: {"calls": [], "total": 0},
     "hang_up": lambda call_id, **_: {"call_id": call_id},
+    "peers": lambda: {"peers": []},
 }
 
 

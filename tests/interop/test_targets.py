@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,12 @@ async def taken(relay: RelayProcess, leg: Leg, callee: Phone) -> str:
     await leg.answer(await leg.phone.expect("BYE"), 200)
     await callee.expect(200, "BYE")
     return invite.first_line.split()[1]
+
+
+def peers(relay: RelayProcess) -> list[dict[str, Any]]:
+    done = relay.command("peers", "list", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 async def test_srv_leads_past_a_dead_target_and_a_503_to_the_one_that_answers(start_relay: StartRelay) -> None:
@@ -118,6 +126,8 @@ async def test_a_silent_target_delays_a_call_and_the_next_one_no_more(start_rela
             late = await first.expect("INVITE")
             await taken(relay, leg, second)
             relay.wait_for_event("target.down", matching=lambda event: event["target"] == f"udp:{first.local}")
+            states = {each["target"]: each["state"] for each in peers(relay) if each["peer"] == "trunk"}
+            assert states == {f"udp:{first.local}": "aside", f"udp:{second.local}": "up"}
             await taken(relay, await call(relay, caller), second)
             answered = Leg.called(first, setup.relay, late)
             await answered.answer(late, 200, body=SDP)

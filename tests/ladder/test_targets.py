@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from relay.call.peer_state import TargetState
 from relay.call.settings import Health, Target
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, hang_up, peer
@@ -52,7 +53,11 @@ class Targets(Ladder):
         self.caller.acks_refusal()
 
     def states(self) -> list[str]:
-        return [target.state for target in self.engine.targets(self.now) if target.peer == "carrier"]
+        return [target.state for target in self.targets()]
+
+    def targets(self) -> tuple[TargetState, ...]:
+        (carrier,) = [peer for peer in self.engine.peers(self.now) if peer.peer == "carrier"]
+        return carrier.targets
 
     def starts_pings(self) -> None:
         self.engine.locate({}, self.now)
@@ -224,8 +229,8 @@ def test_a_drained_one_is_left_alone_for_as_long_as_it_says() -> None:
     ladder.run(10)
     answer_pings(ladder)
     assert ladder.states() == ["aside"] * 3
-    first = ladder.engine.targets(ladder.now)[1]
-    assert (first.peer, first.target) == ("carrier", f"udp:{FIRST}:5060")
+    first, *_ = ladder.targets()
+    assert first.target == f"udp:{FIRST}:5060"
     assert 29 * 1000 < (first.aside_until or 0) - (ladder.now + 1_800_000_000 - 10) * 1000 < 31 * 1000
 
 

@@ -1,0 +1,33 @@
+"""The SIP neighbours over HTTP, for those who watch over the service."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from relay.api import models_peers as models
+from relay.api.models import shown_moment
+from relay.api.visit import OPERATOR, Needs, Visit
+
+router = APIRouter(prefix="/v1/peers", tags=["peers"])
+
+
+@router.get("", summary="List peers")
+async def get_peers(visit: Annotated[Visit, Depends(Needs(OPERATOR))]) -> models.Peers:
+    """As the relay sees them now: which of their targets take calls, and how many calls there are."""
+    answer = await visit.desk.control.ask("peers")
+    return models.Peers(
+        items=[
+            models.Peer(
+                name=peer["peer"],
+                calls_in=peer["calls_in"],
+                calls_out=peer["calls_out"],
+                targets=[
+                    models.Target(**target | {"aside_until": shown_moment(target["aside_until"])})
+                    for target in peer["targets"]
+                ],
+            )
+            for peer in answer["peers"]
+        ]
+    )

@@ -1,0 +1,40 @@
+"""How the peers look from here, for those who watch over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+
+
+class TargetState(NamedTuple):
+    """One target of a peer."""
+
+    target: str  # transport:address:port; of a name that is not looked up yet the name
+    state: str  # up, down, or aside: it has asked for fewer calls, or does not answer and rests
+    failures: int  # in a row
+    aside_until: int | None  # Unix milliseconds
+
+
+class PeerState(NamedTuple):
+    """One peer. Without a target nothing can be sent to it: its name has no address."""
+
+    peer: str
+    calls_in: int  # from it, that ring or are up
+    calls_out: int  # to it
+    targets: tuple[TargetState, ...]
+
+
+def peer_states(core: Core, now: float) -> list[PeerState]:
+    """All of them, in the order of the configuration."""
+    targets: dict[str, list[TargetState]] = {}
+    for place in core.peers.places():
+        aside_until = core.wall_ms(place.aside_until) if place.aside_until > now else None
+        state = TargetState(place.name, place.state(now), place.failures, aside_until)
+        targets.setdefault(place.peer.name, []).append(state)
+    calls_in, calls_out = core.quotas.calls_in, core.quotas.calls_out
+    return [
+        PeerState(peer.name, calls_in[peer.name], calls_out[peer.name], tuple(targets.get(peer.name, ())))
+        for peer in core.settings.peers
+    ]

@@ -1,0 +1,47 @@
+"""`relay700 peers`: how the SIP neighbours fare, as the running relay sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import json_option
+from relay.cli.output import show_list
+from relay.config import load_config
+from relay.net.control import ControlClient, control_path
+from relay.service.times import format_moment
+
+_COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out")
+_NOT_LOCATED = {"target": None, "state": "no address", "failures": 0, "aside_until": None}
+
+
+@click.group()
+def peers() -> None:
+    """The SIP neighbours."""
+
+
+@peers.command("list")
+@json_option
+@config_option
+def list_(config_path: Path | None, as_json: bool) -> None:
+    """List the targets of each peer.
+
+    A target is up, down, or aside: it has asked for fewer calls, or does not answer and rests. Calls go there last.
+    """
+    store = load_config(config_path).store.path
+    answer = asyncio.run(ControlClient(control_path(store)).ask("peers"))
+    show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json)
+
+
+def _lines(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One for each target; the calls are the peer's."""
+    for peer in found:
+        calls = {"calls_in": peer["calls_in"], "calls_out": peer["calls_out"]}
+        for target in peer["targets"] or [_NOT_LOCATED]:
+            until = target["aside_until"]
+            yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **calls}

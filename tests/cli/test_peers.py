@@ -1,0 +1,57 @@
+"""`relay700 peers`: what the running relay says of its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from relay.net.control import ControlServer, control_path
+from tests.cli.conftest import Command
+
+UP = {"target": "udp:192.0.2.10:5060", "state": "up", "failures": 0, "aside_until": None}
+ASIDE = {"target": "udp:192.0.2.11:5060", "state": "aside", "failures": 1, "aside_until": 1_767_225_600_000}
+ANSWER = {
+    "peers": [
+        {"peer": "carrier", "calls_in": 1, "calls_out": 2, "targets": [UP, ASIDE]},
+        {"peer": "trunk", "calls_in": 0, "calls_out": 0, "targets": []},
+    ]
+}
+
+
+@pytest.fixture
+def relay(relay700: Command) -> Iterator[Command]:
+    """A control socket that answers, in a loop of its own."""
+    path, _ = relay700.store
+    path.parent.mkdir()
+    loop = asyncio.new_event_loop()
+    server = ControlServer(control_path(path), {"peers": lambda: ANSWER})
+    loop.run_until_complete(server.open())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield relay700
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(server.close())
+    loop.close()
+
+
+def test_each_target_is_a_line(relay: Command) -> None:
+    assert relay.objects("peers", "list") == [
+        {"peer": "carrier", **UP, "calls_in": 1, "calls_out": 2},
+        {"peer": "carrier", **ASIDE, "aside_until": "2026-01-01T00:00:00.000Z", "calls_in": 1, "calls_out": 2},
+        {
+            **{"peer": "trunk", "target": None, "state": "no address", "failures": 0, "aside_until": None},
+            **{"calls_in": 0, "calls_out": 0},
+        },
+    ]
+    heading, first, *_ = relay.done("peers", "list").splitlines()
+    assert heading.split() == ["peer", "target", "state", "failures", "aside", "until", "calls", "in", "calls", "out"]
+    assert first.split() == ["carrier", "udp:192.0.2.10:5060", "up", "0", "-", "1", "2"]
+
+
+def test_without_a_relay(relay700: Command) -> None:
+    relay700.store[0].parent.mkdir()
+    assert relay700.refused("peers", "list") == "the relay is not running, or does not answer"
