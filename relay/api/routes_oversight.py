@@ -80,7 +80,7 @@ def shown_line(line: DailyLine) -> models.DailyLine:
 async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> models.Daily:
     """A line for each business user and prefix. Days are China's; calls that are up are not in it yet."""
     whose = visit.only(business)
-    lines = await visit.read(lambda connection: daily(connection, visit.desk.sealer, day, whose))
+    lines = await visit.read_long(lambda connection: daily(connection, visit.desk.sealer, day, whose))
     return models.Daily(items=[shown_line(line) for line in lines])
 
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, TypeVar
 
+import anyio
 import anyio.to_thread
 from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel
@@ -85,6 +86,11 @@ class Visit(NamedTuple):
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """In a thread, over a connection of its own: for what may read many rows."""
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query)
+
+    async def read_long(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """As `read`, for what reads a whole day or log: few at once, so that nobody's short ones wait for them."""
+        few: anyio.CapacityLimiter = self.request.app.state.long_reads
+        return await anyio.to_thread.run_sync(_read_apart, self.desk, query, limiter=few)
 
     async def act(self, do: Callable[[Act], T]) -> T:
         """Runs an act. Raises Refused and StoreError."""

@@ -1,0 +1,31 @@
+"""The ways to the store that routes are given."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+
+from starlette.requests import Request
+
+from relay.api.app import LONG_READS
+from relay.api.visit import Visit
+from relay.store.act import OPERATOR, Actor
+from tests.api.conftest import Api
+
+
+async def test_short_reads_do_not_wait_for_long_ones_however_many(api: Api) -> None:
+    visit = Visit(Request({"type": "http", "app": api.app}), api.desk, Actor("key:1", None, OPERATOR))
+    over, begun = threading.Event(), threading.Semaphore(0)
+
+    def long(connection: sqlite3.Connection) -> bool:
+        begun.release()
+        return over.wait(20)
+
+    reading = [asyncio.create_task(visit.read_long(long)) for _ in range(100)]
+    for _ in range(LONG_READS):
+        assert await asyncio.to_thread(begun.acquire, timeout=10)
+    async with asyncio.timeout(10):
+        assert await visit.read(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)
+    over.set()
+    assert all(await asyncio.gather(*reading))
