@@ -248,9 +248,10 @@ class Store(RuleBasedStateMachine):
             self.model, self.grants = before
             return
         assert not isinstance(answer, str), answer
-        if new.ends != old.ends:
+        sides, old_sides = (made.left_sides(self.model.members(made)) for made in (new, old))
+        if new.ends != old.ends or sides.keys() != old_sides.keys():  # an AXYB whose parties swap has the same ends
             self._close(binding)
-            self._grant(binding, new, new.left_sides(self.model.members(new)), stays=True)
+            self._grant(binding, new, sides, stays=True)
         self.model.change(binding, new, self.now)
 
     def _why_not_changed(self, binding: str, old: Made, new: Made) -> str:
