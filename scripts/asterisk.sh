@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 folder=${RELAY700_ASTERISK:-${XDG_CACHE_HOME:-$HOME/.cache}/relay700/asterisk}
-suites=(forky sid bullseye) # Asterisk 22, 22 and 16
+suites=(forky sid) # both have Asterisk 22
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 as_root=()
 ((EUID == 0)) || as_root=(sudo)

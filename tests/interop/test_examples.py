@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import tomllib
@@ -13,13 +14,26 @@ import pytest
 
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import RELAY, free
-from tests.support.product import PYTHON
+from tests.support.product import PYTHON, RELAY700
 from tests.support.relay_process import Setup
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 PATIENCE_S = 20.0
 MOST_EXPOSURE = 15  # of `systemd-analyze security`, in tenths; 100 is no protection at all
+
+
+@pytest.mark.parametrize(
+    "example", ["asterisk/pjsip.conf", "freeswitch/sip_profiles/relay700.xml", "kamailio/kamailio.cfg"]
+)
+def test_what_an_example_wants_in_relay_toml_is_good(tmp_path: Path, example: str) -> None:
+    lines = re.findall(r"^(?:[#;]|  ) {2,3}(\[\[\w+\]\]|\w+ = .*)$", (CONFIG / example).read_text(), re.MULTILINE)
+    assert "[[peer]]" in lines
+    (tmp_path / "relay.toml").write_text("\n".join(lines))
+    command = [*RELAY700, "check", "-c", str(tmp_path / "relay.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 peer" in done.stdout
 
 
 # --- FreeSWITCH, which no registry has: well-formed XML, and no name that its sources do not know
