@@ -1,0 +1,98 @@
+"""How numbers come back: at the end of a binding, or by the sweep after it has expired."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused
+from relay.events.webhooks import make as make_webhook
+from relay.service.changes import end
+from relay.service.releases import release_due
+from relay.store.outbox import oldest
+from tests.service.conftest import COOL_MS, RULES, Desk
+from tests.support.stored import NOW_MS, PREFIX, A, X, Y
+
+HOUR_MS = 3_600_000
+
+
+def swept(desk: Desk, most: int = 500) -> int:
+    return desk.run(lambda act: release_due(act, RULES, most))
+
+
+def number(desk: Desk, number: str) -> tuple[int, int]:
+    """How many bindings it carries, and until when it rests."""
+    bindings, cools_until = desk.one("SELECT bindings, cools_until FROM number WHERE number = ?", number)
+    return bindings, cools_until
+
+
+def told(desk: Desk, webhook: str) -> list[tuple[str, dict[str, Any]]]:
+    """The events that wait for it, in their order."""
+    events = oldest(desk.connection, desk.sealer, webhook, 50)
+    return [(event.kind, event.data or {}) for event in events]
+
+
+def test_what_has_expired_gives_back_its_numbers_the_oldest_first(desk: Desk) -> None:
+    later = desk.bind("AXYB", x=X, y=Y, expires_in="2h")
+    sooner = desk.bind("AXB", "8001", "8002", x=X, expires_in="1h")
+    desk.now_ms += HOUR_MS - 1
+    assert swept(desk) == 0
+    desk.now_ms += HOUR_MS + 1
+    assert swept(desk, 1) == 1
+    assert [desk.bindings.get(made.binding_id).released_at for made in (sooner, later)] == [desk.now_ms, None]
+    assert (number(desk, X), number(desk, Y)) == ((1, desk.now_ms + COOL_MS), (1, 0))
+    assert (swept(desk), swept(desk)) == (1, 0)
+    assert number(desk, X) == number(desk, Y) == (0, desk.now_ms + COOL_MS)
+    assert desk.one("SELECT live_bindings FROM business WHERE id = 'default'") == (0,)
+
+
+def test_an_expired_binding_that_is_unbound_gives_its_numbers_back_once(desk: Desk) -> None:
+    desk.bind("AXB", "8001", "8002", x=X)
+    made = desk.bind(x=X, expires_in="1h")
+    desk.now_ms += HOUR_MS
+    swept(desk)
+    desk.now_ms += 5
+    ended = desk.run(lambda act: end(act, made.binding_id, RULES))
+    assert (ended.ended_at, ended.released_at) == (NOW_MS + HOUR_MS + 5, NOW_MS + HOUR_MS)
+    assert number(desk, X)[0] == 1
+
+
+def test_a_number_rests_from_its_last_binding_on_however_late_the_sweep_comes(desk: Desk) -> None:
+    desk.bind(x=X, expires_in="1h")
+    desk.now_ms += 2 * HOUR_MS
+    assert desk.reaches(X, A) == "expired"
+    swept(desk)
+    desk.now_ms += COOL_MS - 1
+    with pytest.raises(Refused) as refusal:
+        desk.bind("AXB", "8001", "8002", x=X)
+    assert refusal.value.kind == "number_cooling"
+    desk.now_ms += 1
+    desk.bind("AXB", "8001", "8002", x=X)
+
+
+def test_a_binding_that_has_expired_counts_no_more_for_whoever_asks_next(desk: Desk) -> None:
+    desk.business("acme", max_bindings=1)
+    desk.bind(x=X, business="acme", order_id="1", expires_in="1h")
+    desk.now_ms += HOUR_MS
+    assert desk.bind(x=X, business="acme", order_id="2").x == X
+
+
+def test_its_business_user_is_told_that_it_expired_and_that_the_number_rests(desk: Desk) -> None:
+    webhook, _ = desk.run(lambda act: make_webhook(act, "default", "https://platform.example/events"))
+    desk.bind("AXB", "8001", "8002", x=X)
+    first = desk.bind(x=X, expires_in="1h", order_id="17", user_data="u1")
+    desk.now_ms += HOUR_MS
+    swept(desk)
+    ((kind, data),) = told(desk, webhook.id)
+    assert (kind, data["binding_id"]) == ("binding.expired", first.binding_id)
+    assert (data["order_id"], data["user_data"]) == ("17", "u1")
+    assert data["expired_at"] == "2026-01-01T01:00:00.000Z"
+    second = desk.bind("AXYB", "8003", "8004", x=f"{PREFIX}0007", y=Y)
+    desk.run(lambda act: end(act, second.binding_id, RULES))
+    events = told(desk, webhook.id)[1:]
+    assert [(kind, data["number"]) for kind, data in events] == [
+        ("number.cooling", f"{PREFIX}0007"),
+        ("number.cooling", Y),
+    ]
+    assert events[0][1]["cools_until"] == "2026-01-02T01:00:00.000Z"
