@@ -44,6 +44,15 @@ async def test_events_arrive_in_order_and_are_gone(shop: Shop, writer: GroupWrit
     }  # fmt: skip
 
 
+async def test_fifty_events_come_at_once_at_the_most(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    shop.hook(inbox.url)
+    ids = [f"e{n}" for n in range(120)]
+    shop.act(lambda act: [act.tell("shop", "number.cooling", event_id, {}) for event_id in ids])
+    async with delivering(shop, writer):
+        await inbox.until(lambda: len(inbox.taken) == 120)
+    assert inbox.batches == [ids[:50], ids[50:100], ids[100:]]
+
+
 async def test_a_request_is_signed_and_named(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     hook = shop.hook(inbox.url)
     shop.tell("e1")
