@@ -81,7 +81,7 @@ def test_defaults_are_those_of_the_engine_and_the_transports() -> None:
     assert empty.streams == StreamLimits()
     assert (empty.settings.timings.t1, empty.settings.timings.t2, empty.settings.timings.t4) == (0.5, 4, 5)
     assert (empty.log.format, empty.log.level, empty.tls, empty.drain_s) == ("json", "info", None, 30)
-    assert (empty.settings.other_numbers, empty.settings.phase) == ("reject", "pilot")
+    assert (empty.settings.other_numbers, empty.numbers.phase) == ("reject", "pilot")
     assert (empty.settings.ring_timeout_s, empty.settings.max_call_s) == (90, 14_400)
 
 

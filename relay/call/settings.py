@@ -101,7 +101,6 @@ class Settings:
     peers: tuple[Peer, ...]
     routes: tuple[PeerRoute, ...]
     prefixes: tuple[str, ...]  # the 11 managed digits of each: what begins so and is too short is told apart
-    phase: Literal["preparation", "transition", "pilot"] = "pilot"
     other_numbers: Literal["reject", "forward"] = "reject"
     timings: Timings = field(default_factory=Timings)
     ring_timeout_s: float = 90.0

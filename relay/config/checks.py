@@ -28,7 +28,6 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         peers=tuple(peers),
         routes=tuple(_routes(tables.route, tables.peer, problems)),
         prefixes=tables.numbers.prefixes,
-        phase=tables.numbers.phase,
         other_numbers=sip.other_numbers,
         timings=_timings(sip.t1_ms),
         ring_timeout_s=sip.ring_timeout_s,
