@@ -190,7 +190,12 @@ def test_it_serves_https_when_it_is_given_a_certificate(tmp_path: Path) -> None:
     with running(tmp_path, setup) as relay:
         relay.wait_for_event("api.listening")
         context = ssl.create_default_context(cafile=str(certificate))
-        answer = httpx.get(f"https://{setup.api}/healthz", verify=context, trust_env=False, timeout=PATIENCE_S)
-        assert answer.json() == {"status": "ok"}
+        secret = relay.answer("keys", "make", "--operator", "--json")["secret"]
+        headers = {"authorization": f"Bearer {secret}"}
+        with httpx.Client(base_url=f"https://{setup.api}", verify=context, trust_env=False, headers=headers) as client:
+            assert client.get("/healthz").json() == {"status": "ok"}
+            assert [one["id"] for one in client.get("/v1/businesses").json()["items"]] == ["default"]
+        with pytest.raises(httpx.TransportError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(f"https://{setup.api}/healthz", trust_env=False, timeout=PATIENCE_S)
         with pytest.raises(httpx.TransportError):
             get(relay, "/healthz")

@@ -47,6 +47,8 @@ def test_where_only_the_whitelist_gets_through(desk: Desk) -> None:
     assert desk.reaches(X, CALLER) == A
     put(desk, "binding", made.binding_id, "black")
     assert desk.reaches(X, CALLER) == "caller_blacklisted"
+    put(desk, "binding", made.binding_id, "white")
+    assert desk.reaches(X, CALLER) == A
 
 
 def test_a_list_of_one_binding_is_of_no_other(desk: Desk) -> None:
