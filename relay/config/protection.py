@@ -1,4 +1,4 @@
-"""The tables of the number-protection service to values, each fault with its key path. The law's bounds stand here."""
+"""The tables of the number-protection service to values, each fault with its key path."""
 
 from __future__ import annotations
 

@@ -53,38 +53,11 @@ def binding_row(sealer: Sealer, binding: Binding) -> Row:
 
 def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
     """Reads a row of SELECT. Raises StoreError where its sealed part was altered."""
-    binding_id, mode, business, pool, x, y, group_id, _, _, _, sealed, direction, max_call_s, ring_timeout_s = row[:14]
-    white_only, hours, version, created_at, created_by, changed_at, changed_by, expires_at = row[14:22]
-    ended_at, released_at, ended_by = row[22:]
-    a, b, order_id, consent, user_data = open_binding(sealer, binding_id, mode, x, y, sealed)
-    return Binding(
-        binding_id=binding_id,
-        mode=mode,
-        business=business,
-        order_id=order_id,
-        x=x,
-        y=y,
-        a=a,
-        b=b,
-        created_at=created_at,
-        expires_at=expires_at,
-        ended_at=ended_at,
-        group_id=group_id,
-        pool=pool,
-        direction=direction,
-        max_call_s=max_call_s,
-        ring_timeout_s=ring_timeout_s,
-        white_only=bool(white_only),
-        hours=hours,
-        consent=consent,
-        user_data=user_data,
-        created_by=created_by,
-        changed_at=changed_at,
-        changed_by=changed_by,
-        released_at=released_at,
-        version=version,
-        ended_by=ended_by,
-    )
+    values = dict(zip(COLUMNS, row, strict=True))
+    binding_id, sealed, _, _, _ = (values.pop(name) for name in ("id", "sealed", "a_hash", "b_hash", "order_hash"))
+    secret = open_binding(sealer, binding_id, values["mode"], values["x"], values["y"], sealed)
+    values |= {"binding_id": binding_id, "white_only": bool(values["white_only"]), **secret._asdict()}
+    return Binding(**values)
 
 
 def seal_past(sealer: Sealer, binding: Binding) -> bytes:
