@@ -5,6 +5,7 @@ Exit status 0 done, 1 refused or not found (one clear line on stderr for each fa
 
 from __future__ import annotations
 
+import os
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +62,13 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(module), cmd_name)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Bytes that are no UTF-8 come in as surrogates, which nothing here can store or look for."""
+        for argument in args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise click.UsageError(f"{os.fsencode(argument)!r} is no text in UTF-8")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

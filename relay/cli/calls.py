@@ -32,6 +32,7 @@ from relay.net.control import ControlClient, control_path
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
 from relay.reports.search import find_call
+from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
 from relay.store.records import count_ended, live_calls
@@ -151,7 +152,8 @@ def _live_call(call: dict[str, Any]) -> dict[str, Any]:
 def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     """End a call on both sides."""
     with opened(config_path) as store:
-        store.act(lambda act: act.audit("call.hang_up", call_id, reason=reason))
+        why = fields.reason(reason, required=True)
+        store.act(lambda act: act.audit("call.hang_up", call_id, reason=why))
         _ask(store, "hang_up", call_id=call_id)
     click.echo(f"hung up {call_id}")
 

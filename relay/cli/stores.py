@@ -91,7 +91,8 @@ def every(page_behind: Callable[[K], list[T]], first: K, place: Callable[[T], K]
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
     """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
-    store.act(lambda act: act.audit("read", object_, reason=reason or "cli", details=details))
+    why = fields.reason(reason) or "cli"
+    store.act(lambda act: act.audit("read", object_, reason=why, details=details))
 
 
 def number(text: str) -> str:

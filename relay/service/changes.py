@@ -107,7 +107,7 @@ def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Bindin
     if binding.released_at is None:
         release(act, binding, rules)
     update(act, ended)
-    act.audit("binding.end", binding_id, business=binding.business, reason=reason)
+    act.audit("binding.end", binding_id, business=binding.business, reason=fields.reason(reason))
     return ended
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Literal, get_args
 
 from relay.errors import Refused
+from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.store.act import Act
 from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
@@ -68,7 +69,7 @@ def revoke(act: Act, key_id: str, reason: str = "") -> ApiKey:
     """Ends a key: the next request with it is refused. Raises Refused."""
     key = _good(act, key_id)
     set_revoked(act, key_id)
-    act.audit("key.revoke", key_id, business=key.business, reason=reason)
+    act.audit("key.revoke", key_id, business=key.business, reason=fields.reason(reason))
     return key._replace(revoked_at=act.now_ms)
 
 

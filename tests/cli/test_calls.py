@@ -214,6 +214,20 @@ def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> No
     assert relay700.objects("calls", "list")[0]["caller_leg_call_id"] == "\ufffdcall"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("calls", "list", "--reveal"), ("calls", "hang-up", "c1"), ("calls", "export", "-", "--reveal"), ("unbind", "b1")],
+)
+def test_a_reason_that_cannot_be_printed_is_refused(relay700: Command, command: tuple[str, ...]) -> None:
+    bind(relay700, binding())
+    assert relay700.refused(*command, "--reason", "a\nb").startswith("reason: it is printable text")
+    assert relay700.objects("bindings", "show", "b1")[0]["ended_at"] is None
+
+
+def test_bytes_that_are_no_text_are_wrong_usage(usage: Callable[..., str]) -> None:
+    assert r"b'x\xff' is no text" in usage("calls", "list", "--order", b"x\xff".decode("utf-8", "surrogateescape"))
+
+
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--since': not a time" in usage("calls", "list", "--since", "yesterday")
     assert "'--reason'" in usage("calls", "hang-up", "c1")
