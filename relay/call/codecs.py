@@ -61,4 +61,5 @@ def _is_kept(attribute: Attribute, kept: list[str]) -> bool:
     name, value = attribute
     if name not in _BY_PAYLOAD or value is None:
         return True
-    return value.partition(" ")[0] in (*kept, "*")
+    payload = value.partition(" ")[0]
+    return payload == "*" or payload in kept
