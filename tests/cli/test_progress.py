@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.store.database import open_store
 from tests.cli.conftest import Command
+from tests.support.shelf import Shelf
+from tests.support.stored import ended_record
 
 COMMAND = (sys.executable, "-m", "relay")
-ROWS = 1_200  # of which the bar is told more than once
+ROWS = 600  # of which the bar is told more than once
 
 
 @pytest.fixture
@@ -60,6 +63,10 @@ def test_long_imports_and_exports_show_a_bar_on_a_terminal(relay700: Command, bi
     members.write_text("".join(f"1370000{n:04}\n" for n in range(ROWS)))
     said, shown = on_a_terminal(relay700, "groups", "import", group["id"], str(members))
     assert (said, "members  [" in shown, "100%" in shown) == (f"{ROWS} added\n", True, True)
+    path, key_file = relay700.store
+    Shelf(path, open_store(path, key_file)).add(*(ended_record(f"c{n}") for n in range(9)))
+    said, shown = on_a_terminal(relay700, "calls", "export", "-")
+    assert (len(said.splitlines()), "records  [" in shown, "100%" in shown) == (10, True, True)
     said, shown = on_a_terminal(relay700, "audit", "export", "-")
     assert len(said.splitlines()) > 3
     assert "entries  [" in shown and "100%" in shown
