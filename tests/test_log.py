@@ -164,12 +164,13 @@ async def test_what_libraries_say_is_masked_and_said_once() -> None:
 
     await asyncio.wait([asyncio.create_task(fail(), name="call of 13800000001")])
     gc.collect()
-    logging.getLogger("uvicorn.error").warning("from %s", "+8613800000001")
+    logging.getLogger("aiohttp.server").warning("from %s", "+8613800000001")
     logging.getLogger("aiohttp.client").info("nothing of interest")
     lines = [json.loads(line) for line in output.getvalue().splitlines()]
-    assert [(line["event"], line["library"], line["level"]) for line in lines] == [
+    ours = [line for line in lines if "138****0001" in line["said"]]  # what other tests have left may be told, too
+    assert [(line["event"], line["library"], line["level"]) for line in ours] == [
         ("library.said", "asyncio", "error"),
-        ("library.said", "uvicorn.error", "warning"),
+        ("library.said", "aiohttp.server", "warning"),
     ]
-    assert "ValueError: 138****0001" in lines[0]["exception"]
+    assert "ValueError: 138****0001" in ours[0]["exception"]
     assert b"13800000001" not in output.getvalue()
