@@ -33,6 +33,7 @@ class Attempt:
     """The callee's side of a setup at one target. After `cancel` it only settles what still comes."""
 
     __slots__ = (
+        "_credentials",
         "_cseq",
         "_flow",
         "_given_up",
@@ -64,6 +65,7 @@ class Attempt:
         self.call_id = core.token()
         self._local_tag = core.token()
         self._cseq = 1
+        self._credentials = ""  # the INVITE's header lines of them
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
@@ -91,7 +93,14 @@ class Attempt:
         hops = request.max_forwards
         rest += f"Max-Forwards: {70 if hops is None else hops - 1}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
-        self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now)
+        self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now, self._renumber)
+
+    def _renumber(self, credentials: str, now: float) -> int:
+        """The INVITE was challenged and goes again. What early dialogs it had are over, and their numbers used up."""
+        self._cseq = max([self._cseq, *[leg.dialog.local_cseq for leg in self._legs.values()]]) + 1
+        self._forget_legs(None)
+        self._credentials, self.started_at = credentials, now
+        return self._cseq
 
     def _identity_lines(self) -> str:
         setup = self._setup
@@ -272,6 +281,7 @@ class Attempt:
         callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
         callee.tripwire = self._tripwire
         callee.own = self._own_numbers()
+        callee.credentials = self._credentials
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
         writer.codecs = self._writer.codecs

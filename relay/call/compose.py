@@ -20,37 +20,46 @@ def encode(text: str) -> bytes:
 class OutgoingRequest:
     """A request but for the Via: the branch and the transport are chosen when it is sent, and again on another one."""
 
-    __slots__ = ("_body", "_constants", "_cseq", "_rest", "_uri", "method")
+    __slots__ = ("_body", "_constants", "_credentials", "_cseq", "_rest", "method", "uri")
 
     def __init__(self, method: str, uri: str, constants: str, cseq: int, rest: str, body: Body | None = None) -> None:
         """`constants`: the lines Route, From, To, Call-ID; `rest`: further header lines; each line with its CRLF."""
         self.method = method
-        self._uri = uri
+        self.uri = uri
         self._constants = constants
         self._cseq = cseq
+        self._credentials = ""
         self._rest = rest + _body_lines(body)
         self._body = body.data if body else b""
+
+    def with_credentials(self, cseq: int, credentials: str) -> OutgoingRequest:
+        """The same anew, with header lines of credentials instead of those it had (RFC 3261 22.2)."""
+        request = OutgoingRequest(self.method, self.uri, self._constants, cseq, "")
+        request._credentials = credentials
+        request._rest = self._rest
+        request._body = self._body
+        return request
 
     @property
     def size(self) -> int:
         """Bytes, near enough for the choice of a transport: 120 stand for start line, Via and CSeq."""
-        return len(self._constants) + len(self._rest) + len(self._body) + 120
+        return len(self._constants) + len(self._credentials) + len(self._rest) + len(self._body) + 120
 
     def render(self, listener: Listener, branch: str) -> bytes:
-        head = _request_head(self.method, self._uri, listener, branch, self._constants, self._cseq)
-        return encode(head + self._rest) + self._body
+        head = _request_head(self.method, self.uri, listener, branch, self._constants, self._cseq)
+        return encode(head + self._credentials + self._rest) + self._body
 
     def cancel(self, listener: Listener, branch: str, reason: str) -> bytes:
         """The CANCEL of this request (RFC 3261 9.1). `reason`: a masked Reason line, or ""."""
-        head = _request_head("CANCEL", self._uri, listener, branch, self._constants, self._cseq)
+        head = _request_head("CANCEL", self.uri, listener, branch, self._constants, self._cseq)
         return encode(f"{head}Max-Forwards: 70\r\n{reason}Content-Length: 0\r\n\r\n")
 
     def ack(self, response: Response, listener: Listener, branch: str) -> bytes:
         """The ACK to a final answer that is no 2xx (RFC 3261 17.1.1.3): the To is the response's."""
         to = response.get("to")
         constants = _TO_LINE.sub(lambda _: f"To: {to}\r\n", self._constants, count=1) if to else self._constants
-        head = _request_head("ACK", self._uri, listener, branch, constants, self._cseq)
-        return encode(f"{head}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
+        head = _request_head("ACK", self.uri, listener, branch, constants, self._cseq)
+        return encode(f"{head}{self._credentials}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
 
 
 _TO_LINE = re.compile(r"(?m)^To: .*\r\n")

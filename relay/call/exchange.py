@@ -106,8 +106,15 @@ class Exchange:
         if self.method == "INVITE":
             target.invite_again(cseq)
         self._sent = SentRequest(
-            self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now
+            self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now, self._renumber
         )
+
+    def _renumber(self, credentials: str, _: float) -> int:
+        """The target has challenged the request, which goes again."""
+        cseq = self._cseq = self.target.dialog.next_cseq()
+        if self.method == "INVITE":
+            self.target.invite_again(cseq, credentials)
+        return cseq
 
     def _rack(self) -> str:
         """The RAck towards the callee (RFC 3262 7.2): its own RSeq and the CSeq of our INVITE to it."""

@@ -93,6 +93,7 @@ class Leg:
         "bye_sent",
         "call",
         "contact",
+        "credentials",
         "dialog",
         "flow",
         "forgotten",
@@ -130,6 +131,7 @@ class Leg:
         self.own: tuple[str, ...] = ()
         self.tripwire = Tripwire((), ())
         self.invite_cseq = dialog.local_cseq  # of our last INVITE on this leg
+        self.credentials = ""  # its header lines of them
         self.inviting: Exchange | None = None  # an INVITE of ours that this leg has not answered
         self.invited: Exchange | None = None  # an INVITE of this leg's that is not answered
         self.updating: Exchange | None = None  # an UPDATE with an offer, either way, that is not answered
@@ -272,7 +274,10 @@ class Leg:
         """Sends the ACK to the peer's 2xx (RFC 3261 13.2.2.4) and keeps it for retransmissions of the 2xx."""
         flow = self.destination()
         branch = f"z9hG4bK{self._core.token()}"
-        data = self.request("ACK", cseq, body=body).render(self._core.peers.listener(flow), branch)
+        request = self.request("ACK", cseq, body=body)
+        if self.credentials:  # RFC 3261 22.1: those of the INVITE
+            request = request.with_credentials(cseq, self.credentials)
+        data = request.render(self._core.peers.listener(flow), branch)
         self.ack_due = None
         self._ack = (data, flow)
         self._core.send(data, flow)
@@ -284,9 +289,10 @@ class Leg:
         self._core.send(*self._ack)
         return True
 
-    def invite_again(self, cseq: int) -> None:
+    def invite_again(self, cseq: int, credentials: str = "") -> None:
         """A further INVITE of ours goes out on this leg: its 2xx wants an ACK, its 18x are numbered, on their own."""
         self.invite_cseq = cseq
+        self.credentials = credentials
         self._ack = None
         self.other.reliable.clear()
         self.other.last_reliable = None
@@ -314,12 +320,17 @@ class Leg:
         except Leak:
             request = self.request("BYE", cseq)
         fail = partial(self._bye_failed, extra, deadline)
-        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, fail, now)
+        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, fail, now, self._renumber)
+
+    def _renumber(self, _: str, __: float) -> int:
+        """A request of ours was challenged and goes again."""
+        return self.dialog.next_cseq()
 
     def probe(self, now: float) -> None:
         """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
         request = self.request("OPTIONS", self.dialog.next_cseq())
-        SentRequest(self._core, request, self.destination(), self.peer, self._probe_answered, self._probe_failed, now)
+        answered, failed = self._probe_answered, self._probe_failed
+        SentRequest(self._core, request, self.destination(), self.peer, answered, failed, now, self._renumber)
 
     def _probe_answered(self, response: Response, now: float) -> None:
         if response.status in (408, 481):

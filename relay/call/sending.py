@@ -1,10 +1,11 @@
-"""Sends the relay's own requests: transport by size, branch, CANCEL, and the ACK to a refusal."""
+"""Sends the relay's own requests: transport by size, branch, credentials, CANCEL, and the ACK to a refusal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from relay.call.compose import PATH_MTU_LIMIT, OutgoingRequest
+from relay.call.credentials import CHALLENGED, challenge_in, credentials_line
 from relay.sip.flow import Flow
 from relay.sip.message import Response
 
@@ -15,11 +16,28 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
 
 
+MOST_CHALLENGES = 2  # of one request that are answered: the second only where it says that our nonce was stale
+
+
 class SentRequest:
     """A request of ours on its way. A large one goes by TCP where the peer allows it (RFC 3261 18.1.1), and by UDP
-    after all if no connection comes about."""
+    after all if no connection comes about. One that the peer challenges goes again with our credentials (22.2)."""
 
-    __slots__ = ("_branch", "_cancelled", "_core", "_fail", "_flow", "_receive", "_request", "transaction")
+    __slots__ = (
+        "_branch",
+        "_cancelled",
+        "_challenges",
+        "_core",
+        "_fail",
+        "_first_flow",
+        "_flow",
+        "_given_up",
+        "_peer",
+        "_receive",
+        "_renumber",
+        "_request",
+        "transaction",
+    )
 
     def __init__(
         self,
@@ -30,16 +48,30 @@ class SentRequest:
         receive: Callable[[Response, float], None],
         fail: Callable[[str, float], None],
         now: float,
+        renumber: Callable[[str, float], int],
     ) -> None:
-        """Sends it. `receive` and `fail` as in `TransactionLayer.request`."""
+        """Sends it. `receive` and `fail` as in `TransactionLayer.request`.
+
+        `renumber` is told the lines of our credentials when the request is about to go again with them, and gives the
+        CSeq that it has then.
+        """
         self._core = core
         self._request = request
+        self._first_flow = flow
+        self._peer = peer
         self._receive = receive
         self._fail = fail
+        self._renumber = renumber
+        self._challenges = 0  # that were answered
+        self._given_up = False  # it is or will be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
-        tcp = _tcp_for_large(core, request, flow, peer)
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        flow = self._first_flow
+        tcp = _tcp_for_large(self._core, self._request, flow, self._peer)
         if tcp is None:
-            self._start(flow, fail, now)
+            self._start(flow, self._fail, now)
         else:
             self._start(tcp, lambda why, at: self._fall_back(why, flow, at), now)
 
@@ -54,7 +86,8 @@ class SentRequest:
                 method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
             )
         else:
-            self.transaction = core.transactions.request(method, self._branch, data, flow, self._receive, fail, now)
+            receive = self._receive if self._peer.account is None else self._receive_other
+            self.transaction = core.transactions.request(method, self._branch, data, flow, receive, fail, now)
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
         if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
@@ -69,12 +102,32 @@ class SentRequest:
         if self._cancelled is not None and response.status < 200:
             reason, self._cancelled = self._cancelled, None
             self._send_cancel(reason, now)
-        self._receive(response, now)
+        if response.status not in CHALLENGED or not self._goes_again(response, now):
+            self._receive(response, now)
+
+    def _receive_other(self, response: Response, now: float) -> None:
+        if response.status not in CHALLENGED or not self._goes_again(response, now):
+            self._receive(response, now)
+
+    def _goes_again(self, response: Response, now: float) -> bool:
+        """Answers a challenge. False where there is nothing to answer it with, or our answer was not right."""
+        account, request = self._peer.account, self._request
+        if account is None or self._given_up or self._challenges == MOST_CHALLENGES:
+            return False
+        challenge = challenge_in(response, account)
+        if challenge is None or (self._challenges and not challenge.stale):
+            return False
+        self._challenges += 1
+        line = credentials_line(response.status, challenge, account, request.method, request.uri, self._core.token())
+        self._request = request.with_credentials(self._renumber(line, now), line)
+        self._send(now)
+        return True
 
     def cancel(self, now: float, reason: str = "") -> None:
         """Cancels an INVITE, at the first provisional response if there was none yet (RFC 3261 9.1)."""
         if self.transaction.done:
             return
+        self._given_up = True
         if self.transaction.proceeding:
             self._send_cancel(reason, now)
         else:

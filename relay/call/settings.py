@@ -57,6 +57,15 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """A name and its password, by which one side proves to the other who it is (RFC 7616)."""
+
+    username: str
+    password: str = field(repr=False)
+    realm: str = ""  # the only one that it is used in; "": any
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A SIP neighbour: a carrier's trunk or a PBX."""
 
@@ -74,6 +83,7 @@ class Peer:
     health: Health = Health()
     quota: Quota = Quota()
     codecs: frozenset[str] | None = None  # that streams to and from it may have, in lower case; None: all
+    account: Account | None = None  # ours, where it challenges our requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from relay.call.actions import Send
 from relay.call.compose import PATH_MTU_LIMIT, OutgoingRequest
 from relay.call.core import Core
 from relay.call.sending import SentRequest
+from relay.call.settings import Account
+from relay.sip.digest import parse_credentials
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.call.support import core, peer
@@ -20,21 +22,29 @@ TCP_FLOW = Flow(1, "tcp", "192.0.2.22", 5060)
 class Sent:
     """A request on its way, and what its sender heard."""
 
-    def __init__(self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True) -> None:
+    def __init__(
+        self, method: str = "INVITE", *, size: int = 0, tcp_allowed: bool = True, account: Account | None = None
+    ) -> None:
         self.core: Core = core()
         self.heard: list[int] = []
         self.failures: list[str] = []
+        self.credentials: list[str] = []
         rest = f"Max-Forwards: 70\r\nX-Fill: {'x' * size}\r\n"
         request = OutgoingRequest(method, "sip:b@192.0.2.22", HEAD, 1, rest)
         self.sent = SentRequest(
             self.core,
             request,
             UDP_FLOW,
-            peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed),
+            peer("carrier", "192.0.2.22", tcp_allowed=tcp_allowed, account=account),
             lambda response, _: self.heard.append(response.status),
             lambda why, _: self.failures.append(why),
             0.0,
+            self.renumber,
         )
+
+    def renumber(self, credentials: str, _: float) -> int:
+        self.credentials.append(credentials)
+        return 1 + len(self.credentials)
 
     def take(self) -> list[tuple[Request, Flow]]:
         taken = []
@@ -45,10 +55,10 @@ class Sent:
             taken.append((message, action.flow))
         return taken
 
-    def answer(self, request: Request, status: int) -> None:
+    def answer(self, request: Request, status: int, more: str = "") -> None:
         text = (
             f"SIP/2.0 {status} x\r\nVia: {request.get('via')}\r\nFrom: {request.get('from')}\r\n"
-            f"To: {request.get('to')};tag=b\r\nCall-ID: c\r\nCSeq: {request.get('cseq')}\r\n\r\n"
+            f"To: {request.get('to')};tag=b\r\nCall-ID: c\r\nCSeq: {request.get('cseq')}\r\n{more}\r\n"
         )
         response = parse_message(text.encode())
         assert isinstance(response, Response)
@@ -156,3 +166,77 @@ def test_other_requests_are_not_acknowledged() -> None:
     ((info, _),) = sent.take()
     sent.answer(info, 486)
     assert (sent.take(), sent.heard) == ([], [486])
+
+
+ACCOUNT = Account("trunk", "secret", "carrier.example")
+CHALLENGE = 'WWW-Authenticate: Digest realm="carrier.example",nonce="n1",qop="auth"\r\n'
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO"])
+def test_a_challenge_is_answered_and_not_told(method: str) -> None:
+    """RFC 3261 22.2: the same request but for CSeq, branch and credentials."""
+    sent = Sent(method, account=ACCOUNT)
+    ((first, _),) = sent.take()
+    sent.answer(first, 401, CHALLENGE)
+    again, flow = sent.take()[-1]
+    assert (again.method, again.cseq, flow) == (method, (2, method), UDP_FLOW)
+    assert again.branch != first.branch
+    assert (again.get("to"), again.get("from"), again.call_id) == (first.get("to"), first.get("from"), first.call_id)
+    credentials = parse_credentials(again.get("authorization") or "")
+    assert credentials is not None
+    assert (credentials.username, credentials.uri) == ("trunk", again.uri)
+    assert credentials.is_proved_by("secret", method)
+    assert sent.credentials == [f"Authorization: {credentials}\r\n"]
+    sent.answer(again, 200)
+    assert sent.heard == [200]
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO"])
+def test_a_second_challenge_is_told_unless_the_nonce_was_stale(method: str) -> None:
+    stale = CHALLENGE.replace("n1", "n2").replace("\r\n", ",stale=true\r\n")
+    for seconds, expected in (([CHALLENGE], 1), ([stale], 2), ([stale, stale], 2)):
+        sent = Sent(method, account=ACCOUNT)
+        sent.answer(sent.take()[-1][0], 401, CHALLENGE)
+        for second in seconds:
+            assert sent.heard == []
+            sent.answer(sent.take()[-1][0], 401, second)
+        assert len(sent.credentials) == expected
+        assert len(sent.heard) == (0 if seconds == [stale] else 1)
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        "",
+        CHALLENGE.replace("carrier.example", "other.example"),
+        CHALLENGE.replace("WWW", "Proxy"),
+        CHALLENGE.replace("Digest", "Basic"),
+        CHALLENGE.replace('nonce="n1"', "nonce"),
+    ],
+)
+def test_what_cannot_be_answered_is_told(challenge: str) -> None:
+    sent = Sent(account=ACCOUNT)
+    ((invite, _),) = sent.take()
+    sent.answer(invite, 401, challenge)
+    assert sent.heard == [401]
+    assert [request.method for request, _ in sent.take()] == ["ACK"]
+
+
+def test_no_credentials_after_it_was_cancelled() -> None:
+    for proceeding in (True, False):
+        sent = Sent(account=ACCOUNT)
+        ((invite, _),) = sent.take()
+        if proceeding:
+            sent.answer(invite, 100)
+        sent.sent.cancel(0.1)
+        sent.answer(invite, 401, CHALLENGE)
+        assert sent.heard[-1:] == [401]
+        assert [request.method for request, _ in sent.take()][-1:] == ["ACK"]
+
+
+def test_credentials_that_make_it_large_have_it_go_by_tcp() -> None:
+    sent = Sent(size=PATH_MTU_LIMIT - 450, account=ACCOUNT)
+    ((invite, first_flow),) = sent.take()
+    sent.answer(invite, 401, CHALLENGE.replace("n1", "n" * 200))
+    again, flow = sent.take()[-1]
+    assert (first_flow, flow, again.via.transport) == (UDP_FLOW, TCP_FLOW, "TCP")

@@ -1,0 +1,30 @@
+"""What a peer that challenges a request of ours is answered (RFC 3261 22.2): header lines with our credentials."""
+
+from __future__ import annotations
+
+from relay.call.settings import Account
+from relay.errors import ParseError
+from relay.sip.digest import Challenge, answer, parse_challenge, strongest
+from relay.sip.message import Response
+
+CHALLENGED = frozenset({401, 407})
+
+
+def challenge_in(response: Response, account: Account) -> Challenge | None:
+    """The strongest challenge of a 401 or 407 that the account can answer; malformed ones are passed over."""
+    header = "www-authenticate" if response.status == 401 else "proxy-authenticate"
+    challenges = []
+    for text in response.get_all(header):  # RFC 3261 7.3.1: one in each line
+        try:
+            challenge = parse_challenge(text, header)
+        except ParseError:
+            continue
+        if challenge is not None and account.realm in ("", challenge.realm):
+            challenges.append(challenge)
+    return strongest(challenges)
+
+
+def credentials_line(status: int, challenge: Challenge, account: Account, method: str, uri: str, cnonce: str) -> str:
+    """The header line for the request that was answered with `status` and the challenge. `cnonce` is to be random."""
+    name = "Authorization" if status == 401 else "Proxy-Authorization"
+    return f"{name}: {answer(challenge, account.username, account.password, method, uri, cnonce)}\r\n"
