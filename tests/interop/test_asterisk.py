@@ -48,12 +48,29 @@ async def pbxs(
         Asterisk(folder / "b", setup.callee, setup.relay, changes=callee_changes, phones=phone_b, robots=robots) as b,
     ):
         yield a, b
+    assert_each_knows_its_own_numbers(a, b)
+
+
+def assert_each_knows_its_own_numbers(a: Asterisk, b: Asterisk) -> None:
     for pbx, own, other in ((a, "13800", "13900"), (b, "13900", "13800")):
-        assert pbx.records
         written = pbx.everything()
-        assert X[:11] in written
+        assert other not in written, f"the PBX of {own} wrote {other}"
         assert own in written
-        assert other not in written
+        assert X[:11] in written
+        assert pbx.records
+
+
+async def test_check_itself_sees_a_leak(tmp_path: Path) -> None:
+    """Without the relay between them the callee's PBX logs the caller's number."""
+    ends = Setup()
+    async with (
+        Asterisk(tmp_path / "a", ends.caller, relay=ends.callee) as a,
+        Asterisk(tmp_path / "b", ends.callee, relay=ends.relay) as b,
+    ):
+        await a.call(A, X, "wait")
+        await a.expect("Hangup", Channel="PJSIP/relay700-.*")
+    with pytest.raises(AssertionError, match="the PBX of 13900 wrote 13800"):
+        assert_each_knows_its_own_numbers(a, b)
 
 
 async def test_each_side_hears_the_other(start_relay: StartRelay, tmp_path: Path) -> None:
