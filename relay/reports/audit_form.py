@@ -10,7 +10,7 @@ _MASKS = {"number": mask_number, "contact": mask_text}  # the details that may h
 
 
 def details_form(entry: Entry, *, reveal: bool) -> dict[str, object]:
-    """Who was asked for in a trace, and whom a business user named as its contact, are masked without `reveal`."""
+    """Whom a trace asked for or a list names, and a business user's contact, are masked without `reveal`."""
     if reveal:
         return entry.details
     return {

@@ -24,8 +24,9 @@ def set_entry(act: Act, whose: Whose, owner_id: str, number: str, kind: str) -> 
     owner, business = _owner(act, whose, owner_id)
     for known in KINDS:
         if known == kind:
-            put_entry(act, owner, fields.parsed("number", number, normalise_party), known)
-            act.audit(f"list.{kind}", owner_id, business=business)
+            caller = fields.parsed("number", number, normalise_party)
+            put_entry(act, owner, caller, known)
+            act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
             return
     raise fields.invalid("kind", f"it is one of: {', '.join(KINDS)}")
 
@@ -33,9 +34,10 @@ def set_entry(act: Act, whose: Whose, owner_id: str, number: str, kind: str) -> 
 def remove_entry(act: Act, whose: Whose, owner_id: str, number: str) -> None:
     """Takes a caller off the list. Raises Refused."""
     owner, business = _owner(act, whose, owner_id)
-    if not delete_entry(act, owner, fields.parsed("number", number, normalise_party)):
+    caller = fields.parsed("number", number, normalise_party)
+    if not delete_entry(act, owner, caller):
         raise Refused("not_found", "number", "it is not on this list")
-    act.audit("list.remove", owner_id, business=business)
+    act.audit("list.remove", owner_id, business=business, details={"number": caller})
 
 
 def owner_of(act: Act, whose: Whose, owner_id: str) -> str:

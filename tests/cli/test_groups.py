@@ -59,4 +59,7 @@ def test_callers_are_put_on_lists_and_taken_off(relay700: Command) -> None:
     assert "138****0001" in relay700.done("lists", "show", "business", "default")
     relay700.done("lists", "remove", "business", "default", "138-0000-0001")
     assert len(relay700.objects("lists", "show", "business", "default")) == 1
+    for action in ("list.black", "list.remove"):
+        (entry,) = relay700.objects("audit", "list", "--action", action)
+        assert (entry["object"], entry["details"]) == ("default", {"number": "138****0001"})
     assert relay700.refused("lists", "black", "binding", "none", "8001").startswith("binding: there is no such binding")
