@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from relay.service.fields import LONGEST_REASON
+from relay.service.fields import LONGEST_REASON, NAME, PREFIX
 from relay.service.times import format_moment
 
 T = TypeVar("T")
@@ -20,8 +20,8 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 CLEAN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _NUMBER_700 = r"^700[0-9]{12}$"
-_PREFIX = r"^700[0-9]{8}$"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+_PREFIX = f"^{PREFIX}$"
+_NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 # What a text is that has one of these forms, for who sent another.

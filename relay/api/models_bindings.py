@@ -53,7 +53,7 @@ class BindingNew(Expiry):
     group_id: Name | None = Field(None, description="GXB, GXYB: whose members call b")
     x: Number700 | None = Field(None, description="left out: one of the pool is chosen")
     y: Number700 | None = Field(None, description="AXYB, GXYB")
-    pool: Name | None = Field(None, description="to choose from; left out: the business's own, else the common one")
+    pool: Name | None = Field(None, description="to choose from; left out: its own, else the common one")
     area: Text128 | None = Field(None, description="of the pool to choose from")
     business: Name | None = Field(None, description="for operator keys; left out: `default`")
     order_id: Text128 | None = Field(None, description="needed in the pilot phase")

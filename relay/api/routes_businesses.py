@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_businesses as models
-from relay.api.models import Because, Page, given, shown_moment
+from relay.api.models import Because, Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import OPERATOR, Answer, Changes, Needs, Revealing, Visit
 from relay.errors import Refused
@@ -18,7 +18,7 @@ from relay.store.act import Act
 from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
 
 router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
-BusinessId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+BusinessId = Annotated[Name, Path()]
 Seen = Annotated[Visit, Depends(Needs())]
 Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_bindings as models
-from relay.api.models import Page, shown_moment
+from relay.api.models import Name, Page, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.routes_businesses import own_business
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
@@ -20,7 +20,7 @@ from relay.store.lists import ListEntry, find_entries, of_binding, of_business
 
 router = APIRouter(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
 WhoseList = Annotated[Whose, Path(description="whose list")]
-OwnerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="a business' or binding's id")]
+OwnerId = Annotated[Name, Path(description="of the business user or the binding")]
 Reads = Annotated[Visit, Depends(Needs("lists"))]
 Writes = Annotated[Visit, Depends(Changes("lists"))]
 

@@ -29,7 +29,7 @@ from relay.store.pools import find_pool
 from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1", tags=["numbers"])
-PrefixPath = Annotated[str, Path(pattern="^700[0-9]{8}$")]
+PrefixPath = Annotated[PrefixText, Path()]
 NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
 Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
 from relay.api import models_numbers as models
-from relay.api.models import Page, given, shown_moment
+from relay.api.models import Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
 from relay.service.numbers import NewPool, PoolChange, change_pool, make_pool
@@ -17,7 +17,7 @@ from relay.store.pools import Pool, PoolUsage, find_pool, find_pools, usage_of
 from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
-PoolId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+PoolId = Annotated[Name, Path()]
 OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
 

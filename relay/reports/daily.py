@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import Refused
+from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.times import CHINA
 from relay.store.act import Act
@@ -94,8 +95,7 @@ def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) 
     """How many complaints came in for that day; an earlier count is replaced. Raises Refused."""
     if not 0 <= count <= MOST_COMPLAINTS:
         raise Refused("invalid", "count", f"it is 0 to {MOST_COMPLAINTS}")
-    if len(prefix) != PREFIX_DIGITS or not (prefix.isascii() and prefix.isdigit()):
-        raise Refused("invalid", "prefix", "it is the 11 managed digits of a 700 number")
+    fields.prefix("prefix", prefix)
     get_business(act, business)
     put_complaints(act, day, business, prefix, count)
     details: dict[str, Any] = {"day": day.isoformat(), "count": count}

@@ -5,7 +5,6 @@ It writes the state alone. A call looks the state up with its route, so that a s
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
@@ -40,8 +39,6 @@ STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
     "revoke": (("applied", "approved", "suspended"), "revoked"),
 }
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
 
 class Application(NamedTuple):
     """What a business user applies with. Without an id it is given one."""
@@ -75,9 +72,7 @@ class Fields(TypedDict, total=False):
 
 def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     """A new business user, which may do nothing until it is approved. Raises Refused."""
-    business_id = asked.id or f"b{secrets.token_hex(6)}"
-    if not _ID.fullmatch(business_id):
-        raise invalid("id", "it is letters, digits, _ . - and at most 64 of them, such as acme")
+    business_id = fields.name("id", asked.id) if asked.id else f"b{secrets.token_hex(6)}"
     given = asked._asdict() | {"modes": MODES} | more
     del given["id"]
     empty = Business(

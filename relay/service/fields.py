@@ -5,6 +5,7 @@ It knows no store.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from relay.call.binding import MODES, Direction, Mode
@@ -13,6 +14,8 @@ from relay.errors import ParseError, Refused
 from relay.policy.hours import parse_hours
 from relay.service.times import parse_duration_ms, parse_moment_ms
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+PREFIX = r"700[0-9]{8}"
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500
@@ -32,6 +35,20 @@ def mode(text: str) -> Mode:
         if known == text.strip().upper():
             return known
     raise invalid("mode", f"it is one of: {', '.join(MODES)}")
+
+
+def name(field: str, written: str) -> str:
+    """An id that somebody chooses for good."""
+    if re.fullmatch(NAME, written) is None:
+        raise invalid(field, "it is letters, digits, _ . - and at most 64 of them, such as acme")
+    return written
+
+
+def prefix(field: str, written: str) -> str:
+    """What the ministry assigns."""
+    if re.fullmatch(PREFIX, written, re.ASCII) is None:
+        raise invalid(field, "it is the 11 managed digits of a 700 number, such as 70010000001")
+    return written
 
 
 def parsed(field: str, written: str, parse: Callable[[str], str]) -> str:

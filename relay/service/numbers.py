@@ -5,7 +5,6 @@ All of it is the operator's. What is written works with the next INVITE.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -37,8 +36,6 @@ PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
 LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
-_PREFIX = re.compile(r"700[0-9]{8}", re.ASCII)
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class NewPrefix(NamedTuple):
@@ -83,8 +80,7 @@ class PoolChange(NamedTuple):
 def load_prefix(act: Act, asked: NewPrefix) -> int:
     """Puts a prefix with its 10,000 numbers into a pool. Gives how many there are. Raises Refused."""
     _operator(act)
-    if not _PREFIX.fullmatch(asked.prefix):
-        raise invalid("prefix", "it is 11 digits, 700 first")
+    fields.prefix("prefix", asked.prefix)
     if find_prefix(act.connection, asked.prefix) is not None:
         raise Refused("state_conflict", "prefix", "it is loaded already")
     if find_pool(act.connection, asked.pool) is None or asked.pool == LEGACY_POOL:
@@ -193,8 +189,7 @@ def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, a
 def make_pool(act: Act, asked: NewPool) -> Pool:
     """Raises Refused."""
     _operator(act)
-    if not _ID.fullmatch(asked.pool_id):
-        raise invalid("id", "it is letters, digits, _ . - and at most 64 of them, such as acme-bj")
+    fields.name("id", asked.pool_id)
     if find_pool(act.connection, asked.pool_id) is not None or asked.pool_id == LEGACY_POOL:
         raise Refused("state_conflict", "id", "there is a pool with this id: take another")
     pool = _checked(act, Pool(*asked, created_at=act.now_ms))
