@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import click
+import msgspec
 
 from relay.call.binding import Binding
 from relay.call.numbers import mask_number
@@ -21,8 +22,8 @@ from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
 from relay.service.times import CHINA, format_moment
-
 from relay.store.writer import now_ms
+
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
 
 
@@ -95,12 +96,18 @@ def evidence() -> None:
 @click.option("--to", "until_ms", type=moment, required=True, metavar="TIME", help="Likewise; not included.")
 @click.option("--out", type=click.File("wb"), required=True, metavar="FILE", help="The ZIP to write.")
 @needed_reason
+@click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
 @config_option
-def make(config_path: Path | None, number: str, since_ms: int, until_ms: int, out: BinaryIO, reason: str) -> None:
+def make(
+    config_path: Path | None, number: str, since_ms: int, until_ms: int, out: BinaryIO, reason: str, as_json: bool
+) -> None:
     """Write the calls and bindings of a number in a time, in clear and signed."""
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
         manifest = bundle(store.config.store.path, store.sealer, asked, out)
+    if as_json:
+        click.echo(json_line(msgspec.to_builtins(manifest)))
+        return
     for name, file in manifest.files.items():
         click.echo(f"{name}: {file.lines} lines, sha256 {file.sha256}")
     click.echo(f"signed by the key {manifest.public_key}")

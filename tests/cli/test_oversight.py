@@ -72,6 +72,9 @@ def test_evidence_is_made_and_shows_that_it_was_not_changed(relay700: Command) -
     assert "records.jsonl: 1 lines" in said and "bindings.jsonl: 1 lines" in said
     assert relay700.done("evidence", "check", str(file)).startswith(f"good: {X} from 2026-01-01T00:00:00.000Z")
     assert relay700.objects("audit", "list", "--action", "evidence")[0]["reason"] == "case 7"
+    (manifest,) = relay700.objects("evidence", "make", X, *span, *WHY, "--out", str(relay700.folder / "again.zip"))
+    assert (manifest["number"], manifest["reason"]) == (X, "case 7")
+    assert manifest["files"]["records.jsonl"]["lines"] == 1
     assert (
         relay700.refused("evidence", "check", str(file), "--public-key", "00" * 32) == "it was signed with another key"
     )
