@@ -23,11 +23,12 @@ from structlog.typing import FilteringBoundLogger
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.settings import Listener
-from relay.config import Config
+from relay.config import Config, load_config
 from relay.config.files import check_files
-from relay.errors import Refused
+from relay.config.reload import what_is_fixed
+from relay.errors import ConfigError, Refused, StoreError
 from relay.log import configure, ended_calls
-from relay.net.child import Child
+from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.notify import Notifier
@@ -74,7 +75,7 @@ class Relay:
         self._path = path
         self._log = log
         self._sealer = open_store(config.store.path, config.store.key_file)
-        self._load_numbers()
+        self._load_numbers(config)
         self._reader = RouteReader(config.store.path, self._sealer, config.rules)
         self._journal = Journal(config.store.path, self._sealer, self._report)
         self._gate = Gate(self._reader.fetch, config.rules, self._journal.remember)
@@ -103,6 +104,7 @@ class Relay:
                 "live": self._live,
                 "hang_up": self._hang_up,
                 "peers": self._peers,
+                "reload": self._reload_asked,
             },
         )
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
@@ -110,14 +112,51 @@ class Relay:
         self._rates = Rates()
         self._live_known: list[CallRecord] = []
         self._live_until = 0.0
+        self._reloading = asyncio.Lock()
+        self._reload_task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
 
-    def _load_numbers(self) -> None:
+    def _load_numbers(self, config: Config) -> None:
         """Those of the configuration that the store has not seen yet: calls reach no others."""
-        prefixes, legacy = self._config.settings.prefixes, self._config.settings.legacy
-        with closing(Writer(self._config.store.path, self._sealer)) as writer:
+        prefixes, legacy = config.settings.prefixes, config.settings.legacy
+        with closing(Writer(config.store.path, self._sealer)) as writer:
             writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
+
+    async def reload(self) -> None:
+        """Reads the configuration anew and goes by it; calls that are there keep their peers.
+
+        Raises ConfigError with every fault, and StoreError where the numbers of a new prefix cannot be entered: all is
+        as it was then.
+        """
+        async with self._reloading:
+            config = load_config(self._path)
+            if fixed := what_is_fixed(self._config, config):
+                raise ConfigError(fixed)
+            check_files(config)
+            await asyncio.to_thread(self._load_numbers, config)
+            locator = _locator(config, self._located, self._log, self._locator)
+            if locator is not None:
+                await locator.start(LOCATE_S)
+            await self._take(config, locator)
+            self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
+
+    async def _take(self, config: Config, locator: Locator | None) -> None:
+        located = {} if locator is None else locator.located()
+        self._transports.reload(config.settings, config.tls, located)  # what can fail comes first
+        was_counting = self._gate.recall_s > 0
+        former, self._locator, self._config = self._locator, locator, config
+        now = time.monotonic()
+        self._engine.reload(config.settings, located, now)
+        self._reader.follow(config.rules)
+        self._gate.follow(config.rules)
+        if not was_counting:
+            self._recall(self._engine.live())
+        self._driver.perform(now)
+        if self._desk is not None:
+            self._desk.tell(RELOAD)
+        if former is not None:
+            await former.close()
 
     async def run(self) -> int:
         """Serve, drain, and go. 0 unless live calls were left to a restart."""
@@ -163,7 +202,7 @@ class Relay:
         """Before the first call: where the peers are whose uris have names."""
         if self._locator is not None:
             await self._locator.start(LOCATE_S)
-        self._engine.locate({}, time.monotonic())
+        self._located({} if self._locator is None else self._locator.located())
 
     def _located(self, located: Located) -> None:
         now = time.monotonic()
@@ -300,6 +339,16 @@ class Relay:
             self._live_until = ended + 10 * (ended - began)
         return self._live_known
 
+    async def _reload_asked(self) -> Answer:
+        """Raises Refused, with every fault on a line of its own."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            raise Refused("invalid", "", "\n".join(error.problems)) from None
+        except StoreError as error:
+            raise Refused("store_busy", "", str(error)) from None
+        return {"pid": os.getpid()}
+
     def _hang_up(self, call_id: str, business: str | None = None) -> Answer:
         """Raises Refused where no such call is up, or it is another business's, or too much is asked."""
         now = time.monotonic()
@@ -318,9 +367,20 @@ class Relay:
             signal.SIGTERM: self._stop_signal,
             signal.SIGINT: self._stop_signal,
             signal.SIGUSR1: self._tell_statistics,
+            signal.SIGHUP: self._reload_signal,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+
+    def _reload_signal(self) -> None:
+        self._reload_task = asyncio.create_task(self._reload_or_say_why())
+
+    async def _reload_or_say_why(self) -> None:
+        try:
+            await self.reload()
+        except (ConfigError, StoreError) as error:
+            problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+            self._log.warning("relay.reload_refused", problems=problems)
 
     def _stop_signal(self) -> None:
         """The first one drains, the second one ends at once; records are written in either case."""
@@ -342,13 +402,18 @@ def _place(listener: Listener) -> str:
     return f"{listener.transport}:{host}:{listener.port}"
 
 
-def _locator(config: Config, located: Callable[[Located], None], log: FilteringBoundLogger) -> Locator | None:
+def _locator(
+    config: Config,
+    located: Callable[[Located], None],
+    log: FilteringBoundLogger,
+    former: Locator | None = None,
+) -> Locator | None:
     """None where every peer has addresses."""
     if all(is_literal(target.host) for peer in config.settings.peers for target in peer.targets):
         return None
     from relay.net.locate import Locator  # a DNS library is of no use to a relay without names
 
-    return Locator(config.settings, config.dns, located, log)
+    return Locator(config.settings, config.dns, located, log, former=former)
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -2,7 +2,8 @@
 
 It is a composition root and decides nothing. It shares the store and the control socket with the relay, which starts
 it, starts it again, and outlives it: no call waits for anything here. Its standard input is the relay: "stop" ends it
-in order, and at the end of the stream, which is a relay that died, it goes at once.
+in order, "reload" has it read the configuration anew, and at the end of the stream, which is a relay that died, it goes
+at once.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from relay.api.app import make_app
 from relay.api.connection import MOST_CONNECTIONS, Connection
 from relay.api.desk import Control
 from relay.api.settings import ApiSettings
-from relay.config import Config
-from relay.errors import Refused, StoreError
+from relay.config import Config, load_config
+from relay.errors import ConfigError, Refused, StoreError
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
-from relay.net.child import STOP
+from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
 from relay.store.database import connect_reader, open_store, store_errors
@@ -48,21 +49,37 @@ FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how ol
 PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
 
 
-def serve(config: Config) -> int:
-    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError at first."""
+def serve(config: Config, path: Path | None) -> int:
+    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError at first.
+
+    `path` is where the configuration came from, and is read again when the relay says so.
+    """
     log = configure(config.log.format, config.log.level)
     with _alone(config.store.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(config, log))
+        return runner.run(_run(config, path, log))
 
 
-async def _run(config: Config, log: FilteringBoundLogger) -> int:
-    stop = asyncio.Event()
-    await _watch_relay(stop)
+async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> int:
+    stop, reload = asyncio.Event(), asyncio.Event()
+    await _watch_relay(stop, reload)
     desk = Desk(config, log)
+    reloading = asyncio.create_task(_reload(desk, path, reload, log))
     try:
         return await desk.run(stop)
     finally:
+        reloading.cancel()
         await desk.close()
+
+
+async def _reload(desk: Desk, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
+    """Whenever the relay says so, which has found the file good."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        try:
+            desk.follow(load_config(path))
+        except ConfigError as error:  # it was changed again meanwhile
+            log.warning("desk.reload_refused", problems=error.problems)
 
 
 class Desk:
@@ -78,11 +95,19 @@ class Desk:
             self.reader = connect_reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(self.path)), FRESH_S)
-        self.settings = ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
+        self.settings = _api_settings(config)
         common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
         self._deliverer = Deliverer(*common, config.webhooks)
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute)
+
+    def follow(self, config: Config) -> None:
+        """Goes by this configuration from now on, but for what holds from a restart on (`relay.config.reload`)."""
+        self.settings = _api_settings(config)
+        self._follower.follow(config.fraud)
+        self._deliverer.follow(config.webhooks)
+        self._timers.follow(config.numbers, config.retention, config.purge_at_minute)
+        self._log.info("desk.reloaded")
 
     async def metrics(self) -> bytes:
         """Those of the relay, where it answers, and of this process, in Prometheus' text format."""
@@ -191,26 +216,30 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _api_settings(config: Config) -> ApiSettings:
+    return ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
+
+
 # -- the relay at the other end
 
 
-async def _watch_relay(stop: asyncio.Event) -> None:
-    """From now on: SIGTERM and a line on standard input stop us, its end ends us."""
+async def _watch_relay(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """From now on: SIGTERM and a line on standard input stop us, another one sets `reload`, its end ends us."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    await loop.connect_read_pipe(lambda: _Relay(stop), sys.stdin)
+    await loop.connect_read_pipe(lambda: _Relay(stop, reload), sys.stdin)
 
 
 class _Relay(asyncio.Protocol):
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
+    def __init__(self, stop: asyncio.Event, reload: asyncio.Event) -> None:
+        self._told = {STOP: stop, RELOAD: reload}
         self._read = b""
 
     def data_received(self, data: bytes) -> None:
-        self._read += data
-        if STOP in self._read:
-            self._stop.set()
+        *lines, self._read = (self._read + data).split(b"\n")
+        for line in lines:
+            self._told[line + b"\n"].set()
 
     def eof_received(self) -> None:
         """Whatever is not committed is made again by the next desk, which may be starting."""

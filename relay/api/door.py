@@ -54,6 +54,7 @@ class Door:
             )
             return
         whose = key.id if key.business is None else f"business {key.business}"  # which may have many keys
+        self._requests.follow(self._desk.settings.requests_per_s, self._desk.settings.burst)
         allowance = self._requests.take(whose, self._clock())
         if not allowance.granted:
             headers = {"retry-after": str(allowance.retry_after_s)} | _rate_headers(allowance)

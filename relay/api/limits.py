@@ -30,6 +30,10 @@ class Buckets:
         self._burst = burst
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, at; in the order of their use
 
+    def follow(self, rate: int, burst: int) -> None:
+        """Fills them so from now on."""
+        self._rate, self._burst = rate, burst
+
     def take(self, name: str, now_s: float) -> Allowance:
         """Takes one token where there is one."""
         tokens, at = self._buckets.pop(name, (float(self._burst), now_s))

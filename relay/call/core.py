@@ -23,6 +23,7 @@ from relay.sip.transaction import TransactionLayer
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.leg import Leg
+    from relay.sip.message import Request
 
 Continuation = Callable[[float], None]
 Routed = Callable[[Route | Refusal, float], None]
@@ -89,6 +90,11 @@ class Core:
         then = self.pending_media.pop(token, None)
         if then is not None:
             then(answer, now)
+
+    def leg_of(self, request: Request) -> Leg | None:
+        """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
+        leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
+        return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
     def hold(self, keys: tuple[str, ...]) -> None:
         """One more call counts towards each."""

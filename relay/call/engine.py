@@ -16,8 +16,10 @@ from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.exchange import Exchange
+from relay.call.former import former_peer
 from relay.call.leg import Leak, Leg
 from relay.call.peer_state import PeerState, peer_states
+from relay.call.peers import Peers
 from relay.call.pings import Pings
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -111,6 +113,19 @@ class Engine:
         """Takes what DNS says of the targets of the named peers, and pings the targets of all from now on."""
         self._core.peers.locate(located)
         self._pings.follow(self._core.peers.places(), now)
+
+    def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
+        """Takes a new configuration, with what DNS says of its peers; listeners and timers must be as they were.
+
+        What a call is made by holds from its INVITE on: those that are there keep their peers, quotas aside.
+        """
+        core = self._core
+        former, core.settings, core.peers = core.peers, settings, Peers(settings)
+        core.peers.locate(located)
+        core.peers.take_over(former)
+        core.quotas.forget_rates()
+        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._pings.follow(core.peers.places(), now)
 
     def peers(self, now: float) -> list[PeerState]:
         """How the peers and their targets fare."""
@@ -221,11 +236,11 @@ class Engine:
         if transaction is not None:
             transaction.receive(request, now)
             return
-        peer = core.peers.by_source(flow.host)
+        peer = core.peers.by_source(flow.host) or former_peer(core, request, flow)
         if peer is None:
             self._stranger(request, flow, now)
         elif request.method == "ACK":
-            leg = self._leg(request)
+            leg = self._core.leg_of(request)
             if leg is not None:
                 leg.receive_ack(request, now)
         elif request.method == "CANCEL":
@@ -259,11 +274,6 @@ class Engine:
             return False
         core.counters["invites_unanswered"] += 1
         return True
-
-    def _leg(self, request: Request) -> Leg | None:
-        """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
-        leg = self._core.legs.get((request.to_tag or "", request.from_tag or ""))
-        return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
     def _answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
         """A final answer to a request that no call has a part in; over the limit without state (RFC 3261 8.2.7)."""
@@ -354,7 +364,9 @@ class Engine:
         core = self._core
         invite = core.transactions.find_cancelled(request)
         reply = Reply(request, flow)
-        if invite is None or core.peers.by_source(invite.reply_to.host) is not peer:
+        if invite is None or (
+            invite.reply_to.host != flow.host and core.peers.by_source(invite.reply_to.host) is not peer
+        ):
             self._answer(request, reply, 481, now)
             return
         self._answer(request, reply, 200, now)
@@ -367,7 +379,7 @@ class Engine:
     # -- inside a call
 
     def _inside(self, request: Request, reply: Reply, now: float) -> None:
-        leg = self._leg(request)
+        leg = self._core.leg_of(request)
         if leg is None:
             self._answer(request, reply, 481, now)
         elif request.max_forwards == 0:

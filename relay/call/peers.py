@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from relay.call.numbers import format_number, is_formatted
 from relay.call.places import Place, by_priority, in_order
@@ -32,9 +32,7 @@ class Peers:
             return peer
 
     def _search(self, host: str) -> Peer | None:
-        address = ip_address(host.partition("%")[0])
-        if address.version == 6 and address.ipv4_mapped:
-            address = address.ipv4_mapped
+        address = _address(host)
         matches = [
             (network.prefixlen, peer)
             for peer in self._settings.peers
@@ -78,16 +76,14 @@ class Peers:
                 self._places[name] = self._places_of(peer, targets)
                 _take_over(self._places[name], known)
 
-    def take_over(self, other: Peers) -> None:
-        """What the peers of the former configuration had: where they were found, and how they fare."""
-        for name, peer in self._by_name.items():
-            before = other._by_name.get(name)
-            if before is None:
-                continue
-            known = other._places[name]
-            if targets_of(peer) == targets_of(before):
-                self._places[name] = self._places_of(peer, tuple([place.target for place in known]))
-            _take_over(self._places[name], known)
+    def take_over(self, former: Peers) -> None:
+        """Targets that the former configuration had too fare as they did."""
+        for name, places in self._places.items():
+            _take_over(places, former._places.get(name, []))
+
+    def settle(self, name: str, place: Place | None) -> None:
+        """Where a peer that logs in is reached from now on; None: nowhere."""
+        self._places[name] = [] if place is None else [place]
 
     def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[Place]:
         """Those that a listener of ours speaks to, the first ones first."""
@@ -127,7 +123,9 @@ class Peers:
             found = self.by_source(host)
         except ValueError:  # a name: who answers to it is not known
             return False
-        return found is not None and found.name == peer.name  # by name: a call may be older than the configuration
+        if found is None:  # the peer of a call that is older than the configuration
+            return holds(peer, host)
+        return found.name == peer.name
 
     def listener(self, flow: Flow) -> Listener:
         return self._settings.listeners[flow.listener]
@@ -138,6 +136,19 @@ def targets_of(peer: Peer) -> tuple[Target, ...]:
     if peer.targets:
         return peer.targets
     return (Target(peer.host, peer.port, peer.transport, host_port(peer.host, peer.port)),)
+
+
+def holds(peer: Peer, host: str) -> bool:
+    """Whether the address is among the peer's sources. Raises ValueError for a name."""
+    address = _address(host)
+    return any([network.version == address.version and address in network for network in peer.sources])
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    address = ip_address(host.partition("%")[0])
+    if address.version == 6 and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
 
 
 def hosts_of(peer: Peer) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from relay.errors import ConfigError, RelayError
 _COMMANDS = {
     "serve": "relay.cli.serve",
     "check": "relay.cli.serve",
+    "reload": "relay.cli.serve",
     "business": "relay.cli.businesses",
     "keys": "relay.cli.businesses",
     "numbers": "relay.cli.numbers",

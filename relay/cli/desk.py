@@ -17,4 +17,4 @@ def desk(context: click.Context, config_path: Path | None) -> None:
     """Serve the HTTP API, deliver events and keep the timers of a relay, until its end of standard input."""
     from relay.desk import serve as run
 
-    context.exit(run(load_config(config_path)))
+    context.exit(run(load_config(config_path), config_path))

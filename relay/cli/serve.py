@@ -1,7 +1,8 @@
-"""`relay700 serve` and `relay700 check`."""
+"""`relay700 serve`, `relay700 check` and `relay700 reload`."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -9,6 +10,9 @@ import click
 from relay.cli import config_option
 from relay.config import Config, default_path, load_config
 from relay.config.files import check_files
+from relay.net.control import ControlClient, control_path
+
+RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
 
 
 @click.command()
@@ -34,6 +38,19 @@ def check(config_path: Path | None) -> None:
     click.echo(
         f"{config_path or default_path() or 'no config/relay.toml here; what is built in'} is good: {_summary(config)}"
     )
+
+
+@click.command()
+@config_option
+def reload(config_path: Path | None) -> None:
+    """Have the running relay read its configuration anew, as SIGHUP does.
+
+    The relay reads the file that it was started with. Where anything in it is wrong, or holds from a restart on only,
+    nothing changes. Calls that are there go on as they are.
+    """
+    control = ControlClient(control_path(load_config(config_path).store.path), RELOAD_PATIENCE_S)
+    answer = asyncio.run(control.ask("reload"))
+    click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")
 
 
 def _summary(config: Config) -> str:

@@ -95,7 +95,7 @@ class Deliverer:
 
     async def run(self) -> None:
         """Until `finish`: looks again and again for webhooks that events wait for, and has one task for each."""
-        sessions = open_sessions(self._rules.timeout_s)
+        sessions = open_sessions()
         try:
             while not self._finishing.is_set():
                 pause_s = self._look(sessions)
@@ -109,6 +109,10 @@ class Deliverer:
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
             await sessions.close()
             self._disconnect()
+
+    def follow(self, rules: DeliveryRules) -> None:
+        """Goes by these from the next delivery on."""
+        self._rules = rules
 
     def finish(self) -> None:
         """Has `run` return once the requests under way are answered, or soon. What is left waits for the next start."""
@@ -167,8 +171,11 @@ class Deliverer:
             "relay700-delivery": secrets.token_hex(16),
         }
         session = sessions.internal if webhook.internal else sessions.public
+        timeout = aiohttp.ClientTimeout(total=self._rules.timeout_s)
         try:
-            async with session.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response:
+            async with session.post(
+                webhook.url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+            ) as response:
                 return _Answer(response.status, f"status {response.status}", _retry_after_s(response))
         except TimeoutError:
             return _Answer(0, f"no answer within {self._rules.timeout_s:g} s")

@@ -22,7 +22,7 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import RelayError, StoreError
 from relay.events.payload import call_data
-from relay.policy.fraud import WINDOW_MS, Finding, Seen, Watch
+from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
@@ -97,6 +97,10 @@ class Follower:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._finishing.wait(), pause_s)
+
+    def follow(self, signals: Signals) -> None:
+        """Judges by these signs of fraud from now on."""
+        self._watch.follow(signals)
 
     def finish(self) -> None:
         """Has `run` return once nothing is left."""

@@ -34,9 +34,9 @@ class Sessions(NamedTuple):
         await self.internal.close()
 
 
-def open_sessions(timeout_s: float) -> Sessions:
-    """In the loop that they are used in. `timeout_s` is for a whole request."""
-    return Sessions(_session(timeout_s, _public_socket), _session(timeout_s, _socket))
+def open_sessions() -> Sessions:
+    """In the loop that they are used in."""
+    return Sessions(_session(_public_socket), _session(_socket))
 
 
 def is_public(address: str) -> bool:
@@ -47,12 +47,11 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast and parsed not in _6TO4
 
 
-def _session(timeout_s: float, make_socket: Any) -> aiohttp.ClientSession:
+def _session(make_socket: Any) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=MOST_CONNECTIONS, limit_per_host=MOST_TO_ONE_HOST, socket_factory=make_socket
         ),
-        timeout=aiohttp.ClientTimeout(total=timeout_s),
         headers={"user-agent": "relay700"},
         cookie_jar=aiohttp.DummyCookieJar(),
     )

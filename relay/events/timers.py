@@ -53,6 +53,13 @@ class Timers:
         self._ending = threading.Event()
         self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
 
+    def follow(self, rules: BindRules, retention: Retention, purge_at_min: int) -> None:
+        """Goes by these from now on. Today's purge is made where its hour, as it is now, is still to come."""
+        self._rules, self._retention = rules, retention
+        if purge_at_min != self._purge_at_min:
+            self._purge_at_min = purge_at_min
+            self._day_purged = self._day()
+
     async def run(self) -> None:
         """Once a second, and longer where there is more to do."""
         purging: asyncio.Task[None] | None = None

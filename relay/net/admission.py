@@ -37,6 +37,11 @@ class Admission:
         if not self._by_source[source]:
             del self._by_source[source]
 
+    def follow(self, peers: Peers) -> None:
+        """Tells strangers by these peers from now on, and counts those that are there anew."""
+        self._peers = peers
+        self.strangers = sum(count for source, count in self._by_source.items() if not self._is_peer(source))
+
     def _admit_source(self, source: str) -> bool:
         stranger = not self._is_peer(source)
         if stranger and self.strangers >= self._limits.max_strangers:

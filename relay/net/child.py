@@ -1,6 +1,7 @@
 """A process that runs beside this one and is started anew whenever it ends. It knows nothing of what the process does.
 
-The child has a pipe as its standard input: "stop" asks it to end, the pipe's end says that this process is gone.
+The child has a pipe as its standard input: "stop" asks it to end, "reload" to read its configuration anew, and the
+pipe's end says that this process is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from structlog.typing import FilteringBoundLogger
 
 STOP = b"stop\n"
+RELOAD = b"reload\n"
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 30.0
 PROVEN_S = 60.0  # a child that lived so long is started again after the first pause
@@ -31,6 +33,11 @@ class Child:
     def start(self) -> None:
         """Returns at once."""
         self._watch = asyncio.create_task(self._run(), name=self._name)
+
+    def tell(self, line: bytes) -> None:
+        """Writes to its standard input, where it lives."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(line)
 
     async def stop(self, patience_s: float = 5.0) -> None:
         """Asks it to end, and kills it where it does not within `patience_s`."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ def control_path(store: Path) -> Path:
 
 
 class ControlServer:
-    """Answers by `handlers`: each takes the request's other fields as keywords and returns what msgspec can encode."""
+    """Answers by `handlers`: each takes the request's other fields as keywords and returns what msgspec can encode, at
+    once or later."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Callable[..., Answer]]) -> None:
+    def __init__(self, path: Path, handlers: Mapping[str, Callable[..., Answer | Awaitable[Answer]]]) -> None:
         """A handler that raises Refused, or is given fields that it does not know, is answered as an error."""
         self._path = path
         self._handlers = handlers
@@ -59,7 +60,7 @@ class ControlServer:
         self._writers.add(writer)
         try:
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
+                writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):  # gone, or a line without end
             pass
@@ -67,13 +68,14 @@ class ControlServer:
             self._writers.discard(writer)
             writer.close()
 
-    def _answer(self, line: bytes) -> Answer:
+    async def _answer(self, line: bytes) -> Answer:
         try:
             request = _LINE.decode(line)
             handler = self._handlers.get(str(request.pop("ask", "")))
             if handler is None:
                 return {"error": "unknown", "problem": "nobody answers to that name"}
-            return {"answer": handler(**request)}
+            answer = handler(**request)
+            return {"answer": answer if isinstance(answer, dict) else await answer}
         except Refused as error:
             return {"error": error.kind, "problem": error.problem}
         except (msgspec.DecodeError, TypeError) as error:
@@ -83,13 +85,14 @@ class ControlServer:
 class ControlClient:
     """Asks the relay that serves a store. Each question has a connection of its own: the relay may have come anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_s: float = ANSWER_S) -> None:
         self._path = path
+        self._patience_s = patience_s
 
     async def ask(self, name: str, **fields: object) -> Answer:
-        """The answer, within a second. Raises Refused: `relay_unavailable` where no relay answers, else its words."""
+        """The answer, within our patience. Raises Refused: its words, `relay_unavailable` where no relay answers."""
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._patience_s):
                 line = await self._exchange(msgspec.json.encode({"ask": name, **fields}) + b"\n")
             reply = _LINE.decode(line)
         except (OSError, ValueError, TimeoutError, msgspec.DecodeError):

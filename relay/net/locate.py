@@ -70,30 +70,40 @@ class Locator:
         changed: Callable[[Located], None],
         log: FilteringBoundLogger,
         least_s: float = LEAST_S,
+        former: Locator | None = None,
     ) -> None:
-        """`servers`: addresses and ports of DNS servers; without any the system's are asked, and its own resolver."""
+        """`servers`: addresses and ports of DNS servers; without any the system's are asked, and its own resolver.
+
+        `former` is that of the configuration before: what it has found holds until it is looked up anew.
+        """
         self._search = Search(settings.listeners, servers)
         self._changed = changed
         self._log = log
         self._least_s = least_s
         self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
         self._names = [
-            _Name(peer, target, None, 0.0)
+            _Name(peer, target, None if former is None else former.found(target), 0.0)
             for peer, targets in self._targets.items()
             for target in targets
             if not is_literal(target.host)
         ]
         self._first = asyncio.Event()
+        self._is_followed = False
         self._task: asyncio.Task[None] | None = None
 
+    def found(self, target: Target) -> list[Target] | None:
+        """What the target's name stands for, as far as it was looked up."""
+        return next((name.found for name in self._names if name.target == target), None)
+
     async def start(self, limit_s: float) -> None:
-        """Returns when each name was looked up once, or after `limit_s`; `changed` may be called before and after."""
+        """Returns when each name was looked up once, or after `limit_s`; `changed` is called from then on."""
         if not self._names:
             return
         self._task = asyncio.create_task(self._run(), name="locator")
         waiting = asyncio.create_task(self._first.wait())
         await asyncio.wait([waiting, self._task], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        self._is_followed = True
 
     async def close(self) -> None:
         if self._task is not None:
@@ -122,7 +132,8 @@ class Locator:
         for peer, targets in changes.items():
             places = [f"{target.transport}:{target.host}:{target.port}" for target in targets]
             self._log.info("peer.located", peer=peer, targets=places)
-        self._changed(changes)
+        if self._is_followed:
+            self._changed(changes)
 
     async def _look_up(self, name: _Name) -> None:
         now = asyncio.get_running_loop().time()

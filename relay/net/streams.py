@@ -48,18 +48,25 @@ class Streams:
         self._resolver = resolver
         self._peers = Peers(settings)
         self._admission = Admission(limits, self._peers)
-        self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
+        self._targets: dict[str, tuple[Target, ...]] = {}
         self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: the name that is verified, and whose
-        self.locate({})
-        self._server_tls = server_context(tls) if tls else None
-        self._client_tls = client_context(tls) if tls else None
-        self._peer_tls = peer_contexts(tls) if tls else {}
+        self.reload(settings, tls)
         self._serial = 0
         self._by_number: dict[int, Connection] = {}
         self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
         self._servers: list[StreamListener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+
+    def reload(self, settings: Settings, tls: TlsFiles | None) -> None:
+        """Takes new peers and certificates for the connections to come. Raises ConfigError, and all is as it was."""
+        server_tls, client_tls = (server_context(tls), client_context(tls)) if tls else (None, None)
+        self._peer_tls = peer_contexts(tls) if tls else {}
+        self._server_tls, self._client_tls = server_tls, client_tls
+        self._peers = Peers(settings)
+        self._admission.follow(self._peers)
+        self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
+        self.locate({})
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Takes where peers are: whoever is connected to by TLS must prove the name of the URI (RFC 5922 4)."""

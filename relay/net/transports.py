@@ -60,6 +60,11 @@ class Transports:
             await self.close()
             raise ConfigError(problems)
 
+    def reload(self, settings: Settings, tls: TlsFiles | None, located: Mapping[str, tuple[Target, ...]]) -> None:
+        """Takes new peers and certificates; the listeners stay. Raises ConfigError, and all is as it was."""
+        self._streams.reload(settings, tls)
+        self._streams.locate(located)
+
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Takes where peers are, also before the listeners are open."""
         self._located.update(located)

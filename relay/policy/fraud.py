@@ -58,6 +58,10 @@ class Watch:
         self._short_calls = _Tally()
         self._rows: OrderedDict[bytes, _Row] = OrderedDict()
 
+    def follow(self, signals: Signals) -> None:
+        """Judges by these from now on. What was counted before stays counted."""
+        self._signals = signals
+
     def see(self, seen: Seen) -> list[Finding]:
         """What this call makes sure of."""
         signals = self._signals

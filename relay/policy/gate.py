@@ -49,6 +49,10 @@ class Gate:
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 
+    def follow(self, rules: Rules) -> None:
+        """Judges by these from now on. What was counted before stays counted."""
+        self._rules = rules
+
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
         """Counts a call that was granted before the start. They come in the order of time."""
         self._note(*_keys(number, caller_hash), at_s)

@@ -60,10 +60,14 @@ class RouteReader:
         """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
         self._path = path
         self._sealer = sealer
+        self._connection: sqlite3.Connection | None = None
+        self.follow(rules)
+
+    def follow(self, rules: Rules) -> None:
+        """Counts for the caps of these rules from now on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
         self._statement = _statement(len(self._caller_windows_s), len(self._number_windows_s))
-        self._connection: sqlite3.Connection | None = None
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""

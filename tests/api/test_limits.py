@@ -44,3 +44,10 @@ def test_forgets_a_bucket_that_is_full_again() -> None:
     buckets.take("a", 0.0)
     buckets.take("b", 10.0)
     assert list(buckets._buckets) == ["b"]
+
+
+def test_other_rates_hold_from_the_next_token_on() -> None:
+    buckets = Buckets(rate=1, burst=5)
+    buckets.take("a", 0.0)
+    buckets.follow(rate=1, burst=2)
+    assert [buckets.take("a", 0.0).granted for _ in range(3)] == [True, True, False]

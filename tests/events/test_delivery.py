@@ -13,6 +13,7 @@ import pytest
 
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
+from relay.events.settings import DeliveryRules
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 
@@ -118,6 +119,15 @@ async def test_one_that_does_not_answer_is_given_time_and_tried_again(shop: Shop
     slow.close()
     assert [event.event_id for event in shop.waiting(hook)] == ["e1"]
     assert [fields["reason"] for _, fields in shop.log.said] == ["no answer within 0.05 s"]
+
+
+async def test_other_rules_hold_from_the_next_delivery_on(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
+    shop.hook(inbox.url)
+    async with delivering(shop, writer, batch=50) as deliverer:
+        deliverer.follow(DeliveryRules(batch=2))
+        shop.tell(*IDS[:3])
+        await inbox.until(lambda: len(inbox.taken) == 3)
+    assert inbox.batches == [IDS[:2], IDS[2:3]]
 
 
 async def test_an_event_that_is_refused_alone_is_given_up_and_the_others_go_on(

@@ -85,6 +85,33 @@ async def test_the_purge_comes_once_a_day_at_its_minute(
     assert purged == [PURGE_AT, DAY_MIN + PURGE_AT + 5]
 
 
+async def test_another_hour_of_the_purge_holds_from_then_on(
+    shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved at 04:00 to 05:00 it comes at 05:00; moved to 03:00 it comes the next day."""
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+    for hour, comes_at in ((5, 5 * 60), (3, DAY_MIN + 3 * 60)):
+        clock = Clock(MIDNIGHT_IN_CHINA + 4 * 60 * 60_000)
+        made = timers(shop, writer, clock)
+        purged = asyncio.Event()
+
+        async def purge(purged: asyncio.Event = purged) -> None:
+            purged.set()
+
+        monkeypatch.setattr(made, "purge", purge)
+        made.follow(BindRules(), Retention(), hour * 60)
+        running = asyncio.create_task(made.run())
+        clock.now_ms = MIDNIGHT_IN_CHINA + (comes_at - 1) * 60_000
+        for _ in range(5):
+            await made.release()
+        assert not purged.is_set()
+        clock.now_ms = MIDNIGHT_IN_CHINA + comes_at * 60_000
+        async with asyncio.timeout(20):
+            await purged.wait()
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     made = timers(shop, writer, Clock(NOW_MS))
     await made.purge()

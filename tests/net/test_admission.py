@@ -52,3 +52,14 @@ def test_nothing_is_kept_of_sources_that_are_gone() -> None:
         a.admit(f"192.0.2.{number}")
         a.release(f"192.0.2.{number}")
     assert (a.count, a.strangers, len(a._by_source)) == (0, 0, 0)
+
+
+def test_strangers_are_told_by_the_peers_of_the_configuration_in_force() -> None:
+    a = admission(max_strangers=1)
+    assert [a.admit("10.0.0.1"), a.admit("192.0.2.1")] == [True, True]
+    other = Peer("other", "192.0.2.1", 5060, "tcp", False, (ip_network("192.0.2.0/24"),))
+    a.follow(Peers(Settings(listeners=(), peers=(other,), routes=(), prefixes=())))
+    assert (a.strangers, a.admit("10.0.0.2"), a.admit("192.0.2.2")) == (1, False, True)
+    for source in ("10.0.0.1", "192.0.2.1", "192.0.2.2"):
+        a.release(source)
+    assert (a.count, a.strangers) == (0, 0)

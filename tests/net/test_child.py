@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from relay.net.child import Child
+from relay.net.child import RELOAD, Child
 
 POLITE = "import sys; print(input(), file=open(sys.argv[1], 'a'))"
 DEAF = "import signal, time; print(file=open(__import__('sys').argv[1], 'a')); time.sleep(600)"
@@ -118,3 +118,15 @@ def test_it_sees_the_end_of_its_input_when_we_are_killed(tmp_path: Path) -> None
         parent.kill()
         assert parent.stdout.read() == ""  # the child, which shares it, has ended as well
     assert said.read_text() == "alone\n"
+
+
+async def test_it_is_told_a_line(tmp_path: Path) -> None:
+    log = Log()
+    running = child(POLITE, tmp_path / "said", log)
+    running.tell(b"nobody is there\n")
+    running.start()
+    await log.started()
+    running.tell(RELOAD)
+    await log.next()  # it has ended, and is not asked for its end
+    assert (tmp_path / "said").read_text() == "reload\n"
+    await running.stop(20)

@@ -21,7 +21,17 @@ def hang_up(call_id: str) -> dict[str, Any]:
     return {"call_id": call_id}
 
 
-HANDLERS = {"state": lambda: {"state": "serving"}, "hang_up": hang_up, "much": lambda: {"text": "x" * 1_000_000}}
+async def later() -> Answer:
+    await asyncio.sleep(0)
+    return {"when": "later"}
+
+
+HANDLERS = {
+    "state": lambda: {"state": "serving"},
+    "hang_up": hang_up,
+    "much": lambda: {"text": "x" * 1_000_000},
+    "later": later,
+}
 
 
 @contextlib.asynccontextmanager
@@ -42,6 +52,7 @@ async def client(tmp_path: Path) -> AsyncIterator[ControlClient]:
 
 async def test_an_answer(client: ControlClient) -> None:
     assert await client.ask("state") == {"state": "serving"}
+    assert await client.ask("later") == {"when": "later"}
     assert await client.ask("hang_up", call_id="c1") == {"call_id": "c1"}
 
 

@@ -105,3 +105,10 @@ def test_it_remembers_a_bounded_number_of_callers(monkeypatch: pytest.MonkeyPatc
     calls = [seen(X, 1), seen(X + 1, 1), seen(X, 2), seen(X, 3), seen(X + 2, 1)]
     assert findings(calls) == [None] * 5
     assert MOST_KEYS > 1_000
+
+
+def test_other_signals_hold_from_the_next_call_on_and_what_was_counted_counts() -> None:
+    watch = Watch(Signals(OFF, Signal(9, 0), OFF, 6))
+    assert [watch.see(seen(talked_s=5)) for _ in range(3)] == [[], [], []]
+    watch.follow(Signals(OFF, Signal(4, 0), OFF, 6))
+    assert [finding.reached for finding in watch.see(seen(talked_s=5))] == [4]

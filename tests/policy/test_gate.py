@@ -98,3 +98,10 @@ def test_nobody_else_is_remembered() -> None:
     bench.answer = found(mode="GXB", party="g", entry="black")
     assert bench.call(caller=C) == "caller_blacklisted"
     assert bench.remembered == []
+
+
+def test_other_rules_hold_from_the_next_call_on_and_what_was_counted_counts() -> None:
+    bench = Bench(found(), caller_caps=(Cap(5, 300),))
+    assert [bench.call() for _ in range(2)] == ["granted", "granted"]
+    bench.gate.follow(Rules(caller_caps=TWICE))
+    assert bench.call() == "frequency_caller"

@@ -157,6 +157,14 @@ def test_granted_calls_before_the_memorys_time_are_counted_by_window(disk: Disk,
         assert found(reader, Y, B)[5:] == ((0,), (1, 1))
 
 
+def test_other_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    rows.granted(X, A, NOW_MS - 1_000_000)
+    assert found(reader)[5:] == ((), ())
+    reader.follow(CAPS)
+    assert found(reader)[5:] == ((1,), (1, 1))
+
+
 @pytest.mark.parametrize(
     "theft",
     [

@@ -1,0 +1,201 @@
+"""A new configuration while calls are there: the next ones go by it, those that are there go on as they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from relay.call.settings import Health, Limits, Quota, Settings, Target
+from tests.ladder.descriptions import HELD, HOLD
+from tests.ladder.ladder import (
+    CALLEE_HOST,
+    CALLER_HOST,
+    EITHER,
+    SECOND_HOST,
+    Ladder,
+    Side,
+    X,
+    connect,
+    hang_up,
+    peer,
+    settings_for,
+    sides,
+)
+
+ELSEWHERE = "127.0.0.77"
+ONLY_SECOND = {
+    "peers": (peer("pbx", CALLER_HOST), peer("second", SECOND_HOST)),
+    "routes": tuple(replace(route, peers=("second",)) for route in settings_for().routes),
+}
+
+
+@pytest.fixture
+def ladder() -> Ladder:
+    ladder = Ladder()
+    ladder.side(SECOND_HOST, "carol")
+    return ladder
+
+
+def reload(ladder: Ladder, **changes: object) -> Settings:
+    settings = replace(ladder.settings, **changes)  # type: ignore[arg-type]
+    ladder.engine.reload(settings, {}, ladder.now)
+    ladder.perform()
+    return settings
+
+
+def called(ladder: Ladder) -> list[str]:
+    """Who gets the INVITE of a further call."""
+    ladder.caller.call_id += "x"
+    ladder.caller.tag += "x"
+    ladder.caller.invites(X)
+    return [side.host for side in ladder.sides.values() if side.inbox and side is not ladder.caller]
+
+
+def test_the_next_call_goes_by_it(ladder: Ladder) -> None:
+    assert called(ladder) == [CALLEE_HOST]
+    ladder.callee.inbox.clear()
+    reload(ladder, **ONLY_SECOND)
+    assert called(ladder) == [SECOND_HOST]
+
+
+@EITHER
+def test_a_call_whose_peer_is_gone_goes_on(ladder: Ladder, by: str) -> None:
+    connect(ladder)
+    reload(ladder, **ONLY_SECOND)
+    asker, asked = sides(ladder, by)
+    asker.reinvites(HOLD)
+    asker.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asker.get(200)
+    asker.acks()
+    asker.sends("BYE")
+    asked.expects("BYE")
+    asker.get(200)
+    assert ladder.record.ended_by == by
+    ladder.settle()
+
+
+def test_nobody_else_may_send_in_the_call_of_a_former_peer(ladder: Ladder) -> None:
+    connect(ladder)
+    reload(ladder, **ONLY_SECOND)
+    ladder.callee.flow = ladder.callee.flow._replace(host=ELSEWHERE)
+    ladder.callee.sends("BYE")
+    assert ladder.record.ended_at is None
+    assert ladder.engine.statistics()["strangers"] == 1
+
+
+def test_a_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
+    connect(ladder)
+    reload(ladder, **ONLY_SECOND)
+    stranger = ladder.callee
+    stranger.call_id, stranger.tag = "new", "new"
+    stranger.invites(X, caller="13900000002")
+    stranger.get(100)
+    stranger.get(403)
+
+
+def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    reload(ladder, **ONLY_SECOND)
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.callee.answers(200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_former_peer_may_cancel_what_it_began(ladder: Ladder, again: bool) -> None:
+    """The initial INVITE, and one within the call."""
+    if again:
+        connect(ladder)
+        ladder.caller.reinvites(HOLD)
+    else:
+        ladder.caller.invites(X)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    ladder.callee.answers(100, invite)
+    reload(ladder, peers=(peer("carrier", CALLEE_HOST), peer("second", SECOND_HOST)), routes=())
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487, invite)
+    ladder.callee.get("ACK")
+    ladder.caller.get(487)
+
+
+def test_a_peer_with_other_addresses_keeps_its_calls_where_they_were(ladder: Ladder) -> None:
+    connect(ladder)
+    moved = peer("carrier", SECOND_HOST, sources=(ip_network(SECOND_HOST),))
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), moved))
+    ladder.caller.sends("INFO")
+    ladder.callee.expects("INFO")
+    ladder.caller.get(200)
+    assert called(ladder) == [SECOND_HOST]
+    assert ladder.engine.peers(ladder.now)[1].calls_out == 2
+
+
+def test_prefixes_limits_and_clocks_hold_for_the_next_call(ladder: Ladder) -> None:
+    reload(ladder, ring_timeout_s=10.0)
+    assert called(ladder) == [CALLEE_HOST]
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    reload(ladder, prefixes=("70010000009",), limits=Limits(max_calls=1))
+    ladder.caller.inbox.clear()
+    ladder.run(9.0)
+    ladder.caller.gets_nothing()
+    ladder.run(1.0)
+    ladder.callee.get("CANCEL")
+    ladder.caller.get(480)
+    assert called(ladder) == [CALLEE_HOST]
+    ladder.caller.inbox.clear()
+    assert called(ladder) == [CALLEE_HOST]
+    ladder.caller.get(100)
+    ladder.caller.get(503)
+
+
+def test_what_is_down_stays_down_and_is_pinged_on(ladder: Ladder) -> None:
+    first, second = (Target(host, 5060, "udp", host, place) for place, host in enumerate((CALLEE_HOST, SECOND_HOST)))
+    sources = (ip_network(CALLEE_HOST), ip_network(SECOND_HOST))
+    trunk = peer("carrier", CALLEE_HOST, targets=(first, second), sources=sources, health=Health(10, 1, 1))
+    peers = (peer("pbx", CALLER_HOST), trunk)
+    reload(ladder, peers=peers)
+    ladder.unreachable.add(("udp", CALLEE_HOST))
+    ladder.run(1.0)
+    carol: Side = ladder.sides[SECOND_HOST]
+    carol.expects("OPTIONS")
+    ladder.unreachable.clear()
+    reload(ladder, peers=(peers[0], replace(trunk, quota=Quota(max_calls_out=5))))
+    assert [target.state for target in ladder.engine.peers(ladder.now)[1].targets] == ["down", "up"]
+    assert called(ladder) == [SECOND_HOST]
+    carol.inbox.clear()
+    ladder.run(1.0)
+    ladder.callee.expects("OPTIONS")
+    assert [target.state for target in ladder.engine.peers(ladder.now)[1].targets] == ["up", "up"]
+
+
+def test_pings_of_peers_that_are_gone_end(ladder: Ladder) -> None:
+    pinged = peer("second", SECOND_HOST, health=Health(10, 2, 1))
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), pinged))
+    ladder.run(0.1)
+    ladder.sides[SECOND_HOST].expects("OPTIONS")
+    reload(ladder, peers=(peer("pbx", CALLER_HOST),), routes=())
+    ladder.run(60)
+    ladder.sides[SECOND_HOST].gets_nothing()
+    assert ladder.engine.next_timeout() is None
+
+
+def test_quotas_hold_for_what_comes_and_count_what_is_there(ladder: Ladder) -> None:
+    connect(ladder)
+    limited = peer("carrier", CALLEE_HOST, quota=Quota(max_calls_out=1))
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), limited))
+    assert called(ladder) == []
+    ladder.caller.get(100)
+    ladder.caller.get(503)
