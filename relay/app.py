@@ -83,7 +83,7 @@ class Relay:
         self._transports = Transports(config.settings, config.streams, config.tls)
         log_ended = ended_calls(log, config.log.format, config.log.level)
         self._verifier = _verifier(config)
-        self._rtpengine = Rtpengine(config.rtpengine, self._report) if config.rtpengine else None
+        self._rtpengine = Rtpengine(config.rtpengine, self._warn) if config.rtpengine else None
         self._driver = Driver(
             self._engine,
             self._transports.send,
@@ -277,6 +277,9 @@ class Relay:
 
     def _report(self, event: str, fields: dict[str, object]) -> None:
         self._log.error(event, **fields)
+
+    def _warn(self, event: str, fields: dict[str, object]) -> None:
+        self._log.warning(event, **fields)
 
     def _tell_ready(self, restored: int) -> None:
         listen = [_place(listener) for listener in self._config.settings.listeners]

@@ -1,7 +1,8 @@
 """A pjsua2 softphone as a program of its own: JSON events on standard output, commands on standard input.
 
 Run as `python -m tests.support.pjsua_phone HOST PORT NUMBER udp|tcp|tls LOG [CERTIFICATE KEY]`. Commands: `dial URI`,
-`hangup`, `hold`, `resume`, `digits 123`, `packets`. It answers by itself. Events carry the names of baresip's.
+`hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`, `record WAV`, `stop` (of both). It answers by itself.
+Events carry the names of baresip's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pjsua2 as pj  # type: ignore[import-untyped]
@@ -32,6 +35,27 @@ def say(event: str, **fields: Any) -> None:
 
 
 class PhoneCall(pj.Call):  # type: ignore[misc]
+    player: Any = None
+    recorder: Any = None
+    recorded = Path()
+
+    def play(self, path: str) -> None:
+        self.player = pj.AudioMediaPlayer()
+        self.player.createPlayer(path)
+        self.player.startTransmit(self.getAudioMedia(-1))
+
+    def record(self, path: str) -> None:
+        self.recorded = Path(path)
+        self.recorder = pj.AudioMediaRecorder()
+        self.recorder.createRecorder(path)
+        self.getAudioMedia(-1).startTransmit(self.recorder)
+
+    def stop(self) -> None:
+        """Returns when the file is whole: its head is written when the conference lets go of it, at its next tick."""
+        self.player = self.recorder = None
+        while not self.recorded.read_bytes().startswith(b"RIFF"):
+            time.sleep(0.01)
+
     def onCallState(self, prm: Any) -> None:
         info = self.getInfo()
         if info.state in STATES:
@@ -84,6 +108,11 @@ def obey(account: PhoneAccount, command: str, argument: str) -> None:
         call.reinvite(parameters)
     elif command == "digits":
         call.dialDtmf(argument)
+    elif command in ("play", "record"):
+        getattr(call, command)(argument)
+    elif command == "stop":
+        call.stop()
+        say("STOPPED")
     elif command == "packets":
         say("PACKETS", received=call.packets_received())
 
@@ -93,6 +122,7 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     settings = pj.EpConfig()
     settings.uaConfig.threadCnt = 0
     settings.uaConfig.mainThreadOnly = True
+    settings.medConfig.clockRate = settings.medConfig.sndClockRate = 8_000  # of what it plays and records
     settings.logConfig.level = 5
     settings.logConfig.consoleLevel = 0
     settings.logConfig.msgLogging = 1
@@ -105,6 +135,7 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     if tls:
         binding.tlsConfig.certFile, binding.tlsConfig.privKeyFile = tls
     endpoint.transportCreate(TRANSPORTS[transport], binding)
+    endpoint.codecSetPriority("PCMA/8000", 255)  # a tone stays one
     endpoint.audDevManager().setNullDev()
     endpoint.libStart()
     account_settings = pj.AccountConfig()

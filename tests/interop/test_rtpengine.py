@@ -1,0 +1,244 @@
+"""Calls whose media go through a real rtpengine: who hears what, what crosses, and what becomes of it without one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import StartRelay
+from tests.interop.test_softphones import assert_each_knows_only_itself
+from tests.support.asterisk import share_of_tone, write_tone
+from tests.support.capture import Capture, Packet
+from tests.support.namespace import reran_in_own_network
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import A, B, RelayProcess, Setup, X
+from tests.support.rtpengine import HOST, SECOND_HOST, Rtpengine, media_table
+from tests.support.softphones import Baresip, Pjsua, SoftPhone
+
+pytestmark = pytest.mark.outside
+
+TONE_OF_A, TONE_OF_B = 440, 1300  # Hz
+GOOD_BYE = 203  # RFC 3550 12.1
+SECOND_OF_SOUND = 50  # packets of 20 ms
+
+
+def setup_with(*engines: Rtpengine, **more: object) -> Setup:
+    return Setup(more=media_table(*(engine.place for engine in engines), **more))
+
+
+async def connect(relay: RelayProcess, caller: SoftPhone, callee: SoftPhone) -> None:
+    caller.dial(X, relay.setup.relay)
+    await caller.expect("CALL_ESTABLISHED")
+    await callee.expect("CALL_ESTABLISHED")
+
+
+async def hang_up(caller: SoftPhone, callee: SoftPhone) -> None:
+    caller.hang_up()
+    await callee.expect("CALL_CLOSED")
+    await caller.expect("CALL_CLOSED")
+
+
+def sound(capture: Capture, host: str, since: int = 0) -> list[Packet]:
+    """RTP that has come from rtpengine to the host."""
+    return [packet for packet in capture.packets[since:] if packet.target[0] == host and packet.kind == "rtp"]
+
+
+def reports(capture: Capture, source: str, target: str) -> list[Packet]:
+    return [packet for packet in capture.between(source, target) if packet.kind == "rtcp"]
+
+
+async def test_each_hears_the_other_and_no_packet_shows_who_that_is(
+    request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path
+) -> None:
+    if reran_in_own_network(request):
+        return
+    async with Rtpengine(tmp_path) as engine:
+        await engine.filter()
+        setup = setup_with(engine)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
+            with Capture() as capture:
+                await connect(relay, a, b)
+                for phone, tone in ((a, TONE_OF_A), (b, TONE_OF_B)):
+                    phone.command("play", tone_file(phone, tone))
+                    phone.command("record", str(phone.folder / "heard.wav"))
+                for phone in (a, b):
+                    await capture.until(
+                        lambda phone=phone: (
+                            is_reported(capture, phone) and len(sound(capture, phone.local.host)) > 2 * SECOND_OF_SOUND
+                        )
+                    )
+                for phone in (a, b):
+                    phone.command("stop")
+                    await phone.expect("STOPPED")
+                await hang_up(a, b)
+            assert_each_knows_only_itself(a, b)
+            assert_nothing_crosses(capture, relay, a, b)
+            for phone, told, untold in ((a, TONE_OF_B, TONE_OF_A), (b, TONE_OF_A, TONE_OF_B)):
+                assert share_of_tone(phone.folder / "heard.wav", told) > 0.9
+                assert share_of_tone(phone.folder / "heard.wav", untold) < 0.01
+        assert await engine.calls() == []
+    (record,) = relay.calls()
+    for side in ("caller", "callee"):
+        assert record[f"{side}_packets"] > SECOND_OF_SOUND
+        assert record[f"{side}_lost"] in (0, None)
+
+
+def tone_file(phone: SoftPhone, frequency: int) -> str:
+    """Longer than any call here: a player that begins anew leaves a gap."""
+    return write_tone(phone.folder / "told", frequency, seconds=30.0) + ".wav"
+
+
+def is_reported(capture: Capture, phone: SoftPhone) -> bool:
+    """It has sent and got an RTCP report."""
+    return bool(names_from(capture, phone) and (reports(capture, HOST, media_host(phone))))
+
+
+def names_from(capture: Capture, phone: SoftPhone) -> set[bytes]:
+    return set[bytes]().union(*(packet.names() for packet in reports(capture, media_host(phone), HOST)))
+
+
+def media_host(phone: SoftPhone) -> str:
+    """baresip does not bind the sockets of its media to its address."""
+    return "127.0.0.1" if isinstance(phone, Baresip) else phone.local.host
+
+
+def assert_nothing_crosses(capture: Capture, relay: RelayProcess, a: SoftPhone, b: SoftPhone) -> None:
+    """No packet to one side, of SIP, RTP or RTCP, comes from the other or holds its number, address or RTCP name."""
+    for phone, other in ((a, b), (b, a)):
+        names = names_from(capture, other)
+        assert names
+        host = other.local.host
+        words = {other.number.encode(), host.encode(), socket.inet_aton(host), *names}
+        got = [*capture.to(phone.local.host), *capture.between(HOST, media_host(phone))]
+        for packet in got:
+            if packet.kind != "other" or packet.target == phone.local:  # what is left is rtpengine's word to the relay
+                assert not [word for word in words if word in packet.data], packet
+        assert {packet.source[0] for packet in capture.to(phone.local.host)} <= {HOST, relay.setup.relay.host}
+        given = set[bytes]().union(*(packet.names() for packet in got if packet.kind == "rtcp"))
+        assert not given & names
+
+
+@pytest.mark.parametrize("kinds", [(Baresip, Pjsua), (Pjsua, Baresip)], ids=["caller", "callee"])
+async def test_number_that_baresip_tells_in_rtcp_does_not_cross(
+    request: pytest.FixtureRequest,
+    start_relay: StartRelay,
+    tmp_path: Path,
+    kinds: tuple[type[SoftPhone], type[SoftPhone]],
+) -> None:
+    """baresip calls itself by number and address in each report, and when it hangs up in a packet without one."""
+    if reran_in_own_network(request):
+        return
+    async with Rtpengine(tmp_path) as engine:
+        await engine.filter()
+        setup = setup_with(engine)
+        relay = start_relay(setup)
+        relay.bind()
+        of_a, of_b = kinds
+        async with of_a(tmp_path, setup.caller, A) as a, of_b(tmp_path, setup.callee, B) as b:
+            pjsua, baresip = (a, b) if isinstance(a, Pjsua) else (b, a)
+            with Capture() as capture:
+                await connect(relay, a, b)
+                pjsua.command("play", tone_file(pjsua, TONE_OF_A))
+                pjsua.command("record", str(pjsua.folder / "heard.wav"))
+                # As a caller baresip is deaf where a packet comes before the 200, and then it sends reports alone.
+                await capture.until(lambda: names_from(capture, baresip) and (baresip is a or is_reported(capture, b)))
+                pjsua.command("stop")
+                await pjsua.expect("STOPPED")
+                await hang_up(baresip, pjsua)
+                await capture.until(lambda: any(map(is_good_bye, reports(capture, media_host(baresip), HOST))))
+            assert baresip.number.encode() in b"".join(names_from(capture, baresip))
+            assert_nothing_crosses(capture, relay, a, b)
+            if baresip is b:
+                assert share_of_tone(pjsua.folder / "heard.wav", TONE_OF_A) > 0.5
+
+
+def is_good_bye(packet: Packet) -> bool:
+    return packet.payload[1] == GOOD_BYE
+
+
+async def test_hold_and_resume(request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path) -> None:
+    if reran_in_own_network(request):
+        return
+    async with Rtpengine(tmp_path) as engine:
+        setup = setup_with(engine)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
+            with Capture() as capture:
+                await connect(relay, a, b)
+                a.command("hold")
+                held = await b.expect("CALL_MEDIA")
+                a.command("resume")
+                resumed = await b.expect("CALL_MEDIA")
+                assert held["direction"] != resumed["direction"]
+                for phone in (a, b):  # neither sends silence
+                    phone.command("play", tone_file(phone, TONE_OF_A))
+                mark = len(capture.packets)
+                for host in (setup.caller.host, setup.callee.host):
+                    await capture.until(lambda host=host: len(sound(capture, host, mark)) > SECOND_OF_SOUND)
+                a.command("digits", "7")
+                assert (await b.expect("CALL_DTMF"))["param"] == "7"
+                await hang_up(a, b)
+            assert_each_knows_only_itself(a, b)
+            assert not capture.between(setup.caller.host, setup.callee.host)
+            assert not capture.between(setup.callee.host, setup.caller.host)
+
+
+async def invite(relay: RelayProcess, phone: Phone) -> Leg:
+    leg = Leg.calling(phone, relay.setup.relay, A, X)
+    await leg.request("INVITE", body=SDP)
+    return leg
+
+
+async def test_without_rtpengine_calls_are_refused_and_the_second_takes_over(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
+    async with Rtpengine(tmp_path) as first, Rtpengine(tmp_path, SECOND_HOST) as second:
+        setup = setup_with(first, second)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            await first.kill()
+            for _ in range(2):
+                leg = await invite(relay, caller)
+                offered = await callee.expect("INVITE")
+                assert SECOND_HOST in offered.body.decode()
+                await Leg.called(callee, setup.relay, offered).answer(offered, 486)
+                await callee.expect("ACK")
+                await caller.expect(486)
+                await leg.request("ACK", cseq=leg.cseq)
+            await second.kill()
+            await invite(relay, caller)
+            refused = await caller.expect(503)
+            assert refused["retry-after"]
+            assert not [message for message in callee.take_arrived() if message.method == "INVITE"]
+            await first.start()
+            relay.wait_for_event("rtpengine.up")
+            await invite(relay, caller)
+            assert HOST in (await callee.expect("INVITE")).body.decode()
+    outcomes = [record["outcome"] for record in relay.calls()]
+    assert outcomes.count("media_failed") == 1
+
+
+async def test_call_without_media_is_hung_up(start_relay: StartRelay, tmp_path: Path) -> None:
+    async with Rtpengine(tmp_path, timeout=1) as engine:
+        setup = setup_with(engine, check_s=1)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            leg = await invite(relay, caller)
+            offered = await callee.expect("INVITE")
+            answering = Leg.called(callee, setup.relay, offered)
+            await answering.answer(offered, 200, body=SDP)
+            leg.learn(await caller.expect(200))
+            await leg.request("ACK", cseq=leg.cseq)
+            for side, phone in ((leg, caller), (answering, callee)):
+                bye = await phone.expect("BYE")
+                await side.answer(bye, 200)
+            relay.wait_for_event("call.ended")
+    (record,) = relay.calls()
+    assert (record["outcome"], record["end_reason"]) == ("answered", "media_timeout")
