@@ -24,6 +24,8 @@ from relay.store.writer import GroupWriter
 
 Json = dict[str, Any]
 Ask = Callable[..., Any]
+PREFIX = "70010000007"
+A, B, C = "13800000001", "13900000002", "13700000003"
 TESTER = Actor("cli:test", None, OPERATOR)
 FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000)
 
@@ -138,3 +140,10 @@ async def api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> AsyncIte
 @pytest.fixture
 async def operator(api: Api) -> Client:
     return await api.operator()
+
+
+@pytest.fixture
+async def company(api: Api, operator: Client) -> Client:
+    """A key of acme, whose numbers do not rest."""
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
+    return await api.company("acme")

@@ -13,10 +13,9 @@ from relay.service.lists import set_entry
 from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
 from relay.service.releases import BindRules
 from relay.store.act import Act
+from tests.api.conftest import PREFIX, A, B, C
 
-PREFIX = "70010000007"
 CALL_ID = "a" * 32
-A, B, C = "13800000001", "13900000002", "13700000003"
 
 Seeds = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from tests.api.conftest import Api, Client, Json
-from tests.api.seeds import CALL_ID, A, B, C, Seeds, sow
+from tests.api.conftest import A, Api, B, C, Client, Json
+from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 

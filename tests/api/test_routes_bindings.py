@@ -10,18 +10,10 @@ from typing import Any
 import pytest
 
 from relay.store.writer import GroupWriter, now_ms
-from tests.api.conftest import Api, Client, Json
+from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 
-PREFIX = "70010000007"
 X, Y = PREFIX + "0001", PREFIX + "0002"
-A, B, C = "13800000001", "13900000002", "13700000003"
 AXB: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-1"}
-
-
-@pytest.fixture
-async def company(api: Api, operator: Client) -> Client:
-    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
-    return await api.company("acme")
 
 
 async def test_a_binding_is_made_read_and_ended(company: Client) -> None:

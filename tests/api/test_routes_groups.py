@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.api.conftest import Api, Client
-
-PREFIX = "70010000007"
-A, B, C = "13800000001", "13900000002", "13700000003"
-
-
-@pytest.fixture
-async def company(api: Api, operator: Client) -> Client:
-    await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
-    return await api.company("acme")
+from tests.api.conftest import PREFIX, A, B, C, Client
 
 
 async def test_members_come_and_go(company: Client) -> None:

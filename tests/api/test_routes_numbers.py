@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.api.conftest import Api, Client
+from tests.api.conftest import PREFIX, Api, Client
 
-PREFIX = "70010000007"
 X, Y = PREFIX + "0001", PREFIX + "0002"
 
 

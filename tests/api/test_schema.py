@@ -27,8 +27,8 @@ from schemathesis.specs.openapi.checks import (
 
 from relay.api.app import make_app
 from relay.api.desk import Desk
-from tests.api.conftest import FAST, Api, TestDesk
-from tests.api.seeds import CALL_ID, A, B, Seeds, sow
+from tests.api.conftest import FAST, A, Api, B, TestDesk
+from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 

@@ -15,8 +15,8 @@ from fastapi.routing import APIRoute
 from relay.api.document import scopes_of
 from relay.api.visit import OPERATOR
 from relay.errors import Refused
-from tests.api.conftest import Api, Client, Json
-from tests.api.seeds import CALL_ID, PREFIX, A, B, C, Seeds, sow
+from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
+from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
