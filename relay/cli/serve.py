@@ -43,9 +43,9 @@ def check(config_path: Path | None) -> None:
 @click.command()
 @config_option
 def reload(config_path: Path | None) -> None:
-    """Have the running relay read its configuration anew, as SIGHUP does.
+    """Have the relay go by its changed file.
 
-    The relay reads the file that it was started with. Where anything in it is wrong, or holds from a restart on only,
+    As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a restart on only,
     nothing changes. Calls that are there go on as they are.
     """
     control = ControlClient(control_path(load_config(config_path).store.path), RELOAD_PATIENCE_S)
