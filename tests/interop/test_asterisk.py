@@ -14,6 +14,7 @@ from tests.interop.test_softphones import assert_each_knows_only_itself
 from tests.support.addresses import Address, free
 from tests.support.asterisk import Asterisk, Robot, share_of_tone, write_tone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X, Y
+from tests.support.rtpengine import Rtpengine, media_table
 from tests.support.softphones import Pjsua
 
 B2 = "13900000003"
@@ -74,8 +75,22 @@ async def test_check_itself_sees_a_leak(tmp_path: Path) -> None:
 
 
 async def test_each_side_hears_the_other(start_relay: StartRelay, tmp_path: Path) -> None:
+    await speak_and_listen(start_relay(BetweenPbxs()), tmp_path)
+
+
+async def test_with_rtpengine_neither_pbx_learns_an_address_of_the_other(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
+    async with Rtpengine(tmp_path) as engine:
+        relay = start_relay(BetweenPbxs(more=media_table(engine.place)))
+        a, b = await speak_and_listen(relay, tmp_path)
+    for pbx, other in ((a, b), (b, a)):
+        assert engine.control.host in pbx.everything()
+        assert other.local.host not in pbx.everything()
+
+
+async def speak_and_listen(relay: RelayProcess, tmp_path: Path) -> tuple[Asterisk, Asterisk]:
     """In one call the caller speaks and the callee hangs up, in another it is the other way round."""
-    relay = start_relay(BetweenPbxs())
     relay.bind()
     relay.bind(x=Y, b=B2)
     heard_by_a, heard_by_b = tmp_path / "heard_by_a", tmp_path / "heard_by_b"
@@ -94,6 +109,7 @@ async def test_each_side_hears_the_other(start_relay: StartRelay, tmp_path: Path
         assert share_of_tone(heard.with_suffix(".wav"), untold) < 0.01
     ended_by = {record["number_dialled"]: record["ended_by"] for record in relay.calls()}
     assert ended_by == {X: "callee", Y: "caller"}
+    return a, b
 
 
 async def test_channels_and_variables_show_700_numbers(start_relay: StartRelay, tmp_path: Path) -> None:
