@@ -104,6 +104,17 @@ def test_systemd_finds_the_unit_well_protected(unit: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_command_by_which_systemd_reloads_works(unit: Path, start_relay: StartRelay) -> None:
+    relay = start_relay()
+    (line,) = re.findall("^ExecReload=(.*)$", unit.read_text(), re.MULTILINE)
+    command = line.replace("/etc/relay700/relay.toml", str(relay.config)).split()
+    for more, status in (("", 0), ("[sip]\nno_such = 1\n", 1)):
+        relay.config.write_text(relay.config.read_text() + more)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+    relay.wait_for_event("relay.reloaded")
+
+
 def test_relay_tells_its_service_manager_how_it_fares(
     start_relay: StartRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
