@@ -18,32 +18,29 @@ from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
 from relay.store.act import Act, Actor, operator_cli
 from relay.store.bindings import Bindings
-from relay.store.database import connect, open_store
+from relay.store.database import connect
 from relay.store.lookup import RouteReader
-from relay.store.writer import Writer
-from tests.support.stored import NOW_MS, PREFIX
+from tests.support.acting import Acting
+from tests.support.stored import PREFIX
 
 T = TypeVar("T")
 RULES = BindRules()
 COOL_MS = RULES.cool_down_ms
 
 
-class Desk:
-    """A store, who acts on it, and the time."""
+class Desk(Acting):
+    """A store, who acts on it, the time, and the calls that come then."""
 
-    def __init__(self, path: Path, key_file: Path) -> None:
-        self.now_ms = NOW_MS
-        self.path = path
-        self.sealer = open_store(path, key_file)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.actor = operator_cli()
-        self._writer = Writer(path, self.sealer, clock_ms=lambda: self.now_ms)
-        self.bindings = Bindings(path, self.sealer)
-        self.connection = connect(path)
-        self._reader = RouteReader(path, self.sealer, Rules())
-        self._gate = Gate(self._reader.fetch, Rules(), lambda last: None)
+        self.bindings = Bindings(self.path, self.sealer)
+        self.connection = connect(self.path)
+        self._routes = RouteReader(self.path, self.sealer, Rules())
+        self._gate = Gate(self._routes.fetch, Rules(), lambda last: None)
 
-    def run(self, do: Callable[[Act], T]) -> T:
-        return self._writer.run(self.actor, do)
+    def run(self, do: Callable[[Act], T], actor: Actor | None = None) -> T:
+        return super().run(do, actor or self.actor)
 
     def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
         rules = more.pop("rules", RULES)
@@ -73,14 +70,14 @@ class Desk:
         return self.connection.execute(query, values).fetchone()
 
     def close(self) -> None:
-        self._writer.close()
-        self._reader.close()
+        self._routes.close()
         self.bindings.close()
         self.connection.close()
+        super().close()
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(Desk(tmp_path / "relay.db", tmp_path / "relay.key")) as desk:
+    with closing(Desk(tmp_path)) as desk:
         desk.run(lambda act: ensure_numbers(act, [PREFIX]))
         yield desk
