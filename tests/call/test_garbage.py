@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import Ladder, X, connect
 
 
@@ -41,16 +42,17 @@ def _refused_call(ladder: Ladder) -> None:
     ladder.caller.invites("700100000019999")
 
 
+@pytest.mark.parametrize("kind", [Ladder, AnchoredLadder])
 @pytest.mark.parametrize(
     "play",
     [_call_that_is_hung_up, _call_with_a_refused_reinvite, _call_that_is_cancelled, _call_that_is_busy, _refused_call],
 )
-def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None]) -> None:
-    ladder = Ladder()
+def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None], kind: type[Ladder]) -> None:
+    ladder = kind()
     play(ladder)
     ladder.run(300)
     gc.collect()
-    again = Ladder()
+    again = kind()
     play(again)
     gc.collect()  # what the first steps made for good
     gc.disable()

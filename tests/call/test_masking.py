@@ -133,6 +133,25 @@ def test_requirements_that_are_not_known() -> None:
 # -- bodies
 
 
+def test_where_media_are_anchored_only_what_rtpengine_gave_crosses() -> None:
+    writer = SdpWriter(5, anchored=True)
+    message = request("Content-Type: application/sdp", body=OFFER)
+    with pytest.raises(masking.NotAnchored) as error:
+        masking.mask_body(message, writer)
+    assert error.value.status == 503
+    message.replace_description(OFFER.replace(b"127.0.0.31", b"127.0.0.40"))
+    body = masking.mask_body(message, writer)
+    assert body is not None
+    assert b"c=IN IP4 127.0.0.40\r\n" in body.data
+
+
+def test_where_media_are_anchored_what_cannot_be_read_is_refused_as_such() -> None:
+    message = request("Content-Type: application/sdp", body=b"v=nonsense")
+    with pytest.raises(ProtocolError) as error:
+        masking.mask_body(message, SdpWriter(5, anchored=True))
+    assert error.value.status == 488
+
+
 def test_descriptions_are_written_anew() -> None:
     writer = SdpWriter(5)
     body = masking.mask_body(request("Content-Type: Application/SDP;alice=1", body=OFFER), writer)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.call import sdp_masking
-from relay.call.sdp_masking import SdpWriter, mask_attribute, mask_description
+from relay.call.sdp_masking import SdpWriter, mask_attribute, mask_description, shows_way
 from relay.errors import ParseError
 
 HEAD = "v=0\no=alice 13800000001 7 IN IP4 192.0.2.1\ns=alice's phone\nc=IN IP4 192.0.2.31\nt=0 0\n"
@@ -274,3 +274,50 @@ def test_keys_and_long_descriptions_are_not_remembered(more: str) -> None:
     before = sdp_masking._mask_one_stream.cache_info().currsize
     SdpWriter(5).write((CRLF_HEAD + CRLF_AUDIO + more).encode())
     assert sdp_masking._mask_one_stream.cache_info().currsize == before
+
+
+# What rtpengine has given
+
+STREAM = "m=audio {port} RTP/AVP 8\n"
+
+
+def description(session: str, *streams: tuple[int, str]) -> bytes:
+    """`streams`: the port and the address, "" for the session's."""
+    text = "v=0\no=- 1 1 IN IP4 192.0.2.9\ns=-\n" + (f"c=IN IP4 {session}\n" if session else "") + "t=0 0\n"
+    for port, address in streams:
+        text += STREAM.format(port=port) + (f"c=IN IP4 {address}\n" if address else "")
+    return text.encode()
+
+
+THEIRS = description("192.0.2.31", (4000, ""), (4002, "192.0.2.32"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        description("192.0.2.40", (30000, ""), (30002, "")),
+        description("192.0.2.31", (30000, ""), (30002, "")),  # rtpengine is on the same host
+        description("0.0.0.0", (30000, ""), (0, "")),
+        description("192.0.2.40", (4000, ""), (4002, "")),  # ports alone tell nothing
+    ],
+)
+def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> None:
+    assert not shows_way(THEIRS, given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        THEIRS,
+        description("192.0.2.40", (30000, ""), (4002, "192.0.2.32")),
+        description("192.0.2.31", (4000, ""), (30002, "192.0.2.40")),
+        description("192.0.2.31", (30000, "192.0.2.40"), (30002, "192.0.2.40")),  # the session's line is left
+        description("192.0.2.40", (30000, ""), (0, "192.0.2.32")),  # that of a refused stream
+    ],
+)
+def test_a_description_that_still_leads_to_the_other_side_does(given: bytes) -> None:
+    assert shows_way(THEIRS, given)
+
+
+def test_hold_as_it_was_written_once_is_no_way() -> None:
+    assert not shows_way(description("0.0.0.0", (4000, "")), description("0.0.0.0", (4000, "")))

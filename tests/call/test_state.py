@@ -33,11 +33,17 @@ def leg(ground: Core, flow: Flow = FLOW, name: str = "pbx") -> Leg:
 def test_a_leg_comes_back() -> None:
     old, new = core(), core()
     data = dump_call(
-        leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 40_000, 8), "carrier"), 60.5, 1800, ("business firm",)
+        leg(old),
+        leg(old, Flow(1, "tcp", "192.0.2.22", 40_000, 8), "carrier"),
+        60.5,
+        1800,
+        ("business firm",),
+        ("udp:127.0.0.1:2223", "a", "b"),
     )
     state = load_call(data)
     assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
     assert state.held == ["business firm"]
+    assert state.media == ("udp:127.0.0.1:2223", "a", "b")
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
     pbx = new.peers.by_name("pbx")
     assert pbx is not None

@@ -1,0 +1,144 @@
+"""Whose turn it is while rtpengine is asked, and what it is told. What becomes of calls: tests/ladder/test_media.py."""
+
+from __future__ import annotations
+
+from relay.call.actions import Counts, Mediate, Mediated
+from relay.call.core import Core
+from relay.call.media import COUNTS_S, MOST_WAITING, Media
+from tests.call.support import core
+from tests.support.stored import ended_record
+
+
+def reserving(ground: Core) -> tuple[Media, list[str]]:
+    """A call that asks for an instance, and what was done in which order."""
+    media, done = Media(ground, "call"), list[str]()
+    media.reserve(lambda _: done.append("reserved"), 0.0)
+    return media, done
+
+
+def asked(ground: Core) -> Mediate:
+    (command,) = (action for action in ground.take_actions() if isinstance(action, Mediate))
+    return command
+
+
+def up(ground: Core) -> Media:
+    """A call that has its instance."""
+    media, _ = reserving(ground)
+    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    return media
+
+
+def test_a_step_is_taken_at_once_unless_rtpengine_is_asked() -> None:
+    ground = core()
+    done: list[str] = []
+    media = Media(ground, "call")
+    assert media.take(lambda _: done.append("at once"), 0.0)
+    assert done == ["at once"]
+
+
+def test_steps_wait_in_their_order() -> None:
+    ground = core()
+    media, done = reserving(ground)
+    for step in ("first", "second"):
+        assert media.take(lambda _, step=step: done.append(step), 0.0)
+    assert done == []
+    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    assert done == ["reserved", "first", "second"]
+    assert media.instance == "one"
+
+
+def test_a_step_that_asks_has_the_others_wait_on() -> None:
+    ground = core()
+    media, done = reserving(ground)
+    media.take(lambda now: media.reserve(lambda _: done.append("again"), now), 0.0)
+    media.take(lambda _: done.append("last"), 0.0)
+    ground.mediated(asked(ground).token, Mediated("one"), 0.0)
+    assert done == ["reserved"]
+    ground.mediated(asked(ground).token, None, 0.0)
+    assert done == ["reserved", "again", "last"]
+
+
+def test_so_many_wait_and_no_more() -> None:
+    ground = core()
+    media, done = reserving(ground)
+    assert all([media.take(lambda _: done.append("waited"), 0.0) for _ in range(MOST_WAITING)])
+    assert not media.take(lambda _: done.append("not taken"), 0.0)
+    ground.mediated(asked(ground).token, None, 0.0)
+    assert done == ["reserved", *["waited"] * MOST_WAITING]
+
+
+def test_the_end_lets_go_what_waits() -> None:
+    ground = core()
+    media, done = reserving(ground)
+    media.take(lambda _: done.append("waited"), 0.0)
+    media.end(None, 0.0)
+    assert done == ["reserved", "waited"]
+    assert media.over
+
+
+def test_it_is_deleted_once_what_was_asked_is_answered() -> None:
+    """An offer that rtpengine takes after the delete would begin the session anew."""
+    ground = core()
+    media, _ = reserving(ground)
+    token = asked(ground).token
+    media.end(None, 0.0)
+    assert ground.take_actions() == []
+    ground.mediated(token, Mediated("one"), 0.0)
+    assert asked(ground) == Mediate(0, "delete", "call", "one")
+
+
+def test_a_call_that_no_instance_has_is_not_deleted() -> None:
+    ground = core()
+    media = Media(ground, "call")
+    heard: list[float] = []
+    media.end(heard.append, 5.0)
+    assert heard == [5.0]
+    assert ground.take_actions() == []
+    assert len(ground.timers) == 0
+
+
+def test_counts_are_waited_for_so_long() -> None:
+    ground = core()
+    media, heard = up(ground), list[float]()
+    media.end(heard.append, 5.0)
+    command = asked(ground)
+    ground.timers.run(5.0 + COUNTS_S)
+    assert heard == [5.0 + COUNTS_S]
+    ground.mediated(command.token, Mediated("one", counts=((media.caller_tag, Counts(9, 1, 2)),)), 9.0)
+    assert heard == [5.0 + COUNTS_S]
+
+
+def test_counts_go_to_the_side_of_their_tag() -> None:
+    ground = core()
+    media, heard = up(ground), list[float]()
+    media.end(heard.append, 5.0)
+    counts = (
+        (media.callee_tag, Counts(7, None, None)),
+        ("other", Counts(1, 1, 1)),
+        (media.caller_tag, Counts(9, 1, 2)),
+    )
+    ground.mediated(asked(ground).token, Mediated("one", counts=counts), 5.1)
+    assert heard == [5.1]
+    record = media.write_counts(ended_record())
+    assert (record.caller_packets, record.caller_lost, record.caller_jitter_ms) == (9, 1, 2)
+    assert (record.callee_packets, record.callee_lost, record.callee_jitter_ms) == (7, None, None)
+
+
+def test_calls_are_looked_after_at_times_of_their_own() -> None:
+    ground = core(media_check_s=20.0)
+    times = []
+    for _ in range(2):
+        up(ground).watch(lambda _: None, 0.0)
+        due = ground.timers.next()
+        assert due is not None
+        times.append(due)
+        ground.timers.run(due)
+        ground.take_actions()
+    assert all(10.0 <= when <= 30.0 for when in times)
+
+
+def test_after_a_restart_it_is_the_same_session() -> None:
+    ground = core()
+    media = Media(ground, "call", ("one", "a", "b"))
+    assert media.state == ("one", "a", "b")
+    assert Media(ground, "call", media.state).state == media.state
