@@ -18,6 +18,7 @@ from relay.call.core import Core
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer
 from relay.call.leg import Leak, Leg
+from relay.call.logins import Logins
 from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
@@ -45,6 +46,7 @@ class Engine:
         self._core = Core(settings, token, clock_offset_s)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings = Pings(self._core)
+        self._logins = Logins(self._core, self._answer)
         self._draining = False
 
     # -- what the driver calls
@@ -99,6 +101,7 @@ class Engine:
     def transport_failed(self, flow: Flow, now: float) -> None:
         """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
         self._core.transactions.transport_failed(flow, now)
+        self._logins.lose(flow)
 
     def expire(self, now: float) -> None:
         self._core.timers.run(now)
@@ -124,6 +127,7 @@ class Engine:
         core.peers.locate(located)
         core.peers.take_over(former)
         core.quotas.forget_rates()
+        self._logins.follow(settings)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings.follow(core.peers.places(), now)
 
@@ -174,6 +178,7 @@ class Engine:
             "pending_media": len(core.pending_media),
             "pending_commits": core.pending_commits,
             "calling_tags": len(core.calling_tags),
+            "logins": self._logins.count(),
             **core.counters,
         }
 
@@ -208,7 +213,7 @@ class Engine:
         """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
         core = self._core
         core.counters["malformed"] += 1
-        known = core.peers.by_source(flow.host) is not None
+        known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
         if known or self._strangers.admit(now):  # garbage from anywhere must not fill the disk with log
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
@@ -237,6 +242,10 @@ class Engine:
             transaction.receive(request, now)
             return
         peer = core.peers.by_source(flow.host) or former_peer(core, request, flow)
+        if peer is None and self._logins.are_configured:
+            peer = self._logins.admit(request, flow, now)
+            if peer is None:  # it was challenged
+                return
         if peer is None:
             self._stranger(request, flow, now)
         elif request.method == "ACK":
@@ -259,6 +268,8 @@ class Engine:
                 self._invite(request, reply, peer, now)
             elif inside:
                 self._inside(request, reply, now)
+            elif request.method == "REGISTER" and peer.login is not None:
+                self._logins.register(request, reply, peer, flow, now)
             else:
                 self._outside(request, reply, now)
         except ProtocolError as error:

@@ -1,4 +1,7 @@
-"""Peers of calls that are older than the configuration: what they send in their calls is still taken."""
+"""Whose requests are taken by their call alone: their source is no peer's, and was when the call was made.
+
+The call is older than the configuration, or its peer has no fixed address and is not registered there.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,24 @@ def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
 
     Raises ParseError.
     """
-    peer = _canceller(core, request) if request.method == "CANCEL" else _dialog_peer(core, request)
-    return peer if peer is not None and holds(peer, flow.host) else None
-
-
-def _dialog_peer(core: Core, request: Request) -> Peer | None:
+    if request.method == "CANCEL":
+        return _canceller(core, request, flow)
     leg = core.leg_of(request)
-    return None if leg is None else leg.peer
+    return leg.peer if leg is not None and _is_heard(leg.peer, leg.flow.host, flow) else None
 
 
-def _canceller(core: Core, request: Request) -> Peer | None:
+def _canceller(core: Core, request: Request, flow: Flow) -> Peer | None:
     """Whose INVITE the CANCEL names (RFC 3261 9.2)."""
     invite = core.transactions.find_cancelled(request)
-    user = None if invite is None else invite.user
+    if invite is None:
+        return None
+    user, peer = invite.user, None
     if isinstance(user, Setup):
-        return user.call.caller_peer
-    return user.origin.peer if isinstance(user, Exchange) else None
+        peer = user.call.caller_peer
+    elif isinstance(user, Exchange):
+        peer = user.origin.peer
+    return peer if peer is not None and _is_heard(peer, invite.reply_to.host, flow) else None
+
+
+def _is_heard(peer: Peer, last_heard: str, flow: Flow) -> bool:
+    return holds(peer, flow.host) or (peer.login is not None and last_heard == flow.host)

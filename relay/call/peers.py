@@ -133,7 +133,7 @@ class Peers:
 
 def targets_of(peer: Peer) -> tuple[Target, ...]:
     """Where the peer is reached, as it is configured."""
-    if peer.targets:
+    if peer.targets or peer.login is not None:
         return peer.targets
     return (Target(peer.host, peer.port, peer.transport, host_port(peer.host, peer.port)),)
 
@@ -153,7 +153,7 @@ def _address(host: str) -> IPv4Address | IPv6Address:
 
 def hosts_of(peer: Peer) -> tuple[str, ...]:
     """The addresses and names that the configuration has of the peer."""
-    return tuple([target.host for target in peer.targets]) or (peer.host,)
+    return tuple([target.host for target in targets_of(peer)])
 
 
 def _take_over(places: list[Place], known: list[Place]) -> None:

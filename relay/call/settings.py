@@ -84,6 +84,8 @@ class Peer:
     quota: Quota = Quota()
     codecs: frozenset[str] | None = None  # that streams to and from it may have, in lower case; None: all
     account: Account | None = None  # ours, where it challenges our requests
+    registers: bool = False  # we register there, with the account
+    login: Account | None = None  # the peer's: it has no fixed address, and registers here
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,12 @@ from relay.sip.flow import Flow
 GRAIN_S = 0.05
 BUGS_LOGGED_PER_S = 5
 
-_LEVELS = {"tripwire": "error", "restore.failed": "error", "message.malformed": "debug", "target.up": "info"}
+_LEVELS = {
+    "tripwire": "error",
+    "restore.failed": "error",
+    "message.malformed": "debug",
+    **dict.fromkeys(("target.up", "login.registered", "login.ended"), "info"),
+}
 
 
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer

@@ -84,13 +84,15 @@ def strongest(challenges: Iterable[Challenge]) -> Challenge | None:
     return min(challenges, key=lambda challenge: ALGORITHMS.index(challenge.algorithm), default=None)
 
 
-def answer(challenge: Challenge, username: str, password: str, method: str, uri: str, cnonce: str) -> Credentials:
-    """Credentials for one request: the first that uses the challenge's nonce. `cnonce` is to be random."""
+def answer(
+    challenge: Challenge, username: str, password: str, method: str, uri: str, cnonce: str, nc: int = 1
+) -> Credentials:
+    """Credentials for one request, the `nc`th that uses the challenge's nonce. `cnonce` is to be random."""
     asked = Credentials(
         username, challenge.realm, challenge.nonce, uri, "", challenge.algorithm, opaque=challenge.opaque
     )
     if challenge.has_qop:
-        asked = asked._replace(qop="auth", cnonce=cnonce, nc="00000001")
+        asked = asked._replace(qop="auth", cnonce=cnonce, nc=f"{nc:08x}")
     return asked._replace(response=_response(asked, password, method))
 
 

@@ -50,6 +50,8 @@ class Checks:
 
     def _check_response(self, response: Response, records: Iterable[CallRecord]) -> None:
         branch, status = response.branch, response.status
+        if status == 401:  # asks who it is, and answers no attempt
+            return
         if branch in self._initial and response.cseq.method == "INVITE":
             assert status == 100 or branch in self._provisional, f"{status} before 100"
             self._provisional.add(branch)

@@ -1,0 +1,413 @@
+"""Peers without a fixed address: challenged, registered, called where they are, and nobody else in their name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from relay.call.settings import Account, Limits, Peer
+from relay.sip.digest import Challenge, answer, parse_challenge
+from relay.sip.flow import Flow
+from relay.sip.message import Response
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, B, Ladder, Side, X, connect, hang_up, peer
+
+ACCOUNT = Account("1001", "secret")
+PHONE_HOST = "127.0.0.44"
+INSIDE = "10.0.0.5:5062;line=abc"  # what the phone takes for its own address
+
+
+def phone_peer(name: str = "phone", login: Account = ACCOUNT) -> Peer:
+    return Peer(name, "", 0, "udp", tcp_allowed=False, sources=(), login=login)
+
+
+PBX, PHONE, CARRIER = peer("pbx", CALLER_HOST), phone_peer(), peer("carrier", CALLEE_HOST)
+
+
+@pytest.fixture
+def called() -> Ladder:
+    """The callee is a phone without a fixed address."""
+    ladder = Ladder(callee_host=PHONE_HOST, peers=(PBX, PHONE), tried=("phone",))
+    ladder.callee.contact = f"<sip:bob@{INSIDE}>"
+    return ladder
+
+
+@pytest.fixture
+def calling() -> Ladder:
+    """The caller is one."""
+    return Ladder(caller_host=PHONE_HOST, peers=(PHONE, CARRIER), routes=None)
+
+
+def challenged(side: Side) -> dict[str, Challenge]:
+    """By algorithm, in the order of their lines."""
+    texts = side.get_response(401).get_all("www-authenticate")
+    return {found.algorithm: found for text in texts if (found := parse_challenge(text))}
+
+
+def credentials(
+    side: Side,
+    method: str,
+    challenge: Challenge,
+    *,
+    username: str = "1001",
+    password: str = "secret",
+    nc: int = 1,
+    uri: str = "",
+) -> str:
+    return f"Authorization: {answer(challenge, username, password, method, uri or side.target, 'cnonce', nc)}\r\n"
+
+
+def asks_to_register(side: Side, more: str = "", *, expires: str = "100", contact: str | None = None) -> None:
+    side.from_uri = side.to_uri = f"sip:1001@{side.relay}"
+    side.target, side.remote_tag, side.call_id = f"sip:{side.relay}", "", f"{side.name}-registration"
+    where = f"Contact: {contact or side.contact}\r\n"
+    side.sends("REGISTER", headers=f"{where}Expires: {expires}\r\n{more}")
+
+
+def registers(side: Side, *, expires: str = "100", contact: str | None = None) -> Response:
+    asks_to_register(side, expires=expires, contact=contact)
+    challenge = challenged(side)["SHA-256"]
+    asks_to_register(side, credentials(side, "REGISTER", challenge), expires=expires, contact=contact)
+    data = side.last() if not side.inbox else side.get(_status(side))
+    assert isinstance(data, Response)
+    return data
+
+
+def _status(side: Side) -> int:
+    return int(side.inbox[0][0].split(b" ")[1])
+
+
+def is_registered(ladder: Ladder) -> bool:
+    return bool(ladder.engine.statistics()["logins"])
+
+
+def calls(side: Side) -> None:
+    """An INVITE with the credentials that were asked for."""
+    side.invites(X)
+    challenge = challenged(side)["SHA-256"]
+    side.remote_tag = ""
+    side.invites(X, headers=credentials(side, "INVITE", challenge))
+
+
+def test_it_is_called_where_it_registered(called: Ladder) -> None:
+    """By the way that its REGISTER came, with the address that it takes for its own in the Request-URI."""
+    granted = registers(called.callee)
+    assert granted.status == 200
+    assert granted.get("contact") == f"<sip:bob@{INSIDE}>;expires=100"
+    connect(called)
+    assert called.callee.invite is not None
+    assert called.callee.invite.uri == f"sip:{B[2:]}@{INSIDE}"
+    assert called.record.peer_out == "phone"
+    hang_up(called)
+
+
+def test_sha_256_and_md5_are_offered_in_that_order_and_either_is_taken(called: Ladder) -> None:
+    for algorithm in ("SHA-256", "MD5"):
+        asks_to_register(called.callee)
+        offered = challenged(called.callee)
+        assert list(offered) == ["SHA-256", "MD5"]
+        assert {(challenge.has_qop, challenge.stale) for challenge in offered.values()} == {(True, False)}
+        asks_to_register(called.callee, credentials(called.callee, "REGISTER", offered[algorithm]))
+        called.callee.get(200)
+    called.settle()
+
+
+def test_it_calls_from_where_it_registered(calling: Ladder) -> None:
+    registers(calling.caller)
+    connect(calling)
+    assert calling.record.peer_in == "phone"
+    hang_up(calling)
+
+
+def test_a_call_without_a_registration_is_challenged_and_goes_on(calling: Ladder) -> None:
+    """The challenge makes no record and takes no transaction; what follows in the call is not challenged."""
+    calling.caller.invites(X)
+    tag = calling.caller.get_response(401).to_tag
+    calling.caller.sends_again("INVITE")
+    assert calling.caller.get_response(401).to_tag == tag  # RFC 3261 8.2.7
+    calling.caller.acks_refusal()
+    calling.caller.gets_nothing()
+    assert (calling.records, calling.engine.statistics()["transactions"]) == ({}, 0)
+    calls(calling.caller)
+    calling.caller.get(100)
+    calling.callee.get("INVITE")
+    calling.callee.answers(200, body=ANSWER)
+    calling.callee.get("ACK")
+    calling.caller.get(200)
+    calling.caller.acks()
+    calling.caller.sends("INFO")
+    calling.callee.expects("INFO")
+    calling.caller.get(200)
+    hang_up(calling)
+
+
+def test_its_call_can_be_cancelled(calling: Ladder) -> None:
+    calls(calling.caller)
+    calling.caller.get(100)
+    calling.callee.get("INVITE")
+    calling.callee.answers(180)
+    calling.caller.get(180)
+    calling.caller.cancels()
+    calling.caller.get(200)
+    calling.caller.get(487)
+    calling.caller.acks_refusal()
+    calling.callee.expects("CANCEL")
+    calling.callee.answers(487)
+    calling.callee.get("ACK")
+    calling.settle()
+
+
+def test_in_its_call_from_elsewhere_is_challenged(calling: Ladder) -> None:
+    registers(calling.caller)
+    connect(calling)
+    stranger = calling.side("127.0.0.66", "mallory")
+    here, calling.caller.flow = calling.caller.flow, stranger.flow
+    calling.caller.sends("BYE")
+    calling.caller.flow = here
+    assert _status(stranger) == 401
+    calling.callee.gets_nothing()
+    hang_up(calling)
+
+
+def test_without_a_registration_it_cannot_be_called(called: Ladder) -> None:
+    called.caller.invites(X)
+    called.caller.get(100)
+    called.caller.get(480)
+    called.caller.acks_refusal()
+    called.settle()
+    assert called.record.outcome == "unreachable"
+
+
+def test_a_registration_expires(called: Ladder) -> None:
+    registers(called.callee, expires="60")
+    called.run(59)
+    assert is_registered(called)
+    called.run(1)
+    assert not is_registered(called)
+    called.callee.invites(X, caller=B[2:])
+    called.callee.get(401)
+    assert [note.event for note in called.notes] == ["login.registered", "login.ended"]
+    called.settle()
+
+
+def test_it_is_refreshed_before(called: Ladder) -> None:
+    registers(called.callee, expires="60")
+    called.run(50)
+    registers(called.callee, expires="60")
+    called.run(50)
+    assert is_registered(called)
+    assert [note.event for note in called.notes] == ["login.registered"]
+    called.settle()
+
+
+def test_it_moves(called: Ladder) -> None:
+    registers(called.callee)
+    before, called.callee.flow = called.callee.flow, called.callee.flow._replace(port=5070)
+    registers(called.callee)
+    connect(called)
+    assert {flow for data, flow in called.checks.sent if data.startswith(b"INVITE")} == {called.callee.flow}
+    hang_up(called)
+    called.callee.flow = before
+    called.callee.invites(X, caller=B[2:])
+    called.callee.get(401)
+
+
+@pytest.mark.parametrize(
+    ("contact", "expires"),
+    [("*", "0"), (None, "0"), (f"<sip:bob@{INSIDE}>;expires=0", "300")],
+)
+def test_it_leaves(called: Ladder, contact: str | None, expires: str) -> None:
+    registers(called.callee)
+    gone = registers(called.callee, contact=contact, expires=expires)
+    assert (gone.status, gone.get("contact")) == (200, None)
+    assert not is_registered(called)
+    called.settle()
+
+
+def test_what_is_given_up_is_another_contact(called: Ladder) -> None:
+    registers(called.callee)
+    kept = registers(called.callee, contact="<sip:bob@10.9.9.9>", expires="0")
+    assert kept.get("contact") == f"<sip:bob@{INSIDE}>;expires=100"
+    called.settle()
+
+
+@pytest.mark.parametrize(
+    ("contact", "expires", "status", "lines"),
+    [
+        (None, "59", 423, {"min-expires": "60"}),
+        (None, "3601", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=3600"}),
+        (None, "soon", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=3600"}),  # RFC 3261 20.19
+        (f"<sip:bob@{INSIDE}>;expires=70", "600", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=70"}),
+        ("*", "60", 400, {}),
+        ("<tel:+8613800000001>", "60", 400, {}),
+        (f"<sip:{'b' * 600}@{INSIDE}>", "60", 400, {}),
+    ],
+)
+def test_what_is_granted(called: Ladder, contact: str | None, expires: str, status: int, lines: dict[str, str]) -> None:
+    response = registers(called.callee, contact=contact, expires=expires)
+    assert response.status == status
+    assert {name: response.get(name) for name in lines} == lines
+    assert is_registered(called) == (status == 200)
+
+
+def test_a_question_where_it_is_changes_nothing(called: Ladder) -> None:
+    registers(called.callee)
+    called.callee.sends("REGISTER")
+    challenge = challenged(called.callee)["MD5"]
+    called.callee.sends("REGISTER", headers=credentials(called.callee, "REGISTER", challenge))
+    assert called.callee.get_response(200).get("contact") == f"<sip:bob@{INSIDE}>;expires=100"
+    called.settle()
+
+
+def test_a_register_proves_itself_even_from_where_the_peer_is(called: Ladder) -> None:
+    registers(called.callee)
+    asks_to_register(called.callee, expires="0")
+    called.callee.get(401)
+    assert is_registered(called)
+    called.settle()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"password": "guess"}, {"username": "1002"}, {"uri": "sip:127.0.0.99"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_wrong_credentials(called: Ladder, wrong: dict[str, str]) -> None:
+    asks_to_register(called.callee)
+    challenge = challenged(called.callee)["SHA-256"]
+    asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge, **wrong))  # type: ignore[arg-type]
+    assert not challenged(called.callee)["SHA-256"].stale
+    assert not is_registered(called)
+    assert [(note.event, note.fields["source"]) for note in called.notes] == [("login.failed", PHONE_HOST)]
+    assert called.engine.statistics()["logins_failed"] == 1
+    called.settle()
+
+
+def test_guesses_are_counted(called: Ladder) -> None:
+    """After ten in a minute not even the right password is looked at."""
+    for nc in range(1, 12):
+        called.run(1)
+        asks_to_register(called.callee)
+        challenge = challenged(called.callee)["SHA-256"]
+        password = "secret" if nc == 11 else "guess"
+        asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge, password=password))
+        called.callee.get(401)
+    called.run(60)
+    assert registers(called.callee).status == 200
+    called.settle()
+
+
+def test_no_credentials_are_taken_twice(called: Ladder) -> None:
+    """RFC 7616 3.4: neither the same count again nor a lower one; a higher one needs no new challenge."""
+    asks_to_register(called.callee)
+    challenge = challenged(called.callee)["SHA-256"]
+    for nc, status in ((2, 200), (2, 401), (1, 401), (3, 200)):
+        asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge, nc=nc))
+        if status == 200:
+            called.callee.get(200)
+        else:
+            assert challenged(called.callee)["SHA-256"].stale
+    called.settle()
+
+
+def test_a_nonce_ages_and_is_for_one_source(called: Ladder) -> None:
+    asks_to_register(called.callee)
+    challenge = challenged(called.callee)["SHA-256"]
+    elsewhere = called.side("127.0.0.66", "mallory")
+    asks_to_register(elsewhere, credentials(called.callee, "REGISTER", challenge))
+    assert challenged(elsewhere)["SHA-256"].stale
+    called.run(301)
+    asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge))
+    assert challenged(called.callee)["SHA-256"].stale
+    asks_to_register(called.callee, credentials(called.callee, "REGISTER", challenge._replace(nonce="0" * 60)))
+    assert challenged(called.callee)["SHA-256"].stale
+    assert not is_registered(called)
+    assert called.notes == []
+    called.settle()
+
+
+def test_a_flood_is_answered_up_to_the_limit() -> None:
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=3))
+    for _ in range(10):
+        ladder.callee.invites(X, caller=B[2:])
+    assert len(ladder.callee.inbox) == 3
+    ladder.settle()
+
+
+@pytest.mark.parametrize("line", ["Authorization: Digest username=", "Authorization: Basic x", "Authorization: Digest"])
+def test_what_cannot_be_read_proves_nothing(called: Ladder, line: str) -> None:
+    asks_to_register(called.callee, f"{line}\r\n")
+    assert not challenged(called.callee)["MD5"].stale
+    called.settle()
+
+
+def test_an_unknown_extension(called: Ladder) -> None:
+    asks_to_register(called.callee)
+    challenge = challenged(called.callee)["MD5"]
+    asks_to_register(called.callee, "Require: gruu\r\n" + credentials(called.callee, "REGISTER", challenge))
+    assert called.callee.get_response(420).get("unsupported") == "gruu"
+    called.settle()
+
+
+def test_a_call_outlives_a_restart_and_the_peer_registers_again(called: Ladder) -> None:
+    registers(called.callee)
+    connect(called)
+    called.restart()
+    called.callee.expects("OPTIONS")
+    called.caller.expects("OPTIONS")
+    assert not is_registered(called)
+    called.callee.sends("BYE")
+    called.caller.expects("BYE")
+    called.callee.get(200)
+    assert registers(called.callee).status == 200
+    called.settle()
+
+
+def test_a_reload_keeps_who_logs_in_as_before(called: Ladder) -> None:
+    registers(called.callee)
+    called.engine.reload(called.settings, {}, called.now)
+    connect(called)
+    hang_up(called)
+    registers(called.callee)
+    other = phone_peer(login=Account("1001", "other"))
+    for peers in ((PBX, other), (PBX, peer("phone", PHONE_HOST))):
+        called.engine.reload(replace(called.settings, peers=peers), {}, called.now)
+        called.perform()
+        assert not is_registered(called)
+    called.callee.contact = "<sip:bob@127.0.0.44>"
+    called.caller.call_id, called.caller.tag = "second", "second"
+    called.caller.invites(X)
+    called.caller.get(100)
+    called.callee.get("INVITE")  # it has an address of its own now
+
+
+def test_a_connection_that_is_lost_ends_the_registration(called: Ladder) -> None:
+    called.callee.flow = Flow(1, "tcp", PHONE_HOST, 40_000, 7)
+    registers(called.callee)
+    assert is_registered(called)
+    called.transport_fails(called.callee.flow._replace(connection=8))
+    assert is_registered(called)
+    called.transport_fails(called.callee.flow)
+    assert not is_registered(called)
+    called.settle()
+
+
+def test_two_behind_one_address_are_told_apart() -> None:
+    second = phone_peer("second", Account("1002", "word"))
+    ladder = Ladder(
+        callee_host=PHONE_HOST,
+        peers=(PBX, PHONE, second),
+        routes=None,
+    )
+    registers(ladder.callee)
+    ladder.callee.flow = ladder.callee.flow._replace(port=5070)
+    asks_to_register(ladder.callee)
+    challenge = challenged(ladder.callee)["MD5"]
+    line = credentials(ladder.callee, "REGISTER", challenge, username="1002", password="word")
+    asks_to_register(ladder.callee, line)
+    ladder.callee.get(200)
+    targets = {state.peer: [target.target for target in state.targets] for state in ladder.engine.peers(ladder.now)}
+    assert targets["phone"] == [f"udp:{PHONE_HOST}:5060"]
+    assert targets["second"] == [f"udp:{PHONE_HOST}:5070"]
+    assert ladder.engine.statistics()["logins"] == 2
