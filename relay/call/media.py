@@ -16,7 +16,7 @@ from relay.call import masking
 from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.leg import Leak, Side
 from relay.call.record import CallRecord
-from relay.call.sdp_masking import SdpWriter, shows_way
+from relay.call.sdp_masking import SdpWriter, refuse_all, shows_way
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Message
 
@@ -118,6 +118,10 @@ class Media:
         if body is None or body.content_type != "application/sdp":
             then(now)
             return
+        if (refusal := refuse_all(body.data)) is not None:
+            message.replace_description(refusal)
+            then(now)
+            return
         offers = side if kind == "offer" else _other(side)
         from_tag, to_tag = self._tag(offers), self._tag(_other(offers))
         if kind == "offer" and not self._agreed:
@@ -163,6 +167,8 @@ class Media:
 
     def watch(self, gone: Step, now: float) -> None:
         """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more."""
+        if not self.instance:  # no stream was ever wanted
+            return
         self._gone = gone
         check_s = self._core.settings.media_check_s
         # Calls that began together are not asked for together.

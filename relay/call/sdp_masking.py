@@ -119,6 +119,18 @@ def shows_way(before: bytes, after: bytes) -> bool:
     return bool(known & shown) or bool(_addresses(ours) & _addresses(theirs) - own)
 
 
+def refuse_all(body: bytes) -> bytes | None:
+    """The description without any address, where each stream in it is refused: then there is nothing for rtpengine to
+    do, and it takes no such description. None where one is not. Raises ParseError."""
+    sdp = parse_sdp(body)
+    if any(media.port for media in sdp.media):
+        return None
+    sdp.connection = Connection("IP4", "0.0.0.0")
+    for media in sdp.media:
+        media.connections = []
+    return sdp.serialize()
+
+
 def _ways(sdp: Sdp) -> set[tuple[str, int]]:
     """Address and port of each stream that is not refused."""
     ways: set[tuple[str, int]] = set()

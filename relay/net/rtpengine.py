@@ -31,6 +31,7 @@ UNKNOWN_CALL = "Unknown call-id"
 _OPTIONS: dict[str, object] = {
     "ICE": "remove",
     "DTLS": "off",
+    "SDES": ["nonew"],  # the suites that a phone offers, and not a dozen more
     "replace": ["origin", "session-connection"],
     "generate RTCP": "on",
     "flags": ["port-latching"],

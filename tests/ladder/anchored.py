@@ -39,6 +39,8 @@ class Rtpengine:
             return Mediated("one")
         if command.command == "offer":
             self.calls.setdefault(command.call, [])
+        if command.sdp and not _PORT.search(command.sdp):
+            return None  # "no usable session media stream"
         tags = self.calls.get(command.call)
         if tags is None:
             return Mediated("one", known=False)

@@ -205,6 +205,38 @@ def test_description_within_a_multipart(ladder: AnchoredLadder) -> None:
     refused(ladder, 487, "cancelled")
 
 
+REFUSED = ANSWER.replace(b"m=audio 5000", b"m=audio 0")
+
+
+@EITHER
+def test_streams_that_are_all_refused_need_no_rtpengine(ladder: AnchoredLadder, by: str) -> None:
+    """Such as a fax that the other side does not take."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(OFFER)
+    asking.get(100)
+    asked.expects("INVITE", body=REFUSED)
+    asked.get("ACK")
+    answer = asking.get(200)
+    assert b"m=audio 0 " in answer.body
+    assert b"c=IN IP4 0.0.0.0\r\n" in answer.body
+    asking.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "delete"]
+
+
+def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=REFUSED)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.run(100)
+    hang_up(ladder)
+    assert commands(ladder) == []
+
+
 def test_one_offer_serves_all_peers_in_turn() -> None:
     ladder = AnchoredLadder(tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "bob")
