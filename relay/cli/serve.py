@@ -45,8 +45,8 @@ def check(config_path: Path | None) -> None:
 def reload(config_path: Path | None) -> None:
     """Have the relay go by its changed file.
 
-    As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a restart on only,
-    nothing changes. Calls that are there go on as they are.
+    As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a
+    restart on only, nothing changes. Calls that are there go on as they are.
     """
     control = ControlClient(control_path(load_config(config_path).store.path), RELOAD_PATIENCE_S)
     answer = asyncio.run(control.ask("reload"))
