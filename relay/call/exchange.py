@@ -142,7 +142,7 @@ class Exchange:
         if self._done or response.status >= 300 or not masking.brings_sdp(response):
             self._take(response, now)
             return
-        answers = self.method == "PRACK" or masking.brings_sdp(self._request)
+        answers = masking.brings_sdp(self._request)
         then = partial(self._take, response)
         media.anchor(self.origin.call, "answer" if answers else "offer", self.target.side, response, then, now)
 

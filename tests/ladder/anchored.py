@@ -14,6 +14,7 @@ from tests.ladder.ladder import Ladder
 from tests.ladder.phones import Fate, LossyLadder
 
 RTPENGINE = "127.0.0.40"
+SOUND_S = 3.0  # of each sound
 CALLER_PORT, CALLEE_PORT = 30_000, 32_000  # where rtpengine takes media for the caller's side, and for the callee's
 MEDIA_HOSTS = ("127.0.0.31", "127.0.0.32")  # of the descriptions in `tests.ladder.descriptions`
 
@@ -44,6 +45,8 @@ class Rtpengine:
         tags = self.calls.get(command.call)
         if tags is None:
             return Mediated("one", known=False)
+        if command.command == "play":
+            return Mediated("one", lasts_s=SOUND_S)
         if command.command in ("query", "delete"):
             return self._leave(command, tags)
         for tag in (command.from_tag, command.to_tag):
@@ -68,16 +71,16 @@ class Rtpengine:
 
 
 class AnchoredLadder(Ladder):
-    """`hold_media` keeps rtpengine from answering to what others wait behind."""
+    """`hold_media` keeps rtpengine from answering to what others wait behind, `hold_queries` to the rest."""
 
     def __init__(self, **settings: object) -> None:
         self.rtpengine = Rtpengine()
-        self.hold_media = False
+        self.hold_media = self.hold_queries = False
         self._asked: list[Mediate] = []
         super().__init__(**{"anchored": True, **settings})  # type: ignore[arg-type]
 
     def mediate(self, command: Mediate) -> None:
-        if self.hold_media and command.command != "query":
+        if self.hold_queries if command.command == "query" else self.hold_media:
             self._asked.append(command)
         else:
             self._answer_media(command)
@@ -105,7 +108,7 @@ class AnchoredLadder(Ladder):
 
     def rtpengine_goes_on(self) -> None:
         """It answers all that it was asked, and at once from now on."""
-        self.hold_media = False
+        self.hold_media = self.hold_queries = False
         while self._asked:
             self.rtpengine_answers()
 

@@ -412,6 +412,22 @@ def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder
     ladder.settle()
 
 
+def test_what_comes_back_as_it_was_after_the_end_is_no_leak(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.caller.sends("BYE")
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.expects("BYE")
+    ladder.rtpengine.passes_addresses = True
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    assert "tripwire" not in ladder.engine.statistics()
+    ladder.settle()
+
+
 # -- what happens while rtpengine is asked
 
 
@@ -526,6 +542,24 @@ def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
     ladder.caller.acks()
     hang_up(ladder)
     assert commands(ladder) == ["offer", "answer", "delete"]
+
+
+@EITHER
+def test_what_is_sent_again_is_not_asked_for_again(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites()
+    asking.get(100)
+    asked.expects("INVITE", 200, body=OFFER)
+    asked.answers_again()
+    asking.get(200)
+    for _ in range(2):
+        asking.acks(body=ANSWER)
+    asked.get("ACK")
+    asked.answers_again()
+    asked.get("ACK")
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]
 
 
 @EITHER
@@ -768,6 +802,18 @@ def test_call_without_media_ends(ladder: AnchoredLadder) -> None:
     ladder.settle()
 
 
+def test_call_that_ends_while_rtpengine_is_asked_for_it(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_queries = True
+    ladder.run(40)
+    assert ladder.asked == ["query"]
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
 def test_rtpengine_that_does_not_answer_ends_no_call(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.rtpengine.works = False
@@ -798,6 +844,35 @@ def test_restart(ladder: AnchoredLadder, by: str) -> None:
     assert {command.call for command in after} == {before.call}
     assert (after[0].from_tag == before.from_tag) == (by == "caller")
     assert ladder.record.caller_packets == 500
+
+
+def test_after_a_restart_nothing_passes_without_rtpengine(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.rtpengine.works = False
+    for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
+        asking.reinvites(HOLD)
+        asking.get(100)
+        asking.get(503)
+        asking.acks_refusal()
+        asked.gets_nothing()
+    ladder.rtpengine.works = True
+    hang_up(ladder)
+
+
+def test_after_a_restart_a_call_without_media_ends(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.rtpengine.calls.clear()
+    ladder.run(40)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "media_timeout"
+    ladder.settle()
 
 
 def test_call_that_a_restart_cannot_take_up_is_deleted(ladder: AnchoredLadder) -> None:
