@@ -111,24 +111,27 @@ class Setup:
 
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """The next target that can be tried; without one, `verdict` is the caller's answer."""
-        place = self._next_place(now)
-        if place is None:
-            if self._was_over and self.call.peer_out is None:
-                self.refuse(admission.OVER_LIMIT, now)
+        unusable: ProtocolError | ParseError | None = None
+        while (place := self._next_place(now)) is not None:
+            self.call.goes_to(place.peer.name)
+            attempt = Attempt(self, place)
+            try:
+                attempt.start(now)
+            except (ProtocolError, ParseError) as error:  # another peer may have other codecs
+                unusable = error
+            except Leak as leak:  # here, since a timer may have brought us to this target
+                self.call.fail_closed(leak.side, now)
+                return
             else:
-                self._close(verdict, "callee", reason, now)
-            return
-        self.call.goes_to(place.peer.name)
-        attempt = Attempt(self, place)
-        try:
-            attempt.start(now)
-        except (ProtocolError, ParseError) as error:
-            self.refuse(admission.unusable(error), now)
-        except Leak as leak:  # here, since a timer may have brought us to this target
-            self.call.fail_closed(leak.side, now)
+                self._attempt = attempt
+                self._watch(now)
+                return
+        if unusable is not None:
+            self.refuse(admission.unusable(unusable), now)
+        elif self._was_over and self.call.peer_out is None:
+            self.refuse(admission.OVER_LIMIT, now)
         else:
-            self._attempt = attempt
-            self._watch(now)
+            self._close(verdict, "callee", reason, now)
 
     def _next_place(self, now: float) -> Place | None:
         while self._places:

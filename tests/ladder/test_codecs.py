@@ -14,13 +14,14 @@ def audio(payloads: str) -> bytes:
     return HEAD + f"m=audio 4000 RTP/AVP {payloads}\r\n".encode()
 
 
-def allowing(pbx: str = "", carrier: str = "") -> Ladder:
+def allowing(pbx: str = "", carrier: str = "", tried: tuple[str, ...] = ("carrier",)) -> Ladder:
     return Ladder(
+        tried=tried,
         peers=(
             peer("pbx", CALLER_HOST, codecs=frozenset(pbx.split()) or None),
             peer("carrier", CALLEE_HOST, codecs=frozenset(carrier.split()) or None),
             peer("second", "127.0.0.23"),
-        )
+        ),
     )
 
 
@@ -63,6 +64,22 @@ def test_a_call_without_a_common_codec_is_refused() -> None:
     ladder.callee.gets_nothing()
     assert ladder.record.sip_status == 488
     ladder.settle()
+
+
+def test_a_peer_without_a_common_codec_is_passed_over() -> None:
+    ladder = allowing(carrier="g729", tried=("carrier", "second"))
+    second = ladder.side("127.0.0.23", "carol")
+    ladder.caller.invites(X, body=MANY)
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    second.get("INVITE")
+    second.answers(200, body=audio("8"))
+    second.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    assert ladder.record.peer_out == "second"
+    ladder.callee = second
+    hang_up(ladder)
 
 
 def test_an_answer_that_chose_something_else_is_taken_down() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.settings import Peer, Target
+from relay.errors import ConfigError
 from relay.net.resolve import Resolver
 from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
 from relay.net.stream import MAX_CARRIED
@@ -37,7 +38,7 @@ class Heard:
     def __init__(self, transport: str, limits: StreamLimits, tls: TlsFiles | None, host: str, peer: Peer) -> None:
         self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
         self.failed: asyncio.Queue[Flow] = asyncio.Queue()
-        settings = settings_for(transport, host=host, peers=(peer,))
+        self.settings = settings = settings_for(transport, host=host, peers=(peer,))
         self.transport = transport
         self.address = address_of(settings)
         self.streams = Streams(
@@ -431,6 +432,27 @@ async def test_who_is_found_by_a_name_must_prove_the_name(authority: Authority) 
                     assert await far.heard() == b"hello"
                 else:
                     assert h.flow_to(address) in {await h.failure(), await h.failure()}
+
+
+async def test_other_certificates_hold_for_the_connections_to_come(authority: Authority) -> None:
+    first, second = authority.issue("127.0.0.10"), authority.issue("127.0.0.12")
+    async with listening("tls", first) as h:
+        _, writer = await h.connect(tls=client_context(first))
+        h.streams.reload(h.settings, replace(first, certificate=second.certificate, key=second.key))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await h.connect(tls=client_context(first))
+        writer.write(message())
+        await h.heard()  # and the one that was there goes on
+        writer.close()
+
+
+async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Authority, tmp_path: Path) -> None:
+    files = authority.issue("127.0.0.10")
+    async with listening("tls", files) as h:
+        with pytest.raises(ConfigError):
+            h.streams.reload(h.settings, replace(files, key=tmp_path / "none"))
+        _, writer = await h.connect(tls=client_context(files))
+        writer.close()
 
 
 @pytest.mark.parametrize("by", ["target", "source"])
