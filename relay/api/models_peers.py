@@ -21,11 +21,14 @@ class Target(Shown):
 
 
 class Peer(Shown):
-    """A SIP neighbour. Without a target nothing is sent to it: its name has no address."""
+    """A SIP neighbour. Without a target nothing is sent to it: its name has no address, or it is not registered."""
 
     name: str
     calls_in: int = Field(description="from it, that ring or are up")
     calls_out: int
+    registered: bool | None = Field(
+        description="whether it is registered at the relay, or the relay at it; null where neither is wanted"
+    )
     targets: list[Target]
 
 

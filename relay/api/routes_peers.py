@@ -23,6 +23,7 @@ async def get_peers(visit: Annotated[Visit, Depends(Needs(OPERATOR))]) -> models
                 name=peer["peer"],
                 calls_in=peer["calls_in"],
                 calls_out=peer["calls_out"],
+                registered=peer["registered"],
                 targets=[
                     models.Target(**target | {"aside_until": shown_moment(target["aside_until"])})
                     for target in peer["targets"]

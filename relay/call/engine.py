@@ -23,6 +23,7 @@ from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
 from relay.call.record import CallRecord
+from relay.call.registrations import Registrations
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
@@ -47,6 +48,7 @@ class Engine:
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings = Pings(self._core)
         self._logins = Logins(self._core, self._answer)
+        self._registrations = Registrations(self._core)
         self._draining = False
 
     # -- what the driver calls
@@ -113,9 +115,10 @@ class Engine:
         return self._core.take_actions()
 
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
-        """Takes what DNS says of the targets of the named peers, and pings the targets of all from now on."""
+        """Takes what DNS says of the targets of the named peers; from now on pings those of all, and registers."""
         self._core.peers.locate(located)
         self._pings.follow(self._core.peers.places(), now)
+        self._registrations.follow(now)
 
     def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Takes a new configuration, with what DNS says of its peers; listeners and timers must be as they were.
@@ -130,10 +133,26 @@ class Engine:
         self._logins.follow(settings)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings.follow(core.peers.places(), now)
+        self._registrations.follow(now)
+
+    def unregister(self, now: float) -> None:
+        """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""
+        self._registrations.give_up(now)
+
+    @property
+    def leaving(self) -> int:
+        """How many registrations at trunks are given up, and the trunks have not answered yet."""
+        return self._registrations.leaving
 
     def peers(self, now: float) -> list[PeerState]:
         """How the peers and their targets fare."""
-        return peer_states(self._core, now)
+        return peer_states(self._core, self._is_registered, now)
+
+    def _is_registered(self, peer: Peer, now: float) -> bool | None:
+        """Whether it is registered here, or we there; None where neither is wanted."""
+        if peer.login is not None:
+            return self._logins.holds(peer.name)
+        return self._registrations.holds(peer.name, now) if peer.registers else None
 
     def drain(self) -> None:
         """From now on new calls and OPTIONS are answered 503; calls that are up go on."""

@@ -88,6 +88,10 @@ class Logins:
         """How many peers are registered."""
         return len(self._registered)
 
+    def holds(self, name: str) -> bool:
+        """Whether the named peer is registered."""
+        return name in self._registered
+
     def knows(self, flow: Flow) -> bool:
         """Whether a peer has registered from there."""
         return flow in self._by_flow

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.call.core import Core
+    from relay.call.settings import Peer
 
 
 class TargetState(NamedTuple):
@@ -18,15 +21,16 @@ class TargetState(NamedTuple):
 
 
 class PeerState(NamedTuple):
-    """One peer. Without a target nothing can be sent to it: its name has no address."""
+    """One peer. Without a target nothing can be sent to it: its name has no address, or it is not registered."""
 
     peer: str
     calls_in: int  # from it, that ring or are up
     calls_out: int  # to it
+    registered: bool | None  # the peer here, or the relay there; None: neither is wanted
     targets: tuple[TargetState, ...]
 
 
-def peer_states(core: Core, now: float) -> list[PeerState]:
+def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None], now: float) -> list[PeerState]:
     """All of them, in the order of the configuration."""
     targets: dict[str, list[TargetState]] = {}
     for place in core.peers.places():
@@ -35,6 +39,12 @@ def peer_states(core: Core, now: float) -> list[PeerState]:
         targets.setdefault(place.peer.name, []).append(state)
     calls_in, calls_out = core.quotas.calls_in, core.quotas.calls_out
     return [
-        PeerState(peer.name, calls_in[peer.name], calls_out[peer.name], tuple(targets.get(peer.name, ())))
+        PeerState(
+            peer.name,
+            calls_in[peer.name],
+            calls_out[peer.name],
+            is_registered(peer, now),
+            tuple(targets.get(peer.name, ())),
+        )
         for peer in core.settings.peers
     ]

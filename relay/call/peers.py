@@ -55,6 +55,10 @@ class Peers:
         """The targets of all peers, by peer and priority."""
         return [place for places in self._places.values() for place in places]
 
+    def places_of(self, name: str) -> list[Place]:
+        """The targets of one peer, the first ones first; none where it is not known where it is."""
+        return self._places[name]
+
     def candidates(self, target: str, now: float, draw: Callable[[], str]) -> list[Place]:
         """Where a call to `target` may go, in the order of trial: what is down or put aside comes last.
 

@@ -16,8 +16,8 @@ from relay.config import load_config
 from relay.net.control import ControlClient, control_path
 from relay.service.times import format_moment
 
-_COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out")
-_NOT_LOCATED = {"target": None, "state": "no address", "failures": 0, "aside_until": None}
+_COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out", "registered")
+_NOWHERE = {"target": None, "state": "no address", "failures": 0, "aside_until": None}
 
 
 @click.group()
@@ -39,9 +39,9 @@ def list_(config_path: Path | None, as_json: bool) -> None:
 
 
 def _lines(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One for each target; the calls are the peer's."""
+    """One for each target; the calls, and whether it is registered here or we there, are the peer's."""
     for peer in found:
-        calls = {"calls_in": peer["calls_in"], "calls_out": peer["calls_out"]}
-        for target in peer["targets"] or [_NOT_LOCATED]:
+        its_own = {name: peer[name] for name in ("calls_in", "calls_out", "registered")}
+        for target in peer["targets"] or [_NOWHERE]:
             until = target["aside_until"]
-            yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **calls}
+            yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **its_own}

@@ -29,7 +29,7 @@ _LEVELS = {
     "tripwire": "error",
     "restore.failed": "error",
     "message.malformed": "debug",
-    **dict.fromkeys(("target.up", "login.registered", "login.ended"), "info"),
+    **dict.fromkeys(("target.up", "login.registered", "login.ended", "registration.up"), "info"),
 }
 
 

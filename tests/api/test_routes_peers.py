@@ -11,13 +11,14 @@ ASIDE = {"target": "udp:192.0.2.11:5060", "state": "aside", "failures": 0, "asid
 
 
 async def test_an_operator_sees_how_the_peers_fare(operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
-    peer = {"peer": "carrier", "calls_in": 1, "calls_out": 2, "targets": [DOWN, ASIDE]}
+    peer = {"peer": "carrier", "calls_in": 1, "calls_out": 2, "registered": False, "targets": [DOWN, ASIDE]}
     relay["peers"] = lambda: {"peers": [peer]}
     (shown,) = (await operator.get("/v1/peers"))["items"]
     assert shown == {
         "name": "carrier",
         "calls_in": 1,
         "calls_out": 2,
+        "registered": False,
         "targets": [DOWN, ASIDE | {"aside_until": "2026-01-01T00:00:00.000Z"}],
     }
 

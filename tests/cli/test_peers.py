@@ -15,8 +15,8 @@ UP = {"target": "udp:192.0.2.10:5060", "state": "up", "failures": 0, "aside_unti
 ASIDE = {"target": "udp:192.0.2.11:5060", "state": "aside", "failures": 1, "aside_until": 1_767_225_600_000}
 ANSWER = {
     "peers": [
-        {"peer": "carrier", "calls_in": 1, "calls_out": 2, "targets": [UP, ASIDE]},
-        {"peer": "trunk", "calls_in": 0, "calls_out": 0, "targets": []},
+        {"peer": "carrier", "calls_in": 1, "calls_out": 2, "registered": True, "targets": [UP, ASIDE]},
+        {"peer": "trunk", "calls_in": 0, "calls_out": 0, "registered": None, "targets": []},
     ]
 }
 
@@ -40,16 +40,19 @@ def relay(relay700: Command) -> Iterator[Command]:
 
 def test_each_target_is_a_line(relay: Command) -> None:
     assert relay.objects("peers", "list") == [
-        {"peer": "carrier", **UP, "calls_in": 1, "calls_out": 2},
-        {"peer": "carrier", **ASIDE, "aside_until": "2026-01-01T00:00:00.000Z", "calls_in": 1, "calls_out": 2},
+        {"peer": "carrier", **UP, "calls_in": 1, "calls_out": 2, "registered": True},
+        {
+            **{"peer": "carrier", **ASIDE, "aside_until": "2026-01-01T00:00:00.000Z"},
+            **{"calls_in": 1, "calls_out": 2, "registered": True},
+        },
         {
             **{"peer": "trunk", "target": None, "state": "no address", "failures": 0, "aside_until": None},
-            **{"calls_in": 0, "calls_out": 0},
+            **{"calls_in": 0, "calls_out": 0, "registered": None},
         },
     ]
     heading, first, *_ = relay.done("peers", "list").splitlines()
-    assert heading.split() == ["peer", "target", "state", "failures", "aside", "until", "calls", "in", "calls", "out"]
-    assert first.split() == ["carrier", "udp:192.0.2.10:5060", "up", "0", "-", "1", "2"]
+    assert heading.split() == "peer target state failures aside until calls in calls out registered".split()
+    assert first.split() == ["carrier", "udp:192.0.2.10:5060", "up", "0", "-", "1", "2", "yes"]
 
 
 def test_without_a_relay(relay700: Command) -> None:
