@@ -29,6 +29,7 @@ Step = Callable[[float], None]
 Kind = Literal["offer", "answer"]
 
 MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
+MOST_UNANSWERED: Final = 3  # questions in a row whether it has the call: then there are no media either
 COUNTS_S: Final = 0.5  # how long a closing record waits for what rtpengine has counted
 _NEUTRAL_ID: Final = 1  # of the session as rtpengine knows it; each side gets one of its own
 
@@ -47,6 +48,7 @@ class Media:
         "_heard",
         "_then",
         "_timer",
+        "_unanswered",
         "_waiting",
         "callee_tag",
         "caller_tag",
@@ -71,6 +73,7 @@ class Media:
         self._heard: Step | None = None  # what waits for the counts
         self._gone: Step | None = None
         self._timer: Timer | None = None
+        self._unanswered = 0  # questions in a row
 
     @property
     def state(self) -> tuple[str, str, str]:
@@ -166,7 +169,8 @@ class Media:
     # -- whether media flow
 
     def watch(self, gone: Step, now: float) -> None:
-        """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more."""
+        """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more, or is gone
+        itself."""
         if not self.instance:  # no stream was ever wanted
             return
         self._gone = gone
@@ -182,7 +186,8 @@ class Media:
     def _checked(self, answer: Mediated | None, now: float) -> None:
         if self.over or self._gone is None:
             return
-        if answer is not None and not answer.known:
+        self._unanswered = 0 if answer is not None else self._unanswered + 1
+        if self._unanswered == MOST_UNANSWERED or (answer is not None and not answer.known):
             self._gone(now)
         else:
             self._timer = self._core.timers.set(now + self._core.settings.media_check_s, self._check)

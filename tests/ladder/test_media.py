@@ -814,13 +814,26 @@ def test_call_that_ends_while_rtpengine_is_asked_for_it(ladder: AnchoredLadder) 
     ladder.settle()
 
 
-def test_rtpengine_that_does_not_answer_ends_no_call(ladder: AnchoredLadder) -> None:
+def test_rtpengine_that_does_not_answer_for_a_while_ends_no_call(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    for _ in range(3):
+        ladder.rtpengine.works = False
+        ladder.run(40)
+        ladder.rtpengine.works = True
+        ladder.run(20)
+    ladder.caller.gets_nothing()
+    hang_up(ladder)
+
+
+def test_rtpengine_that_is_gone_for_good_ends_its_calls(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.rtpengine.works = False
-    ladder.run(100)
-    ladder.caller.gets_nothing()
-    ladder.rtpengine.works = True
-    hang_up(ladder)
+    ladder.run(71)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "media_timeout"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
 
 
 @EITHER
