@@ -117,7 +117,7 @@ class Engine:
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Takes what DNS says of the targets of the named peers; from now on pings those of all, and registers."""
         self._core.peers.locate(located)
-        self._pings.follow(self._core.peers.places(), now)
+        self._pings.follow(now)
         self._registrations.follow(now)
 
     def reload(self, settings: Settings, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
@@ -132,7 +132,7 @@ class Engine:
         core.quotas.forget_rates()
         self._logins.follow(settings)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
-        self._pings.follow(core.peers.places(), now)
+        self._pings.follow(now)
         self._registrations.follow(now)
 
     def unregister(self, now: float) -> None:

@@ -6,7 +6,6 @@ the request repeats itself every T2, so it is heard of as soon as it is back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ from relay.sip.timers import Timer
 
 if TYPE_CHECKING:
     from relay.call.core import Core
+    from relay.call.settings import Peer, Settings
 
-SPREAD_S = 1.0  # over which the first pings are spread
+SPREAD_S = 1.0  # over which the first pings of the peers are spread
 
 
 class Pings:
@@ -27,28 +27,33 @@ class Pings:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._timers: dict[Place, Timer] = {}
+        self._settings: Settings | None = None  # whose peers are pinged
+        self._timers: dict[str, Timer] = {}  # by the peer's name
 
-    def follow(self, places: Sequence[Place], now: float) -> None:
-        """Asks these from now on, as often as their peers' `ping_s` says, and no others."""
+    def follow(self, now: float) -> None:
+        """Asks the targets of the peers that are configured, wherever these are, as often as `ping_s` says."""
+        if self._settings is self._core.settings:
+            return
+        self._settings = self._core.settings
         for timer in self._timers.values():
             self._core.timers.cancel(timer)
         self._timers = {}
-        for place in places:
-            ping_s = place.peer.health.ping_s
-            if ping_s:
-                self._ask_at(place, now + int(self._core.token()[:4], 16) / 0x10000 * min(ping_s, SPREAD_S))
+        for peer in self._settings.peers:
+            if peer.health.ping_s:
+                spread_s = int(self._core.token()[:4], 16) / 0x10000 * min(peer.health.ping_s, SPREAD_S)
+                self._ask_at(peer, now + spread_s)
 
-    def _ask_at(self, place: Place, when: float) -> None:
-        self._timers[place] = self._core.timers.set(when, partial(self._ask, place))
+    def _ask_at(self, peer: Peer, when: float) -> None:
+        self._timers[peer.name] = self._core.timers.set(when, partial(self._ask, peer))
 
-    def _ask(self, place: Place, now: float) -> None:
-        if place.pinging:  # the last one has no answer yet
-            self._core.unreachable(place, now)
-        else:
-            place.pinging = True
-            self._send(place, now)
-        self._ask_at(place, now + place.peer.health.ping_s)
+    def _ask(self, peer: Peer, now: float) -> None:
+        for place in self._core.peers.places_of(peer.name):
+            if place.pinging:  # the last one has no answer yet
+                self._core.unreachable(place, now)
+            else:
+                place.pinging = True
+                self._send(place, now)
+        self._ask_at(peer, now + peer.health.ping_s)
 
     def _send(self, place: Place, now: float) -> None:
         core, flow = self._core, place.flow

@@ -210,6 +210,20 @@ def test_a_target_that_does_not_answer_is_down_and_up_again_when_it_does() -> No
     assert ladder.events() == [("target.down", f"udp:{FIRST}:5060"), ("target.up", f"udp:{FIRST}:5060")]
 
 
+def test_targets_that_dns_brings_are_pinged_at_the_next_turn() -> None:
+    ladder = Targets(ping_s=10, down_after=1)
+    ladder.starts_pings()
+    ladder.run(0.1)
+    answer_pings(ladder)
+    ladder.engine.locate({"carrier": (Target(THIRD, 5070, "udp", "carrier.example"),)}, ladder.now)
+    ladder.perform()
+    assert pinged(ladder) == []
+    ladder.run(10)
+    (third,) = pinged(ladder)
+    assert (third.host, third.inbox[0][1].port) == (THIRD, 5070)
+    assert third.get_request("OPTIONS").uri == "sip:carrier.example"
+
+
 @pytest.mark.parametrize(
     ("status", "state"), [(200, "up"), (404, "up"), (405, "up"), (501, "up"), (408, "down"), (503, "down")]
 )
