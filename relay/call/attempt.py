@@ -149,11 +149,31 @@ class Attempt:
 
     def _anchor(self, media: Media, response: Response, now: float) -> None:
         """Its turn: the description goes through rtpengine, unless nobody will be shown it."""
-        if response.status >= 300 or self._is_over() or not masking.brings_sdp(response):
+        shown = response.status < 300 and not self._is_over()
+        described = self._description(media, response) if shown else None
+        if described is None:
             self._take(response, now)
             return
         kind: Kind = "answer" if masking.brings_sdp(self._setup.request) else "offer"
-        media.anchor(self._setup.call, kind, "callee", response, partial(self._take, response), now)
+        media.anchor(self._setup.call, kind, "callee", described, partial(self._take, response), now)
+
+    def _description(self, media: Media, response: Response) -> Response | None:
+        """What brings the description that rtpengine is to go by from now on; None where it does already.
+
+        It knows one callee, and goes by the fork that was heard last. Where another is the one that answers, and said
+        what there is to say in a provisional response, that counts.
+        """
+        try:
+            fork = f"{self.call_id} {response.to_tag or ''}"
+        except ParseError:  # it will be refused
+            return None
+        if masking.brings_sdp(response):
+            media.fork = fork
+            if len(media.forks) < MOST_FORKS:
+                body, index = response.body, response.index
+                media.forks[fork] = Response(response.status, response.reason, response.headers, body, index=index)
+            return response
+        return media.forks.pop(fork, None) if response.status >= 200 and fork != media.fork else None
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status

@@ -18,7 +18,7 @@ from relay.call.leg import Leak, Side
 from relay.call.record import CallRecord
 from relay.call.sdp_masking import SdpWriter, refuse_all, shows_way
 from relay.errors import ParseError, ProtocolError
-from relay.sip.message import Message
+from relay.sip.message import Message, Response
 
 if TYPE_CHECKING:
     from relay.call.call import Call
@@ -52,6 +52,8 @@ class Media:
         "_waiting",
         "callee_tag",
         "caller_tag",
+        "fork",
+        "forks",
         "instance",
         "offered",
         "over",
@@ -62,6 +64,8 @@ class Media:
         self._core = core
         self._call_id = call_id
         self.instance, self.caller_tag, self.callee_tag = state or ("", core.token(), core.token())
+        self.forks: dict[str, Response] = {}  # by fork of the callee: what brought its last description
+        self.fork = ""  # whose description rtpengine has
         self.offered: Side | None = None  # whose offer has no answer yet
         self.over = False
         self._caller_counts: Counts | None = None  # of what came from the caller

@@ -278,6 +278,31 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
     assert len({command.to_tag for command in ladder.rtpengine.told if command.command == "answer"}) == 1
 
 
+@pytest.mark.parametrize("answers", ["first", "second"])
+def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder: AnchoredLadder, answers: str) -> None:
+    """Both were described in provisional responses: such as a ringing tone's early dialog, and the callee's own."""
+    described = {"first": ANSWER, "second": ANSWER.replace(b"m=audio 5000", b"m=audio 5002")}
+    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    for number, (tag, description) in enumerate(described.items(), 1):
+        reliable = f"Require: 100rel\r\nRSeq: {number}\r\n"
+        ladder.callee.answers(183, body=description, tag=tag, headers=reliable)
+        ladder.caller.get(183)
+        ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+        ladder.callee.expects("PRACK")
+        ladder.caller.get(200)
+    ladder.callee.answers(200, tag=answers)
+    ladder.callee.get("ACK")
+    assert not ladder.caller.get(200).body
+    ladder.caller.acks()
+    ladder.callee.tag = answers
+    heard = [command.sdp for command in ladder.rtpengine.told if command.command == "answer"]
+    assert described[answers].split(b"\r\n")[5] in heard[-1].split(b"\r\n")
+    assert len(heard) == (3 if answers == "first" else 2)
+    hang_up(ladder)
+
+
 # -- rtpengine does not answer
 
 
