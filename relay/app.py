@@ -25,6 +25,7 @@ from relay.call.record import CallRecord
 from relay.call.settings import Listener
 from relay.config import Config, load_config
 from relay.config.files import check_files
+from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
 from relay.log import configure, ended_calls
@@ -55,6 +56,7 @@ TICK_S = 1.0
 HANG_UPS_PER_S = 50  # by the control socket: each looks through all calls
 DRAIN_POLL_S = 0.05
 LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
+UNREGISTER_S = 2.0  # for the answers of trunks that we were registered at
 HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's time is over
 
 
@@ -63,7 +65,7 @@ def serve(config: Config, path: Path | None) -> int:
     check_files(config)
     log = configure(config.log.format, config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Relay(config, path, log).run())
+        return runner.run(Relay(with_passwords(config), path, log).run())
 
 
 class Relay:
@@ -134,6 +136,7 @@ class Relay:
             if fixed := what_is_fixed(self._config, config):
                 raise ConfigError(fixed)
             check_files(config)
+            config = with_passwords(config)
             await asyncio.to_thread(self._load_numbers, config)
             locator = _locator(config, self._located, self._log, self._locator)
             if locator is not None:
@@ -180,6 +183,7 @@ class Relay:
             _collect_the_young()
             await self._stop.wait()
             clean = await self._drain()
+            await self._unregister()
             ticker.cancel()
         finally:
             await self._journal.close()
@@ -248,11 +252,21 @@ class Relay:
 
     async def _calls_gone(self, limit_s: float) -> bool:
         """Wait until no call is left, the limit has passed, or a second signal has come."""
+        await self._wait_while(self._busy, limit_s)
+        return not self._calls()
+
+    async def _unregister(self) -> None:
+        """Have the trunks that we are registered at send no more calls here."""
+        now = time.monotonic()
+        self._engine.unregister(now)
+        self._driver.perform(now)
+        await self._wait_while(lambda: self._engine.leaving, UNREGISTER_S)
+
+    async def _wait_while(self, goes_on: Callable[[], int], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
-        while self._busy() and time.monotonic() < deadline and not self._stop_at_once.is_set():
+        while goes_on() and time.monotonic() < deadline and not self._stop_at_once.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop_at_once.wait(), DRAIN_POLL_S)
-        return not self._calls()
 
     def _calls(self) -> int:
         counts = self._engine.statistics()
@@ -320,7 +334,8 @@ class Relay:
         targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
         calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
         calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
-        return {"target_up": targets, "peer_calls": calls}
+        registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}
+        return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
 
     def _peers(self) -> Answer:
         peers = self._engine.peers(time.monotonic())

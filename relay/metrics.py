@@ -77,6 +77,7 @@ _LABELLED = {
 _LABELLED_GAUGES = {
     "target_up": (("peer", "target"), "1 where a target of a peer takes calls, 0 where it is down or rests"),
     "peer_calls": (("peer", "direction"), "calls from a peer (in) and to it (out), that ring or are up"),
+    "peer_registered": (("peer",), "1 where a peer is registered here, or the relay there; 0 where it should be"),
 }
 
 

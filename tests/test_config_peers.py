@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Health, Quota, Target
+from relay.call.settings import Account, Health, Quota, Target
+from relay.config.files import check_files
+from relay.config.passwords import with_passwords
+from relay.errors import ConfigError
 from relay.net.settings import PeerCertificate
 from tests.test_config import PEER, config, problem, problems
 
@@ -106,3 +109,77 @@ def test_numbers_may_have_digits_before_them() -> None:
 def test_quotas() -> None:
     (peer,) = config(PEER + "max_calls_in = 1\nmax_calls_out = 2\nmax_cps_in = 3\nmax_cps_out = 4").settings.peers
     assert peer.quota == Quota(1, 2, 3, 4)
+
+
+AUTH = '{username = "4001", password_file = "var/p"}'
+
+
+def test_accounts_of_ours_and_of_peers() -> None:
+    settings = config(
+        f'[[peer]]\nname = "trunk"\nuri = "sip:192.0.2.1"\nregister = true\nauth = {AUTH}\n'
+        f'[[peer]]\nname = "phone"\nlogin = {AUTH.replace("4001", "1001")}\nmax_calls_in = 2\n'
+    )
+    trunk, phone = settings.settings.peers
+    assert (trunk.account, trunk.registers, trunk.login) == (Account("4001", ""), True, None)
+    assert (phone.account, phone.registers, phone.login) == (None, False, Account("1001", ""))
+    assert (phone.targets, phone.sources, phone.quota) == ((), (), Quota(max_calls_in=2))
+    assert [file.key for file in settings.passwords] == ["peer[0].auth.password_file", "peer[1].login.password_file"]
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("register = true", "register"),
+        (f"register = true\nauth = {AUTH.replace('4001', '4001@example.com')}", "auth.username"),
+        ('auth = {username = "a b", password_file = "p"}', "auth.username"),
+        ('auth = {username = "a"}', "auth"),
+        ('auth = {username = "a", password_file = "p", realm = "a\\"b"}', "auth.realm"),
+        ('auth = {username = "a", password_file = "p", password = "p"}', "auth"),
+    ],
+)
+def test_what_is_wrong_with_accounts_of_ours(line: str, path: str) -> None:
+    assert problem(f"{PEER}{line}\n").startswith(f"peer[0].{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ('uri = "sip:192.0.2.1"', "uri"),
+        ('targets = [{uri = "sip:192.0.2.1"}]', "targets"),
+        ('sources = ["192.0.2.0/28"]', "sources"),
+        ("ping_s = 30", "ping_s"),
+        (f"auth = {AUTH}", "auth"),
+    ],
+)
+def test_a_peer_that_logs_in_has_no_address(line: str, path: str) -> None:
+    assert problem(f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n{line}\n').startswith(f"peer[0].{path}: leave it out")
+
+
+def test_no_two_peers_log_in_by_one_name() -> None:
+    twice = "".join(f'[[peer]]\nname = "{name}"\nlogin = {AUTH}\n' for name in ("a", "b"))
+    assert problem(twice).startswith("peer[1].login.username: 4001 stands at peer[0].login.username as well")
+
+
+def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
+    for name in ("trunk", "phone"):
+        (tmp_path / name).write_text(f"{name}-secret\n")
+    text = (
+        f'[[peer]]\nname = "trunk"\nuri = "sip:192.0.2.1"\n'
+        f'auth = {{username = "4001", password_file = "{tmp_path}/trunk", realm = "r"}}\n'
+        f'[[peer]]\nname = "phone"\nlogin = {{username = "1001", password_file = "{tmp_path}/phone"}}\n'
+    )
+    filled = with_passwords(config(text))
+    trunk, phone = filled.settings.peers
+    assert trunk.account == Account("4001", "trunk-secret", "r")
+    assert phone.login == Account("1001", "phone-secret")
+    assert "-secret" not in repr(filled)
+    for name in ("trunk", "phone"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ConfigError) as caught:
+        with_passwords(config(text))
+    assert [each.partition(": ")[0] for each in caught.value.problems] == [
+        "peer[0].auth.password_file",
+        "peer[1].login.password_file",
+    ]
+    with pytest.raises(ConfigError, match=r"peer\[1\].login.password_file"):
+        check_files(config(text))

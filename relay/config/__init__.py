@@ -12,6 +12,7 @@ from typing import Literal
 from relay.call.settings import Settings
 from relay.config.checks import build_settings
 from relay.config.media import read_rtpengine
+from relay.config.passwords import PasswordFile, password_files
 from relay.config.peers import dns_servers, peer_certificates
 from relay.config.protection import (
     api_config,
@@ -78,6 +79,7 @@ class Config:
     tls: TlsFiles | None
     streams: StreamLimits
     rtpengine: tuple[RtpengineAddress, ...]  # what media go through; none: they go directly
+    passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
 
@@ -124,6 +126,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=_streams(tables.streams),
         rtpengine=read_rtpengine(tables.media, problems),
+        passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from relay.config import Config
+from relay.config.passwords import with_passwords
 from relay.errors import ConfigError
 from relay.net.signing import read_secret
 from relay.net.tls import check_identity, client_context, peer_contexts, server_context
@@ -28,6 +29,7 @@ def _checks(config: Config) -> list[Callable[[], object]]:
     if config.tls is not None:
         checks += [partial(server_context, config.tls), partial(client_context, config.tls)]
         checks.append(partial(peer_contexts, config.tls))
+    checks.append(partial(with_passwords, config))
     api, verify = config.api, config.verify
     if api.enabled and api.certificate is not None and api.key is not None:
         checks.append(partial(check_identity, "api", api.certificate, api.key))

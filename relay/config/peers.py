@@ -12,7 +12,7 @@ from typing import Literal, cast
 from relay.call.numbers import NumberFormat
 from relay.call.peers import host_port
 from relay.call.sdp_masking import KNOWN_CODECS
-from relay.call.settings import Health, Listener, Peer, Quota, Target
+from relay.call.settings import Account, Health, Listener, Peer, Quota, Target
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
 from relay.net.settings import PeerCertificate
@@ -41,15 +41,33 @@ def read_peers(
         peer = _peer(path, table, listeners, problems)
         if peer is not None:
             peers.append(peer)
+    _check_logins(tables, problems)
     return peers
 
 
 def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]) -> Peer | None:
+    _check_accounts(path, table, problems)
+    if table.login is not None:
+        return _make_peer(path, table, [], (), large_by_tcp=False, problems=problems)
     targets, large_by_tcp = _targets(path, table, listeners, problems)
     if not targets:
         _sources(path, table.sources or (), (), problems)
         return None
-    first = targets[0]
+    sources = _sources(path, table.sources, [target.host for target in targets], problems)
+    return _make_peer(path, table, targets, sources, large_by_tcp=large_by_tcp, problems=problems)
+
+
+def _make_peer(
+    path: str,
+    table: PeerTable,
+    targets: list[Target],
+    sources: tuple[Network, ...],
+    *,
+    large_by_tcp: bool,
+    problems: list[str],
+) -> Peer:
+    first = targets[0] if targets else Target("", 0, "udp", "")
+    auth, login = table.auth, table.login
     prefix = table.number_format.removeprefix("prefix:") if ":" in table.number_format else ""
     return Peer(
         name=table.name,
@@ -57,7 +75,7 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, pro
         port=first.port,
         transport=first.transport,
         tcp_allowed=large_by_tcp,
-        sources=_sources(path, table.sources, [target.host for target in targets], problems),
+        sources=sources,
         identity=table.identity,
         number_format=cast(NumberFormat, "e164" if prefix else table.number_format),
         number_prefix=prefix,
@@ -65,8 +83,38 @@ def _peer(path: str, table: PeerTable, listeners: Sequence[Listener] | None, pro
         targets=tuple(targets),
         health=Health(table.ping_s, table.down_after, table.up_after),
         codecs=_codecs(path, table, problems),
+        account=Account(auth.username, "", auth.realm) if auth else None,
+        registers=table.register,
+        login=Account(login.username, "") if login else None,
         quota=Quota(table.max_calls_in, table.max_calls_out, table.max_cps_in, table.max_cps_out),
     )
+
+
+def _check_accounts(path: str, table: PeerTable, problems: list[str]) -> None:
+    if table.register and table.auth is None:
+        problems.append(f"{path}.register: as whom? Write auth as well, with username and password_file")
+    if table.register and table.auth is not None and "@" in table.auth.username:
+        problems.append(f"{path}.auth.username: the relay registers as this user; leave out what begins with @")
+    if table.login is None:
+        return
+    has_address = ("uri", "targets", "sources", "ping_s", "auth", "register", "certificate", "key")
+    problems.extend(
+        [
+            f"{path}.{name}: leave it out; a peer with a login has no address but where it registers"
+            for name in has_address
+            if getattr(table, name)
+        ]
+    )
+
+
+def _check_logins(tables: Sequence[PeerTable | None], problems: list[str]) -> None:
+    names: dict[str, str] = {}
+    for index, table in enumerate(tables):
+        if table is not None and table.login is not None:
+            path = f"peer[{index}].login.username"
+            first = names.setdefault(table.login.username, path)
+            if first != path:
+                problems.append(f"{path}: {table.login.username} stands at {first} as well; each peer has its own")
 
 
 def _codecs(path: str, table: PeerTable, problems: list[str]) -> frozenset[str] | None:

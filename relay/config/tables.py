@@ -172,6 +172,24 @@ class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[int, Meta(ge=0, le=65_535)] = 1
 
 
+_USERNAME = Meta(pattern="^[A-Za-z0-9_.+@~-]{1,64}$")
+
+
+class AuthTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the relay proves to a peer that challenges it."""
+
+    username: Annotated[str, _USERNAME]
+    password_file: Annotated[str, Meta(min_length=1)]
+    realm: Annotated[str, Meta(pattern='^[^"\\\\]*$')] = ""
+
+
+class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a peer without a fixed address proves to the relay."""
+
+    username: Annotated[str, _USERNAME]
+    password_file: Annotated[str, Meta(min_length=1)]
+
+
 class PeerTable(Struct, frozen=True):
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . -, such as carrier")]
     uri: Annotated[str, Meta(description='such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
@@ -198,6 +216,15 @@ class PeerTable(Struct, frozen=True):
             description='"national", "e164", "plus" or such as "prefix:00"',
         ),
     ] = "national"
+    auth: (
+        Annotated[AuthTable, Meta(description='such as {username = "4001", password_file = "var/carrier.password"}')]
+        | None
+    ) = None
+    register: Annotated[bool, Meta(description="true or false")] = False
+    login: (
+        Annotated[LoginTable, Meta(description='such as {username = "1001", password_file = "var/phone.password"}')]
+        | None
+    ) = None
     codecs: Annotated[tuple[str, ...], Meta(description='such as ["PCMA", "telephone-event"]')] = ()
     send_pai: Annotated[bool, Meta(description="true or false")] = False
     certificate: (
