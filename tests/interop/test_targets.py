@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.interop.conftest import StartRelay
+from tests.interop.conftest import StartRelay, running_relay
 from tests.support.addresses import CALLEE, SECOND_CALLEE, free
 from tests.support.dns_server import DnsServer
 from tests.support.phone import SDP, Leg, Phone
@@ -134,3 +135,26 @@ async def test_a_silent_target_delays_a_call_and_the_next_one_no_more(start_rela
             await first.expect("ACK")
             await answered.answer(await first.expect("BYE"), 200)
     assert {record["outcome"] for record in relay.calls()} == {"answered"}
+
+
+async def test_pings_find_a_relay_that_is_killed_and_that_it_is_back(start_relay: StartRelay, tmp_path: Path) -> None:
+    """The first target is another relay700, which answers OPTIONS; no call meets it while it is gone."""
+    async with trunk(SECOND_CALLEE) as (phone,):
+        setup = Setup()
+        other = Setup(relay=free(CALLEE), caller=setup.relay)
+        uris = [f"sip:{address};transport=udp" for address in (other.relay, phone.local)]
+        targets = f'{{uri = "{uris[0]}"}}, {{uri = "{uris[1]}", priority = 1}}'
+        setup.trunk = f"targets = [{targets}]\nping_s = 0.1\ndown_after = 2\n"
+        (tmp_path / "other").mkdir()
+        with running_relay(tmp_path / "other", other) as second:
+            relay = start_relay(setup)
+            relay.bind()
+            second.kill()
+            gone = relay.wait_for_event("target.down", matching=lambda event: event["target"] == f"udp:{other.relay}")
+            assert gone["peer"] == "trunk"
+            async with Phone(setup.caller) as caller:
+                await taken(relay, await call(relay, caller), phone)
+            assert "target.up" not in relay.log()
+            second.start()
+            relay.wait_for_event("target.up", matching=lambda event: event["target"] == f"udp:{other.relay}")
+        assert [record["outcome"] for record in relay.calls()] == ["answered"]
