@@ -36,6 +36,7 @@ from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
 from relay.net.rtpengine import Rtpengine
 from relay.net.signing import read_secret
+from relay.net.sounds import read_sounds
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
 from relay.policy.rates import Rates
@@ -85,7 +86,7 @@ class Relay:
         self._transports = Transports(config.settings, config.streams, config.tls)
         log_ended = ended_calls(log, config.log.format, config.log.level)
         self._verifier = _verifier(config)
-        self._rtpengine = Rtpengine(config.rtpengine, self._warn) if config.rtpengine else None
+        self._rtpengine = Rtpengine(config.rtpengine, self._warn, _sounds(config)) if config.rtpengine else None
         self._driver = Driver(
             self._engine,
             self._transports.send,
@@ -146,10 +147,13 @@ class Relay:
 
     async def _take(self, config: Config, locator: Locator | None) -> None:
         located = {} if locator is None else locator.located()
-        self._transports.reload(config.settings, config.tls, located)  # what can fail comes first
+        sounds = _sounds(config)  # what can fail comes first
+        self._transports.reload(config.settings, config.tls, located)
         was_counting = self._gate.recall_s > 0
         former, self._locator, self._config = self._locator, locator, config
         now = time.monotonic()
+        if self._rtpengine is not None:
+            self._rtpengine.sounds = sounds
         self._engine.reload(config.settings, located, now)
         self._reader.follow(config.rules)
         self._gate.follow(config.rules)
@@ -432,6 +436,10 @@ def _locator(
     from relay.net.locate import Locator  # a DNS library is of no use to a relay without names
 
     return Locator(config.settings, config.dns, located, log, former=former)
+
+
+def _sounds(config: Config) -> dict[str, bytes]:
+    return {} if config.sounds is None else read_sounds(config.sounds)
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -34,12 +34,14 @@ class Mediate(NamedTuple):
     """
 
     token: int
-    command: Literal["ping", "offer", "answer", "query", "delete"]
+    command: Literal["ping", "offer", "answer", "play", "query", "delete"]
     call: str  # our id of the call
     instance: str  # that has the call; "" while none has: any that works, and the next where it does not
-    from_tag: str = ""  # of the side that offers
+    from_tag: str = ""  # of the side that offers; of the one that hears, "" for both
     to_tag: str = ""  # of the side that answers
     sdp: bytes = b""
+    sound: str = ""  # to play: its name
+    alone: bool = False  # to an offer or answer: nobody is on the other side, and what comes is dropped
 
 
 class Counts(NamedTuple):
@@ -57,6 +59,7 @@ class Mediated(NamedTuple):
     known: bool = True  # False: it has no such call
     sdp: bytes = b""  # to an offer or answer: what the other side is to get
     counts: tuple[tuple[str, Counts], ...] = ()  # to a delete: by tag
+    lasts_s: float = 0.0  # to a play
 
 
 class Commit(NamedTuple):

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.call import masking
+from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.codecs import common_codecs
 from relay.call.core import Continuation, Core
 from relay.call.masking import Tripwire, Verdict
@@ -38,6 +39,7 @@ class Call:
         "_counted",
         "_counted_out",
         "_end_committed",
+        "_greeted",
         "_held",
         "_max_call_s",
         "_max_timer",
@@ -134,6 +136,7 @@ class Call:
         self._held: tuple[str, ...] = ()
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
+        self._greeted = False  # both sides have heard that the call begins, or need not
         self._max_call_s = core.settings.max_call_s
         self._max_timer: Timer | None = None
         self._session_s = 0
@@ -220,7 +223,7 @@ class Call:
         self.answered_at = core.wall_ms(now)
         self.sip_status = 200
         core.calls_up += 1
-        self._max_timer = core.timers.set(now + self._max_call_s, self._too_long)
+        self._limit(self._max_call_s, now)
         self._watch_session(response, now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)
@@ -229,7 +232,27 @@ class Call:
         if self.tells:
             core.tell("answered", record)
 
+    def acknowledged(self) -> None:
+        """The caller has said that it is up on his side too: from now on both hear what is played."""
+        if not self._greeted and not self.ended:
+            self._greeted = True
+            if self.core.settings.announcements.begin and self.media is not None:
+                self.media.play(BEGIN)
+
     # -- clocks of a call that is up
+
+    def _limit(self, left_s: float, now: float) -> None:
+        """Ends the call in so many seconds. A minute before that, both sides are told."""
+        timers = self.core.timers
+        if self.core.settings.announcements.ending and self.media is not None and left_s > ENDING_S:
+            self._max_timer = timers.set(now + left_s - ENDING_S, self._warn)
+        else:
+            self._max_timer = timers.set(now + left_s, self._too_long)
+
+    def _warn(self, now: float) -> None:
+        self._max_timer = self.core.timers.set(now + ENDING_S, self._too_long)
+        if self.media is not None:
+            self.media.play(ENDING)
 
     def _too_long(self, now: float) -> None:
         self.end("relay", "max_duration", now)
@@ -421,7 +444,8 @@ class Call:
         core = self.core
         self._max_call_s = state.max_call_s
         lasted_s = (core.wall_ms(now) - (self.answered_at or 0)) / 1000
-        self._max_timer = core.timers.set(now + max(state.max_call_s - lasted_s, 0), self._too_long)
+        self._greeted = True
+        self._limit(max(state.max_call_s - lasted_s, 0), now)
         self._session_s = state.session_s
         self._restart_session_timer(now)
         if self.media is not None:

@@ -42,22 +42,29 @@ def keep_codecs(content: bytes, allowed: frozenset[str]) -> bytes:
     return sdp.serialize().partition(b"s=-\r\n")[2]
 
 
-def _keep(media: Media, allowed: frozenset[str]) -> None:
+def codec_names(media: Media) -> dict[str, str]:
+    """What its payload types are, in lower case; also what others would be that no rtpmap names."""
     names = dict(_STATIC)
     for name, value in media.attributes:
         if name == "rtpmap" and value is not None:
             payload, _, codec = value.partition(" ")
             names[payload] = codec.partition("/")[0].lower()
+    return names
+
+
+def _keep(media: Media, allowed: frozenset[str]) -> None:
+    names = codec_names(media)
     kept = [payload for payload in media.formats if names.get(payload, payload).lower() in allowed]
     if all([names.get(payload) in _NO_SPEECH for payload in kept]):
         media.port, media.port_count, media.attributes = 0, None, []
         media.formats = media.formats[:1]
         return
     media.formats = kept
-    media.attributes = [each for each in media.attributes if _is_kept(each, kept)]
+    media.attributes = [each for each in media.attributes if is_of(each, kept)]
 
 
-def _is_kept(attribute: Attribute, kept: list[str]) -> bool:
+def is_of(attribute: Attribute, kept: list[str]) -> bool:
+    """Whether a stream's attribute still means something where these payload types alone are kept."""
     name, value = attribute
     if name not in _BY_PAYLOAD or value is None:
         return True

@@ -48,6 +48,7 @@ class Core:
         self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
         self.setting_up = 0
         self.calls_up = 0
+        self.announcing = 0  # to refused callers
         self.quotas = Quotas()
         self.calls_by_key: Counter[str] = Counter()  # towards the caps of routes
         self.refusals: Counter[str] = Counter()  # by outcome

@@ -189,6 +189,7 @@ class Engine:
         return {
             "calls_up": core.calls_up,
             "calls_setting_up": core.setting_up,
+            "announcing": core.announcing,
             "attempts": len(core.attempts),
             "legs": len(core.legs),
             "transactions": len(core.transactions),

@@ -252,6 +252,7 @@ class Leg:
             return
         self.answer = None
         answer.stop()
+        self.call.acknowledged()
         if self.other.ack_due is not None:
             body = masking.mask_ack_body(ack, self.other.writer)
             self.other.acknowledge_due(body)

@@ -292,6 +292,11 @@ def unknown_requirements(request: Request) -> list[str]:
     return [tag for tag in request.values("require") if tag.lower() not in OPTION_TAGS]
 
 
+def requires(request: Request, option: str) -> bool:
+    """Whether the request asks for that extension, in lower case, or for a refusal (RFC 3261 20.32)."""
+    return "require" in request.index and option in map(str.lower, request.values("require"))
+
+
 def mask_reason(message: Message) -> str:
     """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped."""
     if "reason" not in message.index:

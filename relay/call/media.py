@@ -118,14 +118,11 @@ class Media:
 
         `then` comes in any case, now or later: what is not anchored, masking lets not pass (`NotAnchored`).
         """
-        try:
-            body = None if self.over else masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
-        except (ProtocolError, ParseError):
-            body = None
-        if body is None or body.content_type != "application/sdp":
+        sdp = b"" if self.over else neutral(message)
+        if not sdp:
             then(now)
             return
-        if (refusal := refuse_all(body.data)) is not None:
+        if (refusal := refuse_all(sdp)) is not None:
             message.replace_description(refusal)
             then(now)
             return
@@ -135,8 +132,8 @@ class Media:
             to_tag = ""  # it does not know one yet
         self._agreed = self._agreed or kind == "answer"
         self.offered = side if kind == "offer" else None
-        command = Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, body.data)
-        self._ask(command, then, partial(self._anchored, call, side, message, body.data))
+        command = Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp)
+        self._ask(command, then, partial(self._anchored, call, side, message, sdp))
 
     def _anchored(
         self, call: Call, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
@@ -169,6 +166,11 @@ class Media:
         if then is not None:
             self._run(then, now)
         self._go_on(now)
+
+    def play(self, sound: str) -> None:
+        """Both sides hear it, and not each other meanwhile. Nobody waits for it; it may fail."""
+        if self.instance and not self.over:
+            self._core.mediate(Mediate(0, "play", self._call_id, self.instance, sound=sound))
 
     # -- whether media flow
 
@@ -246,6 +248,15 @@ class Media:
         heard, self._heard = self._heard, None
         if heard is not None:
             heard(now)
+
+
+def neutral(message: Message) -> bytes:
+    """The description that the message brings, as rtpengine may know it; b"" where it brings none that may cross."""
+    try:
+        body = masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
+    except (ProtocolError, ParseError):
+        return b""
+    return body.data if body is not None and body.content_type == "application/sdp" else b""
 
 
 def _other(side: Side) -> Side:

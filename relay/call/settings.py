@@ -108,6 +108,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcements:
+    """Who gets to hear a sound (`relay.call.announcement`), and when. Only where media go through rtpengine."""
+
+    refused: bool = False  # a caller whose call comes to nothing, before the final answer
+    begin: bool = False  # both sides of a call, when it begins
+    ending: bool = False  # both, a minute before its time is over
+    max_at_once: int = 100  # to refused callers; what comes beyond is answered at once
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     listeners: tuple[Listener, ...]
     peers: tuple[Peer, ...]
@@ -120,5 +130,6 @@ class Settings:
     max_call_s: float = 14_400.0
     anchored: bool = False  # media go through rtpengine
     media_check_s: float = 20.0  # between two questions whether rtpengine still has a call
+    announcements: Announcements = Announcements()
     limits: Limits = field(default_factory=Limits)
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"

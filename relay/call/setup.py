@@ -11,11 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
-from relay.call.attempt import TIMED_OUT, Attempt
+from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
+from relay.call.attempt import TIMED_OUT, Attempt, session_id
 from relay.call.compose import Reply
-from relay.call.leg import Leak, Leg
-from relay.call.masking import Verdict
+from relay.call.leg import Leak, Leg, contact_line
+from relay.call.masking import Body, Verdict
+from relay.call.media import neutral
 from relay.call.routing import Refusal, Route, named
+from relay.call.sdp_masking import SdpWriter
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
@@ -33,7 +36,10 @@ class Setup:
     """One caller's INVITE being answered. `decided` once its final answer is chosen; from then on nothing alters it."""
 
     __slots__ = (
+        "_announcement",
         "_attempt",
+        "_had_early_media",
+        "_offer",
         "_places",
         "_ring_ends_at",
         "_timer",
@@ -61,6 +67,10 @@ class Setup:
         self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
         self._was_over = False  # a target was left out since its peer has all the calls that it may have
+        self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
+        self._announcement: Announcement | None = None
+        # Now: rtpengine's own description will stand in its place.
+        self._offer = neutral(request) if core.settings.announcements.refused else b""
         self._ring_ends_at = 0.0
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
@@ -192,6 +202,7 @@ class Setup:
             return
         if status == 180:
             self.call.ringing(now)
+        self._had_early_media = self._had_early_media or masking.brings_sdp(response)
         self.transaction.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
@@ -202,6 +213,7 @@ class Setup:
         data = caller.write(self.reply, 200, extra=extra, body=body)
         caller.dialog.confirmed = True
         self._decide()
+        self._leave()
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
         late_offer = not masking.has_sdp(self.request)
@@ -229,10 +241,13 @@ class Setup:
 
     def cancel(self, request: Request, now: float) -> None:
         """The caller gave up (CANCEL, or BYE in an early dialog). Too late once an answer is on its way."""
+        if self._announcement is not None:
+            self._announcement.end(now)
         if self.decided:
             return
         self._abandon_attempt(now, masking.mask_reason(request))
-        self._close(masking.CANCELLED, "caller", "cancel", now)
+        self._decide()
+        self._finish(masking.CANCELLED, "caller", "cancel", "", now)
 
     def _not_answered(self, now: float) -> None:
         self._abandon_attempt(now, TIMED_OUT)
@@ -240,9 +255,12 @@ class Setup:
 
     def stop(self, verdict: Verdict, reason: str, now: float) -> None:
         """The relay ends the attempt for a reason of its own: a leak, the end of the service."""
+        if self._announcement is not None:
+            self._announcement.end(now)
         if not self.decided:
             self._abandon_attempt(now, "")
-            self._close(verdict, "relay", reason, now)
+            self._decide()
+            self._finish(verdict, "relay", reason, "", now)
 
     def _abandon_attempt(self, now: float, reason: str) -> None:
         if self._attempt is not None:
@@ -250,7 +268,37 @@ class Setup:
             self._attempt = None
 
     def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+        """The final answer is chosen: the caller gets it at once, or when he has heard why."""
         self._decide()
+        finish = partial(self._finish, verdict, by, reason, extra)
+        if self._can_hear(verdict):
+            sound = OF_REFUSAL[verdict.outcome]
+            self._announcement = Announcement(self.core, self.call.call_id, sound, self._show, finish)
+            self._announcement.begin(self._offer)
+        else:
+            finish(now)
+
+    def _can_hear(self, verdict: Verdict) -> bool:
+        return (
+            answer_alone(self._offer) is not None
+            and not self._had_early_media
+            and verdict.outcome in OF_REFUSAL
+            and self.core.announcing < self.core.settings.announcements.max_at_once
+            and not masking.requires(self.request, "100rel")  # a reliable 183 wants a PRACK, and that a callee
+        )
+
+    def _show(self, sdp: bytes, now: float) -> None:
+        """An early dialog for an announcement. Raises ProtocolError and ParseError where there is nothing to show."""
+        writer = SdpWriter(session_id(self.core.token()), anchored=True)
+        writer.codecs = self.call.caller_peer.codecs
+        contact = contact_line(self.core, self.flow, self.call.dialled)
+        body = Body("application/sdp", writer.write(sdp))
+        data = self.reply.write(183, to_tag=self.core.token(), extra=contact, body=body)
+        self.transaction.respond(183, data, now)
+
+    def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
+        self._announcement = None
+        self._leave()
         if verdict.q850_cause and verdict.status != 487:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
         data = self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
@@ -258,6 +306,9 @@ class Setup:
 
     def _decide(self) -> None:
         self.decided = True
-        self.transaction.user = None  # a CANCEL that still comes changes nothing
         self.core.timers.cancel(self._timer)
+
+    def _leave(self) -> None:
+        """The final answer is on its way."""
+        self.transaction.user = None  # a CANCEL that still comes changes nothing
         self.core.setting_up -= 1

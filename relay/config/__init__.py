@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from relay.call.settings import Settings
+from relay.config.announcements import sound_files
 from relay.config.checks import build_settings
 from relay.config.media import read_rtpengine
 from relay.config.passwords import PasswordFile, password_files
@@ -31,6 +32,7 @@ from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
 from relay.net.settings import PeerCertificate, RtpengineAddress, StreamLimits, TlsFiles
+from relay.net.sounds import SoundFiles
 from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
@@ -79,6 +81,7 @@ class Config:
     tls: TlsFiles | None
     streams: StreamLimits
     rtpengine: tuple[RtpengineAddress, ...]  # what media go through; none: they go directly
+    sounds: SoundFiles | None  # None: nothing is announced
     passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
@@ -126,6 +129,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=_streams(tables.streams),
         rtpengine=read_rtpengine(tables.media, problems),
+        sounds=sound_files(tables.announcements, tables.media, problems),
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,

@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import cast
 
 from relay.call.settings import Limits, Listener, PeerRoute, Settings
+from relay.config.announcements import announcements
 from relay.config.peers import Address, Transport, read_peers
 from relay.config.tables import LimitsTable, PeerTable, RouteTable, Tables
 from relay.sip.timers import Timings
@@ -35,6 +36,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         max_call_s=sip.max_call_s,
         anchored=tables.media.mode == "rtpengine",
         media_check_s=tables.media.check_s,
+        announcements=announcements(tables.announcements),
         limits=_limits(tables.limits),
     )
 

@@ -9,6 +9,7 @@ from relay.config import Config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError
 from relay.net.signing import read_secret
+from relay.net.sounds import read_sounds
 from relay.net.tls import check_identity, client_context, peer_contexts, server_context
 
 
@@ -35,4 +36,6 @@ def _checks(config: Config) -> list[Callable[[], object]]:
         checks.append(partial(check_identity, "api", api.certificate, api.key))
     if verify is not None:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
+    if config.sounds is not None:
+        checks.append(partial(read_sounds, config.sounds))
     return checks

@@ -61,6 +61,20 @@ class MediaTable(Struct, frozen=True):
     check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = 20.0
 
 
+class AnnouncementsTable(Struct, frozen=True):
+    refused: Annotated[bool, Meta(description="true or false")] = False
+    begin: Annotated[bool, Meta(description="true or false")] = False
+    ending: Annotated[bool, Meta(description="true or false")] = False
+    language: Annotated[Literal["zh", "en"], Meta(description='"zh" or "en"')] = "zh"
+    folder: Annotated[str, Meta(description='a folder with WAV files such as busy.wav, or ""')] = ""
+    max_at_once: Annotated[int, Meta(ge=1, le=10_000, description="a number of callers, such as 100")] = 100
+
+
+class SmsTable(Struct, frozen=True):
+    enabled: Annotated[bool, Meta(description="true or false")] = False
+    numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = "refuse"
+
+
 class ApiTable(Struct, frozen=True):
     listen: Annotated[
         str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
@@ -250,6 +264,8 @@ class Tables(Struct, frozen=True):
     store: StoreTable = StoreTable()
     numbers: NumbersTable = NumbersTable()
     media: MediaTable = MediaTable()
+    announcements: AnnouncementsTable = AnnouncementsTable()
+    sms: SmsTable = SmsTable()
     api: ApiTable = ApiTable()
     policy: PolicyTable = PolicyTable()
     fraud: FraudTable = FraudTable()

@@ -1,14 +1,14 @@
 """rtpengine, through which media go: its instances, which of them answer, and its "ng" protocol over UDP.
 
-A command and its answer are a cookie, a blank and JSON (rtpengine's docs/ng_control_protocol.md). It knows nothing of
-a call but its id and tags, and decides nothing about one.
+A command and its answer are a cookie, a blank and JSON, or bencode where a sound goes with it (rtpengine's
+docs/ng_control_protocol.md). It knows nothing of a call but its id and tags, and decides nothing about one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import asyncio_dgram
@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct, field
 
 from relay.call.actions import Counts, Mediate, Mediated
+from relay.net import bencode
 from relay.net.settings import RtpengineAddress
 
 Report = Callable[[str, dict[str, object]], None]
@@ -36,6 +37,8 @@ _OPTIONS: dict[str, object] = {
     "generate RTCP": "on",
     "flags": ["port-latching"],
 }
+# Nobody is on the other side: what comes is dropped, and no report goes there. Sound is in clear on that side.
+_ALONE: dict[str, object] = {"media-echo": "blackhole", "transport-protocol": "RTP/AVP", "generate RTCP": "off"}
 
 
 class _Stats(Struct):
@@ -80,10 +83,20 @@ class Answer(Struct):
     sdp: str = ""
     tags: dict[str, _Tag] = field(default_factory=dict)
     reports: dict[str, _Reports] = field(name="SSRC", default_factory=dict)
+    duration: int = 0  # milliseconds
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Answer).decode
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(Answer).decode
+
+
+def _encode(message: dict[str, object]) -> bytes:
+    return bencode.encode(message) if "blob" in message else _encode_json(message)  # type: ignore[arg-type]
+
+
+def _decode(data: bytes) -> Answer:
+    """Raises ValueError; msgspec's errors are such."""
+    return msgspec.convert(bencode.decode(data), Answer) if data.startswith(b"d") else _decode_json(data)
 
 
 class NoAnswer(Exception):
@@ -123,7 +136,7 @@ class Instance:
                 if answered.done():
                     return _decode(answered.result())
                 await self._send(data)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError) as error:
             raise NoAnswer(str(error)) from error
         finally:
             del self._asked[cookie]
@@ -165,9 +178,15 @@ class Instance:
 class Rtpengine:
     """All instances. New calls go to those that answer, in turn; a call stays where it began."""
 
-    def __init__(self, addresses: Sequence[RtpengineAddress], report: Report) -> None:
-        """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused."""
+    def __init__(
+        self, addresses: Sequence[RtpengineAddress], report: Report, sounds: Mapping[str, bytes] | None = None
+    ) -> None:
+        """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused.
+
+        `sounds`: what there is to play, by name.
+        """
         self.failures = 0  # commands that came to nothing
+        self.sounds: Mapping[str, bytes] = sounds or {}
         self._report = report
         self._instances = {address.name: Instance(address) for address in addresses}
         self._turn = 0
@@ -228,16 +247,35 @@ class Rtpengine:
 
     async def _tell(self, instance: Instance, command: Mediate) -> Mediated | None:
         try:
-            answer = await instance.ask(_message(command))
+            answer = await instance.ask(self._message(command))
         except NoAnswer as error:
             self._down(instance, str(error))
             return None
         if answer.result in ("ok", "pong"):
-            return Mediated(instance.name, sdp=answer.sdp.encode(), counts=_counts(answer))
+            lasts_s = answer.duration / 1000
+            return Mediated(instance.name, sdp=answer.sdp.encode(), counts=_counts(answer), lasts_s=lasts_s)
         if answer.error == UNKNOWN_CALL:
             return Mediated(instance.name, known=False)
         self._report("rtpengine.refused", {"instance": instance.name, "command": command.command, "why": answer.error})
         return None
+
+    def _message(self, command: Mediate) -> dict[str, object]:
+        message: dict[str, object] = {"command": command.command}
+        if command.command != "ping":
+            message["call-id"] = command.call
+        if command.command == "delete":
+            message["delete-delay"] = 0  # its ports are free at once
+        if command.sdp:
+            message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
+            if command.to_tag:
+                message["to-tag"] = command.to_tag
+            if command.alone:
+                message |= _ALONE
+        if command.sound:
+            whom = {"from-tag": command.from_tag} if command.from_tag else {"all": "all"}
+            sound = {"blob": self.sounds[command.sound], "flags": ["block-egress"]}  # nothing else meanwhile
+            message |= {"command": "play media", **whom, **sound}
+        return message
 
     def _down(self, instance: Instance, why: str) -> None:
         if instance.up:
@@ -257,19 +295,6 @@ class Rtpengine:
                     instance.up = True
                     self._report("rtpengine.up", {"instance": instance.name})
             await asyncio.sleep(PING_S)
-
-
-def _message(command: Mediate) -> dict[str, object]:
-    message: dict[str, object] = {"command": command.command}
-    if command.command != "ping":
-        message["call-id"] = command.call
-    if command.command == "delete":
-        message["delete-delay"] = 0  # its ports are free at once
-    if command.sdp:
-        message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
-        if command.to_tag:
-            message["to-tag"] = command.to_tag
-    return message
 
 
 def _counts(answer: Answer) -> tuple[tuple[str, Counts], ...]:

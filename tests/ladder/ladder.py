@@ -265,6 +265,7 @@ class Ladder:
 LEFT_BEHIND = (
     "calls_up",
     "calls_setting_up",
+    "announcing",
     "attempts",
     "legs",
     "transactions",

@@ -1,0 +1,194 @@
+"""What the parties hear from the relay itself: why a call comes to nothing, that one begins, that one is about to end.
+
+rtpengine plays the sounds, which are named here and have their files elsewhere. A refused caller gets an early dialog
+for it, with a description that rtpengine makes for his offer; whatever goes wrong, his final answer comes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from relay.call.actions import Mediate, Mediated
+from relay.call.codecs import codec_names, is_of
+from relay.errors import ParseError, ProtocolError
+from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.sip.timers import Timer
+
+BEGIN: Final = "begin"
+ENDING: Final = "ending"
+ENDING_S: Final = 60.0  # before a call's time is over
+LONGEST_S: Final = 20.0  # a refused caller waits no longer for his answer, however long the sound is
+
+# By outcome. The others are nothing that a caller could act on, or mean that there is too much to do already.
+OF_REFUSAL: Final = {
+    "busy": "busy",
+    "rejected": "busy",
+    "no_answer": "no_answer",
+    "unreachable": "unreachable",
+    "no_callee": "unreachable",
+    "number_unknown": "unknown",
+    "legacy_ended": "unknown",
+    "no_binding": "not_bound",
+    "expired": "not_bound",
+    "direction_barred": "not_bound",
+    "caller_not_listed": "not_bound",
+    "caller_blacklisted": "not_bound",
+    "caller_international": "not_bound",
+    "own_number": "not_bound",
+    "verification_refused": "not_bound",
+    "number_locked": "out_of_service",
+    "business_suspended": "out_of_service",
+    "business_revoked": "out_of_service",
+    "outside_hours": "outside_hours",
+    "caller_anonymous": "anonymous",
+    "frequency_caller": "too_often",
+    "frequency_number": "too_often",
+}
+SOUNDS: Final = (BEGIN, ENDING, *dict.fromkeys(OF_REFUSAL.values()))
+
+_PLAYED = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can make a sound of
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_DISCARD: Final = 9  # RFC 863; nothing is sent there
+_NOBODY = {"IP4": Connection("IP4", "127.0.0.1"), "IP6": Connection("IP6", "::1")}
+
+
+class Announcement:
+    """One sound for one refused caller. It ends once: when it was heard, when it cannot be, or by `end`."""
+
+    __slots__ = (
+        "_asking",
+        "_caller_tag",
+        "_core",
+        "_instance",
+        "_over",
+        "_relay_tag",
+        "_session",
+        "_show",
+        "_sound",
+        "_timer",
+    )
+
+    def __init__(
+        self, core: Core, call_id: str, sound: str, show: Callable[[bytes, float], None], over: Callable[[float], None]
+    ) -> None:
+        """`show` gets the description for the caller, and may raise ProtocolError or ParseError; `over` is called at
+        the end."""
+        self._core = core
+        self._session = f"{call_id}-announcement"  # rtpengine may have the call itself as well
+        self._caller_tag, self._relay_tag = core.token(), core.token()
+        self._instance = ""
+        self._sound = sound
+        self._show: Callable[[bytes, float], None] | None = show
+        self._over: Callable[[float], None] | None = over
+        self._asking = False  # rtpengine has not answered yet
+        self._timer: Timer | None = None
+        core.announcing += 1
+
+    def begin(self, offer: bytes) -> None:
+        """`offer`: the caller's description, masked."""
+        self._ask(self._command("offer", offer), self._offered)
+
+    def end(self, now: float) -> None:
+        """Silence, and on with what waits for it. Idempotent."""
+        over, self._over, self._show = self._over, None, None
+        if over is None:
+            return
+        self._core.timers.cancel(self._timer)
+        self._core.announcing -= 1
+        if not self._asking:  # else when that is answered: an offer that came later would stay there
+            self._delete()
+        over(now)
+
+    def _offered(self, answer: Mediated, now: float) -> None:
+        reply = answer_alone(answer.sdp)
+        if reply is None:
+            self.end(now)
+        else:
+            self._ask(self._command("answer", reply), self._answered)
+
+    def _answered(self, answer: Mediated, now: float) -> None:
+        show, self._show = self._show, None
+        try:
+            if show is not None:
+                show(answer.sdp, now)
+        except (ProtocolError, ParseError):
+            self.end(now)
+            return
+        self._ask(Mediate(0, "play", self._session, self._instance, self._caller_tag, sound=self._sound), self._played)
+
+    def _played(self, answer: Mediated, now: float) -> None:
+        self._core.counters["announcements"] += 1
+        self._timer = self._core.timers.set(now + min(answer.lasts_s, LONGEST_S), self.end)
+
+    def _command(self, command: Literal["offer", "answer"], sdp: bytes) -> Mediate:
+        to_tag = self._relay_tag if command == "answer" else ""
+        return Mediate(0, command, self._session, self._instance, self._caller_tag, to_tag, sdp, alone=True)
+
+    def _ask(self, command: Mediate, then: Callable[[Mediated, float], None]) -> None:
+        self._asking = True
+        self._core.mediate(command, partial(self._heard, then))
+
+    def _heard(self, then: Callable[[Mediated, float], None], answer: Mediated | None, now: float) -> None:
+        self._asking = False
+        if answer is not None and answer.known:
+            self._instance = answer.instance
+        if self._over is None:
+            self._delete()
+        elif answer is None or not answer.known:
+            self._core.counters["announcements_failed"] += 1
+            self.end(now)
+        else:
+            then(answer, now)
+
+    def _delete(self) -> None:
+        if self._instance:
+            self._core.mediate(Mediate(0, "delete", self._session, self._instance))
+
+
+def answer_alone(offer: bytes) -> bytes | None:
+    """The answer of somebody who says and hears nothing: the first sound that rtpengine can fill, no other stream.
+
+    None where the offer has none such that its side would hear.
+    """
+    try:
+        sdp = parse_sdp(offer)
+        chosen = next((media for media in sdp.media if _payload(media, sdp) is not None), None)
+        connection = sdp.connection or (chosen.connections[0] if chosen is not None and chosen.connections else None)
+        if chosen is None or connection is None:
+            return None
+        nobody = _NOBODY[connection.address_type]
+        streams = [_fill(media, sdp) if media is chosen else _refuse(media) for media in sdp.media]
+        origin = Origin("-", "1", "1", nobody.address_type, nobody.address)
+        return Sdp(origin, nobody, [], [], [], streams).serialize()
+    except ParseError:
+        return None
+
+
+def _payload(media: Media, sdp: Sdp) -> str | None:
+    """What a sound in this stream would be written in; None where there can be none."""
+    if media.kind != "audio" or not media.port or _direction(media, sdp) not in ("sendrecv", "recvonly"):
+        return None
+    names = codec_names(media)
+    return next((payload for payload in media.formats if names.get(payload) in _PLAYED), None)
+
+
+def _direction(media: Media, sdp: Sdp) -> str:
+    named = [name for name, _ in (*media.attributes, *sdp.attributes) if name in _DIRECTIONS]
+    return named[0] if named else "sendrecv"
+
+
+def _fill(media: Media, sdp: Sdp) -> Media:
+    # Not "sendonly" to an offer of both ways: a PBX would take itself for being on hold, and play its own music.
+    direction: Attribute = ("sendonly" if _direction(media, sdp) == "recvonly" else "sendrecv", None)
+    payload = _payload(media, sdp) or ""
+    of_codec = [each for each in media.attributes if each[0] in ("rtpmap", "fmtp") and is_of(each, [payload])]
+    return Media(media.kind, _DISCARD, None, media.protocol, [payload], [], [], [*of_codec, direction])
+
+
+def _refuse(media: Media) -> Media:
+    return Media(media.kind, 0, None, media.protocol, media.formats[:1], [], [], [])

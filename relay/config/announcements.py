@@ -1,0 +1,22 @@
+"""What is announced, and by which files, each fault with its key path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relay.call.settings import Announcements
+from relay.config.tables import AnnouncementsTable, MediaTable
+from relay.net.sounds import SoundFiles
+
+
+def announcements(table: AnnouncementsTable) -> Announcements:
+    return Announcements(table.refused, table.begin, table.ending, table.max_at_once)
+
+
+def sound_files(table: AnnouncementsTable, media: MediaTable, problems: list[str]) -> SoundFiles | None:
+    """None where nothing is announced."""
+    if not (table.refused or table.begin or table.ending):
+        return None
+    if media.mode != "rtpengine":
+        problems.append('announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them')
+    return SoundFiles(table.language, Path(table.folder) if table.folder else None)

@@ -1,0 +1,52 @@
+"""Bencode (BEP 3), the form of rtpengine's commands that bytes fit in. JSON is the other one, and quicker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+Value = bytes | str | int | Sequence["Value"] | Mapping[str, "Value"]
+MOST_DEEP = 32  # containers in each other
+
+
+def encode(value: Value) -> bytes:
+    match value:
+        case bytes():
+            return b"%d:%b" % (len(value), value)
+        case str():
+            return encode(value.encode())
+        case int():
+            return b"i%de" % value
+        case Mapping():
+            return b"d%be" % b"".join([encode(key) + encode(entry) for key, entry in value.items()])
+        case _:
+            return b"l%be" % b"".join([encode(entry) for entry in value])
+
+
+def decode(data: bytes) -> object:
+    """Texts as str, where they are UTF-8 and otherwise too. Raises ValueError for anything else than one value."""
+    value, end = _read(data, 0, 0)
+    if end != len(data):
+        raise ValueError("more than one value")
+    return value
+
+
+def _read(data: bytes, start: int, depth: int) -> tuple[object, int]:
+    """The value that begins there, and where the next one does."""
+    kind = data[start : start + 1]
+    if depth > MOST_DEEP:
+        raise ValueError("too deep")
+    if kind == b"i":
+        end = data.index(b"e", start)
+        return int(data[start + 1 : end]), end + 1
+    if kind in (b"l", b"d"):
+        entries: list[object] = []
+        place = start + 1
+        while data[place : place + 1] != b"e":
+            entry, place = _read(data, place, depth + 1)
+            entries.append(entry)
+        return (entries if kind == b"l" else dict(zip(entries[::2], entries[1::2], strict=True))), place + 1
+    colon = data.index(b":", start)
+    end = colon + 1 + int(data[start:colon])
+    if not colon < end <= len(data):
+        raise ValueError("cut off")
+    return data[colon + 1 : end].decode("utf-8", "surrogateescape"), end
