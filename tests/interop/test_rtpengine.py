@@ -224,21 +224,71 @@ async def test_without_rtpengine_calls_are_refused_and_the_second_takes_over(
     assert outcomes.count("media_failed") == 1
 
 
+async def call_up(relay: RelayProcess, caller: Phone, callee: Phone) -> tuple[Leg, Leg]:
+    """Both sides of a call, each of which was told of rtpengine's address alone."""
+    leg = await invite(relay, caller)
+    offered = await callee.expect("INVITE")
+    answering = Leg.called(callee, relay.setup.relay, offered)
+    await answering.answer(offered, 200, body=SDP)
+    answered = await caller.expect(200)
+    leg.learn(answered)
+    await leg.request("ACK", cseq=leg.cseq)
+    await callee.expect("ACK")
+    for message in (offered, answered):
+        assert f"c=IN IP4 {HOST}\r\n" in message.body.decode()
+    return leg, answering
+
+
+async def is_hung_up(relay: RelayProcess, legs: tuple[Leg, Leg]) -> None:
+    for leg in legs:
+        await leg.answer(await leg.phone.expect("BYE"), 200)
+    relay.wait_for_event("call.ended")
+    (record,) = relay.calls()
+    assert (record["outcome"], record["end_reason"]) == ("answered", "media_timeout")
+
+
 async def test_call_without_media_is_hung_up(start_relay: StartRelay, tmp_path: Path) -> None:
     async with Rtpengine(tmp_path, timeout=1) as engine:
         setup = setup_with(engine, check_s=1)
         relay = start_relay(setup)
         relay.bind()
         async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            leg = await invite(relay, caller)
+            await is_hung_up(relay, await call_up(relay, caller, callee))
+
+
+async def test_call_whose_rtpengine_is_gone_is_hung_up(start_relay: StartRelay, tmp_path: Path) -> None:
+    async with Rtpengine(tmp_path) as engine:
+        setup = setup_with(engine, check_s=1)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            legs = await call_up(relay, caller, callee)
+            await engine.kill()
+            await is_hung_up(relay, legs)
+
+
+async def test_call_keeps_its_rtpengine_through_a_restart_of_the_relay(start_relay: StartRelay, tmp_path: Path) -> None:
+    async with Rtpengine(tmp_path) as engine:
+        setup = setup_with(engine)
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            asking, asked = await call_up(relay, caller, callee)
+            (call_id,) = await engine.calls()
+            relay.kill()
+            relay.start()
+            for leg in (asking, asked):
+                await leg.answer(await leg.phone.expect("OPTIONS"), 200)
+            await asking.request("INVITE", body=SDP.replace(b"sendrecv", b"sendonly"))
             offered = await callee.expect("INVITE")
-            answering = Leg.called(callee, setup.relay, offered)
-            await answering.answer(offered, 200, body=SDP)
-            leg.learn(await caller.expect(200))
-            await leg.request("ACK", cseq=leg.cseq)
-            for side, phone in ((leg, caller), (answering, callee)):
-                bye = await phone.expect("BYE")
-                await side.answer(bye, 200)
-            relay.wait_for_event("call.ended")
+            assert f"c=IN IP4 {HOST}\r\n" in offered.body.decode()
+            await asked.answer(offered, 200, body=SDP.replace(b"sendrecv", b"recvonly"))
+            await caller.expect(200, "INVITE")
+            await asking.request("ACK", cseq=asking.cseq)
+            assert await engine.calls() == [call_id]
+            await asking.request("BYE")
+            await asked.answer(await callee.expect("BYE"), 200)
+            await caller.expect(200, "BYE")
+        assert await engine.calls() == []
     (record,) = relay.calls()
-    assert (record["outcome"], record["end_reason"]) == ("answered", "media_timeout")
+    assert (record["call_id"], record["caller_packets"], record["callee_packets"]) == (call_id, 0, 0)
