@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 from relay.call.actions import Counts, Mediate, Mediated
+from relay.call.routing import Refusal, Route
 from tests.ladder.ladder import Ladder
 from tests.ladder.phones import Fate, LossyLadder
 
@@ -73,11 +74,11 @@ class Rtpengine:
 class AnchoredLadder(Ladder):
     """`hold_media` keeps rtpengine from answering to what others wait behind, `hold_queries` to the rest."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, routes: dict[tuple[str, str], Route | Refusal] | None = None, **settings: object) -> None:
         self.rtpengine = Rtpengine()
         self.hold_media = self.hold_queries = False
         self._asked: list[Mediate] = []
-        super().__init__(**{"anchored": True, **settings})  # type: ignore[arg-type]
+        super().__init__(routes, **{"anchored": True, **settings})  # type: ignore[arg-type]
 
     def mediate(self, command: Mediate) -> None:
         if self.hold_queries if command.command == "query" else self.hold_media:
