@@ -15,7 +15,7 @@ from tests.support.namespace import reran_in_own_network
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.rtpengine import HOST, SECOND_HOST, Rtpengine, media_table
-from tests.support.softphones import Baresip, Pjsua, SoftPhone
+from tests.support.softphones import Baresip, Linphone, Pjsua, SoftPhone
 
 pytestmark = pytest.mark.outside
 
@@ -49,8 +49,16 @@ def reports(capture: Capture, source: str, target: str) -> list[Packet]:
     return [packet for packet in capture.between(source, target) if packet.kind == "rtcp"]
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [(Pjsua, Pjsua), (Linphone, Pjsua), (Pjsua, Linphone)],
+    ids=["pjsua2", "linphone_calls", "linphone_is_called"],
+)
 async def test_each_hears_the_other_and_no_packet_shows_who_that_is(
-    request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path
+    request: pytest.FixtureRequest,
+    start_relay: StartRelay,
+    tmp_path: Path,
+    kinds: tuple[type[SoftPhone], type[SoftPhone]],
 ) -> None:
     if reran_in_own_network(request):
         return
@@ -59,7 +67,8 @@ async def test_each_hears_the_other_and_no_packet_shows_who_that_is(
         setup = setup_with(engine)
         relay = start_relay(setup)
         relay.bind()
-        async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
+        of_a, of_b = kinds
+        async with of_a(tmp_path, setup.caller, A) as a, of_b(tmp_path, setup.callee, B) as b:
             with Capture() as capture:
                 await connect(relay, a, b)
                 for phone, tone in ((a, TONE_OF_A), (b, TONE_OF_B)):

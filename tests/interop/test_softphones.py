@@ -11,15 +11,17 @@ from tests.support.addresses import Address
 from tests.support.relay_process import A, B, RelayProcess, Setup, X, Y
 from tests.support.sip_text import user_of
 from tests.support.sipp_calls import BACK, FORTH, Direction
-from tests.support.softphones import Baresip, Pjsua, SoftPhone
+from tests.support.softphones import Baresip, Linphone, Pjsua, SoftPhone
 
-# Neither phone binds the connections it opens to its address: on loopback they come from here.
+# No phone binds the connections it opens to its address: on loopback they come from here.
 STREAM_SOURCE = "127.0.0.1"
 PAIRS = {
     "pjsua2_and_pjsua2": (Pjsua, Pjsua),
     "pjsua2_and_baresip": (Pjsua, Baresip),
     "baresip_and_pjsua2": (Baresip, Pjsua),
     "baresip_and_baresip": (Baresip, Baresip),
+    "linphone_and_pjsua2": (Linphone, Pjsua),
+    "pjsua2_and_linphone": (Pjsua, Linphone),
 }
 
 

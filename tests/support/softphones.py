@@ -1,19 +1,30 @@
-"""Two real softphones, baresip and pjsua2, each a process of its own that tells what it shows its user."""
+"""Real softphones, baresip, linphone and pjsua2, each a process of its own that tells what it shows its user."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from tests.support.addresses import Address, free
 
 PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
 BARESIP_MODULES = Path("/usr/lib/baresip/modules")
+
+
+class Login(NamedTuple):
+    """Where a phone registers, and as whom."""
+
+    registrar: Address
+    username: str
+    password: str
 
 
 class SoftPhone(ABC):
@@ -26,6 +37,7 @@ class SoftPhone(ABC):
         number: str,
         transport: str = "udp",
         certificate: tuple[Path, Path] | None = None,
+        login: Login | None = None,
     ) -> None:
         self.folder = folder / f"{type(self).__name__.lower()}_{number}"
         self.folder.mkdir()
@@ -33,6 +45,7 @@ class SoftPhone(ABC):
         self.number = number
         self.transport = transport
         self.certificate = certificate  # and its key, for TLS
+        self.login = login  # pjsua2 and baresip
         self.log = self.folder / "log"
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
@@ -90,6 +103,8 @@ class Pjsua(SoftPhone):
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
         await self.expect("READY")
+        if self.login is not None:
+            self.command("register", " ".join(map(str, self.login)))
 
     def command(self, name: str, argument: str = "") -> None:
         assert self._process is not None and self._process.stdin is not None
@@ -120,8 +135,12 @@ class Baresip(SoftPhone):
             + "".join(f"module {name}\n" for name in modules)
             + "module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n"
         )
+        registers = "regint=0"
+        if self.login is not None:
+            registers = f"regint=60;auth_user={self.login.username};auth_pass={self.login.password}"
+        home = self.login.registrar if self.login else self.local
         (self.folder / "accounts").write_text(
-            f"<sip:{self.number}@{self.local}{self._transport_parameter}>;regint=0;answermode=auto;audio_codecs=pcmu,pcma\n"
+            f"<sip:{self.number}@{home}{self._transport_parameter}>;{registers};answermode=auto;audio_codecs=pcmu,pcma\n"
         )
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -150,3 +169,80 @@ class Baresip(SoftPhone):
             message = json.loads((await reader.readexactly(int(length) + 1))[:-1])
             if message.get("event"):
                 self._events.put_nowait(message)
+
+
+class Linphone(SoftPhone):
+    """linphonec, driven by what it reads and prints; it plays from and records into files."""
+
+    _LINES: ClassVar = {"use files": "soundcard use files", "dial": "call", "hangup": "terminate"}
+    _EVENTS: ClassVar = {
+        "READY": re.compile("Using wav files instead of soundcard"),
+        "CALL_ESTABLISHED": re.compile(r"Media streams established with (?P<peeruri>.+) for call \d+ "),
+        "CALL_CLOSED": re.compile(r"Call \d+ with (?P<peeruri>.+) (ended|error)"),
+    }
+    # What is left is PCMU and PCMA, as for the others.
+    _NOT_SPOKEN = (("opus", 48_000, 2), ("speex", 16_000, 1), ("speex", 8_000, 1), ("G729", 8_000, 1))
+    _doing = ""
+    _prompted = False
+
+    async def _start(self) -> None:
+        (self.folder / ".local/share/linphone").mkdir(parents=True)  # it makes no folders
+        config = self.folder / "linphonerc"
+        config.write_text(
+            f"[sip]\ncontact=<sip:{self.number}@{self.local}>\nguess_hostname=0\nbind_address={self.local.host}\n"
+            + "".join(
+                f"sip_{prefix}port={self.local.port if transport == self.transport else 0}\n"
+                for transport, prefix in (("udp", ""), ("tcp", "tcp_"), ("tls", "tls_"))
+            )
+            + f"[rtp]\nbind_address={self.local.host}\naudio_rtp_port={free(self.local.host).port}\n"
+            + "".join(
+                f"[audio_codec_{number}]\nmime={name}\nrate={rate}\nchannels={channels}\nenabled=0\n"
+                for number, (name, rate, channels) in enumerate(self._NOT_SPOKEN)
+            )
+        )
+        self._waiting: deque[tuple[str, str]] = deque()
+        self._process = await asyncio.create_subprocess_exec(
+            "linphonec", "-a", "-c", str(config), "-d", "6", "-l", str(self.log),
+            env={**os.environ, "HOME": str(self.folder)},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        self._reading = asyncio.create_task(self._read())
+        self.command("use files")
+        await self.expect("READY")
+
+    def command(self, name: str, argument: str = "") -> None:
+        if name == "stop":  # a recording ends where the next one begins
+            argument = str(self.folder / "rest.wav")
+        self._waiting.append((name, argument))
+        self._tell_next()
+
+    def _tell_next(self) -> None:
+        """Only at its prompt: of two lines that come before it has read one it takes the second alone."""
+        if self._prompted and self._waiting:
+            assert self._process is not None and self._process.stdin is not None
+            self._prompted = False
+            self._doing, argument = self._waiting.popleft()
+            line = "record" if self._doing == "stop" else self._LINES.get(self._doing, self._doing)
+            self._process.stdin.write(f"{line} {argument}".strip().encode() + b"\n")
+
+    async def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        rest = ""
+        while data := await self._process.stdout.read(4096):
+            *pieces, rest = re.split("(\n|linphonec> )", rest + data.decode())
+            for piece in pieces:
+                if piece == "linphonec> ":
+                    self._prompt()
+                else:
+                    self._hear(piece)
+
+    def _prompt(self) -> None:
+        if self._doing == "stop":
+            self._events.put_nowait({"type": "STOPPED"})
+        self._prompted = True
+        self._tell_next()
+
+    def _hear(self, line: str) -> None:
+        for event, pattern in self._EVENTS.items():
+            if found := pattern.match(line):
+                self._events.put_nowait({"type": event, **found.groupdict()})
