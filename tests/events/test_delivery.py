@@ -111,7 +111,12 @@ async def test_the_wait_outlives_the_process(shop: Shop, writer: GroupWriter, in
 
 
 async def test_one_that_does_not_answer_is_given_time_and_tried_again(shop: Shop, writer: GroupWriter) -> None:
-    slow = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A writer that nobody holds is closed."""
+        await asyncio.sleep(60)
+        writer.close()
+
+    slow = await asyncio.start_server(keep, "127.0.0.1", 0)
     hook = shop.hook(f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}/")
     shop.tell("e1")
     async with delivering(shop, writer, timeout_s=0.05) as deliverer:
