@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.peers import Peers
-from relay.call.places import Place
+from relay.call.places import LONGEST_REST_S, REST_S, Place
 from relay.call.quotas import Quotas
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -134,8 +134,12 @@ class Core:
 
     def unreachable(self, place: Place, now: float) -> None:
         """It gave no answer, or nothing gets there."""
-        if place.failed(now):
+        if not place.failed(now):
+            return
+        if place.is_down:
             self.note("target.down", peer=place.peer.name, target=place.name)
+        else:
+            self._aside(place, "no_answer", REST_S)
 
     def reached(self, place: Place) -> None:
         """It gave an answer after it had given none, or while it counts as down."""
@@ -146,7 +150,10 @@ class Core:
         """It asks to be left alone for so long; 0: it does not (RFC 3261 21.5.4)."""
         if seconds:
             place.put_aside(seconds, now)
-            self.note("target.aside", peer=place.peer.name, target=place.name, retry_after_s=seconds)
+            self._aside(place, "retry_after", min(seconds, LONGEST_REST_S))
+
+    def _aside(self, place: Place, reason: str, for_s: float) -> None:
+        self.note("target.aside", peer=place.peer.name, target=place.name, reason=reason, for_s=for_s)
 
     def take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []

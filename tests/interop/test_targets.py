@@ -126,7 +126,7 @@ async def test_a_silent_target_delays_a_call_and_the_next_one_no_more(start_rela
             leg = await call(relay, caller)
             late = await first.expect("INVITE")
             await taken(relay, leg, second)
-            relay.wait_for_event("target.down", matching=lambda event: event["target"] == f"udp:{first.local}")
+            relay.wait_for_event("target.aside", matching=lambda event: event["target"] == f"udp:{first.local}")
             states = {each["target"]: each["state"] for each in peers(relay) if each["peer"] == "trunk"}
             assert states == {f"udp:{first.local}": "aside", f"udp:{second.local}": "up"}
             await taken(relay, await call(relay, caller), second)

@@ -110,7 +110,10 @@ def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladde
         assert side.host == SECOND_HOST
         ladder.give_up(side)
     assert ladder.states() == ["aside", "up", "up"]
-    assert ladder.events() == [("target.down", f"udp:{FIRST}:5060")]
+    assert ladder.events() == [("target.aside", f"udp:{FIRST}:5060")]
+    assert ladder.notes[-1].fields == {
+        **{"peer": "carrier", "target": f"udp:{FIRST}:5060", "reason": "no_answer", "for_s": 30.0}
+    }
     ladder.unreachable = {("udp", SECOND_HOST), ("udp", THIRD)}
     side = ladder.call()
     assert side.host == FIRST  # last, and not never
