@@ -18,17 +18,30 @@ from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
     from relay.call.core import Core
-    from relay.call.media import Media
+    from relay.call.media import Kind, Media
     from relay.sip.transaction import ServerTransaction
 
 REFRESHING = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
+_DESCRIBING = REFRESHING | {"PRACK"}  # requests that may bring an offer or an answer
 _GONE = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog is no more
 
 
 class Exchange:
     """A request on its way through: `origin` asked, `target` is asked. An INVITE's lasts until its final answer."""
 
-    __slots__ = ("_core", "_cseq", "_done", "_request", "_sent", "_transaction", "method", "origin", "reply", "target")
+    __slots__ = (
+        "_core",
+        "_cseq",
+        "_done",
+        "_proposes",
+        "_request",
+        "_sent",
+        "_transaction",
+        "method",
+        "origin",
+        "reply",
+        "target",
+    )
 
     def __init__(self, core: Core, origin: Leg, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
         self._core = core
@@ -36,6 +49,7 @@ class Exchange:
         self._transaction = transaction
         self._sent: SentRequest | None = None
         self._done = False
+        self._proposes = False  # rtpengine has an offer of it
         self.method = request.method
         self.origin = origin
         self.target = origin.other
@@ -57,12 +71,21 @@ class Exchange:
         if not masking.brings_sdp(request) or origin.busy_with(self.method, offers=self._offers()):
             self._relay(now)
             return
-        answers = self.method == "PRACK" and media.offered == self.target.side
-        media.anchor(origin.call, "answer" if answers else "offer", origin.side, request, self._anchored, now)
+        self._proposes = not (self.method == "PRACK" and media.offered == self.target.side)
+        media.anchor(origin.call, "offer" if self._proposes else "answer", origin.side, request, self._anchored, now)
 
     def _anchored(self, now: float) -> None:
-        if not self._is_too_late(now):
+        if self._is_too_late(now):
+            self._withdraw(now)
+        else:
             self._relay(now)
+
+    def _withdraw(self, now: float) -> None:
+        """What it has proposed to rtpengine is not to be."""
+        media = self.origin.call.media
+        if self._proposes and media is not None:
+            self._proposes = False
+            media.withdraw(now)
 
     def _is_too_late(self, now: float) -> bool:
         """Whether it was cancelled, or its dialog ended, while it waited; it is answered then."""
@@ -85,6 +108,7 @@ class Exchange:
         """Nothing of it has gone to the target, nor will."""
         self._settle()
         self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
+        self._withdraw(now)
 
     def _offers(self) -> bool:
         return self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(self._request))
@@ -142,9 +166,10 @@ class Exchange:
         if self._done or response.status >= 300 or not masking.brings_sdp(response):
             self._take(response, now)
             return
-        answers = masking.brings_sdp(self._request)
-        then = partial(self._take, response)
-        media.anchor(self.origin.call, "answer" if answers else "offer", self.target.side, response, then, now)
+        kind: Kind = "answer"
+        if not masking.brings_sdp(self._request):
+            kind, self._proposes = "offer", True
+        media.anchor(self.origin.call, kind, self.target.side, response, partial(self._take, response), now)
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
@@ -187,6 +212,8 @@ class Exchange:
         refreshing = self.method in REFRESHING
         extra = (origin.contact if refreshing else "") + masking.mask_response_headers(response)
         data = origin.write(self.reply, 200, extra=extra, body=body)
+        if origin.call.media is not None and self.method in _DESCRIBING:
+            origin.call.media.settle()
         self._settle()
         self._occupy(None)
         if refreshing:
@@ -231,6 +258,7 @@ class Exchange:
         self._settle()
         self._occupy(None)
         self._transaction.respond(status, self.origin.write(self.reply, status, extra=extra), now)
+        self._withdraw(now)
 
     def _settle(self) -> None:
         """Answered: a CANCEL changes nothing any more, and nothing refers to this exchange from within."""

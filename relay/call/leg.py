@@ -256,6 +256,8 @@ class Leg:
         if self.other.ack_due is not None:
             body = masking.mask_ack_body(ack, self.other.writer)
             self.other.acknowledge_due(body)
+            if self.call.media is not None:
+                self.call.media.settle()
             if self.other.writer.anchored and body is None and masking.brings_sdp(ack):
                 self.call.end("relay", "media_failed", now)  # an offer that stays without its answer
         self._bye_if_due(now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from relay.call import masking
 from relay.call.actions import Counts, Mediate, Mediated
@@ -34,6 +34,14 @@ COUNTS_S: Final = 0.5  # how long a closing record waits for what rtpengine has 
 _NEUTRAL_ID: Final = 1  # of the session as rtpengine knows it; each side gets one of its own
 
 
+class Agreement(NamedTuple):
+    """One offer and its answer, b"" while there is none."""
+
+    side: Side  # that offers
+    offer: bytes
+    answer: bytes
+
+
 class Media:
     """One call's session at rtpengine. Its id there is the call's, its tags are random: no word of a peer's."""
 
@@ -46,6 +54,8 @@ class Media:
         "_core",
         "_gone",
         "_heard",
+        "_proposed",
+        "_settled",
         "_then",
         "_timer",
         "_unanswered",
@@ -66,6 +76,7 @@ class Media:
         self.instance, self.caller_tag, self.callee_tag = state or ("", core.token(), core.token())
         self.forks: dict[str, Response] = {}  # by fork of the callee: what brought its last description
         self.fork = ""  # whose description rtpengine has
+        self._proposed = self._settled = Agreement("caller", b"", b"")
         self.offered: Side | None = None  # whose offer has no answer yet
         self.over = False
         self._caller_counts: Counts | None = None  # of what came from the caller
@@ -126,14 +137,22 @@ class Media:
             message.replace_description(refusal)
             then(now)
             return
+        if kind == "offer":
+            self.offered = side
+            self._proposed = Agreement(side, sdp, b"")
+        else:
+            self.offered = None
+            self._proposed = self._proposed._replace(answer=sdp)
+        command = self._command(kind, side, sdp)
+        self._ask(command, then, partial(self._anchored, call, side, message, sdp))
+
+    def _command(self, kind: Kind, side: Side, sdp: bytes) -> Mediate:
         offers = side if kind == "offer" else _other(side)
         from_tag, to_tag = self._tag(offers), self._tag(_other(offers))
         if kind == "offer" and not self._agreed:
             to_tag = ""  # it does not know one yet
         self._agreed = self._agreed or kind == "answer"
-        self.offered = side if kind == "offer" else None
-        command = Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp)
-        self._ask(command, then, partial(self._anchored, call, side, message, sdp))
+        return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp)
 
     def _anchored(
         self, call: Call, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
@@ -144,6 +163,32 @@ class Media:
             else:
                 message.replace_description(answer.sdp)
         self._answered(answer, now)
+
+    def settle(self) -> None:
+        """What was offered and answered last is what both sides go by from now on."""
+        if self._proposed.answer:
+            self._settled = self._proposed
+
+    def withdraw(self, now: float) -> None:
+        """An offer came to nothing: both sides go by what was settled before (RFC 3261 14.1), and rtpengine is told to,
+        which has taken the offer for the session's new state. What waits, waits on."""
+        if self._asking:
+            self._waiting.appendleft(self._restore)
+        else:
+            self._restore(now)
+
+    def _restore(self, _: float) -> None:
+        settled = self._settled
+        if self.over or not settled.answer or self._proposed == settled:
+            return
+        self.offered = None
+        self._proposed = settled
+        self._ask(self._command("offer", settled.side, settled.offer), self._restore_answer, self._answered)
+
+    def _restore_answer(self, _: float) -> None:
+        if not self.over:
+            answer = self._command("answer", _other(self._settled.side), self._settled.answer)
+            self._ask(answer, _go_on_at_once, self._answered)
 
     def _tag(self, side: Side) -> str:
         return self.caller_tag if side == "caller" else self.callee_tag
@@ -257,6 +302,10 @@ def neutral(message: Message) -> bytes:
     except (ProtocolError, ParseError):
         return b""
     return body.data if body is not None and body.content_type == "application/sdp" else b""
+
+
+def _go_on_at_once(_: float) -> None:
+    """Nobody waits for this answer but what comes after it."""
 
 
 def _other(side: Side) -> Side:

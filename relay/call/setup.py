@@ -211,6 +211,8 @@ class Setup:
         body = masking.mask_body(response, caller.writer)
         extra = caller.contact + masking.mask_response_headers(response)
         data = caller.write(self.reply, 200, extra=extra, body=body)
+        if self.call.media is not None:
+            self.call.media.settle()
         caller.dialog.confirmed = True
         self._decide()
         self._leave()
