@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 HANG_UPS_PER_S = 50  # by the control socket: each looks through all calls
 DRAIN_POLL_S = 0.05
+_UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pending_commits")  # of the statistics
 LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
 UNREGISTER_S = 2.0  # for the answers of trunks that we were registered at
 HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's time is over
@@ -274,7 +275,7 @@ class Relay:
 
     def _calls(self) -> int:
         counts = self._engine.statistics()
-        return sum(counts[name] for name in ("calls_up", "calls_setting_up", "pending_media", "pending_commits"))
+        return sum(counts[name] for name in _UNDER_WAY)
 
     def _busy(self) -> int:
         """Calls, and legs whose BYE is not answered yet: what is lost of it nobody else would send again."""

@@ -69,19 +69,21 @@ def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Proce
 def ended_calls(
     log: FilteringBoundLogger, format_: Format, level: Level, output: BinaryIO | None = None
 ) -> Callable[[dict[str, object]], None]:
-    """What writes `call.ended`, the one event of every call. Numbers in its fields must be masked already.
+    """What writes `call.ended`, the one event of every call, and `message.ended`: `kind` of the fields tells which.
+
+    Numbers in the fields must be masked already.
 
     JSON lines of it are encoded straight and stay in the output's buffer until it is flushed: a fifth of the cost.
     """
     if format_ != "json" or level not in ("debug", "info"):
-        return lambda fields: log.info("call.ended", **fields)
+        return lambda fields: log.info(f"{fields.pop('kind')}.ended", **fields)
     write = (output or sys.stdout.buffer).write
 
     def write_line(fields: dict[str, object]) -> None:
         if order_id := fields["order_id"]:  # the business user's text
             fields["order_id"] = _mask_value(order_id)
         timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        fields |= {"event": "call.ended", "level": "info", "timestamp": timestamp}
+        fields |= {"event": f"{fields.pop('kind')}.ended", "level": "info", "timestamp": timestamp}
         write(msgspec.json.encode(fields) + b"\n")
 
     return write_line

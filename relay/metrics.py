@@ -22,6 +22,7 @@ _GAUGES = {
     "calls_setting_up": "calls that are not answered yet",
     "announcing": "of these, refused callers who hear why",
     "attempts": "calls that are kept, also those that ended a moment ago",
+    "messages": "text messages that are not answered yet",
     "legs": "halves of calls",
     "transactions": "SIP transactions",
     "timers": "timers of calls and transactions",
@@ -50,7 +51,7 @@ _COUNTERS = {
     "challenges": "requests from unknown sources that were asked for credentials",
     "logins_failed": "of these, those whose credentials were wrong",
     "datagrams_lost": "datagrams that the system did not take",
-    "invites_unanswered": "INVITEs beyond all limits, which got no answer",
+    "invites_unanswered": "INVITEs and MESSAGEs beyond all limits, which got no answer",
     "responses_stray": "responses that belong to no transaction",
     "rtpengine_failures": "commands that no rtpengine carried out",
     "media_failures": "of these, those that a description waited for: it was not passed on",
@@ -70,8 +71,8 @@ _COUNTERS = {
 }
 # name: its label, what it counts
 _LABELLED = {
-    "refused": ("outcome", "calls that the relay refused"),
-    "calls_ended": ("outcome", "calls whose record the follower has read"),
+    "refused": ("outcome", "calls and text messages that the relay refused"),
+    "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
     "fraud_findings": ("signal", "thresholds of fraud signals that were reached"),
     "verifications": ("answer", "answers of the verification hook"),
     "streams_closed": ("why", "connections that the relay closed"),

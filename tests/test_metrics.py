@@ -28,7 +28,7 @@ def test_gauges_counters_and_labels() -> None:
         "relay700_bugs": ("counter", "exceptions in the engine, each logged; none may happen", [({}, 2.0)]),
         "relay700_refused": (
             "counter",
-            "calls that the relay refused",
+            "calls and text messages that the relay refused",
             [({"outcome": "expired"}, 1.0), ({"outcome": "no_binding"}, 5.0)],
         ),
     }

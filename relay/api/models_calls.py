@@ -22,7 +22,7 @@ class CallSearch(Asked):
 
 
 class Call(Shown):
-    """A call record: one attempt. null where it did not happen."""
+    """A call record: one attempt to call, or to send a text message. null where it did not happen."""
 
     call_id: str
     binding_id: str | None
@@ -56,6 +56,8 @@ class Call(Shown):
     callee_packets: int | None = Field(description="RTP from the callee")
     callee_lost: int | None
     callee_jitter_ms: int | None
+    kind: Literal["call", "message"]
+    text_bytes: int | None = Field(description="of a message: how long its text was; the text is kept nowhere")
 
 
 class HungUp(Shown):

@@ -51,13 +51,15 @@ class DailyLine(Shown):
     day: Day
     business: str
     prefix: str
-    attempts: int
+    attempts: int = Field(description="to call")
     answered: int
     unanswered: int = Field(description="routed, but busy, not answered, cancelled and the like")
     refused: dict[str, int] = Field(description="by outcome")
     minutes: float
     parties: int = Field(description="distinct ones")
     complaints: int
+    messages: int = Field(description="text messages that came, whatever became of them")
+    messages_delivered: int
 
 
 class Daily(Shown):

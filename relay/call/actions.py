@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from relay.call.record import CallRecord
+from relay.call.record import CallRecord, Kind
 from relay.sip.flow import Flow
 
 
@@ -24,6 +24,7 @@ class LookUp(NamedTuple):
     token: int
     number: str  # the 700 number dialled, 15 digits
     caller: str  # E.164 without "+"; "" where the caller is anonymous
+    kind: Kind = "call"
 
 
 class Mediate(NamedTuple):

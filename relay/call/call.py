@@ -98,8 +98,7 @@ class Call:
         self.core = core
         self.invite_key = invite_key
         core.attempts.setdefault(invite_key, self)
-        # 32 hexadecimal digits; the time comes first, so that records that are written together lie together.
-        self.call_id = f"{received_at:012x}{core.token()}{core.token()[:4]}"
+        self.call_id = core.record_id(received_at)
         self.caller_peer = peer
         self.caller_flow = flow
         self.caller_number = caller
@@ -374,12 +373,14 @@ class Call:
     def tripwire_towards_callee(self, peer: Peer, host: str) -> Tripwire:
         """`host`: of the peer's target that the call goes to."""
         hosts = (self.caller_flow.host, *hosts_of(self.caller_peer))
-        return Tripwire(self._hidden(self.caller_number), _foreign(hosts, (*hosts_of(peer), host), self.core.hosts))
+        return Tripwire(
+            self._hidden(self.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), self.core.hosts)
+        )
 
     def tripwire_towards_caller(self, peer: Peer, host: str, dialog: Dialog) -> Tripwire:
         hosts = (*hosts_of(peer), host, dialog.next_hop.host)
         own = (self.caller_flow.host, *hosts_of(self.caller_peer))
-        return Tripwire(self._hidden(self.callee_number or ""), _foreign(hosts, own, self.core.hosts))
+        return Tripwire(self._hidden(self.callee_number or ""), foreign_hosts(hosts, own, self.core.hosts))
 
     def _hidden(self, number: str) -> tuple[str, ...]:
         # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
@@ -458,7 +459,7 @@ class Call:
 
 
 @lru_cache(maxsize=1024)  # the same few in nearly all calls
-def _foreign(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
+def foreign_hosts(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
     """Those of the other side's hosts that tell something: not the receiver's own, and not the domain that one of
     these is in (carrier.example of sbc.carrier.example), nor the relay's."""
     known = ours.union(own)

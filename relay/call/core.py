@@ -13,7 +13,7 @@ from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, 
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place
 from relay.call.quotas import Quotas
-from relay.call.record import CallRecord
+from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Settings
 from relay.sip.flow import Flow
@@ -23,6 +23,7 @@ from relay.sip.transaction import TransactionLayer
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.leg import Leg
+    from relay.call.text_message import TextMessage
     from relay.sip.message import Request
 
 Continuation = Callable[[float], None]
@@ -45,7 +46,9 @@ class Core:
         self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
         self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
-        self.calling_tags: set[str] = set()  # our From tags of INVITEs under way: one that comes back is a loop
+        self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
+        # Our From tags of INVITEs and MESSAGEs under way: one that comes back is a loop.
+        self.calling_tags: set[str] = set()
         self.setting_up = 0
         self.calls_up = 0
         self.announcing = 0  # to refused callers
@@ -68,10 +71,10 @@ class Core:
     def tell(self, kind: str, record: CallRecord) -> None:
         self._actions.append(Tell(kind, record))
 
-    def look_up(self, number: str, caller: str, then: Routed) -> None:
+    def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call") -> None:
         self._serial += 1
         self.pending_lookups[self._serial] = then
-        self._actions.append(LookUp(self._serial, number, caller))
+        self._actions.append(LookUp(self._serial, number, caller, kind))
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         then = self.pending_lookups.pop(token, None)
@@ -125,6 +128,10 @@ class Core:
     @property
     def pending_commits(self) -> int:
         return len(self._pending_commits)
+
+    def record_id(self, received_at: int) -> str:
+        """32 hexadecimal digits; the time comes first, so that records that are written together lie together."""
+        return f"{received_at:012x}{self.token()}{self.token()[:4]}"
 
     def is_full(self) -> bool:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""

@@ -29,6 +29,7 @@ from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
 from relay.call.state import CallState, load_call
 from relay.call.strangers import Strangers
+from relay.call.text_message import TextMessage
 from relay.errors import ParseError, ProtocolError, StoreError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
@@ -174,6 +175,8 @@ class Engine:
         """Ends every call, for the end of the service."""
         for call in list(self._core.attempts.values()):
             call.end("relay", "shutdown", now)
+        for message in list(self._core.messages.values()):
+            message.stop(now)
 
     @property
     def is_idle(self) -> bool:
@@ -191,6 +194,7 @@ class Engine:
             "calls_setting_up": core.setting_up,
             "announcing": core.announcing,
             "attempts": len(core.attempts),
+            "messages": len(core.messages),
             "legs": len(core.legs),
             "transactions": len(core.transactions),
             "timers": len(core.timers),
@@ -279,7 +283,7 @@ class Engine:
 
     def _new_request(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         inside = request.to_tag is not None
-        if request.method == "INVITE" and not inside and self._is_overrun():
+        if not inside and self._is_recorded(request.method) and self._is_overrun():
             return
         reply = Reply(request, flow)
         try:
@@ -290,13 +294,25 @@ class Engine:
                 self._inside(request, reply, now)
             elif request.method == "REGISTER" and peer.login is not None:
                 self._logins.register(request, reply, peer, flow, now)
+            elif self._is_recorded(request.method):
+                self._message(request, reply, peer, now)
             else:
                 self._outside(request, reply, now)
         except ProtocolError as error:
-            if request.method == "INVITE" and not inside:
-                self._set_up(request, reply, peer, now).refuse(admission.unusable(error), now)
+            if not inside and self._is_recorded(request.method):
+                self._refuse(request, reply, peer, admission.unusable(error), now)
             else:
                 self._answer(request, reply, error.status, now)
+
+    def _is_recorded(self, method: str) -> bool:
+        """Whether a request outside a dialog leaves a record, whatever becomes of it."""
+        return method == "INVITE" or (method == "MESSAGE" and self._core.settings.sms)
+
+    def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
+        if request.method == "INVITE":
+            self._set_up(request, reply, peer, now).refuse(refusal, now)
+        else:
+            TextMessage(self._core, peer, request, reply, now).refuse(refusal, now)
 
     def _is_overrun(self) -> bool:
         """Whether even refusing a call, which takes a transaction and a record, would pass all bounds (DESIGN 4.5)."""
@@ -327,13 +343,22 @@ class Engine:
             elif self._draining:
                 self._answer(request, reply, 503, now, "Retry-After: 30\r\n")
             else:
-                self._answer(request, reply, 200, now, masking.CAPABILITIES)
+                capable = masking.CAPABILITIES_WITH_MESSAGE if self._core.settings.sms else masking.CAPABILITIES
+                self._answer(request, reply, 200, now, capable)
         elif request.max_forwards == 0:
             self._answer(request, reply, 483, now)
         elif method in _IN_DIALOG_ONLY:
             self._answer(request, reply, 481, now)
         else:
-            self._answer(request, reply, 405 if method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+            allow = masking.ALLOW_WITH_MESSAGE if self._core.settings.sms else masking.ALLOW
+            self._answer(request, reply, 405 if method in _KNOWN_ELSEWHERE else 501, now, allow)
+
+    def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        message = TextMessage(self._core, peer, request, reply, now)
+        if self._draining:
+            message.refuse(admission.DRAINING, now)
+        else:
+            message.begin(now)
 
     def _stranger(self, request: Request, flow: Flow, now: float) -> None:
         """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
@@ -343,8 +368,8 @@ class Engine:
             return
         core.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)
-        if request.method == "INVITE" and request.to_tag is None:
-            self._set_up(request, reply, self._strangers.PEER, now).refuse(admission.STRANGER, now)
+        if request.to_tag is None and self._is_recorded(request.method):
+            self._refuse(request, reply, self._strangers.PEER, admission.STRANGER, now)
         else:
             self._answer(request, reply, 403, now)
 

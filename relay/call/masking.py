@@ -18,7 +18,11 @@ from relay.sip.message import Message, Request
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
 OPTION_TAGS = ("100rel", "timer")
 ALLOW = f"Allow: {', '.join(METHODS)}\r\n"
-CAPABILITIES = f"{ALLOW}Accept: application/sdp\r\nSupported: {', '.join(OPTION_TAGS)}\r\n"  # RFC 3261 11.2
+_SUPPORTED = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
+CAPABILITIES = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
+# Of a relay that takes text messages, outside calls.
+ALLOW_WITH_MESSAGE = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
+CAPABILITIES_WITH_MESSAGE = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
 
 LONGEST_SESSION_S = 86_400  # of a session timer that crosses: no number of a party is that short
 

@@ -132,4 +132,6 @@ class Settings:
     media_check_s: float = 20.0  # between two questions whether rtpengine still has a call
     announcements: Announcements = Announcements()
     limits: Limits = field(default_factory=Limits)
+    sms: bool = False  # MESSAGE to 700 numbers is relayed
+    sms_numbers: Literal["refuse", "mask"] = "refuse"  # what becomes of a text with a real number in it
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"

@@ -97,15 +97,15 @@ def binding_row(binding: Binding, now_ms: int, show: Show) -> tuple[str, ...]:
     return (binding.binding_id, binding.mode, *numbers, *rest)
 
 
-RECORD_HEADING = ("received", "outcome", "status", "dialled", "caller", "callee", "talked", "ended by", "call")
+RECORD_HEADING = ("received", "kind", "outcome", "status", "dialled", "caller", "callee", "talked", "ended by", "call")
 
 
 def record_row(record: CallRecord, show: Show) -> tuple[str, ...]:
     talked = "-" if record.duration_ms is None else f"{record.duration_ms / 1000:.1f}s"
     numbers = (show(record.number_dialled) or "-", show(record.caller) or "-", show(record.callee or "") or "-")
     status = "-" if record.sip_status is None else str(record.sip_status)
-    outcome = record.outcome or "live"
-    return (_moment(record.received_at), outcome, status, *numbers, talked, record.ended_by or "-", record.call_id)
+    what = (record.kind, record.outcome or "live", status)
+    return (_moment(record.received_at), *what, *numbers, talked, record.ended_by or "-", record.call_id)
 
 
 def plain(value: NamedTuple) -> dict[str, Any]:

@@ -75,10 +75,14 @@ def _print_binding(binding: Binding, members: dict[str, list[str]]) -> None:
     click.echo(f"  from {values['created_at']} to {ends}")
 
 
+_DID = {"call": "dialled", "message": "texted"}
+
+
 def _print_call(record: CallRecord) -> None:
     values = record_object(record)
-    click.echo(f"call {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
-    click.echo(f"  {record.caller or 'anonymous'} dialled {record.number_dialled}, reached {record.callee or 'nobody'}")
+    click.echo(f"{record.kind} {record.call_id}: {record.outcome or 'live'}, binding {record.binding_id or '-'}")
+    who, whom = record.caller or "anonymous", record.callee or "nobody"
+    click.echo(f"  {who} {_DID[record.kind]} {record.number_dialled}, reached {whom}")
     click.echo(f"  from {values['received_at']} to {values['ended_at'] or 'now'}")
 
 

@@ -38,6 +38,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         media_check_s=tables.media.check_s,
         announcements=announcements(tables.announcements),
         limits=_limits(tables.limits),
+        sms=tables.sms.enabled,
+        sms_numbers=tables.sms.numbers,
     )
 
 

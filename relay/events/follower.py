@@ -214,7 +214,7 @@ def _write(act: Act, stretch: _Stretch) -> int:
     """All that comes of a stretch, within one act; how many events."""
     connection = act.connection
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
-    made = sum(_tell(act, listening, kind, record) for kind, record in stretch.events)
+    made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)
     for stored in stretch.records:
         connection.executemany(ADD, index_rows(act.sealer, stored.record, stored.chain_seq))
         made += _tell(act, listening, _end_of(stored.record), stored.record)
@@ -231,8 +231,9 @@ def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
     business = record.business
     if business is None or business not in listening:
         return False
-    data = call_data(kind, record) | {"user_data": _user_data(act, record.binding_id)}
-    act.tell(business, f"call.{kind}", f"{record.call_id}.{kind}", data)
+    what = kind.partition(".")[2]
+    data = call_data(what, record) | {"user_data": _user_data(act, record.binding_id)}
+    act.tell(business, kind, f"{record.call_id}.{what}", data)
     return True
 
 
@@ -246,8 +247,12 @@ def _user_data(act: Act, binding_id: str | None) -> str | None:
 
 
 def _end_of(record: CallRecord) -> str:
-    """Which event a record is: refused where we did not let the call go on, ended where we did."""
-    return "refused" if record.routed_at is None and record.ended_by == "relay" else "ended"
+    """Which event a record is: refused where we did not let the call or message go on, another where we did."""
+    if record.routed_at is None and record.ended_by == "relay":
+        return f"{record.kind}.refused"
+    if record.kind == "call":
+        return "call.ended"
+    return "message.delivered" if record.outcome == "delivered" else "message.failed"
 
 
 def _follow_up(act: Act, finding: Finding) -> None:

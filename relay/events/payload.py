@@ -17,8 +17,8 @@ from relay.store.outbox import Event
 from relay.store.webhooks import Webhook
 
 _PARTIES = ("caller", "callee", "a", "b")
-# Of a record: the legs' Call-IDs and the peers' names are the operator's own business.
-_LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "business")
+# Of a record: the legs' Call-IDs and the peers' names are the operator's own business; the event has a kind of its own.
+_LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "business", "kind")
 _UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id"),
     *("number_dialled", "number_shown", "caller", "callee"),
@@ -27,7 +27,7 @@ _WHEN = {"received": "received_at", "ringing": "ringing_at", "answered": "answer
 
 
 def call_data(kind: str, record: CallRecord) -> dict[str, Any]:
-    """The data of call.received, ringing and answered, and the whole record in call.ended and refused."""
+    """The data of received, ringing and answered; for all other kinds the whole record."""
     data = {name: value for name, value in record._asdict().items() if name not in _LEFT_OUT}
     if kind in _WHEN:
         data = {name: data[name] for name in _UNDER_WAY}

@@ -20,6 +20,9 @@ Kind = Literal[
     "call.answered",
     "call.ended",
     "call.refused",
+    "message.delivered",
+    "message.refused",
+    "message.failed",
     "binding.expired",
     "number.cooling",
 ]

@@ -232,8 +232,9 @@ class Driver:
 
 
 def ended_call(record: CallRecord) -> dict[str, object]:
-    """What the log says of a call. Leg Call-IDs are peers' text and stay out; short numbers are masked too."""
+    """What the log says of a call or a message. Leg Call-IDs are peers' text and stay out; short numbers are masked."""
     return {
+        "kind": record.kind,
         "call_id": record.call_id,
         "outcome": record.outcome,
         "sip_status": record.sip_status,

@@ -104,6 +104,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 def _question(look_up: LookUp, route: Route, unix_s: float) -> dict[str, object]:
     return {
+        "kind": look_up.kind,
         "number": look_up.number,
         "caller": look_up.caller,
         "business": route.business,

@@ -1,6 +1,6 @@
-"""The report of a day: what each business user's calls came to on each prefix. Days are China's.
+"""The report of a day: what each business user's calls and messages came to on each prefix. Days are China's.
 
-It counts the calls that were received on that day and have ended since; complaints are entered by hand. Distinct
+It counts those that were received on that day and have ended since; complaints are entered by hand. Distinct
 parties are told apart in memory while the day is read, 100 bytes each; none of them leaves it.
 """
 
@@ -30,7 +30,7 @@ PREFIX_DIGITS = 11
 
 
 class DailyLine(NamedTuple):
-    """One business user on one prefix. Attempts = answered + unanswered + all that were refused."""
+    """One business user on one prefix. Attempts to call = answered + unanswered + all that were refused."""
 
     day: date
     business: str  # "" where a refused attempt was nobody's
@@ -40,8 +40,10 @@ class DailyLine(NamedTuple):
     unanswered: int  # of those that were routed: busy, no answer, cancelled and the like
     refused: dict[str, int]  # by outcome, of those that were not
     talk_ms: int
-    parties: int  # distinct ones
+    parties: int  # distinct ones, of messages as well
     complaints: int
+    messages: int  # text messages that came, whatever became of them
+    messages_delivered: int
 
     @property
     def minutes(self) -> float:
@@ -50,12 +52,15 @@ class DailyLine(NamedTuple):
 
 class _Tally:
     def __init__(self) -> None:
-        self.answered = self.unanswered = self.talk_ms = 0
+        self.answered = self.unanswered = self.talk_ms = self.messages = self.messages_delivered = 0
         self.refused: Counter[str] = Counter()
         self.parties: set[int] = set()
 
     def add(self, record: CallRecord) -> None:
-        if record.routed_at is None:
+        if record.kind == "message":
+            self.messages += 1
+            self.messages_delivered += record.outcome == "delivered"
+        elif record.routed_at is None:
             self.refused[record.outcome or "failed"] += 1
         elif record.answered_at is None:
             self.unanswered += 1
@@ -76,6 +81,8 @@ class _Tally:
             talk_ms=self.talk_ms,
             parties=len(self.parties),
             complaints=complaints,
+            messages=self.messages,
+            messages_delivered=self.messages_delivered,
         )
 
 
@@ -124,12 +131,15 @@ def daily_csv(lines: Iterable[DailyLine]) -> str:
             "minutes",
             "parties",
             "complaints",
+            "messages",
+            "messages_delivered",
         )
     )
     for line in lines:
         refused = " ".join(f"{outcome}={count}" for outcome, count in line.refused.items())
-        counts = (line.attempts, line.answered, line.unanswered, refused, line.minutes, line.parties, line.complaints)
-        write((line.day.isoformat(), line.business, line.prefix, *counts))
+        calls = (line.attempts, line.answered, line.unanswered, refused, line.minutes)
+        others = (line.parties, line.complaints, line.messages, line.messages_delivered)
+        write((line.day.isoformat(), line.business, line.prefix, *calls, *others))
     return text.getvalue()
 
 

@@ -72,6 +72,8 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "callee_packets": None,
             "callee_lost": None,
             "callee_jitter_ms": None,
+            "kind": "call",
+            "text_bytes": None,
         }
     ]
     # "… in exactly this order"

@@ -18,10 +18,10 @@ def test_a_long_table_is_printed_whole() -> None:
 
 def test_a_row_of_a_call_that_is_up_and_of_one_that_has_ended() -> None:
     masked = shower(reveal=False)
-    assert record_row(live_record(), masked)[1:3] == ("live", "200")
+    assert record_row(live_record(), masked)[1:4] == ("call", "live", "200")
     row = record_row(ended_record(), masked)
     assert row[0] == "2026-01-01T00:00:00.000Z"
-    assert row[4:] == ("138****0001", "139****0002", "10.0s", "caller", "c1")
+    assert row[5:] == ("138****0001", "139****0002", "10.0s", "caller", "c1")
     assert A in record_row(ended_record(), shower(reveal=True))
 
 

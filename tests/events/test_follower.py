@@ -64,15 +64,19 @@ async def test_what_the_business_gave_the_binding_comes_back_with_each_event(sho
         ({"routed_at": None, "ended_by": "relay", "outcome": "no_binding"}, "call.refused"),
         ({"routed_at": None, "ended_by": "caller", "outcome": "cancelled"}, "call.ended"),
         ({"ended_by": "relay", "outcome": "no_answer"}, "call.ended"),
+        ({"kind": "message", "ended_by": "callee", "outcome": "delivered"}, "message.delivered"),
+        ({"kind": "message", "ended_by": "callee", "outcome": "rejected"}, "message.failed"),
+        ({"kind": "message", "ended_by": "relay", "outcome": "unreachable"}, "message.failed"),
+        ({"kind": "message", "routed_at": None, "ended_by": "relay", "outcome": "number_in_text"}, "message.refused"),
     ],
 )
-async def test_a_call_that_the_relay_refused_is_told_as_refused(
+async def test_what_the_relay_refused_is_told_as_refused(
     shop: Shop, writer: GroupWriter, changes: dict[str, object], kind: str
 ) -> None:
     hook = shop.hook()
     await shop.record(of_shop(**changes))
     await follow(shop, writer)
-    assert [event.kind for event in shop.waiting(hook)] == [kind]
+    assert [(event.kind, event.event_id) for event in shop.waiting(hook)] == [(kind, f"c1.{kind.partition('.')[2]}")]
 
 
 async def test_the_events_of_a_call_come_before_its_end(shop: Shop, writer: GroupWriter) -> None:

@@ -14,10 +14,12 @@ from relay.sip.message import Request, Response, parse_message
 class Checks:
     """Watches the wire and the records. A rule that is broken raises AssertionError with the message in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, messages: bool = False) -> None:
+        """`messages`: MESSAGE is relayed as well, and leaves a record."""
+        self._recorded = ("INVITE", "MESSAGE") if messages else ("INVITE",)
         self.sent: list[tuple[bytes, Flow]] = []
         self.restarted = False
-        self._initial: dict[str, str] = {}  # branch -> Call-ID of the initial INVITEs that came
+        self._initial: dict[str, str] = {}  # branch -> Call-ID of the initial INVITEs, and MESSAGEs, that came
         self._provisional: set[str] = set()  # branches of those that got a 100
         self._answered: dict[str, int] = {}  # branch -> first final status
         self._requests: dict[tuple[str, str | None, str | None], dict[str, int]] = {}  # dialog -> branch -> our CSeq
@@ -29,7 +31,7 @@ class Checks:
     def note_delivered(self, data: bytes) -> None:
         try:
             message = parse_message(data)
-            if isinstance(message, Request) and message.method == "INVITE" and message.to_tag is None:
+            if isinstance(message, Request) and message.method in self._recorded and message.to_tag is None:
                 message.via, message.from_tag, message.cseq  # noqa: B018 - without these there is no attempt
                 self._initial.setdefault(message.branch, message.call_id)
         except ParseError:
@@ -49,19 +51,19 @@ class Checks:
             self._check_description(message, flow)
 
     def _check_response(self, response: Response, records: Iterable[CallRecord]) -> None:
-        branch, status = response.branch, response.status
+        branch, status, method = response.branch, response.status, response.cseq.method
         if status == 401:  # asks who it is, and answers no attempt
             return
-        if branch in self._initial and response.cseq.method == "INVITE":
-            assert status == 100 or branch in self._provisional, f"{status} before 100"
+        if branch in self._initial and method in self._recorded:
+            assert status == 100 or branch in self._provisional or method == "MESSAGE", f"{status} before 100"
             self._provisional.add(branch)
             if status >= 200:
                 first = self._answered.setdefault(branch, status)
-                assert first == status or self.restarted, f"{status} after {first} to one INVITE"
+                assert first == status or self.restarted, f"{status} after {first} to one {method}"
                 assert any(
                     record.caller_leg_call_id == response.call_id and _tells(record, status) for record in records
                 ), f"{status} before its record was committed"
-        if response.cseq.method == "BYE" and status == 200:
+        if method == "BYE" and status == 200:
             assert any(
                 response.call_id in (record.caller_leg_call_id, record.callee_leg_call_id) and record.ended_at
                 for record in records
@@ -107,6 +109,6 @@ class Checks:
 
 
 def _tells(record: CallRecord, status: int) -> bool:
-    if status == 200:
+    if status == 200 and record.kind == "call":
         return record.answered_at is not None
     return record.ended_at is not None and record.sip_status == status

@@ -114,7 +114,7 @@ class Ladder:
         self.sides: dict[str, Side] = {}
         self.caller = self.side(caller_host, "alice")
         self.callee = self.side(callee_host, "bob")
-        self.checks = Checks()
+        self.checks = Checks(messages=self.settings.sms)
         self.numbers_pass = False  # with other_numbers = "forward" no number is hidden
         self.engine = self._start()
 
@@ -265,6 +265,7 @@ class Ladder:
 LEFT_BEHIND = (
     "calls_up",
     "calls_setting_up",
+    "messages",
     "announcing",
     "attempts",
     "legs",

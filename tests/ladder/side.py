@@ -100,6 +100,23 @@ class Side:
         self.remote_tag = ""
         self.sends("INVITE", body=body, headers=f"Contact: {contact or self.contact}\r\n{headers}", hops=hops)
 
+    def texts(
+        self,
+        number: str,
+        text: bytes = b"at the gate",
+        *,
+        caller: str = "13800000001",
+        content_type: str = "text/plain",
+        headers: str = "",
+        hops: int = 70,
+    ) -> None:
+        """A MESSAGE outside a dialog."""
+        self.from_uri, self.to_uri = f"sip:{caller}@{self.uri_host}", f"sip:{number}@{self.relay}"
+        self.target = f"sip:{number}@{self.relay}:5060"
+        self.remote_tag = ""
+        self.call_id = f"{self.name}-text-{self.cseq}"
+        self.sends("MESSAGE", body=text, content_type=content_type, headers=headers, hops=hops)
+
     def reinvites(self, body: bytes = b"", headers: str = "") -> None:
         self.sends("INVITE", body=body, headers=f"Contact: {self.contact}\r\n{headers}")
 

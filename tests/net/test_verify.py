@@ -127,6 +127,7 @@ async def test_it_is_asked_with_the_call_and_without_the_callee_and_signed() -> 
     assert signature == expected
     assert isinstance(question.pop("at"), int)
     assert question == {
+        "kind": "call",
         "number": X,
         "caller": A,
         "business": "firm",

@@ -50,6 +50,17 @@ def test_attempts_are_counted_by_what_became_of_them(shelf: Shelf) -> None:
     assert line.complaints == 0
 
 
+def test_messages_are_counted_apart(shelf: Shelf) -> None:
+    c = "8613700000003"
+    message = {"kind": "message", "answered_at": None, "duration_ms": None, "outcome": "delivered"}
+    refused = REFUSED | {"business": "default", "outcome": "number_in_text"}
+    shelf.add(call(1), call(2, caller=c, **message), call(3, **(message | refused)))
+    (line,) = report(shelf)
+    assert (line.messages, line.messages_delivered) == (2, 1)
+    assert (line.attempts, line.answered, line.unanswered, line.refused) == (1, 1, 0, {})
+    assert line.parties == 3
+
+
 def test_each_business_has_a_line_for_each_prefix_and_sees_its_own(shelf: Shelf) -> None:
     shelf.add(
         call(1),
@@ -117,4 +128,6 @@ def test_the_report_is_a_file_without_a_real_number(shelf: Shelf) -> None:
         "minutes": "0.2",
         "parties": "2",
         "complaints": "0",
+        "messages": "0",
+        "messages_delivered": "0",
     }

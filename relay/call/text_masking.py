@@ -1,0 +1,151 @@
+"""What of a text message may cross: plain text in UTF-8, without real numbers.
+
+A number is known by its shape alone, whosever it is: were only the receiver's own one treated apart, the sender could
+find it out by guesses, of which the masked form leaves ten thousand. The sender's number is no secret to him, so it is
+found however it stands among other signs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from relay.call.masking import Body
+from relay.call.numbers import CHINA, is_700, mask_number
+from relay.errors import ProtocolError
+from relay.sip.message import Request
+
+LONGEST_TEXT = 1300  # bytes
+
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+_ENCODINGS = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+
+
+def read_text(request: Request) -> str:
+    """The text of a MESSAGE. Raises ProtocolError 413 where it is longer than LONGEST_TEXT bytes, 415 where it is
+    anything but plain text in UTF-8, and ParseError for a Content-Type that cannot be read."""
+    if len(request.body) > LONGEST_TEXT:
+        raise ProtocolError(413, f"a text has at most {LONGEST_TEXT} bytes")
+    content_type = request.content_type
+    if content_type is None or content_type.type != "text/plain":
+        raise ProtocolError(415, "only plain text is relayed")
+    charset = (content_type.params.get("charset") or "utf-8").strip('"').lower()
+    if charset not in _CHARSETS or not _is_as_it_reads(request):
+        raise ProtocolError(415, "only UTF-8 that is not encoded further is relayed")
+    try:
+        text = request.body.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(415, "not UTF-8") from None
+    if _CONTROLS(text):
+        raise ProtocolError(415, "control characters are no text")
+    return text
+
+
+def _is_as_it_reads(request: Request) -> bool:
+    for name, plain in _ENCODINGS.items():
+        value = request.get(name)
+        if value is not None and value.strip().lower() not in plain:
+            return False
+    return True
+
+
+def text_body(text: str) -> Body:
+    return Body("text/plain;charset=UTF-8", text.encode())
+
+
+def mask_numbers(text: str, sender: str) -> str:
+    """`text` with real numbers masked: 138****0001. It is the same where it holds none.
+
+    Found are Chinese mobile numbers, landline numbers with their area code and international numbers with "+" or 00, in
+    any script's digits and in Chinese words, with up to three blanks or dashes between two digits; and the sender's
+    number (E.164 without "+", "" where unknown), whatever stands between its digits. One of less than 7 digits, an
+    extension, is found where it stands alone.
+    """
+    for words in (False, True):
+        text = _mask_shapes(text, words=words)
+        text = _mask_sender(text, sender, words=words)
+    return text
+
+
+# -- by shape
+
+_GAP = "-{0,3}"  # as `_read` writes separators
+_MOBILE = rf"1{_GAP}[3-9](?:{_GAP}[0-9]){{9}}"
+_LANDLINE = rf"(?:1{_GAP}0|2{_GAP}[0-9]|[3-9](?:{_GAP}[0-9]){{2}}){_GAP}[2-9](?:{_GAP}[0-9]){{6,7}}"
+_FOREIGN = rf"[1-9](?:{_GAP}[0-9]){{6,14}}"
+_find_numbers = re.compile(
+    "(?<![0-9])(?:"
+    rf"(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}|0{_GAP})?({_MOBILE})"
+    rf"|(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}0?|0){_GAP}({_LANDLINE})"
+    rf"|\+{_GAP}({_FOREIGN})"
+    rf"|00{_GAP}([1-9](?:{_GAP}[0-9]){{8,14}})"
+    ")(?![0-9])"
+).finditer
+
+
+def _mask_shapes(text: str, *, words: bool) -> str:
+    found: list[tuple[int, int, str]] = []
+    for match in _find_numbers(_read(text, words=words)):
+        digits = (match[1] or match[2] or match[3] or match[4]).replace("-", "")
+        if not is_700(digits):
+            found.append((match.start(), match.end(), mask_number(digits)))
+    return _replaced(text, found)
+
+
+# -- the sender's own
+
+
+def _mask_sender(text: str, sender: str, *, words: bool) -> str:
+    if not sender:
+        return text
+    national = sender.removeprefix(CHINA) if len(sender) > 9 else sender
+    while found := _places_of(national, _read(text, words=words)):
+        text = _replaced(text, [(start, end, mask_number(sender)) for start, end in found])
+    return text
+
+
+def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
+    if len(number) < 7:
+        return [match.span() for match in re.finditer(f"(?<![0-9]){number}(?![0-9])", signs)]
+    places = [place for place, sign in enumerate(signs) if sign in "0123456789"]
+    digits = "".join([signs[place] for place in places])
+    found = []
+    start = digits.find(number)
+    while start >= 0:
+        end = start + len(number)
+        found.append((places[start], places[end - 1] + 1))
+        start = digits.find(number, end)
+    return found
+
+
+# -- how signs are read
+
+_SEPARATORS = frozenset(" \t\u00a0\u3000-._()\u00b7\u2010\u2011\u2012\u2013\u2014\u2015\u2212－．（）\ufe0f\u20e3")
+_WORDS = str.maketrans("〇零○一幺二两三四五六七八九壹贰貳叁叄參肆伍陆陸柒捌玖", "000112234567891223334566789")
+
+
+def _read(text: str, *, words: bool) -> str:
+    """The text sign for sign: digits of any script as 0 to 9, Chinese ones with `words`, separators as "-"."""
+    signs = "".join([_read_sign(sign) for sign in text])
+    return signs.translate(_WORDS) if words else signs
+
+
+def _read_sign(sign: str) -> str:
+    if sign in _SEPARATORS:
+        return "-"
+    if sign.isascii():
+        return sign
+    if sign == "＋":
+        return "+"
+    digit = unicodedata.digit(sign, -1)
+    if digit >= 0:
+        return str(digit)
+    return "-" if unicodedata.category(sign) == "Cf" else sign  # of no width
+
+
+def _replaced(text: str, found: list[tuple[int, int, str]]) -> str:
+    """`found`: where something else is to stand, in order."""
+    for start, end, instead in reversed(found):
+        text = text[:start] + instead + text[end:]
+    return text

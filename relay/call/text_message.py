@@ -1,0 +1,343 @@
+"""A text message to a 700 number: a MESSAGE outside a dialog (RFC 3428), from its arrival to its answer.
+
+One transaction is relayed to one other, with nothing of the sender's in it but the text. Its way is that of an INVITE
+(admission, one look-up, the targets in turn, the record, the answer), but it makes no dialog and cannot be cancelled.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from relay.call import admission, masking
+from relay.call.call import foreign_hosts
+from relay.call.compose import OutgoingRequest, Reply
+from relay.call.masking import Tripwire, Verdict
+from relay.call.numbers import is_700
+from relay.call.peers import hosts_of, user_for
+from relay.call.places import retry_after_s
+from relay.call.record import CallRecord
+from relay.call.routing import Refusal, Route, named
+from relay.call.sending import SentRequest
+from relay.call.text_masking import mask_numbers, read_text, text_body
+from relay.errors import ParseError, ProtocolError
+from relay.sip.message import Request, Response
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.call.masking import Body
+    from relay.call.places import Place
+    from relay.call.settings import Peer
+    from relay.sip.timers import Timer
+    from relay.sip.transaction import ServerTransaction
+
+DELIVERED = Verdict(200, 0, "delivered")
+ACCEPTED_TYPES = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
+PATIENCE = 0.9  # of the sender's timer F: an answer that comes after it is for nobody (RFC 4320 3)
+
+
+class TextMessage:
+    """One sender's MESSAGE being answered. Once its answer is chosen (`_decided`) nothing alters it."""
+
+    __slots__ = (
+        "_body",
+        "_core",
+        "_deadline",
+        "_decided",
+        "_delivery",
+        "_key",
+        "_peer",
+        "_places",
+        "_record",
+        "_reply",
+        "_request",
+        "_route",
+        "_text",
+        "_timer",
+        "_transaction",
+        "_was_over",
+    )
+
+    def __init__(self, core: Core, peer: Peer, request: Request, reply: Reply, now: float) -> None:
+        """Raises ParseError where what tells it from others cannot be read; no transaction has begun then."""
+        self._key = (request.call_id, request.from_tag, request.cseq.number)
+        received_at = core.wall_ms(now)
+        self._core = core
+        self._peer = peer
+        self._request = request
+        self._reply = reply
+        self._transaction: ServerTransaction = core.transactions.serve(request, reply.flow)
+        self._record = _record(core, peer, request, received_at)
+        self._deadline = now + PATIENCE * core.settings.timings.transaction_s
+        self._decided = False
+        self._route: Route | None = None
+        self._text = ""
+        self._body: Body | None = None
+        self._places: list[Place] = []  # that are not tried yet
+        self._was_over = False  # a target was left out since its peer has all that it may have
+        self._delivery: Delivery | None = None
+        self._timer: Timer | None = None
+        core.messages.setdefault(self._key, self)
+
+    # -- the look-up
+
+    def begin(self, now: float) -> None:
+        """Looks up where it goes, or refuses it."""
+        core, record = self._core, self._record
+        try:
+            objection = admission.judge_message(core, self._request, self._peer, now)
+            self._text = read_text(self._request)
+        except (ProtocolError, ParseError) as error:
+            refusal = admission.unusable(error)
+            self.refuse(refusal, now, ACCEPTED_TYPES if refusal.status == 415 else "")
+            return
+        if core.messages[self._key] is not self:  # merged: it came another way too (RFC 3261 8.2.2.2)
+            self.refuse(admission.LOOP, now)
+        elif objection is not None:
+            self.refuse(objection[0], now, objection[1])
+        elif not admission.is_ours(core.settings, record.number_dialled):
+            self.refuse(admission.judge_number(core.settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
+        else:
+            core.look_up(record.number_dialled, record.caller, self._routed, "message")
+
+    def _routed(self, answer: Route | Refusal, now: float) -> None:
+        core = self._core
+        if self._decided:  # stopped while the look-up was pending
+            return
+        if isinstance(answer, Refusal):
+            self.refuse(answer, now)
+            return
+        text = mask_numbers(self._text, self._record.caller)
+        if text != self._text and core.settings.sms_numbers == "refuse":
+            self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
+            return
+        self._route = answer
+        self._body = text_body(text)
+        self._record = self._record._replace(
+            binding_id=answer.binding_id,
+            mode=answer.mode,
+            business=answer.business,
+            order_id=answer.order_id,
+            number_shown=answer.shown,
+            callee=answer.target,
+            routed_at=core.wall_ms(now),
+            direction=answer.direction,
+            legacy=answer.legacy,
+        )
+        self._places = core.peers.candidates(answer.target, now, core.token)
+        self._try_next(masking.NO_PEER, "no_peer", now)
+
+    # -- the targets
+
+    def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
+        """The next target that can be tried; without one, `verdict` is the sender's answer."""
+        core = self._core
+        place = self._next_place(now)
+        if place is None:
+            if self._was_over and self._record.peer_out is None:
+                self.refuse(admission.OVER_LIMIT, now)
+            else:
+                self._close(verdict, "callee", reason, now)
+            return
+        assert self._route is not None
+        assert self._body is not None
+        self._record = self._record._replace(peer_out=place.peer.name)
+        delivery = Delivery(core, self, place)
+        if not delivery.start(self._route, self._body, self._tripwire(place), self._request.max_forwards, now):
+            core.counters["tripwire"] += 1
+            core.note("tripwire", call_id=self._record.call_id, towards="callee")
+            self._close(masking.LEAK, "relay", "tripwire", now)
+            return
+        self._delivery = delivery
+        self._record = self._record._replace(callee_leg_call_id=delivery.call_id)
+        self._watch(now)
+
+    def _next_place(self, now: float) -> Place | None:
+        while self._places:
+            place = self._places.pop(0)
+            if self._core.quotas.is_within_rate_to(place.peer, now):
+                return place
+            self._was_over = True
+        return None
+
+    def _tripwire(self, place: Place) -> Tripwire:
+        hosts = (self._reply.flow.host, *hosts_of(self._peer))
+        own = (*hosts_of(place.peer), place.flow.host)
+        return Tripwire((self._record.caller,), foreign_hosts(hosts, own, self._core.hosts))
+
+    def _watch(self, now: float) -> None:
+        """One timer for both clocks: silence, where another target is there, and the sender's patience."""
+        timers = self._core.timers
+        timers.cancel(self._timer)
+        when = min(self._deadline, now + self._core.settings.no_progress_s) if self._places else self._deadline
+        self._timer = timers.set(when, self._wake)
+
+    def _wake(self, now: float) -> None:
+        self._timer = None
+        delivery = self._delivery
+        is_silent = delivery is not None and delivery.is_silent
+        if delivery is not None and is_silent:
+            self._core.unreachable(delivery.place, now)
+        if now >= self._deadline:
+            self._close(masking.NO_PROGRESS, "relay", "no_response", now)
+        elif is_silent:
+            self._try_next(masking.NO_PROGRESS, "no_response", now)
+        else:
+            self._timer = self._core.timers.set(self._deadline, self._wake)
+
+    # -- what becomes of it there
+
+    def answered(self, delivery: Delivery, status: int, now: float) -> None:
+        """A target's final answer. A 2xx also of one that was passed over: the text is there."""
+        if self._decided:
+            return
+        if status < 300:
+            self._record = self._record._replace(peer_out=delivery.place.peer.name, callee_leg_call_id=delivery.call_id)
+            self._close(DELIVERED, "callee", f"sip_{status}", now)
+        elif delivery is self._delivery:
+            self._failed(status, masking.mask_final(status, rang=False), now)
+
+    def not_answered(self, delivery: Delivery, why: str, now: float) -> None:
+        """No answer came from the target, or nothing gets there."""
+        if delivery is self._delivery and not self._decided:
+            self._core.unreachable(delivery.place, now)
+            self._failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
+
+    def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
+        self._delivery = None
+        reason = "no_response" if status is None else f"sip_{status}"
+        if status is None or status == 408 or 500 <= status < 600:
+            self._try_next(verdict, reason, now)
+        else:
+            self._close(verdict, "callee", reason, now)
+
+    # -- the answer
+
+    def refuse(self, refusal: Refusal, now: float, extra: str = "") -> None:
+        """The relay's own no. `extra`: further header lines of the answer."""
+        self._core.refusals[refusal.outcome] += 1
+        if refusal.binding_id is not None:
+            self._record = self._record._replace(
+                binding_id=refusal.binding_id,
+                mode=refusal.mode,
+                business=refusal.business,
+                order_id=refusal.order_id,
+            )
+        if refusal.retry_after_s is not None:
+            extra += f"Retry-After: {refusal.retry_after_s}\r\n"
+        verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
+        self._close(verdict, "relay", refusal.outcome, now, extra)
+
+    def stop(self, now: float) -> None:
+        """The service ends."""
+        if not self._decided:
+            self._close(masking.NO_PROGRESS, "relay", "shutdown", now)
+
+    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+        """The record is committed first, then the sender is told (DESIGN 4.1)."""
+        core = self._core
+        self._decided = True
+        self._delivery = None
+        core.timers.cancel(self._timer)
+        if verdict.q850_cause:
+            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
+        data = self._reply.write(verdict.status, to_tag=core.token(), extra=extra)
+        self._record = self._record._replace(
+            ended_at=core.wall_ms(now),
+            sip_status=verdict.status,
+            q850_cause=verdict.q850_cause or None,
+            outcome=verdict.outcome,
+            ended_by=by,
+            end_reason=reason,
+        )
+        core.commit(self._record, None, partial(self._answer, verdict.status, data))
+
+    def _answer(self, status: int, data: bytes, now: float) -> None:
+        if self._core.messages.get(self._key) is self:
+            del self._core.messages[self._key]
+        self._transaction.respond(status, data, now)
+
+
+class Delivery:
+    """The MESSAGE to one target of a peer."""
+
+    __slots__ = ("_core", "_cseq", "_local_tag", "_message", "call_id", "is_silent", "place")
+
+    def __init__(self, core: Core, message: TextMessage, place: Place) -> None:
+        self._core = core
+        self._message = message
+        self._local_tag = core.token()
+        self._cseq = 1
+        self.call_id = core.token()
+        self.place = place
+        self.is_silent = True  # not even a provisional response has come
+
+    def start(self, route: Route, body: Body, tripwire: Tripwire, hops: int | None, now: float) -> bool:
+        """Sends it. False where the tripwire struck: nothing was sent then. `hops`: the sender's Max-Forwards."""
+        core, place = self._core, self.place
+        user = user_for(place.peer, route.target)
+        uri = f"sip:{user}@{place.target.written}"
+        shown = f"<sip:{route.shown}@{core.peers.listener(place.flow).advertised}>"
+        constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
+        rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
+        own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
+        if tripwire.hit(constants + rest, body.data, own=own):
+            return False
+        rest += f"Max-Forwards: {70 if hops is None else hops - 1}\r\n"
+        core.calling_tags.add(self._local_tag)
+        outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
+        SentRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)
+        return True
+
+    def _renumber(self, _: str, __: float) -> int:
+        """The target has challenged it, and it goes again."""
+        self._cseq += 1
+        return self._cseq
+
+    def _receive(self, response: Response, now: float) -> None:
+        core, place, status = self._core, self.place, response.status
+        if place.failures or place.is_down:
+            core.reached(place)
+        self.is_silent = False
+        if status < 200:
+            return
+        core.calling_tags.discard(self._local_tag)
+        if status == 503:
+            core.put_aside(place, retry_after_s(response.get("retry-after")), now)
+        self._message.answered(self, status, now)
+
+    def _fail(self, why: str, now: float) -> None:
+        self._core.calling_tags.discard(self._local_tag)
+        self._message.not_answered(self, why, now)
+
+
+def _record(core: Core, peer: Peer, request: Request, received_at: int) -> CallRecord:
+    """As it stands when the message has come."""
+    return CallRecord(
+        call_id=core.record_id(received_at),
+        binding_id=None,
+        mode=None,
+        business=None,
+        order_id=None,
+        number_dialled=admission.number_dialled(request),
+        number_shown=None,
+        caller=admission.number_of_caller(request, peer),
+        callee=None,
+        peer_in=peer.name,
+        peer_out=None,
+        received_at=received_at,
+        routed_at=None,
+        ringing_at=None,
+        answered_at=None,
+        ended_at=None,
+        duration_ms=None,
+        sip_status=None,
+        q850_cause=None,
+        outcome=None,
+        ended_by=None,
+        end_reason=None,
+        caller_leg_call_id=request.call_id,
+        callee_leg_call_id=None,
+        kind="message",
+        text_bytes=len(request.body),
+    )
