@@ -18,7 +18,7 @@ from relay.call.nonces import Nonces
 from relay.call.places import Place
 from relay.call.settings import Target
 from relay.errors import ParseError, ProtocolError
-from relay.sip.digest import ALGORITHMS, Challenge, Credentials, parse_credentials
+from relay.sip.digest import Challenge, Credentials, parse_credentials
 from relay.sip.headers import NameAddr, parse_name_addr, parse_number
 from relay.sip.uri import SipUri
 
@@ -130,7 +130,9 @@ class Logins:
         login: Account | None = None if peer is None else peer.login
         if login is None or self._failures[flow.host] >= MOST_FAILURES:
             return None
-        if credentials.qop != "auth" or credentials.uri != request.uri:  # RFC 7616 3.4.6
+        if credentials.qop != "auth" or credentials.algorithm not in self._core.settings.login_algorithms:
+            return None
+        if credentials.uri != request.uri:  # RFC 7616 3.4.6
             return None
         return peer if credentials.is_proved_by(login.password, request.method) else None
 
@@ -150,7 +152,7 @@ class Logins:
         lines = "".join(
             [
                 f"WWW-Authenticate: {Challenge(REALM, nonce, algorithm, True, None, stale)}\r\n"
-                for algorithm in ALGORITHMS  # RFC 8760 2.3: the preferred one first
+                for algorithm in core.settings.login_algorithms
             ]
         )
         tag = self._nonces.mac(request.branch, request.call_id)[:16]

@@ -30,6 +30,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         routes=tuple(_routes(tables.route, tables.peer, problems)),
         prefixes=tables.numbers.prefixes,
         other_numbers=sip.other_numbers,
+        login_algorithms=sip.login_algorithms,
         timings=_timings(sip.t1_ms),
         ring_timeout_s=sip.ring_timeout_s,
         no_progress_s=sip.no_progress_s,

@@ -28,6 +28,9 @@ class SipTable(Struct, frozen=True):
     max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = 14_400.0
     drain_s: Annotated[float, Meta(ge=0, le=86_400, description="seconds, such as 30")] = 30.0
     other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = "reject"
+    login_algorithms: Annotated[
+        tuple[Literal["SHA-256", "MD5"], ...], Meta(min_length=1, description='such as ["SHA-256", "MD5"]')
+    ] = ("SHA-256", "MD5")
 
 
 class StoreTable(Struct, frozen=True):

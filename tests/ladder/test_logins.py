@@ -113,6 +113,19 @@ def test_sha_256_and_md5_are_offered_in_that_order_and_either_is_taken(called: L
     called.settle()
 
 
+def test_what_is_not_offered_is_not_taken() -> None:
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, login_algorithms=("MD5",))
+    asks_to_register(ladder.callee)
+    offered = challenged(ladder.callee)
+    assert list(offered) == ["MD5"]
+    sha_256 = offered["MD5"]._replace(algorithm="SHA-256")
+    asks_to_register(ladder.callee, credentials(ladder.callee, "REGISTER", sha_256))
+    ladder.callee.get(401)
+    asks_to_register(ladder.callee, credentials(ladder.callee, "REGISTER", offered["MD5"], nc=2))
+    ladder.callee.get(200)
+    ladder.settle()
+
+
 def test_it_calls_from_where_it_registered(calling: Ladder) -> None:
     registers(calling.caller)
     connect(calling)

@@ -7,6 +7,9 @@ One step a line, seen from the phone that the ladder is of:
     < 100?                    receives; with "?" it may also stay away
     < 183 save=RSeq           receives, and keeps that header's value as [$RSeq]
     > 487 to INVITE           answers the INVITE received last instead of the request received last
+    < 401 challenge           receives a challenge, which `[authentication username=… password=…]` answers later
+    > INVITE fresh            sends it again as a new one, without a tag in its To; likewise `< INVITE fresh`
+    < INVITE proves=u:p       receives it with credentials that user u with password p could have made, else fails
     pause 200                 milliseconds
     timewait 2000             the call is over; retransmissions are still answered for so long
 
@@ -133,15 +136,25 @@ class _Compiler:
             self._last_request = step.name
             if step.name == "INVITE":
                 actions += [self._save("Via", "via"), self._save("CSeq", "cseq")]
-                self._invites_received += 1
+                self._invites_received = 1 if "fresh" in step.options else self._invites_received + 1
                 if self._invites_received == 1:
                     actions += [self._save("From", "from"), self._save("To", "to")]
         keep_route = "" if self._dialog_known else ' rrs="true"'
         if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
             self._dialog_known = True
         optional = ' optional="true"' if step.optional else ""
+        challenge = ' auth="true"' if "challenge" in step.options else ""
+        proof = ""
+        if "proves" in step.options:
+            username, password = step.options["proves"].split(":")
+            self._saved.add("proved")
+            actions.append(f'<verifyauth assign_to="proved" username="{username}" password="{password}"/>')
+            proof = (
+                '<nop condexec="proved" condexec_inverse="true">'
+                '<action><error message="wrong credentials"/></action></nop>'
+            )
         inner = f"<action>{''.join(actions)}</action>" if actions else ""
-        return f"<recv {kind}{optional}{keep_route}>{inner}</recv>"
+        return f"<recv {kind}{optional}{challenge}{keep_route}>{inner}</recv>{proof}"
 
     def _save(self, header: str, variable: str) -> str:
         self._saved.add(variable)
@@ -185,7 +198,7 @@ class _Compiler:
     def _party_lines(self, step: Step) -> list[str]:
         if not self._calling:
             return [f"From:[$to];tag={self._tag()}", "To:[$from]"]
-        tag = "" if step.name == "CANCEL" else "[peer_tag_param]"
+        tag = "" if step.name == "CANCEL" or "fresh" in step.options else "[peer_tag_param]"
         return [
             f"From: <sip:{CALLER_NUMBER}@[local_ip]:[local_port]>;tag={self._tag()}",
             f"To: <sip:{DIALLED_NUMBER}@[remote_ip]:[remote_port]>{tag}",

@@ -1,8 +1,8 @@
 """A pjsua2 softphone as a program of its own: JSON events on standard output, commands on standard input.
 
 Run as `python -m tests.support.pjsua_phone HOST PORT NUMBER udp|tcp|tls LOG [CERTIFICATE KEY]`. Commands: `dial URI`,
-`hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`, `record WAV`, `stop` (of both). It answers by itself.
-Events carry the names of baresip's.
+`register URI USER PASSWORD`, `hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`, `record WAV`, `stop` (of
+both). It answers by itself. Events carry the names of baresip's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
     def stop(self) -> None:
         """Returns when the file is whole: its head is written when the conference lets go of it, at its next tick."""
         self.player = self.recorder = None
-        while not self.recorded.read_bytes().startswith(b"RIFF"):
+        while not any(self.recorded.read_bytes()[40:44]):  # how long its sound is
             time.sleep(0.01)
 
     def onCallState(self, prm: Any) -> None:
@@ -81,6 +81,12 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
 
 class PhoneAccount(pj.Account):  # type: ignore[misc]
     call: PhoneCall | None = None
+    settings: Any = None
+
+    def register(self, registrar: str, username: str, password: str) -> None:
+        self.settings.regConfig.registrarUri = registrar
+        self.settings.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", username, 0, password))
+        self.modify(self.settings)
 
     def onIncomingCall(self, prm: Any) -> None:
         self.call = PhoneCall(self, prm.callId)
@@ -144,6 +150,7 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     # Else its Contact names the source of the connections that it opens, where it does not listen.
     account_settings.sipConfig.contactForced = f"<sip:{number}@{host}:{port};transport={transport}>"
     account = PhoneAccount()
+    account.settings = account_settings
     account.create(account_settings)
     return account
 
@@ -166,7 +173,10 @@ def main() -> None:
     while True:
         endpoint.libHandleEvents(10)
         for command, argument in commands():
-            obey(account, command, argument)
+            if command == "register":
+                account.register(*argument.split())
+            else:
+                obey(account, command, argument)
 
 
 if __name__ == "__main__":

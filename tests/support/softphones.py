@@ -104,7 +104,8 @@ class Pjsua(SoftPhone):
         self._reading = asyncio.create_task(self._read())
         await self.expect("READY")
         if self.login is not None:
-            self.command("register", " ".join(map(str, self.login)))
+            registrar, username, password = self.login
+            self.command("register", f"sip:{registrar}{self._transport_parameter} {username} {password}")
 
     def command(self, name: str, argument: str = "") -> None:
         assert self._process is not None and self._process.stdin is not None
