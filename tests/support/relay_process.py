@@ -292,8 +292,8 @@ class RelayProcess:
 
 
 MUST_RUN_OUT = (
-    "calls_up", "calls_setting_up", "legs", "transactions", "timers", "pending_lookups", "pending_commits",
-    "journal_backlog",
+    "calls_up", "calls_setting_up", "legs", "transactions", "timers", "pending_lookups", "pending_media",
+    "pending_commits", "journal_backlog",
 )  # fmt: skip
 
 
