@@ -25,6 +25,7 @@ MEDIA_FAILED = Refusal("media_failed", 503, 47, retry_after_s=5)  # Q.850 47: re
 LOOP = Refusal("failed", 482, 25)
 TOO_MANY_HOPS = Refusal("failed", 483, 25)
 BAD_EXTENSION = Refusal("failed", 420, 111)
+NUMBER_IN_TEXT = Refusal("number_in_text", 403, 21)
 BAD_CONTACT = Refusal("failed", 400, 111)
 STRANGER = Refusal("caller_not_allowed", 403, 21)
 
@@ -102,6 +103,18 @@ def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
     return (OVER_LIMIT, "") if _is_over_limit(core, peer) or not core.quotas.admits_from(peer, now) else None
+
+
+def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+    """Likewise for a MESSAGE. It is no call that is up, so of the limits only those of what is pending hold."""
+    if request.max_forwards == 0:
+        return TOO_MANY_HOPS, ""
+    if request.from_tag in core.calling_tags:
+        return LOOP, ""
+    if unknown := unknown_requirements(request):
+        return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
+    pending = len(core.pending_lookups) >= core.settings.limits.max_pending_lookups
+    return (OVER_LIMIT, "") if pending or core.is_full() or not core.quotas.is_within_rate_from(peer, now) else None
 
 
 def _leads_back(request: Request) -> bool:

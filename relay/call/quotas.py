@@ -25,14 +25,24 @@ class Quotas:
         quota = peer.quota
         if quota.max_calls_in and self.calls_in[peer.name] >= quota.max_calls_in:
             return False
-        return not quota.max_cps_in or _admit(self._rates_in, peer.name, quota.max_cps_in, now)
+        return self.is_within_rate_from(peer, now)
+
+    def is_within_rate_from(self, peer: Peer, now: float) -> bool:
+        """Whether the peer's rate leaves room for one more INVITE or MESSAGE from it, which is counted then."""
+        rate = peer.quota.max_cps_in
+        return not rate or _admit(self._rates_in, peer.name, rate, now)
 
     def admits_to(self, peer: Peer, now: float) -> bool:
         """Whether one more call may go to the peer; its INVITE is counted then."""
         quota = peer.quota
         if quota.max_calls_out and self.calls_out[peer.name] >= quota.max_calls_out:
             return False
-        return not quota.max_cps_out or _admit(self._rates_out, peer.name, quota.max_cps_out, now)
+        return self.is_within_rate_to(peer, now)
+
+    def is_within_rate_to(self, peer: Peer, now: float) -> bool:
+        """Likewise for one more to it."""
+        rate = peer.quota.max_cps_out
+        return not rate or _admit(self._rates_out, peer.name, rate, now)
 
     def forget_rates(self) -> None:
         """They may be other ones from now on."""

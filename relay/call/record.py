@@ -1,8 +1,11 @@
-"""The call record (CDR) of one attempt, as DESIGN 5 lists it. The order of the fields is the order printed."""
+"""The record (CDR) of one attempt to call or to send a text, as DESIGN 5 lists it. The order of the fields is the order
+printed."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Kind = Literal["call", "message"]
 
 
 class CallRecord(NamedTuple):
@@ -41,3 +44,5 @@ class CallRecord(NamedTuple):
     callee_packets: int | None = None
     callee_lost: int | None = None
     callee_jitter_ms: int | None = None
+    kind: Kind = "call"
+    text_bytes: int | None = None  # length of a message's text, which is kept nowhere
