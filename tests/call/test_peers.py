@@ -90,6 +90,13 @@ def test_what_a_dialog_says_stays_with_its_peer(peers: Peers, host: str, may: bo
     assert peers.may_be_sent_to(pbx, host) is may
 
 
+def test_the_dialogs_of_a_former_peer_stay_with_it(peers: Peers) -> None:
+    former = peer("former", "198.51.100.1", "198.51.100.0/24")
+    assert peers.may_be_sent_to(former, "198.51.100.7")
+    assert not peers.may_be_sent_to(former, "203.0.113.9")
+    assert not peers.may_be_sent_to(peer("former", "192.0.2.1", "192.0.2.0/24"), "192.0.2.22")  # it is another's now
+
+
 def test_a_peer_may_be_known_by_name() -> None:
     named = peer("named", "sbc.example", "10.0.0.0/24")
     peers = Peers(settings(peers=(named,), routes=()))

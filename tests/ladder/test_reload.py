@@ -192,6 +192,16 @@ def test_pings_of_peers_that_are_gone_end(ladder: Ladder) -> None:
     assert ladder.engine.next_timeout() is None
 
 
+def test_other_rates_hold_at_once(ladder: Ladder) -> None:
+    slow, fast = (peer("carrier", CALLEE_HOST, quota=Quota(max_cps_out=most)) for most in (1, 3))
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), slow))
+    assert [called(ladder), called(ladder)] == [[CALLEE_HOST], [CALLEE_HOST]]  # the second is the first one's INVITE
+    assert len(ladder.callee.inbox) == 1
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), fast))
+    called(ladder)
+    assert len(ladder.callee.inbox) == 2
+
+
 def test_quotas_hold_for_what_comes_and_count_what_is_there(ladder: Ladder) -> None:
     connect(ladder)
     limited = peer("carrier", CALLEE_HOST, quota=Quota(max_calls_out=1))

@@ -126,6 +126,18 @@ def test_after_two_failures_it_is_tried_last_and_after_a_while_first_again(ladde
     ladder.run(200)
 
 
+def test_silence_counts_as_no_answer(ladder: Targets) -> None:
+    for _ in range(2):
+        side = ladder.call()
+        assert side.host == FIRST
+        ladder.run(6.0)
+        side.inbox.clear()
+        ladder.give_up(ladder.called())
+    assert ladder.states() == ["aside", "up", "up"]
+    ladder.callee.inbox.clear()
+    assert ladder.call().host == SECOND_HOST
+
+
 def test_retry_after_is_honoured_and_a_503_without_it_is_no_reason(ladder: Targets) -> None:
     side = ladder.call()
     side.answers(503)
@@ -225,6 +237,17 @@ def test_targets_that_dns_brings_are_pinged_at_the_next_turn() -> None:
     (third,) = pinged(ladder)
     assert (third.host, third.inbox[0][1].port) == (THIRD, 5070)
     assert third.get_request("OPTIONS").uri == "sip:carrier.example"
+
+
+def test_an_answer_to_a_call_is_one_as_well() -> None:
+    ladder = Targets(ping_s=60, down_after=1)
+    ladder.unreachable = {("udp", host) for host in HOSTS}
+    ladder.starts_pings()
+    ladder.run(1.0)
+    assert ladder.states() == ["down"] * 3
+    ladder.unreachable.clear()
+    ladder.give_up(ladder.call())
+    assert ladder.states() == ["up", "down", "down"]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,21 @@ async def test_what_it_said_last_holds_while_it_does_not_answer(
     assert [(event["peer"], event["name"]) for event in lost] == [("carrier", "carrier.example")]
 
 
+async def test_one_host_without_an_answer_leaves_the_others(server: DnsServer) -> None:
+    server.broken = {"sbc1.carrier.example"}
+    assert await found(server, target()) == ["udp:192.0.2.3:5080"]
+
+
+async def test_no_host_with_an_answer_is_no_answer(server: DnsServer) -> None:
+    server.ttl_s = 0
+    following = Following(server, target())
+    before = await following.start()
+    server.broken = {"sbc1.carrier.example", "sbc2.carrier.example"}
+    await server.heard("_sip._udp.carrier.example", "SRV", 3)
+    assert list(following.locator.located()["carrier"]) == before
+    await following.locator.close()
+
+
 async def test_a_name_that_is_gone_leaves_no_target(server: DnsServer) -> None:
     server.ttl_s = 0
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}

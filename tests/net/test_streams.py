@@ -446,6 +446,18 @@ async def test_other_certificates_hold_for_the_connections_to_come(authority: Au
         writer.close()
 
 
+async def test_strangers_are_who_is_no_peer_of_the_configuration_in_force() -> None:
+    async with listening("tcp", max_strangers=0) as h:
+        h.streams.reload(replace(h.settings, peers=()), None)
+        reader, _ = await h.connect()
+        assert await ended(reader)
+        h.streams.reload(h.settings, None)
+        _, writer = await h.connect()
+        writer.write(message())
+        await h.heard()
+        writer.close()
+
+
 async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Authority, tmp_path: Path) -> None:
     files = authority.issue("127.0.0.10")
     async with listening("tls", files) as h:

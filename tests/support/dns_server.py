@@ -27,6 +27,7 @@ class DnsServer(asyncio.DatagramProtocol):
         self.asked: Counter[tuple[str, str]] = Counter()
         self.silent = False  # it takes questions and answers none
         self.refusing = False  # it answers SERVFAIL
+        self.broken: set[str] = set()  # likewise, of these names alone
         self._heard = asyncio.Event()
         self._transport: asyncio.DatagramTransport
 
@@ -61,7 +62,7 @@ class DnsServer(asyncio.DatagramProtocol):
     def _answer(self, query: dns.message.Message, full: dns.name.Name, name: str, kind: str) -> dns.message.Message:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
-        if self.refusing:
+        if self.refusing or name in self.broken:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif not any(known == name for known, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
