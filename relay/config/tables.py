@@ -78,11 +78,6 @@ class SmsTable(Struct, frozen=True):
     numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = "refuse"
 
 
-class SmsTable(Struct, frozen=True):
-    enabled: Annotated[bool, Meta(description="true or false")] = False
-    numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = "refuse"
-
-
 class ApiTable(Struct, frozen=True):
     listen: Annotated[
         str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
@@ -273,7 +268,6 @@ class Tables(Struct, frozen=True):
     numbers: NumbersTable = NumbersTable()
     media: MediaTable = MediaTable()
     announcements: AnnouncementsTable = AnnouncementsTable()
-    sms: SmsTable = SmsTable()
     sms: SmsTable = SmsTable()
     api: ApiTable = ApiTable()
     policy: PolicyTable = PolicyTable()
