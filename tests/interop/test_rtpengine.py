@@ -238,12 +238,14 @@ async def call_up(relay: RelayProcess, caller: Phone, callee: Phone) -> tuple[Le
     leg = await invite(relay, caller)
     offered = await callee.expect("INVITE")
     answering = Leg.called(callee, relay.setup.relay, offered)
+    await answering.answer(offered, 183, body=SDP)
+    early = await caller.expect(183)
     await answering.answer(offered, 200, body=SDP)
     answered = await caller.expect(200)
     leg.learn(answered)
     await leg.request("ACK", cseq=leg.cseq)
     await callee.expect("ACK")
-    for message in (offered, answered):
+    for message in (offered, early, answered):
         assert f"c=IN IP4 {HOST}\r\n" in message.body.decode()
     return leg, answering
 
