@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay.call.settings import Limits, Listener, PeerRoute
+from relay.call.settings import Announcements, Limits, Listener, PeerRoute
 from relay.config import Config, load_config, parse_config
+from relay.config.files import check_files
 from relay.config.tables import Tables
 from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
+from relay.net.sounds import SoundFiles
 
 PEER = '[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2:5060;transport=udp"\n'
 
@@ -270,6 +272,28 @@ def test_media_go_through_the_rtpengines_that_are_named(written: str, addresses:
     assert (made.settings.anchored, made.settings.media_check_s) == (True, 5)
 
 
+MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'
+
+
+def test_nothing_is_announced_unless_it_is_said() -> None:
+    made = parse_config(MEDIA, "f")
+    assert (made.settings.announcements, made.sounds) == (Announcements(), None)
+
+
+@pytest.mark.parametrize("what", ["refused", "begin", "ending"])
+def test_what_is_announced(what: str) -> None:
+    made = parse_config(f'{MEDIA}[announcements]\n{what} = true\nlanguage = "en"\nmax_at_once = 7', "f")
+    assert made.settings.announcements == Announcements(**{what: True}, max_at_once=7)
+    assert made.sounds == SoundFiles("en")
+
+
+def test_own_sounds_are_looked_at(tmp_path: Path) -> None:
+    made = parse_config(f'{MEDIA}[announcements]\nbegin = true\nfolder = "{tmp_path}"', "f")
+    assert made.sounds == SoundFiles("zh", tmp_path)
+    with pytest.raises(ConfigError, match=r"announcements\.folder: .* has no file"):
+        check_files(made)
+
+
 def test_media_go_directly_unless_it_is_said() -> None:
     made = parse_config('[media]\nrtpengine = "udp:127.0.0.1:2223"', "f")
     assert (made.rtpengine, made.settings.anchored) == ((), False)
@@ -289,6 +313,11 @@ def test_media_go_directly_unless_it_is_said() -> None:
         ('[peer]\nname = "p"', "peer: not an array of tables; write [[peer]] before each"),
         ('[store]\nurl = "postgres:x"', 'write "sqlite:" and a path, such as "sqlite:var/relay.db"'),
         ('[numbers]\nprefixes = ["7001"]', "numbers.prefixes[0]: "),
+        (
+            "[announcements]\nending = true",
+            'announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them',
+        ),
+        ('[announcements]\nlanguage = "de"', "announcements.language: invalid enum value"),
         (
             '[media]\nmode = "rtpengine"',
             'media.rtpengine: missing, and media.mode is "rtpengine"; write "udp:address:port"',

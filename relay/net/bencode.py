@@ -44,9 +44,16 @@ def _read(data: bytes, start: int, depth: int) -> tuple[object, int]:
         while data[place : place + 1] != b"e":
             entry, place = _read(data, place, depth + 1)
             entries.append(entry)
-        return (entries if kind == b"l" else dict(zip(entries[::2], entries[1::2], strict=True))), place + 1
+        return (entries if kind == b"l" else _paired(entries)), place + 1
     colon = data.index(b":", start)
     end = colon + 1 + int(data[start:colon])
     if not colon < end <= len(data):
         raise ValueError("cut off")
     return data[colon + 1 : end].decode("utf-8", "surrogateescape"), end
+
+
+def _paired(entries: list[object]) -> dict[str, object]:
+    keys = [key for key in entries[::2] if isinstance(key, str)]
+    if 2 * len(keys) != len(entries):
+        raise ValueError("a key that is no text, or has no value")
+    return dict(zip(keys, entries[1::2], strict=True))

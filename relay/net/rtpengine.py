@@ -37,8 +37,8 @@ _OPTIONS: dict[str, object] = {
     "generate RTCP": "on",
     "flags": ["port-latching"],
 }
-# Nobody is on the other side: what comes is dropped, and no report goes there. Sound is in clear on that side.
-_ALONE: dict[str, object] = {"media-echo": "blackhole", "transport-protocol": "RTP/AVP", "generate RTCP": "off"}
+# Nobody is on the other side: what comes is dropped, and no report goes there.
+_ALONE: dict[str, object] = {"media-echo": "blackhole", "generate RTCP": "off"}
 
 
 class _Stats(Struct):
@@ -271,6 +271,8 @@ class Rtpengine:
                 message["to-tag"] = command.to_tag
             if command.alone:
                 message |= _ALONE
+                if command.command == "offer":
+                    message["transport-protocol"] = "RTP/AVP"  # nobody has no keys
         if command.sound:
             whom = {"from-tag": command.from_tag} if command.from_tag else {"all": "all"}
             sound = {"blob": self.sounds[command.sound], "flags": ["block-egress"]}  # nothing else meanwhile

@@ -12,8 +12,8 @@ from relay.call.settings import Announcements
 from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
-from tests.ladder.descriptions import ANSWER, HOLD, OFFER
-from tests.ladder.ladder import SECOND_HOST, A, X, connect, hang_up, settings_for
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, SECOND_HOST, A, X, connect, hang_up, settings_for, sides
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)
@@ -160,6 +160,7 @@ def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) 
     ladder.caller.acks_refusal()
     ladder.rtpengine_goes_on()
     ladder.settle()
+    assert [command.command for command in ladder.rtpengine.told].count("delete") == 1
 
 
 @pytest.mark.parametrize("answered", [0, 1, 2])
@@ -340,6 +341,26 @@ def test_a_restart_does_not_begin_a_call_again_but_ends_it_as_it_would() -> None
     ladder.caller.acks()
     ladder.run(300 - ENDING_S + 1)
     assert sounds(ladder) == ["begin", "ending"]
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_change_of_a_call_is_no_begin(by: str, restarted: bool) -> None:
+    ladder = AnchoredLadder(announcements=BOTH)
+    connect(ladder)
+    if restarted:
+        ladder.restart()
+        for side in (ladder.caller, ladder.callee):
+            side.expects("OPTIONS")
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    assert sounds(ladder) == ["begin"]
     hang_up(ladder)
 
 

@@ -12,13 +12,14 @@ import asyncio_dgram
 import pytest
 
 from relay.call.actions import Counts, Mediate, Mediated
-from relay.net import rtpengine
+from relay.net import bencode, rtpengine
 from relay.net.rtpengine import Rtpengine
 from relay.net.settings import RtpengineAddress
 from tests.net.support import until
 from tests.support.addresses import free
 
 SDP = b"v=0\r\n"
+SOUND = b"RIFF" + bytes(range(256)) * 200  # 51 kB
 OFFER = Mediate(7, "offer", "call", "", "ta", "", SDP)
 Say = Callable[[dict[str, Any]], dict[str, Any] | bytes | None]
 
@@ -53,11 +54,13 @@ class Engine:
         while True:
             data, source = await stream.recv()
             cookie, _, text = data.partition(b" ")
-            message = json.loads(text)
+            packed = text.startswith(b"d")
+            message = bencode.decode(text) if packed else json.loads(text)
             self.heard.append((cookie, message))
             answer = self.say(message)
             if answer is not None:
-                said = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                write = bencode.encode if packed else lambda value: json.dumps(value).encode()
+                said = answer if isinstance(answer, bytes) else write(answer)
                 await stream.send(b"%b %b" % (cookie, said), source)
 
     def commands(self) -> list[dict[str, Any]]:
@@ -69,7 +72,8 @@ class Bench:
         self.engines = [Engine(say) for say in says]
         self.reports: list[tuple[str, dict[str, object]]] = []
         addresses = [engine.address for engine in self.engines]
-        self.client = Rtpengine(addresses, lambda event, fields: self.reports.append((event, fields)))
+        report = lambda event, fields: self.reports.append((event, fields))  # noqa: E731
+        self.client = Rtpengine(addresses, report, {"busy": SOUND})
 
     async def ask(self, command: Mediate = OFFER) -> Mediated | None:
         answers: asyncio.Queue[tuple[int, Mediated | None]] = asyncio.Queue()
@@ -119,6 +123,42 @@ async def test_an_answer_names_both_sides_and_a_delete_is_at_once() -> None:
         answer, delete = engine.commands()
         assert (answer["from-tag"], answer["to-tag"]) == ("ta", "tb")
         assert delete == {"command": "delete", "call-id": "call", "delete-delay": 0}
+
+
+async def test_an_offer_that_nobody_is_behind() -> None:
+    async with bench() as b:
+        for command in (OFFER, Mediate(8, "answer", "call", b.engines[0].address.name, "ta", "tb", SDP)):
+            await b.ask(command._replace(alone=True))
+        offer, answer = b.engines[0].commands()
+        for message in (offer, answer):
+            assert (message["media-echo"], message["generate RTCP"], message["ICE"]) == ("blackhole", "off", "remove")
+        assert offer["transport-protocol"] == "RTP/AVP"
+        assert "transport-protocol" not in answer
+
+
+@pytest.mark.parametrize(("tag", "whom"), [("ta", {"from-tag": "ta"}), ("", {"all": "all"})])
+async def test_a_sound_goes_along_and_its_length_comes_back(tag: str, whom: dict[str, str]) -> None:
+    def say(message: dict[str, Any]) -> dict[str, Any]:
+        return {"duration": 5137, "result": "ok"} if message["command"] == "play media" else agrees(message)
+
+    async with bench(say) as b:
+        name = b.engines[0].address.name
+        play = Mediate(5, "play", "call", name, tag, sound="busy")
+        assert await b.ask(play) == Mediated(name, lasts_s=5.137)
+        (message,) = b.engines[0].commands()
+        assert message.pop("blob").encode("utf-8", "surrogateescape") == SOUND
+        assert message == {"command": "play media", "call-id": "call", "flags": ["block-egress"], **whom}
+
+
+async def test_a_sound_that_is_refused() -> None:
+    def say(message: dict[str, Any]) -> dict[str, Any]:
+        if message["command"] == "ping":
+            return {"result": "pong"}
+        return {"result": "error", "error-reason": "Failed to start media playback from blob"}
+
+    async with bench(say) as b:
+        assert await b.ask(Mediate(5, "play", "call", b.engines[0].address.name, sound="busy")) is None
+        assert "rtpengine.refused" in b.events()
 
 
 async def test_what_needs_no_answer_tells_nobody() -> None:
@@ -180,7 +220,7 @@ async def test_the_next_instance_takes_the_first_offer_of_one_that_refuses() -> 
         ]
 
 
-@pytest.mark.parametrize("said", [b"nonsense", b"[]", b'{"sdp": "v=1"}', b"\xff"])
+@pytest.mark.parametrize("said", [b"nonsense", b"[]", b'{"sdp": "v=1"}', b"\xff", b"d6:result", b"d3:sdp2:oke"])
 async def test_an_answer_that_is_none_is_no_answer(said: bytes) -> None:
     async with bench(lambda message: agrees(message) if message["command"] == "ping" else said) as b:
         assert await b.ask() is None

@@ -1,0 +1,53 @@
+"""Bencode: what is written is read again, and what is none is refused."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.net.bencode import MOST_DEEP, decode, encode
+
+VALUES = st.recursive(
+    st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)
+
+
+@given(VALUES)
+def test_what_is_written_is_read_again(value: object) -> None:
+    assert decode(encode(value)) == value  # type: ignore[arg-type]
+
+
+def test_bytes_go_as_they_are() -> None:
+    assert encode({"blob": b"\x00\xff", "n": -1, "l": ["a"]}) == b"d4:blob2:\x00\xff1:ni-1e1:ll1:aee"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"i1",
+        b"ie",
+        b"1:",
+        b"-1:a",
+        b"5:ab",
+        b"l1:a",
+        b"d1:ae",
+        b"x",
+        b"i1ei2e",
+        b"l" * (MOST_DEEP + 2),
+        b"dle1:ae",
+    ],
+)
+def test_what_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode(data)
+
+
+@given(st.binary(max_size=60))
+def test_nothing_else_is_raised(data: bytes) -> None:
+    with suppress(ValueError):
+        decode(data)

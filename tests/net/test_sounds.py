@@ -1,0 +1,66 @@
+"""The sounds that are shipped, and an operator's own."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from relay.call.announcement import OF_REFUSAL, SOUNDS
+from relay.call.routing import Refusal
+from relay.errors import ConfigError
+from relay.net.sounds import MOST_BYTES, SHIPPED, SoundFiles, read_sounds
+from relay.policy import rules
+from tests.support.sounds import a_law_wav
+
+TEXTS = tomllib.loads((SHIPPED / "texts.toml").read_text())
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_each_sound_has_its_text_and_its_file(language: str) -> None:
+    assert set(TEXTS[language]) == set(SOUNDS)
+    assert {path.stem for path in (SHIPPED / language).iterdir()} == set(SOUNDS)
+    for name, data in read_sounds(SoundFiles(language)).items():
+        assert len(data) < MOST_BYTES, name
+        head = data[: data.index(b"data")]
+        # Format 6 is A-law: one channel, 8000 samples a second of one byte each.
+        assert head[20:36] == bytes.fromhex("0600 0100 401f0000 401f0000 0100 0800"), name
+        assert len(set(data)) > 50, f"{name} is silent"
+
+
+def test_languages_differ() -> None:
+    assert read_sounds(SoundFiles("zh"))["busy"] != read_sounds(SoundFiles("en"))["busy"]
+
+
+def test_outcomes_of_rules_that_are_told_exist() -> None:
+    known = {value.outcome for value in vars(rules).values() if isinstance(value, Refusal)}
+    of_callees = {"busy", "rejected", "no_answer", "unreachable", "number_unknown"}
+    assert set(OF_REFUSAL) <= known | of_callees
+
+
+def test_a_file_of_the_operators_is_played_instead(tmp_path: Path) -> None:
+    own = a_law_wav(700, 0.5)
+    (tmp_path / "busy.wav").write_bytes(own)
+    sounds = read_sounds(SoundFiles("en", tmp_path))
+    assert sounds["busy"] == own
+    assert sounds["unknown"] == read_sounds(SoundFiles("en"))["unknown"]
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "hello.wav").write_bytes(a_law_wav(700, 0.5))
+    (tmp_path / "busy.wav").write_bytes(b"MP3")
+    (tmp_path / "ending.wav").write_bytes(a_law_wav(700, 8))
+    (tmp_path / "begin.wav").mkdir()
+    with pytest.raises(ConfigError) as told:
+        read_sounds(SoundFiles("en", tmp_path))
+    begin, busy, ending, hello = told.value.problems
+    assert begin == f"announcements.folder: {tmp_path}/begin.wav cannot be read: Is a directory"
+    assert busy == f"announcements.folder: {tmp_path}/busy.wav is no WAV file"
+    assert ending.endswith("bytes; write it with 8 kHz, mono, A-law, 60000 at the most")
+    assert "hello.wav is no sound's; they are named begin, ending, busy," in hello
+
+
+def test_a_folder_without_any_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no file that ends in \.wav"):
+        read_sounds(SoundFiles("en", tmp_path))
