@@ -65,10 +65,10 @@ def asks_to_register(side: Side, more: str = "", *, expires: str = "100", contac
     side.sends("REGISTER", headers=f"{where}Expires: {expires}\r\n{more}")
 
 
-def registers(side: Side, *, expires: str = "100", contact: str | None = None) -> Response:
+def registers(side: Side, *, expires: str = "100", contact: str | None = None, username: str = "1001") -> Response:
     asks_to_register(side, expires=expires, contact=contact)
-    challenge = challenged(side)["SHA-256"]
-    asks_to_register(side, credentials(side, "REGISTER", challenge), expires=expires, contact=contact)
+    line = credentials(side, "REGISTER", challenged(side)["SHA-256"], username=username)
+    asks_to_register(side, line, expires=expires, contact=contact)
     data = side.last() if not side.inbox else side.get(_status(side))
     assert isinstance(data, Response)
     return data
