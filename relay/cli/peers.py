@@ -17,7 +17,7 @@ from relay.net.control import ControlClient, control_path
 from relay.service.times import format_moment
 
 _COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out", "registered")
-_NOWHERE = {"target": None, "state": "no address", "failures": 0, "aside_until": None}
+_NOWHERE = {"target": None, "failures": 0, "aside_until": None}
 
 
 @click.group()
@@ -42,6 +42,7 @@ def _lines(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One for each target; the calls, and whether it is registered here or we there, are the peer's."""
     for peer in found:
         its_own = {name: peer[name] for name in ("calls_in", "calls_out", "registered")}
-        for target in peer["targets"] or [_NOWHERE]:
+        why_nowhere = "not registered" if peer["registered"] is False else "no address"
+        for target in peer["targets"] or [_NOWHERE | {"state": why_nowhere}]:
             until = target["aside_until"]
             yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **its_own}

@@ -17,6 +17,7 @@ ANSWER = {
     "peers": [
         {"peer": "carrier", "calls_in": 1, "calls_out": 2, "registered": True, "targets": [UP, ASIDE]},
         {"peer": "trunk", "calls_in": 0, "calls_out": 0, "registered": None, "targets": []},
+        {"peer": "phone", "calls_in": 0, "calls_out": 0, "registered": False, "targets": []},
     ]
 }
 
@@ -48,6 +49,10 @@ def test_each_target_is_a_line(relay: Command) -> None:
         {
             **{"peer": "trunk", "target": None, "state": "no address", "failures": 0, "aside_until": None},
             **{"calls_in": 0, "calls_out": 0, "registered": None},
+        },
+        {
+            **{"peer": "phone", "target": None, "state": "not registered", "failures": 0, "aside_until": None},
+            **{"calls_in": 0, "calls_out": 0, "registered": False},
         },
     ]
     heading, first, *_ = relay.done("peers", "list").splitlines()
