@@ -99,6 +99,13 @@ def test_every_limit_can_be_set() -> None:
     assert made.streams == StreamLimits(**streams)  # type: ignore[arg-type]
 
 
+def test_text_messages_are_relayed_where_that_is_said() -> None:
+    empty, said = config("").settings, config('[sms]\nenabled = true\nnumbers = "mask"').settings
+    assert (empty.sms, empty.sms_numbers) == (False, "refuse")
+    assert (said.sms, said.sms_numbers) == (True, "mask")
+    assert problem('[sms]\nnumbers = "show"').startswith("sms.numbers: ")
+
+
 def test_a_small_t1_makes_the_other_timers_small() -> None:
     timings = config("[sip]\nt1_ms = 50").settings.timings
     assert (timings.t1, timings.t2, timings.t4) == (0.05, 0.4, 0.5)

@@ -44,6 +44,14 @@ async def test_a_record_is_shown_masked(api: Api) -> None:
     await company.refused("GET", f"/v1/calls/{'c' * 32}", "not_found")
 
 
+async def test_a_text_message_is_a_record_too(api: Api, operator: Client) -> None:
+    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf.add(call(ACME, "acme", kind="message", text_bytes=17, outcome="delivered", answered_at=None))
+    shelf.follow()
+    (record,) = (await operator.get("/v1/calls?outcome=delivered"))["items"]
+    assert (record["kind"], record["text_bytes"], record["callee"]) == ("message", 17, "139****0002")
+
+
 @pytest.mark.usefixtures("shelf")
 async def test_records_are_found_by_what_is_known_of_them(api: Api, operator: Client) -> None:
     async def found(query: str) -> list[str]:

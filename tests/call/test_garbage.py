@@ -42,6 +42,37 @@ def _refused_call(ladder: Ladder) -> None:
     ladder.caller.invites("700100000019999")
 
 
+def _message_that_the_second_target_takes() -> Ladder:
+    ladder = Ladder(sms=True, tried=("second", "carrier"))
+    ladder.caller.texts(X)
+    ladder.run(6)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    return ladder
+
+
+def _message_that_is_refused() -> Ladder:
+    ladder = Ladder(sms=True)
+    ladder.caller.texts(X, b"call 13912345678")
+    ladder.caller.get(403)
+    return ladder
+
+
+@pytest.mark.parametrize("play", [_message_that_the_second_target_takes, _message_that_is_refused])
+def test_references_alone_free_what_a_message_was(play: Callable[[], Ladder]) -> None:
+    play().run(300)
+    gc.collect()
+    ladder = play()
+    gc.collect()  # what the first steps made for good
+    gc.disable()
+    try:
+        ladder.run(300)
+        ours = [thing for thing in _unreachable() if type(thing).__module__.startswith("relay.")]
+    finally:
+        gc.enable()
+    assert ours == []
+
+
 @pytest.mark.parametrize("kind", [Ladder, AnchoredLadder])
 @pytest.mark.parametrize(
     "play",

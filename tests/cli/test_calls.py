@@ -82,6 +82,14 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
     assert places == sorted(places)
 
 
+def test_text_messages_are_listed_among_the_calls(relay700: Command) -> None:
+    write(relay700, ended_record("c1"), ended_record("c2", kind="message", outcome="delivered", text_bytes=17))
+    assert [line.split()[1:3] for line in relay700.done("calls", "list").splitlines()[1:]] == [
+        ["call", "answered"],
+        ["message", "delivered"],
+    ]
+
+
 def test_live_calls_are_listed_and_can_be_selected(relay700: Command) -> None:
     write(relay700, ended_record("c1"), live_record("c2"))
     assert [record["call_id"] for record in relay700.objects("calls", "list")] == ["c1", "c2"]

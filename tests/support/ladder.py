@@ -2,7 +2,8 @@
 
 One step a line, seen from the phone that the ladder is of:
 
-    > INVITE sdp              sends; `sdp` (or `sdp=sendonly`) adds a body, `dtmf` an application/dtmf-relay one
+    > INVITE sdp              sends; `sdp` (or `sdp=sendonly`) adds a body, `dtmf` an application/dtmf-relay one,
+                          `text=WORD` a text/plain one
         Require: 100rel       indented: header lines of the message above, as they are
     < 100?                    receives; with "?" it may also stay away
     < 183 save=RSeq           receives, and keeps that header's value as [$RSeq]
@@ -233,4 +234,7 @@ def _with_body(lines: list[str], step: Step) -> str:
     elif "dtmf" in step.options:
         lines = [*lines, "Content-Type: application/dtmf-relay"]
         body = DTMF + "\n"
+    elif "text" in step.options:
+        lines = [*lines, "Content-Type: text/plain"]
+        body = step.options["text"] + "\n"
     return "\n".join([*lines, *step.headers, "Content-Length: [len]", "", body])

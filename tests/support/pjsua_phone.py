@@ -1,8 +1,8 @@
 """A pjsua2 softphone as a program of its own: JSON events on standard output, commands on standard input.
 
 Run as `python -m tests.support.pjsua_phone HOST PORT NUMBER udp|tcp|tls LOG [CERTIFICATE KEY]`. Commands: `dial URI`,
-`register URI USER PASSWORD`, `hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`, `record WAV`, `stop` (of
-both). It answers by itself. Events carry the names of baresip's.
+`register URI USER PASSWORD`, `text URI WORDS`, `hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`,
+`record WAV`, `stop` (of both). It answers by itself. Events carry the names of baresip's.
 """
 
 from __future__ import annotations
@@ -82,6 +82,22 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
 class PhoneAccount(pj.Account):  # type: ignore[misc]
     call: PhoneCall | None = None
     settings: Any = None
+    texted: Any = None
+
+    def text(self, uri: str, words: str) -> None:
+        config = pj.BuddyConfig()
+        config.uri = uri
+        self.texted = pj.Buddy()
+        self.texted.create(self, config)
+        message = pj.SendInstantMessageParam()
+        message.content = words
+        self.texted.sendInstantMessage(message)
+
+    def onInstantMessage(self, prm: Any) -> None:
+        say("MESSAGE", peeruri=prm.fromUri, text=prm.msgBody, content_type=prm.contentType)
+
+    def onInstantMessageStatus(self, prm: Any) -> None:
+        say("MESSAGE_STATUS", status=prm.code)
 
     def register(self, registrar: str, username: str, password: str) -> None:
         self.settings.regConfig.registrarUri = registrar
@@ -175,6 +191,8 @@ def main() -> None:
         for command, argument in commands():
             if command == "register":
                 account.register(*argument.split())
+            elif command == "text":
+                account.text(*argument.split(" ", 1))
             else:
                 obey(account, command, argument)
 
