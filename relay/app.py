@@ -143,7 +143,12 @@ class Relay:
             locator = _locator(config, self._located, self._log, self._locator)
             if locator is not None:
                 await locator.start(LOCATE_S)
-            await self._take(config, locator)
+            try:
+                await self._take(config, locator)
+            except ConfigError:  # a file has changed since it was checked
+                if locator is not None:
+                    await locator.close()
+                raise
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
 
     async def _take(self, config: Config, locator: Locator | None) -> None:

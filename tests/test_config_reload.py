@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
+from relay.config import Config
 from relay.config.reload import what_is_fixed
 from tests.test_config import PEER, config
 
@@ -51,3 +54,16 @@ def test_what_is_named(changed: str, named: str) -> None:
 
 def test_all_are_named_at_once() -> None:
     assert len(what_is_fixed(config(""), config("[sip]\nt1_ms = 100\n[api]\nenabled = false"))) == 2
+
+
+# What becomes of each part at a reload: `Relay.reload` and `Desk.follow` take it, or `what_is_fixed` names it.
+FOLLOWED = {
+    *("numbers", "rules", "fraud", "webhooks", "retention", "purge_at_minute", "tls", "sounds", "passwords", "dns"),
+    *("drain_s",),
+}
+FIXED = {"store", "verify", "log", "streams", "rtpengine"}
+IN_PARTS = {"settings", "api"}
+
+
+def test_each_part_is_thought_of() -> None:
+    assert {field.name for field in fields(Config)} == FOLLOWED | FIXED | IN_PARTS
