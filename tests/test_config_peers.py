@@ -160,6 +160,11 @@ def test_no_two_peers_log_in_by_one_name() -> None:
     assert problem(twice).startswith("peer[1].login.username: 4001 stands at peer[0].login.username as well")
 
 
+def test_who_logs_in_must_be_answered() -> None:
+    text = f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n[limits]\nstranger_answers_per_s = 0\n'
+    assert problem(text).startswith("limits.stranger_answers_per_s: ")
+
+
 def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
     for name in ("trunk", "phone"):
         (tmp_path / name).write_text(f"{name}-secret\n")

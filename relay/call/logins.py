@@ -190,18 +190,17 @@ class Logins:
         return f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
 
     def _take_contacts(self, contacts: list[NameAddr], request: Request, peer: Peer, flow: Flow, now: float) -> None:
-        for contact in contacts:
-            seconds = _seconds(contact.params.get("expires", request.get("expires")))
-            if seconds == 0:
-                self._leave(peer, contact.uri_text)
-            elif seconds < SHORTEST_S:
-                raise ProtocolError(423, "too brief")
-            else:
+        """All or none (RFC 3261 10.3, step 7)."""
+        wanted = [(contact, _seconds(contact.params.get("expires", request.get("expires")))) for contact in contacts]
+        for contact, seconds in wanted:
+            _check_contact(contact, seconds)
+        for contact, seconds in wanted:
+            if seconds:
                 self._enter(peer, contact, flow, min(seconds, LONGEST_S), now)
+            else:
+                self._leave(peer, contact.uri_text)
 
     def _enter(self, peer: Peer, contact: NameAddr, flow: Flow, seconds: int, now: float) -> None:
-        if not isinstance(contact.uri, SipUri) or len(contact.uri_text) > LONGEST_CONTACT:
-            raise ProtocolError(400, "no Contact that can be called")
         before = self._registered.get(peer.name)
         if before is not None:
             self._remove(before)
@@ -263,6 +262,14 @@ def _credentials(request: Request) -> Credentials | None:
         if credentials is not None and credentials.realm == REALM and credentials.nc:
             return credentials
     return None
+
+
+def _check_contact(contact: NameAddr, seconds: int) -> None:
+    """Raises ProtocolError for one that cannot be called, or for too short a time."""
+    if not isinstance(contact.uri, SipUri) or len(contact.uri_text) > LONGEST_CONTACT:
+        raise ProtocolError(400, "no Contact that can be called")
+    if 0 < seconds < SHORTEST_S:
+        raise ProtocolError(423, "too brief")
 
 
 def _seconds(text: str | None) -> int:

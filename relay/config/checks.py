@@ -24,6 +24,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
     complete = len(listeners) == len(tables.sip.listen)  # else the fault may be the listener's alone
     peers = read_peers(tables.peer, listeners if complete else None, problems)
     sip = tables.sip
+    if not tables.limits.stranger_answers_per_s and any(peer.login for peer in peers):
+        problems.append("limits.stranger_answers_per_s: nobody is challenged so, and no peer can log in; write 20")
     return Settings(
         listeners=tuple(listeners),
         peers=tuple(peers),

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from relay.call.settings import Account
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.ladder import Ladder, X, connect
+from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, Ladder, X, connect, peer
 
 
 def _call_that_is_hung_up(ladder: Ladder) -> None:
@@ -58,8 +59,29 @@ def _message_that_is_refused() -> Ladder:
     return ladder
 
 
-@pytest.mark.parametrize("play", [_message_that_the_second_target_takes, _message_that_is_refused])
-def test_references_alone_free_what_a_message_was(play: Callable[[], Ladder]) -> None:
+def _call_that_is_challenged() -> Ladder:
+    account = Account("trunk", "secret")
+    ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=account)))
+    challenge = 'WWW-Authenticate: Digest realm="r",nonce="n",qop="auth"\r\n'
+    ladder.caller.invites(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(401, headers=challenge)
+    ladder.callee.get("ACK")
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(100)
+    ladder.caller.get(200)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE", 401, headers=challenge)
+    ladder.callee.expects("BYE")
+    return ladder
+
+
+@pytest.mark.parametrize(
+    "play", [_message_that_the_second_target_takes, _message_that_is_refused, _call_that_is_challenged]
+)
+def test_references_alone_free_what_was_asked(play: Callable[[], Ladder]) -> None:
     play().run(300)
     gc.collect()
     ladder = play()

@@ -249,6 +249,7 @@ def test_what_is_given_up_is_another_contact(called: Ladder) -> None:
     ("contact", "expires", "status", "lines"),
     [
         (None, "59", 423, {"min-expires": "60"}),
+        (f"<sip:bob@{INSIDE}>;expires=60, <sip:bob@10.9.9.9>;expires=5", "60", 423, {}),
         (None, "3601", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=3600"}),
         (None, "soon", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=3600"}),  # RFC 3261 20.19
         (f"<sip:bob@{INSIDE}>;expires=70", "600", 200, {"contact": f"<sip:bob@{INSIDE}>;expires=70"}),
