@@ -41,6 +41,7 @@ class Mediate(NamedTuple):
     from_tag: str = ""  # of the side that offers; of the one that hears, "" for both
     to_tag: str = ""  # of the side that answers
     sdp: bytes = b""
+    family: Literal["", "IP4", "IP6"] = ""  # to the first offer: of the addresses that the other side takes
     sound: str = ""  # to play: its name
     alone: bool = False  # to an offer or answer: nobody is on the other side, and what comes is dropped
 

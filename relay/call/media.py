@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Step = Callable[[float], None]
 Kind = Literal["offer", "answer"]
+Family = Literal["", "IP4", "IP6"]
 
 MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
 MOST_UNANSWERED: Final = 3  # questions in a row whether it has the call: then there are no media either
@@ -60,7 +61,9 @@ class Media:
         "_timer",
         "_unanswered",
         "_waiting",
+        "callee_host",
         "callee_tag",
+        "caller_host",
         "caller_tag",
         "fork",
         "forks",
@@ -74,6 +77,7 @@ class Media:
         self._core = core
         self._call_id = call_id
         self.instance, self.caller_tag, self.callee_tag = state or ("", core.token(), core.token())
+        self.caller_host = self.callee_host = ""  # where signalling goes, "" where that is not known yet
         self.forks: dict[str, Response] = {}  # by fork of the callee: what brought its last description
         self.fork = ""  # whose description rtpengine has
         self._proposed = self._settled = Agreement("caller", b"", b"")
@@ -149,10 +153,12 @@ class Media:
     def _command(self, kind: Kind, side: Side, sdp: bytes) -> Mediate:
         offers = side if kind == "offer" else _other(side)
         from_tag, to_tag = self._tag(offers), self._tag(_other(offers))
+        family: Family = ""
         if kind == "offer" and not self._agreed:
-            to_tag = ""  # it does not know one yet
+            to_tag = ""  # it does not know one yet, nor whom that is
+            family = _family(self.callee_host if side == "caller" else self.caller_host)
         self._agreed = self._agreed or kind == "answer"
-        return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp)
+        return Mediate(0, kind, self._call_id, self.instance, from_tag, to_tag, sdp, family)
 
     def _anchored(
         self, call: Call, side: Side, message: Message, sent: bytes, answer: Mediated | None, now: float
@@ -306,6 +312,13 @@ def neutral(message: Message) -> bytes:
 
 def _go_on_at_once(_: float) -> None:
     """Nobody waits for this answer but what comes after it."""
+
+
+def _family(host: str) -> Family:
+    """Of the addresses for media of a side whose signalling goes there."""
+    if not host:
+        return ""
+    return "IP6" if ":" in host else "IP4"
 
 
 def _other(side: Side) -> Side:

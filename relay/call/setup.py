@@ -96,7 +96,13 @@ class Setup:
         media = self.call.media
         if media is None:
             self._begin(now)
-        elif masking.brings_sdp(self.request):
+        else:
+            self._anchor(media, now)
+
+    def _anchor(self, media: Media, now: float) -> None:
+        media.caller_host = self.flow.host
+        media.callee_host = self._places[0].flow.host if self._places else ""
+        if masking.brings_sdp(self.request):
             media.anchor(self.call, "offer", "caller", self.request, self._begin, now)
         else:
             media.reserve(partial(self._reserved, media), now)

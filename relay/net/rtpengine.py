@@ -269,6 +269,8 @@ class Rtpengine:
             message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
             if command.to_tag:
                 message["to-tag"] = command.to_tag
+            if command.family:
+                message["address family"] = command.family
             if command.alone:
                 message |= _ALONE
                 if command.command == "offer":

@@ -10,7 +10,7 @@ from relay.call.media import COUNTS_S, MOST_WAITING
 from relay.sip.message import Message, parse_message
 from tests.ladder.anchored import CALLEE_PORT, CALLER_PORT, RTPENGINE, AnchoredLadder, LossyAnchoredLadder
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Side, X, connect, sides
+from tests.ladder.ladder import EITHER, Side, X, connect, peer, sides
 from tests.ladder.phones import FATES, Callee, Caller, Fate
 
 
@@ -68,6 +68,34 @@ def test_rtpengine_hears_no_word_of_a_peers(ladder: AnchoredLadder) -> None:
     text = "".join(map(repr, ladder.rtpengine.told))
     for word in ("alice", "bob", "13800000001", "13900000002", ladder.caller.host, ladder.callee.host):
         assert word not in text
+
+
+@pytest.mark.parametrize("offer", [OFFER, b""])
+@pytest.mark.parametrize(("caller", "callee"), [("127.0.0.11", "fd00::22"), ("fd00::11", "127.0.0.22")])
+def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> None:
+    """rtpengine hears in which family the side that it does not know yet takes media; the other it knows."""
+    peers = (peer("pbx", caller), peer("carrier", callee))
+    ladder = AnchoredLadder(caller_host=caller, callee_host=callee, peers=peers)
+    ladder.caller.invites(X, body=offer)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=ANSWER)
+    if offer:
+        ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks(body=b"" if offer else ANSWER)
+    if not offer:
+        ladder.callee.get("ACK")
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+    receives = callee if offer else caller
+    first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
+    assert first == ("IP6" if ":" in receives else "IP4")
+    assert others == ["", "", ""]
 
 
 def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:

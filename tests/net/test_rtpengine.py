@@ -114,6 +114,15 @@ async def test_an_offer_and_its_answer() -> None:
         assert "origin" in message["replace"]
 
 
+async def test_an_offer_across_families_says_which_the_other_side_takes() -> None:
+    async with bench() as b:
+        await b.ask(OFFER)
+        await b.ask(OFFER._replace(family="IP6"))
+        same, other = b.engines[0].commands()
+        assert "address family" not in same
+        assert other["address family"] == "IP6"
+
+
 async def test_an_answer_names_both_sides_and_a_delete_is_at_once() -> None:
     async with bench() as b:
         (engine,) = b.engines
