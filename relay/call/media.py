@@ -228,6 +228,7 @@ class Media:
     def watch(self, gone: Step, now: float) -> None:
         """From now on, `gone` where rtpengine has dropped the call, as it does when no media come any more, or is gone
         itself."""
+        self.forks.clear()  # one has answered
         if not self.instance:  # no stream was ever wanted
             return
         self._gone = gone

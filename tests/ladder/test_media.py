@@ -325,6 +325,9 @@ def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder
     assert not ladder.caller.get(200).body
     ladder.caller.acks()
     ladder.callee.tag = answers
+    (call,) = ladder.engine._core.attempts.values()
+    assert call.media is not None
+    assert not call.media.forks  # a call that is up keeps none
     heard = [command.sdp for command in ladder.rtpengine.told if command.command == "answer"]
     assert described[answers].split(b"\r\n")[5] in heard[-1].split(b"\r\n")
     assert len(heard) == (3 if answers == "first" else 2)
