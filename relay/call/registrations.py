@@ -39,9 +39,12 @@ class Registrations:
         self._core = core
         self._by_peer: dict[str, Registration] = {}
         self._leaving: set[Registration] = set()
+        self._is_over = False  # the service ends
 
     def follow(self, now: float) -> None:
         """Keeps one at each peer of the configuration that wants it, and gives up the others."""
+        if self._is_over:  # a reload, or DNS, has come after the end: no call is to be drawn here any more
+            return
         wanted = {peer.name: peer for peer in self._core.settings.peers if peer.registers}
         for name, registration in list(self._by_peer.items()):
             peer = wanted.get(name)
@@ -56,6 +59,7 @@ class Registrations:
 
     def give_up(self, now: float) -> None:
         """Ends all of them, for the end of the service."""
+        self._is_over = True
         for registration in self._by_peer.values():
             self._give_up(registration, now)
         self._by_peer = {}
@@ -167,9 +171,11 @@ class Registration:
             return
         wanted_s = _min_expires(response) if status == 423 else 0  # RFC 3261 10.2.8
         if wanted_s > self._asked_s:
-            self._asked_s = wanted_s
-            self._ask(now)
-        elif status < 300 and (granted_s := self._granted_s(response)):
+            was_asked_s, self._asked_s = self._asked_s, wanted_s
+            if was_asked_s == ASKED_S:  # whoever wants more and more waits in between, as after any failure
+                self._ask(now)
+                return
+        if status < 300 and (granted_s := self._granted_s(response)):
             self._succeed(granted_s, now)
         else:
             self._fail(f"sip_{status}", retry_after_s(response.get("retry-after")), now)

@@ -103,6 +103,15 @@ def test_a_longer_time_is_asked_for_where_the_trunk_wants_it(ladder: Ladder) -> 
     assert is_registered(ladder)
 
 
+def test_a_trunk_that_wants_ever_longer_times_is_asked_no_faster_than_after_any_failure(ladder: Ladder) -> None:
+    for seconds in (7200, 7201):
+        ladder.callee.answers(423, ladder.callee.get_request("REGISTER"), headers=f"Min-Expires: {seconds}\r\n")
+    ladder.callee.gets_nothing()
+    assert events(ladder) == [("registration.failed", "sip_423")]
+    assert waits(ladder, ladder.callee) >= 15
+    assert ladder.callee.get_request("REGISTER").get("expires") == "7201"
+
+
 @pytest.mark.parametrize("line", ["", "Min-Expires: 10\r\n", "Min-Expires: 99999999\r\n", "Min-Expires: x\r\n"])
 def test_a_423_that_helps_nothing_is_a_failure(ladder: Ladder, line: str) -> None:
     ladder.callee.answers(423, ladder.callee.get_request("REGISTER"), headers=line)
@@ -177,6 +186,18 @@ def test_it_is_given_up_at_the_end(ladder: Ladder) -> None:
     assert (ladder.engine.leaving, is_registered(ladder)) == (0, False)
     ladder.settle(4000)
     ladder.callee.gets_nothing()
+
+
+def test_nothing_brings_it_back_after_the_end(ladder: Ladder) -> None:
+    grants(ladder.callee)
+    ladder.engine.unregister(ladder.now)
+    ladder.perform()
+    ladder.callee.answers(200, ladder.callee.get_request("REGISTER"))
+    ladder.engine.locate({}, ladder.now)
+    ladder.engine.reload(ladder.settings, {}, ladder.now)
+    ladder.perform()
+    ladder.callee.gets_nothing()
+    ladder.settle()
 
 
 def test_nothing_is_given_up_where_nothing_was_granted(ladder: Ladder) -> None:
