@@ -33,12 +33,13 @@ Transport = Literal["udp", "tcp", "tls"]
 Located = Mapping[str, tuple[Target, ...]]
 
 PATIENCE_S = 4.0  # for one answer
+LONGEST_S = 15.0  # for all that one name takes: the others are looked up no sooner
 LEAST_S = 5.0  # between two look-ups of one name, whatever its time to live
 AGAIN = 3  # times LEAST_S after a failure
 MOST_S = 3600.0
 NOTHING_S = 15.0  # that there is no such name
 SYSTEM_KEPT_S = 60.0  # what the system's resolver says: it tells no time to live
-MOST_TARGETS = 32  # that one name may have
+MOST_TARGETS = 32  # that one name may have; of the records of each step no more are looked at
 
 # RFC 3263 4.1, and 4.2: "_sips._tcp" is SIP over TLS.
 _SERVICES: dict[str, Transport] = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
@@ -138,10 +139,12 @@ class Locator:
     async def _look_up(self, name: _Name) -> None:
         now = asyncio.get_running_loop().time()
         try:
-            found, ttl_s = await self._search.find(name.target)
-        except NotLocated as error:
+            async with asyncio.timeout(LONGEST_S):
+                found, ttl_s = await self._search.find(name.target)
+        except (NotLocated, TimeoutError) as error:
             if not name.is_lost:
-                self._log.warning("peer.not_located", peer=name.peer, name=name.target.host, reason=str(error))
+                reason = str(error) or f"it takes more than {LONGEST_S:g} s"
+                self._log.warning("peer.not_located", peer=name.peer, name=name.target.host, reason=reason)
             name.is_lost, name.due = True, now + AGAIN * self._least_s
             return
         if not found and name.found != []:
@@ -205,7 +208,8 @@ class Search:
     async def _by_naptr(self, target: Target) -> tuple[list[Target], float]:
         """RFC 3263 4.1: the first transport that the domain offers and we speak."""
         records, ttl_s = await self._ask(target.host, "NAPTR")
-        for record in sorted((each for each in records if isinstance(each, NAPTR)), key=_naptr_order):
+        offered = sorted([each for each in records if isinstance(each, NAPTR)], key=_naptr_order)
+        for record in offered[:MOST_TARGETS]:
             transport = _SERVICES.get(record.service.decode("ascii", "replace").upper())
             if record.flags.lower() != b"s" or transport not in self._families:
                 continue
@@ -226,7 +230,8 @@ class Search:
             return None
         if [each.target for each in services] == [dns.name.root]:  # "decidedly not available"
             return [], ttl_s
-        hosts = sorted({each.target.to_text(omit_final_dot=True) for each in services})[:MOST_TARGETS]
+        services = sorted(services, key=_srv_order)[:MOST_TARGETS]
+        hosts = sorted({each.target.to_text(omit_final_dot=True) for each in services})
         answers = await asyncio.gather(*[self._addresses(host, transport) for host in hosts], return_exceptions=True)
         addresses: dict[str, list[str]] = {}
         for host, answer in zip(hosts, answers, strict=True):
@@ -258,7 +263,7 @@ class Search:
             except NotLocated as error:
                 failure = error
                 continue
-            addresses += [record.to_text() for record in records]
+            addresses += [record.to_text() for record in records[:MOST_TARGETS]]
             ttls_s.append(ttl_s)
         if addresses:
             return addresses, min(ttls_s)
@@ -300,6 +305,10 @@ class Search:
 
 def _naptr_order(record: NAPTR) -> tuple[int, int]:
     return record.order, record.preference
+
+
+def _srv_order(record: SRV) -> tuple[int, int]:
+    return record.priority, -record.weight
 
 
 def _at(target: Target, addresses: Sequence[str]) -> list[Target]:

@@ -251,6 +251,31 @@ async def test_the_start_does_not_wait_for_dns_that_does_not_answer(server: DnsS
     await following.locator.close()
 
 
+async def test_a_name_that_takes_too_long_holds_up_no_other(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "LONGEST_S", 0.2)
+    server.silent = True
+    following = Following(server, target(), least_s=60)
+    await following.start()  # and not PATIENCE_S for each question
+    (lost,) = following.log.events(lambda event: event["event"] == "peer.not_located")
+    assert lost["reason"] == "it takes more than 0.2 s"
+    await following.locator.close()
+
+
+async def test_however_much_dns_says_the_first_are_looked_at_and_no_more(server: DnsServer) -> None:
+    many = range(locate.MOST_TARGETS + 10)
+    server.records = {
+        ("_sip._udp.carrier.example", "SRV"): [f"50 1 {5000 + each} sbc{each}.carrier.example." for each in many],
+        **{(f"sbc{each}.carrier.example", "A"): [f"192.0.{each}.{last}" for last in many] for each in many},
+        ("zzz.carrier.example", "A"): ["198.51.100.1"],
+    }
+    server.records["_sip._udp.carrier.example", "SRV"].append("10 1 5070 zzz.carrier.example.")
+    search = locate.Search((UDP,), [server.server])
+    targets, _ = await search.find(target())
+    assert ("198.51.100.1", 5070) in [(each.host, each.port) for each in targets]
+    assert len(targets) == (locate.MOST_TARGETS - 1) * locate.MOST_TARGETS + 1
+    assert len([name for name, _ in server.asked if name.startswith("sbc")]) == locate.MOST_TARGETS - 1
+
+
 async def test_the_system_knows_names_that_dns_does_not() -> None:
     following = Following(None, target("localhost", search="address"))
     await following.start()
