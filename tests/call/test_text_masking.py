@@ -41,6 +41,7 @@ SENDER = "8613800000001"
         ("幺三九〇〇〇〇〇〇〇两", "139****0002"),
         ("壹叁玖零零零零零零零貳", "139****0002"),
         ("一三九 0000 零零零二", "139****0002"),
+        ("单号二13900000002", "单号二139****0002"),
         ("20261125 13900000002 2", "20261125 139****0002 2"),
         ("13900000002/13712345678", "139****0002/137****5678"),
         ("010-88886666", "108****6666"),
@@ -91,10 +92,15 @@ def test_what_is_no_number_stays(text: str) -> None:
         ("138,0000,0001\n", "138****0001\n"),
         ("X一三八零零X零零零零零一X", "X138****0001X"),
         ("1380000000113800000001", "138****0001138****0001"),
+        ("1380 一下 0000 二 001", "138****0001"),
     ],
 )
 def test_the_sender_s_own_is_found_whatever_stands_between(text: str, masked: str) -> None:
     assert mask_numbers(text, SENDER) == masked
+
+
+def test_nor_does_what_a_mask_leaves_make_it_anew() -> None:
+    assert mask_numbers("13800010001 0001 0001 0001 0001", "8613800010001") == "138****0001"
 
 
 def test_the_receiver_s_own_cannot_be_guessed() -> None:

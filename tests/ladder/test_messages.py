@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Account, Limits, Quota
+from relay.call.settings import Account, Limits, Quota, Target
 from relay.sip.message import Request, parse_message
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, SECOND_HOST, A, B, Ladder, X, Y, connect, peer
 from tests.ladder.ladder import sides as sides_of
@@ -472,6 +472,63 @@ def test_the_sender_is_answered_before_his_own_patience_ends(ladder: Ladder, pro
     ladder.settle()
 
 
+def is_tried_first(ladder: Ladder, host: str) -> bool:
+    """Where a further message goes; it is taken there."""
+    ladder.caller.texts(X)
+    asked = [side for side in ladder.sides.values() if side.inbox]
+    assert len(asked) == 1
+    asked[0].expects("MESSAGE")
+    ladder.caller.get(200)
+    return asked[0].host == host
+
+
+def test_a_target_that_asks_to_be_left_alone_is_tried_last() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE", 503, headers="Retry-After: 60\r\n")
+    ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    assert is_tried_first(ladder, SECOND_HOST)
+    ladder.run(60)
+    assert is_tried_first(ladder, CALLEE_HOST)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("why", ["silence", "transport"])
+def test_so_is_one_that_does_not_answer(why: str) -> None:
+    ladder = several()
+    if why == "transport":
+        ladder.unreachable.add(("udp", CALLEE_HOST))
+    for _ in range(2):
+        ladder.caller.texts(X)
+        if why == "silence":
+            ladder.run(6)
+        ladder.sides[SECOND_HOST].expects("MESSAGE")
+        ladder.caller.get(200)
+    ladder.unreachable.clear()
+    ladder.callee.inbox.clear()
+    assert [note.event for note in ladder.notes] == ["target.aside"]
+    assert is_tried_first(ladder, SECOND_HOST)
+    ladder.settle()
+
+
+def test_an_answer_in_between_makes_up_for_silence() -> None:
+    ladder = several()
+    for silent in (True, False, True, False):
+        ladder.caller.texts(X)
+        if silent:
+            ladder.callee.get("MESSAGE")
+            ladder.run(6)
+            ladder.sides[SECOND_HOST].expects("MESSAGE")
+            ladder.run(30)
+            ladder.callee.inbox.clear()
+        else:
+            ladder.callee.expects("MESSAGE")
+        ladder.caller.get(200)
+    assert not ladder.notes
+    ladder.settle()
+
+
 def test_without_a_peer_it_reaches_nobody() -> None:
     ladder = texting(routes={(X, A): Route("b1", "AXB", "default", None, B, X)}, tried=())
     ladder.caller.texts(X)
@@ -543,6 +600,17 @@ def test_a_number_that_would_cross_all_the_same_is_held_back() -> None:
     ladder.caller.get(480)
     assert ladder.engine.statistics()["tripwire"] == 1
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "tripwire")
+    ladder.settle()
+
+
+def test_so_is_an_address_of_the_other_side() -> None:
+    """A target that is written as the caller's address must be a mistake."""
+    target = Target(CALLEE_HOST, 5060, "udp", CALLER_HOST)
+    ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, targets=(target,))))
+    ladder.caller.texts(X)
+    ladder.callee.gets_nothing()
+    ladder.caller.get(480)
+    assert ladder.record.end_reason == "tripwire"
     ladder.settle()
 
 
