@@ -62,6 +62,23 @@ async def test_sipp_texts_a_phone_as_often_as_a_call_might_be_made(start_relay: 
     assert [record["outcome"] for record in by_time(relay)] == ["delivered", "delivered", "frequency_caller"]
 
 
+def test_one_that_is_under_way_is_waited_for_at_the_end(tmp_path: Path) -> None:
+    relay = RelayProcess(tmp_path, Setup(more=SMS))
+    relay.start()
+    relay.bind()
+    receiver = Sipp(tmp_path, "receiver", "< MESSAGE\npause 1000\n> 200", relay.setup.callee)
+    sender = Sipp(
+        tmp_path, "sender", "> MESSAGE text=hello\n< 200", relay.setup.caller,
+        calls_to=relay.setup.relay, numbers=[(A, X)],
+    )  # fmt: skip
+    while not receiver.traffic().received:
+        assert sender._process.poll() is None
+    assert relay.stop() == 0
+    sender.finish()
+    receiver.finish()
+    assert by_time(relay)[0]["outcome"] == "delivered"
+
+
 def test_a_phone_that_takes_no_messages_says_so(start_relay: StartRelay, tmp_path: Path) -> None:
     relay = start_relay(Setup(more=SMS))
     relay.bind()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from relay.call.actions import LookUp
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Account, Limits, Quota, Target
 from relay.sip.message import Request, parse_message
@@ -70,6 +71,16 @@ def test_it_goes_by_the_binding_in_each_mode(mode: str, dialled: str, target: st
     assert message.from_.uri_text == f"sip:{shown}@127.0.0.10"
     ladder.caller.get(200)
     assert (ladder.record.mode, ladder.record.number_shown) == (mode, shown)
+    ladder.settle()
+
+
+def test_the_look_up_tells_what_it_is_for(ladder: Ladder) -> None:
+    ladder.hold_look_ups = True
+    ladder.caller.texts(X)
+    assert [look_up.kind for look_up in ladder._held if isinstance(look_up, LookUp)] == ["message"]
+    ladder.release()
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
     ladder.settle()
 
 
@@ -253,6 +264,10 @@ def requires(ladder: Ladder) -> None:
     ladder.caller.texts(X, headers="Require: recipient-list-message\r\n")
 
 
+def misspelt(ladder: Ladder) -> None:
+    ladder.caller.texts(X, caller="<")
+
+
 def to(number: str) -> Callable[[Ladder], None]:
     return lambda ladder: ladder.caller.texts(number)
 
@@ -274,6 +289,7 @@ def drained(ladder: Ladder) -> None:
         (to("13700000003"), 404, "number_unknown", {"other_numbers": "forward"}),
         (to("alice"), 404, "number_unknown", {}),
         (no_hops, 483, "failed", {}),
+        (misspelt, 400, "failed", {}),
         (requires, 420, "failed", {}),
         (drained, 503, "draining", {}),
         (plain, 503, "over_limit", {"limits": Limits(max_pending_lookups=0)}),
