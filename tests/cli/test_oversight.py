@@ -37,6 +37,13 @@ def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:
     assert "call c1: live" in said and "to now" in said
 
 
+def test_a_text_message_is_traced_as_one(relay700: Command) -> None:
+    bind(relay700, binding(order_id="17"))
+    write(relay700, ended_record(kind="message", outcome="delivered"))
+    said = relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    assert "message c1: delivered" in said and f"{A} texted {X}, reached {B}" in said
+
+
 def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
     bind(relay700, binding())
     said = relay700.refused("trace", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")

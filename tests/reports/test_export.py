@@ -94,8 +94,9 @@ def test_bytes_that_are_no_text_do_not_spoil_the_file(shelf: Shelf, format_: For
 
 
 def test_parquet_has_times_and_numbers_as_such(shelf: Shelf) -> None:
-    shelf.add(call(1))
-    (row,) = read("parquet", exported(shelf, Wanted(), "parquet"))
+    shelf.add(call(1), call(2, kind="message", text_bytes=17))
+    row, message = read("parquet", exported(shelf, Wanted(), "parquet"))
+    assert (row["kind"], row["text_bytes"], message["kind"], message["text_bytes"]) == ("call", None, "message", 17)
     assert row["received_at"] == datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert (row["duration_ms"], row["legacy"], row["ringing_at"]) == (
         10_000,
