@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.interop.conftest import StartRelay, running_relay
+from tests.interop.test_asterisk import BetweenPbxs, hang_up_all, pbxs
 from tests.interop.test_softphones import assert_each_knows_only_itself, by_time, talk
 from tests.support.addresses import CALLEE, Address, free
+from tests.support.asterisk import Robot
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.sipp import Sipp, Traffic
 from tests.support.sipp_calls import BACK, FORTH
@@ -136,6 +138,29 @@ def peers(relay: RelayProcess) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+AUTH = f"type = auth\nauth_type = userpass\npassword = {PASSWORD}\nusername = "
+IDENTIFY = "[relay700]\ntype = identify"
+TRUNK_OF_ASTERISK = {
+    "aors = relay700\n": "aors = relay700,4001\nauth = relay\n",
+    IDENTIFY: f"[relay]\n{AUTH}4001\n\n[4001]\ntype = aor\nmax_contacts = 1\n\n{IDENTIFY}",
+}
+
+
+async def test_asterisk_as_the_trunk(start_relay: StartRelay, tmp_path: Path, password_file: Path) -> None:
+    """It challenges what the relay sends, and has it registered."""
+    address = free(CALLEE)
+    relay = start_relay(BetweenPbxs(callees=[address], trunk=trunk(address, password_file, "register = true\n")))
+    relay.bind()
+    async with pbxs(relay, tmp_path, [Robot(B, "wait")], callee_changes=TRUNK_OF_ASTERISK) as (a, b):
+        await asyncio.to_thread(relay.wait_for_event, "registration.up")
+        assert f"sip:4001@{relay.setup.relay}" in await b.command("pjsip show aor 4001")
+        await a.call(A, X, "wait")
+        await b.expect("Seen")
+        await hang_up_all(a, b)
+        assert "401 Unauthorized" in b.everything()
+    assert [record["outcome"] for record in relay.calls()] == ["answered"]
+
+
 # -- peers without a fixed address
 
 
@@ -205,6 +230,36 @@ async def test_a_softphone_registers_is_called_and_calls(
         ("answered", "caller_side"),
         ("answered", "trunk"),
     ]
+
+
+REGISTRATION = """
+[relay]
+type = registration
+transport = udp
+outbound_auth = we
+server_uri = sip:{relay}
+client_uri = sip:1001@{relay}
+contact_user = 1001
+expiration = 60
+"""
+
+
+async def test_asterisk_without_a_fixed_address(start_relay: StartRelay, tmp_path: Path, password_file: Path) -> None:
+    relay = start_relay(BetweenPbxs(trunk=phone_peer(password_file) + 'identity = "pai"\nsend_pai = true\n'))
+    relay.bind()
+    registration = REGISTRATION.format(relay=relay.setup.relay)
+    changes = {
+        "aors = relay700\n": "aors = relay700\noutbound_auth = we\n",
+        IDENTIFY: f"[we]\n{AUTH}1001\n{registration}\n{IDENTIFY}",
+    }
+    async with pbxs(relay, tmp_path, [Robot(B, "wait")], callee_changes=changes) as (a, b):
+        await asyncio.to_thread(relay.wait_for_event, "login.registered")
+        await a.call(A, X, "wait")
+        await b.expect("Seen")
+        await hang_up_all(a, b)
+        await b.call(B, X, "wait")
+        await asyncio.to_thread(relay.wait_for_event, "call.ended", matching=lambda event: event["peer_in"] == "trunk")
+    assert [record["peer_in"] for record in by_time(relay)] == ["caller_side", "trunk"]
 
 
 def plays(folder: Path, name: str, ladder: str, local: Address, relay: RelayProcess) -> Traffic:

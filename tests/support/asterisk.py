@@ -39,6 +39,10 @@ load = app_senddtmf.so
 load = app_transfer.so
 load = app_userevent.so
 load = res_pjsip_refer.so
+load = res_pjsip_authenticator_digest.so
+load = res_pjsip_outbound_authenticator_digest.so
+load = res_pjsip_outbound_registration.so
+load = res_pjsip_registrar.so
 load = format_wav.so
 """
 
