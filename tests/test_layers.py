@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "socket", "sqlite3", "structlog", "time"}
 CORE = sorted([*Path("relay/sip").rglob("*.py"), *Path("relay/call").rglob("*.py")])
 
 
 def test_imports_point_one_way() -> None:
-    assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS
+    """By a process of its own: it silences all loggers that there are."""
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", CORE, ids=str)

@@ -145,5 +145,7 @@ def _plant(body: Any, seeds: Seeds) -> None:
 
 def _request(http: httpx.AsyncClient, case: Case) -> httpx.Request:
     sent = case.as_transport_kwargs(base_url="http://relay")
-    names = ("method", "url", "params", "json", "data", "headers", "cookies", "files")
+    if isinstance(sent.get("data"), str | bytes):
+        sent["content"] = sent.pop("data")
+    names = ("method", "url", "params", "json", "data", "content", "headers", "cookies", "files")
     return http.build_request(**{name: sent[name] for name in names if sent.get(name) is not None})
