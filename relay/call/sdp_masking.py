@@ -110,8 +110,9 @@ class SdpWriter:
 def shows_way(before: bytes, after: bytes) -> bool:
     """Whether `after`, which rtpengine made of `before`, still says where media of the other side come from or go to.
 
-    Both may be on one host, so an address that both have counts only where no port of rtpengine's is there. Raises
-    ParseError.
+    Both may be on one host, so an address that both have counts only where no port of rtpengine's is there. Those of
+    refused streams count for nothing: rtpengine leaves them, or copies the session's there, and none is ever written.
+    Raises ParseError.
     """
     theirs, ours = parse_sdp(before), parse_sdp(after)
     known, shown = _ways(theirs), _ways(ours)
@@ -137,15 +138,24 @@ def _ways(sdp: Sdp) -> set[tuple[str, int]]:
     for media in sdp.media:
         connection = media.connections[0] if media.connections else sdp.connection
         if media.port and connection is not None and connection.address not in _UNSPECIFIED:
-            ways.add((connection.address, media.port))
+            ways.add((_spelled(connection), media.port))
     return ways
 
 
 def _addresses(sdp: Sdp) -> set[str]:
-    connections = [connection for media in sdp.media for connection in media.connections]
+    connections = [connection for media in sdp.media if media.port for connection in media.connections]
     if sdp.connection is not None:
         connections.append(sdp.connection)
-    return {connection.address for connection in connections} - _UNSPECIFIED
+    return {_spelled(connection) for connection in connections} - _UNSPECIFIED
+
+
+def _spelled(connection: Connection) -> str:
+    """One spelling for each address: rtpengine has its own for IPv6."""
+    address = connection.address
+    if connection.address_type == "IP4" or not _is_literal("IP6", address):
+        return address
+    found = IPv6Address(address)
+    return str(found.ipv4_mapped or found)
 
 
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
@@ -211,13 +221,19 @@ def _mask(sdp: Sdp) -> tuple[bytes, bytes]:
         attributes=_mask_attributes(sdp.attributes),
         media=[_mask_media(media) for media in sdp.media],
     )
-    first = masked.connection or next((c for media in masked.media for c in media.connections), None)
+    streams = sorted(masked.media, key=_is_refused)
+    first = masked.connection or next((c for media in streams for c in media.connections), None)
     if first is None:
         raise ParseError("no connection address", "c")
     return masked.serialize().partition(b"s=-\r\n")[2], f"{first.address_type} {first.address}".encode()
 
 
 _NOBODY = Origin("-", "0", "0", "IP4", "0.0.0.0")
+_NOWHERE = Connection("IP4", "0.0.0.0")
+
+
+def _is_refused(media: Media) -> bool:
+    return media.port == 0
 
 
 def _mask_connection(connection: Connection) -> Connection:
@@ -246,6 +262,8 @@ def _mask_attributes(attributes: list[Attribute]) -> list[Attribute]:
 
 def _mask_media(media: Media) -> Media:
     connections = [_mask_connection(connection) for connection in media.connections[:1]]
+    if connections and _is_refused(media):
+        connections = [_NOWHERE]
     if media.kind not in _RELAYED_KINDS or media.protocol not in _RELAYED_PROTOCOLS:
         return _refuse(media, connections)
     attributes = _mask_attributes(media.attributes)
@@ -258,10 +276,12 @@ def _mask_media(media: Media) -> Media:
 
 
 def _refuse(media: Media, connections: list[Connection]) -> Media:
-    """The stream stays in its place, with port 0 (RFC 3264 6)."""
+    """The stream stays in its place, with port 0 (RFC 3264 6), and without an address: nothing will be sent there."""
     kind = media.kind if media.kind in _KINDS else "audio"
     protocol = media.protocol if media.protocol in _PROTOCOLS else "RTP/AVP"
-    return Media(kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], connections, [], [])
+    return Media(
+        kind, 0, None, protocol, ["0" if "RTP/" in protocol else "*"], [_NOWHERE] if connections else [], [], []
+    )
 
 
 def _mask_formats(media: Media, attributes: list[Attribute]) -> list[str]:

@@ -299,6 +299,7 @@ THEIRS = description("192.0.2.31", (4000, ""), (4002, "192.0.2.32"))
         description("192.0.2.31", (30000, ""), (30002, "")),  # rtpengine is on the same host
         description("0.0.0.0", (30000, ""), (0, "")),
         description("192.0.2.40", (4000, ""), (4002, "")),  # ports alone tell nothing
+        description("192.0.2.40", (30000, ""), (0, "192.0.2.32")),  # no address of a refused stream is written
     ],
 )
 def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> None:
@@ -312,7 +313,6 @@ def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> Non
         description("192.0.2.40", (30000, ""), (4002, "192.0.2.32")),
         description("192.0.2.31", (4000, ""), (30002, "192.0.2.40")),
         description("192.0.2.31", (30000, "192.0.2.40"), (30002, "192.0.2.40")),  # the session's line is left
-        description("192.0.2.40", (30000, ""), (0, "192.0.2.32")),  # that of a refused stream
     ],
 )
 def test_a_description_that_still_leads_to_the_other_side_does(given: bytes) -> None:
@@ -321,3 +321,9 @@ def test_a_description_that_still_leads_to_the_other_side_does(given: bytes) -> 
 
 def test_hold_as_it_was_written_once_is_no_way() -> None:
     assert not shows_way(description("0.0.0.0", (4000, "")), description("0.0.0.0", (4000, "")))
+
+
+def test_a_refused_stream_shows_no_address() -> None:
+    content, address = mask_description(description("", (0, "192.0.2.32"), (4000, "192.0.2.31")))
+    assert b"192.0.2.32" not in content
+    assert (content.count(b"c=IN IP4 0.0.0.0"), address) == (1, b"IP4 192.0.2.31")
