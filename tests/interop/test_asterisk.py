@@ -126,7 +126,7 @@ async def test_channels_and_variables_show_700_numbers(start_relay: StartRelay, 
             assert own in told
             assert shown in told
             assert not [number for number in others if number in told]
-            await pbx.command(f"channel request hangup {channel}")
+        await b.command(f"channel request hangup {channel}")
         for pbx in (a, b):
             await pbx.expect("Hangup", Channel="PJSIP/relay700-.*")
 

@@ -87,7 +87,7 @@ async def test_each_hears_the_other_and_no_packet_shows_who_that_is(
             assert_each_knows_only_itself(a, b)
             assert_nothing_crosses(capture, relay, engine, a, b)
             for phone, told, untold in ((a, TONE_OF_B, TONE_OF_A), (b, TONE_OF_A, TONE_OF_B)):
-                assert share_of_tone(phone.folder / "heard.wav", told) > 0.9
+                assert share_of_tone(phone.folder / "heard.wav", told) > 0.5
                 assert share_of_tone(phone.folder / "heard.wav", untold) < 0.01
         assert await engine.calls() == []
     (record,) = relay.calls()
