@@ -176,6 +176,19 @@ def test_streams_of_every_kind_keep_their_places() -> None:
     assert written(body)[2:] == [line for _, line in media]
 
 
+@pytest.mark.parametrize(
+    "refused",
+    ["m=video 0 RTP/AVP 31", "m=message 7654 TCP/MSRP *", "m=audio 9 UDP/TLS/RTP/SAVPF 0", "m=video 6 RTP/AVP 99"],
+)
+def test_a_refused_stream_has_no_address(refused: str) -> None:
+    session = HEAD.replace("c=IN IP4 192.0.2.31\n", "")
+    audio = "m=audio 4000 RTP/AVP 8\nc=IN IP4 192.0.2.31\n"
+    body = SdpWriter(5).write(f"{session}{refused}\nc=IN IP4 192.0.2.32\n{audio}".encode())
+    assert b"192.0.2.32" not in body
+    assert body.count(b"c=IN IP4 0.0.0.0\r\n") == 1
+    assert b" IN IP4 192.0.2.31\r\ns=-" in body  # the origin's is that of a stream that is wanted
+
+
 def test_fax() -> None:
     fax = (
         "m=image 6000 udptl t38\na=T38FaxVersion:0\na=T38MaxBitRate:14400\na=T38FaxFillBitRemoval\n"
@@ -317,6 +330,17 @@ def test_a_description_that_leads_to_rtpengine_shows_no_way(given: bytes) -> Non
 )
 def test_a_description_that_still_leads_to_the_other_side_does(given: bytes) -> None:
     assert shows_way(THEIRS, given)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "given"), [("2001:DB8:0::31", "2001:db8::31"), ("::ffff:192.0.2.31", "::FFFF:c000:21f")]
+)
+def test_an_address_is_known_however_it_is_spelled(theirs: str, given: str) -> None:
+    before, after = (
+        f"v=0\no=- 1 1 IN IP6 ::\ns=-\nc=IN IP6 {address}\nt=0 0\n{STREAM.format(port=port)}".encode()
+        for address, port in ((theirs, 4000), (given, 4000))
+    )
+    assert shows_way(before, after)
 
 
 def test_hold_as_it_was_written_once_is_no_way() -> None:

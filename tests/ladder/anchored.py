@@ -1,7 +1,7 @@
 """Ladders in which media go through rtpengine: a stand-in for it that answers when the test has it.
 
-It puts its own address and a port of its own into each description, one for each side, as rtpengine does; it knows the
-calls that it was offered until they are deleted.
+It puts its own address and a port of its own into each description, one for each side, and leaves refused streams as
+they are, as rtpengine does; it knows the calls that it was offered until they are deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SOUND_S = 3.0  # of each sound
 CALLER_PORT, CALLEE_PORT = 30_000, 32_000  # where rtpengine takes media for the caller's side, and for the callee's
 MEDIA_HOSTS = ("127.0.0.31", "127.0.0.32")  # of the descriptions in `tests.ladder.descriptions`
 
-_ADDRESS = re.compile(rb"(?m)^(c=IN IP4|o=.* IN IP4) [0-9.]+")
+_ADDRESS = re.compile(rb"(?m)^(m=\S+ 0 .*\nc=.*)|^(c=IN IP4|o=.* IN IP4) [0-9.]+")
 _PORT = re.compile(rb"(?m)^(m=[a-z]+) ([1-9][0-9]*)")
 
 
@@ -67,7 +67,7 @@ class Rtpengine:
         if self.passes_addresses:
             return sdp
         base = CALLEE_PORT if place else CALLER_PORT
-        sdp = _ADDRESS.sub(rb"\1 " + RTPENGINE.encode(), sdp)
+        sdp = _ADDRESS.sub(lambda found: found[1] or b"%b %b" % (found[2], RTPENGINE.encode()), sdp)
         return _PORT.sub(lambda found: b"%b %d" % (found[1], base + int(found[2]) % 100), sdp)
 
 

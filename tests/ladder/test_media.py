@@ -253,6 +253,17 @@ def test_streams_that_are_all_refused_need_no_rtpengine(ladder: AnchoredLadder, 
     assert commands(ladder) == ["offer", "answer", "offer", "delete"]
 
 
+def test_refused_stream_with_an_address_of_its_own_ends_no_call(ladder: AnchoredLadder) -> None:
+    video = b"m=video %d RTP/AVP 31\r\nc=IN IP4 %b\r\n"
+    ladder.caller.invites(X, body=OFFER + video % (4002, b"127.0.0.31"))
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=ANSWER + video % (0, b"127.0.0.32"))
+    ladder.callee.get("ACK")
+    assert b"127.0.0.32" not in ladder.caller.get(200).body
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
 def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
     ladder.caller.invites(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
     ladder.caller.get(100)
