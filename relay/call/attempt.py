@@ -11,7 +11,6 @@ from relay.call.compose import OutgoingRequest
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.numbers import is_700
 from relay.call.peers import user_for
-from relay.call.places import retry_after_s
 from relay.call.sdp_masking import SdpWriter
 from relay.call.sending import SentRequest
 from relay.errors import ParseError, ProtocolError
@@ -177,8 +176,7 @@ class Attempt:
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
-        if self._place.failures or self._place.is_down:
-            self._setup.core.reached(self._place)
+        self._setup.core.answered(self._place, response, now)
         try:
             if status >= 300:
                 self._refused(response, now)
@@ -200,8 +198,6 @@ class Attempt:
 
     def _refused(self, response: Response, now: float) -> None:
         self._close()
-        if response.status == 503:
-            self._setup.core.put_aside(self._place, retry_after_s(response.get("retry-after")), now)
         if not self._given_up:
             rang = self._setup.call.ringing_at is not None
             extra = masking.mask_response_headers(response) if response.status == 422 else ""  # Min-SE

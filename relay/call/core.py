@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.peers import Peers
-from relay.call.places import LONGEST_REST_S, REST_S, Place
+from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
 from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.leg import Leg
     from relay.call.text_message import TextMessage
-    from relay.sip.message import Request
+    from relay.sip.message import Request, Response
 
 Continuation = Callable[[float], None]
 Routed = Callable[[Route | Refusal, float], None]
@@ -148,13 +148,19 @@ class Core:
         else:
             self._aside(place, "no_answer", REST_S)
 
+    def answered(self, place: Place, response: Response, now: float) -> None:
+        """It answered a call or a text message: it is there, whatever it said."""
+        self.reached(place)
+        self.heed(place, response, now)
+
     def reached(self, place: Place) -> None:
-        """It gave an answer after it had given none, or while it counts as down."""
+        """It gave an answer."""
         if place.answered():
             self.note("target.up", peer=place.peer.name, target=place.name)
 
-    def put_aside(self, place: Place, seconds: int, now: float) -> None:
-        """It asks to be left alone for so long; 0: it does not (RFC 3261 21.5.4)."""
+    def heed(self, place: Place, response: Response, now: float) -> None:
+        """Leaves it alone for as long as it asks for by a 503 (RFC 3261 21.5.4)."""
+        seconds = retry_after_s(response.get("retry-after")) if response.status == 503 else 0
         if seconds:
             place.put_aside(seconds, now)
             self._aside(place, "retry_after", min(seconds, LONGEST_REST_S))

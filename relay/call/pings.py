@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.call.compose import OutgoingRequest
 from relay.call.leg import contact_line
-from relay.call.places import Place, retry_after_s
+from relay.call.places import Place
 from relay.sip.message import Response
 from relay.sip.timers import Timer
 
@@ -72,11 +72,10 @@ class Pings:
         if status < 200:
             return
         place.pinging = False
-        if status == 503:
-            self._core.put_aside(place, retry_after_s(response.get("retry-after")), now)
+        self._core.heed(place, response, now)
         if status in (408, 503):
             self._core.unreachable(place, now)
-        elif place.failures or place.is_down:
+        else:
             self._core.reached(place)
 
     def _failed(self, place: Place, why: str, now: float) -> None:

@@ -15,7 +15,6 @@ from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Tripwire, Verdict
 from relay.call.numbers import is_700
 from relay.call.peers import hosts_of, user_for
-from relay.call.places import retry_after_s
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
 from relay.call.sending import SentRequest
@@ -296,14 +295,11 @@ class Delivery:
 
     def _receive(self, response: Response, now: float) -> None:
         core, place, status = self._core, self.place, response.status
-        if place.failures or place.is_down:
-            core.reached(place)
+        core.answered(place, response, now)
         self.is_silent = False
         if status < 200:
             return
         core.calling_tags.discard(self._local_tag)
-        if status == 503:
-            core.put_aside(place, retry_after_s(response.get("retry-after")), now)
         self._message.answered(self, status, now)
 
     def _fail(self, why: str, now: float) -> None:
