@@ -7,6 +7,7 @@ caller, so that PRACK, UPDATE and the offers in them never mix.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -159,26 +160,25 @@ class Setup:
 
     def _watch(self, now: float) -> None:
         """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""
-        when = self._ring_ends_at
-        attempt = self._attempt
-        if self._places and attempt is not None and attempt.is_silent:
-            when = min(when, attempt.started_at + self.core.settings.no_progress_s)
+        when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
             self.core.timers.cancel(self._timer)
             self._wake_at = when
             self._timer = self.core.timers.set(when, self._wake)
+
+    def _silence_ends_at(self) -> float:
+        """When the target at hand is passed over for another one; never where it has spoken, or is the last."""
+        attempt = self._attempt
+        if not self._places or attempt is None or not attempt.is_silent:
+            return math.inf
+        return attempt.started_at + self.core.settings.no_progress_s
 
     def _wake(self, now: float) -> None:
         self._timer = None
         attempt = self._attempt
         if now >= self._ring_ends_at:
             self._not_answered(now)
-        elif (
-            self._places
-            and attempt is not None
-            and attempt.is_silent
-            and now >= attempt.started_at + self.core.settings.no_progress_s
-        ):
+        elif attempt is not None and now >= self._silence_ends_at():
             attempt.pass_over(now)
             self._attempt = None
             self._try_next(masking.NO_PROGRESS, "no_response", now)
