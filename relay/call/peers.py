@@ -98,11 +98,6 @@ class Peers:
                 places.append(Place(peer, target, Flow(listener, target.transport, target.host, target.port)))
         return by_priority(places)
 
-    def flow_to(self, peer: Peer) -> Flow | None:
-        """Where requests to the peer that are no calls go; None where no listener of ours speaks to any target."""
-        places = self._places[peer.name]
-        return places[0].flow if places else None
-
     def listener_for(self, transport: str, host: str, preferred: int = 0) -> int | None:
         """The index of a listener of ours of that transport and of the host's address family (names count as IPv4).
 

@@ -56,13 +56,10 @@ def test_no_route() -> None:
     assert Peers(settings(routes=())).choose("8613900000002") == ()
 
 
-def test_flow_to_a_peer(peers: Peers) -> None:
-    carrier, six = peers.by_name("carrier"), peers.by_name("six")
-    assert carrier is not None
-    assert six is not None
-    assert peers.flow_to(carrier) == Flow(0, "udp", "192.0.2.22", 5060)
-    assert Peers(settings(listeners=(UDP6,))).flow_to(carrier) is None
-    assert peers.flow_to(six) == Flow(2, "udp", "2001:db8::6", 5060)
+def test_where_a_peer_is(peers: Peers) -> None:
+    assert [place.flow for place in peers.places_of("carrier")] == [Flow(0, "udp", "192.0.2.22", 5060)]
+    assert Peers(settings(listeners=(UDP6,))).places_of("carrier") == []
+    assert [place.flow for place in peers.places_of("six")] == [Flow(2, "udp", "2001:db8::6", 5060)]
     assert peers.by_name("nobody") is None
     assert peers.listener(Flow(2, "udp", "2001:db8::6", 5060)) is UDP6
 
