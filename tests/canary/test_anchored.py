@@ -6,10 +6,9 @@ import pytest
 
 from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
-from tests.ladder.anchored import MEDIA_HOSTS, AnchoredLadder
+from tests.ladder.anchored import MEDIA_HOSTS, AnchoredLadder, hold_and_update
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import X, connect
-from tests.ladder.side import Side
+from tests.ladder.ladder import X, connect, hang_up
 
 
 class AnchoredCanary(CanaryLadder, AnchoredLadder):
@@ -25,13 +24,6 @@ class AnchoredCanary(CanaryLadder, AnchoredLadder):
 @pytest.fixture(params=["as they come", "turned", "multipart"])
 def ladder(request: pytest.FixtureRequest) -> AnchoredCanary:
     return AnchoredCanary(turn=int(request.param == "turned"), multipart=request.param == "multipart")
-
-
-def hang_up(ladder: AnchoredCanary) -> None:
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
 
 
 def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
@@ -50,18 +42,6 @@ def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         hold_and_update(asking, asked)
     hang_up(ladder)
-
-
-def hold_and_update(asking: Side, asked: Side) -> None:
-    asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", body=HELD)
-    asked.get("ACK")
-    asking.get(200)
-    asking.acks()
-    asking.updates(OFFER)
-    asked.expects("UPDATE", body=ANSWER)
-    asking.get(200)
 
 
 def test_late_offer(ladder: AnchoredCanary) -> None:

@@ -11,8 +11,10 @@ from dataclasses import replace
 
 from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.routing import Refusal, Route
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import Ladder
 from tests.ladder.phones import Fate, LossyLadder
+from tests.ladder.side import Side
 
 RTPENGINE = "127.0.0.40"
 SOUND_S = 3.0  # of each sound
@@ -153,3 +155,16 @@ def check_media(ladder: Ladder) -> None:
     for data, flow in ladder.checks.sent:
         for host in MEDIA_HOSTS:
             assert host.encode() not in data, f"{host} went to {flow.host}:\n{data.decode()}"
+
+
+def hold_and_update(asking: Side, asked: Side) -> None:
+    """In a call that is up: one side holds the other, and takes it back."""
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    asking.updates(OFFER)
+    asked.expects("UPDATE", body=ANSWER)
+    asking.get(200)

@@ -8,22 +8,22 @@ from hypothesis import strategies as st
 
 from relay.call.media import COUNTS_S, MOST_WAITING
 from relay.sip.message import Message, parse_message
-from tests.ladder.anchored import CALLEE_PORT, CALLER_PORT, RTPENGINE, AnchoredLadder, LossyAnchoredLadder
+from tests.ladder.anchored import (
+    CALLEE_PORT,
+    CALLER_PORT,
+    RTPENGINE,
+    AnchoredLadder,
+    LossyAnchoredLadder,
+    hold_and_update,
+)
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, Side, X, connect, peer, sides
+from tests.ladder.ladder import EITHER, X, connect, hang_up, peer, sides
 from tests.ladder.phones import FATES, Callee, Caller, Fate
 
 
 @pytest.fixture
 def ladder() -> AnchoredLadder:
     return AnchoredLadder()
-
-
-def hang_up(ladder: AnchoredLadder) -> None:
-    ladder.caller.sends("BYE")
-    ladder.callee.expects("BYE")
-    ladder.caller.get(200)
-    ladder.settle()
 
 
 def refused(ladder: AnchoredLadder, status: int, outcome: str) -> Message:
@@ -1160,20 +1160,8 @@ def test_whom_a_description_came_from_is_in_no_other_message(ladder: AnchoredLad
     """A call with all of it; `settle` looks at each message."""
     connect(ladder)
     for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
-        _play(asking, asked)
+        hold_and_update(asking, asked)
     hang_up(ladder)
     descriptions = [parse_message(data).body for data, _ in ladder.checks.sent if b"\r\n\r\nv=0" in data]
     assert len(descriptions) == 10
     assert all(RTPENGINE.encode() in description for description in descriptions)
-
-
-def _play(asking: Side, asked: Side) -> None:
-    asking.reinvites(HOLD)
-    asking.get(100)
-    asked.expects("INVITE", body=HELD)
-    asked.get("ACK")
-    asking.get(200)
-    asking.acks()
-    asking.updates(OFFER)
-    asked.expects("UPDATE", body=ANSWER)
-    asking.get(200)
