@@ -13,6 +13,10 @@ from typing import Any
 HOST = "127.0.0.1"
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # with 5, a burst's connections wait for TCP to try again, up to a question's time-out
+
+
 class Hook:
     """Allows every call but those to the numbers in `refused`; those to numbers in `held` wait for `release`."""
 
@@ -22,7 +26,7 @@ class Hook:
         self.asked: list[dict[str, Any]] = []
         self._grown = threading.Condition()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer((HOST, 0), self._handler())
+        self._server = _Server((HOST, 0), self._handler())
 
     @property
     def port(self) -> int:
