@@ -122,6 +122,7 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     """Microseconds of one look-up: callers of the whole store at random, each once warm SQLite pages are to be had."""
     from relay.call.routing import Route
     from relay.config import load_config
+    from relay.policy.gate import Gate
     from relay.store.bindings import Bindings
     from relay.store.database import open_store
     from relay.store.lookup import RouteReader
@@ -131,12 +132,12 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     bindings = Bindings(path, sealer)
     callers = [f"86138{n:08}" for n in random.sample(range(size), min(size, LOOK_UPS))]
     asked = [(binding.x, caller) for caller in callers for binding in bindings.of_number(caller)]
-    reader = RouteReader(path, sealer, config.rules)
+    gate = Gate(RouteReader(path, sealer, config.rules).fetch, config.rules, lambda _: None)
     now = time.time()
     taken_us = []
     for number, caller in asked:
         began = time.perf_counter_ns()
-        found = reader.look_up(number, caller, now)
+        found = gate.look_up(number, caller, now)
         taken_us.append((time.perf_counter_ns() - began) / 1000)
         if not isinstance(found, Route):
             raise RuntimeError(f"no route for a binding that was imported: {found}")
