@@ -108,7 +108,7 @@ def test_numbers_may_have_digits_before_them() -> None:
 
 def test_quotas() -> None:
     (peer,) = config(PEER + "max_calls_in = 1\nmax_calls_out = 2\nmax_cps_in = 3\nmax_cps_out = 4").settings.peers
-    assert peer.quota == Quota(1, 2, 3, 4)
+    assert (peer.quota_in, peer.quota_out) == (Quota(1, 3), Quota(2, 4))
 
 
 AUTH = '{username = "4001", password_file = "var/p"}'
@@ -122,7 +122,7 @@ def test_accounts_of_ours_and_of_peers() -> None:
     trunk, phone = settings.settings.peers
     assert (trunk.account, trunk.registers, trunk.login) == (Account("4001", ""), True, None)
     assert (phone.account, phone.registers, phone.login) == (None, False, Account("1001", ""))
-    assert (phone.targets, phone.sources, phone.quota) == ((), (), Quota(max_calls_in=2))
+    assert (phone.targets, phone.sources, phone.quota_in) == ((), (), Quota(max_calls=2))
     assert [file.key for file in settings.passwords] == ["peer[0].auth.password_file", "peer[1].login.password_file"]
 
 

@@ -102,7 +102,8 @@ def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    return (OVER_LIMIT, "") if _is_over_limit(core, peer) or not core.quotas.admits_from(peer, now) else None
+    admitted = not _is_over_limit(core, peer) and core.quotas_in.admits_call(peer.name, peer.quota_in, now)
+    return None if admitted else (OVER_LIMIT, "")
 
 
 def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple[Refusal, str] | None:
@@ -113,8 +114,9 @@ def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    pending = len(core.pending_lookups) >= core.settings.limits.max_pending_lookups
-    return (OVER_LIMIT, "") if pending or core.is_full() or not core.quotas.is_within_rate_from(peer, now) else None
+    is_over = len(core.pending_lookups) >= core.settings.limits.max_pending_lookups or core.is_full()
+    admitted = not is_over and core.quotas_in.admits_request(peer.name, peer.quota_in, now)
+    return None if admitted else (OVER_LIMIT, "")
 
 
 def _leads_back(request: Request) -> bool:
@@ -132,7 +134,7 @@ def _is_over_limit(core: Core, peer: Peer) -> bool:
     limits = core.settings.limits
     return (
         core.calls_up + core.setting_up > limits.max_calls
-        or core.quotas.calls_in[peer.name] >= limits.max_calls_per_peer
+        or core.quotas_in.calls[peer.name] >= limits.max_calls_per_peer
         or len(core.pending_lookups) >= limits.max_pending_lookups
         or core.is_full()
     )

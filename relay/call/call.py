@@ -342,17 +342,17 @@ class Call:
     def count(self) -> None:
         """Counts the call towards its peer's limit until `release`."""
         self._counted = True
-        self.core.quotas.calls_in[self.caller_peer.name] += 1
+        self.core.quotas_in.calls[self.caller_peer.name] += 1
 
     def goes_to(self, peer: str) -> None:
         """Counts the call towards what the peer may have, and towards no earlier one's any more, until `release`."""
         self._leave()
         self.peer_out = self._counted_out = peer
-        self.core.quotas.calls_out[peer] += 1
+        self.core.quotas_out.calls[peer] += 1
 
     def _leave(self) -> None:
         if self._counted_out is not None:
-            self.core.quotas.calls_out[self._counted_out] -= 1
+            self.core.quotas_out.calls[self._counted_out] -= 1
             self._counted_out = None
 
     def hold(self, keys: tuple[str, ...]) -> None:
@@ -365,7 +365,7 @@ class Call:
         self._held = ()
         if self._counted:
             self._counted = False
-            self.core.quotas.calls_in[self.caller_peer.name] -= 1
+            self.core.quotas_in.calls[self.caller_peer.name] -= 1
         self._leave()
 
     # -- what each side must not see of the other

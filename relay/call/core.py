@@ -52,7 +52,8 @@ class Core:
         self.setting_up = 0
         self.calls_up = 0
         self.announcing = 0  # to refused callers
-        self.quotas = Quotas()
+        self.quotas_in = Quotas()
+        self.quotas_out = Quotas()
         self.calls_by_key: Counter[str] = Counter()  # towards the caps of routes
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()

@@ -130,7 +130,6 @@ class Engine:
         former, core.settings, core.peers = core.peers, settings, Peers(settings)
         core.peers.locate(located)
         core.peers.take_over(former)
-        core.quotas.forget_rates()
         self._logins.follow(settings)
         self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings.follow(now)

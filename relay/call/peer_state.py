@@ -37,7 +37,7 @@ def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None],
         aside_until = core.wall_ms(place.aside_until) if place.aside_until > now else None
         state = TargetState(place.name, place.state(now), place.failures, aside_until)
         targets.setdefault(place.peer.name, []).append(state)
-    calls_in, calls_out = core.quotas.calls_in, core.quotas.calls_out
+    calls_in, calls_out = core.quotas_in.calls, core.quotas_out.calls
     return [
         PeerState(
             peer.name,

@@ -78,6 +78,11 @@ class Place:
         self._answers = other._answers
 
 
+def is_tried_elsewhere(status: int | None) -> bool:
+    """Whether the next target is asked when this one has answered so; None: not at all (RFC 3263 4.3)."""
+    return status is None or status == 408 or 500 <= status < 600
+
+
 def in_order(places: Sequence[Place], draw: Callable[[], str]) -> list[Place]:
     """Of one peer: by priority, and by weight within one (RFC 2782). `draw` gives random hexadecimal digits."""
     if len(places) < 2:

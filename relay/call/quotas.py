@@ -6,52 +6,38 @@ Peers are counted by name: a call may be older than the configuration in force.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
-from relay.call.bucket import Bucket
-from relay.call.settings import Peer
+from relay.call.places import Place
+from relay.call.rates import Rates
+from relay.call.settings import Quota
 
 
 class Quotas:
-    """Of all peers of one relay."""
+    """One way: calls from the peers of one relay, or calls to them."""
+
+    __slots__ = ("_rates", "calls")
 
     def __init__(self) -> None:
-        self.calls_in: Counter[str] = Counter()  # from each peer, by its name
-        self.calls_out: Counter[str] = Counter()  # to each
-        self._rates_in: dict[str, Bucket] = {}
-        self._rates_out: dict[str, Bucket] = {}
+        self.calls: Counter[str] = Counter()  # by the peer's name
+        self._rates = Rates()
 
-    def admits_from(self, peer: Peer, now: float) -> bool:
-        """Whether one more call may come from the peer; its INVITE is counted then."""
-        quota = peer.quota
-        if quota.max_calls_in and self.calls_in[peer.name] >= quota.max_calls_in:
+    def admits_call(self, name: str, quota: Quota, now: float) -> bool:
+        """Whether the named peer may have one more call; its INVITE is counted then."""
+        if quota.max_calls and self.calls[name] >= quota.max_calls:
             return False
-        return self.is_within_rate_from(peer, now)
+        return self.admits_request(name, quota, now)
 
-    def is_within_rate_from(self, peer: Peer, now: float) -> bool:
-        """Whether the peer's rate leaves room for one more INVITE or MESSAGE from it, which is counted then."""
-        rate = peer.quota.max_cps_in
-        return not rate or _admit(self._rates_in, peer.name, rate, now)
-
-    def admits_to(self, peer: Peer, now: float) -> bool:
-        """Whether one more call may go to the peer; its INVITE is counted then."""
-        quota = peer.quota
-        if quota.max_calls_out and self.calls_out[peer.name] >= quota.max_calls_out:
-            return False
-        return self.is_within_rate_to(peer, now)
-
-    def is_within_rate_to(self, peer: Peer, now: float) -> bool:
-        """Likewise for one more to it."""
-        rate = peer.quota.max_cps_out
-        return not rate or _admit(self._rates_out, peer.name, rate, now)
-
-    def forget_rates(self) -> None:
-        """They may be other ones from now on."""
-        self._rates_in.clear()
-        self._rates_out.clear()
+    def admits_request(self, name: str, quota: Quota, now: float) -> bool:
+        """Whether its rate leaves room for one more INVITE or MESSAGE, which is counted then."""
+        return self._rates.admit(name, quota.max_cps or None, now)
 
 
-def _admit(rates: dict[str, Bucket], name: str, per_s: int, now: float) -> bool:
-    rate = rates.get(name)
-    if rate is None:
-        rate = rates[name] = Bucket(per_s)
-    return rate.admit(now)
+def next_admitted(places: list[Place], admits: Callable[[str, Quota, float], bool], now: float) -> Place | None:
+    """Takes places off the list up to the first whose peer may have one more, by a method of the `Quotas` towards
+    peers; that one is the answer."""
+    while places:
+        place = places.pop(0)
+        if admits(place.peer.name, place.peer.quota_out, now):
+            return place
+    return None

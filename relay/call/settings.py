@@ -48,12 +48,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one peer may have; 0 is no limit."""
+    """What one peer may have one way; 0 is no limit."""
 
-    max_calls_in: int = 0  # at once
-    max_calls_out: int = 0
-    max_cps_in: int = 0  # INVITEs a second
-    max_cps_out: int = 0
+    max_calls: int = 0  # at once
+    max_cps: int = 0  # INVITEs a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,8 @@ class Peer:
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
     targets: tuple[Target, ...] = ()  # (): the one that host, port and transport name
     health: Health = Health()
-    quota: Quota = Quota()
+    quota_in: Quota = Quota()  # of calls from it
+    quota_out: Quota = Quota()  # of calls to it
     codecs: frozenset[str] | None = None  # that streams to and from it may have, in lower case; None: all
     account: Account | None = None  # ours, where it challenges our requests
     registers: bool = False  # we register there, with the account

@@ -18,6 +18,8 @@ from relay.call.compose import Reply
 from relay.call.leg import Leak, Leg, contact_line
 from relay.call.masking import Body, Verdict
 from relay.call.media import neutral
+from relay.call.places import is_tried_elsewhere
+from relay.call.quotas import next_admitted
 from relay.call.routing import Refusal, Route, named
 from relay.call.sdp_masking import SdpWriter
 from relay.errors import ParseError, ProtocolError
@@ -45,7 +47,6 @@ class Setup:
         "_ring_ends_at",
         "_timer",
         "_wake_at",
-        "_was_over",
         "call",
         "core",
         "decided",
@@ -67,7 +68,6 @@ class Setup:
         self.route: Route | None = None
         self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
-        self._was_over = False  # a target was left out since its peer has all the calls that it may have
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
         # Now: rtpengine's own description will stand in its place.
@@ -129,7 +129,8 @@ class Setup:
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """The next target that can be tried; without one, `verdict` is the caller's answer."""
         unusable: ProtocolError | ParseError | None = None
-        while (place := self._next_place(now)) is not None:
+        was_none = not self._places
+        while (place := next_admitted(self._places, self.core.quotas_out.admits_call, now)) is not None:
             self.call.goes_to(place.peer.name)
             attempt = Attempt(self, place)
             try:
@@ -145,18 +146,10 @@ class Setup:
                 return
         if unusable is not None:
             self.refuse(admission.unusable(unusable), now)
-        elif self._was_over and self.call.peer_out is None:
+        elif self.call.peer_out is None and not was_none:  # their peers have all the calls that they may have
             self.refuse(admission.OVER_LIMIT, now)
         else:
             self._close(verdict, "callee", reason, now)
-
-    def _next_place(self, now: float) -> Place | None:
-        while self._places:
-            place = self._places.pop(0)
-            if self.core.quotas.admits_to(place.peer, now):
-                return place
-            self._was_over = True
-        return None
 
     def _watch(self, now: float) -> None:
         """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""
@@ -191,7 +184,7 @@ class Setup:
         if self.decided:
             return
         reason = "no_response" if status is None else f"sip_{status}"
-        if status is None or status == 408 or 500 <= status < 600:
+        if is_tried_elsewhere(status):
             self._try_next(verdict, reason, now)
         else:
             self._close(verdict, "callee", reason, now, extra)

@@ -15,6 +15,8 @@ from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Tripwire, Verdict
 from relay.call.numbers import is_700
 from relay.call.peers import hosts_of, user_for
+from relay.call.places import is_tried_elsewhere
+from relay.call.quotas import next_admitted
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
 from relay.call.sending import SentRequest
@@ -54,7 +56,6 @@ class TextMessage:
         "_text",
         "_timer",
         "_transaction",
-        "_was_over",
     )
 
     def __init__(self, core: Core, peer: Peer, request: Request, reply: Reply, now: float) -> None:
@@ -73,7 +74,6 @@ class TextMessage:
         self._text = ""
         self._body: Body | None = None
         self._places: list[Place] = []  # that are not tried yet
-        self._was_over = False  # a target was left out since its peer has all that it may have
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
@@ -131,9 +131,10 @@ class TextMessage:
     def _try_next(self, verdict: Verdict, reason: str, now: float) -> None:
         """The next target that can be tried; without one, `verdict` is the sender's answer."""
         core = self._core
-        place = self._next_place(now)
+        was_none = not self._places
+        place = next_admitted(self._places, core.quotas_out.admits_request, now)
         if place is None:
-            if self._was_over and self._record.peer_out is None:
+            if self._record.peer_out is None and not was_none:  # their peers have all that they may have
                 self.refuse(admission.OVER_LIMIT, now)
             else:
                 self._close(verdict, "callee", reason, now)
@@ -150,14 +151,6 @@ class TextMessage:
         self._delivery = delivery
         self._record = self._record._replace(callee_leg_call_id=delivery.call_id)
         self._watch(now)
-
-    def _next_place(self, now: float) -> Place | None:
-        while self._places:
-            place = self._places.pop(0)
-            if self._core.quotas.is_within_rate_to(place.peer, now):
-                return place
-            self._was_over = True
-        return None
 
     def _tripwire(self, place: Place) -> Tripwire:
         hosts = (self._reply.flow.host, *hosts_of(self._peer))
@@ -205,7 +198,7 @@ class TextMessage:
     def _failed(self, status: int | None, verdict: Verdict, now: float) -> None:
         self._delivery = None
         reason = "no_response" if status is None else f"sip_{status}"
-        if status is None or status == 408 or 500 <= status < 600:
+        if is_tried_elsewhere(status):
             self._try_next(verdict, reason, now)
         else:
             self._close(verdict, "callee", reason, now)

@@ -86,7 +86,8 @@ def _make_peer(
         account=Account(auth.username, "", auth.realm) if auth else None,
         registers=table.register,
         login=Account(login.username, "") if login else None,
-        quota=Quota(table.max_calls_in, table.max_calls_out, table.max_cps_in, table.max_cps_out),
+        quota_in=Quota(table.max_calls_in, table.max_cps_in),
+        quota_out=Quota(table.max_calls_out, table.max_cps_out),
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
 from relay.policy.judge import Asked, Found, judge, refused
 from relay.policy.last_caller import LastCaller
-from relay.policy.rates import Rates
 from relay.policy.recent import Recent
 from relay.policy.rules import BUSINESS_RATE, MEMORY_S, Rules
 

@@ -136,7 +136,7 @@ def test_limits(over: str) -> None:
         case "setups":
             ground.setting_up = 2
         case "calls of the peer":
-            ground.quotas.calls_in["pbx"] = 2
+            ground.quotas_in.calls["pbx"] = 2
         case "look-ups":
             for _ in range(2):
                 ground.look_up("", "", lambda _, __: None)

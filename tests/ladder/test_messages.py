@@ -554,11 +554,11 @@ def test_without_a_peer_it_reaches_nobody() -> None:
 
 
 def limited(pbx: Quota, carrier: Quota) -> Ladder:
-    peers = (peer("pbx", CALLER_HOST, quota=pbx), peer("carrier", CALLEE_HOST, quota=carrier))
+    peers = (peer("pbx", CALLER_HOST, quota_in=pbx), peer("carrier", CALLEE_HOST, quota_out=carrier))
     return texting(peers=(*peers, peer("second", SECOND_HOST)))
 
 
-@pytest.mark.parametrize(("pbx", "carrier"), [(Quota(max_cps_in=1), Quota()), (Quota(), Quota(max_cps_out=1))])
+@pytest.mark.parametrize(("pbx", "carrier"), [(Quota(max_cps=1), Quota()), (Quota(), Quota(max_cps=1))])
 def test_a_peer_s_rate_holds_for_messages(pbx: Quota, carrier: Quota) -> None:
     ladder = limited(pbx, carrier)
     ladder.caller.texts(X)
@@ -571,7 +571,7 @@ def test_a_peer_s_rate_holds_for_messages(pbx: Quota, carrier: Quota) -> None:
 
 
 def test_calls_at_once_do_not_keep_a_message_out() -> None:
-    ladder = limited(Quota(max_calls_in=1), Quota(max_calls_out=1))
+    ladder = limited(Quota(max_calls=1), Quota(max_calls=1))
     connect(ladder)
     caller_call = (ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target)
     ladder.caller.texts(X)

@@ -172,7 +172,7 @@ def test_what_is_down_stays_down_and_is_pinged_on(ladder: Ladder) -> None:
     carol: Side = ladder.sides[SECOND_HOST]
     carol.expects("OPTIONS")
     ladder.unreachable.clear()
-    reload(ladder, peers=(peers[0], replace(trunk, quota=Quota(max_calls_out=5))))
+    reload(ladder, peers=(peers[0], replace(trunk, quota_out=Quota(max_calls=5))))
     assert [target.state for target in ladder.engine.peers(ladder.now)[1].targets] == ["down", "up"]
     assert called(ladder) == [SECOND_HOST]
     carol.inbox.clear()
@@ -193,7 +193,7 @@ def test_pings_of_peers_that_are_gone_end(ladder: Ladder) -> None:
 
 
 def test_other_rates_hold_at_once(ladder: Ladder) -> None:
-    slow, fast = (peer("carrier", CALLEE_HOST, quota=Quota(max_cps_out=most)) for most in (1, 3))
+    slow, fast = (peer("carrier", CALLEE_HOST, quota_out=Quota(max_cps=most)) for most in (1, 3))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), slow))
     assert [called(ladder), called(ladder)] == [[CALLEE_HOST], [CALLEE_HOST]]  # the second is the first one's INVITE
     assert len(ladder.callee.inbox) == 1
@@ -204,7 +204,7 @@ def test_other_rates_hold_at_once(ladder: Ladder) -> None:
 
 def test_quotas_hold_for_what_comes_and_count_what_is_there(ladder: Ladder) -> None:
     connect(ladder)
-    limited = peer("carrier", CALLEE_HOST, quota=Quota(max_calls_out=1))
+    limited = peer("carrier", CALLEE_HOST, quota_out=Quota(max_calls=1))
     reload(ladder, peers=(peer("pbx", CALLER_HOST), limited))
     assert called(ladder) == []
     ladder.caller.get(100)

@@ -1,8 +1,8 @@
-"""Calls a second."""
+"""How many a second."""
 
 from __future__ import annotations
 
-from relay.policy.rates import Rates
+from relay.call.rates import Rates
 
 
 def test_so_many_calls_in_any_second() -> None:
