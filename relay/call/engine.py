@@ -237,7 +237,7 @@ class Engine:
         core = self._core
         core.counters["malformed"] += 1
         known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
-        if known or self._strangers.admit(now):  # garbage from anywhere must not fill the disk with log
+        if known or self._strangers.admit(flow.host, now):  # garbage from anywhere must not fill the disk with log
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
         if request is None or request.method == "ACK":
@@ -363,7 +363,7 @@ class Engine:
         """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
         core = self._core
         core.counters["strangers"] += 1
-        if request.method in ("ACK", "CANCEL") or not self._strangers.admit(now):
+        if request.method in ("ACK", "CANCEL") or not self._strangers.admit(flow.host, now):
             return
         core.note("request.stranger", source=flow.host)
         reply = Reply(request, flow)

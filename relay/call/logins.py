@@ -1,7 +1,7 @@
 """Peers without a fixed address: they prove who they are (RFC 3261 22.2), and register where they are reached (10.3).
 
 Requests from where a peer has registered are the peer's, others from an unknown source are challenged. What a stranger
-can make us do is bounded: a challenge keeps nothing, and there are so many a second.
+can make us do is bounded: a challenge keeps nothing, and there are so many a second, of which one source gets few.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
-from relay.call.bucket import Bucket
 from relay.call.compose import Reply
 from relay.call.nonces import Nonces
 from relay.call.places import Place
 from relay.call.settings import Target
+from relay.call.strangers import Strangers
 from relay.errors import ParseError, ProtocolError
 from relay.sip.digest import Challenge, Credentials, parse_credentials
 from relay.sip.headers import NameAddr, parse_name_addr, parse_number
@@ -70,7 +70,7 @@ class Logins:
 
     def follow(self, settings: Settings) -> None:
         """Goes by this configuration from now on: who logs in as before stays registered."""
-        self._rate = Bucket(settings.limits.stranger_answers_per_s)
+        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._by_username = {peer.login.username: peer for peer in settings.peers if peer.login is not None}
         for name, registration in list(self._registered.items()):
             peer = self._core.peers.by_name(name)
@@ -145,7 +145,7 @@ class Logins:
     def _challenge(self, request: Request, flow: Flow, now: float, *, stale: bool) -> bool:
         """RFC 3261 8.2.7: keeps nothing, also no transaction; sent again it is answered with the same tag."""
         core = self._core
-        if not self._rate.admit(now):
+        if not self._strangers.admit(flow.host, now):
             return False
         reply = Reply(request, flow)
         nonce = self._nonces.make(flow.host, core.token(), now)

@@ -103,7 +103,7 @@ class Limits:
     max_calls_per_peer: int = 20_000
     max_pending_lookups: int = 5_000
     max_transactions: int = 200_000
-    stranger_answers_per_s: int = 20  # 403s to sources that are no peer's; what is over it gets no answer
+    stranger_answers_per_s: int = 20  # 403s or challenges to sources that are no peer's; the rest gets no answer
 
 
 @dataclass(frozen=True, slots=True)

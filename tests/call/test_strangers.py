@@ -1,45 +1,55 @@
-"""Strangers: some are answered, a flood is not."""
+"""Strangers: some are answered, a flood is not, and leaves the others their answers."""
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.strangers import Strangers
+from relay.call.strangers import SHARE, Strangers
 
 
-def test_as_many_as_allowed_at_once() -> None:
-    strangers = Strangers(3)
-    assert [strangers.admit(1000.0) for _ in range(5)] == [True, True, True, False, False]
+def admitted(strangers: Strangers, now: float, *sources: str) -> int:
+    return sum(strangers.admit(source, now) for source in sources)
 
 
-def test_more_after_a_while() -> None:
-    strangers = Strangers(2)
-    for _ in range(3):
-        strangers.admit(1000.0)
-    assert not strangers.admit(1000.4)
-    assert strangers.admit(1000.5)
-    assert not strangers.admit(1000.5)
+def test_one_source_gets_its_share_of_each_second() -> None:
+    strangers = Strangers(2 * SHARE)
+    assert admitted(strangers, 1000.0, *("a",) * 5) == 2
+    assert admitted(strangers, 1000.9, *("a",) * 5) == 0
+    assert admitted(strangers, 1001.0, *("a",) * 5) == 2
 
 
-def test_what_is_not_used_is_saved_for_one_second_at_the_most() -> None:
-    strangers = Strangers(2)
-    strangers.admit(1000.0)
-    assert [strangers.admit(5000.0) for _ in range(3)] == [True, True, False]
+def test_a_flood_leaves_the_others_theirs() -> None:
+    strangers = Strangers(2 * SHARE)
+    assert admitted(strangers, 1000.0, *("flood",) * 100) == 2
+    assert admitted(strangers, 1000.0, "other", "other") == 2
 
 
-@pytest.mark.parametrize("per_s", [0])
-def test_none_at_all(per_s: int) -> None:
-    assert not Strangers(per_s).admit(1000.0)
+def test_however_few_there_are_one_source_gets_one() -> None:
+    assert admitted(Strangers(1), 1000.0, "a", "a") == 1
 
 
-@given(st.integers(0, 20), st.lists(st.floats(0, 0.5), max_size=100))
-def test_never_more_than_the_rate(per_s: int, pauses: list[float]) -> None:
+def test_none_at_all() -> None:
+    assert not Strangers(0).admit("a", 1000.0)
+
+
+@given(st.integers(0, 20), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 0.5)), max_size=100))
+def test_never_more_than_the_rate(per_s: int, asked: list[tuple[str, float]]) -> None:
     strangers = Strangers(per_s)
     now = 1000.0
-    admitted = 0
-    for pause in pauses:
+    times: list[float] = []
+    for source, pause in asked:
         now += pause
-        admitted += strangers.admit(now)
-    assert admitted <= per_s * (1 + now - 1000.0) + 1e-6
+        if strangers.admit(source, now):
+            times.append(now)
+        assert len(strangers._answered) <= per_s
+    assert all(sum(0 <= at - start < 1 for at in times) <= per_s for start in times)
+
+
+def test_the_share_is_of_one_source_and_the_rate_of_all() -> None:
+    strangers = Strangers(8)
+    answered = Counter(source for source in "abcdef" * 10 if strangers.admit(source, 1000.0))
+    assert sum(answered.values()) == 8
+    assert max(answered.values()) == 2

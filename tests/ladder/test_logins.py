@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from relay.call.settings import Account, Limits, Peer
+from relay.call.strangers import SHARE
 from relay.sip.digest import Challenge, answer, parse_challenge
 from relay.sip.flow import Flow
 from relay.sip.message import Response
 from tests.ladder.descriptions import ANSWER
-from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, B, Ladder, Side, X, connect, hang_up, peer
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, B, Ladder, Side, X, connect, hang_up, peer
 
 ACCOUNT = Account("1001", "secret")
 PHONE_HOST = "127.0.0.44"
@@ -342,10 +343,12 @@ def test_a_nonce_ages_and_is_for_one_source(called: Ladder) -> None:
 
 
 def test_a_flood_is_answered_up_to_the_limit() -> None:
-    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=3))
+    ladder = Ladder(peers=(PBX, PHONE), callee_host=PHONE_HOST, limits=Limits(stranger_answers_per_s=3 * SHARE))
+    stranger = ladder.side(STRANGER_HOST, "mallory")
     for _ in range(10):
-        ladder.callee.invites(X, caller=B[2:])
-    assert len(ladder.callee.inbox) == 3
+        stranger.invites(X, caller=B[2:])
+    assert len(stranger.inbox) == 3
+    registers(ladder.callee)  # it leaves the others theirs
     ladder.settle()
 
 

@@ -7,6 +7,7 @@ import pytest
 from relay.call.actions import Note
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Limits
+from relay.call.strangers import SHARE
 from relay.policy import rules
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import STRANGER_HOST, A, B, Ladder, Side, X, connect, hang_up
@@ -340,7 +341,7 @@ def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
 
 
 def test_strangers_over_the_limit_get_no_answer_and_no_record() -> None:
-    ladder = Ladder(limits=Limits(stranger_answers_per_s=3))
+    ladder = Ladder(limits=Limits(stranger_answers_per_s=3 * SHARE))
     side = stranger(ladder)
     for number in range(10):
         side.call_id = f"mallory-{number}"
