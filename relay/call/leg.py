@@ -37,7 +37,6 @@ class Leak(RelayError):
 
     def __init__(self, call: Call, side: Side) -> None:
         super().__init__(f"tripwire towards the {side}")
-        self.other = self  # until it is paired
         self.call = call
         self.side = side
 
