@@ -13,13 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
+from relay.answers import Answers
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.settings import Listener
@@ -27,10 +28,11 @@ from relay.config import Config, load_config
 from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
-from relay.errors import ConfigError, Refused, StoreError
+from relay.drain import Drain
+from relay.errors import ConfigError, StoreError
 from relay.log import configure, ended_calls
 from relay.net.child import RELOAD, Child
-from relay.net.control import Answer, ControlServer, control_path
+from relay.net.control import ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
@@ -39,8 +41,6 @@ from relay.net.signing import read_secret
 from relay.net.sounds import read_sounds
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
-from relay.policy.rates import Rates
-from relay.reports.record_form import record_form
 from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
 from relay.store.database import open_store
@@ -54,12 +54,7 @@ if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
 TICK_S = 1.0
-HANG_UPS_PER_S = 50  # by the control socket: each looks through all calls
-DRAIN_POLL_S = 0.05
-_UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pending_commits")  # of the statistics
 LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
-UNREGISTER_S = 2.0  # for the answers of trunks that we were registered at
-HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the drain's time is over
 
 
 def serve(config: Config, path: Path | None) -> int:
@@ -100,26 +95,23 @@ class Relay:
             self._rtpengine.mediate if self._rtpengine else None,
         )
         self._locator = _locator(config, self._located, log)
-        self._control = ControlServer(
-            control_path(config.store.path),
-            {
-                "state": self._state,
-                "statistics": self._statistics,
-                "live": self._live,
-                "hang_up": self._hang_up,
-                "peers": self._peers,
-                "reload": self._reload_asked,
-            },
-        )
-        self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
-        self._notifier = Notifier(os.environ, log)
-        self._rates = Rates()
-        self._live_known: list[CallRecord] = []
-        self._live_until = 0.0
-        self._reloading = asyncio.Lock()
-        self._reload_task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
+        self._answers = Answers(
+            self._engine,
+            self._driver,
+            self._transports,
+            self._journal,
+            self._rtpengine,
+            self._verifier,
+            self._stop.is_set,
+            self.reload,
+        )
+        self._control = ControlServer(control_path(config.store.path), self._answers.by_name())
+        self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
+        self._notifier = Notifier(os.environ, log)
+        self._reloading = asyncio.Lock()
+        self._reload_task: asyncio.Task[None] | None = None
 
     def _load_numbers(self, config: Config) -> None:
         """Those of the configuration that the store has not seen yet: calls reach no others."""
@@ -192,8 +184,10 @@ class Relay:
             self._notifier.serving()
             _collect_the_young()
             await self._stop.wait()
-            clean = await self._drain()
-            await self._unregister()
+            self._notifier.stopping()
+            drain = Drain(self._engine, self._driver, self._stop_at_once, self._log)
+            clean = await drain.run(self._config.drain_s)
+            await drain.unregister()
             ticker.cancel()
         finally:
             await self._journal.close()
@@ -245,47 +239,6 @@ class Relay:
         for at_ms, number, caller_hash in sorted(granted):
             self._gate.recall(number, caller_hash, at_ms / 1000)
 
-    async def _drain(self) -> bool:
-        """New calls are refused, live ones go on up to the limit and are hung up then. False: stopped before that."""
-        self._notifier.stopping()
-        self._engine.drain()
-        self._log.info("relay.draining", calls=self._calls(), limit_s=self._config.drain_s)
-        if await self._calls_gone(self._config.drain_s):
-            return True
-        if not self._stop_at_once.is_set():
-            self._log.warning("relay.hanging_up", calls=self._calls())
-            now = time.monotonic()
-            self._engine.hang_up_all(now)
-            self._driver.perform(now)
-            return await self._calls_gone(HANG_UP_S)
-        return False
-
-    async def _calls_gone(self, limit_s: float) -> bool:
-        """Wait until no call is left, the limit has passed, or a second signal has come."""
-        await self._wait_while(self._busy, limit_s)
-        return not self._calls()
-
-    async def _unregister(self) -> None:
-        """Have the trunks that we are registered at send no more calls here."""
-        now = time.monotonic()
-        self._engine.unregister(now)
-        self._driver.perform(now)
-        await self._wait_while(lambda: self._engine.leaving, UNREGISTER_S)
-
-    async def _wait_while(self, goes_on: Callable[[], int], limit_s: float) -> None:
-        deadline = time.monotonic() + limit_s
-        while goes_on() and time.monotonic() < deadline and not self._stop_at_once.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_at_once.wait(), DRAIN_POLL_S)
-
-    def _calls(self) -> int:
-        counts = self._engine.statistics()
-        return sum(counts[name] for name in _UNDER_WAY)
-
-    def _busy(self) -> int:
-        """Calls, and legs whose BYE is not answered yet: what is lost of it nobody else would send again."""
-        return self._calls() + self._engine.statistics()["legs"]
-
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -318,74 +271,7 @@ class Relay:
             sys.stdout.flush()
 
     def _tell_statistics(self) -> None:
-        self._log.info("relay.statistics", **self._statistics())
-
-    # What the desk and the commands ask by the control socket
-
-    def _state(self) -> Answer:
-        return {"state": "draining" if self._stop.is_set() else "serving", "pid": os.getpid()}
-
-    def _statistics(self) -> Answer:
-        return {
-            **self._engine.statistics(),
-            **self._transports.statistics(),
-            "journal_backlog": self._journal.backlog,
-            "bugs": self._driver.bugs,
-            "rss_bytes": _rss_bytes(),
-            "refused": self._engine.refusals(),
-            **self._of_peers(),
-            **(self._rtpengine.statistics() if self._rtpengine else {}),
-            **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
-        }
-
-    def _of_peers(self) -> dict[str, dict[str, int]]:
-        """For the metrics; the keys are the values of their labels."""
-        peers = self._engine.peers(time.monotonic())
-        targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
-        calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
-        calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
-        registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}
-        return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
-
-    def _peers(self) -> Answer:
-        peers = self._engine.peers(time.monotonic())
-        return {
-            "peers": [peer._asdict() | {"targets": [target._asdict() for target in peer.targets]} for peer in peers]
-        }
-
-    def _live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
-        """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
-        calls = [record for record in self._live_records() if business is None or record.business == business]
-        return {"calls": [_live_call(record, reveal) for record in calls[:most]], "total": len(calls)}
-
-    def _live_records(self) -> list[CallRecord]:
-        """The newest first. Kept for a while, so that however many ask, no more than a tenth of our time goes there."""
-        began = time.monotonic()
-        if began >= self._live_until:
-            self._live_known = sorted(self._engine.live(), key=lambda record: -record.received_at)
-            ended = time.monotonic()
-            self._live_until = ended + 10 * (ended - began)
-        return self._live_known
-
-    async def _reload_asked(self) -> Answer:
-        """Raises Refused, with every fault on a line of its own."""
-        try:
-            await self.reload()
-        except ConfigError as error:
-            raise Refused("invalid", "", "\n".join(error.problems)) from None
-        except StoreError as error:
-            raise Refused("store_busy", "", str(error)) from None
-        return {"pid": os.getpid()}
-
-    def _hang_up(self, call_id: str, business: str | None = None) -> Answer:
-        """Raises Refused where no such call is up, or it is another business's, or too much is asked."""
-        now = time.monotonic()
-        if not self._rates.admit("hang_up", HANG_UPS_PER_S, now):
-            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} calls are hung up a second")
-        if not self._engine.hang_up(call_id, now, business):
-            raise Refused("not_found", "call_id", "no such call is up")
-        self._driver.perform(now)
-        return {"call_id": call_id}
+        self._log.info("relay.statistics", **self._answers.statistics())
 
     # Signals
 
@@ -466,18 +352,6 @@ def _desk_command(config: Path | None) -> list[str]:
 
 def _tell_nobody(kind: str, record: CallRecord) -> None:
     """Without a desk nobody would read the events of calls under way, nor delete them."""
-
-
-def _live_call(record: CallRecord, reveal: bool) -> Answer:
-    """A record without the legs' Call-IDs, which are the peers' text."""
-    call = record_form(record, reveal=reveal)
-    del call["caller_leg_call_id"], call["callee_leg_call_id"]
-    return call
-
-
-def _rss_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _collect_the_young() -> None:

@@ -1,0 +1,147 @@
+"""What the relay answers by the control socket, to the desk and the commands: how it fares, which calls are up.
+
+It looks at the parts and changes nothing, but for the hang-ups and reloads that are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay.call.engine import Engine
+from relay.call.rates import Rates
+from relay.call.record import CallRecord
+from relay.errors import ConfigError, Refused, StoreError
+from relay.net.control import Answer
+from relay.net.driver import Driver
+from relay.net.rtpengine import Rtpengine
+from relay.net.transports import Transports
+from relay.reports.record_form import record_form
+from relay.store.journal import Journal
+
+if TYPE_CHECKING:
+    from relay.net.verify import Verifier
+
+HANG_UPS_PER_S = 20  # of one business, and of the operator: each looks through all calls
+
+
+class Answers:
+    """Of one relay."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        driver: Driver,
+        transports: Transports,
+        journal: Journal,
+        rtpengine: Rtpengine | None,
+        verifier: Verifier | None,
+        is_draining: Callable[[], bool],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`reload` raises ConfigError and StoreError."""
+        self._engine = engine
+        self._driver = driver
+        self._transports = transports
+        self._journal = journal
+        self._rtpengine = rtpengine
+        self._verifier = verifier
+        self._is_draining = is_draining
+        self._reload = reload
+        self._hang_ups = Rates()
+        self._live_known: list[CallRecord] = []
+        self._live_until = 0.0
+
+    def by_name(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
+        """What `ControlServer` answers by."""
+        return {
+            "state": self.state,
+            "statistics": self.statistics,
+            "live": self.live,
+            "hang_up": self.hang_up,
+            "peers": self.peers,
+            "reload": self.reload,
+        }
+
+    def state(self) -> Answer:
+        return {"state": "draining" if self._is_draining() else "serving", "pid": os.getpid()}
+
+    def statistics(self) -> Answer:
+        return {
+            **self._engine.statistics(),
+            **self._transports.statistics(),
+            "journal_backlog": self._journal.backlog,
+            "bugs": self._driver.bugs,
+            "rss_bytes": _rss_bytes(),
+            "refused": self._engine.refusals(),
+            **self._of_peers(),
+            **(self._rtpengine.statistics() if self._rtpengine else {}),
+            **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
+        }
+
+    def _of_peers(self) -> dict[str, dict[str, int]]:
+        """For the metrics; the keys are the values of their labels."""
+        peers = self._engine.peers(time.monotonic())
+        targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
+        calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
+        calls |= {f"{peer.peer} out": peer.calls_out for peer in peers}
+        registered = {peer.peer: int(peer.registered) for peer in peers if peer.registered is not None}
+        return {"target_up": targets, "peer_calls": calls, "peer_registered": registered}
+
+    def peers(self) -> Answer:
+        peers = self._engine.peers(time.monotonic())
+        return {
+            "peers": [peer._asdict() | {"targets": [target._asdict() for target in peer.targets]} for peer in peers]
+        }
+
+    def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
+        """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
+        calls = [record for record in self._live_records() if business is None or record.business == business]
+        return {"calls": [_live_call(record, reveal) for record in calls[:most]], "total": len(calls)}
+
+    def _live_records(self) -> list[CallRecord]:
+        """The newest first. Kept for a while, so that however many ask, no more than a tenth of our time goes there."""
+        began = time.monotonic()
+        if began >= self._live_until:
+            self._live_known = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            ended = time.monotonic()
+            self._live_until = ended + 10 * (ended - began)
+        return self._live_known
+
+    def hang_up(self, call_id: str, business: str | None = None) -> Answer:
+        """Raises Refused where no such call is up, or it is another business's, or too much is asked.
+
+        `business`: who asks; None: the operator.
+        """
+        now = time.monotonic()
+        if not self._hang_ups.admit(business or "", HANG_UPS_PER_S, now):
+            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} calls are hung up a second")
+        if not self._engine.hang_up(call_id, now, business):
+            raise Refused("not_found", "call_id", "no such call is up")
+        self._driver.perform(now)
+        return {"call_id": call_id}
+
+    async def reload(self) -> Answer:
+        """Raises Refused, with every fault on a line of its own."""
+        try:
+            await self._reload()
+        except ConfigError as error:
+            raise Refused("invalid", "", "\n".join(error.problems)) from None
+        except StoreError as error:
+            raise Refused("store_busy", "", str(error)) from None
+        return {"pid": os.getpid()}
+
+
+def _live_call(record: CallRecord, reveal: bool) -> Answer:
+    """A record without the legs' Call-IDs, which are the peers' text."""
+    call = record_form(record, reveal=reveal)
+    del call["caller_leg_call_id"], call["callee_leg_call_id"]
+    return call
+
+
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

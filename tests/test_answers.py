@@ -1,0 +1,48 @@
+"""What is answered by the control socket: one business's questions leave the others' alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.answers import HANG_UPS_PER_S, Answers
+from relay.call.engine import Engine
+from relay.errors import Refused
+from relay.net.driver import Driver
+from relay.net.settings import StreamLimits
+from relay.net.transports import Transports
+from relay.policy.gate import Gate
+from relay.policy.rules import Rules
+from relay.store.database import open_store
+from relay.store.journal import Journal
+from relay.store.lookup import RouteReader
+from relay.tokens import tokens
+from tests.call.support import settings
+from tests.net.support import Log
+
+
+@pytest.fixture
+async def answers(tmp_path: Path) -> Answers:
+    path = tmp_path / "relay.db"
+    sealer = open_store(path, tmp_path / "relay.key")
+    journal = Journal(path, sealer, lambda event, fields: None)
+    engine = Engine(settings(), tokens().__next__, 0.0)
+    transports = Transports(settings(), StreamLimits(), None)
+    gate = Gate(RouteReader(path, sealer, Rules()).fetch, Rules(), journal.remember)
+    log = Log()
+    driver = Driver(engine, transports.send, gate.look_up, journal.append, journal.tell, log.logger, log.ended)
+    return Answers(engine, driver, transports, journal, None, None, asyncio.Event().is_set, lambda: asyncio.sleep(0))
+
+
+def refused(answers: Answers, business: str | None) -> str:
+    with pytest.raises(Refused) as error:
+        answers.hang_up("no such call", business)
+    return error.value.kind
+
+
+async def test_no_business_takes_the_hang_ups_of_another(answers: Answers) -> None:
+    asked = [refused(answers, "greedy") for _ in range(HANG_UPS_PER_S + 1)]
+    assert asked == ["not_found"] * HANG_UPS_PER_S + ["rate_limited"]
+    assert refused(answers, "other") == refused(answers, None) == "not_found"
