@@ -117,6 +117,12 @@ def test_an_anonymous_sender_has_none() -> None:
     assert mask_numbers("hello 13900000002", "") == "hello 139****0002"
 
 
+def test_a_700_number_of_the_sender_is_no_secret() -> None:
+    assert mask_numbers("call 700100000010009, not 13900000002", "700100000010009") == (
+        "call 700100000010009, not 139****0002"
+    )
+
+
 SIGNS = st.sampled_from([*string.digits, *" -.()+*,a", "３", "一", "零", "\u200b", "送"])
 
 
