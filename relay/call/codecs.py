@@ -1,9 +1,11 @@
-"""The codecs that a peer's streams may have; part of the masking, after all else of it.
+"""The codecs that a peer's streams may have; part of the masking, after all else of it. And what is said of them.
 
 A stream of which nothing is left is refused in its place, port 0 (RFC 3264 6): no m= line is ever without a format.
 """
 
 from __future__ import annotations
+
+import re
 
 from relay.call.settings import Peer
 from relay.errors import ProtocolError
@@ -17,6 +19,7 @@ _STATIC = {
 }
 _NO_SPEECH = frozenset({"telephone-event", "tone", "cn", "red"})  # of no use without another codec
 _BY_PAYLOAD = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
+_fmtp_lines = re.compile(rb"(?m)^a=fmtp:.*").findall
 _HEAD = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
 
 
@@ -40,6 +43,21 @@ def keep_codecs(content: bytes, allowed: frozenset[str]) -> bytes:
     if before and not any([media.port for media in sdp.media]):
         raise ProtocolError(488, "no codec is left that the peer may have")
     return sdp.serialize().partition(b"s=-\r\n")[2]
+
+
+def with_fmtp_of(description: bytes, other: bytes) -> bytes:
+    """The description with what `other` says (fmtp) of the payload types that both have in the same stream.
+
+    Raises ParseError where either is none.
+    """
+    if _fmtp_lines(description) == _fmtp_lines(other):
+        return description
+    sdp = parse_sdp(description)
+    for media, model in zip(sdp.media, parse_sdp(other).media, strict=False):
+        said = [each for each in model.attributes if each[0] == "fmtp" and is_of(each, media.formats)]
+        own = [each for each in media.attributes if each[0] != "fmtp" or not is_of(each, model.formats)]
+        media.attributes = own + said
+    return sdp.serialize()
 
 
 def codec_names(media: Media) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from relay.call import masking
 from relay.call.actions import Counts, Mediate, Mediated
+from relay.call.codecs import with_fmtp_of
 from relay.call.leg import Leak, Side
 from relay.call.record import CallRecord
 from relay.call.sdp_masking import SdpWriter, refuse_all, shows_way
@@ -146,8 +147,9 @@ class Media:
             self._proposed = Agreement(side, sdp, b"")
         else:
             self.offered = None
-            self._proposed = self._proposed._replace(answer=sdp)
-        command = self._command(kind, side, sdp)
+            # rtpengine takes a codec out of an answer that says anything else of it than the offer.
+            self._proposed = self._proposed._replace(answer=with_fmtp_of(sdp, self._proposed.offer or sdp))
+        command = self._command(kind, side, self._proposed.answer or self._proposed.offer)
         self._ask(command, then, partial(self._anchored, call, side, message, sdp))
 
     def _command(self, kind: Kind, side: Side, sdp: bytes) -> Mediate:
@@ -167,7 +169,7 @@ class Media:
             if _leaks(sent, answer.sdp):
                 call.fail_closed(_other(side), now)
             else:
-                message.replace_description(answer.sdp)
+                message.replace_description(_in_own_words(answer.sdp, sent))
         self._answered(answer, now)
 
     def settle(self) -> None:
@@ -331,3 +333,11 @@ def _leaks(sent: bytes, given: bytes) -> bool:
         return shows_way(sent, given)
     except ParseError:  # masking will refuse it
         return False
+def _in_own_words(given: bytes, sent: bytes) -> bytes:
+    """What rtpengine has made of a description, with what its sender says of the codecs in it."""
+    try:
+        return with_fmtp_of(given, sent)
+    except ParseError:  # masking will refuse it
+        return given
+
+

@@ -35,7 +35,7 @@ _OPTIONS: dict[str, object] = {
     "SDES": ["nonew"],  # the suites that a phone offers, and not a dozen more
     "replace": ["origin", "session-connection"],
     "generate RTCP": "on",
-    "flags": ["port-latching"],
+    "flags": ["port-latching", "allow-asymmetric-codecs"],
 }
 # Nobody is on the other side: what comes is dropped, and no report goes there.
 _ALONE: dict[str, object] = {"media-echo": "blackhole", "generate RTCP": "off"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.codecs import common_codecs, keep_codecs
+from relay.call.codecs import common_codecs, keep_codecs, with_fmtp_of
 from relay.errors import ProtocolError
 from relay.sip.sdp import parse_sdp
 from tests.call.support import peer
@@ -75,6 +75,25 @@ def test_no_stream_is_without_a_format(formats: list[str], allowed: set[str]) ->
     (media,) = parse_sdp(("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\n" + HEAD + "\r\n".join([*lines, ""])).encode()).media
     assert media.formats
     assert set(media.formats) <= set(formats)
+
+
+def described(*streams: str) -> bytes:
+    return ("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n" + "".join(streams)).encode()
+
+
+def test_what_another_says_of_the_same_payload_types() -> None:
+    words = "a=fmtp:18 annexb=no\r\na=fmtp:97 vbr=on\r\na=fmtp:98 mode=20\r\n"
+    one = f"m=audio 4000 RTP/AVP 18 97 98\r\n{words}a=ptime:20\r\n"
+    other = "m=audio 5000 RTP/AVP 97 18 99\r\na=fmtp:97 vbr=off\r\na=fmtp:99 mode=30\r\na=ptime:40\r\n"
+    video = "m=video 4002 RTP/AVP 97\r\na=fmtp:97 max-fs=99\r\n"
+    assert with_fmtp_of(described(one, video), described(other)) == described(
+        "m=audio 4000 RTP/AVP 18 97 98\r\na=fmtp:98 mode=20\r\na=ptime:20\r\na=fmtp:97 vbr=off\r\n", video
+    )
+
+
+def test_where_both_say_the_same_nothing_changes() -> None:
+    one, other = described(AUDIO), described(AUDIO.replace("4000", "5000").replace("8 0 96", "0 96 8"))
+    assert with_fmtp_of(one, other) == one
 
 
 def test_a_call_has_what_both_peers_may_have() -> None:

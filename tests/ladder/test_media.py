@@ -182,6 +182,50 @@ def test_hold_by_reinvite(ladder: AnchoredLadder, by: str) -> None:
     hang_up(ladder)
 
 
+def says(message: Message) -> list[bytes]:
+    """What a description says of its codecs."""
+    return [line for line in message.body.split(b"\r\n") if line.startswith(b"a=fmtp:")]
+
+
+SPEEX = b"8 97\r\na=rtpmap:97 speex/8000\r\n"
+SPEEX_OFFER = OFFER.replace(b"8 0\r\n", SPEEX + b"a=fmtp:97 vbr=on\r\n")
+SPEEX_ANSWER = ANSWER.replace(b"8\r\n", SPEEX + b"a=fmtp:97 vbr=off\r\n", 1)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["", "late_offer"])
+def test_each_side_gets_the_others_words_on_codecs(ladder: AnchoredLadder, late: bool) -> None:
+    """rtpengine hears the answer in the words of the offer: it takes a codec out that is described otherwise."""
+    ladder.caller.invites(X, body=b"" if late else SPEEX_OFFER)
+    ladder.caller.get(100)
+    invite = ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=SPEEX_OFFER if late else SPEEX_ANSWER)
+    answer = ladder.caller.get(200)
+    ladder.caller.acks(body=SPEEX_ANSWER if late else b"")
+    offered, answered = (answer, ladder.callee.get("ACK")) if late else (invite, answer)
+    assert (says(offered), says(answered)) == ([b"a=fmtp:97 vbr=on"], [b"a=fmtp:97 vbr=off"])
+    told = [command.sdp for command in ladder.rtpengine.told if command.sdp]
+    assert [b"a=fmtp:97 vbr=on\r\n" in sdp for sdp in told] == [True, True]
+    if not late:
+        ladder.callee.get("ACK")
+    hang_up(ladder)
+
+
+@EITHER
+def test_words_on_codecs_inside_a_call_and_when_it_is_as_it_was(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.updates(SPEEX_OFFER)
+    assert says(asked.expects("UPDATE", body=SPEEX_ANSWER)) == [b"a=fmtp:97 vbr=on"]
+    assert says(asking.get(200)) == [b"a=fmtp:97 vbr=off"]
+    asking.updates(OFFER)
+    asked.expects("UPDATE", 488)
+    asking.get(488)
+    told = [command.sdp for command in ladder.rtpengine.told if command.sdp]
+    assert told[-2:] == told[2:4]
+    assert [b"a=fmtp:97 vbr=on\r\n" in sdp for sdp in told[2:4]] == [True, True]
+    hang_up(ladder)
+
+
 @EITHER
 def test_update(ladder: AnchoredLadder, by: str) -> None:
     connect(ladder)
