@@ -34,7 +34,7 @@ from relay.reports.trace import calls_between
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import Bindings, history
-from relay.store.chain import Head, next_link, read_checkpoint, read_head
+from relay.store.chain import RECORDS, Head, next_link, read_checkpoint, read_head
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_between
 from relay.store.sealing import Sealer
@@ -174,8 +174,8 @@ def _manifest(connection: sqlite3.Connection, sealer: Sealer, asked: Asked, file
         reason=asked.reason,
         made_by=asked.by,
         made_at=format_moment(asked.at_ms),
-        chain_purged_to=_link(read_checkpoint(connection, sealer, "record")),
-        chain_head=_link(read_head(connection, sealer)),
+        chain_purged_to=_link(read_checkpoint(connection, sealer, RECORDS)),
+        chain_head=_link(read_head(connection, sealer, RECORDS)),
         public_key=sealer.public_key().hex(),
         files=files,
     )
@@ -211,7 +211,7 @@ def _record_lines(connection: sqlite3.Connection, sealer: Sealer, asked: Asked) 
 
 
 def _predecessor(connection: sqlite3.Connection, sealer: Sealer, seq: int) -> Head:
-    purged = read_checkpoint(connection, sealer, "record")
+    purged = read_checkpoint(connection, sealer, RECORDS)
     if seq - 1 == purged.seq:
         return purged
     row = connection.execute("SELECT chain_hash FROM call_record WHERE chain_seq = ?", (seq - 1,)).fetchone()

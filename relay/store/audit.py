@@ -1,6 +1,6 @@
 """The audit log: who did what, or read real numbers, when and what for. Chained like the call records, only added to.
 
-It owns the form of an entry, its link and the head. Reason and details are sealed: an operator may write anything
+It owns the form of an entry and its link. Reason and details are sealed: an operator may write anything
 there. Reading the log, verifying and purging it is the business of `relay.store.audit_log`.
 """
 
@@ -13,16 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, Head, read_checkpoint
+from relay.store.chain import AUDIT, Head, head_row, next_link, read_head, write_head
 from relay.store.sealing import Sealer
 
-_SELECT_HEAD = "SELECT seq, hash, mac, EXISTS (SELECT 1 FROM audit WHERE seq > audit_head.seq) FROM audit_head"
-_SELECT_ANY = "SELECT EXISTS (SELECT 1 FROM audit)"
-_UPDATE_HEAD = (
-    "INSERT INTO audit_head VALUES (1, ?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3"
-)
 _ADD = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-BROKEN_HEAD = "the head of the audit log was altered or removed"
 
 SELECT = "SELECT seq, at, actor, action, object, business, sealed, hash FROM audit"
 AuditRow = tuple[Any, ...]
@@ -45,13 +39,13 @@ class Entry(NamedTuple):
 
 def add_entry(connection: sqlite3.Connection, sealer: Sealer, entry: Entry) -> None:
     """Within the caller's transaction. Raises StoreError where the end of the log was tampered with."""
-    head = read_audit_head(connection, sealer)
+    head = read_head(connection, sealer, AUDIT)
     seq = head.seq + 1
     sealed = sealer.seal(_encode((entry.reason, entry.details)), _context(seq))
     row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
     link = _link(sealer, head, row)
     connection.execute(_ADD, (*row, link.hash))
-    connection.execute(_UPDATE_HEAD, (*link, _mac(sealer, link)))
+    write_head(connection, AUDIT, head_row(sealer, AUDIT, link))
 
 
 def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
@@ -75,25 +69,8 @@ def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:
     return link
 
 
-def read_audit_head(connection: sqlite3.Connection, sealer: Sealer) -> Head:
-    """The last link. Raises StoreError where it is missing, forged, or older than the entries."""
-    row = connection.execute(_SELECT_HEAD).fetchone()
-    if row is None:
-        if read_checkpoint(connection, sealer, "audit") != EMPTY or connection.execute(_SELECT_ANY).fetchone() != (0,):
-            raise StoreError(BROKEN_HEAD)
-        return EMPTY
-    head = Head(row[0], row[1])
-    if row[3] or not hmac.compare_digest(row[2], _mac(sealer, head)):
-        raise StoreError(BROKEN_HEAD)
-    return head
-
-
 def _link(sealer: Sealer, head: Head, row: AuditRow) -> Head:
-    return Head(head.seq + 1, sealer.chain_hash(head.hash, b"audit " + _encode(row)))
-
-
-def _mac(sealer: Sealer, head: Head) -> bytes:
-    return sealer.chain_hash(b"audit head", f"{head.seq} ".encode() + head.hash)
+    return next_link(sealer, head, b"audit " + _encode(row))
 
 
 def _context(seq: int) -> bytes:

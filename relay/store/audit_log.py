@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from relay.errors import StoreError
 from relay.store.act import Act
-from relay.store.audit import SELECT, Entry, follow_entry, open_entry, read_audit_head
-from relay.store.chain import Head, read_checkpoint, write_checkpoint
+from relay.store.audit import SELECT, Entry, follow_entry, open_entry
+from relay.store.chain import AUDIT, EMPTY, Head, read_checkpoint, read_head, write_checkpoint
 from relay.store.sealing import Sealer
 
 _OF = (
@@ -84,14 +84,14 @@ def verify_audit(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict
 
 def _verify(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
     intact = 0
-    head = Head(0, b"")
+    head = EMPTY
     try:
-        head = read_checkpoint(connection, sealer, "audit")
+        head = read_checkpoint(connection, sealer, AUDIT)
         for row in connection.execute(_CHAINED):
             open_entry(sealer, row)
             head = follow_entry(sealer, head, row)
             intact += 1
-        if (stored := read_audit_head(connection, sealer)) != head:
+        if (stored := read_head(connection, sealer, AUDIT)) != head:
             raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
     except (StoreError, sqlite3.DatabaseError) as error:
         return AuditVerdict(intact, head, str(error))
@@ -103,14 +103,14 @@ def purge_audit(act: Act, before_ms: int, most: int) -> int:
 
     Each is checked before it goes: a purge must not hide that one was changed. Raises StoreError.
     """
-    head = read_checkpoint(act.connection, act.sealer, "audit")
+    head = read_checkpoint(act.connection, act.sealer, AUDIT)
     rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()
     gone = list(takewhile(lambda row: row[_AT] < before_ms, rows))
     for row in gone:
         head = follow_entry(act.sealer, head, row)
     if gone:
         act.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
-        write_checkpoint(act.connection, act.sealer, "audit", head, act.now_ms)
+        write_checkpoint(act.connection, act.sealer, AUDIT, head, act.now_ms)
     return len(gone)
 
 

@@ -1,7 +1,7 @@
-"""The chain of call records: each ended record carries a keyed hash over itself and its predecessor.
+"""The chains of call records and of the audit log: each link carries a keyed hash over itself and its predecessor.
 
-The oldest records go when their time is over: a checkpoint then keeps the last link that went, and the chain is
-verified from there on. The audit log is chained alike (`relay.store.audit`), with a checkpoint of its own.
+The oldest links go when their time is over: a checkpoint then keeps the last one that went, and the chain is verified
+from there on.
 
 What it shows (`verify`, with the key): a record changed, removed, inserted or moved, and an end cut off. What it cannot
 show: a live record removed, or the whole file put back as it was at an earlier time. Against the latter note the head
@@ -12,25 +12,32 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
-SELECT_HEAD = "SELECT seq, hash, mac, EXISTS (SELECT 1 FROM call_record WHERE chain_seq > seq) FROM chain_head"
-SELECT_ANY_LINK = "SELECT EXISTS (SELECT 1 FROM call_record)"
 SELECT_CHECKPOINT = "SELECT seq, hash, mac FROM checkpoint WHERE chain = ?"
 UPDATE_CHECKPOINT = (
     "INSERT INTO checkpoint (chain, seq, hash, at, mac) VALUES (?1, ?2, ?3, ?4, ?5)"
     " ON CONFLICT (chain) DO UPDATE SET seq = ?2, hash = ?3, at = ?4, mac = ?5"
 )
-UPDATE_HEAD = (
-    "INSERT INTO chain_head VALUES (1, ?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3"
-)
-BROKEN_HEAD = "the head of the chain of call records was altered or removed"
-CHAINS = {"record": "call records", "audit": "the audit log"}
-Chain = Literal["record", "audit"]
 HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
+
+
+class Chain(NamedTuple):
+    """One of the two: where its links and its head stand."""
+
+    name: str  # of its checkpoint
+    words: str  # for people
+    table: str
+    seq: str  # the column of a link's place in it
+    head_table: str
+    head_salt: bytes  # of the head's MAC
+
+
+RECORDS = Chain("record", "the chain of call records", "call_record", "chain_seq", "chain_head", b"head")
+AUDIT = Chain("audit", "the audit log", "audit", "seq", "audit_head", b"audit head")
 
 
 class Head(NamedTuple):
@@ -44,26 +51,37 @@ EMPTY = Head(0, b"")
 
 
 def next_link(sealer: Sealer, head: Head, encoded: bytes) -> Head:
-    """The link that an encoded record makes behind `head`."""
+    """The link that an encoded record or entry makes behind `head`."""
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded))
 
 
-def head_row(sealer: Sealer, head: Head) -> HeadRow:
-    """The parameters of UPDATE_HEAD."""
-    return (head.seq, head.hash, _mac(sealer, head))
+def write_head(connection: sqlite3.Connection, chain: Chain, row: HeadRow) -> None:
+    """`row` as `head_row` gives it, in the transaction that adds its link."""
+    connection.execute(
+        f"INSERT INTO {chain.head_table} VALUES (1, ?1, ?2, ?3)"
+        " ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3",
+        row,
+    )
 
 
-def read_head(connection: sqlite3.Connection, sealer: Sealer) -> Head:
-    """The stored head. Raises StoreError where it is missing, forged, or older than the records or the checkpoint."""
-    purged = read_checkpoint(connection, sealer, "record")
-    row: tuple[Any, ...] | None = connection.execute(SELECT_HEAD).fetchone()
+def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
+    return (head.seq, head.hash, _mac(sealer, chain, head))
+
+
+def read_head(connection: sqlite3.Connection, sealer: Sealer, chain: Chain) -> Head:
+    """The stored head. Raises StoreError where it is missing, forged, or older than the links or the checkpoint."""
+    purged = read_checkpoint(connection, sealer, chain)
+    last = f"SELECT ifnull(max({chain.seq}), 0) FROM {chain.table}"
+    row: tuple[Any, ...] | None = connection.execute(
+        f"SELECT seq, hash, mac, ({last}) FROM {chain.head_table}"
+    ).fetchone()
     if row is None:
-        if purged != EMPTY or connection.execute(SELECT_ANY_LINK).fetchone() != (0,):
-            raise StoreError(BROKEN_HEAD)
+        if purged != EMPTY or connection.execute(last).fetchone() != (0,):
+            raise StoreError(_broken_head(chain))
         return EMPTY
     head = Head(row[0], row[1])
-    if row[3] or head.seq < purged.seq or not hmac.compare_digest(row[2], _mac(sealer, head)):
-        raise StoreError(BROKEN_HEAD)
+    if head.seq < max(row[3], purged.seq) or not hmac.compare_digest(row[2], _mac(sealer, chain, head)):
+        raise StoreError(_broken_head(chain))
     return head
 
 
@@ -72,23 +90,28 @@ def read_checkpoint(connection: sqlite3.Connection, sealer: Sealer, chain: Chain
 
     One that was removed shows as links that are missing: the first that is left is not number 1.
     """
-    row: tuple[Any, ...] | None = connection.execute(SELECT_CHECKPOINT, (chain,)).fetchone()
+    row: tuple[Any, ...] | None = connection.execute(SELECT_CHECKPOINT, (chain.name,)).fetchone()
     if row is None:
         return EMPTY
     head = Head(row[0], row[1])
     if not hmac.compare_digest(row[2], _checkpoint_mac(sealer, chain, head)):
-        raise StoreError(f"the checkpoint of {CHAINS[chain]} was altered")
+        raise StoreError(f"the checkpoint of {chain.words} was altered")
     return head
 
 
 def write_checkpoint(connection: sqlite3.Connection, sealer: Sealer, chain: Chain, head: Head, now_ms: int) -> None:
     """`head` is the last link that goes in the same transaction."""
-    connection.execute(UPDATE_CHECKPOINT, (chain, *head, now_ms, _checkpoint_mac(sealer, chain, head)))
+    mac = _checkpoint_mac(sealer, chain, head)
+    connection.execute(UPDATE_CHECKPOINT, (chain.name, *head, now_ms, mac))
 
 
-def _mac(sealer: Sealer, head: Head) -> bytes:
-    return sealer.chain_hash(b"head", f"{head.seq} ".encode() + head.hash)
+def _broken_head(chain: Chain) -> str:
+    return f"the head of {chain.words} was altered or removed"
+
+
+def _mac(sealer: Sealer, chain: Chain, head: Head) -> bytes:
+    return sealer.chain_hash(chain.head_salt, f"{head.seq} ".encode() + head.hash)
 
 
 def _checkpoint_mac(sealer: Sealer, chain: Chain, head: Head) -> bytes:
-    return sealer.chain_hash(b"checkpoint", f"{chain} {head.seq} ".encode() + head.hash)
+    return sealer.chain_hash(b"checkpoint", f"{chain.name} {head.seq} ".encode() + head.hash)

@@ -25,7 +25,7 @@ from relay.call.actions import Commit
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
-from relay.store.chain import UPDATE_HEAD, Head, HeadRow, head_row, next_link, read_head
+from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
 from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, store_errors, transaction
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, SELECT, LiveCall, Places, delete_live, live_row, open_live
@@ -75,7 +75,7 @@ class Journal:
         self._idle.set()
         self._lock: int | None = None
         self._connection: aiosqlite.Connection | None = None
-        self._head = Head(0, b"")
+        self._head = EMPTY
         self._places: Places | None = None
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
@@ -173,7 +173,7 @@ class Journal:
             try:
                 if self._connection is None:
                     await self._connect()
-                    if batch is not None and batch.head == head_row(self._sealer, self._head):
+                    if batch is not None and batch.head == head_row(self._sealer, RECORDS, self._head):
                         break  # the COMMIT that seemed to fail is on disk
                 assert self._connection is not None
                 batch = self._batch(commits, items)
@@ -224,7 +224,7 @@ class Journal:
             for call_id, (_, record, dialogs) in up.items()
         ]
         self._places.free(deleted)
-        head = head_row(self._sealer, self._head) if ended else None
+        head = head_row(self._sealer, RECORDS, self._head) if ended else None
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
         callers = [caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)]
         return _Batch(put, deleted, ended, head, events, callers)
@@ -236,7 +236,7 @@ class Journal:
         for pragma in WRITER_PRAGMAS:
             await self._connection.execute(pragma)
         # Read anew after an error: a COMMIT that failed may have been on disk all the same.
-        self._head = await _call(self._connection, read_head, self._sealer)
+        self._head = await _call(self._connection, read_head, self._sealer, RECORDS)
         self._places = await _call(self._connection, Places)
 
     async def _disconnect(self) -> None:
@@ -291,7 +291,7 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
             insert(connection, PUT, batch.put)
         if batch.head is not None:
             insert(connection, INSERT, batch.ended)
-            connection.execute(UPDATE_HEAD, batch.head)
+            write_head(connection, RECORDS, batch.head)
         if batch.events:
             insert(connection, INSERT_EVENTS, batch.events)
         if batch.callers:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from relay.store.act import Act
 from relay.store.call_index import DELETE as DELETE_INDEX
 from relay.store.call_index import index_rows
-from relay.store.chain import read_checkpoint, write_checkpoint
+from relay.store.chain import RECORDS, read_checkpoint, write_checkpoint
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
 
@@ -92,7 +92,7 @@ WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WH
 def purge_records(act: Act, before_ms: int, most: int = RECORDS_CHUNK) -> int:
     """Call records that ended before that moment. Raises StoreError where the chain is broken at its beginning."""
     connection, sealer = act.connection, act.sealer
-    head = read_checkpoint(connection, sealer, "record")
+    head = read_checkpoint(connection, sealer, RECORDS)
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     rows = connection.execute(_OLDEST_RECORDS, {"last": followed, "most": most}).fetchall()
     index: list[tuple[bytes, int, int]] = []
@@ -103,7 +103,7 @@ def purge_records(act: Act, before_ms: int, most: int = RECORDS_CHUNK) -> int:
     if gone:
         connection.executemany(DELETE_INDEX, sorted(index))  # neighbours lie on one page
         connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
-        write_checkpoint(connection, sealer, "record", head, act.now_ms)
+        write_checkpoint(connection, sealer, RECORDS, head, act.now_ms)
     return len(gone)
 
 

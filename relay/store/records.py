@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, Head, next_link, read_checkpoint, read_head
+from relay.store.chain import EMPTY, RECORDS, Head, next_link, read_checkpoint, read_head
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
@@ -73,14 +73,14 @@ class Records:
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)
         try:
-            purged = head = read_checkpoint(self._connection, self._sealer, "record")
+            purged = head = read_checkpoint(self._connection, self._sealer, RECORDS)
             for row in self._connection.execute(_CHAINED):
                 link, record = follow(self._sealer, head, row)
                 if record.call_id in live:
                     found = f"record {link.seq} ({record.call_id})"
                     raise StoreError(f"{found} has ended and is among the live ones as well")
                 head = link
-            if (stored := read_head(self._connection, self._sealer)) != head:
+            if (stored := read_head(self._connection, self._sealer, RECORDS)) != head:
                 raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)

@@ -13,7 +13,7 @@ from relay.call.record import CallRecord
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
 from relay.store.act import RELAY, operator_cli
 from relay.store.audit_log import verify_audit
-from relay.store.chain import UPDATE_HEAD, head_row, next_link, read_head
+from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.records import Records
@@ -37,9 +37,9 @@ class Store:
     def add_records(self, *records: CallRecord) -> None:
         for record in records:
             row, encoded = row_of(self.sealer, record)
-            head = next_link(self.sealer, read_head(self.connection, self.sealer), encoded)
+            head = next_link(self.sealer, read_head(self.connection, self.sealer, RECORDS), encoded)
             insert(self.connection, INSERT, [(*row, *head)])
-            self.connection.execute(UPDATE_HEAD, head_row(self.sealer, head))
+            write_head(self.connection, RECORDS, head_row(self.sealer, RECORDS, head))
 
     def add_binding(self, released_ms: int | None) -> None:
         made_ms = (released_ms or NOW_MS) - DAY_MS

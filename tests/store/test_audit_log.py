@@ -101,6 +101,15 @@ def test_a_log_that_was_purged_whole_goes_on_where_it_was(store: Acting) -> None
     assert (verdict.intact, verdict.head.seq, verdict.broken) == (1, 6, None)
 
 
+def test_a_head_from_before_a_purge_shows(store: Acting) -> None:
+    (old,) = store.reader.execute("SELECT seq, hash, mac FROM audit_head")
+    store.run(lambda act: act.audit("read", ""))
+    store.run(lambda act: purge_audit(act, NOW_MS + 9, 10))
+    store.run(lambda act: act.connection.execute("UPDATE audit_head SET (seq, hash, mac) = (?, ?, ?)", old))
+    with pytest.raises(StoreError, match="head of the audit log"):
+        store.run(lambda act: act.audit("read", ""))
+
+
 def test_a_purge_hides_no_entry_that_was_changed(store: Acting) -> None:
     alter(store, "UPDATE audit SET actor = 'key:0' WHERE seq = 2")
     with pytest.raises(StoreError, match="entry 2"):

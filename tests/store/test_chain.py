@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, UPDATE_HEAD, head_row, next_link, read_head
+from relay.store.chain import EMPTY, RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect
 from relay.store.record_rows import encode_record
 from relay.store.sealing import Sealer
@@ -31,17 +31,17 @@ def test_a_link_counts_on_and_depends_on_all_before_it(disk: Disk) -> None:
 def test_the_head_is_read_back(disk: Disk) -> None:
     head = next_link(disk.sealer, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
-        assert read_head(connection, disk.sealer) == EMPTY
-        connection.execute(UPDATE_HEAD, head_row(disk.sealer, head))
-        assert read_head(connection, disk.sealer) == head
+        assert read_head(connection, disk.sealer, RECORDS) == EMPTY
+        write_head(connection, RECORDS, head_row(disk.sealer, RECORDS, head))
+        assert read_head(connection, disk.sealer, RECORDS) == head
         later = next_link(disk.sealer, head, encode_record(ended_record("c2")))
-        connection.execute(UPDATE_HEAD, head_row(disk.sealer, later))
-        assert read_head(connection, disk.sealer) == later
+        write_head(connection, RECORDS, head_row(disk.sealer, RECORDS, later))
+        assert read_head(connection, disk.sealer, RECORDS) == later
 
 
 def test_a_head_made_with_another_key_is_refused(disk: Disk) -> None:
     head = next_link(OTHER, EMPTY, encode_record(ended_record()))
     with closing(connect(disk.path)) as connection:
-        connection.execute(UPDATE_HEAD, head_row(OTHER, head))
+        write_head(connection, RECORDS, head_row(OTHER, RECORDS, head))
         with pytest.raises(StoreError, match="altered or removed"):
-            read_head(connection, disk.sealer)
+            read_head(connection, disk.sealer, RECORDS)

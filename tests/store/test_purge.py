@@ -146,9 +146,12 @@ def test_the_index_forgets_the_records_that_went_and_no_others(filled: Disk, wri
     ("deed", "said"),
     [
         ("DELETE FROM checkpoint", "record 1 is missing: the next one is 4"),
-        ("UPDATE checkpoint SET seq = 4; DELETE FROM call_record WHERE chain_seq = 4", "checkpoint of call records"),
-        ("UPDATE checkpoint SET hash = zeroblob(33)", "checkpoint of call records was altered"),
-        ("UPDATE checkpoint SET mac = zeroblob(33)", "checkpoint of call records was altered"),
+        (
+            "UPDATE checkpoint SET seq = 4; DELETE FROM call_record WHERE chain_seq = 4",
+            "checkpoint of the chain",
+        ),
+        ("UPDATE checkpoint SET hash = zeroblob(33)", "of call records was altered"),
+        ("UPDATE checkpoint SET mac = zeroblob(33)", "of call records was altered"),
         ("UPDATE checkpoint SET chain = 'audit'", "record 1 is missing"),
         ("DELETE FROM call_record WHERE chain_seq = 4", "record 4 is missing: the next one is 5"),
         ("DELETE FROM call_record", "records 4 to 7 were cut off the end"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relay.call.record import CallRecord
 from relay.store.call_index import ADD, index_rows
-from relay.store.chain import UPDATE_HEAD, head_row, next_link, read_head
+from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.sealing import Sealer
@@ -26,9 +26,9 @@ class Shelf:
     def add(self, *records: CallRecord) -> None:
         for record in records:
             row, encoded = row_of(self.sealer, record)
-            head = next_link(self.sealer, read_head(self.connection, self.sealer), encoded)
+            head = next_link(self.sealer, read_head(self.connection, self.sealer, RECORDS), encoded)
             insert(self.connection, INSERT, [(*row, *head)])
-            self.connection.execute(UPDATE_HEAD, head_row(self.sealer, head))
+            write_head(self.connection, RECORDS, head_row(self.sealer, RECORDS, head))
             self.records.append(record)
 
     def follow(self, to: int | None = None) -> None:
