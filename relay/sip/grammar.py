@@ -30,8 +30,6 @@ _PLAIN_PARAM = r"[A-Za-z0-9\-._]++(?:=[A-Za-z0-9\-._]*+)?+"
 is_plain_params = re.compile(rf"{_PLAIN_PARAM}(?:;{_PLAIN_PARAM})*+").fullmatch
 is_plain_uri = re.compile(r"[A-Za-z0-9\-._~%:;=@+]++").fullmatch
 is_token = re.compile(TOKEN).fullmatch
-is_quoted = re.compile(QUOTED).fullmatch
-_is_params = re.compile(PARAMS).fullmatch
 _is_value = re.compile(_VALUE).fullmatch
 _next_param = re.compile(_PARAM).finditer
 _element = re.compile(rf'(?:[^",<]|{QUOTED}|<[^>]*+>)++').match
@@ -65,15 +63,8 @@ def split_commas(text: str, header: str = "") -> list[str]:
     return elements
 
 
-def parse_params(text: str, header: str = "") -> Params:
-    """`;name`, `;name=value` and `;name="quoted"` in a row (generic-param). Raises ParseError."""
-    if not _is_params(text):
-        raise ParseError("malformed parameter", header)
-    return cut_params(text)
-
-
 def cut_params(text: str) -> Params:
-    """As `parse_params`, of a text that PARAMS has matched."""
+    """`;name`, `;name=value` and `;name="quoted"` in a row (generic-param), as PARAMS has matched them."""
     params: Params = {}
     if '"' in text:
         for found in _next_param(text.rstrip(" \t")):  # what is left is matched without a gap
@@ -89,7 +80,7 @@ def cut_params(text: str) -> Params:
 
 
 def format_params(params: Params) -> str:
-    """The reverse of `parse_params`; a value that needs quotes gets them."""
+    """The reverse of `cut_params`; a value that needs quotes gets them."""
     text = ""
     for name, value in params.items():
         if value is None:

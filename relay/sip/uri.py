@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Literal
-from urllib.parse import unquote_to_bytes
 
 from relay.errors import ParseError
 from relay.sip.grammar import HOST, Params
@@ -170,13 +169,6 @@ def bare_ipv6(reference: str, header: str) -> str:
     except ValueError:
         raise ParseError("malformed IPv6 address", header) from None
     return literal
-
-
-def unescape(text: str) -> str:
-    """With %HH replaced (RFC 3261 19.1.2); bytes that are no UTF-8 come out as surrogates, broken escapes stay."""
-    if "%" not in text:
-        return text
-    return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
 
 def _cut_params(text: str) -> Params:

@@ -18,7 +18,6 @@ from relay.sip.headers import (
     parse_call_id,
     parse_content_type,
     parse_cseq,
-    parse_min_se,
     parse_name_addr,
     parse_number,
     parse_rack,
@@ -199,12 +198,6 @@ class Message:
     def session_expires(self) -> SessionExpires | None:
         value = self.index.get("session-expires")
         return None if value is None else parse_session_expires(value)
-
-    @property
-    def min_se(self) -> int | None:
-        """Seconds."""
-        value = self.index.get("min-se")
-        return None if value is None else parse_min_se(value)
 
     def _demand(self, name: str) -> str:
         try:

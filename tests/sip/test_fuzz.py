@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from relay.errors import ParseError, ProtocolError
 from relay.sip import headers, uri
 from relay.sip.framing import Frame, StreamFramer
-from relay.sip.grammar import format_params, parse_params, quote, split_commas, unquote
+from relay.sip.grammar import format_params, quote, split_commas, unquote
 from relay.sip.headers import parse_name_addr, parse_via
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
 from relay.sip.sdp import Sdp, parse_sdp
-from relay.sip.uri import parse_uri, unescape
+from relay.sip.uri import parse_uri
 from relay.sip.views import Message
 from tests.sip.torture import DATA, TORTURE
 
@@ -201,7 +201,6 @@ URI_PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(URI_PIECES, max_size=10).map("".join) | TEXT)
 def test_what_a_uri_reads_it_writes(text):
-    unescape(text)
     try:
         uri = parse_uri(text)
     except ParseError:
@@ -264,7 +263,7 @@ def test_a_short_address_is_read_as_a_long_one(display, text, params):
 def test_quotes_and_parameters_are_undone(text, params):
     with suppress(ParseError):  # control characters
         assert unquote(quote(text)) == text
-        assert parse_params(format_params(params)) == params
+        assert parse_name_addr(f"<sip:h>{format_params(params)}").params == params
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import ParseError
-from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri, unescape
+from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,3 @@ def test_three_colons_before_a_dotted_quad_are_two():
     uri = parse_uri("sip:a@[2001:db8:::192.0.2.1]")
     assert isinstance(uri, SipUri)
     assert uri.host == "2001:db8::192.0.2.1"
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [("abc", "abc"), ("%31%33x", "13x"), ("%e4%b8%ad", "中"), ("%", "%"), ("%zz%4", "%zz%4"), ("%ff", "\udcff")],
-)
-def test_escapes_are_undone(text, plain):
-    assert unescape(text) == plain
