@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -38,6 +37,7 @@ from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
 from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.lock import open_lock, takes
 from relay.store.outbox import sizes
 from relay.store.pools import usage
 from relay.store.writer import GroupWriter, now_ms
@@ -253,17 +253,12 @@ def _alone(store: Path) -> Iterator[None]:
     The one of a relay that died may still be going.
     """
     until_s = time.monotonic() + PREDECESSOR_S
-    with store.with_name(store.name + ".desk.lock").open("w") as lock:
-        while not _locked(lock.fileno()):
+    lock = open_lock(store, ".desk.lock")
+    try:
+        while not takes(lock):
             if time.monotonic() > until_s:
                 raise StoreError(f"another desk works on {store}")
             time.sleep(0.05)
         yield
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    finally:
+        os.close(lock)

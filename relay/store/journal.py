@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections import deque
@@ -29,6 +28,7 @@ from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read
 from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, store_errors, transaction
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, SELECT, LiveCall, Places, delete_live, live_row, open_live
+from relay.store.lock import open_lock, takes
 from relay.store.record_rows import INSERT, Row, insert, row_of
 from relay.store.sealing import Sealer
 
@@ -299,17 +299,12 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
 
 
 def _take_lock(path: Path) -> int:
-    """Held until it is closed or the process ends, however that happens."""
-    try:
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"the lock file of {path} cannot be opened: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    """Raises StoreError where another process has it: one that dies lets go of it."""
+    lock = open_lock(path, ".lock")
+    if not takes(lock):
         holder = os.read(lock, 20).decode(errors="replace").strip()
         os.close(lock)
-        raise StoreError(f"another relay700 serves {path} (process {holder}): stop it, or use another store") from None
+        raise StoreError(f"another relay700 serves {path} (process {holder}): stop it, or use another store")
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -237,11 +236,6 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
             await done.until(lambda: journal.backlog == 0)
         await binder
     assert len(stored(disk)) == len(done.tokens)
-
-
-async def test_a_lock_that_cannot_be_made_is_named(disk: Disk, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"lock file of .* cannot be opened"):
-        await Journal(tmp_path / "no" / "relay.db", disk.sealer, lambda _, __: None).open()
 
 
 async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(disk: Disk) -> None:

@@ -1,0 +1,26 @@
+"""Lock files beside a store: what one process alone may do with it. The system lets go of them, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from relay.errors import StoreError
+
+
+def open_lock(store: Path, suffix: str) -> int:
+    """The descriptor of the lock file, mode 0600, which is made where there is none. Raises StoreError."""
+    try:
+        return os.open(store.with_name(store.name + suffix), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
+
+
+def takes(lock: int) -> bool:
+    """Whether it is ours now, until it is closed; else another process has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""Lock files: one process has one, nobody else may read it, and it is free again when that process is gone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.lock import open_lock, takes
+
+
+def test_one_has_it_until_it_lets_go(tmp_path: Path) -> None:
+    store = tmp_path / "relay.db"
+    first, second = open_lock(store, ".lock"), open_lock(store, ".lock")
+    other = open_lock(store, ".desk.lock")
+    try:
+        assert takes(first)
+        assert not takes(second)
+        assert takes(other)
+        os.close(first)
+        assert takes(second)
+    finally:
+        os.close(second)
+        os.close(other)
+
+
+def test_it_is_nobody_else_s(tmp_path: Path) -> None:
+    os.close(open_lock(tmp_path / "relay.db", ".desk.lock"))
+    assert (tmp_path / "relay.db.desk.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"the lock file of .*relay\.db cannot be opened: No such file"):
+        open_lock(tmp_path / "gone" / "relay.db", ".lock")
