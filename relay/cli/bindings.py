@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
@@ -31,7 +30,7 @@ from relay.service.bindings import bind as make_binding
 from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.imports import COLUMNS, import_bindings
-from relay.store.bindings import BindingQuery, State, state_of
+from relay.store.bindings import BindingQuery, State
 from relay.store.writer import now_ms
 
 # What a mode cannot do without.
@@ -136,21 +135,22 @@ def bindings() -> None:
 @click.option("--mode", type=click.Choice(MODES), help="Only those of this mode.")
 @click.option("--group", "group_id", metavar="ID", help="Only those of this group.")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
-@click.option("--live", is_flag=True, help="Only those in force now.")
+@click.option("--live", "state", flag_value="live", help="Only those in force now: --state live.")
 @click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h ago.")
 @json_option
 @reveal_option
 @reason_option
 @config_option
-def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
+def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **asked: Any) -> None:
     """List bindings, also those that have ended."""
+    number, order, since = (asked.pop(name) for name in ("number", "order", "since"))
+    query = BindingQuery(either=number, order_id=order, since_ms=since, **asked)
     with opened(config_path) as store:
         now = now_ms()
-        number = query["number"]
         if as_json or reveal:
-            said_in_clear(store, number if number and is_700(number) else "bindings", reason, query)
-        found = _found(store, number, query["order"], now if query["live"] else None)
-        found = (binding for binding in found if _fits(binding, query, now))
+            details = asked | {"number": number, "order": order, "since": since}
+            said_in_clear(store, number if number and is_700(number) else "bindings", reason, details)
+        found = store.bindings.all(query, now)
         if as_json:
             for binding in found:
                 click.echo(json_line(binding_object(binding, now)))
@@ -158,21 +158,6 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
         show = shower(reveal=reveal)
         for line in table(BINDING_HEADING, (binding_row(binding, now, show) for binding in found)):
             click.echo(line)
-
-
-def _found(store: Opened, number: str | None, order: str | None, at_ms: int | None) -> Iterable[Binding]:
-    """In the order they were made; with `at_ms` those in force then."""
-    if order is None:
-        return store.bindings.all(at_ms) if number is None else store.bindings.of_number(number, at_ms)
-    found = store.bindings.page(BindingQuery(order_id=order, most=-1), now_ms())
-    fits = [each for each in found if number in (None, each.x, each.y, each.a, each.b)]
-    return reversed([each for each in fits if at_ms is None or each.is_live(at_ms)])
-
-
-def _fits(binding: Binding, query: dict[str, Any], at_ms: int) -> bool:
-    fields = all(query[name] in (None, getattr(binding, name)) for name in ("business", "mode", "group_id"))
-    state = query["state"] in (None, state_of(binding, at_ms))
-    return fields and state and (query["since"] is None or binding.created_at >= query["since"])
 
 
 @bindings.command("show")

@@ -48,8 +48,12 @@ UNION SELECT binding_id FROM past_party WHERE hash = :party
 UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM membership)
 UNION SELECT binding_id FROM past_party WHERE hash IN (SELECT CAST(group_id AS BLOB) FROM membership)
 """
+_EVER_OF = f"{_ON_NUMBER} UNION SELECT * FROM ({_WITH_PARTY})"
+_NOW_OF = f"""
+{_ON_NUMBER} UNION SELECT id FROM binding WHERE a_hash = :party UNION SELECT id FROM binding WHERE b_hash = :party
+UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM group_member WHERE hash = :party)
+"""
 _WITH_ORDER = "SELECT id FROM binding WHERE order_hash = :order_hash"
-_ALL = f"{SELECT} WHERE :live = 0 OR {_LIVE} ORDER BY id"
 
 
 class BindingQuery(NamedTuple):
@@ -58,6 +62,7 @@ class BindingQuery(NamedTuple):
     business: str | None = None
     number: str | None = None  # a 700 number
     party: str | None = None  # in the normal form; also one that was changed away, or a member of the group
+    either: str | None = None  # a 700 or legacy number or a party; of live ones only a party that they have now
     order_id: str | None = None
     group_id: str | None = None
     mode: str | None = None
@@ -65,6 +70,9 @@ class BindingQuery(NamedTuple):
     since_ms: int | None = None
     before: str | None = None
     most: int = 50
+
+
+_ANY = BindingQuery()
 
 
 # -- inside an act
@@ -124,15 +132,18 @@ def find_binding(
 
 def find_page(connection: sqlite3.Connection, sealer: Sealer, query: BindingQuery, now_ms: int) -> list[Binding]:
     """At most `query.most` bindings."""
-    conditions, values = _conditions(sealer, query)
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"now": now_ms}).fetchall()
+    where, values = _conditions(sealer, query, now_ms)
+    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values).fetchall()
     return [open_row(sealer, row) for row in rows]
 
 
-def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[str, Any]]:
-    hashed = {
-        "party": query.party and sealer.lookup_hash(query.party),
+def _conditions(sealer: Sealer, query: BindingQuery, now_ms: int) -> tuple[str, dict[str, Any]]:
+    """The WHERE, and its parameters."""
+    party = query.party or query.either
+    found = {
+        "now": now_ms,
+        "number": query.number or query.either,
+        "party": party and sealer.lookup_hash(party),
         "order_hash": query.order_id and order_hash(sealer, query.order_id),
         "first_id": f"{query.since_ms or 0:012x}",
     }
@@ -140,6 +151,7 @@ def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[st
         "business = :business": query.business,
         f"id IN ({_ON_NUMBER})": query.number,
         f"id IN ({_WITH_PARTY})": query.party,
+        f"id IN ({_NOW_OF if query.state == 'live' else _EVER_OF})": query.either,
         f"id IN ({_WITH_ORDER})": query.order_id,
         "group_id = :group_id": query.group_id,
         "mode = :mode": query.mode,
@@ -149,7 +161,7 @@ def _conditions(sealer: Sealer, query: BindingQuery) -> tuple[list[str], dict[st
         "id < :before": query.before,
     }
     conditions = [condition for condition, value in wanted.items() if value is not None]
-    return conditions, query._asdict() | hashed
+    return f"WHERE {' AND '.join(conditions)}" if conditions else "", query._asdict() | found
 
 
 def state_of(binding: Binding, at_ms: int) -> State:
@@ -193,9 +205,10 @@ class Bindings:
         with store_errors(self._path):
             return find_binding(self._connection, self._sealer, binding_id, business)
 
-    def all(self, live_at_ms: int | None = None) -> Iterator[Binding]:
-        """Every binding in the order they were made; with `live_at_ms` only those that are in force then."""
-        return self._select(_ALL, {"live": int(live_at_ms is not None), "now": live_at_ms})
+    def all(self, query: BindingQuery = _ANY, now_ms: int = 0) -> Iterator[Binding]:
+        """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
+        where, values = _conditions(self._sealer, query, now_ms)
+        return self._select(f"{SELECT} {where} ORDER BY id", values)
 
     def page(self, query: BindingQuery, now_ms: int) -> list[Binding]:
         """At most `query.most` bindings."""
@@ -207,7 +220,7 @@ class Bindings:
 
         With `at_ms` only those in force at that moment, and as they were then: with the parties of that minute.
         """
-        ids = _ON_NUMBER if is_700(number) else f"{_ON_NUMBER} UNION SELECT * FROM ({_WITH_PARTY})"
+        ids = _ON_NUMBER if is_700(number) else _EVER_OF
         asked = {"number": number, "party": self._sealer.lookup_hash(number), "at": at_ms}
         if at_ms is None:
             yield from self._select(f"{SELECT} WHERE id IN ({ids}) ORDER BY id", asked)

@@ -173,6 +173,7 @@ def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) ->
     relay700.objects("bindings", "list", "--number", "13800000001")
     read = relay700.objects("audit", "list", "--action", "read")
     assert [(entry["object"], entry["reason"]) for entry in read] == [("bindings", "cli"), ("bindings", "case 7")]
+    assert read[0]["details"] == {"number": "138****0001"}
 
 
 def test_unbind_takes_effect_with_the_next_call_and_keeps_the_binding(relay700: Command) -> None:

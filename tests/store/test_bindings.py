@@ -76,7 +76,7 @@ def test_unbinding_keeps_the_binding(disk: Disk, bindings: Bindings) -> None:
 def test_only_those_in_force_are_listed_when_asked(disk: Disk, bindings: Bindings) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 10), binding("b2", x=Y))
     assert [found.binding_id for found in bindings.all()] == ["b1", "b2"]
-    assert [found.binding_id for found in bindings.all(NOW_MS + 10)] == ["b2"]
+    assert [found.binding_id for found in bindings.all(BindingQuery(state="live"), NOW_MS + 10)] == ["b2"]
 
 
 def test_those_of_a_number_are_found_by_either_number_and_either_party(disk: Disk, bindings: Bindings) -> None:
@@ -157,6 +157,26 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings)
         (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
     ]:
         assert [found.binding_id for found in bindings.page(query, NOW_MS + 10)] == ids
+
+
+def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, bindings: Bindings) -> None:
+    run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
+    run(disk, lambda act: put_members(act, "g1", [D]), NOW_MS)
+    put(disk.path, disk.sealer, binding(), binding("b2", x=Y, mode="GXB", a=None, b="8001", group_id="g1"))
+    change(disk, binding(), NOW_MS + 10, b=C)
+    for either, ever, now in [
+        (X, ["b1"], ["b1"]),
+        (Y, ["b2"], ["b2"]),
+        (A, ["b1"], ["b1"]),
+        (B, ["b1"], []),
+        (C, ["b1"], ["b1"]),
+        (D, ["b2"], ["b2"]),
+    ]:
+        for state, ids in ((None, ever), ("live", now)):
+            found = bindings.all(BindingQuery(either=either, state=state), NOW_MS + 10)
+            assert [each.binding_id for each in found] == ids
+    run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(D)]), NOW_MS + 20)
+    assert list(bindings.all(BindingQuery(either=D, state="live"), NOW_MS + 20)) == []
 
 
 def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
