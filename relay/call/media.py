@@ -33,6 +33,10 @@ Family = Literal["", "IP4", "IP6"]
 MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
 MOST_UNANSWERED: Final = 3  # questions in a row whether it has the call: then there are no media either
 COUNTS_S: Final = 0.5  # how long a closing record waits for what rtpengine has counted
+# Of one description. What rtpengine is told, and what it tells of a call (some 4 kB a stream), each go in one datagram:
+# where they do not fit there is no answer, and it would be taken for down.
+LONGEST: Final = 16_384  # bytes
+MOST_STREAMS: Final = 8
 _NEUTRAL_ID: Final = 1  # of the session as rtpengine knows it; each side gets one of its own
 
 
@@ -305,12 +309,16 @@ class Media:
 
 
 def neutral(message: Message) -> bytes:
-    """The description that the message brings, as rtpengine may know it; b"" where it brings none that may cross."""
+    """The description that the message brings, as rtpengine may know it; b"" where it brings none that may cross, or
+    one of more than LONGEST bytes or MOST_STREAMS streams."""
     try:
         body = masking.mask_body(message, SdpWriter(_NEUTRAL_ID))
     except (ProtocolError, ParseError):
         return b""
-    return body.data if body is not None and body.content_type == "application/sdp" else b""
+    if body is None or body.content_type != "application/sdp":
+        return b""
+    fits = len(body.data) <= LONGEST and body.data.count(b"\nm=") <= MOST_STREAMS
+    return body.data if fits else b""
 
 
 def _go_on_at_once(_: float) -> None:

@@ -25,6 +25,7 @@ Report = Callable[[str, dict[str, object]], None]
 WAITS_S = (0.2, 0.3, 0.5)
 PING_S = 2.0
 UNKNOWN_CALL = "Unknown call-id"
+MOST_UNTOLD = 10_000  # calls that an instance is still to be told to forget; the oldest it will drop by itself
 
 # To both sides a stream's end is rtpengine, and nothing that one says of itself reaches the other: no candidates, no
 # fingerprints, and of RTCP what rtpengine makes itself. Ports stay for the call's time, whichever of a forking callee's
@@ -108,7 +109,8 @@ class Instance:
 
     def __init__(self, address: RtpengineAddress) -> None:
         self.name = address.name
-        self.up = True  # until it leaves a command unanswered
+        self.up = True  # until it leaves a new call or a ping unanswered
+        self._untold: dict[str, None] = {}  # calls that it may have and nobody else has any more, the oldest first
         self._address = address
         self._stream: asyncio_dgram.aio.DatagramClient | None = None
         self._asked: dict[bytes, asyncio.Future[bytes]] = {}
@@ -141,6 +143,22 @@ class Instance:
         finally:
             del self._asked[cookie]
         raise NoAnswer("no answer")
+
+    def forget_later(self, call: str) -> None:
+        """It was not told to forget the call, or has not answered to that."""
+        if len(self._untold) >= MOST_UNTOLD:
+            del self._untold[next(iter(self._untold))]
+        self._untold[call] = None
+
+    def has(self, call: str) -> None:
+        """The call is in use there."""
+        self._untold.pop(call, None)
+
+    async def forget_untold(self) -> None:
+        """Tells it what it has not heard. Raises NoAnswer; it is told again then."""
+        for call in list(self._untold):
+            await self.ask(_deletion(call))
+            self._untold.pop(call, None)
 
     async def _send_first(self, data: bytes) -> None:
         """What the socket has to report yet is of an earlier datagram."""
@@ -230,11 +248,19 @@ class Rtpengine:
 
     async def _carry_out(self, command: Mediate) -> Mediated | None:
         if command.instance:
-            instance = self._instances.get(command.instance)  # None: it was in the configuration before a restart
-            return None if instance is None or not instance.up else await self._tell(instance, command)
+            instance = self._instances.get(command.instance)
+            if instance is None:  # it was in the configuration before a restart
+                return None
+            answer = await self._tell(instance, command) if instance.up else None
+            if answer is None and command.command == "delete":
+                instance.forget_later(command.call)
+            return answer
         for instance in self._in_turn():
             if answer := await self._tell(instance, command):
+                instance.has(command.call)
                 return answer
+            if command.command == "offer":  # which it may have taken after all
+                instance.forget_later(command.call)
         return None
 
     def _in_turn(self) -> Iterator[Instance]:
@@ -249,7 +275,8 @@ class Rtpengine:
         try:
             answer = await instance.ask(self._message(command))
         except NoAnswer as error:
-            self._down(instance, str(error))
+            if command.command in ("offer", "ping"):  # of the others one may be too long to be answered
+                self._down(instance, str(error))
             return None
         if answer.result in ("ok", "pong"):
             lasts_s = answer.duration / 1000
@@ -260,11 +287,11 @@ class Rtpengine:
         return None
 
     def _message(self, command: Mediate) -> dict[str, object]:
+        if command.command == "delete":
+            return _deletion(command.call)
         message: dict[str, object] = {"command": command.command}
         if command.command != "ping":
             message["call-id"] = command.call
-        if command.command == "delete":
-            message["delete-delay"] = 0  # its ports are free at once
         if command.sdp:
             message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
             if command.to_tag:
@@ -298,7 +325,13 @@ class Rtpengine:
                 if not instance.up:
                     instance.up = True
                     self._report("rtpengine.up", {"instance": instance.name})
+                with suppress(NoAnswer):
+                    await instance.forget_untold()
             await asyncio.sleep(PING_S)
+
+
+def _deletion(call: str) -> dict[str, object]:
+    return {"command": "delete", "call-id": call, "delete-delay": 0}  # its ports are free at once
 
 
 def _counts(answer: Answer) -> tuple[tuple[str, Counts], ...]:

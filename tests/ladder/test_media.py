@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.call.media import COUNTS_S, MOST_WAITING
+from relay.call.media import COUNTS_S, LONGEST, MOST_STREAMS, MOST_WAITING
 from relay.sip.message import Message, parse_message
 from tests.ladder.anchored import (
     CALLEE_PORT,
@@ -431,6 +431,49 @@ def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: Anchor
     ladder.caller.get(200)
     ladder.caller.acks()
     hang_up(ladder)
+
+
+STREAM = OFFER[OFFER.index(b"m=") :]
+TOO_LARGE = {
+    "streams": OFFER + MOST_STREAMS * STREAM,
+    "bytes": OFFER + (LONGEST // 90) * (b"a=fmtp:8 " + b";".join([b"mode-set=0"] * 8) + b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_description_that_is_too_large_does_not_get_to_rtpengine(ladder: AnchoredLadder, what: str) -> None:
+    """The answer to it, or to the question whether the call is there, would fit in no datagram."""
+    ladder.caller.invites(X, body=TOO_LARGE[what])
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    refused(ladder, 503, "media_failed")
+    assert commands(ladder) == []
+
+
+@EITHER
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_description_inside_a_call_that_is_too_large_changes_nothing(
+    ladder: AnchoredLadder, by: str, what: str
+) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(TOO_LARGE[what])
+    asking.get(100)
+    asked.gets_nothing()
+    asking.get(503)
+    asking.acks_refusal()
+    assert commands(ladder) == ["offer", "answer"]
+    hold_and_update(asking, asked)
+    hang_up(ladder)
+
+
+def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
+    ladder.caller.get(100)
+    assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    refused(ladder, 486, "busy")
 
 
 @EITHER

@@ -252,6 +252,74 @@ async def test_an_instance_that_comes_back_is_used_again(monkeypatch: pytest.Mon
         assert await b.ask() is not None
 
 
+class Deaf:
+    """An rtpengine that answers pings, and nothing else before `hears`."""
+
+    def __init__(self) -> None:
+        self.hears = False
+
+    def __call__(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        return agrees(message) if self.hears or message["command"] == "ping" else None
+
+
+def deletions(engine: Engine) -> set[str]:
+    return {message["call-id"] for message in engine.commands() if message["command"] == "delete"}
+
+
+async def test_one_that_leaves_a_question_about_one_call_unanswered_is_not_down() -> None:
+    """The answer may be longer than a datagram, by what the parties of that call send."""
+    async with bench(Deaf()) as b:
+        name = b.engines[0].address.name
+        for command in (Mediate(3, "query", "call", name), Mediate(4, "delete", "call", name)):
+            assert await b.ask(command) is None
+        assert b.client.statistics()["rtpengines_up"] == 1
+        assert "rtpengine.down" not in b.events()
+
+
+async def test_a_call_that_it_did_not_answer_to_is_deleted_there_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have taken the offer after all, and would keep its ports."""
+    monkeypatch.setattr(rtpengine, "PING_S", 0.01)
+    deaf = Deaf()
+    async with bench(deaf) as b:
+        assert await b.ask() is None
+        assert not deletions(b.engines[0])
+        deaf.hears = True
+        await until(lambda: deletions(b.engines[0]) == {"call"})
+
+
+async def test_a_call_that_it_has_after_all_is_not_deleted() -> None:
+    async with bench(lambda message: None if message["command"] == "ping" else agrees(message)) as b:
+        instance = b.client._instances[b.engines[0].address.name]
+        for call in (OFFER.call, "another"):
+            instance.forget_later(call)
+        assert await b.ask() is not None
+        await instance.forget_untold()
+        assert deletions(b.engines[0]) == {"another"}
+
+
+async def test_the_end_of_a_call_is_told_again_when_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtpengine, "PING_S", 0.01)
+    async with bench(started=False) as b:
+        (engine,) = b.engines
+        await until(lambda: "rtpengine.down" in b.events())
+        assert await b.ask(Mediate(4, "delete", "ended", engine.address.name)) is None
+        await engine.start()
+        await until(lambda: deletions(engine) == {"ended"})
+        told = len(engine.commands())
+        heard = len(engine.heard)
+        await until(lambda: len(engine.heard) > heard + 3)
+        assert len(engine.commands()) == told  # once
+
+
+async def test_calls_to_forget_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtpengine, "MOST_UNTOLD", 2)
+    async with bench(Deaf()) as b:
+        instance = b.client._instances[b.engines[0].address.name]
+        for number in range(4):
+            instance.forget_later(f"call {number}")
+        assert list(instance._untold) == ["call 2", "call 3"]
+
+
 async def test_an_instance_that_is_not_configured_any_more_does_nothing() -> None:
     async with bench() as b:
         assert await b.ask(OFFER._replace(instance="udp:127.0.0.1:1")) is None
