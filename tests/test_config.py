@@ -123,6 +123,8 @@ def test_listeners_of_every_transport_and_family() -> None:
         Listener("tls", "127.0.0.1", 5061, "127.0.0.1"),
     )
     assert made.tls == TlsFiles(Path("c.pem"), Path("k.pem"), None, False)
+    text = '[tls]\ncertificate = "c.pem"\nkey = "k.pem"\nclient_ca = "p.pem"'
+    assert config(text).tls == TlsFiles(Path("c.pem"), Path("k.pem"), client_ca=Path("p.pem"))
 
 
 @pytest.mark.parametrize(

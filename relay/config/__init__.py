@@ -144,7 +144,8 @@ def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles
     if table is None:
         return None
     ca = Path(table.ca) if table.ca else None
-    return TlsFiles(Path(table.certificate), Path(table.key), ca, table.verify, peers)
+    client_ca = Path(table.client_ca) if table.client_ca else None
+    return TlsFiles(Path(table.certificate), Path(table.key), ca, table.verify, peers, client_ca)
 
 
 def _streams(table: StreamsTable) -> StreamLimits:

@@ -26,6 +26,7 @@ class TlsFiles:
     ca: Path | None = None  # who may sign the certificates of peers; None: the system's authorities
     verify: bool = True  # of the far end, where we are the client (RFC 5922)
     peers: tuple[PeerCertificate, ...] = ()
+    client_ca: Path | None = None  # who may sign the certificates of peers that connect to us; None: none is asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(bytes(self._waiting))
             self._waiting.clear()
 
+    def names(self) -> tuple[tuple[str, str], ...]:
+        """Of whom the far end has proven to be, by a certificate that was verified (its subjectAltName)."""
+        certificate = None if self._transport is None else self._transport.get_extra_info("peercert")
+        return certificate.get("subjectAltName", ()) if certificate else ()
+
     def send(self, data: bytes) -> None:
         self.heard = self._owner.now
         if self._transport is not None:

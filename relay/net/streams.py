@@ -20,7 +20,7 @@ from relay.net.listening import StreamListener
 from relay.net.resolve import Resolver, is_literal
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
-from relay.net.tls import client_context, peer_contexts, server_context
+from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -63,6 +63,7 @@ class Streams:
         server_tls, client_tls = (server_context(tls), client_context(tls)) if tls else (None, None)
         self._peer_tls = peer_contexts(tls) if tls else {}
         self._server_tls, self._client_tls = server_tls, client_tls
+        self._asks = tls is not None and tls.client_ca is not None
         self._peers = Peers(settings)
         self._admission.follow(self._peers)
         self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
@@ -131,7 +132,9 @@ class Streams:
         RFC 5923: but for a TLS connection from a peer's own port, which was not verified as one to that peer is.
         """
         flow = connection.flow
-        if connection.wanted is None and (flow.transport == "tcp" or not self._is_secured(flow.port)):
+        if connection.wanted is None and flow.transport == "tls" and not self._is_proven(connection):
+            connection.abort("unproven")
+        elif connection.wanted is None and (flow.transport == "tcp" or not self._is_secured(flow.port)):
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
     def closed(self, connection: Connection) -> None:
@@ -146,6 +149,12 @@ class Streams:
         if not self._closing:
             for failed in connection.flows():
                 self._failed(failed)
+
+    def _is_proven(self, connection: Connection) -> bool:
+        """Whether a connection from a peer that we reach by TLS is its own, where certificates are asked for."""
+        peer = self._peers.by_source(connection.flow.host) if self._asks else None
+        hosts = [] if peer is None else [name for name, whose in self._secured.values() if whose == peer.name]
+        return not hosts or proves(connection.names(), hosts)
 
     def _is_secured(self, port: int) -> bool:
         return any(secured == port for _, secured in self._secured)

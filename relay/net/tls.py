@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from relay.errors import ConfigError
@@ -14,7 +17,30 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_identity(context, "tls", files.certificate, files.key)
+    if files.client_ca is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL  # who must have one is told by `proves`
+        _load_authorities(context, "tls.client_ca", files.client_ca)
     return context
+
+
+def proves(names: Iterable[tuple[str, str]], hosts: Collection[str]) -> bool:
+    """Whether a certificate is of one of the hosts. `names`: its subjectAltName, as `getpeercert` gives it.
+
+    RFC 5922 7.1, 7.2: a name of DNS counts only where no SIP URI names a domain; there are no wildcards.
+    """
+    domains, dns, addresses = set[str](), set[str](), set[str]()
+    for kind, name in names:
+        if kind == "IP Address":
+            addresses.add(str(ip_address(name)))
+        elif kind == "DNS":
+            dns.add(name.lower())
+        elif found := _match_domain(name):
+            domains.add(found[1].lower())
+    proven = (domains or dns) | addresses
+    return any(host.lower() in proven for host in hosts)
+
+
+_match_domain = re.compile(r"sip:([^@:;?]+)", re.IGNORECASE).fullmatch
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
@@ -36,7 +62,7 @@ def _client_context(files: TlsFiles, table: str, certificate: Path, key: Path) -
     elif files.ca is None:
         context.load_default_certs()
     else:
-        _load_authorities(context, files.ca)
+        _load_authorities(context, "tls.ca", files.ca)
     _load_identity(context, table, certificate, key)
     return context
 
@@ -56,12 +82,12 @@ def _load_identity(context: ssl.SSLContext, table: str, certificate: Path, key: 
         ) from error
 
 
-def _load_authorities(context: ssl.SSLContext, ca: Path) -> None:
-    _raise_unreadable(("tls.ca", ca))
+def _load_authorities(context: ssl.SSLContext, key: str, ca: Path) -> None:
+    _raise_unreadable((key, ca))
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
-        raise ConfigError([f"tls.ca: {ca} holds no PEM certificates ({_words(error)})"]) from error
+        raise ConfigError([f"{key}: {ca} holds no PEM certificates ({_words(error)})"]) from error
 
 
 def _raise_unreadable(*files: tuple[str, Path]) -> None:

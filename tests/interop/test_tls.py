@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,8 @@ from tests.support.sipp_calls import BACK, FORTH
 from tests.support.softphones import Pjsua
 
 
-def tls_setup(certificate: tuple[Path, Path], host: str = "") -> Setup:
-    paths = {"certificate": certificate[0], "key": certificate[1], "ca": certificate[0]}
+def tls_setup(certificate: tuple[Path, Path], host: str = "", **more: Path) -> Setup:
+    paths = {"certificate": certificate[0], "key": certificate[1], "ca": certificate[0], **more}
     table = "\n[tls]\n" + "".join(f'{key} = "{path}"\n' for key, path in paths.items())
     return Setup(
         free(host or RELAY),
@@ -54,7 +56,8 @@ async def test_call_over_tls_sockets(start_relay: StartRelay, tmp_path: Path, ho
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(*certificate)
     client = ssl.create_default_context(cafile=str(certificate[0]))  # verifies the relay's certificate
-    setup = tls_setup(certificate, host)
+    client.load_cert_chain(*certificate)
+    setup = tls_setup(certificate, host, client_ca=certificate[0])
     relay = start_relay(setup)
     relay.bind()
     async with (
@@ -78,3 +81,18 @@ async def test_call_over_tls_sockets(start_relay: StartRelay, tmp_path: Path, ho
         assert A.encode() not in bytes(callee.raw_received)
     (record,) = relay.calls()
     assert (record["outcome"], record["ended_by"]) == ("answered", ended_by)
+
+
+async def test_a_caller_who_does_not_prove_to_be_the_peer_is_cut_off(start_relay: StartRelay, tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path)
+    client = ssl.create_default_context(cafile=str(certificate[0]))
+    setup = tls_setup(certificate, client_ca=certificate[0])
+    relay = start_relay(setup)
+    relay.bind()
+    reader, writer = await asyncio.open_connection(*setup.relay, local_addr=(setup.caller.host, 0), ssl=client)
+    writer.write(b"OPTIONS sip:relay SIP/2.0\r\nContent-Length: 0\r\n\r\n")
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    assert relay.statistics()["streams_closed_unproven"] == 1
+    assert not relay.calls()

@@ -485,6 +485,44 @@ async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority
     assert certificate["subjectAltName"] == (("DNS", "trunk.example"),)
 
 
+@pytest.mark.parametrize(
+    ("shown", "heard"), [(PEER_HOST, True), ("127.0.0.99", False), ("stranger", False), ("", False)]
+)
+async def test_who_connects_proves_to_be_the_peer(
+    authority: Authority, tmp_path: Path, shown: str, heard: bool
+) -> None:
+    (tmp_path / "other").mkdir()
+    files = replace(authority.issue("127.0.0.10"), client_ca=authority.file)
+    issuer = Authority(tmp_path / "other", "other") if shown == "stranger" else authority
+    context = client_context(files)
+    if shown:
+        theirs = issuer.issue(PEER_HOST if shown == "stranger" else shown)
+        context.load_cert_chain(theirs.certificate, theirs.key)
+    else:
+        context = ssl.create_default_context(cafile=authority.file)
+    async with listening("tls", files, peer=replace(PEER, transport="tls")) as h:
+        reader, writer = await h.connect(tls=context)
+        writer.write(message())
+        if heard:
+            await h.heard()
+            writer.close()
+        else:
+            assert await ended(reader)
+            assert h.messages.empty()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+async def test_who_is_not_reached_by_tls_need_prove_nothing(authority: Authority, transport: str) -> None:
+    """Such as a phone, which registers."""
+    files = replace(authority.issue("127.0.0.10"), client_ca=authority.file)
+    context = ssl.create_default_context(cafile=authority.file) if transport == "tls" else None
+    async with listening(transport, files) as h:
+        _, writer = await h.connect(tls=context)
+        writer.write(message())
+        await h.heard()
+        writer.close()
+
+
 async def test_without_verification_any_certificate_will_do(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)

@@ -8,7 +8,7 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.net.settings import TlsFiles
-from relay.net.tls import client_context, server_context
+from relay.net.tls import client_context, proves, server_context
 from tests.net.certificates import Authority
 
 
@@ -51,3 +51,28 @@ def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None
 def test_authorities_that_are_none_are_named(files: TlsFiles) -> None:
     with pytest.raises(ConfigError, match=r"tls\.ca: .* holds no PEM certificates"):
         client_context(replace(files, ca=files.key))
+
+
+def test_authorities_of_clients_that_are_none_are_named(files: TlsFiles) -> None:
+    assert server_context(files).verify_mode == ssl.CERT_NONE
+    with pytest.raises(ConfigError, match=r"tls\.client_ca: .* holds no PEM certificates"):
+        server_context(replace(files, client_ca=files.key))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_proven"),
+    [
+        ([("DNS", "Carrier.example")], True),
+        ([("DNS", "*.example")], False),
+        ([("URI", "sip:carrier.example")], True),
+        ([("URI", "sip:other.example"), ("DNS", "carrier.example")], False),
+        ([("URI", "sip:bob@carrier.example"), ("DNS", "carrier.example")], True),
+        ([("URI", "sips:carrier.example")], False),
+        ([("IP Address", "FD00:0:0:0:0:0:0:22")], True),
+        ([("IP Address", "127.0.0.22")], False),
+        ([], False),
+    ],
+)
+def test_which_names_prove_a_host(names: list[tuple[str, str]], is_proven: bool) -> None:
+    """RFC 5922 7."""
+    assert proves(names, ["carrier.example", "fd00::22"]) == is_proven
