@@ -336,11 +336,6 @@ def _other(side: Side) -> Side:
     return "callee" if side == "caller" else "caller"
 
 
-def _leaks(sent: bytes, given: bytes) -> bool:
-    try:
-        return shows_way(sent, given)
-    except ParseError:  # masking will refuse it
-        return False
 def _in_own_words(given: bytes, sent: bytes) -> bytes:
     """What rtpengine has made of a description, with what its sender says of the codecs in it."""
     try:
@@ -349,3 +344,8 @@ def _in_own_words(given: bytes, sent: bytes) -> bytes:
         return given
 
 
+def _leaks(sent: bytes, given: bytes) -> bool:
+    try:
+        return shows_way(sent, given)
+    except ParseError:  # masking will refuse it
+        return False

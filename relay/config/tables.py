@@ -151,6 +151,9 @@ class TlsTable(Struct, frozen=True):
         None
     )
     verify: Annotated[bool, Meta(description="true or false")] = True
+    client_ca: (
+        Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")] | None
+    ) = None
 
 
 class LimitsTable(Struct, frozen=True):
@@ -164,9 +167,6 @@ class LimitsTable(Struct, frozen=True):
 
 
 class StreamsTable(Struct, frozen=True):
-    client_ca: (
-        Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")] | None
-    ) = None
     """Defaults are those of `relay.net.settings.StreamLimits`; a test holds them together."""
 
     max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = 10_000
