@@ -330,7 +330,7 @@ def _locator(
     return Locator(config.settings, config.dns, located, log, former=former)
 
 
-def _sounds(config: Config) -> dict[str, bytes]:
+def _sounds(config: Config) -> dict[tuple[str, str], bytes]:
     return {} if config.sounds is None else read_sounds(config.sounds)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from relay.api.models import CLEAN, Asked, Hours, Moment, Name, Shown, Text128, Time, left_out
 from relay.call.binding import MODES, Mode
+from relay.call.routing import Language
 from relay.service.businesses import LARGEST_LIMIT, LONGEST, Scenario
 from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope
 from relay.store.businesses import State
@@ -39,6 +40,7 @@ class _Terms(Asked):
     white_only: bool = Field(False, description="only callers on its whitelist get through")
     hours: Hours | None = None
     live_events: bool = Field(False, description="also tell call.received, call.ringing and call.answered")
+    language: Language | None = Field(None, description="of announcements; null: as the relay is configured")
 
 
 class BusinessNew(_Terms):
@@ -64,6 +66,7 @@ class BusinessChange(Asked):
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
     live_events: bool = Field(default_factory=left_out)
+    language: Language | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
 
 
@@ -86,6 +89,7 @@ class Business(Shown):
     white_only: bool
     hours: str | None
     live_events: bool
+    language: Language | None
     version: int
     created_at: Moment
     updated_at: Moment

@@ -43,6 +43,7 @@ class Mediate(NamedTuple):
     sdp: bytes = b""
     family: Literal["", "IP4", "IP6"] = ""  # to the first offer: of the addresses that the other side takes
     sound: str = ""  # to play: its name
+    language: str = ""  # and in which; "": the configured one
     alone: bool = False  # to an offer or answer: nobody is on the other side, and what comes is dropped
 
 

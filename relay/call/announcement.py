@@ -65,6 +65,7 @@ class Announcement:
         "_caller_tag",
         "_core",
         "_instance",
+        "_language",
         "_over",
         "_relay_tag",
         "_session",
@@ -74,15 +75,21 @@ class Announcement:
     )
 
     def __init__(
-        self, core: Core, call_id: str, sound: str, show: Callable[[bytes, float], None], over: Callable[[float], None]
+        self,
+        core: Core,
+        call_id: str,
+        sound: str,
+        language: str,
+        show: Callable[[bytes, float], None],
+        over: Callable[[float], None],
     ) -> None:
-        """`show` gets the description for the caller, and may raise ProtocolError or ParseError; `over` is called at
-        the end."""
+        """`language` as in `Route`; `show` gets the description for the caller, and may raise ProtocolError or
+        ParseError; `over` is called at the end."""
         self._core = core
         self._session = f"{call_id}-announcement"  # rtpengine may have the call itself as well
         self._caller_tag, self._relay_tag = core.token(), core.token()
         self._instance = ""
-        self._sound = sound
+        self._sound, self._language = sound, language
         self._show: Callable[[bytes, float], None] | None = show
         self._over: Callable[[float], None] | None = over
         self._asking = False  # rtpengine has not answered yet
@@ -119,7 +126,8 @@ class Announcement:
         except (ProtocolError, ParseError):
             self.end(now)
             return
-        self._ask(Mediate(0, "play", self._session, self._instance, self._caller_tag, sound=self._sound), self._played)
+        command = Mediate(0, "play", self._session, self._instance, self._caller_tag, sound=self._sound)
+        self._ask(command._replace(language=self._language), self._played)
 
     def _played(self, answer: Mediated, now: float) -> None:
         self._core.counters["announcements"] += 1

@@ -187,6 +187,7 @@ class Call:
         self.hold(tuple([key for key, _, _ in route.caps]))
         if self.core.settings.anchored:
             self.media = Media(self.core, self.call_id)
+            self.media.language = route.language
         if self.tells:
             self.core.tell("received", self.record())
 

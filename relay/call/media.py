@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Step = Callable[[float], None]
 Kind = Literal["offer", "answer"]
 Family = Literal["", "IP4", "IP6"]
+State = tuple[str, str, str, str]  # where it is, the caller's tag, the callee's, the language of what is played
 
 MOST_WAITING: Final = 64  # messages of one call; what comes beyond is not anchored, and so does not cross (DESIGN 4.5)
 MOST_UNANSWERED: Final = 3  # questions in a row whether it has the call: then there are no media either
@@ -73,15 +74,16 @@ class Media:
         "fork",
         "forks",
         "instance",
+        "language",
         "offered",
         "over",
     )
 
-    def __init__(self, core: Core, call_id: str, state: tuple[str, str, str] | None = None) -> None:
+    def __init__(self, core: Core, call_id: str, state: State | None = None) -> None:
         """`state`: of the call's media before a restart."""
         self._core = core
         self._call_id = call_id
-        self.instance, self.caller_tag, self.callee_tag = state or ("", core.token(), core.token())
+        self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", core.token(), core.token(), "")
         self.caller_host = self.callee_host = ""  # where signalling goes, "" where that is not known yet
         self.forks: dict[str, Response] = {}  # by fork of the callee: what brought its last description
         self.fork = ""  # whose description rtpengine has
@@ -100,9 +102,9 @@ class Media:
         self._unanswered = 0  # questions in a row
 
     @property
-    def state(self) -> tuple[str, str, str]:
+    def state(self) -> State:
         """What a restart needs."""
-        return (self.instance, self.caller_tag, self.callee_tag)
+        return (self.instance, self.caller_tag, self.callee_tag, self.language)
 
     # -- whose turn it is
 
@@ -227,7 +229,8 @@ class Media:
     def play(self, sound: str) -> None:
         """Both sides hear it, and not each other meanwhile. Nobody waits for it; it may fail."""
         if self.instance and not self.over:
-            self._core.mediate(Mediate(0, "play", self._call_id, self.instance, sound=sound))
+            command = Mediate(0, "play", self._call_id, self.instance, sound=sound, language=self.language)
+            self._core.mediate(command)
 
     # -- whether media flow
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
+
+Language = Literal["zh", "en"]  # of what the parties hear from the relay
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 
 class Refusal(NamedTuple):
@@ -16,6 +19,7 @@ class Refusal(NamedTuple):
     mode: str | None = None
     business: str | None = None
     order_id: str | None = None
+    language: str = ""  # as Route's
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told
@@ -37,10 +41,15 @@ class Route(NamedTuple):
     caps: tuple[ConcurrencyCap, ...] = ()
     tells: bool = False  # the business hears of the call while it goes on (`Tell`)
     verify: bool = False  # the hook is to be asked before the call goes on
+    language: str = ""  # a `Language`, or "" for the configured one
 
 
 def named(refusal: Refusal, route: Route) -> Refusal:
     """The refusal with the binding that the record of the call names."""
     return refusal._replace(
-        binding_id=route.binding_id, mode=route.mode, business=route.business, order_id=route.order_id
+        binding_id=route.binding_id,
+        mode=route.mode,
+        business=route.business,
+        order_id=route.order_id,
+        language=route.language,
     )

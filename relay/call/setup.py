@@ -42,6 +42,7 @@ class Setup:
         "_announcement",
         "_attempt",
         "_had_early_media",
+        "_language",
         "_offer",
         "_places",
         "_ring_ends_at",
@@ -70,6 +71,7 @@ class Setup:
         self._attempt: Attempt | None = None
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
+        self._language = ""  # of it
         # Now: rtpengine's own description will stand in its place.
         self._offer = neutral(request) if core.settings.announcements.refused else b""
         self._ring_ends_at = 0.0
@@ -84,6 +86,7 @@ class Setup:
     def routed(self, answer: Route | Refusal, now: float) -> None:
         if self.decided:  # cancelled while the look-up was pending
             return
+        self._language = answer.language
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
@@ -274,7 +277,7 @@ class Setup:
         finish = partial(self._finish, verdict, by, reason, extra)
         if self._can_hear(verdict):
             sound = OF_REFUSAL[verdict.outcome]
-            self._announcement = Announcement(self.core, self.call.call_id, sound, self._show, finish)
+            self._announcement = Announcement(self.core, self.call.call_id, sound, self._language, self._show, finish)
             self._announcement.begin(self._offer)
         else:
             finish(now)

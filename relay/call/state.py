@@ -48,12 +48,12 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     max_call_s: float
     session_s: int
     held: list[str]  # what the call counts towards: keys of its route's caps
-    media: tuple[str, str, str] | None  # where media go through rtpengine: its instance, the caller's tag, the callee's
+    media: tuple[str, str, str, str] | None  # where they go through rtpengine: of `Media.state`
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CallState).decode
-VERSION = 3
+VERSION = 4
 
 
 def dump_call(
@@ -62,7 +62,7 @@ def dump_call(
     max_call_s: float,
     session_s: int,
     held: tuple[str, ...] = (),
-    media: tuple[str, str, str] | None = None,
+    media: tuple[str, str, str, str] | None = None,
 ) -> bytes:
     return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media))
 

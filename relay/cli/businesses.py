@@ -8,8 +8,9 @@ from typing import Any, get_args
 import click
 
 from relay.call.binding import MODES
+from relay.call.routing import LANGUAGES
 from relay.cli import config_option
-from relay.cli.options import given, json_option, needed_reason, or_none, reason_option, reveal_option, stacked
+from relay.cli.options import NONE, given, json_option, needed_reason, or_none, reason_option, reveal_option, stacked
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import coming, duration, every, opened, said_in_clear
 from relay.errors import Refused
@@ -126,6 +127,7 @@ _step("revoke", "Refuse all its calls for good.")
 @click.argument("business_id", metavar="ID")
 @click.option("--name", metavar="TEXT")
 @_details
+@click.option("--language", type=click.Choice([*LANGUAGES, NONE]), help="Of announcements; none: as configured.")
 @json_option
 @config_option
 def change(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from relay.call.routing import Language
+
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
 _CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
@@ -68,7 +70,7 @@ class AnnouncementsTable(Struct, frozen=True):
     refused: Annotated[bool, Meta(description="true or false")] = False
     begin: Annotated[bool, Meta(description="true or false")] = False
     ending: Annotated[bool, Meta(description="true or false")] = False
-    language: Annotated[Literal["zh", "en"], Meta(description='"zh" or "en"')] = "zh"
+    language: Annotated[Language, Meta(description='"zh" or "en"')] = "zh"
     folder: Annotated[str, Meta(description='a folder with WAV files such as busy.wav, or ""')] = ""
     max_at_once: Annotated[int, Meta(ge=1, le=10_000, description="a number of callers, such as 100")] = 100
 

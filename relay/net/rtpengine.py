@@ -20,6 +20,7 @@ from relay.net import bencode
 from relay.net.settings import RtpengineAddress
 
 Report = Callable[[str, dict[str, object]], None]
+Sounds = Mapping[tuple[str, str], bytes]  # WAV files by language and name; "" is the configured language
 
 # A command is sent again after each of these but the last. rtpengine knows a repetition by its cookie.
 WAITS_S = (0.2, 0.3, 0.5)
@@ -196,15 +197,13 @@ class Instance:
 class Rtpengine:
     """All instances. New calls go to those that answer, in turn; a call stays where it began."""
 
-    def __init__(
-        self, addresses: Sequence[RtpengineAddress], report: Report, sounds: Mapping[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, addresses: Sequence[RtpengineAddress], report: Report, sounds: Sounds | None = None) -> None:
         """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused.
 
-        `sounds`: what there is to play, by name.
+        `sounds`: what there is to play.
         """
         self.failures = 0  # commands that came to nothing
-        self.sounds: Mapping[str, bytes] = sounds or {}
+        self.sounds: Sounds = sounds or {}
         self._report = report
         self._instances = {address.name: Instance(address) for address in addresses}
         self._turn = 0
@@ -304,8 +303,9 @@ class Rtpengine:
                     message["transport-protocol"] = "RTP/AVP"  # nobody has no keys
         if command.sound:
             whom = {"from-tag": command.from_tag} if command.from_tag else {"all": "all"}
-            sound = {"blob": self.sounds[command.sound], "flags": ["block-egress"]}  # nothing else meanwhile
-            message |= {"command": "play media", **whom, **sound}
+            sound = self.sounds[command.language, command.sound]
+            alone = {"flags": ["block-egress"]}  # nothing else meanwhile
+            message |= {"command": "play media", "blob": sound, **whom, **alone}
         return message
 
     def _down(self, instance: Instance, why: str) -> None:

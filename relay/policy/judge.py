@@ -41,6 +41,7 @@ class Bound(NamedTuple):
     max_cps: int | None
     business_white_only: int
     business_hours: str | None
+    language: str | None  # of the business
     live_events: int
     entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
     a: str | None
@@ -99,7 +100,11 @@ def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | R
 def refused(refusal: Refusal, bound: Bound) -> Refusal:
     """With the binding that the record of the call names."""
     return refusal._replace(
-        binding_id=bound.binding_id, mode=bound.mode, business=bound.business, order_id=bound.order_id
+        binding_id=bound.binding_id,
+        mode=bound.mode,
+        business=bound.business,
+        order_id=bound.order_id,
+        language=bound.language or "",
     )
 
 
@@ -226,6 +231,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         _caps(bound.business, bound.max_calls, asked.number, rules.max_calls_per_number),
         bool(bound.live_events),
         rules.verify,
+        bound.language or "",
     )
 
 

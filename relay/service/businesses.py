@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from relay.call.binding import MODES
+from relay.call.routing import LANGUAGES, Language
 from relay.errors import Refused
 from relay.service import fields
 from relay.service.fields import invalid
@@ -68,6 +69,7 @@ class Fields(TypedDict, total=False):
     white_only: bool
     hours: str | None
     live_events: bool
+    language: Language | None
 
 
 def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
@@ -76,7 +78,7 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     given = asked._asdict() | {"modes": MODES} | more
     del given["id"]
     empty = Business(
-        business_id, "applied", "", "", "", "other", "", "", (), None, None, None, 0, False, None, False, 1,
+        business_id, "applied", "", "", "", "other", "", "", (), None, None, None, 0, False, None, False, None, 1,
         act.now_ms, act.now_ms,
     )  # fmt: skip
     business = empty._replace(**_checked(given))
@@ -174,6 +176,12 @@ def _hours(_: str, value: str | None) -> str | None:
     return fields.hours(value or "")
 
 
+def _language(field: str, value: str | None) -> str | None:
+    if value is not None and value not in LANGUAGES:
+        raise invalid(field, f"it is one of: {', '.join(LANGUAGES)}, or none for the configured one")
+    return value
+
+
 def _flag(_: str, value: bool) -> bool:
     return bool(value)
 
@@ -186,6 +194,7 @@ _CHECKS: dict[str, Any] = {
     "scenario": _scenario,
     "modes": _modes,
     "hours": _hours,
+    "language": _language,
 }
 
 

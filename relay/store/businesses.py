@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Literal, NamedTuple
 
+from relay.call.routing import Language
 from relay.store.act import Act
 from relay.store.sealing import Sealer
 
@@ -34,6 +35,7 @@ class Business(NamedTuple):
     white_only: bool
     hours: str | None
     live_events: bool
+    language: Language | None  # of what its calls' parties hear; None: the configured one
     version: int
     created_at: int
     updated_at: int

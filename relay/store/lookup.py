@@ -33,7 +33,8 @@ SELECT number.locked, ifnull(number.legacy, 0), route.caller_hash, route.mac, bi
        route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
        binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
        binding.expires_at, binding.ended_at,
-       business.state, business.max_calls, business.max_cps, business.white_only, business.hours, business.live_events,
+       business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
+       business.language, business.live_events,
        ifnull(of_binding.kind, of_business.kind){counts}
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
@@ -50,7 +51,7 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
 _COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _IN_FORCE = _FOUND_END = 9  # the columns before those of Bound, which begin with whether the route is in force
 _PARTY = _IN_FORCE + 1
-_BOUND_END = 30
+_BOUND_END = 31
 
 
 class RouteReader:

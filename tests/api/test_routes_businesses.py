@@ -41,6 +41,15 @@ async def test_a_change_leaves_alone_what_it_does_not_name(operator: Client) -> 
     assert refused["errors"][0]["field"] == "name"
 
 
+async def test_the_language_of_announcements(operator: Client) -> None:
+    made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "language": "en"})
+    assert made["language"] == "en"
+    changed = await operator.ask("PATCH", "/v1/businesses/acme", {"language": None})
+    assert changed["language"] is None
+    refused = await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"language": "de"})
+    assert refused["errors"][0]["field"] == "language"
+
+
 async def test_a_contact_is_masked_until_it_is_revealed(operator: Client) -> None:
     made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "contact": "Li Lei 138-0000-0001"})
     assert made["contact"] == "Li Lei 138****0001"

@@ -139,6 +139,6 @@ def test_calls_are_looked_after_at_times_of_their_own() -> None:
 
 def test_after_a_restart_it_is_the_same_session() -> None:
     ground = core()
-    media = Media(ground, "call", ("one", "a", "b"))
-    assert media.state == ("one", "a", "b")
+    media = Media(ground, "call", ("one", "a", "b", "en"))
+    assert media.state == ("one", "a", "b", "en")
     assert Media(ground, "call", media.state).state == media.state

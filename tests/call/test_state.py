@@ -38,12 +38,12 @@ def test_a_leg_comes_back() -> None:
         60.5,
         1800,
         ("business firm",),
-        ("udp:127.0.0.1:2223", "a", "b"),
+        ("udp:127.0.0.1:2223", "a", "b", "en"),
     )
     state = load_call(data)
     assert (state.version, state.max_call_s, state.session_s) == (VERSION, 60.5, 1800)
     assert state.held == ["business firm"]
-    assert state.media == ("udp:127.0.0.1:2223", "a", "b")
+    assert state.media == ("udp:127.0.0.1:2223", "a", "b", "en")
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
     pbx = new.peers.by_name("pbx")
     assert pbx is not None

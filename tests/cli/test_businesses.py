@@ -83,6 +83,14 @@ def test_limits_are_set_and_taken_away(relay700: Command, usage: Callable[..., s
     assert 'write one, or "none"' in usage("business", "limits", "acme", "--max-cps", "many")
 
 
+def test_the_language_of_announcements_is_set_and_taken_away(relay700: Command, usage: Callable[..., str]) -> None:
+    relay700.done(*APPLY)
+    assert one(relay700, "business", "show", "acme")["language"] is None
+    assert one(relay700, "business", "change", "acme", "--language", "en")["language"] == "en"
+    assert one(relay700, "business", "change", "acme", "--language", "none")["language"] is None
+    assert "'zh', 'en', 'none'" in usage("business", "change", "acme", "--language", "de")
+
+
 def test_what_is_known_of_a_business_is_changed(relay700: Command) -> None:
     relay700.done(*APPLY)
     changed = one(relay700, "business", "change", "acme", "--name", "Acme", "--scheme", "s-2")

@@ -20,6 +20,7 @@ from tests.support.sounds import a_law_wav
 pytestmark = pytest.mark.outside
 
 TONES = {"not_bound": 440, "busy": 620, "begin": 880, "ending": 1300}  # Hz
+IN_ENGLISH = {"begin": 700}
 LONG_S, SHORT_S = 2.0, 0.4
 QUIET = 0xD5  # of A-law: nothing
 SECOND_OF_SOUND = 50  # packets of 20 ms
@@ -29,9 +30,10 @@ KEYS = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkw"
 def announcing(engine: Rtpengine, folder: Path, *, seconds: float = LONG_S, **settings: object) -> str:
     """The tables of a relay that plays a tone for each sound."""
     tones = folder / "tones"
-    tones.mkdir()
-    for name, frequency in TONES.items():
-        (tones / f"{name}.wav").write_bytes(a_law_wav(frequency, seconds))
+    for place, frequencies in ((tones, TONES), (tones / "en", IN_ENGLISH)):
+        place.mkdir()
+        for name, frequency in frequencies.items():
+            (place / f"{name}.wav").write_bytes(a_law_wav(frequency, seconds))
     lines = [f"{name} = {str(value).lower()}" for name, value in settings.items()]
     return "\n".join([media_table(engine.place), "[announcements]", f'folder = "{tones}"', *lines, ""])
 
@@ -71,13 +73,22 @@ async def test_a_refused_caller_hears_why_before_the_final_answer(
     assert record["duration_ms"] is None
 
 
-@pytest.mark.parametrize(("sound", "settings"), [("begin", {}), ("ending", {"max_call_s": 61})])
+@pytest.mark.parametrize(
+    ("sound", "settings", "language", "tone"),
+    [
+        ("begin", {}, "none", TONES["begin"]),
+        ("begin", {}, "en", IN_ENGLISH["begin"]),
+        ("ending", {"max_call_s": 61}, "none", TONES["ending"]),
+    ],
+)
 async def test_both_sides_of_a_call_hear_it(
     request: pytest.FixtureRequest,
     start_relay: StartRelay,
     tmp_path: Path,
     sound: str,
     settings: dict[str, int],
+    language: str,
+    tone: int,
 ) -> None:
     if reran_in_own_network(request):
         return
@@ -85,6 +96,7 @@ async def test_both_sides_of_a_call_hear_it(
         setup = Setup(more=announcing(engine, tmp_path, **{sound: True}), sip=settings)
         relay = start_relay(setup)
         relay.bind()
+        relay.answer("business", "change", "default", "--language", language, "--json")
         async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
             with Capture() as capture:
                 a.dial(X, relay.setup.relay)
@@ -96,7 +108,7 @@ async def test_both_sides_of_a_call_hear_it(
                 heard = [await stop(phone) for phone in (a, b)]
                 await hang_up(a, b)
             for path in heard:
-                assert share_of_tone(path, TONES[sound]) > 0.9
+                assert share_of_tone(path, tone) > 0.9
         assert await engine.calls() == []
 
 

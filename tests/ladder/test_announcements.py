@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from relay.call.announcement import ENDING_S, LONGEST_S
-from relay.call.routing import Refusal
+from relay.call.routing import Refusal, Route
 from relay.call.settings import Announcements
 from relay.sip.message import Message
 from tests.ladder import anchored
 from tests.ladder.anchored import RTPENGINE, SOUND_S, AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import EITHER, SECOND_HOST, A, X, connect, hang_up, settings_for, sides
+from tests.ladder.ladder import AXB, EITHER, SECOND_HOST, A, X, connect, hang_up, settings_for, sides
 
 REFUSED = Announcements(refused=True)
 BOTH = Announcements(begin=True, ending=True)
@@ -278,6 +278,47 @@ def test_the_end_of_the_service_ends_it(ladder: AnchoredLadder) -> None:
     ladder.caller.get(403)
     ladder.caller.acks_refusal()
     ladder.settle()
+
+
+# -- in which language
+
+
+def languages(ladder: AnchoredLadder) -> list[str]:
+    return [command.language for command in ladder.rtpengine.told if command.command == "play"]
+
+
+@pytest.mark.parametrize("language", ["", "en"])
+def test_a_refused_caller_is_told_in_the_language_of_the_business(language: str) -> None:
+    refusal = Refusal("outside_hours", 403, 21, binding_id="b1", language=language)
+    ladder = AnchoredLadder(routes={(X, A): refusal}, announcements=REFUSED)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    hears(ladder, 403)
+    assert languages(ladder) == [language]
+
+
+IN_ENGLISH = {way: route._replace(language="en") for way, route in AXB.items() if isinstance(route, Route)}
+
+
+def test_who_is_refused_by_the_callee_hears_the_language_of_the_business() -> None:
+    ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=REFUSED)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    hears(ladder, 486)
+    assert languages(ladder) == ["en"]
+
+
+def test_a_call_speaks_the_language_of_the_business_also_after_a_restart() -> None:
+    ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=BOTH, max_call_s=300.0)
+    connect(ladder)
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")
+    ladder.run(300 - ENDING_S + 1)
+    assert (sounds(ladder), languages(ladder)) == (["begin", "ending"], ["en", "en"])
+    hang_up(ladder)
 
 
 # -- in a call

@@ -73,7 +73,7 @@ class Bench:
         self.reports: list[tuple[str, dict[str, object]]] = []
         addresses = [engine.address for engine in self.engines]
         report = lambda event, fields: self.reports.append((event, fields))  # noqa: E731
-        self.client = Rtpengine(addresses, report, {"busy": SOUND})
+        self.client = Rtpengine(addresses, report, {("", "busy"): SOUND, ("en", "busy"): SOUND + b"!"})
 
     async def ask(self, command: Mediate = OFFER) -> Mediated | None:
         answers: asyncio.Queue[tuple[int, Mediated | None]] = asyncio.Queue()
@@ -157,6 +157,9 @@ async def test_a_sound_goes_along_and_its_length_comes_back(tag: str, whom: dict
         (message,) = b.engines[0].commands()
         assert message.pop("blob").encode("utf-8", "surrogateescape") == SOUND
         assert message == {"command": "play media", "call-id": "call", "flags": ["block-egress"], **whom}
+        await b.ask(play._replace(language="en"))
+        _, message = b.engines[0].commands()
+        assert message["blob"].encode("utf-8", "surrogateescape") == SOUND + b"!"
 
 
 async def test_a_sound_that_is_refused() -> None:

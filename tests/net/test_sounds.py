@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.announcement import OF_REFUSAL, SOUNDS
-from relay.call.routing import Refusal
+from relay.call.routing import LANGUAGES, Language, Refusal
 from relay.errors import ConfigError
 from relay.net.sounds import MOST_BYTES, SHIPPED, SoundFiles, read_sounds
 from relay.policy import rules
@@ -17,8 +17,8 @@ from tests.support.sounds import a_law_wav
 TEXTS = tomllib.loads((SHIPPED / "texts.toml").read_text())
 
 
-@pytest.mark.parametrize("language", ["zh", "en"])
-def test_each_sound_has_its_text_and_its_file(language: str) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_sound_has_its_text_and_its_file(language: Language) -> None:
     assert set(TEXTS[language]) == set(SOUNDS)
     assert {path.stem for path in (SHIPPED / language).iterdir()} == set(SOUNDS)
     for name, data in read_sounds(SoundFiles(language)).items():
@@ -30,7 +30,8 @@ def test_each_sound_has_its_text_and_its_file(language: str) -> None:
 
 
 def test_languages_differ() -> None:
-    assert read_sounds(SoundFiles("zh"))["busy"] != read_sounds(SoundFiles("en"))["busy"]
+    sounds = read_sounds(SoundFiles("en"))
+    assert sounds["zh", "busy"] != sounds["en", "busy"] == sounds["", "busy"]
 
 
 def test_outcomes_of_rules_that_are_told_exist() -> None:
@@ -40,11 +41,13 @@ def test_outcomes_of_rules_that_are_told_exist() -> None:
 
 
 def test_a_file_of_the_operators_is_played_instead(tmp_path: Path) -> None:
-    own = a_law_wav(700, 0.5)
+    own, in_chinese = a_law_wav(700, 0.5), a_law_wav(800, 0.5)
+    (tmp_path / "zh").mkdir()
     (tmp_path / "busy.wav").write_bytes(own)
+    (tmp_path / "zh/busy.wav").write_bytes(in_chinese)
     sounds = read_sounds(SoundFiles("en", tmp_path))
-    assert sounds["busy"] == own
-    assert sounds["unknown"] == read_sounds(SoundFiles("en"))["unknown"]
+    assert (sounds["", "busy"], sounds["en", "busy"], sounds["zh", "busy"]) == (own, own, in_chinese)
+    assert sounds["", "unknown"] == read_sounds(SoundFiles("en"))["", "unknown"]
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ BOUND = Bound(
     max_cps=None,
     business_white_only=0,
     business_hours=None,
+    language=None,
     live_events=0,
     entry=None,
     a=A,

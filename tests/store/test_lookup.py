@@ -66,7 +66,7 @@ def test_a_locked_and_a_legacy_number_are_told(rows: Rows, reader: RouteReader) 
 
 
 def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
-    limits = {"max_calls": 9, "max_cps": 5, "white_only": 1, "hours": "06:00-23:00", "live_events": 1}
+    limits = {"max_calls": 9, "max_cps": 5, "white_only": 1, "hours": "06:00-23:00", "live_events": 1, "language": "en"}
     rows.business("firm", **limits)
     rows.binding(
         "b7", "AXYB", y=Y, business="firm", direction="a_to_b", max_call_s=60, ring_timeout_s=30, white_only=1,
@@ -76,7 +76,8 @@ def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
         in_force=True, party="a", binding_id="b7", mode="AXYB", business="firm", x=X, y=Y, direction="a_to_b",
         max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
         ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
-        business_hours="06:00-23:00", live_events=1, entry=None, a=A, b=B, order_id="order-1", last_caller=None,
+        business_hours="06:00-23:00", language="en", live_events=1, entry=None, a=A, b=B, order_id="order-1",
+        last_caller=None,
     )  # fmt: skip
     assert bound(reader, Y, B).party == "b"
     assert found(reader, X, B).bound is None
@@ -210,7 +211,7 @@ def test_a_last_caller_who_is_not_the_one_that_his_hash_says_is_none(rows: Rows,
 
 def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
     """The columns are of the types that the judge, which may be compiled, takes."""
-    rows.business("firm", max_calls=3, max_cps=9, hours="00:00-24:00", live_events=1)
+    rows.business("firm", max_calls=3, max_cps=9, hours="00:00-24:00", live_events=1, language="zh")
     rows.binding("b1", "GXYB", y=Y, business="firm", members=[C], max_call_s=60, ring_timeout_s=30, white_only=1)
     rows.entry("binding b1", C, "white")
     last: list[LastCaller] = []
@@ -219,9 +220,9 @@ def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
         route = gate.look_up(X, C, NOW_S)
         refusal = gate.look_up(Y, B, NOW_S)
     caps = (("business firm", 3, BUSINESS_BUSY),)
-    assert route == Route("b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True)
+    assert route == Route("b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh")
     assert isinstance(refusal, Refusal)
-    assert (refusal.outcome, refusal.business) == ("caller_not_listed", "firm")
+    assert (refusal.outcome, refusal.business, refusal.language) == ("caller_not_listed", "firm", "zh")
     assert last == [LastCaller("b1", X, C, NOW_MS)]
 
 
