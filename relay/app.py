@@ -35,9 +35,9 @@ from relay.net.child import RELOAD, Child
 from relay.net.control import ControlServer, control_path
 from relay.net.driver import Driver
 from relay.net.notify import Notifier
+from relay.net.private import read_secret
 from relay.net.resolve import is_literal
 from relay.net.rtpengine import Rtpengine
-from relay.net.signing import read_secret
 from relay.net.sounds import read_sounds
 from relay.net.transports import Transports
 from relay.policy.gate import Gate

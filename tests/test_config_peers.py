@@ -167,6 +167,7 @@ def test_who_logs_in_must_be_answered() -> None:
 
 def test_passwords_are_read_from_their_files(tmp_path: Path) -> None:
     for name in ("trunk", "phone"):
+        (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text(f"{name}-secret\n")
     text = (
         f'[[peer]]\nname = "trunk"\nuri = "sip:192.0.2.1"\n'

@@ -8,7 +8,7 @@ from functools import partial
 from relay.config import Config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError
-from relay.net.signing import read_secret
+from relay.net.private import read_secret
 from relay.net.sounds import read_sounds
 from relay.net.tls import check_identity, client_context, peer_contexts, server_context
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.call.settings import Account, Peer
 from relay.config.tables import PeerTable
 from relay.errors import ConfigError
-from relay.net.signing import read_secret
+from relay.net.private import read_secret
 
 if TYPE_CHECKING:
     from relay.config import Config

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from pathlib import Path
-
-from relay.errors import ConfigError
 
 SIGNATURE = "Relay700-Signature"
-
-
-def read_secret(key: str, path: Path) -> str:
-    """What a file holds; `key` names the setting that names it. Raises ConfigError where that is nothing."""
-    try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError([f"{key}: cannot read {path}: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{key}: {path} is no UTF-8 text; write a secret into it"]) from None
-    if not secret:
-        raise ConfigError([f"{key}: {path} is empty; write a secret into it"])
-    return secret
 
 
 def signature_header(secret: str, unix_s: int, body: bytes) -> str:

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from relay.errors import ConfigError
+from relay.net.private import check_private
 from relay.net.settings import TlsFiles
 
 
@@ -74,6 +75,7 @@ def check_identity(table: str, certificate: Path, key: Path) -> None:
 
 def _load_identity(context: ssl.SSLContext, table: str, certificate: Path, key: Path) -> None:
     _raise_unreadable((f"{table}.certificate", certificate), (f"{table}.key", key))
+    check_private(f"{table}.key", key)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:

@@ -49,6 +49,7 @@ CALLEE_LADDER = """
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     path = tmp_path / "password"
+    path.touch(0o600)
     path.write_text(f"{PASSWORD}\n")
     return path
 

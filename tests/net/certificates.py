@@ -35,6 +35,7 @@ class Authority:
         files = TlsFiles(self._folder / f"{host}.pem", self._folder / f"{host}.key", self.file, verify)
         files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        files.key.touch(0o600)
         files.key.write_bytes(
             key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
         )

@@ -48,6 +48,13 @@ def test_a_key_with_a_password_is_refused_without_asking(tmp_path: Path) -> None
         server_context(Authority(tmp_path).issue("127.0.0.10", password=b"secret"))
 
 
+def test_a_key_that_all_users_may_read_is_refused(files: TlsFiles) -> None:
+    files.key.chmod(0o644)
+    for context in (server_context, client_context):
+        with pytest.raises(ConfigError, match=r"tls\.key: .* is open to all users \(mode 0644\): chmod o= "):
+            context(files)
+
+
 def test_authorities_that_are_none_are_named(files: TlsFiles) -> None:
     with pytest.raises(ConfigError, match=r"tls\.ca: .* holds no PEM certificates"):
         client_context(replace(files, ca=files.key))

@@ -35,6 +35,7 @@ class Hook:
     def toml(self, folder: Path, **more: object) -> str:
         """The table of the configuration, and the secret's file beside it."""
         secret = folder / "verify.secret"
+        secret.touch(0o600)
         secret.write_text("secret of the tests")
         values = {"url": f"http://{HOST}:{self.port}/verify", "secret_file": str(secret), "timeout_ms": 10_000, **more}
         return "\n[verify]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
