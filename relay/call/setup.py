@@ -72,7 +72,7 @@ class Setup:
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
         self._language = ""  # of it
-        # Now: rtpengine's own description will stand in its place.
+        # b"": he hears nothing. Read now, since rtpengine's own description will stand in its place.
         self._offer = neutral(request) if core.settings.announcements.refused else b""
         self._ring_ends_at = 0.0
         self._timer: Timer | None = None
@@ -204,7 +204,8 @@ class Setup:
             return
         if status == 180:
             self.call.ringing(now)
-        self._had_early_media = self._had_early_media or masking.brings_sdp(response)
+        if self._offer and masking.brings_sdp(response):
+            self._had_early_media = True
         self.transaction.respond(status, data, now)
 
     def answered(self, leg: Leg, response: Response, now: float) -> None:
@@ -284,9 +285,10 @@ class Setup:
 
     def _can_hear(self, verdict: Verdict) -> bool:
         return (
-            answer_alone(self._offer) is not None
+            bool(self._offer)
             and not self._had_early_media
             and verdict.outcome in OF_REFUSAL
+            and answer_alone(self._offer) is not None
             and self.core.announcing < self.core.settings.announcements.max_at_once
             and not masking.requires(self.request, "100rel")  # a reliable 183 wants a PRACK, and that a callee
         )
