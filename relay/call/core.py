@@ -22,6 +22,7 @@ from relay.sip.transaction import TransactionLayer
 
 if TYPE_CHECKING:
     from relay.call.call import Call
+    from relay.call.compose import Reply
     from relay.call.leg import Leg
     from relay.call.text_message import TextMessage
     from relay.sip.message import Request, Response
@@ -137,6 +138,17 @@ class Core:
     def is_full(self) -> bool:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""
         return len(self.transactions) > self.settings.limits.max_transactions
+
+    def answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
+        """A final answer to a request that no call has a part in; over the limit without state (RFC 3261 8.2.7).
+
+        `extra`: further header lines.
+        """
+        data = reply.write(status, to_tag=self.token(), extra=extra)
+        if self.is_full():
+            self.send(data, reply.flow)
+        else:
+            self.transactions.serve(request, reply.flow).respond(status, data, now)
 
     # -- how targets fare
 

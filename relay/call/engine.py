@@ -1,8 +1,8 @@
 """The relay as one object: messages, look-up answers, commits and time go in, actions come out.
 
 It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It finds whom a message
-belongs to and leaves the rest to them: `Setup` for the initial INVITE, `Exchange` for requests inside a call, `Call`
-for its end. The order of actions is the order in which they are to be done.
+belongs to and leaves the rest to them: `Reception` for what is of no call yet, `Setup` for the initial INVITE,
+`Exchange` for requests inside a call, `Call` for its end. The order of actions is the order in which they are to be done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from relay.call import admission, masking
+from relay.call import masking
 from relay.call.actions import Action, Mediate, Mediated
 from relay.call.call import Call
 from relay.call.compose import Reply
@@ -22,22 +22,18 @@ from relay.call.logins import Logins
 from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
+from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
 from relay.call.record import CallRecord
 from relay.call.registrations import Registrations
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
 from relay.call.state import CallState, load_call
-from relay.call.strangers import Strangers
-from relay.call.text_message import TextMessage
 from relay.errors import ParseError, ProtocolError, StoreError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
 
-_KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
 _RELAYED = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
-_BUSY = "Retry-After: 5\r\n"
-_IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
 class Engine:
@@ -46,11 +42,10 @@ class Engine:
     def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
         self._core = Core(settings, token, clock_offset_s)
-        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
         self._pings = Pings(self._core)
-        self._logins = Logins(self._core, self._answer)
+        self._logins = Logins(self._core)
+        self._reception = Reception(self._core, self._logins)
         self._registrations = Registrations(self._core)
-        self._draining = False
 
     # -- what the driver calls
 
@@ -131,7 +126,7 @@ class Engine:
         core.peers.locate(located)
         core.peers.take_over(former)
         self._logins.follow(settings)
-        self._strangers = Strangers(settings.limits.stranger_answers_per_s)
+        self._reception.follow(settings)
         self._pings.follow(now)
         self._registrations.follow(now)
 
@@ -156,7 +151,7 @@ class Engine:
 
     def drain(self) -> None:
         """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
-        self._draining = True
+        self._reception.draining = True
 
     def live(self) -> list[CallRecord]:
         """The calls that are up or setting up, as their records are so far."""
@@ -237,7 +232,9 @@ class Engine:
         core = self._core
         core.counters["malformed"] += 1
         known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
-        if known or self._strangers.admit(flow.host, now):  # garbage from anywhere must not fill the disk with log
+        if known or self._reception.strangers.admit(
+            flow.host, now
+        ):  # garbage from anywhere must not fill the disk with log
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
         if request is None or request.method == "ACK":
@@ -270,149 +267,17 @@ class Engine:
             if peer is None:  # it was challenged
                 return
         if peer is None:
-            self._stranger(request, flow, now)
+            self._reception.turn_away(request, flow, now)
         elif request.method == "ACK":
             leg = self._core.leg_of(request)
             if leg is not None:
                 leg.receive_ack(request, now)
         elif request.method == "CANCEL":
             self._cancel(request, flow, peer, now)
+        elif request.to_tag is None:
+            self._reception.receive(request, flow, peer, now)
         else:
-            self._new_request(request, flow, peer, now)
-
-    def _new_request(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
-        inside = request.to_tag is not None
-        if not inside and self._is_recorded(request.method) and self._is_overrun():
-            return
-        reply = Reply(request, flow)
-        try:
-            check_request(request)
-            if request.method == "INVITE" and not inside:
-                self._invite(request, reply, peer, now)
-            elif inside:
-                self._inside(request, reply, now)
-            elif request.method == "REGISTER" and peer.login is not None:
-                self._logins.register(request, reply, peer, flow, now)
-            elif self._is_recorded(request.method):
-                self._message(request, reply, peer, now)
-            else:
-                self._outside(request, reply, now)
-        except ProtocolError as error:
-            if not inside and self._is_recorded(request.method):
-                self._refuse(request, reply, peer, admission.unusable(error), now)
-            else:
-                self._answer(request, reply, error.status, now)
-
-    def _is_recorded(self, method: str) -> bool:
-        """Whether a request outside a dialog leaves a record, whatever becomes of it."""
-        return method == "INVITE" or (method == "MESSAGE" and self._core.settings.sms)
-
-    def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
-        if request.method == "INVITE":
-            self._set_up(request, reply, peer, now).refuse(refusal, now)
-        else:
-            TextMessage(self._core, peer, request, reply, now).refuse(refusal, now)
-
-    def _is_overrun(self) -> bool:
-        """Whether even refusing a call, which takes a transaction and a record, would pass all bounds (DESIGN 4.5)."""
-        core = self._core
-        if len(core.transactions) <= 2 * core.settings.limits.max_transactions:
-            return False
-        core.counters["invites_unanswered"] += 1
-        return True
-
-    def _answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
-        """A final answer to a request that no call has a part in; over the limit without state (RFC 3261 8.2.7)."""
-        core = self._core
-        data = reply.write(status, to_tag=core.token(), extra=extra)
-        if core.is_full():
-            core.send(data, reply.flow)
-        else:
-            core.transactions.serve(request, reply.flow).respond(status, data, now)
-
-    # -- outside a call
-
-    def _outside(self, request: Request, reply: Reply, now: float) -> None:
-        method = request.method
-        if self._core.is_full():
-            self._answer(request, reply, 503, now, _BUSY)
-        elif method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
-            if unknown := masking.unknown_requirements(request):
-                self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
-            elif self._draining:
-                self._answer(request, reply, 503, now, "Retry-After: 30\r\n")
-            else:
-                capable = masking.CAPABILITIES_WITH_MESSAGE if self._core.settings.sms else masking.CAPABILITIES
-                self._answer(request, reply, 200, now, capable)
-        elif request.max_forwards == 0:
-            self._answer(request, reply, 483, now)
-        elif method in _IN_DIALOG_ONLY:
-            self._answer(request, reply, 481, now)
-        else:
-            allow = masking.ALLOW_WITH_MESSAGE if self._core.settings.sms else masking.ALLOW
-            self._answer(request, reply, 405 if method in _KNOWN_ELSEWHERE else 501, now, allow)
-
-    def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        message = TextMessage(self._core, peer, request, reply, now)
-        if self._draining:
-            message.refuse(admission.DRAINING, now)
-        else:
-            message.begin(now)
-
-    def _stranger(self, request: Request, flow: Flow, now: float) -> None:
-        """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
-        core = self._core
-        core.counters["strangers"] += 1
-        if request.method in ("ACK", "CANCEL") or not self._strangers.admit(flow.host, now):
-            return
-        core.note("request.stranger", source=flow.host)
-        reply = Reply(request, flow)
-        if request.to_tag is None and self._is_recorded(request.method):
-            self._refuse(request, reply, self._strangers.PEER, admission.STRANGER, now)
-        else:
-            self._answer(request, reply, 403, now)
-
-    def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
-        core = self._core
-        setup = self._set_up(request, reply, peer, now)
-        dialled = setup.call.dialled
-        try:
-            objection = admission.judge_request(core, request, peer, now)
-        except ParseError as error:
-            objection = (admission.unusable(error), "")
-        if core.attempts[setup.call.invite_key] is not setup.call:  # merged: it came another way too (RFC 3261 8.2.2.2)
-            setup.refuse(admission.LOOP, now)
-        elif self._draining:
-            setup.refuse(admission.DRAINING, now)
-        elif objection:
-            setup.refuse(objection[0], now, objection[1])
-        elif refusal := admission.judge_number(core.settings, dialled):
-            setup.refuse(refusal, now)
-        elif admission.is_ours(core.settings, dialled):
-            setup.call.count()
-            setup.look_up()
-        else:
-            setup.call.count()
-            setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
-
-    def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
-        core = self._core
-        invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
-        transaction = core.transactions.serve(request, reply.flow)
-        transaction.respond(100, reply.write(100), now)
-        call = Call(
-            core,
-            peer,
-            reply.flow,
-            caller=admission.number_of_caller(request, peer),
-            dialled=admission.number_dialled(request),
-            invite_key=invite_key,
-            received_at=core.wall_ms(now),
-        )
-        setup = call.setup = Setup(core, call, request, reply, transaction)
-        transaction.user = setup
-        core.setting_up += 1
-        return setup
+            self._inside(request, flow, now)
 
     def _cancel(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names, which is its own peer's."""
@@ -422,9 +287,9 @@ class Engine:
         if invite is None or (
             invite.reply_to.host != flow.host and core.peers.by_source(invite.reply_to.host) is not peer
         ):
-            self._answer(request, reply, 481, now)
+            core.answer(request, reply, 481, now)
             return
-        self._answer(request, reply, 200, now)
+        core.answer(request, reply, 200, now)
         user = invite.user
         if isinstance(user, Setup):
             user.cancel(request, now)
@@ -433,22 +298,30 @@ class Engine:
 
     # -- inside a call
 
-    def _inside(self, request: Request, reply: Reply, now: float) -> None:
-        leg = self._core.leg_of(request)
+    def _inside(self, request: Request, flow: Flow, now: float) -> None:
+        reply = Reply(request, flow)
+        try:
+            check_request(request)
+            self._take(request, reply, now)
+        except ProtocolError as error:
+            self._core.answer(request, reply, error.status, now)
+
+    def _take(self, request: Request, reply: Reply, now: float) -> None:
+        core, leg = self._core, self._core.leg_of(request)
         if leg is None:
-            self._answer(request, reply, 481, now)
+            core.answer(request, reply, 481, now)
         elif request.max_forwards == 0:
-            self._answer(request, reply, 483, now)
-        elif self._core.is_full() and (request.method != "BYE" or leg.call.ended):
-            self._answer(request, reply, 503, now, _BUSY)
+            core.answer(request, reply, 483, now)
+        elif core.is_full() and (request.method != "BYE" or leg.call.ended):
+            core.answer(request, reply, 503, now, BUSY)
         elif request.method == "BYE":
             self._bye(leg, request, reply, now)
         elif leg.call.ended or leg.bye_sent:
-            self._answer(request, reply, 481, now)
+            core.answer(request, reply, 481, now)
         elif request.method not in _RELAYED:
-            self._answer(request, reply, 405 if request.method in _KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+            core.answer(request, reply, 405 if request.method in KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
         elif unknown := masking.unknown_requirements(request):
-            self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
         else:
             self._relay(leg, request, reply, now)
 

@@ -7,7 +7,6 @@ can make us do is bounded: a challenge keeps nothing, and there are so many a se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -37,8 +36,6 @@ MOST_FAILURES: Final = 10  # of one source address in FAILURES_S; what comes bey
 FAILURES_S: Final = 60.0
 _NOT_CHALLENGED = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 
-Answer = Callable[["Request", Reply, int, float, str], None]
-
 
 class Registration:
     """Where a peer is, until when."""
@@ -56,10 +53,8 @@ class Registration:
 class Logins:
     """Of one relay."""
 
-    def __init__(self, core: Core, answer: Answer) -> None:
-        """`answer` gives a final answer to a request: status, time, further header lines."""
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._answer = answer
         self._nonces = Nonces(bytes.fromhex(core.token() + core.token()))
         self._by_username: dict[str, Peer] = {}
         self._registered: dict[str, Registration] = {}  # by the peer's name
@@ -165,7 +160,7 @@ class Logins:
     def register(self, request: Request, reply: Reply, peer: Peer, flow: Flow, now: float) -> None:
         """RFC 3261 10.3, of a peer that has proved who it is: one Contact, and the last one counts."""
         if unknown := masking.unknown_requirements(request):
-            self._answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            self._core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return
         try:
             status, lines = 200, self._take(request, peer, flow, now)
@@ -173,7 +168,7 @@ class Logins:
             status, lines = error.status, f"Min-Expires: {SHORTEST_S}\r\n" if error.status == 423 else ""
         except ParseError:
             status, lines = 400, ""
-        self._answer(request, reply, status, now, lines)
+        self._core.answer(request, reply, status, now, lines)
 
     def _take(self, request: Request, peer: Peer, flow: Flow, now: float) -> str:
         """The lines of the 200. Raises ProtocolError and ParseError."""

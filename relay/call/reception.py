@@ -1,0 +1,161 @@
+"""Requests that are of no call: new ones, text messages, registrations and questions. Each is taken on or answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call import admission, masking
+from relay.call.call import Call
+from relay.call.compose import Reply
+from relay.call.setup import Setup
+from relay.call.strangers import Strangers
+from relay.call.text_message import TextMessage
+from relay.errors import ParseError, ProtocolError
+from relay.sip.message import Request, check_request
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.call.logins import Logins
+    from relay.call.routing import Refusal
+    from relay.call.settings import Peer, Settings
+    from relay.sip.flow import Flow
+
+KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})  # methods of others
+BUSY = "Retry-After: 5\r\n"
+_IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
+
+
+class Reception:
+    """Of one relay. `draining`: new calls, text messages and OPTIONS are answered 503."""
+
+    def __init__(self, core: Core, logins: Logins) -> None:
+        self.draining = False
+        self._core = core
+        self._logins = logins
+        self.follow(core.settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Goes by this configuration from now on."""
+        self.strangers = Strangers(settings.limits.stranger_answers_per_s)
+
+    def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
+        """One of the peer's that has no To tag. Raises ParseError for what no answer can be made of."""
+        is_recorded = self._is_recorded(request)
+        if is_recorded and self._is_overrun():
+            return
+        reply = Reply(request, flow)
+        try:
+            check_request(request)
+            if request.method == "INVITE":
+                self._invite(request, reply, peer, now)
+            elif request.method == "REGISTER" and peer.login is not None:
+                self._logins.register(request, reply, peer, flow, now)
+            elif is_recorded:
+                self._message(request, reply, peer, now)
+            else:
+                self._question(request, reply, now)
+        except ProtocolError as error:
+            if is_recorded:
+                self._refuse(request, reply, peer, admission.unusable(error), now)
+            else:
+                self._core.answer(request, reply, error.status, now)
+
+    def turn_away(self, request: Request, flow: Flow, now: float) -> None:
+        """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
+        core = self._core
+        core.counters["strangers"] += 1
+        if request.method in ("ACK", "CANCEL") or not self.strangers.admit(flow.host, now):
+            return
+        core.note("request.stranger", source=flow.host)
+        reply = Reply(request, flow)
+        if request.to_tag is None and self._is_recorded(request):
+            self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
+        else:
+            core.answer(request, reply, 403, now)
+
+    def _is_recorded(self, request: Request) -> bool:
+        """Whether it leaves a record, whatever becomes of it."""
+        return request.method == "INVITE" or (request.method == "MESSAGE" and self._core.settings.sms)
+
+    def _is_overrun(self) -> bool:
+        """Whether even refusing a call, which takes a transaction and a record, would pass all bounds (DESIGN 4.5)."""
+        core = self._core
+        if len(core.transactions) <= 2 * core.settings.limits.max_transactions:
+            return False
+        core.counters["invites_unanswered"] += 1
+        return True
+
+    def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
+        if request.method == "INVITE":
+            self._set_up(request, reply, peer, now).refuse(refusal, now)
+        else:
+            TextMessage(self._core, peer, request, reply, now).refuse(refusal, now)
+
+    def _invite(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        core = self._core
+        setup = self._set_up(request, reply, peer, now)
+        dialled = setup.call.dialled
+        try:
+            objection = admission.judge_request(core, request, peer, now)
+        except ParseError as error:
+            objection = (admission.unusable(error), "")
+        if core.attempts[setup.call.invite_key] is not setup.call:  # merged: it came another way too (RFC 3261 8.2.2.2)
+            setup.refuse(admission.LOOP, now)
+        elif self.draining:
+            setup.refuse(admission.DRAINING, now)
+        elif objection:
+            setup.refuse(objection[0], now, objection[1])
+        elif refusal := admission.judge_number(core.settings, dialled):
+            setup.refuse(refusal, now)
+        elif admission.is_ours(core.settings, dialled):
+            setup.call.count()
+            setup.look_up()
+        else:
+            setup.call.count()
+            setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
+
+    def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
+        core = self._core
+        invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
+        transaction = core.transactions.serve(request, reply.flow)
+        transaction.respond(100, reply.write(100), now)
+        call = Call(
+            core,
+            peer,
+            reply.flow,
+            caller=admission.number_of_caller(request, peer),
+            dialled=admission.number_dialled(request),
+            invite_key=invite_key,
+            received_at=core.wall_ms(now),
+        )
+        setup = call.setup = Setup(core, call, request, reply, transaction)
+        transaction.user = setup
+        core.setting_up += 1
+        return setup
+
+    def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        message = TextMessage(self._core, peer, request, reply, now)
+        if self.draining:
+            message.refuse(admission.DRAINING, now)
+        else:
+            message.begin(now)
+
+    def _question(self, request: Request, reply: Reply, now: float) -> None:
+        core, method = self._core, request.method
+        if core.is_full():
+            core.answer(request, reply, 503, now, BUSY)
+        elif method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
+            if unknown := masking.unknown_requirements(request):
+                core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            elif self.draining:
+                core.answer(request, reply, 503, now, "Retry-After: 30\r\n")
+            else:
+                capable = masking.CAPABILITIES_WITH_MESSAGE if core.settings.sms else masking.CAPABILITIES
+                core.answer(request, reply, 200, now, capable)
+        elif request.max_forwards == 0:
+            core.answer(request, reply, 483, now)
+        elif method in _IN_DIALOG_ONLY:
+            core.answer(request, reply, 481, now)
+        else:
+            allow = masking.ALLOW_WITH_MESSAGE if core.settings.sms else masking.ALLOW
+            core.answer(request, reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)
