@@ -2,7 +2,8 @@
 
 It never sends, waits, logs, or reads a clock or a random source; each method is atomic. It finds whom a message
 belongs to and leaves the rest to them: `Reception` for what is of no call yet, `Setup` for the initial INVITE,
-`Exchange` for requests inside a call, `Call` for its end. The order of actions is the order in which they are to be done.
+`Exchange` for requests inside a call, `Call` for its end. The order of actions is the order in which they are to be
+done.
 """
 
 from __future__ import annotations
