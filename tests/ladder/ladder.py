@@ -245,7 +245,10 @@ class Ladder:
     def check_nothing_left(self) -> None:
         left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
         assert not left, f"left behind: {left}"
-        assert not self.engine._core.calls_by_key
+        core = self.engine._core
+        assert not core.calls_by_key
+        counts = [quotas.calls for quotas in (core.quotas_in, core.quotas_out)]
+        assert not any(any(count.values()) for count in counts), f"still counted towards a peer's limit: {counts}"
 
     def check_privacy(self) -> None:
         """Also of what was lost on the way."""

@@ -239,6 +239,14 @@ async def test_an_answer_that_is_none_is_no_answer(said: bytes) -> None:
         assert b.client.statistics()["rtpengine_failures"] == 1
 
 
+async def test_a_description_that_is_no_text_comes_back_as_it_is() -> None:
+    said = b"d6:result2:ok3:sdp3:\xff\xfe\xfde"
+    async with bench(lambda message: agrees(message) if message["command"] == "ping" else said) as b:
+        answer = await b.ask()
+        assert answer is not None
+        assert answer.sdp == b"\xff\xfe\xfd"
+
+
 async def test_without_an_instance_that_answers_there_is_no_answer() -> None:
     async with bench(started=False) as b:
         assert await b.ask() is None
