@@ -278,8 +278,8 @@ class Rtpengine:
                 self._down(instance, str(error))
             return None
         if answer.result in ("ok", "pong"):
-            lasts_s = answer.duration / 1000
-            return Mediated(instance.name, sdp=answer.sdp.encode("utf-8", "surrogateescape"), counts=_counts(answer), lasts_s=lasts_s)
+            sdp, lasts_s = answer.sdp.encode("utf-8", "surrogateescape"), answer.duration / 1000
+            return Mediated(instance.name, sdp=sdp, counts=_counts(answer), lasts_s=lasts_s)
         if answer.error == UNKNOWN_CALL:
             return Mediated(instance.name, known=False)
         self._report("rtpengine.refused", {"instance": instance.name, "command": command.command, "why": answer.error})
