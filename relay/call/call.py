@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.codecs import common_codecs
 from relay.call.core import Continuation, Core
-from relay.call.masking import Tripwire, Verdict
+from relay.call.masking import Verdict
 from relay.call.media import Media
 from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.state import CallState, dump_call, load_leg
+from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError
 from relay.sip.message import Response
 
@@ -457,11 +457,3 @@ class Call:
         if self.peer_out is not None:
             self.goes_to(self.peer_out)
         self.hold(tuple(state.held))
-
-
-@lru_cache(maxsize=1024)  # the same few in nearly all calls
-def foreign_hosts(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
-    """Those of the other side's hosts that tell something: not the receiver's own, and not the domain that one of
-    these is in (carrier.example of sbc.carrier.example), nor the relay's."""
-    known = ours.union(own)
-    return tuple({host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known)})

@@ -233,9 +233,8 @@ class Engine:
         core = self._core
         core.counters["malformed"] += 1
         known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
-        if known or self._reception.strangers.admit(
-            flow.host, now
-        ):  # garbage from anywhere must not fill the disk with log
+        # Garbage from anywhere must not fill the disk with log.
+        if known or self._reception.strangers.admit(flow.host, now):
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)
         request = salvage(data) if known else None
         if request is None or request.method == "ACK":

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from relay.call import masking
 from relay.call.compose import OutgoingRequest, Reply
-from relay.call.masking import Body, Tripwire
+from relay.call.masking import Body
 from relay.call.sending import SentRequest
+from relay.call.tripwire import Tripwire
 from relay.errors import ProtocolError, RelayError
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow

@@ -10,9 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
-from relay.call.call import foreign_hosts
 from relay.call.compose import OutgoingRequest, Reply
-from relay.call.masking import Tripwire, Verdict
+from relay.call.masking import Verdict
 from relay.call.numbers import is_700
 from relay.call.peers import hosts_of, user_for
 from relay.call.places import is_tried_elsewhere
@@ -21,6 +20,7 @@ from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
 from relay.call.sending import SentRequest
 from relay.call.text_masking import mask_numbers, read_text, text_body
+from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Request, Response
 

@@ -10,8 +10,8 @@ from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.leg import Leak, Leg, contact_line
-from relay.call.masking import Tripwire
 from relay.call.sdp_masking import SdpWriter
+from relay.call.tripwire import Tripwire
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message

@@ -1,0 +1,77 @@
+"""The last look at what is about to cross. It searches; what may be seen at all is `relay.call.masking`'s."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+
+class Tripwire:
+    """Searches for the other party's number and addresses, as bytes.
+
+    Only what the relay itself or the other side brought into a message is searched. Lines that echo the receiver's own
+    words (Via, From, Call-ID, Record-Route of its request; its Contact) are not: a party could plant guesses there and
+    read from our silence which of them is the other party's number.
+
+    A number of less than 7 digits is searched for as a user part only, since "101" is also a payload type. An address
+    is found as a whole only: 192.0.2.1 is not in 192.0.2.10.
+    """
+
+    __slots__ = ("_hosts", "_numbers")
+
+    def __init__(self, numbers: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+        self._numbers = [(needle, needle.encode()) for number in numbers for needle in _needles(number)]
+        self._hosts = hosts
+
+    def hit(self, head: str, body: bytes = b"", *, own: tuple[str, ...] = ()) -> bool:
+        """Whether `head` holds a number or an address, or `body` a number, of the other side.
+
+        `own`: the receiver's own number and the 700 number it is shown, which may contain the other's by chance.
+        """
+        for needle, encoded in self._numbers:
+            # find() of bytes: "in" costs it an exception within
+            if (needle in head or body.find(encoded) >= 0) and not _is_within_own(needle, head, body, own):
+                return True
+        return any([host in head and _is_whole(host, head) for host in self._hosts if host])
+
+
+def _is_within_own(needle: str, head: str, body: bytes, own: tuple[str, ...]) -> bool:
+    """Whether the needle stands only where it is part of one of the receiver's own numbers."""
+    for number in own:
+        for form in _needles(number):
+            if needle in form:
+                head, body = head.replace(form, ""), body.replace(form.encode(), b"")
+    return needle not in head and needle.encode() not in body
+
+
+def _is_whole(host: str, head: str) -> bool:
+    """Whether the host stands in `head` other than as part of another address or word.
+
+    A name within a longer one (carrier.example in sbc.carrier.example) tells whose it is, and counts; one without a
+    dot counts behind "@" only, since "sip" and "allow" are also words of the protocol.
+    """
+    if ":" in host:
+        before, after = r"(?<![0-9A-Fa-f:])", r"(?![0-9A-Fa-f:])"
+    elif host.replace(".", "").isdigit():
+        before, after = r"(?<![0-9.])", r"(?!\.?[0-9])"
+    else:
+        before, after = r"(?<![0-9A-Za-z_-])" if "." in host else "@", r"(?![0-9A-Za-z_-])"
+    return re.search(before + re.escape(host) + after, head) is not None
+
+
+def _needles(number: str) -> tuple[str, ...]:
+    if not number:
+        return ()
+    # The national form is part of every other way to write a Chinese number.
+    national = number[2:] if number.startswith("86") and len(number) > 9 else number
+    if len(national) >= 7:
+        return (national,)
+    return (f":{national}@", f":+{national}@", f"tel:{national}", f'"{national}"')
+
+
+@lru_cache(maxsize=1024)  # the same few in nearly all calls
+def foreign_hosts(hosts: tuple[str, ...], own: tuple[str, ...], ours: frozenset[str]) -> tuple[str, ...]:
+    """Those of the other side's hosts that tell something: not the receiver's own, and not the domain that one of
+    these is in (carrier.example of sbc.carrier.example), nor the relay's."""
+    known = ours.union(own)
+    return tuple({host for host in hosts if not any(name == host or name.endswith(f".{host}") for name in known)})

@@ -1,0 +1,91 @@
+"""The tripwire: what it finds, and what it must not take for the other party."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.tripwire import Tripwire, foreign_hosts
+
+
+@pytest.mark.parametrize(
+    "text", ["+8613800000001", "013800000001", "13800000001", "008613800000001", "sip:13800000001@x", "x13800000001x"]
+)
+def test_tripwire_finds_a_number_in_every_form(text: str) -> None:
+    tripwire = Tripwire(("8613800000001",), ())
+    assert tripwire.hit(f"X: {text}\r\n")
+    assert tripwire.hit("", f"a=x:{text}\r\n".encode())
+    assert not tripwire.hit("X: 13800000002\r\n", b"a=x:1380000001\r\n")
+
+
+def test_tripwire_finds_an_extension_as_a_user_only() -> None:
+    tripwire = Tripwire(("101",), ())
+    for text in ("<sip:101@h>", "<sip:+101@h>", "tel:101", '"101" <sip:x@h>'):
+        assert tripwire.hit("Contact: " + text)
+    assert not tripwire.hit("Contact: <sip:7001@10.1.101.1:101>", b"m=audio 101 RTP/AVP 101\r\na=rtpmap:101 x/101")
+
+
+def test_own_number_may_hold_the_others() -> None:
+    tripwire = Tripwire(("8613800000001",), ())
+    own = ("700138000000015",)
+    assert not tripwire.hit("Contact: <sip:700138000000015@h>", b"700138000000015", own=own)
+    assert tripwire.hit("Contact: <sip:700138000000015@h>", b"13800000001", own=own)
+    assert tripwire.hit("Contact: <sip:13800000001@h>", own=own)
+
+
+def test_a_part_of_the_others_number_hides_nothing() -> None:
+    assert Tripwire(("8613800000001",), ()).hit("<sip:13800000001@h>", own=("1380000", "800000001", ""))
+
+
+def test_the_same_extension_on_both_sides() -> None:
+    tripwire = Tripwire(("101",), ())
+    assert not tripwire.hit("Contact: <sip:101@h>", own=("101",))
+    assert tripwire.hit("Contact: <sip:101@h>", own=("1012",))
+
+
+@pytest.mark.parametrize(
+    ("host", "text", "hit"),
+    [
+        ("10.0.0.1", "<sip:x@10.0.0.1:5060>", True),
+        ("10.0.0.1", "<sip:x@10.0.0.1>", True),
+        ("10.0.0.1", "<sip:x@10.0.0.10:5060>", False),
+        ("10.0.0.1", "<sip:x@110.0.0.1>", False),
+        ("2001:db8::1", "<sip:x@[2001:db8::1]:5060>", True),
+        ("2001:db8::1", "<sip:x@[2001:db8::11]>", False),
+        ("2001:db8::1", "<sip:x@[1:2001:db8::1]>", False),
+        ("carrier.example", "<sip:x@carrier.example;lr>", True),
+        ("carrier.example", "<sip:x@sbc.carrier.example>", True),
+        ("carrier.example", "<sip:x@notcarrier.example>", False),
+        ("sip", "Contact: <sip:x@h>", False),
+        ("sip", "Contact: <sip:x@sip>", True),
+        ("INVITE", "Allow: INVITE, ACK", False),
+        ("", "Allow: INVITE, ACK", False),
+    ],
+)
+def test_tripwire_finds_an_address_as_a_whole(host: str, text: str, hit: bool) -> None:
+    assert Tripwire((), (host,)).hit(f"{text}\r\n") is hit
+
+
+def test_media_addresses_are_not_searched_for() -> None:
+    """In direct mode the media may well be where the signalling is."""
+    assert not Tripwire(("8613800000001",), ("10.0.0.1",)).hit("", b"c=IN IP4 10.0.0.1")
+
+
+def test_nobody_hidden() -> None:
+    assert not Tripwire(("",), ("",)).hit("anything", b"at all")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "own", "foreign"),
+    [
+        (("10.0.0.1",), ("10.0.0.2",), {"10.0.0.1"}),
+        (("10.0.0.1",), ("10.0.0.1",), set()),
+        (("10.0.0.1", "10.0.0.9"), ("10.0.0.2",), {"10.0.0.1"}),
+        (("carrier.example",), ("sbc.carrier.example",), set()),
+        (("sbc.carrier.example",), ("carrier.example",), {"sbc.carrier.example"}),
+        (("carrier.example",), ("othercarrier.example",), {"carrier.example"}),
+    ],
+)
+def test_what_tells_of_the_other_side_is_not_the_receivers_own_nor_ours(
+    hosts: tuple[str, ...], own: tuple[str, ...], foreign: set[str]
+) -> None:
+    assert set(foreign_hosts(hosts, own, frozenset({"10.0.0.9"}))) == foreign
