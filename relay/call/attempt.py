@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from relay.call import admission, masking
 from relay.call.codecs import common_codecs
-from relay.call.compose import OutgoingRequest
-from relay.call.leg import Leak, Leg, contact_line
+from relay.call.compose import OutgoingRequest, contact_line
+from relay.call.leg import Leak, Leg
 from relay.call.numbers import is_700
 from relay.call.peers import user_for
 from relay.call.sdp_masking import SdpWriter
@@ -104,7 +104,7 @@ class Attempt:
     def _identity_lines(self) -> str:
         setup = self._setup
         assert setup.route is not None
-        lines = contact_line(setup.core, self._flow, setup.route.shown)
+        lines = contact_line(setup.core.peers.listener(self._flow), setup.route.shown)
         if self._peer.send_pai:
             lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
         return lines

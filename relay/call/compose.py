@@ -17,6 +17,13 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def contact_line(listener: Listener, shown: str) -> str:
+    """Our Contact as a peer sees it that is spoken to by the listener; `shown`: the number that it knows, or ""."""
+    transport = f";transport={listener.transport}" if listener.transport != "udp" else ""
+    user = f"{shown}@" if shown else ""
+    return f"Contact: <sip:{user}{listener.sent_by}{transport}>\r\n"
+
+
 class OutgoingRequest:
     """A request but for the Via: the branch and the transport are chosen when it is sent, and again on another one."""
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from relay.call import masking
-from relay.call.compose import OutgoingRequest, Reply
+from relay.call.answer import Answer
+from relay.call.compose import OutgoingRequest, Reply, contact_line
 from relay.call.masking import Body
 from relay.call.sending import SentRequest
 from relay.call.tripwire import Tripwire
@@ -17,11 +18,8 @@ from relay.errors import ProtocolError, RelayError
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
-from relay.sip.timers import Timer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from relay.call.call import Call
     from relay.call.core import Core
     from relay.call.exchange import Exchange
@@ -40,42 +38,6 @@ class Leak(RelayError):
         super().__init__(f"tripwire towards the {side}")
         self.call = call
         self.side = side
-
-
-class Answer:
-    """A 2xx to INVITE that the relay gave, sent again until its ACK comes (RFC 3261 13.3.1.4)."""
-
-    __slots__ = ("_core", "_data", "_deadline", "_flow", "_give_up", "_interval", "_timer", "cseq")
-
-    def __init__(
-        self,
-        core: Core,
-        cseq: int,
-        data: bytes,
-        flow: Flow,
-        give_up: Callable[[float], None],
-        now: float,
-    ) -> None:
-        timings = core.settings.timings
-        self.cseq = cseq
-        self._core = core
-        self._data = data
-        self._flow = flow
-        self._give_up = give_up
-        self._interval = timings.t1
-        self._deadline = now + timings.transaction_s
-        self._timer: Timer | None = core.timers.set(now + timings.t1, self._again)
-
-    def _again(self, now: float) -> None:
-        if now >= self._deadline:
-            self._give_up(now)
-            return
-        self._core.send(self._data, self._flow)
-        self._interval = min(2 * self._interval, self._core.settings.timings.t2)
-        self._timer = self._core.timers.set(min(now + self._interval, self._deadline), self._again)
-
-    def stop(self) -> None:
-        self._core.timers.cancel(self._timer)
 
 
 class Leg:
@@ -127,7 +89,7 @@ class Leg:
         self.flow = flow  # where the peer was last heard in this dialog
         self.shown = shown  # the number in our Contact: the 700 number this side knows
         self.writer = writer
-        self.contact = contact_line(core, flow, shown)
+        self.contact = contact_line(core.peers.listener(flow), shown)
         self.own: tuple[str, ...] = ()
         self.tripwire = Tripwire((), ())
         self.invite_cseq = dialog.local_cseq  # of our last INVITE on this leg
@@ -397,11 +359,3 @@ class Leg:
         if offers and (self.inviting or self.updating or self.answer):
             return ProtocolError(491, "an offer of the other side is under way")
         return None
-
-
-def contact_line(core: Core, flow: Flow, shown: str) -> str:
-    """Our Contact as the peer behind `flow` sees it: the listener it is spoken to by, the number it knows."""
-    listener = core.peers.listener(flow)
-    transport = f";transport={listener.transport}" if listener.transport != "udp" else ""
-    user = f"{shown}@" if shown else ""
-    return f"Contact: <sip:{user}{listener.sent_by}{transport}>\r\n"

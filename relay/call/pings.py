@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from relay.call.compose import OutgoingRequest
-from relay.call.leg import contact_line
+from relay.call.compose import OutgoingRequest, contact_line
 from relay.call.places import Place
 from relay.sip.message import Response
 from relay.sip.timers import Timer
@@ -60,7 +59,7 @@ class Pings:
         listener = core.peers.listener(flow)
         uri = f"sip:{place.target.written}"
         constants = f"From: <sip:{listener.sent_by}>;tag={core.token()}\r\nTo: <{uri}>\r\nCall-ID: {core.token()}\r\n"
-        request = OutgoingRequest("OPTIONS", uri, constants, 1, f"{contact_line(core, flow, '')}Max-Forwards: 70\r\n")
+        request = OutgoingRequest("OPTIONS", uri, constants, 1, f"{contact_line(listener, '')}Max-Forwards: 70\r\n")
         branch = f"z9hG4bK{core.token()}"
         data = request.render(listener, branch)
         core.transactions.request(

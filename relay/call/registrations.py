@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from relay.call.compose import OutgoingRequest
-from relay.call.leg import contact_line
+from relay.call.compose import OutgoingRequest, contact_line
 from relay.call.peers import host_port
 from relay.call.places import Place, retry_after_s
 from relay.call.sending import SentRequest
@@ -154,7 +153,7 @@ class Registration:
         user = self._account.username
         address = f"sip:{user}@{place.target.written}"
         constants = f"From: <{address}>;tag={self._tag}\r\nTo: <{address}>\r\nCall-ID: {self._call_id}\r\n"
-        rest = f"{contact_line(core, flow, user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
+        rest = f"{contact_line(core.peers.listener(flow), user)}Max-Forwards: 70\r\nExpires: {seconds}\r\n"
         self._cseq += 1
         request = OutgoingRequest("REGISTER", registrar, constants, self._cseq, rest)
         SentRequest(core, request, flow, self.peer, receive, fail, now, self._renumber)

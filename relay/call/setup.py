@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from relay.call import admission, masking
 from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
 from relay.call.attempt import TIMED_OUT, Attempt, session_id
-from relay.call.compose import Reply
-from relay.call.leg import Leak, Leg, contact_line
+from relay.call.compose import Reply, contact_line
+from relay.call.leg import Leak, Leg
 from relay.call.masking import Body, Verdict
 from relay.call.media import neutral
 from relay.call.places import is_tried_elsewhere
@@ -297,7 +297,7 @@ class Setup:
         """An early dialog for an announcement. Raises ProtocolError and ParseError where there is nothing to show."""
         writer = SdpWriter(session_id(self.core.token()), anchored=True)
         writer.codecs = self.call.caller_peer.codecs
-        contact = contact_line(self.core, self.flow, self.call.dialled)
+        contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled)
         body = Body("application/sdp", writer.write(sdp))
         data = self.reply.write(183, to_tag=self.core.token(), extra=contact, body=body)
         self.transaction.respond(183, data, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.compose import OutgoingRequest, Reply
+from relay.call.compose import OutgoingRequest, Reply, contact_line
 from relay.call.masking import PHRASES, Body
 from relay.errors import ParseError
 from relay.sip.flow import Flow
@@ -145,3 +145,9 @@ def test_line_breaks_never_come_as_far(line: str) -> None:
     except ParseError:
         return
     assert not [copied for copied in data.split(b"\r\n") if copied.startswith(b"X")]
+
+
+def test_contact_names_the_listener_and_the_number_that_is_known() -> None:
+    assert contact_line(UDP, "700") == "Contact: <sip:700@192.0.2.10:5060>\r\n"
+    assert contact_line(TCP, "700") == "Contact: <sip:700@192.0.2.10:5060;transport=tcp>\r\n"
+    assert contact_line(UDP6, "") == "Contact: <sip:[2001:db8::10]:5062>\r\n"

@@ -9,7 +9,7 @@ from relay.call.attempt import session_id
 from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
-from relay.call.leg import Leak, Leg, contact_line
+from relay.call.leg import Leak, Leg
 from relay.call.sdp_masking import SdpWriter
 from relay.call.tripwire import Tripwire
 from relay.sip.dialog import Dialog
@@ -178,15 +178,6 @@ def test_reliable_responses_are_numbered_anew() -> None:
     again = pair.caller.write_progress(pair.reply, 183, progress(900))
     assert again
     assert parse_message(again).rseq == 1
-
-
-def test_contact_names_the_listener_and_the_number_that_is_known() -> None:
-    shared = core()
-    assert contact_line(shared, FLOW, "700") == "Contact: <sip:700@192.0.2.10:5060>\r\n"
-    assert contact_line(shared, Flow(1, "tcp", "192.0.2.11", 1, 7), "700") == (
-        "Contact: <sip:700@192.0.2.10:5060;transport=tcp>\r\n"
-    )
-    assert contact_line(shared, Flow(2, "udp", "2001:db8::6", 5060), "") == "Contact: <sip:[2001:db8::10]:5062>\r\n"
 
 
 def test_forgotten_leg_is_found_no_more() -> None:
