@@ -44,6 +44,7 @@ class Sealer:
         self._process = 0
         self._chain = hashlib.blake2b(key=_subkey(master, b"relay700 chain"), digest_size=32)
         self._evidence = _subkey(master, b"relay700 evidence")
+        self._files = _subkey(master, b"relay700 files")
         self._row = hashlib.blake2b(key=_subkey(master, b"relay700 row"), digest_size=16)
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
@@ -84,6 +85,10 @@ class Sealer:
         keyed = self._row.copy()
         keyed.update(data)
         return keyed.digest()
+
+    def file_key(self, salt: bytes) -> bytes:
+        """32 bytes for one file alone, whose random salt (16 bytes) stands in it."""
+        return hashlib.blake2b(salt, key=self._files, digest_size=32).digest()
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes: an Ed25519 signature (RFC 8032) that anybody can check with `public_key`."""

@@ -62,6 +62,8 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
 
 _TO_SCHEMA_2 = (
     "ALTER TABLE business DROP COLUMN language",
+    "ALTER TABLE binding DROP COLUMN record",
+    "DROP TABLE recording",
     "ALTER TABLE binding DROP COLUMN ended_by",
     "DROP INDEX number_held",
     "ALTER TABLE number DROP COLUMN holder",

@@ -1,0 +1,116 @@
+"""What was recorded of which call: the table `recording`. The sound itself is in sealed files.
+
+It owns the SQL. Who may read one is not its business.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from relay.errors import StoreError
+from relay.store.act import Act
+from relay.store.recording_file import file_of
+
+_COLUMNS = "call_id, business, taken_at, length_ms, size, sha256, purged_at"
+_ADD = f"INSERT INTO recording ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FIND = f"SELECT {_COLUMNS} FROM recording WHERE call_id = ?"
+_LIST = f"""
+SELECT {_COLUMNS} FROM recording
+WHERE taken_at >= :since AND taken_at < :until AND (taken_at, call_id) < (:taken_at, :call_id)
+AND (:business IS NULL OR business = :business)
+ORDER BY taken_at DESC, call_id DESC LIMIT :limit
+"""
+_KEPT = f"SELECT {_COLUMNS} FROM recording WHERE purged_at IS NULL AND call_id > ? ORDER BY call_id LIMIT ?"
+_OLD = "SELECT call_id, business FROM recording WHERE purged_at IS NULL AND taken_at < ? ORDER BY taken_at LIMIT ?"
+_COUNT_OLD = "SELECT count(*) FROM recording WHERE purged_at IS NULL AND taken_at < ?"
+_PURGED = "UPDATE recording SET purged_at = ? WHERE call_id = ?"
+_FORGET = """
+DELETE FROM recording WHERE call_id IN (
+    SELECT call_id FROM recording WHERE taken_at < ? AND purged_at IS NOT NULL LIMIT ?)
+"""
+
+LAST_MS = 1 << 53
+_PAGE = 500
+
+
+class Recording(NamedTuple):
+    """What was recorded of a call. Times are Unix milliseconds."""
+
+    call_id: str
+    business: str  # "" where there is none
+    taken_at: int
+    length_ms: int  # from its first packet to its last
+    size: int  # bytes, as it is when it is opened
+    sha256: str  # of the same, in hexadecimal digits
+    purged_at: int | None = None  # from then on there is no more of it than this
+
+
+class RecordingQuery(NamedTuple):
+    """Which recordings: those taken over from `since_ms` to before `until_ms`, of a business or of all."""
+
+    business: str | None = None
+    since_ms: int = 0
+    until_ms: int = LAST_MS
+
+
+def add_recording(act: Act, recording: Recording) -> None:
+    """Raises sqlite3.IntegrityError where the call has one."""
+    act.connection.execute(_ADD, recording)
+
+
+def find_recording(connection: sqlite3.Connection, call_id: str) -> Recording | None:
+    row = connection.execute(_FIND, (call_id,)).fetchone()
+    return None if row is None else Recording(*row)
+
+
+def list_recordings(
+    connection: sqlite3.Connection, query: RecordingQuery, after: tuple[int, str] | None, limit: int
+) -> list[Recording]:
+    """The newest first; `after` is (taken_at, call_id) of the last that was seen."""
+    taken_at, call_id = after or (LAST_MS, "")
+    business, since_ms, until_ms = query
+    place = {"since": since_ms, "until": until_ms, "taken_at": taken_at, "call_id": call_id}
+    return [Recording(*row) for row in connection.execute(_LIST, place | {"business": business, "limit": limit})]
+
+
+def kept_recordings(connection: sqlite3.Connection) -> Iterator[Recording]:
+    """All that are not purged. Nothing is held open between two pages."""
+    after = ""
+    while rows := connection.execute(_KEPT, (after, _PAGE)).fetchall():
+        yield from (Recording(*row) for row in rows)
+        after = rows[-1][0]
+
+
+def purge_recordings(act: Act, kept_in: Path, before_ms: int, most: int) -> int:
+    """Deletes the files of at most `most` that were taken over before that moment; how many there were.
+
+    Each has a line in the audit log. A file goes before its row tells so: where the act is undone, the next purge goes
+    on. Raises StoreError for a file that cannot be deleted.
+    """
+    old = act.connection.execute(_OLD, (before_ms, most)).fetchall()
+    for call_id, business in old:
+        _delete(file_of(kept_in, call_id))
+        act.connection.execute(_PURGED, (act.now_ms, call_id))
+        act.audit("recording.purge", call_id, business=business or None)
+    return len(old)
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"the recording {path} cannot be deleted: {error.strerror}") from None
+
+
+def count_recordings(connection: sqlite3.Connection, before_ms: int) -> int:
+    """How many files a purge would delete."""
+    (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
+    return int(count)
+
+
+def forget_recordings(act: Act, before_ms: int, most: int) -> int:
+    """Deletes at most `most` rows of purged ones that were taken over before that moment; how many there were."""
+    return act.connection.execute(_FORGET, (before_ms, most)).rowcount

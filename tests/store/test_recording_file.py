@@ -1,0 +1,155 @@
+"""Recordings at rest: what was sealed opens, a chunk at a time, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.recording_file import CHUNK, CipherName, file_of, has_cipher, open_file, seal_file
+from relay.store.sealing import Sealer
+
+SEALER = Sealer(b"k" * 32)
+CALL = "019a7b8a800c" + "5" * 20
+BOTH = pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return file_of(tmp_path / "recordings", CALL)
+
+
+def sealed(path: Path, *parts: bytes, cipher: CipherName = "aes-256-gcm") -> bytes:
+    seal_file(path, SEALER, cipher, CALL, parts)
+    return path.read_bytes()
+
+
+def opened(path: Path, call_id: str = CALL, sealer: Sealer = SEALER) -> bytes:
+    return b"".join(open_file(path, sealer, call_id))
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 7])
+def test_what_was_sealed_opens(path: Path, cipher: CipherName, size: int) -> None:
+    data = os.urandom(size)
+    parts = [data[start : start + 70_001] for start in range(0, size, 70_001)]
+    sealed(path, *parts, cipher=cipher)
+    assert opened(path) == data
+
+
+def test_it_is_read_and_written_a_chunk_at_a_time(path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        for n in range(5):
+            yield bytes([n]) * CHUNK
+
+    seal_file(path, SEALER, "aes-256-gcm", CALL, parts())
+    assert [(part[0], len(part)) for part in open_file(path, SEALER, CALL)] == [(n, CHUNK) for n in range(5)]
+
+
+@BOTH
+def test_nobody_else_can_read_it(path: Path, cipher: CipherName) -> None:
+    written = sealed(path, b"192.0.2.31 " * 100, cipher=cipher)
+    assert b"192.0.2.31" not in written
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_same_is_sealed_differently_each_time(path: Path) -> None:
+    assert sealed(path, b"x" * 100)[-50:] != sealed(path, b"x" * 100)[-50:]
+
+
+@BOTH
+def test_each_byte_counts(path: Path, cipher: CipherName) -> None:
+    written = sealed(path, b"sound", cipher=cipher)
+    for place in range(len(written)):
+        altered = bytearray(written)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(StoreError, match="altered"):
+            opened(path)
+
+
+def test_chunks_cannot_be_left_out_moved_or_added(path: Path) -> None:
+    written = sealed(path, bytes(2 * CHUNK + 5))
+    head = len(written) - 5 - 2 * CHUNK - 3 * (4 + 16)
+    size = 4 + CHUNK + 16
+    first, second, last = (
+        written[head : head + size],
+        written[head + size : head + 2 * size],
+        written[head + 2 * size :],
+    )
+    assert opened(path) == bytes(2 * CHUNK + 5)
+    for chunks in (
+        [], [first], [first, second], [second, last], [first, last], [second, first, last], [first, second, last, last],
+        [first, second, last[:-1]], [first, second, last, b"\0"],
+    ):  # fmt: skip
+        path.write_bytes(b"".join([written[:head], *chunks]))
+        with pytest.raises(StoreError, match="altered"):
+            opened(path)
+
+
+def test_a_length_that_was_forged_is_not_read(path: Path) -> None:
+    written = bytearray(sealed(path, b"sound"))
+    head = len(written) - 5 - 16 - 4
+    written[head : head + 4] = b"\xff" * 4
+    path.write_bytes(written)
+    with pytest.raises(StoreError, match="altered"):
+        opened(path)
+
+
+def test_it_opens_for_its_own_call_and_with_its_own_key(path: Path) -> None:
+    sealed(path, b"sound")
+    with pytest.raises(StoreError, match="altered, or made with another key"):
+        opened(path, CALL.replace("5", "6"))
+    with pytest.raises(StoreError, match="altered, or made with another key"):
+        opened(path, sealer=Sealer(b"o" * 32))
+
+
+@pytest.mark.parametrize("data", [b"", b"relay700", bytes(500)])
+def test_what_is_no_recording_does_not_open(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="altered"):
+        opened(path)
+
+
+def test_a_file_that_is_not_there_is_named(path: Path) -> None:
+    with pytest.raises(StoreError, match=f"{CALL} cannot be read: .*{path.name}: No such file"):
+        opened(path)
+
+
+class Full(Exception):
+    pass
+
+
+def test_what_cannot_be_written_leaves_nothing_behind_and_what_was_there_alone(path: Path) -> None:
+    sealed(path, b"first")
+
+    def parts() -> Iterator[bytes]:
+        yield bytes(2 * CHUNK)
+        raise Full
+
+    with pytest.raises(Full):
+        seal_file(path, SEALER, "aes-256-gcm", CALL, parts())
+    assert list(path.parent.iterdir()) == [path]
+    assert opened(path) == b"first"
+
+
+def test_what_a_killed_process_has_left_is_overwritten(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".part").write_bytes(bytes(5_000))
+    sealed(path, b"sound")
+    assert list(path.parent.iterdir()) == [path]
+    assert opened(path) == b"sound"
+
+
+def test_both_ciphers_are_there() -> None:
+    assert has_cipher("aes-256-gcm")
+    assert has_cipher("sm4-gcm")
+
+
+def test_those_of_some_hours_lie_together(tmp_path: Path) -> None:
+    assert file_of(tmp_path, CALL) == tmp_path / "019a7b" / f"{CALL}.sealed"
