@@ -41,6 +41,7 @@ _GAUGES = {
     "acts_waiting": "changes that wait for the store",
     "outbox_waiting": "events that wait for their delivery",
     "outbox_dead": "events that were given up and can be sent again",
+    "recordings_waiting": "recordings of ended calls that are in clear in rtpengine's folder yet",
     "pools_short": "pools of which as much is in use as they warn from (`relay700 pools usage`)",
 }
 _COUNTERS = {
@@ -56,6 +57,9 @@ _COUNTERS = {
     "rtpengine_failures": "commands that no rtpengine carried out",
     "media_failures": "of these, those that a description waited for: it was not passed on",
     "media_over_limit": "messages that came while too many of their call waited for rtpengine",
+    "recordings_begun": "calls that rtpengine began to record",
+    "recordings_failed": "calls that were to be recorded and were not, or not to their end, each logged",
+    "recordings_taken": "recordings that were taken over from rtpengine and sealed",
     "announcements": "sounds that refused callers got to hear",
     "announcements_failed": "sounds that they did not, since rtpengine or their description did not allow it",
     "answers_unusable": "answers of callees that could not be passed on",

@@ -25,6 +25,7 @@ OTHER = '[[peer]]\nname = "other"\nuri = "sip:127.0.0.3"\n[[route]]\npeers = ["o
         "[api]\nrequests_per_s = 5\n",
         '[fraud]\nshort_s = 5\n[webhooks]\nbatch = 5\n[retention]\nrecords = "200d"\n[dns]\nservers = ["127.0.0.53"]\n',
         '[tls]\ncertificate = "c"\nkey = "k"\n',
+        '[recording]\ncipher = "sm4-gcm"\non_failure = "end"\n',
     ],
 )
 def test_what_may_change(changed: str) -> None:
@@ -39,6 +40,7 @@ def test_what_may_change(changed: str) -> None:
         ("[sip]\nt1_ms = 100", "sip.t1_ms"),
         ('[store]\nurl = "sqlite:other.db"', "store"),
         ('[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"', "media.mode, media.rtpengine"),
+        ('[recording]\nkept_in = "elsewhere"', "recording.kept_in"),
         ("[api]\nenabled = false", "api.enabled"),
         ('[api]\nlisten = "127.0.0.1:8701"', "api.listen"),
         ('[api]\ncertificate = "c"\nkey = "k"', "api.certificate, api.key"),
@@ -62,7 +64,7 @@ FOLLOWED = {
     *("drain_s",),
 }
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
-IN_PARTS = {"settings", "api"}
+IN_PARTS = {"settings", "api", "recordings"}
 
 
 def test_each_part_is_thought_of() -> None:

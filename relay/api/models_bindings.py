@@ -64,6 +64,7 @@ class BindingNew(Expiry):
     ring_timeout_s: RingTimeout | None = None
     white_only: bool = Field(False, description="only callers on the whitelist get through")
     hours: Hours | None = None
+    record: bool = Field(False, description="its calls are recorded, both sides are told so first")
 
 
 class BindingChange(Expiry):
@@ -78,6 +79,7 @@ class BindingChange(Expiry):
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
     user_data: Text1024 | None = None
+    record: bool = Field(default_factory=left_out)
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
 
 
@@ -122,6 +124,7 @@ class Binding(Shown):
     expires_at: Moment | None
     ended_at: Moment | None
     ended_by: str | None = Field(description="who unbound it")
+    record: bool = Field(description="its calls are recorded")
     version: int
 
 

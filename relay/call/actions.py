@@ -35,7 +35,7 @@ class Mediate(NamedTuple):
     """
 
     token: int
-    command: Literal["ping", "offer", "answer", "play", "query", "delete"]
+    command: Literal["ping", "offer", "answer", "play", "record", "query", "delete"]
     call: str  # our id of the call
     instance: str  # that has the call; "" while none has: any that works, and the next where it does not
     from_tag: str = ""  # of the side that offers; of the one that hears, "" for both
@@ -62,7 +62,7 @@ class Mediated(NamedTuple):
     known: bool = True  # False: it has no such call
     sdp: bytes = b""  # to an offer or answer: what the other side is to get
     counts: tuple[tuple[str, Counts], ...] = ()  # to a delete: by tag
-    lasts_s: float = 0.0  # to a play
+    lasts_s: float = 0.0  # to a play: how long the sound is
 
 
 class Commit(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the parties hear from the relay itself: why a call comes to nothing, that one begins, that one is about to end.
+"""What the parties hear from the relay itself: why a call comes to nothing, that one begins, is recorded, is to end.
 
 rtpengine plays the sounds, which are named here and have their files elsewhere. A refused caller gets an early dialog
 for it, with a description that rtpengine makes for his offer; whatever goes wrong, his final answer comes at once.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BEGIN: Final = "begin"
 ENDING: Final = "ending"
+RECORDED: Final = "recorded"
 ENDING_S: Final = 60.0  # before a call's time is over
 LONGEST_S: Final = 20.0  # a refused caller waits no longer for his answer, however long the sound is
 
@@ -49,7 +50,7 @@ OF_REFUSAL: Final = {
     "frequency_caller": "too_often",
     "frequency_number": "too_often",
 }
-SOUNDS: Final = (BEGIN, ENDING, *dict.fromkeys(OF_REFUSAL.values()))
+SOUNDS: Final = (BEGIN, ENDING, RECORDED, *dict.fromkeys(OF_REFUSAL.values()))
 
 _PLAYED = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can make a sound of
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")

@@ -44,6 +44,7 @@ class Binding(NamedTuple):
     released_at: int | None = None  # its numbers were given back
     version: int = 1
     ended_by: str | None = None  # who unbound it
+    record: bool = False  # its calls are recorded
 
     def is_live(self, at_ms: int) -> bool:
         """Whether it is in force at a moment after it was made."""

@@ -12,6 +12,7 @@ from relay.call.masking import Verdict
 from relay.call.media import Media
 from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
+from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
 from relay.call.state import CallState, dump_call, load_leg
 from relay.call.tripwire import Tripwire, foreign_hosts
@@ -43,6 +44,7 @@ class Call:
         "_held",
         "_max_call_s",
         "_max_timer",
+        "_recorder",
         "_session_s",
         "_session_timer",
         "_waiting_for_end",
@@ -74,6 +76,7 @@ class Call:
         "peer_out",
         "q850_cause",
         "received_at",
+        "recording",
         "ringing_at",
         "routed_at",
         "setup",
@@ -126,6 +129,8 @@ class Call:
         self.legacy = False
         self.media: Media | None = None  # where they go through rtpengine
         self.tells = False  # its business hears of it while it goes on
+        self.recording: str | None = None  # its reference, once it has begun
+        self._recorder: Recorder | None = None  # where it is to be recorded
         self.setup: Setup | None = None  # until its final answer is chosen
         self.caller: Leg | None = None
         self.callee: Leg | None = None
@@ -170,6 +175,7 @@ class Call:
             self.callee_leg_call_id,
             self.direction,
             self.legacy,
+            recording=self.recording,
         )
         return record if self.media is None else self.media.write_counts(record)
 
@@ -188,6 +194,8 @@ class Call:
         if self.core.settings.anchored:
             self.media = Media(self.core, self.call_id)
             self.media.language = route.language
+        if route.record:
+            self._recorder = Recorder(self)
         if self.tells:
             self.core.tell("received", self.record())
 
@@ -232,12 +240,23 @@ class Call:
         if self.tells:
             core.tell("answered", record)
 
-    def acknowledged(self) -> None:
+    def acknowledged(self, now: float) -> None:
         """The caller has said that it is up on his side too: from now on both hear what is played."""
-        if not self._greeted and not self.ended:
-            self._greeted = True
-            if self.core.settings.announcements.begin and self.media is not None:
-                self.media.play(BEGIN)
+        if self._greeted or self.ended:
+            return
+        self._greeted = True
+        if self._recorder is not None:
+            self.core.timers.set(now, self._recorder.begin)
+        elif self.core.settings.announcements.begin and self.media is not None:
+            self.media.play(BEGIN)
+
+    def recorded(self) -> None:
+        """From now on the call is recorded, or it still is."""
+        if self.recording is None:
+            self.recording = self.call_id
+            self.core.counters["recordings_begun"] += 1
+            if not self.ended:
+                self.core.commit(self.record(), self.state(), None)
 
     # -- clocks of a call that is up
 
@@ -263,6 +282,8 @@ class Call:
             return
         self._watch_session(response, now)
         self.core.commit(self.record(), self.state(), None)
+        if self._recorder is not None and self.recording is not None:
+            self._recorder.record(now)
 
     def _watch_session(self, response: Response, now: float) -> None:
         """RFC 4028 10: without a refresh the session is over after Session-Expires seconds."""
@@ -303,6 +324,8 @@ class Call:
         self.core.calls_up -= 1
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
+        if self._recorder is not None:
+            self._recorder.end()
         self.release()
         if self.media is None:
             self._commit_end(now)
@@ -400,7 +423,8 @@ class Call:
         assert self.caller is not None
         assert self.callee is not None
         media = None if self.media is None else self.media.state
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held, media)
+        records = self._recorder is not None
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held, media, records)
 
     @classmethod
     def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
@@ -440,7 +464,7 @@ class Call:
         self.routed_at, self.ringing_at, self.answered_at = record.routed_at, record.ringing_at, record.answered_at
         self.sip_status = record.sip_status
         self.callee_leg_call_id = record.callee_leg_call_id
-        self.direction, self.legacy = record.direction, record.legacy
+        self.direction, self.legacy, self.recording = record.direction, record.legacy, record.recording
 
     def _resume(self, state: CallState, now: float) -> None:
         core = self.core
@@ -452,6 +476,10 @@ class Call:
         self._restart_session_timer(now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)
+        if state.records:
+            self._recorder = Recorder(self)
+            if self.recording is None:  # they may not have heard the notice to its end
+                core.timers.set(now, self._recorder.begin)
         core.calls_up += 1
         self.count()
         if self.peer_out is not None:

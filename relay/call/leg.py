@@ -214,7 +214,7 @@ class Leg:
             return
         self.answer = None
         answer.stop()
-        self.call.acknowledged()
+        self.call.acknowledged(now)
         if self.other.ack_due is not None:
             body = masking.mask_ack_body(ack, self.other.writer)
             self.other.acknowledge_due(body)

@@ -23,7 +23,7 @@ from relay.sip.message import Message, Response
 
 if TYPE_CHECKING:
     from relay.call.call import Call
-    from relay.call.core import Core
+    from relay.call.core import Answered, Core
     from relay.sip.timers import Timer
 
 Step = Callable[[float], None]
@@ -226,11 +226,16 @@ class Media:
             self._run(then, now)
         self._go_on(now)
 
-    def play(self, sound: str) -> None:
-        """Both sides hear it, and not each other meanwhile. Nobody waits for it; it may fail."""
+    def play(self, sound: str, then: Answered | None = None) -> None:
+        """Both sides hear it, and not each other meanwhile. No message waits for it; it may fail."""
         if self.instance and not self.over:
             command = Mediate(0, "play", self._call_id, self.instance, sound=sound, language=self.language)
-            self._core.mediate(command)
+            self._core.mediate(command, then)
+
+    def record(self, then: Answered) -> None:
+        """rtpengine records what both sides send from now on; where it does already, nothing changes."""
+        if self.instance and not self.over:
+            self._core.mediate(Mediate(0, "record", self._call_id, self.instance), then)
 
     # -- whether media flow
 

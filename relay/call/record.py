@@ -46,3 +46,4 @@ class CallRecord(NamedTuple):
     callee_jitter_ms: int | None = None
     kind: Kind = "call"
     text_bytes: int | None = None  # length of a message's text, which is kept nowhere
+    recording: str | None = None  # reference of what was recorded of the call: its id; None where nothing was

@@ -41,6 +41,7 @@ class Route(NamedTuple):
     caps: tuple[ConcurrencyCap, ...] = ()
     tells: bool = False  # the business hears of the call while it goes on (`Tell`)
     verify: bool = False  # the hook is to be asked before the call goes on
+    record: bool = False  # the call is to be recorded
     language: str = ""  # a `Language`, or "" for the configured one
 
 

@@ -131,6 +131,8 @@ class Settings:
     anchored: bool = False  # media go through rtpengine
     media_check_s: float = 20.0  # between two questions whether rtpengine still has a call
     announcements: Announcements = Announcements()
+    recording: bool = False  # rtpengine records calls where their binding says so
+    recording_needed: bool = False  # a call that is to be recorded, and cannot be, ends
     limits: Limits = field(default_factory=Limits)
     sms: bool = False  # MESSAGE to 700 numbers is relayed
     sms_numbers: Literal["refuse", "mask"] = "refuse"  # what becomes of a text with a real number in it

@@ -49,6 +49,7 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     session_s: int
     held: list[str]  # what the call counts towards: keys of its route's caps
     media: tuple[str, str, str, str] | None  # where they go through rtpengine: of `Media.state`
+    records: bool  # the call is to be recorded
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -63,8 +64,9 @@ def dump_call(
     session_s: int,
     held: tuple[str, ...] = (),
     media: tuple[str, str, str, str] | None = None,
+    records: bool = False,
 ) -> bytes:
-    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media))
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records))
 
 
 def load_call(data: bytes) -> CallState:

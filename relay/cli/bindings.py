@@ -74,6 +74,7 @@ _restrictions = stacked(
 @click.option("--business", default="", metavar="ID", help="The business user; `default` otherwise.")
 @click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
 @click.option("--white-only", is_flag=True, help="Let only callers on the whitelist in.")
+@click.option("--record", is_flag=True, help="Record its calls; both sides are told so first.")
 @_restrictions
 @json_option
 @config_option
@@ -208,6 +209,7 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
 @click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help="none: until it is unbound.")
 @_restrictions
 @click.option("--white-only/--all-callers", default=None, help="Let only callers on the whitelist in.")
+@click.option("--record/--no-record", default=None, help="Record its calls; both sides are told so first.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
 @config_option
 def change(config_path: Path | None, binding_id: str, as_json: bool, **asked: Any) -> None:

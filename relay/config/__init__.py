@@ -27,6 +27,7 @@ from relay.config.protection import (
     verify_config,
 )
 from relay.config.reading import parse_toml, read_file, read_tables
+from relay.config.recording import recordings
 from relay.config.tables import StreamsTable, Tables, TlsTable
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
@@ -37,6 +38,7 @@ from relay.policy.fraud import Signals
 from relay.policy.rules import Rules
 from relay.service.releases import BindRules
 from relay.service.retention import Retention
+from relay.store.recording_file import Recordings
 
 DEFAULT_PATH = Path("config/relay.toml")
 
@@ -81,7 +83,8 @@ class Config:
     tls: TlsFiles | None
     streams: StreamLimits
     rtpengine: tuple[RtpengineAddress, ...]  # what media go through; none: they go directly
-    sounds: SoundFiles | None  # None: nothing is announced
+    sounds: SoundFiles | None  # None: nothing is to be heard
+    recordings: Recordings
     passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
@@ -112,10 +115,12 @@ def parse_config(text: str, name: str) -> Config:
 
 def _config(tables: Tables, problems: list[str]) -> Config:
     settings = build_settings(tables, problems)
-    numbers = bind_rules(tables.numbers, problems)
+    recorded = recordings(tables.recording, tables.media, problems)
+    recording = bool(recorded.spools)
+    numbers = bind_rules(tables.numbers, recording, problems)
     verify = verify_config(tables.verify, problems)
     return Config(
-        settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems)),
+        settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems), recording=recording),
         store=_store(tables),
         numbers=numbers,
         api=api_config(tables.api, problems),
@@ -129,7 +134,8 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
         streams=_streams(tables.streams),
         rtpengine=read_rtpengine(tables.media, problems),
-        sounds=sound_files(tables.announcements, tables.media, problems),
+        sounds=sound_files(tables.announcements, tables.media, recording, problems),
+        recordings=recorded,
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,

@@ -13,10 +13,13 @@ def announcements(table: AnnouncementsTable) -> Announcements:
     return Announcements(table.refused, table.begin, table.ending, table.max_at_once)
 
 
-def sound_files(table: AnnouncementsTable, media: MediaTable, problems: list[str]) -> SoundFiles | None:
-    """None where nothing is announced."""
-    if not (table.refused or table.begin or table.ending):
-        return None
-    if media.mode != "rtpengine":
+def sound_files(
+    table: AnnouncementsTable, media: MediaTable, recording: bool, problems: list[str]
+) -> SoundFiles | None:
+    """None where there is nothing to be heard. `recording`: calls are recorded, and both sides are told."""
+    announced = table.refused or table.begin or table.ending
+    if announced and media.mode != "rtpengine":
         problems.append('announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them')
+    if not announced and not recording:
+        return None
     return SoundFiles(table.language, Path(table.folder) if table.folder else None)

@@ -40,6 +40,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         anchored=tables.media.mode == "rtpengine",
         media_check_s=tables.media.check_s,
         announcements=announcements(tables.announcements),
+        recording_needed=tables.recording.on_failure == "end",
         limits=_limits(tables.limits),
         sms=tables.sms.enabled,
         sms_numbers=tables.sms.numbers,

@@ -7,6 +7,7 @@ from functools import partial
 
 from relay.config import Config
 from relay.config.passwords import with_passwords
+from relay.config.recording import check_recording
 from relay.errors import ConfigError
 from relay.net.private import read_secret
 from relay.net.sounds import read_sounds
@@ -36,6 +37,7 @@ def _checks(config: Config) -> list[Callable[[], object]]:
         checks.append(partial(check_identity, "api", api.certificate, api.key))
     if verify is not None:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
+    checks.append(partial(check_recording, config.recordings, config.store.path, config.store.key_file))
     if config.sounds is not None:
         checks.append(partial(read_sounds, config.sounds))
     return checks

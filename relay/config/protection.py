@@ -36,12 +36,14 @@ LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
 
 
-def bind_rules(table: NumbersTable, problems: list[str]) -> BindRules:
+def bind_rules(table: NumbersTable, recording: bool, problems: list[str]) -> BindRules:
+    """`recording`: whether calls can be recorded."""
     return BindRules(
         phase=table.phase,
         cool_down_ms=_duration("numbers.cool_down", table.cool_down, problems),
         max_bindings=table.max_bindings,
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
+        recording=recording,
     )
 
 
@@ -120,7 +122,19 @@ def retention_config(table: RetentionTable, problems: list[str]) -> Retention:
         _kept("bindings", table.bindings, HALF_YEAR_MS, problems),
         _kept("audit", table.audit, TWO_YEARS_MS, problems),
         _kept("businesses", table.businesses, TWO_YEARS_MS, problems),
+        _recordings_kept(table, problems),
     )
+
+
+def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
+    """No law sets a time. Without the record of its call nobody could tell what a recording is of."""
+    kept_ms = _duration("retention.recordings", table.recordings, problems)
+    if kept_ms > max(_duration("retention.records", table.records, []), HALF_YEAR_MS):
+        problems.append(
+            f"retention.recordings: {table.recordings} is longer than records, {table.records}, without which a "
+            "recording says nothing; write no more than that"
+        )
+    return kept_ms
 
 
 def minute_of_day(text: str) -> int:

@@ -11,6 +11,7 @@ _FIXED: dict[str, Callable[[Config], object]] = {
     "sip.t1_ms": lambda config: config.settings.timings,
     "store": lambda config: config.store,
     "media.mode, media.rtpengine": lambda config: (config.settings.anchored, config.rtpengine),
+    "recording.kept_in": lambda config: config.recordings.kept_in,
     "api.enabled": lambda config: config.api.enabled,
     "api.listen": lambda config: (config.api.host, config.api.port),
     "api.certificate, api.key": lambda config: (config.api.certificate, config.api.key),

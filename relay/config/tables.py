@@ -80,6 +80,16 @@ class SmsTable(Struct, frozen=True):
     numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = "refuse"
 
 
+class RecordingTable(Struct, frozen=True):
+    spool: Annotated[
+        str | tuple[str, ...],
+        Meta(description='rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""'),
+    ] = ""
+    kept_in: Annotated[str, Meta(min_length=1, description='a folder, such as "var/recordings"')] = "var/recordings"
+    cipher: Annotated[Literal["aes-256-gcm", "sm4-gcm"], Meta(description='"aes-256-gcm" or "sm4-gcm"')] = "aes-256-gcm"
+    on_failure: Annotated[Literal["continue", "end"], Meta(description='"continue" or "end"')] = "continue"
+
+
 class ApiTable(Struct, frozen=True):
     listen: Annotated[
         str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
@@ -133,6 +143,7 @@ class RetentionTable(Struct, frozen=True):
     records: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     audit: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
+    recordings: Annotated[str, Meta(description='a duration, such as "184d"')] = "184d"
     businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
     purge_at: Annotated[
         str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in China such as "03:30"')
@@ -273,6 +284,7 @@ class Tables(Struct, frozen=True):
     numbers: NumbersTable = NumbersTable()
     media: MediaTable = MediaTable()
     announcements: AnnouncementsTable = AnnouncementsTable()
+    recording: RecordingTable = RecordingTable()
     sms: SmsTable = SmsTable()
     api: ApiTable = ApiTable()
     policy: PolicyTable = PolicyTable()

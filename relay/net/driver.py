@@ -28,6 +28,7 @@ BUGS_LOGGED_PER_S = 5
 _LEVELS = {
     "tripwire": "error",
     "restore.failed": "error",
+    "recording.failed": "error",
     "message.malformed": "debug",
     **dict.fromkeys(("target.up", "login.registered", "login.ended", "registration.up"), "info"),
 }

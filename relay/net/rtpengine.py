@@ -291,6 +291,8 @@ class Rtpengine:
         message: dict[str, object] = {"command": command.command}
         if command.command != "ping":
             message["call-id"] = command.call
+        if command.command == "record":
+            message["command"] = "start recording"
         if command.sdp:
             message |= {"from-tag": command.from_tag, "sdp": command.sdp.decode(), **_OPTIONS}
             if command.to_tag:

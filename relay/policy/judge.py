@@ -43,6 +43,7 @@ class Bound(NamedTuple):
     business_hours: str | None
     language: str | None  # of the business
     live_events: int
+    record: int
     entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
     a: str | None
     b: str | None
@@ -231,6 +232,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         _caps(bound.business, bound.max_calls, asked.number, rules.max_calls_per_number),
         bool(bound.live_events),
         rules.verify,
+        bool(bound.record),
         bound.language or "",
     )
 

@@ -45,6 +45,7 @@ class BindingRequest(NamedTuple):
     user_data: str = ""
     white_only: bool = False
     hours: str = ""
+    record: bool = False
 
 
 def bind(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
@@ -116,6 +117,7 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
         consent=fields.text("consent", request.consent, fields.LONGEST_CONSENT),
         user_data=fields.text("user_data", request.user_data, fields.LONGEST_USER_DATA),
         created_by=act.actor.name,
+        record=fields.record(request.record, possible=rules.recording),
     )
     check_parties(act, binding)
     _check_order(act, binding, rules)

@@ -33,7 +33,7 @@ from relay.store.sealing import Sealer
 
 _CHANGEABLE = (
     *("a", "b", "group_id", "expires_at", "direction", "max_call_s", "ring_timeout_s", "white_only", "hours"),
-    "user_data",
+    *("user_data", "record"),
 )
 
 
@@ -50,6 +50,7 @@ class BindingChange(NamedTuple):
     white_only: bool | None = None
     hours: str | None = None
     user_data: str | None = None
+    record: bool | None = None
     version: int | None = None  # refuse it where the binding was changed since
 
 
@@ -78,6 +79,8 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
     if asked.version not in (None, old.version):
         raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {old.version}")
     changed = _changed(act, old, asked)
+    if asked.record is not None:
+        changed = changed._replace(record=fields.record(asked.record, possible=rules.recording))
     if changed == old:
         return old
     check_parties(act, changed)

@@ -114,6 +114,13 @@ def hours(written: str) -> str | None:
     return written.strip()
 
 
+def record(wanted: bool, *, possible: bool) -> bool:
+    """Whether calls are recorded."""
+    if wanted and not possible:
+        raise invalid("record", "calls are not recorded here: the operator has not configured it")
+    return wanted
+
+
 def expiry(written: str, now_ms: int) -> int | None:
     """Unix milliseconds of a duration from now, or of a moment to come; None where it is empty."""
     if not written.strip():

@@ -19,10 +19,11 @@ from relay.store.writer import Run
 
 COLUMNS = (
     *("mode", "x", "y", "a", "b", "expires_in", "order_id", "business"),
-    *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data"),
+    *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
 )
 CHUNK = 200  # bindings a transaction: a relay that serves waits some 30 ms for the lock
 _FIELDS = {"group": "group_id"}  # where a column is not named like the field
+_YES_OR_NO = {"yes": True, "no": False, "": False}
 _SECONDS = ("max_call_s", "ring_timeout_s")
 
 _Numbered = tuple[int, BindingRequest | Refused]
@@ -98,6 +99,10 @@ def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | Ref
             if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
                 return _wrong(column, "it is a number of seconds")
             fields[column] = int(cell)
+        elif column == "record":
+            if cell.strip().lower() not in _YES_OR_NO:
+                return _wrong(column, 'it is "yes" or "no"')
+            fields[column] = _YES_OR_NO[cell.strip().lower()]
         elif column not in _SECONDS:
             fields[_FIELDS.get(column, column)] = cell
     return BindingRequest(**fields)

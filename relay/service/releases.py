@@ -27,6 +27,7 @@ class BindRules(NamedTuple):
     cool_down_ms: int = 24 * 3_600_000  # where a number's prefix has none of its own
     max_bindings: int = 200  # of one number; its pool may allow fewer
     legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot
+    recording: bool = False  # calls can be recorded
 
 
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:

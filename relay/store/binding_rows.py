@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 COLUMNS = (
     *("id", "mode", "business", "pool", "x", "y", "group_id", "a_hash", "b_hash", "order_hash", "sealed", "direction"),
     *("max_call_s", "ring_timeout_s", "white_only", "hours", "version", "created_at", "created_by"),
-    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at", "ended_by"),
+    *("changed_at", "changed_by", "expires_at", "ended_at", "released_at", "ended_by", "record"),
 )
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM binding"
 INSERT = f"INSERT INTO binding ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -47,7 +47,7 @@ def binding_row(sealer: Sealer, binding: Binding) -> Row:
         seal_binding(sealer, it.binding_id, it.mode, it.x, it.y, secret),
         *(it.direction, it.max_call_s, it.ring_timeout_s, int(it.white_only), it.hours, it.version),
         *(it.created_at, it.created_by, it.changed_at, it.changed_by, it.expires_at),
-        *(it.ended_at, it.released_at, it.ended_by),
+        *(it.ended_at, it.released_at, it.ended_by, int(it.record)),
     )
 
 
@@ -57,6 +57,7 @@ def open_row(sealer: Sealer, row: Sequence[Any]) -> Binding:
     binding_id, sealed, _, _, _ = (values.pop(name) for name in ("id", "sealed", "a_hash", "b_hash", "order_hash"))
     secret = open_binding(sealer, binding_id, values["mode"], values["x"], values["y"], sealed)
     values |= {"binding_id": binding_id, "white_only": bool(values["white_only"]), **secret._asdict()}
+    values["record"] = bool(values["record"])
     return Binding(**values)
 
 

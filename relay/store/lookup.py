@@ -35,7 +35,7 @@ SELECT number.locked, ifnull(number.legacy, 0), route.caller_hash, route.mac, bi
        binding.expires_at, binding.ended_at,
        business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
        business.language, business.live_events,
-       ifnull(of_binding.kind, of_business.kind){counts}
+       binding.record, ifnull(of_binding.kind, of_business.kind){counts}
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
 LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
@@ -51,7 +51,7 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
 _COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _IN_FORCE = _FOUND_END = 9  # the columns before those of Bound, which begin with whether the route is in force
 _PARTY = _IN_FORCE + 1
-_BOUND_END = 31
+_BOUND_END = 32
 
 
 class RouteReader:

@@ -33,7 +33,7 @@ MOST_ROWS = 32  # of one statement: each size is a statement of its own that SQL
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[list[str | int | bool | None], bytes, bytes | None]).decode
 _LEGS = CallRecord._fields.index("caller_leg_call_id")  # the two legs' Call-IDs, which may be no UTF-8, stand apart
-_VERSION = b"\x04"
+_VERSION = b"\x05"
 _CONTEXT = b"record"
 
 

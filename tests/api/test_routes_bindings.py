@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relay.service.releases import BindRules
 from relay.store.writer import GroupWriter, now_ms
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
 
@@ -319,3 +320,15 @@ async def test_each_binding_of_a_group_in_a_batch_is_an_act_of_its_own(company: 
     assert [one["binding"]["mode"] for one in made] == ["AXB", "AXB", "GXB", "GXB", "AXB"]
     moments = [one["binding"]["created_at"] for one in made]
     assert len({*moments[1:]}) == 4 and moments == sorted(moments)
+
+
+async def test_calls_are_recorded_where_that_can_be(api: Api, company: Client) -> None:
+    problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | {"record": True})
+    assert [error["field"] for error in problem["errors"]] == ["record"]
+    api.desk.settings = api.desk.settings._replace(rules=BindRules(recording=True))
+    made = await company.post("/v1/bindings", AXB | {"record": True})
+    path = f"/v1/bindings/{made['id']}"
+    assert (await company.get(path))["record"] is True
+    assert (await company.ask("PATCH", path, {"record": False}))["record"] is False
+    answer = await company.post("/v1/bindings/batch", {"items": [AXB | {"a": C, "record": True}]}, 200)
+    assert answer["items"][0]["binding"]["record"] is True

@@ -45,7 +45,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
         *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
         *("created_at", "expires_at", "ended_at", "group_id", "pool", "direction", "max_call_s", "ring_timeout_s"),
         *("white_only", "hours", "consent", "user_data", "created_by", "changed_at", "changed_by", "released_at"),
-        *("version", "ended_by", "state"),
+        *("version", "ended_by", "record", "state"),
     ]
     assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
     assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")
@@ -227,3 +227,14 @@ def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB)
     relay700.store[1].chmod(0o644)
     assert f"chmod 600 {relay700.store[1]}" in relay700.refused("bind", "AXB", *AB)
+
+
+def test_calls_are_recorded_where_that_can_be(relay700: Command, tmp_path: Path) -> None:
+    assert relay700.refused("bind", "AXB", *AB, "--record").startswith("record: calls are not recorded here")
+    media = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n[recording]\nspool = "spool"\n'
+    with (relay700.folder / "relay.toml").open("a") as config:
+        config.write(media)
+    (made,) = relay700.objects("bind", "AXB", *AB, "--record")
+    assert made["record"] is True
+    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--no-record")
+    assert changed["record"] is False

@@ -32,6 +32,7 @@ class Rtpengine:
         self.told: list[Mediate] = []
         self.calls: dict[str, list[str]] = {}  # the tags of each, that of the first offer first
         self.works = True
+        self.plays = self.records = True
         self.counts = True  # it has some to tell
         self.passes_addresses = False  # it does not do what it is there for
 
@@ -49,7 +50,9 @@ class Rtpengine:
         if tags is None:
             return Mediated("one", known=False)
         if command.command == "play":
-            return Mediated("one", lasts_s=SOUND_S)
+            return Mediated("one", lasts_s=SOUND_S) if self.plays else None
+        if command.command == "record":
+            return Mediated("one") if self.records else None
         if command.command in ("query", "delete"):
             return self._leave(command, tags)
         for tag in (command.from_tag, command.to_tag):

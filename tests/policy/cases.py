@@ -34,6 +34,7 @@ BOUND = Bound(
     business_hours=None,
     language=None,
     live_events=0,
+    record=0,
     entry=None,
     a=A,
     b=B,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from relay.call.binding import Binding
+from relay.call.routing import Route
 from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import end
@@ -317,3 +318,16 @@ def test_a_refused_act_leaves_nothing(desk: Desk) -> None:
         desk.run(two)
     assert list(desk.bindings.all()) == []
     assert desk.one("SELECT count(*) FROM route") == (0,)
+
+
+def test_calls_are_recorded_where_that_is_asked_for_and_can_be(desk: Desk) -> None:
+    made = desk.bind(record=True, rules=BindRules(recording=True), x=X)
+    assert desk.bindings.get(made.binding_id) == made
+    route = desk.call(X, A)
+    assert isinstance(route, Route) and route.record
+    other = desk.call(desk.bind(a="8001", b="8002", x=Y).x, "8001")
+    assert isinstance(other, Route) and not other.record
+
+
+def test_where_nothing_is_recorded_no_binding_says_so(desk: Desk) -> None:
+    assert refused(desk, record=True) == ("invalid", "record")

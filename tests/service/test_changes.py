@@ -249,3 +249,23 @@ def test_who_did_what_and_when(desk: Desk) -> None:
     ]
     past = history(desk.connection, desk.sealer, made.binding_id)
     assert [(form.version, form.b, form.user_data) for form in past] == [(1, B, None), (2, C, "u2")]
+
+
+def test_recording_is_switched_on_and_off(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    assert refused(desk, made, record=True) == ("invalid", "record")
+
+    def recorded(wanted: bool) -> bool:
+        asked = BindingChange(record=wanted)
+        desk.run(lambda act: change(act, made.binding_id, asked, RULES._replace(recording=True)))
+        route = desk.call(X, A)
+        assert isinstance(route, Route)
+        return route.record
+
+    assert recorded(True)
+    changed(desk, made, max_call_s=60)  # where nothing is recorded any more, the rest can be changed
+    assert not recorded(False)
+    now = desk.bindings.get(made.binding_id)
+    assert now is not None
+    kept = steps(desk.connection, desk.sealer, now)
+    assert [step.changed for step in kept] == [[], ["record"], ["max_call_s"], ["record"]]

@@ -9,6 +9,7 @@ import pytest
 from relay.errors import ParseError
 from relay.service.groups import make_group
 from relay.service.imports import CHUNK, import_bindings, import_members
+from relay.service.releases import BindRules
 from tests.service.conftest import RULES, Desk
 from tests.support.stored import NOW_MS, PREFIX, X, Y
 
@@ -104,3 +105,13 @@ def test_members_come_from_a_list(desk: Desk) -> None:
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
     assert list(import_members(lines, group.group_id, desk.run)) == [CHUNK - 1, 1]
     assert desk.one("SELECT size FROM party_group") == (CHUNK + 1,)
+
+
+def test_whether_calls_are_recorded_is_yes_or_no(desk: Desk) -> None:
+    text = "mode,a,b,record\nAXB,8001,8002,YES\nAXB,8003,8004,no\nAXB,8005,8006,\nAXB,8007,8008,true\n"
+    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, BindRules(recording=True))
+    assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: it is "yes" or "no"']
+    assert {found.a: found.record for found in desk.bindings.all()} == {"8001": True, "8003": False, "8005": False}
+    assert run(desk, "mode,a,b,record\nAXB,8007,8008,yes\n") == {
+        2: "record: calls are not recorded here: the operator has not configured it"
+    }

@@ -1,0 +1,65 @@
+"""Recording one call at rtpengine: both sides are told, then it begins. Nobody is recorded who was not told.
+
+It begins once, or once more after a restart of the relay in between. What becomes of the recording when the call is
+over is nothing that a call knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call.actions import Mediated
+from relay.call.announcement import RECORDED
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.sip.timers import Timer
+
+
+class Recorder:
+    """Of a call whose binding says that it is to be recorded. What is still to come does not, once the call is over."""
+
+    __slots__ = ("_call", "_notice")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._notice: Timer | None = None  # until both have heard it
+
+    def begin(self, now: float) -> None:
+        """Both sides are up: they are told."""
+        call = self._call
+        if call.media is None or not call.media.instance or not call.core.settings.recording:
+            self._failed("no_rtpengine", now)
+        else:
+            call.media.play(RECORDED, self._told)
+
+    def end(self) -> None:
+        """The call is over."""
+        self._call.core.timers.cancel(self._notice)
+
+    def _told(self, answer: Mediated | None, now: float) -> None:
+        if answer is None or not answer.lasts_s:
+            self._failed("notice", now)
+        elif not self._call.ended:
+            self._notice = self._call.core.timers.set(now + answer.lasts_s, self.record)
+
+    def record(self, _: float) -> None:
+        """Has rtpengine record, or go on with it. Also of use where it was started anew meanwhile, and has got the call
+        again by a new offer."""
+        if self._call.media is not None:
+            self._call.media.record(self._begun)
+
+    def _begun(self, answer: Mediated | None, now: float) -> None:
+        if answer is None or not answer.known:
+            self._failed("start", now)
+        else:
+            self._call.recorded()
+
+    def _failed(self, step: str, now: float) -> None:
+        call = self._call
+        if call.ended:
+            return
+        call.core.counters["recordings_failed"] += 1
+        call.core.note("recording.failed", call_id=call.call_id, step=step)
+        if call.core.settings.recording_needed:
+            call.end("relay", "recording_failed", now)

@@ -1,0 +1,223 @@
+"""Calls that are recorded: both sides are told, then it begins. Nobody is recorded who was not told."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.routing import Route
+from relay.call.settings import Announcements
+from tests.ladder.anchored import SOUND_S, AnchoredLadder, hold_and_update
+from tests.ladder.ladder import AXB, EITHER, Ladder, X, connect, hang_up, sides
+
+RECORDED = {way: route._replace(record=True) for way, route in AXB.items() if isinstance(route, Route)}
+
+
+def recording(**settings: object) -> AnchoredLadder:
+    return AnchoredLadder(routes=RECORDED, **{"recording": True, **settings})
+
+
+@pytest.fixture
+def ladder() -> AnchoredLadder:
+    return recording()
+
+
+def done(ladder: AnchoredLadder) -> list[str]:
+    """What rtpengine was told of the call but its descriptions and whether it is there."""
+    return [command.sound or command.command for command in ladder.rtpengine.told if command.command in WHAT]
+
+
+WHAT = ("play", "record", "delete")
+
+
+def failed(ladder: Ladder) -> list[object]:
+    """The steps that failed, each logged and counted."""
+    steps = [note.fields["step"] for note in ladder.notes if note.event == "recording.failed"]
+    assert ladder.engine.statistics().get("recordings_failed", 0) == len(steps)
+    return steps
+
+
+def ended_by_relay(ladder: AnchoredLadder) -> None:
+    for side in (ladder.caller, ladder.callee):
+        side.expects("BYE")
+    ladder.settle()
+    assert (ladder.record.end_reason, ladder.record.recording) == ("recording_failed", None)
+
+
+def test_both_are_told_to_the_end_and_then_it_begins(ladder: AnchoredLadder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.run(1)
+    assert done(ladder) == []
+    ladder.caller.acks()
+    ladder.run(SOUND_S - 0.1)
+    assert (done(ladder), ladder.record.recording) == (["recorded"], None)
+    ladder.run(0.2)
+    assert done(ladder) == ["recorded", "record"]
+    assert ladder.record.recording == ladder.record.call_id
+    play, record = ladder.rtpengine.told[-2:]
+    assert (play.from_tag, record.call, record.instance) == ("", ladder.record.call_id, "one")
+    hang_up(ladder)
+    assert ladder.record.recording == ladder.record.call_id
+    assert ladder.engine.statistics()["recordings_begun"] == 1
+    assert failed(ladder) == []
+
+
+def test_the_notice_stands_in_the_place_of_the_greeting() -> None:
+    ladder = recording(announcements=Announcements(begin=True))
+    connect(ladder)
+    ladder.run(SOUND_S)
+    assert done(ladder) == ["recorded", "record"]
+    hang_up(ladder)
+
+
+def test_a_call_whose_binding_does_not_say_so_is_not_recorded() -> None:
+    ladder = AnchoredLadder(recording=True)
+    connect(ladder)
+    ladder.run(2 * SOUND_S)
+    hang_up(ladder)
+    assert done(ladder) == ["delete"]
+    assert ladder.record.recording is None
+
+
+def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.settle()
+    assert done(ladder) == ["delete"]
+    assert (ladder.record.recording, failed(ladder)) == (None, [])
+
+
+@EITHER
+def test_who_hangs_up_while_it_is_told_is_not_recorded(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    ladder.run(SOUND_S / 2)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    asked.expects("BYE")
+    asking.get(200)
+    ladder.settle()
+    assert done(ladder) == ["recorded", "delete"]
+    assert (ladder.record.recording, failed(ladder)) == (None, [])
+
+
+def test_who_hangs_up_while_it_begins_is_recorded_for_a_moment(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(1)
+    ladder.hold_media = True
+    ladder.run(SOUND_S)
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.settle()
+    assert done(ladder) == ["recorded", "record", "delete"]
+    assert ladder.record.recording == ladder.record.call_id
+
+
+@pytest.mark.parametrize(("plays", "step"), [(False, "notice"), (True, "start")])
+def test_where_it_cannot_be_told_or_begun_the_call_goes_on_unrecorded(
+    ladder: AnchoredLadder, plays: bool, step: str
+) -> None:
+    ladder.rtpengine.plays, ladder.rtpengine.records = plays, False
+    connect(ladder)
+    ladder.run(SOUND_S + 60)
+    assert failed(ladder) == [step]
+    assert done(ladder) == ["recorded", "record"][: 1 + plays]
+    hang_up(ladder)
+    assert ladder.record.recording is None
+
+
+@pytest.mark.parametrize("plays", [False, True])
+def test_or_it_ends_where_that_is_configured(plays: bool) -> None:
+    ladder = recording(recording_needed=True)
+    ladder.rtpengine.plays, ladder.rtpengine.records = plays, False
+    connect(ladder)
+    ladder.run(SOUND_S + 0.1)
+    assert len(failed(ladder)) == 1
+    ended_by_relay(ladder)
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_where_nothing_is_recorded_any_more_it_has_failed(needed: bool) -> None:
+    ladder = recording(recording=False, recording_needed=needed)
+    connect(ladder)
+    ladder.run(0.1)
+    assert (done(ladder)[:1], failed(ladder)) == (["delete"][:needed], ["no_rtpengine"])
+    if needed:
+        ended_by_relay(ladder)
+    else:
+        hang_up(ladder)
+
+
+def test_where_media_go_directly_it_has_failed() -> None:
+    ladder = Ladder(routes=RECORDED, recording=True)
+    connect(ladder)
+    ladder.run(0.1)
+    assert failed(ladder) == ["no_rtpengine"]
+    hang_up(ladder)
+
+
+def test_silence_of_rtpengine_is_a_failure(ladder: AnchoredLadder) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.hold_media = True
+    ladder.caller.acks()
+    ladder.run(0)
+    ladder.rtpengine_is_silent()
+    assert failed(ladder) == ["notice"]
+    ladder.rtpengine_goes_on()
+    hang_up(ladder)
+
+
+def test_hold_and_update_leave_it_on(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(SOUND_S)
+    hold_and_update(ladder.callee, ladder.caller)
+    ladder.run(1)
+    assert set(done(ladder)) == {"recorded", "record"}
+    hang_up(ladder)
+    assert ladder.record.recording == ladder.record.call_id
+    assert ladder.engine.statistics()["recordings_begun"] == 1
+
+
+def test_rtpengine_that_was_started_anew_records_what_it_gets_again(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(SOUND_S)
+    ladder.rtpengine.calls.clear()
+    ladder.rtpengine.told.clear()
+    hold_and_update(ladder.callee, ladder.caller)
+    assert done(ladder) == ["record", "record"]
+    hang_up(ladder)
+
+
+def test_it_goes_on_after_a_restart_of_the_relay(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(SOUND_S)
+    restart(ladder)
+    ladder.run(2 * SOUND_S)
+    assert done(ladder) == ["recorded", "record"]
+    hang_up(ladder)
+    assert ladder.record.recording == ladder.record.call_id
+
+
+def test_a_notice_that_a_restart_broke_off_is_given_again(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(SOUND_S / 2)
+    restart(ladder)
+    ladder.run(SOUND_S + 0.1)
+    assert done(ladder) == ["recorded", "recorded", "record"]
+    hang_up(ladder)
+    assert ladder.record.recording == ladder.record.call_id
+
+
+def restart(ladder: AnchoredLadder) -> None:
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        side.expects("OPTIONS")

@@ -1,0 +1,127 @@
+"""[recording]: what is refused, and what is looked at before the relay starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relay.config import Config, parse_config
+from relay.config import recording as module
+from relay.config.files import check_files
+from relay.errors import ConfigError
+from relay.net.sounds import SoundFiles
+from relay.service.retention import DAY_MS
+from relay.store.recording_file import Recordings
+from relay.store.sealing import make_key
+from tests.support.spool import Spool
+
+MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'
+
+
+def config(text: str) -> Config:
+    return parse_config(MEDIA + text, "f")
+
+
+def faults(made: Config) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_files(made)
+    return "\n".join(error.value.problems)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a folder of rtpengine's."""
+    monkeypatch.chdir(tmp_path)
+    Spool(tmp_path / "spool")
+    return tmp_path
+
+
+RECORDS = '[recording]\nspool = "spool"\n'
+
+
+def test_nothing_is_recorded_unless_it_is_said() -> None:
+    made = config("")
+    assert made.recordings == Recordings(Path("var/recordings"))
+    assert (made.settings.recording, made.settings.recording_needed, made.numbers.recording) == (False, False, False)
+    assert made.sounds is None
+
+
+def test_where_calls_are_recorded_both_sides_can_be_told() -> None:
+    made = config('[recording]\nspool = "s"\nkept_in = "k"\ncipher = "sm4-gcm"\non_failure = "end"')
+    assert made.recordings == Recordings(Path("k"), (Path("s"),), "sm4-gcm")
+    assert (made.settings.recording, made.settings.recording_needed, made.numbers.recording) == (True, True, True)
+    assert made.sounds == SoundFiles("zh")
+
+
+def test_each_instance_may_have_a_folder_of_its_own() -> None:
+    assert config('[recording]\nspool = ["a", "b"]').recordings.spools == (Path("a"), Path("b"))
+
+
+def test_without_rtpengine_nothing_records() -> None:
+    with pytest.raises(ConfigError, match=r"recording\.spool: rtpengine records; write media\.mode"):
+        parse_config(RECORDS, "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[recording]\ncipher = "des"', "recording.cipher: invalid enum value"),
+        ('[recording]\non_failure = "shrug"', "recording.on_failure: invalid enum value"),
+        ('[retention]\nrecordings = "soon"', "retention.recordings: not a duration"),
+        ('[retention]\nrecordings = "185d"', "recordings: 185d is longer than records, 184d, without which"),
+    ],
+)
+def test_a_wrong_value_is_told(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config(text)
+    (problem,) = error.value.problems
+    assert told in problem
+
+
+def test_recordings_may_go_before_the_records() -> None:
+    assert config('[retention]\nrecordings = "30d"').retention.recordings_ms == 30 * DAY_MS
+
+
+def test_what_is_there_is_good(here: Path) -> None:
+    check_files(config(RECORDS))
+
+
+def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
+    assert "recording.spool: elsewhere is no folder here" in faults(
+        config('[recording]\nspool = ["spool", "elsewhere"]')
+    )
+
+
+@pytest.mark.parametrize("name", ["", "pcaps", "metadata"])
+def test_a_folder_that_cannot_be_read_is_named(here: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _deny(monkeypatch, Path("spool") / name)
+    assert f"recording.spool: {Path('spool') / name} cannot be read and cleared" in faults(config(RECORDS))
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _deny(monkeypatch, here)
+    assert "recording.kept_in: var/recordings cannot be written to" in faults(config(RECORDS))
+
+
+def _deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
+    """Root may do anything, so it is said here."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != denied)
+
+
+def test_a_key_that_is_gone_is_named(here: Path) -> None:
+    (here / "var").mkdir()
+    (here / "var/relay.db").touch()
+    assert "store.key_file: the key file var/relay.key is missing" in faults(config(RECORDS))
+    make_key(here / "var/relay.key")
+    check_files(config(RECORDS))
+
+
+def test_a_cipher_that_openssl_lacks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_cipher", lambda name: False)
+    assert "recording.cipher: the OpenSSL here has no aes-256-gcm" in faults(config(RECORDS))
+
+
+def test_where_nothing_is_recorded_nothing_is_looked_at(here: Path) -> None:
+    check_files(config('[recording]\nkept_in = "/proc/nowhere"'))
