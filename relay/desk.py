@@ -30,6 +30,7 @@ from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
+from relay.events.recordings import Taker
 from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
@@ -99,7 +100,9 @@ class Desk:
         common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
         self._deliverer = Deliverer(*common, config.webhooks)
-        self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute)
+        kept_in = config.recordings.kept_in
+        self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
+        self._taker = Taker(*common, config.recordings)
 
     def follow(self, config: Config) -> None:
         """Goes by this configuration from now on, but for what holds from a restart on (`relay.config.reload`)."""
@@ -107,6 +110,7 @@ class Desk:
         self._follower.follow(config.fraud)
         self._deliverer.follow(config.webhooks)
         self._timers.follow(config.numbers, config.retention, config.purge_at_minute)
+        self._taker.follow(config.recordings)
         self._log.info("desk.reloaded")
 
     async def metrics(self) -> bytes:
@@ -116,7 +120,8 @@ class Desk:
         except Refused:
             relay = {"up": 0}
         ours = {"acts_waiting": self.writer.backlog, **await asyncio.to_thread(self._stored)}
-        return text(relay | self._follower.statistics() | self._deliverer.statistics() | ours)
+        parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
+        return text(relay | parts | ours)
 
     def _stored(self) -> dict[str, int]:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
@@ -132,6 +137,7 @@ class Desk:
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
+            "recordings": self._taker.run(),
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         stopped = asyncio.create_task(stop.wait())
@@ -149,7 +155,7 @@ class Desk:
 
     async def _finish(self, server: _Server, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Requests under way are answered, the last records are read, deliveries under way are ended."""
-        api, follower, deliverer, _ = tasks
+        api, follower, deliverer, *_ = tasks
         server.should_exit = True
         if not server.started:
             api.cancel()
@@ -217,7 +223,8 @@ class _Server(uvicorn.Server):
 
 
 def _api_settings(config: Config) -> ApiSettings:
-    return ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers)
+    kept_in = config.recordings.kept_in
+    return ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers, kept_in=kept_in)
 
 
 # -- the relay at the other end

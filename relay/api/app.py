@@ -28,6 +28,7 @@ from relay.api import (
     routes_oversight,
     routes_peers,
     routes_pools,
+    routes_recordings,
     routes_webhooks,
 )
 from relay.api.credentials import Nonces
@@ -46,6 +47,7 @@ _NOUNS = (
     routes_numbers,
     routes_pools,
     routes_calls,
+    routes_recordings,
     routes_businesses,
     routes_keys,
     routes_webhooks,

@@ -58,6 +58,26 @@ class Call(Shown):
     callee_jitter_ms: int | None
     kind: Literal["call", "message"]
     text_bytes: int | None = Field(description="of a message: how long its text was; the text is kept nowhere")
+    recording: str | None = Field(description="of a call that was recorded: its id")
+
+
+class OneCall(Call):
+    """A call record, with what was recorded of it."""
+
+    recording_ms: int | None = Field(description="from the first packet to the last; null until it is taken over")
+    recording_sha256: str | None = Field(description="of what GET …/recording answers")
+
+
+class Recording(Shown):
+    """What was recorded of a call."""
+
+    call_id: str
+    business: str
+    taken_at: Moment = Field(description="when it was taken over from rtpengine, and sealed")
+    length_ms: int = Field(description="from the first packet to the last")
+    size: int = Field(description="bytes of what GET /v1/calls/{call_id}/recording answers")
+    sha256: str = Field(description="of the same")
+    purged_at: Moment | None = Field(description="when it was deleted; null: it is kept")
 
 
 class HungUp(Shown):

@@ -18,6 +18,7 @@ from relay.call.record import CallRecord
 from relay.errors import Refused
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
 from relay.reports.record_form import record_form, with_moments
+from relay.reports.recordings import of_call
 from relay.reports.search import CallQuery, find_call, search
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_pages import LAST_MS, Wanted, read_all
@@ -144,13 +145,14 @@ async def get_export(
 
 
 @router.get("/{call_id}", summary="Show a call")
-async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.Call:
+async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.OneCall:
     """One that has ended, or is answered and up."""
 
-    def query(connection: sqlite3.Connection) -> CallRecord | None:
-        return find_call(connection, visit.desk.sealer, call_id, visit.business)
+    def query(connection: sqlite3.Connection) -> tuple[CallRecord | None, dict[str, Any]]:
+        return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(connection, call_id)
 
-    record = await visit.read(query)
+    record, recording = await visit.read(query)
     if record is None:
         raise Refused("not_found", "", "there is no such call")
-    return shown_call(record, clear=await visit.reveal(reveal, f"call {call_id}"))
+    shown = shown_call(record, clear=await visit.reveal(reveal, f"call {call_id}"))
+    return models.OneCall(**shown.model_dump(), **recording)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from relay.service.releases import BindRules
@@ -18,3 +19,4 @@ class ApiSettings(NamedTuple):
     max_body: int = MIB  # bytes
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
     rules: BindRules = BindRules()
+    kept_in: Path = Path("var/recordings")  # where recordings are

@@ -30,6 +30,7 @@ _COMMANDS = {
     "groups": "relay.cli.groups",
     "lists": "relay.cli.groups",
     "calls": "relay.cli.calls",
+    "recordings": "relay.cli.recordings",
     "trace": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",

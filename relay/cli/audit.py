@@ -97,7 +97,9 @@ def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             purged = due(store.reader, store.config.retention, now_ms())
         else:
-            purged = purge_store(store.writer, store.config.retention, now_ms(), operator_cli())
+            purged = purge_store(
+                store.writer, store.config.retention, store.config.recordings.kept_in, now_ms(), operator_cli()
+            )
     show_one(purged, as_json=as_json)
 
 

@@ -31,6 +31,7 @@ from relay.errors import Refused, StoreError
 from relay.net.control import ControlClient, control_path
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
+from relay.reports.recordings import of_call, verify_recordings
 from relay.reports.search import find_call
 from relay.service import fields
 from relay.service.times import format_moment
@@ -120,7 +121,8 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
             raise Refused("not_found", "", "there is no such call: `relay700 calls list` shows them")
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
-    show_one(with_moments(record_form(record, reveal=clear)), as_json=as_json)
+        recording = of_call(store.reader, call_id)
+    show_one(with_moments(record_form(record, reveal=clear)) | recording, as_json=as_json)
 
 
 @calls.command("live")
@@ -203,18 +205,23 @@ def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 def verify(config_path: Path | None, as_json: bool) -> None:
-    """Check the chain of call records.
+    """Check the chain of call records, and every recording.
 
     Keep what it prints in another place: fewer records at a later time, or another head for as many, show that an older
     copy of the database was put back.
     """
     with opened(config_path) as store:
         verdict = store.records.verify()
-    if verdict.broken is not None:
-        raise StoreError(f"broken after {verdict.intact} intact records: {verdict.broken}")
+        recordings = verify_recordings(store.reader, store.sealer, store.config.recordings.kept_in)
+    problems = [] if verdict.broken is None else [f"broken after {verdict.intact} intact records: {verdict.broken}"]
+    if problems or recordings.broken:
+        raise StoreError("\n".join(problems + recordings.broken))
     if as_json:
         counts = {"intact": verdict.intact, "live": verdict.live, "purged": verdict.purged}
-        click.echo(json_line(counts | {"head": verdict.head.hash.hex() or None}))
+        click.echo(json_line(counts | {"recordings": recordings.intact, "head": verdict.head.hash.hex() or None}))
         return
     purged = f", {verdict.purged} purged before" if verdict.purged else ""
-    click.echo(f"{verdict.intact} records intact, {verdict.live} live{purged}, head {verdict.head.hash.hex() or '-'}")
+    recorded = f", {recordings.intact} recordings intact" if recordings.intact else ""
+    click.echo(
+        f"{verdict.intact} records intact, {verdict.live} live{purged}{recorded}, head {verdict.head.hash.hex() or '-'}"
+    )

@@ -39,9 +39,10 @@ class Timers:
         rules: BindRules,
         retention: Retention,
         purge_at_min: int,
+        kept_in: Path,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
-        """`purge_at_min` is a minute of the day in China."""
+        """`purge_at_min` is a minute of the day in China; `kept_in` is where recordings are."""
         self._path = path
         self._sealer = sealer
         self._writer = writer
@@ -49,6 +50,7 @@ class Timers:
         self._rules = rules
         self._retention = retention
         self._purge_at_min = purge_at_min
+        self._kept_in = kept_in
         self._clock_ms = clock_ms
         self._ending = threading.Event()
         self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
@@ -100,7 +102,8 @@ class Timers:
     def _purge(self) -> None:
         writer = Writer(self._path, self._sealer)
         try:
-            purged = purge(writer, self._retention, self._clock_ms(), going_on=lambda: not self._ending.is_set())
+            now, going_on = self._clock_ms(), lambda: not self._ending.is_set()
+            purged = purge(writer, self._retention, self._kept_in, now, going_on=going_on)
         finally:
             writer.close()
         self._log.info("purge.done", **purged._asdict())

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from relay.store.act import RELAY, Act, Actor
@@ -32,8 +33,10 @@ from relay.store.purge import (
     purge_records,
     purge_routes,
 )
+from relay.store.recordings import count_recordings, forget_recordings, purge_recordings
 from relay.store.writer import Writer
 
+FILES_CHUNK = 10  # of an act: to delete a large file takes some milliseconds
 DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
 TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
@@ -46,6 +49,7 @@ class Retention(NamedTuple):
     bindings_ms: int = HALF_YEAR_MS  # from when its numbers were given back
     audit_ms: int = TWO_YEARS_MS
     businesses_ms: int = TWO_YEARS_MS  # from when they were revoked
+    recordings_ms: int = HALF_YEAR_MS  # of calls, from when they were taken over: no law says how long
 
 
 class Purged(NamedTuple):
@@ -55,6 +59,7 @@ class Purged(NamedTuple):
     bindings: int
     audit: int
     businesses: int
+    recordings: int
 
 
 class _Before(NamedTuple):
@@ -64,16 +69,20 @@ class _Before(NamedTuple):
     bindings: int
     audit: int
     businesses: int
+    recordings: int
 
 
 def purge(
     writer: Writer,
     retention: Retention,
+    kept_in: Path,
     now_ms: int,
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
 ) -> Purged:
     """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. Takes its time.
+
+    `kept_in` is where recordings are.
 
     It ends early where `going_on` says no; it is asked before each transaction. Raises StoreError where a chain is
     broken at its beginning; what it had deleted until then is gone.
@@ -87,6 +96,7 @@ def purge(
         _purge_bindings(sweep, before.bindings),
         sweep.all(lambda act: purge_audit(act, before.audit, CHUNK)),
         sweep.all(lambda act: purge_businesses(act, before.businesses, CHUNK)),
+        sweep.all(lambda act: purge_recordings(act, kept_in, before.recordings, FILES_CHUNK), FILES_CHUNK),
     )
     writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
     return purged
@@ -100,6 +110,7 @@ def due(connection: sqlite3.Connection, retention: Retention, now_ms: int) -> Pu
         count_bindings(connection, before.bindings),
         count_audit(connection, before.audit),
         count_businesses(connection, before.businesses),
+        count_recordings(connection, before.recordings),
     )
 
 
@@ -109,6 +120,7 @@ def _before(retention: Retention, now_ms: int) -> _Before:
         now_ms - max(retention.bindings_ms, HALF_YEAR_MS),
         now_ms - max(retention.audit_ms, TWO_YEARS_MS),
         now_ms - max(retention.businesses_ms, TWO_YEARS_MS),
+        now_ms - retention.recordings_ms,
     )
 
 
@@ -138,6 +150,7 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(lambda act: purge_answers(act, now_ms - KEPT_MS, CHUNK))
     sweep.all(lambda act: purge_events(act, before.records, CHUNK))
     sweep.all(lambda act: purge_complaints(act, day, CHUNK))
+    sweep.all(lambda act: forget_recordings(act, before.records, CHUNK))
 
 
 def _purge_bindings(sweep: _Sweep, before_ms: int) -> int:

@@ -85,7 +85,7 @@ def test_a_changed_log_is_found(busy: Command) -> None:
 
 
 def test_purge_deletes_nothing_that_must_be_kept_and_says_what_it_did(busy: Command) -> None:
-    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0}
+    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0}
     assert busy.objects("purge", "--dry-run") == [nothing]
     assert busy.objects("audit", "list", "--action", "purge.begin") == []
     assert busy.objects("purge") == [nothing]

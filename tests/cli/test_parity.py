@@ -68,6 +68,8 @@ SAME: dict[str, str] = {
     "GET /v1/calls/live": "calls live",
     "DELETE /v1/calls/live/{call_id}": "calls hang-up",
     "GET /v1/calls/export": "calls export",
+    "GET /v1/calls/{call_id}/recording": "recordings get",
+    "GET /v1/recordings": "recordings list",
     "GET /v1/peers": "peers list",
     "POST /v1/trace": "trace",
     "POST /v1/evidence": "evidence make",

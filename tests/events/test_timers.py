@@ -28,7 +28,8 @@ class Clock:
 
 
 def timers(shop: Shop, writer: GroupWriter, clock: Clock) -> Timers:
-    return Timers(shop.path, shop.sealer, writer, shop.log.logger, BindRules(), Retention(), PURGE_AT, clock)
+    common = (shop.path, shop.sealer, writer, shop.log.logger)
+    return Timers(*common, BindRules(), Retention(), PURGE_AT, shop.path.parent / "recordings", clock)
 
 
 async def test_expired_bindings_give_back_their_numbers_however_many(
@@ -115,7 +116,7 @@ async def test_another_hour_of_the_purge_holds_from_then_on(
 async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     made = timers(shop, writer, Clock(NOW_MS))
     await made.purge()
-    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0}
+    nothing = {"records": 0, "bindings": 0, "audit": 0, "businesses": 0, "recordings": 0}
     assert shop.log.said == [("purge.done", nothing)]
 
     def fail(*_: object, **__: object) -> None:

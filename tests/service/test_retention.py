@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from relay.call.record import CallRecord
+from relay.errors import StoreError
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, Retention, due, purge
 from relay.store.act import RELAY, operator_cli
 from relay.store.audit_log import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
 from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
+from relay.store.recording_file import file_of, seal_file
+from relay.store.recordings import Recording, add_recording, find_recording
 from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
@@ -29,6 +32,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "relay.db"
+        self.kept_in = folder / "recordings"
         self.sealer: Sealer = open_store(self.path, folder / "relay.key")
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
@@ -54,6 +58,14 @@ class Store:
             "INSERT INTO business (id, state, name, created_at, updated_at) VALUES (?, 'revoked', '', ?, ?)",
             (f"b{revoked_ms}", revoked_ms, revoked_ms),
         )
+
+    def add_recording(self, call_id: str, taken_at: int) -> Path:
+        path = file_of(self.kept_in, call_id)
+        seal_file(path, self.sealer, "aes-256-gcm", call_id, [b"sound"])
+        self.now_ms = taken_at
+        self.writer.run(RELAY, lambda act: add_recording(act, Recording(call_id, "default", taken_at, 1, 5, "")))
+        self.now_ms = NOW_MS
+        return path
 
     def add_audit(self, at_ms: int) -> None:
         self.now_ms = at_ms
@@ -94,10 +106,10 @@ def test_nothing_goes_before_its_time_whatever_is_configured(
     store: Store, configured: Retention, kept: tuple[int, int, int, int]
 ) -> None:
     fill(store, *kept)
-    assert due(store.connection, configured, NOW_MS) == (1, 1, 1, 1)
-    assert purge(store.writer, configured, NOW_MS) == Purged(1, 1, 1, 1)
-    assert due(store.connection, configured, NOW_MS) == (0, 0, 0, 0)
-    assert purge(store.writer, configured, NOW_MS) == Purged(0, 0, 0, 0)
+    assert due(store.connection, configured, NOW_MS) == (1, 1, 1, 1, 0)
+    assert purge(store.writer, configured, store.kept_in, NOW_MS) == Purged(1, 1, 1, 1, 0)
+    assert due(store.connection, configured, NOW_MS) == (0, 0, 0, 0, 0)
+    assert purge(store.writer, configured, store.kept_in, NOW_MS) == Purged(0, 0, 0, 0, 0)
 
 
 def test_six_months_and_two_years_are_the_longest_there_are() -> None:
@@ -107,7 +119,7 @@ def test_six_months_and_two_years_are_the_longest_there_are() -> None:
 
 def test_both_chains_are_proved_after_a_purge_and_it_is_in_the_audit_log(store: Store) -> None:
     fill(store, *LAW)
-    purge(store.writer, Retention(), NOW_MS, operator_cli())
+    purge(store.writer, Retention(), store.kept_in, NOW_MS, operator_cli())
     who = operator_cli().name
     assert store.actions() == [("relay", "test"), (who, "purge.begin"), (who, "purge.end")]
     assert verify_audit(store.connection, store.sealer).broken is None
@@ -122,7 +134,7 @@ def test_a_purge_goes_on_until_nothing_is_due(store: Store, monkeypatch: pytest.
     store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(205)))
     for n in range(5):
         store.add_binding(old_ms - n)
-    assert purge(store.writer, Retention(), NOW_MS) == Purged(205, 5, 0, 0)
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == Purged(205, 5, 0, 0, 0)
 
 
 def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +146,43 @@ def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monke
         (left,) = store.connection.execute("SELECT count(*) FROM call_record").fetchone()
         return bool(left > 30)
 
-    assert purge(store.writer, Retention(), NOW_MS, going_on=going_on).records == 20
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS, going_on=going_on).records == 20
     assert store.actions()[-1] == ("relay", "purge.end")
-    assert purge(store.writer, Retention(), NOW_MS).records == 30
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).records == 30
+
+
+def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store: Store) -> None:
+    old, young = store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1), store.add_recording("0b" * 16, NOW_MS - DAY_MS)
+    retention = Retention(recordings_ms=DAY_MS)
+    assert due(store.connection, retention, NOW_MS).recordings == 1
+    assert purge(store.writer, retention, store.kept_in, NOW_MS, operator_cli()) == Purged(0, 0, 0, 0, 1)
+    assert (old.exists(), young.exists()) == (False, True)
+    line = "SELECT actor, object FROM audit WHERE action = 'recording.purge'"
+    assert store.connection.execute(line).fetchall() == [(operator_cli().name, "0a" * 16)]
+    found = [find_recording(store.connection, call_id) for call_id in ("0a" * 16, "0b" * 16)]
+    assert [each and each.purged_at for each in found] == [NOW_MS, None]
+    assert purge(store.writer, retention, store.kept_in, NOW_MS).recordings == 0
+
+
+def test_what_is_known_of_a_recording_goes_with_the_records_of_its_time(store: Store) -> None:
+    retention = Retention(recordings_ms=DAY_MS)
+    store.add_recording("0a" * 16, NOW_MS)
+    purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS)
+    assert find_recording(store.connection, "0a" * 16) is not None
+    purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS + 1)
+    assert find_recording(store.connection, "0a" * 16) is None
+
+
+def test_a_file_that_is_gone_already_does_not_hold_up_a_purge(store: Store) -> None:
+    store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1).unlink()
+    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 1
+
+
+def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(store: Store) -> None:
+    path = store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match=path.name):
+        purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS)
+    path.rmdir()
+    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 1

@@ -1,0 +1,69 @@
+"""Recordings over HTTP, for operators alone: which there are, and each, with a reason."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends
+from starlette.responses import Response, StreamingResponse
+
+from relay.api import models_calls as models
+from relay.api.models import Name, Page, Reason, Time, given_ms, shown_moment
+from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.routes_calls import CallId
+from relay.api.visit import OPERATOR, Needs, Visit
+from relay.errors import Refused, StoreError
+from relay.reports.recordings import MEDIA_TYPE, ask_recording, read_recording
+from relay.store.recordings import LAST_MS, Recording, RecordingQuery, list_recordings
+
+router = APIRouter(prefix="/v1", tags=["calls"])
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+
+
+def shown_recording(recording: Recording) -> models.Recording:
+    """As answered."""
+    moments = {
+        "taken_at": shown_moment(recording.taken_at),
+        "purged_at": shown_moment(recording.purged_at),
+    }
+    return models.Recording.model_validate(recording._asdict() | moments)
+
+
+@router.get("/recordings", summary="List recordings")
+async def get_recordings(
+    visit: Operator,
+    business: Name | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    limit: Limit = USUAL,
+    cursor: Cursor = None,
+) -> Page[models.Recording]:
+    """By when they were taken over, the newest first; purged ones too, as long as the record of their call is kept."""
+    sealer = visit.desk.sealer
+    place = read_cursor(sealer, "recordings", cursor)
+    query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
+    after = (int(place[0]), str(place[1])) if place else None
+    found = await visit.read(lambda connection: list_recordings(connection, query, after, limit + 1))
+    return page(sealer, "recordings", found, limit, lambda last: (last.taken_at, last.call_id), shown_recording)
+
+
+@router.get(
+    "/calls/{call_id}/recording",
+    summary="Read a recording",
+    response_class=Response,
+    responses={200: {"description": "What was captured of the call's sound", "content": {MEDIA_TYPE: {}}}},
+)
+async def get_recording(call_id: CallId, visit: Operator, reason: Reason) -> Response:
+    """A file in libpcap's format, with the addresses of both sides. The audit log has the reason before the answer."""
+    recording = await visit.act(lambda act: ask_recording(act, call_id, reason))
+    kept_in, sealer = visit.desk.settings.kept_in, visit.desk.sealer
+    try:
+        parts = await anyio.to_thread.run_sync(read_recording, kept_in, sealer, recording)
+    except StoreError as error:
+        raise Refused("state_conflict", "", str(error)) from None
+    headers = {
+        "content-disposition": f'attachment; filename="{call_id}.pcap"',
+        "content-length": str(recording.size),
+    }
+    return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPE)

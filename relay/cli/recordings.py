@@ -1,0 +1,62 @@
+"""`relay700 recordings`: which there are of calls, and each, with a reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import needed_reason
+from relay.cli.output import show_list
+from relay.cli.stores import every, opened, past
+from relay.errors import StoreError
+from relay.reports.recordings import ask_recording, read_recording
+from relay.store.recordings import LAST_MS, RecordingQuery, list_recordings
+
+_COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
+_PAGE = 500
+
+
+@click.group()
+def recordings() -> None:
+    """What was recorded of calls."""
+
+
+@recordings.command("list")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--since", type=past, default=None, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago.")
+@click.option("--until", type=past, default=None, metavar="TIME", help="Before then; likewise.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@config_option
+def list_(config_path: Path | None, business: str | None, since: int | None, until: int | None, as_json: bool) -> None:
+    """List recordings by when they were taken over, the newest first; purged ones too."""
+    query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
+    with opened(config_path) as store:
+        found = every(
+            lambda after: list_recordings(store.reader, query, after, _PAGE),
+            None,
+            lambda recording: (recording.taken_at, recording.call_id),
+        )
+        show_list(found, _COLUMNS, as_json=as_json)
+
+
+@recordings.command("get")
+@click.argument("call_id")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE", help="To write."
+)
+@needed_reason
+@config_option
+def get(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
+    """Write what was recorded of a call: a capture (pcap) with the addresses of both sides. Nobody else can read it."""
+    with opened(config_path) as store:
+        recording = store.act(lambda act: ask_recording(act, call_id, reason))
+        parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)
+        try:
+            with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.writelines(parts)
+        except OSError as error:
+            raise StoreError(f"{out} cannot be written: {error.strerror}") from None
+    click.echo(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")

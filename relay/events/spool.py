@@ -1,0 +1,133 @@
+"""What rtpengine leaves of the calls that it records: files in its recording-dir, with the recording-method "pcap".
+
+While it records a call there is a capture in `pcaps` and a text about it in `tmp`. When the call is over it closes the
+capture, and moves the text to `metadata`. One that was killed does not: its files are known by their age. All of them
+are in clear, with the voices and the addresses of both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final, NamedTuple
+
+from relay.errors import StoreError
+
+# Seconds without a packet after which rtpengine itself gives a call up ([rtpengine] timeout) are fewer.
+ABANDONED_S: Final = 300.0
+
+_PART: Final = 1 << 16
+_FILE_HEAD: Final = 24  # bytes
+_PACKET_HEAD: Final = 16
+_LONGEST_PACKET: Final = 1 << 18  # what says that it is longer is damaged
+_NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<III"), b"\xa1\xb2\xc3\xd4": Struct(">III")}
+
+_FOLDERS = ("pcaps", "metadata", "tmp")
+_is_ours = re.compile(r"(?:rtpengine-meta-)?(([0-9a-f]{32})-[0-9a-f]+)\.(pcap|txt|tmp)").fullmatch
+
+
+class Left(NamedTuple):
+    """What is left of a call, and will not change any more."""
+
+    call_id: str
+    captures: tuple[Path, ...]  # the oldest first: more than one where rtpengine was started anew meanwhile
+    texts: tuple[Path, ...]
+    age_s: float  # since the last change of any
+
+
+class _File(NamedTuple):
+    path: Path
+    stem: str
+    suffix: str
+    changed_s: float
+
+
+def left_in(spool: Path, now_s: float) -> list[Left]:
+    """Of all calls with an id like ours, whosever they are. `now_s`: Unix seconds. Raises OSError."""
+    by_call: dict[str, list[_File]] = {}
+    for call_id, file in _files(spool):
+        by_call.setdefault(call_id, []).append(file)
+    found = (_left(call_id, files, now_s) for call_id, files in sorted(by_call.items()))
+    return [left for left in found if left is not None]
+
+
+def _files(spool: Path) -> Iterator[tuple[str, _File]]:
+    for path in spool.iterdir():  # raises where there is no such folder
+        if path.name not in _FOLDERS:
+            continue
+        for each in path.iterdir():
+            if name := _is_ours(each.name):
+                try:
+                    changed_s = each.stat().st_mtime
+                except FileNotFoundError:  # rtpengine has just moved it
+                    continue
+                yield name[2], _File(each, name[1], name[3], changed_s)
+
+
+def _left(call_id: str, files: list[_File], now_s: float) -> Left | None:
+    files.sort(key=lambda file: file.changed_s)
+    closed = {file.stem for file in files if file.suffix == "txt"}
+    age_s = now_s - files[-1].changed_s
+    if age_s < ABANDONED_S and any(file.stem not in closed for file in files):
+        return None
+    captures = tuple(file.path for file in files if file.suffix == "pcap")
+    return Left(call_id, captures, tuple(file.path for file in files if file.suffix != "pcap"), age_s)
+
+
+class Reading:
+    """The captures of a call, read as one, once. When all `parts` are read the rest is known."""
+
+    def __init__(self, captures: Sequence[Path]) -> None:
+        self._captures = captures
+        self._head = b""
+        self._first_us = self._last_us = 0
+        self.size = 0  # bytes
+        self.digest = hashlib.sha256()
+
+    @property
+    def length_ms(self) -> int:
+        """From the first packet to the last."""
+        return (self._last_us - self._first_us) // 1000
+
+    def parts(self) -> Iterator[bytes]:
+        """A capture in libpcap's format, without the packet that a killed rtpengine has written half. Raises OSError,
+        and StoreError for what is no capture."""
+        for path in self._captures:
+            with path.open("rb") as file:
+                part = bytearray(self._begin(file, path))
+                for packet in self._packets(file):
+                    part += packet
+                    if len(part) >= _PART:
+                        yield self._counted(bytes(part))
+                        part.clear()
+            yield self._counted(bytes(part))
+
+    def _begin(self, file: BinaryIO, path: Path) -> bytes:
+        """The head of the first capture; b"" for those that go on with it, and where nothing was written yet."""
+        head = file.read(_FILE_HEAD)
+        if len(head) < _FILE_HEAD:
+            return b""
+        if head[:4] not in _NUMBERS or self._head not in (b"", head):
+            raise StoreError(f"{path} is no capture, or one of another form than the call's first")
+        begins, self._head = not self._head, head
+        return head if begins else b""
+
+    def _packets(self, file: BinaryIO) -> Iterator[bytes]:
+        if not self._head:
+            return
+        numbers = _NUMBERS[self._head[:4]]
+        while len(head := file.read(_PACKET_HEAD)) == _PACKET_HEAD:
+            seconds, micros, size = numbers.unpack_from(head)
+            if size > _LONGEST_PACKET or len(data := file.read(size)) < size:
+                return
+            self._last_us = seconds * 1_000_000 + micros
+            self._first_us = self._first_us or self._last_us
+            yield head + data
+
+    def _counted(self, part: bytes) -> bytes:
+        self.size += len(part)
+        self.digest.update(part)
+        return part

@@ -1,0 +1,78 @@
+"""Reading what was recorded of a call: nobody hears it before the audit log says so, who and what for. And whether all
+that was recorded is there."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from relay.errors import Refused, StoreError
+from relay.reports.record_form import Value
+from relay.service import fields
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.recording_file import file_of, open_file
+from relay.store.recordings import Recording, find_recording, kept_recordings
+from relay.store.sealing import Sealer
+
+MEDIA_TYPE = "application/vnd.tcpdump.pcap"
+
+
+def of_call(connection: sqlite3.Connection, call_id: str) -> dict[str, Value]:
+    """What is shown beside a call's record: length and hash, None until the recording is taken over."""
+    found = find_recording(connection, call_id)
+    return {
+        "recording_ms": None if found is None else found.length_ms,
+        "recording_sha256": None if found is None else found.sha256,
+    }
+
+
+def ask_recording(act: Act, call_id: str, reason: str) -> Recording:
+    """Writes to the audit log that somebody reads it. Raises Refused."""
+    why = fields.reason(reason, required=True)
+    found = find_recording(act.connection, call_id)
+    if found is None:
+        raise Refused("not_found", "", "there is no recording of such a call, or not yet")
+    if found.purged_at is not None:
+        raise Refused("not_found", "", f"it was kept for its time, and deleted at {format_moment(found.purged_at)}")
+    act.audit("recording.read", call_id, business=found.business or None, reason=why)
+    return found
+
+
+def read_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> Iterator[bytes]:
+    """The capture, a part at a time. Raises StoreError where its file is not as it was, before there is a part."""
+    check_recording(kept_in, sealer, recording)
+    return open_file(file_of(kept_in, recording.call_id), sealer, recording.call_id)
+
+
+def check_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> None:
+    """Reads the file to its end. Raises StoreError where it is not as it was."""
+    digest = hashlib.sha256()
+    for part in open_file(file_of(kept_in, recording.call_id), sealer, recording.call_id):
+        digest.update(part)
+    if digest.hexdigest() != recording.sha256:
+        raise StoreError(f"the recording of the call {recording.call_id} is not the one that the store has entered")
+
+
+class Checked(NamedTuple):
+    """`broken` names the first fault of each recording that has one."""
+
+    intact: int
+    broken: list[str]
+
+
+def verify_recordings(connection: sqlite3.Connection, sealer: Sealer, kept_in: Path) -> Checked:
+    """Reads every file, to its end."""
+    intact, broken = 0, []
+    for recording in kept_recordings(connection):
+        try:
+            check_recording(kept_in, sealer, recording)
+            intact += 1
+        except StoreError as error:
+            again = find_recording(connection, recording.call_id)
+            if again is not None and again.purged_at is None:  # else a purge has deleted it meanwhile
+                broken.append(str(error))
+    return Checked(intact, broken)

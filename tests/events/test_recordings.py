@@ -1,0 +1,281 @@
+"""Recordings are taken over: sealed, entered and gone from rtpengine's folder, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.events import recordings as module
+from relay.events.recordings import RETRY_S, UNKNOWN_S, Taker
+from relay.events.spool import ABANDONED_S
+from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
+from relay.store.database import connect_reader
+from relay.store.recording_file import Recordings, file_of, open_file
+from relay.store.recordings import Recording, find_recording
+from relay.store.writer import GroupWriter
+from tests.events.conftest import Shop
+from tests.support.spool import Spool, capture
+from tests.support.stored import ended_record, live_record
+
+CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20
+SOUND = capture(0, 1_500, data=b"192.0.2.31 13800000001 ")
+
+
+class Here:
+    """A taker, and the folders that it works on."""
+
+    def __init__(self, shop: Shop, writer: GroupWriter) -> None:
+        self.shop = shop
+        self.spool = Spool(shop.path.parent / "spool")
+        self.kept_in = shop.path.parent / "recordings"
+        self.settings = Recordings(self.kept_in, (self.spool.folder,))
+        self.now_s = time.time()
+        self.writer = writer
+        self.taker = self.anew()
+
+    def anew(self) -> Taker:
+        """As after a restart of the desk."""
+        common = (self.shop.path, self.shop.sealer, self.writer, self.shop.log.logger)
+        self.taker = Taker(*common, self.settings, lambda: self.now_s)
+        return self.taker
+
+    def aged(self, seconds: float) -> None:
+        """So long after the last change of the files."""
+        for path in self.spool.files():
+            os.utime(path, (self.now_s - seconds,) * 2)
+
+    def row(self, call_id: str = CALL) -> Recording | None:
+        with closing(connect_reader(self.shop.path)) as connection:
+            return find_recording(connection, call_id)
+
+    def opened(self, call_id: str = CALL) -> bytes:
+        return b"".join(open_file(file_of(self.kept_in, call_id), self.shop.sealer, call_id))
+
+    def audited(self) -> list[Any]:
+        with closing(connect_reader(self.shop.path)) as connection:
+            assert verify_audit(connection, self.shop.sealer).broken is None
+            query = AuditQuery(action="recording.take")
+            return [logged.entry for logged in newest_entries(connection, self.shop.sealer, query, None, 10)]
+
+    def taken_once(self) -> None:
+        """All of it is where it belongs."""
+        assert self.spool.files() == []
+        assert self.opened() == SOUND
+        (entry,) = self.audited()
+        row = self.row()
+        assert row is not None
+        assert (row.business, row.length_ms, row.size) == ("shop", 1_500, len(SOUND))
+        assert row.sha256 == hashlib.sha256(SOUND).hexdigest()
+        assert (entry.object_, entry.actor, entry.details["sha256"]) == (CALL, "relay", row.sha256)
+        assert [path.suffix for path in self.kept_in.rglob("*") if path.is_file()] == [".sealed"]
+        assert self.taker.statistics()["recordings_waiting"] == 0
+
+
+@pytest.fixture
+def here(shop: Shop, writer: GroupWriter) -> Here:
+    return Here(shop, writer)
+
+
+async def ended(here: Here, call_id: str = CALL, recording: str | None = CALL) -> None:
+    await here.shop.record(ended_record(call_id, business="shop", recording=recording))
+
+
+async def test_a_recording_is_sealed_entered_and_gone_from_the_folder(here: Here) -> None:
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    here.taken_once()
+    assert here.shop.log.said == [("recording.taken", {"call_id": CALL, "length_ms": 1_500})]
+    assert here.taker.taken == 1
+    await here.taker.take_all()
+    assert here.taker.taken == 1
+
+
+@pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
+async def test_nothing_of_it_is_in_clear(here: Here, cipher: Any) -> None:
+    here.taker.follow(here.settings._replace(cipher=cipher))
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    here.taken_once()
+    everything = b"".join(path.read_bytes() for path in here.shop.path.parent.rglob("*") if path.is_file())
+    for word in (b"192.0.2.31", b"13800000001"):
+        assert word not in everything
+
+
+async def test_one_that_goes_on_is_left_alone(here: Here) -> None:
+    await ended(here)
+    here.spool.begin(CALL, SOUND)
+    await here.taker.take_all()
+    assert (here.row(), len(here.spool.files())) == (None, 2)
+    here.spool.end(CALL)
+    await here.taker.take_all()
+    here.taken_once()
+
+
+async def test_one_waits_for_the_record_of_its_call(here: Here) -> None:
+    async with here.shop.journal() as journal:
+        journal.append(Commit(0, live_record(CALL, business="shop", recording=CALL), b"dialogs"), lambda token: None)
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    assert (here.row(), here.taker.statistics()["recordings_waiting"]) == (None, 1)
+    await ended(here)
+    here.now_s += RETRY_S
+    await here.taker.take_all()
+    here.taken_once()
+
+
+async def test_one_of_a_call_that_the_relay_died_before_it_could_write_down_that_is_recorded_is_taken_too(
+    here: Here,
+) -> None:
+    await ended(here, recording=None)
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    here.taken_once()
+
+
+async def test_what_is_of_another_relay_is_left_alone_and_told_after_a_day(here: Here) -> None:
+    here.spool.add(OTHER, SOUND)
+    here.aged(UNKNOWN_S - 60)
+    await here.taker.take_all()
+    assert here.shop.log.said == []
+    for _ in range(2):
+        here.now_s += 61
+        await here.taker.take_all()
+    assert here.shop.log.said == [("recording.no_record", {"call_id": OTHER})]
+    assert len(here.spool.files()) == 2
+
+
+async def test_what_a_killed_rtpengine_has_left_is_taken_when_its_call_is_over(here: Here) -> None:
+    here.spool.begin(CALL, SOUND + SOUND[24:50])
+    here.aged(ABANDONED_S + 1)
+    await here.taker.take_all()
+    assert here.row() is None
+    await ended(here)
+    here.now_s += RETRY_S
+    await here.taker.take_all()
+    here.taken_once()
+
+
+class Killed(BaseException):
+    """The process is gone at this point."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("at", ["open", "half", "replaced", "entered", "capture deleted"])
+async def test_a_desk_that_is_killed_at_any_step_leaves_the_rest_to_the_next(
+    here: Here, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    with monkeypatch.context() as patch:
+        _kill(patch, at)
+        with pytest.raises(Killed):
+            await here.taker.take_all()
+    if at == "half":  # what a process leaves that cannot clean up
+        file_of(here.kept_in, CALL).with_suffix(".part").write_bytes(b"half")
+    await here.anew().take_all()
+    here.taken_once()
+
+
+def _kill(patch: pytest.MonkeyPatch, at: str) -> None:
+    unlink = Path.unlink
+
+    def deletes(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".txt":
+            raise Killed
+        unlink(path, missing_ok)
+
+    match at:
+        case "open":
+            patch.setattr(module, "seal_file", killed)
+        case "half":
+            patch.setattr("relay.store.recording_file.os.fsync", killed)
+        case "replaced":
+            patch.setattr(GroupWriter, "run", killed)
+        case "entered":
+            patch.setattr(module, "_delete", killed)
+        case _:
+            patch.setattr(Path, "unlink", deletes)
+
+
+async def test_a_full_disk_is_told_once_and_tried_again(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("relay.store.recording_file.os.fsync", full)
+        for _ in range(3):
+            await here.taker.take_all()
+            here.now_s += RETRY_S
+    assert [event for event, _ in here.shop.log.said] == ["recording.not_taken"]
+    assert (len(here.spool.files()), list(here.kept_in.rglob("*.part"))) == (2, [])
+    await here.taker.take_all()
+    here.taken_once()
+
+
+async def test_a_store_that_fails_loses_none(here: Here) -> None:
+    await ended(here)
+    here.spool.add(CALL, SOUND)
+    await here.writer.close()
+    await here.taker.take_all()
+    assert here.shop.log.events() == ["recording.not_taken"]
+    assert len(here.spool.files()) == 2
+    here.writer = GroupWriter(here.shop.path, here.shop.sealer)
+    await here.anew().take_all()
+    await here.writer.close()
+    here.taken_once()
+
+
+async def test_one_that_cannot_be_taken_holds_up_no_other(here: Here) -> None:
+    await ended(here)
+    await ended(here, OTHER, OTHER)
+    here.spool.add(CALL, b"no capture at all, and longer than a head")
+    here.spool.add(OTHER, SOUND)
+    await here.taker.take_all()
+    assert here.shop.log.events() == ["recording.not_taken", "recording.taken"]
+    assert here.opened(OTHER) == SOUND
+    assert {path.name[:32] for path in here.spool.files() if path.suffix == ".pcap"} == {CALL}
+
+
+async def test_a_folder_that_cannot_be_read_is_told_once_each_time_it_happens(here: Here) -> None:
+    away = here.spool.folder.with_name("away")
+    for _ in range(2):
+        here.spool.folder.rename(away)
+        await here.taker.take_all()
+        await here.taker.take_all()
+        away.rename(here.spool.folder)
+        await here.taker.take_all()
+    assert here.shop.log.events() == ["recording.spool_unreadable"] * 2
+
+
+async def test_each_instance_may_have_a_folder_of_its_own(here: Here) -> None:
+    second = Spool(here.shop.path.parent / "second")
+    here.taker.follow(here.settings._replace(spools=(here.spool.folder, here.kept_in / "none", second.folder)))
+    await ended(here)
+    await ended(here, OTHER, OTHER)
+    here.spool.add(CALL, SOUND)
+    second.add(OTHER, SOUND)
+    await here.taker.take_all()
+    assert here.taker.taken == 2
+    assert second.files() == []
+
+
+async def test_where_nothing_is_recorded_nothing_is_looked_for(here: Here) -> None:
+    here.taker.follow(Recordings(here.kept_in))
+    await here.taker.take_all()
+    assert here.taker.statistics() == {"recordings_taken": 0, "recordings_waiting": 0}
+    assert here.shop.log.said == []

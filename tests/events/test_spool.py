@@ -1,0 +1,135 @@
+"""What rtpengine has left of calls: which of it is complete, and what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.events.spool import ABANDONED_S, Left, Reading, left_in
+from tests.support.spool import HEAD, Spool, capture, packet
+
+CALL, OTHER = "019a7b8a800c" + "5" * 20, "019a7b8a800d" + "6" * 20
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def left(spool: Spool) -> list[Left]:
+    return left_in(spool.folder, time.time())
+
+
+def read(*paths: Path) -> tuple[bytes, Reading]:
+    reading = Reading(paths)
+    data = b"".join(reading.parts())
+    assert (reading.size, reading.digest.digest()) == (len(data), hashlib.sha256(data).digest())
+    return data, reading
+
+
+def test_a_call_that_is_over_is_left(spool: Spool) -> None:
+    path = spool.begin(CALL, capture(0))
+    assert left(spool) == []
+    spool.end(CALL)
+    (found,) = left(spool)
+    assert (found.call_id, found.captures) == (CALL, (path,))
+    assert {path, *found.texts} == set(spool.files())
+
+
+def test_what_a_killed_rtpengine_has_left_is_known_by_its_age(spool: Spool) -> None:
+    spool.begin(CALL, capture(0))
+    spool.age(ABANDONED_S - 5)
+    assert left(spool) == []
+    spool.age(6)
+    (found,) = left(spool)
+    assert {*found.captures, *found.texts} == set(spool.files())
+
+
+def test_a_call_is_left_once_all_of_it_is(spool: Spool) -> None:
+    """rtpengine was killed, started anew, and got the call again."""
+    first = spool.begin(CALL, capture(0), "aa")
+    spool.age(60)
+    second = spool.add(CALL, capture(5_000), "bb")
+    assert left(spool) == []
+    spool.age(ABANDONED_S)
+    assert [found.captures for found in left(spool)] == [(first, second)]
+
+
+def test_what_is_left_of_what_is_left(spool: Spool) -> None:
+    """The capture is deleted, and the text is not yet."""
+    spool.add(CALL, capture(0)).unlink()
+    assert [(found.captures, len(found.texts)) for found in left(spool)] == [((), 1)]
+
+
+def test_other_files_are_nobodys_business(spool: Spool) -> None:
+    for name in ("pcaps/phone.pcap", f"pcaps/{CALL}.pcap", "metadata/notes.txt", "other.pcap"):
+        (spool.folder / name).write_bytes(capture(0))
+    (spool.folder / "more").mkdir()
+    spool.age(2 * ABANDONED_S)
+    assert left(spool) == []
+
+
+def test_each_call_is_apart(spool: Spool) -> None:
+    spool.add(OTHER, capture(0))
+    spool.add(CALL, capture(0))
+    assert [found.call_id for found in left(spool)] == [CALL, OTHER]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        left_in(tmp_path / "none", time.time())
+
+
+def test_a_capture_is_read_as_it_is_and_its_length_known(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(capture(*range(100, 60_100, 20), data=b"x" * 214))
+    data, reading = read(path)
+    assert data == path.read_bytes()
+    assert reading.length_ms == 59_980
+
+
+def test_the_other_order_of_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    head = b"\xa1\xb2\xc3\xd4" + bytes(20)
+    packets = [(second).to_bytes(4) + bytes(4) + (3).to_bytes(4) + (3).to_bytes(4) + b"abc" for second in (9, 11)]
+    path.write_bytes(head + b"".join(packets))
+    data, reading = read(path)
+    assert (data, reading.length_ms) == (path.read_bytes(), 2_000)
+
+
+def test_captures_of_one_call_become_one_without_what_was_written_half(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
+    first.write_bytes(capture(0, 20) + packet(40)[:-1])
+    second.write_bytes(capture(9_000, 9_020))
+    data, reading = read(first, second)
+    assert data == capture(0, 20, 9_000, 9_020)
+    assert reading.length_ms == 9_020
+
+
+@pytest.mark.parametrize("data", [b"", HEAD[:23]])
+def test_a_capture_that_was_not_begun_is_empty(tmp_path: Path, data: bytes) -> None:
+    path, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
+    path.write_bytes(data)
+    found, reading = read(path)
+    assert (found, reading.length_ms) == (b"", 0)
+    second.write_bytes(capture(0))
+    assert read(path, second)[0] == capture(0)
+
+
+def test_a_length_that_cannot_be_is_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(capture(0) + packet(20)[:8] + b"\xff" * 8 + bytes(1_000))
+    assert read(path)[0] == capture(0)
+
+
+@pytest.mark.parametrize("head", [b"RIFF" + bytes(20), HEAD[:-4] + b"\1\0\0\0"])
+def test_what_is_no_capture_or_another_kind_of_one_is_refused(tmp_path: Path, head: bytes) -> None:
+    first, second = tmp_path / "a.pcap", tmp_path / "b.pcap"
+    first.write_bytes(capture(0))
+    second.write_bytes(head)
+    with pytest.raises(StoreError, match=r"b\.pcap is no capture"):
+        read(first, second)
