@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, final
 
 from relay.call.record import CallRecord, Kind
 from relay.sip.flow import Flow
 
 
-class Send(NamedTuple):
-    """One message to the wire. If it cannot be delivered, tell `Engine.transport_failed(flow, now)`."""
+@final
+class Send:
+    """One message to the wire. If it cannot be delivered, tell `Engine.transport_failed(flow, now)`.
 
-    data: bytes
-    flow: Flow
+    No named tuple as the others are: those are made by interpreted code, and of this there are seven a call.
+    """
+
+    __slots__ = ("data", "flow")
+    __match_args__ = ("data", "flow")
+
+    def __init__(self, data: bytes, flow: Flow) -> None:
+        self.data = data
+        self.flow = flow
 
 
 class LookUp(NamedTuple):

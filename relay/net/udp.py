@@ -14,11 +14,13 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from relay.sip.flow import Flow
 
 BUFFER_BYTES = 4 * 1024 * 1024
 MAX_DATAGRAM = 65_535
+_MOST_FLOWS = 1024  # sources that are remembered
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
@@ -41,6 +43,7 @@ class UdpSocket:
         self._unreachable = unreachable
         self._socket: socket.socket
         self._ready: select.epoll | None = None
+        self._flows: dict[tuple[Any, ...], Flow] = {}
 
     async def open(self, host: str, port: int) -> None:
         """Bind and listen. Raises OSError."""
@@ -83,7 +86,15 @@ class UdpSocket:
         except OSError:  # an error waits, or somebody else's datagram failed its checksum and is gone
             self._read_errors()
             return
-        self._receive(data, Flow(self._listener, "udp", address[0], address[1]))
+        flow = self._flows.get(address)
+        self._receive(data, self._flow(address) if flow is None else flow)
+
+    def _flow(self, address: tuple[Any, ...]) -> Flow:
+        """Made once a source: a named tuple is made by interpreted code, at the cost of a system call."""
+        if len(self._flows) >= _MOST_FLOWS:
+            self._flows.clear()
+        flow = self._flows[address] = Flow(self._listener, "udp", address[0], address[1])
+        return flow
 
     def _read_errors(self) -> None:
         with suppress(OSError):  # BlockingIOError ends the queue

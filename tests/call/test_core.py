@@ -18,8 +18,10 @@ def test_actions_come_in_order_and_once() -> None:
     shared.look_up("700100000010001", "8613800000001", lambda *_: None)
     shared.tell("ringing", RECORD)
     shared.commit(RECORD, None)
-    assert shared.take_actions() == [
-        Send(b"1", FLOW),
+    sent, *others = shared.take_actions()
+    assert isinstance(sent, Send)
+    assert (sent.data, sent.flow) == (b"1", FLOW)
+    assert others == [
         Note("event", {"key": "value"}),
         LookUp(1, "700100000010001", "8613800000001"),
         Tell("ringing", RECORD),

@@ -56,6 +56,15 @@ async def test_a_datagram_comes_with_the_flow_it_came_by(heard: Heard) -> None:
         assert await asyncio.wait_for(heard.datagrams.get(), 10) == (b"hello", Flow(LISTENER, "udp", *address))
 
 
+async def test_datagrams_of_more_sources_than_are_remembered_come_with_the_flow_of_each(heard: Heard) -> None:
+    for _ in range(3000):
+        peer, address = client(heard.address.host)
+        with peer:
+            peer.sendto(str(address.port).encode(), heard.address)
+        data, flow = await asyncio.wait_for(heard.datagrams.get(), 10)
+        assert flow == Flow(LISTENER, "udp", heard.address.host, int(data))
+
+
 async def test_a_datagram_is_sent_from_the_listener(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
