@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,30 @@ GOOD_BYE = 203  # RFC 3550 12.1
 SECOND_OF_SOUND = 50  # packets of 20 ms
 
 
-def setup_with(*engines: Rtpengine, **more: object) -> Setup:
-    return Setup(more=media_table(*(engine.place for engine in engines), **more))
+@asynccontextmanager
+async def softphones(
+    start_relay: StartRelay, tmp_path: Path, of_a: type[SoftPhone], of_b: type[SoftPhone]
+) -> AsyncIterator[tuple[Rtpengine, RelayProcess, SoftPhone, SoftPhone]]:
+    """Two that are bound, with an rtpengine between them that lets no RTCP without a report pass."""
+    async with Rtpengine(tmp_path) as engine:
+        await engine.filter()
+        setup = Setup(more=media_table(engine.place))
+        relay = start_relay(setup)
+        relay.bind()
+        async with of_a(tmp_path, setup.caller, A) as a, of_b(tmp_path, setup.callee, B) as b:
+            yield engine, relay, a, b
+
+
+@asynccontextmanager
+async def phones(
+    start_relay: StartRelay, *engines: Rtpengine, **media: object
+) -> AsyncIterator[tuple[RelayProcess, Phone, Phone]]:
+    """Two that say what the test has them say, with these instances between them."""
+    setup = Setup(more=media_table(*(engine.place for engine in engines), **media))
+    relay = start_relay(setup)
+    relay.bind()
+    async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+        yield relay, caller, callee
 
 
 async def connect(relay: RelayProcess, caller: SoftPhone, callee: SoftPhone) -> None:
@@ -62,33 +86,27 @@ async def test_each_hears_the_other_and_no_packet_shows_who_that_is(
 ) -> None:
     if reran_in_own_network(request):
         return
-    async with Rtpengine(tmp_path) as engine:
-        await engine.filter()
-        setup = setup_with(engine)
-        relay = start_relay(setup)
-        relay.bind()
-        of_a, of_b = kinds
-        async with of_a(tmp_path, setup.caller, A) as a, of_b(tmp_path, setup.callee, B) as b:
-            with Capture() as capture:
-                await connect(relay, a, b)
-                for phone, tone in ((a, TONE_OF_A), (b, TONE_OF_B)):
-                    phone.command("play", tone_file(phone, tone))
-                    phone.command("record", str(phone.folder / "heard.wav"))
-                for phone in (a, b):
-                    await capture.until(
-                        lambda phone=phone: (
-                            is_reported(capture, phone) and len(sound(capture, phone.local.host)) > 2 * SECOND_OF_SOUND
-                        )
+    async with softphones(start_relay, tmp_path, *kinds) as (engine, relay, a, b):
+        with Capture() as capture:
+            await connect(relay, a, b)
+            for phone, tone in ((a, TONE_OF_A), (b, TONE_OF_B)):
+                phone.command("play", tone_file(phone, tone))
+                phone.command("record", str(phone.folder / "heard.wav"))
+            for phone in (a, b):
+                await capture.until(
+                    lambda phone=phone: (
+                        is_reported(capture, phone) and len(sound(capture, phone.local.host)) > 2 * SECOND_OF_SOUND
                     )
-                for phone in (a, b):
-                    phone.command("stop")
-                    await phone.expect("STOPPED")
-                await hang_up(a, b)
-            assert_each_knows_only_itself(a, b)
-            assert_nothing_crosses(capture, relay, engine, a, b)
-            for phone, told, untold in ((a, TONE_OF_B, TONE_OF_A), (b, TONE_OF_A, TONE_OF_B)):
-                assert share_of_tone(phone.folder / "heard.wav", told) > 0.5
-                assert share_of_tone(phone.folder / "heard.wav", untold) < 0.01
+                )
+            for phone in (a, b):
+                phone.command("stop")
+                await phone.expect("STOPPED")
+            await hang_up(a, b)
+        assert_each_knows_only_itself(a, b)
+        assert_nothing_crosses(capture, relay, engine, a, b)
+        for phone, told, untold in ((a, TONE_OF_B, TONE_OF_A), (b, TONE_OF_A, TONE_OF_B)):
+            assert share_of_tone(phone.folder / "heard.wav", told) > 0.5
+            assert share_of_tone(phone.folder / "heard.wav", untold) < 0.01
         assert await engine.calls() == []
     (record,) = relay.calls()
     for side in ("caller", "callee"):
@@ -143,28 +161,22 @@ async def test_number_that_baresip_tells_in_rtcp_does_not_cross(
     """baresip calls itself by number and address in each report, and when it hangs up in a packet without one."""
     if reran_in_own_network(request):
         return
-    async with Rtpengine(tmp_path) as engine:
-        await engine.filter()
-        setup = setup_with(engine)
-        relay = start_relay(setup)
-        relay.bind()
-        of_a, of_b = kinds
-        async with of_a(tmp_path, setup.caller, A) as a, of_b(tmp_path, setup.callee, B) as b:
-            pjsua, baresip = (a, b) if isinstance(a, Pjsua) else (b, a)
-            with Capture() as capture:
-                await connect(relay, a, b)
-                pjsua.command("play", tone_file(pjsua, TONE_OF_A))
-                pjsua.command("record", str(pjsua.folder / "heard.wav"))
-                # As a caller baresip is deaf where a packet comes before the 200, and then it sends reports alone.
-                await capture.until(lambda: names_from(capture, baresip) and (baresip is a or is_reported(capture, b)))
-                pjsua.command("stop")
-                await pjsua.expect("STOPPED")
-                await hang_up(baresip, pjsua)
-                await capture.until(lambda: any(map(is_good_bye, reports(capture, media_host(baresip), HOST))))
-            assert baresip.number.encode() in b"".join(names_from(capture, baresip))
-            assert_nothing_crosses(capture, relay, engine, a, b)
-            if baresip is b:
-                assert share_of_tone(pjsua.folder / "heard.wav", TONE_OF_A) > 0.5
+    async with softphones(start_relay, tmp_path, *kinds) as (engine, relay, a, b):
+        pjsua, baresip = (a, b) if isinstance(a, Pjsua) else (b, a)
+        with Capture() as capture:
+            await connect(relay, a, b)
+            pjsua.command("play", tone_file(pjsua, TONE_OF_A))
+            pjsua.command("record", str(pjsua.folder / "heard.wav"))
+            # As a caller baresip is deaf where a packet comes before the 200, and then it sends reports alone.
+            await capture.until(lambda: names_from(capture, baresip) and (baresip is a or is_reported(capture, b)))
+            pjsua.command("stop")
+            await pjsua.expect("STOPPED")
+            await hang_up(baresip, pjsua)
+            await capture.until(lambda: any(map(is_good_bye, reports(capture, media_host(baresip), HOST))))
+        assert baresip.number.encode() in b"".join(names_from(capture, baresip))
+        assert_nothing_crosses(capture, relay, engine, a, b)
+        if baresip is b:
+            assert share_of_tone(pjsua.folder / "heard.wav", TONE_OF_A) > 0.5
 
 
 def is_good_bye(packet: Packet) -> bool:
@@ -174,29 +186,25 @@ def is_good_bye(packet: Packet) -> bool:
 async def test_hold_and_resume(request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path) -> None:
     if reran_in_own_network(request):
         return
-    async with Rtpengine(tmp_path) as engine:
-        setup = setup_with(engine)
-        relay = start_relay(setup)
-        relay.bind()
-        async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
-            with Capture() as capture:
-                await connect(relay, a, b)
-                a.command("hold")
-                held = await b.expect("CALL_MEDIA")
-                a.command("resume")
-                resumed = await b.expect("CALL_MEDIA")
-                assert held["direction"] != resumed["direction"]
-                for phone in (a, b):  # neither sends silence
-                    phone.command("play", tone_file(phone, TONE_OF_A))
-                mark = len(capture.packets)
-                for host in (setup.caller.host, setup.callee.host):
-                    await capture.until(lambda host=host: len(sound(capture, host, mark)) > SECOND_OF_SOUND)
-                a.command("digits", "7")
-                assert (await b.expect("CALL_DTMF"))["param"] == "7"
-                await hang_up(a, b)
-            assert_each_knows_only_itself(a, b)
-            assert not capture.between(setup.caller.host, setup.callee.host)
-            assert not capture.between(setup.callee.host, setup.caller.host)
+    async with softphones(start_relay, tmp_path, Pjsua, Pjsua) as (_, relay, a, b):
+        with Capture() as capture:
+            await connect(relay, a, b)
+            a.command("hold")
+            held = await b.expect("CALL_MEDIA")
+            a.command("resume")
+            resumed = await b.expect("CALL_MEDIA")
+            assert held["direction"] != resumed["direction"]
+            for phone in (a, b):  # neither sends silence
+                phone.command("play", tone_file(phone, TONE_OF_A))
+            mark = len(capture.packets)
+            for host in (relay.setup.caller.host, relay.setup.callee.host):
+                await capture.until(lambda host=host: len(sound(capture, host, mark)) > SECOND_OF_SOUND)
+            a.command("digits", "7")
+            assert (await b.expect("CALL_DTMF"))["param"] == "7"
+            await hang_up(a, b)
+        assert_each_knows_only_itself(a, b)
+        assert not capture.between(relay.setup.caller.host, relay.setup.callee.host)
+        assert not capture.between(relay.setup.callee.host, relay.setup.caller.host)
 
 
 async def invite(relay: RelayProcess, phone: Phone) -> Leg:
@@ -208,29 +216,29 @@ async def invite(relay: RelayProcess, phone: Phone) -> Leg:
 async def test_without_rtpengine_calls_are_refused_and_the_second_takes_over(
     start_relay: StartRelay, tmp_path: Path
 ) -> None:
-    async with Rtpengine(tmp_path) as first, Rtpengine(tmp_path, SECOND_HOST) as second:
-        setup = setup_with(first, second)
-        relay = start_relay(setup)
-        relay.bind()
-        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            await first.kill()
-            for _ in range(2):
-                leg = await invite(relay, caller)
-                offered = await callee.expect("INVITE")
-                assert SECOND_HOST in offered.body.decode()
-                await Leg.called(callee, setup.relay, offered).answer(offered, 486)
-                await callee.expect("ACK")
-                await caller.expect(486)
-                await leg.request("ACK", cseq=leg.cseq)
-            await second.kill()
-            await invite(relay, caller)
-            refused = await caller.expect(503)
-            assert refused["retry-after"]
-            assert not [message for message in callee.take_arrived() if message.method == "INVITE"]
-            await first.start()
-            relay.wait_for_event("rtpengine.up")
-            await invite(relay, caller)
-            assert HOST in (await callee.expect("INVITE")).body.decode()
+    async with (
+        Rtpengine(tmp_path) as first,
+        Rtpengine(tmp_path, SECOND_HOST) as second,
+        phones(start_relay, first, second) as (relay, caller, callee),
+    ):
+        await first.kill()
+        for _ in range(2):
+            leg = await invite(relay, caller)
+            offered = await callee.expect("INVITE")
+            assert SECOND_HOST in offered.body.decode()
+            await Leg.called(callee, relay.setup.relay, offered).answer(offered, 486)
+            await callee.expect("ACK")
+            await caller.expect(486)
+            await leg.request("ACK", cseq=leg.cseq)
+        await second.kill()
+        await invite(relay, caller)
+        refused = await caller.expect(503)
+        assert refused["retry-after"]
+        assert not [message for message in callee.take_arrived() if message.method == "INVITE"]
+        await first.start()
+        relay.wait_for_event("rtpengine.up")
+        await invite(relay, caller)
+        assert HOST in (await callee.expect("INVITE")).body.decode()
     outcomes = [record["outcome"] for record in relay.calls()]
     assert outcomes.count("media_failed") == 1
 
@@ -261,47 +269,38 @@ async def is_hung_up(relay: RelayProcess, legs: tuple[Leg, Leg]) -> None:
 
 
 async def test_call_without_media_is_hung_up(start_relay: StartRelay, tmp_path: Path) -> None:
-    async with Rtpengine(tmp_path, timeout=1) as engine:
-        setup = setup_with(engine, check_s=1)
-        relay = start_relay(setup)
-        relay.bind()
-        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            await is_hung_up(relay, await call_up(relay, caller, callee))
+    async with (
+        Rtpengine(tmp_path, timeout=1) as engine,
+        phones(start_relay, engine, check_s=1) as (relay, caller, callee),
+    ):
+        await is_hung_up(relay, await call_up(relay, caller, callee))
 
 
 async def test_call_whose_rtpengine_is_gone_is_hung_up(start_relay: StartRelay, tmp_path: Path) -> None:
-    async with Rtpengine(tmp_path) as engine:
-        setup = setup_with(engine, check_s=1)
-        relay = start_relay(setup)
-        relay.bind()
-        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            legs = await call_up(relay, caller, callee)
-            await engine.kill()
-            await is_hung_up(relay, legs)
+    async with Rtpengine(tmp_path) as engine, phones(start_relay, engine, check_s=1) as (relay, caller, callee):
+        legs = await call_up(relay, caller, callee)
+        await engine.kill()
+        await is_hung_up(relay, legs)
 
 
 async def test_call_keeps_its_rtpengine_through_a_restart_of_the_relay(start_relay: StartRelay, tmp_path: Path) -> None:
-    async with Rtpengine(tmp_path) as engine:
-        setup = setup_with(engine)
-        relay = start_relay(setup)
-        relay.bind()
-        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            asking, asked = await call_up(relay, caller, callee)
-            (call_id,) = await engine.calls()
-            relay.kill()
-            relay.start()
-            for leg in (asking, asked):
-                await leg.answer(await leg.phone.expect("OPTIONS"), 200)
-            await asking.request("INVITE", body=SDP.replace(b"sendrecv", b"sendonly"))
-            offered = await callee.expect("INVITE")
-            assert f"c=IN IP4 {HOST}\r\n" in offered.body.decode()
-            await asked.answer(offered, 200, body=SDP.replace(b"sendrecv", b"recvonly"))
-            await caller.expect(200, "INVITE")
-            await asking.request("ACK", cseq=asking.cseq)
-            assert await engine.calls() == [call_id]
-            await asking.request("BYE")
-            await asked.answer(await callee.expect("BYE"), 200)
-            await caller.expect(200, "BYE")
+    async with Rtpengine(tmp_path) as engine, phones(start_relay, engine) as (relay, caller, callee):
+        asking, asked = await call_up(relay, caller, callee)
+        (call_id,) = await engine.calls()
+        relay.kill()
+        relay.start()
+        for leg in (asking, asked):
+            await leg.answer(await leg.phone.expect("OPTIONS"), 200)
+        await asking.request("INVITE", body=SDP.replace(b"sendrecv", b"sendonly"))
+        offered = await callee.expect("INVITE")
+        assert f"c=IN IP4 {HOST}\r\n" in offered.body.decode()
+        await asked.answer(offered, 200, body=SDP.replace(b"sendrecv", b"recvonly"))
+        await caller.expect(200, "INVITE")
+        await asking.request("ACK", cseq=asking.cseq)
+        assert await engine.calls() == [call_id]
+        await asking.request("BYE")
+        await asked.answer(await callee.expect("BYE"), 200)
+        await caller.expect(200, "BYE")
         assert await engine.calls() == []
     (record,) = relay.calls()
     assert (record["call_id"], record["caller_packets"], record["callee_packets"]) == (call_id, 0, 0)
