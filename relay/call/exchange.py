@@ -111,7 +111,8 @@ class Exchange:
         self._withdraw(now)
 
     def _offers(self) -> bool:
-        return self.method == "INVITE" or (self.method == "UPDATE" and masking.has_sdp(self._request))
+        """Whether it begins an offer and its answer, or goes on with them."""
+        return self.method == "INVITE" or masking.has_sdp(self._request)
 
     def _start(self, now: float) -> None:
         """Sends it on. Raises ProtocolError or ParseError where it must be refused instead, Leak from the tripwire;
@@ -163,13 +164,17 @@ class Exchange:
             self._take(response, now)
 
     def _anchor_answer(self, media: Media, response: Response, now: float) -> None:
-        if self._done or response.status >= 300 or not masking.brings_sdp(response):
+        if self._done or response.status >= 300 or not (self._expects_sdp() and masking.brings_sdp(response)):
             self._take(response, now)
             return
         kind: Kind = "answer"
         if not masking.brings_sdp(self._request):
             kind, self._proposes = "offer", True
         media.anchor(self.origin.call, kind, self.target.side, response, partial(self._take, response), now)
+
+    def _expects_sdp(self) -> bool:
+        """Whether an answer may bring a description: to an INVITE, else where there is one to answer (RFC 6337 2.1)."""
+        return self.method == "INVITE" or masking.brings_sdp(self._request)
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
@@ -208,7 +213,7 @@ class Exchange:
 
     def _succeed(self, response: Response, now: float) -> None:
         origin, target, request = self.origin, self.target, self._request
-        body = masking.mask_body(response, origin.writer)
+        body = masking.mask_body(response, origin.writer) if self._expects_sdp() else None
         refreshing = self.method in REFRESHING
         extra = (origin.contact if refreshing else "") + masking.mask_response_headers(response)
         data = origin.write(self.reply, 200, extra=extra, body=body)

@@ -96,7 +96,7 @@ class Leg:
         self.credentials = ""  # its header lines of them
         self.inviting: Exchange | None = None  # an INVITE of ours that this leg has not answered
         self.invited: Exchange | None = None  # an INVITE of this leg's that is not answered
-        self.updating: Exchange | None = None  # an UPDATE with an offer, either way, that is not answered
+        self.updating: Exchange | None = None  # an UPDATE or PRACK with a description, either way, that is not answered
         self.answer: Answer | None = None  # a 2xx of ours that this leg has not acknowledged
         self.answer_due = False  # the peer's INVITE will be answered 2xx as soon as the record is committed
         self.ack_due: int | None = None  # the CSeq of a 2xx of the peer's that has no ACK yet
@@ -354,6 +354,8 @@ class Leg:
             return ProtocolError(500 if self.side == "caller" else 491, "the first INVITE is not answered yet")
         if other.answer or other.answer_due:  # the other side may not even know the dialog yet
             return ProtocolError(491, "the other side has not acknowledged our answer yet")
+        if method == "PRACK":  # of the INVITE's own offer and answer, or with a new offer after them
+            return ProtocolError(500, "another offer is not answered yet") if offers and self.updating else None
         if offers and (self.invited or (self.updating and self.updating.origin is self)):
             return ProtocolError(500, "an offer of this side is not answered yet")
         if offers and (self.inviting or self.updating or self.answer):

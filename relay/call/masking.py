@@ -149,16 +149,16 @@ class Body(NamedTuple):
 def mask_body(message: Message, writer: SdpWriter) -> Body | None:
     """The body that may pass: SDP written anew, or a DTMF digit; None where there is none.
 
-    Raises ProtocolError 415 for a request with any other type, 488 for SDP that cannot be read and NotAnchored. A
-    response cannot be refused: it goes without a body of any other type.
+    Raises ProtocolError 415 for a request with any other type, or with SDP that is of no session, 488 for SDP that
+    cannot be read, and NotAnchored. A response cannot be refused: it goes without such a body.
     """
     if not message.body:
         return None
     content_type = message.content_type
     kind = content_type.type if content_type else ""
-    if kind == "application/sdp":
+    if kind == "application/sdp" and _describes(message):
         return _mask_sdp(message, message.body, writer)
-    if kind.startswith("multipart/") and content_type is not None:
+    if kind.startswith("multipart/") and content_type is not None and _describes(message):
         part = _sdp_part(message.body, content_type.params.get("boundary"))
         if part is not None:
             return _mask_sdp(message, part, writer)
@@ -180,9 +180,19 @@ def mask_ack_body(ack: Request, writer: SdpWriter) -> Body | None:
 def has_sdp(message: Message) -> bool:
     """Whether the message carries an offer or an answer (RFC 3264)."""
     content_type = message.content_type if message.body else None
-    return content_type is not None and (
-        content_type.type == "application/sdp" or content_type.type.startswith("multipart/")
+    return (
+        content_type is not None
+        and (content_type.type == "application/sdp" or content_type.type.startswith("multipart/"))
+        and _describes(message)
     )
+
+
+def _describes(message: Message) -> bool:
+    """Whether the message may carry an offer or an answer; elsewhere a description is of no session (RFC 6337 2.1)."""
+    return (message.method if isinstance(message, Request) else message.cseq.method) in _DESCRIBING
+
+
+_DESCRIBING = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 
 
 def brings_sdp(message: Message) -> bool:

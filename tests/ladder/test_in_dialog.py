@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.ladder.anchored import AnchoredLadder
+from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import EITHER, Ladder, X, connect, hang_up, sides
 
 
@@ -32,6 +34,39 @@ def test_info_of_another_kind_is_refused(ladder: Ladder, by: str) -> None:
     asking.sends("INFO", body=b"<who>13900000002</who>", content_type="application/xml")
     asking.get(415)
     asked.gets_nothing()
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("method", ["INFO", "OPTIONS"])
+def test_description_in_a_request_that_describes_no_session_is_refused(by: str, anchored: bool, method: str) -> None:
+    """rtpengine took it for a new offer, of which nobody would ever answer."""
+    ladder = AnchoredLadder() if anchored else Ladder()
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends(method, body=HOLD)
+    asking.get(415)
+    asked.gets_nothing()
+    if isinstance(ladder, AnchoredLadder):
+        assert [command.command for command in ladder.rtpengine.told] == ["offer", "answer"]
+    hang_up(ladder)
+
+
+@EITHER
+@pytest.mark.parametrize("anchored", [False, True])
+@pytest.mark.parametrize("method", ["OPTIONS", "UPDATE"])
+def test_description_that_answers_no_offer_does_not_cross(by: str, anchored: bool, method: str) -> None:
+    """Such as what a phone could do, in its answer to OPTIONS (RFC 3261 11.2)."""
+    ladder = AnchoredLadder() if anchored else Ladder()
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.sends(method, headers=f"Contact: {asking.contact}\r\n")
+    asked.expects(method, 200, body=ANSWER)
+    answer = asking.get(200)
+    assert (answer.body, answer.get("content-type")) == (b"", None)
+    if isinstance(ladder, AnchoredLadder):
+        assert [command.command for command in ladder.rtpengine.told] == ["offer", "answer"]
     hang_up(ladder)
 
 

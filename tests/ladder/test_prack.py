@@ -102,6 +102,25 @@ def test_second_offer_in_prack_is_answered_in_its_200(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
+def test_offer_in_prack_waits_for_the_answer_to_the_one_before(ladder: Ladder) -> None:
+    """RFC 3264 4: the descriptions of two at once would overtake each other where one is repeated."""
+    start(ladder)
+    for number in (1, 2):
+        ring_reliably(ladder, rseq=776654 + number)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
+    first = ladder.callee.get_request("PRACK")
+    ladder.caller.sends("PRACK", headers="RAck: 2 1 INVITE\r\n", body=OFFER)
+    assert ladder.caller.get(500).get("retry-after")
+    ladder.callee.gets_nothing()
+    ladder.callee.answers(200, first, body=HELD)
+    ladder.caller.get(200)
+    ladder.caller.sends("PRACK", headers="RAck: 2 1 INVITE\r\n", body=OFFER)
+    ladder.callee.expects("PRACK", body=ANSWER)
+    ladder.caller.get(200)
+    answer(ladder)
+    hang_up(ladder)
+
+
 @pytest.mark.parametrize("rack", ["RAck: 7 1 INVITE\r\n", ""])
 def test_prack_of_nothing_is_refused(ladder: Ladder, rack: str) -> None:
     start(ladder)
