@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
-from relay.call.codecs import common_codecs
 from relay.call.core import Continuation, Core
 from relay.call.masking import Verdict
 from relay.call.media import Media
@@ -14,7 +13,7 @@ from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
-from relay.call.state import CallState, dump_call, load_leg
+from relay.call.state import CallState, dump_call
 from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError
 from relay.sip.message import Response
@@ -426,47 +425,8 @@ class Call:
         records = self._recorder is not None
         return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held, media, records)
 
-    @classmethod
-    def restore(cls, core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
-        """The call as it was committed; None where a peer of it is no longer configured. Raises StoreError where a
-        listener of it is not."""
-        caller_peer = core.peers.by_name(state.caller.peer)
-        callee_peer = core.peers.by_name(state.callee.peer)
-        if caller_peer is None or callee_peer is None:
-            return None
-        state.callee.restored_flow(core.peers)  # before there is a leg that would be left behind
-        call = cls(
-            core,
-            caller_peer,
-            state.caller.restored_flow(core.peers),
-            caller=record.caller,
-            dialled=record.number_dialled,
-            invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
-            received_at=record.received_at,
-        )
-        call._take_over(record)
-        if state.media is not None:
-            call.media = Media(core, call.call_id, state.media)
-        call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
-        call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
-        call.caller.other, call.callee.other = call.callee, call.caller
-        call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
-        call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.flow.host, call.callee.dialog)
-        call.callee.tripwire = call.tripwire_towards_callee(callee_peer, call.callee.flow.host)
-        call._resume(state, now)
-        return call
-
-    def _take_over(self, record: CallRecord) -> None:
-        self.call_id = record.call_id
-        self.binding_id, self.mode = record.binding_id, record.mode
-        self.business, self.order_id = record.business, record.order_id
-        self.shown, self.callee_number, self.peer_out = record.number_shown, record.callee, record.peer_out
-        self.routed_at, self.ringing_at, self.answered_at = record.routed_at, record.ringing_at, record.answered_at
-        self.sip_status = record.sip_status
-        self.callee_leg_call_id = record.callee_leg_call_id
-        self.direction, self.legacy, self.recording = record.direction, record.legacy, record.recording
-
-    def _resume(self, state: CallState, now: float) -> None:
+    def resume(self, state: CallState, now: float) -> None:
+        """Goes on with its clocks and with what it counts towards, as it was committed."""
         core = self.core
         self._max_call_s = state.max_call_s
         lasted_s = (core.wall_ms(now) - (self.answered_at or 0)) / 1000

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from relay.call import masking
-from relay.call.actions import Action, Mediate, Mediated
-from relay.call.call import Call
+from relay.call.actions import Action, Mediated
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.exchange import Exchange
@@ -26,11 +25,11 @@ from relay.call.pings import Pings
 from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
 from relay.call.record import CallRecord
 from relay.call.registrations import Registrations
+from relay.call.restart import restore
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
-from relay.call.state import CallState, load_call
-from relay.errors import ParseError, ProtocolError, StoreError
+from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
 
@@ -203,28 +202,7 @@ class Engine:
 
     def restore(self, record: CallRecord, dialogs: bytes, now: float) -> None:
         """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there."""
-        state: CallState | None = None
-        try:
-            state = load_call(dialogs)
-            call = Call.restore(self._core, record, state, now)
-        except StoreError as error:
-            call = None
-            self._core.note("restore.failed", call_id=record.call_id, reason=str(error))
-        if call is None:
-            ended_at = self._core.wall_ms(now)
-            closed = record._replace(
-                ended_at=ended_at,
-                duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
-                outcome="answered",
-                q850_cause=31,
-                ended_by="relay",
-                end_reason="not_restorable",
-            )
-            self._core.commit(closed, None)
-            if state is not None and state.media is not None:
-                self._core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
-        else:
-            call.probe(now)
+        restore(self._core, record, dialogs, now)
 
     # -- finding whom a message belongs to
 

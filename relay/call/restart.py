@@ -1,0 +1,87 @@
+"""A live call of the journal, as a restart takes it up (DESIGN 4.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.call.actions import Mediate
+from relay.call.call import NORMAL_UNSPECIFIED, Call
+from relay.call.codecs import common_codecs
+from relay.call.media import Media
+from relay.call.state import CallState, load_call, load_leg
+from relay.errors import StoreError
+
+if TYPE_CHECKING:
+    from relay.call.core import Core
+    from relay.call.record import CallRecord
+
+
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> None:
+    """Goes on with the call, and asks both of its sides whether they are there; else closes its record."""
+    state: CallState | None = None
+    call: Call | None = None
+    try:
+        state = load_call(dialogs)
+        call = _restored(core, record, state, now)
+    except StoreError as error:
+        core.note("restore.failed", call_id=record.call_id, reason=str(error))
+    if call is not None:
+        call.probe(now)
+        return
+    _close(core, record, now)
+    if state is not None and state.media is not None:
+        core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
+
+
+def _close(core: Core, record: CallRecord, now: float) -> None:
+    ended_at = core.wall_ms(now)
+    closed = record._replace(
+        ended_at=ended_at,
+        duration_ms=max(ended_at - (record.answered_at or ended_at), 0),
+        outcome="answered",
+        q850_cause=NORMAL_UNSPECIFIED,
+        ended_by="relay",
+        end_reason="not_restorable",
+    )
+    core.commit(closed, None)
+
+
+def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
+    """The call as it was committed; None where a peer of it is no longer configured. Raises StoreError where a listener
+    of it is not."""
+    caller_peer = core.peers.by_name(state.caller.peer)
+    callee_peer = core.peers.by_name(state.callee.peer)
+    if caller_peer is None or callee_peer is None:
+        return None
+    state.callee.restored_flow(core.peers)  # before there is a leg that would be left behind
+    call = Call(
+        core,
+        caller_peer,
+        state.caller.restored_flow(core.peers),
+        caller=record.caller,
+        dialled=record.number_dialled,
+        invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
+        received_at=record.received_at,
+    )
+    _take_over(call, record)
+    if state.media is not None:
+        call.media = Media(core, call.call_id, state.media)
+    call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
+    call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
+    call.caller.other, call.callee.other = call.callee, call.caller
+    call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
+    call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.flow.host, call.callee.dialog)
+    call.callee.tripwire = call.tripwire_towards_callee(callee_peer, call.callee.flow.host)
+    call.resume(state, now)
+    return call
+
+
+def _take_over(call: Call, record: CallRecord) -> None:
+    call.call_id = record.call_id
+    call.binding_id, call.mode = record.binding_id, record.mode
+    call.business, call.order_id = record.business, record.order_id
+    call.shown, call.callee_number, call.peer_out = record.number_shown, record.callee, record.peer_out
+    call.routed_at, call.ringing_at, call.answered_at = record.routed_at, record.ringing_at, record.answered_at
+    call.sip_status = record.sip_status
+    call.callee_leg_call_id = record.callee_leg_call_id
+    call.direction, call.legacy, call.recording = record.direction, record.legacy, record.recording
