@@ -13,6 +13,7 @@ from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
+from relay.call.share import Share
 from relay.call.state import CallState, dump_call
 from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError
@@ -36,11 +37,8 @@ class Call:
     """One attempt and, once it is answered, the call. Its fields become the record's."""
 
     __slots__ = (
-        "_counted",
-        "_counted_out",
         "_end_committed",
         "_greeted",
-        "_held",
         "_max_call_s",
         "_max_timer",
         "_recorder",
@@ -79,6 +77,7 @@ class Call:
         "ringing_at",
         "routed_at",
         "setup",
+        "share",
         "shown",
         "sip_status",
         "tells",
@@ -134,9 +133,7 @@ class Call:
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
-        self._counted = False
-        self._counted_out: str | None = None  # the peer that it counts towards
-        self._held: tuple[str, ...] = ()
+        self.share = Share(core)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # both sides have heard that the call begins, or need not
@@ -189,7 +186,7 @@ class Call:
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
         self.direction, self.legacy, self.tells = route.direction, route.legacy, route.tells
-        self.hold(tuple([key for key, _, _ in route.caps]))
+        self.share.falls_under(tuple([key for key, _, _ in route.caps]))
         if self.core.settings.anchored:
             self.media = Media(self.core, self.call_id)
             self.media.language = route.language
@@ -216,7 +213,7 @@ class Call:
         self.ended_at = self.core.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
-        self.release()
+        self.share.give_back()
         self._waiting_for_end.append(then)
         self._commit_end(now)
         if self.media is not None:
@@ -325,7 +322,7 @@ class Call:
         self.core.timers.cancel(self._session_timer)
         if self._recorder is not None:
             self._recorder.end()
-        self.release()
+        self.share.give_back()
         if self.media is None:
             self._commit_end(now)
         legs = (self.caller, self.callee)
@@ -362,34 +359,10 @@ class Call:
         self.core.note("tripwire", call_id=self.call_id, towards=side)
         self.end("relay", "tripwire", now)
 
-    def count(self) -> None:
-        """Counts the call towards its peer's limit until `release`."""
-        self._counted = True
-        self.core.quotas_in.calls[self.caller_peer.name] += 1
-
     def goes_to(self, peer: str) -> None:
-        """Counts the call towards what the peer may have, and towards no earlier one's any more, until `release`."""
-        self._leave()
-        self.peer_out = self._counted_out = peer
-        self.core.quotas_out.calls[peer] += 1
-
-    def _leave(self) -> None:
-        if self._counted_out is not None:
-            self.core.quotas_out.calls[self._counted_out] -= 1
-            self._counted_out = None
-
-    def hold(self, keys: tuple[str, ...]) -> None:
-        """Counts the call towards the caps of its route until `release`."""
-        self._held = keys
-        self.core.hold(keys)
-
-    def release(self) -> None:
-        self.core.give_back(self._held)
-        self._held = ()
-        if self._counted:
-            self._counted = False
-            self.core.quotas_in.calls[self.caller_peer.name] -= 1
-        self._leave()
+        """The named peer is tried."""
+        self.peer_out = peer
+        self.share.goes_to(peer)
 
     # -- what each side must not see of the other
 
@@ -423,7 +396,7 @@ class Call:
         assert self.callee is not None
         media = None if self.media is None else self.media.state
         records = self._recorder is not None
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self._held, media, records)
+        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self.share.keys, media, records)
 
     def resume(self, state: CallState, now: float) -> None:
         """Goes on with its clocks and with what it counts towards, as it was committed."""
@@ -441,7 +414,7 @@ class Call:
             if self.recording is None:  # they may not have heard the notice to its end
                 core.timers.set(now, self._recorder.begin)
         core.calls_up += 1
-        self.count()
+        self.share.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
-            self.goes_to(self.peer_out)
-        self.hold(tuple(state.held))
+            self.share.goes_to(self.peer_out)
+        self.share.falls_under(tuple(state.held))

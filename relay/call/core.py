@@ -102,17 +102,6 @@ class Core:
         leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
         return leg if leg is not None and leg.dialog.call_id == request.call_id else None
 
-    def hold(self, keys: tuple[str, ...]) -> None:
-        """One more call counts towards each."""
-        for key in keys:
-            self.calls_by_key[key] += 1
-
-    def give_back(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self.calls_by_key[key] -= 1
-            if not self.calls_by_key[key]:
-                del self.calls_by_key[key]
-
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""
         if then is None:

@@ -108,10 +108,10 @@ class Reception:
         elif refusal := admission.judge_number(core.settings, dialled):
             setup.refuse(refusal, now)
         elif admission.is_ours(core.settings, dialled):
-            setup.call.count()
+            setup.call.share.comes_from(peer.name)
             setup.look_up()
         else:
-            setup.call.count()
+            setup.call.share.comes_from(peer.name)
             setup.routed(admission.forwarded(dialled, setup.call.caller_number), now)
 
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:

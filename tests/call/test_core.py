@@ -72,17 +72,6 @@ def test_look_ups_and_commits_have_tokens_of_their_own() -> None:
     assert len(set(tokens)) == 2
 
 
-def test_what_is_held_is_counted_and_forgotten_when_it_is_given_back() -> None:
-    shared = core()
-    shared.hold(("business firm", "number 7"))
-    shared.hold(("business firm",))
-    assert shared.calls_by_key == {"business firm": 2, "number 7": 1}
-    shared.give_back(("business firm", "number 7"))
-    assert shared.calls_by_key == {"business firm": 1}
-    shared.give_back(("business firm",))
-    assert shared.calls_by_key == {}
-
-
 def test_wall_clock() -> None:
     shared = core()
     shared.clock_offset_s = 1_800_000_000.0

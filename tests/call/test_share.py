@@ -1,0 +1,39 @@
+"""What calls take of their peers' quotas and their routes' caps, and give back once."""
+
+from __future__ import annotations
+
+from relay.call.share import Share
+from tests.call.support import core
+
+
+def test_a_call_counts_towards_its_peers_until_it_gives_that_back() -> None:
+    shared = core()
+    share, other = Share(shared), Share(shared)
+    share.comes_from("pbx")
+    share.goes_to("carrier")
+    other.goes_to("carrier")
+    assert (shared.quotas_in.calls["pbx"], shared.quotas_out.calls["carrier"]) == (1, 2)
+    for _ in range(2):
+        share.give_back()
+        assert (shared.quotas_in.calls["pbx"], shared.quotas_out.calls["carrier"]) == (0, 1)
+
+
+def test_it_counts_towards_the_last_peer_that_was_tried_alone() -> None:
+    shared = core()
+    share = Share(shared)
+    share.goes_to("carrier")
+    share.goes_to("six")
+    assert (shared.quotas_out.calls["carrier"], shared.quotas_out.calls["six"]) == (0, 1)
+
+
+def test_caps_are_forgotten_when_nothing_falls_under_them() -> None:
+    shared = core()
+    share, other = Share(shared), Share(shared)
+    share.falls_under(("business firm", "number 7"))
+    other.falls_under(("business firm",))
+    assert shared.calls_by_key == {"business firm": 2, "number 7": 1}
+    share.give_back()
+    assert shared.calls_by_key == {"business firm": 1}
+    other.give_back()
+    other.give_back()
+    assert not shared.calls_by_key
