@@ -119,12 +119,14 @@ class Taker:
             if left.age_s > UNKNOWN_S:
                 self._tell(left.call_id, "recording.no_record", call_id=left.call_id)
             return False
-        if not known.taken and left.captures:
-            recording = await asyncio.to_thread(self._seal, left, known.business)
-            await self._writer.run(RELAY, partial(_enter, recording=recording))
-            self.taken += 1
-            self._log.info("recording.taken", call_id=left.call_id, length_ms=recording.length_ms)
+        if known.taken or not left.captures:
+            await asyncio.to_thread(_delete, left)
+            return True
+        recording = await asyncio.to_thread(self._seal, left, known.business)
+        await self._writer.run(RELAY, partial(_enter, recording=recording))
         await asyncio.to_thread(_delete, left)
+        self.taken += 1
+        self._log.info("recording.taken", call_id=left.call_id, length_ms=recording.length_ms)
         return True
 
     def _look_up(self, call_id: str) -> _Known:

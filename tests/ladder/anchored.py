@@ -49,10 +49,9 @@ class Rtpengine:
         tags = self.calls.get(command.call)
         if tags is None:
             return Mediated("one", known=False)
-        if command.command == "play":
-            return Mediated("one", lasts_s=SOUND_S) if self.plays else None
-        if command.command == "record":
-            return Mediated("one") if self.records else None
+        if command.command in ("play", "record"):
+            able = self.plays if command.command == "play" else self.records
+            return Mediated("one", lasts_s=SOUND_S) if able else None
         if command.command in ("query", "delete"):
             return self._leave(command, tags)
         for tag in (command.from_tag, command.to_tag):

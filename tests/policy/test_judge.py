@@ -53,7 +53,8 @@ def test_nobody_is_led_to_himself() -> None:
 
 
 def test_limits_of_the_binding_go_with_the_route() -> None:
-    route = judged(found(max_call_s=60, ring_timeout_s=30, live_events=1, legacy=1, record=1), phase="transition", verify=True)
+    case = found(max_call_s=60, ring_timeout_s=30, live_events=1, legacy=1, record=1)
+    route = judged(case, phase="transition", verify=True)
     assert isinstance(route, Route)
     assert (route.max_call_s, route.ring_timeout_s) == (60, 30)
     assert route.tells and route.legacy and route.verify and route.record

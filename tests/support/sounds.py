@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+import wave
+from pathlib import Path
 
 RATE = 8_000
 
@@ -15,6 +17,23 @@ def a_law_wav(frequency: int, seconds: float) -> bytes:
     head = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 6, 1, RATE, RATE, 1, 8, 0)
     body = b"WAVE" + head + struct.pack("<4sI", b"data", len(data)) + data
     return struct.pack("<4sI", b"RIFF", len(body)) + body
+
+
+def write_a_law(path: Path, data: bytes) -> Path:
+    """A WAV file of 16 bits of what an RTP stream of A-law has brought."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(b"".join(_expand(byte).to_bytes(2, "little", signed=True) for byte in data))
+    return path
+
+
+def _expand(byte: int) -> int:
+    byte ^= 0x55
+    exponent, mantissa = byte >> 4 & 0x07, byte & 0x0F
+    magnitude = (mantissa << 4) + 8 if exponent == 0 else ((mantissa << 4) + 0x108) << exponent - 1
+    return magnitude if byte & 0x80 else -magnitude
 
 
 def _compress(sample: int) -> int:

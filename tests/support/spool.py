@@ -20,6 +20,17 @@ def capture(*at_ms: int, data: bytes = b"sound") -> bytes:
     return HEAD + b"".join(packet(each, data) for each in at_ms)
 
 
+def packets_of(data: bytes) -> list[bytes]:
+    """Of a capture, from the IP header on."""
+    assert data[:24] == HEAD
+    found, place = [], 24
+    while place < len(data):
+        (size,) = struct.unpack_from("<I", data, place + 8)
+        found.append(data[place + 16 : place + 16 + size])
+        place += 16 + size
+    return found
+
+
 class Spool:
     """A recording-dir."""
 

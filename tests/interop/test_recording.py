@@ -1,0 +1,224 @@
+"""Calls that a real rtpengine records: both phones are told, what each said is sealed, and nothing stays in clear."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.conftest import StartRelay
+from tests.interop.test_rtpengine import TONE_OF_A, TONE_OF_B, connect, hang_up, tone_file
+from tests.support.addresses import RELAY, free
+from tests.support.asterisk import share_of_tone
+from tests.support.live_call import call
+from tests.support.namespace import reran_in_own_network
+from tests.support.relay_process import A, B, RelayProcess, Setup, X
+from tests.support.rtpengine import Rtpengine, media_table
+from tests.support.softphones import Pjsua
+from tests.support.sounds import a_law_wav, write_a_law
+from tests.support.spool import HEAD, packet, packets_of
+
+pytestmark = pytest.mark.outside
+
+PATIENCE_S = 30.0
+NOTICE = 620  # Hz
+SOUND = 100_000  # bytes of a capture: some five seconds of a call
+
+
+def recording_engine(folder: Path) -> Rtpengine:
+    spool = folder / "spool"
+    spool.mkdir()
+    return Rtpengine(folder, recording_dir=spool, recording_method="pcap", recording_format="raw")
+
+
+def recording(engine: Rtpengine, folder: Path, *, cipher: str = "aes-256-gcm") -> Setup:
+    """A relay whose notice is a short tone."""
+    tones = folder / "tones"
+    tones.mkdir()
+    (tones / "recorded.wav").write_bytes(a_law_wav(NOTICE, 0.4))
+    kept_in = folder / "kept"
+    tables = [
+        media_table(engine.place, check_s=1),
+        f'[announcements]\nfolder = "{tones}"',
+        f'[recording]\nspool = "{folder / "spool"}"\nkept_in = "{kept_in}"\ncipher = "{cipher}"',
+        '[retention]\nrecordings = "1s"\n',
+    ]
+    return Setup(api=free(RELAY), more="\n".join(tables))
+
+
+def bind(relay: RelayProcess) -> None:
+    assert relay.answer("bind", "AXB", "--a", A, "--b", B, "--x", X, "--record", "--json")["record"] is True
+
+
+async def until(true: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await true():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+async def until_it_is_recorded(relay: RelayProcess) -> None:
+    async def begun() -> bool:
+        calls = await asyncio.to_thread(relay.calls, "--live")
+        return any(record["recording"] for record in calls)
+
+    await until(begun)
+
+
+def plain(folder: Path) -> list[Path]:
+    """What rtpengine has left."""
+    return sorted(path for path in (folder / "spool").rglob("*") if path.is_file())
+
+
+def captured(folder: Path) -> int:
+    return sum(path.stat().st_size for path in plain(folder) if path.suffix == ".pcap")
+
+
+def sealed(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "kept").rglob("*") if path.is_file())
+
+
+async def taken(relay: RelayProcess) -> dict[str, Any]:
+    return await asyncio.to_thread(relay.wait_for_event, "recording.taken")
+
+
+def get(relay: RelayProcess, call_id: str) -> bytes:
+    out = relay.folder / "out.pcap"
+    done = relay.command("recordings", "get", call_id, "-o", str(out), "--reason", "test")
+    assert done.returncode == 0, done.stderr
+    data = out.read_bytes()
+    out.unlink()
+    return data
+
+
+def said_by(data: bytes, host: str) -> bytes:
+    """The sound of the RTP packets of A-law that came from there."""
+    sent = [each for each in packets_of(data) if each[12:16] == socket.inet_aton(host)]
+    return b"".join(each[40:] for each in sent if each[28] >> 6 == 2 and each[29] & 0x7F == 8)
+
+
+@pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
+async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
+    request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path, cipher: str
+) -> None:
+    if reran_in_own_network(request):
+        return
+    async with recording_engine(tmp_path) as engine:
+        setup = recording(engine, tmp_path, cipher=cipher)
+        relay = start_relay(setup)
+        bind(relay)
+        async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
+            await connect(relay, a, b)
+            for phone in (a, b):
+                phone.command("record", str(phone.folder / "heard.wav"))
+            await until_it_is_recorded(relay)
+            for phone, tone in ((a, TONE_OF_A), (b, TONE_OF_B)):
+                phone.command("stop")
+                await phone.expect("STOPPED")
+                assert share_of_tone(phone.folder / "heard.wav", NOTICE) > 0.9
+                phone.command("play", tone_file(phone, tone))
+            await until(lambda: asyncio.to_thread(lambda: captured(tmp_path) > SOUND))
+            assert sealed(tmp_path) == []
+            await hang_up(a, b)
+        event = await taken(relay)
+        assert plain(tmp_path) == []
+
+        (file,) = sealed(tmp_path)
+        data = get(relay, event["call_id"])
+        assert len(data) > SOUND
+        for phone, said, unsaid in ((a, TONE_OF_A, TONE_OF_B), (b, TONE_OF_B, TONE_OF_A)):
+            host = phone.local.host
+            heard = write_a_law(phone.folder / "recorded.wav", said_by(data, host))
+            assert share_of_tone(heard, said) > 0.8
+            assert share_of_tone(heard, unsaid) < 0.01
+            assert share_of_tone(heard, NOTICE) < 0.01
+            for word in (phone.number.encode(), host.encode(), socket.inet_aton(host)):
+                assert word not in file.read_bytes()
+
+        shown = relay.answer("calls", "show", event["call_id"], "--json")
+        assert shown["recording"] == event["call_id"]
+        assert shown["recording_sha256"] == hashlib.sha256(data).hexdigest()
+        assert shown["recording_ms"] == event["length_ms"] > 2_000
+        assert "1 recordings intact" in relay.verify()
+        await until(lambda: asyncio.to_thread(lambda: relay.answer("purge", "--json")["recordings"] == 1))
+        assert sealed(tmp_path) == []
+        assert "was kept for its time" in relay.command(
+            "recordings", "get", event["call_id"], "-o", str(tmp_path / "out.pcap"), "--reason", "test"
+        ).stderr  # fmt: skip
+
+
+def taken_rows(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "relay.db")) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM recording").fetchone()
+    return int(count)
+
+
+@pytest.fixture
+def relays(tmp_path: Path) -> Iterator[Callable[[Setup], RelayProcess]]:
+    """Starts a relay whose log may have errors."""
+    made: list[RelayProcess] = []
+
+    def start(setup: Setup) -> RelayProcess:
+        made.append(RelayProcess(tmp_path, setup))
+        made[0].start()
+        return made[0]
+
+    yield start
+    made[0].assert_nothing_in_clear()
+    assert made[0].stop() == 0, made[0].log_tail()
+
+
+async def test_a_desk_that_is_killed_while_it_seals_leaves_it_to_the_next(
+    relays: Callable[[Setup], RelayProcess], tmp_path: Path
+) -> None:
+    async with recording_engine(tmp_path) as engine:
+        relay = relays(recording(engine, tmp_path))
+        bind(relay)
+        desk = int(relay.wait_for_event("desk.started")["pid"])
+        async with call(relay) as up:
+            await until_it_is_recorded(relay)
+            os.kill(desk, signal.SIGSTOP)
+            await up.hang_up()
+        ended = await asyncio.to_thread(relay.wait_for_event, "call.ended")
+        await until(lambda: asyncio.to_thread(lambda: [path.suffix for path in plain(tmp_path)] == [".txt", ".pcap"]))
+        (capture,) = (tmp_path / "spool/pcaps").iterdir()
+        long = HEAD + b"".join(packet(n, bytes(200_000)) for n in range(1_500))
+        capture.write_bytes(long)
+        os.kill(desk, signal.SIGCONT)
+        await until(lambda: asyncio.to_thread(lambda: [path.suffix for path in sealed(tmp_path)] == [".part"]))
+        os.kill(desk, signal.SIGKILL)
+        assert (taken_rows(tmp_path), len(plain(tmp_path))) == (0, 2)
+        event = await taken(relay)
+        assert (event["call_id"], plain(tmp_path)) == (ended["call_id"], [])
+        assert [path.suffix for path in sealed(tmp_path)] == [".sealed"]
+        assert taken_rows(tmp_path) == 1
+        assert get(relay, event["call_id"]) == long
+        assert relay.command("audit", "verify").returncode == 0
+
+
+async def test_what_a_killed_rtpengine_has_recorded_is_not_lost(start_relay: StartRelay, tmp_path: Path) -> None:
+    async with recording_engine(tmp_path) as engine:
+        relay = start_relay(recording(engine, tmp_path))
+        bind(relay)
+        async with call(relay) as up:
+            await until_it_is_recorded(relay)
+            await engine.kill()
+            for phone in (up.caller, up.callee):
+                await phone.expect("BYE")
+        ended = await asyncio.to_thread(relay.wait_for_event, "call.ended")
+        assert ended["end_reason"] == "media_timeout"
+        assert [path.suffix for path in plain(tmp_path)] == [".pcap", ".tmp"]
+        for path in plain(tmp_path):
+            os.utime(path, (0, 0))
+        event = await taken(relay)
+        assert (event["call_id"], plain(tmp_path)) == (ended["call_id"], [])
+        shown = relay.answer("calls", "show", event["call_id"], "--json")
+        assert shown["recording_sha256"] == hashlib.sha256(get(relay, event["call_id"])).hexdigest()
