@@ -30,7 +30,7 @@ class Quotas:
 
     def admits_request(self, name: str, quota: Quota, now: float) -> bool:
         """Whether its rate leaves room for one more INVITE or MESSAGE, which is counted then."""
-        return self._rates.admit(name, quota.max_cps or None, now)
+        return not quota.max_cps or self._rates.admit(name, quota.max_cps, now)
 
 
 def next_admitted(places: list[Place], admits: Callable[[str, Quota, float], bool], now: float) -> Place | None:
