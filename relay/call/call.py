@@ -320,8 +320,6 @@ class Call:
         self.core.calls_up -= 1
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
-        if self._recorder is not None:
-            self._recorder.end()
         self.share.give_back()
         if self.media is None:
             self._commit_end(now)

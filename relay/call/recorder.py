@@ -13,17 +13,15 @@ from relay.call.announcement import RECORDED
 
 if TYPE_CHECKING:
     from relay.call.call import Call
-    from relay.sip.timers import Timer
 
 
 class Recorder:
-    """Of a call whose binding says that it is to be recorded. What is still to come does not, once the call is over."""
+    """Of a call whose binding says that it is to be recorded. Once the call is over, what is still to come does not."""
 
-    __slots__ = ("_call", "_notice")
+    __slots__ = ("_call",)
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._notice: Timer | None = None  # until both have heard it
 
     def begin(self, now: float) -> None:
         """Both sides are up: they are told."""
@@ -33,15 +31,11 @@ class Recorder:
         else:
             call.media.play(RECORDED, self._told)
 
-    def end(self) -> None:
-        """The call is over."""
-        self._call.core.timers.cancel(self._notice)
-
     def _told(self, answer: Mediated | None, now: float) -> None:
         if answer is None or not answer.lasts_s:
             self._failed("notice", now)
-        elif not self._call.ended:
-            self._notice = self._call.core.timers.set(now + answer.lasts_s, self.record)
+        else:
+            self._call.core.timers.set(now + answer.lasts_s, self.record)
 
     def record(self, _: float) -> None:
         """Has rtpengine record, or go on with it. Also of use where it was started anew meanwhile, and has got the call

@@ -10,7 +10,7 @@ import pytest
 
 from relay.store.act import RELAY
 from relay.store.database import open_store
-from relay.store.recording_file import CHUNK, file_of
+from relay.store.recording_file import CHUNK, file_of, seal_file
 from relay.store.writer import Writer
 from tests.cli.conftest import Command
 from tests.cli.test_calls import write
@@ -73,6 +73,14 @@ def test_an_altered_one_is_told_and_no_part_of_it_left(recorded: Command, place:
     assert "altered" in recorded.refused(*get(recorded))
     assert not (recorded.folder / "out.pcap").exists()
     assert recorded.refused("verify") == f"the recording of the call {CALL} was altered, or made with another key"
+
+
+def test_another_one_in_its_place_is_told(recorded: Command) -> None:
+    path, key_file = recorded.store
+    other = [SOUND[:-1], b"x"]
+    seal_file(file_of(kept_in(recorded), CALL), open_store(path, key_file), "aes-256-gcm", CALL, other)
+    said = f"the recording of the call {CALL} is not the one that the store has entered"
+    assert recorded.refused(*get(recorded)) == said == recorded.refused("verify")
 
 
 def test_a_file_that_cannot_be_written_is_told(recorded: Command) -> None:

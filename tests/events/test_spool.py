@@ -124,6 +124,8 @@ def test_a_length_that_cannot_be_is_the_end(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
     path.write_bytes(capture(0) + packet(20)[:8] + b"\xff" * 8 + bytes(1_000))
     assert read(path)[0] == capture(0)
+    path.write_bytes(capture(0) + packet(20, bytes(300_000)) + packet(40))
+    assert read(path)[0] == capture(0)
 
 
 @pytest.mark.parametrize("head", [b"RIFF" + bytes(20), HEAD[:-4] + b"\1\0\0\0"])

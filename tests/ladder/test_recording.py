@@ -176,6 +176,21 @@ def test_silence_of_rtpengine_is_a_failure(ladder: AnchoredLadder) -> None:
     hang_up(ladder)
 
 
+@pytest.mark.parametrize(("after_s", "step"), [(0, "notice"), (1, "start")])
+def test_a_call_that_rtpengine_has_lost_is_not_recorded(ladder: AnchoredLadder, after_s: float, step: str) -> None:
+    connect(ladder, acknowledge=False)
+    ladder.run(1)
+    if not after_s:
+        ladder.rtpengine.calls.clear()
+    ladder.caller.acks()
+    ladder.run(after_s)
+    ladder.rtpengine.calls.clear()
+    ladder.run(SOUND_S)
+    assert failed(ladder) == [step]
+    hang_up(ladder)
+    assert ladder.record.recording is None
+
+
 def test_hold_and_update_leave_it_on(ladder: AnchoredLadder) -> None:
     connect(ladder)
     ladder.run(SOUND_S)
