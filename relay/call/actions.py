@@ -16,7 +16,6 @@ class Send:
     """
 
     __slots__ = ("data", "flow")
-    __match_args__ = ("data", "flow")
 
     def __init__(self, data: bytes, flow: Flow) -> None:
         self.data = data

@@ -186,7 +186,7 @@ class Ladder:
         while actions := self.engine.take_actions():
             for action in actions:
                 match action:
-                    case Send(data, flow):
+                    case Send(data=data, flow=flow):
                         self._send(data, flow)
                     case LookUp() | Commit():
                         if self.hold_commits if isinstance(action, Commit) else self.hold_look_ups:
