@@ -91,7 +91,8 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     errors = [(error.field, error.problem)] if error.field else []
-    return problem_response(request.state.request_id, error.kind, str(error), errors)
+    headers = {"retry-after": "1"} if error.kind == "rate_limited" else {}  # the relay's own bounds are a second's
+    return problem_response(request.state.request_id, error.kind, str(error), errors, headers)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

@@ -144,6 +144,18 @@ async def test_a_call_is_hung_up_by_the_relay(api: Api, relay: dict[str, Callabl
     assert len((await operator.get("/v1/audit?action=call.hang_up"))["items"]) == 2
 
 
+async def test_who_hangs_up_too_often_is_told_when_to_come_again(
+    api: Api, relay: dict[str, Callable[..., Json]]
+) -> None:
+    def hang_up(call_id: str, business: str | None = None) -> Json:
+        raise Refused("rate_limited", "", "at most 20 calls are hung up a second")
+
+    relay["hang_up"] = hang_up
+    company = await api.company("acme")
+    answer = await company.http.delete(f"/v1/calls/live/{ACME}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
 async def test_without_the_relay_live_calls_are_unavailable(api: Api) -> None:
     company = await api.company("acme")
     await api.desk.server.close()
