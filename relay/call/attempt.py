@@ -255,6 +255,7 @@ class Attempt:
     def _fail(self, why: str, now: float) -> None:
         self._close()
         if not self._given_up:
+            self._given_up = True  # an early dialog whose description is at rtpengine yet must not open any more
             self._setup.core.unreachable(self._place, now)
             self._setup.failed(None, masking.NO_PROGRESS if why == "timeout" else masking.NO_CONNECTION, now)
 

@@ -7,6 +7,7 @@ import pytest
 from relay.call.settings import Account
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
+from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, Ladder, Side, X, connect, hang_up, peer, sides
 
@@ -245,3 +246,19 @@ def test_the_password_stands_nowhere(ladder: Ladder) -> None:
     is_refused(ladder, 480)
     texts = [repr(ladder.settings), repr(ladder.notes), repr(ladder.records), repr(ladder.checks.sent)]
     assert not [text for text in texts if "secret" in text]
+
+
+def test_early_media_of_a_target_that_was_silent_after_its_challenge() -> None:
+    """What rtpengine has of it yet opens no early dialog: nobody would close it."""
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=ACCOUNT))
+    ladder = AnchoredLadder(peers=peers)
+    invite = call(ladder)
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    challenges(ladder.callee, invite)
+    ladder.run(32.0)
+    ladder.callee.inbox.clear()
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.settle()
