@@ -24,6 +24,7 @@ class Checks:
         self._answered: dict[str, int] = {}  # branch -> first final status
         self._requests: dict[tuple[str, str | None, str | None], dict[str, int]] = {}  # dialog -> branch -> our CSeq
         self._last_cseq: dict[tuple[str, str | None, str | None], int] = {}
+        self._described: set[bytes] = set()  # messages that brought one
         self._descriptions: dict[tuple[str, str, str], tuple[int, bytes]] = {}  # session -> version, content
 
     # -- what comes in
@@ -47,7 +48,9 @@ class Checks:
             self._check_response(message, records)
         else:
             self._check_request(message)
-        if message.get("content-type") == "application/sdp":
+        # What is sent again (RFC 3261 17.1.2) may have been overtaken by what another early dialog got.
+        if message.get("content-type") == "application/sdp" and data not in self._described:
+            self._described.add(data)
             self._check_description(message, flow)
 
     def _check_response(self, response: Response, records: Iterable[CallRecord]) -> None:
@@ -84,10 +87,13 @@ class Checks:
         assert known.setdefault(request.branch, number) == number
 
     def _check_description(self, message: Request | Response, flow: Flow) -> None:
-        """RFC 3264 8: one more with each change of the description, and the same where it is the same."""
+        """RFC 3264 8: one more with each change of the description, and the same where it is the same. An INVITE that
+        was challenged goes again as it was, and begins anew."""
         origin = next(line for line in message.body.split(b"\r\n") if line.startswith(b"o="))
         _, session, version, *_ = origin.decode().split(" ")
         content = message.body.replace(origin, b"")
+        if isinstance(message, Request) and message.to_tag is None:
+            self._descriptions.pop((flow.host, message.call_id, session), None)
         last, before = self._descriptions.setdefault((flow.host, message.call_id, session), (int(version), content))
         grown = int(version) - last
         assert grown == (content != before) or self.restarted, f"o= version {version} after {last}"
