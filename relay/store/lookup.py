@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import GROUP_MODES, Bound, Found
@@ -26,16 +28,18 @@ from relay.store.sealing import Sealer
 
 # Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
+# Each column that is returned costs the sqlite3 module as much as finding it: all but the blobs are returned in one.
 _LOOK_UP = """
-SELECT number.locked, ifnull(number.legacy, 0), route.caller_hash, route.mac, binding.sealed,
-       last.number, last.caller_hash, last.sealed, back.mac,
-       route.party IS NOT NULL AND route.free_at IS NULL,
-       route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
-       binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
-       binding.expires_at, binding.ended_at,
-       business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
-       business.language, business.live_events,
-       binding.record, ifnull(of_binding.kind, of_business.kind){counts}
+SELECT route.caller_hash, route.mac, binding.sealed, last.caller_hash, last.sealed, back.mac,
+       json_array(
+           number.locked, ifnull(number.legacy, 0), last.number,
+           route.party IS NOT NULL AND route.free_at IS NULL,
+           route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
+           binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
+           binding.expires_at, binding.ended_at,
+           business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
+           business.language, business.live_events,
+           binding.record, ifnull(of_binding.kind, of_business.kind){counts})
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
 LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
@@ -49,9 +53,12 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
 _COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_IN_FORCE = _FOUND_END = 9  # the columns before those of Bound, which begin with whether the route is in force
+_VALUES = 6  # the place of that one, and in it:
+_IN_FORCE = _BOUND = 3  # where the values of Bound begin, with whether the route is in force
 _PARTY = _IN_FORCE + 1
-_BOUND_END = 32
+_BOUND_END = 26
+
+_decode = msgspec.json.Decoder(tuple[Any, ...]).decode
 
 
 class RouteReader:
@@ -78,9 +85,9 @@ class RouteReader:
             counted = self._counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
-            if not row[_IN_FORCE]:
+            if not row[_VALUES][_IN_FORCE]:
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
-                if anybodys[_IN_FORCE] or row[_PARTY] is None:
+                if anybodys[_VALUES][_IN_FORCE] or row[_VALUES][_PARTY] is None:
                     row = anybodys
             return self._found(number, caller_hash, row)
         except StoreError:
@@ -93,8 +100,8 @@ class RouteReader:
         if self._connection is None:
             self._connection = connect_reader(self._path)
         # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
-        (row,) = self._connection.execute(self._statement, arguments).fetchall()
-        return row  # type: ignore[no-any-return]
+        ((*blobs, values),) = self._connection.execute(self._statement, arguments).fetchall()
+        return (*blobs, _decode(values))
 
     def _counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
         recent_ms = int((unix_s - MEMORY_S) * 1000)
@@ -105,23 +112,27 @@ class RouteReader:
         )
 
     def _found(self, number: str, caller_hash: bytes, row: tuple[Any, ...]) -> Found:
-        locked, legacy, route_hash, mac, sealed, *last = row[:_FOUND_END]
+        route_hash, mac, sealed, *last, values = row
+        locked, legacy, last_number = values[:_BOUND]
         bound = None
         if route_hash is not None:
-            columns = row[_FOUND_END:_BOUND_END]
+            columns = values[_BOUND:_BOUND_END]
             _, party, binding_id, mode, _, x, y, *_ = columns
             if mode is None:
                 raise StoreError("a route without its binding")
             check_route(self._sealer, mac, number, route_hash, binding_id, party)
             a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
-            last_caller = self._last_caller(party, mode, binding_id, last) if last[0] is not None else None
+            last_caller = None
+            if last_number is not None:
+                last_caller = self._last_caller(party, mode, binding_id, last_number, last)
             bound = Bound._make((*columns, a, b, order_id, last_caller))
         split = _BOUND_END + len(self._caller_windows_s)
-        return Found(caller_hash, locked, legacy, route_hash == caller_hash, bound, row[_BOUND_END:split], row[split:])
+        by_caller, by_number = values[_BOUND_END:split], values[split:]
+        return Found(caller_hash, locked, legacy, route_hash == caller_hash, bound, by_caller, by_number)
 
-    def _last_caller(self, party: str, mode: str, binding_id: str, last: list[Any]) -> str | None:
+    def _last_caller(self, party: str, mode: str, binding_id: str, number: str, last: list[Any]) -> str | None:
         """Whom a call back reaches: anybody who called an AXN, of a group only who is its member still."""
-        number, caller_hash, sealed, back_mac = last
+        caller_hash, sealed, back_mac = last
         if mode == "AXN":
             return open_caller(self._sealer, binding_id, number, sealed) if party == "a" else None
         if mode not in GROUP_MODES or party != "b" or back_mac is None:

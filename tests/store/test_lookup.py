@@ -177,6 +177,7 @@ def test_other_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows,
         "UPDATE binding SET mode = 'GXB'",
         "UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2')",
         "UPDATE binding SET sealed = x'00'",
+        "UPDATE binding SET hours = CAST(x'ff22' AS TEXT)",
         "DELETE FROM binding",
     ],
 )
