@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import StoreError
-from relay.store.sealing import Sealer
+from relay.store.sealing import Sealer, sync_folder
 
 CipherName = Literal["aes-256-gcm", "sm4-gcm"]
 CHUNK: Final = 1 << 20  # bytes of what is sealed
@@ -94,8 +94,8 @@ def seal_file(path: Path, sealer: Sealer, cipher: CipherName, call_id: str, part
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
-    _sync(path.parent.parent)  # which may have got this folder just now
+    sync_folder(path.parent)
+    sync_folder(path.parent.parent)  # which may have got this folder just now
 
 
 def _seal(file: BinaryIO, sealer: Sealer, cipher: CipherName, call_id: str, parts: Iterable[bytes]) -> None:
@@ -162,11 +162,3 @@ def _nonce(number: int) -> bytes:
 
 def _bound(head: bytes, call_id: str, number: int, last: bool) -> bytes:
     return b"%b%b %d %d" % (head, call_id.encode(), number, last)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

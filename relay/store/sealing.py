@@ -139,12 +139,13 @@ def make_key(path: Path) -> None:
         finally:
             os.close(descriptor)
             os.unlink(temporary)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"the key file {path} cannot be made: {_reason(error)}") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes durable what was made or renamed in it. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
