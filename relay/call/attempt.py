@@ -246,7 +246,10 @@ class Attempt:
 
     def _take_down(self, response: Response, now: float) -> None:
         """A 2xx that cannot be shown: ACK and BYE; the way of the INVITE where its own cannot be used."""
-        leg = self._legs.get(response.to_tag or "")
+        try:
+            leg = self._legs.get(response.to_tag or "")
+        except ParseError:  # nobody knows of whose dialog it is
+            return
         if leg is None:
             headers = [header for header in response.headers if header[0] not in _WAY]
             leg = self._leg(Response(response.status, response.reason, headers))

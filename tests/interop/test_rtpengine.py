@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -241,6 +242,20 @@ async def test_without_rtpengine_calls_are_refused_and_the_second_takes_over(
         assert HOST in (await callee.expect("INVITE")).body.decode()
     outcomes = [record["outcome"] for record in relay.calls()]
     assert outcomes.count("media_failed") == 1
+
+
+async def test_calls_that_rtpengine_has_answered_too_late_leave_nothing_there(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
+    async with Rtpengine(tmp_path) as engine, phones(start_relay, engine) as (relay, caller, _):
+        engine.pause()
+        await invite(relay, caller)
+        assert (await caller.expect(503))["retry-after"]
+        engine.go_on()
+        relay.wait_for_event("rtpengine.up")
+        async with asyncio.timeout(20):
+            while await engine.calls():
+                pass
 
 
 async def call_up(relay: RelayProcess, caller: Phone, callee: Phone) -> tuple[Leg, Leg]:

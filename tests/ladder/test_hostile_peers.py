@@ -6,6 +6,7 @@ import pytest
 
 from relay.call.leg import MOST_RELIABLE
 from relay.call.settings import Limits
+from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import (
     CALLEE_HOST,
@@ -65,6 +66,25 @@ def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder:
     ladder.callee.answers(200, body=ANSWER, contact=UNUSABLE_CONTACT)
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at_once", "behind_a_description"])
+def test_an_answer_of_no_dialog_ends_the_attempt(waits: bool) -> None:
+    ladder = AnchoredLadder()
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    invite = ladder.callee.get_request("INVITE")
+    if waits:
+        ladder.hold_media = True
+        ladder.callee.answers(183, body=ANSWER)
+    copied = "".join([f"{name}: {invite.get(name)}\r\n" for name in ("via", "from", "call-id", "cseq")])
+    ladder.deliver(f"SIP/2.0 200 OK\r\n{copied}Content-Length: 0\r\n\r\n".encode(), ladder.callee.flow)
+    if waits:
+        ladder.rtpengine_goes_on()
+        ladder.caller.get(183)
+    ladder.callee.gets_nothing()
+    refused_with(ladder, 488)
     ladder.settle()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import secrets
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,16 @@ class Rtpengine:
         """The ids of those that it has."""
         found: list[str] = (await self.ask("list", limit="100"))["calls"]
         return found
+
+    def pause(self) -> None:
+        """It answers nothing until `go_on`, and then all that it was asked meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
