@@ -10,7 +10,7 @@ import re
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.grammar import TOKEN, is_token
-from relay.sip.names import canonical_names
+from relay.sip.names import canonical_name
 from relay.sip.uri import OtherUri
 from relay.sip.views import Headers, Message, Request, Response
 
@@ -88,15 +88,12 @@ def _cut_lines(lines: list[str]) -> tuple[Headers, dict[str, str]]:
     """Raises ParseError for a line that is no header; a continuation line is none here."""
     headers: Headers = []
     index: dict[str, str] = {}
-    names = canonical_names
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
             raise ParseError("header line without a colon")
-        headers.append((key := names[name], value := value.strip(" \t")))
-        if key not in index:
-            index[key] = value
-        elif value != index[key] and key in _UNIQUE:
+        headers.append((key := canonical_name(name), value := value.strip(" \t")))
+        if index.setdefault(key, value) != value and key in _UNIQUE:
             raise ParseError("contradictory", key)
     return headers, index
 
@@ -206,7 +203,7 @@ def _copied_lines(lines: list[str]) -> Headers:
     for line in lines:
         spelled, _, value = line.rstrip("\r").partition(":")
         try:
-            name = canonical_names[spelled]
+            name = canonical_name(spelled)
         except ParseError:
             continue
         if name in _COPIED and not _control(value):

@@ -41,26 +41,29 @@ _SPELLING = {
 _MAX_REMEMBERED = 2048  # spellings; a peer that makes up names must not fill memory
 
 
-class CanonicalNames(dict[str, str]):
-    """From a name as it was spelled, blanks before the colon included, to its canonical name; it fills itself.
+_names: dict[str, str] = {}  # by how they were spelled
 
-    A look-up of what is no header name raises ParseError.
+
+def canonical_name(spelled: str) -> str:
+    """The canonical name for a name as it was spelled, blanks before the colon included.
+
+    Raises ParseError for what is no header name.
     """
-
-    def __missing__(self, spelled: str) -> str:
-        name = spelled.rstrip(" \t")
-        if not is_token(name):
-            raise ParseError("malformed header name")
-        name = name.lower()
-        name = _COMPACT.get(name, name)
-        if len(spelled) <= 64:
-            if len(self) >= _MAX_REMEMBERED:
-                self.clear()  # rather than to keep what a peer made up and forget what everybody sends
-            self[spelled] = name
-        return name
+    name = _names.get(spelled)
+    return _new_name(spelled) if name is None else name
 
 
-canonical_names = CanonicalNames()
+def _new_name(spelled: str) -> str:
+    name = spelled.rstrip(" \t")
+    if not is_token(name):
+        raise ParseError("malformed header name")
+    name = name.lower()
+    name = _COMPACT.get(name, name)
+    if len(spelled) <= 64:
+        if len(_names) >= _MAX_REMEMBERED:
+            _names.clear()  # rather than to keep what a peer made up and forget what everybody sends
+        _names[spelled] = name
+    return name
 
 
 def spell(name: str) -> str:
