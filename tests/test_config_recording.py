@@ -67,6 +67,7 @@ def test_without_rtpengine_nothing_records() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        (RECORDS + "[api]\nenabled = false", "recording.spool: the process that has the API takes recordings over"),
         ('[recording]\ncipher = "des"', "recording.cipher: invalid enum value"),
         ('[recording]\non_failure = "shrug"', "recording.on_failure: invalid enum value"),
         ('[retention]\nrecordings = "soon"', "retention.recordings: not a duration"),

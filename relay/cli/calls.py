@@ -212,16 +212,19 @@ def verify(config_path: Path | None, as_json: bool) -> None:
     """
     with opened(config_path) as store:
         verdict = store.records.verify()
-        recordings = verify_recordings(store.reader, store.sealer, store.config.recordings.kept_in)
+        kept_in = store.config.recordings.kept_in
+        recordings = verify_recordings(store.reader, store.sealer, kept_in, verdict.recorded, now_ms())
     problems = [] if verdict.broken is None else [f"broken after {verdict.intact} intact records: {verdict.broken}"]
     if problems or recordings.broken:
         raise StoreError("\n".join(problems + recordings.broken))
     if as_json:
         counts = {"intact": verdict.intact, "live": verdict.live, "purged": verdict.purged}
-        click.echo(json_line(counts | {"recordings": recordings.intact, "head": verdict.head.hash.hex() or None}))
+        counts |= {"recordings": recordings.intact, "recordings_missing": len(recordings.missing)}
+        click.echo(json_line(counts | {"head": verdict.head.hash.hex() or None}))
         return
     purged = f", {verdict.purged} purged before" if verdict.purged else ""
-    recorded = f", {recordings.intact} recordings intact" if recordings.intact else ""
+    recorded = f", {recordings.intact} recordings intact" if verdict.recorded else ""
+    recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
     click.echo(
         f"{verdict.intact} records intact, {verdict.live} live{purged}{recorded}, head {verdict.head.hash.hex() or '-'}"
     )

@@ -115,7 +115,7 @@ def parse_config(text: str, name: str) -> Config:
 
 def _config(tables: Tables, problems: list[str]) -> Config:
     settings = build_settings(tables, problems)
-    recorded = recordings(tables.recording, tables.media, problems)
+    recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
     numbers = bind_rules(tables.numbers, recording, problems)
     verify = verify_config(tables.verify, problems)

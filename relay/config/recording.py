@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from relay.config.tables import MediaTable, RecordingTable
+from relay.config.tables import ApiTable, MediaTable, RecordingTable
 from relay.errors import ConfigError, StoreError
 from relay.store.recording_file import Recordings, has_cipher
 from relay.store.sealing import load_key
 
 
-def recordings(table: RecordingTable, media: MediaTable, problems: list[str]) -> Recordings:
+def recordings(table: RecordingTable, media: MediaTable, api: ApiTable, problems: list[str]) -> Recordings:
     """Where they come from and go to."""
     spools = (table.spool,) if isinstance(table.spool, str) else table.spool
     spools = tuple(spool for spool in spools if spool)
     if spools and media.mode != "rtpengine":
         problems.append('recording.spool: rtpengine records; write media.mode = "rtpengine", or spool = ""')
+    if spools and not api.enabled:
+        problems.append(
+            "recording.spool: the process that has the API takes recordings over, and nothing may stay there in clear; "
+            'write api.enabled = true, or spool = ""'
+        )
     return Recordings(Path(table.kept_in), tuple(map(Path, spools)), table.cipher)
 
 

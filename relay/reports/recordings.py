@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from relay.call.record import CallRecord
 from relay.errors import Refused, StoreError
 from relay.reports.record_form import Value
 from relay.service import fields
@@ -18,6 +19,7 @@ from relay.store.recording_file import file_of, open_file
 from relay.store.recordings import Recording, find_recording, kept_recordings
 from relay.store.sealing import Sealer
 
+TAKEN_MS = 3_600_000  # after the end of its call a recording is taken over, also where rtpengine was killed
 MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
 
@@ -58,14 +60,17 @@ def check_recording(kept_in: Path, sealer: Sealer, recording: Recording) -> None
 
 
 class Checked(NamedTuple):
-    """`broken` names the first fault of each recording that has one."""
+    """`broken`: the first fault of each recording that has one; `missing`: calls of which none was taken over."""
 
     intact: int
     broken: list[str]
+    missing: list[str]
 
 
-def verify_recordings(connection: sqlite3.Connection, sealer: Sealer, kept_in: Path) -> Checked:
-    """Reads every file, to its end."""
+def verify_recordings(
+    connection: sqlite3.Connection, sealer: Sealer, kept_in: Path, recorded: Iterable[CallRecord], now_ms: int
+) -> Checked:
+    """Reads every file, to its end. `recorded`: the records of calls that rtpengine began to record."""
     intact, broken = 0, []
     for recording in kept_recordings(connection):
         try:
@@ -75,4 +80,5 @@ def verify_recordings(connection: sqlite3.Connection, sealer: Sealer, kept_in: P
             again = find_recording(connection, recording.call_id)
             if again is not None and again.purged_at is None:  # else a purge has deleted it meanwhile
                 broken.append(str(error))
-    return Checked(intact, broken)
+    due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
+    return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, call_id) is None])

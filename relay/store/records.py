@@ -38,6 +38,7 @@ class Verdict(NamedTuple):
     head: Head
     broken: str | None
     purged: int = 0  # records before the first that is kept
+    recorded: tuple[CallRecord, ...] = ()  # of the intact ones, those of calls that were recorded
 
 
 class Records:
@@ -66,6 +67,7 @@ class Records:
     def _verify(self) -> Verdict:
         purged = head = EMPTY
         live: set[str] = set()
+        recorded: list[CallRecord] = []
         broken: str | None = None
         try:
             for record in live_calls(self._connection, self._sealer):
@@ -80,11 +82,13 @@ class Records:
                     found = f"record {link.seq} ({record.call_id})"
                     raise StoreError(f"{found} has ended and is among the live ones as well")
                 head = link
+                if record.recording is not None:
+                    recorded.append(record)
             if (stored := read_head(self._connection, self._sealer, RECORDS)) != head:
                 raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
         except (StoreError, sqlite3.DatabaseError) as error:
             broken = str(error)
-        return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq)
+        return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
     def close(self) -> None:
         self._connection.close()

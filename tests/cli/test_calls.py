@@ -253,7 +253,7 @@ def test_verify_counts_what_is_intact(relay700: Command) -> None:
     assert said.startswith("2 records intact, 1 live, head ")
     assert len(said.split()[-1]) == 66
     assert relay700.objects("verify") == [
-        {"intact": 2, "live": 1, "purged": 0, "recordings": 0, "head": said.split()[-1]}
+        {"intact": 2, "live": 1, "purged": 0, "recordings": 0, "recordings_missing": 0, "head": said.split()[-1]}
     ]
 
 

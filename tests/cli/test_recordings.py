@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.reports.recordings import TAKEN_MS
 from relay.store.act import RELAY
 from relay.store.database import open_store
 from relay.store.recording_file import CHUNK, file_of, seal_file
-from relay.store.writer import Writer
+from relay.store.writer import Writer, now_ms
 from tests.cli.conftest import Command
 from tests.cli.test_calls import write
 from tests.support.recorded import keep
@@ -115,6 +116,14 @@ def test_verify_reads_them_all(recorded: Command) -> None:
     assert recorded.objects("verify")[0]["recordings"] == 1
     file_of(kept_in(recorded), CALL).unlink()
     assert f"the recording of the call {CALL} cannot be read" in recorded.refused("verify")
+
+
+def test_verify_tells_of_those_that_were_never_taken_over(recorded: Command) -> None:
+    """The disk was full, or rtpengine's folder in memory and the machine was switched off."""
+    lately = now_ms() - TAKEN_MS // 2
+    write(recorded, ended_record("c3", recording="c3"), ended_record("c4", recording="c4", ended_at=lately))
+    assert "4 records intact, 0 live, 1 recordings intact, 1 missing, head " in recorded.done("verify")
+    assert recorded.objects("verify")[0]["recordings_missing"] == 1
 
 
 def test_a_purged_one_is_gone_and_told_so(recorded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
