@@ -13,6 +13,7 @@ from relay.call.numbers import is_700
 from relay.call.peers import user_for
 from relay.call.sdp_masking import SdpWriter
 from relay.call.sending import SentRequest
+from relay.call.tripwire import tripwire_towards_callee, tripwire_towards_caller
 from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog import Dialog
 from relay.sip.message import Response
@@ -69,7 +70,7 @@ class Attempt:
         self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
         self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
-        self._tripwire = setup.call.tripwire_towards_callee(peer, place.flow.host)
+        self._tripwire = tripwire_towards_callee(setup.call, peer, place.flow.host)
         self._legs: dict[str, Leg] = {}  # by the callee's tag
         self._given_up = False
         self._won: Leg | None = None
@@ -306,7 +307,7 @@ class Attempt:
         writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
         writer.codecs = self._writer.codecs
         caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
-        caller.tripwire = call.tripwire_towards_caller(self._peer, self._flow.host, dialog)
+        caller.tripwire = tripwire_towards_caller(call, self._peer, self._flow.host, dialog)
         caller.own = (call.caller_number, call.dialled)
         caller.other, callee.other = callee, caller
         return callee

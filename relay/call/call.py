@@ -9,13 +9,11 @@ from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.core import Continuation, Core
 from relay.call.masking import Verdict
 from relay.call.media import Media
-from relay.call.peers import hosts_of
 from relay.call.record import CallRecord
 from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
 from relay.call.share import Share
 from relay.call.state import CallState, dump_call
-from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError
 from relay.sip.message import Response
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from relay.call.leg import Leg
     from relay.call.settings import Peer
     from relay.call.setup import Setup
-    from relay.sip.dialog import Dialog
     from relay.sip.flow import Flow
     from relay.sip.timers import Timer
 
@@ -361,24 +358,6 @@ class Call:
         """The named peer is tried."""
         self.peer_out = peer
         self.share.goes_to(peer)
-
-    # -- what each side must not see of the other
-
-    def tripwire_towards_callee(self, peer: Peer, host: str) -> Tripwire:
-        """`host`: of the peer's target that the call goes to."""
-        hosts = (self.caller_flow.host, *hosts_of(self.caller_peer))
-        return Tripwire(
-            self._hidden(self.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), self.core.hosts)
-        )
-
-    def tripwire_towards_caller(self, peer: Peer, host: str, dialog: Dialog) -> Tripwire:
-        hosts = (*hosts_of(peer), host, dialog.next_hop.host)
-        own = (self.caller_flow.host, *hosts_of(self.caller_peer))
-        return Tripwire(self._hidden(self.callee_number or ""), foreign_hosts(hosts, own, self.core.hosts))
-
-    def _hidden(self, number: str) -> tuple[str, ...]:
-        # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
-        return (number,) if self.binding_id is not None else ()
 
     # -- restart
 

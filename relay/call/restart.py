@@ -9,6 +9,7 @@ from relay.call.call import NORMAL_UNSPECIFIED, Call
 from relay.call.codecs import common_codecs
 from relay.call.media import Media
 from relay.call.state import CallState, load_call, load_leg
+from relay.call.tripwire import tripwire_towards_callee, tripwire_towards_caller
 from relay.errors import StoreError
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> C
     call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
     call.caller.other, call.callee.other = call.callee, call.caller
     call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
-    call.caller.tripwire = call.tripwire_towards_caller(callee_peer, call.callee.flow.host, call.callee.dialog)
-    call.callee.tripwire = call.tripwire_towards_callee(callee_peer, call.callee.flow.host)
+    call.caller.tripwire = tripwire_towards_caller(call, callee_peer, call.callee.flow.host, call.callee.dialog)
+    call.callee.tripwire = tripwire_towards_callee(call, callee_peer, call.callee.flow.host)
     call.resume(state, now)
     return call
 

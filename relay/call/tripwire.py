@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from relay.call.peers import hosts_of
+
+if TYPE_CHECKING:
+    from relay.call.call import Call
+    from relay.call.settings import Peer
+    from relay.sip.dialog import Dialog
 
 
 class Tripwire:
@@ -67,6 +75,24 @@ def _needles(number: str) -> tuple[str, ...]:
     if len(national) >= 7:
         return (national,)
     return (f":{national}@", f":+{national}@", f"tel:{national}", f'"{national}"')
+
+
+def tripwire_towards_callee(call: Call, peer: Peer, host: str) -> Tripwire:
+    """For the callee at that peer; `host`: of its target that the call goes to."""
+    hosts = (call.caller_flow.host, *hosts_of(call.caller_peer))
+    return Tripwire(_hidden(call, call.caller_number), foreign_hosts(hosts, (*hosts_of(peer), host), call.core.hosts))
+
+
+def tripwire_towards_caller(call: Call, peer: Peer, host: str, dialog: Dialog) -> Tripwire:
+    """For the caller, while the callee is at that peer and host, with that dialog."""
+    hosts = (*hosts_of(peer), host, dialog.next_hop.host)
+    own = (call.caller_flow.host, *hosts_of(call.caller_peer))
+    return Tripwire(_hidden(call, call.callee_number or ""), foreign_hosts(hosts, own, call.core.hosts))
+
+
+def _hidden(call: Call, number: str) -> tuple[str, ...]:
+    # With other_numbers = "forward" there is no binding: the numbers are the real ones on both sides.
+    return (number,) if call.binding_id is not None else ()
 
 
 @lru_cache(maxsize=1024)  # the same few in nearly all calls

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from relay.call.tripwire import Tripwire, foreign_hosts
+from relay.call.call import Call
+from relay.call.routing import Route
+from relay.call.settings import Peer
+from relay.call.tripwire import Tripwire, foreign_hosts, tripwire_towards_callee, tripwire_towards_caller
+from relay.sip.dialog import Dialog
+from tests.call.support import FLOW, core, invite, peer
+
+A, B, X = "8613800000001", "8613900000002", "700100000010001"
+CARRIER = peer("carrier", "192.0.2.22")
+ROUTE = Route("b1", "AXB", "firm", "order", B, X)
+
+
+def routed(caller_peer: Peer, route: Route = ROUTE) -> Call:
+    made = Call(core(), caller_peer, FLOW, caller=A, dialled=X, invite_key=("c", "a"), received_at=5)
+    made.routed(route, 1.0)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -89,3 +104,38 @@ def test_what_tells_of_the_other_side_is_not_the_receivers_own_nor_ours(
     hosts: tuple[str, ...], own: tuple[str, ...], foreign: set[str]
 ) -> None:
     assert set(foreign_hosts(hosts, own, frozenset({"10.0.0.9"}))) == foreign
+
+
+# -- of a call
+
+
+def test_callee_must_not_see_the_caller() -> None:
+    made = routed(peer())
+    tripwire = tripwire_towards_callee(made, CARRIER, "192.0.2.22")
+    assert tripwire.hit("From: <sip:13800000001@x>")
+    assert tripwire.hit("Via: 192.0.2.11")
+    assert not tripwire.hit("To: <sip:13900000002@192.0.2.22>")
+
+
+def test_caller_must_not_see_the_callee() -> None:
+    made = routed(peer())
+    dialog = Dialog.as_uas(invite("Contact: <sip:b@192.0.2.33>"), "tag")
+    tripwire = tripwire_towards_caller(made, CARRIER, "192.0.2.22", dialog)
+    for hidden in ("13900000002", "192.0.2.22", "192.0.2.33"):
+        assert tripwire.hit("X: " + hidden)
+    assert not tripwire.hit("X: 13800000001 192.0.2.11 192.0.2.10")
+
+
+def test_host_that_both_sides_share_is_no_secret() -> None:
+    made = routed(peer())
+    assert not tripwire_towards_callee(made, peer(), "192.0.2.11").hit("X: 192.0.2.11")
+
+
+def test_our_own_address_is_no_secret() -> None:
+    made = routed(peer(host="192.0.2.10"))
+    assert not tripwire_towards_callee(made, CARRIER, "192.0.2.22").hit("Contact: <sip:192.0.2.10>")
+
+
+def test_without_a_binding_numbers_are_no_secret() -> None:
+    made = routed(peer(), Route("", "", "", None, B, A))
+    assert not tripwire_towards_callee(made, CARRIER, "192.0.2.22").hit("From: <sip:13800000001@x>")
