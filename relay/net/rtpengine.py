@@ -24,7 +24,7 @@ Sounds = Mapping[tuple[str, str], bytes]  # WAV files by language and name; "" i
 
 # A command is sent again after each of these but the last. rtpengine knows a repetition by its cookie.
 WAITS_S = (0.2, 0.3, 0.5)
-PING_S = 2.0
+PING_S = 1.0  # so long one that has answered too late once is left out, at the most
 UNKNOWN_CALL = "Unknown call-id"
 MOST_UNTOLD = 10_000  # calls that an instance is still to be told to forget; the oldest it will drop by itself
 
@@ -77,6 +77,10 @@ class _Reports(Struct):
     mean: _Mean | None = field(name="average MOS", default=None)
 
 
+class _Recording(Struct):
+    on: int = field(name="call recording", default=0)
+
+
 class Answer(Struct):
     """What an instance says to a command; further fields are of no use here."""
 
@@ -86,6 +90,7 @@ class Answer(Struct):
     tags: dict[str, _Tag] = field(default_factory=dict)
     reports: dict[str, _Reports] = field(name="SSRC", default_factory=dict)
     duration: int = 0  # milliseconds
+    recording: _Recording = field(default_factory=_Recording)
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -273,6 +278,8 @@ class Rtpengine:
     async def _tell(self, instance: Instance, command: Mediate) -> Mediated | None:
         try:
             answer = await instance.ask(self._message(command))
+            if command.command == "record" and answer.result == "ok":
+                answer = await _recording(instance, command.call)
         except NoAnswer as error:
             if command.command in ("offer", "ping"):  # of the others one may be too long to be answered
                 self._down(instance, str(error))
@@ -334,6 +341,14 @@ class Rtpengine:
 
 def _deletion(call: str) -> dict[str, object]:
     return {"command": "delete", "call-id": call, "delete-delay": 0}  # its ports are free at once
+
+
+async def _recording(instance: Instance, call: str) -> Answer:
+    """Whether it records the call: it says "ok" also where it has no folder to do so. Raises NoAnswer."""
+    answer = await instance.ask({"command": "query", "call-id": call})
+    if answer.result == "ok" and not answer.recording.on:
+        return Answer("error", error="it does not record; its recording-dir and recording-method say where and how")
+    return answer
 
 
 def _counts(answer: Answer) -> tuple[tuple[str, Counts], ...]:

@@ -101,6 +101,8 @@ def purge_recordings(act: Act, kept_in: Path, before_ms: int, most: int) -> int:
 def _delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
+        if path.parent.exists() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
     except OSError as error:
         raise StoreError(f"the recording {path} cannot be deleted: {error.strerror}") from None
 

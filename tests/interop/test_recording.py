@@ -105,6 +105,21 @@ def said_by(data: bytes, host: str) -> bytes:
     return b"".join(each[40:] for each in sent if each[28] >> 6 == 2 and each[29] & 0x7F == 8)
 
 
+@pytest.fixture
+def relays(tmp_path: Path) -> Iterator[Callable[[Setup], RelayProcess]]:
+    """Starts a relay whose log may have errors."""
+    made: list[RelayProcess] = []
+
+    def start(setup: Setup) -> RelayProcess:
+        made.append(RelayProcess(tmp_path, setup))
+        made[0].start()
+        return made[0]
+
+    yield start
+    made[0].assert_nothing_in_clear()
+    assert made[0].stop() == 0, made[0].log_tail()
+
+
 @pytest.mark.parametrize("cipher", ["aes-256-gcm", "sm4-gcm"])
 async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
     request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path, cipher: str
@@ -183,25 +198,26 @@ async def test_a_relay_that_is_killed_does_not_end_a_recording(
         assert relay.answer("calls", "show", event["call_id"], "--json")["recording"] == event["call_id"]
 
 
+async def test_an_rtpengine_that_has_no_folder_records_nothing_and_that_is_known(
+    relays: Callable[[Setup], RelayProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "spool").mkdir()
+    async with Rtpengine(tmp_path) as engine:
+        relay = relays(recording(engine, tmp_path))
+        bind(relay)
+        async with call(relay) as up:
+            failed = await asyncio.to_thread(relay.wait_for_event, "recording.failed")
+            assert failed["step"] == "start"
+            await up.hang_up()
+        await asyncio.to_thread(relay.wait_for_event, "call.ended")
+        (record,) = relay.calls()
+        assert record["recording"] is None
+
+
 def taken_rows(folder: Path) -> int:
     with closing(sqlite3.connect(folder / "relay.db")) as connection:
         (count,) = connection.execute("SELECT count(*) FROM recording").fetchone()
     return int(count)
-
-
-@pytest.fixture
-def relays(tmp_path: Path) -> Iterator[Callable[[Setup], RelayProcess]]:
-    """Starts a relay whose log may have errors."""
-    made: list[RelayProcess] = []
-
-    def start(setup: Setup) -> RelayProcess:
-        made.append(RelayProcess(tmp_path, setup))
-        made[0].start()
-        return made[0]
-
-    yield start
-    made[0].assert_nothing_in_clear()
-    assert made[0].stop() == 0, made[0].log_tail()
 
 
 async def test_a_desk_that_is_killed_while_it_seals_leaves_it_to_the_next(

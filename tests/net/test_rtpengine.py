@@ -173,6 +173,33 @@ async def test_a_sound_that_is_refused() -> None:
         assert "rtpengine.refused" in b.events()
 
 
+@pytest.mark.parametrize("on", [True, False])
+async def test_a_call_is_recorded_where_rtpengine_says_so_when_it_is_asked(on: bool) -> None:
+    """It says "ok" to the command also where it has no folder for recordings."""
+
+    def say(message: dict[str, Any]) -> dict[str, Any] | None:
+        if message["command"] == "query":
+            return {"result": "ok", **({"recording": {"call recording": 1, "forwarding": 0}} if on else {})}
+        return {"result": "ok"} if message["command"] == "start recording" else agrees(message)
+
+    async with bench(say) as b:
+        name = b.engines[0].address.name
+        assert await b.ask(Mediate(5, "record", "call", name)) == (Mediated(name) if on else None)
+        assert [message["command"] for message in b.engines[0].commands()] == ["start recording", "query"]
+        assert b.events() == ([] if on else ["rtpengine.refused"])
+
+
+@pytest.mark.parametrize("lost", ["start recording", "query"])
+async def test_a_call_that_rtpengine_does_not_know_is_not_recorded(lost: str) -> None:
+    def say(message: dict[str, Any]) -> dict[str, Any]:
+        unknown = {"result": "error", "error-reason": rtpengine.UNKNOWN_CALL}
+        return unknown if message["command"] == lost else {"result": "ok"}
+
+    async with bench(say) as b:
+        answer = await b.ask(Mediate(5, "record", "call", b.engines[0].address.name))
+        assert answer is not None and not answer.known
+
+
 async def test_what_needs_no_answer_tells_nobody() -> None:
     async with bench() as b:
         (engine,) = b.engines

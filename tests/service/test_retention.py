@@ -156,7 +156,7 @@ def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store:
     retention = Retention(recordings_ms=DAY_MS)
     assert due(store.connection, retention, NOW_MS).recordings == 1
     assert purge(store.writer, retention, store.kept_in, NOW_MS, operator_cli()) == Purged(0, 0, 0, 0, 1)
-    assert (old.exists(), young.exists()) == (False, True)
+    assert (old.parent.exists(), young.exists()) == (False, True)
     line = "SELECT actor, object FROM audit WHERE action = 'recording.purge'"
     assert store.connection.execute(line).fetchall() == [(operator_cli().name, "0a" * 16)]
     found = [find_recording(store.connection, call_id) for call_id in ("0a" * 16, "0b" * 16)]
