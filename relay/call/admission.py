@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call.masking import NotAnchored, unknown_requirements
 from relay.call.numbers import is_700, number_of_uri_user
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer, Settings
 
-NUMBER_UNKNOWN = Refusal("number_unknown", 404, 1)
-TOO_SHORT = Refusal("number_unknown", 484, 28)
-OVER_LIMIT = Refusal("over_limit", 503, 42, retry_after_s=5)
-DRAINING = Refusal("draining", 503, 41, retry_after_s=30)
-MEDIA_FAILED = Refusal("media_failed", 503, 47, retry_after_s=5)  # Q.850 47: resource unavailable
-LOOP = Refusal("failed", 482, 25)
-TOO_MANY_HOPS = Refusal("failed", 483, 25)
-BAD_EXTENSION = Refusal("failed", 420, 111)
-NUMBER_IN_TEXT = Refusal("number_in_text", 403, 21)
-BAD_CONTACT = Refusal("failed", 400, 111)
-STRANGER = Refusal("caller_not_allowed", 403, 21)
+NUMBER_UNKNOWN: Final = Refusal("number_unknown", 404, 1)
+TOO_SHORT: Final = Refusal("number_unknown", 484, 28)
+OVER_LIMIT: Final = Refusal("over_limit", 503, 42, retry_after_s=5)
+DRAINING: Final = Refusal("draining", 503, 41, retry_after_s=30)
+MEDIA_FAILED: Final = Refusal("media_failed", 503, 47, retry_after_s=5)  # Q.850 47: resource unavailable
+LOOP: Final = Refusal("failed", 482, 25)
+TOO_MANY_HOPS: Final = Refusal("failed", 483, 25)
+BAD_EXTENSION: Final = Refusal("failed", 420, 111)
+NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
+BAD_CONTACT: Final = Refusal("failed", 400, 111)
+STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
 
 
 def number_dialled(request: Request) -> str:

@@ -52,10 +52,10 @@ OF_REFUSAL: Final = {
 }
 SOUNDS: Final = (BEGIN, ENDING, RECORDED, *dict.fromkeys(OF_REFUSAL.values()))
 
-_PLAYED = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can make a sound of
-_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_PLAYED: Final = ("pcma", "pcmu", "g722", "opus", "g729", "gsm")  # codecs that rtpengine can make a sound of
+_DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 _DISCARD: Final = 9  # RFC 863; nothing is sent there
-_NOBODY = {"IP4": Connection("IP4", "127.0.0.1"), "IP6": Connection("IP6", "::1")}
+_NOBODY: Final = {"IP4": Connection("IP4", "127.0.0.1"), "IP6": Connection("IP6", "::1")}
 
 
 class Announcement:

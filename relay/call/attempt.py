@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.codecs import common_codecs
 from relay.call.compose import OutgoingRequest, contact_line
 from relay.call.leg import Leak, Leg
+from relay.call.media import neutral
 from relay.call.numbers import is_700
 from relay.call.peers import user_for
 from relay.call.sdp_masking import SdpWriter
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from relay.call.places import Place
     from relay.call.setup import Setup
 
-MOST_FORKS = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
-_WAY = frozenset({"contact", "record-route"})
-TIMED_OUT = "Reason: SIP;cause=408\r\n"  # of a CANCEL
-SESSION_IDS = 2**31  # SDP session ids are below: shorter than a mobile number, so none can be met in one by chance
+MOST_FORKS: Final = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
+_WAY: Final = frozenset({"contact", "record-route"})
+TIMED_OUT: Final = "Reason: SIP;cause=408\r\n"  # of a CANCEL
+# SDP session ids are below: shorter than a mobile number, so none can be met in one by chance.
+SESSION_IDS: Final = 2**31
+_SDP: Final = ("content-type", "application/sdp")
 
 
 class Attempt:
@@ -169,11 +172,11 @@ class Attempt:
             return None
         if masking.brings_sdp(response):
             media.fork = fork
-            if len(media.forks) < MOST_FORKS:
-                body, index = response.body, response.index
-                media.forks[fork] = Response(response.status, response.reason, response.headers, body, index=index)
+            if len(media.forks) < MOST_FORKS and response.status < 200:
+                media.forks[fork] = neutral(response)
             return response
-        return media.forks.pop(fork, None) if response.status >= 200 and fork != media.fork else None
+        described = media.forks.pop(fork, b"") if response.status >= 200 and fork != media.fork else b""
+        return Response(response.status, response.reason, [_SDP], described) if described else None
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from relay.sip.flow import Flow
     from relay.sip.timers import Timer
 
-NORMAL_CLEARING = 16  # Q.850
-TIMER_EXPIRY = 102
-NORMAL_UNSPECIFIED = 31
-_RELAY_CAUSES = dict.fromkeys(("max_duration", "session_expired", "ack_timeout", "media_timeout"), TIMER_EXPIRY)
+NORMAL_CLEARING: Final = 16  # Q.850
+TIMER_EXPIRY: Final = 102
+NORMAL_UNSPECIFIED: Final = 31
+_RELAY_CAUSES: Final = dict.fromkeys(("max_duration", "session_expired", "ack_timeout", "media_timeout"), TIMER_EXPIRY)
 
 
 class Call:

@@ -6,21 +6,22 @@ A stream of which nothing is left is refused in its place, port 0 (RFC 3264 6): 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay.call.settings import Peer
 from relay.errors import ProtocolError
 from relay.sip.sdp import Attribute, Media, parse_sdp
 
 # RFC 3551 6: what a payload type is that no rtpmap names.
-_STATIC = {
+_STATIC: Final = {
     **{"0": "pcmu", "3": "gsm", "4": "g723", "5": "dvi4", "6": "dvi4", "7": "lpc", "8": "pcma", "9": "g722"},
     **{"10": "l16", "11": "l16", "12": "qcelp", "13": "cn", "14": "mpa", "15": "g728", "16": "dvi4", "17": "dvi4"},
     **{"18": "g729", "25": "celb", "26": "jpeg", "28": "nv", "31": "h261", "32": "mpv", "33": "mp2t", "34": "h263"},
 }
-_NO_SPEECH = frozenset({"telephone-event", "tone", "cn", "red"})  # of no use without another codec
-_BY_PAYLOAD = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
-_fmtp_lines = re.compile(rb"(?m)^a=fmtp:.*").findall
-_HEAD = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
+_NO_SPEECH: Final = frozenset({"telephone-event", "tone", "cn", "red"})  # of no use without another codec
+_BY_PAYLOAD: Final = frozenset({"rtpmap", "fmtp", "rtcp-fb"})
+_fmtp_lines: Final = re.compile(rb"(?m)^a=fmtp:.*").findall
+_HEAD: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\n"
 
 
 def common_codecs(one: Peer, other: Peer) -> frozenset[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay.call.masking import PHRASES, Body
 from relay.call.settings import Listener
@@ -10,7 +11,7 @@ from relay.errors import ParseError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
 
-PATH_MTU_LIMIT = 1300  # bytes; RFC 3261 18.1.1: larger requests go by a transport with congestion control
+PATH_MTU_LIMIT: Final = 1300  # bytes; RFC 3261 18.1.1: larger requests go by a transport with congestion control
 
 
 def encode(text: str) -> bytes:
@@ -69,7 +70,7 @@ class OutgoingRequest:
         return encode(f"{head}{self._credentials}Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n")
 
 
-_TO_LINE = re.compile(r"(?m)^To: .*\r\n")
+_TO_LINE: Final = re.compile(r"(?m)^To: .*\r\n")
 
 
 def _request_head(method: str, uri: str, listener: Listener, branch: str, constants: str, cseq: int) -> str:

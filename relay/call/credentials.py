@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.call.settings import Account
 from relay.errors import ParseError
 from relay.sip.digest import Challenge, answer, parse_challenge, strongest
 from relay.sip.message import Response
 
-CHALLENGED = frozenset({401, 407})
+CHALLENGED: Final = frozenset({401, 407})
 
 
 def challenge_in(response: Response, account: Account) -> Challenge | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Final
 
 from relay.call import masking
 from relay.call.actions import Action, Mediated
@@ -33,7 +34,7 @@ from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
 
-_RELAYED = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
+_RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 
 
 class Engine:

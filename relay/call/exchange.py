@@ -7,7 +7,7 @@ not relayed but ends the call (see `relay.call.call`).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import masking
 from relay.call.compose import Reply
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from relay.call.media import Kind, Media
     from relay.sip.transaction import ServerTransaction
 
-REFRESHING = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
-_DESCRIBING = REFRESHING | {"PRACK"}  # requests that may bring an offer or an answer
-_GONE = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog is no more
+REFRESHING: Final = frozenset({"INVITE", "UPDATE"})  # target and session-timer refresh requests
+_DESCRIBING: Final = REFRESHING | {"PRACK"}  # requests that may bring an offer or an answer
+_GONE: Final = frozenset({408, 481})  # RFC 3261 12.2.1.2: the dialog is no more
 
 
 class Exchange:

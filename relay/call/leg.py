@@ -6,7 +6,7 @@ A leg knows what its own peer may see. What the other leg brings reaches it only
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from relay.call import masking
 from relay.call.answer import Answer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
 
 Side = Literal["caller", "callee"]
-MOST_RELIABLE = 64  # reliable provisional responses to one INVITE; what comes beyond is passed over (DESIGN 4.5)
+MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; what comes beyond is passed over (DESIGN 4.5)
 
 
 class Leak(RelayError):

@@ -34,7 +34,7 @@ LONGEST_S: Final = 3600
 LONGEST_CONTACT: Final = 512  # characters
 MOST_FAILURES: Final = 10  # of one source address in FAILURES_S; what comes beyond is not looked at
 FAILURES_S: Final = 60.0
-_NOT_CHALLENGED = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
+_NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 
 
 class Registration:

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.call.sdp_masking import SdpWriter, mask_description
 from relay.errors import ParseError, ProtocolError
 from relay.sip.headers import parse_min_se, parse_reason, parse_session_expires
 from relay.sip.message import Message, Request
 
-METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
-OPTION_TAGS = ("100rel", "timer")
-ALLOW = f"Allow: {', '.join(METHODS)}\r\n"
-_SUPPORTED = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
-CAPABILITIES = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
+METHODS: Final = ("INVITE", "ACK", "CANCEL", "BYE", "PRACK", "UPDATE", "INFO", "OPTIONS")
+OPTION_TAGS: Final = ("100rel", "timer")
+ALLOW: Final = f"Allow: {', '.join(METHODS)}\r\n"
+_SUPPORTED: Final = f"Supported: {', '.join(OPTION_TAGS)}\r\n"
+CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3261 11.2
 # Of a relay that takes text messages, outside calls.
-ALLOW_WITH_MESSAGE = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
-CAPABILITIES_WITH_MESSAGE = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
+ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
+CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
 
-LONGEST_SESSION_S = 86_400  # of a session timer that crosses: no number of a party is that short
+LONGEST_SESSION_S: Final = 86_400  # of a session timer that crosses: no number of a party is that short
 
-PHRASES = {
+PHRASES: Final = {
     100: "Trying",
     180: "Ringing",
     182: "Queued",
@@ -66,7 +66,7 @@ PHRASES = {
 }
 
 # 181 and 199 tell of the callee's forwarding and forking; the caller is told of ringing or of progress only.
-_PROVISIONAL = {180: 180, 181: 182, 182: 182, 183: 183}
+_PROVISIONAL: Final = {180: 180, 181: 182, 182: 182, 183: 183}
 
 
 class Verdict(NamedTuple):
@@ -79,7 +79,7 @@ class Verdict(NamedTuple):
 
 # A callee's final answer -> what the caller sees. 3xx carries a real target, 401/407/503 speak of the callee's network:
 # none of them is shown. What is not listed falls back on its class.
-_FINAL = {
+_FINAL: Final = {
     300: Verdict(480, 20, "unreachable"),
     400: Verdict(480, 41, "failed"),
     401: Verdict(480, 21, "failed"),
@@ -103,14 +103,14 @@ _FINAL = {
     604: Verdict(404, 1, "unreachable"),
     606: Verdict(488, 88, "failed"),
 }
-NO_ANSWER = Verdict(480, 19, "no_answer")
-LEAK = Verdict(480, 41, "failed")
-NO_PEER = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destination
-NO_PROGRESS = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
-NO_CONNECTION = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
-CANCELLED = Verdict(487, 16, "cancelled")
+NO_ANSWER: Final = Verdict(480, 19, "no_answer")
+LEAK: Final = Verdict(480, 41, "failed")
+NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destination
+NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
+NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
+CANCELLED: Final = Verdict(487, 16, "cancelled")
 
-_IN_DIALOG = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
+_IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 
 
 def mask_provisional(status: int) -> int | None:
@@ -192,7 +192,7 @@ def _describes(message: Message) -> bool:
     return (message.method if isinstance(message, Request) else message.cseq.method) in _DESCRIBING
 
 
-_DESCRIBING = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
+_DESCRIBING: Final = frozenset({"INVITE", "ACK", "PRACK", "UPDATE"})
 
 
 def brings_sdp(message: Message) -> bool:
@@ -225,15 +225,15 @@ def _sdp_part(body: bytes, boundary: str | None) -> bytes | None:
     return None
 
 
-_is_sdp_part = re.compile(rb"(?im)^(?:content-type|c)[ \t]*:[ \t]*application/sdp[ \t]*(?:;|\r?$)").search
-_DTMF = {
+_is_sdp_part: Final = re.compile(rb"(?im)^(?:content-type|c)[ \t]*:[ \t]*application/sdp[ \t]*(?:;|\r?$)").search
+_DTMF: Final = {
     # "*" and "#" are also written 10 and 11, flash 16 (RFC 4733's events); some leave the duration out.
     "application/dtmf-relay": re.compile(
         rb"(?i)\s*+signal\s*+=\s*+(1[0-6]|[0-9*#a-d]|flash)(?:\s++duration\s*+=\s*+([0-9]{1,5}))?\s*+"
     ),
     "application/dtmf": re.compile(rb"(?i)\s*+(1[0-6]|[0-9*#a-d]|flash)\s*+"),
 }
-_DTMF_DURATION = b"160"  # ms
+_DTMF_DURATION: Final = b"160"  # ms
 
 
 def _mask_dtmf(body: bytes, kind: str) -> Body:
@@ -272,9 +272,9 @@ def _crossing(message: Message) -> tuple[tuple[str, str], ...]:
     return tuple([header for header in message.headers if header[0] in _CROSSING])
 
 
-_TOKEN_LISTS = (("allow", METHODS), ("supported", OPTION_TAGS), ("require", OPTION_TAGS))
-_SESSION_TIMER = frozenset({"session-expires", "min-se"})
-_CROSSING = _SESSION_TIMER | {"allow", "supported", "require"}
+_TOKEN_LISTS: Final = (("allow", METHODS), ("supported", OPTION_TAGS), ("require", OPTION_TAGS))
+_SESSION_TIMER: Final = frozenset({"session-expires", "min-se"})
+_CROSSING: Final = _SESSION_TIMER | {"allow", "supported", "require"}
 
 
 @lru_cache(maxsize=256)  # a peer's programs send the same few sets of lines: 1.2 us instead of 6

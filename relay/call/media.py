@@ -85,7 +85,7 @@ class Media:
         self._call_id = call_id
         self.instance, self.caller_tag, self.callee_tag, self.language = state or ("", core.token(), core.token(), "")
         self.caller_host = self.callee_host = ""  # where signalling goes, "" where that is not known yet
-        self.forks: dict[str, Response] = {}  # by fork of the callee: what brought its last description
+        self.forks: dict[str, bytes] = {}  # by fork of the callee: its last description, as rtpengine may know it
         self.fork = ""  # whose description rtpengine has
         self._proposed = self._settled = Agreement("caller", b"", b"")
         self.offered: Side | None = None  # whose offer has no answer yet

@@ -7,19 +7,20 @@ bindings, peers or the platform's prefixes.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import unquote
 
 from relay.errors import ParseError
 
 NumberFormat = Literal["national", "e164", "plus"]
 
-CHINA = "86"
-LENGTH_700 = 15
-SHORTEST_E164 = 9  # shorter digit strings are extensions and service numbers: written as they are towards every peer
+CHINA: Final = "86"
+LENGTH_700: Final = 15
+# Shorter digit strings are extensions and service numbers: written as they are towards every peer.
+SHORTEST_E164: Final = 9
 
-_SEPARATORS = str.maketrans("", "", "-. ()\u00a0\t")  # RFC 3966 visual-separator, and blanks
-_TRUNK_LENGTHS = range(10, 13)  # 0 + area code (2 or 3 digits) + subscriber (7 or 8), or 0 + mobile
+_SEPARATORS: Final = str.maketrans("", "", "-. ()\u00a0\t")  # RFC 3966 visual-separator, and blanks
+_TRUNK_LENGTHS: Final = range(10, 13)  # 0 + area code (2 or 3 digits) + subscriber (7 or 8), or 0 + mobile
 
 
 def is_700(text: str) -> bool:
@@ -157,7 +158,7 @@ def _has_no_trunk_prefix(digits: str) -> bool:
     return len(digits) == 10 and digits[:3] in ("400", "800")
 
 
-_GLOBAL_CONTEXT = re.compile(r"\+([1-9][-.()0-9]*)")
+_GLOBAL_CONTEXT: Final = re.compile(r"\+([1-9][-.()0-9]*)")
 
 
 def _phone_context(parameters: str) -> str:

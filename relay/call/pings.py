@@ -7,7 +7,7 @@ the request repeats itself every T2, so it is heard of as soon as it is back.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call.compose import OutgoingRequest, contact_line
 from relay.call.places import Place
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer, Settings
 
-SPREAD_S = 1.0  # over which the first pings of the peers are spread
+SPREAD_S: Final = 1.0  # over which the first pings of the peers are spread
 
 
 class Pings:

@@ -121,7 +121,7 @@ def _drawn(places: list[Place], draw: Callable[[], str]) -> list[Place]:
     return drawn + places
 
 
-_match_seconds = re.compile(r"\s*([0-9]{1,9})").match
+_match_seconds: Final = re.compile(r"\s*([0-9]{1,9})").match
 
 
 def retry_after_s(value: str | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.call import Call
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer, Settings
     from relay.sip.flow import Flow
 
-KNOWN_ELSEWHERE = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})  # methods of others
-BUSY = "Retry-After: 5\r\n"
-_IN_DIALOG_ONLY = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
+# Methods of others.
+KNOWN_ELSEWHERE: Final = frozenset({"REGISTER", "SUBSCRIBE", "NOTIFY", "PUBLISH", "MESSAGE", "REFER"})
+BUSY: Final = "Retry-After: 5\r\n"
+_IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 
 
 class Reception:

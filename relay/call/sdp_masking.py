@@ -12,40 +12,41 @@ from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
+from typing import Final
 
 from relay.call.codecs import keep_codecs
 from relay.errors import ParseError
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
-_RELAYED_KINDS = frozenset({"audio", "video", "image", "text"})
-_RELAYED_PROTOCOLS = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
+_RELAYED_KINDS: Final = frozenset({"audio", "video", "image", "text"})
+_RELAYED_PROTOCOLS: Final = frozenset({"RTP/AVP", "RTP/SAVP", "RTP/AVPF", "RTP/SAVPF", "udptl", "UDPTL"})
 # Of a stream that is refused, what it was is still said where it is one of the registered ones: RFC 3264 6 has the
 # answer's m= line name the same media type and transport as the offer's, and some stacks end the call otherwise.
-_KINDS = _RELAYED_KINDS | {"application", "message"}
-_PROTOCOLS = _RELAYED_PROTOCOLS | frozenset(
+_KINDS: Final = _RELAYED_KINDS | {"application", "message"}
+_PROTOCOLS: Final = _RELAYED_PROTOCOLS | frozenset(
     "UDP/TLS/RTP/SAVP UDP/TLS/RTP/SAVPF TCP/RTP/AVP TCP/MSRP TCP/TLS/MSRP UDP/BFCP TCP/BFCP TCP/TLS/BFCP UDP/TLS/BFCP"
     " DTLS/SCTP UDP/DTLS/SCTP TCP/DTLS/SCTP udp UDP TCP".split()
 )
-_BANDWIDTHS = {"AS": 6, "CT": 6, "TIAS": 8, "RS": 6, "RR": 6}  # the most digits: kbit/s, TIAS, RS and RR bit/s
-_MOST_PORTS = 16
-_LONGEST_VALUE = 512  # of an attribute; longer ones are not looked at, nor remembered
-_FLAGS = frozenset(
+_BANDWIDTHS: Final = {"AS": 6, "CT": 6, "TIAS": 8, "RS": 6, "RR": 6}  # the most digits: kbit/s, TIAS, RS and RR bit/s
+_MOST_PORTS: Final = 16
+_LONGEST_VALUE: Final = 512  # of an attribute; longer ones are not looked at, nor remembered
+_FLAGS: Final = frozenset(
     "sendrecv sendonly recvonly inactive rtcp-mux rtcp-rsize T38FaxFillBitRemoval T38FaxTranscodingMMR"
     " T38FaxTranscodingJBIG".split()
 )
-_ENCODINGS = frozenset(
+_ENCODINGS: Final = frozenset(
     "pcmu pcma g722 g7221 g723 g728 g729 g729d g729e gsm gsm-efr gsm-hr-08 ilbc isac speex silk opus amr amr-wb"
     " amr-wb+ evs l16 g726-16 g726-24 g726-32 g726-40 dvi4 lpc bv16 bv32 vdvi qcelp mpa cn red telephone-event tone"
     " clearmode h261 h263 h263-1998 h263-2000 h264 h265 vp8 vp9 av1 jpeg t38 t140".split()
 )
-KNOWN_CODECS = _ENCODINGS | {"t38"}
-_STATIC_PAYLOADS = frozenset(map(str, range(35)))  # RFC 3551 6
+KNOWN_CODECS: Final = _ENCODINGS | {"t38"}
+_STATIC_PAYLOADS: Final = frozenset(map(str, range(35)))  # RFC 3551 6
 
-_PAYLOAD = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
-_RATE = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
-_BAND = r"(?:nb|wb|swb|fb)"
+_PAYLOAD: Final = r"(?:[1-9]?[0-9]|1[01][0-9]|12[0-7])"
+_RATE: Final = r"[0-9]{1,3}(?:\.[0-9]{1,2})?"
+_BAND: Final = r"(?:nb|wb|swb|fb)"
 # Short values of one kind each: no number of a party fits in, not even with separators.
-_FMTP_VALUES = {
+_FMTP_VALUES: Final = {
     r"[0-9]{1,6}": (
         "octet-align mode-change-period mode-change-capability mode-change-neighbor crc robust-sorting interleaving"
         " max-red bitrate useinbandfec usedtx stereo sprop-stereo cbr maxplaybackrate sprop-maxcapturerate"
@@ -62,22 +63,22 @@ _FMTP_VALUES = {
     rf"{_RATE}(?:-{_RATE})?": "br br-send br-recv",
     rf"{_BAND}(?:-{_BAND})?": "bw bw-send bw-recv",
 }
-_is_fmtp_value = {
+_is_fmtp_value: Final = {
     name: re.compile(pattern).fullmatch for pattern, names in _FMTP_VALUES.items() for name in names.split()
 }
-_match_fmtp = re.compile(rf"({_PAYLOAD}) +(.+)").fullmatch
-_is_redundancy = re.compile(rf"{_PAYLOAD}(?:/{_PAYLOAD}){{1,4}}").fullmatch  # RFC 2198 5
-_is_events = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}").fullmatch
-_match_rtpmap = re.compile(rf"{_PAYLOAD} ([A-Za-z0-9+-]{{1,20}})/[0-9]{{3,6}}(?:/[1-8])?").fullmatch
-_is_crypto = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7714
+_match_fmtp: Final = re.compile(rf"({_PAYLOAD}) +(.+)").fullmatch
+_is_redundancy: Final = re.compile(rf"{_PAYLOAD}(?:/{_PAYLOAD}){{1,4}}").fullmatch  # RFC 2198 5
+_is_events: Final = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:,[0-9]{1,3}(?:-[0-9]{1,3})?){0,15}").fullmatch
+_match_rtpmap: Final = re.compile(rf"{_PAYLOAD} ([A-Za-z0-9+-]{{1,20}})/[0-9]{{3,6}}(?:/[1-8])?").fullmatch
+_is_crypto: Final = re.compile(  # RFC 4568 9.2; suites of RFC 4568 6.2, 6188, 7714
     r"[1-9][0-9]? (?:AES_CM_128_HMAC_SHA1_(?:80|32)|F8_128_HMAC_SHA1_80|AES_(?:192|256)_CM_HMAC_SHA1_(?:80|32)"
     r"|AEAD_AES_(?:128|256)_GCM(?:_8)?) inline:[A-Za-z0-9+/]{38,64}={0,2}(?:\|2\^[0-9]{1,2})?(?:\|[0-9]{1,3}:[0-9])?"
 ).fullmatch
-_is_t38_value = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
-_is_feedback = re.compile(
+_is_t38_value: Final = re.compile(r"[0-9]{1,6}|transferredTCF|localTCF|t38UDPRedundancy|t38UDPFEC|t38UDPNoEC").fullmatch
+_is_feedback: Final = re.compile(
     rf"(?:{_PAYLOAD}|\*) (?:nack(?: pli| sli| rpsi)?|ccm (?:fir|tmmbr)|ack rpsi|goog-remb|trr-int [0-9]{{1,5}})"
 ).fullmatch
-_is_small = re.compile(r"[0-9]{1,5}").fullmatch
+_is_small: Final = re.compile(r"[0-9]{1,5}").fullmatch
 
 
 class SdpWriter:
@@ -158,7 +159,7 @@ def _spelled(connection: Connection) -> str:
     return str(found.ipv4_mapped or found)
 
 
-_UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
+_UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
 
 
 def mask_description(body: bytes) -> tuple[bytes, bytes]:
@@ -197,11 +198,11 @@ def _cut_one_stream(body: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
 
 
 # What parse_sdp takes, and a port that needs no second look.
-_is_origin = re.compile(rb"o=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}").fullmatch
-_is_port = re.compile(rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}").fullmatch
-_ORIGIN = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
-_SOME_PORT = b"59999"
-_LONGEST_REMEMBERED = 2048  # bytes of a description
+_is_origin: Final = re.compile(rb"o=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}").fullmatch
+_is_port: Final = re.compile(rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}").fullmatch
+_ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
+_SOME_PORT: Final = b"59999"
+_LONGEST_REMEMBERED: Final = 2048  # bytes of a description
 
 
 @lru_cache(maxsize=2048)
@@ -228,8 +229,8 @@ def _mask(sdp: Sdp) -> tuple[bytes, bytes]:
     return masked.serialize().partition(b"s=-\r\n")[2], f"{first.address_type} {first.address}".encode()
 
 
-_NOBODY = Origin("-", "0", "0", "IP4", "0.0.0.0")
-_NOWHERE = Connection("IP4", "0.0.0.0")
+_NOBODY: Final = Origin("-", "0", "0", "IP4", "0.0.0.0")
+_NOWHERE: Final = Connection("IP4", "0.0.0.0")
 
 
 def _is_refused(media: Media) -> bool:
@@ -342,7 +343,7 @@ def _passing(is_value: Callable[[str], re.Match[str] | None]) -> Callable[[str],
     return lambda value: value if is_value(value) else None
 
 
-_MASKS: dict[str, Callable[[str], str | None]] = {
+_MASKS: Final[dict[str, Callable[[str], str | None]]] = {
     "rtpmap": _mask_rtpmap,
     "fmtp": _mask_fmtp,
     "ptime": _passing(_is_small),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call.compose import PATH_MTU_LIMIT, OutgoingRequest
 from relay.call.credentials import CHALLENGED, challenge_in, credentials_line
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
 
 
-MOST_CHALLENGES = 2  # of one request that are answered: the second only where it says that our nonce was stale
+MOST_CHALLENGES: Final = 2  # of one request that are answered: the second only where it says that our nonce was stale
 
 
 class SentRequest:

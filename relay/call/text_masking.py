@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Final
 
 from relay.call.masking import Body
 from relay.call.numbers import CHINA, is_700, mask_number
 from relay.errors import ProtocolError
 from relay.sip.message import Request
 
-LONGEST_TEXT = 1300  # bytes
+LONGEST_TEXT: Final = 1300  # bytes
 
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
-_ENCODINGS = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_ENCODINGS: Final = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 
 
 def read_text(request: Request) -> str:
@@ -70,11 +71,11 @@ def mask_numbers(text: str, sender: str) -> str:
 
 # -- by shape
 
-_GAP = "-{0,3}"  # as `_read` writes separators
-_MOBILE = rf"1{_GAP}[3-9](?:{_GAP}[0-9]){{9}}"
-_LANDLINE = rf"(?:1{_GAP}0|2{_GAP}[0-9]|[3-9](?:{_GAP}[0-9]){{2}}){_GAP}[2-9](?:{_GAP}[0-9]){{6,7}}"
-_FOREIGN = rf"[1-9](?:{_GAP}[0-9]){{6,14}}"
-_find_numbers = re.compile(
+_GAP: Final = "-{0,3}"  # as `_read` writes separators
+_MOBILE: Final = rf"1{_GAP}[3-9](?:{_GAP}[0-9]){{9}}"
+_LANDLINE: Final = rf"(?:1{_GAP}0|2{_GAP}[0-9]|[3-9](?:{_GAP}[0-9]){{2}}){_GAP}[2-9](?:{_GAP}[0-9]){{6,7}}"
+_FOREIGN: Final = rf"[1-9](?:{_GAP}[0-9]){{6,14}}"
+_find_numbers: Final = re.compile(
     "(?<![0-9])(?:"
     rf"(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}|0{_GAP})?({_MOBILE})"
     rf"|(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}0?|0){_GAP}({_LANDLINE})"
@@ -121,8 +122,10 @@ def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
 
 # -- how signs are read
 
-_SEPARATORS = frozenset(" \t\u00a0\u3000-._()\u00b7\u2010\u2011\u2012\u2013\u2014\u2015\u2212－．（）\ufe0f\u20e3")
-_WORDS = str.maketrans("〇零○一幺二两三四五六七八九壹贰貳叁叄參肆伍陆陸柒捌玖", "000112234567891223334566789")
+_SEPARATORS: Final = frozenset(
+    " \t\u00a0\u3000-._()\u00b7\u2010\u2011\u2012\u2013\u2014\u2015\u2212－．（）\ufe0f\u20e3"
+)
+_WORDS: Final = str.maketrans("〇零○一幺二两三四五六七八九壹贰貳叁叄參肆伍陆陸柒捌玖", "000112234567891223334566789")
 
 
 def _read(text: str, *, words: bool) -> str:

@@ -7,7 +7,7 @@ One transaction is relayed to one other, with nothing of the sender's in it but 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.compose import OutgoingRequest, Reply
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
-DELIVERED = Verdict(200, 0, "delivered")
-ACCEPTED_TYPES = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
-PATIENCE = 0.9  # of the sender's timer F: an answer that comes after it is for nobody (RFC 4320 3)
+DELIVERED: Final = Verdict(200, 0, "delivered")
+ACCEPTED_TYPES: Final = "Accept: text/plain\r\n"  # RFC 3261 21.4.13
+PATIENCE: Final = 0.9  # of the sender's timer F: an answer that comes after it is for nobody (RFC 4320 3)
 
 
 class TextMessage:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,10 +22,10 @@ from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
-GRAIN_S = 0.05
-BUGS_LOGGED_PER_S = 5
+GRAIN_S: Final = 0.05
+BUGS_LOGGED_PER_S: Final = 5
 
-_LEVELS = {
+_LEVELS: Final = {
     "tripwire": "error",
     "restore.failed": "error",
     "recording.failed": "error",

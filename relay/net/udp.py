@@ -14,20 +14,20 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from relay.sip.flow import Flow
 
-BUFFER_BYTES = 4 * 1024 * 1024
-MAX_DATAGRAM = 65_535
-_MOST_FLOWS = 1024  # sources that are remembered
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+MAX_DATAGRAM: Final = 65_535
+_MOST_FLOWS: Final = 1024  # sources that are remembered
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
-_TIME_EXCEEDED = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
+_EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
+_TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
 # RFC 3261 18.4: unreachable and parameter problem are told to the transaction, the rest is ignored.
-_UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
+_UNREACHABLE: Final = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
 
 
 class UdpSocket:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.errors import ParseError
 
-_CHINA_S = 8 * 3600
-_DAY_MIN = 1440
+_CHINA_S: Final = 8 * 3600
+_DAY_MIN: Final = 1440
 
 
 class Hours(NamedTuple):

@@ -6,7 +6,7 @@ It knows no store and no clock, and keeps nothing. What is counted over calls is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.call.admission import NUMBER_UNKNOWN
 from relay.call.numbers import CHINA, SHORTEST_E164
@@ -16,7 +16,7 @@ from relay.policy.hours import parse_hours
 from relay.policy.recent import Recent
 from relay.policy.rules import MEMORY_S, Cap, Rules
 
-GROUP_MODES = ("GXB", "GXYB")
+GROUP_MODES: Final = ("GXB", "GXYB")
 
 
 class Bound(NamedTuple):
@@ -137,7 +137,7 @@ def _caller(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
     return told.CALLER_INTERNATIONAL
 
 
-_OF_NUMBER = (_number, _legacy, _caller)
+_OF_NUMBER: Final = (_number, _legacy, _caller)
 
 
 # -- of the binding
@@ -179,7 +179,7 @@ def _hours(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
     return None
 
 
-_OF_BINDING = (_in_force, _business, _direction, _lists, _hours)
+_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours)
 
 
 def _direction_of(bound: Bound) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.call.routing import Refusal
 from relay.policy.hours import Hours
 
-MEMORY_S = 900  # granted calls are remembered so long; older ones are counted in the store
+MEMORY_S: Final = 900  # granted calls are remembered so long; older ones are counted in the store
 
 
 class Cap(NamedTuple):
@@ -42,25 +42,25 @@ class Rules(NamedTuple):
 
 # Q.850: 1 unallocated number, 20 subscriber absent, 21 call rejected, 22 number changed, 31 normal, 41 temporary
 # failure, 42 congestion.
-NUMBER_LOCKED = Refusal("number_locked", 480, 31)
-LEGACY_ENDED = Refusal("legacy_ended", 410, 22)
-CALLER_ANONYMOUS = Refusal("caller_anonymous", 433, 21)  # RFC 5079
-CALLER_INTERNATIONAL = Refusal("caller_international", 403, 21)
-NO_BINDING = Refusal("no_binding", 403, 21)
-EXPIRED = Refusal("expired", 403, 21)
-BUSINESS_SUSPENDED = Refusal("business_suspended", 403, 21)
-BUSINESS_REVOKED = Refusal("business_revoked", 403, 21)
-DIRECTION_BARRED = Refusal("direction_barred", 403, 21)
-CALLER_BLACKLISTED = Refusal("caller_blacklisted", 403, 21)
-CALLER_NOT_LISTED = Refusal("caller_not_listed", 403, 21)
-OUTSIDE_HOURS = Refusal("outside_hours", 480, 31)
-NO_CALLEE = Refusal("no_callee", 480, 20)
-OWN_NUMBER = Refusal("own_number", 403, 21)
-FREQUENCY_CALLER = Refusal("frequency_caller", 403, 21)
-FREQUENCY_NUMBER = Refusal("frequency_number", 403, 21)
-BUSINESS_RATE = Refusal("business_rate", 503, 42, retry_after_s=1)
-BUSINESS_BUSY = Refusal("business_busy", 503, 42, retry_after_s=5)
-NUMBER_BUSY = Refusal("number_busy", 503, 42, retry_after_s=5)
-VERIFICATION_REFUSED = Refusal("verification_refused", 403, 21)
-VERIFICATION_FAILED = Refusal("verification_failed", 503, 41, retry_after_s=5)
-STORE_FAILED = Refusal("store_failed", 503, 41, retry_after_s=5)
+NUMBER_LOCKED: Final = Refusal("number_locked", 480, 31)
+LEGACY_ENDED: Final = Refusal("legacy_ended", 410, 22)
+CALLER_ANONYMOUS: Final = Refusal("caller_anonymous", 433, 21)  # RFC 5079
+CALLER_INTERNATIONAL: Final = Refusal("caller_international", 403, 21)
+NO_BINDING: Final = Refusal("no_binding", 403, 21)
+EXPIRED: Final = Refusal("expired", 403, 21)
+BUSINESS_SUSPENDED: Final = Refusal("business_suspended", 403, 21)
+BUSINESS_REVOKED: Final = Refusal("business_revoked", 403, 21)
+DIRECTION_BARRED: Final = Refusal("direction_barred", 403, 21)
+CALLER_BLACKLISTED: Final = Refusal("caller_blacklisted", 403, 21)
+CALLER_NOT_LISTED: Final = Refusal("caller_not_listed", 403, 21)
+OUTSIDE_HOURS: Final = Refusal("outside_hours", 480, 31)
+NO_CALLEE: Final = Refusal("no_callee", 480, 20)
+OWN_NUMBER: Final = Refusal("own_number", 403, 21)
+FREQUENCY_CALLER: Final = Refusal("frequency_caller", 403, 21)
+FREQUENCY_NUMBER: Final = Refusal("frequency_number", 403, 21)
+BUSINESS_RATE: Final = Refusal("business_rate", 503, 42, retry_after_s=1)
+BUSINESS_BUSY: Final = Refusal("business_busy", 503, 42, retry_after_s=5)
+NUMBER_BUSY: Final = Refusal("number_busy", 503, 42, retry_after_s=5)
+VERIFICATION_REFUSED: Final = Refusal("verification_refused", 403, 21)
+VERIFICATION_FAILED: Final = Refusal("verification_failed", 503, 41, retry_after_s=5)
+STORE_FAILED: Final = Refusal("store_failed", 503, 41, retry_after_s=5)

@@ -122,8 +122,8 @@ def parse_credentials(text: str, header: str = "") -> Credentials | None:
     )
 
 
-_match_param = re.compile(rf"({TOKEN}){LWS}={LWS}({QUOTED}|[^\x00-\x20\x7f\",]++)").fullmatch
-_is_count = re.compile(r"[0-9A-Fa-f]{8}").fullmatch
+_match_param: Final = re.compile(rf"({TOKEN}){LWS}={LWS}({QUOTED}|[^\x00-\x20\x7f\",]++)").fullmatch
+_is_count: Final = re.compile(r"[0-9A-Fa-f]{8}").fullmatch
 
 
 def _parse_digest(text: str, header: str) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ Frame = bytes | Keepalive
 """One whole message, or a keep-alive."""
 
 # The value goes on over continuation lines. The same lines as `parse_message` sees: only CRLF ends one.
-_content_lengths = re.compile(
+_content_lengths: Final = re.compile(
     rb"\r\n(?:Content-Length|l)[ \t]*+:((?:[^\r]|\r\n[ \t]|\r(?!\n))*+)", re.IGNORECASE
 ).findall
 

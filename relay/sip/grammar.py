@@ -9,32 +9,33 @@ It knows no header by name and no message.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay.errors import ParseError
 
 Params = dict[str, str | None]
 """By lower-case name, values without quotes, None for a parameter without "="; of doubles the first counts."""
 
-TOKEN = r"[A-Za-z0-9\-.!%*_+`'~]++"
-LWS = r"[ \t]*+"
-QUOTED = r'"[^"\\\r\n]*+(?:\\[^\r\n][^"\\\r\n]*+)*+"'
+TOKEN: Final = r"[A-Za-z0-9\-.!%*_+`'~]++"
+LWS: Final = r"[ \t]*+"
+QUOTED: Final = r'"[^"\\\r\n]*+(?:\\[^\r\n][^"\\\r\n]*+)*+"'
 # A hostname, IPv4address or IPv6reference; whether an IPv6 literal is sound is `bare_ipv6`'s question.
-HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*+)|\[[0-9A-Fa-f:.]{2,45}+\])"
+HOST: Final = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*+)|\[[0-9A-Fa-f:.]{2,45}+\])"
 # gen-value: token, host, and what else cannot be taken for a delimiter.
-_VALUE = r'[^\x00-\x20\x7f;,"<>]*+'
-_PARAM = rf"{LWS};{LWS}({TOKEN})(?:{LWS}(=){LWS}({QUOTED}|{_VALUE}))?+"
-PARAMS = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{_VALUE}))?+)*+{LWS}"
+_VALUE: Final = r'[^\x00-\x20\x7f;,"<>]*+'
+_PARAM: Final = rf"{LWS};{LWS}({TOKEN})(?:{LWS}(=){LWS}({QUOTED}|{_VALUE}))?+"
+PARAMS: Final = rf"(?:{LWS};{LWS}{TOKEN}(?:{LWS}={LWS}(?:{QUOTED}|{_VALUE}))?+)*+{LWS}"
 
 # Of what follows ";" in PARAMS, and of what stands between <>, the greater part and the quickest to tell.
-_PLAIN_PARAM = r"[A-Za-z0-9\-._]++(?:=[A-Za-z0-9\-._]*+)?+"
-is_plain_params = re.compile(rf"{_PLAIN_PARAM}(?:;{_PLAIN_PARAM})*+").fullmatch
-is_plain_uri = re.compile(r"[A-Za-z0-9\-._~%:;=@+]++").fullmatch
-is_token = re.compile(TOKEN).fullmatch
-_is_value = re.compile(_VALUE).fullmatch
-_next_param = re.compile(_PARAM).finditer
-_element = re.compile(rf'(?:[^",<]|{QUOTED}|<[^>]*+>)++').match
-_quoted_pair = re.compile(r"\\(.)", re.DOTALL)
-_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_PLAIN_PARAM: Final = r"[A-Za-z0-9\-._]++(?:=[A-Za-z0-9\-._]*+)?+"
+is_plain_params: Final = re.compile(rf"{_PLAIN_PARAM}(?:;{_PLAIN_PARAM})*+").fullmatch
+is_plain_uri: Final = re.compile(r"[A-Za-z0-9\-._~%:;=@+]++").fullmatch
+is_token: Final = re.compile(TOKEN).fullmatch
+_is_value: Final = re.compile(_VALUE).fullmatch
+_next_param: Final = re.compile(_PARAM).finditer
+_element: Final = re.compile(rf'(?:[^",<]|{QUOTED}|<[^>]*+>)++').match
+_quoted_pair: Final = re.compile(r"\\(.)", re.DOTALL)
+_control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def split_commas(text: str, header: str = "") -> list[str]:

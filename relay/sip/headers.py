@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from relay.errors import ParseError
 from relay.sip.grammar import (
@@ -26,21 +26,21 @@ from relay.sip.grammar import (
 )
 from relay.sip.uri import Uri, bare_ipv6, check_port, parse_uri
 
-_MAX_CSEQ = 2**31  # RFC 3261 8.1.1.5: below
-_MAX_SECONDS = 2**32  # delta-seconds, RFC 3261 20.19: below
+_MAX_CSEQ: Final = 2**31  # RFC 3261 8.1.1.5: below
+_MAX_SECONDS: Final = 2**32  # delta-seconds, RFC 3261 20.19: below
 
-_match_via = re.compile(
+_match_via: Final = re.compile(
     rf"{TOKEN}{LWS}/{LWS}{TOKEN}{LWS}/{LWS}({TOKEN})[ \t]++({HOST})(?:{LWS}:{LWS}([0-9]{{1,5}}))?+({PARAMS})"
 ).fullmatch
-_match_name_addr = re.compile(
+_match_name_addr: Final = re.compile(
     rf'{LWS}(?:({QUOTED}){LWS}|((?:\\"|[^"<>\x00-\x08\x0a-\x1f\x7f])*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
 ).fullmatch
-_match_addr_spec = re.compile(rf'{LWS}([^\x00-\x20\x7f"<>;,?]++)({PARAMS})').fullmatch
-_match_cseq = re.compile(rf"([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
-_match_rack = re.compile(rf"([0-9]{{1,10}})[ \t]++([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
-_match_number = re.compile(rf"([0-9]{{1,10}}){LWS}({PARAMS})").fullmatch
-_match_type = re.compile(rf"({TOKEN}){LWS}/{LWS}({TOKEN})({PARAMS})").fullmatch
-_match_reason = re.compile(rf"({TOKEN})({PARAMS})").fullmatch
+_match_addr_spec: Final = re.compile(rf'{LWS}([^\x00-\x20\x7f"<>;,?]++)({PARAMS})').fullmatch
+_match_cseq: Final = re.compile(rf"([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
+_match_rack: Final = re.compile(rf"([0-9]{{1,10}})[ \t]++([0-9]{{1,10}})[ \t]++({TOKEN})").fullmatch
+_match_number: Final = re.compile(rf"([0-9]{{1,10}}){LWS}({PARAMS})").fullmatch
+_match_type: Final = re.compile(rf"({TOKEN}){LWS}/{LWS}({TOKEN})({PARAMS})").fullmatch
+_match_reason: Final = re.compile(rf"({TOKEN})({PARAMS})").fullmatch
 
 
 class Via(NamedTuple):
@@ -59,8 +59,8 @@ class Via(NamedTuple):
 
 
 # Protocol and sent-by are the same in all requests of a peer: they are read once.
-_hops: dict[str, tuple[str, str, int | None]] = {}
-_MAX_REMEMBERED = 1024  # hops, of up to 128 characters; a peer that makes them up must not fill memory
+_hops: Final[dict[str, tuple[str, str, int | None]]] = {}
+_MAX_REMEMBERED: Final = 1024  # hops, of up to 128 characters; a peer that makes them up must not fill memory
 
 
 def parse_via(text: str) -> Via:

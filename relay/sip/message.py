@@ -7,6 +7,7 @@ transaction, dialog or call.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.grammar import TOKEN, is_token
@@ -26,9 +27,9 @@ __all__ = [
     "salvage",
 ]
 
-MAX_HEAD = 16_384  # bytes, start line and headers
-MAX_LINES = 200  # header lines, continuation lines counted
-MAX_BODY = 65_536  # bytes
+MAX_HEAD: Final = 16_384  # bytes, start line and headers
+MAX_LINES: Final = 200  # header lines, continuation lines counted
+MAX_BODY: Final = 65_536  # bytes
 
 
 def parse_message(data: bytes) -> Request | Response:
@@ -74,14 +75,14 @@ def _make(start: str, headers: Headers, index: dict[str, str], body: bytes) -> R
     raise ParseError("malformed start line")
 
 
-_STATUSES = frozenset(map(str, range(100, 700)))
+_STATUSES: Final = frozenset(map(str, range(100, 700)))
 # RFC 3261 7.2. The blank before an empty reason is left out by some.
-_match_status_line = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.DOTALL).fullmatch
-_match_version = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
+_match_status_line: Final = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.DOTALL).fullmatch
+_match_version: Final = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
 
 
 # RFC 3261 7.3.1: not lists. Of two values, two readers of the message might go by different ones (RFC 4475 3.3.8-9).
-_UNIQUE = frozenset({"content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type"})
+_UNIQUE: Final = frozenset({"content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type"})
 
 
 def _cut_lines(lines: list[str]) -> tuple[Headers, dict[str, str]]:
@@ -103,7 +104,7 @@ def _cut_folded(head: str) -> tuple[Headers, dict[str, str]]:
     return _cut_lines(_folding.sub(" ", head).split("\r\n")[1:])
 
 
-_folding = re.compile(r"\r\n[ \t]++")
+_folding: Final = re.compile(r"\r\n[ \t]++")
 
 
 def _refuse_lines(lines: list[str], joined: str) -> None:
@@ -116,7 +117,7 @@ def _refuse_lines(lines: list[str], joined: str) -> None:
 
 
 # Only a quoted-pair may carry NUL (RFC 3261 25.1).
-_bare_nul = re.compile(r"(?<!\\)\0").search
+_bare_nul: Final = re.compile(r"(?<!\\)\0").search
 
 
 def _cut_body(body: bytes, length: str) -> bytes:
@@ -155,7 +156,7 @@ def _check_parts(request: Request) -> None:
 
 
 # RFC 3261 12.2: inside a dialog only the tags of From and To matter, and Contact where it may be a new target.
-_REFRESHING = frozenset({"INVITE", "UPDATE"})
+_REFRESHING: Final = frozenset({"INVITE", "UPDATE"})
 
 
 def _check_addresses(request: Request) -> None:
@@ -164,11 +165,11 @@ def _check_addresses(request: Request) -> None:
         request.contact.uri  # noqa: B018
 
 
-_STAND_IN = "<sip:unknown.invalid>"
-_COPIED = frozenset({"via", "from", "to", "call-id", "cseq"})  # RFC 3261 8.2.6.2
-_request_start = re.compile(rf"({TOKEN})[ \t]").match
-_control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
-_any_folding = re.compile(r"\r?\n[ \t]++")
+_STAND_IN: Final = "<sip:unknown.invalid>"
+_COPIED: Final = frozenset({"via", "from", "to", "call-id", "cseq"})  # RFC 3261 8.2.6.2
+_request_start: Final = re.compile(rf"({TOKEN})[ \t]").match
+_control: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_any_folding: Final = re.compile(r"\r?\n[ \t]++")
 
 
 def salvage(data: bytes) -> Request | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.errors import ParseError
 from relay.sip.grammar import is_token
 
-_COMPACT = {
+_COMPACT: Final = {
     "a": "accept-contact",
     "b": "referred-by",
     "c": "content-type",
@@ -27,7 +29,7 @@ _COMPACT = {
     "x": "session-expires",
     "y": "identity",
 }
-_SPELLING = {
+_SPELLING: Final = {
     "call-id": "Call-ID",
     "cseq": "CSeq",
     "mime-version": "MIME-Version",
@@ -38,10 +40,10 @@ _SPELLING = {
     "sip-if-match": "SIP-If-Match",
     "www-authenticate": "WWW-Authenticate",
 }
-_MAX_REMEMBERED = 2048  # spellings; a peer that makes up names must not fill memory
+_MAX_REMEMBERED: Final = 2048  # spellings; a peer that makes up names must not fill memory
 
 
-_names: dict[str, str] = {}  # by how they were spelled
+_names: Final[dict[str, str]] = {}  # by how they were spelled
 
 
 def canonical_name(spelled: str) -> str:

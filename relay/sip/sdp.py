@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from relay.errors import ParseError
 
-MAX_LINES = 500
-MAX_MEDIA = 64
+MAX_LINES: Final = 500
+MAX_MEDIA: Final = 64
 
 AddressType = Literal["IP4", "IP6"]
 Attribute = tuple[str, str | None]
@@ -100,21 +100,21 @@ def _write_attributes(attributes: list[Attribute], lines: list[str]) -> None:
 
 
 # RFC 4566 9. An address is not told from a host name here; IP6 excludes what is neither.
-_TOKEN = r"[!#-'*+\-.0-9A-Z^-~]++"
+_TOKEN: Final = r"[!#-'*+\-.0-9A-Z^-~]++"
 # Some write IPv6 in brackets, as a URI does.
-_ADDRESS = r"(?:IP4 ([A-Za-z0-9._-]{1,255}+)|IP6 \[?([A-Za-z0-9.:_-]{1,255}+)\]?)"
-_match_origin = re.compile(rf"(.{{1,255}}) ([0-9]{{1,32}}) ([0-9]{{1,32}}) IN {_ADDRESS}").fullmatch
-_is_word = re.compile(r"[!-~]++").fullmatch
-_match_connection = re.compile(rf"IN {_ADDRESS}((?:/[0-9]{{1,5}}){{0,2}})").fullmatch
-_match_media = re.compile(
+_ADDRESS: Final = r"(?:IP4 ([A-Za-z0-9._-]{1,255}+)|IP6 \[?([A-Za-z0-9.:_-]{1,255}+)\]?)"
+_match_origin: Final = re.compile(rf"(.{{1,255}}) ([0-9]{{1,32}}) ([0-9]{{1,32}}) IN {_ADDRESS}").fullmatch
+_is_word: Final = re.compile(r"[!-~]++").fullmatch
+_match_connection: Final = re.compile(rf"IN {_ADDRESS}((?:/[0-9]{{1,5}}){{0,2}})").fullmatch
+_match_media: Final = re.compile(
     rf"({_TOKEN}) ([0-9]{{1,5}})(?:/([0-9]{{1,5}}))? ({_TOKEN}(?:/{_TOKEN})*+)((?: ++{_TOKEN})*+)"
 ).fullmatch
-_match_timing = re.compile(r"[0-9]{1,20}+ [0-9]{1,20}+").fullmatch
-_match_bandwidth = re.compile(rf"({_TOKEN}):([0-9]{{1,20}})").fullmatch
-_match_attribute = re.compile(rf"({_TOKEN})(?::(.*))?").fullmatch
+_match_timing: Final = re.compile(r"[0-9]{1,20}+ [0-9]{1,20}+").fullmatch
+_match_bandwidth: Final = re.compile(rf"({_TOKEN}):([0-9]{{1,20}})").fullmatch
+_match_attribute: Final = re.compile(rf"({_TOKEN})(?::(.*))?").fullmatch
 
 # Accepted and not kept: they name people, programs and keys, or are of no use to an offer.
-_DROPPED = frozenset("iuepkrzs")
+_DROPPED: Final = frozenset("iuepkrzs")
 
 
 def parse_sdp(body: bytes) -> Sdp:
@@ -223,7 +223,7 @@ class _Reader:
             self.bandwidths.append((found[1], found[2]))
 
 
-_READERS = {
+_READERS: Final = {
     "o": _Reader._read_origin,
     "m": _Reader._begin_media,
     "c": _Reader._read_connection,

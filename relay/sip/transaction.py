@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from relay.errors import ParseError
 from relay.sip.flow import Flow
@@ -18,8 +19,8 @@ from relay.sip.transaction_server import ACCEPTED, ServerTransaction
 
 __all__ = ["ClientTransaction", "ServerTransaction", "TransactionLayer"]
 
-MAGIC_COOKIE = "z9hG4bK"  # RFC 3261 8.1.1.7
-_INVITE_KEYS = ("INVITE ", "INVITE\n")
+MAGIC_COOKIE: Final = "z9hG4bK"  # RFC 3261 8.1.1.7
+_INVITE_KEYS: Final = ("INVITE ", "INVITE\n")
 
 
 class TransactionLayer:

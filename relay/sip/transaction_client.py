@@ -174,12 +174,12 @@ class ClientTransaction(Transaction):
 
 
 _C = ClientTransaction
-_FAIL_BY_TIME = (TERMINATED, (_C._forget, _C._tell_timeout))
-_FAIL_BY_TRANSPORT = (TERMINATED, (_C._forget, _C._tell_transport))
+_FAIL_BY_TIME: Final = (TERMINATED, (_C._forget, _C._tell_timeout))
+_FAIL_BY_TRANSPORT: Final = (TERMINATED, (_C._forget, _C._tell_transport))
 
 # RFC 3261 figure 5 as amended by RFC 6026 (8.4, and the figure of the INVITE client transaction).
-_SUCCEED = (ACCEPTED, (_C._settle, _C._start_timer_m, _C._tell))
-_BE_REFUSED = (COMPLETED, (_C._settle_with_ack, _C._start_timer_d, _C._tell_last))
+_SUCCEED: Final = (ACCEPTED, (_C._settle, _C._start_timer_m, _C._tell))
+_BE_REFUSED: Final = (COMPLETED, (_C._settle_with_ack, _C._start_timer_d, _C._tell_last))
 INVITE_CLIENT: Final[Table] = {
     (CALLING, RESEND): (CALLING, (_C._send_doubling,)),  # timer A
     (CALLING, TIMEOUT): _FAIL_BY_TIME,  # timer B
@@ -199,7 +199,7 @@ INVITE_CLIENT: Final[Table] = {
 }
 
 # RFC 3261 figure 6: non-INVITE client transaction.
-_BE_ANSWERED = (COMPLETED, (_C._settle, _C._start_timer_k, _C._tell_last))
+_BE_ANSWERED: Final = (COMPLETED, (_C._settle, _C._start_timer_k, _C._tell_last))
 NON_INVITE_CLIENT: Final[Table] = {
     (TRYING, RESEND): (TRYING, (_C._send_up_to_t2,)),  # timer E
     (TRYING, TIMEOUT): _FAIL_BY_TIME,  # timer F

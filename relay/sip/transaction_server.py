@@ -99,7 +99,7 @@ class ServerTransaction(Transaction):
 
 
 _S = ServerTransaction
-_END = (TERMINATED, (_S._forget, _S._drop_last, _S._release))
+_END: Final = (TERMINATED, (_S._forget, _S._drop_last, _S._release))
 
 # RFC 3261 figure 7 as amended by RFC 6026 (7.1, 8.5, and the figure of the INVITE server transaction).
 INVITE_SERVER: Final[Table] = {
@@ -117,7 +117,7 @@ INVITE_SERVER: Final[Table] = {
 }
 
 # RFC 3261 figure 8: non-INVITE server transaction.
-_ANSWER = (COMPLETED, (_S._settle, _S._send_and_keep, _S._start_timer_j))
+_ANSWER: Final = (COMPLETED, (_S._settle, _S._send_and_keep, _S._start_timer_j))
 NON_INVITE_SERVER: Final[Table] = {
     (TRYING, GIVE_PROVISIONAL): (PROCEEDING, (_S._send_and_keep,)),
     (TRYING, GIVE_SUCCESS): _ANSWER,

@@ -9,22 +9,22 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Literal
+from typing import Final, Literal
 
 from relay.errors import ParseError
 from relay.sip.grammar import HOST, Params
 
 # User, password, parameters and headers are taken wider than their productions: escapes are not looked into, and
 # "#", raw UTF-8 and the like are let be, since real peers send them. Blanks, controls, quotes, <> are in none.
-_USER = r'[^\x00-\x20\x7f"<>@:]*+'
-_PASSWORD = r'[^\x00-\x20\x7f"<>@]*+'
-_PARAMS = r'(?:;[^\x00-\x20\x7f"<>?]*+)?+'
-_HEADERS = r'[^\x00-\x20\x7f"<>]*+'
-_parse_sip = re.compile(
+_USER: Final = r'[^\x00-\x20\x7f"<>@:]*+'
+_PASSWORD: Final = r'[^\x00-\x20\x7f"<>@]*+'
+_PARAMS: Final = r'(?:;[^\x00-\x20\x7f"<>?]*+)?+'
+_HEADERS: Final = r'[^\x00-\x20\x7f"<>]*+'
+_parse_sip: Final = re.compile(
     rf"([Ss][Ii][Pp][Ss]?+):(?:({_USER})(?::({_PASSWORD}))?+@)?({HOST})(?::([0-9]{{1,5}}))?+({_PARAMS})(?:\?({_HEADERS}))?+"
 ).fullmatch
-_parse_tel = re.compile(rf"[Tt][Ee][Ll]:(\+?[0-9A-Fa-f*#().-]++)({_PARAMS})").fullmatch
-_parse_other = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*+):[^\x00-\x20\x7f"<>]++').fullmatch
+_parse_tel: Final = re.compile(rf"[Tt][Ee][Ll]:(\+?[0-9A-Fa-f*#().-]++)({_PARAMS})").fullmatch
+_parse_other: Final = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*+):[^\x00-\x20\x7f"<>]++').fullmatch
 
 
 class SipUri:
@@ -95,8 +95,8 @@ Uri = SipUri | TelUri | OtherUri
 
 # What follows the user part is the same in nearly all URIs of a peer: it is read once. Of "sip:" + user + "@" + place,
 # with a user of letters and digits, each part can be read by itself.
-_places: dict[str, tuple[str, int | None, Params, str]] = {}
-_MAX_REMEMBERED = 1024  # places, of up to 128 characters; a peer that makes them up must not fill memory
+_places: Final[dict[str, tuple[str, int | None, Params, str]]] = {}
+_MAX_REMEMBERED: Final = 1024  # places, of up to 128 characters; a peer that makes them up must not fill memory
 
 
 def parse_uri(text: str, header: str = "") -> Uri:

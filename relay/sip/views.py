@@ -6,6 +6,8 @@ it writes for tools and tests, and no transaction, dialog or call.
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.errors import ParseError
 from relay.sip.grammar import split_commas
 from relay.sip.headers import (
@@ -29,7 +31,7 @@ from relay.sip.uri import Uri, parse_uri
 
 Headers = list[tuple[str, str]]
 
-_SDP = ContentType("application/sdp", {})
+_SDP: Final = ContentType("application/sdp", {})
 
 
 class Message:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
-SELECT_CHECKPOINT = "SELECT seq, hash, mac FROM checkpoint WHERE chain = ?"
-UPDATE_CHECKPOINT = (
+SELECT_CHECKPOINT: Final = "SELECT seq, hash, mac FROM checkpoint WHERE chain = ?"
+UPDATE_CHECKPOINT: Final = (
     "INSERT INTO checkpoint (chain, seq, hash, at, mac) VALUES (?1, ?2, ?3, ?4, ?5)"
     " ON CONFLICT (chain) DO UPDATE SET seq = ?2, hash = ?3, at = ?4, mac = ?5"
 )
@@ -36,8 +36,8 @@ class Chain(NamedTuple):
     head_salt: bytes  # of the head's MAC
 
 
-RECORDS = Chain("record", "the chain of call records", "call_record", "chain_seq", "chain_head", b"head")
-AUDIT = Chain("audit", "the audit log", "audit", "seq", "audit_head", b"audit head")
+RECORDS: Final = Chain("record", "the chain of call records", "call_record", "chain_seq", "chain_head", b"head")
+AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "audit_head", b"audit head")
 
 
 class Head(NamedTuple):
@@ -47,7 +47,7 @@ class Head(NamedTuple):
     hash: bytes
 
 
-EMPTY = Head(0, b"")
+EMPTY: Final = Head(0, b"")
 
 
 def next_link(sealer: Sealer, head: Head, encoded: bytes) -> Head:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import aiosqlite
 
@@ -38,16 +38,16 @@ _Waiting = tuple[_Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_BATCH = 200  # items a transaction: a bound on how long preparing one holds the loop, some 2 ms
+MAX_BATCH: Final = 200  # items a transaction: a bound on how long preparing one holds the loop, some 2 ms
 # Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
-MIN_GAP_S = 0.020
-FIRST_RETRY_S = 0.05
-LAST_RETRY_S = 2.0
+MIN_GAP_S: Final = 0.020
+FIRST_RETRY_S: Final = 0.05
+LAST_RETRY_S: Final = 2.0
 # Of the calls that ended last, so that a second end of one is refused. The engine forgets a call seconds after its end,
 # and a restart restores none whose end is on disk. A unique index on call_id would have a page written for each call.
-REMEMBERED = 20_000
+REMEMBERED: Final = 20_000
 
 
 class _Batch(NamedTuple):

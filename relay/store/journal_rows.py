@@ -6,7 +6,7 @@ It owns their columns and sealing. Who reads them: `relay.events.follower` the e
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
@@ -14,9 +14,9 @@ from relay.policy.last_caller import LastCaller
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
 
-INSERT_EVENTS = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
-PUT_CALLERS = "INSERT OR REPLACE INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES"
-_SELECT_EVENTS = "SELECT seq, call_id, kind, sealed FROM call_event WHERE seq > ? ORDER BY seq LIMIT ?"
+INSERT_EVENTS: Final = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
+PUT_CALLERS: Final = "INSERT OR REPLACE INTO last_caller (binding_id, number, caller_hash, sealed, at) VALUES"
+_SELECT_EVENTS: Final = "SELECT seq, call_id, kind, sealed FROM call_event WHERE seq > ? ORDER BY seq LIMIT ?"
 
 EventRow = tuple[int, str, str, bytes]  # seq, call_id, kind, sealed
 

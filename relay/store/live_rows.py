@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,12 +16,12 @@ from relay.errors import StoreError
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
 
-PUT = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
-SELECT = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
-_PLACES = "SELECT call_id, id FROM live_call"
+PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
+SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
+_PLACES: Final = "SELECT call_id, id FROM live_call"
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 
 
 class LiveCall(NamedTuple):

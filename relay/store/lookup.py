@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,7 +29,7 @@ from relay.store.sealing import Sealer
 # Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
 # Each column that is returned costs the sqlite3 module as much as finding it: all but the blobs are returned in one.
-_LOOK_UP = """
+_LOOK_UP: Final = """
 SELECT route.caller_hash, route.mac, binding.sealed, last.caller_hash, last.sealed, back.mac,
        json_array(
            number.locked, ifnull(number.legacy, 0), last.number,
@@ -52,13 +52,13 @@ LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
-_COUNT = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_VALUES = 6  # the place of that one, and in it:
+_COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_VALUES: Final = 6  # the place of that one, and in it:
 _IN_FORCE = _BOUND = 3  # where the values of Bound begin, with whether the route is in force
-_PARTY = _IN_FORCE + 1
-_BOUND_END = 26
+_PARTY: Final = _IN_FORCE + 1
+_BOUND_END: Final = 26
 
-_decode = msgspec.json.Decoder(tuple[Any, ...]).decode
+_decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
 
 class RouteReader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,21 +20,22 @@ from relay.store.sealing import Sealer
 
 Row = tuple[Any, ...]
 
-_FINDING = (
+_FINDING: Final = (
     *("call_id", "number_dialled", "number_shown", "received_at", "ended_at"),
     *("dialled_hash", "caller_hash", "callee_hash"),
 )
-COLUMNS = (*_FINDING, "sealed", "chain_seq", "chain_hash")
+COLUMNS: Final = (*_FINDING, "sealed", "chain_seq", "chain_hash")
 
-INSERT = f"INSERT INTO call_record ({', '.join(COLUMNS)}) VALUES"
-SELECT = f"SELECT {', '.join(COLUMNS)} FROM call_record"
-MOST_ROWS = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
+INSERT: Final = f"INSERT INTO call_record ({', '.join(COLUMNS)}) VALUES"
+SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM call_record"
+MOST_ROWS: Final = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[list[str | int | bool | None], bytes, bytes | None]).decode
-_LEGS = CallRecord._fields.index("caller_leg_call_id")  # the two legs' Call-IDs, which may be no UTF-8, stand apart
-_VERSION = b"\x05"
-_CONTEXT = b"record"
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[list[str | int | bool | None], bytes, bytes | None]).decode
+# The two legs' Call-IDs, which may be no UTF-8, stand apart.
+_LEGS: Final = CallRecord._fields.index("caller_leg_call_id")
+_VERSION: Final = b"\x05"
+_CONTEXT: Final = b"record"
 
 
 class StoredRecord(NamedTuple):

@@ -16,6 +16,7 @@ import secrets
 import stat
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,12 +26,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from relay.errors import StoreError
 
-KEY_ID = 1
-_ID = bytes([KEY_ID])
-BLOBS_PER_SALT = 1 << 20
-_SALT_END = 13
-_NONCE_END = 25
-_KEY_LINE = re.compile(r"relay700-key 1 ([0-9a-f]{64})\n?")
+KEY_ID: Final = 1
+_ID: Final = bytes([KEY_ID])
+BLOBS_PER_SALT: Final = 1 << 20
+_SALT_END: Final = 13
+_NONCE_END: Final = 25
+_KEY_LINE: Final = re.compile(r"relay700-key 1 ([0-9a-f]{64})\n?")
 
 
 class Sealer:

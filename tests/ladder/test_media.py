@@ -389,6 +389,22 @@ def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder
     hang_up(ladder)
 
 
+def test_of_the_descriptions_of_forks_no_more_is_kept_than_rtpengine_may_know(ladder: AnchoredLadder) -> None:
+    """Each early dialog of a callee may bring 64 kB, and there may be 32 of them."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    for tag in ("1", "2"):
+        ladder.callee.answers(183, body=ANSWER + b"a=unknown:x\r\n" * 400, tag=tag)
+        ladder.caller.get(183)
+    (call,) = ladder.engine._core.attempts.values()
+    assert call.media is not None
+    assert [len(kept) < 2 * len(ANSWER) for kept in call.media.forks.values()] == [True, True]
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    refused(ladder, 486, "busy")
+
+
 # -- rtpengine does not answer
 
 
