@@ -61,7 +61,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert begin == f"announcements.folder: {tmp_path}/begin.wav cannot be read: Is a directory"
     assert busy == f"announcements.folder: {tmp_path}/busy.wav is no WAV file"
     assert ending.endswith("bytes; write it with 8 kHz, mono, A-law, 60000 at the most")
-    assert "hello.wav is no sound's; they are named begin, ending, busy," in hello
+    assert "hello.wav is no sound's; they are named begin, ending, recorded, busy," in hello
 
 
 def test_a_folder_without_any_is_a_fault(tmp_path: Path) -> None:
