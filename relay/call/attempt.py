@@ -176,7 +176,10 @@ class Attempt:
                 media.forks[fork] = neutral(response)
             return response
         described = media.forks.pop(fork, b"") if response.status >= 200 and fork != media.fork else b""
-        return Response(response.status, response.reason, [_SDP], described) if described else None
+        if not described:
+            return None
+        cseq = [header for header in response.headers if header[0] == "cseq"]
+        return Response(response.status, response.reason, [*cseq, _SDP], described)
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status

@@ -19,7 +19,7 @@ from relay.call.leg import Leak, Side
 from relay.call.record import CallRecord
 from relay.call.sdp_masking import SdpWriter, refuse_all, shows_way
 from relay.errors import ParseError, ProtocolError
-from relay.sip.message import Message, Response
+from relay.sip.message import Message
 
 if TYPE_CHECKING:
     from relay.call.call import Call
