@@ -28,7 +28,7 @@ _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
 # Classes of other programs and words that only look like a class of ours.
-_FOREIGN = {"INVITE", "SIGTERM", "SIGUSR1", "Contact", "From", "Via", "Require", "Allow", "ACK", "BYE", "CANCEL", "Final"}
+_FOREIGN = set("INVITE SIGTERM SIGUSR1 Contact From Via Require Allow ACK BYE CANCEL Final".split())
 
 
 def code(path: Path) -> list[str]:
