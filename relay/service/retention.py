@@ -33,7 +33,13 @@ from relay.store.purge import (
     purge_records,
     purge_routes,
 )
-from relay.store.recordings import count_recordings, forget_recordings, purge_recordings
+from relay.store.recordings import (
+    count_recordings,
+    files_before,
+    forget_recordings,
+    purge_recordings,
+    purge_stray,
+)
 from relay.store.writer import Writer
 
 FILES_CHUNK = 10  # of an act: to delete a large file takes some milliseconds
@@ -96,7 +102,7 @@ def purge(
         _purge_bindings(sweep, before.bindings),
         sweep.all(lambda act: purge_audit(act, before.audit, CHUNK)),
         sweep.all(lambda act: purge_businesses(act, before.businesses, CHUNK)),
-        sweep.all(lambda act: purge_recordings(act, kept_in, before.recordings, FILES_CHUNK), FILES_CHUNK),
+        _purge_recordings(sweep, kept_in, before.recordings),
     )
     writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
     return purged
@@ -151,6 +157,16 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     sweep.all(lambda act: purge_events(act, before.records, CHUNK))
     sweep.all(lambda act: purge_complaints(act, day, CHUNK))
     sweep.all(lambda act: forget_recordings(act, before.records, CHUNK))
+
+
+def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
+    """Also files that the store does not know: none is kept longer than the others."""
+    total = sweep.all(lambda act: purge_recordings(act, kept_in, before_ms, FILES_CHUNK), FILES_CHUNK)
+    for path in files_before(kept_in, before_ms):
+        if not sweep.going_on():
+            break
+        total += sweep.writer.run(sweep.actor, partial(purge_stray, path=path))
+    return total
 
 
 def _purge_bindings(sweep: _Sweep, before_ms: int) -> int:

@@ -5,6 +5,8 @@ It owns the SQL. Who may read one is not its business.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,8 @@ _FORGET = """
 DELETE FROM recording WHERE call_id IN (
     SELECT call_id FROM recording WHERE taken_at < ? AND purged_at IS NOT NULL LIMIT ?)
 """
+
+_is_recording = re.compile(r"[0-9a-f]{32}\.(sealed|part)").fullmatch
 
 LAST_MS = 1 << 53
 _PAGE = 500
@@ -96,6 +100,31 @@ def purge_recordings(act: Act, kept_in: Path, before_ms: int, most: int) -> int:
         act.connection.execute(_PURGED, (act.now_ms, call_id))
         act.audit("recording.purge", call_id, business=business or None)
     return len(old)
+
+
+def files_before(kept_in: Path, before_ms: int) -> list[Path]:
+    """Recordings that were written last before that moment. What else is in the folder is nobody's business."""
+    found = []
+    for path in kept_in.glob("*/*"):
+        if _is_recording(path.name) and path.with_suffix(".sealed") == file_of(kept_in, path.stem):
+            with contextlib.suppress(FileNotFoundError):  # it has just got its name, or another purge was faster
+                if path.stat().st_mtime_ns // 1_000_000 < before_ms:
+                    found.append(path)
+    return found
+
+
+def purge_stray(act: Act, path: Path) -> bool:
+    """Deletes a file that no row tells of, as after a crash, or beside a store from a backup; whether it was one.
+
+    It has a line in the audit log. Raises StoreError for a file that cannot be deleted.
+    """
+    call_id = path.stem
+    found = find_recording(act.connection, call_id)
+    if found is not None and found.purged_at is None and path == file_of(path.parents[1], call_id):
+        return False
+    _delete(path)
+    act.audit("recording.purge", call_id, details={"file": path.name, "known": found is not None})
+    return True
 
 
 def _delete(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -186,3 +187,25 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(store: Store) ->
         purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS)
     path.rmdir()
     assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 1
+
+
+def test_files_that_the_store_does_not_know_go_in_their_time_too(store: Store) -> None:
+    """After a crash, or beside a store from a backup."""
+    known = store.add_recording("0a" * 16, NOW_MS)
+    others = [
+        store.kept_in / name for name in ("0b0b0b/notes.sealed", f"documents/{'0b' * 16}.sealed", "0b0b0b/x.part")
+    ]
+    strays = [file_of(store.kept_in, "0b" * 16), file_of(store.kept_in, "0c" * 16), known.with_suffix(".part")]
+    young = file_of(store.kept_in, "0d" * 16)
+    for path in (*strays, *others, young):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"sealed")
+    for path in (known, *strays, *others):
+        os.utime(path, ((NOW_MS - DAY_MS - 1) / 1000,) * 2)
+    os.utime(young, ((NOW_MS - DAY_MS) / 1000,) * 2)
+    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 3
+    assert (known.exists(), young.exists(), [path.exists() for path in strays]) == (True, True, [False] * 3)
+    assert all(path.exists() for path in others)
+    line = "SELECT object FROM audit WHERE action = 'recording.purge' ORDER BY object"
+    assert [row[0] for row in store.connection.execute(line)] == ["0a" * 16, "0b" * 16, "0c" * 16]
+    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 0
