@@ -155,7 +155,9 @@ class TextMessage:
     def _tripwire(self, place: Place) -> Tripwire:
         hosts = (self._reply.flow.host, *hosts_of(self._peer))
         own = (*hosts_of(place.peer), place.flow.host)
-        return Tripwire((self._record.caller,), foreign_hosts(hosts, own, self._core.hosts))
+        caller = self._record.caller
+        hidden = () if is_700(caller) else (caller,)  # what a text may say
+        return Tripwire(hidden, foreign_hosts(hosts, own, self._core.hosts))
 
     def _watch(self, now: float) -> None:
         """One timer for both clocks: silence, where another target is there, and the sender's patience."""

@@ -207,6 +207,16 @@ def test_a_text_with_a_real_number_is_refused_whosever_it_is(ladder: Ladder, by:
     ladder.settle()
 
 
+def test_a_700_number_passes_also_where_it_is_the_sender_s(ladder: Ladder) -> None:
+    ladder.routes[X, Y] = ladder.routes[X, A]  # as of AXN: whoever calls
+    ladder.caller.texts(X, f"call {Y}".encode(), caller=Y)
+    message = ladder.callee.get_request("MESSAGE")
+    assert message.body == f"call {Y}".encode()
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
 @EITHER
 def test_or_its_numbers_are_masked(by: str) -> None:
     ladder = texting(sms_numbers="mask")
