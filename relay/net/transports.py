@@ -9,7 +9,6 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import ConfigError
@@ -19,7 +18,7 @@ from relay.net.streams import Streams
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 
-MAX_RESOLVING: Final = 1000  # datagrams that wait for a host name
+MAX_RESOLVING = 1000  # datagrams that wait for a host name
 
 
 class Transports:

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 WINDOW_MS: Final = 600_000
-MOST_KEYS: Final = 50_000  # callers or numbers that each signal keeps; the oldest are forgotten first
+MOST_KEYS = 50_000  # callers or numbers that each signal keeps; the oldest are forgotten first
 MOST_KEPT: Final = 1_000  # of one caller or number; more than any sensible threshold
 _OF_STRANGERS: Final = ("no_binding", "caller_international")  # who is bound on the number gets neither
 

@@ -28,7 +28,7 @@ from relay.errors import StoreError
 
 KEY_ID: Final = 1
 _ID: Final = bytes([KEY_ID])
-BLOBS_PER_SALT: Final = 1 << 20
+BLOBS_PER_SALT = 1 << 20
 _SALT_END: Final = 13
 _NONCE_END: Final = 25
 _KEY_LINE: Final = re.compile(r"relay700-key 1 ([0-9a-f]{64})\n?")

@@ -22,7 +22,9 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         certificate = self._start(self._name, self._key).add_extension(constraints, critical=True)
+        certificate = certificate.add_extension(own, critical=False)
         self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, host: str, *, verify: bool = True, password: bytes | None = None) -> TlsFiles:
@@ -51,4 +53,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
+            # Python 3.13 refuses certificates without it (RFC 5280 4.2.1.1).
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
