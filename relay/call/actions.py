@@ -58,7 +58,7 @@ class Counts(NamedTuple):
     """What rtpengine counted of the RTP that came from one side."""
 
     packets: int
-    lost: int | None  # packets, as the other side has reported by RTCP; None where it has not
+    lost: int | None  # packets, as the other side and rtpengine have reported by RTCP; None where none did in time
     jitter_ms: int | None  # the mean of the same reports
 
 

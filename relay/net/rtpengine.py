@@ -71,7 +71,7 @@ class _Mean(Struct):
 
 
 class _Reports(Struct):
-    """What the receivers of one SSRC have reported of it."""
+    """What one SSRC reports of what it hears, and rtpengine of the way to there."""
 
     lost: int | None = field(name="cumulative loss", default=None)
     mean: _Mean | None = field(name="average MOS", default=None)
@@ -352,18 +352,26 @@ async def _recording(instance: Instance, call: str) -> Answer:
 
 
 def _counts(answer: Answer) -> tuple[tuple[str, Counts], ...]:
-    return tuple((name, _counts_of(tag, answer.reports)) for name, tag in answer.tags.items())
+    streams = {name: _sound_of(tag) for name, tag in answer.tags.items()}
+    return tuple(
+        (name, _counts_of(own, [each for other in streams if other != name for each in streams[other]], answer.reports))
+        for name, own in streams.items()
+    )
 
 
-def _counts_of(tag: _Tag, reports: dict[str, _Reports]) -> Counts:
-    streams = [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
-    sent = {str(each.ssrc) for stream in streams for each in stream.ingress}
-    known = [reports[ssrc] for ssrc in sent if ssrc in reports]
+def _sound_of(tag: _Tag) -> list[_Stream]:
+    return [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
+
+
+def _counts_of(own: list[_Stream], others: list[_Stream], reports: dict[str, _Reports]) -> Counts:
+    """Packets of `own` streams; how they arrive stands under the SSRCs of the other sides, which say so."""
+    receivers = {str(each.ssrc) for stream in others for each in stream.ingress}
+    known = [reports[ssrc] for ssrc in receivers if ssrc in reports]
     losses = [report.lost for report in known if report.lost is not None]
     means = [report.mean for report in known if report.mean is not None]
     samples = sum(mean.samples for mean in means)
     return Counts(
-        sum(stream.stats.packets for stream in streams),
+        sum(stream.stats.packets for stream in own),
         max(sum(losses), 0) if losses else None,
         round(sum(mean.jitter * mean.samples for mean in means) / samples) if samples else None,
     )
