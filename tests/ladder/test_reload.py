@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.settings import Health, Limits, Quota, Settings, Target
+from relay.call.settings import Account, Health, Limits, Quota, Settings, Target
 from tests.ladder.descriptions import HELD, HOLD
 from tests.ladder.ladder import (
     CALLEE_HOST,
@@ -140,6 +140,43 @@ def test_a_peer_with_other_addresses_keeps_its_calls_where_they_were(ladder: Lad
     ladder.caller.get(200)
     assert called(ladder) == [SECOND_HOST]
     assert ladder.engine.peers(ladder.now)[1].calls_out == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"number_format": "plus"}, "INVITE sip:+8613900000002@127.0.0.22 "),
+        ({"number_format": "e164", "number_prefix": "00"}, "INVITE sip:008613900000002@127.0.0.22 "),
+        ({"send_pai": True}, f"p-asserted-identity: <sip:{X}@127.0.0.10>\r\n"),
+        ({"codecs": frozenset({"pcmu"})}, "m=audio 4000 RTP/AVP 0\r\n"),
+        ({"transport": "tcp"}, "via: SIP/2.0/TCP "),
+        ({"port": 5070}, "INVITE sip:13900000002@127.0.0.22:5070 "),
+    ],
+    ids=str,
+)
+def test_what_a_peer_wants_now_holds_for_the_next_call(ladder: Ladder, changes: dict[str, object], shown: str) -> None:
+    for expected in (False, True):
+        assert called(ladder) == [CALLEE_HOST]
+        data, _ = ladder.callee.inbox.pop()
+        assert (shown.lower() in data.decode().lower()) is expected
+        reload(ladder, peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, **changes)))
+
+
+def test_where_a_peer_says_who_calls_holds_for_the_next_call(ladder: Ladder) -> None:
+    reload(ladder, peers=(peer("pbx", CALLER_HOST, identity="pai"), peer("carrier", CALLEE_HOST)))
+    assert called(ladder) == []
+    ladder.caller.get(100)
+    ladder.caller.get(403)
+
+
+def test_a_password_that_a_trunk_wants_now_is_told_to_it(ladder: Ladder) -> None:
+    trunk = peer("carrier", CALLEE_HOST, account=Account("4001", "word"))
+    reload(ladder, peers=(peer("pbx", CALLER_HOST), trunk))
+    assert called(ladder) == [CALLEE_HOST]
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(401, headers='WWW-Authenticate: Digest realm="carrier",nonce="abc",algorithm=MD5\r\n')
+    ladder.callee.get("ACK")
+    assert 'username="4001"' in (ladder.callee.get_request("INVITE").get("authorization") or "")
 
 
 def test_prefixes_limits_and_clocks_hold_for_the_next_call(ladder: Ladder) -> None:

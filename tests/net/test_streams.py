@@ -467,8 +467,9 @@ async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Au
         writer.close()
 
 
+@pytest.mark.parametrize("reloaded", [False, True])
 @pytest.mark.parametrize("by", ["target", "source"])
-async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority, by: str) -> None:
+async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority, by: str, reloaded: bool) -> None:
     context = far_context(authority.issue(PEER_HOST))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(authority.file)
@@ -478,7 +479,10 @@ async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority
         port = address.port if by == "target" else 5061
         peer = replace(PEER, transport="tls", port=port)
         shown = PeerCertificate(PEER.name, trunk.certificate, trunk.key, "peer[0]")
-        async with listening("tls", replace(files, peers=(shown,)), peer=peer) as h:
+        wanted = replace(files, peers=(shown,))
+        async with listening("tls", files if reloaded else wanted, peer=peer) as h:
+            if reloaded:
+                h.streams.reload(h.settings, wanted)
             h.streams.send(b"hello", h.flow_to(address))
             await far.heard()
             certificate = far.writers[0].get_extra_info("peercert")
