@@ -14,6 +14,18 @@ from cryptography.x509.oid import NameOID
 from relay.net.resolve import is_literal
 from relay.net.settings import TlsFiles
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Authority:
     def __init__(self, folder: Path, name: str = "ca") -> None:
@@ -24,7 +36,7 @@ class Authority:
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         certificate = self._start(self._name, self._key).add_extension(constraints, critical=True)
-        certificate = certificate.add_extension(own, critical=False)
+        certificate = certificate.add_extension(own, critical=False).add_extension(_SIGNS, critical=True)
         self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, host: str, *, verify: bool = True, password: bytes | None = None) -> TlsFiles:
@@ -53,6 +65,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
-            # Python 3.13 refuses certificates without it (RFC 5280 4.2.1.1).
+            # Python 3.13's defaults want what RFC 5280 does: this, and of an authority the key's identifier and usage.
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
