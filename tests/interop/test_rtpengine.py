@@ -14,16 +14,19 @@ from tests.interop.conftest import StartRelay
 from tests.interop.test_softphones import assert_each_knows_only_itself
 from tests.support.asterisk import share_of_tone, write_tone
 from tests.support.capture import Capture, Packet
+from tests.support.ear import FRAME, RATE, ear, port_in
 from tests.support.namespace import reran_in_own_network
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 from tests.support.rtpengine import HOST, SECOND_HOST, Rtpengine, media_table
 from tests.support.softphones import Baresip, Linphone, Pjsua, SoftPhone
+from tests.support.sounds import a_law_wav, write_a_law
 
 pytestmark = pytest.mark.outside
 
 TONE_OF_A, TONE_OF_B = 440, 1300  # Hz
 GOOD_BYE = 203  # RFC 3550 12.1
+QUIET = 0xD5  # of A-law: nothing
 SECOND_OF_SOUND = 50  # packets of 20 ms
 
 
@@ -194,6 +197,33 @@ async def test_number_that_baresip_tells_in_rtcp_does_not_cross(
 
 def is_good_bye(packet: Packet) -> bool:
     return packet.payload[1] == GOOD_BYE
+
+
+async def test_baresip_as_the_caller_hears_and_is_heard(start_relay: StartRelay, tmp_path: Path) -> None:
+    """It sends back what it hears; who is called speaks no sooner than it knows where from (see above)."""
+    async with Rtpengine(tmp_path) as engine:
+        setup = Setup(more=media_table(engine.place))
+        relay = start_relay(setup)
+        relay.bind()
+        with ear("127.0.0.32", 22) as of_b:
+            async with Baresip(tmp_path, setup.caller, A) as a, Phone(setup.callee) as b:
+                a.dial(X, setup.relay)
+                offered = await b.expect("INVITE")
+                leg = Leg.called(b, setup.relay, offered)
+                await leg.answer(offered, 200, body=of_b.described())
+                await a.expect("CALL_ESTABLISHED")
+                tone = a_law_wav(TONE_OF_B, 10.0)[-10 * RATE :]
+                heard = []
+                for number in range(len(tone) // FRAME):
+                    of_b.say(port_in(offered), number, tone[FRAME * number : FRAME * (number + 1)])
+                    await asyncio.sleep(FRAME / RATE)
+                    heard += [frame for frame in of_b.heard() if set(frame) != {QUIET}]
+                    if len(heard) > SECOND_OF_SOUND:
+                        break
+                a.hang_up()
+                await leg.answer(await b.expect("BYE"), 200)
+                await a.expect("CALL_CLOSED")
+    assert share_of_tone(write_a_law(tmp_path / "heard.wav", b"".join(heard)), TONE_OF_B) > 0.5
 
 
 async def test_hold_and_resume(request: pytest.FixtureRequest, start_relay: StartRelay, tmp_path: Path) -> None:

@@ -3,97 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.interop.conftest import StartRelay
-from tests.support.capture import RECEIVER_REPORT, SENDER_REPORT
+from tests.support.ear import FRAME, Ear, Report, ear, port_in
 from tests.support.phone import Leg, Phone
 from tests.support.relay_process import A, Setup, X
-from tests.support.rtpengine import HOST, Rtpengine, media_table
-from tests.support.sip_text import SipText
+from tests.support.rtpengine import Rtpengine, media_table
 
 pytestmark = pytest.mark.outside
 
-SAID = 5  # packets of 20 ms
-RATE = 8_000  # of A-law
-QUIET = b"\xd5" * 160
-PATIENCE_S = 20.0
-MUCH_MS = 300
-DELAY = struct.pack("!I", 1)  # since the report came, in 65536ths of a second; 0 is for none
-
-
-class Report(NamedTuple):
-    """Of a receiver, about what it hears."""
-
-    lost: int
-    jitter_ms: int
-
-
+SAID = 5  # packets
+QUIET = b"\xd5" * FRAME
 OF_A, OF_B = Report(lost=3, jitter_ms=2000), Report(lost=7, jitter_ms=80)
-
-
-class Ear(NamedTuple):
-    """A phone's sockets for RTP and RTCP, on ports beside each other, and what it calls itself there."""
-
-    rtp: socket.socket
-    rtcp: socket.socket
-    ssrc: int
-
-    def described(self) -> bytes:
-        host, port = self.rtp.getsockname()
-        head = f"v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n"
-        return f"{head}m=audio {port} RTP/AVP 8\r\n".encode()
-
-    def speak(self, port: int) -> None:
-        """To rtpengine's port for this side."""
-        for number in range(SAID):
-            head = struct.pack("!BBHII", 0x80, 8, number, len(QUIET) * number, self.ssrc)
-            self.rtp.sendto(head + QUIET, (HOST, port))
-
-    async def sender_report(self) -> bytes:
-        """The next one that rtpengine sends to this side."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                packet = await asyncio.get_running_loop().sock_recv(self.rtcp, 2048)
-                if packet[1] == SENDER_REPORT:
-                    return packet
-
-    def report(self, port: int, heard: bytes, said: Report) -> None:
-        """Answers the sender report `heard` (RFC 3550 6.4.2): whose it is and when it was sent stand in it."""
-        ssrc, sent = heard[4:8], heard[10:14]
-        block = ssrc + struct.pack("!III", said.lost, SAID, RATE * said.jitter_ms // 1000) + sent + DELAY
-        self.rtcp.sendto(struct.pack("!BBHI", 0x81, RECEIVER_REPORT, 7, self.ssrc) + block, (HOST, port + 1))
-
-
-@contextmanager
-def ear(host: str, ssrc: int) -> Iterator[Ear]:
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtcp,
-        ):
-            port = 2 * random.randrange(5_000, 15_000)
-            try:
-                rtp.bind((host, port))
-                rtcp.bind((host, port + 1))
-            except OSError:  # somebody has one of them
-                continue
-            rtcp.setblocking(False)
-            yield Ear(rtp, rtcp, ssrc)
-            return
-
-
-def port_in(message: SipText) -> int:
-    (line,) = [line for line in message.body.decode().split("\r\n") if line.startswith("m=")]
-    return int(line.split(" ")[1])
+MUCH_MS = 300
 
 
 async def test_each_side_s_loss_and_jitter_are_what_the_other_side_reports(
@@ -113,8 +38,9 @@ async def test_each_side_s_loss_and_jitter_are_what_the_other_side_reports(
                 answered = await caller.expect(200)
                 leg.learn(answered)
                 await leg.request("ACK", cseq=leg.cseq)
-                of_a.speak(port_in(answered))
-                of_b.speak(port_in(offered))
+                for number in range(SAID):
+                    of_a.say(port_in(answered), number, QUIET)
+                    of_b.say(port_in(offered), number, QUIET)
                 heard_by_a, heard_by_b = await asyncio.gather(of_a.sender_report(), of_b.sender_report())
                 while not await are_counted(engine, of_a, of_b):  # one in a second is
                     of_a.report(port_in(answered), heard_by_a, OF_A)
