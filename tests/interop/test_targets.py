@@ -137,6 +137,24 @@ async def test_a_silent_target_delays_a_call_and_the_next_one_no_more(start_rela
     assert {record["outcome"] for record in relay.calls()} == {"answered"}
 
 
+async def test_a_connection_that_is_lost_takes_the_call_to_the_next_target(start_relay: StartRelay) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readline())
+        writer.transport.abort()
+
+    got: list[bytes] = []
+    first = free(CALLEE)
+    async with await asyncio.start_server(hang_up, *first), Phone(free(SECOND_CALLEE), "tcp") as second:
+        targets = f'{{uri = "sip:{first};transport=tcp"}}, {{uri = "sip:{second.local};transport=tcp", priority = 1}}'
+        setup = Setup(trunk=f"targets = [{targets}]\n", sip={"no_progress_s": 60})  # not by its silence
+        relay = await asyncio.to_thread(start_relay, setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller:
+            await taken(relay, await call(relay, caller), second)
+    assert [line.partition(b" ")[0] for line in got] == [b"INVITE"]
+    assert [(record["outcome"], record["peer_out"]) for record in relay.calls()] == [("answered", "trunk")]
+
+
 async def test_pings_find_a_relay_that_is_killed_and_that_it_is_back(start_relay: StartRelay, tmp_path: Path) -> None:
     """The first target is another relay700, which answers OPTIONS; no call meets it while it is gone."""
     async with trunk(SECOND_CALLEE) as (phone,):
