@@ -317,6 +317,24 @@ async def call_up(relay: RelayProcess, caller: Phone, callee: Phone) -> tuple[Le
     return leg, answering
 
 
+async def test_what_the_callee_plays_before_he_answers_is_heard(start_relay: StartRelay, tmp_path: Path) -> None:
+    frame = bytes(range(FRAME))
+    with ear("127.0.0.31", 11) as of_a, ear("127.0.0.32", 22) as of_b:
+        async with Rtpengine(tmp_path) as engine, phones(start_relay, engine) as (relay, caller, callee):
+            leg = Leg.calling(caller, relay.setup.relay, A, X)
+            await leg.request("INVITE", body=of_a.described())
+            offered = await callee.expect("INVITE")
+            other = Leg.called(callee, relay.setup.relay, offered)
+            await other.answer(offered, 183, body=of_b.described())
+            await caller.expect(183)
+            of_b.say(port_in(offered), 1, frame)
+            assert await of_a.hears() == frame
+            await other.answer(offered, 486)
+            await callee.expect("ACK")
+            await caller.expect(486)
+            await leg.request("ACK", cseq=leg.cseq)
+
+
 async def is_hung_up(relay: RelayProcess, legs: tuple[Leg, Leg]) -> None:
     for leg in legs:
         await leg.answer(await leg.phone.expect("BYE"), 200)

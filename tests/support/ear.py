@@ -55,6 +55,11 @@ class Ear(NamedTuple):
             if packet[1] & 0x7F == 8:
                 frames.append(packet[12:])
 
+    async def hears(self) -> bytes:
+        """The next frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            return (await asyncio.get_running_loop().sock_recv(self.rtp, 2048))[12:]
+
     async def sender_report(self) -> bytes:
         """The next one that rtpengine sends to this side."""
         async with asyncio.timeout(PATIENCE_S):
