@@ -48,6 +48,17 @@ async def test_two_phones_text_each_other(start_relay: StartRelay, tmp_path: Pat
     assert "in 2 minutes" not in relay.log()
 
 
+async def test_numbers_in_a_text_are_masked_where_that_is_configured(start_relay: StartRelay, tmp_path: Path) -> None:
+    setup = Setup(more=f'{SMS}numbers = "mask"\n')
+    relay = start_relay(setup)
+    relay.bind()
+    async with Pjsua(tmp_path, setup.caller, A) as a, Pjsua(tmp_path, setup.callee, B) as b:
+        assert await text(relay, a, X, f"call {A}, not {B}") == 200
+        assert (await b.expect("MESSAGE"))["text"] == "call 138****0001, not 139****0002"
+        assert A not in b.everything()
+    assert [record["outcome"] for record in relay.calls()] == ["delivered"]
+
+
 async def test_sipp_texts_a_phone_as_often_as_a_call_might_be_made(start_relay: StartRelay, tmp_path: Path) -> None:
     setup = Setup(more=SMS, policy={"caller_caps": ["2/5m"]})
     relay = start_relay(setup)
