@@ -71,12 +71,10 @@ def calls(folder: Path, relay: RelayProcess, callee: Sipp) -> tuple[Traffic, Tra
         callee.stop()
 
 
-@pytest.mark.parametrize("algorithms", [["MD5"], ["SHA-256"], ["MD5", "SHA-256"]], ids=str)
-def test_a_trunk_that_challenges_each_request(
-    start_relay: StartRelay, tmp_path: Path, password_file: Path, algorithms: list[str]
-) -> None:
+def challenging(algorithms: list[str]) -> str:
+    """A trunk that wants INVITE and BYE proved, and checks the proof."""
     lines = "\n".join(f"        {CHALLENGE}{name}" for name in algorithms)
-    ladder = f"""
+    return f"""
     < INVITE
     > 401
 {lines}
@@ -91,10 +89,16 @@ def test_a_trunk_that_challenges_each_request(
     < BYE proves=4001:{PASSWORD}
     > 200
     """
+
+
+@pytest.mark.parametrize("algorithms", [["MD5"], ["SHA-256"], ["MD5", "SHA-256"]], ids=str)
+def test_a_trunk_that_challenges_each_request(
+    start_relay: StartRelay, tmp_path: Path, password_file: Path, algorithms: list[str]
+) -> None:
     address = free(CALLEE)
     relay = start_relay(Setup(trunk=trunk(address, password_file)))
     relay.bind()
-    by_caller, by_callee = calls(tmp_path, relay, Sipp(tmp_path, "callee", ladder, address))
+    by_caller, by_callee = calls(tmp_path, relay, Sipp(tmp_path, "callee", challenging(algorithms), address))
     invite, ack = [message for message in by_callee.received if message["authorization"] and message.method != "BYE"]
     assert (invite.method, ack.method) == ("INVITE", "ACK")
     assert invite["authorization"] == ack["authorization"]
@@ -102,6 +106,19 @@ def test_a_trunk_that_challenges_each_request(
     assert not [message for message in by_caller.received if "uthenticate" in message.text or message.status == 401]
     assert [record["outcome"] for record in relay.calls()] == ["answered"]
     assert PASSWORD not in relay.log()
+
+
+def test_a_password_that_has_changed_is_told_after_a_reload(
+    start_relay: StartRelay, tmp_path: Path, password_file: Path
+) -> None:
+    password_file.write_text("the one before\n")
+    address = free(CALLEE)
+    relay = start_relay(Setup(trunk=trunk(address, password_file)))
+    relay.bind()
+    password_file.write_text(f"{PASSWORD}\n")
+    assert relay.command("reload").returncode == 0
+    calls(tmp_path, relay, Sipp(tmp_path, "callee", challenging(["SHA-256"]), address))
+    assert [record["outcome"] for record in relay.calls()] == ["answered"]
 
 
 def test_it_registers_refreshes_and_leaves(tmp_path: Path, password_file: Path) -> None:
