@@ -137,6 +137,21 @@ async def test_a_silent_target_delays_a_call_and_the_next_one_no_more(start_rela
     assert {record["outcome"] for record in relay.calls()} == {"answered"}
 
 
+@pytest.mark.parametrize("limit", ["max_calls_out", "max_cps_out"])
+async def test_a_call_over_the_limit_of_a_trunk_is_told_to_come_again(start_relay: StartRelay, limit: str) -> None:
+    async with trunk(CALLEE) as (callee,):
+        setup = Setup(trunk=f'uri = "sip:{callee.local};transport=udp"\nsources = ["{CALLEE}/32"]\n{limit} = 1\n')
+        relay = start_relay(setup)
+        relay.bind()
+        async with Phone(setup.caller) as caller:
+            first, _ = await call(relay, caller), await call(relay, caller)
+            refused = await caller.expect(503)
+            assert int(refused["retry-after"]) > 0
+            await taken(relay, first, callee)
+            assert not callee.take_arrived()
+    assert sorted(record["outcome"] for record in relay.calls()) == ["answered", "over_limit"]
+
+
 async def test_a_connection_that_is_lost_takes_the_call_to_the_next_target(start_relay: StartRelay) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         got.append(await reader.readline())
