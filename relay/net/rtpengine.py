@@ -71,7 +71,11 @@ class _Mean(Struct):
 
 
 class _Reports(Struct):
-    """What one SSRC reports of what it hears, and rtpengine of the way to there."""
+    """What one SSRC reports of what it hears, and rtpengine of the way to there.
+
+    rtpengine 12.5 keeps the loss of what a side sends and the loss that it reports in one place, and with reports of its
+    own (`rtcp_send_report`) takes it over to the other side: later in a call both may be one side's.
+    """
 
     lost: int | None = field(name="cumulative loss", default=None)
     mean: _Mean | None = field(name="average MOS", default=None)
