@@ -73,8 +73,8 @@ class _Mean(Struct):
 class _Reports(Struct):
     """What one SSRC reports of what it hears, and rtpengine of the way to there.
 
-    rtpengine 12.5 keeps the loss of what a side sends and the loss that it reports in one place, and with reports of its
-    own (`rtcp_send_report`) takes it over to the other side: later in a call both may be one side's.
+    rtpengine 12.5 keeps the loss of what a side sends and the loss that it reports in one place, and takes it over to
+    the other side with reports of its own (`rtcp_send_report`): later in a call both may be one side's.
     """
 
     lost: int | None = field(name="cumulative loss", default=None)
