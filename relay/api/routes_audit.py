@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
 from relay.api import models_oversight as models
 from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Needs, Revealing, Visit
+from relay.api.visit import Operator, Revealing
 from relay.reports.audit_form import details_form
 from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
-Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 
 
 def shown_line(logged: Logged, *, clear: bool) -> models.AuditLine:

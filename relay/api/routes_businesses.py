@@ -10,7 +10,7 @@ from starlette.responses import Response
 from relay.api import models_businesses as models
 from relay.api.models import Because, Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Answer, Changes, Needs, Revealing, Visit
+from relay.api.visit import Answer, Needs, OperatorChanges, Revealing, Visit
 from relay.errors import Refused
 from relay.log import mask_text
 from relay.service.businesses import Application, Step, apply, change, set_state
@@ -20,8 +20,6 @@ from relay.store.businesses import Business, State, find_business, list_business
 router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
 BusinessId = Annotated[Name, Path()]
 Seen = Annotated[Visit, Depends(Needs())]
-Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
-OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 _APPLICATION = frozenset(Application._fields)
 
 

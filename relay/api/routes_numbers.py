@@ -11,7 +11,7 @@ from relay.api import models_numbers as models
 from relay.api.models import Because, Name, Page, given, shown_moment
 from relay.api.models import Prefix as PrefixText
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
+from relay.api.visit import Answer, Needs, Operator, OperatorChanges, Visit
 from relay.errors import Refused
 from relay.service.numbers import NewPrefix, PrefixChange, change_prefix, get_prefix, load_prefix, lock, move, unlock
 from relay.store.act import Act
@@ -31,8 +31,6 @@ from relay.store.writer import now_ms
 router = APIRouter(prefix="/v1", tags=["numbers"])
 PrefixPath = Annotated[PrefixText, Path()]
 NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
-Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
-OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
 _AS_CONFIGURED = -1
 

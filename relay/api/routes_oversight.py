@@ -14,7 +14,7 @@ from relay.api import models_oversight as models
 from relay.api.models import Day, Name, given_ms, shown_moment
 from relay.api.routes_bindings import shown_binding
 from relay.api.routes_calls import shown_call
-from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
+from relay.api.visit import OPERATOR, Answer, Needs, Operator, OperatorChanges, Visit
 from relay.reports.daily import DailyLine, daily, set_complaints
 from relay.reports.evidence import ask_evidence, bundle
 from relay.reports.trace import ask_trace, trace
@@ -23,8 +23,6 @@ from relay.store.act import Act
 
 router = APIRouter(prefix="/v1", tags=["oversight"])
 Traces = Annotated[Visit, Depends(Needs("trace", OPERATOR))]
-Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
-OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reports = Annotated[Visit, Depends(Needs("reports"))]
 _ZIP = "application/zip"
 _CHUNK = 1 << 16

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from relay.api import models_peers as models
 from relay.api.models import shown_moment
-from relay.api.visit import OPERATOR, Needs, Visit
+from relay.api.visit import Operator
 
 router = APIRouter(prefix="/v1/peers", tags=["peers"])
 
 
 @router.get("", summary="List peers")
-async def get_peers(visit: Annotated[Visit, Depends(Needs(OPERATOR))]) -> models.Peers:
+async def get_peers(visit: Operator) -> models.Peers:
     """As the relay sees them now: which of their targets take calls, and how many calls there are."""
     answer = await visit.desk.control.ask("peers")
     return models.Peers(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from relay.api import models_numbers as models
 from relay.api.models import Name, Page, given, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
-from relay.api.visit import OPERATOR, Answer, Changes, Needs, Visit
+from relay.api.visit import Answer, Needs, OperatorChanges, Visit
 from relay.service.numbers import NewPool, PoolChange, change_pool, make_pool
 from relay.store.act import Act
 from relay.store.pools import Pool, PoolUsage, find_pool, find_pools, usage_of
@@ -18,7 +18,6 @@ from relay.store.writer import now_ms
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 PoolId = Annotated[Name, Path()]
-OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
 Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import anyio.to_thread
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
 
 from relay.api import models_calls as models
 from relay.api.models import Name, Page, Reason, Time, given_ms, shown_moment
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.routes_calls import CallId
-from relay.api.visit import OPERATOR, Needs, Visit
+from relay.api.visit import Operator
 from relay.errors import Refused, StoreError
 from relay.reports.recordings import MEDIA_TYPE, ask_recording, read_recording
 from relay.store.recordings import LAST_MS, Recording, RecordingQuery, list_recordings
 
 router = APIRouter(prefix="/v1", tags=["calls"])
-Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
 
 
 def shown_recording(recording: Recording) -> models.Recording:

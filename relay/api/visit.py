@@ -181,6 +181,10 @@ class Changes(Needs):
         return await super().__call__(request)
 
 
+Operator = Annotated[Visit, Depends(Needs(OPERATOR))]
+OperatorChanges = Annotated[Visit, Depends(Changes(OPERATOR))]
+
+
 class _Once(NamedTuple):
     owner: str
     key: str
