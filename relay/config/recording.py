@@ -7,6 +7,7 @@ from pathlib import Path
 
 from relay.config.tables import ApiTable, MediaTable, RecordingTable
 from relay.errors import ConfigError, StoreError
+from relay.events.spool import FOLDERS
 from relay.store.recording_file import Recordings, has_cipher
 from relay.store.sealing import load_key
 
@@ -48,7 +49,7 @@ def _spool_faults(spool: Path) -> list[str]:
     """What rtpengine puts there must be read, and deleted."""
     if not spool.is_dir():
         return [f"recording.spool: {spool} is no folder here; name rtpengine's recording-dir, which it makes"]
-    folders = [spool, *(folder for name in ("pcaps", "metadata", "tmp") if (folder := spool / name).exists())]
+    folders = [spool, *(folder for name in FOLDERS if (folder := spool / name).exists())]
     needed = os.R_OK | os.X_OK
     return [
         f"recording.spool: {folder} cannot be read and cleared by who runs this; see its group and mode"

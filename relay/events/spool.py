@@ -19,13 +19,13 @@ from relay.errors import StoreError
 # Seconds without a packet after which rtpengine itself gives a call up ([rtpengine] timeout) are fewer.
 ABANDONED_S: Final = 300.0
 
+FOLDERS: Final = ("pcaps", "metadata", "tmp")  # of rtpengine, in its recording-dir
 _PART: Final = 1 << 16
 _FILE_HEAD: Final = 24  # bytes
 _PACKET_HEAD: Final = 16
 _LONGEST_PACKET: Final = 1 << 18  # what says that it is longer is damaged
 _NUMBERS: Final = {b"\xd4\xc3\xb2\xa1": Struct("<III"), b"\xa1\xb2\xc3\xd4": Struct(">III")}
 
-_FOLDERS = ("pcaps", "metadata", "tmp")
 _is_ours = re.compile(r"(?:rtpengine-meta-)?(([0-9a-f]{32})-[0-9a-f]+)\.(pcap|txt|tmp)").fullmatch
 
 
@@ -56,7 +56,7 @@ def left_in(spool: Path, now_s: float) -> list[Left]:
 
 def _files(spool: Path) -> Iterator[tuple[str, _File]]:
     for path in spool.iterdir():  # raises where there is no such folder
-        if path.name not in _FOLDERS:
+        if path.name not in FOLDERS:
             continue
         for each in path.iterdir():
             if name := _is_ours(each.name):
