@@ -239,7 +239,7 @@ class Call:
             return
         self._greeted = True
         if self._recorder is not None:
-            self.core.timers.set(now, self._recorder.begin)
+            self._recorder.begin(now)
         elif self.core.settings.announcements.begin and self.media is not None:
             self.media.play(BEGIN)
 
@@ -389,7 +389,7 @@ class Call:
         if state.records:
             self._recorder = Recorder(self)
             if self.recording is None:  # they may not have heard the notice to its end
-                core.timers.set(now, self._recorder.begin)
+                self._recorder.begin(now)
         core.calls_up += 1
         self.share.comes_from(self.caller_peer.name)
         if self.peer_out is not None:

@@ -24,7 +24,10 @@ class Recorder:
         self._call = call
 
     def begin(self, now: float) -> None:
-        """Both sides are up: they are told."""
+        """Both sides are up: they are told, once what is under way is done, for a failure may end the call."""
+        self._call.core.timers.set(now, self._tell)
+
+    def _tell(self, now: float) -> None:
         call = self._call
         if call.media is None or not call.media.instance or not call.core.settings.recording:
             self._failed("no_rtpengine", now)
