@@ -41,6 +41,7 @@ from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.lock import open_lock, takes
 from relay.store.outbox import sizes
 from relay.store.pools import usage
+from relay.store.server import Place
 from relay.store.writer import GroupWriter, now_ms
 
 LISTEN_AGAIN_S = 2.0
@@ -90,7 +91,7 @@ class Desk:
         """Raises StoreError."""
         self._config = config
         self._log = log
-        self.path = config.store.path
+        self.path: Place = config.store.path
         self.sealer = open_store(config.store.path, config.store.key_file)
         with store_errors(self.path):
             self.reader = connect_reader(self.path)

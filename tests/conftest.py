@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import places
+
 INTEROP = Path(__file__).parent / "interop"
+# Each of their tests runs with a store in a file, and with one on a server (tests/support/places.py).
+ON_BOTH = ("tests.service.",)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.startswith(ON_BOTH):
+        kinds = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
+        metafunc.parametrize("store_kind", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which kind of store `place_in` gives."""
+    kind = getattr(request, "param", places.FILE)
+    with places.kind(kind):
+        yield kind
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

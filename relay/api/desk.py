@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
 from typing import Any, Protocol
 
 from relay.api.settings import ApiSettings
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.writer import GroupWriter
 
 
@@ -20,9 +20,9 @@ class Control(Protocol):
 class Desk(Protocol):
     """The process: the store, who writes to it, and the relay beside it. The tests bring one of their own."""
 
-    path: Path  # of the store
+    path: Place  # of the store
     sealer: Sealer
-    reader: sqlite3.Connection  # of the event loop's thread: for single rows
+    reader: Connection  # of the event loop's thread: for single rows
     writer: GroupWriter
     control: Control
     settings: ApiSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ from relay.reports.export import MEDIA_TYPES, Format, export_parts
 from relay.reports.record_form import record_form, with_moments
 from relay.reports.recordings import of_call
 from relay.reports.search import CallQuery, find_call, search
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_pages import LAST_MS, Wanted, read_all
 
@@ -148,7 +148,7 @@ async def get_export(
 async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.OneCall:
     """One that has ended, or is answered and up."""
 
-    def query(connection: sqlite3.Connection) -> tuple[CallRecord | None, dict[str, Any]]:
+    def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
         return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(connection, call_id)
 
     record, recording = await visit.read(query)

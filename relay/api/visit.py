@@ -6,7 +6,6 @@ Each change is one act, with its idempotency key; each reading of real numbers i
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -20,6 +19,7 @@ from relay.api.desk import Desk
 from relay.api.models import Reason
 from relay.errors import Refused
 from relay.store.act import Act, Actor
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
@@ -71,23 +71,23 @@ class Visit(NamedTuple):
         """Whose things a list is of: a key's own business user's, or for an operator the one named. Raises Refused."""
         return business if self.actor.business is None else self.own(business)
 
-    def row(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def row(self, query: Callable[[Connection], T]) -> T:
         """In the loop's thread: for single rows, found by their key."""
         with store_errors(self.desk.path):
             return query(self.desk.reader)
 
-    def one(self, query: Callable[[sqlite3.Connection], T | None], what: str) -> T:
+    def one(self, query: Callable[[Connection], T | None], what: str) -> T:
         """As `row`, where it must be there. Raises Refused, which says `what` is not."""
         found = self.row(query)
         if found is None:
             raise Refused("not_found", "", f"there is no such {what}")
         return found
 
-    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, query: Callable[[Connection], T]) -> T:
         """In a thread, over a connection of its own: for what may read many rows."""
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query)
 
-    async def read_long(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
         """As `read`, for what reads a whole day or log: few at once, so that nobody's short ones wait for them."""
         few: anyio.CapacityLimiter = self.request.app.state.long_reads
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query, limiter=few)
@@ -207,7 +207,7 @@ def _json(body: BaseModel) -> bytes:
     return body.model_dump_json().encode()
 
 
-def _read_apart(desk: Desk, query: Callable[[sqlite3.Connection], T]) -> T:
+def _read_apart(desk: Desk, query: Callable[[Connection], T]) -> T:
     with store_errors(desk.path):
         connection = connect_reader(desk.path)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from relay.service.releases import BindRules
 from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.numbers import find_number, find_prefix
 from relay.store.records import Records
@@ -36,7 +36,7 @@ class Opened(NamedTuple):
     bindings: Bindings
     rules: BindRules
     records: Records
-    reader: sqlite3.Connection
+    reader: Connection
     writer: Writer
 
     def act(self, do: Callable[[Act], T]) -> T:

@@ -11,12 +11,10 @@ import asyncio
 import contextlib
 import random
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import aiohttp
@@ -28,9 +26,11 @@ from relay.events.reach import Sessions, open_sessions
 from relay.events.settings import DeliveryRules
 from relay.net.signing import SIGNATURE, signature_header
 from relay.store.act import RELAY, Act
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, refuse, remove
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.webhooks import Webhook, disable, find_webhook, set_schedule
 from relay.store.writer import GroupWriter, now_ms
 
@@ -74,7 +74,7 @@ class Deliverer:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         sealer: Sealer,
         writer: GroupWriter,
         log: FilteringBoundLogger,
@@ -88,7 +88,7 @@ class Deliverer:
         self._rules = rules
         self._clock_ms = clock_ms
         self._finishing = asyncio.Event()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._batches: dict[str, int] = {}  # where fewer than the rule's are sent at once, after refusals
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
@@ -267,7 +267,7 @@ class Deliverer:
     async def _write(self, do: Callable[[Act], T]) -> T:
         return await self._writer.run(RELAY, do)
 
-    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, read: Callable[[Connection], T]) -> T:
         """Single rows and short lists: in the loop."""
         try:
             with store_errors(self._path):

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
@@ -26,11 +24,13 @@ from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.journal_rows import Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.writer import GroupWriter
 
 MOST = 100  # events, and records, of one step: a bound on how long its transaction holds up the journal's, some 6 ms
@@ -65,7 +65,7 @@ class Follower:
     """One in the desk. `run` it; `step` is what it does again and again."""
 
     def __init__(
-        self, path: Path, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
+        self, path: Place, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
     ) -> None:
         self._path = path
         self._sealer = sealer
@@ -74,7 +74,7 @@ class Follower:
         self._watch = watch
         self._watched = False  # it has been shown the calls of the last ten minutes
         self._thread = ThreadPoolExecutor(1, "follower")
-        self._connection: sqlite3.Connection | None = None  # of the thread
+        self._connection: Connection | None = None  # of the thread
         self._stretch: _Stretch | None = None  # read and shown to the watch, but not written yet
         self._finishing = asyncio.Event()
         self._behind_s = 0.0
@@ -140,7 +140,7 @@ class Follower:
             with one_moment(self._connection):
                 return self._next(self._connection)
 
-    def _next(self, connection: sqlite3.Connection) -> _Stretch:
+    def _next(self, connection: Connection) -> _Stretch:
         """Events first, then records, of one moment: what a call's end follows is there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
         event_cursor, record_cursor = cursors.get(EVENTS, 0), cursors.get(CURSOR, 0)
@@ -178,7 +178,7 @@ class Follower:
         if (seen := _seen(self._sealer, stored.record)) is not None:
             findings += self._watch.see(seen)
 
-    def _catch_up(self, connection: sqlite3.Connection, until: int) -> None:
+    def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch what was there before our start; it was judged then."""
         since_ms = int(time.time() * 1000) - WINDOW_MS
         for row in connection.execute(_LATELY, (since_ms, until)):

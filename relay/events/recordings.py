@@ -25,6 +25,7 @@ from relay.store.record_pages import Wanted, read_page
 from relay.store.recording_file import Recordings, file_of, seal_file
 from relay.store.recordings import Recording, add_recording, find_recording
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.writer import GroupWriter
 
 PAUSE_S = 1.0  # between two looks into the folders
@@ -45,7 +46,7 @@ class Taker:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         sealer: Sealer,
         writer: GroupWriter,
         log: FilteringBoundLogger,

@@ -19,6 +19,7 @@ from relay.service.releases import BindRules, release_due
 from relay.service.retention import Retention, purge
 from relay.store.act import RELAY
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.writer import GroupWriter, Writer, now_ms
 
 TICK_S = 1.0
@@ -32,7 +33,7 @@ class Timers:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         sealer: Sealer,
         writer: GroupWriter,
         log: FilteringBoundLogger,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
@@ -22,6 +21,7 @@ from relay.service.businesses import get as get_business
 from relay.service.times import CHINA
 from relay.store.act import Act
 from relay.store.complaints import complaints_of, put_complaints
+from relay.store.connection import Connection
 from relay.store.record_pages import Wanted, read_all
 from relay.store.sealing import Sealer
 
@@ -86,7 +86,7 @@ class _Tally:
         )
 
 
-def daily(connection: sqlite3.Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
+def daily(connection: Connection, sealer: Sealer, day: date, business: str | None = None) -> list[DailyLine]:
     """Sorted by business and prefix; with `business` only theirs. Reads all records of the day, so give it a thread."""
     since_ms, until_ms = day_span(day)
     tallies: dict[tuple[str, str], _Tally] = {}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -35,9 +34,11 @@ from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import Bindings, history
 from relay.store.chain import RECORDS, Head, next_link, read_checkpoint, read_head
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_between
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 MANIFEST, SIGNATURE, PUBLIC_KEY, README = "manifest.json", "manifest.sig", "public_key.pem", "README.txt"
 _SIGNED = (MANIFEST, SIGNATURE, PUBLIC_KEY)
@@ -98,7 +99,7 @@ def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: st
     return ask(act, "evidence", number, since_ms, until_ms, reason)
 
 
-def bundle(path: Path, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
+def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
     """Writes the bundle and gives its manifest. Over connections of its own, so that a thread can do it.
 
     Raises StoreError where a record was altered or does not follow its predecessor: there is no evidence of that.
@@ -166,7 +167,7 @@ def _faults_of_files(archive: zipfile.ZipFile, files: dict[str, File]) -> Iterat
                     yield f"{name} was changed"
 
 
-def _manifest(connection: sqlite3.Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
+def _manifest(connection: Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
     return Manifest(
         number=asked.number,
         since=format_moment(asked.since_ms),
@@ -197,7 +198,7 @@ def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
     return File(digest.hexdigest(), count)
 
 
-def _record_lines(connection: sqlite3.Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
+def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
     ended, up = calls_between(connection, sealer, asked.number, asked.since_ms, asked.until_ms)
     for stored in ended:
         before = _predecessor(connection, sealer, stored.chain_seq)
@@ -210,7 +211,7 @@ def _record_lines(connection: sqlite3.Connection, sealer: Sealer, asked: Asked) 
         yield _line(link | {"record": with_moments(record_form(record, reveal=True))})
 
 
-def _predecessor(connection: sqlite3.Connection, sealer: Sealer, seq: int) -> Head:
+def _predecessor(connection: Connection, sealer: Sealer, seq: int) -> Head:
     purged = read_checkpoint(connection, sealer, RECORDS)
     if seq - 1 == purged.seq:
         return purged
@@ -220,7 +221,7 @@ def _predecessor(connection: sqlite3.Connection, sealer: Sealer, seq: int) -> He
     return Head(seq - 1, row[0])
 
 
-def _binding_lines(connection: sqlite3.Connection, sealer: Sealer, bindings: Bindings, asked: Asked) -> Iterator[str]:
+def _binding_lines(connection: Connection, sealer: Sealer, bindings: Bindings, asked: Asked) -> Iterator[str]:
     for binding in bindings.of_number(asked.number):
         before = history(connection, sealer, binding.binding_id)
         then = _forms_then(before, binding, asked)
@@ -249,7 +250,7 @@ def _concerns(number: str, forms: list[Binding], members: dict[str, list[dict[st
     return number in parts | {member["number"] for group in members.values() for member in group}
 
 
-def _members(connection: sqlite3.Connection, sealer: Sealer, group: str, asked: Asked) -> list[dict[str, Any]]:
+def _members(connection: Connection, sealer: Sealer, group: str, asked: Asked) -> list[dict[str, Any]]:
     members = members_between(connection, sealer, group, asked.since_ms, asked.until_ms)
     return [with_moments(member._asdict(), ("added_at", "removed_at")) for member in members]
 

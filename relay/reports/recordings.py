@@ -4,7 +4,6 @@ that was recorded is there."""
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from relay.reports.record_form import Value
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.recording_file import file_of, open_file
 from relay.store.recordings import Recording, find_recording, kept_recordings
 from relay.store.sealing import Sealer
@@ -23,7 +23,7 @@ TAKEN_MS = 3_600_000  # after the end of its call a recording is taken over, als
 MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
 
-def of_call(connection: sqlite3.Connection, call_id: str) -> dict[str, Value]:
+def of_call(connection: Connection, call_id: str) -> dict[str, Value]:
     """What is shown beside a call's record: length and hash, None until the recording is taken over."""
     found = find_recording(connection, call_id)
     return {
@@ -68,7 +68,7 @@ class Checked(NamedTuple):
 
 
 def verify_recordings(
-    connection: sqlite3.Connection, sealer: Sealer, kept_in: Path, recorded: Iterable[CallRecord], now_ms: int
+    connection: Connection, sealer: Sealer, kept_in: Path, recorded: Iterable[CallRecord], now_ms: int
 ) -> Checked:
     """Reads every file, to its end. `recorded`: the records of calls that rtpengine began to record."""
     intact, broken = 0, []

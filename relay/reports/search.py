@@ -6,10 +6,10 @@ afterthought.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 from relay.call.record import CallRecord
+from relay.store.connection import Connection
 from relay.store.record_pages import Found, Place, Wanted, read_page
 from relay.store.records import live_calls
 from relay.store.sealing import Sealer
@@ -32,7 +32,7 @@ class CallPage(NamedTuple):
 
 
 def search(
-    connection: sqlite3.Connection, sealer: Sealer, query: CallQuery, after: Place | None = None, limit: int = 50
+    connection: Connection, sealer: Sealer, query: CallQuery, after: Place | None = None, limit: int = 50
 ) -> CallPage:
     """Ended calls, the newest first. Raises StoreError where a record was altered."""
     items: list[CallRecord] = []
@@ -57,9 +57,7 @@ def _next(found: list[Found], last: Found, limit: int) -> Place | None:
     return None if last is found[-1] and len(found) < limit else last.place
 
 
-def find_call(
-    connection: sqlite3.Connection, sealer: Sealer, call_id: str, business: str | None = None
-) -> CallRecord | None:
+def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:
     """The record of a call that has ended or is up; with `business` only if it is one of theirs."""
     wanted = Wanted(call_id=call_id, business=business)
     ended = read_page(connection, sealer, wanted, None, 1)

@@ -6,9 +6,7 @@ trace(path, sealer, asked)
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 from relay.call.binding import Binding
@@ -16,12 +14,14 @@ from relay.call.record import CallRecord
 from relay.reports.asking import Asked, ask
 from relay.store.act import Act
 from relay.store.bindings import Bindings
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_at
 from relay.store.record_pages import LONGEST_CALL_MS, Wanted, read_stored
 from relay.store.record_rows import StoredRecord
 from relay.store.records import live_calls
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 
 class Trace(NamedTuple):
@@ -39,7 +39,7 @@ def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
     return ask(act, "trace", number, at_ms, at_ms + 1, reason)
 
 
-def trace(path: Path, sealer: Sealer, asked: Asked) -> Trace:
+def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:
     """Over connections of its own, so that a thread can do it. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
     with closing(Bindings(path, sealer)) as store:
@@ -59,7 +59,7 @@ class Between(NamedTuple):
     up: list[CallRecord]
 
 
-def calls_between(connection: sqlite3.Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
+def calls_between(connection: Connection, sealer: Sealer, number: str, since_ms: int, until_ms: int) -> Between:
     """Those of a number, from one moment to another that is not included."""
     wanted = Wanted(number=number, since_ms=since_ms - LONGEST_CALL_MS, until_ms=until_ms)
     # Those that are up first: one that ends meanwhile is then found twice rather than never.

@@ -6,7 +6,6 @@ and go. What it was before is kept for traces.
 
 from __future__ import annotations
 
-import sqlite3
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from relay.service.releases import BindRules, release, release_due
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, rest
 from relay.store.bindings import find_binding, history, keep_past, update
+from relay.store.connection import Connection
 from relay.store.groups import member_hashes
 from relay.store.routes import (
     HashedLine,
@@ -114,7 +114,7 @@ def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Bindin
     return ended
 
 
-def steps(connection: sqlite3.Connection, sealer: Sealer, binding: Binding) -> list[Step]:
+def steps(connection: Connection, sealer: Sealer, binding: Binding) -> list[Step]:
     """Who made it, who changed what of it, and who unbound it, in the order of time."""
     found = [Step("made", binding.created_at, binding.created_by, [])]
     # It may have been changed again since `binding` was read.

@@ -5,7 +5,6 @@ It must be used inside an act, and undoes what it began where it refuses.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from relay.store.act import Act
 from relay.store.allocation import Wish, choose, take
 from relay.store.bindings import count_of_group, insert
 from relay.store.businesses import count_binding
+from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.numbers import find_number
 from relay.store.pools import Pool, find_pool, pools_of
@@ -193,7 +193,7 @@ def _cap(pool: Pool, rules: BindRules) -> int:
 
 
 @contextmanager
-def _undone_if_refused(connection: sqlite3.Connection) -> Iterator[None]:
+def _undone_if_refused(connection: Connection) -> Iterator[None]:
     connection.execute("SAVEPOINT one")
     try:
         yield

@@ -7,7 +7,6 @@ do not notice; one that is ended in its midst has done a part, and the next goes
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from relay.store.act import RELAY, Act, Actor
 from relay.store.audit_log import count_audit, purge_audit
+from relay.store.connection import Connection
 from relay.store.idempotency import KEPT_MS
 from relay.store.purge import (
     CHUNK,
@@ -108,7 +108,7 @@ def purge(
     return purged
 
 
-def due(connection: sqlite3.Connection, retention: Retention, now_ms: int) -> Purged:
+def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
     """What `purge` would delete now. It changes nothing."""
     before = _before(retention, now_ms)
     return Purged(

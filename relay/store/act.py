@@ -7,10 +7,10 @@ together. It never begins, commits or rolls back: `relay.store.writer` does. It 
 from __future__ import annotations
 
 import getpass
-import sqlite3
 from typing import NamedTuple
 
 from relay.store.audit import Entry, add_entry
+from relay.store.connection import Connection
 from relay.store.outbox import add_event
 from relay.store.sealing import Sealer
 
@@ -40,7 +40,7 @@ def operator_cli() -> Actor:
 class Act(NamedTuple):
     """A change under way. Times are Unix milliseconds."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     sealer: Sealer
     actor: Actor
     now_ms: int

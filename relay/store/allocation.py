@@ -7,47 +7,51 @@ way. It must be used inside an act: SQLite's one writer makes choosing and takin
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.errors import Refused
 from relay.store.act import Act
+from relay.store.connection import Connection
 
 MOST_CANDIDATES = 16  # shared numbers that are tried for a group, each with a look at its members
 
 # Both are searches of a covering index (number_choice, number_held) in its order: no sort, no row of the table.
 _RESTED = """
 SELECT number FROM number
-WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now AND number IS NOT :not_this
+WHERE pool = :pool AND locked = 0 AND exclusive = 0 AND bindings = 0 AND cools_until <= :now
+  AND number IS DISTINCT FROM :not_this
 ORDER BY cools_until LIMIT 1
 """
 _SHARED = """
 SELECT number FROM number
 WHERE pool = :pool AND holder = :holder AND locked = 0 AND exclusive = 0 AND bindings > 0 AND bindings < :cap
-  AND number IS NOT :not_this
+  AND number IS DISTINCT FROM :not_this
   AND NOT EXISTS (
     SELECT 1 FROM route WHERE route.number = number.number AND caller_hash IN (:first, :second)
       AND (free_at IS NULL OR free_at > :now))
 ORDER BY bindings, cools_until LIMIT :most
 """
 _MEETS_MEMBER = """
-SELECT 1 FROM group_member CROSS JOIN route ON route.number = ?1 AND route.caller_hash = group_member.hash
-WHERE group_id = ?2 AND (free_at IS NULL OR free_at > ?3) LIMIT 1
+SELECT 1 FROM group_member CROSS JOIN route
+WHERE route.number = ?1 AND route.caller_hash = group_member.hash AND group_id = ?2
+  AND (free_at IS NULL OR free_at > ?3) LIMIT 1
 """
 
 _TAKE = """
 UPDATE number SET bindings = bindings + 1, exclusive = :exclusive, holder = :holder
-WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (NOT :exclusive OR bindings = 0)
+WHERE number = :number AND locked = 0 AND exclusive = 0 AND bindings < :cap AND (:exclusive = 0 OR bindings = 0)
   AND (holder = :holder OR (bindings = 0 AND cools_until <= :now))
   AND (bindings > 0 OR cools_until <= :now
-    OR (SELECT min(pair = :pair) FROM route WHERE route.number = number.number AND free_at > :now))
+    OR (SELECT min(CASE WHEN pair = :pair THEN 1 ELSE 0 END) FROM route
+      WHERE route.number = number.number AND free_at > :now) = 1)
 """
 _STATE = "SELECT locked, exclusive, bindings, holder FROM number WHERE number = ?"
 _COOL_DOWN = "SELECT cool_down_ms FROM number JOIN prefix USING (prefix) WHERE number = ?"
-_REST = "UPDATE number SET cools_until = max(cools_until, ?2) WHERE number = ?1"
+_REST = "UPDATE number SET cools_until = ?2 WHERE number = ?1 AND cools_until < ?2"
 _GIVE_BACK = """
-UPDATE number SET bindings = bindings - 1, exclusive = 0, cools_until = max(cools_until, ?2)
+UPDATE number SET bindings = bindings - 1, exclusive = 0,
+  cools_until = CASE WHEN cools_until < ?2 THEN ?2 ELSE cools_until END
 WHERE number = ?1 RETURNING bindings
 """
 
@@ -61,9 +65,7 @@ class Wish(NamedTuple):
     exclusive: bool = False  # any caller will reach somebody: nobody else may be on it
 
 
-def choose(
-    connection: sqlite3.Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int
-) -> str | None:
+def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int) -> str | None:
     """A number of the pool: the one that has rested longest, else the business's least used on which none of them is.
 
     `cap` is the most bindings of one number. None where there is none. O(log n + u), u being the numbers that these
@@ -82,7 +84,7 @@ def choose(
     return None
 
 
-def _meets_member(connection: sqlite3.Connection, number: str, group_id: str, now_ms: int) -> bool:
+def _meets_member(connection: Connection, number: str, group_id: str, now_ms: int) -> bool:
     return connection.execute(_MEETS_MEMBER, (number, group_id, now_ms)).fetchone() is not None
 
 

@@ -7,13 +7,13 @@ there. Reading the log, verifying and purging it is the business of `relay.store
 from __future__ import annotations
 
 import hmac
-import sqlite3
 from typing import Any, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, Head, head_row, next_link, read_head, write_head
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 _ADD = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     details: dict[str, object]
 
 
-def add_entry(connection: sqlite3.Connection, sealer: Sealer, entry: Entry) -> None:
+def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
     """Within the caller's transaction. Raises StoreError where the end of the log was tampered with."""
     head = read_head(connection, sealer, AUDIT)
     seq = head.seq + 1

@@ -5,7 +5,6 @@ Who purged leaves a checkpoint: the last link that went. The log is verified fro
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import NamedTuple
@@ -14,6 +13,8 @@ from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.audit import SELECT, Entry, follow_entry, open_entry
 from relay.store.chain import AUDIT, EMPTY, Head, read_checkpoint, read_head, write_checkpoint
+from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.database import one_moment
 from relay.store.sealing import Sealer
 
 _OF = (
@@ -25,6 +26,9 @@ _NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY
 _OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
 _COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
 _CHAINED = f"{SELECT} ORDER BY seq"
+_COUNT_OLD = """
+SELECT count(*) FROM audit WHERE seq < coalesce((SELECT min(seq) FROM audit WHERE at >= ?), 4611686018427387904)
+"""
 _AT = 1
 
 
@@ -55,34 +59,31 @@ class AuditVerdict(NamedTuple):
 
 
 def newest_entries(
-    connection: sqlite3.Connection, sealer: Sealer, query: AuditQuery, before: int | None = None, limit: int = 500
+    connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None = None, limit: int = 500
 ) -> list[Logged]:
     """The newest first, from in front of the entry `before`. Raises StoreError where one was altered."""
     rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "limit": limit}).fetchall()
     return [Logged(row[0], open_entry(sealer, row)) for row in rows]
 
 
-def all_entries(connection: sqlite3.Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
+def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
     """The oldest first, read as they are asked for."""
     for row in connection.execute(_OLDEST, query._asdict()):
         yield Logged(row[0], open_entry(sealer, row))
 
 
-def count_entries(connection: sqlite3.Connection, query: AuditQuery) -> int:
+def count_entries(connection: Connection, query: AuditQuery) -> int:
     (count,) = connection.execute(_COUNT, query._asdict()).fetchone()
     return int(count)
 
 
-def verify_audit(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
+def verify_audit(connection: Connection, sealer: Sealer) -> AuditVerdict:
     """Reads every entry. A log that is being written to is seen as it was when this began."""
-    connection.execute("BEGIN")
-    try:
+    with one_moment(connection):
         return _verify(connection, sealer)
-    finally:
-        connection.execute("ROLLBACK")
 
 
-def _verify(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
+def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
     intact = 0
     head = EMPTY
     try:
@@ -93,7 +94,7 @@ def _verify(connection: sqlite3.Connection, sealer: Sealer) -> AuditVerdict:
             intact += 1
         if (stored := read_head(connection, sealer, AUDIT)) != head:
             raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
-    except (StoreError, sqlite3.DatabaseError) as error:
+    except (StoreError, *DATABASE_ERRORS) as error:
         return AuditVerdict(intact, head, str(error))
     return AuditVerdict(intact, head, None)
 
@@ -114,10 +115,7 @@ def purge_audit(act: Act, before_ms: int, most: int) -> int:
     return len(gone)
 
 
-def count_audit(connection: sqlite3.Connection, before_ms: int) -> int:
+def count_audit(connection: Connection, before_ms: int) -> int:
     """How many entries a purge would delete."""
-    (count,) = connection.execute(
-        "SELECT count(*) FROM audit WHERE seq < ifnull((SELECT min(seq) FROM audit WHERE at >= ?), 1 << 62)",
-        (before_ms,),
-    ).fetchone()
+    (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
     return int(count)

@@ -6,18 +6,18 @@ and numbers, are not its business.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.call.numbers import is_700
 from relay.store.act import Act
 from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_past, open_row, order_hash, seal_past
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import was_member
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 State = Literal["live", "expired", "ended"]
 
@@ -27,7 +27,7 @@ _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
 _RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
 _ADD_CHANGE = "INSERT INTO binding_change VALUES (?, ?, ?, ?, ?)"
-_ADD_PAST = "INSERT INTO past_party VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET to_ms = ?3"
+_ADD_PAST = "INSERT INTO past_party VALUES (?1, ?2, ?3) ON CONFLICT (hash, binding_id) DO UPDATE SET to_ms = ?3"
 _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > ? ORDER BY version LIMIT 1"
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 
@@ -37,7 +37,7 @@ _STATES: dict[State, str] = {
     "expired": "ended_at IS NULL AND expires_at <= :now",
     "ended": "ended_at IS NOT NULL",
 }
-_IN_FORCE = "created_at <= :at AND min(ifnull(ended_at, :at + 1), ifnull(expires_at, :at + 1)) > :at"
+_IN_FORCE = "created_at <= :at AND coalesce(ended_at, :at + 1) > :at AND coalesce(expires_at, :at + 1) > :at"
 # One SELECT an index: OR between two of them would read the whole table.
 _ON_NUMBER = "SELECT id FROM binding WHERE x = :number UNION SELECT id FROM binding WHERE y = :number"
 _WITH_PARTY = """
@@ -48,7 +48,7 @@ UNION SELECT binding_id FROM past_party WHERE hash = :party
 UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM membership)
 UNION SELECT binding_id FROM past_party WHERE hash IN (SELECT CAST(group_id AS BLOB) FROM membership)
 """
-_EVER_OF = f"{_ON_NUMBER} UNION SELECT * FROM ({_WITH_PARTY})"
+_EVER_OF = f"{_ON_NUMBER} UNION SELECT id FROM ({_WITH_PARTY}) AS with_party"
 _NOW_OF = f"""
 {_ON_NUMBER} UNION SELECT id FROM binding WHERE a_hash = :party UNION SELECT id FROM binding WHERE b_hash = :party
 UNION SELECT id FROM binding WHERE group_id IN (SELECT group_id FROM group_member WHERE hash = :party)
@@ -123,14 +123,14 @@ def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:
 
 
 def find_binding(
-    connection: sqlite3.Connection, sealer: Sealer, binding_id: str, business: str | None = None
+    connection: Connection, sealer: Sealer, binding_id: str, business: str | None = None
 ) -> Binding | None:
     """The binding, in force or not; None where there is none, or none of this business."""
     row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
     return None if row is None else open_row(sealer, row)
 
 
-def find_page(connection: sqlite3.Connection, sealer: Sealer, query: BindingQuery, now_ms: int) -> list[Binding]:
+def find_page(connection: Connection, sealer: Sealer, query: BindingQuery, now_ms: int) -> list[Binding]:
     """At most `query.most` bindings."""
     where, values = _conditions(sealer, query, now_ms)
     rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values).fetchall()
@@ -171,7 +171,7 @@ def state_of(binding: Binding, at_ms: int) -> State:
     return "live" if binding.is_live(at_ms) else "expired"
 
 
-def at_moment(connection: sqlite3.Connection, sealer: Sealer, binding: Binding, at_ms: int) -> Binding:
+def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: int) -> Binding:
     """The binding as it was at a moment: its parties, group and limits then, its end as known now."""
     row = connection.execute(_AT, (binding.binding_id, at_ms)).fetchone()
     if row is None:
@@ -185,7 +185,7 @@ def at_moment(connection: sqlite3.Connection, sealer: Sealer, binding: Binding, 
     )
 
 
-def history(connection: sqlite3.Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
+def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
     """What the binding was before each of its changes, the oldest first."""
     rows = connection.execute(_HISTORY, (binding_id,)).fetchall()
     return [open_past(sealer, binding_id, *row) for row in rows]
@@ -194,7 +194,7 @@ def history(connection: sqlite3.Connection, sealer: Sealer, binding_id: str) -> 
 class Bindings:
     """The bindings of one store, over a reading connection of its own. Errors of the store are raised as StoreError."""
 
-    def __init__(self, path: Path, sealer: Sealer) -> None:
+    def __init__(self, path: Place, sealer: Sealer) -> None:
         self._path = path
         self._sealer = sealer
         with store_errors(path):

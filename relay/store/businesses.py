@@ -6,11 +6,11 @@ It owns the SQL and the sealing of `business` and `business_change`. Which chang
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Literal, NamedTuple
 
 from relay.call.routing import Language
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 State = Literal["applied", "approved", "suspended", "revoked"]
@@ -66,14 +66,14 @@ _ADD_CHANGE = "INSERT INTO business_change (business, at, seq, state, by, sealed
 _HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE business = ? ORDER BY at, seq"
 
 
-def find_business(connection: sqlite3.Connection, sealer: Sealer, business_id: str) -> Business | None:
+def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
     """The business user; None where there is none."""
     row = connection.execute(f"{_SELECT} WHERE id = ?", (business_id,)).fetchone()
     return None if row is None else _open(sealer, row)
 
 
 def list_businesses(
-    connection: sqlite3.Connection,
+    connection: Connection,
     sealer: Sealer,
     only: str | None = None,
     state: State | None = None,
@@ -112,7 +112,7 @@ def add_state_change(act: Act, business: Business, reason: str) -> None:
     act.connection.execute(_ADD_CHANGE, row)
 
 
-def state_changes(connection: sqlite3.Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
+def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
     """The oldest first."""
     return [
         StateChange(state, sealer.open_(sealed, _change_context(business_id, seq)).decode(), by, at)

@@ -16,9 +16,9 @@ from relay.call.record import CallRecord
 from relay.store.sealing import Sealer
 
 CURSOR = "call_record"  # the row of `cursor` that holds the chain_seq up to which records are in the index
-ADD = "INSERT OR IGNORE INTO call_index (key, at, record) VALUES (?, ?, ?)"
+ADD = "INSERT INTO call_index (key, at, record) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 DELETE = "DELETE FROM call_index WHERE key = ? AND at = ? AND record = ?"
-SELECT_CURSOR = "SELECT ifnull((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
+SELECT_CURSOR = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 0)"
 
 IndexRow = tuple[bytes, int, int]  # key, at, record
 

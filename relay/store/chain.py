@@ -11,10 +11,10 @@ that `verify` prints somewhere else.
 from __future__ import annotations
 
 import hmac
-import sqlite3
 from typing import Any, Final, NamedTuple
 
 from relay.errors import StoreError
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 SELECT_CHECKPOINT: Final = "SELECT seq, hash, mac FROM checkpoint WHERE chain = ?"
@@ -55,7 +55,7 @@ def next_link(sealer: Sealer, head: Head, encoded: bytes) -> Head:
     return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded))
 
 
-def write_head(connection: sqlite3.Connection, chain: Chain, row: HeadRow) -> None:
+def write_head(connection: Connection, chain: Chain, row: HeadRow) -> None:
     """`row` as `head_row` gives it, in the transaction that adds its link."""
     connection.execute(
         f"INSERT INTO {chain.head_table} VALUES (1, ?1, ?2, ?3)"
@@ -68,10 +68,10 @@ def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
     return (head.seq, head.hash, _mac(sealer, chain, head))
 
 
-def read_head(connection: sqlite3.Connection, sealer: Sealer, chain: Chain) -> Head:
+def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     """The stored head. Raises StoreError where it is missing, forged, or older than the links or the checkpoint."""
     purged = read_checkpoint(connection, sealer, chain)
-    last = f"SELECT ifnull(max({chain.seq}), 0) FROM {chain.table}"
+    last = f"SELECT coalesce(max({chain.seq}), 0) FROM {chain.table}"
     row: tuple[Any, ...] | None = connection.execute(
         f"SELECT seq, hash, mac, ({last}) FROM {chain.head_table}"
     ).fetchone()
@@ -85,7 +85,7 @@ def read_head(connection: sqlite3.Connection, sealer: Sealer, chain: Chain) -> H
     return head
 
 
-def read_checkpoint(connection: sqlite3.Connection, sealer: Sealer, chain: Chain) -> Head:
+def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     """The last link that was purged; EMPTY where none was. Raises StoreError where it is forged.
 
     One that was removed shows as links that are missing: the first that is left is not number 1.
@@ -99,7 +99,7 @@ def read_checkpoint(connection: sqlite3.Connection, sealer: Sealer, chain: Chain
     return head
 
 
-def write_checkpoint(connection: sqlite3.Connection, sealer: Sealer, chain: Chain, head: Head, now_ms: int) -> None:
+def write_checkpoint(connection: Connection, sealer: Sealer, chain: Chain, head: Head, now_ms: int) -> None:
     """`head` is the last link that goes in the same transaction."""
     mac = _checkpoint_mac(sealer, chain, head)
     connection.execute(UPDATE_CHECKPOINT, (chain.name, *head, now_ms, mac))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import date
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 
 _PUT = """
 INSERT INTO complaint (day, business, prefix, count, by) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -21,7 +21,7 @@ def put_complaints(act: Act, day: date, business: str, prefix: str, count: int) 
     act.connection.execute(_PUT, (day.isoformat(), business, prefix, count, act.actor.name))
 
 
-def complaints_of(connection: sqlite3.Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:
+def complaints_of(connection: Connection, day: date, business: str | None) -> dict[tuple[str, str], int]:
     """The counts of a day by business and prefix; with `business` only theirs."""
     rows = connection.execute(_OF_DAY, {"day": day.isoformat(), "business": business}).fetchall()
     return {(whose, prefix): count for whose, prefix, count in rows}

@@ -1,6 +1,7 @@
-"""The SQLite file: how it is opened, its schema and migrations, and whether the key at hand is its key.
+"""The store: how it is opened, its schema and migrations, and whether the key at hand is its key.
 
-It owns the pragmas and the schema version. What the tables mean is the business of the modules beside it.
+It is an SQLite file, or a database of a PostgreSQL server, as its place says. It owns the pragmas and the schema
+version. What the tables mean is the business of the modules beside it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Protocol
 
 from relay.errors import StoreError
+from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.sealing import Sealer, load_key, make_key
+from relay.store.server import Place, Server
 
 BUSY_TIMEOUT_S = 5.0
 FIRST_SCHEMA = 2  # the scripts of the first release; stores of fewer were made before it
@@ -26,60 +30,77 @@ WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAG
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
 
 
-def open_store(path: Path, key_file: Path) -> Sealer:
+def open_store(place: Place, key_file: Path) -> Sealer:
     """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
 
     A key is made only together with a new store: a lost key must be put back, not replaced. Raises StoreError.
     """
-    if not key_file.exists() and not (path.exists() and path.stat().st_size):
+    schema = _schema_of(place)
+    if not key_file.exists() and not is_there(place):
         make_key(key_file)
     sealer = load_key(key_file)
-    _make_file(path)
-    with store_errors(path):
-        connection = connect(path)
-        try:
+    if isinstance(place, Path):
+        _make_file(place)
+    with store_errors(place), closing(connect(place)) as connection:
+        if isinstance(place, Path):
             connection.execute("PRAGMA journal_mode = WAL")
-            if _schema(connection) >= FIRST_SCHEMA:
-                _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
-            _migrate(connection, sealer, path)
-            _check_key(connection, sealer, key_file)
-        finally:
-            connection.close()
+        if schema.seen(connection) >= schema.first:
+            _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
+        _migrate(connection, schema, sealer, place)
+        _check_key(connection, sealer, key_file)
     return sealer
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def is_there(place: Place) -> bool:
+    """Whether a store was made there. Raises StoreError where its server does not say."""
+    if isinstance(place, Path):
+        return place.exists() and place.stat().st_size > 0
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        return _ServerSchema().seen(connection) > 0
+
+
+def connect(place: Place) -> Connection:
     """A connection that writes, in autocommit mode: transactions are begun by name."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
+    if isinstance(place, Server):
+        return _connect_server(place)
+    connection = sqlite3.connect(place, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     return connection
 
 
-def connect_reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connection:
     """A connection that only reads, and sees each commit of others from its next statement on.
 
     Without `check_same_thread` threads may use it one after the other.
     """
+    if isinstance(place, Server):
+        return _connect_server(place, read_only=True)
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+        place, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection
 
 
+def _connect_server(server: Server, *, read_only: bool = False) -> Connection:
+    from relay.store.postgres import ServerConnection  # a driver that a store in a file does without
+
+    return ServerConnection(server.url, read_only=read_only)
+
+
 @contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turns SQLite's errors into StoreError with words for the operator."""
+def store_errors(place: Place) -> Iterator[None]:
+    """Turns the errors of SQLite and of a server into StoreError with words for the operator."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise StoreError(f"the store {path} failed: {error}") from error
+    except DATABASE_ERRORS as error:
+        raise StoreError(f"the store {place} failed: {error}") from error
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: Connection) -> Iterator[None]:
     """One write transaction: committed at the end of the block, rolled back on any error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -92,7 +113,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+def one_moment(connection: Connection) -> Iterator[None]:
     """What is read in the block is the store as it was at its first statement, while others write.
 
     Keep it short: while it lasts, the write-ahead log grows.
@@ -113,35 +134,80 @@ def _make_file(path: Path) -> None:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
 
 
-def _schema(connection: sqlite3.Connection) -> int:
-    """How many of the scripts the store has seen."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(found)
+class _Schema(Protocol):
+    """The scripts of a kind of store, and how many of them one has seen."""
+
+    folder: str
+    first: int  # stores of fewer were made before the first release
+
+    def seen(self, connection: Connection) -> int: ...
+    def note(self, connection: Connection, seen: int) -> None: ...
+    def prepare(self, connection: Connection, sealer: Sealer) -> None: ...
 
 
-def _migrate(connection: sqlite3.Connection, sealer: Sealer, path: Path) -> None:
-    scripts = _scripts()
-    found = _schema(connection)
+class _FileSchema:
+    folder = "schema"
+    first = FIRST_SCHEMA
+
+    def seen(self, connection: Connection) -> int:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        return int(found)
+
+    def note(self, connection: Connection, seen: int) -> None:
+        connection.execute(f"PRAGMA user_version = {seen}")
+
+    def prepare(self, connection: Connection, sealer: Sealer) -> None:
+        """What the scripts call."""
+        assert isinstance(connection, sqlite3.Connection)
+        connection.create_function("seal", 2, sealer.seal)
+
+
+class _ServerSchema:
+    folder = "schema/postgresql"
+    first = 1
+
+    def seen(self, connection: Connection) -> int:
+        (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()
+        if table is None:
+            return 0
+        (found,) = connection.execute("SELECT seen FROM schema_version").fetchone()
+        return int(found)
+
+    def note(self, connection: Connection, seen: int) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (id bigint PRIMARY KEY, seen bigint NOT NULL)")
+        connection.execute(
+            "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", (seen,)
+        )
+
+    def prepare(self, connection: Connection, sealer: Sealer) -> None:
+        """Its scripts call nothing of ours."""
+
+
+def _schema_of(place: Place) -> _Schema:
+    return _ServerSchema() if isinstance(place, Server) else _FileSchema()
+
+
+def _migrate(connection: Connection, schema: _Schema, sealer: Sealer, place: Place) -> None:
+    scripts = _scripts(schema.folder)
+    found = schema.seen(connection)
     if found > len(scripts):
-        raise StoreError(f"the store {path} was made by a newer relay700 (schema {found}): install that version")
+        raise StoreError(f"the store {place} was made by a newer relay700 (schema {found}): install that version")
     if found == len(scripts):
         return
-    if 0 < found < FIRST_SCHEMA:
-        raise StoreError(f"the store {path} was made before the first release: move it away, and a new one is made")
-    connection.create_function("seal", 2, sealer.seal)
+    if 0 < found < schema.first:
+        raise StoreError(f"the store {place} was made before the first release: move it away, and a new one is made")
+    schema.prepare(connection, sealer)
     with transaction(connection):
-        found = _schema(connection)  # another process may have been faster
+        found = schema.seen(connection)  # another process may have been faster
         for script in scripts[found:]:
             for statement in _statements(script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(scripts)}")
+        schema.note(connection, len(scripts))
 
 
-def _scripts() -> list[str]:
-    files = sorted(
-        (file for file in resources.files("relay.store").joinpath("schema").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
+def _scripts(folder: str) -> list[str]:
+    found = resources.files("relay.store").joinpath(folder).iterdir()
+    files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
     return [file.read_text(encoding="utf-8") for file in files]
 
 
@@ -155,7 +221,7 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _check_key(connection: sqlite3.Connection, sealer: Sealer, key_file: Path) -> None:
+def _check_key(connection: Connection, sealer: Sealer, key_file: Path) -> None:
     expected = sealer.lookup_hash("key check")
     with transaction(connection):
         connection.execute(

@@ -5,11 +5,11 @@ It owns the tables `party_group`, `group_member` and `past_member`. Members' rou
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
@@ -20,8 +20,9 @@ _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE i
 _DELETE = "DELETE FROM party_group WHERE id = ?"
 _ADD_MEMBER = "INSERT INTO group_member VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP_PAST = """
-INSERT OR REPLACE INTO past_member
+INSERT INTO past_member (group_id, hash, sealed, added_at, removed_at)
 SELECT group_id, hash, sealed, added_at, ?3 FROM group_member WHERE group_id = ?1 AND hash = ?2
+ON CONFLICT (group_id, hash, added_at) DO UPDATE SET sealed = excluded.sealed, removed_at = excluded.removed_at
 """
 _REMOVE_MEMBER = "DELETE FROM group_member WHERE group_id = ? AND hash = ?"
 _HASHES = "SELECT hash FROM group_member WHERE group_id = ?"
@@ -29,7 +30,8 @@ _IS_MEMBER = "SELECT 1 FROM group_member WHERE group_id = ? AND hash = ?"
 _MEMBERS = "SELECT hash, sealed FROM group_member WHERE group_id = ? AND hash > ? ORDER BY hash LIMIT ?"
 _IN_AT = """
 FROM (SELECT group_id, hash, sealed, added_at, NULL AS removed_at FROM group_member WHERE group_id = :group
-      UNION ALL SELECT group_id, hash, sealed, added_at, removed_at FROM past_member WHERE group_id = :group)
+      UNION ALL SELECT group_id, hash, sealed, added_at, removed_at FROM past_member WHERE group_id = :group
+) AS membership
 WHERE added_at <= :at AND (removed_at IS NULL OR removed_at > :at)
 """
 
@@ -90,39 +92,37 @@ def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes
 # -- reading
 
 
-def find_group(
-    connection: sqlite3.Connection, sealer: Sealer, group_id: str, business: str | None = None
-) -> Group | None:
+def find_group(connection: Connection, sealer: Sealer, group_id: str, business: str | None = None) -> Group | None:
     """None where there is none, or none of this business."""
     row = connection.execute(_BY_ID, {"id": group_id, "business": business}).fetchone()
     return row and _group(sealer, row)
 
 
 def find_groups(
-    connection: sqlite3.Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 50
+    connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 50
 ) -> list[Group]:
     """In the order of their ids, from behind `after` on."""
     asked = {"business": business, "after": after, "most": most}
     return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
-def member_hashes(connection: sqlite3.Connection, group_id: str) -> list[bytes]:
+def member_hashes(connection: Connection, group_id: str) -> list[bytes]:
     return [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
 
 
-def is_member(connection: sqlite3.Connection, group_id: str, member: bytes) -> bool:
+def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
     return connection.execute(_IS_MEMBER, (group_id, member)).fetchone() is not None
 
 
 def members_page(
-    connection: sqlite3.Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 50
+    connection: Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 50
 ) -> list[tuple[bytes, str]]:
     """Hashes (to go on from) and numbers of members, in the order of the hashes, from behind `after` on."""
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
 
-def members_at(connection: sqlite3.Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
+def members_at(connection: Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
     """The numbers that were in the group at a moment."""
     for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
         yield _open(sealer, group_id, sealed)
@@ -137,7 +137,7 @@ class Membership(NamedTuple):
 
 
 def members_between(
-    connection: sqlite3.Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
+    connection: Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
 ) -> Iterator[Membership]:
     """Who was in the group at any time from one moment to another that is not included."""
     asked = {"group": group_id, "since": since_ms, "until": until_ms}
@@ -145,7 +145,7 @@ def members_between(
         yield Membership(_open(sealer, group_id, sealed), added_at, removed_at)
 
 
-def was_member(connection: sqlite3.Connection, group_id: str, member: bytes, at_ms: int) -> bool:
+def was_member(connection: Connection, group_id: str, member: bytes, at_ms: int) -> bool:
     """Whether somebody was in the group at a moment."""
     asked: dict[str, Any] = {"group": group_id, "at": at_ms, "member": member}
     return connection.execute(f"SELECT 1 {_IN_AT} AND hash = :member", asked).fetchone() is not None

@@ -17,7 +17,10 @@ from relay.store.act import Act
 KEPT_MS = 24 * 3_600_000
 
 _FIND = "SELECT fingerprint, status, sealed FROM idempotency WHERE owner = ? AND key = ? AND at > ?"
-_KEEP = "INSERT OR REPLACE INTO idempotency (owner, key, fingerprint, status, sealed, at) VALUES (?, ?, ?, ?, ?, ?)"
+_KEEP = """
+INSERT INTO idempotency (owner, key, fingerprint, status, sealed, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (owner, key) DO UPDATE SET fingerprint = ?3, status = ?4, sealed = ?5, at = ?6
+"""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[bytes, str | None]).decode
 

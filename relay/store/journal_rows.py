@@ -5,12 +5,12 @@ It owns their columns and sealing. Who reads them: `relay.events.follower` the e
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
+from relay.store.connection import Connection
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
 
@@ -33,7 +33,7 @@ def event_row(sealer: Sealer, told: Told) -> Row:
     return (call_id, told.kind, sealer.seal(encode_record(told.record), _event_context(call_id, told.kind)))
 
 
-def event_rows(connection: sqlite3.Connection, after: int, most: int) -> list[EventRow]:
+def event_rows(connection: Connection, after: int, most: int) -> list[EventRow]:
     """Those behind the seq `after`, in their order, for `open_event`."""
     return connection.execute(_SELECT_EVENTS, (after, most)).fetchall()
 

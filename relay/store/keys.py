@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import sqlite3
 from typing import Any, NamedTuple
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
@@ -61,14 +61,14 @@ def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: 
     return key, f"rk_{key_id}_{secret}"
 
 
-def find_key(connection: sqlite3.Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
+def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
     """The key, good or not. Raises StoreError where another's hash, business or scopes were put in its row."""
     row = connection.execute(_FIND, (key_id,)).fetchone()
     return None if row is None else _open(sealer, row)
 
 
 def list_keys(
-    connection: sqlite3.Connection, sealer: Sealer, business: str | None, after: str = "", limit: int = 500
+    connection: Connection, sealer: Sealer, business: str | None, after: str = "", limit: int = 500
 ) -> list[ApiKey]:
     """Those of a business in the order of their ids, from behind `after`; business None: all there are."""
     return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, limit)).fetchall()]
@@ -94,7 +94,8 @@ def count_good(act: Act, business: str) -> int:
 def set_expiry(act: Act, key_id: str, expires_at: int) -> None:
     """Makes a key end then at the latest."""
     act.connection.execute(
-        "UPDATE api_key SET expires_at = min(ifnull(expires_at, ?1), ?1) WHERE id = ?2", (expires_at, key_id)
+        "UPDATE api_key SET expires_at = ?1 WHERE id = ?2 AND (expires_at IS NULL OR expires_at > ?1)",
+        (expires_at, key_id),
     )
 
 

@@ -5,10 +5,10 @@ It owns the table `list_entry`. What an entry means for a call is judged elsewhe
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Literal, NamedTuple
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 Kind = Literal["black", "white"]
@@ -56,7 +56,7 @@ def delete_entry(act: Act, owner: str, number: str) -> bool:
 
 
 def find_entries(
-    connection: sqlite3.Connection, sealer: Sealer, owner: str, after: bytes = b"", most: int = 50
+    connection: Connection, sealer: Sealer, owner: str, after: bytes = b"", most: int = 50
 ) -> list[ListEntry]:
     """In the order of the hashes, from behind `after` on."""
     rows = connection.execute(_PAGE, (owner, after, most)).fetchall()

@@ -5,7 +5,6 @@ It owns the columns and the encoding. When rows come and go is the journal's bus
 
 from __future__ import annotations
 
-import sqlite3
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -13,6 +12,7 @@ import msgspec
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.store.connection import Connection
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
 
@@ -50,7 +50,7 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
 class Places:
     """Which row each call that is up has. A new call takes the place of one that ended: fewer pages are written."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._taken: dict[str, int] = dict(connection.execute(_PLACES).fetchall())
         self._next = max(self._taken.values(), default=0) + 1
         self._free = sorted(set(range(1, self._next)) - set(self._taken.values()), reverse=True)
@@ -74,7 +74,7 @@ class Places:
         self._free += vacated
 
 
-def delete_live(connection: sqlite3.Connection, places: list[int]) -> None:
+def delete_live(connection: Connection, places: list[int]) -> None:
     """In one statement. How many there are is rounded up, so that few statements are ever prepared."""
     count = 1 << (len(places) - 1).bit_length()
     connection.execute(_delete(count), places + places[-1:] * (count - len(places)))

@@ -8,7 +8,6 @@ the call's answer is, `relay.policy.judge` decides.
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,10 +20,12 @@ from relay.policy.judge import GROUP_MODES, Bound, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import ANY_CALLER, check_route, open_binding
 from relay.store.call_index import number_key, pair_key
+from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal_rows import open_caller
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 # Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
@@ -68,7 +69,7 @@ class RouteReader:
         """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
         self._path = path
         self._sealer = sealer
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
@@ -92,7 +93,7 @@ class RouteReader:
             return self._found(number, caller_hash, row)
         except StoreError:
             return STORE_FAILED
-        except sqlite3.Error:
+        except DATABASE_ERRORS:
             self.close()
             return STORE_FAILED
 
@@ -163,7 +164,7 @@ class Granted(NamedTuple):
     caller_hash: bytes
 
 
-def granted_since(path: Path, sealer: Sealer, since_ms: int) -> list[Granted]:
+def granted_since(path: Place, sealer: Sealer, since_ms: int) -> list[Granted]:
     """The calls received since then that were granted and have ended, in the order of time. Raises StoreError.
 
     Only what a record shows in plain is read, where that is enough: a start must not take seconds for it.

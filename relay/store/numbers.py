@@ -6,10 +6,10 @@ number is derived when it is read, so that nobody has to move it: locked, bound,
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Literal, NamedTuple
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 
 State = Literal["locked", "bound", "cooling", "free"]
 PrefixState = Literal["active", "locked", "returned"]
@@ -37,7 +37,8 @@ _ADD_PREFIX = (
 # One statement a prefix: a row each from Python would take ten times as long.
 _ADD_NUMBERS = """
 WITH RECURSIVE serial (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM serial WHERE n < 9999)
-INSERT INTO number (number, prefix, pool, locked) SELECT ?1 || printf('%04d', n), ?1, ?2, ?3 FROM serial
+INSERT INTO number (number, prefix, pool, locked)
+SELECT ?1 || substr(CAST(10000 + n AS TEXT), 2), ?1, ?2, ?3 FROM serial
 """
 _ADD_LEGACY = "INSERT INTO number (number, prefix, pool, legacy) VALUES (?, '', ?, 1) ON CONFLICT DO NOTHING"
 _ADD_LEGACY_POOL = "INSERT INTO pool (id, area, created_at) VALUES (?, '', ?) ON CONFLICT DO NOTHING"
@@ -124,23 +125,23 @@ def move_number(act: Act, number: str, pool: str) -> None:
 # -- reading
 
 
-def find_prefix(connection: sqlite3.Connection, prefix: str) -> Prefix | None:
+def find_prefix(connection: Connection, prefix: str) -> Prefix | None:
     row = connection.execute(f"{_PREFIXES} WHERE prefix = ?", (prefix,)).fetchone()
     return row and Prefix._make(row)
 
 
-def find_prefixes(connection: sqlite3.Connection, after: str = "", most: int = 500) -> list[Prefix]:
+def find_prefixes(connection: Connection, after: str = "", most: int = 500) -> list[Prefix]:
     """In their order, from behind `after` on."""
     rows = connection.execute(f"{_PREFIXES} WHERE prefix > ? ORDER BY prefix LIMIT ?", (after, most)).fetchall()
     return [Prefix._make(row) for row in rows]
 
 
-def find_number(connection: sqlite3.Connection, number: str, now_ms: int) -> Number | None:
+def find_number(connection: Connection, number: str, now_ms: int) -> Number | None:
     row = connection.execute(_BY_NUMBER, {"number": number, "now": now_ms}).fetchone()
     return None if row is None else _number(row)
 
 
-def find_numbers(connection: sqlite3.Connection, query: NumberQuery, now_ms: int) -> list[Number]:
+def find_numbers(connection: Connection, query: NumberQuery, now_ms: int) -> list[Number]:
     """At most `query.most`."""
     wanted = {
         "pool = :pool": query.pool,

@@ -5,18 +5,18 @@ It owns the table's rows and their sealing. Sending is the business of `relay.ev
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 _WANTING = """
 SELECT id FROM webhook
-WHERE business = ?1 AND disabled_at IS NULL AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ')
+WHERE business = ?1 AND disabled_at IS NULL AND instr(' ' || kinds || ' ', ' ' || ?2 || ' ') > 0
 """
 _ADD = """
 INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, ?, ?, ?, ?)
@@ -56,7 +56,7 @@ class Event(NamedTuple):
 
 
 def add_event(
-    connection: sqlite3.Connection,
+    connection: Connection,
     sealer: Sealer,
     business: str,
     kind: str,
@@ -70,7 +70,7 @@ def add_event(
 
 
 def leave_event(
-    connection: sqlite3.Connection,
+    connection: Connection,
     sealer: Sealer,
     webhook: str,
     kind: str,
@@ -88,30 +88,30 @@ def event_context(webhook: str, event_id: str) -> bytes:
     return f"event {webhook} {event_id}".encode()
 
 
-def pending_webhooks(connection: sqlite3.Connection, now_ms: int) -> list[str]:
+def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
     """Ids of those that events wait for and that may be asked now."""
     return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
 
 
-def oldest(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
+def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> list[Event]:
     """What is to be sent next, in its order."""
     rows = connection.execute(_OLDEST, (webhook, most)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 
 
-def dead(connection: sqlite3.Connection, sealer: Sealer, webhook: str, most: int, after: int = 0) -> list[Event]:
+def dead(connection: Connection, sealer: Sealer, webhook: str, most: int, after: int = 0) -> list[Event]:
     """What was given up, from behind the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 
 
-def waiting_of(connection: sqlite3.Connection, webhook: str, ids: str) -> int:
+def waiting_of(connection: Connection, webhook: str, ids: str) -> int:
     """How many wait whose id begins with `ids` and a dot."""
     (count,) = connection.execute(_WAITING_OF, (webhook, f"{ids}.", f"{ids}/")).fetchone()  # "/" is behind "."
     return int(count)
 
 
-def sizes(connection: sqlite3.Connection) -> tuple[int, int]:
+def sizes(connection: Connection) -> tuple[int, int]:
     """How many events wait, and how many are dead. It counts them."""
     waiting, given_up = connection.execute(
         "SELECT (SELECT count(*) FROM outbox WHERE dead_at IS NULL), "
@@ -120,18 +120,18 @@ def sizes(connection: sqlite3.Connection) -> tuple[int, int]:
     return waiting, given_up
 
 
-def remove(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+def remove(connection: Connection, seqs: Sequence[int]) -> None:
     """These were delivered."""
     connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
-def bury(connection: sqlite3.Connection, seqs: Sequence[int], reason: str, now_ms: int) -> None:
+def bury(connection: Connection, seqs: Sequence[int], reason: str, now_ms: int) -> None:
     """These are given up, and kept for whoever has them sent again."""
     rows = [(now_ms, reason, seq) for seq in seqs]
     connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
 
 
-def bury_old(connection: sqlite3.Connection, webhook: str, before_ms: int, reason: str, now_ms: int) -> int:
+def bury_old(connection: Connection, webhook: str, before_ms: int, reason: str, now_ms: int) -> int:
     """Gives up what was left for the webhook before a moment. How many."""
     statement = (
         "UPDATE outbox SET dead_at = ?, last_error = ? WHERE webhook = ? AND dead_at IS NULL AND at < ? "
@@ -140,12 +140,12 @@ def bury_old(connection: sqlite3.Connection, webhook: str, before_ms: int, reaso
     return connection.execute(statement, (now_ms, reason, webhook, before_ms, webhook)).rowcount
 
 
-def refuse(connection: sqlite3.Connection, seq: int, reason: str) -> None:
+def refuse(connection: Connection, seq: int, reason: str) -> None:
     """The webhook would not have this event, alone."""
     connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
 
-def revive(connection: sqlite3.Connection, webhook: str, event_ids: Sequence[str] | None, now_ms: int) -> int:
+def revive(connection: Connection, webhook: str, event_ids: Sequence[str] | None, now_ms: int) -> int:
     """Has dead events sent again, all or the named ones, at their old places in the order. How many.
 
     They have their whole time again.

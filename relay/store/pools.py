@@ -5,10 +5,10 @@ It owns the table `pool`, and counts what is left in each.
 
 from __future__ import annotations
 
-import sqlite3
 from typing import NamedTuple
 
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.numbers import LEGACY_POOL
 
 _COLUMNS = "SELECT id, business, area, max_bindings, warn_percent, created_at FROM pool"
@@ -17,15 +17,19 @@ _CHANGE = "UPDATE pool SET business = ?2, area = ?3, max_bindings = ?4, warn_per
 _PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > :after ORDER BY id LIMIT :most"
 # A business' own, else those of everybody.
 _OF_BUSINESS = f"""{_COLUMNS}
-WHERE business IS (SELECT max(business) FROM pool WHERE business = :business) AND id <> '{LEGACY_POOL}'
+WHERE business IS NOT DISTINCT FROM (SELECT max(business) FROM pool WHERE business = :business)
+  AND id <> '{LEGACY_POOL}'
 ORDER BY area <> '', id
 """
 # Sums over ranges of the covering index number_choice.
 _USAGE = """
-SELECT count(*), ifnull(sum(locked <> 0), 0), ifnull(sum(locked = 0 AND bindings > 0), 0),
-       ifnull(sum(locked = 0 AND bindings = 0 AND cools_until > ?2), 0), ifnull(sum(bindings), 0)
+SELECT count(*), count(CASE WHEN locked <> 0 THEN 1 END), count(CASE WHEN locked = 0 AND bindings > 0 THEN 1 END),
+       count(CASE WHEN locked = 0 AND bindings = 0 AND cools_until > ?2 THEN 1 END), coalesce(sum(bindings), 0)
 FROM number WHERE pool = ?1
 """
+
+
+_ALL = 1 << 31
 
 
 class Pool(NamedTuple):
@@ -62,7 +66,7 @@ def update_pool(act: Act, pool: Pool) -> None:
     act.connection.execute(_CHANGE, pool[:5])
 
 
-def find_pool(connection: sqlite3.Connection, pool_id: str, business: str | None = None) -> Pool | None:
+def find_pool(connection: Connection, pool_id: str, business: str | None = None) -> Pool | None:
     """None where there is none; with `business`, none that this business has or may use."""
     row = connection.execute(f"{_COLUMNS} WHERE id = ?", (pool_id,)).fetchone()
     pool = row and Pool._make(row)
@@ -71,24 +75,24 @@ def find_pool(connection: sqlite3.Connection, pool_id: str, business: str | None
     return pool if pool in pools_of(connection, business) else None
 
 
-def find_pools(connection: sqlite3.Connection, business: str | None, after: str = "", most: int = 50) -> list[Pool]:
+def find_pools(connection: Connection, business: str | None, after: str = "", most: int = 50) -> list[Pool]:
     """In the order of their ids, from behind `after` on; with `business` only its own."""
     asked = {"business": business, "after": after, "most": most}
     return [Pool._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
-def pools_of(connection: sqlite3.Connection, business: str) -> list[Pool]:
+def pools_of(connection: Connection, business: str) -> list[Pool]:
     """Where its numbers come from: its own pools, or everybody's where it has none. Pools without an area first."""
     return [Pool._make(row) for row in connection.execute(_OF_BUSINESS, {"business": business}).fetchall()]
 
 
-def usage(connection: sqlite3.Connection, now_ms: int, business: str | None = None) -> list[PoolUsage]:
+def usage(connection: Connection, now_ms: int, business: str | None = None) -> list[PoolUsage]:
     """Of every pool, or of those of a business. Reads an index entry a number: 100 ms for a million."""
-    pools = find_pools(connection, business, most=-1)
+    pools = find_pools(connection, business, most=_ALL)
     return [usage_of(connection, pool, now_ms) for pool in pools]
 
 
-def usage_of(connection: sqlite3.Connection, pool: Pool, now_ms: int) -> PoolUsage:
+def usage_of(connection: Connection, pool: Pool, now_ms: int) -> PoolUsage:
     total, locked, bound, cooling, bindings = connection.execute(_USAGE, (pool.pool_id, now_ms)).fetchone()
     usable = total - locked
     percent = 100 * (bound + cooling) // usable if usable else 100

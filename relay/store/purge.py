@@ -10,7 +10,6 @@ The last link that went stays as the checkpoint.
 
 from __future__ import annotations
 
-import sqlite3
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from relay.store.act import Act
 from relay.store.call_index import DELETE as DELETE_INDEX
 from relay.store.call_index import index_rows
 from relay.store.chain import RECORDS, read_checkpoint, write_checkpoint
+from relay.store.connection import Connection
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
 
@@ -29,10 +29,10 @@ _ENDED_AT = COLUMNS.index("ended_at")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
 _COUNT_RECORDS = """
 SELECT count(*) FROM call_record WHERE chain_seq <= :last
-    AND chain_seq < ifnull((SELECT min(chain_seq) FROM call_record WHERE ended_at >= :before), :last + 1)
+    AND chain_seq < coalesce((SELECT min(chain_seq) FROM call_record WHERE ended_at >= :before), :last + 1)
 """
 # Without a follower that ever ran there is nobody to wait for.
-_FOLLOWED = "SELECT ifnull((SELECT at FROM cursor WHERE name = 'call_record'), 1 << 62)"
+_FOLLOWED = "SELECT coalesce((SELECT at FROM cursor WHERE name = 'call_record'), 4611686018427387904)"
 
 # Ids begin with the time of making, in 12 hexadecimal digits, so the bindings that can be old enough lie together.
 _OLD = "id > :after AND id < :bound"
@@ -162,17 +162,17 @@ def purge_complaints(act: Act, before_day: str, most: int = CHUNK) -> int:
     return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 
 
-def count_records(connection: sqlite3.Connection, before_ms: int) -> int:
+def count_records(connection: Connection, before_ms: int) -> int:
     """How many call records a purge would delete."""
     (followed,) = connection.execute(_FOLLOWED).fetchone()
     return _count(connection, _COUNT_RECORDS, {"last": followed, "before": before_ms})
 
 
-def count_bindings(connection: sqlite3.Connection, before_ms: int) -> int:
+def count_bindings(connection: Connection, before_ms: int) -> int:
     return _count(connection, _COUNT_BINDINGS, _walk(before_ms, ""))
 
 
-def count_businesses(connection: sqlite3.Connection, before_ms: int) -> int:
+def count_businesses(connection: Connection, before_ms: int) -> int:
     return _count(connection, _COUNT_BUSINESSES, {"before": before_ms})
 
 
@@ -180,6 +180,6 @@ def _walk(before_ms: int, after: str) -> dict[str, str | int]:
     return {"after": after, "bound": f"{before_ms:012x}", "before": before_ms}
 
 
-def _count(connection: sqlite3.Connection, query: str, parameters: dict[str, str | int]) -> int:
+def _count(connection: Connection, query: str, parameters: dict[str, str | int]) -> int:
     (count,) = connection.execute(query, parameters).fetchone()
     return int(count)

@@ -10,13 +10,13 @@ Each page is read at one moment and nothing stays open between two, so a slow re
 from __future__ import annotations
 
 import heapq
-import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.call_index import SELECT_CURSOR, beside_key, business_key, call_key, number_key, order_key
+from relay.store.connection import Connection
 from relay.store.database import one_moment
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
@@ -76,7 +76,7 @@ class Found(NamedTuple):
 
 
 def read_page(
-    connection: sqlite3.Connection,
+    connection: Connection,
     sealer: Sealer,
     wanted: Wanted,
     after: Place | None,
@@ -102,14 +102,12 @@ def read_page(
         return [found for found, _ in zip(merged, range(limit), strict=False)]
 
 
-def read_all(connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[CallRecord]:
+def read_all(connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[CallRecord]:
     """All of them, the oldest first, a page in memory at a time."""
     return (stored.record for stored in read_stored(connection, sealer, wanted, page))
 
 
-def read_stored(
-    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000
-) -> Iterator[StoredRecord]:
+def read_stored(connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[StoredRecord]:
     """The same with their links in the chain.
 
     Where the index is far behind, as without a follower, all records of the time are looked at instead.
@@ -127,9 +125,9 @@ def read_stored(
         after = found[-1].place
 
 
-def _is_indexed(connection: sqlite3.Connection) -> bool:
+def _is_indexed(connection: Connection) -> bool:
     """Whether so few records are not in the index yet that it is worth asking."""
-    (unread,) = connection.execute(f"SELECT ifnull((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
+    (unread,) = connection.execute(f"SELECT coalesce((SELECT seq FROM chain_head), 0) - ({SELECT_CURSOR})").fetchone()
     return bool(unread <= _MOST_UNREAD)
 
 
@@ -175,7 +173,7 @@ def _times(wanted: Wanted) -> dict[str, Any]:
 
 
 def _indexed(
-    connection: sqlite3.Connection,
+    connection: Connection,
     sealer: Sealer,
     wanted: Wanted,
     order: _Order,
@@ -203,7 +201,7 @@ def _indexed_query(order: _Order, sizes: list[int]) -> str:
 
 
 def _unread(
-    connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, followed: int, limit: int
+    connection: Connection, sealer: Sealer, wanted: Wanted, order: _Order, followed: int, limit: int
 ) -> list[Found]:
     rows = connection.execute(_UNREAD, _times(wanted) | {"followed": followed})
     opened = (open_row(sealer, row) for row in rows)
@@ -213,7 +211,7 @@ def _unread(
     return choose(limit, fitting, key=lambda one: one.place)
 
 
-def _by_time(connection: sqlite3.Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int) -> list[Found]:
+def _by_time(connection: Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int) -> list[Found]:
     """By the columns of the records alone: their time and numbers. The rest of what is wanted is not looked at."""
     # An attempt ends after it was received.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)

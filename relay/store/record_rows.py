@@ -6,7 +6,6 @@ beside it.
 
 from __future__ import annotations
 
-import sqlite3
 from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -16,6 +15,7 @@ import msgspec
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
 Row = tuple[Any, ...]
@@ -88,7 +88,7 @@ def decode_record(encoded: bytes) -> CallRecord:
         raise StoreError("a call record cannot be read") from None
 
 
-def insert(connection: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
+def insert(connection: Connection, statement: str, rows: list[Row]) -> None:
     """Executes `statement` (up to VALUES) with rows of one length, in their order.
 
     `executemany` would take and give the interpreter's lock for each row, a context switch of both threads each time.

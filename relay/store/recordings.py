@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from relay.errors import StoreError
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.recording_file import file_of
 
 _COLUMNS = "call_id, business, taken_at, length_ms, size, sha256, purged_at"
@@ -61,17 +61,17 @@ class RecordingQuery(NamedTuple):
 
 
 def add_recording(act: Act, recording: Recording) -> None:
-    """Raises sqlite3.IntegrityError where the call has one."""
+    """Raises one of DATABASE_ERRORS where the call has one."""
     act.connection.execute(_ADD, recording)
 
 
-def find_recording(connection: sqlite3.Connection, call_id: str) -> Recording | None:
+def find_recording(connection: Connection, call_id: str) -> Recording | None:
     row = connection.execute(_FIND, (call_id,)).fetchone()
     return None if row is None else Recording(*row)
 
 
 def list_recordings(
-    connection: sqlite3.Connection, query: RecordingQuery, after: tuple[int, str] | None, limit: int
+    connection: Connection, query: RecordingQuery, after: tuple[int, str] | None, limit: int
 ) -> list[Recording]:
     """The newest first; `after` is (taken_at, call_id) of the last that was seen."""
     taken_at, call_id = after or (LAST_MS, "")
@@ -80,7 +80,7 @@ def list_recordings(
     return [Recording(*row) for row in connection.execute(_LIST, place | {"business": business, "limit": limit})]
 
 
-def kept_recordings(connection: sqlite3.Connection) -> Iterator[Recording]:
+def kept_recordings(connection: Connection) -> Iterator[Recording]:
     """All that are not purged. Nothing is held open between two pages."""
     after = ""
     while rows := connection.execute(_KEPT, (after, _PAGE)).fetchall():
@@ -136,7 +136,7 @@ def _delete(path: Path) -> None:
         raise StoreError(f"the recording {path} cannot be deleted: {error.strerror}") from None
 
 
-def count_recordings(connection: sqlite3.Connection, before_ms: int) -> int:
+def count_recordings(connection: Connection, before_ms: int) -> int:
     """How many files a purge would delete."""
     (count,) = connection.execute(_COUNT_OLD, (before_ms,)).fetchone()
     return int(count)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import heapq
 import hmac
-import sqlite3
 from collections.abc import Iterator
 from operator import attrgetter
-from pathlib import Path
 from typing import NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, next_link, read_checkpoint, read_head
+from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
 from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 # An attempt ends after it was received, so the index on ended_at serves both.
 _SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
 class Records:
     """The call records of one store, over a reading connection of its own. Errors are raised as StoreError."""
 
-    def __init__(self, path: Path, sealer: Sealer) -> None:
+    def __init__(self, path: Place, sealer: Sealer) -> None:
         self._path = path
         self._sealer = sealer
         with store_errors(path):
@@ -72,7 +72,7 @@ class Records:
         try:
             for record in live_calls(self._connection, self._sealer):
                 live.add(record.call_id)
-        except (StoreError, sqlite3.DatabaseError) as error:
+        except (StoreError, *DATABASE_ERRORS) as error:
             broken = str(error)
         try:
             purged = head = read_checkpoint(self._connection, self._sealer, RECORDS)
@@ -86,7 +86,7 @@ class Records:
                     recorded.append(record)
             if (stored := read_head(self._connection, self._sealer, RECORDS)) != head:
                 raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
-        except (StoreError, sqlite3.DatabaseError) as error:
+        except (StoreError, *DATABASE_ERRORS) as error:
             broken = str(error)
         return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
@@ -94,13 +94,13 @@ class Records:
         self._connection.close()
 
 
-def count_ended(connection: sqlite3.Connection, since_ms: int, until_ms: int) -> int:
+def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:
     """How many records of calls that ended in a time there are."""
     (count,) = connection.execute(_COUNT, (since_ms, until_ms)).fetchone()
     return int(count)
 
 
-def live_calls(connection: sqlite3.Connection, sealer: Sealer) -> Iterator[CallRecord]:
+def live_calls(connection: Connection, sealer: Sealer) -> Iterator[CallRecord]:
     """The answered calls that are up. Raises StoreError where one was altered."""
     for row in connection.execute(SELECT_LIVE).fetchall():
         yield open_live(sealer, row).record

@@ -9,19 +9,19 @@ a hundred took 3.3. So nothing may write to the store in a loop but through thes
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from relay.errors import Refused, StoreError
 from relay.store.act import Act, Actor
+from relay.store.connection import Connection
 from relay.store.database import connect, store_errors, transaction
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 T = TypeVar("T")
 ClockMs = Callable[[], int]
@@ -60,7 +60,7 @@ class _Gap:
 class Writer:
     """Makes each act in a transaction of its own, in the caller's thread. Errors of the store are StoreErrors."""
 
-    def __init__(self, path: Path, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
+    def __init__(self, path: Place, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
         self._path = path
         self._sealer = sealer
         self._clock_ms = clock_ms
@@ -101,14 +101,14 @@ class _Made(NamedTuple):
 class GroupWriter:
     """Makes acts in a thread of its own, all that wait in one transaction. Start and close it in one event loop."""
 
-    def __init__(self, path: Path, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
+    def __init__(self, path: Place, sealer: Sealer, *, clock_ms: ClockMs = now_ms) -> None:
         self._path = path
         self._sealer = sealer
         self._clock_ms = clock_ms
         self._gap = _Gap()
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting: deque[_Waiting] = deque()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
@@ -180,7 +180,7 @@ class GroupWriter:
             return [_Made(waiting, None, error) for waiting in failed]
         return made
 
-    def _acts(self, connection: sqlite3.Connection, made: list[_Made]) -> None:
+    def _acts(self, connection: Connection, made: list[_Made]) -> None:
         until_s = time.monotonic() + LONGEST_S
         while self._waiting and len(made) < MOST_ACTS and time.monotonic() < until_s:
             waiting = self._waiting.popleft()
@@ -189,7 +189,7 @@ class GroupWriter:
             if not connection.in_transaction:  # a full disk and the like undo all of it
                 raise StoreError(f"the store {self._path} failed: {made[-1].error}")
 
-    def _act(self, connection: sqlite3.Connection, waiting: _Waiting) -> _Made:
+    def _act(self, connection: Connection, waiting: _Waiting) -> _Made:
         connection.execute("SAVEPOINT act")
         try:
             with store_errors(self._path):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from relay.store.act import RELAY, Act, Actor
+from relay.store.connection import Connection
 from relay.store.database import connect_reader, open_store
 from relay.store.writer import Writer
+from tests.support.places import place_in
 from tests.support.stored import NOW_MS
 
 T = TypeVar("T")
@@ -25,11 +26,11 @@ class Acting:
     """A new store in a folder; `now_ms` is its clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "relay.db"
+        self.path = place_in(folder)
         self.sealer = open_store(self.path, folder / "relay.key")
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
-        self.reader: sqlite3.Connection = connect_reader(self.path)
+        self.reader: Connection = connect_reader(self.path)
 
     def run(self, do: Callable[[Act], T], actor: Actor = RELAY) -> T:
         """One act."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 from relay.call.binding import Binding
 from relay.call.record import CallRecord
@@ -12,11 +11,13 @@ from relay.service.releases import BindRules, release
 from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding, update
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 from relay.store.writer import Writer
 
 PREFIX = "70010000001"
 X, Y = PREFIX + "0001", PREFIX + "0002"
 A, B = "8613800000001", "8613900000002"
+_NUMBER = "INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default') ON CONFLICT DO NOTHING"
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
@@ -26,22 +27,20 @@ def binding(binding_id: str = "b1", **changes: object) -> Binding:
     return made._replace(**changes)  # type: ignore[arg-type]
 
 
-def put(path: Path, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
+def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
     """Makes them in a store, on numbers that are loaded where they are not. Raises Refused."""
 
     def do(act: Act) -> None:
         for made in bindings:
             numbers = [number for number in (made.x, made.y) if number]
-            act.connection.executemany(
-                "INSERT OR IGNORE INTO number (number, prefix, pool) VALUES (?, '', 'default')", [(n,) for n in numbers]
-            )
+            act.connection.executemany(_NUMBER, [(n,) for n in numbers])
             settle(act, made, [200] * len(numbers))
 
     with closing(Writer(path, sealer, clock_ms=lambda: now_ms)) as writer:
         writer.run(RELAY, do)
 
 
-def end(path: Path, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
+def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
     """Unbinds one of them."""
 
     def do(act: Act) -> None:

@@ -1,0 +1,40 @@
+"""What the store asks of a connection, be it SQLite's own or one to a PostgreSQL server (`relay.store.postgres`).
+
+SQL is written once, in words that both understand, with SQLite's parameters (`?`, `?1`, `:name`) and transactions by
+name (`BEGIN IMMEDIATE`, `SAVEPOINT`). What a statement gives are tuples of int, str, bytes and None.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class ServerError(Exception):
+    """A PostgreSQL server refused a statement, or could not be reached."""
+
+
+DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
+
+
+class Rows(Protocol):
+    """What a statement gives."""
+
+    @property
+    def rowcount(self) -> int: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """In autocommit mode: transactions are begun by name. Errors are among DATABASE_ERRORS."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+    def execute(self, sql: str, parameters: Parameters = ..., /) -> Rows: ...
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows: ...
+    def close(self) -> None: ...

@@ -1,0 +1,137 @@
+"""A connection to a PostgreSQL server that is used as one to an SQLite file: for acts, commands and the desk's reading.
+
+It owns the translation of statements. SQLite has one writer at a time, and the acts rely on it: what one reads is so
+until it commits. Here `BEGIN IMMEDIATE` waits for an advisory lock of the database, which all acts of all nodes take.
+The journal does not take it: it writes no row that an act changes.
+
+Values are put into the statement by the driver, quoted: the server then knows the type of each by the column it meets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from relay.store.connection import Parameters, Rows, ServerError
+
+CONNECT_S: Final = 5
+# As SQLite's busy timeout: how long a transaction waits for another's lock. A server that is gone is noticed as soon.
+OPTIONS: Final = "-c lock_timeout=5000 -c client_min_messages=warning -c timezone=UTC"
+ACTS_LOCK: Final = 700_000_001  # of pg_advisory_xact_lock
+_TRANSACTIONS: Final = {
+    "BEGIN IMMEDIATE": f"BEGIN; SELECT pg_advisory_xact_lock({ACTS_LOCK})",
+    "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # of one moment, as SQLite's are
+}
+_PARAMETER: Final = re.compile(r"'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
+_IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class ServerConnection:
+    """One connection, made anew where it was lost between two transactions. Threads may use it one after the other."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        """Raises ServerError where the server cannot be reached."""
+        self._url = url
+        self._options = OPTIONS + (" -c default_transaction_read_only=on" if read_only else "")
+        self._connection = self._connect()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.info.transaction_status in _IN_TRANSACTION
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
+        """Raises ServerError."""
+        cursor = self._cursor(sql)
+        with _server_errors():
+            if parameters:
+                statement, names = _translated(sql)
+                cursor.execute(statement, _values(names, parameters))
+            else:
+                cursor.execute(_TRANSACTIONS.get(sql, sql))
+        return _Rows(cursor)
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows:
+        """Raises ServerError."""
+        cursor = self._cursor(sql)
+        statement, names = _translated(sql)
+        with _server_errors():
+            cursor.executemany(statement, [_values(names, one) for one in parameters])
+        return _Rows(cursor)
+
+    def _cursor(self, sql: str) -> psycopg.ClientCursor[Any]:
+        if self._connection.closed and sql not in ("COMMIT", "ROLLBACK"):
+            self._connection = self._connect()
+        if sql == "COMMIT" and self._connection.info.transaction_status == TransactionStatus.INERROR:
+            raise ServerError("a statement of the transaction failed: nothing of it is kept")
+        return psycopg.ClientCursor(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        with _server_errors():
+            return psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_S,
+                options=self._options,
+                tcp_user_timeout=CONNECT_S * 1000,
+            )
+
+
+@contextmanager
+def _server_errors() -> Iterator[None]:
+    """The driver's errors in one line each."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise ServerError(" ".join(str(error).split())) from error
+
+
+class _Rows:
+    """A cursor's rows, as SQLite's: a statement that gives none has no next one."""
+
+    def __init__(self, cursor: psycopg.ClientCursor[Any]) -> None:
+        self._cursor = cursor
+        self.rowcount = cursor.rowcount
+
+    def fetchone(self) -> Any:
+        return self._cursor.fetchone() if self._cursor.description else None
+
+    def fetchall(self) -> list[Any]:
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
+@lru_cache(maxsize=512)
+def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
+    """The statement with psycopg's parameters, and which of the caller's each of them is."""
+    names: list[str | int] = []
+
+    def replace(found: re.Match[str]) -> str:
+        text = found[0]
+        if text[0] == "'" or text == "%":
+            return text.replace("%", "%%")
+        if text[0] == "?":
+            names.append(int(found[1]) - 1 if found[1] else len(names))
+        else:
+            names.append(found[2])
+        return "%s"
+
+    translated = _PARAMETER.sub(replace, sql)
+    return translated, tuple(names)
+
+
+def _values(names: tuple[str | int, ...], parameters: Parameters) -> list[Any]:
+    """In the order of the statement. SQLite has no truth values but 0 and 1."""
+    get: Callable[[Any], Any] = parameters.__getitem__
+    values = [get(name) for name in names]
+    return [int(value) if isinstance(value, bool) else value for value in values]

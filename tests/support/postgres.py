@@ -1,0 +1,107 @@
+"""A PostgreSQL server of the tests' own: its data in a temporary folder, on a Unix socket alone, gone with the tests."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+from relay.store.server import Server
+
+_numbers = count(1)
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "200",
+    "autovacuum": "off",
+}
+
+
+class PostgresServer:
+    """One that runs. PostgreSQL refuses to be root: there it runs as the user `postgres`, else as ours."""
+
+    def __init__(self, **settings: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._settings = _SETTINGS | settings
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            pwd.getpwnam("postgres")
+            shutil.chown(self.folder, "postgres")
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        self._run("initdb", "-D", self.data, "-U", "relay", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.start()
+
+    @property
+    def data(self) -> str:
+        return str(self.folder / "data")
+
+    def url(self, database: str) -> str:
+        return f"postgresql://relay@/{database}?host={self.folder}"
+
+    def start(self) -> None:
+        options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
+        options += f" -c unix_socket_directories='{self.folder}'"
+        self._run("pg_ctl", "-D", self.data, "-l", str(self.folder / "log"), "-w", "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+
+    def new_database(self, template: str = "template0") -> str:
+        """Its name."""
+        name = f"relay{next(_numbers)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
+        return name
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_user, _program(program), *arguments]
+        done = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stdout}{done.stderr}")
+
+
+def _program(name: str) -> str:
+    """Debian keeps them in a folder of each version, which is not on the PATH."""
+    found = shutil.which(name) or next(
+        iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
+    )
+    if found is None:
+        raise RuntimeError(f"there is no {name}: install the Debian package postgresql")
+    return str(found)
+
+
+@cache
+def shared_server() -> PostgresServer:
+    """The one of this process; it ends with it."""
+    server = PostgresServer()
+    atexit.register(server.close)
+    return server
+
+
+def new_place(folder: Path, node: str = "a") -> Server:
+    """A store without anything in it."""
+    server = shared_server()
+    return Server(server.url(server.new_database()), node, folder / "relay.db")
+
+
+def drop(place: Server) -> None:
+    """And whatever connections there still are to it."""
+    with psycopg.connect(shared_server().url("postgres"), autocommit=True) as connection:
+        connection.execute(
+            f"DROP DATABASE {psycopg.conninfo.conninfo_to_dict(place.url)['dbname']} WITH (FORCE)".encode()
+        )
