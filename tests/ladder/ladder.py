@@ -123,7 +123,7 @@ class Ladder:
         number = 0
         while True:
             number += 1
-            yield f"{number:06x}" + "fedcba9876"
+            yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
         return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=1_800_000_000.0)
