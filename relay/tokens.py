@@ -15,16 +15,17 @@ def tokens(worker: int | None = None) -> Iterator[str]:
     `worker`, 0 to 15: each begins with that hexadecimal digit, and has 60 random bits. Not to be shared by processes:
     each makes its own after a fork.
     """
+    digit = None if worker is None else bytes([worker << 4 | byte & 0x0F for byte in range(256)])
     while True:
-        pool = _pool(worker).hex()
+        pool = _pool(digit).hex()
         for start in range(0, len(pool), DIGITS):
             yield pool[start : start + DIGITS]
 
 
-def _pool(worker: int | None) -> bytes:
-    if worker is None:
+def _pool(digit: bytes | None) -> bytes:
+    """`digit` translates the first byte of each token."""
+    if digit is None:
         return os.urandom(_POOL_BYTES)
     pool = bytearray(os.urandom(_POOL_BYTES))
-    step = DIGITS // 2
-    pool[::step] = bytes([worker << 4 | byte & 0x0F for byte in pool[::step]])
+    pool[:: DIGITS // 2] = pool[:: DIGITS // 2].translate(digit)
     return bytes(pool)
