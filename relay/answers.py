@@ -1,26 +1,22 @@
-"""What the relay answers by the control socket, to the desk and the commands: how it fares, which calls are up.
+"""What is answered by the control socket, to the desk and the commands, of the calls of one switch.
 
-It looks at the parts and changes nothing, but for the hang-ups and reloads that are asked for.
+It looks at the parts and changes nothing, but for the hang-ups that are asked for.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from relay.call.engine import Engine
 from relay.call.rates import Rates
 from relay.call.record import CallRecord
-from relay.errors import ConfigError, Refused, StoreError
+from relay.errors import Refused
 from relay.net.control import Answer
 from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine
-from relay.net.transports import Transports
 from relay.reports.record_form import record_form
-from relay.store.journal import Journal
 
 if TYPE_CHECKING:
     from relay.net.verify import Verifier
@@ -29,53 +25,39 @@ HANG_UPS_PER_S = 20  # of one business, and of the operator: each looks through 
 
 
 class Answers:
-    """Of one relay."""
+    """Of one switch."""
 
     def __init__(
         self,
         engine: Engine,
         driver: Driver,
-        transports: Transports,
-        journal: Journal,
+        socket_counts: Callable[[], dict[str, int]],
         rtpengine: Rtpengine | None,
         verifier: Verifier | None,
-        is_draining: Callable[[], bool],
-        reload: Callable[[], Awaitable[None]],
     ) -> None:
-        """`reload` raises ConfigError and StoreError."""
         self._engine = engine
         self._driver = driver
-        self._transports = transports
-        self._journal = journal
+        self._socket_counts = socket_counts
         self._rtpengine = rtpengine
         self._verifier = verifier
-        self._is_draining = is_draining
-        self._reload = reload
         self._hang_ups = Rates()
         self._live_known: list[CallRecord] = []
         self._live_until = 0.0
 
-    def by_name(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
+    def by_name(self) -> Mapping[str, Callable[..., Answer]]:
         """What `ControlServer` answers by."""
         return {
-            "state": self.state,
             "statistics": self.statistics,
             "live": self.live,
             "hang_up": self.hang_up,
             "peers": self.peers,
-            "reload": self.reload,
         }
-
-    def state(self) -> Answer:
-        return {"state": "draining" if self._is_draining() else "serving", "pid": os.getpid()}
 
     def statistics(self) -> Answer:
         return {
             **self._engine.statistics(),
-            **self._transports.statistics(),
-            "journal_backlog": self._journal.backlog,
+            **self._socket_counts(),
             "bugs": self._driver.bugs,
-            "rss_bytes": _rss_bytes(),
             "refused": self._engine.refusals(),
             **self._of_peers(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
@@ -124,24 +106,9 @@ class Answers:
         self._driver.perform(now)
         return {"call_id": call_id}
 
-    async def reload(self) -> Answer:
-        """Raises Refused, with every fault on a line of its own."""
-        try:
-            await self._reload()
-        except ConfigError as error:
-            raise Refused("invalid", "", "\n".join(error.problems)) from None
-        except StoreError as error:
-            raise Refused("store_busy", "", str(error)) from None
-        return {"pid": os.getpid()}
-
 
 def _live_call(record: CallRecord, reveal: bool) -> Answer:
     """A record without the legs' Call-IDs, which are the peers' text."""
     call = record_form(record, reveal=reveal)
     del call["caller_leg_call_id"], call["callee_leg_call_id"]
     return call
-
-
-def _rss_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ async def answers(tmp_path: Path) -> Answers:
     gate = Gate(RouteReader(path, sealer, Rules()).fetch, Rules(), journal.remember)
     log = Log()
     driver = Driver(engine, transports.send, gate.look_up, journal.append, journal.tell, log.logger, log.ended)
-    return Answers(engine, driver, transports, journal, None, None, asyncio.Event().is_set, lambda: asyncio.sleep(0))
+    return Answers(engine, driver, transports.statistics, None, None)
 
 
 def refused(answers: Answers, business: str | None) -> str:

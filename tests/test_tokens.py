@@ -12,3 +12,12 @@ def test_tokens_are_hexadecimal_and_none_comes_twice() -> None:
     several = list(islice(tokens(), 2000))
     assert all(re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", token) for token in several)
     assert len(set(several)) == len(several)
+
+
+def test_a_workers_tokens_begin_with_its_digit_and_are_random_beyond() -> None:
+    for worker in (0, 7, 15):
+        several = list(islice(tokens(worker), 2000))
+        assert all(re.fullmatch(f"{worker:x}[0-9a-f]{{{DIGITS - 1}}}", token) for token in several)
+        assert len(set(several)) == len(several)
+        for place in range(1, DIGITS):
+            assert {token[place] for token in several} == set("0123456789abcdef")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from relay.call.counts import SETTING_UP, UP
 from relay.call.masking import NotAnchored, unknown_requirements
 from relay.call.numbers import is_700, number_of_uri_user
 from relay.call.routing import Refusal, Route
@@ -98,7 +99,7 @@ def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple
         return TOO_MANY_HOPS, ""
     if request.contact is None or not isinstance(request.contact.uri, SipUri) or not _leads_back(request):
         return BAD_CONTACT, ""
-    if request.from_tag in core.calling_tags:
+    if core.calling_tags.knows(request.from_tag):
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
@@ -110,7 +111,7 @@ def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple
     """Likewise for a MESSAGE. It is no call that is up, so of the limits only those of what is pending hold."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if request.from_tag in core.calling_tags:
+    if core.calling_tags.knows(request.from_tag):
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
@@ -133,8 +134,8 @@ def _is_over_limit(core: Core, peer: Peer) -> bool:
     """The INVITE's own setup and transaction are counted already, its call towards its peer's limit is not."""
     limits = core.settings.limits
     return (
-        core.calls_up + core.setting_up > limits.max_calls
-        or core.quotas_in.calls[peer.name] >= limits.max_calls_per_peer
+        core.stages.count(UP) + core.stages.count(SETTING_UP) > limits.max_calls
+        or core.quotas_in.calls.count(peer.name) >= limits.max_calls_per_peer
         or len(core.pending_lookups) >= limits.max_pending_lookups
         or core.is_full()
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from relay.call.actions import Mediate, Mediated
 from relay.call.codecs import codec_names, is_of
+from relay.call.counts import ANNOUNCING
 from relay.errors import ParseError, ProtocolError
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
@@ -95,7 +96,7 @@ class Announcement:
         self._over: Callable[[float], None] | None = over
         self._asking = False  # rtpengine has not answered yet
         self._timer: Timer | None = None
-        core.announcing += 1
+        core.stages.begin(ANNOUNCING)
 
     def begin(self, offer: bytes) -> None:
         """`offer`: the caller's description, masked."""
@@ -107,7 +108,7 @@ class Announcement:
         if over is None:
             return
         self._core.timers.cancel(self._timer)
-        self._core.announcing -= 1
+        self._core.stages.end(ANNOUNCING)
         if not self._asking:  # else when that is answered: an offer that came later would stay there
             self._delete()
         over(now)

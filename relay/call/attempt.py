@@ -321,4 +321,4 @@ class Attempt:
 
 def session_id(token: str) -> int:
     """An SDP session id out of a random token: 1 to 2**31."""
-    return int(token[:12], 16) % SESSION_IDS + 1
+    return int(token[-12:], 16) % SESSION_IDS + 1

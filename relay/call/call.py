@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.core import Continuation, Core
+from relay.call.counts import UP
 from relay.call.masking import Verdict
 from relay.call.media import Media
 from relay.call.record import CallRecord
@@ -223,7 +224,7 @@ class Call:
         self.setup = None
         self.answered_at = core.wall_ms(now)
         self.sip_status = 200
-        core.calls_up += 1
+        core.stages.begin(UP)
         self._limit(self._max_call_s, now)
         self._watch_session(response, now)
         if self.media is not None:
@@ -314,7 +315,7 @@ class Call:
         self.ended_at = self.core.wall_ms(now)
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
-        self.core.calls_up -= 1
+        self.core.stages.end(UP)
         self.core.timers.cancel(self._max_timer)
         self.core.timers.cancel(self._session_timer)
         self.share.give_back()
@@ -390,7 +391,7 @@ class Call:
             self._recorder = Recorder(self)
             if self.recording is None:  # they may not have heard the notice to its end
                 self._recorder.begin(now)
-        core.calls_up += 1
+        core.stages.begin(UP)
         self.share.comes_from(self.caller_peer.name)
         if self.peer_out is not None:
             self.share.goes_to(self.peer_out)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.counts import Counts
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
@@ -35,7 +36,10 @@ Answered = Callable[[Mediated | None, float], None]
 class Core:
     """The calls' common ground; one for each engine."""
 
-    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
+    def __init__(
+        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
+    ) -> None:
+        counts = counts or Counts()
         self.settings = settings
         self.peers = Peers(settings)
         self.hosts = frozenset(
@@ -48,14 +52,12 @@ class Core:
         self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
-        # Our From tags of INVITEs and MESSAGEs under way: one that comes back is a loop.
-        self.calling_tags: set[str] = set()
-        self.setting_up = 0
-        self.calls_up = 0
-        self.announcing = 0  # to refused callers
-        self.quotas_in = Quotas()
-        self.quotas_out = Quotas()
-        self.calls_by_key: Counter[str] = Counter()  # towards the caps of routes
+        self.counts = counts
+        self.calling_tags = counts.calling_tags
+        self.stages = counts.stages
+        self.quotas_in = Quotas(counts.calls_in, counts.requests_in)
+        self.quotas_out = Quotas(counts.calls_out, counts.requests_out)
+        self.calls_by_key = counts.calls_by_key
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
         self.pending_lookups: dict[int, Routed] = {}
@@ -122,7 +124,7 @@ class Core:
 
     def record_id(self, received_at: int) -> str:
         """32 hexadecimal digits; the time comes first, so that records that are written together lie together."""
-        return f"{received_at:012x}{self.token()}{self.token()[:4]}"
+        return f"{received_at:012x}{self.token()}{self.token()[-4:]}"
 
     def is_full(self) -> bool:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""

@@ -16,6 +16,7 @@ from relay.call import masking
 from relay.call.actions import Action, Mediated
 from relay.call.compose import Reply
 from relay.call.core import Core
+from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer
 from relay.call.leg import Leak, Leg
@@ -40,9 +41,14 @@ _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 class Engine:
     """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
-    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
-        """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
-        self._core = Core(settings, token, clock_offset_s)
+    def __init__(
+        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
+    ) -> None:
+        """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
+
+        `counts`: those of a worker that has mates; its tokens begin with its index as a hexadecimal digit.
+        """
+        self._core = Core(settings, token, clock_offset_s, counts)
         self._pings = Pings(self._core)
         self._logins = Logins(self._core)
         self._reception = Reception(self._core, self._logins)
@@ -176,7 +182,7 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """No call, and nothing that an ended one left to wait for."""
-        return not (len(self._core.transactions) or self._core.legs or self._core.setting_up)
+        return not (len(self._core.transactions) or self._core.legs or self._core.stages.own(SETTING_UP))
 
     def refusals(self) -> dict[str, int]:
         """How many calls the relay itself has refused, by outcome."""
@@ -185,9 +191,9 @@ class Engine:
     def statistics(self) -> dict[str, int]:
         core = self._core
         return {
-            "calls_up": core.calls_up,
-            "calls_setting_up": core.setting_up,
-            "announcing": core.announcing,
+            "calls_up": core.stages.own(UP),
+            "calls_setting_up": core.stages.own(SETTING_UP),
+            "announcing": core.stages.own(ANNOUNCING),
             "attempts": len(core.attempts),
             "messages": len(core.messages),
             "legs": len(core.legs),

@@ -39,7 +39,7 @@ class Pings:
         self._timers = {}
         for peer in self._settings.peers:
             if peer.health.ping_s:
-                spread_s = int(self._core.token()[:4], 16) / 0x10000 * min(peer.health.ping_s, SPREAD_S)
+                spread_s = int(self._core.token()[-4:], 16) / 0x10000 * min(peer.health.ping_s, SPREAD_S)
                 self._ask_at(peer, now + spread_s)
 
     def _ask_at(self, peer: Peer, when: float) -> None:

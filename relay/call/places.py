@@ -112,7 +112,7 @@ def _drawn(places: list[Place], draw: Callable[[], str]) -> list[Place]:
     while len(places) > 1:
         lowest = min(_weight(places[0]), 1)  # 0 is drawn for the first of weight 0
         total = sum([place.target.weight for place in places])
-        mark = int(draw()[:8], 16) % (total - lowest + 1) + lowest
+        mark = int(draw()[-8:], 16) % (total - lowest + 1) + lowest
         chosen = 0
         while mark > places[chosen].target.weight:
             mark -= places[chosen].target.weight

@@ -5,9 +5,9 @@ Peers are counted by name: a call may be older than the configuration in force.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
+from relay.call.counts import Tally
 from relay.call.places import Place
 from relay.call.rates import Rates
 from relay.call.settings import Quota
@@ -18,13 +18,14 @@ class Quotas:
 
     __slots__ = ("_rates", "calls")
 
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()  # by the peer's name
-        self._rates = Rates()
+    def __init__(self, calls: Tally, rates: Rates) -> None:
+        """Both by the peer's name; `rates` has its INVITEs and MESSAGEs."""
+        self.calls = calls
+        self._rates = rates
 
     def admits_call(self, name: str, quota: Quota, now: float) -> bool:
         """Whether the named peer may have one more call; its INVITE is counted then."""
-        if quota.max_calls and self.calls[name] >= quota.max_calls:
+        if quota.max_calls and self.calls.count(name) >= quota.max_calls:
             return False
         return self.admits_request(name, quota, now)
 

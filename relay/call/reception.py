@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from relay.call import admission, masking
 from relay.call.call import Call
 from relay.call.compose import Reply
+from relay.call.counts import SETTING_UP
 from relay.call.setup import Setup
 from relay.call.strangers import Strangers
 from relay.call.text_message import TextMessage
@@ -131,7 +132,7 @@ class Reception:
         )
         setup = call.setup = Setup(core, call, request, reply, transaction)
         transaction.user = setup
-        core.setting_up += 1
+        core.stages.begin(SETTING_UP)
         return setup
 
     def _message(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:

@@ -15,6 +15,7 @@ from relay.call import admission, masking
 from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
 from relay.call.attempt import TIMED_OUT, Attempt, session_id
 from relay.call.compose import Reply, contact_line
+from relay.call.counts import ANNOUNCING, SETTING_UP
 from relay.call.leg import Leak, Leg
 from relay.call.masking import Body, Verdict
 from relay.call.media import neutral
@@ -125,7 +126,7 @@ class Setup:
     def _over_cap(self, route: Route) -> Refusal | None:
         """How many calls a business or a number may have at once is counted here, where calls begin and end."""
         for key, most, refusal in route.caps:
-            if self.core.calls_by_key[key] >= most:
+            if self.core.calls_by_key.count(key) >= most:
                 return named(refusal, route)
         return None
 
@@ -289,7 +290,7 @@ class Setup:
             and not self._had_early_media
             and verdict.outcome in OF_REFUSAL
             and answer_alone(self._offer) is not None
-            and self.core.announcing < self.core.settings.announcements.max_at_once
+            and self.core.stages.count(ANNOUNCING) < self.core.settings.announcements.max_at_once
             and not masking.requires(self.request, "100rel")  # a reliable 183 wants a PRACK, and that a callee
         )
 
@@ -317,4 +318,4 @@ class Setup:
     def _leave(self) -> None:
         """The final answer is on its way."""
         self.transaction.user = None  # a CANCEL that still comes changes nothing
-        self.core.setting_up -= 1
+        self.core.stages.end(SETTING_UP)

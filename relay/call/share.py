@@ -21,33 +21,30 @@ class Share:
 
     def comes_from(self, peer: str) -> None:
         self._source = peer
-        self._core.quotas_in.calls[peer] += 1
+        self._core.counts.calls_in.begin(peer)
 
     def goes_to(self, peer: str) -> None:
         """No earlier one's any more."""
         self._leave()
         self._target = peer
-        self._core.quotas_out.calls[peer] += 1
+        self._core.counts.calls_out.begin(peer)
 
     def _leave(self) -> None:
         if self._target is not None:
-            self._core.quotas_out.calls[self._target] -= 1
+            self._core.counts.calls_out.end(self._target)
             self._target = None
 
     def falls_under(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
         for key in keys:
-            self._core.calls_by_key[key] += 1
+            self._core.calls_by_key.begin(key)
 
     def give_back(self) -> None:
         """All of it. Idempotent."""
         self._leave()
         if self._source is not None:
-            self._core.quotas_in.calls[self._source] -= 1
+            self._core.counts.calls_in.end(self._source)
             self._source = None
-        counts = self._core.calls_by_key
         for key in self.keys:
-            counts[key] -= 1
-            if not counts[key]:
-                del counts[key]
+            self._core.calls_by_key.end(key)
         self.keys = ()

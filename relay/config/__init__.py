@@ -5,7 +5,7 @@ It reads the file that it is told and nothing else: no environment variable, no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +88,8 @@ class Config:
     passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
+    name: str = ""  # where it came from, as errors say it
+    text: str = field(default="", repr=False)  # that it was read from
 
 
 def default_path() -> Path | None:
@@ -110,7 +112,7 @@ def parse_config(text: str, name: str) -> Config:
     config = _config(tables, problems)
     if problems:
         raise ConfigError([f"{name}: {problem}" for problem in problems])
-    return config
+    return replace(config, name=name, text=text)
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:

@@ -19,6 +19,7 @@ import msgspec
 from relay.errors import Refused
 
 Answer = dict[str, Any]
+Handlers = Mapping[str, Callable[..., Answer | Awaitable[Answer]]]
 MAX_REQUEST = 64 * 1024  # bytes
 MAX_ANSWER = 64 * 1024 * 1024
 ANSWER_S = 1.0
@@ -33,7 +34,7 @@ class ControlServer:
     """Answers by `handlers`: each takes the request's other fields as keywords and returns what msgspec can encode, at
     once or later."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Callable[..., Answer | Awaitable[Answer]]]) -> None:
+    def __init__(self, path: Path, handlers: Handlers) -> None:
         """A handler that raises Refused, or is given fields that it does not know, is answered as an error."""
         self._path = path
         self._handlers = handlers
@@ -71,15 +72,23 @@ class ControlServer:
     async def _answer(self, line: bytes) -> Answer:
         try:
             request = _LINE.decode(line)
-            handler = self._handlers.get(str(request.pop("ask", "")))
-            if handler is None:
-                return {"error": "unknown", "problem": "nobody answers to that name"}
-            answer = handler(**request)
-            return {"answer": answer if isinstance(answer, dict) else await answer}
-        except Refused as error:
-            return {"error": error.kind, "problem": error.problem}
-        except (msgspec.DecodeError, TypeError) as error:
+        except msgspec.DecodeError as error:
             return {"error": "invalid", "problem": type(error).__name__}
+        return await answer_to(self._handlers, str(request.pop("ask", "")), request)
+
+
+async def answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
+    """What the handler of that name says to the fields: under "answer", or under "error" and "problem"."""
+    handler = handlers.get(name)
+    if handler is None:
+        return {"error": "unknown", "problem": "nobody answers to that name"}
+    try:
+        answer = handler(**fields)
+        return {"answer": answer if isinstance(answer, dict) else await answer}
+    except Refused as error:
+        return {"error": error.kind, "problem": error.problem}
+    except TypeError as error:
+        return {"error": "invalid", "problem": type(error).__name__}
 
 
 class ControlClient:

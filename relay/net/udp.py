@@ -45,10 +45,10 @@ class UdpSocket:
         self._ready: select.epoll | None = None
         self._flows: dict[tuple[Any, ...], Flow] = {}
 
-    async def open(self, host: str, port: int) -> None:
-        """Bind and listen. Raises OSError."""
+    async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
+        """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = _bound_socket(self.family, host, port)
+        self._socket = bound or _bound_socket(self.family, host, port)
         # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
         # transport's socket, and gives up a reader whose socket has one.
         self._ready = select.epoll()

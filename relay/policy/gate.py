@@ -24,13 +24,17 @@ class Gate:
         fetch: Callable[[str, str, float], Found | Refusal],
         rules: Rules,
         remember: Callable[[LastCaller], None],
+        rates: Rates | None = None,
     ) -> None:
-        """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down."""
+        """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down.
+
+        `rates`, of granted calls by business, is one that workers have in common (`Counts.granted`).
+        """
         self._fetch = fetch
         self._rules = rules
         self._remember = remember
         self._recent = Recent()
-        self._rates = Rates()
+        self._rates = rates or Rates()
 
     def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
         """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted."""

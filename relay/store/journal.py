@@ -25,15 +25,22 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
-from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, store_errors, transaction
+from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, store_errors, transaction
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
-from relay.store.live_rows import PUT, SELECT, LiveCall, Places, delete_live, live_row, open_live
+from relay.store.live_rows import PUT, LiveCall, Places, delete_live, live_row, read_live
 from relay.store.lock import open_lock, takes
 from relay.store.record_rows import INSERT, Row, insert, row_of
 from relay.store.sealing import Sealer
 
+
+class _Mark(NamedTuple):
+    """A place in the queue that somebody waits for."""
+
+    reached: asyncio.Future[None]
+
+
 Report = Callable[[str, dict[str, object]], None]
-_Item = Commit | Told | LastCaller
+_Item = Commit | Told | LastCaller | _Mark
 _Waiting = tuple[_Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,14 +127,13 @@ class Journal:
 
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
-        calls: list[LiveCall] = []
-        with store_errors(self._path), contextlib.closing(connect_reader(self._path)) as connection:
-            for row in connection.execute(SELECT):
-                try:
-                    calls.append(open_live(self._sealer, row))
-                except StoreError as error:
-                    self._report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
-        return calls
+        return read_live(self._path, self._sealer, self._report)
+
+    async def flushed(self) -> None:
+        """Returns when all that was queued before is durable, however long that takes."""
+        durable = asyncio.get_running_loop().create_future()
+        self._queue(_Mark(durable), None)
+        await durable
 
     async def close(self, patience_s: float = 10.0) -> None:
         """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
@@ -160,6 +166,8 @@ class Journal:
             self._waiting.popleft()
             if done is not None and isinstance(item, Commit) and item.token:
                 loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
+            elif isinstance(item, _Mark) and not item.reached.done():
+                item.reached.set_result(None)
         if not self._waiting:
             self._wake.clear()
             self._idle.set()

@@ -5,6 +5,8 @@ It owns the columns and the encoding. When rows come and go is the journal's bus
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -13,8 +15,10 @@ import msgspec
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
+from relay.store.server import Place
 
 PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
 SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
@@ -45,6 +49,18 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
         return LiveCall(decode_record(encoded), dialogs)
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"call record {call_id} was altered") from None
+
+
+def read_live(path: Place, sealer: Sealer, report: Callable[[str, dict[str, object]], None]) -> list[LiveCall]:
+    """All calls that the store has as up, with their dialogs. Altered ones are reported instead. Raises StoreError."""
+    calls: list[LiveCall] = []
+    with store_errors(path), closing(connect_reader(path)) as connection:
+        for row in connection.execute(SELECT):
+            try:
+                calls.append(open_live(sealer, row))
+            except StoreError as error:
+                report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
+    return calls
 
 
 class Places:

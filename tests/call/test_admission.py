@@ -6,6 +6,7 @@ import pytest
 
 from relay.call import admission
 from relay.call.admission import NUMBER_UNKNOWN, OVER_LIMIT, TOO_SHORT
+from relay.call.counts import SETTING_UP, UP
 from relay.call.routing import Refusal
 from relay.errors import ParseError, ProtocolError
 from tests.call.support import FLOW, core, invite, peer, settings
@@ -114,7 +115,7 @@ def test_what_cannot_be_taken(lines: tuple[str, ...], refusal: Refusal, extra: s
 
 def test_what_can_be_taken() -> None:
     ground = core()
-    ground.setting_up = 1  # its own
+    ground.stages.begin(SETTING_UP)  # its own
     assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), peer(), 1.0) is None
 
 
@@ -128,15 +129,16 @@ def test_what_cannot_be_read(header: str) -> None:
 def test_limits(over: str) -> None:
     """One call, two of a peer, two look-ups, three transactions (see `settings`)."""
     ground = core()
-    ground.setting_up = 1
+    ground.stages.begin(SETTING_UP)
     ground.transactions.serve(invite(), FLOW)
     match over:
         case "calls":
-            ground.calls_up = 1
+            ground.stages.begin(UP)
         case "setups":
-            ground.setting_up = 2
+            ground.stages.begin(SETTING_UP)
         case "calls of the peer":
-            ground.quotas_in.calls["pbx"] = 2
+            for _ in range(2):
+                ground.quotas_in.calls.begin("pbx")
         case "look-ups":
             for _ in range(2):
                 ground.look_up("", "", lambda _, __: None)

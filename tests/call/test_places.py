@@ -21,13 +21,13 @@ def place(host: str = "192.0.2.22", *, priority: int = 0, weight: int = 1, **hea
 
 
 def counting() -> Callable[[], str]:
-    """Each draw the next one of all that there are, evenly."""
+    """Each draw the next one of all that there are, evenly; all begin with the digit of one worker."""
     number = 0
 
     def draw() -> str:
         nonlocal number
         number += 1
-        return f"{number:08x}"
+        return f"3fedcba9{number:08x}"
 
     return draw
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.call.core import Core
 from relay.call.share import Share
 from tests.call.support import core
 
@@ -12,10 +13,10 @@ def test_a_call_counts_towards_its_peers_until_it_gives_that_back() -> None:
     share.comes_from("pbx")
     share.goes_to("carrier")
     other.goes_to("carrier")
-    assert (shared.quotas_in.calls["pbx"], shared.quotas_out.calls["carrier"]) == (1, 2)
+    assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (1, 2)
     for _ in range(2):
         share.give_back()
-        assert (shared.quotas_in.calls["pbx"], shared.quotas_out.calls["carrier"]) == (0, 1)
+        assert (shared.quotas_in.calls.count("pbx"), shared.quotas_out.calls.count("carrier")) == (0, 1)
 
 
 def test_it_counts_towards_the_last_peer_that_was_tried_alone() -> None:
@@ -23,7 +24,7 @@ def test_it_counts_towards_the_last_peer_that_was_tried_alone() -> None:
     share = Share(shared)
     share.goes_to("carrier")
     share.goes_to("six")
-    assert (shared.quotas_out.calls["carrier"], shared.quotas_out.calls["six"]) == (0, 1)
+    assert (shared.quotas_out.calls.count("carrier"), shared.quotas_out.calls.count("six")) == (0, 1)
 
 
 def test_caps_are_forgotten_when_nothing_falls_under_them() -> None:
@@ -31,9 +32,13 @@ def test_caps_are_forgotten_when_nothing_falls_under_them() -> None:
     share, other = Share(shared), Share(shared)
     share.falls_under(("business firm", "number 7"))
     other.falls_under(("business firm",))
-    assert shared.calls_by_key == {"business firm": 2, "number 7": 1}
+    assert counted(shared) == {"business firm": 2, "number 7": 1}
     share.give_back()
-    assert shared.calls_by_key == {"business firm": 1}
+    assert counted(shared) == {"business firm": 1}
     other.give_back()
     other.give_back()
-    assert not shared.calls_by_key
+    assert not counted(shared)
+
+
+def counted(shared: Core) -> dict[str, int]:
+    return {key: shared.calls_by_key.count(key) for key in shared.calls_by_key}

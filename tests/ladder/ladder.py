@@ -123,7 +123,7 @@ class Ladder:
         number = 0
         while True:
             number += 1
-            yield f"{number:06x}" + "fedcba9876"
+            yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
         return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=1_800_000_000.0)
@@ -246,9 +246,8 @@ class Ladder:
         left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
         assert not left, f"left behind: {left}"
         core = self.engine._core
-        assert not core.calls_by_key
-        counts = [quotas.calls for quotas in (core.quotas_in, core.quotas_out)]
-        assert not any(any(count.values()) for count in counts), f"still counted towards a peer's limit: {counts}"
+        for tally in (core.calls_by_key, core.quotas_in.calls, core.quotas_out.calls):
+            assert not list(tally), "still counted towards a limit"
 
     def check_privacy(self) -> None:
         """Also of what was lost on the way."""

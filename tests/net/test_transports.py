@@ -79,7 +79,7 @@ async def test_a_name_that_reached_nobody_has_failed_as_it_was_written() -> None
 
 
 async def test_names_that_wait_for_their_address_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.net.transports.MAX_RESOLVING", 2)
+    monkeypatch.setattr("relay.net.datagrams.MAX_RESOLVING", 2)
     opened = Opened(settings_for("udp"))
     await opened.open()
     flows = [Flow(0, "udp", f"host-{number}.invalid", 5060) for number in range(3)]

@@ -1,0 +1,85 @@
+"""The UDP sockets of the relay: which of them a datagram takes, and which host a flow means. It reads no message."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+from relay.net.resolve import Resolver
+from relay.net.udp import UdpSocket
+from relay.sip.flow import Flow
+
+MAX_RESOLVING = 1000  # datagrams that wait for a host name
+
+
+class Datagrams:
+    """`failed` is told the flows that could not be reached."""
+
+    def __init__(self, resolver: Resolver, failed: Callable[[Flow], None]) -> None:
+        self._resolver = resolver
+        self._failed = failed
+        self._sockets: dict[int, UdpSocket] = {}  # by the listener's index
+        self._resolving: set[asyncio.Task[None]] = set()
+
+    async def listen(
+        self,
+        index: int,
+        host: str,
+        port: int,
+        receive: Callable[[bytes, Flow], None],
+        bound: socket.socket | None = None,
+    ) -> None:
+        """Have `receive` get what comes to Settings.listeners[index]. Raises OSError.
+
+        `bound`: a socket that is bound there already; None: one is made.
+        """
+        self._sockets[index] = udp = UdpSocket(index, receive, self.unreachable)
+        await udp.open(host, port, bound)
+
+    def send(self, data: bytes, flow: Flow) -> None:
+        """Send, or tell `failed` with this flow, at once or later."""
+        udp = self._sockets[flow.listener]
+        literals = self._resolver.literals  # nearly every message goes to one
+        address = literals.get(flow.host) or self._resolver.known(flow.host, udp.family, time.monotonic())
+        if address is None:
+            self._resolve(data, flow, udp)
+        elif not udp.send(data, address, flow.port):
+            self._failed(flow)
+
+    def unreachable(self, flow: Flow) -> None:
+        """An ICMP error says so of an address: so are the names that stand for it."""
+        self._failed(flow)
+        for name in self._resolver.names_of(flow.host):
+            self._failed(flow._replace(host=name))
+
+    @property
+    def lost(self) -> int:
+        """How many datagrams a full send buffer has refused."""
+        return sum(udp.lost for udp in self._sockets.values())
+
+    async def close(self) -> None:
+        """Close all; what waits for a name is dropped."""
+        for udp in self._sockets.values():
+            udp.close()
+        for task in tuple(self._resolving):
+            task.cancel()
+        await asyncio.gather(*self._resolving, return_exceptions=True)
+
+    def _resolve(self, data: bytes, flow: Flow, udp: UdpSocket) -> None:
+        if len(self._resolving) >= MAX_RESOLVING:
+            self._failed(flow)
+            return
+        task = asyncio.get_running_loop().create_task(self._send_to_name(data, flow, udp))
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
+
+    async def _send_to_name(self, data: bytes, flow: Flow, udp: UdpSocket) -> None:
+        try:
+            address = await self._resolver.resolve(flow.host, udp.family)
+        except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, ...)
+            self._failed(flow)
+            return
+        if not udp.send(data, address, flow.port):
+            self._failed(flow)

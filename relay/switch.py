@@ -1,0 +1,215 @@
+"""What carries calls: engine, gate, look-up, sockets, rtpengine and hook, put together and kept going.
+
+A relay has one in its own process, or one in each of its workers. Where records go, when it starts and when it ends is
+its owner's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.answers import Answers
+from relay.call.actions import Commit
+from relay.call.engine import Engine
+from relay.call.record import CallRecord
+from relay.call.settings import Settings
+from relay.config import Config
+from relay.drain import Drain
+from relay.log import ended_calls
+from relay.net.control import Answer
+from relay.net.driver import Driver
+from relay.net.private import read_secret
+from relay.net.rtpengine import Rtpengine
+from relay.net.settings import TlsFiles
+from relay.net.sounds import read_sounds
+from relay.policy.gate import Gate
+from relay.policy.last_caller import LastCaller
+from relay.sip.flow import Flow
+from relay.store.live_rows import LiveCall
+from relay.store.lookup import Granted, RouteReader, granted_since
+from relay.store.sealing import Sealer
+from relay.tokens import tokens
+
+if TYPE_CHECKING:
+    from relay.net.locate import Located
+    from relay.net.verify import Verifier
+
+TICK_S = 1.0
+
+Sounds = dict[tuple[str, str], bytes]
+
+
+class Records(Protocol):
+    """Where records go: `relay.store.journal.Journal`, or from a worker the way to the one of its parent."""
+
+    def append(self, commit: Commit, done: Callable[[int], None]) -> None: ...
+    def tell(self, kind: str, record: CallRecord) -> None: ...
+    def remember(self, last: LastCaller) -> None: ...
+
+
+class Ways(Protocol):
+    """How messages come and go: `relay.net.transports.Transports`, or those of a worker."""
+
+    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None]) -> None: ...
+    def send(self, data: bytes, flow: Flow) -> None: ...
+    def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None: ...
+    def locate(self, located: Located) -> None: ...
+    def sweep(self, now: float) -> None: ...
+    def statistics(self) -> dict[str, int]: ...
+    async def close(self) -> None: ...
+
+
+class Switch:
+    """Not open until `open` has returned."""
+
+    def __init__(self, config: Config, sealer: Sealer, records: Records, log: FilteringBoundLogger, ways: Ways) -> None:
+        """Raises ConfigError where a file of the configuration cannot be used any more."""
+        self._config = config
+        self._sealer = sealer
+        self._log = log
+        self._ways = ways
+        self._reader = RouteReader(config.store.path, sealer, config.rules)
+        self._gate = Gate(self._reader.fetch, config.rules, records.remember)
+        self.engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
+        self._verifier = _verifier(config)
+        self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
+        self.driver = Driver(
+            self.engine,
+            self._ways.send,
+            self._gate.look_up,
+            records.append,
+            records.tell if config.api.enabled else _tell_nobody,
+            log,
+            ended_calls(log, config.log.format, config.log.level),
+            self._verifier.ask if self._verifier else None,
+            self._rtpengine.mediate if self._rtpengine else None,
+        )
+        self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def open(self, ours: Sequence[LiveCall], live: Sequence[LiveCall], located: Located) -> None:
+        """Takes up those of the live calls that are ours (DESIGN 4.2), listens and serves. Raises ConfigError."""
+        if self._verifier is not None:
+            await self._verifier.open()
+        if self._rtpengine is not None:
+            await self._rtpengine.open()
+        for record, dialogs in ours:
+            self.engine.restore(record, dialogs, time.monotonic())
+        self._recall([record for record, _ in live])
+        self.locate(located)
+        await self._ways.open(self.driver.receive, self.driver.transport_failed)
+        self.driver.start()
+        self._ticker = asyncio.create_task(self._tick())
+        _collect_the_young()
+
+    def answers(self) -> Mapping[str, Callable[..., Answer]]:
+        """What is answered to those who ask about the calls, by name."""
+        return self._answers.by_name()
+
+    def locate(self, located: Located) -> None:
+        """Takes where the peers are whose uris have names."""
+        now = time.monotonic()
+        self._ways.locate(located)
+        self.engine.locate(located, now)
+        self.driver.perform(now)
+
+    async def reload(self, config: Config, located: Located) -> None:
+        """Goes by this configuration from now on. Raises ConfigError, and all is as it was."""
+        sounds = sounds_of(config)  # what can fail comes first
+        self._ways.reload(config.settings, config.tls, located)
+        was_counting, self._config = self._gate.recall_s > 0, config
+        now = time.monotonic()
+        if self._rtpengine is not None:
+            self._rtpengine.sounds = sounds
+        self.engine.reload(config.settings, located, now)
+        self._reader.follow(config.rules)
+        self._gate.follow(config.rules)
+        if not was_counting:
+            self._recall(self.engine.live())
+        self.driver.perform(now)
+
+    async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:
+        """Ends the service; False where calls were left to a restart."""
+        drain = Drain(self.engine, self.driver, at_once, self._log)
+        clean = await drain.run(limit_s)
+        await drain.unregister()
+        return clean
+
+    async def close(self) -> None:
+        """To be called once nothing is to be written any more."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticker
+        if self._verifier is not None:
+            await self._verifier.close()
+        if self._rtpengine is not None:
+            await self._rtpengine.close()
+        self.driver.close()
+        await self._ways.close()
+        self._reader.close()
+
+    def _recall(self, live: Sequence[CallRecord]) -> None:
+        """Have what was granted before the start count against the caps."""
+        if not self._gate.recall_s:
+            return
+        since_ms = int((time.time() - self._gate.recall_s) * 1000)
+        granted = granted_since(self._config.store.path, self._sealer, since_ms)
+        for record in live:
+            if record.received_at >= since_ms:
+                caller_hash = self._sealer.lookup_hash(record.caller)
+                granted.append(Granted(record.received_at, record.number_dialled, caller_hash))
+        for at_ms, number, caller_hash in sorted(granted):
+            self._gate.recall(number, caller_hash, at_ms / 1000)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.driver.set_clock()
+            self._ways.sweep(loop.time())
+            sys.stdout.flush()  # the lines of `ended_calls`
+            if self.engine.is_idle:
+                gc.collect()
+            await asyncio.sleep(TICK_S)
+
+    def _warn(self, event: str, fields: dict[str, object]) -> None:
+        self._log.warning(event, **fields)
+
+
+def sounds_of(config: Config) -> Sounds:
+    """What is to be heard, by language and name. Raises ConfigError."""
+    return {} if config.sounds is None else read_sounds(config.sounds)
+
+
+def _verifier(config: Config) -> Verifier | None:
+    """Raises ConfigError."""
+    hook = config.verify
+    if hook is None:
+        return None
+    from relay.net.verify import Verifier  # an HTTP client is of no use to a relay without a hook
+
+    secret = read_secret("verify.secret_file", hook.secret_file)
+    return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
+
+
+def _tell_nobody(kind: str, record: CallRecord) -> None:
+    """Without a desk nobody would read the events of calls under way, nor delete them."""
+
+
+def _collect_the_young() -> None:
+    """No full collection while there are calls: with a minute's worth of them in memory one stops the relay for 200 ms.
+
+    References alone free what a call was (tests/call/test_garbage.py). The youngest objects, in which an exception may
+    have left a cycle, are looked through some 0.3 ms at a time, and all of them by `_tick` whenever there is no call.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 1_000_000, 1_000_000)

@@ -1,0 +1,80 @@
+"""What several workers have answered to one question, as the answer of one relay. It asks nobody.
+
+Instead of an answer there may be a Refused: that of a worker which is being replaced, above all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+from relay.errors import Refused
+from relay.net.control import Answer
+
+_CHOSEN: dict[str, Callable[[int, int], int]] = {"target_up": min, "peer_registered": max, "rtpengines_up": min}
+_WORST_LAST = ("up", "aside", "down")
+
+
+def all_statistics(answers: Sequence[Answer | Refused]) -> Answer:
+    """Counts are added up; a target is up where all workers find it up, a peer registered where one does."""
+    return reduce(_added, _given(answers))
+
+
+def all_live(answers: Sequence[Answer | Refused], most: int = 1_000, **_: object) -> Answer:
+    """The newest first, and no more than were asked for."""
+    given = _given(answers)
+    calls = sorted((call for answer in given for call in answer["calls"]), key=_received_at, reverse=True)
+    return {"calls": calls[:most], "total": sum(answer["total"] for answer in given)}
+
+
+def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
+    """Their calls are added up; a target is as the worker finds it that finds it worst."""
+    return {"peers": [_peer(of_one) for of_one in zip(*(answer["peers"] for answer in _given(answers)), strict=True)]}
+
+
+def who_hung_up(answers: Sequence[Answer | Refused], **_: object) -> Answer:
+    """The call is up in one worker at most. Raises Refused where it is in none, or too much is asked."""
+    for answer in answers:
+        if not isinstance(answer, Refused):
+            return answer
+    refusals = [answer for answer in answers if isinstance(answer, Refused)]
+    raise next((refused for refused in refusals if refused.kind != "not_found"), refusals[0])
+
+
+def _given(answers: Sequence[Answer | Refused]) -> list[Answer]:
+    """Raises the Refused where nobody has answered."""
+    given = [answer for answer in answers if not isinstance(answer, Refused)]
+    for answer in answers:
+        if not given and isinstance(answer, Refused):
+            raise answer
+    return given
+
+
+def _received_at(call: Answer) -> str:
+    return str(call["received_at"])
+
+
+def _added(one: Answer, other: Answer) -> Answer:
+    return {key: _sum(key, one.get(key), other.get(key)) for key in one | other}
+
+
+def _sum(key: str, one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, dict):
+        return {name: _sum(key, one.get(name), other.get(name)) for name in one | other}
+    chosen = _CHOSEN.get(key)
+    return chosen(one, other) if chosen else one + other
+
+
+def _peer(of_one: Sequence[Answer]) -> Answer:
+    targets = zip(*(peer["targets"] for peer in of_one), strict=False)
+    registered = [peer["registered"] for peer in of_one if peer["registered"] is not None]
+    return {
+        "peer": of_one[0]["peer"],
+        "calls_in": sum(peer["calls_in"] for peer in of_one),
+        "calls_out": sum(peer["calls_out"] for peer in of_one),
+        "registered": any(registered) if registered else None,
+        "targets": [max(target, key=lambda each: _WORST_LAST.index(each["state"])) for target in targets],
+    }
