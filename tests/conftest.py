@@ -13,10 +13,11 @@ from tests.support import places
 INTEROP = Path(__file__).parent / "interop"
 # Each of their tests runs with a store in a file, and with one on a server (tests/support/places.py).
 ON_BOTH = ("tests.service.",)
+MODEL = "tests.service.test_model"  # thousands of small steps, which a file takes faster
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.startswith(ON_BOTH):
+    if metafunc.module.__name__ != MODEL and metafunc.module.__name__.startswith(ON_BOTH) and "store_kind" in metafunc.fixturenames:
         kinds = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
         metafunc.parametrize("store_kind", kinds, indirect=True)
 

@@ -35,6 +35,7 @@ _LEVELS: Final = {
 
 
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
+Found = Callable[[LookUp, Route | Refusal], None]
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, and its answer
 
 
@@ -67,12 +68,13 @@ class Driver:
         log_ended: Callable[[dict[str, object]], None],
         verify: Callable[[LookUp, Route, Routed], None] | None = None,
         mediate: Callable[[Mediate, Answered], None] | None = None,
+        look_up_later: Callable[[LookUp, float, Found], None] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later.
+        rtpengine; both answer later. `look_up_later` is asked instead of `look_up` where it is given.
         """
         self.bugs = 0
         self._engine = engine
@@ -82,6 +84,7 @@ class Driver:
         self._tell = tell
         self._verify = verify
         self._mediate = mediate
+        self._look_up_later = look_up_later
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
@@ -123,6 +126,15 @@ class Driver:
             self._engine.committed(token, now)
         except Exception:
             self._report_bug("committed", now)
+        self.perform(now)
+
+    def found(self, action: LookUp, answer: Route | Refusal) -> None:
+        """The answer to a look-up in a store that answers later."""
+        now = time.monotonic()
+        try:
+            self._take(action, answer, now)
+        except Exception:
+            self._report_bug("found", now)
         self.perform(now)
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
@@ -193,10 +205,17 @@ class Driver:
 
     def _answer(self, action: LookUp, now: float) -> None:
         try:
+            if self._look_up_later is not None:
+                self._look_up_later(action, now + self._engine.clock_offset_s, self.found)
+                return
             answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)
         except Exception:
             self._report_bug("look_up", now)
             answer = STORE_FAILED  # DESIGN 1: fail closed
+        self._take(action, answer, now)
+
+    def _take(self, action: LookUp, answer: Route | Refusal, now: float) -> None:
+        """What the store says; a route that wants it is verified first."""
         if not isinstance(answer, Route) or not answer.verify:
             self._engine.routed(action.token, answer, now)
         elif self._verify is not None:

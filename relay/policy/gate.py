@@ -38,7 +38,10 @@ class Gate:
 
     def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
         """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted."""
-        found = self._fetch(number, caller, unix_s)
+        return self.answer(self._fetch(number, caller, unix_s), number, caller, unix_s)
+
+    def answer(self, found: Found | Refusal, number: str, caller: str, unix_s: float) -> Route | Refusal:
+        """The same, where the store was asked before."""
         if isinstance(found, Refusal):
             return found
         asked = Asked(number, caller, unix_s, *_keys(number, found.caller_hash))

@@ -54,9 +54,11 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_VALUES: Final = 6  # the place of that one, and in it:
-_IN_FORCE = _BOUND = 3  # where the values of Bound begin, with whether the route is in force
-_PARTY: Final = _IN_FORCE + 1
+_ENDED_SINCE: Final = f"{SELECT} WHERE chain_seq >= (SELECT min(chain_seq) FROM call_record WHERE ended_at >= ?)"
+BLOBS: Final = 6  # the place of that one, and in it:
+IN_FORCE: Final = 3  # where the values of Bound begin, with whether the route is in force
+PARTY: Final = IN_FORCE + 1
+_BOUND: Final = IN_FORCE
 _BOUND_END: Final = 26
 
 _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
@@ -70,27 +72,25 @@ class RouteReader:
         self._path = path
         self._sealer = sealer
         self._connection: Connection | None = None
+        self._opener = Opener(sealer)
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
-        self._caller_windows_s = rules.caller_windows_s
-        self._number_windows_s = rules.number_windows_s
-        self._statement = _statement(len(self._caller_windows_s), len(self._number_windows_s))
+        self._opener.follow(rules)
+        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s))
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
-        counted: tuple[Any, ...] = ()
-        if self._caller_windows_s or self._number_windows_s:
-            counted = self._counted(number, caller, unix_s)
+        counted = self._opener.counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
-            if not row[_VALUES][_IN_FORCE]:
+            if not row[BLOBS][IN_FORCE]:
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
-                if anybodys[_VALUES][_IN_FORCE] or row[_VALUES][_PARTY] is None:
+                if anybodys[BLOBS][IN_FORCE] or row[BLOBS][PARTY] is None:
                     row = anybodys
-            return self._found(number, caller_hash, row)
+            return self._opener.found(number, caller_hash, row)
         except StoreError:
             return STORE_FAILED
         except DATABASE_ERRORS:
@@ -104,7 +104,30 @@ class RouteReader:
         ((*blobs, values),) = self._connection.execute(self._statement, arguments).fetchall()
         return (*blobs, _decode(values))
 
-    def _counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
+    def close(self) -> None:
+        """Closes the connection; a later look-up opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Opener:
+    """Makes of what a store gives what a call is judged by."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._caller_windows_s: tuple[int, ...] = ()
+        self._number_windows_s: tuple[int, ...] = ()
+
+    def follow(self, rules: Rules) -> None:
+        """Counts for the caps of these rules from now on."""
+        self._caller_windows_s = rules.caller_windows_s
+        self._number_windows_s = rules.number_windows_s
+
+    def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
+        """What the counts of earlier calls are asked with; nothing where none is."""
+        if not self._caller_windows_s and not self._number_windows_s:
+            return ()
         recent_ms = int((unix_s - MEMORY_S) * 1000)
         windows_s = self._caller_windows_s + self._number_windows_s
         return (
@@ -112,7 +135,8 @@ class RouteReader:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def _found(self, number: str, caller_hash: bytes, row: tuple[Any, ...]) -> Found:
+    def found(self, number: str, caller_hash: bytes, row: tuple[Any, ...]) -> Found:
+        """A row of the statement, with the values of its last column. Raises StoreError where it was altered."""
         route_hash, mac, sealed, *last, values = row
         locked, legacy, last_number = values[:_BOUND]
         bound = None
@@ -142,12 +166,6 @@ class RouteReader:
         caller = open_caller(self._sealer, binding_id, number, sealed)
         return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
-    def close(self) -> None:
-        """Closes the connection; a later look-up opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
 
 def _statement(caller_windows: int, number_windows: int) -> str:
     """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
@@ -171,10 +189,8 @@ def granted_since(path: Place, sealer: Sealer, since_ms: int) -> list[Granted]:
     """
     found: list[Granted] = []
     with store_errors(path), closing(connect_reader(path)) as connection:
-        for row in connection.execute(f"{SELECT} ORDER BY chain_seq DESC"):
-            _, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
-            if ended_at < since_ms:
-                break  # those before ended earlier still
+        for row in connection.execute(_ENDED_SINCE, (since_ms,)):
+            _, dialled, shown, received_at, _, _, caller_hash, *_ = row
             if dialled is None:  # a legacy number, or what is none of ours
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown

@@ -28,7 +28,7 @@ _TRANSACTIONS: Final = {
     "BEGIN IMMEDIATE": f"BEGIN; SELECT pg_advisory_xact_lock({ACTS_LOCK})",
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # of one moment, as SQLite's are
 }
-_PARAMETER: Final = re.compile(r"'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
+_PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")
 _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -118,6 +118,8 @@ def _translated(sql: str) -> tuple[str, tuple[str | int, ...]]:
 
     def replace(found: re.Match[str]) -> str:
         text = found[0]
+        if text.startswith("x'"):
+            return f"'\\x{text[2:]}::bytea"
         if text[0] == "'" or text == "%":
             return text.replace("%", "%%")
         if text[0] == "?":

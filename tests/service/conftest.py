@@ -19,8 +19,8 @@ from relay.service.releases import BindRules
 from relay.store.act import Act, Actor, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.database import connect
-from relay.store.lookup import RouteReader
 from tests.support.acting import Acting
+from tests.support.look_ups import LookUps
 from tests.support.stored import PREFIX
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Desk(Acting):
         self.actor = operator_cli()
         self.bindings = Bindings(self.path, self.sealer)
         self.connection = connect(self.path)
-        self._routes = RouteReader(self.path, self.sealer, Rules())
+        self._routes = LookUps(self.path, self.sealer)
         self._gate = Gate(self._routes.fetch, Rules(), lambda last: None)
 
     def run(self, do: Callable[[Act], T], actor: Actor | None = None) -> T:

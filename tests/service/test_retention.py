@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Purged, 
 from relay.store.act import RELAY, operator_cli
 from relay.store.audit_log import verify_audit
 from relay.store.chain import RECORDS, head_row, next_link, read_head, write_head
+from relay.store.connection import Connection
 from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.recording_file import file_of, seal_file
@@ -23,6 +23,7 @@ from relay.store.recordings import Recording, add_recording, find_recording
 from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
+from tests.support.places import place_in
 from tests.support.stored import X, ended_record
 
 NOW_MS = 1_800_000_000_000
@@ -32,12 +33,12 @@ class Store:
     """A store whose clock stands still, and rows of every age in it."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "relay.db"
+        self.path = place_in(folder)
         self.kept_in = folder / "recordings"
         self.sealer: Sealer = open_store(self.path, folder / "relay.key")
         self.now_ms = NOW_MS
         self.writer = Writer(self.path, self.sealer, clock_ms=lambda: self.now_ms)
-        self.connection: sqlite3.Connection = connect(self.path)
+        self.connection: Connection = connect(self.path)
 
     def add_records(self, *records: CallRecord) -> None:
         for record in records:

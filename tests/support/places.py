@@ -1,6 +1,6 @@
-"""Where a test's store is: a file, or a database of a server (tests/support/postgres.py), as the fixture `store_kind` says.
+"""Where a test's store is: a file, or a database of a server (tests/support/postgres.py), as `store_kind` says.
 
-One contract holds for both: the tests of MODULES run with each.
+One contract holds for both: tests/conftest.py names the tests that run with each.
 """
 
 from __future__ import annotations

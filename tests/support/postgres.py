@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: its data in a temporary folder, on a Unix socket alone, gone with the tests."""
+"""A PostgreSQL server of the tests' own: its data in a temporary folder, on a Unix socket, gone with the tests."""
 
 from __future__ import annotations
 

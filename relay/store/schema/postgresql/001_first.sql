@@ -154,10 +154,10 @@ CREATE INDEX number_held ON number (pool, holder, locked, exclusive, bindings, c
 CREATE TABLE party_group (
     id         text COLLATE "C" PRIMARY KEY,
     business   text COLLATE "C" NOT NULL,
-    sealed     bytea NOT NULL, -- its name; bound to id
     size       bigint NOT NULL DEFAULT 0,
     version    bigint NOT NULL DEFAULT 1,
-    created_at bigint NOT NULL
+    created_at bigint NOT NULL,
+    sealed     bytea              -- its name; bound to id
 );
 
 CREATE INDEX party_group_business ON party_group (business, id);

@@ -1,0 +1,113 @@
+"""The one look-up of a call in a store on a PostgreSQL server: in one statement, by connections of its own.
+
+It asks for the caller's own route and for the one of any caller at once, since each question is a round trip. It keeps
+no answer, so what any node has bound is found by each with the next call, and fails closed: whatever goes wrong, or
+takes too long, is a Refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import asyncpg
+
+from relay.call.routing import Refusal
+from relay.errors import StoreError
+from relay.policy.judge import Found
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.store.lookup import BLOBS, IN_FORCE, PARTY, Opener
+from relay.store.sealing import Sealer
+from relay.store.server import Server
+
+CONNECTIONS: Final = 8  # look-ups at once; what is over it waits within its time
+PATIENCE_S: Final = 2.0
+# The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
+SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
+
+# As in `relay.store.lookup`, with the two whose route it may be.
+_LOOK_UP: Final = """
+SELECT route.caller_hash, route.mac, binding.sealed, last.caller_hash, last.sealed, back.mac,
+       number.locked, coalesce(number.legacy, 0), last.number,
+       CAST(route.party IS NOT NULL AND route.free_at IS NULL AS integer),
+       route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
+       binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
+       binding.expires_at, binding.ended_at,
+       business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
+       business.language, business.live_events,
+       binding.record, coalesce(of_binding.kind, of_business.kind){counts}
+FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
+LEFT JOIN number ON number.number = $1
+LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
+LEFT JOIN binding ON binding.id = route.binding_id
+LEFT JOIN business ON business.id = binding.business
+LEFT JOIN list_entry AS of_binding ON of_binding.owner = 'binding ' || route.binding_id AND of_binding.caller_hash = $2
+LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || binding.business
+    AND of_business.caller_hash = $2
+LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
+LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
+    AND back.binding_id = route.binding_id AND back.free_at IS NULL
+{keys}ORDER BY whose.place
+"""
+_COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ${key} AND at > ${since}::bigint AND at <= $5::bigint)"
+
+_KEYS: Final = (
+    "WHERE $3::bytea IS NOT NULL AND $4::bytea IS NOT NULL\n"  # so that each has a type where one is not used
+)
+
+
+class ServerRouteReader:
+    """Open it in the loop that it is used in. A connection that is lost is made anew."""
+
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules) -> None:
+        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
+        self._server = server
+        self._sealer = sealer
+        self._opener = Opener(sealer)
+        self._pool: asyncpg.Pool | None = None
+        self.follow(rules)
+
+    def follow(self, rules: Rules) -> None:
+        """Counts for the caps of these rules from now on."""
+        self._opener.follow(rules)
+        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s))
+
+    async def open(self) -> None:
+        """Raises StoreError where the server cannot be reached."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._server.url, min_size=1, max_size=CONNECTIONS, timeout=PATIENCE_S, server_settings=SETTINGS
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    async def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+        """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
+        caller_hash = self._sealer.lookup_hash(caller)
+        counted = self._opener.counted(number, caller, unix_s)
+        assert self._pool is not None  # open() made it
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                own, anybodys = await self._pool.fetch(self._statement, number, caller_hash, *counted)
+            row = _row(own)
+            if not own[BLOBS + IN_FORCE] and (anybodys[BLOBS + IN_FORCE] or own[BLOBS + PARTY] is None):
+                row = _row(anybodys)
+            return self._opener.found(number, caller_hash, row)
+        except (StoreError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return STORE_FAILED
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+
+def _row(record: asyncpg.Record) -> tuple[Any, ...]:
+    return (*record[:BLOBS], record[BLOBS:])
+
+
+def _statement(caller_windows: int, number_windows: int) -> str:
+    """$3 and $4: the keys of the pair and of the number; $5: where the memory begins; $6 on: where each window does."""
+    keys = [3] * caller_windows + [4] * number_windows
+    counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
+    return _LOOK_UP.format(counts="".join(counts), keys=_KEYS if keys else "")

@@ -1,0 +1,42 @@
+"""Look-ups of calls in a store of either kind, answered at once: those on a server have a loop of their own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.call.routing import Refusal
+from relay.policy.judge import Found
+from relay.policy.rules import Rules
+from relay.store.lookup import RouteReader
+from relay.store.sealing import Sealer
+from relay.store.server import Place, Server
+from relay.store.server_lookup import ServerRouteReader
+
+
+class LookUps:
+    """As `RouteReader`."""
+
+    def __init__(self, place: Place, sealer: Sealer, rules: Rules | None = None) -> None:
+        rules = rules or Rules()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if isinstance(place, Server):
+            self._loop = asyncio.new_event_loop()
+            self._on_server = ServerRouteReader(place, sealer, rules)
+            self._loop.run_until_complete(self._on_server.open())
+        else:
+            self._in_file = RouteReader(place, sealer, rules)
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+        if self._loop is None:
+            return self._in_file.fetch(number, caller, unix_s)
+        return self._loop.run_until_complete(self._on_server.fetch(number, caller, unix_s))
+
+    def follow(self, rules: Rules) -> None:
+        (self._in_file if self._loop is None else self._on_server).follow(rules)
+
+    def close(self) -> None:
+        if self._loop is None:
+            self._in_file.close()
+        else:
+            self._loop.run_until_complete(self._on_server.close())
+            self._loop.close()
