@@ -18,13 +18,17 @@ from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, 
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
+from relay.policy.rules import STORE_FAILED, STORE_STALLED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
 
+# With records waiting for the store, and none written for so long, new calls are refused: one that is begun could not
+# be answered. What refuses them cannot wait for a record either: their callers are told at once, and the records follow.
+STALLED_S: Final = 2.0
+MOST_UNRECORDED: Final = 20_000  # beyond it refused callers wait for their records too, which bounds how many there are
 _LEVELS: Final = {
     "tripwire": "error",
     "restore.failed": "error",
@@ -91,6 +95,8 @@ class Driver:
 
     def start(self) -> None:
         """Do what the engine has asked for so far, and from now on at once. The transports must be open."""
+        self._uncommitted = 0  # records that somebody waits for
+        self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
         self._performing = False
         self.perform(time.monotonic())
 
@@ -125,6 +131,8 @@ class Driver:
             self._report_bug("committed", now)
         self.perform(now)
 
+        self._uncommitted -= 1
+        self._committed_at = now
     def routed(self, token: int, answer: Route | Refusal) -> None:
         """The answer to a look-up that had to wait for `verify`."""
         now = time.monotonic()
@@ -184,6 +192,10 @@ class Driver:
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
+            if action.token:
+                if not self._uncommitted:
+                    self._committed_at = now
+                self._uncommitted += 1
             if self._mediate is not None:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart, and rtpengine is no longer configured
@@ -198,6 +210,10 @@ class Driver:
             self._report_bug("look_up", now)
             answer = STORE_FAILED  # DESIGN 1: fail closed
         if not isinstance(answer, Route) or not answer.verify:
+        if self._uncommitted and now - self._committed_at > STALLED_S:
+            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
+            self._engine.routed(action.token, refusal, now)
+            return
             self._engine.routed(action.token, answer, now)
         elif self._verify is not None:
             self._verify(action, answer, self.routed)

@@ -8,14 +8,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncio_dgram
+import pytest
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.net.driver import Answered, Driver, Routed
+from relay.call.settings import Limits
+from relay.net.driver import MOST_UNRECORDED, STALLED_S, Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.sip.flow import Flow
+from relay.policy.rules import STORE_FAILED, STORE_STALLED
 from tests.net.support import Log, address_of, settings_for, until
 from tests.support.stored import X, live_record
 
@@ -192,6 +195,31 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
 
 async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
     async with bench() as b:
+async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench() as b:
+        answers: list[Route | Refusal] = []
+        monkeypatch.setattr(b.engine, "routed", lambda token, answer, now: answers.append(answer))
+
+        async def look_up() -> Route | Refusal:
+            await b.say("look_up 8613800000001")
+            await b.ask("echo done")
+            return answers.pop()
+
+        await b.say("commit")
+        assert await look_up() == ROUTE  # it may be on its way
+        b.driver._committed_at -= STALLED_S
+        assert await look_up() == STORE_STALLED
+        b.driver._uncommitted = MOST_UNRECORDED
+        assert await look_up() == STORE_FAILED  # which waits for its record
+        b.driver._uncommitted = 1
+        await b.say("commit")
+        await b.ask("echo done")
+        commit, done = b.journal[0]
+        done(commit.token)
+        assert await b.hear() == "committed 2"
+        assert await look_up() == ROUTE  # one still waits, and the store takes records again
+
+
         b.look_up = lambda *_: ROUTE._replace(verify=True)
         await b.say("look_up 8613800000001")
         assert await b.ask("echo still_waiting") == "still_waiting"
