@@ -17,8 +17,8 @@ from relay.call.settings import Limits
 from relay.net.driver import MOST_UNRECORDED, STALLED_S, Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
-from relay.sip.flow import Flow
 from relay.policy.rules import STORE_FAILED, STORE_STALLED
+from relay.sip.flow import Flow
 from tests.net.support import Log, address_of, settings_for, until
 from tests.support.stored import X, live_record
 
@@ -193,8 +193,6 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         assert b.driver.bugs == 1
 
 
-async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
-    async with bench() as b:
 async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench() as b:
         answers: list[Route | Refusal] = []
@@ -220,6 +218,8 @@ async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeyp
         assert await look_up() == ROUTE  # one still waits, and the store takes records again
 
 
+async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
+    async with bench() as b:
         b.look_up = lambda *_: ROUTE._replace(verify=True)
         await b.say("look_up 8613800000001")
         assert await b.ask("echo still_waiting") == "still_waiting"
