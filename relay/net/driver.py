@@ -24,11 +24,11 @@ from relay.sip.flow import Flow
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
-
 # With records waiting for the store, and none written for so long, new calls are refused: one that is begun could not
 # be answered. What refuses them cannot wait for a record either: their callers are told at once, and the records follow.
 STALLED_S: Final = 2.0
 MOST_UNRECORDED: Final = 20_000  # beyond it refused callers wait for their records too, which bounds how many there are
+
 _LEVELS: Final = {
     "tripwire": "error",
     "restore.failed": "error",
@@ -91,12 +91,12 @@ class Driver:
         self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._uncommitted = 0  # records that somebody waits for
+        self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
         self._bugs_logged: list[float] = []
 
     def start(self) -> None:
         """Do what the engine has asked for so far, and from now on at once. The transports must be open."""
-        self._uncommitted = 0  # records that somebody waits for
-        self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
         self._performing = False
         self.perform(time.monotonic())
 
@@ -125,14 +125,14 @@ class Driver:
         if not token:
             return
         now = time.monotonic()
+        self._uncommitted -= 1
+        self._committed_at = now
         try:
             self._engine.committed(token, now)
         except Exception:
             self._report_bug("committed", now)
         self.perform(now)
 
-        self._uncommitted -= 1
-        self._committed_at = now
     def routed(self, token: int, answer: Route | Refusal) -> None:
         """The answer to a look-up that had to wait for `verify`."""
         now = time.monotonic()
@@ -186,16 +186,16 @@ class Driver:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
+            if action.token:
+                if not self._uncommitted:
+                    self._committed_at = now
+                self._uncommitted += 1
             self._append(action, self.committed)
             if action.record.ended_at is not None:
                 self._log_ended(ended_call(action.record))
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
-            if action.token:
-                if not self._uncommitted:
-                    self._committed_at = now
-                self._uncommitted += 1
             if self._mediate is not None:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart, and rtpengine is no longer configured
@@ -204,16 +204,16 @@ class Driver:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 
     def _answer(self, action: LookUp, now: float) -> None:
+        if self._uncommitted and now - self._committed_at > STALLED_S:
+            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
+            self._engine.routed(action.token, refusal, now)
+            return
         try:
             answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)
         except Exception:
             self._report_bug("look_up", now)
             answer = STORE_FAILED  # DESIGN 1: fail closed
         if not isinstance(answer, Route) or not answer.verify:
-        if self._uncommitted and now - self._committed_at > STALLED_S:
-            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
-            self._engine.routed(action.token, refusal, now)
-            return
             self._engine.routed(action.token, answer, now)
         elif self._verify is not None:
             self._verify(action, answer, self.routed)
