@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from relay.call import masking
-from relay.call.actions import Action, Mediated
+from relay.call.actions import Action, Mediated, Registered
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
@@ -29,7 +29,7 @@ from relay.call.record import CallRecord
 from relay.call.registrations import Registrations
 from relay.call.restart import restore
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings, Target
+from relay.call.settings import Peer, Settings, Target, of_one_worker
 from relay.call.setup import Setup
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
@@ -42,15 +42,21 @@ class Engine:
     """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
     def __init__(
-        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
+        self,
+        settings: Settings,
+        token: Callable[[], str],
+        clock_offset_s: float,
+        counts: Counts | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
+        """`token` gives 16 random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
 
-        `counts`: those of a worker that has mates; its tokens begin with its index as a hexadecimal digit.
+        Of a worker with mates: `counts`, that they have in common; `secret`, 16 random bytes or more, the same for all;
+        and its tokens begin with its index as a hexadecimal digit.
         """
         self._core = Core(settings, token, clock_offset_s, counts)
         self._pings = Pings(self._core)
-        self._logins = Logins(self._core)
+        self._logins = Logins(self._core, secret or bytes.fromhex(token() + token()))
         self._reception = Reception(self._core, self._logins)
         self._registrations = Registrations(self._core)
 
@@ -129,6 +135,7 @@ class Engine:
         What a call is made by holds from its INVITE on: those that are there keep their peers, quotas aside.
         """
         core = self._core
+        settings = of_one_worker(settings, core.counts.workers)
         former, core.settings, core.peers = core.peers, settings, Peers(settings)
         core.peers.locate(located)
         core.peers.take_over(former)
@@ -136,6 +143,10 @@ class Engine:
         self._reception.follow(settings)
         self._pings.follow(now)
         self._registrations.follow(now)
+
+    def registered(self, told: Registered, now: float) -> None:
+        """Another worker says where a peer is that has registered there, or that it is there no more."""
+        self._logins.registered(told, now)
 
     def unregister(self, now: float) -> None:
         """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -71,12 +71,13 @@ class Driver:
         log_ended: Callable[[dict[str, object]], None],
         verify: Callable[[LookUp, Route, Routed], None] | None = None,
         mediate: Callable[[Mediate, Answered], None] | None = None,
+        registered: Callable[[Registered], None] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later.
+        rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
         """
         self.bugs = 0
         self._engine = engine
@@ -86,6 +87,7 @@ class Driver:
         self._tell = tell
         self._verify = verify
         self._mediate = mediate
+        self._registered = registered
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
@@ -182,17 +184,11 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: LookUp | Mediate | Commit | Tell | Note, now: float) -> None:
+    def _do(self, action: LookUp | Mediate | Commit | Tell | Registered | Note, now: float) -> None:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
-            if action.token:
-                if not self._uncommitted:
-                    self._committed_at = now
-                self._uncommitted += 1
-            self._append(action, self.committed)
-            if action.record.ended_at is not None:
-                self._log_ended(ended_call(action.record))
+            self._commit(action, now)
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
@@ -200,8 +196,20 @@ class Driver:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart, and rtpengine is no longer configured
                 self._engine.mediated(action.token, None, now)
+        elif isinstance(action, Registered):
+            if self._registered is not None:
+                self._registered(action)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
+
+    def _commit(self, action: Commit, now: float) -> None:
+        if action.token:
+            if not self._uncommitted:
+                self._committed_at = now
+            self._uncommitted += 1
+        self._append(action, self.committed)
+        if action.record.ended_at is not None:
+            self._log_ended(ended_call(action.record))
 
     def _answer(self, action: LookUp, now: float) -> None:
         if self._uncommitted and now - self._committed_at > STALLED_S:
