@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.bans import Bans
 from relay.call.counts import Counts
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
@@ -46,6 +47,7 @@ class Core:
         self.hosts = frozenset(
             host for listener in settings.listeners for host in (listener.host, listener.advertised.strip("[]"))
         )
+        self.bans = Bans(settings.limits)
         self.token = token
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()

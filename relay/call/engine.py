@@ -14,11 +14,13 @@ from typing import Final
 
 from relay.call import masking
 from relay.call.actions import Action, Mediated, Registered
+from relay.call.bans import Bans
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer
+from relay.call.known import known_sources
 from relay.call.leg import Leak, Leg
 from relay.call.logins import Logins
 from relay.call.peer_state import PeerState, peer_states
@@ -59,12 +61,20 @@ class Engine:
         self._logins = Logins(self._core, secret or bytes.fromhex(token() + token()))
         self._reception = Reception(self._core, self._logins)
         self._registrations = Registrations(self._core)
+        self.bans.spare(partial(known_sources, self._core))
+        self.bans.spare(self._logins.known)
+        self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
 
     # -- what the driver calls
 
     @property
     def settings(self) -> Settings:
         return self._core.settings
+
+    @property
+    def bans(self) -> Bans:
+        """Whom the sockets are not to hear."""
+        return self._core.bans
 
     @property
     def clock_offset_s(self) -> float:
@@ -126,6 +136,7 @@ class Engine:
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Takes what DNS says of the targets of the named peers; from now on pings those of all, and registers."""
         self._core.peers.locate(located)
+        self.bans.forget_known(now)
         self._pings.follow(now)
         self._registrations.follow(now)
 
@@ -141,6 +152,7 @@ class Engine:
         core.peers.take_over(former)
         self._logins.follow(settings)
         self._reception.follow(settings)
+        self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
         self._pings.follow(now)
         self._registrations.follow(now)
 
@@ -215,6 +227,7 @@ class Engine:
             "pending_commits": core.pending_commits,
             "calling_tags": len(core.calling_tags),
             "logins": self._logins.count(),
+            **self.bans.statistics(),
             **core.counters,
         }
 
@@ -228,6 +241,7 @@ class Engine:
         """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
         core = self._core
         core.counters["malformed"] += 1
+        self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
         # Garbage from anywhere must not fill the disk with log.
         if known or self._reception.strangers.admit(flow.host, now):
@@ -246,6 +260,8 @@ class Engine:
         if core.transactions.receive_response(response, now):
             return
         core.counters["responses_stray"] += 1
+        if core.peers.by_source(flow.host) is None:
+            self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
         if leg is not None and 200 <= response.status < 300 and response.cseq.method == "INVITE":
             # After a restart the callee may still be repeating the 2xx that the record was written for.
@@ -261,6 +277,7 @@ class Engine:
         if peer is None and self._logins.are_configured:
             peer = self._logins.admit(request, flow, now)
             if peer is None:  # it was challenged
+                self.bans.offend(flow.host, "no login", now, proven=flow.reliable)
                 return
         if peer is None:
             self._reception.turn_away(request, flow, now)

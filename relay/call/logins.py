@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
+from relay.call.bans import GRAVE, Known
 from relay.call.compose import Reply
 from relay.call.nonces import Nonces
 from relay.call.places import Place
@@ -97,6 +98,10 @@ class Logins:
         """Whether a peer has registered from there."""
         return flow in self._by_flow
 
+    def known(self) -> Known:
+        """Where peers have registered."""
+        return Known((), {flow.host for flow in self._by_flow})
+
     # -- who a request is from
 
     def admit(self, request: Request, flow: Flow, now: float) -> Peer | None:
@@ -121,6 +126,8 @@ class Logins:
         elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
             self._challenge(request, flow, now, stale=True)
             return None
+        if peer is not None:
+            self._core.bans.forgive(flow.host)
         return peer
 
     def _proved(self, request: Request, credentials: Credentials, flow: Flow, now: float) -> Peer | None:
@@ -140,6 +147,8 @@ class Logins:
     def _fail(self, request: Request, flow: Flow, now: float) -> None:
         self._failures.begin(flow.host)
         self._core.counters["logins_failed"] += 1
+        # A nonce of ours for that address came back from there: this source is not forged.
+        self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
         if self._challenge(request, flow, now, stale=False):
             self._core.note("login.failed", source=flow.host, method=request.method)
 
@@ -215,6 +224,7 @@ class Logins:
         timer = self._core.timers.set(expires_at, partial(self._expire, peer.name))
         registration = Registration(peer, contact, flow, expires_at, timer)
         self._registered[peer.name] = self._by_flow[flow] = registration
+        self._core.bans.meet(flow.host)
         if before is not None and (before.flow, before.contact) == (flow, contact):
             return False
         self._settle(registration)

@@ -104,6 +104,8 @@ class Limits:
     max_pending_lookups: int = 5_000
     max_transactions: int = 200_000
     stranger_answers_per_s: int = 20  # 403s or challenges to sources that are no peer's; the rest gets no answer
+    ban_after: int = 100  # offences of one source within a minute (`relay.call.bans`)
+    ban_s: float = 600.0  # how long it is not heard then; 0: nobody is banned
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -47,6 +48,8 @@ class Engine(Protocol):
 
     clock_offset_s: float
 
+    @property
+    def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
@@ -81,6 +84,7 @@ class Driver:
         """
         self.bugs = 0
         self._engine = engine
+        self._bans = engine.bans
         self._send = send
         self._look_up = look_up
         self._append = append
@@ -106,6 +110,8 @@ class Driver:
 
     def receive(self, data: bytes, flow: Flow) -> None:
         """One datagram, or one message of a stream."""
+        if self._bans.silenced and self._bans.drops(flow.host):
+            return
         now = time.monotonic()
         try:
             self._engine.receive(data, flow, now)

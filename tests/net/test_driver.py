@@ -11,6 +11,7 @@ import asyncio_dgram
 import pytest
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Limits
@@ -33,6 +34,7 @@ class Obedient:
 
     def __init__(self) -> None:
         self.clock_offset_s = 0.0
+        self.bans = Bans(Limits())
         self.failed: list[Flow] = []
         self.woken = 0
         self._flow: Flow
@@ -137,7 +139,7 @@ class Bench:
 @asynccontextmanager
 async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
     made = Bench()
-    await made.transports.open(made.driver.receive, made.driver.transport_failed)
+    await made.transports.open(made.driver.receive, made.driver.transport_failed, made.engine.bans)
     if start:
         made.driver.start()
     made.peer = await asyncio_dgram.connect(address_of(made.settings))
@@ -151,6 +153,17 @@ async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
 
 async def test_sends_what_the_engine_says() -> None:
     async with bench() as b:
+        assert await b.ask("echo hello") == "hello"
+
+
+async def test_what_comes_from_who_is_banned_never_gets_to_the_engine() -> None:
+    async with bench() as b:
+        host = b.peer.sockname[0]
+        b.engine.bans.ban(host, 2.0, 1.0, "operator")
+        for _ in range(3):
+            await b.say("echo nobody")
+        await until(lambda: b.engine.bans.dropped == 3)
+        b.engine.bans.lift(host)
         assert await b.ask("echo hello") == "hello"
 
 
