@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import asyncio_dgram
 import pytest
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
 from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -55,6 +55,8 @@ class Obedient:
                 self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
             case "tell":
                 self._actions.append(Tell(rest[0], RECORD))
+            case "registered":
+                self._actions.append(Registered(rest[0], "sip:bob@there", flow, None))
             case "timers":
                 self._timers = [now + float(each) for each in rest]
             case "note":
@@ -108,6 +110,7 @@ class Bench:
         self.told: list[tuple[str, CallRecord]] = []
         self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
+        self.registered: list[Registered] = []
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
@@ -121,6 +124,7 @@ class Bench:
             self.log.ended,
             lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
+            self.registered.append,
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -262,6 +266,13 @@ async def test_without_rtpengine_a_command_for_it_comes_to_nothing() -> None:
     async with bench() as b:
         b.driver._mediate = None
         assert await b.ask("mediate") == "mediated 5 nothing"
+
+
+async def test_where_a_peer_has_registered_is_told() -> None:
+    async with bench() as b:
+        await b.say("registered phone")
+        await b.ask("echo done")
+        assert [(told.peer, told.expires_at) for told in b.registered] == [("phone", None)]
 
 
 async def test_what_happens_to_a_call_is_told() -> None:
