@@ -48,15 +48,10 @@ class Obedient:
         match word:
             case "echo":
                 self._send(*rest)
-            case "look_up" | "mediate":
-                look_up = word == "look_up"
-                self._actions.append(LookUp(1, X, rest[0]) if look_up else Mediate(5, "offer", "call", ""))
+            case "look_up" | "mediate" | "registered" | "tell":
+                self._actions.append(_action(word, flow, *rest))
             case "commit":
                 self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
-            case "tell":
-                self._actions.append(Tell(rest[0], RECORD))
-            case "registered":
-                self._actions.append(Registered(rest[0], "sip:bob@there", flow, None))
             case "timers":
                 self._timers = [now + float(each) for each in rest]
             case "note":
@@ -98,6 +93,17 @@ class Obedient:
 
     def _send(self, *words: str) -> None:
         self._actions.append(Send(" ".join(words).encode(), self._flow))
+
+
+def _action(word: str, flow: Flow, name: str = "") -> Action:
+    match word:
+        case "look_up":
+            return LookUp(1, X, name)
+        case "mediate":
+            return Mediate(5, "offer", "call", "")
+        case "registered":
+            return Registered(name, "sip:bob@there", flow, None)
+    return Tell(name, RECORD)
 
 
 class Bench:
