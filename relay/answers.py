@@ -13,6 +13,7 @@ from relay.call.engine import Engine
 from relay.call.rates import Rates
 from relay.call.record import CallRecord
 from relay.errors import Refused
+from relay.net.bans import BanAnswers
 from relay.net.control import Answer
 from relay.net.driver import Driver
 from relay.net.rtpengine import Rtpengine
@@ -40,6 +41,7 @@ class Answers:
         self._socket_counts = socket_counts
         self._rtpengine = rtpengine
         self._verifier = verifier
+        self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
         self._live_known: list[CallRecord] = []
         self._live_until = 0.0
@@ -51,6 +53,7 @@ class Answers:
             "live": self.live,
             "hang_up": self.hang_up,
             "peers": self.peers,
+            **self._bans.by_name(),
         }
 
     def statistics(self) -> Answer:

@@ -185,7 +185,7 @@ class Relay:
     # What is asked by the control socket
 
     def _answers(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
-        of_calls = {name: _asks(self._calls, name) for name in ("live", "hang_up", "peers")}
+        of_calls = {name: _asks(self._calls, name) for name in _OF_CALLS}
         return {"state": self._state, "statistics": self._statistics, "reload": self._reload_asked, **of_calls}
 
     def _state(self) -> Answer:
@@ -263,6 +263,9 @@ The relay runs; stop it with Ctrl-C. In another terminal, in this folder, let tw
 It prints the 700 number that each of the two dials to reach the other. README.md, "A first call", goes on from there.
 
 """
+
+
+_OF_CALLS = ("live", "hang_up", "peers", "bans", "ban", "unban")  # what those who ask by these names ask the calls
 
 
 class Alone:

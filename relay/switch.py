@@ -18,12 +18,14 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.answers import Answers
 from relay.call.actions import Commit
+from relay.call.bans import Bans
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.settings import Settings
 from relay.config import Config
 from relay.drain import Drain
 from relay.log import ended_calls
+from relay.net.bans import BanLog
 from relay.net.control import Answer
 from relay.net.driver import Driver
 from relay.net.private import read_secret
@@ -58,7 +60,9 @@ class Records(Protocol):
 class Ways(Protocol):
     """How messages come and go: `relay.net.transports.Transports`, or those of a worker."""
 
-    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None]) -> None: ...
+    async def open(
+        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans
+    ) -> None: ...
     def send(self, data: bytes, flow: Flow) -> None: ...
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None: ...
     def locate(self, located: Located) -> None: ...
@@ -79,6 +83,7 @@ class Switch:
         self._reader = RouteReader(config.store.path, sealer, config.rules)
         self._gate = Gate(self._reader.fetch, config.rules, records.remember)
         self.engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
+        self.engine.bans.listeners.append(BanLog(log))
         self._verifier = _verifier(config)
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
         self.driver = Driver(
@@ -105,7 +110,7 @@ class Switch:
             self.engine.restore(record, dialogs, time.monotonic())
         self._recall([record for record, _ in live])
         self.locate(located)
-        await self._ways.open(self.driver.receive, self.driver.transport_failed)
+        await self._ways.open(self.driver.receive, self.driver.transport_failed, self.engine.bans)
         self.driver.start()
         self._ticker = asyncio.create_task(self._tick())
         _collect_the_young()
@@ -175,6 +180,7 @@ class Switch:
         while True:
             self.driver.set_clock()
             self._ways.sweep(loop.time())
+            self.engine.bans.expire(time.monotonic())
             sys.stdout.flush()  # the lines of `ended_calls`
             if self.engine.is_idle:
                 gc.collect()

@@ -94,6 +94,18 @@ class Tell(NamedTuple):
     record: CallRecord  # as it is then
 
 
+class Registered(NamedTuple):
+    """A peer has registered, moved or gone: tell the mates of this worker, by their `Engine.registered`.
+
+    Never asked for where there are none.
+    """
+
+    peer: str
+    contact: str  # the URI, as it was written
+    flow: Flow  # by which its REGISTER came
+    expires_at: float | None  # monotonic seconds; None: it is there no more
+
+
 class Note(NamedTuple):
     """Something for the log. Values hold no real number in clear unless under a key that `relay.log` masks."""
 
@@ -101,4 +113,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | LookUp | Mediate | Commit | Tell | Note
+Action = Send | LookUp | Mediate | Commit | Tell | Registered | Note

@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.bans import Bans
 from relay.call.counts import Counts
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
 from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Settings
+from relay.call.settings import Settings, of_one_worker
 from relay.sip.flow import Flow
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
@@ -40,11 +41,13 @@ class Core:
         self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
     ) -> None:
         counts = counts or Counts()
+        settings = of_one_worker(settings, counts.workers)
         self.settings = settings
         self.peers = Peers(settings)
         self.hosts = frozenset(
             host for listener in settings.listeners for host in (listener.host, listener.advertised.strip("[]"))
         )
+        self.bans = Bans(settings.limits)
         self.token = token
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()
@@ -74,6 +77,11 @@ class Core:
 
     def tell(self, kind: str, record: CallRecord) -> None:
         self._actions.append(Tell(kind, record))
+
+    def registered(self, peer: str, contact: str, flow: Flow, expires_at: float | None) -> None:
+        """Has the mates told, where there are any, as `Registered`."""
+        if self.counts.workers > 1:
+            self._actions.append(Registered(peer, contact, flow, expires_at))
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call") -> None:
         self._serial += 1

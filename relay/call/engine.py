@@ -13,12 +13,14 @@ from functools import partial
 from typing import Final
 
 from relay.call import masking
-from relay.call.actions import Action, Mediated
+from relay.call.actions import Action, Mediated, Registered
+from relay.call.bans import Bans
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer
+from relay.call.known import known_sources
 from relay.call.leg import Leak, Leg
 from relay.call.logins import Logins
 from relay.call.peer_state import PeerState, peer_states
@@ -29,7 +31,7 @@ from relay.call.record import CallRecord
 from relay.call.registrations import Registrations
 from relay.call.restart import restore
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings, Target
+from relay.call.settings import Peer, Settings, Target, of_one_worker
 from relay.call.setup import Setup
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
@@ -42,23 +44,37 @@ class Engine:
     """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
     def __init__(
-        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
+        self,
+        settings: Settings,
+        token: Callable[[], str],
+        clock_offset_s: float,
+        counts: Counts | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`token` gives 16 or more random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
+        """`token` gives 16 random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
 
-        `counts`: those of a worker that has mates; its tokens begin with its index as a hexadecimal digit.
+        Of a worker with mates: `counts`, that they have in common; `secret`, 16 random bytes or more, the same for all;
+        and its tokens begin with its index as a hexadecimal digit.
         """
         self._core = Core(settings, token, clock_offset_s, counts)
         self._pings = Pings(self._core)
-        self._logins = Logins(self._core)
+        self._logins = Logins(self._core, secret or bytes.fromhex(token() + token()))
         self._reception = Reception(self._core, self._logins)
         self._registrations = Registrations(self._core)
+        self.bans.spare(partial(known_sources, self._core))
+        self.bans.spare(self._logins.known)
+        self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
 
     # -- what the driver calls
 
     @property
     def settings(self) -> Settings:
         return self._core.settings
+
+    @property
+    def bans(self) -> Bans:
+        """Whom the sockets are not to hear."""
+        return self._core.bans
 
     @property
     def clock_offset_s(self) -> float:
@@ -120,6 +136,7 @@ class Engine:
     def locate(self, located: Mapping[str, tuple[Target, ...]], now: float) -> None:
         """Takes what DNS says of the targets of the named peers; from now on pings those of all, and registers."""
         self._core.peers.locate(located)
+        self.bans.forget_known(now)
         self._pings.follow(now)
         self._registrations.follow(now)
 
@@ -129,13 +146,19 @@ class Engine:
         What a call is made by holds from its INVITE on: those that are there keep their peers, quotas aside.
         """
         core = self._core
+        settings = of_one_worker(settings, core.counts.workers)
         former, core.settings, core.peers = core.peers, settings, Peers(settings)
         core.peers.locate(located)
         core.peers.take_over(former)
         self._logins.follow(settings)
         self._reception.follow(settings)
+        self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
         self._pings.follow(now)
         self._registrations.follow(now)
+
+    def registered(self, told: Registered, now: float) -> None:
+        """Another worker says where a peer is that has registered there, or that it is there no more."""
+        self._logins.registered(told, now)
 
     def unregister(self, now: float) -> None:
         """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""
@@ -204,6 +227,7 @@ class Engine:
             "pending_commits": core.pending_commits,
             "calling_tags": len(core.calling_tags),
             "logins": self._logins.count(),
+            **self.bans.statistics(),
             **core.counters,
         }
 
@@ -217,6 +241,7 @@ class Engine:
         """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
         core = self._core
         core.counters["malformed"] += 1
+        self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
         # Garbage from anywhere must not fill the disk with log.
         if known or self._reception.strangers.admit(flow.host, now):
@@ -235,6 +260,8 @@ class Engine:
         if core.transactions.receive_response(response, now):
             return
         core.counters["responses_stray"] += 1
+        if core.peers.by_source(flow.host) is None:
+            self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
         if leg is not None and 200 <= response.status < 300 and response.cseq.method == "INVITE":
             # After a restart the callee may still be repeating the 2xx that the record was written for.
@@ -250,6 +277,7 @@ class Engine:
         if peer is None and self._logins.are_configured:
             peer = self._logins.admit(request, flow, now)
             if peer is None:  # it was challenged
+                self.bans.offend(flow.host, "no login", now, proven=flow.reliable)
                 return
         if peer is None:
             self._reception.turn_away(request, flow, now)

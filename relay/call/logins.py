@@ -2,15 +2,19 @@
 
 Requests from where a peer has registered are the peer's, others from an unknown source are challenged. What a stranger
 can make us do is bounded: a challenge keeps nothing, and there are so many a second, of which one source gets few.
+
+Of several workers the first one takes all REGISTERs, and tells the others where each peer is; it alone counts and logs
+them. Uses of a nonce are counted by each worker alone: credentials are good for one method and URI, and those always
+come to the same worker.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
+from relay.call.bans import GRAVE, Known
 from relay.call.compose import Reply
 from relay.call.nonces import Nonces
 from relay.call.places import Place
@@ -22,6 +26,7 @@ from relay.sip.headers import NameAddr, parse_name_addr, parse_number
 from relay.sip.uri import SipUri
 
 if TYPE_CHECKING:
+    from relay.call.actions import Registered
     from relay.call.core import Core
     from relay.call.settings import Account, Peer, Settings
     from relay.sip.flow import Flow
@@ -53,13 +58,15 @@ class Registration:
 class Logins:
     """Of one relay."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, secret: bytes) -> None:
+        """`secret`: what nonces are made with, the same for all workers; at least 16 random bytes."""
         self._core = core
-        self._nonces = Nonces(bytes.fromhex(core.token() + core.token()))
+        self._is_first = core.counts.index == 0
+        self._nonces = Nonces(secret)
         self._by_username: dict[str, Peer] = {}
         self._registered: dict[str, Registration] = {}  # by the peer's name
         self._by_flow: dict[Flow, Registration] = {}
-        self._failures: Counter[str] = Counter()  # by source address
+        self._failures = core.counts.failures
         self._failures_end_at = 0.0
         self.follow(core.settings)
 
@@ -80,8 +87,8 @@ class Logins:
         return bool(self._by_username)
 
     def count(self) -> int:
-        """How many peers are registered."""
-        return len(self._registered)
+        """How many peers are registered, as the first worker counts them."""
+        return len(self._registered) if self._is_first else 0
 
     def holds(self, name: str) -> bool:
         """Whether the named peer is registered."""
@@ -90,6 +97,10 @@ class Logins:
     def knows(self, flow: Flow) -> bool:
         """Whether a peer has registered from there."""
         return flow in self._by_flow
+
+    def known(self) -> Known:
+        """Where peers have registered."""
+        return Known((), {flow.host for flow in self._by_flow})
 
     # -- who a request is from
 
@@ -115,6 +126,8 @@ class Logins:
         elif not self._nonces.count(credentials.nonce, int(credentials.nc, 16)):
             self._challenge(request, flow, now, stale=True)
             return None
+        if peer is not None:
+            self._core.bans.forgive(flow.host)
         return peer
 
     def _proved(self, request: Request, credentials: Credentials, flow: Flow, now: float) -> Peer | None:
@@ -123,7 +136,7 @@ class Logins:
             self._failures_end_at = now + FAILURES_S
         peer = self._by_username.get(credentials.username)
         login: Account | None = None if peer is None else peer.login
-        if login is None or self._failures[flow.host] >= MOST_FAILURES:
+        if login is None or self._failures.count(flow.host) >= MOST_FAILURES:
             return None
         if credentials.qop != "auth" or credentials.algorithm not in self._core.settings.login_algorithms:
             return None
@@ -132,8 +145,10 @@ class Logins:
         return peer if credentials.is_proved_by(login.password, request.method) else None
 
     def _fail(self, request: Request, flow: Flow, now: float) -> None:
-        self._failures[flow.host] += 1
+        self._failures.begin(flow.host)
         self._core.counters["logins_failed"] += 1
+        # A nonce of ours for that address came back from there: this source is not forged.
+        self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)
         if self._challenge(request, flow, now, stale=False):
             self._core.note("login.failed", source=flow.host, method=request.method)
 
@@ -196,16 +211,36 @@ class Logins:
                 self._leave(peer, contact.uri_text)
 
     def _enter(self, peer: Peer, contact: NameAddr, flow: Flow, seconds: int, now: float) -> None:
+        expires_at = now + seconds
+        if self._hold(peer, contact.uri_text, flow, expires_at):
+            self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
+        self._core.registered(peer.name, contact.uri_text, flow, expires_at)
+
+    def _hold(self, peer: Peer, contact: str, flow: Flow, expires_at: float) -> bool:
+        """Whether it was not there before."""
         before = self._registered.get(peer.name)
         if before is not None:
             self._remove(before)
-        expires_at = now + seconds
         timer = self._core.timers.set(expires_at, partial(self._expire, peer.name))
-        registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
+        registration = Registration(peer, contact, flow, expires_at, timer)
         self._registered[peer.name] = self._by_flow[flow] = registration
-        if before is None or before.flow != flow or before.contact != registration.contact:
-            self._settle(registration)
-            self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
+        self._core.bans.meet(flow.host)
+        if before is not None and (before.flow, before.contact) == (flow, contact):
+            return False
+        self._settle(registration)
+        return True
+
+    def registered(self, told: Registered, now: float) -> None:
+        """A mate says where a peer is, or is no more."""
+        peer, expires_at = self._core.peers.by_name(told.peer), told.expires_at
+        if peer is None or peer.login is None:  # the mate goes by another configuration yet, or already
+            return
+        if expires_at is None:
+            registration = self._registered.get(told.peer)
+            if registration is not None and (registration.flow, registration.contact) == (told.flow, told.contact):
+                self._end(registration, "connection")
+        elif expires_at > now:
+            self._hold(peer, told.contact, told.flow, expires_at)
 
     def _settle(self, registration: Registration) -> None:
         """Calls go to where the Contact says, by the way that its REGISTER came."""
@@ -221,6 +256,7 @@ class Logins:
         """`contact`: the URI that is given up; "": whichever there is."""
         registration = self._registered.get(peer.name)
         if registration is not None and contact in ("", registration.contact):
+            self._tell_gone(registration)
             self._end(registration, "left")
 
     def _expire(self, name: str, _: float) -> None:
@@ -230,7 +266,11 @@ class Logins:
         """Nothing gets through to `flow`: a connection that is gone is opened by its peer alone, who registers anew."""
         registration = self._by_flow.get(flow) if flow.reliable else None
         if registration is not None:
+            self._tell_gone(registration)
             self._end(registration, "connection")
+
+    def _tell_gone(self, registration: Registration) -> None:
+        self._core.registered(registration.peer.name, registration.contact, registration.flow, None)
 
     def _end(self, registration: Registration, why: str) -> None:
         self._core.peers.settle(registration.peer.name, None)
@@ -238,7 +278,8 @@ class Logins:
 
     def _forget(self, registration: Registration, why: str) -> None:
         self._remove(registration)
-        self._core.note("login.ended", peer=registration.peer.name, reason=why)
+        if self._is_first:
+            self._core.note("login.ended", peer=registration.peer.name, reason=why)
 
     def _remove(self, registration: Registration) -> None:
         self._core.timers.cancel(registration.timer)

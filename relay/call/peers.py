@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from relay.call.numbers import format_number, is_formatted
@@ -40,6 +40,9 @@ class Peers:
             if network.version == address.version and address in network
         ]
         return max(matches, key=lambda match: match[0])[1] if matches else None
+
+    def all(self) -> Iterable[Peer]:
+        return self._by_name.values()
 
     def by_name(self, name: str) -> Peer | None:
         return self._by_name.get(name)

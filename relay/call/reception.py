@@ -66,6 +66,7 @@ class Reception:
         """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
         core = self._core
         core.counters["strangers"] += 1
+        core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
         if request.method in ("ACK", "CANCEL") or not self.strangers.admit(flow.host, now):
             return
         core.note("request.stranger", source=flow.host)

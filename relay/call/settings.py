@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -104,6 +104,8 @@ class Limits:
     max_pending_lookups: int = 5_000
     max_transactions: int = 200_000
     stranger_answers_per_s: int = 20  # 403s or challenges to sources that are no peer's; the rest gets no answer
+    ban_after: int = 100  # offences of one source within a minute (`relay.call.bans`)
+    ban_s: float = 600.0  # how long it is not heard then; 0: nobody is banned
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +139,19 @@ class Settings:
     sms: bool = False  # MESSAGE to 700 numbers is relayed
     sms_numbers: Literal["refuse", "mask"] = "refuse"  # what becomes of a text with a real number in it
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"
+
+
+def of_one_worker(settings: Settings, workers: int) -> Settings:
+    """With its part, rounded up, of the limits that each of so many workers keeps by itself."""
+    if workers == 1:
+        return settings
+    limits = settings.limits
+    return replace(
+        settings,
+        limits=replace(
+            limits,
+            max_pending_lookups=-(-limits.max_pending_lookups // workers),
+            max_transactions=-(-limits.max_transactions // workers),
+            stranger_answers_per_s=-(-limits.stranger_answers_per_s // workers),
+        ),
+    )

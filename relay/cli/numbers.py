@@ -206,7 +206,7 @@ def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
 def list_pools(config_path: Path | None, as_json: bool) -> None:
     """List the pools."""
     with opened(config_path) as store:
-        found = find_pools(store.reader, None, most=-1)
+        found = find_pools(store.reader, None, most=20_000)
     show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
 
 

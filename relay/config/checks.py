@@ -60,6 +60,8 @@ def _limits(table: LimitsTable) -> Limits:
         table.max_pending_lookups,
         table.max_transactions,
         table.stranger_answers_per_s,
+        table.ban_after,
+        table.ban_s,
     )
 
 

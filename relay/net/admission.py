@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from relay.call.peers import Peers
+from relay.call.strangers import SHARE
 from relay.net.settings import StreamLimits
 
 
 class Admission:
-    """Connections are counted in all and by source address. Strangers, who are no peer's source, share a small part."""
+    """Connections are counted in all and by source address.
+
+    Strangers, who are no peer's source, share a small part, of which one of them gets a part again.
+    """
 
     def __init__(self, limits: StreamLimits, peers: Peers) -> None:
         self.count = 0
@@ -32,25 +36,33 @@ class Admission:
         self.count -= 1
         if source is None:
             return
-        self.strangers -= not self._is_peer(source)
+        self.strangers -= self.is_stranger(source)
         self._by_source[source] -= 1
         if not self._by_source[source]:
             del self._by_source[source]
 
+    def is_greedy(self, source: str) -> bool:
+        """Whether it has as many as one source may, so that it alone is to blame where it gets no more."""
+        return self._by_source[source] >= self._most_of(source)
+
+    def is_stranger(self, source: str) -> bool:
+        return self._peers.by_source(source) is None
+
     def follow(self, peers: Peers) -> None:
         """Tells strangers by these peers from now on, and counts those that are there anew."""
         self._peers = peers
-        self.strangers = sum(count for source, count in self._by_source.items() if not self._is_peer(source))
+        self.strangers = sum(count for source, count in self._by_source.items() if self.is_stranger(source))
 
     def _admit_source(self, source: str) -> bool:
-        stranger = not self._is_peer(source)
+        stranger = self.is_stranger(source)
         if stranger and self.strangers >= self._limits.max_strangers:
             return False
-        if self._by_source[source] >= self._limits.max_per_source:
+        if self.is_greedy(source):
             return False
         self.strangers += stranger
         self._by_source[source] += 1
         return True
 
-    def _is_peer(self, source: str) -> bool:
-        return self._peers.by_source(source) is not None
+    def _most_of(self, source: str) -> int:
+        most = self._limits.max_per_source
+        return min(most, -(-self._limits.max_strangers // SHARE)) if self.is_stranger(source) else most

@@ -14,16 +14,21 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
+from relay.policy.rules import STORE_FAILED, STORE_STALLED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
+# With records waiting for the store, and none written for so long, new calls are refused: one that is begun could not
+# be answered. What refuses them cannot wait for a record either: their callers are told at once, and the records follow.
+STALLED_S: Final = 2.0
+MOST_UNRECORDED: Final = 20_000  # beyond it refused callers wait for their records too, which bounds how many there are
 
 _LEVELS: Final = {
     "tripwire": "error",
@@ -44,6 +49,8 @@ class Engine(Protocol):
 
     clock_offset_s: float
 
+    @property
+    def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
@@ -68,28 +75,34 @@ class Driver:
         log_ended: Callable[[dict[str, object]], None],
         verify: Callable[[LookUp, Route, Routed], None] | None = None,
         mediate: Callable[[Mediate, Answered], None] | None = None,
+        registered: Callable[[Registered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later. `look_up_later` is asked instead of `look_up` where it is given.
+        rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
+        `look_up_later` is asked instead of `look_up` where it is given.
         """
         self.bugs = 0
         self._engine = engine
+        self._bans = engine.bans
         self._send = send
         self._look_up = look_up
         self._append = append
         self._tell = tell
         self._verify = verify
         self._mediate = mediate
+        self._registered = registered
         self._look_up_later = look_up_later
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._uncommitted = 0  # records that somebody waits for
+        self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
         self._bugs_logged: list[float] = []
 
     def start(self) -> None:
@@ -101,6 +114,8 @@ class Driver:
 
     def receive(self, data: bytes, flow: Flow) -> None:
         """One datagram, or one message of a stream."""
+        if self._bans.silenced and self._bans.drops(flow.host):
+            return
         now = time.monotonic()
         try:
             self._engine.receive(data, flow, now)
@@ -122,6 +137,8 @@ class Driver:
         if not token:
             return
         now = time.monotonic()
+        self._uncommitted -= 1
+        self._committed_at = now
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -186,13 +203,11 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: LookUp | Mediate | Commit | Tell | Note, now: float) -> None:
+    def _do(self, action: LookUp | Mediate | Commit | Tell | Registered | Note, now: float) -> None:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
-            self._append(action, self.committed)
-            if action.record.ended_at is not None:
-                self._log_ended(ended_call(action.record))
+            self._commit(action, now)
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
@@ -200,10 +215,26 @@ class Driver:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart, and rtpengine is no longer configured
                 self._engine.mediated(action.token, None, now)
+        elif isinstance(action, Registered):
+            if self._registered is not None:
+                self._registered(action)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 
+    def _commit(self, action: Commit, now: float) -> None:
+        if action.token:
+            if not self._uncommitted:
+                self._committed_at = now
+            self._uncommitted += 1
+        self._append(action, self.committed)
+        if action.record.ended_at is not None:
+            self._log_ended(ended_call(action.record))
+
     def _answer(self, action: LookUp, now: float) -> None:
+        if self._uncommitted and now - self._committed_at > STALLED_S:
+            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
+            self._engine.routed(action.token, refusal, now)
+            return
         try:
             if self._look_up_later is not None:
                 self._look_up_later(action, now + self._engine.clock_offset_s, self.found)

@@ -45,6 +45,10 @@ class Resolver:
         self._names[host, family] = (address, loop.time() + KEPT_S)
         return address
 
+    def addresses(self) -> list[str]:
+        """All that host names were resolved to."""
+        return [address for address, _ in self._names.values()]
+
     def names_of(self, address: str) -> list[str]:
         """The host names that were resolved to `address`."""
         return [host for (host, _), (found, _) in self._names.items() if found == address]

@@ -14,6 +14,7 @@ from relay.sip.flow import Flow
 from relay.sip.framing import KEEPALIVE_PING, StreamFramer
 
 MAX_CARRIED = 1024  # flows that one connection remembers; peers choose the ports in them
+MOST_PINGS = 20  # in a row within about a second; RFC 5626 4.4.1 has minutes between two
 
 
 class Owner(Protocol):
@@ -34,12 +35,15 @@ class Connection(asyncio.Protocol):
         "_carried",
         "_framer",
         "_owner",
+        "_pings",
+        "_pings_since",
         "_transport",
         "_waiting",
         "broken",
         "flow",
         "heard",
         "message_since",
+        "useful",
         "wanted",
     )
 
@@ -49,11 +53,14 @@ class Connection(asyncio.Protocol):
         self.heard = owner.now  # when bytes last went either way
         self.message_since: float | None = None  # since when a message is incomplete
         self.broken = ""  # why we closed it
+        self.useful = False  # a whole message has come by it
         self._carried: dict[Flow, None] = {}  # in the order of their first use
         self._owner = owner
         self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
         self._transport: asyncio.Transport | None = None
         self._waiting = bytearray()
+        self._pings = 0
+        self._pings_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The way is open, of TLS after the hand-shake."""
@@ -104,14 +111,27 @@ class Connection(asyncio.Protocol):
             self.abort("framing")
             return
         for frame in frames:
+            if self.broken:  # by what one of them was
+                return
             if isinstance(frame, bytes):
+                self.useful = True
                 self._owner.received(frame, self.flow)
             elif frame is KEEPALIVE_PING:
-                self.send(b"\r\n")
+                self._pong()
         if not self._framer.pending:
             self.message_since = None
         elif frames or self.message_since is None:
             self.message_since = self._owner.now
+
+    def _pong(self) -> None:
+        """Four bytes must not have us write as often as they come."""
+        if self._pings_since != self._owner.now:
+            self._pings, self._pings_since = 0, self._owner.now
+        self._pings += 1
+        if self._pings > MOST_PINGS:
+            self.abort("pings")
+        else:
+            self.send(b"\r\n")
 
     def pause_writing(self) -> None:
         """More than max_unsent bytes wait: whoever does not read is not waited for."""

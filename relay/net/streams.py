@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 
+from relay.call.bans import GRAVE, Ban, Bans, Known
 from relay.call.peers import Peers, host_of, targets_of
 from relay.call.settings import Listener, Settings, Target
 from relay.net.admission import Admission
@@ -24,6 +26,7 @@ from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
+_GRAVE = ("framing", "half_message", "pings", "slow_reader")  # closed for these, a connection was meant to do harm
 
 
 class Streams:
@@ -37,6 +40,7 @@ class Streams:
         resolver: Resolver,
         receive: Callable[[bytes, Flow], None],
         failed: Callable[[Flow], None],
+        bans: Bans,
     ) -> None:
         """Raises ConfigError when a TLS file cannot be used."""
         self.limits = limits
@@ -46,6 +50,9 @@ class Streams:
         self._listeners = settings.listeners
         self._failed = failed
         self._resolver = resolver
+        self._bans = bans
+        bans.spare(self._known)
+        bans.listeners.append(self._take_ban)
         self._peers = Peers(settings)
         self._admission = Admission(limits, self._peers)
         self._targets: dict[str, tuple[Target, ...]] = {}
@@ -138,6 +145,7 @@ class Streams:
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
     def closed(self, connection: Connection) -> None:
+        """Whatever the reason; once."""
         flow, wanted = connection.flow, connection.wanted
         if self._by_number.pop(flow.connection, None) is None:
             return
@@ -147,6 +155,7 @@ class Streams:
         self._admission.release(None if wanted else flow.host)
         self.closed_because[connection.broken or "by_far_end"] += 1
         if not self._closing:
+            self._judge(connection)
             for failed in connection.flows():
                 self._failed(failed)
 
@@ -159,17 +168,52 @@ class Streams:
     def _is_secured(self, port: int) -> bool:
         return any(secured == port for _, secured in self._secured)
 
+    # Bans
+
+    def _judge(self, connection: Connection) -> None:
+        """One that was opened to us and came to nothing, or broke a bound, speaks against its source."""
+        if connection.wanted is not None or connection.broken == "banned":
+            return
+        if connection.broken in _GRAVE:
+            self._offend(connection.flow.host, f"connection: {connection.broken}", GRAVE)
+        elif not connection.useful:
+            self._offend(connection.flow.host, "connection for nothing")
+
+    def _offend(self, host: str, offence: str, weight: int = 1) -> None:
+        self._bans.offend(host, offence, time.monotonic(), proven=True, weight=weight)
+
+    def _take_ban(self, event: str, _: Ban) -> None:
+        if event == "banned":
+            for connection in list(self._by_number.values()):
+                if connection.wanted is None and self._bans.holds(connection.flow.host):
+                    connection.abort("banned")
+
+    def _known(self) -> Known:
+        """Where peers are, and all that we know by name: nobody else's name is asked for."""
+        networks = [network for peer in self._peers.all() for network in peer.sources]
+        targets = [target.host for targets in self._targets.values() for target in targets]
+        return Known(networks, [*targets, *self._resolver.addresses()])
+
     # Accepting
 
     def _accept(self, index: int, connected: socket.socket, address: tuple[str, int]) -> None:
         """Admit before the TLS hand-shake: that is where a stranger costs most."""
-        if not self._admission.admit(address[0]):
+        host = address[0]
+        if self._bans.silenced and self._bans.holds(host):
+            self.closed_because["banned"] += 1
+            connected.close()
+            return
+        if not self._admission.admit(host):
             self.closed_because["refused"] += 1
             connected.close()
+            if self._admission.is_greedy(host):
+                self._offend(host, "too many connections")
             return
         self._serial += 1
         flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
         connection = self._by_number[self._serial] = Connection(self, flow, None)
+        if self._admission.is_stranger(host):  # who has said nothing yet is in the middle of a message
+            connection.message_since = self.now
         self._start(self._welcome(connected, connection))
 
     async def _welcome(self, connected: socket.socket, connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 
+from relay.call.bans import Bans
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import ConfigError
 from relay.net.datagrams import Datagrams
@@ -27,14 +28,14 @@ class Transports:
         self._streams: Streams
         self._is_open = False
 
-    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None]) -> None:
+    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans) -> None:
         """Listen everywhere. `receive` gets whole messages, `failed` the flows that could not be reached.
 
         Raises ConfigError with every listener that cannot be had; nothing is left open then.
         """
         resolver = Resolver()
         self._datagrams = Datagrams(resolver, failed)
-        self._streams = Streams(self._settings, self._limits, self._tls, resolver, receive, failed)
+        self._streams = Streams(self._settings, self._limits, self._tls, resolver, receive, failed, bans)
         self._streams.locate(self._located)
         self._is_open = True
         problems = []

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.call.actions import Commit, LookUp, Mediate, Note, Send, Tell
+from relay.call.actions import Commit, LookUp, Mediate, Note, Registered, Send, Tell
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -199,6 +199,8 @@ class Ladder:
                         self.notes.append(action)
                     case Tell():
                         self.told.append(action)
+                    case Registered():
+                        self.tell_mates(action)
 
     def _send(self, data: bytes, flow: Flow) -> None:
         if (flow.transport, flow.host) in self.unreachable:
@@ -226,6 +228,9 @@ class Ladder:
     def mediate(self, command: Mediate) -> None:
         """For rtpengine, which is not there."""
         self.engine.mediated(command.token, None, self.now)
+
+    def tell_mates(self, told: Registered) -> None:
+        raise AssertionError(f"a lone relay has nobody to tell {told}")
 
     # -- what must hold
 

@@ -37,6 +37,15 @@ def test_strangers_share_a_small_part_and_leave_the_rest_to_peers() -> None:
     assert a.admit("192.0.2.2")
 
 
+def test_one_stranger_leaves_the_others_theirs() -> None:
+    a = admission(max_strangers=8)
+    assert [a.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert a.is_greedy("192.0.2.1")
+    assert [a.admit(f"192.0.2.{number}") for number in range(2, 9)] == [True] * 6 + [False]
+    assert not a.is_greedy("192.0.2.8")
+    assert [a.admit("10.0.0.1") for _ in range(10)] == [True] * 10
+
+
 def test_our_own_connections_are_no_strangers() -> None:
     a = admission(max_strangers=0)
     assert a.admit(None)

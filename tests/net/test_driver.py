@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import asyncio_dgram
+import pytest
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.net.driver import Answered, Driver, Routed
+from relay.call.settings import Limits
+from relay.net.driver import MOST_UNRECORDED, STALLED_S, Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
+from relay.policy.rules import STORE_FAILED, STORE_STALLED
 from relay.sip.flow import Flow
 from tests.net.support import Log, address_of, settings_for, until
 from tests.support.stored import X, live_record
@@ -30,6 +34,7 @@ class Obedient:
 
     def __init__(self) -> None:
         self.clock_offset_s = 0.0
+        self.bans = Bans(Limits())
         self.failed: list[Flow] = []
         self.woken = 0
         self._flow: Flow
@@ -43,13 +48,10 @@ class Obedient:
         match word:
             case "echo":
                 self._send(*rest)
-            case "look_up" | "mediate":
-                look_up = word == "look_up"
-                self._actions.append(LookUp(1, X, rest[0]) if look_up else Mediate(5, "offer", "call", ""))
+            case "look_up" | "mediate" | "registered" | "tell":
+                self._actions.append(_action(word, flow, *rest))
             case "commit":
                 self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
-            case "tell":
-                self._actions.append(Tell(rest[0], RECORD))
             case "timers":
                 self._timers = [now + float(each) for each in rest]
             case "note":
@@ -93,6 +95,17 @@ class Obedient:
         self._actions.append(Send(" ".join(words).encode(), self._flow))
 
 
+def _action(word: str, flow: Flow, name: str = "") -> Action:
+    match word:
+        case "look_up":
+            return LookUp(1, X, name)
+        case "mediate":
+            return Mediate(5, "offer", "call", "")
+        case "registered":
+            return Registered(name, "sip:bob@there", flow, None)
+    return Tell(name, RECORD)
+
+
 class Bench:
     """A driver, its engine, and one peer's socket."""
 
@@ -103,6 +116,7 @@ class Bench:
         self.told: list[tuple[str, CallRecord]] = []
         self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
+        self.registered: list[Registered] = []
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
@@ -116,6 +130,7 @@ class Bench:
             self.log.ended,
             lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
+            self.registered.append,
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -134,7 +149,7 @@ class Bench:
 @asynccontextmanager
 async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
     made = Bench()
-    await made.transports.open(made.driver.receive, made.driver.transport_failed)
+    await made.transports.open(made.driver.receive, made.driver.transport_failed, made.engine.bans)
     if start:
         made.driver.start()
     made.peer = await asyncio_dgram.connect(address_of(made.settings))
@@ -148,6 +163,17 @@ async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
 
 async def test_sends_what_the_engine_says() -> None:
     async with bench() as b:
+        assert await b.ask("echo hello") == "hello"
+
+
+async def test_what_comes_from_who_is_banned_never_gets_to_the_engine() -> None:
+    async with bench() as b:
+        host = b.peer.sockname[0]
+        b.engine.bans.ban(host, 2.0, 1.0, "operator")
+        for _ in range(3):
+            await b.say("echo nobody")
+        await until(lambda: b.engine.bans.dropped == 3)
+        b.engine.bans.lift(host)
         assert await b.ask("echo hello") == "hello"
 
 
@@ -190,6 +216,31 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         assert b.driver.bugs == 1
 
 
+async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench() as b:
+        answers: list[Route | Refusal] = []
+        monkeypatch.setattr(b.engine, "routed", lambda token, answer, now: answers.append(answer))
+
+        async def look_up() -> Route | Refusal:
+            await b.say("look_up 8613800000001")
+            await b.ask("echo done")
+            return answers.pop()
+
+        await b.say("commit")
+        assert await look_up() == ROUTE  # it may be on its way
+        b.driver._committed_at -= STALLED_S
+        assert await look_up() == STORE_STALLED
+        b.driver._uncommitted = MOST_UNRECORDED
+        assert await look_up() == STORE_FAILED  # which waits for its record
+        b.driver._uncommitted = 1
+        await b.say("commit")
+        await b.ask("echo done")
+        commit, done = b.journal[0]
+        done(commit.token)
+        assert await b.hear() == "committed 2"
+        assert await look_up() == ROUTE  # one still waits, and the store takes records again
+
+
 async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
     async with bench() as b:
         b.look_up = lambda *_: ROUTE._replace(verify=True)
@@ -221,6 +272,13 @@ async def test_without_rtpengine_a_command_for_it_comes_to_nothing() -> None:
     async with bench() as b:
         b.driver._mediate = None
         assert await b.ask("mediate") == "mediated 5 nothing"
+
+
+async def test_where_a_peer_has_registered_is_told() -> None:
+    async with bench() as b:
+        await b.say("registered phone")
+        await b.ask("echo done")
+        assert [(told.peer, told.expires_at) for told in b.registered] == [("phone", None)]
 
 
 async def test_what_happens_to_a_call_is_told() -> None:

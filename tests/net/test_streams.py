@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.call.settings import Peer, Target
+from relay.call.bans import GRAVE, Bans
+from relay.call.settings import Limits, Peer, Target
 from relay.errors import ConfigError
 from relay.net.resolve import Resolver
 from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
-from relay.net.stream import MAX_CARRIED
+from relay.net.stream import MAX_CARRIED, MOST_PINGS
 from relay.net.streams import Streams
 from relay.net.tls import client_context
 from relay.sip.flow import Flow
@@ -24,7 +25,7 @@ from tests.net.certificates import Authority
 from tests.net.support import address_of, settings_for, until
 from tests.support.addresses import Address, free
 
-PEER_HOST = "127.0.0.11"
+PEER_HOST, STRANGER = "127.0.0.11", "127.0.0.66"
 PEER = Peer("pbx", PEER_HOST, 5060, "tcp", False, (ip_network("127.0.0.11/32"),))
 
 
@@ -41,6 +42,7 @@ class Heard:
         self.settings = settings = settings_for(transport, host=host, peers=(peer,))
         self.transport = transport
         self.address = address_of(settings)
+        self.bans = Bans(Limits())
         self.streams = Streams(
             settings,
             limits,
@@ -48,6 +50,7 @@ class Heard:
             Resolver(),
             lambda data, flow: self.messages.put_nowait((data, flow)),
             self.failed.put_nowait,
+            self.bans,
         )
 
     def flow_to(self, address: Address) -> Flow:
@@ -262,6 +265,131 @@ async def test_a_far_end_that_does_not_read_is_closed() -> None:
             await asyncio.sleep(0)
         assert h.streams.statistics()["streams_closed_slow_reader"] == 1
         writer.transport.abort()
+
+
+async def test_who_says_nothing_after_connecting_is_closed_unless_it_is_a_peer() -> None:
+    async with listening(message_timeout_s=30) as h:
+        reader, stranger = await h.connect(STRANGER)
+        _, peer = await h.connect()
+        await h.settled(2)
+        h.streams.sweep(h.streams.now + 31)
+        assert await ended(reader)
+        await h.settled(1)
+        stranger.close()
+        peer.close()
+
+
+async def test_pings_are_answered_only_as_often_as_somebody_in_earnest_sends_them() -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        writer.write(b"\r\n\r\n" * 10_000)
+        assert len(await asyncio.wait_for(_all(reader), 10)) <= 2 * MOST_PINGS
+        assert h.streams.statistics()["streams_closed_pings"] == 1
+        writer.close()
+
+
+async def test_pings_of_several_seconds_are_all_answered() -> None:
+    async with listening() as h:
+        reader, writer = await h.connect()
+        for _ in range(3 * MOST_PINGS):
+            h.streams.sweep(h.streams.now + 1)
+            writer.write(b"\r\n\r\n")
+            assert await reader.readexactly(2) == b"\r\n"
+        writer.close()
+
+
+async def _all(reader: asyncio.StreamReader) -> bytes:
+    data = bytearray()
+    with suppress(ConnectionError):
+        while part := await reader.read(65_536):
+            data += part
+    return bytes(data)
+
+
+# Bans
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"OPTIONS sip:x SIP/2.0\r\n\r\n", b"\r\n\r\n" * 1000, b"\0" * 20_000],
+    ids=["no_length", "pings", "noise"],
+)
+async def test_who_breaks_bounds_again_and_again_is_banned_with_all_connections(data: bytes) -> None:
+    async with listening() as h:
+        idle, idle_writer = await h.connect(STRANGER)
+        for _ in range(Limits().ban_after // GRAVE):
+            reader, writer = await h.connect(STRANGER)
+            writer.write(data)
+            await ended(reader)
+            writer.close()
+        assert await ended(idle)
+        reader, writer = await h.connect(STRANGER)
+        assert await ended(reader)
+        assert [ban.source for ban in h.bans.in_force()] == [STRANGER]
+        assert h.streams.statistics()["streams_closed_banned"] >= 2
+        _, peer = await h.connect()
+        peer.write(message())
+        assert await h.heard()
+        for each in (idle_writer, writer, peer):
+            each.close()
+
+
+async def test_who_connects_for_nothing_again_and_again_is_banned() -> None:
+    async with listening() as h:
+        for _ in range(Limits().ban_after):
+            _, writer = await h.connect(STRANGER)
+            writer.close()
+        await until(h.bans.in_force)
+
+
+async def test_who_may_have_no_more_and_goes_on_is_banned() -> None:
+    async with listening(max_strangers=8) as h:
+        places = [await h.connect(STRANGER) for _ in range(2)]
+        await h.settled(2)
+        for _ in range(Limits().ban_after):
+            reader, writer = await h.connect(STRANGER)
+            assert await ended(reader)
+            writer.close()
+        await h.settled(0)
+        assert [ban.source for ban in h.bans.in_force()] == [STRANGER]
+        for _, writer in places:
+            writer.close()
+
+
+async def test_who_finds_no_place_for_others_is_not_to_blame() -> None:
+    async with listening(max_strangers=4) as h:
+        places = [await h.connect(f"127.0.0.{number}") for number in range(60, 64)]
+        await h.settled(4)
+        for _ in range(2 * Limits().ban_after):
+            reader, writer = await h.connect(STRANGER)
+            assert await ended(reader)
+            writer.close()
+        assert h.bans.in_force() == []
+        for _, writer in places:
+            writer.close()
+
+
+async def test_a_peer_is_not_banned_for_its_connections() -> None:
+    async with listening() as h:
+        for _ in range(2 * Limits().ban_after):
+            reader, writer = await h.connect()
+            writer.write(b"OPTIONS sip:x SIP/2.0\r\n\r\n")
+            await ended(reader)
+            writer.close()
+        assert h.bans.in_force() == []
+
+
+async def test_what_one_chunk_holds_after_the_ban_is_not_read() -> None:
+    async with listening() as h:
+        _, writer = await h.connect(STRANGER)
+        h.streams.received = lambda data, flow: (  # type: ignore[method-assign,assignment]
+            h.messages.put_nowait((data, flow)),
+            h.bans.ban(STRANGER, 2.0, 1.0, "stranger"),
+        )
+        writer.write(message() * 100)
+        await h.settled(0)
+        assert h.messages.qsize() == 1
+        writer.close()
 
 
 # Sending

@@ -6,7 +6,8 @@ from pathlib import Path
 import asyncio_dgram
 import pytest
 
-from relay.call.settings import Listener, Settings
+from relay.call.bans import Bans
+from relay.call.settings import Limits, Listener, Settings
 from relay.errors import ConfigError
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.transports import Transports
@@ -25,7 +26,9 @@ class Opened:
         self.transports = Transports(settings, StreamLimits(), tls)
 
     async def open(self) -> None:
-        await self.transports.open(lambda data, flow: self.messages.put_nowait((data, flow)), self.failed.put_nowait)
+        await self.transports.open(
+            lambda data, flow: self.messages.put_nowait((data, flow)), self.failed.put_nowait, Bans(Limits())
+        )
 
 
 async def test_each_transport_carries_messages_of_its_own_listener() -> None:

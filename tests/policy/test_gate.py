@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
 from relay.policy.gate import Gate
 from relay.policy.judge import Found
@@ -18,10 +19,10 @@ TWICE = (Cap(2, 300),)
 class Bench:
     """A gate over a store that finds the same for each call."""
 
-    def __init__(self, answer: Found | Refusal, **rules: object) -> None:
+    def __init__(self, answer: Found | Refusal, rates: Rates | None = None, **rules: object) -> None:
         self.answer = answer
         self.remembered: list[LastCaller] = []
-        self.gate = Gate(self.fetch, Rules(**rules), self.remembered.append)  # type: ignore[arg-type]
+        self.gate = Gate(self.fetch, Rules(**rules), self.remembered.append, rates)  # type: ignore[arg-type]
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         answer = self.answer
@@ -67,6 +68,12 @@ def test_calls_of_a_business_a_second_and_what_is_over_them_counts_nowhere() -> 
     refused = bench.gate.look_up(X, A, NOW_S + 1.2)
     assert refused == Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", "order-1")
     assert bench.call(after_s=2.5) == "granted"
+
+
+def test_gates_that_have_their_rates_in_common_grant_so_many_together() -> None:
+    rates = Rates()
+    first, second = Bench(found(max_cps=2), rates), Bench(found(max_cps=2), rates)
+    assert [bench.call() for bench in (first, second, first)] == ["granted", "granted", "business_rate"]
 
 
 def test_what_was_granted_before_a_start_counts() -> None:

@@ -31,6 +31,7 @@ def set_state(desk: Desk, state: str) -> Prefix:
 # Prefixes
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
 def test_a_prefix_is_loaded_with_ten_thousand_numbers_in_one_statement(desk: Desk) -> None:
     statements: list[str] = []
 

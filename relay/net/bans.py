@@ -1,0 +1,100 @@
+"""What people see and do of bans: lines of the log, and what is answered by the control socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_network
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.bans import Ban, Bans, source_of
+from relay.call.rates import Rates
+from relay.errors import Refused
+from relay.net.control import Answer
+
+LOGGED_PER_S = 10
+LONGEST_S = 366 * 86_400.0
+OPERATOR = "operator"  # the reason of a ban that was asked for
+
+
+class BanLog:
+    """A listener of `Bans`: each that began here or ended, up to a rate, and how many were left out since."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._rates = Rates()
+        self._left_out = 0
+
+    def __call__(self, event: str, ban: Ban) -> None:
+        if not ban.here:
+            return
+        if not self._rates.admit("", LOGGED_PER_S, time.monotonic()):
+            self._left_out += 1
+            return
+        fields: dict[str, object] = {"source": ban.source, "reason": ban.reason}
+        if event == "banned":
+            fields["for_s"] = round(ban.until - ban.since)
+        if self._left_out:
+            fields["left_out"], self._left_out = self._left_out, 0
+        tell = self._log.info if event == "unbanned" else self._log.warning
+        tell(f"source.{event}", **fields)
+
+
+class BanAnswers:
+    """To the commands and the desk."""
+
+    def __init__(self, bans: Bans) -> None:
+        self._bans = bans
+
+    def by_name(self) -> Mapping[str, Callable[..., Answer]]:
+        """What `ControlServer` answers by."""
+        return {"bans": self.bans, "ban": self.ban, "unban": self.unban}
+
+    def bans(self) -> Answer:
+        """Those in force, the one that ends first at the front; moments in Unix milliseconds."""
+        return {"bans": [_shown(ban) for ban in self._bans.in_force()]}
+
+    def ban(self, address: str, for_s: float) -> Answer:
+        """Begins one, or has it end at another time. Raises Refused."""
+        now = time.monotonic()
+        if not 0 < for_s <= LONGEST_S:
+            raise Refused("invalid", "for_s", "more than nothing and at most 366 days")
+        source = read_source(address)
+        try:
+            self._bans.ban(source, now + for_s, now, OPERATOR)
+        except ValueError:
+            problem = "a peer or a call that is up is there: take it out of the configuration first"
+            raise Refused("state_conflict", "address", problem) from None
+        return _shown(Ban(source, OPERATOR, now, now + for_s))
+
+    def unban(self, address: str | None = None) -> Answer:
+        """Ends one, or all where none is named. Raises Refused."""
+        if address is None:
+            lifted = [ban.source for ban in self._bans.in_force()]
+            for each in lifted:
+                self._bans.lift(each)
+            return {"lifted": lifted}
+        for source in (read_source(address), source_of(address)):
+            if self._bans.lift(source):
+                return {"lifted": [source]}
+        raise Refused("not_found", "address", "it is not banned")
+
+
+def read_source(text: str) -> str:
+    """An address alone, or the network of 64 bits of an IPv6 one, as `Ban.source` has it. Raises Refused."""
+    try:
+        if "/" not in text:
+            return source_of(str(ip_address(text)), exact=True)
+        network = ip_network(text)
+    except ValueError:
+        raise Refused("invalid", "address", "not an address: write one such as 192.0.2.1 or 2001:db8::1") from None
+    if network.version == 6 and network.prefixlen == 64:
+        return str(network)
+    raise Refused("invalid", "address", "of networks only those of IPv6 with 64 bits, such as 2001:db8::/64")
+
+
+def _shown(ban: Ban) -> Answer:
+    offset_s = time.time() - time.monotonic()
+    moments = {"since": int((ban.since + offset_s) * 1000), "until": int((ban.until + offset_s) * 1000)}
+    return {"address": ban.source, "reason": ban.reason, **moments}
