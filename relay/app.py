@@ -101,7 +101,8 @@ class Relay:
 
     def _alone(self, config: Config) -> Calls:
         transports = Transports(config.settings, config.streams, config.tls)
-        return Alone(Switch(config, self._sealer, self._journal, self._log, transports), self._journal)
+        switch = Switch(config, self._sealer, self._journal, transports, self._log, sys.stdout.buffer)
+        return Alone(switch, self._journal)
 
     def _crew(self, config: Config, workers: int) -> Calls:
         from relay.crew import Crew  # of no use to a relay alone

@@ -6,17 +6,28 @@ It knows nothing of calls; the mask works on every string of an event, traceback
 from __future__ import annotations
 
 import logging
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.numbers import mask_number
+
+
+class Output(Protocol):
+    """Where the log goes."""
+
+    def write(self, line: bytes, /) -> object: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
 
 Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -30,7 +41,7 @@ _WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
 
-def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> FilteringBoundLogger:
+def configure(format_: Format, level: Level, output: Output | None = None) -> FilteringBoundLogger:
     """Set up structlog for this process and give its logger. `output` is standard output unless given."""
     output = output or sys.stdout.buffer
     structlog.configure(
@@ -42,12 +53,40 @@ def configure(format_: Format, level: Level, output: BinaryIO | None = None) -> 
             mask_event,
             *_renderers(format_, output),
         ],
-        logger_factory=structlog.BytesLoggerFactory(output),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
     )
     logging.root.handlers = [*(one for one in logging.root.handlers if not isinstance(one, _Libraries)), _Libraries()]
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger.bind()
+
+
+class WholeLines:
+    """Where several processes write to one file or pipe: lines are never mixed, up to what a pipe takes at once.
+
+    What is written waits until `flush`, or until there is more than fits.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines = bytearray()
+
+    def write(self, lines: bytes) -> None:
+        """One or several lines, each with its end."""
+        if len(self._lines) + len(lines) > select.PIPE_BUF:
+            self.flush()
+        self._lines += lines
+
+    def flush(self) -> None:
+        """Write what waits."""
+        left = memoryview(bytes(self._lines))
+        self._lines.clear()
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def isatty(self) -> bool:
+        """As of a file."""
+        return os.isatty(self._descriptor)
 
 
 class _Libraries(logging.Handler):
@@ -59,7 +98,7 @@ class _Libraries(logging.Handler):
         getattr(log, level)("library.said", library=record.name, said=record.getMessage(), exc_info=record.exc_info)
 
 
-def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Processor]:
+def _renderers(format_: Format, output: Output) -> list[structlog.typing.Processor]:
     if format_ == "json":
         return [_json]
     console = structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
@@ -67,7 +106,7 @@ def _renderers(format_: Format, output: BinaryIO) -> list[structlog.typing.Proce
 
 
 def ended_calls(
-    log: FilteringBoundLogger, format_: Format, level: Level, output: BinaryIO | None = None
+    log: FilteringBoundLogger, format_: Format, level: Level, output: Output | None = None
 ) -> Callable[[dict[str, object]], None]:
     """What writes `call.ended`, the one event of every call, and `message.ended`: `kind` of the fields tells which.
 
@@ -87,6 +126,15 @@ def ended_calls(
         write(msgspec.json.encode(fields) + b"\n")
 
     return write_line
+
+
+def reporter(log: FilteringBoundLogger) -> Callable[[str, dict[str, object]], None]:
+    """What takes a part's words of its troubles, which are errors, and of their end (`….recovered`)."""
+
+    def report(event: str, fields: dict[str, object]) -> None:
+        (log.info if event.endswith(".recovered") else log.error)(event, **fields)
+
+    return report
 
 
 def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -52,6 +52,8 @@ _COUNTERS = {
     "challenges": "requests from unknown sources that were asked for credentials",
     "logins_failed": "of these, those whose credentials were wrong",
     "datagrams_lost": "datagrams that the system did not take",
+    "datagrams_handed_over": "datagrams that came to one worker and were for another",
+    "datagrams_lost_between_workers": "datagrams and errors that another worker had no room for",
     "invites_unanswered": "INVITEs and MESSAGEs beyond all limits, which got no answer",
     "responses_stray": "responses that belong to no transaction",
     "rtpengine_failures": "commands that no rtpengine carried out",

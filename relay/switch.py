@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
 from relay.answers import Answers
-from relay.call.actions import Commit
+from relay.call.actions import Commit, Registered
 from relay.call.bans import Bans
+from relay.call.counts import Counts
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.settings import Settings
 from relay.config import Config
 from relay.drain import Drain
-from relay.log import ended_calls
+from relay.log import Output, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
 from relay.net.driver import Driver
@@ -71,18 +72,42 @@ class Ways(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Mate:
+    """What makes one of several workers of it."""
+
+    counts: Counts
+    secret: bytes  # as `Engine` takes it
+    registered: Callable[[Registered], None]  # tells the others
+    told: Sequence[Registered]  # what they have told before
+
+
 class Switch:
     """Not open until `open` has returned."""
 
-    def __init__(self, config: Config, sealer: Sealer, records: Records, log: FilteringBoundLogger, ways: Ways) -> None:
-        """Raises ConfigError where a file of the configuration cannot be used any more."""
+    def __init__(
+        self,
+        config: Config,
+        sealer: Sealer,
+        records: Records,
+        ways: Ways,
+        log: FilteringBoundLogger,
+        output: Output,
+        mate: Mate | None = None,
+    ) -> None:
+        """`output`: where the log is written. `mate`: where this is one of several workers.
+
+        Raises ConfigError where a file of the configuration cannot be used any more.
+        """
         self._config = config
         self._sealer = sealer
         self._log = log
         self._ways = ways
-        self._reader = RouteReader(config.store.path, sealer, config.rules)
-        self._gate = Gate(self._reader.fetch, config.rules, records.remember)
-        self.engine = Engine(config.settings, tokens().__next__, time.time() - time.monotonic())
+        self._output = output
+        self._reader = RouteReader(config.store.path, sealer, config.rules, reporter(log))
+        granted = mate.counts.granted if mate else None
+        self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted)
+        self.engine = _engine(config, mate)
         self.engine.bans.listeners.append(BanLog(log))
         self._verifier = _verifier(config)
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
@@ -93,9 +118,10 @@ class Switch:
             records.append,
             records.tell if config.api.enabled else _tell_nobody,
             log,
-            ended_calls(log, config.log.format, config.log.level),
+            ended_calls(log, config.log.format, config.log.level, output),
             self._verifier.ask if self._verifier else None,
             self._rtpengine.mediate if self._rtpengine else None,
+            mate.registered if mate else None,
         )
         self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
         self._ticker: asyncio.Task[None] | None = None
@@ -124,6 +150,12 @@ class Switch:
         now = time.monotonic()
         self._ways.locate(located)
         self.engine.locate(located, now)
+        self.driver.perform(now)
+
+    def registered(self, told: Registered) -> None:
+        """Another worker says where a peer is."""
+        now = time.monotonic()
+        self.engine.registered(told, now)
         self.driver.perform(now)
 
     async def reload(self, config: Config, located: Located) -> None:
@@ -179,15 +211,26 @@ class Switch:
         loop = asyncio.get_running_loop()
         while True:
             self.driver.set_clock()
+            self._reader.look()
             self._ways.sweep(loop.time())
             self.engine.bans.expire(time.monotonic())
-            sys.stdout.flush()  # the lines of `ended_calls`
+            self._output.flush()  # the lines of `ended_calls`
             if self.engine.is_idle:
                 gc.collect()
             await asyncio.sleep(TICK_S)
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
+
+
+def _engine(config: Config, mate: Mate | None) -> Engine:
+    now = time.monotonic()
+    if mate is None:
+        return Engine(config.settings, tokens().__next__, time.time() - now)
+    engine = Engine(config.settings, tokens(mate.counts.index).__next__, time.time() - now, mate.counts, mate.secret)
+    for told in mate.told:
+        engine.registered(told, now)
+    return engine
 
 
 def sounds_of(config: Config) -> Sounds:

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.call.engine import Engine
 from relay.metrics import text
+from relay.net.mates import Mates, make_pairs
 from relay.tokens import tokens
 from tests.call.support import settings
 
@@ -50,3 +51,11 @@ def test_what_the_engine_counts_is_described() -> None:
     families = read(text(engine.statistics()))
     assert len(families) == len(engine.statistics())
     assert [name for name, (_, what, _) in families.items() if not what] == []
+
+
+def test_what_workers_count_is_described() -> None:
+    (own, mate), *_ = make_pairs(1)
+    with own, mate:
+        families = read(text(Mates(0, own, [mate]).statistics()))
+    assert len(families) == 2
+    assert all(what for _, what, _ in families.values())

@@ -17,8 +17,15 @@ RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
 
 @click.command()
 @config_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Processes that carry calls. With more than one they share all addresses, and one that dies is replaced.",
+)
 @click.pass_context
-def serve(context: click.Context, config_path: Path | None) -> None:
+def serve(context: click.Context, config_path: Path | None, workers: int) -> None:
     """Run the relay until SIGTERM or Ctrl-C.
 
     The first signal drains: new calls get 503, live ones go on up to `[sip] drain_s`. A second one ends at once.
@@ -26,7 +33,7 @@ def serve(context: click.Context, config_path: Path | None) -> None:
     """
     from relay.app import serve as run  # the event loop and the engine are of no use to `check`
 
-    context.exit(run(load_config(config_path), config_path))
+    context.exit(run(load_config(config_path), config_path, workers))
 
 
 @click.command()

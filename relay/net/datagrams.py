@@ -30,12 +30,14 @@ class Datagrams:
         port: int,
         receive: Callable[[bytes, Flow], None],
         bound: socket.socket | None = None,
+        unreachable: Callable[[Flow], None] | None = None,
     ) -> None:
         """Have `receive` get what comes to Settings.listeners[index]. Raises OSError.
 
-        `bound`: a socket that is bound there already; None: one is made.
+        `bound`: a socket that is bound there already; None: one is made. `unreachable`: who hears of ICMP errors
+        instead of ours, to tell it in turn.
         """
-        self._sockets[index] = udp = UdpSocket(index, receive, self.unreachable)
+        self._sockets[index] = udp = UdpSocket(index, receive, unreachable or self.unreachable)
         await udp.open(host, port, bound)
 
     def send(self, data: bytes, flow: Flow) -> None:

@@ -23,7 +23,7 @@ MAX_DATAGRAM: Final = 65_535
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+_FORCED: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: asm-generic/socket.h
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
 _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
 # RFC 3261 18.4: unreachable and parameter problem are told to the transaction, the rest is ignored.
@@ -48,7 +48,7 @@ class UdpSocket:
     async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
         """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = bound or _bound_socket(self.family, host, port)
+        self._socket = bound or bound_socket(host, port)
         # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
         # transport's socket, and gives up a reader whose socket has one.
         self._ready = select.epoll()
@@ -111,7 +111,9 @@ def _is_unreachable(extended_error: bytes) -> bool:
     return number in _UNREACHABLE and _TIME_EXCEEDED.get(origin) != kind
 
 
-def _bound_socket(family: int, host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """`shared`: with others of the same user (SO_REUSEPORT). Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     udp = socket.socket(family, socket.SOCK_DGRAM)
     try:
         udp.setblocking(False)
@@ -120,8 +122,10 @@ def _bound_socket(family: int, host: str, port: int) -> socket.socket:
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         else:
             udp.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        _enlarge(udp, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        _enlarge(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        if shared:
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        enlarge(udp, socket.SO_RCVBUF)
+        enlarge(udp, socket.SO_SNDBUF)
         udp.bind((host, port))
     except BaseException:
         udp.close()
@@ -129,9 +133,9 @@ def _bound_socket(family: int, host: str, port: int) -> socket.socket:
     return udp
 
 
-def _enlarge(udp: socket.socket, forced: int, capped: int) -> None:
-    """To BUFFER_BYTES where we may go over the system's limit, else up to that limit."""
+def enlarge(end: socket.socket, buffer: int) -> None:
+    """SO_RCVBUF or SO_SNDBUF: to BUFFER_BYTES where we may go over the system's limit, else up to that limit."""
     try:
-        udp.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+        end.setsockopt(socket.SOL_SOCKET, _FORCED[buffer], BUFFER_BYTES)
     except PermissionError:
-        udp.setsockopt(socket.SOL_SOCKET, capped, BUFFER_BYTES)
+        end.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)

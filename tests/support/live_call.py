@@ -13,10 +13,10 @@ from tests.support.sip_text import SipText
 class Call:
     """One that is up between two phones."""
 
-    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone, a: str = A) -> None:
+    def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone, a: str = A, number: str = X) -> None:
         self.relay = relay.setup.relay
         self.caller, self.callee = caller, callee
-        self.leg = Leg.calling(caller, self.relay, a, X)
+        self.leg = Leg.calling(caller, self.relay, a, number)
         self.called: Leg
 
     async def answer(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.support.addresses import CALLEE, CALLER, RELAY, Address, free
-from tests.support.product import RELAY700
+from tests.support.product import RELAY700, WORKERS
 
 A = "13800000001"
 B = "13900000002"
@@ -96,9 +96,12 @@ def _table(name: str, values: dict[str, Any]) -> str:
 class RelayProcess:
     """`real_numbers` are what must never stand in clear in the log, the store or the process's surroundings."""
 
-    def __init__(self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B)) -> None:
+    def __init__(
+        self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B), workers: int = WORKERS
+    ) -> None:
         self.folder = folder
         self.setup = setup
+        self.workers = workers
         self.real_numbers = list(real_numbers)
         self.config = folder / "relay.toml"
         self.config.write_text(setup.toml(folder))
@@ -113,7 +116,7 @@ class RelayProcess:
 
     def start(self) -> None:
         """Returns once the relay has said that it is ready."""
-        command = [*RELAY700, "serve", "-c", str(self.config)]
+        command = [*RELAY700, "serve", "-c", str(self.config), "--workers", str(self.workers)]
         mark = len(self._lines)
         self._ended = False
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder)
@@ -156,6 +159,11 @@ class RelayProcess:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def worker_pids(self) -> list[int]:
+        """Those that carry calls now, the first worker first."""
+        newest = {event["worker"]: event["pid"] for event in self.events() if event.get("event") == "worker.ready"}
+        return [newest[index] for index in sorted(newest)]
 
     @property
     def resident_bytes(self) -> int:
