@@ -26,7 +26,7 @@ from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
-from relay.log import configure
+from relay.log import configure, reporter
 from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
@@ -36,6 +36,8 @@ from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
 from relay.store.database import open_store
 from relay.store.journal import Journal
+from relay.store.sealing import Sealer
+from relay.store.server import Place, Server
 from relay.store.writer import Writer
 from relay.switch import Switch
 
@@ -52,6 +54,8 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
     `workers`: how many processes carry its calls; 1: this one.
     """
     check_files(config)
+    if workers > 1 and isinstance(config.store.path, Server):
+        raise ConfigError(["--workers: with a PostgreSQL store a relay has one: start more nodes instead"])
     log = configure(config.log.format, config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Relay(with_passwords(config), path, log, workers).run())
@@ -88,12 +92,12 @@ class Relay:
         self._log = log
         self._sealer = open_store(config.store.path, config.store.key_file)
         self._load_numbers(config)
-        self._journal = Journal(config.store.path, self._sealer, self._report)
+        self._journal = _journal(config.store.path, self._sealer, log)
         self._calls = self._alone(config) if workers == 1 else self._crew(config, workers)
         self._locator = _locator(config, self._calls.locate, log)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
-        self._control = ControlServer(control_path(config.store.path), self._answers())
+        self._control = ControlServer(control_path(config.store.local), self._answers())
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
@@ -211,9 +215,6 @@ class Relay:
 
     # Words to the operator
 
-    def _report(self, event: str, fields: dict[str, object]) -> None:
-        self._log.error(event, **fields)
-
     def _tell_ready(self, restored: int) -> None:
         listen = [_place(listener) for listener in self._config.settings.listeners]
         peers = [peer.name for peer in self._config.settings.peers]
@@ -285,6 +286,7 @@ class Alone:
         """As `Calls.start`."""
         live = self._journal.live()
         await self._switch.open(live, live, located)
+        self._journal.watch(self._switch.take_over)
         return len(live)
 
     async def ask(self, name: str, **fields: object) -> Answer:
@@ -294,6 +296,14 @@ class Alone:
     def pids(self) -> list[int]:
         """None: it is this one."""
         return []
+
+
+def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal:
+    if isinstance(place, Path):
+        return Journal(place, sealer, reporter(log))
+    from relay.store.server_journal import ServerJournal  # a driver that a store in a file does without
+
+    return ServerJournal(place, sealer, reporter(log))
 
 
 def _asks(calls: Calls, name: str) -> Callable[..., Awaitable[Answer]]:

@@ -41,7 +41,8 @@ from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.lock import open_lock, takes
 from relay.store.outbox import sizes
 from relay.store.pools import usage
-from relay.store.server import Place
+from relay.store.server import Place, Server
+from relay.store.turn import Turn
 from relay.store.writer import GroupWriter, now_ms
 
 LISTEN_AGAIN_S = 2.0
@@ -57,20 +58,33 @@ def serve(config: Config, path: Path | None) -> int:
     `path` is where the configuration came from, and is read again when the relay says so.
     """
     log = configure(config.log.format, config.log.level)
-    with _alone(config.store.path), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _alone(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config, path, log))
 
 
 async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> int:
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
-    desk = Desk(config, log)
+    turn = Turn(config.store.path) if isinstance(config.store.path, Server) else None
+    if turn is not None and not await _comes(turn, stop, log):
+        return 0
+    desk = Desk(config, log, turn)
     reloading = asyncio.create_task(_reload(desk, path, reload, log))
     try:
         return await desk.run(stop)
     finally:
         reloading.cancel()
         await desk.close()
+
+
+async def _comes(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
+    """Stands by until no other node's desk works on the store; False where it is told to stop before."""
+    log.info("desk.stands_by")
+    waits = [asyncio.create_task(turn.come()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    return not stop.is_set()
 
 
 async def _reload(desk: Desk, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
@@ -87,16 +101,17 @@ async def _reload(desk: Desk, path: Path | None, wanted: asyncio.Event, log: Fil
 class Desk:
     """What the parts share, and how they start and end. The API sees it as `relay.api.desk.Desk`."""
 
-    def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
-        """Raises StoreError."""
+    def __init__(self, config: Config, log: FilteringBoundLogger, turn: Turn | None = None) -> None:
+        """`turn`: that it may work on a store which other nodes' desks wait for. Raises StoreError."""
         self._config = config
+        self._turn = turn
         self._log = log
         self.path: Place = config.store.path
         self.sealer = open_store(config.store.path, config.store.key_file)
         with store_errors(self.path):
             self.reader = connect_reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
-        self.control: Control = SharedAnswers(ControlClient(control_path(self.path)), FRESH_S)
+        self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
         self.settings = _api_settings(config)
         common = (self.path, self.sealer, self.writer, log)
         self._follower = Follower(*common, Watch(config.fraud))
@@ -140,6 +155,8 @@ class Desk:
             "timers": self._timers.run(),
             "recordings": self._taker.run(),
         }
+        if self._turn is not None:
+            parts["turn"] = self._turn.keep()
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         stopped = asyncio.create_task(stop.wait())
         self._log.info("desk.ready", pid=os.getpid())
@@ -167,6 +184,8 @@ class Desk:
     async def close(self) -> None:
         await self.writer.close()
         self.reader.close()
+        if self._turn is not None:
+            self._turn.close()
 
     # -- HTTP
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -42,6 +43,7 @@ from relay.store.sealing import Sealer
 from relay.tokens import tokens
 
 if TYPE_CHECKING:
+    from relay.later import Later
     from relay.net.locate import Located
     from relay.net.verify import Verifier
 
@@ -104,7 +106,7 @@ class Switch:
         self._log = log
         self._ways = ways
         self._output = output
-        self._reader = RouteReader(config.store.path, sealer, config.rules, reporter(log))
+        self._reader = _reader(config, sealer, log)
         granted = mate.counts.granted if mate else None
         self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted)
         self.engine = _engine(config, mate)
@@ -122,6 +124,7 @@ class Switch:
             self._verifier.ask if self._verifier else None,
             self._rtpengine.mediate if self._rtpengine else None,
             mate.registered if mate else None,
+            None if isinstance(self._reader, RouteReader) else self._reader.look_up_by(self._gate),
         )
         self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
         self._ticker: asyncio.Task[None] | None = None
@@ -132,6 +135,8 @@ class Switch:
             await self._verifier.open()
         if self._rtpengine is not None:
             await self._rtpengine.open()
+        if not isinstance(self._reader, RouteReader):
+            await self._reader.open()
         for record, dialogs in ours:
             self.engine.restore(record, dialogs, time.monotonic())
         self._recall([record for record, _ in live])
@@ -140,6 +145,13 @@ class Switch:
         self.driver.start()
         self._ticker = asyncio.create_task(self._tick())
         _collect_the_young()
+
+    def take_over(self, calls: Sequence[LiveCall]) -> None:
+        """Goes on with calls of a node that is gone, or ends them where a side of one is gone too."""
+        now = time.monotonic()
+        for record, dialogs in calls:
+            self.engine.restore(record, dialogs, now)
+        self.driver.perform(now)
 
     def answers(self) -> Mapping[str, Callable[..., Answer]]:
         """What is answered to those who ask about the calls, by name."""
@@ -236,6 +248,15 @@ def _engine(config: Config, mate: Mate | None) -> Engine:
 def sounds_of(config: Config) -> Sounds:
     """What is to be heard, by language and name. Raises ConfigError."""
     return {} if config.sounds is None else read_sounds(config.sounds)
+
+
+def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | Later:
+    place = config.store.path
+    if isinstance(place, Path):
+        return RouteReader(place, sealer, config.rules, reporter(log))
+    from relay.later import Later  # a driver that a store in a file does without
+
+    return Later(place, sealer, config.rules, reporter(log))
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -17,7 +17,11 @@ MODEL = "tests.service.test_model"  # thousands of small steps, which a file tak
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__ != MODEL and metafunc.module.__name__.startswith(ON_BOTH) and "store_kind" in metafunc.fixturenames:
+    module = metafunc.module.__name__
+    said = any(
+        mark.name == "parametrize" and "store_kind" in mark.args[0] for mark in metafunc.definition.iter_markers()
+    )
+    if module.startswith(ON_BOTH) and module != MODEL and not said:
         kinds = [places.FILE, pytest.param(places.SERVER, marks=pytest.mark.outside)]
         metafunc.parametrize("store_kind", kinds, indirect=True)
 

@@ -161,7 +161,7 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
 
 
 def _ask(store: Opened, name: str, **fields: object) -> dict[str, Any]:
-    return asyncio.run(ControlClient(control_path(store.config.store.path)).ask(name, **fields))
+    return asyncio.run(ControlClient(control_path(store.config.store.local)).ask(name, **fields))
 
 
 @calls.command("export")

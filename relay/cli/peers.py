@@ -33,7 +33,7 @@ def list_(config_path: Path | None, as_json: bool) -> None:
 
     A target is up, down, or aside: it has asked for fewer calls, or does not answer and rests. Calls go there last.
     """
-    store = load_config(config_path).store.path
+    store = load_config(config_path).store.local
     answer = asyncio.run(ControlClient(control_path(store)).ask("peers"))
     show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json)
 

@@ -55,7 +55,7 @@ def reload(config_path: Path | None) -> None:
     As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a
     restart on only, nothing changes. Calls that are there go on as they are.
     """
-    control = ControlClient(control_path(load_config(config_path).store.path), RELOAD_PATIENCE_S)
+    control = ControlClient(control_path(load_config(config_path).store.local), RELOAD_PATIENCE_S)
     answer = asyncio.run(control.ask("reload"))
     click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")
 

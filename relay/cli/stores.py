@@ -18,7 +18,7 @@ from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.database import connect_reader, is_there, open_store, store_errors
 from relay.store.numbers import find_number, find_prefix
 from relay.store.records import Records
 from relay.store.sealing import Sealer
@@ -52,9 +52,10 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
     folder would pass for an answer.
     """
     config = load_config(config_path)
-    if not make and not config.store.path.exists():
+    if not make and not is_there(config.store.path):
+        where = config.store.path.absolute() if isinstance(config.store.path, Path) else config.store.path
         raise StoreError(
-            f"there is no store at {config.store.path.absolute()}: `serve` and `bind` make it; where they have, start "
+            f"there is no store at {where}: `serve` and `bind` make it; where they have, start "
             "from the folder that the relay was started in, or name its configuration with -c"
         )
     sealer = open_store(config.store.path, config.store.key_file)

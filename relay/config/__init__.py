@@ -28,7 +28,7 @@ from relay.config.protection import (
 )
 from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.recording import recordings
-from relay.config.tables import StreamsTable, Tables, TlsTable
+from relay.config.tables import StoreTable, StreamsTable, Tables, TlsTable
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
@@ -39,6 +39,7 @@ from relay.policy.rules import Rules
 from relay.service.releases import BindRules
 from relay.service.retention import Retention
 from relay.store.recording_file import Recordings
+from relay.store.server import Place, Server, local_path
 
 DEFAULT_PATH = Path("config/relay.toml")
 
@@ -57,8 +58,13 @@ peers = ["carrier"]
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    path: Path  # relative to the working folder
+    path: Place  # of a file, relative to the working folder
     key_file: Path
+
+    @property
+    def local(self) -> Path:
+        """What sockets and locks of this machine are named after."""
+        return local_path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     verify = verify_config(tables.verify, problems)
     return Config(
         settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems), recording=recording),
-        store=_store(tables),
+        store=_store(tables.store, problems),
         numbers=numbers,
         api=api_config(tables.api, problems),
         rules=call_rules(tables.policy, numbers, verify is not None, problems),
@@ -144,8 +150,13 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     )
 
 
-def _store(tables: Tables) -> StoreConfig:
-    return StoreConfig(Path(tables.store.url.removeprefix("sqlite:")), Path(tables.store.key_file))
+def _store(table: StoreTable, problems: list[str]) -> StoreConfig:
+    key_file = Path(table.key_file)
+    if table.url.startswith("sqlite:"):
+        return StoreConfig(Path(table.url.removeprefix("sqlite:")), key_file)
+    if not table.node:
+        problems.append("store.node: it is missing: each relay that uses a PostgreSQL store needs a name of its own")
+    return StoreConfig(Server(table.url, table.node, key_file.with_name(f"{key_file.stem}.{table.node}")), key_file)
 
 
 def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles | None:

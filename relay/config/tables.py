@@ -37,8 +37,15 @@ class SipTable(Struct, frozen=True):
 
 class StoreTable(Struct, frozen=True):
     url: Annotated[
-        str, Meta(pattern="^sqlite:.+", description='"sqlite:" and a path, such as "sqlite:var/relay.db"')
+        str,
+        Meta(
+            pattern="^(sqlite:.+|postgresql://.+)$",
+            description='"sqlite:" and a path, such as "sqlite:var/relay.db", or "postgresql://USER@HOST/DATABASE"',
+        ),
     ] = "sqlite:var/relay.db"
+    node: Annotated[
+        str, Meta(pattern="^[a-z0-9-]{0,32}$", description="letters a to z, digits and dashes, 32 at most")
+    ] = ""
     key_file: Annotated[str, Meta(min_length=1, description='a path, such as "var/relay.key"')] = "var/relay.key"
 
 

@@ -40,8 +40,8 @@ class _Mark(NamedTuple):
 
 
 Report = Callable[[str, dict[str, object]], None]
-_Item = Commit | Told | LastCaller | _Mark
-_Waiting = tuple[_Item, Callable[[int], None] | None]
+Item = Commit | Told | LastCaller | _Mark
+_Waiting = tuple[Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Journal:
         """Queues who called a binding last."""
         self._queue(last, None)
 
-    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
+    def _queue(self, item: Item, done: Callable[[int], None] | None) -> None:
         self._waiting.append((item, done))
         if len(self._waiting) == 1:
             self._idle.clear()
@@ -128,6 +128,9 @@ class Journal:
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
         return read_live(self._path, self._sealer, self._report)
+
+    def watch(self, take: Callable[[list[LiveCall]], None]) -> None:
+        """Nobody else's calls are in this store."""
 
     async def flushed(self) -> None:
         """Returns when all that was queued before is durable, however long that takes."""
@@ -172,7 +175,7 @@ class Journal:
             self._wake.clear()
             self._idle.set()
 
-    async def _write(self, items: list[_Item]) -> None:
+    async def _write(self, items: list[Item]) -> None:
         """Returns when they are durable, however long that takes."""
         commits = self._still_open([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
@@ -210,7 +213,7 @@ class Journal:
             self._ended, self._ended_before = set(), self._ended
         return still_open
 
-    def _batch(self, commits: list[Commit], items: list[_Item]) -> _Batch:
+    def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}

@@ -8,6 +8,7 @@ takes too long, is a Refusal.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
@@ -17,11 +18,15 @@ from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.lookup import BLOBS, IN_FORCE, PARTY, Opener
+from relay.store.nodes import SERVER_FAULTS
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
+Report = Callable[[str, dict[str, object]], None]
+
 CONNECTIONS: Final = 8  # look-ups at once; what is over it waits within its time
 PATIENCE_S: Final = 2.0
+EFFECT: Final = "new calls are refused; each tries again"
 # The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
 SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
 
@@ -59,11 +64,17 @@ _KEYS: Final = (
 class ServerRouteReader:
     """Open it in the loop that it is used in. A connection that is lost is made anew."""
 
-    def __init__(self, server: Server, sealer: Sealer, rules: Rules) -> None:
-        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted.
+
+        `report(event, fields)` is told of outages and their end, and of rows that were altered.
+        """
         self._server = server
         self._sealer = sealer
+        self._report = report
         self._opener = Opener(sealer)
+        self._failing = False
+        self._good = False  # the last look-up was
         self._pool: asyncpg.Pool | None = None
         self.follow(rules)
 
@@ -78,7 +89,7 @@ class ServerRouteReader:
             self._pool = await asyncpg.create_pool(
                 self._server.url, min_size=1, max_size=CONNECTIONS, timeout=PATIENCE_S, server_settings=SETTINGS
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
     async def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
@@ -92,11 +103,29 @@ class ServerRouteReader:
             row = _row(own)
             if not own[BLOBS + IN_FORCE] and (anybodys[BLOBS + IN_FORCE] or own[BLOBS + PARTY] is None):
                 row = _row(anybodys)
-            return self._opener.found(number, caller_hash, row)
-        except (StoreError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            found = self._opener.found(number, caller_hash, row)
+        except StoreError as error:
+            self._report("lookup.altered", {"store": str(self._server), "reason": str(error)})
             return STORE_FAILED
+        except SERVER_FAULTS as error:
+            self._tell_failed(str(error) or "no answer in time")
+            return STORE_FAILED
+        self._good = True
+        return found
 
-    async def close(self) -> None:
+    def look(self) -> None:
+        """Once a second: whether an outage is over."""
+        if self._failing and self._good:
+            self._failing = False
+            self._report("lookup.recovered", {"store": str(self._server)})
+
+    def _tell_failed(self, reason: str) -> None:
+        self._good = False
+        if not self._failing:
+            self._failing = True
+            self._report("lookup.failed", {"store": str(self._server), "reason": reason, "effect": EFFECT})
+
+    def close(self) -> None:
         if self._pool is not None:
             self._pool.terminate()
             self._pool = None

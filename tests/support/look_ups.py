@@ -21,7 +21,7 @@ class LookUps:
         self._loop: asyncio.AbstractEventLoop | None = None
         if isinstance(place, Server):
             self._loop = asyncio.new_event_loop()
-            self._on_server = ServerRouteReader(place, sealer, rules)
+            self._on_server = ServerRouteReader(place, sealer, rules, lambda event, fields: None)
             self._loop.run_until_complete(self._on_server.open())
         else:
             self._in_file = RouteReader(place, sealer, rules)
@@ -38,5 +38,5 @@ class LookUps:
         if self._loop is None:
             self._in_file.close()
         else:
-            self._loop.run_until_complete(self._on_server.close())
+            self._on_server.close()
             self._loop.close()

@@ -64,6 +64,11 @@ class PostgresServer:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
         return name
 
+    def drop(self, database: str) -> None:
+        """And whatever connections there still are to it."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {database} WITH (FORCE)".encode())
+
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self.folder)
@@ -100,8 +105,5 @@ def new_place(folder: Path, node: str = "a") -> Server:
 
 
 def drop(place: Server) -> None:
-    """And whatever connections there still are to it."""
-    with psycopg.connect(shared_server().url("postgres"), autocommit=True) as connection:
-        connection.execute(
-            f"DROP DATABASE {psycopg.conninfo.conninfo_to_dict(place.url)['dbname']} WITH (FORCE)".encode()
-        )
+    """What `new_place` gave."""
+    shared_server().drop(str(psycopg.conninfo.conninfo_to_dict(place.url)["dbname"]))

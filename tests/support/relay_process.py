@@ -56,6 +56,7 @@ class Setup:
     api_more: dict[str, Any] = field(default_factory=dict)  # further keys of [api]
     # Tests call one number again and again.
     policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
+    store: dict[str, str] = field(default_factory=dict)  # keys of [store]; none: a file in the relay's folder
     more: str = ""  # further tables
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": the uri names none
@@ -76,7 +77,7 @@ class Setup:
             neighbours.append(Neighbour(names[-1], address, transport))
         return (
             _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
-            + f'\n[store]\nurl = "sqlite:{folder}/relay.db"\nkey_file = "{folder}/relay.key"\n'
+            + _table("store", self.store or {"url": f"sqlite:{folder}/relay.db", "key_file": f"{folder}/relay.key"})
             + '\n[numbers]\nprefixes = ["70010000001"]\n'
             + _table("api", api)
             + _table("policy", self.policy)

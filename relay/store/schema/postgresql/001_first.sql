@@ -14,6 +14,7 @@ AS 'SELECT strpos(haystack, needle)';
 CREATE TABLE node (
     name       text COLLATE "C" PRIMARY KEY,
     epoch      bigint NOT NULL,
+    batch      bigint NOT NULL DEFAULT 0, -- the last that its journal wrote in this epoch
     seen_at    timestamptz NOT NULL, -- by the server's clock
     taken_by   text COLLATE "C",     -- who took its calls over since
     stopped_at timestamptz           -- it ended in order, and left no calls

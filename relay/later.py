@@ -1,0 +1,57 @@
+"""Look-ups of calls in a store that answers later: each is a task, and its answer is judged when it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from relay.call.actions import LookUp
+from relay.call.routing import Refusal, Route
+from relay.policy.gate import Gate
+from relay.policy.rules import STORE_FAILED, Rules
+from relay.store.sealing import Sealer
+from relay.store.server import Server
+from relay.store.server_lookup import Report, ServerRouteReader
+
+MOST_ASKED: Final = 1_000  # at once; what comes beyond is refused
+
+Found = Callable[[LookUp, Route | Refusal], None]
+
+
+class Later:
+    """In the place of a `RouteReader`. Open it in the loop that it is used in."""
+
+    def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
+        self._reader = ServerRouteReader(server, sealer, rules, report)
+        self._asking: set[asyncio.Task[None]] = set()
+        self.follow = self._reader.follow
+        self.open = self._reader.open
+        self.look = self._reader.look
+        self.close = self._reader.close
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
+        """Whoever asks so does not wait."""
+        return STORE_FAILED
+
+    def look_up_by(self, gate: Gate) -> Callable[[LookUp, float, Found], None]:
+        """For `Driver`: what is found passes `gate`; the answer comes from the loop, whatever happens."""
+
+        def look_up(asked: LookUp, unix_s: float, found: Found) -> None:
+            loop = asyncio.get_running_loop()
+            if len(self._asking) >= MOST_ASKED:
+                loop.call_soon(found, asked, STORE_FAILED)
+                return
+            task = loop.create_task(self._look_up(gate, asked, unix_s, found))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+        return look_up
+
+    async def _look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
+        answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
+        try:
+            row = await self._reader.fetch(asked.number, asked.caller, unix_s)
+            answer = gate.answer(row, asked.number, asked.caller, unix_s)
+        finally:
+            found(asked, answer)

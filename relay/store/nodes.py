@@ -1,0 +1,146 @@
+"""The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
+
+Each writes every second that it is there, by the server's clock. One that has not for DEAD_S has its calls taken over
+by another, exactly once: by one statement that raises its epoch. A node that was only slow finds that what it writes
+is refused, since its epoch has passed, and must end at once: its calls are another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from relay.errors import StoreError
+from relay.store.live_rows import LiveCall, open_live
+from relay.store.sealing import Sealer
+from relay.store.server import Server
+
+BEAT_S: Final = 1.0
+DEAD_S: Final = 5.0
+PATIENCE_S: Final = 3.0  # for one beat
+
+_JOIN: Final = """
+INSERT INTO node (name, epoch, seen_at) VALUES ($1, 1, now())
+ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), taken_by = NULL, stopped_at = NULL, batch = 0
+RETURNING epoch
+"""
+_BEAT: Final = "UPDATE node SET seen_at = now() WHERE name = $1 AND epoch = $2"
+_STOP: Final = """
+UPDATE node SET stopped_at = now()
+WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
+"""
+_TAKE: Final = """
+UPDATE node SET epoch = epoch + 1, taken_by = $1
+WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now() - make_interval(secs => $3)
+    AND EXISTS (SELECT 1 FROM node AS taker WHERE taker.name = $1 AND taker.epoch = $2)
+RETURNING name
+"""
+_TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
+SELECT_OURS: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
+
+Report = Callable[[str, dict[str, object]], None]
+SERVER_FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Node:
+    """This relay among them. Open it before the journal: what the journal writes carries its epoch."""
+
+    def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
+        self.name = server.node
+        self.epoch = 0
+        self._server = server
+        self._sealer = sealer
+        self._report = report
+        self._dead_s = dead_s
+        self._connection: asyncpg.Connection | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
+        try:
+            await self._connect()
+            self.epoch = await self._ask(_JOIN, self.name)
+        except SERVER_FAULTS as error:
+            raise StoreError(f"the store {self._server} failed: {error}") from error
+
+    def watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
+        """From now on: says that we are here, and hands over to `take` the calls of those that are not any more.
+
+        `lost` is called once another has taken ours over.
+        """
+        self._watching = asyncio.create_task(self._watch(take, lost), name="node")
+
+    async def close(self) -> None:
+        """Calls that are left are for whoever takes over, in a while; without any, nobody needs to."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        if self._connection is None:
+            return
+        with contextlib.suppress(*SERVER_FAULTS):
+            await self._connection.execute(_STOP, self.name, self.epoch, timeout=PATIENCE_S)
+        self._connection.terminate()
+
+    async def _watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
+        """Judges the others only once it has itself been seen for as long: after an outage of the server each looks
+        as if it were gone until it has written again."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    if self._connection is None:
+                        await self._connect()
+                    if not await self._beat():
+                        lost()
+                        return
+                    if loop.time() - since > self._dead_s + BEAT_S:
+                        take(await self._take())
+            except SERVER_FAULTS as error:
+                self._report("node.beat_failed", {"node": self.name, "reason": str(error)})
+                since = loop.time()
+                self._disconnect()
+            await asyncio.sleep(BEAT_S)
+
+    async def _beat(self) -> bool:
+        """False where another has taken our calls over."""
+        assert self._connection is not None
+        done: str = await self._connection.execute(_BEAT, self.name, self.epoch)
+        return done == "UPDATE 1"
+
+    async def _take(self) -> list[LiveCall]:
+        assert self._connection is not None
+        async with self._connection.transaction():
+            gone = [row[0] for row in await self._connection.fetch(_TAKE, self.name, self.epoch, self._dead_s)]
+            rows = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
+        calls = self.opened(rows)
+        for name in gone:
+            self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(calls)})
+        return calls
+
+    def opened(self, rows: Sequence[Any]) -> list[LiveCall]:
+        """Rows as SELECT_OURS gives them. Altered ones are reported instead."""
+        calls: list[LiveCall] = []
+        for row in rows:
+            try:
+                calls.append(open_live(self._sealer, tuple(row)))
+            except StoreError as error:
+                self._report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
+        return calls
+
+    async def _connect(self) -> None:
+        self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def _ask(self, statement: str, *values: object) -> int:
+        assert self._connection is not None
+        answer: int = await self._connection.fetchval(statement, *values, timeout=PATIENCE_S)
+        return answer

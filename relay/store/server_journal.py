@@ -1,0 +1,222 @@
+"""The journal of call records on a PostgreSQL server, where several relays write one chain.
+
+Each transaction first raises the number of our batch in our node's row: that fails where another has taken our calls
+over, and tells after a COMMIT whose answer was lost whether it is on disk. Then it locks the chain's head, reads it and
+writes the links behind it. So all nodes' records are in one order, and what the follower reads next was never there
+before what it has read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import asyncpg
+
+from relay.call.actions import Commit
+from relay.errors import StoreError
+from relay.policy.last_caller import LastCaller
+from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, head_row, next_link, read_head
+from relay.store.database import connect_reader, store_errors
+from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MIN_GAP_S, Item, Journal, Report
+from relay.store.journal_rows import Told, caller_row, event_row
+from relay.store.live_rows import LiveCall, live_row
+from relay.store.nodes import SELECT_OURS, SERVER_FAULTS, Node
+from relay.store.record_rows import COLUMNS, Row, row_of
+from relay.store.sealing import Sealer
+from relay.store.server import Server
+
+PATIENCE_S: Final = 5.0  # for a connection, and for a statement
+HEAD_LOCK: Final = 700_000_002  # of pg_advisory_xact_lock: until there is a head to lock
+
+_BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
+_WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
+_HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
+_SET_HEAD: Final = """
+INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $1, $2, $3)
+ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac
+"""
+_DELETE: Final = "DELETE FROM live_call WHERE call_id = ANY($1::text[])"
+_PUT: Final = """
+INSERT INTO live_call (call_id, node, sealed)
+SELECT call_id, $1, sealed FROM unnest($2::text[], $3::bytea[]) AS put (call_id, sealed)
+ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.node
+"""
+_TYPES: Final = {"received_at": "bigint", "ended_at": "bigint", "chain_seq": "bigint"} | dict.fromkeys(
+    ("dialled_hash", "caller_hash", "callee_hash", "sealed", "chain_hash"), "bytea"
+)
+_ADD: Final = "INSERT INTO call_record ({columns}) SELECT * FROM unnest({arrays})".format(
+    columns=", ".join(COLUMNS),
+    arrays=", ".join(f"${place}::{_TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, 1)),
+)
+_ADD_EVENTS: Final = """
+INSERT INTO call_event (call_id, kind, sealed)
+SELECT call_id, kind, sealed
+FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place) ORDER BY place
+"""
+_PUT_CALLERS: Final = """
+INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
+ON CONFLICT (binding_id) DO UPDATE SET number = excluded.number, caller_hash = excluded.caller_hash,
+    sealed = excluded.sealed, at = excluded.at
+"""
+
+
+class TakenOver(Exception):
+    """Another node has our calls: nothing that we write counts any more."""
+
+
+class ServerJournal(Journal):
+    """As `Journal`, beside those of other nodes."""
+
+    def __init__(self, server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
+        super().__init__(server.local, sealer, report, min_gap_s=min_gap_s)
+        self._server = server
+        self._node = Node(server, sealer, report)
+        self._to_server: asyncpg.Connection | None = None
+        self._batches = 0
+
+    async def open(self) -> None:
+        """Raises StoreError where another process of this machine serves as this node."""
+        await super().open()
+        try:
+            await self._node.open()
+        except StoreError:
+            await self.close(0)
+            raise
+
+    def live(self) -> list[LiveCall]:
+        """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
+        with store_errors(self._server), closing(connect_reader(self._server)) as connection:
+            return self._node.opened(connection.execute(SELECT_OURS, (self._node.name,)).fetchall())
+
+    def watch(self, take: Callable[[list[LiveCall]], None]) -> None:
+        """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one."""
+        self._node.watch(take, self._lost)
+
+    def _lost(self) -> None:
+        """Whatever we would still send belongs to calls that another node goes on with."""
+        self._report("node.lost", {"node": self._node.name, "effect": "this relay ends: another has its calls"})
+        sys.stdout.flush()
+        os._exit(1)
+
+    async def close(self, patience_s: float = 10.0) -> None:
+        """As `Journal.close`."""
+        try:
+            await super().close(patience_s)
+        finally:
+            await self._node.close()
+
+    async def _write(self, items: list[Item]) -> None:
+        commits = self._still_open([item for item in items if isinstance(item, Commit)])
+        self._batches += 1
+        retry_s = FIRST_RETRY_S
+        while True:
+            try:
+                if not await self._is_written():
+                    await self._transact(commits, items)
+                break
+            except TakenOver:
+                self._failed(StoreError(f"another node has taken over the calls of {self._node.name}"))
+                await asyncio.Event().wait()  # the relay ends; nothing is acknowledged
+            except (*SERVER_FAULTS, StoreError) as error:
+                self._failed(error)
+                await self._disconnect()
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, LAST_RETRY_S)
+        self._recovered()
+
+    async def _is_written(self) -> bool:
+        """Connects where there is no connection; then whether the COMMIT that seemed to fail is on disk."""
+        if self._to_server is not None:
+            return False
+        await self._connect()
+        batch = await self._asked().fetchval(_WRITTEN, self._node.name, self._node.epoch)
+        if batch is None:
+            raise TakenOver
+        return bool(batch == self._batches)
+
+    async def _transact(self, commits: list[Commit], items: list[Item]) -> None:
+        """Raises TakenOver."""
+        connection = self._asked()
+        up: dict[str, Commit] = {}
+        ended: list[tuple[Row, bytes]] = []
+        for commit in commits:
+            if commit.record.ended_at is None:
+                up[commit.record.call_id] = commit
+            else:
+                up.pop(commit.record.call_id, None)
+                ended.append(row_of(self._sealer, commit.record))
+        put = [live_row(self._sealer, 0, record, dialogs or b"") for _, record, dialogs in up.values()]
+        events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
+        callers = {item.binding_id: caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)}
+        async with connection.transaction():
+            if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batches) != "UPDATE 1":
+                raise TakenOver
+            if ended or events:
+                head = await self._locked_head(connection)
+            if ended:
+                await self._add(connection, head, ended)
+            if put:
+                await connection.execute(_PUT, self._node.name, *_columns([row[1:] for row in put]))
+            if events:
+                await connection.execute(_ADD_EVENTS, *_columns(events))
+            if callers:
+                await connection.execute(_PUT_CALLERS, *_columns(list(callers.values())))
+
+    async def _locked_head(self, connection: asyncpg.Connection) -> Head:
+        """The last link, which nobody else adds to until we commit. Raises StoreError where it was altered."""
+        row = await connection.fetchrow(_HEAD)
+        if row is None:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", HEAD_LOCK)
+            row = await connection.fetchrow(_HEAD)
+        if row is None:
+            return EMPTY
+        head = Head(row[0], row[1])
+        if not hmac.compare_digest(row[2], head_row(self._sealer, RECORDS, head)[2]):
+            raise StoreError("the head of the chain of call records was altered or removed")
+        return head
+
+    async def _add(self, connection: asyncpg.Connection, head: Head, ended: list[tuple[Row, bytes]]) -> None:
+        rows: list[Row] = []
+        for row, encoded in ended:
+            head = next_link(self._sealer, head, encoded)
+            rows.append((*row, *head))
+        new: HeadRow = head_row(self._sealer, RECORDS, head)
+        await connection.execute(_DELETE, [row[0] for row in rows])
+        await connection.execute(_ADD, *_columns(rows))
+        await connection.execute(_SET_HEAD, *new)
+
+    # -- the connection
+
+    async def _connect(self) -> None:
+        self._to_server = await asyncpg.connect(
+            self._server.url,
+            timeout=PATIENCE_S,
+            command_timeout=PATIENCE_S,
+            server_settings={"synchronous_commit": "on", "plan_cache_mode": "force_generic_plan", "jit": "off"},
+        )
+        await asyncio.to_thread(self._check_head)
+
+    def _check_head(self) -> None:
+        """Raises StoreError where the chain's end was tampered with."""
+        with store_errors(self._server), closing(connect_reader(self._server)) as connection:
+            read_head(connection, self._sealer, RECORDS)
+
+    async def _disconnect(self) -> None:
+        connection, self._to_server = self._to_server, None
+        if connection is not None:
+            connection.terminate()
+
+    def _asked(self) -> asyncpg.Connection:
+        assert self._to_server is not None  # _connect made it
+        return self._to_server
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
