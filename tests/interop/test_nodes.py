@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import postgres
-from tests.support.live_call import call
+from tests.support.addresses import RELAY, Address
+from tests.support.live_call import Call, call
+from tests.support.namespace import reran_in_own_network
+from tests.support.phone import Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
-
-Start = Callable[..., RelayProcess]
 
 
 @pytest.fixture
@@ -68,3 +71,60 @@ async def test_what_is_bound_through_one_relay_is_used_by_the_other_at_once(tmp_
         assert record["outcome"] == "answered"
         first.stop_and_check()
         second.stop_and_check()
+
+
+# What another node's calls become
+
+
+def at_the_address_of(gone: Setup, heir: Setup) -> None:
+    """The address moves, as keepalived has it: what is for the one that is gone comes to the heir, and from there."""
+    there, here = gone.relay, heir.relay
+    rules = f"""
+    table ip moved {{
+        chain output {{
+            type nat hook output priority -100
+            ip daddr {there.host} udp dport {there.port} dnat to {here.host}:{here.port}
+        }}
+        chain postrouting {{
+            type nat hook postrouting priority 100
+            ip saddr {here.host} udp sport {here.port} snat to {there.host}:{there.port}
+        }}
+    }}"""
+    subprocess.run(["nft", rules], check=True)
+
+
+async def answer_probes(phone: Phone, stays: Leg, ends: Leg) -> None:
+    """Whoever took the calls over asks whether they are there still: one is."""
+    for _ in range(2):
+        probe = await phone.expect("OPTIONS", timeout_s=20)
+        if probe["call-id"] == stays.call_id:
+            await stays.answer(probe, 200)
+        else:
+            await ends.answer(probe, 481)
+
+
+async def test_calls_of_a_node_that_dies_go_on_at_its_address(
+    request: pytest.FixtureRequest, tmp_path: Path, url: str
+) -> None:
+    if reran_in_own_network(request):
+        return
+    setup = Setup(sip={"t1_ms": 100}, listen=["udp"])
+    heir = replace(setup, relay=Address("127.0.0.13", setup.relay.port), sip={**setup.sip, "advertise": RELAY})
+    first, second = node(tmp_path, url, "a", setup), node(tmp_path, url, "b", heir)
+    with running(first, second):
+        first.bind()
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            stays, ends = Call(first, caller, callee), Call(first, caller, callee)
+            await stays.answer()
+            await ends.answer()
+            await asyncio.to_thread(first.kill)
+            at_the_address_of(setup, heir)
+            await answer_probes(caller, stays.leg, ends.leg)
+            await answer_probes(callee, stays.called, ends.called)
+            await asyncio.to_thread(second.wait_for_event, "call.ended")
+            await stays.hang_up()
+        ended = second.calls()
+        assert [record["outcome"] for record in ended] == ["answered", "answered"]
+        assert sorted(record["ended_by"] for record in ended) == ["caller", "relay"]
+        second.verify()
+        assert second.stop() == 0
