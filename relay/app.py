@@ -26,7 +26,7 @@ from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
-from relay.log import configure
+from relay.log import configure, reporter
 from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
@@ -88,7 +88,7 @@ class Relay:
         self._log = log
         self._sealer = open_store(config.store.path, config.store.key_file)
         self._load_numbers(config)
-        self._journal = Journal(config.store.path, self._sealer, self._report)
+        self._journal = Journal(config.store.path, self._sealer, reporter(log))
         self._calls = self._alone(config) if workers == 1 else self._crew(config, workers)
         self._locator = _locator(config, self._calls.locate, log)
         self._stop = asyncio.Event()
@@ -210,9 +210,6 @@ class Relay:
         return {"pid": os.getpid()}
 
     # Words to the operator
-
-    def _report(self, event: str, fields: dict[str, object]) -> None:
-        self._log.error(event, **fields)
 
     def _tell_ready(self, restored: int) -> None:
         listen = [_place(listener) for listener in self._config.settings.listeners]

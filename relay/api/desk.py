@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any, Protocol
 
 from relay.api.settings import ApiSettings
+from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.writer import GroupWriter
 
@@ -22,7 +22,7 @@ class Desk(Protocol):
 
     path: Path  # of the store
     sealer: Sealer
-    reader: sqlite3.Connection  # of the event loop's thread: for single rows
+    reader: Reader  # of the event loop's thread: for single rows
     writer: GroupWriter
     control: Control
     settings: ApiSettings

@@ -50,7 +50,9 @@ def open_store(path: Path, key_file: Path) -> Sealer:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes, in autocommit mode: transactions are begun by name."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
+    connection = sqlite3.connect(
+        place_of(path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
+    )
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     return connection
@@ -62,11 +64,16 @@ def connect_reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Con
     Without `check_same_thread` threads may use it one after the other.
     """
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+        place_of(path), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection
+
+
+def place_of(path: Path) -> str:
+    """The file as a URI for SQLite, which otherwise would make an empty one in the place of one that is missing."""
+    return f"{path.absolute().as_uri()}?mode=rw"
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Desk(Acting):
         self.actor = operator_cli()
         self.bindings = Bindings(self.path, self.sealer)
         self.connection = connect(self.path)
-        self._routes = RouteReader(self.path, self.sealer, Rules())
+        self._routes = RouteReader(self.path, self.sealer, Rules(), lambda *_: None)
         self._gate = Gate(self._routes.fetch, Rules(), lambda last: None)
 
     def run(self, do: Callable[[Act], T], actor: Actor | None = None) -> T:
