@@ -1,8 +1,8 @@
 """A classic BPF program by which the kernel gives most datagrams to the right one of several sockets at once.
 
 It is speed alone: it knows the usual forms of usual messages, and `relay.net.mates` hands over what comes to the wrong
-worker. It reads from the first byte of a datagram's payload on. What it returns is the index of a socket; where there is
-no such socket, the kernel chooses by source and destination.
+worker. It reads from the first byte of a datagram's payload on. What it returns is the index of a socket, or
+NO_SOCKET: then the kernel chooses by source and destination.
 """
 
 from __future__ import annotations
