@@ -39,6 +39,7 @@ _COMMANDS = {
     "purge": "relay.cli.audit",
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.peers",
+    "bans": "relay.cli.bans",
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",
