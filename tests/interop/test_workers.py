@@ -121,7 +121,8 @@ async def test_calls_of_all_workers_are_shown_and_hung_up_from_outside(relay: Re
         live = [json.loads(line) for line in relay.command("calls", "live", "--json").stdout.splitlines()]
         assert sorted(call["number_dialled"] for call in live) == sorted(NUMBERS)
         for one in live:
-            relay.command("calls", "hang-up", one["call_id"])
+            done = relay.command("calls", "hang-up", one["call_id"], "--reason", "a test")
+            assert done.returncode == 0, done.stderr
             for phone in (caller, callee):
                 await phone.expect("BYE")
     assert {record["end_reason"] for record in relay.calls()} == {"hung_up"}
