@@ -43,8 +43,9 @@ _COMMANDS = {
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",
+    "worker": "relay.cli.worker",
 }
-_HIDDEN = ("desk",)  # `serve` starts it
+_HIDDEN = ("desk", "worker")  # `serve` starts them
 
 config_option = click.option(
     "-c",
