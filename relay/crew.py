@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.bans import Ban, Bans
-from relay.call.settings import Listener
+from relay.call.settings import Listener, Settings
 from relay.config import Config
 from relay.drain import ENDING_S
 from relay.errors import ConfigError, Refused
@@ -62,6 +62,7 @@ class Crew:
         self._sockets: dict[int, list[socket.socket]] = {}  # of each UDP listener, one a worker
         self._bans = Bans(config.settings.limits)  # of streams, and all that workers tell
         self._bans.listeners += [BanLog(log), self._tell_ban]
+        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         secret = secrets.token_bytes(32)
         self._common = Common(config, journal, log, workers, secret, self._descriptors, self._carry, self._bans)
         self._members: list[Member] = self._common.members
@@ -101,6 +102,7 @@ class Crew:
         self._streams.reload(config.settings, config.tls)
         self._common.config, self._common.located = config, {}
         self._take_located(located)
+        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         asked = {"name": config.name, "text": config.text, "located": encode_located(located)}
         try:
             await asyncio.gather(*(member.ask("reload", asked, RELOAD_S) for member in self._members))
@@ -198,7 +200,11 @@ class Crew:
         while True:
             self._streams.sweep(loop.time())
             self._bans.expire(time.monotonic())
-            self._bans.expire(loop.time())
             for member in self._members:
                 member.check()
             await asyncio.sleep(TICK_S)
+
+
+def _log_in(settings: Settings) -> bool:
+    """Whether there are peers that do."""
+    return any(peer.login is not None for peer in settings.peers)

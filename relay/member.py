@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ASK_S: Final = 0.9  # the control socket's clients wait for a second
 RELOAD_S: Final = 10.0
 SILENT_S: Final = 10.0  # a worker that says nothing for so long is killed
+STARTING_S: Final = 60.0  # one that takes up calls may be silent for so long
 PROVEN_S: Final = 10.0  # one that lived so long is replaced at once
 FIRST_PAUSE_S: Final = 0.5
 LAST_PAUSE_S: Final = 30.0
@@ -77,7 +78,7 @@ class Member:
         self._log = common.log.bind(worker=index)
         self._process: Process | None = None
         self._channel: Channel | None = None
-        self._heard = 0.0
+        self._silent_at = 0.0  # loop time
         self._kept: deque[tuple[bytes, Flow]] = deque(maxlen=MOST_KEPT)
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._serial = 0
@@ -118,10 +119,10 @@ class Member:
     def check(self) -> None:
         """To be called once a second: kills it where it has not answered to the last ten of these."""
         now = asyncio.get_running_loop().time()
-        if self._process is not None and now - self._heard > SILENT_S:
-            self._log.error("worker.silent", pid=self.pid, for_s=SILENT_S, effect="it is killed and replaced")
+        if self._process is not None and now > self._silent_at:
+            self._log.error("worker.silent", pid=self.pid, effect="it is killed and replaced")
             self._process.kill()
-            self._heard = now
+            self._silent_at = now + SILENT_S
         self.tell("ping")
 
     async def end(self) -> None:
@@ -166,7 +167,7 @@ class Member:
             except OSError as error:
                 ours.close()
                 return str(error)
-        self.pid, self._heard = self._process.pid, asyncio.get_running_loop().time()
+        self.pid, self._silent_at = self._process.pid, asyncio.get_running_loop().time() + STARTING_S
         await channel.open(ours)
         channel.tell("start", start)
         self._channel = channel
@@ -213,6 +214,7 @@ class Member:
 
     def _ready(self, restored: int) -> None:
         self._log.info("worker.ready", pid=self.pid, calls_restored=restored)
+        self._silent_at = asyncio.get_running_loop().time() + SILENT_S
         if not self.ready.done():
             self.ready.set_result(restored)
         if self._common.drain_until is not None:
@@ -259,7 +261,7 @@ class Member:
             asking.set_result(reply)
 
     def _pong(self) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._silent_at = max(self._silent_at, asyncio.get_running_loop().time() + SILENT_S)
 
     def _drained(self, clean: bool) -> None:
         self.drained.set_result(clean)

@@ -156,7 +156,7 @@ class Worker:
             "banned": self._ban,
             "unbanned": self._lift,
             "ask": lambda *question: self._begin(self._answer(*question)),
-            "drain": lambda limit_s: self._draining.set_result(limit_s),
+            "drain": self._drain,
             "stop": self._at_once.set,
         }
         return {
@@ -164,6 +164,10 @@ class Worker:
             "ping": lambda: self._channel.tell("pong"),
             **{name: partial(self._when_open, handle) for name, handle in once_open.items()},
         }
+
+    def _drain(self, limit_s: float) -> None:
+        if not self._draining.done():  # told again after a start
+            self._draining.set_result(limit_s)
 
     def _when_open(self, handle: Callable[..., None], *fields: Any) -> None:
         if self._is_open:
