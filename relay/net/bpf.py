@@ -34,7 +34,8 @@ _INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter
 
 # By the first four bytes of a request: where its URI begins.
 _URIS: Final = {b"INVI": 7, b"ACK ": 4, b"BYE ": 4, b"CANC": 7, b"MESS": 8, b"UPDA": 7, b"PRAC": 6, b"INFO": 5}
-# What follows the status, the most frequent first.
+# What follows the status: the most frequent first, then whatever is as long as these or any other up to this.
+_LONGEST_PHRASE: Final = 48
 _PHRASES: Final = (
     "OK",
     "Ringing",
@@ -117,7 +118,7 @@ def _tell_apart(program: Assembler) -> None:
 def _take_responses(program: Assembler, listener: Listener) -> None:
     """By the branch of our own Via, which peers give back as it was, but for parameters that they insert."""
     program.place("response")
-    for length in dict.fromkeys(len(phrase) for phrase in _PHRASES):
+    for length in dict.fromkeys([*(len(phrase) for phrase in _PHRASES), *range(_LONGEST_PHRASE + 1)]):
         program.add(LOAD_INDEX, len("SIP/2.0 200 ") + length)
         program.add(LOAD_WORD, 0)
         program.add(GO_IF_EQUAL, _word(b"\r\nVi"), to="via")
