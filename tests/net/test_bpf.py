@@ -74,7 +74,7 @@ def test_registrations_go_to_the_first_worker(listener: Listener) -> None:
         request("INVITE", "7001000000100012"),
         request("INVITE", "700100000010001").replace(b"sip:", b"tel:"),
         request("OPTIONS", "700100000010001"),
-        response("A phrase that is longer than any that a peer has ever said", f";branch=z9hG4bK{HEX}", "127.0.0.10:5060"),
+        response("A phrase that is longer than those of all the peers", f";branch=z9hG4bK{HEX}", "127.0.0.10:5060"),
         response("OK", f";x=y;branch=z9hG4bK{HEX}", "127.0.0.10:5060"),
         response("OK", f";branch=z9hG4bK{HEX}", "10.0.0.1:5060"),
         response("OK", f";branch=z9hG4bK{HEX}", "127.0.0.10:5060").replace(b"Via", b"v"),
