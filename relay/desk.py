@@ -37,15 +37,20 @@ from relay.metrics import text
 from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
+from relay.store.connection import Connection as StoreConnection
 from relay.store.database import connect_reader, open_store, store_errors
+from relay.store.files import StoreFiles
 from relay.store.lock import open_lock, takes
 from relay.store.outbox import sizes
 from relay.store.pools import usage
+from relay.store.reader import Reader
 from relay.store.server import Place, Server
 from relay.store.turn import Turn
 from relay.store.writer import GroupWriter, now_ms
 
 LISTEN_AGAIN_S = 2.0
+LOOK_S = 1.0  # between two looks whether the store's files are in their places
+LOOKS = 3  # after so many we end where its log was deleted: the journal has moved into the store what stood in that
 FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
 GRACEFUL_S = 3  # of these, for HTTP requests
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how old what the relay has said may be
@@ -108,8 +113,7 @@ class Desk:
         self._log = log
         self.path: Place = config.store.path
         self.sealer = open_store(config.store.path, config.store.key_file)
-        with store_errors(self.path):
-            self.reader = connect_reader(self.path)
+        self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.control: Control = SharedAnswers(ControlClient(control_path(config.store.local)), FRESH_S)
         self.settings = _api_settings(config)
@@ -154,6 +158,7 @@ class Desk:
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
             "recordings": self._taker.run(),
+            "files": self._watch_files(),
         }
         if self._turn is not None:
             parts["turn"] = self._turn.keep()
@@ -186,6 +191,20 @@ class Desk:
         self.reader.close()
         if self._turn is not None:
             self._turn.close()
+
+    async def _watch_files(self) -> None:
+        """Ends us where the store's log was deleted: connections to the next one are those of another process.
+
+        Raises StoreError. Where the store itself is not in its place, nothing is written until it is.
+        """
+        files = self.reader.read(lambda connection: _files_of(connection, self.path))
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            displaced = files.displaced()
+            looks = looks + 1 if displaced is not None and displaced.is_log else 0
+            if displaced is not None and looks >= LOOKS:
+                raise displaced
 
     # -- HTTP
 
@@ -240,6 +259,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:
+    connection.execute("SELECT 1 FROM business LIMIT 1").fetchone()  # now it has them open
+    return StoreFiles(path)
 
 
 def _api_settings(config: Config) -> ApiSettings:

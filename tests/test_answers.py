@@ -29,7 +29,7 @@ async def answers(tmp_path: Path) -> Answers:
     journal = Journal(path, sealer, lambda event, fields: None)
     engine = Engine(settings(), tokens().__next__, 0.0)
     transports = Transports(settings(), StreamLimits(), None)
-    gate = Gate(RouteReader(path, sealer, Rules()).fetch, Rules(), journal.remember)
+    gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.remember)
     log = Log()
     driver = Driver(engine, transports.send, gate.look_up, journal.append, journal.tell, log.logger, log.ended)
     return Answers(engine, driver, transports.statistics, None, None)

@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 
 from relay.api import (
     routes_audit,
+    routes_bans,
     routes_bindings,
     routes_businesses,
     routes_calls,
@@ -54,6 +55,7 @@ _NOUNS = (
     routes_oversight,
     routes_audit,
     routes_peers,
+    routes_bans,
     routes_health,
 )
 LONG_READS = 4  # at once

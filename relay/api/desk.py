@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from relay.api.settings import ApiSettings
-from relay.store.connection import Connection
+from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 from relay.store.writer import GroupWriter
@@ -22,7 +22,7 @@ class Desk(Protocol):
 
     path: Place  # of the store
     sealer: Sealer
-    reader: Connection  # of the event loop's thread: for single rows
+    reader: Reader  # of the event loop's thread: for single rows
     writer: GroupWriter
     control: Control
     settings: ApiSettings

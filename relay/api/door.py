@@ -18,7 +18,6 @@ from relay.api.limits import Allowance, Buckets
 from relay.api.problems import problem_response
 from relay.errors import Refused, StoreError
 from relay.store.act import Actor
-from relay.store.database import store_errors
 from relay.store.keys import ApiKey, find_key
 
 _PASSED_ON = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
@@ -68,8 +67,7 @@ class Door:
         """The key that the request shows, and a `receive` that gives the body. Raises Refused."""
         shown = read_authorization(Headers(scope=scope).get("authorization", ""))
         now_s = self._clock()
-        with store_errors(self._desk.path):
-            key = find_key(self._desk.reader, self._desk.sealer, shown.key_id)
+        key = self._desk.reader.read(lambda connection: find_key(connection, self._desk.sealer, shown.key_id))
         if isinstance(shown, Bearer):
             return _good(key, now_s, lambda key: key.is_secret(self._desk.sealer, shown.secret)), receive
         if key is None:

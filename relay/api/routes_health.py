@@ -15,7 +15,6 @@ from relay.api.desk import Desk
 from relay.api.models import Shown
 from relay.api.visit import OPERATOR
 from relay.errors import Refused
-from relay.store.database import store_errors
 
 router = APIRouter(tags=["health"])
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,8 +50,7 @@ async def healthz() -> Alive:
 async def readyz(request: Request) -> Alive:
     """200 where the store answers and the relay takes calls; else 503, also while it drains."""
     desk: Desk = request.app.state.desk
-    with store_errors(desk.path):
-        desk.reader.execute("SELECT 1 FROM business LIMIT 1").fetchone()
+    desk.reader.read(lambda connection: connection.execute("SELECT 1 FROM business LIMIT 1").fetchone())
     state: dict[str, Any] = await desk.control.ask("state")
     if state.get("state") != "serving":
         raise Refused("relay_unavailable", "", "the relay is draining")

@@ -73,8 +73,7 @@ class Visit(NamedTuple):
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """In the loop's thread: for single rows, found by their key."""
-        with store_errors(self.desk.path):
-            return query(self.desk.reader)
+        return self.desk.reader.read(query)
 
     def one(self, query: Callable[[Connection], T | None], what: str) -> T:
         """As `row`, where it must be there. Raises Refused, which says `what` is not."""

@@ -39,11 +39,13 @@ _COMMANDS = {
     "purge": "relay.cli.audit",
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.peers",
+    "bans": "relay.cli.bans",
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",
+    "worker": "relay.cli.worker",
 }
-_HIDDEN = ("desk",)  # `serve` starts it
+_HIDDEN = ("desk", "worker")  # `serve` starts them
 
 config_option = click.option(
     "-c",

@@ -21,14 +21,15 @@ import aiohttp
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
+from relay.events.outage import Outage
 from relay.events.payload import write_events
 from relay.events.reach import Sessions, open_sessions
 from relay.events.settings import DeliveryRules
 from relay.net.signing import SIGNATURE, signature_header
 from relay.store.act import RELAY, Act
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, store_errors
 from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, refuse, remove
+from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 from relay.store.webhooks import Webhook, disable, find_webhook, set_schedule
@@ -81,14 +82,15 @@ class Deliverer:
         rules: DeliveryRules,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
-        self._path = path
         self._sealer = sealer
         self._writer = writer
         self._log = log
+        self._looking = Outage("delivery", log)
+        self._storing = Outage("delivery", log)  # what became of a delivery
         self._rules = rules
         self._clock_ms = clock_ms
         self._finishing = asyncio.Event()
-        self._connection: Connection | None = None
+        self._reader = Reader(path)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._batches: dict[str, int] = {}  # where fewer than the rule's are sent at once, after refusals
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
@@ -108,7 +110,7 @@ class Deliverer:
                 task.cancel()
             await asyncio.gather(*self._under_way.values(), return_exceptions=True)
             await sessions.close()
-            self._disconnect()
+            self._reader.close()
 
     def follow(self, rules: DeliveryRules) -> None:
         """Goes by these from the next delivery on."""
@@ -126,8 +128,9 @@ class Deliverer:
         try:
             due = self._read(lambda connection: pending_webhooks(connection, self._clock_ms()))
         except RelayError as error:
-            self._log.warning("delivery.failed", reason=str(error), again_in_s=RETRY_S)
+            self._looking.failed(error)
             return RETRY_S
+        self._looking.over()
         for webhook_id in due:
             if webhook_id not in self._under_way:
                 task = asyncio.create_task(self._serve(sessions, webhook_id), name=f"webhook {webhook_id}")
@@ -139,8 +142,9 @@ class Deliverer:
         try:
             while not self._finishing.is_set() and await self._send_next(sessions, webhook_id):
                 pass
+            self._storing.over()
         except RelayError as error:
-            self._log.warning("delivery.failed", webhook=webhook_id, reason=str(error), again_in_s=RETRY_S)
+            self._storing.failed(error)
             await asyncio.sleep(RETRY_S)
         finally:
             del self._under_way[webhook_id]
@@ -269,19 +273,7 @@ class Deliverer:
 
     def _read(self, read: Callable[[Connection], T]) -> T:
         """Single rows and short lists: in the loop."""
-        try:
-            with store_errors(self._path):
-                if self._connection is None:
-                    self._connection = connect_reader(self._path)
-                return read(self._connection)
-        except RelayError:
-            self._disconnect()
-            raise
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        return self._reader.read(read)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:

@@ -19,15 +19,17 @@ from structlog.typing import FilteringBoundLogger
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import RelayError, StoreError
+from relay.events.outage import Outage
 from relay.events.payload import call_data
 from relay.policy.fraud import WINDOW_MS, Finding, Seen, Signals, Watch
 from relay.store.act import RELAY, Act
 from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
 from relay.store.connection import Connection
-from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.database import one_moment
 from relay.store.journal_rows import Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
+from relay.store.reader import Reader
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
 from relay.store.server import Place
@@ -67,14 +69,14 @@ class Follower:
     def __init__(
         self, path: Place, sealer: Sealer, writer: GroupWriter, log: FilteringBoundLogger, watch: Watch
     ) -> None:
-        self._path = path
         self._sealer = sealer
         self._writer = writer
         self._log = log
+        self._outage = Outage("follower", log)
         self._watch = watch
         self._watched = False  # it has been shown the calls of the last ten minutes
         self._thread = ThreadPoolExecutor(1, "follower")
-        self._connection: Connection | None = None  # of the thread
+        self._reader = Reader(path)  # of the thread
         self._stretch: _Stretch | None = None  # read and shown to the watch, but not written yet
         self._finishing = asyncio.Event()
         self._behind_s = 0.0
@@ -88,11 +90,14 @@ class Follower:
         while True:
             pause_s = PAUSE_S
             try:
-                if await self.step():
-                    continue
+                taken = await self.step()
             except RelayError as error:
-                self._log.warning("follower.failed", reason=str(error), again_in_s=RETRY_S)
-                pause_s = RETRY_S
+                self._outage.failed(error)
+                taken, pause_s = 0, RETRY_S
+            else:
+                self._outage.over()
+            if taken:
+                continue
             if self._finishing.is_set():
                 return
             with contextlib.suppress(TimeoutError):
@@ -134,14 +139,14 @@ class Follower:
     # -- in a thread
 
     def _read(self) -> _Stretch:
-        with store_errors(self._path):
-            if self._connection is None:
-                self._connection = connect_reader(self._path)
-            with one_moment(self._connection):
-                return self._next(self._connection)
+        return self._reader.read(self._next_of_one_moment)
+
+    def _next_of_one_moment(self, connection: Connection) -> _Stretch:
+        with one_moment(connection):
+            return self._next(connection)
 
     def _next(self, connection: Connection) -> _Stretch:
-        """Events first, then records, of one moment: what a call's end follows is there when the end is."""
+        """Events first, then records: what a call's end follows is there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
         event_cursor, record_cursor = cursors.get(EVENTS, 0), cursors.get(CURSOR, 0)
         faults: list[str] = []

@@ -15,6 +15,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError
+from relay.events.outage import Outage
 from relay.service.releases import BindRules, release_due
 from relay.service.retention import Retention, purge
 from relay.store.act import RELAY
@@ -48,6 +49,7 @@ class Timers:
         self._sealer = sealer
         self._writer = writer
         self._log = log
+        self._outage = Outage("release", log)
         self._rules = rules
         self._retention = retention
         self._purge_at_min = purge_at_min
@@ -90,7 +92,9 @@ class Timers:
                 if released < RELEASES:
                     break
         except RelayError as error:
-            self._log.warning("release.failed", reason=str(error))
+            self._outage.failed(error)
+        else:
+            self._outage.over()
         return total
 
     async def purge(self) -> None:

@@ -63,7 +63,9 @@ def connect(place: Place) -> Connection:
     """A connection that writes, in autocommit mode: transactions are begun by name."""
     if isinstance(place, Server):
         return _connect_server(place)
-    connection = sqlite3.connect(place, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
+    connection = sqlite3.connect(
+        place_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
+    )
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
     return connection
@@ -77,11 +79,16 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
     if isinstance(place, Server):
         return _connect_server(place, read_only=True)
     connection = sqlite3.connect(
-        place, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+        place_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection
+
+
+def place_of(path: Path) -> str:
+    """The file as a URI for SQLite, which otherwise would make an empty one in the place of one that is missing."""
+    return f"{path.absolute().as_uri()}?mode=rw"
 
 
 def _connect_server(server: Server, *, read_only: bool = False) -> Connection:

@@ -2,8 +2,9 @@
 
 All that waits goes in one transaction, and the next starts when that is on disk. It owns the chain's end: one process
 writes it, guarded by a lock file beside the store. It never drops a commit: while the store fails it acknowledges
-nothing, tries again for ever, and reports the outage once. What nobody waits for, events of calls under way and who
-called last, goes the same way in its turn: a call's events are never on disk later than its end.
+nothing, tries again for ever, and reports the outage once. So it does while a file of the store is not in its place, or
+the store holds less than was written to it: what is durable must be found again. What nobody waits for, events of calls
+under way and who called last, goes the same way in its turn: a call's events are never on disk later than its end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
-from relay.store.database import BUSY_TIMEOUT_S, WRITER_PRAGMAS, store_errors, transaction
+from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transaction
+from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, LiveCall, Places, delete_live, live_row, read_live
 from relay.store.lock import open_lock, takes
@@ -50,6 +52,9 @@ MAX_BATCH: Final = 200  # items a transaction: a bound on how long preparing one
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
 MIN_GAP_S: Final = 0.020
+BUSY_S: Final = 2.0  # that another may write before it counts as an outage
+EFFECT: Final = "new calls are refused, what is under way waits for its record; writing is retried"
+LOOK_S: Final = 1.0  # between two looks whether the store's files are in their places
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0
 # Of the calls that ended last, so that a second end of one is refused. The engine forgets a call seconds after its end,
@@ -82,12 +87,15 @@ class Journal:
         self._idle.set()
         self._lock: int | None = None
         self._connection: aiosqlite.Connection | None = None
+        self._files: StoreFiles | None = None  # of the connection
         self._head = EMPTY
+        self._written = EMPTY  # the last head that is durable
         self._places: Places | None = None
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
         self._failing = False
         self._writer: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Raises StoreError where another process serves this store, or the chain's end was tampered with."""
@@ -101,6 +109,7 @@ class Journal:
             raise
         self._writer = asyncio.create_task(self._run(), name="journal")
         self._writer.add_done_callback(self._writer_ended)
+        self._watcher = asyncio.create_task(self._watch(), name="journal's files")
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
@@ -142,14 +151,16 @@ class Journal:
         """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), patience_s)
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
+        tasks = [task for task in (self._writer, self._watcher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await asyncio.sleep(0)  # the last acknowledgements are on their way
         await self._disconnect()
         self._release_lock()
-        if self._waiting:
-            raise StoreError(f"{len(self._waiting)} call records could not be written to {self._path}")
+        if left := sum(not isinstance(item, _Mark) for item, _ in self._waiting):
+            raise StoreError(f"{left} call records could not be written to {self._path}")
 
     # -- the writer
 
@@ -182,20 +193,20 @@ class Journal:
         retry_s = FIRST_RETRY_S
         while True:
             try:
-                if self._connection is None:
-                    await self._connect()
-                    if batch is not None and batch.head == head_row(self._sealer, RECORDS, self._head):
-                        break  # the COMMIT that seemed to fail is on disk
-                assert self._connection is not None
+                connection = await self._ready()
+                if batch is not None and batch.head == head_row(self._sealer, RECORDS, self._head):
+                    break  # the COMMIT that seemed to fail is on disk
                 batch = self._batch(commits, items)
-                await _call(self._connection, _transact, batch)
+                await _call(connection, _transact, batch)
             except (sqlite3.Error, StoreError) as error:
                 self._failed(error)
-                await self._disconnect()
+                if not isinstance(error, Displaced):
+                    await self._disconnect()
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
             else:
                 break
+        self._written = self._head
         self._recovered()
 
     def _still_open(self, commits: list[Commit]) -> list[Commit]:
@@ -242,16 +253,52 @@ class Journal:
 
     # -- the connection and its troubles
 
+    async def _ready(self) -> aiosqlite.Connection:
+        """A connection whose files are in their places. Raises StoreError; Displaced where they are not."""
+        if self._files is not None and self._connection is not None and (displaced := self._files.displaced()):
+            if displaced.is_log:
+                await self._save(self._connection)
+            raise displaced
+        if self._connection is None:
+            await self._connect()
+        assert self._connection is not None
+        return self._connection
+
+    async def _save(self, connection: aiosqlite.Connection) -> None:
+        """Moves into the store what stands in a log that will be lost, and lets go of that. The next one is made anew.
+
+        Raises StoreError where somebody is in the way.
+        """
+        busy, *_ = await _call(connection, _checkpoint)
+        if busy:
+            raise StoreError(f"what stands in {self._path}-wal cannot be moved into the store: it is being read")
+        await self._disconnect()
+
     async def _connect(self) -> None:
-        self._connection = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        if holds_deleted_log(self._path):
+            raise StoreError(f"the look-ups have not let go of {self._path}-wal yet")
+        self._connection = await aiosqlite.connect(place_of(self._path), uri=True, timeout=BUSY_S, isolation_level=None)
         for pragma in WRITER_PRAGMAS:
             await self._connection.execute(pragma)
         # Read anew after an error: a COMMIT that failed may have been on disk all the same.
         self._head = await _call(self._connection, read_head, self._sealer, RECORDS)
         self._places = await _call(self._connection, Places)
+        if self._head.seq < self._written.seq or (self._head.seq == self._written.seq and self._head != self._written):
+            raise StoreError(
+                f"{self._path} holds less than was written to it, {self._head.seq} of {self._written.seq} call records:"
+                " put the right one back, or restart the relay to go on with what is there"
+            )
+        self._files = StoreFiles(self._path)
+
+    async def _watch(self) -> None:
+        """Finds a file that is not in its place also while nothing is to be written: what was written may be lost."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._files is not None and not self._failing and self._files.displaced():
+                self._wake.set()
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._files = self._connection, None, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 await connection.close()
@@ -261,7 +308,7 @@ class Journal:
             self._failing = True
             self._report(
                 "journal.write_failed",
-                {"store": str(self._path), "reason": str(error), "effect": "calls wait unanswered; writing is retried"},
+                {"store": str(self._path), "reason": str(error), "effect": EFFECT},
             )
 
     def _recovered(self) -> None:
@@ -292,6 +339,12 @@ async def _call(
     """
     result: T = await connection._execute(function, connection._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
     return result
+
+
+def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """(whether it was kept from it, pages of the log, pages that were moved)."""
+    found: tuple[int, int, int] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return found
 
 
 def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:

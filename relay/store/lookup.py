@@ -2,12 +2,13 @@
 
 Where the caller has no route of his own in force, the statement is asked once more, for the route of any caller.
 
-It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal. What
-the call's answer is, `relay.policy.judge` decides.
+It reads synchronously in the caller's thread, keeps no answer, and fails closed: whatever goes wrong is a Refusal, and
+is reported once. What the call's answer is, `relay.policy.judge` decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ from relay.store.binding_seal import ANY_CALLER, check_route, open_binding
 from relay.store.call_index import number_key, pair_key
 from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
+from relay.store.files import Displaced, StoreFiles
 from relay.store.journal_rows import open_caller
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
@@ -63,16 +65,34 @@ _BOUND_END: Final = 26
 
 _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
+EFFECT: Final = "new calls are refused; each tries again"
+LOOKS: Final = 3  # after so many a log that is not in its place is let go: the journal has saved what stands in it
+CALM_LOOKS: Final = 30  # after so many without an error an outage is over: of a damaged store parts can be read
+MOST_ALTERED: Final = 1_000  # rows that are remembered as reported
+
+Report = Callable[[str, dict[str, object]], None]
+
 
 class RouteReader:
     """A connection of its own for look-ups. After an error it is opened anew at the next look-up."""
 
-    def __init__(self, path: Path, sealer: Sealer, rules: Rules) -> None:
-        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted."""
+    def __init__(self, path: Path, sealer: Sealer, rules: Rules, report: Report) -> None:
+        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted.
+
+        `report(event, fields)` is told of outages and their end, and of rows that were altered.
+        """
         self._path = path
         self._sealer = sealer
+        self._report = report
         self._connection: Connection | None = None
         self._opener = Opener(sealer)
+        self._files: StoreFiles | None = None  # of the connection
+        self._displaced: Displaced | None = None  # one of them, when it was last looked at
+        self._looks = 0  # that found it so
+        self._failing = False
+        self._good = False  # the last look-up was, while it is failing
+        self._calm_looks = 0  # since the last error
+        self._altered: set[str] = set()  # what was reported
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
@@ -83,6 +103,8 @@ class RouteReader:
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
+        if self._displaced is not None:
+            return STORE_FAILED
         counted = self._opener.counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
@@ -90,25 +112,69 @@ class RouteReader:
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
                 if anybodys[BLOBS][IN_FORCE] or row[BLOBS][PARTY] is None:
                     row = anybodys
-            return self._opener.found(number, caller_hash, row)
-        except StoreError:
+            found = self._opener.found(number, caller_hash, row)
+        except StoreError as error:
+            self._tell_altered(str(error))
             return STORE_FAILED
-        except DATABASE_ERRORS:
+        except (*DATABASE_ERRORS, OSError) as error:
             self.close()
+            self._tell_failed(str(error))
             return STORE_FAILED
+        self._good = True
+        return found
+
+    def look(self) -> None:
+        """Once a second: are the store's files in their places? Until they are, calls are refused.
+
+        A log that was deleted is let go, and the next one opened once there is one: the journal makes it when it has
+        moved into the store what stood in the other.
+        """
+        if self._files is not None:
+            self._displaced = self._files.displaced()
+        elif self._displaced is not None and self._displaced.file.exists():
+            self._displaced = None
+        if self._displaced is None:
+            self._looks = 0
+            self._tell_recovered()
+            return
+        self._looks += 1
+        self._tell_failed(str(self._displaced))
+        if self._displaced.is_log and self._looks >= LOOKS:
+            self.close()
+
+    def _tell_failed(self, reason: str) -> None:
+        self._good, self._calm_looks = False, 0
+        if not self._failing:
+            self._failing = True
+            self._report("lookup.failed", {"store": str(self._path), "reason": reason, "effect": EFFECT})
+
+    def _tell_recovered(self) -> None:
+        self._calm_looks += 1
+        if self._failing and self._good and self._calm_looks >= CALM_LOOKS:
+            self._failing = False
+            self._report("lookup.recovered", {"store": str(self._path)})
+
+    def _tell_altered(self, reason: str) -> None:
+        if reason not in self._altered and len(self._altered) < MOST_ALTERED:
+            self._altered.add(reason)
+            self._report(
+                "lookup.altered", {"store": str(self._path), "reason": reason, "effect": "its calls are refused"}
+            )
 
     def _row(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._connection is None:
             self._connection = connect_reader(self._path)
         # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
         ((*blobs, values),) = self._connection.execute(self._statement, arguments).fetchall()
+        if self._files is None:
+            self._files = StoreFiles(self._path)
         return (*blobs, _decode(values))
 
     def close(self) -> None:
         """Closes the connection; a later look-up opens another."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._files = None
 
 
 class Opener:

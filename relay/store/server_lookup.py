@@ -8,7 +8,6 @@ takes too long, is a Refusal.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
@@ -17,16 +16,13 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.lookup import BLOBS, IN_FORCE, PARTY, Opener
+from relay.store.lookup import BLOBS, EFFECT, IN_FORCE, MOST_ALTERED, PARTY, Opener, Report
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
-Report = Callable[[str, dict[str, object]], None]
-
 CONNECTIONS: Final = 8  # look-ups at once; what is over it waits within its time
 PATIENCE_S: Final = 2.0
-EFFECT: Final = "new calls are refused; each tries again"
 # The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
 SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
 
@@ -75,6 +71,7 @@ class ServerRouteReader:
         self._opener = Opener(sealer)
         self._failing = False
         self._good = False  # the last look-up was
+        self._altered: set[str] = set()  # what was reported
         self._pool: asyncpg.Pool | None = None
         self.follow(rules)
 
@@ -105,7 +102,7 @@ class ServerRouteReader:
                 row = _row(anybodys)
             found = self._opener.found(number, caller_hash, row)
         except StoreError as error:
-            self._report("lookup.altered", {"store": str(self._server), "reason": str(error)})
+            self._tell_altered(str(error))
             return STORE_FAILED
         except SERVER_FAULTS as error:
             self._tell_failed(str(error) or "no answer in time")
@@ -124,6 +121,12 @@ class ServerRouteReader:
         if not self._failing:
             self._failing = True
             self._report("lookup.failed", {"store": str(self._server), "reason": reason, "effect": EFFECT})
+
+    def _tell_altered(self, reason: str) -> None:
+        if reason not in self._altered and len(self._altered) < MOST_ALTERED:
+            self._altered.add(reason)
+            fields = {"store": str(self._server), "reason": reason, "effect": "its calls are refused"}
+            self._report("lookup.altered", dict[str, object](fields))
 
     def close(self) -> None:
         if self._pool is not None:

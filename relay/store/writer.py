@@ -20,6 +20,7 @@ from relay.errors import Refused, StoreError
 from relay.store.act import Act, Actor
 from relay.store.connection import Connection
 from relay.store.database import connect, store_errors, transaction
+from relay.store.files import Displaced, StoreFiles
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 
@@ -109,6 +110,7 @@ class GroupWriter:
         self._arriving: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting: deque[_Waiting] = deque()
         self._connection: Connection | None = None
+        self._files: StoreFiles | None = None  # of the connection
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
@@ -172,10 +174,15 @@ class GroupWriter:
             with store_errors(self._path):
                 if self._connection is None:
                     self._connection = connect(self._path)
+                if self._files is not None and (displaced := self._files.displaced()):
+                    raise displaced  # what is written there would be lost
                 with transaction(self._connection):
                     self._acts(self._connection, made)
+                if self._files is None:
+                    self._files = StoreFiles(self._path)
         except StoreError as error:
-            self._disconnect()
+            if not isinstance(error, Displaced):
+                self._disconnect()
             failed = [one.waiting for one in made] or [self._waiting.popleft() for _ in range(len(self._waiting))]
             return [_Made(waiting, None, error) for waiting in failed]
         return made
@@ -208,7 +215,7 @@ class GroupWriter:
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._files = None
 
 
 def _wake(made: list[_Made]) -> None:

@@ -132,7 +132,7 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     bindings = Bindings(path, sealer)
     callers = [f"86138{n:08}" for n in random.sample(range(size), min(size, LOOK_UPS))]
     asked = [(binding.x, caller) for caller in callers for binding in bindings.of_number(caller)]
-    gate = Gate(RouteReader(path, sealer, config.rules).fetch, config.rules, lambda _: None)
+    gate = Gate(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
     now = time.time()
     taken_us = []
     for number, caller in asked:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
@@ -18,7 +17,8 @@ from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
 from relay.store.act import OPERATOR, Act, Actor
-from relay.store.database import connect_reader, open_store
+from relay.store.database import open_store
+from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.writer import GroupWriter
 
@@ -38,7 +38,7 @@ class TestDesk:
     def __init__(self, folder: Path, handlers: Mapping[str, Callable[..., Json]], settings: ApiSettings = FAST) -> None:
         self.path = folder / "relay.db"
         self.sealer: Sealer = open_store(self.path, folder / "relay.key")
-        self.reader: sqlite3.Connection = connect_reader(self.path)
+        self.reader = Reader(self.path)
         self.writer = GroupWriter(self.path, self.sealer)
         self.server = ControlServer(control_path(self.path), handlers)
         self.control = ControlClient(control_path(self.path))

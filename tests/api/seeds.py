@@ -35,6 +35,8 @@ def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
     return {
         "business": business,
+        "address": "192.0.2.1",
+        "for_s": 60.0,
         "reason": "test",
         "at": "2026-01-01T00:00:05Z",
         "since": "2026-01-01T00:00:00Z",

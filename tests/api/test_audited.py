@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from relay.call.bans import Bans
+from relay.call.settings import Limits
+from relay.net.bans import BanAnswers
 from tests.api.conftest import A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -46,6 +49,9 @@ CHANGES: dict[str, Json | None] = {
     "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
     "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
     "DELETE /v1/calls/live/{call_id}": None,
+    "POST /v1/bans": {"address": "192.0.2.1", "for_s": 60},
+    "DELETE /v1/bans": None,
+    "DELETE /v1/bans/{address}": None,
     "POST /v1/webhooks": {"url": "https://acme.example/", "business": "acme"},
     "PATCH /v1/webhooks/{webhook_id}": {"parties": "none"},
     "DELETE /v1/webhooks/{webhook_id}": None,
@@ -79,6 +85,9 @@ def _reveals(route: APIRoute) -> bool:
 async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
     relay["live"] = lambda **_: {"calls": [], "total": 0}
     relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
+    bans = BanAnswers(Bans(Limits()))
+    bans.ban("192.0.2.1", 60.0)
+    relay |= bans.by_name()
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(ended_record(CALL_ID, business="acme"))
     shelf.follow()

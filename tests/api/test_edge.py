@@ -85,5 +85,6 @@ async def test_a_fault_ends_its_own_request_alone(api: Api, operator: Client) ->
 
 
 async def test_a_store_that_cannot_answer_is_busy(api: Api, operator: Client) -> None:
+    api.desk.path.unlink()
     api.desk.reader.close()
     await operator.refused("GET", "/v1/businesses", "store_busy")

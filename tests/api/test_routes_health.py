@@ -25,6 +25,7 @@ async def test_not_ready_without_the_relay(api: Api) -> None:
 
 
 async def test_not_ready_without_the_store(api: Api) -> None:
+    api.desk.path.unlink()
     api.desk.reader.close()
     await api.stranger().refused("GET", "/readyz", "store_busy")
 

@@ -27,6 +27,9 @@ from schemathesis.specs.openapi.checks import (
 
 from relay.api.app import make_app
 from relay.api.desk import Desk
+from relay.call.bans import Bans
+from relay.call.settings import Limits
+from relay.net.bans import BanAnswers
 from tests.api.conftest import FAST, A, Api, B, TestDesk
 from tests.api.seeds import CALL_ID, Seeds, sow
 from tests.support.shelf import Shelf
@@ -62,6 +65,7 @@ RELAY = {
     "live": lambda **_: {"calls": [], "total": 0},
     "hang_up": lambda call_id, **_: {"call_id": call_id},
     "peers": lambda: {"peers": []},
+    **BanAnswers(Bans(Limits())).by_name(),
 }
 
 

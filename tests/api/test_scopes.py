@@ -18,6 +18,7 @@ NAMES = {
     "binding_id": "0" * 24,
     "webhook_id": "w" + "0" * 12,
     "call_id": "0" * 32,
+    "address": "192.0.2.1",
     "whose": "business",
     "owner_id": "default",
 }

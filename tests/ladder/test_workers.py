@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from relay.call.actions import Registered
+from relay.call.counts import ANNOUNCING
 from relay.call.engine import Engine
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Announcements, Limits, Quota
+from relay.call.settings import Account, Announcements, Limits, Quota
 from relay.net.shared import SharedCounts, make_region
 from relay.sip.flow import Flow
+from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, connect, hang_up, peer
 from tests.ladder.test_logins import CARRIER, PBX, PHONE, PHONE_HOST, challenged, credentials, registers
@@ -199,12 +201,36 @@ def test_each_keeps_its_part_of_what_bounds_it_alone() -> None:
                 worker.engine.reload(worker.settings, {}, worker.now)
 
 
-def test_refused_callers_who_hear_why_are_counted_together() -> None:
-    with Crew(announcements=Announcements(refused=True, max_at_once=1)) as (first, second):
-        first.engine._core.stages.begin("announcing")
-        assert second.engine._core.stages.count("announcing") == 1
-        assert second.engine.statistics()["announcing"] == 0
-        first.engine._core.stages.end("announcing")
+class AnnouncingLadder(AnchoredLadder):
+    """Of the first worker, while a refused caller of the second one hears why."""
+
+    def _start(self) -> Engine:
+        region = make_region(WORKERS)
+        counts = SharedCounts(region, 0, WORKERS)
+        SharedCounts(region, 1, WORKERS).stages.begin(ANNOUNCING)
+        os.close(region)
+        return Engine(self.settings, lambda: next(self._tokens), 0.0, counts, SECRET)
+
+
+@pytest.mark.parametrize(("most", "answer"), [(1, 403), (2, 183)])
+def test_refused_callers_who_hear_why_count_together(most: int, answer: int) -> None:
+    ladder = AnnouncingLadder(routes={}, announcements=Announcements(refused=True, max_at_once=most))
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.get(answer)
+
+
+def test_the_first_worker_alone_registers_at_trunks() -> None:
+    trunk = peer("carrier", CALLEE_HOST, account=Account("relay", "secret"), registers=True)
+    with Crew(peers=(PBX, trunk)) as (first, second):
+        for worker in (first, second):
+            worker.engine.locate({}, worker.now)
+            worker.perform()
+        second.callee.gets_nothing()
+        first.callee.expects("REGISTER")
+        first.engine.unregister(first.now)
+        first.perform()
+        first.callee.expects("REGISTER")
 
 
 # -- peers that register: REGISTER requests go to the first worker
@@ -294,8 +320,8 @@ def test_what_is_told_of_a_peer_that_does_not_log_in_or_is_over_changes_nothing(
     for other in (
         told._replace(peer="pbx"),
         told._replace(peer="nobody"),
-        told._replace(expires_at=1000.0),
         told._replace(expires_at=None),
+        told._replace(expires_at=1000.0),
     ):
         second.engine.registered(other, second.now)
     assert not second.engine.peers(second.now)[1].registered

@@ -211,6 +211,8 @@ def test_names_that_are_quiet_make_room_and_busy_ones_are_counted_alone() -> Non
     assert [theirs.admit(name, 1, 10.0) for name in names] == [False] * WIDTH + [True]
     assert ours.admit(names[-1], 1, 12.0)
     assert not theirs.admit(names[-1], 1, 12.0)
+    assert ours.admit(names[0], 1, 12.0)  # whose slot that was
+    assert not theirs.admit(names[0], 1, 12.0)
 
 
 def in_one_bucket(rates: SharedRates, number: int) -> list[str]:

@@ -97,7 +97,7 @@ class Store(RuleBasedStateMachine):
         self.sealer = open_store(self.folder / "relay.db", self.folder / "relay.key")
         self.connection = connect(self.folder / "relay.db")
         self.connection.execute("PRAGMA synchronous = OFF")
-        self.reader = RouteReader(self.folder / "relay.db", self.sealer, CALLS)
+        self.reader = RouteReader(self.folder / "relay.db", self.sealer, CALLS, lambda *_: None)
         self.hashes = {self.sealer.lookup_hash(party): party for party in PARTIES} | {ANY_CALLER: ANYBODY}
         self.now = NOW_MS
         self.model = Model(NUMBERS, CAP, COOL_MS, {"default": None, "acme": MOST})

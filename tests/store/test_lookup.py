@@ -17,7 +17,7 @@ from relay.policy.judge import Bound, Found
 from relay.policy.last_caller import LastCaller
 from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
 from relay.store.lookup import Granted, RouteReader, granted_since
-from tests.store.conftest import Disk, Waiter, opened
+from tests.store.conftest import Disk, Reported, Waiter, opened
 from tests.store.rows import Rows
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record
 
@@ -35,8 +35,13 @@ def rows(disk: Disk) -> Iterator[Rows]:
 
 
 @pytest.fixture
-def reader(disk: Disk) -> Iterator[RouteReader]:
-    with closing(RouteReader(disk.path, disk.sealer, Rules())) as reader:
+def reported() -> Reported:
+    return []
+
+
+@pytest.fixture
+def reader(disk: Disk, reported: Reported) -> Iterator[RouteReader]:
+    with closing(RouteReader(disk.path, disk.sealer, Rules(), lambda *said: reported.append(said))) as reader:
         yield reader
 
 
@@ -152,7 +157,7 @@ def test_granted_calls_before_the_memorys_time_are_counted_by_window(disk: Disk,
     for caller, ago_s in ((A, 899), (A, 900), (A, 7_199), (A, 7_200), (B, 8_000), (A, 86_399), (A, 86_400)):
         rows.granted(X, caller, NOW_MS - 1000 * ago_s)
     rows.granted(Y, A, NOW_MS - 1_000_000)
-    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+    with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
         assert found(reader)[5:] == ((4,), (2, 5))
         assert found(reader, X, B)[5:] == ((1,), (2, 5))
         assert found(reader, Y, B)[5:] == ((0,), (1, 1))
@@ -216,7 +221,7 @@ def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
     rows.binding("b1", "GXYB", y=Y, business="firm", members=[C], max_call_s=60, ring_timeout_s=30, white_only=1)
     rows.entry("binding b1", C, "white")
     last: list[LastCaller] = []
-    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+    with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
         gate = Gate(reader.fetch, CAPS, last.append)
         route = gate.look_up(X, C, NOW_S)
         refusal = gate.look_up(Y, B, NOW_S)
@@ -244,7 +249,7 @@ def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(rows: Rows, 
 
 
 def test_a_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:
-    reader = RouteReader(tmp_path / "no" / "relay.db", disk.sealer, Rules())
+    reader = RouteReader(tmp_path / "no" / "relay.db", disk.sealer, Rules(), lambda *_: None)
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
 
 
@@ -261,7 +266,7 @@ ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-4)")  # of "FROM (SELECT 1)"
 
 
 def test_every_part_is_a_search_by_key(disk: Disk, rows: Rows) -> None:
-    with closing(RouteReader(disk.path, disk.sealer, CAPS)) as reader:
+    with closing(RouteReader(disk.path, disk.sealer, CAPS, lambda *_: None)) as reader:
         plan = [str(step[3]) for step in rows.run(f"EXPLAIN QUERY PLAN {reader._statement}", *(["x"] * 9))]
     assert [step for step in plan if step.startswith("SCAN") and step not in ONE_ROW] == []
     assert [step for step in plan if "AUTOMATIC" in step or "route_binding" in step] == []

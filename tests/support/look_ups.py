@@ -24,7 +24,7 @@ class LookUps:
             self._on_server = ServerRouteReader(place, sealer, rules, lambda event, fields: None)
             self._loop.run_until_complete(self._on_server.open())
         else:
-            self._in_file = RouteReader(place, sealer, rules)
+            self._in_file = RouteReader(place, sealer, rules, lambda event, fields: None)
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         if self._loop is None:

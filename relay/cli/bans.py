@@ -1,0 +1,84 @@
+"""`relay700 bans`: which addresses the running relay does not hear, and changing that."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import json_option, reason_option
+from relay.cli.output import show_list
+from relay.cli.stores import Opened, duration, opened
+from relay.config import load_config
+from relay.net.bans import read_source
+from relay.net.control import ControlClient, control_path
+from relay.service import fields
+from relay.service.times import format_moment
+
+ALL = "all"  # what the audit log calls them together
+_COLUMNS = ("address", "reason", "since", "until")
+
+
+@click.group()
+def bans() -> None:
+    """Addresses that are not heard for a while: they flooded the relay, guessed passwords or broke its bounds."""
+
+
+@bans.command("list")
+@json_option
+@config_option
+def list_(config_path: Path | None, as_json: bool) -> None:
+    """List the bans in force, the one that ends first at the front. They end with the relay."""
+    answer = _ask(load_config(config_path).store.local, "bans")
+    show_list(map(_shown, answer["bans"]), _COLUMNS, as_json=as_json)
+
+
+@bans.command("add")
+@click.argument("address")
+@click.option("--for", "for_ms", type=duration, required=True, metavar="DURATION", help="For how long, such as 1h.")
+@reason_option
+@config_option
+def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> None:
+    """Do not hear ADDRESS, or a network 2001:db8::/64, or not longer than that if it is banned already.
+
+    That of a peer, or of a call that is up, is refused.
+    """
+    source, for_s = read_source(address), for_ms / 1000
+    with opened(config_path) as store:
+        _say(store, "ban.add", source, reason, {"for_s": for_s})
+        answer = _ask(store.config.store.local, "ban", address=source, for_s=for_s)
+    click.echo(f"banned {source} until {format_moment(answer['until'])}")
+
+
+@bans.command("lift")
+@click.argument("address", required=False)
+@click.option("--all", "all_", is_flag=True, help="Hear everybody again.")
+@reason_option
+@config_option
+def lift(config_path: Path | None, address: str | None, all_: bool, reason: str) -> None:
+    """Hear ADDRESS again."""
+    if (address is None) is not all_:
+        raise click.UsageError("name one address, or --all")
+    source = None if address is None else read_source(address)
+    with opened(config_path) as store:
+        _say(store, "ban.lift", source or ALL, reason, {})
+        answer = _ask(store.config.store.local, "unban", address=source)
+    for each in answer["lifted"]:
+        click.echo(f"lifted {each}")
+
+
+def _say(store: Opened, action: str, source: str, reason: str, details: dict[str, object]) -> None:
+    """The audit line comes first: what is done is never without it."""
+    why = fields.reason(reason)
+    store.act(lambda act: act.audit(action, source, reason=why, details=details))
+
+
+def _ask(store: Path, name: str, **asked: object) -> dict[str, Any]:
+    return asyncio.run(ControlClient(control_path(store)).ask(name, **asked))
+
+
+def _shown(ban: dict[str, Any]) -> dict[str, Any]:
+    return ban | {"since": format_moment(ban["since"]), "until": format_moment(ban["until"])}

@@ -1,0 +1,210 @@
+"""The parent of several workers: each is a process with a switch of its own, and all serve the same addresses.
+
+It has what there is once: the way to the journal, TCP and TLS connections, and the UDP sockets, which outlive the
+workers. It decides nothing of calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.bans import Ban, Bans
+from relay.call.settings import Listener, Settings
+from relay.config import Config
+from relay.drain import ENDING_S
+from relay.errors import ConfigError, Refused
+from relay.member import RELOAD_S, Common, Member, encode_located
+from relay.net.bans import BanAnswers, BanLog
+from relay.net.control import Answer
+from relay.net.mates import make_pairs
+from relay.net.ports import open_ports
+from relay.net.resolve import Resolver
+from relay.net.shared import make_region
+from relay.net.steering import owner
+from relay.net.streams import Streams
+from relay.net.transports import why_not
+from relay.sip.flow import Flow
+from relay.store.journal import Journal
+from relay.totals import all_live, all_peers, all_statistics, who_hung_up
+
+if TYPE_CHECKING:
+    from relay.net.locate import Located
+
+MOST_WORKERS: Final = 16  # each is one hexadecimal digit of what it makes
+TICK_S: Final = 1.0
+FREED_S: Final = 2.0
+AGAIN_S: Final = 0.1
+
+_TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
+    "statistics": all_statistics,
+    "live": all_live,
+    "peers": all_peers,
+    "hang_up": who_hung_up,
+}
+
+
+class Crew:
+    """The workers of one relay, behind the face of `relay.app.Calls`."""
+
+    def __init__(self, config: Config, journal: Journal, log: FilteringBoundLogger, workers: int) -> None:
+        """`workers`: 2 to MOST_WORKERS."""
+        self._workers = workers
+        self._pairs = make_pairs(workers)
+        self._region = make_region(workers)
+        self._sockets: dict[int, list[socket.socket]] = {}  # of each UDP listener, one a worker
+        self._bans = Bans(config.settings.limits)  # of streams, and all that workers tell
+        self._bans.listeners += [BanLog(log), self._tell_ban]
+        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
+        secret = secrets.token_bytes(32)
+        self._common = Common(config, journal, log, workers, secret, self._descriptors, self._carry, self._bans)
+        self._members: list[Member] = self._common.members
+        self._streams = Streams(
+            config.settings, config.streams, config.tls, Resolver(), self._received, self._failed, self._bans
+        )
+        self._ban_answers = BanAnswers(self._bans).by_name()
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self, located: Located) -> int:
+        """As `relay.app.Calls.start`."""
+        self._take_located(located)
+        await self._listen()
+        self._members += [Member(index, self._common) for index in range(self._workers)]
+        self._ticker = asyncio.create_task(self._tick())
+        return sum(await asyncio.gather(*(member.ready for member in self._members)))
+
+    def _descriptors(self, index: int) -> Mapping[str, Any]:
+        return {
+            "sockets": {str(listener): sockets[index].fileno() for listener, sockets in self._sockets.items()},
+            "own": self._pairs[index][0].fileno(),
+            "mates": [write.fileno() for _, write in self._pairs],
+            "region": self._region,
+        }
+
+    def locate(self, located: Located) -> None:
+        """As `Switch.locate`."""
+        self._take_located(located)
+        self._tell_all("locate", encode_located(located))
+
+    def _take_located(self, located: Located) -> None:
+        self._common.located = {**self._common.located, **located}
+        self._streams.locate(located)
+
+    async def reload(self, config: Config, located: Located) -> None:
+        """As `Switch.reload`."""
+        self._streams.reload(config.settings, config.tls)
+        self._common.config, self._common.located = config, {}
+        self._take_located(located)
+        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
+        asked = {"name": config.name, "text": config.text, "located": encode_located(located)}
+        try:
+            await asyncio.gather(*(member.ask("reload", asked, RELOAD_S) for member in self._members))
+        except Refused as refused:  # a file has changed between the parent's check and a worker's
+            raise ConfigError([refused.problem]) from None
+
+    async def ask(self, name: str, **fields: object) -> Answer:
+        """As `relay.app.Calls.ask`."""
+        if name in self._ban_answers:
+            return self._ban_answers[name](**fields)
+        answers: list[Any] = await asyncio.gather(
+            *(member.ask(name, fields) for member in self._members), return_exceptions=True
+        )
+        if name == "statistics":
+            answers.append(self._streams.statistics())
+        return _TOTALS[name](answers, **fields)
+
+    def pids(self) -> list[int]:
+        """As `relay.app.Calls.pids`."""
+        return [member.pid for member in self._members]
+
+    async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:
+        """As `Switch.drain`."""
+        until = self._common.drain_until = asyncio.get_running_loop().time() + limit_s
+        for member in self._members:
+            member.drain(until)
+        hurry = asyncio.create_task(self._hurry(at_once))
+        await asyncio.wait([member.lives for member in self._members], timeout=limit_s + ENDING_S)
+        hurry.cancel()
+        return all(member.drained.done() and member.drained.result() for member in self._members)
+
+    async def _hurry(self, at_once: asyncio.Event) -> None:
+        await at_once.wait()
+        self._tell_all("stop")
+
+    async def close(self) -> None:
+        """As `Switch.close`."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for member in self._members:
+            await member.end()
+        await self._streams.close()
+        for sockets in self._sockets.values():
+            for each in sockets:
+                each.close()
+
+    # -- sockets
+
+    async def _listen(self) -> None:
+        """Raises ConfigError with every listener that cannot be had."""
+        problems = []
+        for index, listener in enumerate(self._common.config.settings.listeners):
+            try:
+                if listener.transport == "udp":
+                    self._sockets[index] = await self._ports(listener)
+                else:
+                    self._streams.listen(index)
+            except OSError as error:
+                problems.append(f"sip.listen[{index}]: {why_not(listener, error)}")
+        if problems:
+            raise ConfigError(problems)
+
+    async def _ports(self, listener: Listener) -> list[socket.socket]:
+        """Raises OSError. Workers of a relay that has just died may hold the address for a moment."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + FREED_S
+        while True:
+            try:
+                return open_ports(listener, self._workers, self._common.log)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or clock() > until:
+                    raise
+            await asyncio.sleep(AGAIN_S)
+
+    def _received(self, frame: bytes, flow: Flow) -> None:
+        """A message of a stream. What is of no call is the first worker's."""
+        self._members[owner(frame, self._workers) or 0].receive(frame, flow)
+
+    def _failed(self, flow: Flow) -> None:
+        self._tell_all("failed", flow)
+
+    def _carry(self, data: bytes, flow: Flow) -> None:
+        self._streams.send(data, flow)
+
+    def _tell_ban(self, event: str, ban: Ban) -> None:
+        if ban.here and event in ("banned", "unbanned"):
+            self._tell_all(event, ban.source, ban.until, ban.reason)
+
+    def _tell_all(self, name: str, *fields: object) -> None:
+        for member in self._members:
+            member.tell(name, *fields)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._streams.sweep(loop.time())
+            self._bans.expire(time.monotonic())
+            for member in self._members:
+                member.check()
+            await asyncio.sleep(TICK_S)
+
+
+def _log_in(settings: Settings) -> bool:
+    """Whether there are peers that do."""
+    return any(peer.login is not None for peer in settings.peers)

@@ -1,0 +1,38 @@
+"""A connection for reading that outlives the store's troubles: opened when it is needed, and anew after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from relay.errors import StoreError
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.server import Place
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Of one thread."""
+
+    def __init__(self, path: Place) -> None:
+        self._path = path
+        self._connection: Connection | None = None
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """What the query gives. Raises StoreError, and what the query raises."""
+        try:
+            with store_errors(self._path):
+                if self._connection is None:
+                    self._connection = connect_reader(self._path)
+                return query(self._connection)
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the connection; a later query opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,275 @@
+"""One of several workers: a process with a switch of its own. Its parent (`relay.crew`) has the journal and streams.
+
+What it needs comes by the channel from its parent, sockets are inherited. Whatever is not committed when the parent
+dies can never be: it goes at once then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from relay.call.actions import Commit, Registered
+from relay.call.bans import Ban, Bans, Known
+from relay.call.record import CallRecord
+from relay.call.settings import Listener, Settings, Target
+from relay.call.state import load_call
+from relay.config import Config, parse_config
+from relay.config.passwords import with_passwords
+from relay.errors import ConfigError, Refused, StoreError
+from relay.log import WholeLines, configure
+from relay.net.channel import Channel
+from relay.net.control import Answer, Handlers, answer_to
+from relay.net.datagrams import Datagrams
+from relay.net.mates import Mates
+from relay.net.resolve import Resolver
+from relay.net.settings import TlsFiles
+from relay.net.shared import SharedCounts
+from relay.policy.last_caller import LastCaller
+from relay.sip.flow import Flow
+from relay.store.database import open_store
+from relay.store.live_rows import LiveCall, read_live
+from relay.switch import Mate, Switch
+
+if TYPE_CHECKING:
+    from relay.net.locate import Located
+
+
+def serve(channel: int) -> int:
+    """Serve until the parent says drain. `channel`: the descriptor of our end. Returns the exit status."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(channel))
+
+
+async def _serve(channel: int) -> int:
+    return await Worker().run(_socket(channel))
+
+
+class FarRecords:
+    """The way to the parent's journal, for `Switch`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._tell = channel.tell
+        self._done: Callable[[int], None]
+
+    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
+        """As `Journal.append`; `done` is the same one each time."""
+        self._done = done
+        self._tell("commit", *commit)
+
+    def committed(self, token: int) -> None:
+        """The parent says that it is durable."""
+        self._done(token)
+
+    def tell(self, kind: str, record: CallRecord) -> None:
+        """As `Journal.tell`."""
+        self._tell("tell", kind, record)
+
+    def remember(self, last: LastCaller) -> None:
+        """As `Journal.remember`."""
+        self._tell("remember", last)
+
+
+class Ways:
+    """The sockets of a worker, for `Switch`: its own datagrams, what its mates hand over, its parent's streams."""
+
+    def __init__(self, listeners: Sequence[Listener], channel: Channel, start: Mapping[str, Any]) -> None:
+        """`start`: what the parent has told at the start."""
+        self._listeners = listeners
+        self._channel = channel
+        self._sockets = {int(index): _socket(descriptor) for index, descriptor in start["sockets"].items()}
+        self._mates = Mates(start["index"], _socket(start["own"]), [_socket(mate) for mate in start["mates"]])
+        self._datagrams: Datagrams
+        self.receive: Callable[[bytes, Flow], None]
+        self.failed: Callable[[Flow], None]
+
+    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans) -> None:
+        """As `Transports.open`."""
+        self.receive, self.failed = receive, failed
+        resolver = Resolver()
+        bans.spare(lambda: Known((), resolver.addresses()))
+        self._datagrams = Datagrams(resolver, failed)
+        self._mates.open(receive, self._datagrams.unreachable)
+        for index, bound in self._sockets.items():
+            listener = self._listeners[index]
+            host, port, mates = listener.host, listener.port, self._mates
+            await self._datagrams.listen(index, host, port, mates.receive, bound, mates.unreachable)
+
+    def send(self, data: bytes, flow: Flow) -> None:
+        """As `Transports.send`."""
+        if flow.transport == "udp":
+            self._datagrams.send(data, flow)
+        else:
+            self._channel.tell("send", data, flow)
+
+    def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None:
+        """The parent has reloaded the streams."""
+
+    def locate(self, located: Located) -> None:
+        """The parent tells the streams."""
+
+    def sweep(self, now: float) -> None:
+        """The parent sweeps the streams."""
+
+    def statistics(self) -> dict[str, int]:
+        """As `Transports.statistics`; the parent has those of the streams."""
+        return {"datagrams_lost": self._datagrams.lost, **self._mates.statistics()}
+
+    async def close(self) -> None:
+        """As `Transports.close`."""
+        self._mates.close()
+        await self._datagrams.close()
+
+
+class Worker:
+    """This process."""
+
+    def __init__(self) -> None:
+        self._started: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._until_open: list[Callable[[], None]] = []  # what comes meanwhile
+        self._is_open = False
+        self._draining: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._at_once = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel = Channel(self._handlers(), _parent_is_gone)
+        self._records = FarRecords(self._channel)
+        self._switch: Switch
+        self._ways: Ways
+
+    def _handlers(self) -> Mapping[str, Callable[..., None]]:
+        once_open: dict[str, Callable[..., None]] = {
+            "receive": lambda data, flow: self._ways.receive(data, Flow(*flow)),
+            "failed": lambda flow: self._ways.failed(Flow(*flow)),
+            "committed": lambda token: self._records.committed(token),
+            "locate": lambda located: self._switch.locate(_decode_located(located)),
+            "registered": lambda *told: self._switch.registered(_registered(*told)),
+            "banned": self._ban,
+            "unbanned": self._lift,
+            "ask": lambda *question: self._begin(self._answer(*question)),
+            "drain": self._drain,
+            "stop": self._at_once.set,
+        }
+        return {
+            "start": self._started.set_result,
+            "ping": lambda: self._channel.tell("pong"),
+            **{name: partial(self._when_open, handle) for name, handle in once_open.items()},
+        }
+
+    def _drain(self, limit_s: float) -> None:
+        if not self._draining.done():  # told again after a start
+            self._draining.set_result(limit_s)
+
+    def _when_open(self, handle: Callable[..., None], *fields: Any) -> None:
+        if self._is_open:
+            handle(*fields)
+        else:
+            self._until_open.append(partial(handle, *fields))
+
+    async def run(self, end: socket.socket) -> int:
+        """The exit status: 0, unless live calls were left to a restart."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which a service manager may send to all: the parent says when
+        await self._channel.open(end)
+        start = await self._started
+        config = with_passwords(parse_config(start["text"], start["name"]))
+        output = WholeLines(1)
+        log = configure(config.log.format, config.log.level, output).bind(worker=start["index"])
+        try:
+            await self._open(config, log, output, start)
+        except (ConfigError, StoreError) as error:
+            log.error("worker.not_started", reason=str(error))
+            return 1
+        limit_s = await self._draining
+        clean = await self._switch.drain(limit_s, self._at_once)
+        self._channel.tell("drained", clean)
+        await self._switch.close()
+        output.flush()
+        self._channel.close()
+        return 0 if clean else 1
+
+    async def _open(
+        self, config: Config, log: FilteringBoundLogger, output: WholeLines, start: Mapping[str, Any]
+    ) -> None:
+        sealer = open_store(config.store.path, config.store.key_file)
+        self._ways = Ways(config.settings.listeners, self._channel, start)
+        self._switch = Switch(config, sealer, self._records, self._ways, log, output, self._mate(start))
+        self._switch.engine.bans.listeners.append(self._tell_ban)
+        for ban in start["bans"]:
+            self._ban(*ban)
+        live = read_live(config.store.path, sealer, lambda event, fields: log.error(event, **fields))
+        ours = [call for call in live if _owner(call, start["workers"]) == start["index"]]
+        await self._switch.open(ours, live, _decode_located(start["located"]))
+        self._is_open = True
+        self._channel.tell("ready", len(ours))
+        for handle in self._until_open:
+            handle()
+        self._until_open.clear()
+
+    def _mate(self, start: Mapping[str, Any]) -> Mate:
+        counts = SharedCounts(start["region"], start["index"], start["workers"])
+        told = [_registered(*each) for each in start["registered"]]
+        return Mate(counts, start["secret"], lambda told: self._channel.tell("registered", *told), told)
+
+    def _tell_ban(self, event: str, ban: Ban) -> None:
+        """The others are to go by it."""
+        if ban.here and event in ("banned", "unbanned"):
+            self._channel.tell(event, ban.source, ban.until, ban.reason)
+
+    def _ban(self, source: str, until: float, reason: str) -> None:
+        with suppress(ValueError):  # it is known here: of a call that is up
+            self._switch.engine.bans.ban(source, until, time.monotonic(), reason, here=False)
+
+    def _lift(self, source: str, *_: object) -> None:
+        self._switch.engine.bans.lift(source, here=False)
+
+    async def _answer(self, serial: int, name: str, fields: Answer) -> None:
+        self._channel.tell("answer", serial, await answer_to(self._answers(), name, fields))
+
+    def _answers(self) -> Handlers:
+        return {**self._switch.answers(), "reload": self._reload}
+
+    async def _reload(self, name: str, text: str, located: Answer) -> Answer:
+        try:
+            await self._switch.reload(with_passwords(parse_config(text, name)), _decode_located(located))
+        except ConfigError as error:
+            raise Refused("invalid", "", "\n".join(error.problems)) from None
+        return {}
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _parent_is_gone() -> None:
+    os._exit(1)
+
+
+def _owner(call: LiveCall, workers: int) -> int:
+    """Whose a live call is: the one's that made its tags. One whose dialogs cannot be read is closed by the first."""
+    try:
+        tag = load_call(call.dialogs).caller.dialog.local_tag
+        return int(tag[0], 16) % workers
+    except (StoreError, ValueError):
+        return 0
+
+
+def _decode_located(located: Mapping[str, Sequence[Sequence[Any]]]) -> Located:
+    return {peer: tuple(Target(*target) for target in targets) for peer, targets in located.items()}
+
+
+def _registered(peer: str, contact: str, flow: Sequence[Any], expires_at: float | None) -> Registered:
+    return Registered(peer, contact, Flow(*flow), expires_at)
+
+
+def _socket(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)

@@ -1,0 +1,74 @@
+"""`relay700 bans`, over the real table of a relay."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from relay.call.bans import Bans, Known
+from relay.call.settings import Limits
+from relay.net.bans import BanAnswers
+from relay.net.control import ControlServer, control_path
+from relay.store.database import open_store
+from tests.cli.conftest import Command
+
+BAD, PEER = "192.0.2.66", "192.0.2.10"
+
+
+@pytest.fixture
+def relay(relay700: Command) -> Iterator[Command]:
+    """A control socket that answers, in a loop of its own, beside a store."""
+    relay700.store[0].parent.mkdir()
+    open_store(*relay700.store)
+    bans = Bans(Limits())
+    bans.spare(lambda: Known([], [PEER]))
+    loop = asyncio.new_event_loop()
+    server = ControlServer(control_path(relay700.store[0]), BanAnswers(bans).by_name())
+    loop.run_until_complete(server.open())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield relay700
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.run_until_complete(server.close())
+    loop.close()
+
+
+def test_a_ban_is_made_shown_and_lifted(relay: Command) -> None:
+    said = relay.done("bans", "add", BAD, "--for", "1h", "--reason", "case 114")
+    (shown,) = relay.objects("bans", "list")
+    assert said == f"banned {BAD} until {shown['until']}\n"
+    assert (shown["address"], shown["reason"]) == (BAD, "operator")
+    heading, line = relay.done("bans", "list").splitlines()
+    assert heading.split() == ["address", "reason", "since", "until"]
+    assert line.split() == [BAD, "operator", shown["since"], shown["until"]]
+    assert relay.done("bans", "lift", BAD) == f"lifted {BAD}\n"
+    assert relay.done("bans", "list").splitlines()[1:] == []
+    audit = {line["action"]: line for line in relay.objects("audit", "list")}
+    assert (audit["ban.add"]["object"], audit["ban.add"]["reason"]) == (BAD, "case 114")
+    assert audit["ban.lift"]["object"] == BAD
+
+
+def test_all_are_lifted(relay: Command) -> None:
+    for address in (BAD, "2001:db8::/64"):
+        relay.done("bans", "add", address, "--for", "1h")
+    assert relay.done("bans", "lift", "--all").splitlines() == [f"lifted {BAD}", "lifted 2001:db8::/64"]
+
+
+def test_what_cannot_be_is_refused(relay: Command) -> None:
+    assert "take it out of the configuration" in relay.refused("bans", "add", PEER, "--for", "1h")
+    assert "not an address" in relay.refused("bans", "add", "carrier.example", "--for", "1h")
+    assert "not banned" in relay.refused("bans", "lift", BAD)
+
+
+@pytest.mark.parametrize("arguments", [(), (BAD, "--all")])
+def test_one_or_all_must_be_named(usage: Callable[..., str], arguments: tuple[str, ...]) -> None:
+    assert "name one address, or --all" in usage("bans", "lift", *arguments)
+
+
+def test_without_a_relay(relay700: Command) -> None:
+    relay700.store[0].parent.mkdir()
+    assert relay700.refused("bans", "list") == "the relay is not running, or does not answer"

@@ -1,0 +1,122 @@
+"""Bans as operators see them: lines of the log, and what the control socket answers."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from relay.call.bans import Ban, Bans, Known
+from relay.call.settings import Limits
+from relay.errors import Refused
+from relay.net.bans import LOGGED_PER_S, BanAnswers, BanLog, read_source
+from tests.net.support import Log
+
+BAD, GOOD = "192.0.2.66", "192.0.2.10"
+
+
+@pytest.fixture
+def bans() -> Bans:
+    made = Bans(Limits(ban_after=10))
+    made.spare(lambda: Known([], [GOOD]))
+    return made
+
+
+def refused(answers: BanAnswers, *asked: object) -> tuple[str, str]:
+    with pytest.raises(Refused) as error:
+        answers.ban(*asked) if len(asked) > 1 else answers.unban(*asked)  # type: ignore[arg-type]
+    return error.value.kind, error.value.field
+
+
+def test_a_ban_is_logged_when_it_begins_and_ends(bans: Bans) -> None:
+    log = Log()
+    bans.listeners.append(BanLog(log.logger))
+    for host in (BAD, GOOD):
+        for _ in range(10):
+            bans.offend(host, "stranger", 1000.0, proven=True)
+    bans.expire(5000.0)
+    told = [{name: value for name, value in event.items() if name != "timestamp"} for event in log.events()]
+    assert told == [
+        {"event": "source.banned", "level": "warning", "source": BAD, "reason": "stranger", "for_s": 600},
+        {"event": "source.spared", "level": "warning", "source": GOOD, "reason": "stranger"},
+        {"event": "source.unbanned", "level": "info", "source": BAD, "reason": "stranger"},
+    ]
+
+
+def test_many_at_once_do_not_fill_the_log() -> None:
+    log = Log()
+    tell = BanLog(log.logger)
+    began = time.monotonic()
+    for number in range(10_000):
+        tell("banned", Ban(f"10.0.{number // 256}.{number % 256}", "stranger", 1.0, 2.0))
+    assert len(log.events()) <= LOGGED_PER_S * (time.monotonic() - began + 1)
+
+
+def test_how_many_were_left_out_is_told() -> None:
+    log = Log()
+    tell = BanLog(log.logger)
+    ban = Ban(BAD, "stranger", 1.0, 2.0)
+    told: list[int] = []
+    while not told:
+        tell("banned", ban)
+        told = [event["left_out"] for event in log.events() if "left_out" in event]
+    assert told[0] > 0
+
+
+def test_what_another_process_found_is_logged_there() -> None:
+    log = Log()
+    BanLog(log.logger)("banned", Ban(BAD, "stranger", 1.0, 2.0, here=False))
+    assert log.events() == []
+
+
+def test_an_operator_bans_lists_and_lifts(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    before = time.time() * 1000
+    made = answers.ban(BAD, 3600.0)
+    assert abs(made["until"] - before - 3_600_000) < 60_000
+    (shown,) = answers.bans()["bans"]
+    assert (shown["address"], shown["reason"]) == (BAD, "operator")
+    assert abs(shown["since"] - before) < 60_000
+    assert bans.holds(BAD)
+    assert answers.unban(BAD) == {"lifted": [BAD]}
+    assert not bans.holds(BAD)
+    assert answers.bans() == {"bans": []}
+
+
+def test_a_second_one_has_it_end_at_another_time(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    answers.ban(BAD, 3600.0)
+    later = answers.ban(BAD, 60.0)
+    (shown,) = answers.bans()["bans"]
+    assert abs(shown["until"] - later["until"]) < 1000
+
+
+def test_all_are_lifted_at_once(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    for number in range(3):
+        answers.ban(f"192.0.2.{number}", 60.0 + number)
+    assert answers.unban() == {"lifted": ["192.0.2.0", "192.0.2.1", "192.0.2.2"]}
+    assert answers.unban() == {"lifted": []}
+
+
+def test_an_address_within_a_banned_network_names_it(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    answers.ban("2001:db8::/64", 60.0)
+    assert bans.holds("2001:db8::1")
+    assert answers.unban("2001:db8::7") == {"lifted": ["2001:db8::/64"]}
+    answers.ban("2001:db8::1", 60.0)
+    assert (bans.holds("2001:db8::1"), bans.holds("2001:db8::2")) == (True, False)
+
+
+def test_what_cannot_be_is_refused(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    assert refused(answers, GOOD, 60.0) == ("state_conflict", "address")
+    assert refused(answers, BAD, 0.0) == refused(answers, BAD, 1e9) == ("invalid", "for_s")
+    assert refused(answers, BAD) == ("not_found", "address")
+
+
+@pytest.mark.parametrize("text", ["carrier.example", "", "192.0.2.0/24", "2001:db8::/48", "2001:db8::1/64", "1.2.3.4;"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(Refused) as error:
+        read_source(text)
+    assert (error.value.kind, error.value.field) == ("invalid", "address")
