@@ -37,7 +37,7 @@ def _checks(config: Config) -> list[Callable[[], object]]:
         checks.append(partial(check_identity, "api", api.certificate, api.key))
     if verify is not None:
         checks.append(partial(read_secret, "verify.secret_file", verify.secret_file))
-    checks.append(partial(check_recording, config.recordings, config.store.key_file))
+    checks.append(partial(check_recording, config.recordings, config.store.path, config.store.key_file))
     if config.sounds is not None:
         checks.append(partial(read_sounds, config.sounds))
     return checks

@@ -10,6 +10,7 @@ from relay.errors import ConfigError, StoreError
 from relay.events.spool import FOLDERS
 from relay.store.recording_file import Recordings, has_cipher
 from relay.store.sealing import load_key
+from relay.store.server import Place
 
 
 def recordings(table: RecordingTable, media: MediaTable, api: ApiTable, problems: list[str]) -> Recordings:
@@ -26,7 +27,7 @@ def recordings(table: RecordingTable, media: MediaTable, api: ApiTable, problems
     return Recordings(Path(table.kept_in), tuple(map(Path, spools)), table.cipher)
 
 
-def check_recording(recordings: Recordings, key_file: Path) -> None:
+def check_recording(recordings: Recordings, store: Place, key_file: Path) -> None:
     """Raises ConfigError with every fault. Where nothing is recorded there is none."""
     if not recordings.spools:
         return
@@ -36,7 +37,7 @@ def check_recording(recordings: Recordings, key_file: Path) -> None:
     nearest = next(folder for folder in (recordings.kept_in, *recordings.kept_in.absolute().parents) if folder.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
         problems.append(f"recording.kept_in: {recordings.kept_in} cannot be written to: {nearest} does not allow it")
-    if key_file.exists():  # else it is made with the store
+    if key_file.exists() or (isinstance(store, Path) and store.exists()):  # else it is made with the store
         try:
             load_key(key_file)
         except StoreError as error:

@@ -43,7 +43,11 @@ _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]
 SELECT_OURS: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 
 Report = Callable[[str, dict[str, object]], None]
-SERVER_FAULTS: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
+SERVER_FAULTS: Final = (
+    *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
+    asyncpg.InternalClientError,
+)
 
 
 class Node:

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import psycopg
 
+from relay.store.database import connect
 from relay.store.server import Server
+
+__all__ = ["PostgresServer", "connect", "drop", "new_place", "shared_server"]
 
 _numbers = count(1)
 _SETTINGS = {
