@@ -40,6 +40,7 @@ _COMMANDS = {
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.peers",
     "bans": "relay.cli.bans",
+    "migrate": "relay.cli.migrate",
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",

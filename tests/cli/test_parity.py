@@ -91,7 +91,7 @@ SAME: dict[str, str] = {
     "GET /v1/audit/verify": "audit verify",
 }
 # The reasons stand in ARCHITECTURE.md, "Decisions".
-COMMANDS_ALONE = {"serve", "check", "reload", "verify", "purge", "evidence check", "replay", "completion"}
+COMMANDS_ALONE = {"serve", "check", "reload", "verify", "purge", "migrate", "evidence check", "replay", "completion"}
 # Options of a list that the API has under another name, or in the body of a search.
 FILTERS = {"order_id": "order", "group_id": "group", "party": "number"}
 PAGING = {"limit", "cursor", "reveal", "reason"}

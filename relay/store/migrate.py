@@ -1,0 +1,104 @@
+"""A store that moves from its SQLite file to a PostgreSQL server: every row as it is, sealed with the same key.
+
+Nobody may serve the file meanwhile, and no call may be up: a node takes up none but its own.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from relay.errors import StoreError
+from relay.store.audit_log import verify_audit
+from relay.store.connection import Connection
+from relay.store.database import connect, connect_reader, is_there, one_moment, open_store, store_errors, transaction
+from relay.store.lock import open_lock, takes
+from relay.store.record_rows import insert
+from relay.store.records import Records
+from relay.store.sealing import Sealer, load_key
+from relay.store.server import Place, Server
+
+# A business comes before its bindings, which refer to it.
+TABLES: Final = (
+    *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
+    *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
+    *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
+    *("webhook", "outbox", "complaint", "recording"),
+)
+LEFT_OUT: Final = ("key_check", "live_call")  # made with the target; empty
+_COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself
+_ROWS: Final = 1_000  # in memory at once
+
+
+class Moved(NamedTuple):
+    """What a migration copied."""
+
+    rows: dict[str, int]  # by table
+    records: int  # of the chain that was verified afterwards
+
+
+def migrate(file: Path, server: Server, key_file: Path) -> Moved:
+    """Copies all in one transaction. Both chains are verified before and after it. Raises StoreError."""
+    if not is_there(file):
+        raise StoreError(f"there is no store at {file.absolute()}")
+    sealer = load_key(key_file)
+    if is_there(server):
+        raise StoreError(f"there is a store in {server} already: name an empty database")
+    lock = open_lock(file, ".lock")
+    try:
+        if not takes(lock):
+            raise StoreError(f"a relay serves {file}: stop it first, so that nothing is written to it any more")
+        open_store(file, key_file)  # its tables are those of this version, and the key is its own
+        _verify(file, sealer)
+        rows = _copy(file, server, key_file)
+        return Moved(rows, _verify(server, sealer))
+    finally:
+        os.close(lock)
+
+
+def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
+    with store_errors(file), closing(connect_reader(file)) as source, one_moment(source):
+        (up,) = source.execute("SELECT count(*) FROM live_call").fetchone()
+        if up:
+            raise StoreError(f"{up} calls are up: let the relay drain, or end them by starting and stopping it")
+        open_store(server, key_file)
+        with store_errors(server), closing(connect(server)) as target, transaction(target):
+            target.execute("DELETE FROM business")  # those that each store is made with
+            target.execute("DELETE FROM pool")
+            rows = {table: _copy_table(source, target, table) for table in TABLES}
+            for table in _COUNTED:
+                target.execute(
+                    f"SELECT setval(pg_get_serial_sequence('{table}', 'seq'), (SELECT max(seq) FROM {table}) + 1)"
+                )
+    return rows
+
+
+def _copy_table(source: Connection, target: Connection, table: str) -> int:
+    columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})").fetchall())
+    waiting: list[tuple[Any, ...]] = []
+    copied = 0
+    for row in source.execute(f"SELECT {columns} FROM {table}"):
+        waiting.append(row)
+        if len(waiting) == _ROWS:
+            copied += _put(target, table, columns, waiting)
+    return copied + _put(target, table, columns, waiting)
+
+
+def _put(target: Connection, table: str, columns: str, waiting: list[tuple[Any, ...]]) -> int:
+    count = len(waiting)
+    insert(target, f"INSERT INTO {table} ({columns}) VALUES", waiting)
+    waiting.clear()
+    return count
+
+
+def _verify(place: Place, sealer: Sealer) -> int:
+    """How many call records there are, all intact. Raises StoreError."""
+    with closing(Records(place, sealer)) as records:
+        verdict = records.verify()
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        audit = verify_audit(connection, sealer)
+    if broken := verdict.broken or audit.broken:
+        raise StoreError(f"the store {place} does not hold: {broken}")
+    return verdict.intact

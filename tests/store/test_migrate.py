@@ -1,0 +1,102 @@
+"""A store that moves to a server: all of it is there, and what must not move does not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.errors import StoreError
+from relay.policy.judge import Found
+from relay.policy.rules import Rules
+from relay.store.bindings import BindingQuery, Bindings
+from relay.store.database import connect, connect_reader, is_there
+from relay.store.migrate import LEFT_OUT, TABLES, migrate
+from relay.store.server import Server
+from relay.store.server_lookup import ServerRouteReader
+from tests.store.conftest import Disk, Waiter, opened
+from tests.support import postgres
+from tests.support.stored import NOW_MS, A, X, binding, ended_record, live_record, put
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    place = postgres.new_place(tmp_path)
+    yield place
+    postgres.drop(place)
+
+
+async def _fill(disk: Disk, *, up: bool = False) -> None:
+    put(disk.path, disk.sealer, binding())
+    done = Waiter()
+    async with opened(disk) as journal:
+        for n in range(2_100):  # more than are in memory at once
+            journal.append(Commit(n + 1, ended_record(f"c{n}"), None), done)
+        if up:
+            journal.append(Commit(9_999, live_record("up"), b""), done)
+        await journal.flushed()
+
+
+def test_every_table_is_thought_of(disk: Disk) -> None:
+    with closing(connect_reader(disk.path)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        assert {name for (name,) in names} == {*TABLES, *LEFT_OUT}
+
+
+@pytest.mark.outside
+async def test_all_of_it_is_there(disk: Disk, server: Server) -> None:
+    await _fill(disk)
+    moved = migrate(disk.path, server, disk.key_file)
+    assert moved.records == moved.rows["call_record"] == 2_100
+    with closing(connect_reader(disk.path)) as source, closing(connect_reader(server)) as target:
+        for table in TABLES:
+            columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})").fetchall())
+            rows = f"SELECT {columns} FROM {table}"
+            assert sorted(map(repr, source.execute(rows))) == sorted(map(repr, target.execute(rows))), table
+    with closing(Bindings(server, disk.sealer)) as bindings:
+        assert [found.binding_id for found in bindings.page(BindingQuery(), NOW_MS)] == ["b1"]
+    reader = ServerRouteReader(server, disk.sealer, Rules(), lambda event, fields: None)
+    await reader.open()
+    found = await reader.fetch(X, A, NOW_MS / 1000)
+    assert isinstance(found, Found) and found.bound is not None and found.bound.binding_id == "b1"
+    reader.close()
+    with closing(connect(server)) as connection:
+        connection.execute("INSERT INTO call_event (call_id, kind, sealed) VALUES ('c', 'ringing', x'')")
+
+
+@pytest.mark.outside
+async def test_a_store_with_calls_that_are_up_stays(disk: Disk, server: Server) -> None:
+    await _fill(disk, up=True)
+    with pytest.raises(StoreError, match="1 calls are up"):
+        migrate(disk.path, server, disk.key_file)
+
+
+@pytest.mark.outside
+async def test_a_store_that_is_served_stays(disk: Disk, server: Server) -> None:
+    lock = os.open(disk.path.with_name("relay.db.lock"), os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(StoreError, match="stop it first"):
+        migrate(disk.path, server, disk.key_file)
+    os.close(lock)
+
+
+@pytest.mark.outside
+async def test_nothing_is_copied_over_a_store_that_is_there(disk: Disk, server: Server) -> None:
+    migrate(disk.path, server, disk.key_file)
+    with pytest.raises(StoreError, match="already"):
+        migrate(disk.path, server, disk.key_file)
+
+
+@pytest.mark.outside
+async def test_what_does_not_hold_is_said(disk: Disk, server: Server) -> None:
+    await _fill(disk)
+    with closing(connect(disk.path)) as connection:
+        connection.execute("UPDATE call_record SET number_shown = NULL WHERE chain_seq = 7")
+    with pytest.raises(StoreError, match="record 7"):
+        migrate(disk.path, server, disk.key_file)
+    assert not is_there(server)
