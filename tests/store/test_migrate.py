@@ -66,7 +66,7 @@ async def test_all_of_it_is_there(disk: Disk, server: Server) -> None:
     assert isinstance(found, Found) and found.bound is not None and found.bound.binding_id == "b1"
     reader.close()
     with closing(connect(server)) as connection:
-        connection.execute("INSERT INTO call_event (call_id, kind, sealed) VALUES ('c', 'ringing', x'')")
+        connection.execute("INSERT INTO call_event (call_id, kind, sealed) VALUES (?, 'ringing', x'')", ("c",))
 
 
 @pytest.mark.outside
