@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Final
 
-DIGITS = 16  # hexadecimal: 64 random bits
-_POOL_BYTES = 4096
+DIGITS: Final = 16  # hexadecimal: 64 random bits
+_POOL_BYTES: Final = 4096
 
 
 def tokens(worker: int | None = None) -> Iterator[str]:
