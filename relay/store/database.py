@@ -29,9 +29,16 @@ READER_PRAGMAS = ("PRAGMA query_only = ON",)
 def open_store(path: Path, key_file: Path) -> Sealer:
     """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
 
-    A key is made only together with a new store: a lost key must be put back, not replaced. Raises StoreError.
+    A key is made only together with a new store, and a new store only where none was served: what is lost must be put
+    back, not replaced. Raises StoreError.
     """
-    if not key_file.exists() and not (path.exists() and path.stat().st_size):
+    is_new = not (path.exists() and path.stat().st_size)
+    if is_new and (served := path.with_name(path.name + ".lock")).exists():
+        raise StoreError(
+            f"the store {path} was served before, and is {'empty' if path.exists() else 'missing'}: put it back, or"
+            f" delete {served} to begin a new one"
+        )
+    if is_new and not key_file.exists():
         make_key(key_file)
     sealer = load_key(key_file)
     _make_file(path)

@@ -93,7 +93,7 @@ class Journal:
         self._places: Places | None = None
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
-        self._failing = False
+        self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._writer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -291,7 +291,7 @@ class Journal:
         """Finds a file that is not in its place also while nothing is to be written: what was written may be lost."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._files is not None and not self._failing and self._files.displaced():
+            if self._files is not None and not self._failures and self._files.displaced():
                 self._wake.set()
 
     async def _disconnect(self) -> None:
@@ -301,16 +301,14 @@ class Journal:
                 await connection.close()
 
     def _failed(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
-            self._report(
-                "journal.write_failed",
-                {"store": str(self._path), "reason": str(error), "effect": EFFECT},
-            )
+        reason = str(error)
+        if reason not in self._failures:
+            self._failures.add(reason)
+            self._report("journal.write_failed", {"store": str(self._path), "reason": reason, "effect": EFFECT})
 
     def _recovered(self) -> None:
-        if self._failing:
-            self._failing = False
+        if self._failures:
+            self._failures.clear()
             self._report("journal.recovered", {"store": str(self._path), "backlog": self.backlog})
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:

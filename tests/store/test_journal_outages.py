@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -128,6 +129,118 @@ async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
                 await asyncio.to_thread(os.sched_yield)
             assert done.tokens == []
         await done.until(lambda: done.tokens == [1])
+
+
+class Told:
+    """What a journal has reported, and when."""
+
+    def __init__(self) -> None:
+        self.said: Reported = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+        self._changed.set()
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    async def until(self, event: str, words: str = "") -> str:
+        """Until that was reported, with such words; the reason that it gave."""
+        async with asyncio.timeout(20):
+            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
+                self._changed.clear()
+                await self._changed.wait()
+        return str(found[-1].get("reason", ""))
+
+
+async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk: Disk) -> None:
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    away = disk.path.rename(disk.path.with_name("away"))
+    journal.append(Commit(1, ended_record("c1"), None), done)
+    assert await told.until("journal.write_failed") == f"{disk.path} was moved away or deleted"
+    await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries
+    assert done.tokens == []
+    away.rename(disk.path)
+    await done.until(lambda: done.tokens == [1])
+    await journal.close()
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
+    assert [record.call_id for record in stored(disk)] == ["c1"]
+
+
+@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
+async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_nothing_is_written(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
+) -> None:
+    monkeypatch.setattr(journal_module, "LOOK_S", 0.02)
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    journal.append(Commit(1, ended_record("c1"), None), done)
+    journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+    await done.until(lambda: done.tokens == [1, 2])
+    for suffix in deleted:
+        os.unlink(f"{disk.path}{suffix}")
+    assert "was moved away or deleted" in await told.until("journal.write_failed")
+    await told.until("journal.recovered")
+    with closing(connect(disk.path)) as connection:  # as another process sees it
+        assert connection.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
+    journal.append(Commit(3, ended_record("c2"), None), done)
+    await done.until(lambda: done.tokens == [1, 2, 3])
+    await journal.close()
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
+
+
+async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_for(disk: Disk) -> None:
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    with closing(connect(disk.path)) as other:
+        other.execute("SELECT * FROM business").fetchall()
+        journal.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        os.unlink(f"{disk.path}-wal")
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await told.until("journal.write_failed")
+        await asyncio.sleep(8 * FIRST_RETRY_S)  # time for retries
+        assert done.tokens == [1]
+        alone = Path(shutil.copy(disk.path, disk.path.with_name("alone")))
+        with closing(connect(alone)) as copy:  # what stood in the log is safe
+            assert copy.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
+    await done.until(lambda: done.tokens == [1, 2])
+    await journal.close()
+    reasons = [str(fields.get("reason")) for _, fields in told.said]
+    assert reasons[1:2] == [f"the look-ups have not let go of {disk.path}-wal yet"]
+
+
+async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_with(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "BUSY_S", 0.05)
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        journal.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        head = saboteur.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        with transaction(saboteur):
+            saboteur.execute("DELETE FROM call_record WHERE chain_seq = 2")
+            saboteur.execute("UPDATE chain_head SET seq = ?, hash = ?, mac = ?", head)
+            journal.append(Commit(3, ended_record("c3"), None), done)
+            await told.until("journal.write_failed")
+    await told.until("journal.write_failed", "holds less than was written to it, 1 of 2 call records")
+    assert done.tokens == [1, 2]
+    with pytest.raises(StoreError, match="1 call records could not be written"):
+        await journal.close(patience_s=0.1)
+    again = Journal(disk.path, disk.sealer, told)
+    await again.open()  # whoever starts it anew has been told
+    await again.close()
 
 
 WRITER = """
