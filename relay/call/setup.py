@@ -318,7 +318,7 @@ class Setup:
         self.core.timers.cancel(self._timer)
 
     def _leave(self) -> None:
-        """The final answer is written. For 64*T1 late answers of callees keep this alive: it lets go of what is large."""
+        """The final answer is written. Late answers of callees keep this alive for 64*T1: it lets go of most."""
         self.transaction.user = None  # a CANCEL that still comes changes nothing
         del self.request, self.reply
         self.core.stages.end(SETTING_UP)
