@@ -19,6 +19,7 @@ from relay.errors import StoreError
 from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
+from relay.store.spill import Spill
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
@@ -109,15 +110,79 @@ async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     assert len(stored(disk)) == 300
 
 
-async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
+async def test_what_the_store_did_not_take_before_the_end_the_next_process_writes(disk: Disk) -> None:
+    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+        journal.append(Commit(1, ended_record(), None), Waiter())
+        await journal.close(patience_s=0.2)
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        pass
+    assert stored(disk) == [ended_record()]
+    assert [event for event, _ in reported] == ["journal.recovered"]
+    async with opened(disk) as journal:  # once and for all
+        assert journal.backlog == 0
+
+
+async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> None:
+    disk.path.with_name("relay.db.spill").mkdir()
     reported: Reported = []
     journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
     await journal.open()
+    assert [event for event, _ in reported] == ["journal.cannot_spill"]
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("DROP TABLE call_record")
     journal.append(Commit(1, ended_record(), None), Waiter())
     with pytest.raises(StoreError, match="1 call records could not be written"):
         await journal.close(patience_s=0.2)
+
+
+async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        done = Waiter()
+        with closing(connect(disk.path)) as saboteur:
+            saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+            journal.append(Commit(1, ended_record("c1"), None), done)
+            journal.tell("ringing", live_record("c2"))
+            journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+            await done.until(lambda: done.tokens == [1, 2])
+            journal.append(Commit(3, ended_record("c2"), None), done)
+            await done.until(lambda: done.tokens == [1, 2, 3])
+            saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+        await journal.flushed()
+        journal.append(Commit(4, ended_record("c4"), None), done)
+        await done.until(lambda: done.tokens == [1, 2, 3, 4])
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2", "c4"]
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_killed(disk: Disk, taken: int) -> None:
+    """`taken`: how many of its commits the store had taken when the process was killed before it cleared the spill."""
+    commits = [
+        Commit(0, live_record("c1"), b"one"),
+        Commit(0, ended_record("c2"), None),
+        Commit(0, ended_record("c1"), None),
+    ]
+    spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
+    spill.open()
+    spill.write(spill.prepare(0, commits))
+    spill_file = disk.path.with_name("relay.db.spill")
+    kept = spill_file.read_bytes()
+    spill_file.unlink()
+    async with opened(disk) as journal:
+        for commit in commits[:taken]:
+            journal.append(commit, Waiter())
+        await journal.flushed()
+    spill_file.write_bytes(kept)
+    async with opened(disk, []) as journal:
+        assert journal.live() == []
+    assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
 
 
 async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
