@@ -301,11 +301,11 @@ async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_wit
             await told.until("journal.write_failed")
     await told.until("journal.write_failed", "holds less than was written to it, 1 of 2 call records")
     assert done.tokens == [1, 2]
-    with pytest.raises(StoreError, match="1 call records could not be written"):
-        await journal.close(patience_s=0.1)
+    await journal.close(patience_s=0.1)
     again = Journal(disk.path, disk.sealer, told)
     await again.open()  # whoever starts it anew has been told
     await again.close()
+    assert [record.call_id for record in stored(disk)] == ["c1", "c3"]
 
 
 WRITER = """
