@@ -31,6 +31,7 @@ from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
+from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
@@ -53,6 +54,9 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
     """
     check_files(config)
     log = configure(config.log.format, config.log.level)
+    leave_no_core()
+    if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
+        log.warning("relay.few_descriptors", limit=descriptors, max_connections=config.streams.max_connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Relay(with_passwords(config), path, log, workers).run())
 
