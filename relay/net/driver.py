@@ -22,7 +22,7 @@ from relay.call.routing import Refusal, Route
 from relay.call.shedding import Rank
 from relay.net.backlog import Backlog
 from relay.net.pace import Pace
-from relay.policy.rules import STORE_FAILED, STORE_STALLED, VERIFICATION_FAILED
+from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
@@ -30,10 +30,9 @@ GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
 SLICE_S: Final = 0.005  # of serving what waits while the process is behind; then the sockets are read, and timers run
 ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for answers to what they send again
-# With records waiting for the store, and none written for so long, new calls are refused: one that is begun could not
-# be answered. What refuses them cannot wait for a record either: callers are told at once, and the records follow.
+# With records waiting to be durable, and none that became so for so long, new calls are refused: what is begun could
+# not be answered. (The journal spills what the store does not take; this is where it cannot.)
 STALLED_S: Final = 2.0
-MOST_UNRECORDED: Final = 20_000  # beyond it refused callers wait for their records too, which bounds how many there are
 
 _LEVELS: Final = {
     "tripwire": "error",
@@ -277,8 +276,7 @@ class Driver:
 
     def _answer(self, action: LookUp, now: float) -> None:
         if self._uncommitted and now - self._committed_at > STALLED_S:
-            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
-            self._engine.routed(action.token, refusal, now)
+            self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:
             answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)

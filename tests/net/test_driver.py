@@ -17,10 +17,10 @@ from relay.call.routing import Refusal, Route
 from relay.call.settings import Limits
 from relay.call.shedding import Rank
 from relay.net.backlog import MOST_BYTES
-from relay.net.driver import MOST_UNRECORDED, STALLED_S, Answered, Driver, Routed
+from relay.net.driver import STALLED_S, Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
-from relay.policy.rules import STORE_FAILED, STORE_STALLED
+from relay.policy.rules import STORE_FAILED
 from relay.sip.flow import Flow
 from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
 from tests.support.stored import X, live_record
@@ -224,7 +224,7 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         assert b.driver.bugs == 1
 
 
-async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench() as b:
         answers: list[Route | Refusal] = []
         monkeypatch.setattr(b.engine, "routed", lambda token, answer, now: answers.append(answer))
@@ -237,10 +237,7 @@ async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeyp
         await b.say("commit")
         assert await look_up() == ROUTE  # it may be on its way
         b.driver._committed_at -= STALLED_S
-        assert await look_up() == STORE_STALLED
-        b.driver._uncommitted = MOST_UNRECORDED
-        assert await look_up() == STORE_FAILED  # which waits for its record
-        b.driver._uncommitted = 1
+        assert await look_up() == STORE_FAILED
         await b.say("commit")
         await b.ask("echo done")
         commit, done = b.journal[0]
