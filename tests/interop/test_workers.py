@@ -128,6 +128,29 @@ async def test_nobody_is_left_of_a_relay_that_is_killed_and_its_calls_go_on(rela
     relay.stop_and_check()
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2)])
+async def test_calls_go_on_with_another_number_of_workers(tmp_path: Path, before: int, after: int) -> None:
+    relay = RelayProcess(tmp_path, Setup(sip={"drain_s": 10, "t1_ms": 200}), (A, *CALLEES), workers=before)
+    relay.start()
+    relay.bind(x=NUMBERS[1], a=A, b=CALLEES[1])
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        calls = [Call(relay, caller, callee, A, NUMBERS[1]) for _ in range(4)]
+        for call in calls:
+            await call.answer()
+        relay.kill()
+        relay.workers = after
+        relay.start()
+        for call in calls:
+            for phone, leg in ((caller, call.leg), (callee, call.called)):
+                await leg.answer(await phone.expect_call(leg.call_id), 200)
+        for call in calls:
+            await call.called.request("BYE")
+            await call.leg.answer(await caller.expect_call(call.leg.call_id), 200)
+            await callee.expect(200, "BYE")
+    assert [record["ended_by"] for record in relay.calls()] == ["callee"] * len(calls)
+    relay.stop_and_check()
+
+
 async def test_calls_of_all_workers_are_shown_and_hung_up_from_outside(relay: RelayProcess) -> None:
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         calls = [Call(relay, caller, callee, A, number) for number in NUMBERS]
