@@ -13,6 +13,7 @@ from pathlib import Path
 import beside
 import growth
 import others
+import overload
 import report
 import series
 import servers
@@ -49,6 +50,8 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
         print("\n" + beside.table(figures))
         return sum(figure.failed for figure in figures)
+    if options.overload:
+        return _overload(options, run)
     if options.growth:
         return _growth(options, run)
     return _bench(options, run)
@@ -66,6 +69,15 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
     return sum(
         found.failed for part in parts for (name, _), found in part.results.items() if name.startswith("relay700")
     )
+
+
+def _overload(options: argparse.Namespace, run: Path) -> int:
+    """The number of calls that were up and lost."""
+    bindings = Bindings(options.bindings[0], options.stores)
+    factors, seconds = options.overload, options.seconds
+    figures = overload.measure(run, bindings, options.rates[0], factors, seconds, compiled=options.compiled)
+    print("\n" + overload.table(figures))
+    return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
 
 
 def _growth(options: argparse.Namespace, run: Path) -> int:
@@ -126,6 +138,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--highest-limit", type=int, default=4000, help="do not search beyond, default 4000")
     growing = "measure what calls leave in memory: one run of so many seconds at the first of --rates, such as 120"
     parser.add_argument("--growth", type=int, metavar="SECONDS", help=growing)
+    more = (
+        "offer so many times the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
+    )
+    parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
     numbers = (
         "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
     )
