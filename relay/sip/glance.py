@@ -20,6 +20,7 @@ _match_vias: Final = re.compile(
     rb'Via: (SIP/2\.0/[A-Z]++ [^;,"\r\n]++)([^,"\r\n]*+)\r\n'
     rb"((?:Via: [^\r\n]++\r\n)*+)"
 ).match
+_find_odd: Final = re.compile(rb"\r\n[Vv \t]").search  # another Via, a folded line
 
 
 def is_untagged(data: bytes) -> bool:
@@ -51,7 +52,7 @@ def copied(data: bytes) -> Copied | None:
     if vias is None:
         return None
     rest = data[vias.end() - 2 : data.find(b"\r\n\r\n") + 2]
-    if b"\r\nV" in rest or b"\r\nv" in rest or b"\r\n " in rest or b"\r\n\t" in rest:  # another Via, a folded line
+    if _find_odd(rest):
         return None
     from_, to = _value(rest, b"\r\nFrom: "), _value(rest, b"\r\nTo: ")
     call_id, cseq = _value(rest, b"\r\nCall-ID: "), _value(rest, b"\r\nCSeq: ")
