@@ -66,7 +66,7 @@ class FarRecords:
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """As `Journal.append`; `done` is the same one each time."""
         self._done = done
-        self._tell("commit", *commit)
+        self._tell("commit", commit.token, commit.record, commit.dialogs)
 
     def committed(self, token: int) -> None:
         """The parent says that it is durable."""

@@ -8,13 +8,14 @@ from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.core import Continuation, Core
 from relay.call.counts import UP
+from relay.call.leg_state import CallState
 from relay.call.masking import Verdict
 from relay.call.media import Media
 from relay.call.record import CallRecord
 from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
 from relay.call.share import Share
-from relay.call.state import CallState, dump_call
+from relay.call.state import dump_call
 from relay.errors import ParseError
 from relay.sip.message import Response
 

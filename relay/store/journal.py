@@ -323,8 +323,8 @@ class Journal:
             self._head = next_link(self._sealer, self._head, encoded)
             ended.append((*row, *self._head))
         put = [
-            live_row(self._sealer, self._places.of(call_id, deleted), record, dialogs or b"")
-            for call_id, (_, record, dialogs) in up.items()
+            live_row(self._sealer, self._places.of(call_id, deleted), commit.record, commit.dialogs or b"")
+            for call_id, commit in up.items()
         ]
         self._places.free(deleted)
         head = head_row(self._sealer, RECORDS, self._head) if ended else None
