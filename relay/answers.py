@@ -62,6 +62,8 @@ class Answers:
             **self._socket_counts(),
             "bugs": self._driver.bugs,
             "refused": self._engine.refusals(),
+            "shed": self._engine.shed(),
+            "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
             **self._of_peers(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),

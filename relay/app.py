@@ -31,6 +31,7 @@ from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
+from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
@@ -43,6 +44,7 @@ from relay.switch import Switch
 
 if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
+    from relay.store.server_journal import ServerJournal
 
 ALIVE_S = 1.0  # between two words to the service manager
 LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
@@ -57,6 +59,9 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
     if workers > 1 and isinstance(config.store.path, Server):
         raise ConfigError(["--workers: with a PostgreSQL store a relay has one: start more nodes instead"])
     log = configure(config.log.format, config.log.level)
+    leave_no_core()
+    if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
+        log.warning("relay.few_descriptors", limit=descriptors, max_connections=config.streams.max_connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Relay(with_passwords(config), path, log, workers).run())
 
@@ -111,6 +116,7 @@ class Relay:
     def _crew(self, config: Config, workers: int) -> Calls:
         from relay.crew import Crew  # of no use to a relay alone
 
+        assert isinstance(self._journal, Journal)  # `serve` refuses workers on a server
         return Crew(config, self._journal, self._log, workers)
 
     def _load_numbers(self, config: Config) -> None:
@@ -273,7 +279,7 @@ _OF_CALLS = ("live", "hang_up", "peers", "bans", "ban", "unban")  # what those w
 class Alone:
     """A switch in this process carries the calls."""
 
-    def __init__(self, switch: Switch, journal: Journal) -> None:
+    def __init__(self, switch: Switch, journal: Journal | ServerJournal) -> None:
         self._switch = switch
         self._journal = journal
         self._answers = switch.answers()
@@ -286,7 +292,8 @@ class Alone:
         """As `Calls.start`."""
         live = self._journal.live()
         await self._switch.open(live, live, located)
-        self._journal.watch(self._switch.take_over)
+        if not isinstance(self._journal, Journal):
+            self._journal.watch(self._switch.take_over)
         return len(live)
 
     async def ask(self, name: str, **fields: object) -> Answer:
@@ -298,7 +305,7 @@ class Alone:
         return []
 
 
-def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal:
+def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal | ServerJournal:
     if isinstance(place, Path):
         return Journal(place, sealer, reporter(log))
     from relay.store.server_journal import ServerJournal  # a driver that a store in a file does without

@@ -34,6 +34,7 @@ _GAUGES = {
     "bans": "sources that are not heard (`relay700 bans list`)",
     "rtpengines_up": "instances of rtpengine that answer",
     "journal_backlog": "records and events that are not on disk yet",
+    "loop_lag_seconds": "the longest that something has waited to be served in the last 10 to 20 s",
     "rss_bytes": "memory of the relay",
     "streams": "TCP and TLS connections",
     "streams_from_strangers": "of these, from sources that are no peer",
@@ -55,6 +56,7 @@ _COUNTERS = {
     "bans_made": "sources that were banned",
     "datagrams_banned": "datagrams that were dropped unread, since their source is banned",
     "datagrams_lost": "datagrams that the system did not take",
+    "datagrams_unread": "datagrams that came while the system's buffer for them was full",
     "datagrams_handed_over": "datagrams that came to one worker and were for another",
     "datagrams_lost_between_workers": "datagrams and errors that another worker had no room for",
     "invites_unanswered": "INVITEs and MESSAGEs beyond all limits, which got no answer",
@@ -81,6 +83,10 @@ _COUNTERS = {
 # name: its label, what it counts
 _LABELLED = {
     "refused": ("outcome", "calls and text messages that the relay refused"),
+    "shed": (
+        "peer",
+        "calls and text messages without a record: the relay was behind and answered them 503 unread",
+    ),
     "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
     "fraud_findings": ("signal", "thresholds of fraud signals that were reached"),
     "verifications": ("answer", "answers of the verification hook"),

@@ -30,6 +30,7 @@ from relay.log import Output, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
 from relay.net.driver import Driver
+from relay.net.pace import Pace
 from relay.net.private import read_secret
 from relay.net.rtpengine import Rtpengine
 from relay.net.settings import TlsFiles
@@ -64,7 +65,7 @@ class Ways(Protocol):
     """How messages come and go: `relay.net.transports.Transports`, or those of a worker."""
 
     async def open(
-        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans
+        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
     ) -> None: ...
     def send(self, data: bytes, flow: Flow) -> None: ...
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None: ...
@@ -141,7 +142,7 @@ class Switch:
             self.engine.restore(record, dialogs, time.monotonic())
         self._recall([record for record, _ in live])
         self.locate(located)
-        await self._ways.open(self.driver.receive, self.driver.transport_failed, self.engine.bans)
+        await self._ways.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
         self.driver.start()
         self._ticker = asyncio.create_task(self._tick())
         _collect_the_young()

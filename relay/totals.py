@@ -12,12 +12,20 @@ from typing import Any
 from relay.errors import Refused
 from relay.net.control import Answer
 
-_CHOSEN: dict[str, Callable[[int, int], int]] = {"target_up": min, "peer_registered": max, "rtpengines_up": min}
+_CHOSEN: dict[str, Callable[[Any, Any], Any]] = {
+    "target_up": min,
+    "peer_registered": max,
+    "rtpengines_up": min,
+    "loop_lag_seconds": max,
+}
 _WORST_LAST = ("up", "aside", "down")
 
 
 def all_statistics(answers: Sequence[Answer | Refused]) -> Answer:
-    """Counts are added up; a target is up where all workers find it up, a peer registered where one does."""
+    """Counts are added up; a target is up where all workers find it up, a peer registered where one does.
+
+    Of lags it is the longest.
+    """
     return reduce(_added, _given(answers))
 
 

@@ -32,6 +32,7 @@ from relay.net.channel import Channel
 from relay.net.control import Answer, Handlers, answer_to
 from relay.net.datagrams import Datagrams
 from relay.net.mates import Mates
+from relay.net.pace import Pace
 from relay.net.resolve import Resolver
 from relay.net.settings import TlsFiles
 from relay.net.shared import SharedCounts
@@ -65,7 +66,7 @@ class FarRecords:
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """As `Journal.append`; `done` is the same one each time."""
         self._done = done
-        self._tell("commit", *commit)
+        self._tell("commit", commit.token, commit.record, commit.dialogs)
 
     def committed(self, token: int) -> None:
         """The parent says that it is durable."""
@@ -93,13 +94,15 @@ class Ways:
         self.receive: Callable[[bytes, Flow], None]
         self.failed: Callable[[Flow], None]
 
-    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans) -> None:
+    async def open(
+        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
+    ) -> None:
         """As `Transports.open`."""
         self.receive, self.failed = receive, failed
         resolver = Resolver()
         bans.spare(lambda: Known((), resolver.addresses()))
-        self._datagrams = Datagrams(resolver, failed)
-        self._mates.open(receive, self._datagrams.unreachable)
+        self._datagrams = Datagrams(resolver, failed, pace)
+        self._mates.open(receive, self._datagrams.unreachable, pace)
         for index, bound in self._sockets.items():
             listener = self._listeners[index]
             host, port, mates = listener.host, listener.port, self._mates
@@ -123,7 +126,10 @@ class Ways:
 
     def statistics(self) -> dict[str, int]:
         """As `Transports.statistics`; the parent has those of the streams."""
-        return {"datagrams_lost": self._datagrams.lost, **self._mates.statistics()}
+        return {
+            **self._datagrams.statistics(),
+            **self._mates.statistics(),
+        }
 
     async def close(self) -> None:
         """As `Transports.close`."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,29 @@ def event_names(relay: RelayProcess) -> list[str]:
 def test_the_store_and_its_key_are_made_at_the_first_start(relay: RelayProcess) -> None:
     assert (relay.folder / "relay.db").exists()
     assert (relay.folder / "relay.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_all_descriptors_are_taken_and_no_core_is_left(tmp_path: Path) -> None:
+    """What the shell gives is the soft limit."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    relay = RelayProcess(tmp_path, Setup(more=f"\n[streams]\nmax_connections = {most}\n"))
+    with soft_limit(resource.RLIMIT_NOFILE, 300), soft_limit(resource.RLIMIT_CORE, None):
+        relay.start()
+    assert resource.prlimit(relay.pid, resource.RLIMIT_NOFILE) == (most, most)
+    assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 0
+    assert relay.wait_for_event("relay.few_descriptors")["limit"] == most
+    relay.stop()
+
+
+@contextmanager
+def soft_limit(which: int, limit: int | None) -> Iterator[None]:
+    """Of this process and those that it starts; None: the hard one."""
+    soft, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (hard if limit is None else limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(which, (soft, hard))
 
 
 def test_ready_says_where_the_relay_listens(relay: RelayProcess) -> None:
@@ -101,7 +126,7 @@ async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None
         event = relay.wait_for_event("call.ended")
     assert (event["outcome"], event["ended_by"], event["sip_status"]) == ("answered", "caller", 200)
     assert (event["caller"], event["callee"], event["number_dialled"]) == ("138****0001", "139****0002", X)
-    names = [name for name in event_names(relay) if name != "relay.statistics"]
+    names = [name for name in event_names(relay) if name not in ("relay.statistics", "worker.ready")]
     assert names == ["relay.ready", "call.ended"]
 
 

@@ -12,7 +12,7 @@ from relay.sip.flow import Flow
 class Send:
     """One message to the wire. If it cannot be delivered, tell `Engine.transport_failed(flow, now)`.
 
-    No named tuple as the others are: those are made by interpreted code, and of this there are seven a call.
+    No named tuple, as what is made for few calls: those are made by interpreted code.
     """
 
     __slots__ = ("data", "flow")
@@ -22,16 +22,20 @@ class Send:
         self.flow = flow
 
 
-class LookUp(NamedTuple):
+@final
+class LookUp:
     """Find the route in force; answer with `Engine.routed(token, Route | Refusal, now)`, at once or later.
 
     A store that cannot answer is `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    token: int
-    number: str  # the 700 number dialled, 15 digits
-    caller: str  # E.164 without "+"; "" where the caller is anonymous
-    kind: Kind = "call"
+    __slots__ = ("caller", "kind", "number", "token")
+
+    def __init__(self, token: int, number: str, caller: str, kind: Kind = "call") -> None:
+        self.token = token
+        self.number = number  # the 700 number dialled, 15 digits
+        self.caller = caller  # E.164 without "+"; "" where the caller is anonymous
+        self.kind: Kind = kind
 
 
 class Mediate(NamedTuple):
@@ -72,16 +76,20 @@ class Mediated(NamedTuple):
     lasts_s: float = 0.0  # to a play: how long the sound is
 
 
-class Commit(NamedTuple):
+@final
+class Commit:
     """Make the record durable, then call `Engine.committed(token, now)`. Never drop one; order per call is kept.
 
     `dialogs` is what a restart needs to go on with the call (opaque, private: seal it); None once the call has ended.
     `token` 0 needs no answer. A commit with `record.ended_at` set closes the record for ever.
     """
 
-    token: int
-    record: CallRecord
-    dialogs: bytes | None
+    __slots__ = ("dialogs", "record", "token")
+
+    def __init__(self, token: int, record: CallRecord, dialogs: bytes | None) -> None:
+        self.token = token
+        self.record = record
+        self.dialogs = dialogs
 
 
 class Tell(NamedTuple):

@@ -232,7 +232,8 @@ class Attempt:
             leg.acknowledge_again()
             return
         leg.ack_due = self._cseq
-        leg.other.forget()
+        if leg.other is not leg:
+            leg.other.forget()
         leg.hang_up(now)
 
     def _unusable(self, response: Response, error: ProtocolError | ParseError, now: float) -> None:
@@ -289,11 +290,14 @@ class Attempt:
         tag = response.to_tag or ""
         leg = self._legs.get(tag)
         if leg is None:
-            leg = self._legs[tag] = self._pair(response)
+            leg = self._callee_leg(response)
+            if not self._setup.decided:  # else nobody will be shown it
+                self._pair(leg)
+            self._legs[tag] = leg
         return leg
 
-    def _pair(self, response: Response) -> Leg:
-        """The callee's early dialog that the response opens, and the caller's that is shown for it."""
+    def _callee_leg(self, response: Response) -> Leg:
+        """The callee's early dialog that the response opens."""
         setup = self._setup
         core, call = setup.core, setup.call
         assert setup.route is not None
@@ -309,14 +313,19 @@ class Attempt:
         callee.tripwire = self._tripwire
         callee.own = self._own_numbers()
         callee.credentials = self._credentials
+        return callee
+
+    def _pair(self, callee: Leg) -> None:
+        """Makes the caller's early dialog that is shown for the callee's."""
+        setup = self._setup
+        core, call = setup.core, setup.call
         towards_caller = Dialog.as_uas(setup.request, core.token())
         writer = SdpWriter(session_id(core.token()), anchored=call.media is not None)
         writer.codecs = self._writer.codecs
         caller = Leg(core, call, "caller", towards_caller, call.caller_peer, setup.flow, call.dialled, writer)
-        caller.tripwire = tripwire_towards_caller(call, self._peer, self._flow.host, dialog)
+        caller.tripwire = tripwire_towards_caller(call, self._peer, self._flow.host, callee.dialog)
         caller.own = (call.caller_number, call.dialled)
         caller.other, callee.other = callee, caller
-        return callee
 
 
 def session_id(token: str) -> int:

@@ -8,13 +8,14 @@ from relay.call import masking
 from relay.call.announcement import BEGIN, ENDING, ENDING_S
 from relay.call.core import Continuation, Core
 from relay.call.counts import UP
+from relay.call.leg_state import CallState
 from relay.call.masking import Verdict
 from relay.call.media import Media
 from relay.call.record import CallRecord
 from relay.call.recorder import Recorder
 from relay.call.routing import Refusal, Route
 from relay.call.share import Share
-from relay.call.state import CallState, dump_call
+from relay.call.state import dump_call
 from relay.errors import ParseError
 from relay.sip.message import Response
 
@@ -42,7 +43,6 @@ class Call:
         "_recorder",
         "_session_s",
         "_session_timer",
-        "_told_at_once",
         "_waiting_for_end",
         "answered_at",
         "binding_id",
@@ -134,7 +134,6 @@ class Call:
         self.ended = False
         self.share = Share(core)
         self._end_committed = False
-        self._told_at_once = False  # as `Refusal.at_once`
         self._waiting_for_end: list[Continuation] = []
         self._greeted = False  # both sides have heard that the call begins, or need not
         self._max_call_s = core.settings.max_call_s
@@ -202,24 +201,20 @@ class Call:
                 self.core.tell("ringing", self.record())
 
     def refused(self, refusal: Refusal) -> None:
-        self._told_at_once = refusal.at_once
         if refusal.binding_id is not None:
             self.binding_id, self.mode = refusal.binding_id, refusal.mode
             self.business, self.order_id = refusal.business, refusal.order_id
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
-        """The attempt did not connect: record it, then answer the caller; at once where no record can be made now."""
+        """The attempt did not connect: record it, then answer the caller."""
         self.setup = None
         self.ended = True
         self.ended_at = self.core.wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
         self.share.give_back()
-        if not self._told_at_once:
-            self._waiting_for_end.append(then)
+        self._waiting_for_end.append(then)
         self._commit_end(now)
-        if self._told_at_once:
-            then(now)
         if self.media is not None:
             self.media.end(None, now)
 

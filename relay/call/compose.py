@@ -130,7 +130,7 @@ def _received(
     """The Via lines of a response, with received and rport on the topmost, and the port responses go to."""
     first, *others = _vias(request)
     if "received" in params:  # the sender's own idea of it
-        first = str(request.via._replace(params={name: value for name, value in params.items() if name != "received"}))
+        first = str(request.via.without("received"))
     if "rport" in params:  # RFC 3581 4
         first = _set_rport(first, flow.port)
         reply_port = flow.port

@@ -132,7 +132,7 @@ class Core:
 
     def record_id(self, received_at: int) -> str:
         """32 hexadecimal digits; the time comes first, so that records that are written together lie together."""
-        return f"{received_at:012x}{self.token()}{self.token()[-4:]}"
+        return f"{received_at.to_bytes(6).hex()}{self.token()}{self.token()[-4:]}"
 
     def is_full(self) -> bool:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""

@@ -33,6 +33,7 @@ from relay.call.restart import restore
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target, of_one_worker
 from relay.call.setup import Setup
+from relay.call.shedding import Rank, Shedding
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
@@ -61,6 +62,7 @@ class Engine:
         self._logins = Logins(self._core, secret or bytes.fromhex(token() + token()))
         self._reception = Reception(self._core, self._logins)
         self._registrations = Registrations(self._core)
+        self._shedding = Shedding(self._core, self._logins)
         self.bans.spare(partial(known_sources, self._core))
         self.bans.spare(self._logins.known)
         self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
@@ -100,6 +102,15 @@ class Engine:
             leak.call.fail_closed(leak.side, now)
         except ParseError as error:  # a header that nothing had looked at before
             self._malformed(data, error, flow, now)
+
+    def rank(self, data: bytes, flow: Flow) -> Rank | None:
+        """Of a message that is to wait, since we are behind. None: there is nothing to do about it."""
+        return self._shedding.rank(data, flow)
+
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+        """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed."""
+        if not self._shedding.takes(data, flow, waited_s, now):
+            self.receive(data, flow, now)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a LookUp."""
@@ -210,6 +221,10 @@ class Engine:
     def refusals(self) -> dict[str, int]:
         """How many calls the relay itself has refused, by outcome."""
         return dict(self._core.refusals)
+
+    def shed(self) -> dict[str, int]:
+        """How many calls and text messages were turned away unread, by peer."""
+        return dict(self._shedding.counts)
 
     def statistics(self) -> dict[str, int]:
         core = self._core

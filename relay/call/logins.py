@@ -98,6 +98,11 @@ class Logins:
         """Whether a peer has registered from there."""
         return flow in self._by_flow
 
+    def peer_at(self, flow: Flow) -> Peer | None:
+        """The peer that has registered from there."""
+        known = self._by_flow.get(flow)
+        return None if known is None else known.peer
+
     def known(self) -> Known:
         """Where peers have registered."""
         return Known((), {flow.host for flow in self._by_flow})

@@ -141,9 +141,14 @@ class NotAnchored(ProtocolError):
         super().__init__(503, "rtpengine gave no description for this one")
 
 
-class Body(NamedTuple):
-    content_type: str
-    data: bytes
+class Body:
+    """What stands behind the headers of a message of ours."""
+
+    __slots__ = ("content_type", "data")
+
+    def __init__(self, content_type: str, data: bytes) -> None:
+        self.content_type = content_type
+        self.data = data
 
 
 def mask_body(message: Message, writer: SdpWriter) -> Body | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from relay.call.actions import Mediate
 from relay.call.call import NORMAL_UNSPECIFIED, Call
 from relay.call.codecs import common_codecs
+from relay.call.leg_state import CallState
 from relay.call.media import Media
-from relay.call.state import CallState, load_call, load_leg
+from relay.call.state import load_call, load_leg
 from relay.call.tripwire import tripwire_towards_callee, tripwire_towards_caller
 from relay.errors import StoreError
 

@@ -20,7 +20,6 @@ class Refusal(NamedTuple):
     business: str | None = None
     order_id: str | None = None
     language: str = ""  # as Route's
-    at_once: bool = False  # the caller is told before the record is on disk: the store takes none now
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told

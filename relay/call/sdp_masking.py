@@ -105,7 +105,7 @@ class SdpWriter:
             self._last = content
             self.version += 1
         # The origin's address is that of the media (RFC 4566 5.2 wants one; none of ours is there in direct mode).
-        return b"v=0\r\no=- %d %d IN %b\r\ns=-\r\n%b" % (self.session_id, self.version, address, content)
+        return f"v=0\r\no=- {self.session_id} {self.version} IN ".encode() + address + b"\r\ns=-\r\n" + content
 
 
 def shows_way(before: bytes, after: bytes) -> bool:

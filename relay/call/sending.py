@@ -102,6 +102,8 @@ class SentRequest:
         if self._cancelled is not None and response.status < 200:
             reason, self._cancelled = self._cancelled, None
             self._send_cancel(reason, now)
+        if 200 <= response.status < 300:  # answers that are late or come again need nothing of this, for 64*T1
+            self.transaction.hand_over(self._receive)
         if response.status not in CHALLENGED or not self._goes_again(response, now):
             self._receive(response, now)
 

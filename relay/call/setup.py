@@ -58,6 +58,7 @@ class Setup:
         "route",
         "transaction",
     )
+    __deletable__ = ("reply", "request")  # asked for by mypyc: see _leave
 
     def __init__(self, core: Core, call: Call, request: Request, reply: Reply, transaction: ServerTransaction) -> None:
         self.core = core
@@ -218,18 +219,19 @@ class Setup:
         if self.call.media is not None:
             self.call.media.settle()
         caller.dialog.confirmed = True
+        late_offer = not masking.has_sdp(self.request)
+        cseq = self.request.cseq.number
         self._decide()
         self._leave()
         self._attempt = None
         leg.ack_due, caller.answer_due = leg.invite_cseq, True
-        late_offer = not masking.has_sdp(self.request)
         self.call.answered(
-            caller, leg, response, lambda at: self._give_answer(caller, data, late_offer=late_offer, now=at), now
+            caller, leg, response, lambda at: self._give_answer(caller, cseq, data, late_offer=late_offer, now=at), now
         )
 
-    def _give_answer(self, caller: Leg, data: bytes, *, late_offer: bool, now: float) -> None:
+    def _give_answer(self, caller: Leg, cseq: int, data: bytes, *, late_offer: bool, now: float) -> None:
         """The record is safe: 200 to the caller, ACK to the callee unless the caller's ACK has the SDP for it."""
-        caller.give_answer(self.request.cseq.number, data, self.reply.flow, now)
+        caller.give_answer(cseq, data, self.flow, now)
         if not late_offer:
             caller.other.acknowledge_due()
         self.transaction.respond(200, data, now)
@@ -305,10 +307,10 @@ class Setup:
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
-        self._leave()
         if verdict.q850_cause and verdict.status != 487:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
         data = self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
+        self._leave()
         self.call.closed(verdict, by, reason, lambda at: self.transaction.respond(verdict.status, data, at), now)
 
     def _decide(self) -> None:
@@ -316,6 +318,7 @@ class Setup:
         self.core.timers.cancel(self._timer)
 
     def _leave(self) -> None:
-        """The final answer is on its way."""
+        """The final answer is written. Late answers of callees keep this alive for 64*T1: it lets go of most."""
         self.transaction.user = None  # a CANCEL that still comes changes nothing
+        del self.request, self.reply
         self.core.stages.end(SETTING_UP)

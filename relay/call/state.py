@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from relay.call.leg import Leg, Side
+from relay.call.leg_state import CallState, LegState
 from relay.call.sdp_masking import SdpWriter
 from relay.errors import StoreError
 from relay.sip.dialog import Dialog
-from relay.sip.dialog_state import DialogState
-from relay.sip.flow import Flow
 
 if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
-    from relay.call.peers import Peers
     from relay.call.settings import Peer
 
 # Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them.
-CSEQ_STEP = 10_000
+CSEQ_STEP: Final = 10_000
 
-
-class LegState(msgspec.Struct, array_like=True, frozen=True):
-    dialog: DialogState
-    peer: str
-    flow: tuple[int, str, str, int]  # listener, transport, host, port: connections do not live through a restart
-    shown: str
-    session_id: int
-    session_version: int
-    own: list[str]
-
-    def restored_flow(self, peers: Peers) -> Flow:
-        """Raises StoreError where no listener of that transport is configured any more."""
-        listener, transport, host, port = self.flow
-        index = peers.listener_for(transport, host, preferred=listener)
-        if index is None:
-            raise StoreError(f"no listener for {transport}, by which a live call is reached")
-        return Flow(index, transport, host, port)
-
-
-class CallState(msgspec.Struct, array_like=True, frozen=True):
-    version: int
-    caller: LegState
-    callee: LegState
-    max_call_s: float
-    session_s: int
-    held: list[str]  # what the call counts towards: keys of its route's caps
-    media: tuple[str, str, str, str] | None  # where they go through rtpengine: of `Media.state`
-    records: bool  # the call is to be recorded
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(CallState).decode
-VERSION = 4
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(CallState).decode
+VERSION: Final = 4
 
 
 def dump_call(

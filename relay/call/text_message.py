@@ -220,17 +220,15 @@ class TextMessage:
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
-        self._close(verdict, "relay", refusal.outcome, now, extra, at_once=refusal.at_once)
+        self._close(verdict, "relay", refusal.outcome, now, extra)
 
     def stop(self, now: float) -> None:
         """The service ends."""
         if not self._decided:
             self._close(masking.NO_PROGRESS, "relay", "shutdown", now)
 
-    def _close(
-        self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "", *, at_once: bool = False
-    ) -> None:
-        """The record is committed first, then the sender is told (DESIGN 4.1); but for `Refusal.at_once`."""
+    def _close(self, verdict: Verdict, by: str, reason: str, now: float, extra: str = "") -> None:
+        """The record is committed first, then the sender is told (DESIGN 4.1)."""
         core = self._core
         self._decided = True
         self._delivery = None
@@ -246,10 +244,7 @@ class TextMessage:
             ended_by=by,
             end_reason=reason,
         )
-        answer = partial(self._answer, verdict.status, data)
-        core.commit(self._record, None, None if at_once else answer)
-        if at_once:
-            answer(now)
+        core.commit(self._record, None, partial(self._answer, verdict.status, data))
 
     def _answer(self, status: int, data: bytes, now: float) -> None:
         if self._core.messages.get(self._key) is self:

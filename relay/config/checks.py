@@ -59,6 +59,7 @@ def _limits(table: LimitsTable) -> Limits:
         table.max_calls_per_peer,
         table.max_pending_lookups,
         table.max_transactions,
+        table.shed_lag_ms,
         table.stranger_answers_per_s,
         table.ban_after,
         table.ban_s,

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from relay.net.pace import Pace
 from relay.net.resolve import Resolver
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
@@ -17,9 +18,10 @@ MAX_RESOLVING = 1000  # datagrams that wait for a host name
 class Datagrams:
     """`failed` is told the flows that could not be reached."""
 
-    def __init__(self, resolver: Resolver, failed: Callable[[Flow], None]) -> None:
+    def __init__(self, resolver: Resolver, failed: Callable[[Flow], None], pace: Pace) -> None:
         self._resolver = resolver
         self._failed = failed
+        self._pace = pace
         self._sockets: dict[int, UdpSocket] = {}  # by the listener's index
         self._resolving: set[asyncio.Task[None]] = set()
 
@@ -37,7 +39,7 @@ class Datagrams:
         `bound`: a socket that is bound there already; None: one is made. `unreachable`: who hears of ICMP errors
         instead of ours, to tell it in turn.
         """
-        self._sockets[index] = udp = UdpSocket(index, receive, unreachable or self.unreachable)
+        self._sockets[index] = udp = UdpSocket(index, receive, unreachable or self.unreachable, self._pace)
         await udp.open(host, port, bound)
 
     def send(self, data: bytes, flow: Flow) -> None:
@@ -56,10 +58,13 @@ class Datagrams:
         for name in self._resolver.names_of(flow.host):
             self._failed(flow._replace(host=name))
 
-    @property
-    def lost(self) -> int:
-        """How many datagrams a full send buffer has refused."""
-        return sum(udp.lost for udp in self._sockets.values())
+    def statistics(self) -> dict[str, int]:
+        """How many datagrams a full buffer has refused, of those sent and of those that came."""
+        sockets = self._sockets.values()
+        return {
+            "datagrams_lost": sum(udp.lost for udp in sockets),
+            "datagrams_unread": sum(udp.unread for udp in sockets),
+        }
 
     async def close(self) -> None:
         """Close all; what waits for a name is dropped."""

@@ -19,16 +19,20 @@ from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
-from relay.policy.rules import STORE_FAILED, STORE_STALLED, VERIFICATION_FAILED
+from relay.call.shedding import Rank
+from relay.net.backlog import Backlog
+from relay.net.pace import Pace
+from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
-# With records waiting for the store, and none written for so long, new calls are refused: one that is begun could not
-# be answered. What refuses them cannot wait for a record either: their callers are told at once, and the records follow.
+SLICE_S: Final = 0.005  # of serving what waits while the process is behind; then the sockets are read, and timers run
+ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for answers to what they send again
+# With records waiting to be durable, and none that became so for so long, new calls are refused: what is begun could
+# not be answered. (The journal spills what the store does not take; this is where it cannot.)
 STALLED_S: Final = 2.0
-MOST_UNRECORDED: Final = 20_000  # beyond it refused callers wait for their records too, which bounds how many there are
 
 _LEVELS: Final = {
     "tripwire": "error",
@@ -52,6 +56,8 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
+    def rank(self, data: bytes, flow: Flow) -> Rank | None: ...
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
@@ -86,6 +92,7 @@ class Driver:
         `look_up_later` is asked instead of `look_up` where it is given.
         """
         self.bugs = 0
+        self.pace = Pace()
         self._engine = engine
         self._bans = engine.bans
         self._send = send
@@ -104,6 +111,8 @@ class Driver:
         self._uncommitted = 0  # records that somebody waits for
         self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
         self._bugs_logged: list[float] = []
+        self._backlog = Backlog()  # empty unless the process is behind
+        self._is_working = False  # on it
 
     def start(self) -> None:
         """Do what the engine has asked for so far, and from now on at once. The transports must be open."""
@@ -117,6 +126,12 @@ class Driver:
         if self._bans.silenced and self._bans.drops(flow.host):
             return
         now = time.monotonic()
+        if self.pace.is_behind:
+            self._keep(data, flow, now)
+        else:
+            self._serve(data, flow, now)
+
+    def _serve(self, data: bytes, flow: Flow, now: float) -> None:
         try:
             self._engine.receive(data, flow, now)
         except Exception:
@@ -181,6 +196,48 @@ class Driver:
             self._timer.cancel()
             self._timer = None
 
+    # What waits while the process is behind
+
+    def _keep(self, data: bytes, flow: Flow, now: float) -> None:
+        rank = self._engine.rank(data, flow)
+        if rank is None:
+            return
+        while self._backlog.is_full:
+            self._serve_next(now)
+        self._backlog.keep(data, flow, rank, now)
+        if not self._is_working:
+            self._is_working = True
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        now = time.monotonic()
+        self.pace.report(self._backlog.waited_s(now), now)
+        until = now + SLICE_S
+        while now < until and self._serve_next(now):
+            now = time.monotonic()
+        if self._backlog:
+            asyncio.get_running_loop().call_soon(self._work)
+        else:
+            self._is_working = False
+            self.pace.rest(now)
+
+    def _serve_next(self, now: float) -> bool:
+        """False: nothing waits."""
+        if waiting := self._backlog.take_inside():
+            self._serve(waiting[0], waiting[1], now)
+            return True
+        if waiting := self._backlog.take_new():
+            self._serve_new(waiting[0], waiting[1], now - waiting[2], now)
+            return True
+        return False
+
+    def _serve_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+        try:
+            self._engine.receive_new(data, flow, waited_s, now)
+        except Exception:
+            self._report_bug("receive_new", now)
+        self.perform(now)
+
     # What the relay does about it
 
     def perform(self, now: float) -> None:
@@ -232,8 +289,7 @@ class Driver:
 
     def _answer(self, action: LookUp, now: float) -> None:
         if self._uncommitted and now - self._committed_at > STALLED_S:
-            refusal = STORE_STALLED if self._uncommitted < MOST_UNRECORDED else STORE_FAILED
-            self._engine.routed(action.token, refusal, now)
+            self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:
             if self._look_up_later is not None:
@@ -265,8 +321,23 @@ class Driver:
         self._timer = asyncio.get_running_loop().call_later(wake_at - now, self._wake)
 
     def _wake(self) -> None:
-        self._wake_at, self._timer = math.inf, None
         now = time.monotonic()
+        self.pace.report(now - self._wake_at, now)
+        if self.pace.is_behind:  # uvloop runs timers before it looks at sockets: these have their turn first
+            self._timer = asyncio.get_running_loop().call_later(0.001, self._wake_late)
+        else:
+            self._expire(now)
+
+    def _wake_late(self) -> None:
+        now = time.monotonic()
+        until = now + ANSWERS_FIRST_S
+        while now < until and (waiting := self._backlog.take_inside()):
+            self._serve(waiting[0], waiting[1], now)
+            now = time.monotonic()
+        self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        self._wake_at, self._timer = math.inf, None
         try:
             self._engine.expire(now)
         except Exception:

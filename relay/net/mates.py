@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from relay.net.pace import Pace
 from relay.net.steering import owner
-from relay.net.udp import enlarge
+from relay.net.udp import MOST_AT_ONCE, enlarge
 from relay.sip.flow import Flow
 
-MAX_HANDED_OVER = 128 * 1024  # bytes: the longest datagram and where it came from
-_MOST_FLOWS = 1024  # whose form for the others is remembered
+MAX_HANDED_OVER: Final = 128 * 1024  # bytes: the longest datagram and where it came from
+_MOST_FLOWS: Final = 1024  # whose form for the others is remembered
 
 
 def make_pairs(workers: int) -> list[tuple[socket.socket, socket.socket]]:
@@ -43,15 +45,17 @@ class Mates:
         self._workers = len(writing)
         self._receive: Callable[[bytes, Flow], None]
         self._unreachable: Callable[[Flow], None]
+        self._pace: Pace
         self._sources: dict[Flow, bytes] = {}
         self._flows: dict[bytes, Flow] = {}
         self._handed_over = 0
         self._lost = 0
 
-    def open(self, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None]) -> None:
+    def open(self, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None], pace: Pace) -> None:
         """`receive` gets what is for this worker, `unreachable` each flow that could not be reached by some worker."""
         self._receive = receive
         self._unreachable = unreachable
+        self._pace = pace
         asyncio.get_running_loop().add_reader(self._reading.fileno(), self._read)
 
     def close(self) -> None:
@@ -87,16 +91,23 @@ class Mates:
             self._lost += 1
 
     def _read(self) -> None:
+        for _ in range(MOST_AT_ONCE if self._pace.is_behind else 1):
+            if not self._read_one():
+                break
+
+    def _read_one(self) -> bool:
+        """False: there is none."""
         try:
             datagram = self._reading.recv(MAX_HANDED_OVER)
         except BlockingIOError:
-            return
+            return False
         source, _, data = datagram.partition(b"\n")
         flow = self._flows.get(source) or self._flow(source)
         if data:
             self._receive(data, flow)
         else:  # an empty datagram is for nobody else
             self._unreachable(flow)
+        return True
 
     def _source(self, flow: Flow) -> bytes:
         source = self._sources.get(flow)

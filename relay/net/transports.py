@@ -9,6 +9,7 @@ from relay.call.bans import Bans
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import ConfigError
 from relay.net.datagrams import Datagrams
+from relay.net.pace import Pace
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.streams import Streams
@@ -28,13 +29,15 @@ class Transports:
         self._streams: Streams
         self._is_open = False
 
-    async def open(self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans) -> None:
+    async def open(
+        self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
+    ) -> None:
         """Listen everywhere. `receive` gets whole messages, `failed` the flows that could not be reached.
 
         Raises ConfigError with every listener that cannot be had; nothing is left open then.
         """
         resolver = Resolver()
-        self._datagrams = Datagrams(resolver, failed)
+        self._datagrams = Datagrams(resolver, failed, pace)
         self._streams = Streams(self._settings, self._limits, self._tls, resolver, receive, failed, bans)
         self._streams.locate(self._located)
         self._is_open = True
@@ -74,7 +77,10 @@ class Transports:
         self._streams.sweep(now)
 
     def statistics(self) -> dict[str, int]:
-        return {"datagrams_lost": self._datagrams.lost, **self._streams.statistics()}
+        return {
+            **self._datagrams.statistics(),
+            **self._streams.statistics(),
+        }
 
     async def close(self) -> None:
         if self._is_open:

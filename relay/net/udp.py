@@ -12,18 +12,27 @@ import errno
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from relay.net.pace import BEHIND_S, Pace
 from relay.sip.flow import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_DATAGRAM: Final = 65_535
+MOST_AT_ONCE: Final = 500  # datagrams that are read in one turn of the loop while the process is behind
 _MOST_FLOWS: Final = 1024  # sources that are remembered
+_LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
 _FORCED: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: asm-generic/socket.h
+_SO_TIMESTAMPNS, _SO_RXQ_OVFL = 35, 40  # asm-generic/socket.h
+_TIMESPEC: Final = struct.Struct("=qq")
+_COUNT: Final = struct.Struct("=I")
+_LOOK_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_COUNT.size)
+_CLOCK_WAS_SET_S: Final = 60.0  # no datagram waits so long: its time is that of the clock as it was before
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
 _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
 # RFC 3261 18.4: unreachable and parameter problem are told to the transaction, the rest is ignored.
@@ -34,13 +43,16 @@ class UdpSocket:
     """`receive` gets each datagram with the flow it came by, `unreachable` the flow that a datagram could not reach."""
 
     def __init__(
-        self, listener: int, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None]
+        self, listener: int, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None], pace: Pace
     ) -> None:
         self.family = socket.AF_INET
         self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
+        self.unread = 0  # datagrams that a full receive buffer refused
         self._listener = listener
         self._receive = receive
         self._unreachable = unreachable
+        self._pace = pace
+        self._until_look = _LOOK_EVERY
         self._socket: socket.socket
         self._ready: select.epoll | None = None
         self._flows: dict[tuple[Any, ...], Flow] = {}
@@ -49,6 +61,8 @@ class UdpSocket:
         """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = bound or bound_socket(host, port)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
         # transport's socket, and gives up a reader whose socket has one.
         self._ready = select.epoll()
@@ -81,13 +95,55 @@ class UdpSocket:
         return True
 
     def _read(self) -> None:
+        """One datagram a turn of the loop, which costs least; while the process is behind all that there are."""
+        self._until_look -= 1
+        if self._pace.is_behind:
+            if self._read_and_look():
+                for _ in range(MOST_AT_ONCE):
+                    if not self._read_one():
+                        break
+        elif self._until_look > 0:
+            self._read_one()
+        else:
+            self._read_and_look()
+
+    def _read_one(self) -> bool:
+        """False: there is none."""
         try:
             data, address = self._socket.recvfrom(MAX_DATAGRAM)
         except OSError:  # an error waits, or somebody else's datagram failed its checksum and is gone
             self._read_errors()
-            return
+            return False
         flow = self._flows.get(address)
         self._receive(data, self._flow(address) if flow is None else flow)
+        return True
+
+    def _read_and_look(self) -> bool:
+        """As `_read_one`; reports how long the datagram has waited."""
+        self._until_look = _LOOK_EVERY
+        try:
+            data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM, _LOOK_BYTES)
+        except OSError:
+            self._read_errors()
+            return False
+        self._pace.report(self._waited_s(ancillary), time.monotonic())
+        flow = self._flows.get(address)
+        self._receive(data, self._flow(address) if flow is None else flow)
+        return True
+
+    def _waited_s(self, ancillary: list[tuple[int, int, bytes]]) -> float:
+        """Where the buffer was full meanwhile, longer than is usual: what waited longest is lost."""
+        waited_s = 0.0
+        for _, kind, value in ancillary:
+            if kind == _SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(value)
+                waited_s = max(waited_s, time.time() - seconds - nanoseconds / 1e9)
+            elif kind == _SO_RXQ_OVFL:
+                (unread,) = _COUNT.unpack(value)
+                if unread != self.unread:
+                    self.unread = unread
+                    waited_s = max(waited_s, 2 * BEHIND_S)
+        return waited_s if waited_s < _CLOCK_WAS_SET_S else 0.0
 
     def _flow(self, address: tuple[Any, ...]) -> Flow:
         """Made once a source: a named tuple is made by interpreted code, at the cost of a system call."""

@@ -44,7 +44,8 @@ class Gate:
         """The same, where the store was asked before."""
         if isinstance(found, Refusal):
             return found
-        asked = Asked(number, caller, unix_s, *_keys(number, found.caller_hash))
+        caller_key, number_key = _keys(number, found.caller_hash)
+        asked = Asked(number, caller, unix_s, caller_key, number_key)
         answer = judge(found, asked, self._rules, self._recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):

@@ -63,14 +63,17 @@ class Found(NamedTuple):
     earlier_by_number: Sequence[int]
 
 
-class Asked(NamedTuple):
+class Asked:
     """The call that is to be."""
 
-    number: str  # dialled
-    caller: str  # E.164 without "+", "" where anonymous
-    unix_s: float
-    caller_key: int  # of the caller on this number, in `Recent`
-    number_key: int
+    __slots__ = ("caller", "caller_key", "number", "number_key", "unix_s")
+
+    def __init__(self, number: str, caller: str, unix_s: float, caller_key: int, number_key: int) -> None:
+        self.number = number  # dialled
+        self.caller = caller  # E.164 without "+", "" where anonymous
+        self.unix_s = unix_s
+        self.caller_key = caller_key  # of the caller on this number, in `Recent`
+        self.number_key = number_key
 
 
 def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | Refusal:

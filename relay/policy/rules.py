@@ -64,4 +64,3 @@ NUMBER_BUSY: Final = Refusal("number_busy", 503, 42, retry_after_s=5)
 VERIFICATION_REFUSED: Final = Refusal("verification_refused", 403, 21)
 VERIFICATION_FAILED: Final = Refusal("verification_failed", 503, 41, retry_after_s=5)
 STORE_FAILED: Final = Refusal("store_failed", 503, 41, retry_after_s=5)
-STORE_STALLED: Final = STORE_FAILED._replace(at_once=True)  # it can be read, but takes no record

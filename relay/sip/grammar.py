@@ -80,6 +80,17 @@ def cut_params(text: str) -> Params:
     return params
 
 
+def cut_plain_params(text: str) -> Params:
+    """What `is_plain_params` has matched; it begins without a ";"."""
+    params: Params = {}
+    for part in text.split(";"):
+        name, equals, value = part.partition("=")
+        name = name.lower()
+        if name not in params:
+            params[name] = value if equals else None
+    return params
+
+
 def format_params(params: Params) -> str:
     """The reverse of `cut_params`; a value that needs quotes gets them."""
     text = ""

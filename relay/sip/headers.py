@@ -18,6 +18,7 @@ from relay.sip.grammar import (
     TOKEN,
     Params,
     cut_params,
+    cut_plain_params,
     format_params,
     is_plain_params,
     is_plain_uri,
@@ -43,14 +44,33 @@ _match_type: Final = re.compile(rf"({TOKEN}){LWS}/{LWS}({TOKEN})({PARAMS})").ful
 _match_reason: Final = re.compile(rf"({TOKEN})({PARAMS})").fullmatch
 
 
-class Via(NamedTuple):
-    """One hop (RFC 3261 20.42)."""
+class Via:
+    """One hop (RFC 3261 20.42). Not changed after it is made."""
 
-    transport: str  # upper-case: "UDP", "TCP", "TLS" or another
-    host: str  # sent-by; IPv6 without brackets
-    port: int | None
-    branch: str  # "" where there is none (RFC 2543)
-    params: Params
+    __slots__ = ("branch", "host", "params", "port", "transport")
+
+    def __init__(self, transport: str, host: str, port: int | None, params: Params) -> None:
+        self.transport = transport  # upper-case: "UDP", "TCP", "TLS" or another
+        self.host = host  # sent-by; IPv6 without brackets
+        self.port = port
+        self.branch = params.get("branch") or ""  # "" where there is none (RFC 2543)
+        self.params = params
+
+    def without(self, name: str) -> Via:
+        """The same without the named parameter."""
+        params = {other: value for other, value in self.params.items() if other != name}
+        return Via(self.transport, self.host, self.port, params)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Via):
+            return NotImplemented
+        mine = (self.transport, self.host, self.port, self.params)
+        return mine == (other.transport, other.host, other.port, other.params)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Via({str(self)!r})"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -67,8 +87,8 @@ def parse_via(text: str) -> Via:
     hop, _, rest = text.partition(";")
     known = _hops.get(hop)
     if known is not None and is_plain_params(rest):
-        params = cut_params(f";{rest}")
-        return Via(*known, params.get("branch") or "", params)
+        transport, host, port = known  # not *known: that would be a call by a tuple, ten times as dear
+        return Via(transport, host, port, cut_plain_params(rest))
     via = _parse_via(text)
     if len(hop) <= 128:
         if len(_hops) >= _MAX_REMEMBERED:
@@ -84,8 +104,7 @@ def _parse_via(text: str) -> Via:
     transport, host, port, rest = found.groups()
     if host[0] == "[":
         host = bare_ipv6(host, "via")
-    params = cut_params(rest)
-    return Via(transport.upper(), host, check_port(port, "via") if port else None, params.get("branch") or "", params)
+    return Via(transport.upper(), host, check_port(port, "via") if port else None, cut_params(rest))
 
 
 class NameAddr:
@@ -128,15 +147,24 @@ class NameAddr:
 def parse_name_addr(text: str, header: str = "") -> NameAddr:
     """A display name without quotes may hold more than tokens: peers send commas, parentheses, UTF-8 and \\" there."""
     display, opened, rest = text.partition("<")
-    if opened and (not display or _is_plain_name(display)):  # most are as short as <uri>;tag=…
+    name = _plain_name(display) if display else ""
+    if opened and name is not None:  # most are as short as <uri>;tag=…
         uri_text, closed, rest = rest.partition(">")
-        if closed and is_plain_uri(uri_text) and (not rest or (rest[0] == ";" and is_plain_params(rest[1:]))):
-            return NameAddr(display.strip(" "), uri_text, cut_params(rest) if rest else {})
+        if closed and is_plain_uri(uri_text):
+            if not rest:
+                return NameAddr(name, uri_text, {})
+            params = rest[1:]
+            if rest[0] == ";" and is_plain_params(params):
+                return NameAddr(name, uri_text, cut_plain_params(params))
     return _parse_name_addr(text, header)
 
 
-def _is_plain_name(display: str) -> bool:
-    return display.isascii() and display.replace(" ", "").isalnum()
+def _plain_name(display: str) -> str | None:
+    """The display name of letters, digits and blanks before a "<", in quotes or without; None for any other."""
+    name = display.strip(" ")
+    if name[:1] == '"' and name[-1:] == '"':
+        name = name[1:-1]
+    return name if name.isascii() and name.replace(" ", "").isalnum() else None
 
 
 def _parse_name_addr(text: str, header: str) -> NameAddr:

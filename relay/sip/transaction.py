@@ -63,6 +63,10 @@ class TransactionLayer:
             found = self._servers.get(_rfc2543_key(request, "INVITE", None))
         return None if found is None or found.state == ACCEPTED else found
 
+    def is_serving(self, method: str, hop: str, branch: str) -> bool:
+        """Whether there is a transaction of a request whose Via has that branch, with the magic cookie, after `hop`."""
+        return f"{method} {branch} {_sent_by(hop)}" in self._servers
+
     def find_cancelled(self, cancel: Request) -> ServerTransaction | None:
         """The INVITE transaction that a CANCEL names (RFC 3261 9.2), answered or not. Raises ParseError."""
         return self._servers.get(_server_key(cancel, "INVITE"))

@@ -86,6 +86,10 @@ class ClientTransaction(Transaction):
         status = response.status
         self._step(PROVISIONAL if status < 200 else SUCCESS if status < 300 else REFUSAL, now, response)
 
+    def hand_over(self, receive: Receive) -> None:
+        """Gives `receive` the responses that still come, and lets go of who got them so far."""
+        self._receive = receive
+
     def abandon(self, now: float) -> None:
         """The INVITE was cancelled: unless a final response comes within 64*T1, fails with "timeout" (RFC 3261 9.1).
 

@@ -105,7 +105,8 @@ def parse_uri(text: str, header: str = "") -> Uri:
         user, _, place = text[4:].partition("@")
         known = _places.get(place)
         if known is not None and _is_plain_user(user):
-            return SipUri("sip", user, None, *known)
+            host, port, params, headers = known
+            return SipUri("sip", user, None, host, port, params, headers)
     uri = _parse(text, header)
     if isinstance(uri, SipUri) and uri.user is not None and uri.scheme == "sip":
         _remember(text.partition("@")[2], uri)  # no user and no password holds an "@"

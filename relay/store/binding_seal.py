@@ -6,14 +6,14 @@ It owns these forms, for those who write the rows and for the look-up that reads
 from __future__ import annotations
 
 import hmac
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from relay.errors import StoreError
 from relay.store.sealing import Sealer
 
-ANY_CALLER = b""  # route.caller_hash of a route that is for every caller
+ANY_CALLER: Final = b""  # route.caller_hash of a route that is for every caller
 
 
 class Secret(NamedTuple):
@@ -26,8 +26,8 @@ class Secret(NamedTuple):
     user_data: str | None = None
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str | None, str | None, str | None, str | None, str | None]).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[str | None, str | None, str | None, str | None, str | None]).decode
 
 
 def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, secret: Secret) -> bytes:

@@ -33,10 +33,17 @@ READER_PRAGMAS = ("PRAGMA query_only = ON",)
 def open_store(place: Place, key_file: Path) -> Sealer:
     """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
 
-    A key is made only together with a new store: a lost key must be put back, not replaced. Raises StoreError.
+    A key is made only together with a new store, and a new store only where none was served: what is lost must be put
+    back, not replaced. Raises StoreError.
     """
     schema = _schema_of(place)
-    if not key_file.exists() and not is_there(place):
+    is_new = not is_there(place)
+    if isinstance(place, Path) and is_new and (served := place.with_name(place.name + ".lock")).exists():
+        raise StoreError(
+            f"the store {place} was served before, and is {'empty' if place.exists() else 'missing'}: put it back, or"
+            f" delete {served} to begin a new one"
+        )
+    if is_new and not key_file.exists():
         make_key(key_file)
     sealer = load_key(key_file)
     if isinstance(place, Path):

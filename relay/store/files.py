@@ -60,7 +60,7 @@ class StoreFiles:
     def _cut_short(self) -> Displaced | None:
         size = os.stat(self._path).st_size
         if size < self._size and size < _needed(self._path):  # VACUUM too makes it smaller
-            return Displaced(self._path, f"was cut short, from {self._size} bytes to {size}", is_log=False)
+            return Displaced(self._path, "was cut short", is_log=False)
         self._size = size
         return None
 

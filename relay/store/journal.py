@@ -31,8 +31,9 @@ from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, LiveCall, Places, delete_live, live_row, read_live
 from relay.store.lock import open_lock, takes
-from relay.store.record_rows import INSERT, Row, insert, row_of
+from relay.store.record_rows import INSERT, Row, ended_since, insert, row_of
 from relay.store.sealing import Sealer
+from relay.store.spill import Spill
 
 
 class _Mark(NamedTuple):
@@ -42,8 +43,8 @@ class _Mark(NamedTuple):
 
 
 Report = Callable[[str, dict[str, object]], None]
-Item = Commit | Told | LastCaller | _Mark
-_Waiting = tuple[Item, Callable[[int], None] | None]
+_Item = Commit | Told | LastCaller | _Mark
+_Waiting = tuple[_Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ EFFECT: Final = "new calls are refused, what is under way waits for its record; 
 LOOK_S: Final = 1.0  # between two looks whether the store's files are in their places
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0
+SPILL_AFTER_S = 1.0  # for so long the store may take over a batch before what waits goes to the spill
 # Of the calls that ended last, so that a second end of one is refused. The engine forgets a call seconds after its end,
 # and a restart restores none whose end is on disk. A unique index on call_id would have a page written for each call.
 REMEMBERED: Final = 20_000
@@ -93,23 +95,33 @@ class Journal:
         self._places: Places | None = None
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
-        self._failing = False
+        self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._writer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._spiller: asyncio.Task[None] | None = None
+        self._spill = Spill(path.with_name(path.name + ".spill"), sealer)
+        self._spilling = asyncio.Lock()
+        self._spill_works = True
+        self._spilled = 0  # of the first that wait: they are in the spill, and acknowledged
+        self._taken = 0  # how many have ever left the queue
+        self._begun_at: float | None = None  # since when the store is asked to take a batch
 
     async def open(self) -> None:
         """Raises StoreError where another process serves this store, or the chain's end was tampered with."""
-        self._lock = _take_lock(self._path)
+        self._lock = take_lock(self._path)
         try:
             with store_errors(self._path):
                 await self._connect()
+            await self._take_spilled()
         except StoreError:
             await self._disconnect()
+            self._spill.close()
             self._release_lock()
             raise
         self._writer = asyncio.create_task(self._run(), name="journal")
         self._writer.add_done_callback(self._writer_ended)
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
+        self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
@@ -123,7 +135,7 @@ class Journal:
         """Queues who called a binding last."""
         self._queue(last, None)
 
-    def _queue(self, item: Item, done: Callable[[int], None] | None) -> None:
+    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
         self._waiting.append((item, done))
         if len(self._waiting) == 1:
             self._idle.clear()
@@ -138,9 +150,6 @@ class Journal:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
         return read_live(self._path, self._sealer, self._report)
 
-    def watch(self, take: Callable[[list[LiveCall]], None]) -> None:
-        """Nobody else's calls are in this store."""
-
     async def flushed(self) -> None:
         """Returns when all that was queued before is durable, however long that takes."""
         durable = asyncio.get_running_loop().create_future()
@@ -151,15 +160,18 @@ class Journal:
         """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), patience_s)
-        tasks = [task for task in (self._writer, self._watcher) if task is not None]
+        if self._waiting:
+            await self._spill_waiting()
+        tasks = [task for task in (self._writer, self._watcher, self._spiller) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await asyncio.sleep(0)  # the last acknowledgements are on their way
         await self._disconnect()
+        self._spill.close()
         self._release_lock()
-        if left := sum(not isinstance(item, _Mark) for item, _ in self._waiting):
+        if left := sum(isinstance(item, Commit) for item, _ in islice(self._waiting, self._spilled, None)):
             raise StoreError(f"{left} call records could not be written to {self._path}")
 
     # -- the writer
@@ -170,23 +182,92 @@ class Journal:
             await self._wake.wait()
             started = loop.time()
             batch = list(islice(self._waiting, MAX_BATCH))
+            self._begun_at = started
             await self._write([item for item, _ in batch])
+            self._begun_at = None
             self._acknowledge(batch, loop)
+            if self._spill.count and not self._spilled:
+                await self._clear_spill()
             if (gap_s := started + self._min_gap_s - loop.time()) > 0:
                 await asyncio.sleep(gap_s)
 
     def _acknowledge(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        for item, done in batch:
+        for waiting in batch:
             self._waiting.popleft()
-            if done is not None and isinstance(item, Commit) and item.token:
-                loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
-            elif isinstance(item, _Mark) and not item.reached.done():
+            self._taken += 1
+            if self._spilled:
+                self._spilled -= 1
+            else:
+                _tell_durable(waiting, loop)
+            item, _ = waiting
+            if isinstance(item, _Mark) and not item.reached.done():
                 item.reached.set_result(None)
         if not self._waiting:
             self._wake.clear()
             self._idle.set()
 
-    async def _write(self, items: list[Item]) -> None:
+    # -- the spill: while the store takes nothing
+
+    async def _take_spilled(self) -> None:
+        """Writes what an earlier process had acknowledged and the store had not taken. Raises StoreError."""
+        try:
+            await asyncio.to_thread(self._spill.open)
+            spilled = await asyncio.to_thread(self._spill.read)
+        except OSError as error:
+            self._cannot_spill(error)
+            return
+        if not spilled.is_whole:
+            self._report("journal.spill_damaged", {"store": str(self._path), "readable": len(spilled.commits)})
+        if spilled.commits:
+            assert self._connection is not None
+            known = await _call(self._connection, ended_since, spilled.since_seq)
+            commits = [commit for commit in spilled.commits if commit.record.call_id not in known]
+            await self._write(list(commits))
+            self._report("journal.recovered", {"store": str(self._path), "backlog": len(commits)})
+        if spilled.commits or not spilled.is_whole:
+            await self._clear_spill()
+
+    async def _spill_when_stalled(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(SPILL_AFTER_S / 2)
+            if self._begun_at is not None and clock() - self._begun_at > SPILL_AFTER_S:
+                await self._spill_waiting()
+
+    async def _spill_waiting(self) -> None:
+        """Makes durable what waits, in its order and as much as there is room for, and acknowledges it."""
+        if not self._spill_works:
+            return
+        async with self._spilling:
+            first = self._taken + self._spilled
+            waiting = list(islice(self._waiting, self._spilled, None))
+            prepared = self._spill.prepare(self._written.seq, [item for item, _ in waiting if isinstance(item, Commit)])
+            try:
+                await asyncio.to_thread(self._spill.write, prepared)
+            except OSError as error:
+                self._cannot_spill(error)
+                return
+            kept = _up_to(waiting, prepared.commits)
+            loop = asyncio.get_running_loop()
+            for each in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
+                _tell_durable(each, loop)
+            self._spilled = max(first + len(kept) - self._taken, self._spilled)
+
+    async def _clear_spill(self) -> None:
+        async with self._spilling:
+            if self._spilled:
+                return
+            try:
+                await asyncio.to_thread(self._spill.clear)
+            except OSError as error:
+                self._cannot_spill(error)
+
+    def _cannot_spill(self, error: OSError) -> None:
+        self._spill_works = False
+        effect = "while the store takes no record, calls wait unanswered"
+        self._report("journal.cannot_spill", {"store": str(self._path), "reason": error.strerror, "effect": effect})
+
+    async def _write(self, items: list[_Item]) -> None:
         """Returns when they are durable, however long that takes."""
         commits = self._still_open([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
@@ -224,7 +305,7 @@ class Journal:
             self._ended, self._ended_before = set(), self._ended
         return still_open
 
-    def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
+    def _batch(self, commits: list[Commit], items: list[_Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
@@ -242,8 +323,8 @@ class Journal:
             self._head = next_link(self._sealer, self._head, encoded)
             ended.append((*row, *self._head))
         put = [
-            live_row(self._sealer, self._places.of(call_id, deleted), record, dialogs or b"")
-            for call_id, (_, record, dialogs) in up.items()
+            live_row(self._sealer, self._places.of(call_id, deleted), commit.record, commit.dialogs or b"")
+            for call_id, commit in up.items()
         ]
         self._places.free(deleted)
         head = head_row(self._sealer, RECORDS, self._head) if ended else None
@@ -294,7 +375,7 @@ class Journal:
         """Finds a file that is not in its place also while nothing is to be written: what was written may be lost."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._files is not None and not self._failing and self._files.displaced():
+            if self._files is not None and not self._failures and self._files.displaced():
                 self._wake.set()
 
     async def _disconnect(self) -> None:
@@ -304,16 +385,14 @@ class Journal:
                 await connection.close()
 
     def _failed(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
-            self._report(
-                "journal.write_failed",
-                {"store": str(self._path), "reason": str(error), "effect": EFFECT},
-            )
+        reason = str(error)
+        if reason not in self._failures:
+            self._failures.add(reason)
+            self._report("journal.write_failed", {"store": str(self._path), "reason": reason, "effect": EFFECT})
 
     def _recovered(self) -> None:
-        if self._failing:
-            self._failing = False
+        if self._failures:
+            self._failures.clear()
             self._report("journal.recovered", {"store": str(self._path), "backlog": self.backlog})
 
     def _writer_ended(self, writer: asyncio.Task[None]) -> None:
@@ -324,6 +403,22 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _tell_durable(waiting: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
+    item, done = waiting
+    if done is not None and isinstance(item, Commit) and item.token:
+        loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
+
+
+def _up_to(waiting: list[_Waiting], commits: int) -> list[_Waiting]:
+    """The first of them, with so many commits: what stands behind the next one is not among them."""
+    for index, (item, _) in enumerate(waiting):
+        if isinstance(item, Commit):
+            if not commits:
+                return waiting[:index]
+            commits -= 1
+    return waiting
 
 
 async def _call(
@@ -362,7 +457,7 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
             insert(connection, PUT_CALLERS, batch.callers)
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
     """Raises StoreError where another process has it: one that dies lets go of it."""
     lock = open_lock(path, ".lock")
     if not takes(lock):

@@ -104,6 +104,12 @@ def _with_values(statement: str, columns: int, rows: int) -> str:
     return f"{statement} {', '.join([row] * rows)}"
 
 
+def ended_since(connection: Connection, seq: int) -> set[str]:
+    """The ids of the calls whose records stand in the chain behind that place."""
+    rows = connection.execute("SELECT call_id FROM call_record WHERE chain_seq > ?", (seq,))
+    return {call_id for (call_id,) in rows.fetchall()}
+
+
 def _finding(sealer: Sealer, record: CallRecord) -> Row:
     """The columns that find a record. 700 numbers are plain, others are keyed hashes or not there."""
     dialled, shown, callee = record.number_dialled, record.number_shown, record.callee

@@ -9,21 +9,25 @@ before what it has read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
 from relay.call.actions import Commit
+from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, head_row, next_link, read_head
 from relay.store.database import connect_reader, store_errors
-from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MIN_GAP_S, Item, Journal, Report
+from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MAX_BATCH, MIN_GAP_S, REMEMBERED, Report, take_lock
 from relay.store.journal_rows import Told, caller_row, event_row
 from relay.store.live_rows import LiveCall, live_row
 from relay.store.nodes import SELECT_OURS, SERVER_FAULTS, Node
@@ -31,6 +35,7 @@ from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
+EFFECT: Final = "new calls are refused, what is under way waits for its record; writing is retried"
 PATIENCE_S: Final = 5.0  # for a connection, and for a statement
 HEAD_LOCK: Final = 700_000_002  # of pg_advisory_xact_lock: until there is a head to lock
 
@@ -71,24 +76,88 @@ class TakenOver(Exception):
     """Another node has our calls: nothing that we write counts any more."""
 
 
-class ServerJournal(Journal):
-    """As `Journal`, beside those of other nodes."""
+class _Mark(NamedTuple):
+    """A place in the queue that somebody waits for."""
+
+    reached: asyncio.Future[None]
+
+
+_Item = Commit | Told | LastCaller | _Mark
+
+
+class _Waiting(NamedTuple):
+    item: _Item
+    done: Callable[[int], None] | None
+
+
+class ServerJournal:
+    """As `relay.store.journal.Journal`, beside those of other nodes.
+
+    While the server takes nothing, nothing is acknowledged: what stood on this machine alone would be news to whoever
+    takes our calls over.
+    """
 
     def __init__(self, server: Server, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
-        super().__init__(server.local, sealer, report, min_gap_s=min_gap_s)
         self._server = server
+        self._sealer = sealer
+        self._report = report
+        self._min_gap_s = min_gap_s
         self._node = Node(server, sealer, report)
-        self._to_server: asyncpg.Connection | None = None
+        self._connection: asyncpg.Connection | None = None
         self._batches = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ended: set[str] = set()
+        self._ended_before: set[str] = set()
+        self._failures: set[str] = set()  # what was reported of the outage that lasts
+        self._lock: int | None = None
+        self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Raises StoreError where another process of this machine serves as this node."""
-        await super().open()
+        """Raises StoreError where another process of this machine serves as this node, or the chain's end is broken."""
+        self._lock = take_lock(self._server.local)
         try:
             await self._node.open()
+            await self._connect()
+        except SERVER_FAULTS as error:
+            await self.close(0)
+            raise StoreError(f"the store {self._server} failed: {error}") from error
         except StoreError:
             await self.close(0)
             raise
+        self._writer = asyncio.create_task(self._run(), name="journal")
+        self._writer.add_done_callback(self._writer_ended)
+
+    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
+        """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
+        self._queue(commit, done)
+
+    def tell(self, kind: str, record: CallRecord) -> None:
+        """Queues an event of a call under way (received, ringing, answered) for its business."""
+        self._queue(Told(kind, record), None)
+
+    def remember(self, last: LastCaller) -> None:
+        """Queues who called a binding last."""
+        self._queue(last, None)
+
+    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
+        self._waiting.append(_Waiting(item, done))
+        if len(self._waiting) == 1:
+            self._idle.clear()
+            self._wake.set()
+
+    @property
+    def backlog(self) -> int:
+        """What is not durable yet: commits, and what is written beside them."""
+        return len(self._waiting)
+
+    async def flushed(self) -> None:
+        """Returns when all that was queued before is durable, however long that takes."""
+        durable = asyncio.get_running_loop().create_future()
+        self._queue(_Mark(durable), None)
+        await durable
 
     def live(self) -> list[LiveCall]:
         """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
@@ -106,13 +175,47 @@ class ServerJournal(Journal):
         os._exit(1)
 
     async def close(self, patience_s: float = 10.0) -> None:
-        """As `Journal.close`."""
-        try:
-            await super().close(patience_s)
-        finally:
-            await self._node.close()
+        """Writes all that waits and closes. Raises StoreError for what the server did not take within `patience_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), patience_s)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+        await asyncio.sleep(0)  # the last acknowledgements are on their way
+        self._disconnect()
+        await self._node.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if left := sum(isinstance(waiting.item, Commit) for waiting in self._waiting):
+            raise StoreError(f"{left} call records could not be written to {self._server}")
 
-    async def _write(self, items: list[Item]) -> None:
+    # -- the writer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            started = loop.time()
+            batch = list(islice(self._waiting, MAX_BATCH))
+            await self._write([waiting.item for waiting in batch])
+            self._acknowledge(batch, loop)
+            if (gap_s := started + self._min_gap_s - loop.time()) > 0:
+                await asyncio.sleep(gap_s)
+
+    def _acknowledge(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        for item, done in batch:
+            self._waiting.popleft()
+            if isinstance(item, Commit) and done is not None and item.token:
+                loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
+            elif isinstance(item, _Mark) and not item.reached.done():
+                item.reached.set_result(None)
+        if not self._waiting:
+            self._wake.clear()
+            self._idle.set()
+
+    async def _write(self, items: list[_Item]) -> None:
+        """Returns when they are durable, however long that takes."""
         commits = self._still_open([item for item in items if isinstance(item, Commit)])
         self._batches += 1
         retry_s = FIRST_RETRY_S
@@ -126,14 +229,14 @@ class ServerJournal(Journal):
                 await asyncio.Event().wait()  # the relay ends; nothing is acknowledged
             except (*SERVER_FAULTS, StoreError) as error:
                 self._failed(error)
-                await self._disconnect()
+                self._disconnect()
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
         self._recovered()
 
     async def _is_written(self) -> bool:
         """Connects where there is no connection; then whether the COMMIT that seemed to fail is on disk."""
-        if self._to_server is not None:
+        if self._connection is not None:
             return False
         await self._connect()
         batch = await self._asked().fetchval(_WRITTEN, self._node.name, self._node.epoch)
@@ -141,7 +244,7 @@ class ServerJournal(Journal):
             raise TakenOver
         return bool(batch == self._batches)
 
-    async def _transact(self, commits: list[Commit], items: list[Item]) -> None:
+    async def _transact(self, commits: list[Commit], items: list[_Item]) -> None:
         """Raises TakenOver."""
         connection = self._asked()
         up: dict[str, Commit] = {}
@@ -152,7 +255,7 @@ class ServerJournal(Journal):
             else:
                 up.pop(commit.record.call_id, None)
                 ended.append(row_of(self._sealer, commit.record))
-        put = [live_row(self._sealer, 0, record, dialogs or b"") for _, record, dialogs in up.values()]
+        put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
         callers = {item.binding_id: caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)}
         async with connection.transaction():
@@ -192,10 +295,25 @@ class ServerJournal(Journal):
         await connection.execute(_ADD, *_columns(rows))
         await connection.execute(_SET_HEAD, *new)
 
+    def _still_open(self, commits: list[Commit]) -> list[Commit]:
+        """Without those of records that are closed already, for ever."""
+        still_open = []
+        for commit in commits:
+            call_id = commit.record.call_id
+            if call_id in self._ended or call_id in self._ended_before:
+                self._report("journal.record_closed_before", {"call_id": call_id})
+                continue
+            still_open.append(commit)
+            if commit.record.ended_at is not None:
+                self._ended.add(call_id)
+        if len(self._ended) > REMEMBERED:
+            self._ended, self._ended_before = set(), self._ended
+        return still_open
+
     # -- the connection
 
     async def _connect(self) -> None:
-        self._to_server = await asyncpg.connect(
+        self._connection = await asyncpg.connect(
             self._server.url,
             timeout=PATIENCE_S,
             command_timeout=PATIENCE_S,
@@ -208,14 +326,31 @@ class ServerJournal(Journal):
         with store_errors(self._server), closing(connect_reader(self._server)) as connection:
             read_head(connection, self._sealer, RECORDS)
 
-    async def _disconnect(self) -> None:
-        connection, self._to_server = self._to_server, None
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 
     def _asked(self) -> asyncpg.Connection:
-        assert self._to_server is not None  # _connect made it
-        return self._to_server
+        assert self._connection is not None  # _connect made it
+        return self._connection
+
+    # -- words to the operator
+
+    def _failed(self, error: Exception) -> None:
+        reason = str(error) or "no answer in time"
+        if reason not in self._failures:
+            self._failures.add(reason)
+            self._report("journal.write_failed", {"store": str(self._server), "reason": reason, "effect": EFFECT})
+
+    def _recovered(self) -> None:
+        if self._failures:
+            self._failures.clear()
+            self._report("journal.recovered", {"store": str(self._server), "backlog": self.backlog})
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        if not writer.cancelled() and (error := writer.exception()) is not None:
+            self._report("journal.stopped", {"store": str(self._server), "reason": repr(error)})
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:

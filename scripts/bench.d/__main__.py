@@ -1,4 +1,4 @@
-"""`scripts/bench`: relay700 and a comparison under the same load, in one run."""
+"""`scripts/bench`: relay700 and what it is compared with under the same load, in one run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import contextlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import beside
+import growth
+import others
+import overload
 import report
 import series
 import servers
 import service
 from load import CALLEE_HOST, Load, free
 from servers import Server
+from stores import Bindings, write_sipp_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,68 +46,125 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         print("\n" + service.table(service.grow(run, options.service)))
         return 0
     if options.api:
-        figures = beside.measure(
-            run, servers.bindings(options.bindings), options.api, options.rates[0], options.seconds
-        )
+        bindings = Bindings(options.bindings[0], options.stores)
+        figures = beside.measure(run, bindings, options.api, options.rates[0], options.seconds)
         print("\n" + beside.table(figures))
         return sum(figure.failed for figure in figures)
+    if options.overload:
+        return _overload(options, run)
+    if options.growth:
+        return _growth(options, run)
     return _bench(options, run)
 
 
 def _bench(options: argparse.Namespace, run: Path) -> int:
-    """The number of relay700's failed calls."""
-    rows = servers.bindings(options.bindings)
-    (run / "load").mkdir()
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in rows])
-    servers.write_sipp_file(rows, load.bindings)
     plan = series.Plan(options.rates, options.seconds, options.repeats, options.settle)
-    direct = Server(report.DIRECT, load.callee, None)
+    parts = []
+    for count in options.bindings:
+        with _started(options, run / str(count), count) as (load, measured):
+            results = series.measure(load, [*measured, Server(series.DIRECT, load.callee, None)], plan)
+            highest = _highest(options, load, measured, results, plan) if options.highest else {}
+            parts.append(report.Part(count, results, highest))
+    print("\n" + report.report(parts, measured, plan))
+    return sum(
+        found.failed for part in parts for (name, _), found in part.results.items() if name.startswith("relay700")
+    )
+
+
+def _overload(options: argparse.Namespace, run: Path) -> int:
+    """The number of calls that were up and lost."""
+    bindings = Bindings(options.bindings[0], options.stores)
+    factors, seconds = options.overload, options.seconds
+    figures = overload.measure(run, bindings, options.rates[0], factors, seconds, compiled=options.compiled)
+    print("\n" + overload.table(figures))
+    return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
+
+
+def _growth(options: argparse.Namespace, run: Path) -> int:
+    with _started(options, run / "growth", options.bindings[0]) as (load, measured):
+        figures = growth.measure(load, measured, options.rates[0], options.growth)
+    print("\n" + growth.table(figures))
+    return sum(figure.failed for figure in figures if figure.server.startswith("relay700"))
+
+
+@contextlib.contextmanager
+def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tuple[Load, list[Server]]]:
+    """SIPp's load, and all servers that are to be measured, warm."""
+    bindings = Bindings(count, options.stores)
+    called = bindings.called()
+    (run / "load").mkdir(parents=True)
+    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
+    write_sipp_file(called, load.bindings)
     with contextlib.ExitStack() as stack:
-        measured: list[Server] = []
-        if not options.without_relay:
-            relay = servers.relay(run / "relay", rows, load.callee, compiled=options.compiled)
-            measured.append(stack.enter_context(relay))
-        if options.against == "kamailio":
-            other = servers.kamailio(run / "kamailio", rows, load.callee, options.kamailio_children)
-            measured.append(stack.enter_context(other))
-        series.warm_up(load, measured)
-        results = series.measure(load, [*measured, direct], plan)
-        highest = _highest(options, load, measured) if options.highest else {}
-        names = [server.name for server in measured]
-        print("\n" + report.table(results, names, plan, highest))
-        return sum(found.failed for (name, _), found in results.items() if name.startswith("relay700"))
+        started: list[Server] = []
+        for workers in options.workers if not options.without_relay else []:
+            folder = run / f"relay{workers}"
+            relay = servers.relay(folder, bindings, load.callee, compiled=options.compiled, workers=workers)
+            started.append(stack.enter_context(relay))
+        for name in options.against:
+            other = others.ALL[name](run / name, bindings, load.callee)
+            started.append(stack.enter_context(other))
+        series.warm_up(load, started)
+        yield load, started
 
 
-def _highest(options: argparse.Namespace, load: Load, measured: list[Server]) -> dict[str, int]:
-    limit = options.highest_limit
-    return {server.name: series.highest_rate(load, server, 1000, 100, limit, options.seconds) for server in measured}
+def _highest(
+    options: argparse.Namespace, load: Load, measured: list[Server], results: series.Results, plan: series.Plan
+) -> dict[str, series.Highest]:
+    """Searched from the highest rate on that a server has just held without a failed call."""
+    highest = {}
+    for server in measured:
+        held = [
+            rate for rate in plan.rates if results[server.name, rate].is_held and not results[server.name, rate].failed
+        ]
+        highest[server.name] = series.highest(load, server, max(held, default=100), options.highest_limit, plan)
+    return highest
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--against", choices=["kamailio", "none"], default="kamailio", help="default: kamailio")
-    parser.add_argument("--rates", type=_rates, default=[300, 1000], help="calls a second, default 300,1000")
-    parser.add_argument("--bindings", type=int, default=10_000, help="default 10000")
+    parser.add_argument(
+        "--against", type=_others, default=["kamailio"], help="kamailio,sippy or none; default kamailio"
+    )
+    parser.add_argument("--rates", type=_numbers, default=[300, 1000], help="calls a second, default 300,1000")
+    parser.add_argument("--bindings", type=_numbers, default=[10_000], help="such as 10000,1000000; default 10000")
+    workers = "relay700 with so many workers, each a column, such as 1,2; default 1"
+    parser.add_argument("--workers", type=_numbers, default=[1], help=workers)
     parser.add_argument("--seconds", type=int, default=20, help="length of a run, default 20")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each server at each rate, default 3")
     parser.add_argument("--settle", type=float, default=5, help="seconds after a run that still count, default 5")
-    parser.add_argument("--highest", action="store_true", help="search the highest rate without a failed call, too")
+    highest = "search the highest rate without a failed call, too, and measure at half of it"
+    parser.add_argument("--highest", action="store_true", help=highest)
     parser.add_argument("--highest-limit", type=int, default=4000, help="do not search beyond, default 4000")
-    parser.add_argument("--kamailio-children", type=int, default=2, help="its worker processes, default 2")
+    growing = "measure what calls leave in memory: one run of so many seconds at the first of --rates, such as 120"
+    parser.add_argument("--growth", type=int, metavar="SECONDS", help=growing)
+    more = (
+        "offer so many times the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
+    )
+    parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
     numbers = (
         "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
     )
-    parser.add_argument("--service", type=_rates, metavar="BINDINGS", help=numbers)
+    parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)
     api = "measure call set-up at the first of --rates with and without so many HTTP requests a second, such as 500"
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
     parser.add_argument("--compiled", action="store_true", help="measure the relay that scripts/compile makes")
     parser.add_argument("--without-relay", action="store_true", help="measure the comparison alone")
-    parser.add_argument("--keep", action="store_true", help="keep the stores, logs and SIPp's files under var/")
+    kept = "where relays' stores are kept for the next run, default var/bench-stores"
+    parser.add_argument("--stores", type=Path, default=ROOT / "var/bench-stores", help=kept)
+    parser.add_argument("--keep", action="store_true", help="keep the run's stores, logs and SIPp's files under var/")
     return parser.parse_args()
 
 
-def _rates(text: str) -> list[int]:
-    return [int(rate) for rate in text.split(",")]
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _others(text: str) -> list[str]:
+    names = [] if text == "none" else text.split(",")
+    if unknown := set(names) - set(others.ALL):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(others.ALL)}")
+    return names
 
 
 if __name__ == "__main__":

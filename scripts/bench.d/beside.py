@@ -14,7 +14,8 @@ from typing import Any
 import servers
 from load import CALLEE_HOST, HERE, Address, Load, Outcome, free
 from series import quantile_of
-from servers import Binding, Server
+from servers import Server
+from stores import Bindings, write_sipp_file
 
 REPEATS = 3
 HEAD_START_S = 2.0
@@ -40,14 +41,15 @@ class Beside:
         return sum(company[name] for company in self.companies) / len(self.companies) if self.companies else 0.0
 
 
-def measure(run: Path, rows: list[Binding], requests: int, rate: int, seconds: int) -> list[Beside]:
+def measure(run: Path, bindings: Bindings, requests: int, rate: int, seconds: int) -> list[Beside]:
     """Without and with requests in turn, REPEATS times."""
     (run / "load").mkdir()
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in rows])
-    servers.write_sipp_file(rows, load.bindings)
+    called = bindings.called()
+    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
+    write_sipp_file(called, load.bindings)
     api = free("127.0.0.10")
     found = [Beside(0, [], []), Beside(requests, [], [])]
-    with servers.relay(run / "relay", rows, load.callee, api=api) as server:
+    with servers.relay(run / "relay", bindings, load.callee, api=api) as server:
         key = _operator_key(run / "relay")
         for _ in range(REPEATS):
             for beside in found:

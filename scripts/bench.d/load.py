@@ -62,7 +62,7 @@ class Load:
 
     def drive(self, target: Address, rate: int, seconds: int) -> Outcome:
         """Place `rate` calls a second for so many seconds through `target`; wait for the last to end."""
-        callee = self._start_callee()
+        callee = self.start_callee()
         probe = Probe(CALLER_HOST, target, self.numbers)
         probe.start()
         try:
@@ -71,7 +71,8 @@ class Load:
             callee.kill()
             callee.wait()
 
-    def _start_callee(self) -> subprocess.Popen[bytes]:
+    def start_callee(self) -> subprocess.Popen[bytes]:
+        """Returns once it listens; its owner ends it."""
         log = self.run / "callee.log"
         command = [
             "sipp",

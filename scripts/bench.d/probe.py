@@ -14,7 +14,7 @@ STRAGGLERS_S = 1.0  # how long answers are awaited after the last call
 _STATUS = re.compile(rb"SIP/2\.0 (\d{3}) ")
 _CALL_ID = re.compile(rb"\r\nCall-ID: *(\d+)@probe", re.IGNORECASE)
 _TO = re.compile(rb"\r\nTo: *([^\r]*)", re.IGNORECASE)
-_CONTACT = re.compile(rb"\r\nContact: *<([^>\r]*)>", re.IGNORECASE)
+_CONTACT = re.compile(rb"\r\nContact: *[^<\r]*<([^>\r]*)>", re.IGNORECASE)
 _CSEQ = re.compile(rb"\r\nCSeq: *\d+ (\w+)", re.IGNORECASE)
 _SDP = "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8\r\n"
 

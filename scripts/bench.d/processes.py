@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 STOP_TIMEOUT_S = 15.0
+_MAPPING = re.compile(r"^\S+ \S+ (\w+) \S+ \d+ +(/(?!dev/).*)\n((?:\w+:.*\n)+)", re.MULTILINE)  # of a file on a disk
+_FIELD = re.compile(r"^(\w+): +(\d+) kB$", re.MULTILINE)
 
 
 def family(pid: int) -> list[int]:
@@ -36,13 +40,26 @@ def run_time_us(pid: int) -> float:
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of a process and its descendants; pages that several of them share are counted once (PSS)."""
-    total_kib = 0
+    """Memory of a process and its descendants, as if they were alone.
+
+    A page that several of them share counts once (PSS), one of a file, such as a library, in full, whoever else has it:
+    relays that are measured side by side share those.
+    """
+    files_kib: dict[tuple[str, str], int] = {}
+    own_kib = 0
     for member in family(pid):
-        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total_kib += int(line.split()[1])
-    return total_kib / 1024
+        rollup = dict(_FIELD.findall(Path(f"/proc/{member}/smaps_rollup").read_text()))
+        own_kib += int(rollup["Pss_Anon"]) + int(rollup["Pss_Shmem"])
+        for file, kib in _pages_of_files(Path(f"/proc/{member}/smaps").read_text()):
+            files_kib[file] = max(files_kib.get(file, 0), kib)
+    return (own_kib + sum(files_kib.values())) / 1024
+
+
+def _pages_of_files(smaps: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """By path and place in the file, in KiB; without the pages that the process has written, which are its own."""
+    for offset, path, text in _MAPPING.findall(smaps):
+        fields = dict(_FIELD.findall(text))
+        yield (path, offset), int(fields["Rss"]) - int(fields["Anonymous"])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

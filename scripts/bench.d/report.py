@@ -4,42 +4,118 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from series import Measured, Plan, Results
+from series import DIRECT, Highest, Measured, Plan, Results
+from servers import Server
 
-DIRECT = "direct"
-
-
-def table(results: Results, names: Sequence[str], plan: Plan, highest: dict[str, int]) -> str:
-    """One line a figure, one column a server; with two servers also the first by the second."""
-    rows = [["", *names, *(["ratio"] if len(names) == 2 else [])]]
-    for rate in plan.rates:
-        columns = [results[name, rate] for name in names]
-        direct = results[DIRECT, rate]
-        rows.append([f"{rate} calls/s"])
-        rows.append(_row("  CPU a call, us", [measured.median_cpu_us for measured in columns], "{:.0f}"))
-        spread = [f"{min(measured.cpu_us):.0f}..{max(measured.cpu_us):.0f}" for measured in columns]
-        rows.append([f"    of {plan.repeats} runs", *spread])
-        rows.append(["  failed calls", *(f"{measured.failed} of {_calls(measured)}" for measured in columns)])
-        for name, quantile in (("p50", 0.5), ("p99", 0.99)):
-            added = [measured.delay_ms(quantile) - direct.delay_ms(quantile) for measured in columns]
-            rows.append(_row(f"  added post-dial delay {name}, ms", added, "{:.2f}"))
-        rows.append(_row("  memory (PSS), MiB", [measured.median_resident_mib for measured in columns], "{:.0f}"))
-    if highest:
-        rows.append(_row("highest clean rate, calls/s", [highest[name] for name in names], "{:.0f}"))
-    return f"{_conditions(plan)}\n\n{_aligned(rows)}"
+QUANTILES = (("p50", 0.5), ("p99", 0.99))
+Figure = Callable[[Measured], float | None]
 
 
-def _calls(measured: Measured) -> int:
-    return measured.completed + measured.failed
+@dataclass(frozen=True)
+class Part:
+    """What was measured with so many bindings."""
+
+    bindings: int
+    results: Results
+    highest: Mapping[str, Highest]  # by server; empty if it was not asked for
 
 
-def _row(title: str, figures: Sequence[float], form: str) -> list[str]:
-    cells = [title, *(form.format(figure) for figure in figures)]
-    if len(figures) == 2:
-        cells.append(f"{figures[0] / figures[1]:.2f}" if figures[1] > 0 else "-")
-    return cells
+class Table:
+    """One line a figure, one column a server, and one for each that is not ours: our figures by its own."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._names = [server.name for server in servers]
+        self._ours = [server.name for server in servers if server.is_ours]
+        self._others = [server.name for server in servers if not server.is_ours]
+        self._rows = [["", *self._names, *(f"by {other}" for other in self._others if self._ours)]]
+
+    def add_heading(self, text: str) -> None:
+        self._rows.append([text])
+
+    def add_texts(self, title: str, texts: Sequence[str]) -> None:
+        self._rows.append([title, *texts])
+
+    def add(self, title: str, figures: Mapping[str, float | None], form: str) -> None:
+        ratios = [" ".join(_ratio(figures[ours], figures[other]) for ours in self._ours) for other in self._others]
+        self._rows.append([title, *(_cell(figures[name], form) for name in self._names), *ratios])
+
+    def add_spread(self, figures: Mapping[str, float | None], form: str) -> None:
+        """What each of ours takes more than the first of them."""
+        first = figures[self._ours[0]]
+        more = {name: _less(figures[name], first) for name in self._ours[1:]}
+        self._rows.append(["    more than one process", *(_cell(more.get(name), form) for name in self._names)])
+
+    @property
+    def has_spread(self) -> bool:
+        return len(self._ours) > 1
+
+    def __str__(self) -> str:
+        widths = [max(len(row[n]) for row in self._rows if len(row) > n) + 2 for n in range(len(self._rows[0]))]
+        lines = (
+            row[0].ljust(widths[0])
+            + "".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False))
+            for row in self._rows
+        )
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def report(parts: Sequence[Part], servers: Sequence[Server], plan: Plan) -> str:
+    table = Table(servers)
+    names = [server.name for server in servers]
+    for part in parts:
+        for rate in plan.rates:
+            table.add_heading(f"{rate} calls/s, {part.bindings} bindings")
+            measured = {name: part.results[name, rate] for name in names}
+            _add_rate(table, measured, part.results[DIRECT, rate])
+        if part.highest:
+            _add_highest(table, part.highest)
+    return f"{_conditions(plan)}\n\n{table}"
+
+
+def _add_rate(table: Table, measured: Mapping[str, Measured], direct: Measured) -> None:
+    cpu = {name: one.median_cpu_us for name, one in measured.items()}
+    table.add("  CPU a call, us", cpu, "{:.0f}")
+    table.add_texts("    of all runs", [_range(one.cpu_us) if one.is_held else "-" for one in measured.values()])
+    if table.has_spread:
+        table.add_spread(cpu, "{:+.0f}")
+    table.add_texts("  failed calls", [f"{one.failed} of {one.calls}" for one in measured.values()])
+    for name, quantile in QUANTILES:
+        added = {server: one.added_delay_ms(direct, quantile) for server, one in measured.items()}
+        table.add(f"  added post-dial delay {name}, ms", added, "{:.2f}")
+    table.add("  memory, MiB", {name: one.median_resident_mib for name, one in measured.items()}, "{:.0f}")
+
+
+def _add_highest(table: Table, highest: Mapping[str, Highest]) -> None:
+    table.add(
+        "highest rate without a failed call, calls/s", {name: one.rate for name, one in highest.items()}, "{:.0f}"
+    )
+    table.add(
+        "  at half of it: CPU a call, us", {name: one.at_half.median_cpu_us for name, one in highest.items()}, "{:.0f}"
+    )
+    for name, quantile in QUANTILES:
+        added = {server: one.at_half.added_delay_ms(one.direct_at_half, quantile) for server, one in highest.items()}
+        table.add(f"    added post-dial delay {name}, ms", added, "{:.2f}")
+    memory = {name: one.at_half.median_resident_mib for name, one in highest.items()}
+    table.add("    memory, MiB", memory, "{:.0f}")
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):.0f}..{max(values):.0f}"
+
+
+def _less(figure: float | None, than: float | None) -> float | None:
+    return None if figure is None or than is None else figure - than
+
+
+def _ratio(ours: float | None, other: float | None) -> str:
+    return "-" if ours is None or other is None or other <= 0 else f"{ours / other:.2f}"
+
+
+def _cell(figure: float | None, form: str) -> str:
+    return "-" if figure is None else form.format(figure)
 
 
 def _conditions(plan: Plan) -> str:
@@ -48,9 +124,3 @@ def _conditions(plan: Plan) -> str:
         f"interleaved runs of {plan.seconds} s; SIPp runs on the same CPUs; load average over 15 minutes: "
         f"{os.getloadavg()[2]:.1f}"
     )
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    width = max(len(row[0]) for row in rows) + 2
-    lines = [row[0].ljust(width) + "".join(cell.rjust(18) for cell in row[1:]) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)

@@ -13,11 +13,12 @@ from servers import Server
 
 WARM_UP_CALLS_PER_S = 50
 WARM_UP_S = 4
+DIRECT = "direct"  # the callee itself, without a server between
 
 
 @dataclass
 class Measured:
-    """All runs of one server at one rate."""
+    """All runs of one server at one rate; none where it did not hold a lower one."""
 
     cpu_us: list[float] = field(default_factory=list)  # per completed call
     resident_mib: list[float] = field(default_factory=list)
@@ -28,28 +29,36 @@ class Measured:
         return sum(outcome.failed for outcome in self.outcomes)
 
     @property
-    def completed(self) -> int:
-        return sum(outcome.completed for outcome in self.outcomes)
+    def calls(self) -> int:
+        return sum(outcome.completed + outcome.failed for outcome in self.outcomes)
 
     @property
-    def median_cpu_us(self) -> float:
-        return statistics.median(self.cpu_us)
+    def is_held(self) -> bool:
+        """Whether the rate can be said to be served: the cost of a completed call means nothing where many are not."""
+        return self.calls > 0 and self.failed * 100 <= self.calls
 
     @property
-    def median_resident_mib(self) -> float:
-        return statistics.median(self.resident_mib)
+    def median_cpu_us(self) -> float | None:
+        return statistics.median(self.cpu_us) if self.is_held else None
+
+    @property
+    def median_resident_mib(self) -> float | None:
+        return statistics.median(self.resident_mib) if self.is_held else None
 
     def delay_ms(self, quantile: float) -> float:
         """That quantile of the time from INVITE to 180, over all runs."""
         return quantile_of([delay for outcome in self.outcomes for delay in outcome.delays_ms], quantile)
 
+    def added_delay_ms(self, direct: Measured, quantile: float) -> float | None:
+        return self.delay_ms(quantile) - direct.delay_ms(quantile) if self.is_held else None
 
-def quantile_of(values: list[float], quantile: float) -> float:
+
+def quantile_of(values: Sequence[float], quantile: float) -> float:
     """NaN of no values."""
     return sorted(values)[min(len(values) - 1, int(quantile * len(values)))] if values else float("nan")
 
 
-Results = dict[tuple[str, int], Measured]
+Results = dict[tuple[str, int], Measured]  # by server and rate
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,15 @@ class Plan:
     settle_s: float  # after the last call: what a server still does for the calls of a run counts too
 
 
+@dataclass(frozen=True)
+class Highest:
+    """The highest rate without a failed call, and one run at half of it."""
+
+    rate: int
+    at_half: Measured
+    direct_at_half: Measured
+
+
 def warm_up(load: Load, servers: Sequence[Server]) -> None:
     for server in servers:
         outcome = load.drive(server.address, WARM_UP_CALLS_PER_S, WARM_UP_S)
@@ -68,12 +86,21 @@ def warm_up(load: Load, servers: Sequence[Server]) -> None:
 
 
 def measure(load: Load, servers: Sequence[Server], plan: Plan) -> Results:
-    """Interleaved, so that whatever else the machine does meets all servers alike."""
+    """Interleaved, so that whatever else the machine does meets all servers alike.
+
+    A server that cannot hold a rate is not driven at it again, nor at higher ones.
+    """
     results: Results = {(server.name, rate): Measured() for server in servers for rate in plan.rates}
+    beaten: set[str] = set()
     for rate in plan.rates:
         for _ in range(plan.repeats):
             for server in servers:
-                _measure_once(load, server, rate, plan, results[server.name, rate])
+                if server.name in beaten:
+                    continue
+                measured = results[server.name, rate]
+                _measure_once(load, server, rate, plan, measured)
+                if not measured.is_held:
+                    beaten.add(server.name)
     return results
 
 
@@ -94,14 +121,24 @@ def _measure_once(load: Load, server: Server, rate: int, plan: Plan, measured: M
 
 def _line(server: Server, rate: int, outcome: Outcome, measured: Measured) -> str:
     return (
-        f"  {server.name:9} {rate:5}/s: {measured.cpu_us[-1]:6.0f} us a call, {outcome.failed} of "
+        f"  {server.name:11} {rate:5}/s: {measured.cpu_us[-1]:6.0f} us a call, {outcome.failed} of "
         f"{outcome.completed + outcome.failed} failed, {outcome.retransmissions} retransmitted, "
         f"INVITE to 180 {quantile_of(outcome.delays_ms, 0.5):.1f} ms (p99 {quantile_of(outcome.delays_ms, 0.99):.1f}), "
         f"{measured.resident_mib[-1]:.0f} MiB"
     )
 
 
-def highest_rate(load: Load, server: Server, first: int, step: int, limit: int, seconds: int) -> int:
+def highest(load: Load, server: Server, first: int, limit: int, plan: Plan) -> Highest:
+    """Searches from the rate `first` on, in steps of 100 up to `limit`; in runs of `plan.seconds`."""
+    rate = _highest_rate(load, server, first, 100, limit, plan.seconds)
+    at_half, direct_at_half = Measured(), Measured()
+    if half := rate // 2:
+        _measure_once(load, server, half, plan, at_half)
+        _measure_once(load, Server(DIRECT, load.callee, None), half, plan, direct_at_half)
+    return Highest(rate, at_half, direct_at_half)
+
+
+def _highest_rate(load: Load, server: Server, first: int, step: int, limit: int, seconds: int) -> int:
     """The highest rate, to a multiple of `step` and at most `limit`, at which no call fails and SIPp keeps its pace."""
     good, bad, rate = 0, limit + step, first
     while bad - good > step:
@@ -117,7 +154,7 @@ def _is_clean(load: Load, server: Server, rate: int, seconds: int) -> bool:
     outcome = load.drive(server.address, rate, seconds)
     kept_pace = outcome.seconds < seconds * 1.15 + 4
     print(
-        f"  {server.name:9} {rate:5}/s for {seconds} s: {outcome.failed} failed, {outcome.retransmissions} "
+        f"  {server.name:11} {rate:5}/s for {seconds} s: {outcome.failed} failed, {outcome.retransmissions} "
         f"retransmitted{'' if kept_pace else ', pace not kept'}",
         flush=True,
     )

@@ -18,15 +18,15 @@ def test_actions_come_in_order_and_once() -> None:
     shared.look_up("700100000010001", "8613800000001", lambda *_: None)
     shared.tell("ringing", RECORD)
     shared.commit(RECORD, None)
-    sent, *others = shared.take_actions()
+    sent, note, look_up, tell, commit = shared.take_actions()
     assert isinstance(sent, Send)
     assert (sent.data, sent.flow) == (b"1", FLOW)
-    assert others == [
-        Note("event", {"key": "value"}),
-        LookUp(1, "700100000010001", "8613800000001"),
-        Tell("ringing", RECORD),
-        Commit(0, RECORD, None),
-    ]
+    assert note == Note("event", {"key": "value"})
+    assert isinstance(look_up, LookUp)
+    assert (look_up.token, look_up.number, look_up.caller) == (1, "700100000010001", "8613800000001")
+    assert tell == Tell("ringing", RECORD)
+    assert isinstance(commit, Commit)
+    assert (commit.token, commit.record, commit.dialogs) == (0, RECORD, None)
     assert shared.take_actions() == []
 
 

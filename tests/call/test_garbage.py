@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from relay.call.compose import OutgoingRequest, Reply
+from relay.call.sending import SentRequest
 from relay.call.settings import Account
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.ladder import ANSWER, CALLEE_HOST, CALLER_HOST, Ladder, X, connect, peer
@@ -115,6 +117,16 @@ def test_references_alone_free_what_a_call_was(play: Callable[[Ladder], None], k
     finally:
         gc.enable()
     assert ours == []
+
+
+def test_what_waits_for_late_answers_keeps_no_message_of_a_call() -> None:
+    """Transactions linger for 32 s (RFC 3261's timers J, L, M): for so long a call's messages would fill memory."""
+    ladder = Ladder()
+    _call_that_is_hung_up(ladder)
+    ladder.run(3)
+    gc.collect()
+    assert ladder.engine.statistics()["transactions"]
+    assert [thing for thing in gc.get_objects() if isinstance(thing, Reply | SentRequest | OutgoingRequest)] == []
 
 
 def _unreachable() -> list[object]:

@@ -56,8 +56,23 @@ async def test_each_number_has_its_worker_and_all_share_one_address(relay: Relay
     records = relay.calls()
     assert [record["outcome"] for record in records] == ["answered", "answered"]
     relay.verify()
-    assert relay.wait_until_idle(30)["datagrams_lost"] == 0
+    left = relay.wait_until_idle(30)
+    assert left["datagrams_lost"] == 0
+    assert left["datagrams_handed_over"] == 0  # the kernel steers what is written as usual
     relay.stop_and_check()
+
+
+async def test_a_number_in_any_notation_has_the_same_worker(relay: RelayProcess) -> None:
+    """The kernel does not know these, and gives all of one phone's to one worker, which hands over half of them."""
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        calls = [Call(relay, caller, callee, A, f"+86{number}") for number in NUMBERS]
+        for call in calls:
+            await call.answer()
+            await call.hang_up()
+        assert [call.leg.remote.rpartition("tag=")[2][0] for call in calls] == ["0", "1"]
+    left = relay.wait_until_idle(30)
+    assert left["datagrams_handed_over"] >= 1
+    assert left["datagrams_lost_between_workers"] == 0
 
 
 @pytest.mark.parametrize("worker", [0, 1])
@@ -110,6 +125,29 @@ async def test_nobody_is_left_of_a_relay_that_is_killed_and_its_calls_go_on(rela
         for call in calls:
             await call.hang_up()
     assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
+    relay.stop_and_check()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2)])
+async def test_calls_go_on_with_another_number_of_workers(tmp_path: Path, before: int, after: int) -> None:
+    relay = RelayProcess(tmp_path, Setup(sip={"drain_s": 10, "t1_ms": 200}), (A, *CALLEES), workers=before)
+    relay.start()
+    relay.bind(x=NUMBERS[1], a=A, b=CALLEES[1])
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        calls = [Call(relay, caller, callee, A, NUMBERS[1]) for _ in range(4)]
+        for call in calls:
+            await call.answer()
+        relay.kill()
+        relay.workers = after
+        relay.start()
+        for call in calls:
+            for phone, leg in ((caller, call.leg), (callee, call.called)):
+                await leg.answer(await phone.expect_call(leg.call_id), 200)
+        for call in calls:
+            await call.called.request("BYE")
+            await call.leg.answer(await caller.expect_call(call.leg.call_id), 200)
+            await callee.expect(200, "BYE")
+    assert [record["ended_by"] for record in relay.calls()] == ["callee"] * len(calls)
     relay.stop_and_check()
 
 

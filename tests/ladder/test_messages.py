@@ -9,7 +9,6 @@ import pytest
 from relay.call.actions import LookUp
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Account, Limits, Quota, Target
-from relay.policy.rules import STORE_STALLED
 from relay.sip.message import Request, parse_message
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, SECOND_HOST, A, B, Ladder, X, Y, connect, peer
 from tests.ladder.ladder import sides as sides_of
@@ -92,16 +91,6 @@ def test_its_answer_waits_for_the_record(ladder: Ladder) -> None:
     ladder.caller.gets_nothing()
     ladder.release()
     ladder.caller.get(200)
-    ladder.settle()
-
-
-def test_where_the_store_takes_no_record_it_is_answered_at_once_and_recorded_later(ladder: Ladder) -> None:
-    ladder.routes[X, A] = STORE_STALLED
-    ladder.hold_commits = ladder.checks.store_stalled = True
-    ladder.caller.texts(X)
-    assert ladder.caller.get_response(503).get("retry-after") == "5"
-    ladder.release()
-    assert (ladder.record.outcome, ladder.record.sip_status) == ("store_failed", 503)
     ladder.settle()
 
 

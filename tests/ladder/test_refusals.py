@@ -79,18 +79,6 @@ def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> N
     ladder.settle()
 
 
-def test_where_the_store_takes_no_record_it_is_answered_at_once_and_recorded_later(ladder: Ladder) -> None:
-    ladder.routes[X, A] = rules.STORE_STALLED
-    ladder.hold_commits = ladder.checks.store_stalled = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
-    is_refused(ladder, 503, cause=41, retry_after="5")
-    assert ladder.records == {}
-    ladder.release()
-    assert (ladder.record.outcome, ladder.record.sip_status) == ("store_failed", 503)
-    ladder.settle()
-
-
 def test_without_hops_left(ladder: Ladder) -> None:
     ladder.caller.invites(X, hops=0)
     ladder.caller.get(100)

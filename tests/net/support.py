@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,3 +51,8 @@ class Log:
         self._file.flush()
         self._file.seek(0)
         return [event for line in self._file if choose(event := json.loads(line))]
+
+
+def hold_up_the_loop(seconds: float) -> None:
+    """As a long collection of garbage, or a machine that is paused, would."""
+    time.sleep(seconds)

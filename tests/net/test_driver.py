@@ -15,12 +15,14 @@ from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Limits
-from relay.net.driver import MOST_UNRECORDED, STALLED_S, Answered, Driver, Routed
+from relay.call.shedding import Rank
+from relay.net.backlog import MOST_BYTES
+from relay.net.driver import STALLED_S, Answered, Driver, Routed
 from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
-from relay.policy.rules import STORE_FAILED, STORE_STALLED
+from relay.policy.rules import STORE_FAILED
 from relay.sip.flow import Flow
-from tests.net.support import Log, address_of, settings_for, until
+from tests.net.support import Log, address_of, hold_up_the_loop, settings_for, until
 from tests.support.stored import X, live_record
 
 ROUTE = Route("b1", "AXB", "default", None, "8613900000002", "700100000010001")
@@ -64,6 +66,12 @@ class Obedient:
             case "crash_in_action":
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
+
+    def rank(self, data: bytes, flow: Flow) -> Rank | None:
+        return None if data == b"done with" else Rank.NEW if data.startswith(b"new ") else Rank.INSIDE
+
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+        self.receive(data.removeprefix(b"new "), flow, now)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
@@ -149,7 +157,7 @@ class Bench:
 @asynccontextmanager
 async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
     made = Bench()
-    await made.transports.open(made.driver.receive, made.driver.transport_failed, made.engine.bans)
+    await made.transports.open(made.driver.receive, made.driver.transport_failed, made.engine.bans, made.driver.pace)
     if start:
         made.driver.start()
     made.peer = await asyncio_dgram.connect(address_of(made.settings))
@@ -216,7 +224,7 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         assert b.driver.bugs == 1
 
 
-async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench() as b:
         answers: list[Route | Refusal] = []
         monkeypatch.setattr(b.engine, "routed", lambda token, answer, now: answers.append(answer))
@@ -229,10 +237,7 @@ async def test_while_the_store_takes_no_record_calls_are_refused_at_once(monkeyp
         await b.say("commit")
         assert await look_up() == ROUTE  # it may be on its way
         b.driver._committed_at -= STALLED_S
-        assert await look_up() == STORE_STALLED
-        b.driver._uncommitted = MOST_UNRECORDED
-        assert await look_up() == STORE_FAILED  # which waits for its record
-        b.driver._uncommitted = 1
+        assert await look_up() == STORE_FAILED
         await b.say("commit")
         await b.ask("echo done")
         commit, done = b.journal[0]
@@ -386,3 +391,66 @@ async def test_a_host_name_is_resolved_and_one_that_is_none_has_failed() -> None
         assert await b.ask(f"send_to {'x' * 64}.invalid 5060") == "after"
         assert await b.hear() == f"failed {'x' * 64}.invalid"
         other.close()
+
+
+async def test_what_belongs_to_calls_goes_first_while_the_process_is_behind() -> None:
+    async with bench() as b:
+        await b.say("echo hello")
+        await b.hear()
+        flow = b.engine._flow
+        b.driver.pace.report(1.0, time.monotonic())
+        for data in (b"new echo third", b"echo first", b"new echo fourth", b"done with", b"echo second"):
+            b.driver.receive(data, flow)
+        assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "fourth"]
+
+
+async def test_new_calls_are_told_how_long_they_have_waited() -> None:
+    async with bench() as b:
+        waited: list[float] = []
+        b.engine.receive_new = lambda data, flow, waited_s, now: waited.append(waited_s)  # type: ignore[method-assign]
+        b.driver.pace.report(1.0, time.monotonic())
+        await b.say("new x")
+        await until(lambda: len(b.driver._backlog) > 0)
+        hold_up_the_loop(0.03)
+        await until(lambda: bool(waited))
+        assert waited[0] >= 0.03
+        assert b.driver.pace.longest_s(time.monotonic()) >= 0.03
+
+
+async def test_all_is_as_usual_again_when_nothing_waits() -> None:
+    async with bench() as b:
+        b.driver.pace.report(1.0, time.monotonic() - 5)
+        assert b.driver.pace.is_behind
+        assert await b.ask("new echo hello") == "hello"
+        assert not b.driver.pace.is_behind
+        assert await b.ask("echo hello") == "hello"
+
+
+async def test_what_waits_is_bounded() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        flow = b.engine._flow
+        b.driver.pace.report(1.0, time.monotonic())
+        long = b"note x y" + bytes(60_000).replace(b"\0", b" ")
+        for _ in range(2 * MOST_BYTES // len(long)):
+            b.driver.receive(long, flow)
+        assert len(b.driver._backlog) <= MOST_BYTES // len(long) + 1
+
+
+async def test_a_bug_with_a_new_call_stops_nothing() -> None:
+    async with bench() as b:
+        b.driver.pace.report(1.0, time.monotonic())
+        await b.say("new crash")
+        assert await b.ask("new echo hello") == "hello"
+        assert b.driver.bugs == 1
+
+
+async def test_timers_that_are_late_wait_for_the_answers_that_have_come() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        await b.say("timers 0.01")
+        await until(lambda: b.engine.next_timeout() is not None)
+        for word in ("first", "second", "third"):
+            await b.say(f"echo {word}")
+        hold_up_the_loop(0.3)
+        assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "expired"]

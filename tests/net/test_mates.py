@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from relay.net.mates import Mates, make_pairs
+from relay.net.pace import Pace
 from relay.sip.flow import Flow
 
 FLOW = Flow(3, "udp", "127.0.0.11", 5060)
@@ -26,9 +27,12 @@ class Worker:
         self.ended = False
         self.received: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
         self.unreachable: asyncio.Queue[Flow] = asyncio.Queue()
+        self.pace = Pace()
         writing = [end.dup() for _, end in pairs]
         self.mates = Mates(index, pairs[index][0].dup(), writing)
-        self.mates.open(lambda data, flow: self.received.put_nowait((data, flow)), self.unreachable.put_nowait)
+        self.mates.open(
+            lambda data, flow: self.received.put_nowait((data, flow)), self.unreachable.put_nowait, self.pace
+        )
 
     def end(self) -> None:
         if not self.ended:
@@ -90,6 +94,17 @@ async def test_a_burst_comes_whole_and_in_order(crew: Crew) -> None:
     for data in burst:
         first.mates.receive(data, FLOW)
     assert [(await other.next())[0] for _ in burst] == burst
+
+
+async def test_a_burst_is_read_in_one_turn_while_the_process_is_behind(crew: Crew) -> None:
+    first, other = crew(0), crew(1)
+    for _ in range(20):
+        first.mates.receive(of(1), FLOW)
+    other.mates._read()
+    assert other.received.qsize() == 1
+    other.pace.report(1.0, 1.0)
+    other.mates._read()
+    assert other.received.qsize() == 20
 
 
 async def test_what_comes_for_a_worker_that_has_died_waits_for_the_next_one(crew: Crew) -> None:

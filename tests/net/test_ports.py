@@ -14,6 +14,7 @@ from relay.call.settings import Listener
 from relay.net import ports
 from relay.net.bpf import steering_program
 from relay.net.mates import Mates, make_pairs
+from relay.net.pace import Pace
 from relay.net.ports import open_ports
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
@@ -123,10 +124,10 @@ class Worker:
     def __init__(self, index: int, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
         self.unreachable: asyncio.Queue[Flow] = asyncio.Queue()
         self.mates = Mates(index, pairs[index][0].dup(), [end.dup() for _, end in pairs])
-        self.udp = UdpSocket(0, self.mates.receive, self.mates.unreachable)
+        self.udp = UdpSocket(0, self.mates.receive, self.mates.unreachable, Pace())
 
     async def open(self, listener: Listener, bound: socket.socket) -> None:
-        self.mates.open(lambda data, flow: None, self.unreachable.put_nowait)
+        self.mates.open(lambda data, flow: None, self.unreachable.put_nowait, Pace())
         await self.udp.open(listener.host, listener.port, bound)
 
     def close(self) -> None:

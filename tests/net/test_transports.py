@@ -9,6 +9,7 @@ import pytest
 from relay.call.bans import Bans
 from relay.call.settings import Limits, Listener, Settings
 from relay.errors import ConfigError
+from relay.net.pace import Pace
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.transports import Transports
 from relay.sip.flow import Flow
@@ -27,7 +28,7 @@ class Opened:
 
     async def open(self) -> None:
         await self.transports.open(
-            lambda data, flow: self.messages.put_nowait((data, flow)), self.failed.put_nowait, Bans(Limits())
+            lambda data, flow: self.messages.put_nowait((data, flow)), self.failed.put_nowait, Bans(Limits()), Pace()
         )
 
 

@@ -4,13 +4,16 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from relay.net import udp
+from relay.net.pace import Pace
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
+from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
 
 LISTENER = 3
@@ -21,8 +24,12 @@ class Heard:
         self.address = free(host)
         self.datagrams: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
         self.unreachable: asyncio.Queue[Flow] = asyncio.Queue()
+        self.pace = Pace()
         self.udp = UdpSocket(
-            LISTENER, lambda data, flow: self.datagrams.put_nowait((data, flow)), self.unreachable.put_nowait
+            LISTENER,
+            lambda data, flow: self.datagrams.put_nowait((data, flow)),
+            self.unreachable.put_nowait,
+            self.pace,
         )
 
 
@@ -131,7 +138,7 @@ async def test_an_address_of_the_other_family_is_refused() -> None:
 async def test_an_address_in_use_is_an_error() -> None:
     first = Heard("127.0.0.10")
     await first.udp.open(*first.address)
-    second = UdpSocket(0, lambda data, flow: None, lambda flow: None)
+    second = UdpSocket(0, lambda data, flow: None, lambda flow: None, Pace())
     with pytest.raises(OSError, match="in use"):
         await second.open(*first.address)
     first.udp.close()
@@ -143,3 +150,46 @@ async def test_buffers_are_large_where_the_system_allows(heard: Heard) -> None:
         usual = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     mine = heard.udp._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert mine >= usual
+
+
+async def test_how_long_datagrams_have_waited_is_looked_at_now_and_then(heard: Heard) -> None:
+    peer, _ = client(heard.address.host)
+    with peer:
+        for _ in range(udp._LOOK_EVERY):
+            peer.sendto(b"hello", heard.address)
+        hold_up_the_loop(0.05)
+        for _ in range(udp._LOOK_EVERY):
+            await asyncio.wait_for(heard.datagrams.get(), 10)
+    assert heard.pace.longest_s(time.monotonic()) >= 0.05
+    assert heard.pace.is_behind
+
+
+async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind(heard: Heard) -> None:
+    peer, _ = client(heard.address.host)
+    with peer:
+        for _ in range(100):
+            peer.sendto(b"hello", heard.address)
+    heard.udp._read()
+    assert heard.datagrams.qsize() == 1
+    heard.pace.report(1.0, time.monotonic())
+    heard.udp._read()
+    assert heard.datagrams.qsize() == 100
+
+
+async def test_datagrams_that_found_no_room_put_the_process_behind(heard: Heard) -> None:
+    heard.udp._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer, _ = client(heard.address.host)
+    with peer:
+        for _ in range(100):
+            peer.sendto(bytes(1000), heard.address)
+        while not heard.pace.is_behind:
+            peer.sendto(b"hello", heard.address)
+            await asyncio.wait_for(heard.datagrams.get(), 10)
+    assert heard.udp.unread > 50
+
+
+def test_a_clock_that_was_set_is_no_wait() -> None:
+    socket_of = UdpSocket(0, lambda data, flow: None, lambda flow: None, Pace())
+    for seconds in (-3600, 3600):
+        stamp = struct.pack("=qq", int(time.time()) + seconds, 0)
+        assert socket_of._waited_s([(socket.SOL_SOCKET, udp._SO_TIMESTAMPNS, stamp)]) == 0.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
+from relay.net.shared import SharedCounts, make_region
 from relay.policy.gate import Gate
 from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
@@ -70,9 +73,10 @@ def test_calls_of_a_business_a_second_and_what_is_over_them_counts_nowhere() -> 
     assert bench.call(after_s=2.5) == "granted"
 
 
-def test_gates_that_have_their_rates_in_common_grant_so_many_together() -> None:
-    rates = Rates()
-    first, second = Bench(found(max_cps=2), rates), Bench(found(max_cps=2), rates)
+def test_gates_of_workers_grant_so_many_together() -> None:
+    region = make_region(2)
+    first, second = (Bench(found(max_cps=2), SharedCounts(region, index, 2).granted) for index in range(2))
+    os.close(region)
     assert [bench.call() for bench in (first, second, first)] == ["granted", "granted", "business_rate"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from relay.errors import ParseError, ProtocolError
@@ -11,6 +13,7 @@ from relay.sip.message import (
     MAX_LINES,
     Request,
     Response,
+    _starts,
     check_request,
     parse_message,
     salvage,
@@ -88,6 +91,26 @@ def test_a_malformed_start_line_is_refused(line):
 def test_compact_names_odd_case_and_blanks_are_one_name():
     message = parse_message(options(b"v: 1", b"VIA : 2", b"Via\t:3"))
     assert message.headers == [("via", "1"), ("via", "2"), ("via", "3")]
+
+
+@pytest.mark.parametrize("spelling", [b"Via: 1", b"Via:1", b"Via : 1", b"VIA:  1 ", b"v:1"])
+@pytest.mark.parametrize("others", [(), (b"Call-ID: c",), (b"Call-ID:c", b"To: t"), (b"To:\tt", b"Call-ID: c")])
+def test_a_message_reads_the_same_whatever_came_before_it(spelling, others):
+    """How lines began in messages before is remembered."""
+    for lines in permutations([spelling, *others]):
+        for _ in range(2):
+            headers = [line.decode().lower().partition(":") for line in lines]
+            expected = [("via" if name == "v" else name.strip(), value.strip()) for name, _, value in headers]
+            message = parse_message(options(*lines))
+            assert (message.headers, message.index) == (expected, dict(expected))
+
+
+def test_what_is_remembered_of_names_is_bounded():
+    for number in range(3000):
+        parse_message(options(b"X-%d: 1" % number, b"X-%d: 1" % number, b"Y" * 5000 + b": 2"))
+    assert len(_starts) <= 1024
+    assert all(len(start.text) <= 64 for start in _starts.values() if start.behind is not start)
+    assert all(len(start.behind.text) <= 64 for start in _starts.values())
 
 
 def test_continuation_lines_belong_to_the_line_before():

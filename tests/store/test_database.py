@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from relay.store.bindings import find_binding
 from relay.store.database import connect, connect_reader, open_store, transaction
 from relay.store.groups import Group, find_group
 from relay.store.sealing import make_key
-from tests.store.conftest import Disk
+from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
 
 
@@ -38,6 +40,18 @@ def test_a_lost_key_is_not_replaced(disk: Disk) -> None:
     with pytest.raises(StoreError, match="put it back"):
         open_store(disk.path, disk.key_file)
     assert not disk.key_file.exists()
+
+
+@pytest.mark.parametrize("lost", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
+async def test_a_store_that_was_served_and_is_lost_is_not_made_anew(disk: Disk, lost: Callable[[Path], None]) -> None:
+    async with opened(disk):
+        pass
+    lost(disk.path)
+    with pytest.raises(StoreError, match=r"was served before.*relay\.db\.lock to begin a new one"):
+        open_store(disk.path, disk.key_file)
+    assert not disk.path.exists() or not disk.path.stat().st_size
+    disk.path.with_name("relay.db.lock").unlink()
+    open_store(disk.path, disk.key_file)
 
 
 def test_another_stores_key_is_refused(disk: Disk, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ from relay.errors import StoreError
 from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
+from relay.store.spill import Spill
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
@@ -108,15 +110,79 @@ async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     assert len(stored(disk)) == 300
 
 
-async def test_closing_during_an_outage_says_how_many_are_lost(disk: Disk) -> None:
+async def test_what_the_store_did_not_take_before_the_end_the_next_process_writes(disk: Disk) -> None:
+    journal = Journal(disk.path, disk.sealer, lambda *_: None)
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+        journal.append(Commit(1, ended_record(), None), Waiter())
+        await journal.close(patience_s=0.2)
+        saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        pass
+    assert stored(disk) == [ended_record()]
+    assert [event for event, _ in reported] == ["journal.recovered"]
+    async with opened(disk) as journal:  # once and for all
+        assert journal.backlog == 0
+
+
+async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> None:
+    disk.path.with_name("relay.db.spill").mkdir()
     reported: Reported = []
     journal = Journal(disk.path, disk.sealer, lambda event, fields: reported.append((event, fields)))
     await journal.open()
+    assert [event for event, _ in reported] == ["journal.cannot_spill"]
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("DROP TABLE call_record")
     journal.append(Commit(1, ended_record(), None), Waiter())
     with pytest.raises(StoreError, match="1 call records could not be written"):
         await journal.close(patience_s=0.2)
+
+
+async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    reported: Reported = []
+    async with opened(disk, reported) as journal:
+        done = Waiter()
+        with closing(connect(disk.path)) as saboteur:
+            saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+            journal.append(Commit(1, ended_record("c1"), None), done)
+            journal.tell("ringing", live_record("c2"))
+            journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+            await done.until(lambda: done.tokens == [1, 2])
+            journal.append(Commit(3, ended_record("c2"), None), done)
+            await done.until(lambda: done.tokens == [1, 2, 3])
+            saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+        await journal.flushed()
+        journal.append(Commit(4, ended_record("c4"), None), done)
+        await done.until(lambda: done.tokens == [1, 2, 3, 4])
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2", "c4"]
+    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_killed(disk: Disk, taken: int) -> None:
+    """`taken`: how many of its commits the store had taken when the process was killed before it cleared the spill."""
+    commits = [
+        Commit(0, live_record("c1"), b"one"),
+        Commit(0, ended_record("c2"), None),
+        Commit(0, ended_record("c1"), None),
+    ]
+    spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
+    spill.open()
+    spill.write(spill.prepare(0, commits))
+    spill_file = disk.path.with_name("relay.db.spill")
+    kept = spill_file.read_bytes()
+    spill_file.unlink()
+    async with opened(disk) as journal:
+        for commit in commits[:taken]:
+            journal.append(commit, Waiter())
+        await journal.flushed()
+    spill_file.write_bytes(kept)
+    async with opened(disk, []) as journal:
+        assert journal.live() == []
+    assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
 
 
 async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
@@ -128,6 +194,118 @@ async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
                 await asyncio.to_thread(os.sched_yield)
             assert done.tokens == []
         await done.until(lambda: done.tokens == [1])
+
+
+class Told:
+    """What a journal has reported, and when."""
+
+    def __init__(self) -> None:
+        self.said: Reported = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+        self._changed.set()
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    async def until(self, event: str, words: str = "") -> str:
+        """Until that was reported, with such words; the reason that it gave."""
+        async with asyncio.timeout(20):
+            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
+                self._changed.clear()
+                await self._changed.wait()
+        return str(found[-1].get("reason", ""))
+
+
+async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk: Disk) -> None:
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    away = disk.path.rename(disk.path.with_name("away"))
+    journal.append(Commit(1, ended_record("c1"), None), done)
+    assert await told.until("journal.write_failed") == f"{disk.path} was moved away or deleted"
+    await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries
+    assert done.tokens == []
+    away.rename(disk.path)
+    await done.until(lambda: done.tokens == [1])
+    await journal.close()
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
+    assert [record.call_id for record in stored(disk)] == ["c1"]
+
+
+@pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
+async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_nothing_is_written(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
+) -> None:
+    monkeypatch.setattr(journal_module, "LOOK_S", 0.02)
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    journal.append(Commit(1, ended_record("c1"), None), done)
+    journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+    await done.until(lambda: done.tokens == [1, 2])
+    for suffix in deleted:
+        os.unlink(f"{disk.path}{suffix}")
+    assert "was moved away or deleted" in await told.until("journal.write_failed")
+    await told.until("journal.recovered")
+    with closing(connect(disk.path)) as connection:  # as another process sees it
+        assert connection.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
+    journal.append(Commit(3, ended_record("c2"), None), done)
+    await done.until(lambda: done.tokens == [1, 2, 3])
+    await journal.close()
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
+    assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
+
+
+async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_for(disk: Disk) -> None:
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    with closing(connect(disk.path)) as other:
+        other.execute("SELECT * FROM business").fetchall()
+        journal.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        os.unlink(f"{disk.path}-wal")
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await told.until("journal.write_failed")
+        await asyncio.sleep(8 * FIRST_RETRY_S)  # time for retries
+        assert done.tokens == [1]
+        alone = Path(shutil.copy(disk.path, disk.path.with_name("alone")))
+        with closing(connect(alone)) as copy:  # what stood in the log is safe
+            assert copy.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
+    await done.until(lambda: done.tokens == [1, 2])
+    await journal.close()
+    reasons = [str(fields.get("reason")) for _, fields in told.said]
+    assert reasons[1:2] == [f"the look-ups have not let go of {disk.path}-wal yet"]
+
+
+async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_with(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "BUSY_S", 0.05)
+    told, done = Told(), Waiter()
+    journal = Journal(disk.path, disk.sealer, told)
+    await journal.open()
+    with closing(connect(disk.path)) as saboteur:
+        journal.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+        head = saboteur.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
+        journal.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+        with transaction(saboteur):
+            saboteur.execute("DELETE FROM call_record WHERE chain_seq = 2")
+            saboteur.execute("UPDATE chain_head SET seq = ?, hash = ?, mac = ?", head)
+            journal.append(Commit(3, ended_record("c3"), None), done)
+            await told.until("journal.write_failed")
+    await told.until("journal.write_failed", "holds less than was written to it, 1 of 2 call records")
+    assert done.tokens == [1, 2]
+    await journal.close(patience_s=0.1)
+    again = Journal(disk.path, disk.sealer, told)
+    await again.open()  # whoever starts it anew has been told
+    await again.close()
+    assert [record.call_id for record in stored(disk)] == ["c1", "c3"]
 
 
 WRITER = """

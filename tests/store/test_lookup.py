@@ -16,7 +16,7 @@ from relay.policy.gate import Gate
 from relay.policy.judge import Bound, Found
 from relay.policy.last_caller import LastCaller
 from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
-from relay.store.lookup import Granted, RouteReader, granted_since
+from relay.store.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened
 from tests.store.rows import Rows
 from tests.support.stored import NOW_MS, A, B, X, Y, ended_record
@@ -246,6 +246,58 @@ def test_a_store_that_fails_is_503_and_serves_again_when_it_is_back(rows: Rows, 
     assert reader.fetch(X, A, NOW_S) == STORE_FAILED
     rows.run("ALTER TABLE gone RENAME TO route")
     assert bound(reader).binding_id == "b1"
+
+
+def test_an_outage_is_reported_once_and_its_end_when_it_has_been_calm_for_a_while(
+    rows: Rows, reader: RouteReader, reported: Reported
+) -> None:
+    rows.binding()
+    for _ in range(3):  # a damaged page shows now and then
+        rows.run("ALTER TABLE route RENAME TO gone")
+        reader.fetch(X, A, NOW_S)
+        rows.run("ALTER TABLE gone RENAME TO route")
+        bound(reader)
+        reader.look()
+    assert [(event, fields["reason"]) for event, fields in reported] == [("lookup.failed", "no such table: route")]
+    for _ in range(CALM_LOOKS):
+        reader.look()
+    assert [event for event, _ in reported] == ["lookup.failed", "lookup.recovered"]
+
+
+def test_an_altered_row_is_reported_once(rows: Rows, reader: RouteReader, reported: Reported) -> None:
+    rows.binding()
+    rows.run("UPDATE route SET mac = zeroblob(16)")
+    for _ in range(3):
+        reader.fetch(X, A, NOW_S)
+    assert [event for event, _ in reported] == ["lookup.altered"]
+
+
+def test_while_the_store_is_not_in_its_place_calls_are_refused(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    bound(reader)
+    away = disk.path.rename(disk.path.with_name("away"))
+    reader.look()
+    for _ in range(LOOKS + 1):
+        assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+        reader.look()
+    assert not disk.path.exists()
+    away.rename(disk.path)
+    reader.look()
+    bound(reader)
+
+
+def test_a_deleted_log_is_let_go_and_the_next_one_waited_for(disk: Disk, rows: Rows, reader: RouteReader) -> None:
+    rows.binding()
+    bound(reader)
+    log = Path(f"{disk.path}-wal")
+    away = log.rename(log.with_name("away"))
+    for look in range(1, LOOKS + 3):
+        reader.look()
+        assert reader.fetch(X, A, NOW_S) == STORE_FAILED
+        assert (reader._connection is None) == (look >= LOOKS)
+    away.rename(log)
+    reader.look()
+    bound(reader)
 
 
 def test_a_store_that_cannot_be_opened_is_503(disk: Disk, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What a server holds more at the end of a long run than early in it, under the same load: what calls left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import processes
+from load import Load
+from servers import Server
+
+STEADY_S = 45  # from the first call: by then transactions end (RFC 3261: after 32 s at most) as fast as others begin
+LAST_S = 1  # before the last call: there are still as many calls as before
+
+
+@dataclass(frozen=True)
+class Held:
+    memory_mib: float
+    files: int  # descriptors that are open
+
+
+@dataclass
+class Growth:
+    """One server under `rate` calls a second for so many seconds."""
+
+    server: str
+    rate: int
+    seconds: int
+    failed: int = 0
+    held: list[Held] = field(default_factory=list)  # early and late
+
+    @property
+    def bytes_a_call(self) -> float:
+        """Of the calls between the two times."""
+        early, late = self.held
+        return (late.memory_mib - early.memory_mib) * 1048576 / (self.rate * (self.seconds - LAST_S - STEADY_S))
+
+
+def measure(load: Load, servers: Sequence[Server], rate: int, seconds: int) -> list[Growth]:
+    """One server after the other. Raises RuntimeError for less than a minute."""
+    if seconds < STEADY_S + 15:
+        raise RuntimeError(f"--growth: {seconds} s are too few, the load is steady after {STEADY_S}")
+    return [_measure_once(load, server, rate, seconds) for server in servers]
+
+
+def _measure_once(load: Load, server: Server, rate: int, seconds: int) -> Growth:
+    assert server.process
+    growth = Growth(server.name, rate, seconds)
+    watcher = threading.Thread(target=_watch, args=(server.process.pid, seconds, growth.held))
+    watcher.start()
+    growth.failed = load.drive(server.address, rate, seconds).failed
+    watcher.join()
+    print(f"  {_row(growth)}", flush=True)
+    return growth
+
+
+def _watch(pid: int, seconds: int, held: list[Held]) -> None:
+    time.sleep(STEADY_S)
+    held.append(_held(pid))
+    time.sleep(seconds - LAST_S - STEADY_S)
+    held.append(_held(pid))
+
+
+def _held(pid: int) -> Held:
+    files = sum(len(os.listdir(Path(f"/proc/{member}/fd"))) for member in processes.family(pid))
+    return Held(processes.resident_mib(pid), files)
+
+
+def table(figures: Sequence[Growth]) -> str:
+    heading = f"server       calls/s   failed   MiB after {STEADY_S} s   at the end   bytes a call   descriptors"
+    return "\n".join([heading, *map(_row, figures)])
+
+
+def _row(growth: Growth) -> str:
+    early, late = growth.held
+    return (
+        f"{growth.server:11}{growth.rate:9}{growth.failed:9}{early.memory_mib:17.1f}{late.memory_mib:13.1f}"
+        f"{growth.bytes_a_call:15.0f}{f'{early.files} -> {late.files}':>14}"
+    )

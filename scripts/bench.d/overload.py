@@ -1,0 +1,146 @@
+"""More calls than the relay can do: how many are completed, what becomes of the others, and of those that are up."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import servers
+from load import CALLEE_HOST, CALLER_HOST, COMMON, GRACE_S, HERE, HOLD_MS, Address, Load, free
+from series import warm_up
+from stores import Bindings, write_sipp_file
+
+CALLS_UP = 100  # before the others begin, until they have all been tried
+PAUSE_S = 3.0  # between two runs: the relay is not behind any more
+
+_ANSWERED = '<recv response="200" rrs="true"></recv>'
+_ENDED = '<recv response="200" crlf="true" rtd="2"></recv>'
+_SHED = """
+  <label id="shed"/>
+  <send>
+    <![CDATA[
+      ACK sip:[field1]@[remote_ip]:[remote_port] SIP/2.0
+      [last_Via:]
+      [last_From:]
+      [last_To:]
+      Call-ID: [call_id]
+      CSeq: 1 ACK
+      Max-Forwards: 70
+      Content-Length: 0
+
+    ]]>
+  </send>
+  <label id="end"/>"""
+
+
+@dataclass(frozen=True)
+class Overload:
+    """One run."""
+
+    factor: float
+    offered: int  # calls
+    seconds: float  # in which they were offered
+    completed: int
+    shed: int
+    up_completed: int  # of CALLS_UP
+    retransmissions: int
+
+    @property
+    def per_s(self) -> float:
+        return self.completed / self.seconds
+
+
+def measure(
+    run: Path, bindings: Bindings, rate: int, factors: Sequence[float], seconds: int, *, compiled: bool
+) -> list[Overload]:
+    """`rate` is the highest without a failed call; it is offered so many times. The relay has a CPU of its own."""
+    (run / "load").mkdir()
+    called = bindings.called()
+    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
+    write_sipp_file(called, load.bindings)
+    (load.run / "overload.xml").write_text(_scenario())
+    all_cpus = os.sched_getaffinity(0)
+    own_cpu = {max(all_cpus)}
+    os.sched_setaffinity(0, own_cpu)
+    try:
+        with servers.relay(run / "relay", bindings, load.callee, compiled=compiled) as server:
+            os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
+            warm_up(load, [server])
+            return [_measure_once(load, server.address, factor, int(rate * factor), seconds) for factor in factors]
+    finally:
+        os.sched_setaffinity(0, all_cpus)
+
+
+def _scenario() -> str:
+    """The caller's, with a 503 as one more good end; counter 1 counts those, 2 the calls that are over by a BYE."""
+    text = (HERE / "caller.xml").read_text()
+    shed = f'<recv response="503" optional="true" next="shed" counter="1"></recv>\n  {_ANSWERED}'
+    ended = '<recv response="200" crlf="true" rtd="2" counter="2" next="end"></recv>'
+    return text.replace(_ANSWERED, shed).replace(_ENDED, ended + _SHED)
+
+
+def _measure_once(load: Load, target: Address, factor: float, rate: int, seconds: int) -> Overload:
+    callee = load.start_callee()
+    try:
+        up = _Caller(load, "up", target, CALLS_UP, CALLS_UP, (seconds + 3) * 1000)
+        time.sleep(2.0)
+        offered = _Caller(load, "offered", target, rate, rate * seconds, HOLD_MS)
+        rows, up_rows = offered.wait(), up.wait()
+    finally:
+        callee.kill()
+        callee.wait()
+    last = rows[-1]
+    found = Overload(
+        factor=factor,
+        offered=rate * seconds,
+        seconds=max(seconds, sum(int(row["OutgoingCall(C)"]) < rate * seconds for row in rows)),
+        completed=int(last["GenericCounter2(C)"]),
+        shed=int(last["GenericCounter1(C)"]),
+        up_completed=int(up_rows[-1]["GenericCounter2(C)"]),
+        retransmissions=int(last["Retransmissions(C)"]),
+    )
+    print(f"  {found}", flush=True)
+    time.sleep(PAUSE_S)
+    return found
+
+
+class _Caller:
+    """One SIPp that calls; it has a row of figures a second."""
+
+    def __init__(self, load: Load, name: str, target: Address, rate: int, calls: int, hold_ms: int) -> None:
+        self._rows = load.run / f"{name}.csv"
+        self._rows.unlink(missing_ok=True)
+        local = free(CALLER_HOST)
+        timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
+        command = ["sipp", str(target), "-sf", "overload.xml", "-inf", str(load.bindings), *COMMON]
+        command += ["-i", local.host, "-p", str(local.port), "-d", str(hold_ms), "-timeout", f"{timeout_s}s"]
+        command += ["-r", str(rate), "-m", str(calls), "-l", str(rate * GRACE_S)]
+        command += ["-trace_stat", "-stf", str(self._rows), "-fd", "1"]
+        with (load.run / f"{name}.log").open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=load.run)
+
+    def wait(self) -> list[dict[str, str]]:
+        """Until all calls are over."""
+        self._process.wait()
+        with self._rows.open(newline="") as lines:
+            return list(csv.DictReader(lines, delimiter=";"))
+
+
+def table(figures: Sequence[Overload]) -> str:
+    """One line a run."""
+    peak = max(each.per_s for each in figures)
+    lines = [
+        f"{'offered':>14}{'calls/s':>10}{'completed/s':>13}{'of peak':>9}{'shed/s':>9}{'failed':>8}{'up, lost':>10}"
+    ]
+    for each in figures:
+        failed = each.offered - each.completed - each.shed
+        lines.append(
+            f"{f'{each.factor:g}x':>14}{each.offered / each.seconds:10.0f}{each.per_s:13.0f}{each.per_s / peak:9.0%}"
+            f"{each.shed / each.seconds:9.0f}{failed:8}{CALLS_UP - each.up_completed:10}"
+        )
+    return "\n".join(lines)

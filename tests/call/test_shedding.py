@@ -1,0 +1,224 @@
+"""What becomes of new calls that have waited too long, and that nothing but their sender's own words goes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.actions import Action, Note, Send
+from relay.call.engine import Engine
+from relay.call.shedding import MOST_REMEMBERED, TOLD_EVERY_S, Rank
+from relay.sip.flow import Flow
+from relay.sip.message import Request, Response, parse_message
+from tests.call.support import FLOW, core, invite, settings
+from tests.net.test_steering import messages
+
+STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
+LATE_S, EARLY_S = 0.2, 0.05
+INVITE = invite().serialize()
+
+
+def engine(**limits: int) -> Engine:
+    made = settings()
+    return Engine(replace(made, limits=replace(made.limits, **limits)), core().token, 1000.0)
+
+
+def of_call(call_id: str, method: str = "INVITE", *lines: str) -> bytes:
+    usual = (f"Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bK{call_id};rport", f"Call-ID: {call_id}")
+    return invite(*usual, *lines, method=method).serialize()
+
+
+def shed(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = LATE_S, now: float = 1.0) -> Response:
+    """The one answer to it."""
+    made.receive_new(data, flow, waited_s, now)
+    (answer,) = made.take_actions()
+    assert isinstance(answer, Send)
+    assert answer.flow == flow
+    response = parse_message(answer.data)
+    assert isinstance(response, Response)
+    assert response.status == 503
+    return response
+
+
+def is_served(actions: list[Action]) -> bool:
+    """Whether a call was begun: the caller has a 100."""
+    return any(isinstance(action, Send) and action.data.startswith(b"SIP/2.0 100 ") for action in actions)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_what_has_waited_too_long_gets_a_503_and_leaves_nothing(method: str) -> None:
+    made = engine()
+    request = parse_message(of_call("a", method))
+    response = shed(made, of_call("a", method))
+    assert response.get("retry-after") == "1"
+    for name in ("from", "call-id", "cseq"):  # RFC 3261 8.2.6.2
+        assert response.get(name) == request.get(name)
+    assert response.get("via") == "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKa;rport=5060;received=192.0.2.11"
+    assert response.get("to") == f"{request.get('to')};tag={response.to_tag}"
+    assert response.body == b""
+    assert {name for name, _ in response.headers} == {
+        *("via", "from", "to", "call-id", "cseq", "retry-after", "content-length")
+    }
+    statistics = made.statistics()
+    assert [statistics[name] for name in ("transactions", "attempts", "pending_lookups")] == [0, 0, 0]
+    assert made.refusals() == {}
+    assert made.shed() == {"pbx": 1}
+
+
+def test_what_has_not_is_served() -> None:
+    made = engine()
+    made.receive_new(INVITE, FLOW, EARLY_S, 1.0)
+    assert is_served(made.take_actions())
+    assert made.shed() == {}
+
+
+def test_nothing_is_shed_where_the_limit_is_0() -> None:
+    made = engine(shed_lag_ms=0)
+    made.receive_new(INVITE, FLOW, 100.0, 1.0)
+    assert is_served(made.take_actions())
+
+
+def test_what_comes_again_has_the_same_answer_also_when_there_is_time_now() -> None:
+    made = engine()
+    first = shed(made, INVITE)
+    assert shed(made, INVITE, waited_s=EARLY_S, now=1.5).to_tag == first.to_tag
+    made.receive_new(of_call("other"), FLOW, EARLY_S, 1.5)
+    assert is_served(made.take_actions())
+
+
+def test_a_second_attempt_of_the_same_caller_is_another_call() -> None:
+    made = engine()
+    shed(made, of_call("a"))
+    again = of_call("a", "INVITE", "CSeq: 8 INVITE").replace(b"z9hG4bKa", b"z9hG4bKb")
+    made.receive_new(again, FLOW, EARLY_S, 2.0)
+    assert is_served(made.take_actions())
+
+
+def test_those_that_were_shed_are_forgotten_in_time_and_bounded_in_number() -> None:
+    made = engine()
+    shed(made, of_call("a"))
+    for number in range(2 * MOST_REMEMBERED + 2):
+        made.receive_new(of_call("b").replace(b"Call-ID: b", b"Call-ID: %d" % number), FLOW, LATE_S, 1.0)
+    made.take_actions()
+    made.receive_new(of_call("a"), FLOW, EARLY_S, 1.0)
+    assert is_served(made.take_actions())
+    shed(made, of_call("c"), now=1.0)
+    shed(made, of_call("d"), now=20.0)
+    shed(made, of_call("e"), now=40.0)
+    made.receive_new(of_call("c"), FLOW, EARLY_S, 40.0)
+    assert is_served(made.take_actions())
+
+
+@pytest.mark.parametrize("spelling", [b"Via: ", b"v: "])
+def test_a_call_that_is_being_served_is_not_shed(spelling: bytes) -> None:
+    made = engine()
+    data = INVITE.replace(b"Via: ", spelling)
+    made.receive(data, FLOW, 1.0)
+    made.take_actions()
+    made.receive_new(data, FLOW, LATE_S, 1.5)
+    assert is_served(made.take_actions())  # sent again for the one that has come again
+    assert made.shed() == {}
+
+
+def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
+    made = engine()
+    response = shed(made, of_call("a"))
+    ack = of_call("a", "ACK", f"To: {response.get('to')}", "CSeq: 7 ACK")
+    assert made.rank(ack, FLOW) is None
+    assert made.rank(ack.replace(b"Call-ID: a", b"Call-ID: b"), FLOW) is Rank.INSIDE
+    assert made.rank(ack.replace(b"Call-ID", b"i"), FLOW) is Rank.INSIDE
+    made.receive(ack, FLOW, 1.0)  # no harm where it is not told apart
+    assert made.take_actions() == []
+
+
+def test_a_strangers_call_is_dropped() -> None:
+    made = engine()
+    made.receive_new(INVITE, STRANGER, LATE_S, 1.0)
+    assert made.take_actions() == []
+    assert made.statistics()["strangers"] == 1
+    assert made.shed() == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "rank", "strangers"),
+    [
+        (INVITE, Rank.NEW, Rank.STRANGER),
+        (b"\r\n\r\n" + INVITE, Rank.NEW, Rank.STRANGER),
+        (invite(method="MESSAGE").serialize(), Rank.NEW, Rank.STRANGER),
+        (invite(method="CANCEL").serialize(), Rank.NEW, Rank.STRANGER),  # it must not overtake its INVITE
+        (invite(method="OPTIONS").serialize(), Rank.INSIDE, Rank.STRANGER),
+        (invite(method="REGISTER").serialize(), Rank.INSIDE, Rank.STRANGER),
+        (invite("To: <sip:b@h>;tag=b").serialize(), Rank.INSIDE, Rank.INSIDE),
+        (invite("To: <sip:b@h>;tag=b", method="BYE").serialize(), Rank.INSIDE, Rank.INSIDE),
+        (b"SIP/2.0 200 OK\r\nTo: <sip:b@h>\r\n\r\n", Rank.INSIDE, Rank.INSIDE),
+    ],
+)
+def test_who_goes_first(data: bytes, rank: Rank, strangers: Rank) -> None:
+    made = engine()
+    assert made.rank(data, FLOW) is rank
+    assert made.rank(data, STRANGER) is strangers
+
+
+def test_a_cancel_is_never_shed() -> None:
+    made = engine()
+    made.receive(INVITE, FLOW, 1.0)
+    made.take_actions()
+    made.receive_new(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0)
+    answers = [action.data for action in made.take_actions() if isinstance(action, Send)]
+    assert answers[0].startswith(b"SIP/2.0 200 ")
+
+
+def test_what_is_malformed_is_answered_as_always() -> None:
+    made = engine()
+    made.receive_new(INVITE.replace(b"Via: ", b"v: ").replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0, 1.0)
+    (answer, _) = [action for action in made.take_actions() if isinstance(action, Send | Note)][::-1]
+    assert isinstance(answer, Send)
+    assert answer.data.startswith(b"SIP/2.0 400 ")
+
+
+def test_the_log_says_every_few_seconds_how_many_there_were() -> None:
+    made = engine()
+    for number in range(3):
+        shed(made, of_call(str(number)), now=1.0 + number)
+    made.expire(1.0 + TOLD_EVERY_S)
+    assert made.take_actions() == [Note("overload.shed", {"count": 3, "peers": {"pbx": 3}, "within_s": TOLD_EVERY_S})]
+    shed(made, of_call("later"), now=30.0)
+    made.expire(30.0 + TOLD_EVERY_S)
+    (note,) = made.take_actions()
+    assert isinstance(note, Note)
+    assert note.fields["count"] == 1
+    assert made.next_timeout() is None
+
+
+def test_the_tag_is_one_of_ours_so_that_the_ack_comes_to_this_worker() -> None:
+    tag = shed(engine(), INVITE).to_tag
+    assert tag is not None
+    assert len(tag) == 16
+    assert set(tag) <= set("0123456789abcdef")
+    assert tag[0] == core().token()[0]
+
+
+@given(st.data(), st.sampled_from([FLOW, FLOW._replace(port=6060), FLOW._replace(host="2001:db8::6")]))
+def test_the_quick_refusal_is_that_of_a_full_look(data: st.DataObject, flow: Flow) -> None:
+    message = data.draw(messages("INVITE sip:b@h SIP/2.0", "z9hG4bKa", ""))
+    shedding = engine()._shedding
+    quick, full = shedding._usual(message, flow), shedding._any(message, flow)
+    if quick is None or full is None:
+        return
+    assert (quick.key, quick.flow) == (full.key, full.flow)
+    one, other = parse_message(quick.data), parse_message(full.data)
+    assert one.headers == other.headers
+
+
+@pytest.mark.parametrize("more", ["", ";rport", ";rport;x=y"])
+def test_usual_requests_are_refused_by_the_quick_way(more: str) -> None:
+    made = engine()
+    data = invite(f"Via: SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bKa{more}").serialize()
+    quick, full = made._shedding._usual(data, FLOW), made._shedding._any(data, FLOW)
+    assert quick is not None
+    assert full is not None
+    assert (quick.key, quick.data, quick.flow) == (full.key, full.data, full.flow)
+    assert isinstance(parse_message(data), Request)

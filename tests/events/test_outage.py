@@ -1,0 +1,20 @@
+"""What fails again and again is told once, and its end once."""
+
+from __future__ import annotations
+
+from relay.errors import StoreError
+from relay.events.outage import Outage
+from tests.events.conftest import Log
+
+
+def test_each_outage_is_told_once_and_its_end_once() -> None:
+    log = Log()
+    outage = Outage("follower", log.logger)
+    outage.over()
+    for _ in range(3):
+        outage.failed(StoreError("disk full"))
+    outage.over()
+    outage.over()
+    outage.failed(StoreError("disk full"))
+    assert log.events() == ["follower.failed", "follower.recovered", "follower.failed"]
+    assert log.said[0][1]["reason"] == "disk full"

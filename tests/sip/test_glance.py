@@ -1,0 +1,98 @@
+"""What a glance says of a message is what the parser says, however the message is written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.errors import ParseError
+from relay.sip.glance import copied, is_untagged
+from relay.sip.message import Request, parse_message
+from tests.net.test_steering import METHODS, messages, tokens
+
+HEAD = b"INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n"
+REST = b"From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c@h\r\nCSeq: 1 INVITE\r\n\r\n"
+
+
+def parsed_is_untagged(data: bytes) -> bool | None:
+    try:
+        message = parse_message(data)
+        return isinstance(message, Request) and message.to_tag is None
+    except ParseError:
+        return None
+
+
+@given(st.data(), st.sampled_from([*METHODS, "invite"]), tokens | st.just(""))
+def test_whether_a_request_has_a_to_tag(data: st.DataObject, method: str, tag: str) -> None:
+    message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", tag))
+    expected = parsed_is_untagged(message)
+    assert expected is None or is_untagged(message) == expected
+
+
+@given(st.data(), tokens | st.just(""))
+def test_a_response_begins_nothing(data: st.DataObject, tag: str) -> None:
+    assert not is_untagged(data.draw(messages("SIP/2.0 200 OK", "z9hG4bKa", tag)))
+
+
+@pytest.mark.parametrize(
+    ("to", "expected"),
+    [
+        (b"<sip:b@h>", True),
+        (b"<sip:b@h;tag=x>", True),
+        (b"sip:b@h", True),
+        (b"sip:b@h;tag=x", False),
+        (b"<sip:b@h>;tag=x", False),
+        (b"<sip:b@h>;tag=", True),
+        (b"<sip:b@h>;TAG=x", False),
+        (b"<sip:b@h>\r\n ;tag=x", False),
+        (b'"a" <sip:b@h>;p=";tag=x"', True),
+    ],
+)
+def test_the_tag_in_any_spelling(to: bytes, expected: bool) -> None:
+    data = HEAD + REST.replace(b"<sip:b@h>", to)
+    assert parsed_is_untagged(data) is expected
+    assert is_untagged(data) is expected
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
+def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+    data = HEAD + REST
+    for each in (noise, data[:start] + noise + data[end:]):
+        is_untagged(each)
+        copied(each)
+
+
+@given(st.data(), st.sampled_from(METHODS))
+def test_what_is_copied_is_what_the_parser_reads(data: st.DataObject, method: str) -> None:
+    message = data.draw(messages(f"{method} sip:b@h SIP/2.0", "z9hG4bKa", ""))
+    lines = copied(message)
+    if lines is None or parsed_is_untagged(message) is None:
+        return
+    request = parse_message(message)
+    hop, params, vias, *values = [part.decode() for part in lines]
+    assert [f"{hop}{params}".strip(), *vias.replace("Via: ", "").splitlines()] == request.get_all("via")
+    assert [value.strip(" \t") for value in values] == [
+        request.index[name] for name in ("from", "to", "call-id", "cseq")
+    ]
+
+
+def test_usual_requests_need_no_parser() -> None:
+    assert copied(HEAD + b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\nMax-Forwards: 70\r\n" + REST) == (
+        *(b"SIP/2.0/UDP h", b";branch=z9hG4bKa", b"Via: SIP/2.0/TCP g;branch=z9hG4bKb\r\n"),
+        *(b"<sip:a@h>;tag=1", b"<sip:b@h>", b"c@h", b"1 INVITE"),
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"v: SIP/2.0/UDP g;branch=z9hG4bKb\r\n",
+        b"Subject: x\r\nVia: SIP/2.0/UDP g;branch=z9hG4bKb\r\n",
+        b"Subject: x\r\n y\r\n",
+        b"Subject: x\r\n\ty\r\n",
+    ],
+)
+def test_an_unusual_one_does(lines: bytes) -> None:
+    assert copied(HEAD + REST) is not None
+    assert copied(HEAD + lines + REST) is None

@@ -1,0 +1,35 @@
+"""A connection for reading through the store's troubles."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.database import connect
+from relay.store.reader import Reader
+from tests.store.conftest import Disk
+
+
+def businesses(connection: sqlite3.Connection) -> list[tuple[str]]:
+    return connection.execute("SELECT id FROM business").fetchall()
+
+
+def test_after_an_error_it_is_opened_anew(disk: Disk) -> None:
+    with closing(Reader(disk.path)) as reader, closing(connect(disk.path)) as saboteur:
+        assert reader.read(businesses) == [("default",)]
+        saboteur.execute("ALTER TABLE business RENAME TO gone")
+        with pytest.raises(StoreError, match="no such table"):
+            reader.read(businesses)
+        assert reader._connection is None
+        saboteur.execute("ALTER TABLE gone RENAME TO business")
+        assert reader.read(businesses) == [("default",)]
+
+
+def test_a_store_that_is_missing_is_not_made(disk: Disk) -> None:
+    disk.path.unlink()
+    with closing(Reader(disk.path)) as reader, pytest.raises(StoreError, match="unable to open"):
+        reader.read(businesses)
+    assert not disk.path.exists()

@@ -1,0 +1,112 @@
+"""The file that takes commits while the store takes none."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.store import spill as spill_module
+from relay.store.spill import Spill
+from tests.store.conftest import Disk
+from tests.support.stored import ended_record, live_record
+
+COMMITS = [Commit(7, live_record("c1"), b"dialogs"), Commit(8, ended_record("c1"), None)]
+READ = [commit._replace(token=0) for commit in COMMITS]
+
+
+def make(disk: Disk, path: Path) -> Spill:
+    made = Spill(path, disk.sealer)
+    made.open()
+    return made
+
+
+@pytest.fixture
+def path(disk: Disk) -> Path:
+    return disk.path.with_name("relay.db.spill")
+
+
+def fill(spill: Spill, commits: list[Commit], since_seq: int = 5) -> int:
+    prepared = spill.prepare(since_seq, commits)
+    spill.write(prepared)
+    return prepared.commits
+
+
+def test_a_new_one_is_empty_and_for_its_owner_alone(disk: Disk, path: Path) -> None:
+    assert make(disk, path).read().commits == []
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_blocks * 512 >= spill_module.BYTES, "its room is not there before it is needed"
+
+
+def test_another_process_reads_all_in_order(disk: Disk, path: Path) -> None:
+    spill = make(disk, path)
+    assert fill(spill, COMMITS[:1]) == fill(spill, COMMITS[1:], since_seq=9) == 1
+    assert make(disk, path).read() == (5, READ, True)
+
+
+def test_no_number_stands_in_it(disk: Disk, path: Path) -> None:
+    fill(make(disk, path), COMMITS)
+    record = COMMITS[1].record
+    for number in (record.caller, record.callee):
+        assert number is not None
+        assert number.encode() not in path.read_bytes()
+
+
+def test_what_was_cleared_never_comes_back(disk: Disk, path: Path) -> None:
+    spill = make(disk, path)
+    fill(spill, COMMITS * 3)
+    spill.clear()
+    assert make(disk, path).read().commits == []
+    fill(spill, COMMITS[:1], since_seq=11)
+    assert make(disk, path).read() == (11, READ[:1], True)
+
+
+def test_an_entry_that_was_being_written_ends_it(disk: Disk, path: Path) -> None:
+    spill = make(disk, path)
+    fill(spill, COMMITS[:1])
+    end = spill._end
+    fill(spill, COMMITS[1:])
+    with path.open("r+b") as file:
+        file.seek(end + 20)
+        file.write(bytes(30))
+    assert make(disk, path).read() == (5, READ[:1], False)
+
+
+def test_entries_cannot_be_moved_within_it_or_to_another(disk: Disk, path: Path) -> None:
+    spill = make(disk, path)
+    fill(spill, COMMITS[:1] * 2)
+    data = bytearray(path.read_bytes())
+    head, half = spill_module._HEAD.size, (spill._end - spill_module._HEAD.size) // 2
+    data[head : head + half], data[head + half : head + 2 * half] = (
+        data[head + half : head + 2 * half],
+        data[head : head + half],
+    )
+    path.write_bytes(data)
+    assert make(disk, path).read() == (5, [], False)
+
+
+def test_it_takes_what_there_is_room_for(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill_module, "BYTES", 4096)
+    spill = make(disk, path)
+    added = fill(spill, COMMITS * 10)
+    assert 2 < added < 20
+    assert fill(spill, COMMITS) == 0
+    assert make(disk, path).read().commits == (READ * 10)[:added]
+
+
+def test_what_failed_to_be_written_is_prepared_anew(disk: Disk, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spill = make(disk, path)
+    fill(spill, COMMITS[:1])
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", fails)
+        with pytest.raises(OSError, match="Input"):
+            fill(spill, COMMITS)
+    fill(spill, COMMITS[1:])
+    assert make(disk, path).read() == (5, READ, True)
