@@ -105,7 +105,9 @@ class Crew:
         self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         asked = {"name": config.name, "text": config.text, "located": encode_located(located)}
         try:
-            await asyncio.gather(*(member.ask("reload", asked, RELOAD_S) for member in self._members))
+            # The first is the last: it tells the others where peers register, which they know by then.
+            for member in reversed(self._members):
+                await member.ask("reload", asked, RELOAD_S)
         except Refused as refused:  # a file has changed between the parent's check and a worker's
             raise ConfigError([refused.problem]) from None
 

@@ -236,10 +236,14 @@ class Member:
     def _send(self, data: bytes, flow: list[Any]) -> None:
         self._common.carry(data, Flow(*flow))
 
-    def _registered(self, peer: str, *where: Any) -> None:
+    def _registered(self, peer: str, contact: str, flow: list[Any], expires_at: float | None) -> None:
         """It has let a peer register, or has found it gone: the others go by that."""
-        self._common.registered[peer] = (peer, *where)
-        self._tell_mates("registered", peer, *where)
+        registered = self._common.registered
+        if expires_at is not None:
+            registered[peer] = (peer, contact, flow, expires_at)
+        elif registered.get(peer, ())[1:3] == (contact, flow):  # else it has registered anew meanwhile
+            del registered[peer]
+        self._tell_mates("registered", peer, contact, flow, expires_at)
 
     def _banned(self, source: str, until: float, reason: str) -> None:
         with suppress(ValueError):  # a stream's far end that is known

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
 TICK_S = 1.0
+CLOCK_STEP_S = 1.0  # of what is more within a second the clock does not drift
 
 Sounds = dict[tuple[str, str], bytes]
 
@@ -217,13 +218,14 @@ class Switch:
             if record.received_at >= since_ms:
                 caller_hash = self._sealer.lookup_hash(record.caller)
                 granted.append(Granted(record.received_at, record.number_dialled, caller_hash))
+        now_ms = int(time.time() * 1000)
         for at_ms, number, caller_hash in sorted(granted):
-            self._gate.recall(number, caller_hash, at_ms / 1000)
+            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self.driver.set_clock()
+            self._set_clock()
             self._reader.look()
             self._ways.sweep(loop.time())
             self.engine.bans.expire(time.monotonic())
@@ -231,6 +233,13 @@ class Switch:
             if self.engine.is_idle:
                 gc.collect()
             await asyncio.sleep(TICK_S)
+
+    def _set_clock(self) -> None:
+        by_s = self.driver.set_clock()
+        if abs(by_s) > CLOCK_STEP_S:
+            self._gate.clock_was_set(by_s)
+            effect = "records of calls that are up keep to the clock as it was; bindings expire by the clock as it is"
+            self._log.warning("clock.was_set", by_s=round(by_s, 1), effect=effect)
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)

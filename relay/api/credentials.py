@@ -62,18 +62,20 @@ class Nonces:
 
     def __init__(self, started_s: float) -> None:
         self._earliest_s = started_s + AHEAD_S
-        self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()  # until when it is kept, in about this order
+        # Until when it is kept, in about this order, and its time.
+        self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def admit(self, signed: Signed, now_s: float) -> None:
         """Takes a request whose signature is right. Raises Refused("replayed")."""
         if signed.ts < self._earliest_s or not now_s - BEHIND_S <= signed.ts <= now_s + AHEAD_S:
             raise Refused("replayed", "authorization", "ts is not of now, or the service has just begun: sign it anew")
         name = (signed.key_id, signed.nonce)
-        while self._seen and next(iter(self._seen.values())) < now_s:
-            self._seen.popitem(last=False)
+        while self._seen and next(iter(self._seen.values()))[0] < now_s:
+            _, (_, ts) = self._seen.popitem(last=False)
+            self._earliest_s = max(self._earliest_s, ts + 1)  # nor when the clock is set back
         if name in self._seen:
             raise Refused("replayed", "authorization", "this nonce was used: sign each request with one of its own")
-        self._seen[name] = now_s + BEHIND_S + 2 * AHEAD_S
+        self._seen[name] = (now_s + BEHIND_S + 2 * AHEAD_S, signed.ts)
 
 
 def _signed(text: str) -> Signed:

@@ -36,6 +36,7 @@ class Call:
     """One attempt and, once it is answered, the call. Its fields become the record's."""
 
     __slots__ = (
+        "_clock_offset_s",
         "_end_committed",
         "_greeted",
         "_max_call_s",
@@ -105,6 +106,7 @@ class Call:
         self.dialled = dialled
         self.caller_leg_call_id = invite_key[0]
         self.received_at = received_at
+        self._clock_offset_s = core.clock_offset_s  # of all its times: a clock that is set does not tear them apart
         self.binding_id: str | None = None
         self.mode: str | None = None
         self.business: str | None = None
@@ -140,6 +142,10 @@ class Call:
         self._max_timer: Timer | None = None
         self._session_s = 0
         self._session_timer: Timer | None = None
+
+    def _wall_ms(self, now: float) -> int:
+        """As `Core.wall_ms`, by the clock as it was when the call came."""
+        return int((now + self._clock_offset_s) * 1000)
 
     def record(self) -> CallRecord:
         duration_ms = max(self.ended_at - self.answered_at, 0) if self.ended_at and self.answered_at else None
@@ -177,7 +183,7 @@ class Call:
     # -- what the setup found out
 
     def routed(self, route: Route, now: float) -> None:
-        self.routed_at = self.core.wall_ms(now)
+        self.routed_at = self._wall_ms(now)
         # A call that is forwarded has no binding: its Route has "" for what there is not.
         self.binding_id, self.mode = route.binding_id or None, route.mode or None
         self.business, self.order_id = route.business or None, route.order_id
@@ -196,7 +202,7 @@ class Call:
 
     def ringing(self, now: float) -> None:
         if self.ringing_at is None:
-            self.ringing_at = self.core.wall_ms(now)
+            self.ringing_at = self._wall_ms(now)
             if self.tells:
                 self.core.tell("ringing", self.record())
 
@@ -209,7 +215,7 @@ class Call:
         """The attempt did not connect: record it, then answer the caller."""
         self.setup = None
         self.ended = True
-        self.ended_at = self.core.wall_ms(now)
+        self.ended_at = self._wall_ms(now)
         self.sip_status, self.q850_cause, self.outcome = verdict.status, verdict.q850_cause or None, verdict.outcome
         self.ended_by, self.end_reason = by, reason
         self.share.give_back()
@@ -223,7 +229,7 @@ class Call:
         core = self.core
         self.caller, self.callee = caller, callee
         self.setup = None
-        self.answered_at = core.wall_ms(now)
+        self.answered_at = self._wall_ms(now)
         self.sip_status = 200
         core.stages.begin(UP)
         self._limit(self._max_call_s, now)
@@ -313,7 +319,7 @@ class Call:
         if self.ended or self.caller is None or self.callee is None:
             return
         self.ended = True
-        self.ended_at = self.core.wall_ms(now)
+        self.ended_at = self._wall_ms(now)
         self.outcome, self.ended_by, self.end_reason = "answered", by, reason
         self.q850_cause = NORMAL_CLEARING if by != "relay" else _RELAY_CAUSES.get(reason, NORMAL_UNSPECIFIED)
         self.core.stages.end(UP)
@@ -381,7 +387,9 @@ class Call:
         """Goes on with its clocks and with what it counts towards, as it was committed."""
         core = self.core
         self._max_call_s = state.max_call_s
-        lasted_s = (core.wall_ms(now) - (self.answered_at or 0)) / 1000
+        answered_at = self.answered_at or 0
+        self._clock_offset_s = max(core.clock_offset_s, answered_at / 1000 - now)  # it may have been set back meanwhile
+        lasted_s = (self._wall_ms(now) - answered_at) / 1000
         self._greeted = True
         self._limit(max(state.max_call_s - lasted_s, 0), now)
         self._session_s = state.session_s

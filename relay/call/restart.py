@@ -36,7 +36,7 @@ def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> None:
 
 
 def _close(core: Core, record: CallRecord, now: float) -> None:
-    ended_at = core.wall_ms(now)
+    ended_at = max(core.wall_ms(now), record.answered_at or record.received_at)  # the clock may have been set back
     closed = record._replace(
         ended_at=ended_at,
         duration_ms=max(ended_at - (record.answered_at or ended_at), 0),

@@ -180,26 +180,20 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
 
 def _cut_one_stream(body: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     """The session's lines after the origin, the kind, the port and the rest of a description with one stream; None for
-    any other, and for what is not to be kept. By find(): "in" costs bytes an exception within."""
-    head, _, media = body.partition(b"\nm=")
-    start, _, session = head.partition(b"\r\n")
-    origin, _, session = session.partition(b"\r\n")
-    kind, _, rest = media.partition(b" ")
-    port, _, rest = rest.partition(b" ")
-    if (
-        start != b"v=0"
-        or not _is_origin(origin)
-        or not (_is_port(port) and kind.isalpha())
-        or not (session.endswith(b"\r") and rest.endswith(b"\r\n"))
-        or max(session.find(b"\rm="), rest.find(b"\rm="), rest.find(b"\nm="), body.find(b"inline:")) >= 0
-    ):
+    any other, and for what is not to be kept."""
+    found = _match_one_stream(body)
+    if found is None or body.find(b"\rm=") >= 0 or body.find(b"inline:") >= 0:
         return None
-    return session + b"\n", kind, port, rest
+    session, kind, port, rest = found.groups()
+    return session, kind, port, rest
 
 
-# What parse_sdp takes, and a port that needs no second look.
-_is_origin: Final = re.compile(rb"o=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}").fullmatch
-_is_port: Final = re.compile(rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}").fullmatch
+# An origin that parse_sdp takes, a port that needs no second look, and no other line that begins with "m".
+_LINES: Final = rb"(?:[^m\n][^\n]*+\n)*+"
+_match_one_stream: Final = re.compile(
+    rb"v=0\r\no=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}\r\n"
+    rb"(%b(?<=\r\n))m=([A-Za-z]++) ([1-9][0-9]{0,3}|[1-5][0-9]{4}) ([^\n]*+\n%b)(?<=\r\n)" % (_LINES, _LINES)
+).fullmatch
 _ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT: Final = b"59999"
 _LONGEST_REMEMBERED: Final = 2048  # bytes of a description

@@ -17,11 +17,10 @@ class Listener:
     host: str  # bound address, without brackets
     port: int
     advertised: str  # as written in a URI: IPv6 in brackets, no port
+    sent_by: str = field(init=False)  # `host:port` as Via (RFC 3261 20.42) and Contact carry it
 
-    @property
-    def sent_by(self) -> str:
-        """`host:port` as Via (RFC 3261 20.42) and Contact carry it."""
-        return f"{self.advertised}:{self.port}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sent_by", f"{self.advertised}:{self.port}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class TextMessage:
 
     __slots__ = (
         "_body",
+        "_clock_offset_s",
         "_core",
         "_deadline",
         "_decided",
@@ -63,6 +64,7 @@ class TextMessage:
         self._key = (request.call_id, request.from_tag, request.cseq.number)
         received_at = core.wall_ms(now)
         self._core = core
+        self._clock_offset_s = core.clock_offset_s  # of all its times: a clock that is set does not tear them apart
         self._peer = peer
         self._request = request
         self._reply = reply
@@ -119,7 +121,7 @@ class TextMessage:
             order_id=answer.order_id,
             number_shown=answer.shown,
             callee=answer.target,
-            routed_at=core.wall_ms(now),
+            routed_at=self._wall_ms(now),
             direction=answer.direction,
             legacy=answer.legacy,
         )
@@ -237,7 +239,7 @@ class TextMessage:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
         data = self._reply.write(verdict.status, to_tag=core.token(), extra=extra)
         self._record = self._record._replace(
-            ended_at=core.wall_ms(now),
+            ended_at=self._wall_ms(now),
             sip_status=verdict.status,
             q850_cause=verdict.q850_cause or None,
             outcome=verdict.outcome,
@@ -245,6 +247,9 @@ class TextMessage:
             end_reason=reason,
         )
         core.commit(self._record, None, partial(self._answer, verdict.status, data))
+
+    def _wall_ms(self, now: float) -> int:
+        return int((now + self._clock_offset_s) * 1000)
 
     def _answer(self, status: int, data: bytes, now: float) -> None:
         if self._core.messages.get(self._key) is self:

@@ -88,7 +88,7 @@ class Taker:
         self._told = {what for what in self._told if what in calls or what in self._unreadable}
         self._waiting = len(found)
         for left in found:
-            if self._retry_at.get(left.call_id, 0) <= now_s:
+            if not 0 < self._retry_at.get(left.call_id, 0) - now_s <= RETRY_S:  # more: the clock was set back
                 await self._try(left, now_s)
 
     async def _look_into(self, spool: Path, now_s: float) -> list[Left]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ TICK_S = 1.0
 RELEASES = 100  # bindings of one transaction, some 8 ms
 DAY_MIN = 1440
 _CHINA_MIN = 480  # UTC+8
+MOST_SET_MS = 3_600_000  # by which the clock may have been set since the start: what is purged is gone
 
 
 class Timers:
@@ -56,6 +58,7 @@ class Timers:
         self._kept_in = kept_in
         self._clock_ms = clock_ms
         self._ending = threading.Event()
+        self._started_ms = self._clock_ms() - _steady_ms()
         self._day_purged = self._day()  # not at a start after the hour: it may be the tenth today
 
     def follow(self, rules: BindRules, retention: Retention, purge_at_min: int) -> None:
@@ -98,7 +101,15 @@ class Timers:
         return total
 
     async def purge(self) -> None:
-        """In a thread, with a writer of its own: small transactions with gaps between them."""
+        """In a thread, with a writer of its own: small transactions with gaps between them.
+
+        Not where the clock was set since the start: it may be wrong. `relay700 purge` and a restart take it as it is.
+        """
+        set_by_ms = self._clock_ms() - _steady_ms() - self._started_ms
+        if abs(set_by_ms) > MOST_SET_MS:
+            reason = f"the clock was set by {set_by_ms // 1000} s since the start: is it right?"
+            self._log.error("purge.not_made", reason=reason, effect="nothing is purged until the next start")
+            return
         try:
             await asyncio.to_thread(self._purge)
         except RelayError as error:
@@ -116,3 +127,8 @@ class Timers:
     def _day(self) -> int:
         """Counts days that begin at the purge's minute in China."""
         return (self._clock_ms() // 60_000 + _CHINA_MIN - self._purge_at_min) // DAY_MIN
+
+
+def _steady_ms() -> int:
+    """Of a clock that nobody sets."""
+    return time.monotonic_ns() // 1_000_000

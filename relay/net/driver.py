@@ -187,9 +187,11 @@ class Driver:
             self._report_bug("mediated", now)
         self.perform(now)
 
-    def set_clock(self) -> None:
-        """Follow the wall clock; about once a second."""
-        self._engine.clock_offset_s = time.time() - time.monotonic()
+    def set_clock(self) -> float:
+        """Follow the wall clock; about once a second. Gives by how many seconds it was set, negative: back."""
+        offset_s = time.time() - time.monotonic()
+        step_s, self._engine.clock_offset_s = offset_s - self._engine.clock_offset_s, offset_s
+        return step_s
 
     def close(self) -> None:
         if self._timer is not None:

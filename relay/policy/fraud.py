@@ -117,6 +117,8 @@ class _Tally:
             times = deque(maxlen=MOST_KEPT)
         while times and times[0][0] <= at_ms - WINDOW_MS:
             times.popleft()
+        while times and times[-1][0] > at_ms + WINDOW_MS:  # from before the clock was set back
+            times.pop()
         before = self._size(times, value)
         times.append((at_ms, value))
         self._times[key] = times

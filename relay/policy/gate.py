@@ -61,6 +61,10 @@ class Gate:
         """Judges by these from now on. What was counted before stays counted."""
         self._rules = rules
 
+    def clock_was_set(self, by_s: float) -> None:
+        """What was counted stays as long ago as it is."""
+        self._recent.shift(by_s)
+
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
         """Counts a call that was granted before the start. They come in the order of time."""
         self._note(*_keys(number, caller_hash), at_s)

@@ -44,6 +44,14 @@ class Recent:
         else:
             times.append(at_s)
 
+    def shift(self, by_s: float) -> None:
+        """The clock was set by so much: all times move with it."""
+        self._order = deque((at_s + by_s, key) for at_s, key in self._order)
+        self._times = {
+            key: times + by_s if isinstance(times, float) else [at_s + by_s for at_s in times]
+            for key, times in self._times.items()
+        }
+
     def _forget(self, until_s: float) -> None:
         order = self._order
         while order and order[0][0] <= until_s:

@@ -153,6 +153,8 @@ def parse_name_addr(text: str, header: str = "") -> NameAddr:
         if closed and is_plain_uri(uri_text):
             if not rest:
                 return NameAddr(name, uri_text, {})
+            if rest.startswith(";tag=") and (tag := rest[5:]).isascii() and tag.isalnum():
+                return NameAddr(name, uri_text, {"tag": tag})
             params = rest[1:]
             if rest[0] == ";" and is_plain_params(params):
                 return NameAddr(name, uri_text, cut_plain_params(params))

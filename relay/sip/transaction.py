@@ -56,7 +56,8 @@ class TransactionLayer:
         it is the dialog's. Raises ParseError where what must be compared is missing or malformed.
         """
         if request.method != "ACK":
-            return self._servers.get(_server_key(request, request.method))
+            request.transaction = _server_key(request, request.method)
+            return self._servers.get(request.transaction)
         found = self._servers.get(_server_key(request, "INVITE"))
         if found is None and not request.branch.startswith(MAGIC_COOKIE):
             # The first INVITE of a dialog has no To tag, its ACK has that of the response.
@@ -76,7 +77,7 @@ class TransactionLayer:
 
         It stands until it is answered: its user must give a final response some day.
         """
-        key = _server_key(request, request.method)
+        key = request.transaction or _server_key(request, request.method)
         transaction = self._servers[key] = ServerTransaction(self._ground, key, self._servers, request, reply_to)
         return transaction
 

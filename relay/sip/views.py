@@ -220,7 +220,7 @@ class Message:
 
 
 class Request(Message):
-    __slots__ = ("_request_uri", "method", "uri", "version")
+    __slots__ = ("_request_uri", "method", "transaction", "uri", "version")
 
     def __init__(
         self,
@@ -236,6 +236,7 @@ class Request(Message):
         self.method = method
         self.uri = uri  # the Request-URI as written
         self.version = version
+        self.transaction = ""  # the key of its transaction, once the transaction layer has looked for it
         self._request_uri: Uri | None = None
 
     @property
@@ -279,13 +280,14 @@ class Response(Message):
 
 def _cut_branch(value: str) -> str | None:
     """The branch of a Via's first element, "" where there is none, None where only a full parse can tell."""
-    if '"' in value:
+    if value.find('"') >= 0:
         return None
-    first = value.partition(",")[0]
-    _, found, rest = first.partition(";branch=")
-    if found:
-        return rest.partition(";")[0].strip(" \t")
-    return None if ";" in first else ""
+    first = value.find(",")
+    end = len(value) if first < 0 else first
+    found = value.find(";branch=", 0, end)
+    if found < 0:
+        return None if value.find(";", 0, end) >= 0 else ""
+    return _up_to_semicolon(value, found + 8, end)
 
 
 def _cut_tag(value: str) -> str | None:
@@ -293,10 +295,15 @@ def _cut_tag(value: str) -> str | None:
 
     A ">" that stands in a quoted parameter is followed by that parameter's closing quote.
     """
-    rest = value.rpartition(">")[2]
-    if '"' in rest:
+    start = value.rfind(">") + 1
+    if value.find('"', start) >= 0:
         return None
-    _, found, after = rest.partition(";tag=")
-    if found:
-        return after.partition(";")[0].strip(" \t")
-    return None if ";" in rest else ""
+    found = value.find(";tag=", start)
+    if found < 0:
+        return None if value.find(";", start) >= 0 else ""
+    return _up_to_semicolon(value, found + 5, len(value))
+
+
+def _up_to_semicolon(value: str, start: int, end: int) -> str:
+    semicolon = value.find(";", start, end)
+    return value[start : end if semicolon < 0 else semicolon].strip(" \t")

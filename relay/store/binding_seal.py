@@ -36,8 +36,15 @@ def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | No
 
 def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> Secret:
     """Raises StoreError where the secret was not sealed for a binding of this id, mode and numbers."""
+    return Secret._make(open_fields(sealer, binding_id, mode, x, y, sealed))
+
+
+def open_fields(
+    sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes
+) -> tuple[str | None, str | None, str | None, str | None, str | None]:
+    """As `open_binding`, the fields of a Secret alone: a named tuple is made by interpreted code."""
     try:
-        return Secret._make(_decode(sealer.open_(sealed, _binding_context(binding_id, mode, x, y))))
+        return _decode(sealer.open_(sealed, _binding_context(binding_id, mode, x, y)))
     except msgspec.DecodeError:
         raise StoreError("a binding cannot be read") from None
 

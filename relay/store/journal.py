@@ -54,7 +54,7 @@ MAX_BATCH: Final = 200  # items a transaction: a bound on how long preparing one
 # ms. A commit that finds it idle never waits.
 MIN_GAP_S: Final = 0.020
 BUSY_S: Final = 2.0  # that another may write before it counts as an outage
-EFFECT: Final = "new calls are refused, what is under way waits for its record; writing is retried"
+EFFECT: Final = "records go to the spill after a second, while there is room; writing is retried"
 LOOK_S: Final = 1.0  # between two looks whether the store's files are in their places
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0

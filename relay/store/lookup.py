@@ -19,7 +19,7 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import GROUP_MODES, Bound, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
-from relay.store.binding_seal import ANY_CALLER, check_route, open_binding
+from relay.store.binding_seal import ANY_CALLER, check_route, open_fields
 from relay.store.call_index import number_key, pair_key
 from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
@@ -212,7 +212,7 @@ class Opener:
             if mode is None:
                 raise StoreError("a route without its binding")
             check_route(self._sealer, mac, number, route_hash, binding_id, party)
-            a, b, order_id, _, _ = open_binding(self._sealer, binding_id, mode, x, y, sealed)
+            a, b, order_id, _, _ = open_fields(self._sealer, binding_id, mode, x, y, sealed)
             last_caller = None
             if last_number is not None:
                 last_caller = self._last_caller(party, mode, binding_id, last_number, last)

@@ -89,6 +89,15 @@ def test_takes_nothing_after_a_start_that_may_have_been_taken_before_it() -> Non
     nonces.admit(SIGNED._replace(ts=1_000 + AHEAD_S), 1_000.5)
 
 
+def test_takes_no_nonce_again_when_the_clock_was_set_forth_and_back() -> None:
+    nonces = Nonces(started_s=0)
+    nonces.admit(SIGNED, 1_000)
+    nonces.admit(SIGNED._replace(ts=4_600, nonce="f" * 16), 4_600)  # what is older is forgotten
+    with pytest.raises(Refused):
+        nonces.admit(SIGNED, 1_010)
+    nonces.admit(SIGNED._replace(ts=1_011, nonce="e" * 16), 1_011)
+
+
 def test_forgets_nonces_that_are_too_old_to_matter() -> None:
     nonces = Nonces(started_s=0)
     for second in range(2_000):

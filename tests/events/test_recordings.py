@@ -135,6 +135,15 @@ async def test_one_waits_for_the_record_of_its_call(here: Here) -> None:
     here.taken_once()
 
 
+async def test_one_that_is_tried_again_does_not_wait_for_a_clock_that_was_set_back(here: Here) -> None:
+    here.spool.add(CALL, SOUND)
+    await here.taker.take_all()
+    await ended(here)
+    here.now_s -= 3_600
+    await here.taker.take_all()
+    here.taken_once()
+
+
 async def test_one_of_a_call_that_the_relay_died_before_it_could_write_down_that_is_recorded_is_taken_too(
     here: Here,
 ) -> None:

@@ -113,6 +113,16 @@ async def test_another_hour_of_the_purge_holds_from_then_on(
         await asyncio.wait([running])
 
 
+async def test_nothing_is_purged_by_a_clock_that_was_set(shop: Shop, writer: GroupWriter) -> None:
+    for by_ms in (-7_200_000, 7_200_000):
+        clock = Clock(NOW_MS)
+        made = timers(shop, writer, clock)
+        clock.now_ms += by_ms
+        await made.purge()
+    assert shop.log.events() == ["purge.not_made", "purge.not_made"]
+    assert shop.log.said[1][1]["reason"] == "the clock was set by 7200 s since the start: is it right?"
+
+
 async def test_a_purge_is_reported(shop: Shop, writer: GroupWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     made = timers(shop, writer, Clock(NOW_MS))
     await made.purge()

@@ -100,6 +100,7 @@ class Ladder:
         **settings: object,
     ) -> None:
         self.now = 1000.0
+        self._clock_offset_s = 1_800_000_000.0
         self.settings = settings_for(**{"routes": _tried(tried), **settings})
         self.routes = dict(AXB if routes is None else routes)
         self._tokens = self._make_tokens()
@@ -126,7 +127,7 @@ class Ladder:
             yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
-        return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=1_800_000_000.0)
+        return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
 
     def side(self, host: str, name: str) -> Side:
         """A further user agent, at an address of its own."""
@@ -155,6 +156,11 @@ class Ladder:
             self.engine.expire(self.now)
             self.perform()
         self.now = end
+
+    def set_clock(self, by_s: float) -> None:
+        """Somebody sets the wall clock."""
+        self._clock_offset_s += by_s
+        self.engine.clock_offset_s = self._clock_offset_s
 
     def transport_fails(self, flow: Flow) -> None:
         self.engine.transport_failed(flow, self.now)

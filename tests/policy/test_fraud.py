@@ -39,6 +39,13 @@ def test_strangers_from_abroad_count_as_well() -> None:
     assert findings(calls) == [None, None, Finding("strangers", str(X), 3, False)]
 
 
+def test_strangers_from_before_the_clock_was_set_back_do_not_count() -> None:
+    hour_s = 3_600
+    calls = [seen(caller=n, outcome="no_binding", at_s=hour_s + n) for n in range(2)]
+    calls += [seen(caller=10 + n, outcome="no_binding", at_s=n) for n in range(3)]
+    assert findings(calls) == [None] * 4 + [Finding("strangers", str(X), 3, False)]
+
+
 def test_the_same_stranger_counts_once() -> None:
     assert findings([seen(outcome="no_binding")] * 20) == [None] * 20
 

@@ -52,6 +52,15 @@ def test_calls_of_one_caller_to_one_number_are_counted() -> None:
     assert bench.call(after_s=300) == "granted"
 
 
+@pytest.mark.parametrize("by_s", [-3_600.0, 3_600.0])
+def test_a_clock_that_is_set_neither_frees_a_caller_nor_bars_him_longer(by_s: float) -> None:
+    bench = Bench(found(), caller_caps=TWICE)
+    assert [bench.call(after_s=s) for s in (0, 1)] == ["granted", "granted"]
+    bench.gate.clock_was_set(by_s)
+    assert bench.call(after_s=by_s + 299) == "frequency_caller"
+    assert bench.call(after_s=by_s + 301) == "granted"
+
+
 def test_calls_of_all_callers_to_one_number_are_counted() -> None:
     bench = Bench(found(), number_caps=TWICE)
     assert [bench.call(caller=caller) for caller in (A, C, A)] == ["granted", "granted", "frequency_number"]

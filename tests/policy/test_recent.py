@@ -34,6 +34,18 @@ def test_a_clock_that_was_set_back_makes_no_call_older_than_those_before_it() ->
     assert recent.count(1, 999.0) == 2
 
 
+def test_a_clock_that_was_set_makes_no_call_older_or_younger() -> None:
+    recent = Recent()
+    for at_s in (1_000.0, 1_010.0):
+        recent.note(1, at_s)
+    recent.note(2, 1_020.0)
+    recent.shift(-3_600.0)
+    recent.note(1, 1_030.0 - 3_600.0)
+    assert [recent.count(1, since_s - 3_600.0) for since_s in (999.0, 1_000.0, 1_010.0, 1_030.0)] == [3, 2, 1, 0]
+    recent.note(3, 1_000.0 + MEMORY_S - 3_600.0)
+    assert len(recent) == 4  # the first is forgotten
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 400)), max_size=60), st.sampled_from([60, 300, MEMORY_S]))
 def test_it_counts_as_a_list_of_all_calls_would(calls: list[tuple[int, float]], window_s: int) -> None:
     recent, all_calls, now_s = Recent(), [], 0.0

@@ -1,0 +1,115 @@
+"""The wall clock is set, back and forth, while there are calls: nothing that lasts so long lasts longer or shorter."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.record import CallRecord
+from tests.ladder.ladder import EITHER, Ladder, X, connect, sides
+
+HOUR_S = 3_600.0
+BOTH_WAYS = pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
+
+
+def times(record: CallRecord) -> list[int]:
+    """Those that there are, in the order in which they must be."""
+    steps = (record.received_at, record.routed_at, record.ringing_at, record.answered_at, record.ended_at)
+    return [at for at in steps if at is not None]
+
+
+@EITHER
+@BOTH_WAYS
+def test_a_call_lasts_as_long_as_it_lasts(ladder: Ladder, by_s: float, by: str) -> None:
+    connect(ladder)
+    ladder.run(20)
+    ladder.set_clock(by_s)
+    ladder.run(10)
+    asking, asked = sides(ladder, by)
+    asking.sends("BYE")
+    asked.expects("BYE")
+    asking.get(200)
+    assert ladder.record.duration_ms == 30_000
+    assert times(ladder.record) == sorted(times(ladder.record))
+    ladder.settle()
+
+
+@BOTH_WAYS
+def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.set_clock(by_s)
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(ladder.settings.ring_timeout_s - 1)
+    ladder.caller.gets_nothing()
+    ladder.callee.gets_nothing()
+    ladder.run(1)
+    ladder.callee.expects("CANCEL")
+    ladder.callee.answers(487)
+    ladder.callee.get("ACK")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    record = ladder.record
+    assert times(record) == sorted(times(record))
+    assert times(record)[-1] - times(record)[0] < 1000 * (ladder.settings.ring_timeout_s + 1)
+    ladder.settle()
+
+
+@BOTH_WAYS
+def test_the_maximum_duration_stays(by_s: float) -> None:
+    ladder = Ladder(max_call_s=600.0)
+    connect(ladder)
+    ladder.run(300)
+    ladder.set_clock(by_s)
+    ladder.run(299)
+    ladder.callee.gets_nothing()
+    ladder.run(2)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert (ladder.record.end_reason, ladder.record.duration_ms) == ("max_duration", 600_000)
+    ladder.settle()
+
+
+def test_set_back_and_started_anew_it_lasts_no_longer_than_it_may() -> None:
+    ladder = Ladder(max_call_s=600.0)
+    connect(ladder)
+    ladder.run(300)
+    ladder.set_clock(-HOUR_S)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.run(601)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    record = ladder.record
+    assert record.end_reason == "max_duration"
+    assert times(record) == sorted(times(record))
+    assert record.duration_ms == 600_000  # since the start: what it had lasted before, nobody can know
+    ladder.settle()
+
+
+def test_set_back_a_call_that_cannot_be_taken_up_ends_no_earlier_than_it_was_answered(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.set_clock(-HOUR_S)
+    ladder.restart(peers=ladder.settings.peers[:1])
+    record = ladder.record
+    assert record.end_reason == "not_restorable"
+    assert times(record) == sorted(times(record))
+    assert record.duration_ms == 0
+    ladder.settle()
+
+
+@BOTH_WAYS
+def test_a_text_message(by_s: float) -> None:
+    ladder = Ladder(sms=True)
+    ladder.caller.texts(X)
+    message = ladder.callee.get_request("MESSAGE")
+    ladder.set_clock(by_s)
+    ladder.run(1)
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    record = ladder.record
+    assert times(record) == sorted(times(record))
+    assert record.ended_at == record.received_at + 1_000
+    ladder.settle()
