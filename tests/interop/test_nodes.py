@@ -21,11 +21,8 @@ from tests.support.relay_process import RelayProcess, Setup
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Of a new database."""
-    server = postgres.shared_server()
-    name = server.new_database()
-    yield server.url(name)
-    server.drop(name)
+    with postgres.new_url() as url:
+        yield url
 
 
 def node(folder: Path, url: str, name: str, setup: Setup | None = None) -> RelayProcess:

@@ -8,6 +8,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -17,7 +19,7 @@ import psycopg
 from relay.store.database import connect
 from relay.store.server import Server
 
-__all__ = ["PostgresServer", "connect", "drop", "new_place", "shared_server"]
+__all__ = ["PostgresServer", "connect", "drop", "new_place", "new_url", "shared_server"]
 
 _numbers = count(1)
 _SETTINGS = {
@@ -105,6 +107,15 @@ def new_place(folder: Path, node: str = "a") -> Server:
     """A store without anything in it."""
     server = shared_server()
     return Server(server.url(server.new_database()), node, folder / "relay.db")
+
+
+@contextmanager
+def new_url() -> Iterator[str]:
+    """Of a database without anything in it, which is gone at the end."""
+    server = shared_server()
+    name = server.new_database()
+    yield server.url(name)
+    server.drop(name)
 
 
 def drop(place: Server) -> None:
