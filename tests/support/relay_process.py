@@ -57,6 +57,8 @@ class Setup:
     # Tests call one number again and again.
     policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
     more: str = ""  # further tables
+    store_in: Path | None = None  # None: beside the configuration
+    environment: dict[str, str] = field(default_factory=dict)  # of the relay, besides that of the tests
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": the uri names none
     trunk: str = ""  # lines of a [[peer]] in the place of the callees'
@@ -76,7 +78,8 @@ class Setup:
             neighbours.append(Neighbour(names[-1], address, transport))
         return (
             _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
-            + f'\n[store]\nurl = "sqlite:{folder}/relay.db"\nkey_file = "{folder}/relay.key"\n'
+            + f'\n[store]\nurl = "sqlite:{self.store_in or folder}/relay.db"\n'
+            + f'key_file = "{self.store_in or folder}/relay.key"\n'
             + '\n[numbers]\nprefixes = ["70010000001"]\n'
             + _table("api", api)
             + _table("policy", self.policy)
@@ -119,7 +122,10 @@ class RelayProcess:
         command = [*RELAY700, "serve", "-c", str(self.config), "--workers", str(self.workers)]
         mark = len(self._lines)
         self._ended = False
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder)
+        environment = {**os.environ, **self.setup.environment}
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder, env=environment
+        )
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read_log, args=(self._process.stdout,), daemon=True)
         self._reader.start()
@@ -143,6 +149,11 @@ class RelayProcess:
             return -9
         self._reader.join()
         return status
+
+    def stop_if_running(self) -> None:
+        """For tests that look at its end themselves."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
 
     def stop_and_check(self) -> None:
         """The end of every outside test: a clean exit, no traceback, and no real number anywhere."""
@@ -290,7 +301,8 @@ class RelayProcess:
 
     def assert_nothing_in_clear(self) -> None:
         """No real number in the log, the store's files, or what /proc shows of the process."""
-        places = [self._log_file, *(file for file in self.folder.glob("relay.db*") if not file.is_socket())]
+        stored = (self.setup.store_in or self.folder).glob("relay.db*")
+        places = [self._log_file, *(file for file in stored if not file.is_socket())]
         if self._process is not None and self._process.poll() is None:
             places += [Path(f"/proc/{self.pid}/{name}") for name in ("environ", "cmdline")]
         for place in places:
