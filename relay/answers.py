@@ -5,6 +5,7 @@ It looks at the parts and changes nothing, but for the hang-ups that are asked f
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class Answers:
             **self._engine.statistics(),
             **self._socket_counts(),
             "bugs": self._driver.bugs,
+            "tasks": len(asyncio.all_tasks()),
             "refused": self._engine.refusals(),
             "shed": self._engine.shed(),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),

@@ -26,7 +26,7 @@ from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
-from relay.log import configure, reporter
+from relay.log import STANDARD_OUTPUT, configure, reporter
 from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
@@ -110,7 +110,7 @@ class Relay:
 
     def _alone(self, config: Config) -> Calls:
         transports = Transports(config.settings, config.streams, config.tls)
-        switch = Switch(config, self._sealer, self._journal, transports, self._log, sys.stdout.buffer)
+        switch = Switch(config, self._sealer, self._journal, transports, self._log, STANDARD_OUTPUT)
         return Alone(switch, self._journal)
 
     def _crew(self, config: Config, workers: int) -> Calls:
@@ -235,7 +235,10 @@ class Relay:
             sys.stdout.flush()
 
     async def _tell_statistics(self) -> None:
-        self._log.info("relay.statistics", **await self._statistics())
+        try:
+            self._log.info("relay.statistics", **await self._statistics())
+        except Refused as refused:  # all workers are being replaced
+            self._log.warning("relay.no_statistics", reason=refused.problem)
 
     # Signals
 

@@ -42,6 +42,7 @@ MOST_WORKERS: Final = 16  # each is one hexadecimal digit of what it makes
 TICK_S: Final = 1.0
 FREED_S: Final = 2.0
 AGAIN_S: Final = 0.1
+HURRY_S: Final = 2.0  # for workers that are to go at once
 
 _TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
     "statistics": all_statistics,
@@ -64,7 +65,9 @@ class Crew:
         self._bans.listeners += [BanLog(log), self._tell_ban]
         self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         secret = secrets.token_bytes(32)
-        self._common = Common(config, journal, log, workers, secret, self._descriptors, self._carry, self._bans)
+        self._common = Common(
+            config, journal, log, workers, secret, self._descriptors, self._carry, self._relieved, self._bans
+        )
         self._members: list[Member] = self._common.members
         self._streams = Streams(
             config.settings, config.streams, config.tls, Resolver(), self._received, self._failed, self._bans
@@ -99,17 +102,22 @@ class Crew:
 
     async def reload(self, config: Config, located: Located) -> None:
         """As `Switch.reload`."""
+        told = {"name": config.name, "text": config.text, "located": encode_located(located)}
+        await self._check(told)
         self._streams.reload(config.settings, config.tls)
         self._common.config, self._common.located = config, {}
         self._take_located(located)
         self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
-        asked = {"name": config.name, "text": config.text, "located": encode_located(located)}
-        try:
-            # The first is the last: it tells the others where peers register, which they know by then.
-            for member in reversed(self._members):
-                await member.ask("reload", asked, RELOAD_S)
-        except Refused as refused:  # a file has changed between the parent's check and a worker's
-            raise ConfigError([refused.problem]) from None
+        # The first is the last: it tells the others where peers register, which they know by then.
+        for member in reversed(self._members):
+            await member.reload(told)
+
+    async def _check(self, told: Mapping[str, object]) -> None:
+        """Raises ConfigError where a worker cannot go by it: a file has changed since we looked."""
+        checks = (member.ask("check", told, RELOAD_S) for member in self._members)
+        for answer in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(answer, Refused) and answer.kind == "invalid":
+                raise ConfigError([answer.problem])
 
     async def ask(self, name: str, **fields: object) -> Answer:
         """As `relay.app.Calls.ask`."""
@@ -118,9 +126,10 @@ class Crew:
         answers: list[Any] = await asyncio.gather(
             *(member.ask(name, fields) for member in self._members), return_exceptions=True
         )
-        if name == "statistics":
-            answers.append(self._streams.statistics())
-        return _TOTALS[name](answers, **fields)
+        total = _TOTALS[name](answers, **fields)
+        if name != "statistics":
+            return total
+        return all_statistics([total, {**self._streams.statistics(), "tasks": len(asyncio.all_tasks())}])
 
     def pids(self) -> list[int]:
         """As `relay.app.Calls.pids`."""
@@ -132,13 +141,22 @@ class Crew:
         for member in self._members:
             member.drain(until)
         hurry = asyncio.create_task(self._hurry(at_once))
-        await asyncio.wait([member.lives for member in self._members], timeout=limit_s + ENDING_S)
+        gone = asyncio.create_task(self._gone())
+        await asyncio.wait([gone, hurry], timeout=limit_s + ENDING_S, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
         hurry.cancel()
         return all(member.drained.done() and member.drained.result() for member in self._members)
 
+    async def _gone(self) -> None:
+        await asyncio.wait([member.lives for member in self._members])
+
     async def _hurry(self, at_once: asyncio.Event) -> None:
+        """Returns once they have had the time to go at once."""
         await at_once.wait()
-        self._tell_all("stop")
+        self._common.stops_at_once = True
+        for member in self._members:
+            member.stop()
+        await asyncio.sleep(HURRY_S)
 
     async def close(self) -> None:
         """As `Switch.close`."""
@@ -181,7 +199,14 @@ class Crew:
 
     def _received(self, frame: bytes, flow: Flow) -> None:
         """A message of a stream. What is of no call is the first worker's."""
-        self._members[owner(frame, self._workers) or 0].receive(frame, flow)
+        member = self._members[owner(frame, self._workers) or 0]
+        member.receive(frame, flow)
+        if member.is_behind:
+            self._streams.hold(flow)
+
+    def _relieved(self) -> None:
+        if not any(member.is_behind for member in self._members):
+            self._streams.go_on()
 
     def _failed(self, flow: Flow) -> None:
         self._tell_all("failed", flow)

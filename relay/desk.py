@@ -27,7 +27,7 @@ from relay.api.connection import MOST_CONNECTIONS, Connection
 from relay.api.desk import Control
 from relay.api.settings import ApiSettings
 from relay.config import Config, load_config
-from relay.errors import ConfigError, Refused, StoreError
+from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.recordings import Taker
@@ -173,7 +173,9 @@ class Desk:
             task.cancel()
         await asyncio.wait([stopped, *tasks])
         for task in failed:
-            self._log.error("desk.part_failed", part=task.get_name(), exc_info=task.exception())
+            error = task.exception()
+            why = {"reason": str(error)} if isinstance(error, RelayError) else {"exc_info": error}
+            self._log.error("desk.part_failed", part=task.get_name(), **why)
         return 1 if failed else 0
 
     async def _finish(self, server: _Server, tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -9,10 +9,9 @@ import logging
 import os
 import re
 import select
-import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, Protocol, cast
+from typing import Any, BinaryIO, Final, Literal, Protocol, cast
 
 import msgspec
 import structlog
@@ -41,9 +40,53 @@ _WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
 _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
 
-def configure(format_: Format, level: Level, output: Output | None = None) -> FilteringBoundLogger:
-    """Set up structlog for this process and give its logger. `output` is standard output unless given."""
-    output = output or sys.stdout.buffer
+class WholeLines:
+    """Where several processes write to one file or pipe: lines are never mixed, up to what a pipe takes at once.
+
+    What is written waits until `flush`, or until there is more than fits. What is not taken, as by a full disk, is lost
+    and counted: calls go on without a log.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines = bytearray()
+        self._lost = 0
+        self._is_torn = False  # the last line that was written has no end
+
+    def write(self, lines: bytes) -> None:
+        """One or several lines, each with its end."""
+        if len(self._lines) + len(lines) > select.PIPE_BUF:
+            self.flush()
+        self._lines += lines
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines = (b"\n" if self._is_torn else b"") + bytes(self._lines)
+        self._lines.clear()
+        done = 0
+        try:
+            while done < len(lines):
+                done += os.write(self._descriptor, lines[done:])
+        except OSError:
+            self._lost += lines.count(b"\n", max(done, self._is_torn))
+        if done:
+            self._is_torn = lines[done - 1] != ord("\n")
+
+    def take_lost(self) -> int:
+        """How many lines were lost since this was asked last."""
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def isatty(self) -> bool:
+        """As of a file."""
+        return os.isatty(self._descriptor)
+
+
+STANDARD_OUTPUT: Final = WholeLines(1)
+
+
+def configure(format_: Format, level: Level, output: Output = STANDARD_OUTPUT) -> FilteringBoundLogger:
+    """Set up structlog for this process and give its logger."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
@@ -59,34 +102,6 @@ def configure(format_: Format, level: Level, output: Output | None = None) -> Fi
     logging.root.handlers = [*(one for one in logging.root.handlers if not isinstance(one, _Libraries)), _Libraries()]
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger.bind()
-
-
-class WholeLines:
-    """Where several processes write to one file or pipe: lines are never mixed, up to what a pipe takes at once.
-
-    What is written waits until `flush`, or until there is more than fits.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._lines = bytearray()
-
-    def write(self, lines: bytes) -> None:
-        """One or several lines, each with its end."""
-        if len(self._lines) + len(lines) > select.PIPE_BUF:
-            self.flush()
-        self._lines += lines
-
-    def flush(self) -> None:
-        """Write what waits."""
-        left = memoryview(bytes(self._lines))
-        self._lines.clear()
-        while left:
-            left = left[os.write(self._descriptor, left) :]
-
-    def isatty(self) -> bool:
-        """As of a file."""
-        return os.isatty(self._descriptor)
 
 
 class _Libraries(logging.Handler):
@@ -106,7 +121,7 @@ def _renderers(format_: Format, output: Output) -> list[structlog.typing.Process
 
 
 def ended_calls(
-    log: FilteringBoundLogger, format_: Format, level: Level, output: Output | None = None
+    log: FilteringBoundLogger, format_: Format, level: Level, output: Output = STANDARD_OUTPUT
 ) -> Callable[[dict[str, object]], None]:
     """What writes `call.ended`, the one event of every call, and `message.ended`: `kind` of the fields tells which.
 
@@ -116,7 +131,7 @@ def ended_calls(
     """
     if format_ != "json" or level not in ("debug", "info"):
         return lambda fields: log.info(f"{fields.pop('kind')}.ended", **fields)
-    write = (output or sys.stdout.buffer).write
+    write = output.write
 
     def write_line(fields: dict[str, object]) -> None:
         if order_id := fields["order_id"]:  # the business user's text

@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
@@ -25,7 +24,7 @@ from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.config import Config
 from relay.errors import ConfigError, Refused
-from relay.net.channel import Channel
+from relay.net.channel import MOST_UNSENT, Channel
 from relay.net.control import Answer
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
@@ -36,12 +35,11 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 0.9  # the control socket's clients wait for a second
 RELOAD_S: Final = 10.0
-SILENT_S: Final = 10.0  # a worker that says nothing for so long is killed
-STARTING_S: Final = 60.0  # one that takes up calls may be silent for so long
+SILENT: Final = 10  # of our pings, one a second, may go unanswered: a worker that hangs is killed
+STARTING: Final = 60  # of those to one that takes up calls
 PROVEN_S: Final = 10.0  # one that lived so long is replaced at once
 FIRST_PAUSE_S: Final = 0.5
 LAST_PAUSE_S: Final = 30.0
-MOST_KEPT: Final = 10_000  # messages of streams for a worker that is being replaced
 
 
 @dataclass(slots=True)
@@ -55,12 +53,14 @@ class Common:
     secret: bytes  # of what they make and check for each other
     descriptors: Callable[[int], Mapping[str, Any]]  # what the worker of that index inherits
     carry: Callable[[bytes, Flow], None]  # sends by a stream
+    relieved: Callable[[], None]  # is told when a worker is not behind any more
     bans: Bans
     located: Located = field(default_factory=dict)
     # What one worker knows and the others must: where each peer is that has registered, by its name.
     registered: dict[str, Sequence[Any]] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     drain_until: float | None = None  # loop time
+    stops_at_once: bool = False  # and whoever ends now is not replaced
 
 
 class Member:
@@ -78,8 +78,9 @@ class Member:
         self._log = common.log.bind(worker=index)
         self._process: Process | None = None
         self._channel: Channel | None = None
-        self._silent_at = 0.0  # loop time
-        self._kept: deque[tuple[bytes, Flow]] = deque(maxlen=MOST_KEPT)
+        self._pings_left = 0
+        self._kept: list[tuple[bytes, Flow]] = []
+        self._kept_bytes = 0
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._serial = 0
         self.lives = asyncio.create_task(self._live_on(), name=f"worker {index}")
@@ -95,11 +96,19 @@ class Member:
         """A message that a stream has brought for it. Nobody would send it again."""
         if self._channel is None:
             self._kept.append((frame, flow))
+            self._kept_bytes += len(frame)
         else:
             self._channel.tell("receive", frame, flow)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for it that streams are to bring no more: `Common.relieved` is told when they may."""
+        return self._kept_bytes > MOST_UNSENT if self._channel is None else self._channel.is_behind
+
     async def ask(self, name: str, fields: Mapping[str, object], patience_s: float = ASK_S) -> Answer:
-        """Raises Refused: its words, "relay_unavailable" where it does not answer in time."""
+        """Raises Refused: its words, "relay_unavailable" where it does not answer in time, or ends meanwhile."""
+        if self._channel is None:
+            raise self._unavailable()
         self._serial += 1
         serial, answered = self._serial, asyncio.get_running_loop().create_future()
         self._asked[serial] = answered
@@ -108,7 +117,7 @@ class Member:
             async with asyncio.timeout(patience_s):
                 reply = await answered
         except TimeoutError:
-            raise Refused("relay_unavailable", "", f"worker {self.index} does not answer") from None
+            raise self._unavailable() from None
         finally:
             del self._asked[serial]
         if "error" in reply:
@@ -116,14 +125,35 @@ class Member:
         answer: Answer = reply["answer"]
         return answer
 
+    def _unavailable(self) -> Refused:
+        return Refused("relay_unavailable", "", f"worker {self.index} does not answer")
+
+    async def reload(self, told: Mapping[str, object]) -> None:
+        """Has it go by the configuration that is in force now. One that cannot is replaced: the next one does."""
+        try:
+            await self.ask("reload", told, RELOAD_S)
+        except Refused as refused:
+            if self._process is not None:
+                self._log.error("worker.not_reloaded", reason=refused.problem, effect="it is killed and replaced")
+                self._process.kill()
+
     def check(self) -> None:
-        """To be called once a second: kills it where it has not answered to the last ten of these."""
-        now = asyncio.get_running_loop().time()
-        if self._process is not None and now > self._silent_at:
+        """To be called once a second: kills it where it has not answered to the last ten of these.
+
+        They are counted, not timed: where we are held up ourselves, it is not to blame.
+        """
+        if self._process is not None and not self._pings_left:
             self._log.error("worker.silent", pid=self.pid, effect="it is killed and replaced")
             self._process.kill()
-            self._silent_at = now + SILENT_S
+        self._pings_left = max(self._pings_left - 1, 0)
         self.tell("ping")
+
+    def stop(self) -> None:
+        """It is to go at once, and its calls are left to a restart."""
+        if self._channel is None:
+            self.lives.cancel()
+        else:
+            self.tell("stop")
 
     async def end(self) -> None:
         """It is not replaced any more, and killed where it is still there."""
@@ -141,7 +171,7 @@ class Member:
         while not self.drained.done():
             began = clock()
             status = await self._live()
-            if self.drained.done():
+            if self.drained.done() or self._common.stops_at_once:
                 return
             if not self.ready.done():
                 self.ready.set_exception(ConfigError([f"worker {self.index} did not start: the log says why"]))
@@ -152,38 +182,33 @@ class Member:
 
     async def _live(self) -> int | str:
         """Its exit status, or why it could not be started."""
-        ours, theirs = socket.socketpair()
         gone = asyncio.Event()
-        channel = Channel(self._handlers(), gone.set)
-        with theirs:
-            start = self._start(theirs.fileno())
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "relay", "worker", str(theirs.fileno())),
-                    pass_fds=_descriptors_in(start),
-                    stdin=DEVNULL,
-                    start_new_session=True,  # Ctrl-C in a terminal is for us
-                )
-            except OSError as error:
-                ours.close()
-                return str(error)
-        self.pid, self._silent_at = self._process.pid, asyncio.get_running_loop().time() + STARTING_S
-        await channel.open(ours)
-        channel.tell("start", start)
-        self._channel = channel
+        channel = Channel(self._handlers(), gone.set, self._common.relieved)
+        inherited = self._common.descriptors(self.index)
+        try:
+            self._process = await _spawn(channel, inherited)
+        except OSError as error:  # no descriptor, no memory, ...
+            return str(error)
+        self.pid, self._pings_left = self._process.pid, STARTING
+        channel.tell("start", {**self._start(), **inherited})
+        self._channel = channel  # what changes from now on it is told
         for frame, flow in self._kept:
             channel.tell("receive", frame, flow)
         self._kept.clear()
+        self._kept_bytes = 0
+        self._common.relieved()
         status = await self._process.wait()
         self._channel = self._process = None
         await gone.wait()  # its last words are read
+        for asking in self._asked.values():
+            if not asking.done():
+                asking.set_exception(self._unavailable())
         await self._common.journal.flushed()  # and durable, before anybody takes up its calls
         return status
 
-    def _start(self, channel: int) -> dict[str, Any]:
+    def _start(self) -> dict[str, Any]:
         common = self._common
         return {
-            "channel": channel,
             "index": self.index,
             "workers": common.workers,
             "name": common.config.name,
@@ -192,7 +217,6 @@ class Member:
             "located": encode_located(common.located),
             "registered": list(common.registered.values()),
             "bans": [(ban.source, ban.until, ban.reason) for ban in common.bans.in_force()],
-            **common.descriptors(self.index),
         }
 
     # -- words from it
@@ -214,7 +238,7 @@ class Member:
 
     def _ready(self, restored: int) -> None:
         self._log.info("worker.ready", pid=self.pid, calls_restored=restored)
-        self._silent_at = asyncio.get_running_loop().time() + SILENT_S
+        self._pings_left = SILENT
         if not self.ready.done():
             self.ready.set_result(restored)
         if self._common.drain_until is not None:
@@ -265,7 +289,7 @@ class Member:
             asking.set_result(reply)
 
     def _pong(self) -> None:
-        self._silent_at = max(self._silent_at, asyncio.get_running_loop().time() + SILENT_S)
+        self._pings_left = max(self._pings_left, SILENT)
 
     def _drained(self, clean: bool) -> None:
         self.drained.set_result(clean)
@@ -276,5 +300,22 @@ def encode_located(located: Located) -> dict[str, list[tuple[Any, ...]]]:
     return {peer: [astuple(target) for target in targets] for peer, targets in located.items()}
 
 
-def _descriptors_in(start: Mapping[str, Any]) -> list[int]:
-    return [start["channel"], start["own"], start["region"], *start["mates"], *start["sockets"].values()]
+async def _spawn(channel: Channel, inherited: Mapping[str, Any]) -> Process:
+    """Opens the channel to it. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    await channel.open(ours)
+    with theirs:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "relay", "worker", str(theirs.fileno())),
+                pass_fds=[theirs.fileno(), *_descriptors_in(inherited)],
+                stdin=DEVNULL,
+                start_new_session=True,  # Ctrl-C in a terminal is for us
+            )
+        except OSError:
+            channel.close()
+            raise
+
+
+def _descriptors_in(inherited: Mapping[str, Any]) -> list[int]:
+    return [inherited["own"], inherited["region"], *inherited["mates"], *inherited["sockets"].values()]

@@ -36,6 +36,7 @@ _GAUGES = {
     "journal_backlog": "records and events that are not on disk yet",
     "loop_lag_seconds": "the longest that something has waited to be served in the last 10 to 20 s",
     "rss_bytes": "memory of the relay",
+    "tasks": "asyncio tasks of the processes that carry calls",
     "streams": "TCP and TLS connections",
     "streams_from_strangers": "of these, from sources that are no peer",
     "follower_behind_seconds": "age of the newest record that the follower has read, while there are more",

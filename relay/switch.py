@@ -26,7 +26,7 @@ from relay.call.record import CallRecord
 from relay.call.settings import Settings
 from relay.config import Config
 from relay.drain import Drain
-from relay.log import Output, ended_calls, reporter
+from relay.log import WholeLines, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
 from relay.net.driver import Driver
@@ -96,7 +96,7 @@ class Switch:
         records: Records,
         ways: Ways,
         log: FilteringBoundLogger,
-        output: Output,
+        output: WholeLines,
         mate: Mate | None = None,
     ) -> None:
         """`output`: where the log is written. `mate`: where this is one of several workers.
@@ -230,6 +230,8 @@ class Switch:
             self._ways.sweep(loop.time())
             self.engine.bans.expire(time.monotonic())
             self._output.flush()  # the lines of `ended_calls`
+            if lost := self._output.take_lost():
+                self._log.error("log.lines_lost", lines=lost, reason="what takes the log did not take them")
             if self.engine.is_idle:
                 gc.collect()
             await asyncio.sleep(TICK_S)

@@ -37,8 +37,15 @@ def all_live(answers: Sequence[Answer | Refused], most: int = 1_000, **_: object
 
 
 def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
-    """Their calls are added up; a target is as the worker finds it that finds it worst."""
-    return {"peers": [_peer(of_one) for of_one in zip(*(answer["peers"] for answer in _given(answers)), strict=True)]}
+    """Their calls are added up; a target is as the worker finds it that finds it worst.
+
+    Within a reload not all have the same peers.
+    """
+    by_name: dict[str, list[Answer]] = {}
+    for answer in _given(answers):
+        for peer in answer["peers"]:
+            by_name.setdefault(peer["peer"], []).append(peer)
+    return {"peers": [_peer(of_one) for of_one in by_name.values()]}
 
 
 def who_hung_up(answers: Sequence[Answer | Refused], **_: object) -> Answer:

@@ -11,10 +11,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -27,23 +27,27 @@ from relay.call.state import load_call
 from relay.config import Config, parse_config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError, Refused, StoreError
-from relay.log import WholeLines, configure
+from relay.log import STANDARD_OUTPUT, configure
 from relay.net.channel import Channel
 from relay.net.control import Answer, Handlers, answer_to
 from relay.net.datagrams import Datagrams
 from relay.net.mates import Mates
 from relay.net.pace import Pace
 from relay.net.resolve import Resolver
+from relay.net.rlimits import die_with_parent
 from relay.net.settings import TlsFiles
 from relay.net.shared import SharedCounts
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, read_live
-from relay.switch import Mate, Switch
+from relay.switch import Mate, Switch, sounds_of
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
+
+# Service managers and operators may send these to all processes of a relay: it is the parent that goes by them.
+_FOR_THE_PARENT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def serve(channel: int) -> int:
@@ -183,14 +187,15 @@ class Worker:
 
     async def run(self, end: socket.socket) -> int:
         """The exit status: 0, unless live calls were left to a restart."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which a service manager may send to all: the parent says when
+        for each in _FOR_THE_PARENT:
+            signal.signal(each, signal.SIG_IGN)
+        die_with_parent()
         await self._channel.open(end)
         start = await self._started
-        config = with_passwords(parse_config(start["text"], start["name"]))
-        output = WholeLines(1)
-        log = configure(config.log.format, config.log.level, output).bind(worker=start["index"])
+        config = parse_config(start["text"], start["name"])
+        log = configure(config.log.format, config.log.level).bind(worker=start["index"])
         try:
-            await self._open(config, log, output, start)
+            await self._open(with_passwords(config), log, start)
         except (ConfigError, StoreError) as error:
             log.error("worker.not_started", reason=str(error))
             return 1
@@ -198,16 +203,14 @@ class Worker:
         clean = await self._switch.drain(limit_s, self._at_once)
         self._channel.tell("drained", clean)
         await self._switch.close()
-        output.flush()
+        STANDARD_OUTPUT.flush()
         self._channel.close()
         return 0 if clean else 1
 
-    async def _open(
-        self, config: Config, log: FilteringBoundLogger, output: WholeLines, start: Mapping[str, Any]
-    ) -> None:
+    async def _open(self, config: Config, log: FilteringBoundLogger, start: Mapping[str, Any]) -> None:
         sealer = open_store(config.store.path, config.store.key_file)
         self._ways = Ways(config.settings.listeners, self._channel, start)
-        self._switch = Switch(config, sealer, self._records, self._ways, log, output, self._mate(start))
+        self._switch = Switch(config, sealer, self._records, self._ways, log, STANDARD_OUTPUT, self._mate(start))
         self._switch.engine.bans.listeners.append(self._tell_ban)
         for ban in start["bans"]:
             self._ban(*ban)
@@ -241,13 +244,17 @@ class Worker:
         self._channel.tell("answer", serial, await answer_to(self._answers(), name, fields))
 
     def _answers(self) -> Handlers:
-        return {**self._switch.answers(), "reload": self._reload}
+        return {**self._switch.answers(), "check": self._check, "reload": self._reload}
+
+    def _check(self, name: str, text: str, **_: object) -> Answer:
+        """Whether a reload can be done. Raises Refused as it would."""
+        with _refused():
+            sounds_of(with_passwords(parse_config(text, name)))
+        return {}
 
     async def _reload(self, name: str, text: str, located: Answer) -> Answer:
-        try:
+        with _refused():
             await self._switch.reload(with_passwords(parse_config(text, name)), _decode_located(located))
-        except ConfigError as error:
-            raise Refused("invalid", "", "\n".join(error.problems)) from None
         return {}
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
@@ -258,6 +265,15 @@ class Worker:
 
 def _parent_is_gone() -> None:
     os._exit(1)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """A ConfigError is raised as a Refused, for whoever asks."""
+    try:
+        yield
+    except ConfigError as error:
+        raise Refused("invalid", "", "\n".join(error.problems)) from None
 
 
 def _owner(call: LiveCall, workers: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ async def answers(tmp_path: Path) -> Answers:
     gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.remember)
     log = Log()
     driver = Driver(engine, transports.send, gate.look_up, journal.append, journal.tell, log.logger, log.ended)
-    return Answers(engine, driver, transports.statistics, None, None)
+    return Answers(engine, driver, dict, None, None)
 
 
 def refused(answers: Answers, business: str | None) -> str:
@@ -45,3 +46,10 @@ async def test_no_business_takes_the_hang_ups_of_another(answers: Answers) -> No
     asked = [refused(answers, "greedy") for _ in range(HANG_UPS_PER_S + 1)]
     assert asked == ["not_found"] * HANG_UPS_PER_S + ["rate_limited"]
     assert refused(answers, "other") == refused(answers, None) == "not_found"
+
+
+async def test_tasks_are_counted_so_that_a_leak_of_them_shows(answers: Answers) -> None:
+    before = answers.statistics()["tasks"]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0))
+        assert answers.statistics()["tasks"] == before + 1

@@ -17,7 +17,7 @@ from relay.cli import main
 from relay.config.tables import Tables
 from tests.test_config import msgspec_struct
 
-DOCUMENTS = [path for path in (Path("README.md"), Path("ARCHITECTURE.md"), *Path("docs").glob("*.md")) if path.exists()]
+DOCUMENTS = [Path("README.md"), Path("ARCHITECTURE.md"), Path("SECURITY.md"), *Path("docs").glob("*.md")]
 README = Path("README.md").read_text()
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

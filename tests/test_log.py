@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from structlog.typing import FilteringBoundLogger
 
-from relay.log import configure, ended_calls, mask_numbers, mask_text
+from relay.log import WholeLines, configure, ended_calls, mask_numbers, mask_text
 
 NUMBER = "13800000001"
 
@@ -178,3 +180,31 @@ async def test_what_libraries_say_is_masked_and_said_once() -> None:
     ]
     assert "ValueError: 138****0001" in ours[0]["exception"]
     assert b"13800000001" not in output.getvalue()
+
+
+def test_lines_that_nobody_takes_are_lost_and_counted() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        output = WholeLines(full.fileno())
+        log = configure("json", "info", output)
+        log.info("one")
+        log.info("two")
+        output.write(b"three\n" * 1000)
+        output.flush()
+    assert output.take_lost() == 1002
+    assert output.take_lost() == 0
+
+
+def test_a_line_that_was_torn_is_ended_before_the_next() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    output = WholeLines(writing)
+    output.write(b"x" * 6000 + b"\n")
+    output.flush()
+    assert os.read(reading, 10_000) == b"x" * 4096
+    output.write(b"next\n")
+    output.flush()
+    assert os.read(reading, 10_000) == b"\nnext\n"
+    assert output.take_lost() == 1
+    os.close(reading)
+    os.close(writing)

@@ -70,3 +70,13 @@ def test_a_call_is_hung_up_by_the_worker_that_has_it() -> None:
         with pytest.raises(Refused) as refused:
             who_hung_up(answers, call_id="c")
         assert refused.value.kind == kind
+
+
+def test_peers_are_told_by_their_names_also_within_a_reload() -> None:
+    one = {"peers": [peer(), peer(peer="new", calls_in=5)]}
+    other = {"peers": [peer(peer="new", calls_in=7), peer(peer="former")]}
+    assert {each["peer"]: each["calls_in"] for each in all_peers([one, other])["peers"]} == {
+        "trunk": 1,
+        "new": 12,
+        "former": 1,
+    }

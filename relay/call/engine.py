@@ -107,6 +107,10 @@ class Engine:
         """Of a message that is to wait, since we are behind. None: there is nothing to do about it."""
         return self._shedding.rank(data, flow)
 
+    def is_late(self, waited_s: float) -> bool:
+        """Whether a new call that has waited for so long is shed."""
+        return self._shedding.is_late(waited_s)
+
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed."""
         if not self._shedding.takes(data, flow, waited_s, now):

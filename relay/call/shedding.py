@@ -84,13 +84,16 @@ class Shedding:
         start = ack.find(_CALL_ID) + len(_CALL_ID)
         return self._tag(ack[start : ack.find(b"\r\n", start)]) + b"\r\n" in ack
 
+    def is_late(self, waited_s: float) -> bool:
+        """Whether that is too long for what is new."""
+        return waited_s * 1000 > self._core.settings.limits.shed_lag_ms > 0
+
     def takes(self, data: bytes, flow: Flow, waited_s: float, now: float) -> bool:
         """Whether it is shed, and answered where it is a peer's: it has waited too long, or was shed before.
 
         What comes again has the answer that it had: its sender may have gone by that. What is served is not shed.
         """
-        limit_ms = self._core.settings.limits.shed_lag_ms
-        is_late = waited_s * 1000 > limit_ms > 0
+        is_late = self.is_late(waited_s)
         if not (is_late or self._shed or self._shed_before) or data.startswith(b"CANCEL "):
             return False
         refusal = self._usual(data, flow) or self._any(data, flow)

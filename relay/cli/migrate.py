@@ -18,9 +18,8 @@ from relay.store.server import Server
 def migrate(config_path: Path | None, source: str, target: str) -> None:
     """Move a store from a file to PostgreSQL.
 
-
-    The database must be empty, the relay stopped, and no call up. The key is that of the configuration, and stays the same. The file is
-    left as it is. Then write `url` and `node` under [store], and start the relay.
+    The database must be empty, the relay stopped, and no call up. The key is that of the configuration, and stays the
+    same. The file is left as it is. Then write `url` and `node` under [store], and start the relay.
     """
     from relay.store.migrate import migrate as move  # a driver that other commands do without
 

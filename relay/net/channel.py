@@ -16,16 +16,28 @@ import msgspec
 
 _LENGTH: Final = struct.Struct("=I")  # of what follows it, in bytes: both ends are on one machine
 
+MOST_UNSENT: Final = 1024 * 1024  # bytes that wait for the other end, before it counts as behind
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
 class Channel(asyncio.Protocol):
-    """One end. `handlers` take a message's fields by its name, tuples as lists; `closed` is told of the end."""
+    """One end. `handlers` take a message's fields by its name, tuples as lists; `closed` is told of the end.
 
-    def __init__(self, handlers: Mapping[str, Callable[..., None]], closed: Callable[[], None]) -> None:
+    `is_behind` says that the other end does not take what is sent; `relieved` is told when it does again.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Callable[..., None]],
+        closed: Callable[[], None],
+        relieved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.is_behind = False
         self._handlers = handlers
         self._closed = closed
+        self._relieved = relieved
         self._transport: asyncio.Transport | None = None
         self._waiting: list[bytes] = []
         self._unread = b""
@@ -61,6 +73,16 @@ class Channel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=MOST_UNSENT)
+
+    def pause_writing(self) -> None:
+        """More than MOST_UNSENT wait."""
+        self.is_behind = True
+
+    def resume_writing(self) -> None:
+        """A quarter of that is left."""
+        self.is_behind = False
+        self._relieved()
 
     def data_received(self, data: bytes) -> None:
         """Whole messages go to their handlers, the rest waits for more."""

@@ -57,6 +57,7 @@ class Engine(Protocol):
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
     def rank(self, data: bytes, flow: Flow) -> Rank | None: ...
+    def is_late(self, waited_s: float) -> bool: ...
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
@@ -206,7 +207,10 @@ class Driver:
             return
         while self._backlog.is_full:
             self._serve_next(now)
-        self._backlog.keep(data, flow, rank, now)
+        if rank is not Rank.INSIDE and self._engine.is_late(self._backlog.least_wait_s):
+            self._receive_new(data, flow, math.inf, now)
+        else:
+            self._backlog.keep(data, flow, rank, now)
         if not self._is_working:
             self._is_working = True
             asyncio.get_running_loop().call_soon(self._work)
@@ -214,6 +218,7 @@ class Driver:
     def _work(self) -> None:
         now = time.monotonic()
         self.pace.report(self._backlog.waited_s(now), now)
+        self.perform(now)  # what `_keep` has begun
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
@@ -229,16 +234,16 @@ class Driver:
             self._serve(waiting[0], waiting[1], now)
             return True
         if waiting := self._backlog.take_new():
-            self._serve_new(waiting[0], waiting[1], now - waiting[2], now)
+            self._receive_new(waiting[0], waiting[1], now - waiting[2], now)
+            self.perform(now)
             return True
         return False
 
-    def _serve_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+    def _receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         try:
             self._engine.receive_new(data, flow, waited_s, now)
         except Exception:
             self._report_bug("receive_new", now)
-        self.perform(now)
 
     # What the relay does about it
 

@@ -1,20 +1,34 @@
-"""What the system lets this process and its children have (setrlimit(2)), and what it must not keep of them."""
+"""What the system lets this process and its children have (setrlimit(2)), must not keep of them, and ends with us.
+
+A service manager that has set both already may forbid to ask for them: then nothing is asked.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import resource
+import signal
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SPARE = 200  # descriptors beside connections: the store's files, listeners, names that are asked for, the desk
 
 
 def take_descriptors() -> int:
     """As many as may be had without privileges; shells give 1,024, which is few. Returns how many."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    had, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if had != most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
 
 
 def leave_no_core() -> None:
     """A core dump would hold the store's key and real numbers."""
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+    size, most = resource.getrlimit(resource.RLIMIT_CORE)
+    if size:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it is gone, however that ended. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")

@@ -133,6 +133,19 @@ class Connection(asyncio.Protocol):
         else:
             self.send(b"\r\n")
 
+    def hold(self) -> None:
+        """Read no more until `go_on`."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """The pause was not the far end's doing: its times begin anew."""
+        self.heard = self._owner.now
+        if self._framer.pending:
+            self.message_since = self._owner.now
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     def pause_writing(self) -> None:
         """More than max_unsent bytes wait: whoever does not read is not waited for."""
         self.abort("slow_reader")

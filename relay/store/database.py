@@ -136,7 +136,8 @@ def one_moment(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # an I/O error has ended it
+            connection.execute("ROLLBACK")
 
 
 def _make_file(path: Path) -> None:

@@ -39,25 +39,37 @@ def relay(
     compiled: bool = False,
     workers: int = 1,
     api: Address | None = None,
+    more: str = "",
 ) -> Iterator[Server]:
-    """`relay700 serve` with its store on disk and records durable, as it is by default; `api`: where it serves HTTP."""
+    """`relay700 serve` with its store on disk and records durable, as it is by default; `api`: where it serves HTTP.
+
+    `more`: as of `relay_toml`.
+    """
     run.mkdir()
     address = free("127.0.0.10")
     config = run / "relay.toml"
-    config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api))
-    python = str(COMPILED_PYTHON) if compiled else sys.executable
-    relay700 = [python, "-P", "-m", "relay"]  # -P: the installed relay, not that of the folder we are in
-    stores.put_relay_store(run, bindings, [*relay700, "bindings", "import", "-c", str(config)])
+    config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more))
+    command = relay700(compiled)
+    stores.put_relay_store(run, bindings, [*command, "bindings", "import", "-c", str(config)])
     spread = ["--workers", str(workers)] if workers > 1 else []
     name = f"relay700 x{workers}" if workers > 1 else "relay700"
-    with running(name, [*relay700, "serve", *spread, "-c", str(config)], address, run / "relay.log") as server:
+    with running(name, [*command, "serve", *spread, "-c", str(config)], address, run / "relay.log") as server:
         yield server
 
 
+def relay700(compiled: bool) -> list[str]:
+    """The command, to be followed by its arguments."""
+    python = str(COMPILED_PYTHON) if compiled else sys.executable
+    return [python, "-P", "-m", "relay"]  # -P: the installed relay, not that of the folder we are in
+
+
 def relay_toml(
-    run: Path, address: Address, callee: Address, prefixes: Sequence[str], *, api: Address | None = None
+    run: Path, address: Address, callee: Address, prefixes: Sequence[str], *, api: Address | None = None, more: str = ""
 ) -> str:
-    """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone."""
+    """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone.
+
+    `more`: further tables.
+    """
     return f"""
 [sip]
 listen = ["udp:{address}"]
@@ -85,7 +97,7 @@ sources = ["{callee.host}/32"]
 [[route]]
 prefix = ""
 peers = ["callees"]
-"""
+{more}"""
 
 
 @contextlib.contextmanager

@@ -45,3 +45,12 @@ def test_strangers_have_so_many_places_only() -> None:
     for _ in range(MOST_OF_STRANGERS + 10):
         backlog.keep(b"x", FLOW, Rank.STRANGER, 1.0)
     assert len(backlog) == MOST_OF_STRANGERS
+
+
+def test_it_says_how_long_another_new_call_will_wait_at_least() -> None:
+    backlog = Backlog()
+    backlog.keep(b"x", FLOW, Rank.INSIDE, 1.0)
+    assert backlog.least_wait_s == 0.0
+    for _ in range(400):
+        backlog.keep(b"x", FLOW, Rank.NEW, 1.0)
+    assert backlog.least_wait_s == 0.1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.net.channel import Channel
+from relay.net.channel import MOST_UNSENT, Channel
 
 PATIENCE_S = 10
 
@@ -71,3 +71,20 @@ async def test_the_half_of_a_message_of_a_process_that_was_killed_is_nothing() -
     theirs.close()
     await asyncio.wait_for(end.closed.wait(), PATIENCE_S)
     assert end.told.empty()
+
+
+async def test_who_does_not_read_is_behind_until_he_has() -> None:
+    relieved = asyncio.Event()
+    channel = Channel({}, lambda: None, relieved.set)
+    ours, theirs = socket.socketpair()
+    await channel.open(ours)
+    channel.tell("word", bytes(2 * MOST_UNSENT))
+    assert not channel.is_behind
+    channel.flush()
+    assert channel.is_behind
+    reader, writer = await asyncio.open_unix_connection(sock=theirs)
+    await reader.readexactly(2 * MOST_UNSENT)
+    await asyncio.wait_for(relieved.wait(), PATIENCE_S)
+    assert not channel.is_behind
+    channel.close()
+    writer.close()

@@ -39,6 +39,7 @@ class Obedient:
         self.bans = Bans(Limits())
         self.failed: list[Flow] = []
         self.woken = 0
+        self.patience_s = 1.0
         self._flow: Flow
         self._actions: list[Action] = []
         self._timers: list[float] = []
@@ -69,6 +70,9 @@ class Obedient:
 
     def rank(self, data: bytes, flow: Flow) -> Rank | None:
         return None if data == b"done with" else Rank.NEW if data.startswith(b"new ") else Rank.INSIDE
+
+    def is_late(self, waited_s: float) -> bool:
+        return waited_s > self.patience_s
 
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         self.receive(data.removeprefix(b"new "), flow, now)
@@ -454,3 +458,16 @@ async def test_timers_that_are_late_wait_for_the_answers_that_have_come() -> Non
             await b.say(f"echo {word}")
         hold_up_the_loop(0.3)
         assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "expired"]
+
+
+async def test_a_new_call_that_would_be_late_does_not_wait_to_be_told() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        flow = b.engine._flow
+        b.engine.patience_s = 0.0
+        b.driver.pace.report(1.0, time.monotonic())
+        for word in ("first", "second", "third"):
+            b.driver.receive(f"new echo {word}".encode(), flow)
+        b.driver.receive(b"echo inside", flow)
+        assert len(b.driver._backlog) == 2  # the first, and what is inside
+        assert [await b.hear() for _ in range(4)] == ["second", "third", "inside", "first"]

@@ -12,6 +12,7 @@ One step a line, seen from the phone that the ladder is of:
     > INVITE fresh            sends it again as a new one, without a tag in its To; likewise `< INVITE fresh`
     < INVITE proves=u:p       receives it with credentials that user u with password p could have made, else fails
     pause 200                 milliseconds
+    pause [field2]            as many as stand there in the file of numbers
     timewait 2000             the call is over; retransmissions are still answered for so long
 
 A caller's ladder begins with a request it sends, a callee's with one it receives. What the messages hold is checked
@@ -113,7 +114,7 @@ class _Compiler:
     def _step(self, index: int, step: Step) -> str:
         match step.direction:
             case "pause":
-                return f'<pause milliseconds="{step.name}"/>'
+                return _pause(step.name)
             case "timewait":
                 return f'<timewait milliseconds="{step.name}"/>'
             case "<":
@@ -224,6 +225,15 @@ class _Compiler:
 
     def _tag(self) -> str:
         return "[pid]a[call_number]" if self._calling else "[pid]b[call_number]"
+
+
+def _pause(length_ms: str) -> str:
+    if not length_ms.startswith("["):
+        return f'<pause milliseconds="{length_ms}"/>'
+    name = length_ms.strip("[]")
+    text, number = f"{name}_text", f"{name}_ms"
+    assigned = f'<assignstr assign_to="{text}" value="{length_ms}"/><todouble assign_to="{number}" variable="{text}"/>'
+    return f'<nop><action>{assigned}</action></nop><pause variable="{number}"/>'
 
 
 def _with_body(lines: list[str], step: Step) -> str:

@@ -1,4 +1,8 @@
-"""Runs a test again inside a network namespace that has nothing but `lo`: its own ports, its own loss, no way out."""
+"""Runs a test again inside a namespace of its own.
+
+Of the network it has nothing but `lo` then: its own ports, its own loss, no way out. Of mounts it has its own, which
+are gone with it.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,23 @@ def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 
     if loss_percent:
         rule = f"meta l4proto udp numgen random mod 100 < {loss_percent} drop"
         setup += f" && nft 'table inet loss {{ chain c {{ type filter hook input priority 0; {rule}; }}; }}'"
+    _run_again(request, "--net", setup)
+    return True
+
+
+def reran_with_own_mounts(request: pytest.FixtureRequest) -> bool:
+    """As `reran_in_own_network`, for a test that mounts something."""
+    if os.environ.get(INSIDE):
+        return False
+    _run_again(request, "--mount", "true")
+    return True
+
+
+def _run_again(request: pytest.FixtureRequest, namespace: str, setup: str) -> None:
     test = f"{sys.executable} -m pytest -q -p no:cacheprovider -p no:cov '{request.node.nodeid}'"
     rootless = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
-        ["unshare", "--net", *rootless, "sh", "-c", f"{setup} && exec {test}"],
+        ["unshare", namespace, *rootless, "sh", "-c", f"{setup} && exec {test}"],
         cwd=ROOT,
         env={**os.environ, INSIDE: "1", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
         capture_output=True,
@@ -35,5 +52,4 @@ def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 
         check=False,
     )
     if done.returncode != 0:
-        pytest.fail(f"in its own network:\n{done.stdout}\n{done.stderr}", pytrace=False)
-    return True
+        pytest.fail(f"in its own namespace:\n{done.stdout}\n{done.stderr}", pytrace=False)

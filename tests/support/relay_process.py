@@ -58,6 +58,8 @@ class Setup:
     policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
     store: dict[str, str] = field(default_factory=dict)  # keys of [store]; none: a file in the relay's folder
     more: str = ""  # further tables
+    store_in: Path | None = None  # None: beside the configuration
+    environment: dict[str, str] = field(default_factory=dict)  # of the relay, besides that of the tests
     caller_sources: Sequence[str] = ()
     callee_transport: str | None = None  # None: as the caller's; "": the uri names none
     trunk: str = ""  # lines of a [[peer]] in the place of the callees'
@@ -77,7 +79,7 @@ class Setup:
             neighbours.append(Neighbour(names[-1], address, transport))
         return (
             _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
-            + _table("store", self.store or {"url": f"sqlite:{folder}/relay.db", "key_file": f"{folder}/relay.key"})
+            + _table("store", self.store or _file_in(self.store_in or folder))
             + '\n[numbers]\nprefixes = ["70010000001"]\n'
             + _table("api", api)
             + _table("policy", self.policy)
@@ -88,6 +90,10 @@ class Setup:
             + '\n[[route]]\nprefix = "86138"\npeers = ["caller_side"]\n'
             + f'\n[[route]]\nprefix = "86139"\npeers = {json.dumps(names)}\n'
         )
+
+
+def _file_in(folder: Path) -> dict[str, str]:
+    return {"url": f"sqlite:{folder}/relay.db", "key_file": f"{folder}/relay.key"}
 
 
 def _table(name: str, values: dict[str, Any]) -> str:
@@ -120,7 +126,10 @@ class RelayProcess:
         command = [*RELAY700, "serve", "-c", str(self.config), "--workers", str(self.workers)]
         mark = len(self._lines)
         self._ended = False
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder)
+        environment = {**os.environ, **self.setup.environment}
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self.folder, env=environment
+        )
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read_log, args=(self._process.stdout,), daemon=True)
         self._reader.start()
@@ -144,6 +153,11 @@ class RelayProcess:
             return -9
         self._reader.join()
         return status
+
+    def stop_if_running(self) -> None:
+        """For tests that look at its end themselves."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
 
     def stop_and_check(self) -> None:
         """The end of every outside test: a clean exit, no traceback, and no real number anywhere."""
@@ -291,7 +305,8 @@ class RelayProcess:
 
     def assert_nothing_in_clear(self) -> None:
         """No real number in the log, the store's files, or what /proc shows of the process."""
-        places = [self._log_file, *(file for file in self.folder.glob("relay.db*") if not file.is_socket())]
+        stored = (self.setup.store_in or self.folder).glob("relay.db*")
+        places = [self._log_file, *(file for file in stored if not file.is_socket())]
         if self._process is not None and self._process.poll() is None:
             places += [Path(f"/proc/{self.pid}/{name}") for name in ("environ", "cmdline")]
         for place in places:

@@ -43,3 +43,11 @@ def test_header_lines_and_bodies_stand_in_their_message() -> None:
     head, _, body = send.text.partition("\n\n")
     assert "Require: 100rel" in head
     assert "a=sendonly" in body
+
+
+def test_pause_of_the_numbers_file_is_read_into_the_variable_that_it_waits_for() -> None:
+    nop, pause = steps_of("pause [field2]")
+    text, number = nop.findall("action/*")
+    assert text.attrib["value"] == "[field2]"
+    assert number.attrib["variable"] == text.attrib["assign_to"]
+    assert pause.attrib["variable"] == number.attrib["assign_to"]

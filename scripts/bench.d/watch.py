@@ -1,0 +1,130 @@
+"""What a relay holds while it serves a long load, sample by sample, and how fast each of it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import processes
+
+from relay.errors import Refused
+from relay.net.control import ControlClient, control_path
+
+PATIENCE_S = 10.0
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MIB = 1048576
+
+
+@dataclass(frozen=True)
+class Sample:
+    at_s: float  # since the first call
+    good: int  # calls so far
+    failed: int
+    calls_up: int  # these two: 0 where the relay did not answer
+    tasks: int
+    lag_s: float
+    resident: Mapping[str, int]  # bytes, by process
+    descriptors: int
+    store: int  # bytes, as all that follow
+    wal: int
+    log: int
+
+
+class Watch:
+    """Of one relay, by its first process's id and the folder that its store and log are in."""
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self._pid = pid
+        self._folder = folder
+        self._control = ControlClient(control_path(folder / "relay.db"), PATIENCE_S)
+        self._began = time.monotonic()
+
+    def statistics(self) -> dict[str, Any] | None:
+        """As the relay tells its desk; None if it does not answer in time."""
+        try:
+            return asyncio.run(self._control.ask("statistics"))
+        except Refused:
+            return None
+
+    def sample(self, good: int, failed: int) -> Sample:
+        said = self.statistics() or {}
+        members = processes.family(self._pid)
+        return Sample(
+            at_s=time.monotonic() - self._began,
+            good=good,
+            failed=failed,
+            calls_up=said.get("calls_up", 0),
+            tasks=said.get("tasks", 0),
+            lag_s=said.get("loop_lag_seconds", 0.0),
+            resident=_resident(members),
+            descriptors=sum(len(os.listdir(f"/proc/{member}/fd")) for member in members),
+            store=_size(self._folder / "relay.db"),
+            wal=_size(self._folder / "relay.db-wal"),
+            log=_size(self._folder / "relay.log"),
+        )
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _resident(members: Sequence[int]) -> dict[str, int]:
+    """Named by their commands, workers by their order."""
+    found: dict[str, int] = {}
+    for member in members:
+        words = Path(f"/proc/{member}/cmdline").read_text().split("\0")
+        name = words[words.index("relay") + 1] if "relay" in words else Path(words[0]).name
+        if name == "worker":
+            name = f"worker {sum(each.startswith('worker') for each in found)}"
+        found[name] = int(Path(f"/proc/{member}/statm").read_text().split()[1]) * PAGE
+    return found
+
+
+def heading(first: Sample) -> str:
+    titles = ["s", "calls/s", "failed", "up", "lag ms", *(f"{name} MiB" for name in first.resident)]
+    return _line([*titles, "files", "tasks", "store MiB", "WAL MiB", "log MiB"])
+
+
+def row(sample: Sample, before: Sample) -> str:
+    per_s = (sample.good - before.good) / (sample.at_s - before.at_s)
+    cells = [f"{number:.0f}" for number in (sample.at_s, per_s, sample.failed, sample.calls_up, sample.lag_s * 1000)]
+    cells += [f"{resident / MIB:.1f}" for resident in sample.resident.values()]
+    cells += [str(sample.descriptors), str(sample.tasks)]
+    return _line([*cells, *(f"{size / MIB:.1f}" for size in (sample.store, sample.wal, sample.log))])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "".join(cell.rjust(max(len(cell) + 2, 11)) for cell in cells)
+
+
+def growth(samples: Sequence[Sample]) -> str:
+    """A line a figure: its straight line through the samples, of which there must be two at least."""
+    series: dict[str, list[float]] = {
+        f"{name}, KiB": [sample.resident.get(name, 0) / 1024 for sample in samples] for name in samples[-1].resident
+    }
+    series |= {
+        "descriptors": [sample.descriptors for sample in samples],
+        "tasks": [sample.tasks for sample in samples],
+        "store, KiB": [sample.store / 1024 for sample in samples],
+        "WAL, KiB": [sample.wal / 1024 for sample in samples],
+        "log, KiB": [sample.log / 1024 for sample in samples],
+    }
+    minutes = [sample.at_s / 60 for sample in samples]
+    calls = [float(sample.good) for sample in samples]
+    lines = [f"{'':22}{'first':>12}{'last':>12}{'a minute':>12}{'a call':>12}"]
+    for name, values in series.items():
+        a_minute, a_call = _slope(minutes, values), _slope(calls, values)
+        text = f"{a_call * 1024:.1f} B" if name.endswith("KiB") else f"{a_call:.5f}"
+        lines.append(f"{name:22}{values[0]:12.0f}{values[-1]:12.0f}{a_minute:12.1f}{text:>12}")
+    return "\n".join(lines)
+
+
+def _slope(along: Sequence[float], values: Sequence[float]) -> float:
+    """0 where nothing has passed between the samples."""
+    return statistics.linear_regression(along, values).slope if len(set(along)) > 1 else 0.0

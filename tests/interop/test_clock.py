@@ -1,0 +1,46 @@
+"""The wall clock of a running relay is set by an hour: calls go on, and their records' times fit together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.addresses import RELAY, free
+from tests.support.clock_story import outlives
+from tests.support.relay_process import RelayProcess, Setup
+from tests.support.wall_clock import WallClock
+
+pytestmark = pytest.mark.outside
+
+HOUR_S = 3_600
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> WallClock:
+    return WallClock(tmp_path / "clock")
+
+
+@pytest.fixture
+def relay(tmp_path: Path, clock: WallClock) -> Iterator[RelayProcess]:
+    made = RelayProcess(tmp_path, Setup(api=free(RELAY), environment=clock.environment()))
+    made.start()
+    made.bind()
+    yield made
+    made.stop_and_check()
+
+
+@pytest.mark.parametrize("ahead_s", [-HOUR_S, HOUR_S], ids=["back", "forth"])
+async def test_set_while_a_call_is_up(relay: RelayProcess, clock: WallClock, ahead_s: int) -> None:
+    await outlives(relay, clock, ahead_s)
+    await outlives(relay, clock, 0)  # and put right again
+    (told, again) = [event for event in relay.events() if event["event"] == "clock.was_set"]
+    assert round(told["by_s"], -1) == ahead_s == -round(again["by_s"], -1)
+
+
+async def test_set_back_while_the_relay_is_down(relay: RelayProcess, clock: WallClock) -> None:
+    await outlives(relay, clock, -HOUR_S, restarts=True)
+    ended = [record for record in await asyncio.to_thread(relay.calls) if record["outcome"] == "answered"]
+    assert [record["ended_by"] for record in ended] == ["caller"]
