@@ -181,6 +181,8 @@ class Driver:
         return step_s
 
     def close(self) -> None:
+        """What still waits is dropped: SIP sends it again."""
+        self._backlog = Backlog()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -473,3 +473,14 @@ async def test_a_new_call_that_would_be_late_does_not_wait_to_be_told() -> None:
         b.driver.receive(b"echo inside", flow)
         assert len(b.driver._backlog) == 2  # the first, and what is inside
         assert [await b.hear() for _ in range(4)] == ["second", "third", "inside", "first"]
+
+
+async def test_what_waits_at_the_end_is_dropped() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        b.driver.pace.report(1.0, time.monotonic())
+        b.driver.receive(b"tell late", b.engine._flow)
+        b.driver.close()
+        await asyncio.sleep(0)
+        await until(lambda: not b.driver._is_working)
+        assert b.told == []
