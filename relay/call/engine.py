@@ -103,13 +103,9 @@ class Engine:
         except ParseError as error:  # a header that nothing had looked at before
             self._malformed(data, error, flow, now)
 
-    def rank(self, data: bytes, flow: Flow) -> Rank | None:
-        """Of a message that is to wait, since we are behind. None: there is nothing to do about it."""
-        return self._shedding.rank(data, flow)
-
-    def is_late(self, waited_s: float) -> bool:
-        """Whether a new call that has waited for so long is shed."""
-        return self._shedding.is_late(waited_s)
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+        """Where a message is to wait, since we are behind: a new one for so long at least. None: there is no need."""
+        return self._shedding.sort(data, flow, least_wait_s, now)
 
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed."""

@@ -21,6 +21,7 @@ from relay.sip.transaction import MAGIC_COOKIE
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.logins import Logins
+    from relay.call.settings import Peer
     from relay.sip.flow import Flow
 
 # Short: RFC 3261 21.5.4 has a proxy send us nothing at all meanwhile, and we are behind by tenths of a second.
@@ -69,37 +70,50 @@ class Shedding:
         self._told: Counter[str] = Counter()  # what of `counts` the log has
         self._is_telling = False
 
-    def rank(self, data: bytes, flow: Flow) -> Rank | None:
-        """Of a message that is to wait. None: it is the ACK to a 503 of ours, and done with."""
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+        """Where a message is to wait; None: it need not, since it is shed at once, or the ACK to what was shed.
+
+        `least_wait_s`: how long it would wait if it is new.
+        """
         if data.startswith(b"ACK "):
             return None if self._is_ours(data) else Rank.INSIDE
         data = data.lstrip(b"\r\n")  # RFC 3261 7.5
         if data.startswith(b"SIP/2.0 ") or not is_untagged(data):
             return Rank.INSIDE
-        if self._core.peers.by_source(flow.host) is None and not self._logins.knows(flow):
-            return Rank.STRANGER
-        return Rank.NEW if data.startswith(_NEW) else Rank.INSIDE
+        peer = self._peer_at(flow)
+        if peer is not None and not data.startswith(_NEW):
+            return Rank.INSIDE
+        if self._is_late(least_wait_s) and self._sheds(data, flow, peer, now, is_late=True):
+            return None
+        return Rank.STRANGER if peer is None else Rank.NEW
+
+    def takes(self, data: bytes, flow: Flow, waited_s: float, now: float) -> bool:
+        """Whether one that is not `Rank.INSIDE` is shed, now that it has waited: too long, or it was shed before."""
+        is_late = self._is_late(waited_s)
+        if not (is_late or self._shed or self._shed_before):
+            return False
+        return self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late)
+
+    def _is_late(self, waited_s: float) -> bool:
+        return waited_s * 1000 > self._core.settings.limits.shed_lag_ms > 0
+
+    def _peer_at(self, flow: Flow) -> Peer | None:
+        return self._core.peers.by_source(flow.host) or self._logins.peer_at(flow)
 
     def _is_ours(self, ack: bytes) -> bool:
         start = ack.find(_CALL_ID) + len(_CALL_ID)
         return self._tag(ack[start : ack.find(b"\r\n", start)]) + b"\r\n" in ack
 
-    def is_late(self, waited_s: float) -> bool:
-        """Whether that is too long for what is new."""
-        return waited_s * 1000 > self._core.settings.limits.shed_lag_ms > 0
+    def _sheds(self, data: bytes, flow: Flow, peer: Peer | None, now: float, *, is_late: bool) -> bool:
+        """Answers a peer's, drops a stranger's. What is served already, or cannot be read, is not shed.
 
-    def takes(self, data: bytes, flow: Flow, waited_s: float, now: float) -> bool:
-        """Whether it is shed, and answered where it is a peer's: it has waited too long, or was shed before.
-
-        What comes again has the answer that it had: its sender may have gone by that. What is served is not shed.
+        What comes again has the answer that it had, late or not: its sender may have gone by that.
         """
-        is_late = self.is_late(waited_s)
-        if not (is_late or self._shed or self._shed_before) or data.startswith(b"CANCEL "):
+        if data.startswith(b"CANCEL "):
             return False
         refusal = self._usual(data, flow) or self._any(data, flow)
         if refusal is None or not (is_late or refusal.key in self._shed or refusal.key in self._shed_before):
             return False
-        peer = self._core.peers.by_source(flow.host) or self._logins.peer_at(flow)
         if peer is None:
             self._core.counters["strangers"] += 1
             self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
@@ -116,15 +130,16 @@ class Shedding:
         if lines is None:
             return None
         hop, params, vias, from_, to, call_id, cseq = lines
-        branch = params.partition(b";branch=")[2].partition(b";")[0].strip(b" \t")
-        names = params.lower()
-        if not branch.startswith(_COOKIE) or b"received" in names:
-            return None
-        wants_port = b"rport" in names  # RFC 3581
+        before, _, after = params.partition(b";branch=")
+        branch, _, after = after.partition(b";")
+        wants_port = before == b";rport" or after == b"rport"  # RFC 3581
         if wants_port:
-            if names.count(b"rport") != 1 or not (b";rport;" in params or params.endswith(b";rport")):
-                return None
-            params = params.replace(b";rport", b";rport=%d" % flow.port)
+            params = params.replace(b";rport", b";rport=%d" % flow.port, 1)
+            before, after = before.removeprefix(b";rport"), after.removeprefix(b"rport")
+        if (
+            before or not branch.startswith(_COOKIE) or b"r" in after.lower()
+        ):  # "received" or another "rport", it may be
+            return None
         way = _way(hop, flow, wants_port)
         method = data.partition(b" ")[0]
         if way is None or self._core.transactions.is_serving(_text(method), _text(hop), _text(branch)):

@@ -56,8 +56,7 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
-    def rank(self, data: bytes, flow: Flow) -> Rank | None: ...
-    def is_late(self, waited_s: float) -> bool: ...
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None: ...
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
@@ -195,6 +194,8 @@ class Driver:
         return step_s
 
     def close(self) -> None:
+        """What still waits is dropped: SIP sends it again."""
+        self._backlog = Backlog()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -202,14 +203,10 @@ class Driver:
     # What waits while the process is behind
 
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
-        rank = self._engine.rank(data, flow)
-        if rank is None:
-            return
         while self._backlog.is_full:
             self._serve_next(now)
-        if rank is not Rank.INSIDE and self._engine.is_late(self._backlog.least_wait_s):
-            self._receive_new(data, flow, math.inf, now)
-        else:
+        rank = self._engine.sort(data, flow, self._backlog.least_wait_s, now)
+        if rank is not None:
             self._backlog.keep(data, flow, rank, now)
         if not self._is_working:
             self._is_working = True
@@ -218,7 +215,7 @@ class Driver:
     def _work(self) -> None:
         now = time.monotonic()
         self.pace.report(self._backlog.waited_s(now), now)
-        self.perform(now)  # what `_keep` has begun
+        self.perform(now)  # answers to what was not kept
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
@@ -234,16 +231,16 @@ class Driver:
             self._serve(waiting[0], waiting[1], now)
             return True
         if waiting := self._backlog.take_new():
-            self._receive_new(waiting[0], waiting[1], now - waiting[2], now)
-            self.perform(now)
+            self._serve_new(waiting[0], waiting[1], now - waiting[2], now)
             return True
         return False
 
-    def _receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+    def _serve_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         try:
             self._engine.receive_new(data, flow, waited_s, now)
         except Exception:
             self._report_bug("receive_new", now)
+        self.perform(now)
 
     # What the relay does about it
 

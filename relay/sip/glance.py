@@ -51,7 +51,10 @@ def copied(data: bytes) -> Copied | None:
     vias = _match_vias(data)
     if vias is None:
         return None
-    rest = data[vias.end() - 2 : data.find(b"\r\n\r\n") + 2]
+    end = data.find(b"\r\n\r\n")
+    if end < vias.end() - 2:  # compiled, a slice that ends before it begins is an error
+        return None
+    rest = data[vias.end() - 2 : end + 2]
     if _find_odd(rest):
         return None
     from_, to = _value(rest, b"\r\nFrom: "), _value(rest, b"\r\nTo: ")

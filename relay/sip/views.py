@@ -298,9 +298,11 @@ def _cut_tag(value: str) -> str | None:
     start = value.rfind(">") + 1
     if value.find('"', start) >= 0:
         return None
-    found = value.find(";tag=", start)
+    found = value.find(";", start)
     if found < 0:
-        return None if value.find(";", start) >= 0 else ""
+        return ""
+    if value[found : found + 5] != ";tag=":  # of tags that come twice the first counts
+        return None
     return _up_to_semicolon(value, found + 5, len(value))
 
 

@@ -208,7 +208,7 @@ class Opener:
         bound = None
         if route_hash is not None:
             columns = values[_BOUND:_BOUND_END]
-            _, party, binding_id, mode, _, x, y, *_ = columns
+            _, party, binding_id, mode, _, x, y = columns[:7]
             if mode is None:
                 raise StoreError("a route without its binding")
             check_route(self._sealer, mac, number, route_hash, binding_id, party)

@@ -75,7 +75,9 @@ def encode_record(record: CallRecord) -> bytes:
         record.caller_leg_call_id.encode("utf-8", "surrogatepass"),
         None if callee_leg is None else callee_leg.encode("utf-8", "surrogatepass"),
     )
-    return _VERSION + _encode((record[:_LEGS] + record[_LEGS + 2 :], *legs))
+    fields = list(record)
+    del fields[_LEGS : _LEGS + 2]
+    return _VERSION + _encode((fields, *legs))
 
 
 def decode_record(encoded: bytes) -> CallRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import os
 import subprocess
@@ -15,8 +16,10 @@ from load import CALLEE_HOST, CALLER_HOST, COMMON, GRACE_S, HERE, HOLD_MS, Addre
 from series import warm_up
 from stores import Bindings, write_sipp_file
 
+from relay.net.control import ControlClient, control_path
+
 CALLS_UP = 100  # before the others begin, until they have all been tried
-PAUSE_S = 3.0  # between two runs: the relay is not behind any more
+PAUSE_S = 10.0  # between two runs: the longest lag is that of one
 
 _ANSWERED = '<recv response="200" rrs="true"></recv>'
 _ENDED = '<recv response="200" crlf="true" rtd="2"></recv>'
@@ -49,6 +52,8 @@ class Overload:
     shed: int
     up_completed: int  # of CALLS_UP
     retransmissions: int
+    lag_s: float  # the longest
+    unread: int  # datagrams that found the relay's receive buffer full, in all runs so far
 
     @property
     def per_s(self) -> float:
@@ -71,7 +76,10 @@ def measure(
         with servers.relay(run / "relay", bindings, load.callee, compiled=compiled) as server:
             os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
             warm_up(load, [server])
-            return [_measure_once(load, server.address, factor, int(rate * factor), seconds) for factor in factors]
+            control = ControlClient(control_path(run / "relay" / "relay.db"))
+            return [
+                _measure_once(load, server.address, control, factor, int(rate * factor), seconds) for factor in factors
+            ]
     finally:
         os.sched_setaffinity(0, all_cpus)
 
@@ -84,13 +92,17 @@ def _scenario() -> str:
     return text.replace(_ANSWERED, shed).replace(_ENDED, ended + _SHED)
 
 
-def _measure_once(load: Load, target: Address, factor: float, rate: int, seconds: int) -> Overload:
+def _measure_once(
+    load: Load, target: Address, control: ControlClient, factor: float, rate: int, seconds: int
+) -> Overload:
     callee = load.start_callee()
     try:
         up = _Caller(load, "up", target, CALLS_UP, CALLS_UP, (seconds + 3) * 1000)
         time.sleep(2.0)
         offered = _Caller(load, "offered", target, rate, rate * seconds, HOLD_MS)
-        rows, up_rows = offered.wait(), up.wait()
+        rows = offered.wait()
+        statistics = asyncio.run(control.ask("statistics"))
+        up_rows = up.wait()
     finally:
         callee.kill()
         callee.wait()
@@ -103,6 +115,8 @@ def _measure_once(load: Load, target: Address, factor: float, rate: int, seconds
         shed=int(last["GenericCounter1(C)"]),
         up_completed=int(up_rows[-1]["GenericCounter2(C)"]),
         retransmissions=int(last["Retransmissions(C)"]),
+        lag_s=statistics["loop_lag_seconds"],
+        unread=statistics["datagrams_unread"],
     )
     print(f"  {found}", flush=True)
     time.sleep(PAUSE_S)
@@ -134,13 +148,18 @@ class _Caller:
 def table(figures: Sequence[Overload]) -> str:
     """One line a run."""
     peak = max(each.per_s for each in figures)
-    lines = [
-        f"{'offered':>14}{'calls/s':>10}{'completed/s':>13}{'of peak':>9}{'shed/s':>9}{'failed':>8}{'up, lost':>10}"
-    ]
+    titles = ("offered", "calls/s", "completed/s", "of peak", "shed/s", "failed", "up, lost", "lag, ms")
+    lines = ["".join(title.rjust(13) for title in titles)]
     for each in figures:
-        failed = each.offered - each.completed - each.shed
-        lines.append(
-            f"{f'{each.factor:g}x':>14}{each.offered / each.seconds:10.0f}{each.per_s:13.0f}{each.per_s / peak:9.0%}"
-            f"{each.shed / each.seconds:9.0f}{failed:8}{CALLS_UP - each.up_completed:10}"
+        cells = (
+            f"{each.factor:g}x",
+            f"{each.offered / each.seconds:.0f}",
+            f"{each.per_s:.0f}",
+            f"{each.per_s / peak:.0%}",
+            f"{each.shed / each.seconds:.0f}",
+            str(each.offered - each.completed - each.shed),
+            str(CALLS_UP - each.up_completed),
+            f"{1000 * each.lag_s:.0f}",
         )
+        lines.append("".join(cell.rjust(13) for cell in cells))
     return "\n".join(lines)

@@ -127,9 +127,9 @@ def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
     made = engine()
     response = shed(made, of_call("a"))
     ack = of_call("a", "ACK", f"To: {response.get('to')}", "CSeq: 7 ACK")
-    assert made.rank(ack, FLOW) is None
-    assert made.rank(ack.replace(b"Call-ID: a", b"Call-ID: b"), FLOW) is Rank.INSIDE
-    assert made.rank(ack.replace(b"Call-ID", b"i"), FLOW) is Rank.INSIDE
+    assert made.sort(ack, FLOW, 0.0, 1.0) is None
+    assert made.sort(ack.replace(b"Call-ID: a", b"Call-ID: b"), FLOW, 0.0, 1.0) is Rank.INSIDE
+    assert made.sort(ack.replace(b"Call-ID", b"i"), FLOW, 0.0, 1.0) is Rank.INSIDE
     made.receive(ack, FLOW, 1.0)  # no harm where it is not told apart
     assert made.take_actions() == []
 
@@ -158,8 +158,23 @@ def test_a_strangers_call_is_dropped() -> None:
 )
 def test_who_goes_first(data: bytes, rank: Rank, strangers: Rank) -> None:
     made = engine()
-    assert made.rank(data, FLOW) is rank
-    assert made.rank(data, STRANGER) is strangers
+    assert made.sort(data, FLOW, 0.0, 1.0) is rank
+    assert made.sort(data, STRANGER, 0.0, 1.0) is strangers
+
+
+def test_what_would_be_late_is_shed_when_it_comes() -> None:
+    made = engine()
+    assert made.sort(of_call("a"), FLOW, EARLY_S, 1.0) is Rank.NEW
+    assert made.sort(of_call("b"), FLOW, LATE_S, 1.0) is None
+    (answer,) = made.take_actions()
+    assert isinstance(answer, Send)
+    assert answer.data.startswith(b"SIP/2.0 503 ")
+    assert made.sort(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0) is Rank.NEW
+    assert made.sort(invite(method="OPTIONS").serialize(), FLOW, LATE_S, 1.0) is Rank.INSIDE
+    assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0) is None
+    assert made.take_actions() == []
+    made.receive(INVITE, FLOW, 1.0)
+    assert made.sort(INVITE, FLOW, LATE_S, 1.0) is Rank.NEW  # it is being served
 
 
 def test_a_cancel_is_never_shed() -> None:
@@ -213,10 +228,10 @@ def test_the_quick_refusal_is_that_of_a_full_look(data: st.DataObject, flow: Flo
     assert one.headers == other.headers
 
 
-@pytest.mark.parametrize("more", ["", ";rport", ";rport;x=y"])
-def test_usual_requests_are_refused_by_the_quick_way(more: str) -> None:
+@pytest.mark.parametrize("parameters", [";branch=z9hG4bKa", ";branch=z9hG4bKa;rport", ";rport;branch=z9hG4bKa;x=y"])
+def test_usual_requests_are_refused_by_the_quick_way(parameters: str) -> None:
     made = engine()
-    data = invite(f"Via: SIP/2.0/UDP 192.0.2.99:5070;branch=z9hG4bKa{more}").serialize()
+    data = invite(f"Via: SIP/2.0/UDP 192.0.2.99:5070{parameters}").serialize()
     quick, full = made._shedding._usual(data, FLOW), made._shedding._any(data, FLOW)
     assert quick is not None
     assert full is not None

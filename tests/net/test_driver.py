@@ -68,11 +68,13 @@ class Obedient:
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
 
-    def rank(self, data: bytes, flow: Flow) -> Rank | None:
-        return None if data == b"done with" else Rank.NEW if data.startswith(b"new ") else Rank.INSIDE
-
-    def is_late(self, waited_s: float) -> bool:
-        return waited_s > self.patience_s
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+        if not data.startswith(b"new "):
+            return Rank.INSIDE
+        if least_wait_s <= self.patience_s:
+            return Rank.NEW
+        self.receive(data.removeprefix(b"new "), flow, now)
+        return None
 
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
         self.receive(data.removeprefix(b"new "), flow, now)
@@ -403,7 +405,7 @@ async def test_what_belongs_to_calls_goes_first_while_the_process_is_behind() ->
         await b.hear()
         flow = b.engine._flow
         b.driver.pace.report(1.0, time.monotonic())
-        for data in (b"new echo third", b"echo first", b"new echo fourth", b"done with", b"echo second"):
+        for data in (b"new echo third", b"echo first", b"new echo fourth", b"echo second"):
             b.driver.receive(data, flow)
         assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "fourth"]
 
@@ -471,3 +473,14 @@ async def test_a_new_call_that_would_be_late_does_not_wait_to_be_told() -> None:
         b.driver.receive(b"echo inside", flow)
         assert len(b.driver._backlog) == 2  # the first, and what is inside
         assert [await b.hear() for _ in range(4)] == ["second", "third", "inside", "first"]
+
+
+async def test_what_waits_at_the_end_is_dropped() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        b.driver.pace.report(1.0, time.monotonic())
+        b.driver.receive(b"tell late", b.engine._flow)
+        b.driver.close()
+        await asyncio.sleep(0)
+        await until(lambda: not b.driver._is_working)
+        assert b.told == []

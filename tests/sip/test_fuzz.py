@@ -152,6 +152,8 @@ ADDRESS_PIECES = st.sampled_from(
 @settings(max_examples=500, deadline=None)
 @given(st.lists(ADDRESS_PIECES, max_size=10))
 @example(["<sip:a@b>", ";x=", '"', ">", ";tag=", "a", '"'])
+@example(["<sip:a@b>", ";tag", ";tag=", "a"])
+@example(["<sip:a@b>", ";tag=", "a", ";x=", '"', ">", '"'])
 @example(['"', "<sip:a@b;tag=u>", '"', "<sip:a@b>"])
 def test_the_cheap_tag_is_that_of_the_full_parse(pieces):
     message = Request("X", "sip:a@b", [("from", "".join(pieces).strip())])
