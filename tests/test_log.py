@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.typing import FilteringBoundLogger
 
 from relay.log import WholeLines, configure, ended_calls, mask_numbers, mask_text
@@ -208,3 +210,29 @@ def test_a_line_that_was_torn_is_ended_before_the_next() -> None:
     assert output.take_lost() == 1
     os.close(reading)
     os.close(writing)
+
+
+TEXTS = st.text(max_size=12) | st.sampled_from([NUMBER, f"for +86{NUMBER} é", "\udcff", "700100000010001"])
+
+
+@given(
+    st.sampled_from(["call", "message"]),
+    st.none() | TEXTS,
+    st.dictionaries(st.sampled_from(["outcome", "mode", "duration_ms"]), st.none() | st.integers(0, 999_999)),
+)
+def test_ended_calls_are_written_straight_as_any_event_is(
+    kind: str, order_id: str | None, fields: dict[str, object]
+) -> None:
+    written = []
+    for way in ("straight", "as any"):
+        log, output = logger()
+        given_fields = {"kind": kind, "order_id": order_id, **fields}
+        if way == "straight":
+            ended_calls(log, "json", "info", output)(given_fields)  # type: ignore[arg-type]
+        else:
+            del given_fields["kind"]
+            log.info(f"{kind}.ended", **given_fields)
+        event = json.loads(output.getvalue())
+        assert event.pop("timestamp").endswith("Z")
+        written.append(event)
+    assert written[0] == written[1]

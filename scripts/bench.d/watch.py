@@ -26,7 +26,8 @@ class Sample:
     at_s: float  # since the first call
     good: int  # calls so far
     failed: int
-    calls_up: int  # these two: 0 where the relay did not answer
+    calls_up: int  # as the next three: 0 where the relay did not answer
+    shed: int
     tasks: int
     lag_s: float
     resident: Mapping[str, int]  # bytes, by process
@@ -60,6 +61,7 @@ class Watch:
             good=good,
             failed=failed,
             calls_up=said.get("calls_up", 0),
+            shed=sum(said.get("shed", {}).values()),
             tasks=said.get("tasks", 0),
             lag_s=said.get("loop_lag_seconds", 0.0),
             resident=_resident(members),
@@ -87,13 +89,14 @@ def _resident(members: Sequence[int]) -> dict[str, int]:
 
 
 def heading(first: Sample) -> str:
-    titles = ["s", "calls/s", "failed", "up", "lag ms", *(f"{name} MiB" for name in first.resident)]
+    titles = ["s", "calls/s", "failed", "shed", "up", "lag ms", *(f"{name} MiB" for name in first.resident)]
     return _line([*titles, "files", "tasks", "store MiB", "WAL MiB", "log MiB"])
 
 
 def row(sample: Sample, before: Sample) -> str:
     per_s = (sample.good - before.good) / (sample.at_s - before.at_s)
-    cells = [f"{number:.0f}" for number in (sample.at_s, per_s, sample.failed, sample.calls_up, sample.lag_s * 1000)]
+    numbers = (sample.at_s, per_s, sample.failed, sample.shed, sample.calls_up, sample.lag_s * 1000)
+    cells = [f"{number:.0f}" for number in numbers]
     cells += [f"{resident / MIB:.1f}" for resident in sample.resident.values()]
     cells += [str(sample.descriptors), str(sample.tasks)]
     return _line([*cells, *(f"{size / MIB:.1f}" for size in (sample.store, sample.wal, sample.log))])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.call import masking
 from relay.call.masking import PHRASES, Verdict
@@ -10,6 +12,7 @@ from relay.call.sdp_masking import SdpWriter
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Request, Response
 from tests.ladder.descriptions import OFFER
+from tests.support.outcome import outcome
 
 OUTCOMES = {"busy", "no_answer", "rejected", "unreachable", "failed"}
 
@@ -239,3 +242,37 @@ def test_what_is_no_digit(body: bytes) -> None:
     for kind in ("application/dtmf-relay", "application/dtmf"):
         with pytest.raises(ProtocolError):
             masking.mask_body(request(f"Content-Type: {kind}", method="INFO", body=body), SdpWriter(5))
+
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["allow", "supported", "require", "session-expires", "min-se", "via", "x-odd"]),
+        st.sampled_from(
+            ["INVITE, BYE", "timer", "100rel,timer ", "", ",", "90", "1800;refresher=uac", "x", "90;", "a,b"]
+        ),
+    ),
+    max_size=5,
+)
+
+
+def cross_plainly(headers: list[tuple[str, str]]) -> str:
+    """Each line made by itself; of a session timer the first counts."""
+    lines = ""
+    for name, allowed in (
+        ("allow", masking.METHODS),
+        *((each, masking.OPTION_TAGS) for each in ("supported", "require")),
+    ):
+        values = ",".join(value for key, value in headers if key == name)
+        lines += masking.mask_tokens(name.capitalize(), values, allowed)
+    for name in ("session-expires", "min-se"):
+        values = [value for key, value in headers if key == name]
+        lines += masking.mask_request_headers(Request("UPDATE", "sip:x@y", [(name, values[0])])) if values else ""
+    return lines
+
+
+@given(HEADERS)
+def test_lines_that_cross_are_the_same_whether_they_came_before_or_not(headers: list[tuple[str, str]]) -> None:
+    request = Request("INVITE", "sip:x@y", headers)
+    plainly = outcome(cross_plainly, headers)
+    assert outcome(masking.mask_request_headers, request) == plainly
+    assert outcome(masking.mask_request_headers, request) == plainly

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.call import sdp_masking
 from relay.call.sdp_masking import SdpWriter, mask_attribute, mask_description, shows_way
 from relay.errors import ParseError
+from relay.sip.sdp import parse_sdp
+from tests.support.outcome import outcome
 
 HEAD = "v=0\no=alice 13800000001 7 IN IP4 192.0.2.1\ns=alice's phone\nc=IN IP4 192.0.2.31\nt=0 0\n"
 AUDIO = "m=audio 4000 RTP/AVP 8 0 101\na=rtpmap:8 PCMA/8000\na=rtpmap:101 telephone-event/8000\na=fmtp:101 0-15\n"
@@ -253,6 +255,26 @@ def test_the_short_way_for_one_stream_gives_what_the_long_way_gives(
             return error.reason
 
     assert masked(head + media) == masked(head + media) == masked(long_way)
+
+
+LINES = b"m=audio 9 RTP/AVP 0,a=x,v=0,c=IN IP6 ::1,c=IN IP4 1.2.3.4/127,s=-,o=- 1 1 IN IP4 1.1.1.1,a=rtcp:59999,b=AS:64"
+WORDS = b"\r\n,\n,\r,m=,\rm=,\r\nm=,inline:,\0, ,=,0,59999,m=audio 59999,\xff,/2".split(b",")
+SNIPPETS = st.sampled_from([*WORDS, *(line + b"\r\n" for line in LINES.split(b","))])
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.tuples(st.integers(0, 260), st.sampled_from([0, 0, 1, 3]), SNIPPETS), max_size=3))
+def test_any_description_is_masked_as_if_nothing_was_ever_remembered(
+    changes: list[tuple[int, int, bytes]],
+) -> None:
+    body = (CRLF_HEAD.replace("alice's phone", "-") + CRLF_AUDIO).encode()
+    for place, cut, snippet in changes:
+        body = body[:place] + snippet + body[place + cut :]
+
+    def anew() -> tuple[bytes, bytes]:
+        return sdp_masking._mask(parse_sdp(body))
+
+    assert outcome(mask_description, body) == outcome(mask_description, body) == outcome(anew)
 
 
 CRLF_HEAD, CRLF_AUDIO = HEAD.replace("\n", "\r\n"), AUDIO.replace("\n", "\r\n")

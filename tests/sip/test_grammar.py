@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.grammar import format_params, is_token, quote, split_commas, unquote
+from relay.sip.grammar import (
+    cut_params,
+    cut_plain_params,
+    format_params,
+    is_plain_params,
+    is_token,
+    quote,
+    split_commas,
+    unquote,
+)
 from relay.sip.headers import parse_name_addr
+from tests.support.outcome import outcome
 
 
 @pytest.mark.parametrize(
@@ -87,3 +99,39 @@ def test_what_is_not_quoted_stays():
 @pytest.mark.parametrize("text", ["", "a b", "a:b", "é", "a\n", "<a>"])
 def test_what_is_no_token(text):
     assert not is_token(text)
+
+
+def split_one_by_one(text: str) -> list[str]:
+    """As `split_commas`, by a look at each character."""
+    elements, element, closes, position = [], "", "", 0
+    while position < len(text):
+        sign = text[position]
+        if closes == '"' and sign == "\\":
+            sign = text[position : position + 2]
+        elif closes:
+            closes = "" if sign == closes else closes
+        elif sign in ('"', "<"):
+            closes = {'"': '"', "<": ">"}[sign]
+        elif sign == ",":
+            elements.append(element)
+            element, position = "", position + 1
+            continue
+        element += sign
+        position += len(sign)
+    if closes:
+        raise ParseError("a quote or bracket is not closed")
+    return [stripped for each in (*elements, element) if (stripped := each.strip(" \t"))]
+
+
+@settings(max_examples=500)
+@given(st.text('a ,"<>\\\t;', max_size=12))
+def test_commas_separate_as_a_look_at_each_character_has_it(text: str) -> None:
+    """Without a comma there is nothing to separate, and nobody looks at quotes."""
+    assert outcome(split_commas, f",{text}") == outcome(split_one_by_one, text)
+
+
+@settings(max_examples=500)
+@given(st.text("aA1-._;= ", max_size=14))
+def test_plain_parameters_read_as_any_others_do(text: str) -> None:
+    if is_plain_params(text):
+        assert cut_plain_params(text) == cut_params(f";{text}")

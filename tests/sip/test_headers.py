@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.errors import ParseError
 from relay.sip.headers import (
@@ -20,6 +24,7 @@ from relay.sip.headers import (
     parse_via,
 )
 from relay.sip.uri import SipUri
+from tests.support.outcome import outcome
 
 
 @pytest.mark.parametrize(
@@ -218,3 +223,40 @@ def test_a_malformed_reason_is_refused(text):
 def test_a_call_id_is_one_word(text):
     with pytest.raises(ParseError):
         parse_call_id(text)
+
+
+WORDS = ';branch= ;branch=z9hG4bKx ;rport ;Rport ;x= :5060 [::1] ;tag= ;tag=a1 "a;b"'.split()
+SIGNS = ";=\"\\, \taB1.:/\x7f\x00é\udcff<>%'"
+PIECES = st.lists(st.sampled_from([*WORDS, *SIGNS]), max_size=8).map("".join)
+_serial = count()
+
+
+@settings(max_examples=500)
+@given(PIECES)
+def test_a_via_reads_alike_whether_its_hop_is_known_or_not(rest: str) -> None:
+    """What stands before the parameters is read once of each hop."""
+    text = f"SIP/2.0/UDP h{next(_serial)}{rest}"
+    unknown = outcome(parse_via, text)
+    outcome(parse_via, text.partition(";")[0])
+    assert outcome(parse_via, text) == unknown
+
+
+DISPLAYS = st.sampled_from(
+    ["", "Bob", "Bob ", '"Bob"', ' "Bob B" ', '"', '""', "1 2", "é", '"a" b', "\t", '"a\\"', "a,"]
+)
+ADDRESSES = st.sampled_from(["<sip:a@b>", "<sip:a@b;lr>", "<sip:é@b>", "<>", "<sip:a@b", "sip:a@b", "<tel:+1>", "<<a>"])
+
+
+@settings(max_examples=500)
+@given(DISPLAYS, ADDRESSES, PIECES)
+def test_an_address_reads_alike_by_the_short_way_and_the_long_one(display: str, address: str, rest: str) -> None:
+    """A tab before it says nothing, and keeps it from the short way."""
+    text = f"{display}{address}{rest}"
+    assert outcome(parse_name_addr, text, "to") == outcome(parse_name_addr, f"\t{text}", "to")
+
+
+@given(PIECES)
+def test_what_is_remembered_of_values_is_what_they_say(text: str) -> None:
+    for parse, start in ((parse_content_type, "application/sdp"), (parse_cseq, "1 A")):
+        for _ in range(2):
+            assert outcome(parse, start + text) == outcome(parse.__wrapped__, start + text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import (
@@ -18,6 +21,8 @@ from relay.sip.message import (
     parse_message,
     salvage,
 )
+from relay.sip.names import canonical_name
+from tests.support.outcome import outcome
 
 GOOD = (
     b"INVITE sip:b@h SIP/2.0\r\n"
@@ -305,3 +310,56 @@ def test_no_control_character_is_salvaged():
     request = salvage(GOOD.replace(b"<sip:b@h>\r\n", b"<sip:b@h>\rX: y\r\n"))
     assert request is not None
     assert request.get("to") == "<sip:unknown.invalid>"
+
+
+NAMES = [
+    "Via",
+    "v",
+    "VIA",
+    "Via ",
+    "Call-ID",
+    "i",
+    "From",
+    "f",
+    "X-Odd",
+    "x-odd",
+    "",
+    "é",
+    "To\t",
+    "a b",
+    "Content-Type",
+]
+LINES = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(NAMES),
+    st.sampled_from([":", ": ", ":  ", " :", ":\t", ": :", "", "\r\n :", ":\r\n\t"]),
+    st.sampled_from(["", "1", "2", "a: b", " ", "é", "x\t", "Via: 1", ":"]),
+)
+STARTS = st.sampled_from(["INVITE sip:b@h SIP/2.0", "BYE sip:b@h SIP/2.0", "SIP/2.0 200 OK", "SIP/2.0 180 "])
+
+
+def read_plainly(head: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Headers and index of a message, each line by itself, by what RFC 3261 7.3.1 says of lines."""
+    headers, index = [], {}
+    for line in re.sub(r"\r\n[ \t]+", " ", head).split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ParseError("header line without a colon")
+        headers.append((canonical_name(name), value.strip(" \t")))
+    for name, value in headers:
+        if index.setdefault(name, value) != value and name in ("from", "to", "call-id", "content-type"):
+            raise ParseError("contradictory", name)
+    return headers, index
+
+
+def read(data: bytes) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    message = parse_message(data)
+    return message.headers, message.index
+
+
+@settings(max_examples=500)
+@given(st.lists(st.tuples(STARTS, st.lists(LINES, max_size=6)), min_size=1, max_size=4))
+def test_messages_in_any_row_read_as_each_line_reads_by_itself(messages: list[tuple[str, list[str]]]) -> None:
+    for start, lines in messages:
+        text = "\r\n".join([start, "Max-Forwards: 70", *lines, "", ""])
+        assert outcome(read, text.encode()) == outcome(read_plainly, text.partition("\r\n\r\n")[0]), text

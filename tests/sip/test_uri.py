@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.errors import ParseError
 from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri
+from tests.support.outcome import outcome
 
 
 @pytest.mark.parametrize(
@@ -85,3 +90,19 @@ def test_three_colons_before_a_dotted_quad_are_two():
     uri = parse_uri("sip:a@[2001:db8:::192.0.2.1]")
     assert isinstance(uri, SipUri)
     assert uri.host == "2001:db8::192.0.2.1"
+
+
+WORDS = "+86 %40 :5060 :99999 ;lr ;Lr ;x=1 ;x=2 ?a=b [::1]".split()
+SIGNS = 'a1+-.@:;=?[] "<>é٣\udcff\x00\x7f*#_'
+PIECES = st.lists(st.sampled_from([*WORDS, *SIGNS]), max_size=6).map("".join)
+_serial = count()
+
+
+@settings(max_examples=1000)
+@given(PIECES, PIECES)
+def test_a_uri_reads_alike_whether_its_place_is_known_or_not(user: str, rest: str) -> None:
+    """What stands behind the "@" is read once of each place."""
+    place = f"h{next(_serial)}{rest}"
+    unknown = outcome(parse_uri, f"sip:{user}@{place}")
+    outcome(parse_uri, f"sip:a@{place}")
+    assert outcome(parse_uri, f"sip:{user}@{place}") == unknown

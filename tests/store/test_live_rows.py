@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -83,3 +84,14 @@ def test_places_are_read_back_and_deleted_ones_are_free(stored: tuple[Disk, Plac
     given = [places.of(f"new{n}", []) for n in range(5)]
     assert not set(given) & set(left)
     assert len(set(given)) == 5
+
+
+@given(st.sets(st.integers(1, 300), min_size=1))
+def test_many_calls_are_deleted_as_one_by_one(places: set[int]) -> None:
+    with sqlite3.connect(":memory:") as connection:
+        connection.execute("CREATE TABLE live_call (id INTEGER PRIMARY KEY)")
+        connection.executemany("INSERT INTO live_call VALUES (?)", [(place,) for place in range(1, 301)])
+        delete_live(connection, sorted(places))
+        left = {place for (place,) in connection.execute("SELECT id FROM live_call")}
+    assert left == set(range(1, 301)) - places
+    connection.close()

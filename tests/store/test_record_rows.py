@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.store.record_rows import COLUMNS, decode_record, encode_record, open_row, row_of
+from relay.store.record_rows import COLUMNS, decode_record, encode_record, insert, open_row, row_of
 from relay.store.sealing import Sealer
 from tests.support.stored import A, B, ended_record
 
@@ -69,3 +70,17 @@ def test_what_is_sealed_and_no_record_is_an_altered_record() -> None:
 @pytest.mark.parametrize("field", CallRecord._fields)
 def test_the_chain_covers_each_field(field: str) -> None:
     assert encode_record(ended_record()) != encode_record(ended_record(**{field: "other"}))
+
+
+@given(st.lists(st.tuples(st.integers(), st.binary(max_size=3) | st.none()), max_size=100))
+def test_many_rows_are_inserted_as_one_by_one(rows: list[tuple[int, bytes | None]]) -> None:
+    rows = [(number % 2**63, value) for number, value in rows]
+    with sqlite3.connect(":memory:") as connection:
+        connection.execute("CREATE TABLE many (id INTEGER PRIMARY KEY, number, value)")
+        connection.execute("CREATE TABLE one (id INTEGER PRIMARY KEY, number, value)")
+        insert(connection, "INSERT INTO many (number, value) VALUES", rows)
+        for row in rows:
+            connection.execute("INSERT INTO one (number, value) VALUES (?, ?)", row)
+        many, one = (connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in ("many", "one"))
+    assert many == one
+    connection.close()

@@ -141,7 +141,8 @@ class _Compiler:
                 self._invites_received = 1 if "fresh" in step.options else self._invites_received + 1
                 if self._invites_received == 1:
                     actions += [self._save("From", "from"), self._save("To", "to")]
-        keep_route = "" if self._dialog_known else ' rrs="true"'
+        has_contact = not step.is_response or 100 < int(step.name) < 300
+        keep_route = ' rrs="true"' if has_contact and not self._dialog_known else ""
         if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
             self._dialog_known = True
         optional = ' optional="true"' if step.optional else ""
