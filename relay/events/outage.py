@@ -17,9 +17,7 @@ class Outage:
         """It was tried, and will be tried again."""
         if not self._lasts:
             self._lasts = True
-            self._log.warning(
-                f"{self._name}.failed", reason=str(error), effect="tried again until it can be done"
-            )
+            self._log.warning(f"{self._name}.failed", reason=str(error), effect="tried again until it can be done")
 
     def over(self) -> None:
         """It was done."""
