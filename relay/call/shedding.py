@@ -102,7 +102,8 @@ class Shedding:
 
     def _is_ours(self, ack: bytes) -> bool:
         start = ack.find(_CALL_ID) + len(_CALL_ID)
-        return self._tag(ack[start : ack.find(b"\r\n", start)]) + b"\r\n" in ack
+        end = ack.find(b"\r\n", start)
+        return end > start and self._tag(ack[start:end]) + b"\r\n" in ack
 
     def _sheds(self, data: bytes, flow: Flow, peer: Peer | None, now: float, *, is_late: bool) -> bool:
         """Answers a peer's, drops a stranger's. What is served already, or cannot be read, is not shed.
@@ -111,13 +112,14 @@ class Shedding:
         """
         if data.startswith(b"CANCEL "):
             return False
+        if peer is None:
+            if is_late:
+                self._core.counters["strangers"] += 1
+                self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
+            return is_late
         refusal = self._usual(data, flow) or self._any(data, flow)
         if refusal is None or not (is_late or refusal.key in self._shed or refusal.key in self._shed_before):
             return False
-        if peer is None:
-            self._core.counters["strangers"] += 1
-            self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
-            return True
         self._remember(refusal.key, now)
         self.counts[peer.name] += 1
         self._tell_later(now)
@@ -136,9 +138,7 @@ class Shedding:
         if wants_port:
             params = params.replace(b";rport", b";rport=%d" % flow.port, 1)
             before, after = before.removeprefix(b";rport"), after.removeprefix(b"rport")
-        if (
-            before or not branch.startswith(_COOKIE) or b"r" in after.lower()
-        ):  # "received" or another "rport", it may be
+        if before or not branch.startswith(_COOKIE) or b"r" in after.lower():  # "received", say
             return None
         way = _way(hop, flow, wants_port)
         method = data.partition(b" ")[0]

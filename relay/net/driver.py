@@ -205,7 +205,11 @@ class Driver:
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
         while self._backlog.is_full:
             self._serve_next(now)
-        rank = self._engine.sort(data, flow, self._backlog.least_wait_s, now)
+        try:
+            rank = self._engine.sort(data, flow, self._backlog.least_wait_s, now)
+        except Exception:
+            self._report_bug("sort", now)
+            return
         if rank is not None:
             self._backlog.keep(data, flow, rank, now)
         if not self._is_working:

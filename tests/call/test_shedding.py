@@ -134,6 +134,14 @@ def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
     assert made.take_actions() == []
 
 
+@given(st.binary(max_size=60), st.integers(0, len(INVITE)), st.integers(0, len(INVITE)))
+def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+    made = engine()
+    for data in (noise, b"ACK " + noise, INVITE[:start] + noise + INVITE[end:], b"ACK" + INVITE[6:start] + noise):
+        made.sort(data, FLOW, LATE_S, 1.0)
+        made.receive_new(data, FLOW, LATE_S, 1.0)
+
+
 def test_a_strangers_call_is_dropped() -> None:
     made = engine()
     made.receive_new(INVITE, STRANGER, LATE_S, 1.0)

@@ -69,6 +69,8 @@ class Obedient:
                 self._send("after")
 
     def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+        if data == b"crash unsorted":
+            raise ZeroDivisionError
         if not data.startswith(b"new "):
             return Rank.INSIDE
         if least_wait_s <= self.patience_s:
@@ -447,8 +449,9 @@ async def test_a_bug_with_a_new_call_stops_nothing() -> None:
     async with bench() as b:
         b.driver.pace.report(1.0, time.monotonic())
         await b.say("new crash")
+        await b.say("crash unsorted")
         assert await b.ask("new echo hello") == "hello"
-        assert b.driver.bugs == 1
+        assert b.driver.bugs == 2
 
 
 async def test_timers_that_are_late_wait_for_the_answers_that_have_come() -> None:

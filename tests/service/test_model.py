@@ -251,7 +251,7 @@ class Store(RuleBasedStateMachine):
         sides, old_sides = (made.left_sides(self.model.members(made)) for made in (new, old))
         if new.ends != old.ends or sides.keys() != old_sides.keys():  # an AXYB whose parties swap has the same ends
             self._close(binding)
-            self._grant(binding, new, sides, stays=True)
+            self._grant(binding, new, sides, before=old_sides)
         self.model.change(binding, new, self.now)
 
     def _why_not_changed(self, binding: str, old: Made, new: Made) -> str:
@@ -271,7 +271,7 @@ class Store(RuleBasedStateMachine):
             return
         assert answer == int(party not in self.model.groups[group])
         for binding, made in self.model.of_group(group) if answer else ():
-            self._grant(binding, made, [(made.x, party)], stays=True)
+            self._grant(binding, made, [(made.x, party)], before=made.left_sides(self.model.members(made)))
         self.model.add(group, party)
 
     @rule(group=groups, party=parties)
@@ -311,24 +311,27 @@ class Store(RuleBasedStateMachine):
 
     # -- no number is given out inside its cool-down
 
-    def _grant(self, binding: str, made: Made, sides: Iterable[tuple[str, str]], *, stays: bool = False) -> None:
-        """Notes who may dial which number from now on. `stays`: the binding is on its numbers already.
+    def _grant(
+        self, binding: str, made: Made, sides: Iterable[tuple[str, str]], *, before: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Notes who may dial which number from now on. `before`: who could by this binding already.
 
         Whoever comes was not there with somebody else within the cool-down. And where all had gone, nobody at all was.
         """
         for number in made.numbers:
-            self._check_grant(binding, number, made, {who for at, who in sides if at == number}, stays=stays)
+            coming, there = ({who for at, who in each if at == number} for each in (sides, before))
+            self._check_grant(binding, number, made, coming, there)
         self.grants += [Grant(binding, number, who, made.ends, None) for number, who in sides]
 
-    def _check_grant(self, binding: str, number: str, made: Made, coming: set[str], *, stays: bool) -> None:
+    def _check_grant(self, binding: str, number: str, made: Made, coming: set[str], there: set[str]) -> None:
         latest = {grant.caller: grant for grant in self.grants if grant.number == number and grant.binding != binding}
         held = {who for who, grant in latest.items() if grant.until is None}
         resting = {who for who, grant in latest.items() if grant.until is not None and grant.until + COOL_MS > self.now}
         strangers = {who for who in resting if latest[who].ends != made.ends}
         assert not coming & held
-        assert not coming & strangers
+        assert not (coming - there) & strangers
         assert not held or ANYBODY not in coming | held
-        if not stays and not self.model.numbers[number].holders:
+        if not there and not self.model.numbers[number].holders:
             assert not strangers
 
     def _close(self, binding: str, *callers: str) -> None:

@@ -1,20 +1,22 @@
-"""A hundred calls a second between two bare UDP phones that keep to RFC 3261's retransmissions, and a book of them all.
+"""A hundred calls a second between two bare phones that keep to RFC 3261's retransmissions, and a book of them all.
 
-Made for relays that die: the book says for each call which final answers were really seen.
+Made for relays that die: the book says for each call which final answers were really seen. Over TCP too the phones send
+again what is not answered: what was sent last on a connection that broke may have come or not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import cast
 
 from tests.support.addresses import Address
 from tests.support.phone import SDP
-from tests.support.sip_text import SipText
+from tests.support.sip_text import SipText, user_of
 
 FIRST_RESEND_S = 0.2
 LAST_RESEND_S = 2.0
@@ -33,6 +35,7 @@ class LoadCall:
     invite: SipText | None = None  # the callee's: what to answer
     final_status: int = 0  # of the INVITE, as seen by the caller
     up: bool = False
+    lasts: bool = False  # neither side ends it
     bye_answered: int = 0  # final status of our BYE
     bye_received: bool = False
 
@@ -45,37 +48,123 @@ class _Resend:
     timer: asyncio.TimerHandle | None = None
 
 
-class LoadPhone(asyncio.DatagramProtocol):
-    """What both ends share: sending until answered, and ending calls."""
+class _Datagrams(asyncio.DatagramProtocol):
+    """UDP, as a phone has it."""
 
-    def __init__(self, local: Address, relay: Address, dice: random.Random) -> None:
-        self.local = local
-        self.relay = relay
-        self.dice = dice
-        self.calls: dict[str, LoadCall] = {}
-        self._resends: dict[tuple[str, str], _Resend] = {}
+    def __init__(self, phone: LoadPhone) -> None:
+        self._phone = phone
         self._transport: asyncio.DatagramTransport | None = None
-        self._serial = 0
 
     async def open(self) -> None:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        server.bind(self.local)
+        server.bind(self._phone.local)
         server.setblocking(False)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=server)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._phone.receive(data)
+
+    def error_received(self, exc: Exception) -> None:
+        """The relay is down for the moment (ICMP)."""
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.sendto(data, self._phone.relay)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Connections:
+    """TCP: one connection to the relay, made anew where it broke, and those that the relay makes."""
+
+    def __init__(self, phone: LoadPhone) -> None:
+        self._phone = phone
+        self._server: asyncio.Server | None = None
+        self._to_relay: asyncio.StreamWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting = False
+        self._waiting: list[bytes] = []
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._taken, *self._phone.local)
+
+    def _taken(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._begin(self._read(reader, writer))
+
+    def send(self, data: bytes) -> None:
+        if self._to_relay is not None and not self._to_relay.is_closing():
+            self._to_relay.write(data)
+            return
+        self._waiting.append(data)
+        if not self._connecting:
+            self._connecting = True
+            self._begin(self._connect())
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+
+    async def _connect(self) -> None:
+        """What waits is lost where the relay is not there: it is sent again."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            reader, writer = await asyncio.open_connection(*self._phone.relay, local_addr=(self._phone.local.host, 0))
+        except OSError:
+            return
+        finally:
+            self._connecting = False
+        self._to_relay = writer
+        writer.writelines(waiting + self._waiting)
+        self._waiting = []
+        self._begin(self._read(reader, writer))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(SipText.parse(head)["content-length"] or 0)
+                self._phone.receive(head + await reader.readexactly(length))
+        writer.close()
+
+
+class LoadPhone:
+    """What both ends share: sending until answered, and ending calls."""
+
+    def __init__(self, local: Address, relay: Address, dice: random.Random, transport: str = "udp") -> None:
+        self.local = local
+        self.relay = relay
+        self.dice = dice
+        self.calls: dict[str, LoadCall] = {}
+        self.lasting: tuple[str, ...] = ()  # neither side ends the calls of numbers that end so
+        self._resends: dict[tuple[str, str], _Resend] = {}
+        self._transport = transport
+        self._wire = _Datagrams(self) if transport == "udp" else _Connections(self)
+        self._serial = 0
+
+    async def open(self) -> None:
+        await self._wire.open()
+
     def close(self) -> None:
         for resend in self._resends.values():
             if resend.timer is not None:
                 resend.timer.cancel()
         self._resends.clear()
-        if self._transport is not None:
-            self._transport.close()
+        self._wire.close()
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+    def receive(self, data: bytes) -> None:
         message = SipText.parse(data)
         call = self.calls.get(message["call-id"])
         if message.status:
@@ -88,9 +177,6 @@ class LoadPhone(asyncio.DatagramProtocol):
             self.acknowledged(call)
         elif message.method != "ACK":
             self._in_dialog(call, message)
-
-    def error_received(self, exc: Exception) -> None:
-        """The relay is down for the moment (ICMP)."""
 
     def response(self, call: LoadCall, response: SipText) -> None:
         if response.method == "BYE" and response.status >= 200:
@@ -117,13 +203,13 @@ class LoadPhone(asyncio.DatagramProtocol):
         branch = branch or f"z9hG4bK{self.local.port}-{self._serial}"
         lines = [
             f"{method} {call.target} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.local};branch={branch}",
+            f"Via: SIP/2.0/{self._transport.upper()} {self.local};branch={branch}",
             f"From: {call.local}",
             f"To: {call.remote}",
             f"Call-ID: {call.call_id}",
             f"CSeq: {cseq} {method}",
             "Max-Forwards: 70",
-            f"Contact: <sip:load@{self.local}>",
+            self.contact,
         ]
         return _with(lines, body)
 
@@ -135,13 +221,16 @@ class LoadPhone(asyncio.DatagramProtocol):
             f"To: {request['to']}{tag}",
             f"Call-ID: {request['call-id']}",
             f"CSeq: {request['cseq']}",
-            f"Contact: <sip:load@{self.local}>",
+            self.contact,
         ]
         return _with(lines, body)
 
+    @property
+    def contact(self) -> str:
+        return f"Contact: <sip:load@{self.local};transport={self._transport}>"
+
     def send(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.sendto(data, self.relay)
+        self._wire.send(data)
 
     def send_until_answered(self, call: LoadCall, what: str, data: bytes) -> None:
         resend = self._resends[call.call_id, what] = _Resend(data)
@@ -163,7 +252,7 @@ class LoadPhone(asyncio.DatagramProtocol):
         resend.interval_s = min(resend.interval_s * 2, LAST_RESEND_S)
 
     def hang_up(self, call: LoadCall, cseq: int) -> None:
-        if call.up:
+        if call.up and not call.lasts:
             self.send_until_answered(call, "BYE", self.request(call, "BYE", cseq))
 
 
@@ -171,9 +260,14 @@ class LoadCaller(LoadPhone):
     """Starts calls, and ends those that the callee has not ended within a second or two."""
 
     def __init__(
-        self, local: Address, relay: Address, dice: random.Random, pick_numbers: Callable[[], tuple[str, str]]
+        self,
+        local: Address,
+        relay: Address,
+        dice: random.Random,
+        pick_numbers: Callable[[], tuple[str, str]],
+        transport: str = "udp",
     ) -> None:
-        super().__init__(local, relay, dice)
+        super().__init__(local, relay, dice, transport)
         self._pick_numbers = pick_numbers
         self._branches: dict[str, str] = {}
 
@@ -187,6 +281,7 @@ class LoadCaller(LoadPhone):
             local=f"<sip:{caller}@{self.local}>;tag=c{len(self.calls)}",
             remote=f"<sip:{number}@{self.relay}>",
             target=f"sip:{number}@{self.relay}",
+            lasts=number.endswith(self.lasting),
         )
         self.calls[call_id] = call
         self._branches[call_id] = branch
@@ -223,8 +318,8 @@ class LoadCallee(LoadPhone):
 
     _answers: dict[str, bytes]
 
-    def __init__(self, local: Address, relay: Address, dice: random.Random) -> None:
-        super().__init__(local, relay, dice)
+    def __init__(self, local: Address, relay: Address, dice: random.Random, transport: str = "udp") -> None:
+        super().__init__(local, relay, dice, transport)
         self._answers = {}
 
     def invited(self, invite: SipText) -> None:
@@ -233,7 +328,9 @@ class LoadCallee(LoadPhone):
             self.send(self._answers[call_id])
             return
         tag = f";tag=b{len(self.calls)}"
-        call = LoadCall(call_id, f"{invite['to']}{tag}", invite["from"], invite.contact_uri, invite, up=True)
+        lasts = user_of(invite["from"]).endswith(self.lasting)
+        local = f"{invite['to']}{tag}"
+        call = LoadCall(call_id, local, invite["from"], invite.contact_uri, invite, up=True, lasts=lasts)
         self.calls[call_id] = call
         self._answers[call_id] = self.answer_to(invite, 200, tag, SDP)
         self.send_until_answered(call, "200", self._answers[call_id])

@@ -1,0 +1,143 @@
+"""The rounds of `scripts/chaos`. What happens and what must hold is that of the tests; this repeats it, with a seed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support import clock_story, store_faults
+from tests.support.addresses import RELAY, free
+from tests.support.crashes import BINDINGS, PARTIES, Crashes, setup_for
+from tests.support.relay_process import A, B, RelayProcess, Setup
+from tests.support.wall_clock import WallClock
+
+SMALL_MB = 40
+HOUR_S = 3_600
+
+
+def main() -> int:
+    """0 where all held."""
+    options = _options()
+    dice = random.Random(options.seed)
+    print(f"seed {options.seed}", flush=True)
+    failed = []
+    for name in options.only or list(KINDS):
+        began = time.monotonic()
+        try:
+            KINDS[name](options, dice)
+        except Exception as error:
+            failed.append(name)
+            print(f"{name}: FAILED: {str(error)[:2000]}", flush=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"failed: {', '.join(failed)} (seed {options.seed})" if failed else "all held")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--rounds", type=int, default=10, help="of each kind; over UDP and TCP half of the kills each")
+    parser.add_argument("--only", action="append", choices=list(KINDS), help="may be given several times")
+    parser.add_argument("--workers", type=int, default=2, help="of the relay that is killed (1: a single process)")
+    return parser.parse_args()
+
+
+def crash(options: argparse.Namespace, dice: random.Random) -> None:
+    """kill -9 of a worker, of the parent, of both, under load."""
+    for transport in ("udp", "tcp"):
+        with _relay(setup_for(transport), PARTIES, options.workers) as relay:
+            relay.import_bindings(BINDINGS)
+            print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2)), transport, flush=True)
+
+
+def store(options: argparse.Namespace, dice: random.Random) -> None:
+    """The store fails in one way after the other."""
+    for number in range(options.rounds):
+        name = dice.choice(list(store_faults.FAULTS))
+        fault = store_faults.FAULTS[name]
+        with tempfile.TemporaryDirectory(prefix="relay700-store-") as folder, _disk(Path(folder), fault.needs):
+            with _relay(Setup(api=free(RELAY), store_in=Path(folder)), (A, B), 1) as relay:
+                relay.bind()
+                relay.wait_for_event("desk.ready")
+                witness = asyncio.run(store_faults.outlives(relay, fault))
+            print(f"{number + 1} {name}: {len(witness.answers)} calls answered, each with its record", flush=True)
+
+
+def clock(options: argparse.Namespace, dice: random.Random) -> None:
+    """The wall clock is set by up to an hour, back and forth; every other time the relay is killed meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="relay700-clock-") as folder:
+        wall = WallClock(Path(folder, "clock"))
+        with _relay(Setup(environment=wall.environment()), (A, B), 1) as relay:
+            relay.bind()
+            for number in range(options.rounds):
+                ahead_s = dice.randrange(-HOUR_S, HOUR_S)
+                asyncio.run(clock_story.outlives(relay, wall, ahead_s, restarts=bool(number % 2)))
+                print(f"{number + 1} ahead by {ahead_s} s: held", flush=True)
+
+
+def network(options: argparse.Namespace, dice: random.Random) -> None:
+    """Loss, duplication, reordering and delay."""
+    _tests("tests/interop/test_bad_network.py", options, dice)
+
+
+def overload(options: argparse.Namespace, dice: random.Random) -> None:
+    """More calls than there is time for."""
+    _tests("tests/interop/test_overload.py", options, dice)
+
+
+KINDS: dict[str, Callable[[argparse.Namespace, random.Random], None]] = {
+    "crash": crash,
+    "store": store,
+    "clock": clock,
+    "network": network,
+    "overload": overload,
+}
+
+
+@contextmanager
+def _relay(setup: Setup, numbers: tuple[str, ...] | list[str], workers: int) -> Iterator[RelayProcess]:
+    """One that is started, and looked through and stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="relay700-chaos-") as folder:
+        relay = RelayProcess(Path(folder), setup, numbers, workers=workers)
+        relay.start()
+        try:
+            yield relay
+            relay.assert_nothing_in_clear()
+        except BaseException:
+            print(relay.log_tail(), file=sys.stderr)
+            raise
+        finally:
+            relay.stop_if_running()
+
+
+@contextmanager
+def _disk(folder: Path, needs: str) -> Iterator[None]:
+    if needs != "small":
+        yield
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _tests(path: str, options: argparse.Namespace, dice: random.Random) -> None:
+    """Those that draw with a seed, again and again."""
+    for _ in range(options.rounds):
+        environment = {**os.environ, "RELAY_TEST_SEED": str(dice.randrange(1 << 32))}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path]
+        subprocess.run(command, check=True, env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

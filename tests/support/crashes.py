@@ -1,0 +1,152 @@
+"""kill -9 of a relay, of one of its workers, or of all of it, at random moments under load, and the check of its books.
+
+What every caller and callee saw is compared with the records: for each call of which anybody saw a final answer there
+is one, complete, and calls that are up go on and can be ended by either side, or end at their maximum duration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.support.load import Load, LoadCallee, LoadCaller
+from tests.support.relay_process import RelayProcess, Setup
+
+CALLS_PER_SECOND = 100
+BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
+PARTIES = [party for _, a, b in BINDINGS for party in (a, b)]
+LASTING = ("7",)  # a tenth of the numbers
+MAX_CALL_S = 6
+PATIENCE_S = 60.0
+
+
+def setup_for(transport: str) -> Setup:
+    return Setup(transport=transport, sip={"t1_ms": 100, "max_call_s": MAX_CALL_S})
+
+
+class Figures(NamedTuple):
+    """Of one run."""
+
+    killed: dict[str, int]
+    calls: int  # that got a final answer
+    answered: int
+    ended_by_hanging_up: int
+    ended_at_their_maximum: int
+    records: int
+
+
+class Crashes:
+    """A relay that is started and has the bindings, and what happens to it."""
+
+    def __init__(self, relay: RelayProcess, dice: random.Random) -> None:
+        self._relay = relay
+        self._dice = dice
+        setup = relay.setup
+        self.caller = LoadCaller(setup.caller, setup.relay, dice, self._numbers, setup.transport)
+        self.callee = LoadCallee(setup.callee, setup.relay, dice, setup.transport)
+        self.caller.lasting = self.callee.lasting = LASTING
+        self.killed: dict[str, int] = defaultdict(int)
+
+    def _numbers(self) -> tuple[str, str]:
+        number, a, _ = self._dice.choice(BINDINGS)
+        return a, number
+
+    async def run(self, rounds: int, told: Callable[[int, str], None] = lambda number, victim: None) -> Figures:
+        """Kills so often, and gives the figures once the books are found right. Raises AssertionError."""
+        victims = ["relay"] if self._relay.workers == 1 else ["worker", "parent", "both"]
+        async with Load(self.caller, self.callee, CALLS_PER_SECOND) as load:
+            for number in range(rounds):
+                await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # the moment is what is tested
+                victim = self._dice.choice(victims)
+                told(number, victim)
+                await asyncio.to_thread(self._kill, victim)
+                self.killed[victim] += 1
+            await asyncio.sleep(1)
+            load.stop()
+            await self._until_no_call_is_up()
+            await asyncio.to_thread(self._relay.wait_until_idle, PATIENCE_S)
+        assert self._relay.verify()
+        return self._check(self._relay.calls(), rounds)
+
+    def _kill(self, victim: str) -> None:
+        relay = self._relay
+        if victim in ("worker", "both"):
+            mark = len(relay.log().splitlines())
+            workers = relay.worker_pids()
+            index = self._dice.randrange(len(workers))
+            os.kill(workers[index], signal.SIGKILL)
+        if victim == "worker":
+            relay.wait_for_event("worker.ready", after=mark, matching=lambda event: event["worker"] == index)
+            return
+        relay.kill()
+        relay.start()
+
+    async def _until_no_call_is_up(self) -> None:
+        for _ in range(int(PATIENCE_S / 0.1)):
+            if not self.caller.unfinished:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
+
+    def _check(self, records: list[dict[str, Any]], rounds: int) -> Figures:
+        check_records(records, self.caller, self.callee, at_least=20 * rounds)
+        hung_up = check_hanging_up(self.caller, self.callee, at_least=5 * rounds)
+        lasted = check_lasting(records, self.caller, self.callee)
+        seen = [call for call in self.caller.calls.values() if call.final_status]
+        answered = sum(call.final_status == 200 for call in seen)
+        return Figures(dict(self.killed), len(seen), answered, hung_up, lasted, len(records))
+
+
+def check_records(
+    records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee | None = None, *, at_least: int
+) -> None:
+    """One for each call of which anybody saw a final answer, with that; each closed."""
+    by_caller: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_callee: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        assert record["ended_at"], f"not closed: {record}"
+        assert record["outcome"], f"not closed: {record}"
+        by_caller[record["caller_leg_call_id"]].append(record)
+        by_callee[record["callee_leg_call_id"]].append(record)
+    seen = [call for call in caller.calls.values() if call.final_status]
+    assert len(seen) > at_least, "hardly a call got through: nothing is proved"
+    assert any(call.final_status == 200 for call in seen)
+    for call in seen:
+        found = by_caller[call.call_id]
+        assert [record["sip_status"] for record in found] == [call.final_status], f"{call}: {found}"
+    for call in callee.calls.values() if callee is not None else ():
+        if call.final_status:  # his answer was acknowledged
+            found = by_callee[call.call_id]
+            assert [record["sip_status"] for record in found] == [200], f"{call}: {found}"
+
+
+def check_hanging_up(caller: LoadCaller, callee: LoadCallee, *, at_least: int) -> int:
+    """Every BYE was answered; 481 alone where the call had been ended and recorded just before the kill. How many."""
+    count = 0
+    for phone in (caller, callee):
+        ended = [call for call in phone.calls.values() if call.bye_answered]
+        assert len(ended) > at_least
+        refused = [call for call in ended if call.bye_answered != 200 and not call.bye_received]
+        assert len(refused) <= len(ended) / 20, refused[:5]
+        count += len(ended)
+    return count
+
+
+def check_lasting(records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee) -> int:
+    """Calls that neither side ended were ended by the relay, at their maximum duration and not before. How many."""
+    by_caller = {record["caller_leg_call_id"]: record for record in records}
+    lasting = [call for call in caller.calls.values() if call.lasts and call.final_status == 200]
+    assert lasting
+    for call in lasting:
+        record = by_caller[call.call_id]
+        assert call.bye_received, f"{call}: {record}"
+        assert record["end_reason"] == "max_duration", record
+        assert record["duration_ms"] >= 1000 * MAX_CALL_S - 50, record
+    for called in callee.calls.values():
+        assert not (called.lasts and called.final_status) or called.bye_received, called
+    return len(lasting)
