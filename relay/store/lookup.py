@@ -8,7 +8,7 @@ is reported once. What the call's answer is, `relay.policy.judge` decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -56,7 +56,7 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_ENDED_SINCE: Final = f"{SELECT} WHERE chain_seq >= (SELECT min(chain_seq) FROM call_record WHERE ended_at >= ?)"
+_BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
 BLOBS: Final = 6  # the place of that one, and in it:
 IN_FORCE: Final = 3  # where the values of Bound begin, with whether the route is in force
 PARTY: Final = IN_FORCE + 1
@@ -255,11 +255,21 @@ def granted_since(path: Place, sealer: Sealer, since_ms: int) -> list[Granted]:
     """
     found: list[Granted] = []
     with store_errors(path), closing(connect_reader(path)) as connection:
-        for row in connection.execute(_ENDED_SINCE, (since_ms,)):
-            _, dialled, shown, received_at, _, _, caller_hash, *_ = row
+        for row in _newest_first(connection):
+            _, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
+            if ended_at < since_ms:
+                break  # those before ended earlier still
             if dialled is None:  # a legacy number, or what is none of ours
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown
             if shown is not None and received_at >= since_ms:
                 found.append(Granted(received_at, dialled, caller_hash))
     return sorted(found)
+
+
+def _newest_first(connection: Connection) -> Iterator[tuple[Any, ...]]:
+    """By pages: a server sends all that it is asked for."""
+    before = 2**63 - 1
+    while rows := connection.execute(_BEFORE, (before,)).fetchall():
+        yield from rows
+        *_, before, _ = rows[-1]
