@@ -21,7 +21,6 @@ from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import Commit
 from relay.call.bans import Bans
-from relay.call.record import CallRecord
 from relay.config import Config
 from relay.errors import ConfigError, Refused
 from relay.net.channel import MOST_UNSENT, Channel
@@ -29,6 +28,7 @@ from relay.net.control import Answer
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
+from relay.store.record_rows import decode_record
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
@@ -248,11 +248,11 @@ class Member:
         """Has it refuse new calls, and go when the others are over or that loop time has come."""
         self.tell("drain", max(until - asyncio.get_running_loop().time(), 0.0))
 
-    def _commit(self, token: int, record: list[Any], dialogs: bytes | None) -> None:
-        self._common.journal.append(Commit(token, CallRecord(*record), dialogs), partial(self.tell, "committed"))
+    def _commit(self, token: int, record: bytes, dialogs: bytes | None) -> None:
+        self._common.journal.append(Commit(token, decode_record(record), dialogs), partial(self.tell, "committed"))
 
-    def _told(self, kind: str, record: list[Any]) -> None:
-        self._common.journal.tell(kind, CallRecord(*record))
+    def _told(self, kind: str, record: bytes) -> None:
+        self._common.journal.tell(kind, decode_record(record))
 
     def _remember(self, last: list[Any]) -> None:
         self._common.journal.remember(LastCaller(*last))
@@ -260,7 +260,7 @@ class Member:
     def _send(self, data: bytes, flow: list[Any]) -> None:
         self._common.carry(data, Flow(*flow))
 
-    def _registered(self, peer: str, contact: str, flow: list[Any], expires_at: float | None) -> None:
+    def _registered(self, peer: str, contact: bytes, flow: list[Any], expires_at: float | None) -> None:
         """It has let a peer register, or has found it gone: the others go by that."""
         registered = self._common.registered
         if expires_at is not None:

@@ -41,6 +41,7 @@ from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, read_live
+from relay.store.record_rows import encode_record
 from relay.switch import Mate, Switch, sounds_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class FarRecords:
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """As `Journal.append`; `done` is the same one each time."""
         self._done = done
-        self._tell("commit", commit.token, commit.record, commit.dialogs)
+        self._tell("commit", commit.token, encode_record(commit.record), commit.dialogs)
 
     def committed(self, token: int) -> None:
         """The parent says that it is durable."""
@@ -78,7 +79,7 @@ class FarRecords:
 
     def tell(self, kind: str, record: CallRecord) -> None:
         """As `Journal.tell`."""
-        self._tell("tell", kind, record)
+        self._tell("tell", kind, encode_record(record))
 
     def remember(self, last: LastCaller) -> None:
         """As `Journal.remember`."""
@@ -226,7 +227,11 @@ class Worker:
     def _mate(self, start: Mapping[str, Any]) -> Mate:
         counts = SharedCounts(start["region"], start["index"], start["workers"])
         told = [_registered(*each) for each in start["registered"]]
-        return Mate(counts, start["secret"], lambda told: self._channel.tell("registered", *told), told)
+        return Mate(counts, start["secret"], self._tell_registered, told)
+
+    def _tell_registered(self, told: Registered) -> None:
+        contact = told.contact.encode("utf-8", "surrogateescape")  # a peer's text
+        self._channel.tell("registered", told.peer, contact, told.flow, told.expires_at)
 
     def _tell_ban(self, event: str, ban: Ban) -> None:
         """The others are to go by it."""
@@ -289,8 +294,8 @@ def _decode_located(located: Mapping[str, Sequence[Sequence[Any]]]) -> Located:
     return {peer: tuple(Target(*target) for target in targets) for peer, targets in located.items()}
 
 
-def _registered(peer: str, contact: str, flow: Sequence[Any], expires_at: float | None) -> Registered:
-    return Registered(peer, contact, Flow(*flow), expires_at)
+def _registered(peer: str, contact: bytes, flow: Sequence[Any], expires_at: float | None) -> Registered:
+    return Registered(peer, contact.decode("utf-8", "surrogateescape"), Flow(*flow), expires_at)
 
 
 def _socket(descriptor: int) -> socket.socket:
