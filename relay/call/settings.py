@@ -102,7 +102,7 @@ class Limits:
     max_calls_per_peer: int = 20_000
     max_pending_lookups: int = 5_000
     max_transactions: int = 200_000
-    shed_lag_ms: int = 100  # an INVITE or MESSAGE that has waited longer to be served is shed; 0: none is
+    shed_lag_ms: int = 250  # an INVITE or MESSAGE that has waited longer to be served is shed; 0: none is
     stranger_answers_per_s: int = 20  # 403s or challenges to sources that are no peer's; the rest gets no answer
     ban_after: int = 100  # offences of one source within a minute (`relay.call.bans`)
     ban_s: float = 600.0  # how long it is not heard then; 0: nobody is banned

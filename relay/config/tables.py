@@ -183,7 +183,7 @@ class LimitsTable(Struct, frozen=True):
     max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
     max_pending_lookups: Annotated[int, Meta(ge=1, description="a number, such as 5000")] = 5_000
     max_transactions: Annotated[int, Meta(ge=1, description="a number, such as 200000")] = 200_000
-    shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 100; 0 for never")] = 100
+    shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 250; 0 for never")] = 250
     stranger_answers_per_s: Annotated[int, Meta(ge=0, description="a number a second, such as 20")] = 20
     ban_after: Annotated[int, Meta(ge=1, description="a number of offences, such as 100")] = 100
     ban_s: Annotated[float, Meta(ge=0, le=31_536_000, description="seconds, such as 600; 0 for no bans")] = 600.0

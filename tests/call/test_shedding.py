@@ -17,7 +17,7 @@ from tests.call.support import FLOW, core, invite, settings
 from tests.net.test_steering import messages
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
-LATE_S, EARLY_S = 0.2, 0.05
+LATE_S, EARLY_S = 0.3, 0.05
 INVITE = invite().serialize()
 
 
