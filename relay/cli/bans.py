@@ -24,7 +24,10 @@ _COLUMNS = ("address", "reason", "since", "until")
 
 @click.group()
 def bans() -> None:
-    """Addresses that are not heard for a while: they flooded the relay, guessed passwords or broke its bounds."""
+    """Addresses that are not heard for a while.
+
+    They flooded the relay, guessed passwords or broke its bounds.
+    """
 
 
 @bans.command("list")
