@@ -25,6 +25,13 @@ from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
 
 
+@pytest.fixture
+def unspilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the store waits for it alone, however slow the machine is."""
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
+
+
+@pytest.mark.usefixtures("unspilled")
 async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_again(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +59,7 @@ async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_a
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"] * 2
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
     reported: Reported = []
     failed = asyncio.Event()
@@ -81,6 +89,7 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
     assert len(stored(disk)) == 100
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     reported: Reported = []
     failed = asyncio.Event()
@@ -185,6 +194,7 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
     assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
@@ -219,6 +229,7 @@ class Told:
         return str(found[-1].get("reason", ""))
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
@@ -235,6 +246,7 @@ async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk:
     assert [record.call_id for record in stored(disk)] == ["c1"]
 
 
+@pytest.mark.usefixtures("unspilled")
 @pytest.mark.parametrize("deleted", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
 async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_nothing_is_written(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, deleted: list[str]
@@ -259,6 +271,7 @@ async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_n
     assert [record.call_id for record in stored(disk)] == ["c1", "c2"]
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_for(disk: Disk) -> None:
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
@@ -281,6 +294,7 @@ async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_f
     assert reasons[1:2] == [f"the look-ups have not let go of {disk.path}-wal yet"]
 
 
+@pytest.mark.usefixtures("unspilled")
 async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_with(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
