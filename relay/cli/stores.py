@@ -52,20 +52,21 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
     folder would pass for an answer.
     """
     config = load_config(config_path)
-    if not make and not is_there(config.store.path):
-        where = config.store.path.absolute() if isinstance(config.store.path, Path) else config.store.path
+    place = config.store.path
+    # An empty file is one that was served and has lost all: `open_store` says so.
+    if not make and not (place.exists() if isinstance(place, Path) else is_there(place)):
+        where = place.absolute() if isinstance(place, Path) else place
         raise StoreError(
             f"there is no store at {where}: `serve` and `bind` make it; where they have, start "
             "from the folder that the relay was started in, or name its configuration with -c"
         )
-    sealer = open_store(config.store.path, config.store.key_file)
-    path = config.store.path
+    sealer = open_store(place, config.store.key_file)
     with (
-        store_errors(path),
-        closing(Bindings(path, sealer)) as bindings,
-        closing(Records(path, sealer)) as records,
-        closing(connect_reader(path)) as reader,
-        closing(Writer(path, sealer)) as writer,
+        store_errors(place),
+        closing(Bindings(place, sealer)) as bindings,
+        closing(Records(place, sealer)) as records,
+        closing(connect_reader(place)) as reader,
+        closing(Writer(place, sealer)) as writer,
     ):
         store = Opened(config, sealer, bindings, config.numbers, records, reader, writer)
         if make:
