@@ -38,7 +38,6 @@ from relay.totals import all_live, all_peers, all_statistics, who_hung_up
 if TYPE_CHECKING:
     from relay.net.locate import Located
 
-MOST_WORKERS: Final = 16  # each is one hexadecimal digit of what it makes
 TICK_S: Final = 1.0
 FREED_S: Final = 2.0
 AGAIN_S: Final = 0.1
@@ -56,7 +55,7 @@ class Crew:
     """The workers of one relay, behind the face of `relay.app.Calls`."""
 
     def __init__(self, config: Config, journal: Journal, log: FilteringBoundLogger, workers: int) -> None:
-        """`workers`: 2 to MOST_WORKERS."""
+        """`workers`: 2 to 16, since each is one hexadecimal digit of what it makes."""
         self._workers = workers
         self._pairs = make_pairs(workers)
         self._region = make_region(workers)
