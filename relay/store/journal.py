@@ -1,10 +1,11 @@
 """The journal of call records: makes commits durable in groups, in their order, and says when (DESIGN 4.1).
 
 All that waits goes in one transaction, and the next starts when that is on disk. It owns the chain's end: one process
-writes it, guarded by a lock file beside the store. It never drops a commit: while the store fails it acknowledges
-nothing, tries again for ever, and reports the outage once. So it does while a file of the store is not in its place, or
-the store holds less than was written to it: what is durable must be found again. What nobody waits for, events of calls
-under way and who called last, goes the same way in its turn: a call's events are never on disk later than its end.
+writes it, guarded by a lock file beside the store. It never drops a commit: while the store fails it tries again for
+ever, reports the outage once, and acknowledges nothing but what the spill has made durable. So it does while a file of
+the store is not in its place, or the store holds less than was written to it: what is durable must be found again. What
+nobody waits for, events of calls under way and who called last, goes the same way in its turn: a call's events are
+never on disk later than its end.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
+from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transaction
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
@@ -59,9 +61,6 @@ LOOK_S: Final = 1.0  # between two looks whether the store's files are in their 
 FIRST_RETRY_S: Final = 0.05
 LAST_RETRY_S: Final = 2.0
 SPILL_AFTER_S = 1.0  # for so long the store may take over a batch before what waits goes to the spill
-# Of the calls that ended last, so that a second end of one is refused. The engine forgets a call seconds after its end,
-# and a restart restores none whose end is on disk. A unique index on call_id would have a page written for each call.
-REMEMBERED: Final = 20_000
 
 
 class _Batch(NamedTuple):
@@ -93,8 +92,7 @@ class Journal:
         self._head = EMPTY
         self._written = EMPTY  # the last head that is durable
         self._places: Places | None = None
-        self._ended: set[str] = set()
-        self._ended_before: set[str] = set()
+        self._closed = Closed(report)
         self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._writer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -269,7 +267,7 @@ class Journal:
 
     async def _write(self, items: list[_Item]) -> None:
         """Returns when they are durable, however long that takes."""
-        commits = self._still_open([item for item in items if isinstance(item, Commit)])
+        commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
         retry_s = FIRST_RETRY_S
         while True:
@@ -289,21 +287,6 @@ class Journal:
                 break
         self._written = self._head
         self._recovered()
-
-    def _still_open(self, commits: list[Commit]) -> list[Commit]:
-        """Without those of records that are closed already, for ever."""
-        still_open = []
-        for commit in commits:
-            call_id = commit.record.call_id
-            if call_id in self._ended or call_id in self._ended_before:
-                self._report("journal.record_closed_before", {"call_id": call_id})
-                continue
-            still_open.append(commit)
-            if commit.record.ended_at is not None:
-                self._ended.add(call_id)
-        if len(self._ended) > REMEMBERED:
-            self._ended, self._ended_before = set(), self._ended
-        return still_open
 
     def _batch(self, commits: list[Commit], items: list[_Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""

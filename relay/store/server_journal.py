@@ -26,8 +26,9 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, head_row, next_link, read_head
+from relay.store.closed import Closed
 from relay.store.database import connect_reader, store_errors
-from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MAX_BATCH, MIN_GAP_S, REMEMBERED, Report, take_lock
+from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MAX_BATCH, MIN_GAP_S, Report, take_lock
 from relay.store.journal_rows import Told, caller_row, event_row
 from relay.store.live_rows import LiveCall, live_row
 from relay.store.nodes import SELECT_OURS, SERVER_FAULTS, Node
@@ -109,8 +110,7 @@ class ServerJournal:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._ended: set[str] = set()
-        self._ended_before: set[str] = set()
+        self._closed = Closed(report)
         self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._lock: int | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -216,7 +216,7 @@ class ServerJournal:
 
     async def _write(self, items: list[_Item]) -> None:
         """Returns when they are durable, however long that takes."""
-        commits = self._still_open([item for item in items if isinstance(item, Commit)])
+        commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         self._batches += 1
         retry_s = FIRST_RETRY_S
         while True:
@@ -294,21 +294,6 @@ class ServerJournal:
         await connection.execute(_DELETE, [row[0] for row in rows])
         await connection.execute(_ADD, *_columns(rows))
         await connection.execute(_SET_HEAD, *new)
-
-    def _still_open(self, commits: list[Commit]) -> list[Commit]:
-        """Without those of records that are closed already, for ever."""
-        still_open = []
-        for commit in commits:
-            call_id = commit.record.call_id
-            if call_id in self._ended or call_id in self._ended_before:
-                self._report("journal.record_closed_before", {"call_id": call_id})
-                continue
-            still_open.append(commit)
-            if commit.record.ended_at is not None:
-                self._ended.add(call_id)
-        if len(self._ended) > REMEMBERED:
-            self._ended, self._ended_before = set(), self._ended
-        return still_open
 
     # -- the connection
 

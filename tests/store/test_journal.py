@@ -99,7 +99,7 @@ async def test_a_closed_record_never_changes(disk: Disk) -> None:
 
 
 async def test_the_calls_that_ended_last_are_remembered(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store.journal.REMEMBERED", 3)
+    monkeypatch.setattr("relay.store.closed.REMEMBERED", 3)
     reported: Reported = []
     calls = [f"c{n}" for n in range(10)]
     async with opened(disk, reported) as journal:
