@@ -11,7 +11,7 @@ from typing import Final
 from relay.call.shedding import Rank
 from relay.sip.flow import Flow
 
-MOST_BYTES: Final = 32 * 1024 * 1024
+MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_OF_STRANGERS: Final = 1_000  # messages
 FASTEST_S: Final = 0.00025  # a new call takes longer, with what comes of it at once, on any machine that there is
 
