@@ -18,6 +18,7 @@ from tests.support.bad_network import FAR_CALLEE, FAR_CALLER, FAR_OTHER, NEAR, B
 from tests.support.namespace import reran_in_own_network
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, RelayProcess, Setup, X
+from tests.support.seeds import dice
 from tests.support.talker import Talker
 
 CALLS = 100
@@ -40,7 +41,7 @@ def across(
     start_relay: StartRelay, weather: Weather = CLEAR, transport: str = "udp", **sip: Any
 ) -> Iterator[tuple[RelayProcess, BadNetwork]]:
     """A relay on the near side; what the test makes is on the far one."""
-    with BadNetwork(weather) as network:
+    with BadNetwork(weather, dice()) as network:
         with network.far():
             caller, callee = free(FAR_CALLER), free(FAR_CALLEE)
         setup = Setup(free(NEAR), caller, [callee], transport, sip={"t1_ms": T1_MS, **sip}, caller_sources=[FAR_OTHER])
@@ -183,7 +184,7 @@ async def test_a_peer_that_answers_after_thirty_seconds(
         await leg_b.answer(bye, 200)
         assert (await caller.expect_call(leg_a.call_id)).status == 200
 
-    with BadNetwork(Weather(delay_s=0.1)) as network:
+    with BadNetwork(Weather(delay_s=0.1), dice()) as network:
         with network.far():
             caller_at, callee_at = free(FAR_CALLER), free(FAR_CALLEE)
         relay = start_relay(Setup(free(NEAR), caller_at, [callee_at]))

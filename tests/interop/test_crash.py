@@ -5,7 +5,6 @@ The seed is printed; RELAY_TEST_SEED sets it. `scripts/chaos --only crash` does 
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.interop.conftest import StartRelay
 from tests.support.crashes import BINDINGS, PARTIES, Crashes, check_records, setup_for
 from tests.support.load import LoadCall, LoadCaller
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.seeds import dice
 
 pytestmark = pytest.mark.outside
 
@@ -42,12 +42,6 @@ async def test_nor_by_kill_9_of_workers_and_of_their_parent(tmp_path: Path, tran
         relay.stop()
     relay.assert_nothing_in_clear()
     assert "Traceback" not in relay.log()
-
-
-def dice() -> random.Random:
-    seed = int(os.environ.get("RELAY_TEST_SEED") or random.randrange(1 << 32))
-    print(f"RELAY_TEST_SEED={seed}")
-    return random.Random(seed)
 
 
 def test_missing_doubled_and_open_records_are_found() -> None:

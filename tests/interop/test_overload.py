@@ -16,6 +16,7 @@ from tests.support.addresses import Address
 from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.phone import SDP
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.seeds import dice
 from tests.support.sip_text import SipText
 
 pytestmark = pytest.mark.outside
@@ -88,12 +89,12 @@ class Flood:
 
 @pytest.mark.timeout(180)
 async def test_more_calls_than_can_be_done(start_relay: StartRelay) -> None:
-    dice = random.Random(6)
+    draw = dice()
     setup = Setup(sip={"t1_ms": 200})
     relay = start_relay(setup, [party for _, a, b in BINDINGS for party in (a, b)])
     relay.import_bindings(BINDINGS)
-    caller = LoadCaller(setup.caller, setup.relay, dice, lambda: _numbers(dice))
-    callee = LoadCallee(setup.callee, setup.relay, dice)
+    caller = LoadCaller(setup.caller, setup.relay, draw, lambda: _numbers(draw))
+    callee = LoadCallee(setup.callee, setup.relay, draw)
     flood = Flood(setup.caller.host, setup.relay)
     async with Load(caller, callee, 50) as load:
         await _until(lambda: len(caller.unfinished) > 20)
@@ -109,8 +110,8 @@ async def test_more_calls_than_can_be_done(start_relay: StartRelay) -> None:
     relay.assert_nothing_in_clear()
 
 
-def _numbers(dice: random.Random) -> tuple[str, str]:
-    number, a, _ = dice.choice(BINDINGS)
+def _numbers(draw: random.Random) -> tuple[str, str]:
+    number, a, _ = draw.choice(BINDINGS)
     return a, number
 
 

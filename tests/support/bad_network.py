@@ -1,7 +1,7 @@
 """Two networks and the bad way between them: packets are lost, doubled, overtaken and late, hosts vanish.
 
 Both are network namespaces of the test's own, joined by a pair of TUN devices. A thread carries IP packets from one to
-the other, so that UDP and TCP of any program meet the same; what each meets is drawn with a seed, in their order. To be
+the other, so that UDP and TCP of any program meet the same; what each meets is drawn in their order. To be
 used inside `reran_in_own_network`, whose namespace is the near one.
 """
 
@@ -41,12 +41,12 @@ class Weather:
 
 
 class BadNetwork:
-    """Use as `with BadNetwork(weather, seed) as network`. What is made within `network.far()` is on the far side."""
+    """Use as `with BadNetwork(weather, dice()) as network`. What is made within `network.far()` is on the far side."""
 
-    def __init__(self, weather: Weather, seed: int = 700) -> None:
+    def __init__(self, weather: Weather, draw: random.Random) -> None:
         self.weather = weather
         self.carried = self.lost = self.doubled = self.held = 0
-        self._draw = random.Random(seed)
+        self._draw = draw
         self._cut: set[bytes] = set()
         self._serial = itertools.count()
         self._waiting: list[tuple[float, int, int, bytes]] = []  # due at, serial, the device that it goes to, packet

@@ -45,16 +45,12 @@ class Crashes:
 
     def __init__(self, relay: RelayProcess, dice: random.Random) -> None:
         self._relay = relay
-        self._dice = dice
+        self._dice = random.Random(dice.random())  # of the kills alone: when calls draw is not ours to say
         setup = relay.setup
-        self.caller = LoadCaller(setup.caller, setup.relay, dice, self._numbers, setup.transport)
+        self.caller = LoadCaller(setup.caller, setup.relay, dice, lambda: _numbers(dice), setup.transport)
         self.callee = LoadCallee(setup.callee, setup.relay, dice, setup.transport)
         self.caller.lasting = self.callee.lasting = LASTING
         self.killed: dict[str, int] = defaultdict(int)
-
-    def _numbers(self) -> tuple[str, str]:
-        number, a, _ = self._dice.choice(BINDINGS)
-        return a, number
 
     async def run(self, rounds: int, told: Callable[[int, str], None] = lambda number, victim: None) -> Figures:
         """Kills so often, and gives the figures once the books are found right. Raises AssertionError."""
@@ -100,6 +96,11 @@ class Crashes:
         seen = [call for call in self.caller.calls.values() if call.final_status]
         answered = sum(call.final_status == 200 for call in seen)
         return Figures(dict(self.killed), len(seen), answered, hung_up, lasted, len(records))
+
+
+def _numbers(dice: random.Random) -> tuple[str, str]:
+    number, a, _ = dice.choice(BINDINGS)
+    return a, number
 
 
 def check_records(

@@ -94,7 +94,7 @@ def _damage(store: Path, whole: bytes) -> None:
     with store.open("r+b") as file:
         for page in random.sample(range(1, pages), pages // 2):
             file.seek(page * PAGE)
-            file.write(os.urandom(PAGE))
+            file.write(random.randbytes(PAGE))
 
 
 def _deleted(*suffixes: str) -> Callable[[Path], Undo]:
