@@ -12,6 +12,7 @@ from pathlib import Path
 
 import beside
 import growth
+import nodes
 import others
 import overload
 import report
@@ -52,6 +53,8 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         return sum(figure.failed for figure in figures)
     if options.overload:
         return _overload(options, run)
+    if options.nodes:
+        return _nodes(options, run)
     if options.growth:
         return _growth(options, run)
     return _bench(options, run)
@@ -78,6 +81,14 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
     figures = overload.measure(run, bindings, options.rates[0], factors, seconds, compiled=options.compiled)
     print("\n" + overload.table(figures))
     return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
+
+
+def _nodes(options: argparse.Namespace, run: Path) -> int:
+    bindings = Bindings(options.bindings[0], options.stores)
+    share, first, seconds = options.share, options.rates[0], options.seconds
+    figures = nodes.measure(run, bindings, options.nodes, share, first, seconds, compiled=options.compiled)
+    print("\n" + nodes.table(figures))
+    return sum(outcome.failed for figure in figures for outcome in figure.outcomes)
 
 
 def _growth(options: argparse.Namespace, run: Path) -> int:
@@ -142,6 +153,12 @@ def _options() -> argparse.Namespace:
         "offer so many times the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
     )
     parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
+    several = (
+        "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
+    )
+    parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
+    share = "of one CPU for each of --nodes, default 0.25"
+    parser.add_argument("--share", type=float, default=0.25, help=share)
     numbers = (
         "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import processes
@@ -130,7 +130,13 @@ def _line(server: Server, rate: int, outcome: Outcome, measured: Measured) -> st
 
 def highest(load: Load, server: Server, first: int, limit: int, plan: Plan) -> Highest:
     """Searches from the rate `first` on, in steps of 100 up to `limit`; in runs of `plan.seconds`."""
-    rate = _highest_rate(load, server, first, 100, limit, plan.seconds)
+
+    def is_clean(rate: int) -> bool:
+        clean = _is_clean(load, server, rate, plan.seconds)
+        time.sleep(3)  # let what hangs over from an overload pass
+        return clean
+
+    rate = search(is_clean, first, 100, limit)
     at_half, direct_at_half = Measured(), Measured()
     if half := rate // 2:
         _measure_once(load, server, half, plan, at_half)
@@ -138,15 +144,13 @@ def highest(load: Load, server: Server, first: int, limit: int, plan: Plan) -> H
     return Highest(rate, at_half, direct_at_half)
 
 
-def _highest_rate(load: Load, server: Server, first: int, step: int, limit: int, seconds: int) -> int:
+def search(is_clean: Callable[[int], bool], first: int, step: int, limit: int) -> int:
     """The highest rate, to a multiple of `step` and at most `limit`, at which no call fails and SIPp keeps its pace."""
     good, bad, rate = 0, limit + step, first
     while bad - good > step:
-        passed = _is_clean(load, server, rate, seconds)
-        good, bad = (rate, bad) if passed else (good, rate)
+        good, bad = (rate, bad) if is_clean(rate) else (good, rate)
         up = rate * 3 // 2 if bad > limit else (good + bad) // 2
         rate = min(max(up // step * step, good + step), limit)
-        time.sleep(3)  # let what hangs over from an overload pass
     return good
 
 

@@ -64,18 +64,26 @@ def relay700(compiled: bool) -> list[str]:
 
 
 def relay_toml(
-    run: Path, address: Address, callee: Address, prefixes: Sequence[str], *, api: Address | None = None, more: str = ""
+    run: Path,
+    address: Address,
+    callee: Address,
+    prefixes: Sequence[str],
+    *,
+    api: Address | None = None,
+    store: str | None = None,
+    more: str = "",
 ) -> str:
     """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone.
 
-    `more`: further tables.
+    `store`: the lines of its table, where it is not a file in `run`. `more`: further tables.
     """
+    if store is None:
+        store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
     return f"""
 [sip]
 listen = ["udp:{address}"]
 [store]
-url = "sqlite:{run}/relay.db"
-key_file = "{run}/relay.key"
+{store}
 [numbers]
 prefixes = {list(prefixes)!r}
 [api]

@@ -72,12 +72,17 @@ def _schema() -> str:
 
 def _import(run: Path, bindings: Bindings, importing: Sequence[str]) -> None:
     table = run / "bindings.csv"
-    with table.open("w") as lines:
-        lines.write("mode,x,a,b,expires_in,order_id,business\n")
-        lines.writelines(f"AXB,{x},{a},{b},{EXPIRES},bench,default\n" for a, x, b in bindings)
+    write_table(table, bindings)
     print(f"  importing {bindings.count} bindings", flush=True)
     subprocess.run([*importing, str(table)], check=True, stdout=subprocess.DEVNULL)
     table.unlink()
+
+
+def write_table(path: Path, bindings: Bindings) -> None:
+    """For `relay700 bindings import`."""
+    with path.open("w") as lines:
+        lines.write("mode,x,a,b,expires_in,order_id,business\n")
+        lines.writelines(f"AXB,{x},{a},{b},{EXPIRES},bench,default\n" for a, x, b in bindings)
 
 
 def _keep(run: Path, kept: Path) -> None:

@@ -36,8 +36,9 @@ _SETTINGS = {
 class PostgresServer:
     """One that runs. PostgreSQL refuses to be root: there it runs as the user `postgres`, else as ours."""
 
-    def __init__(self, **settings: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    def __init__(self, parent: Path | None = None, **settings: str) -> None:
+        """In a folder of `parent`, else of the system's for temporary files."""
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
         self._settings = _SETTINGS | settings
         self._as_user: list[str] = []
         if os.geteuid() == 0:
