@@ -10,7 +10,7 @@ from relay.call.actions import LookUp
 from relay.call.routing import Refusal, Route
 from relay.policy.gate import Gate
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.lookup import Report
+from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_lookup import ServerRouteReader

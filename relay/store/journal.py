@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -30,31 +29,18 @@ from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read
 from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transaction
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
+from relay.store.journal_queue import MIN_GAP_S, Item, JournalQueue, Waiting, acknowledge
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, LiveCall, Places, delete_live, live_row, read_live
 from relay.store.lock import open_lock, takes
+from relay.store.outage import Report, WriteOutage
 from relay.store.record_rows import INSERT, Row, ended_since, insert, row_of
 from relay.store.sealing import Sealer
 from relay.store.spill import Spill
 
-
-class _Mark(NamedTuple):
-    """A place in the queue that somebody waits for."""
-
-    reached: asyncio.Future[None]
-
-
-Report = Callable[[str, dict[str, object]], None]
-_Item = Commit | Told | LastCaller | _Mark
-_Waiting = tuple[_Item, Callable[[int], None] | None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_BATCH: Final = 200  # items a transaction: a bound on how long preparing one holds the loop, some 2 ms
-# Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
-# 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
-# ms. A commit that finds it idle never waits.
-MIN_GAP_S: Final = 0.020
 BUSY_S: Final = 2.0  # that another may write before it counts as an outage
 EFFECT: Final = "records go to the spill after a second, while there is room; writing is retried"
 LOOK_S: Final = 1.0  # between two looks whether the store's files are in their places
@@ -81,11 +67,8 @@ class Journal:
         self._path = path
         self._sealer = sealer
         self._report = report
-        self._min_gap_s = min_gap_s
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._outage = WriteOutage(path, EFFECT, report)
+        self._queue = JournalQueue(min_gap_s)
         self._lock: int | None = None
         self._connection: aiosqlite.Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
@@ -93,7 +76,6 @@ class Journal:
         self._written = EMPTY  # the last head that is durable
         self._places: Places | None = None
         self._closed = Closed(report)
-        self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._writer: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._spiller: asyncio.Task[None] | None = None
@@ -117,32 +99,26 @@ class Journal:
             self._release_lock()
             raise
         self._writer = asyncio.create_task(self._run(), name="journal")
-        self._writer.add_done_callback(self._writer_ended)
+        self._writer.add_done_callback(self._outage.writer_ended)
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
         self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
-        self._queue(commit, done)
+        self._queue.put(commit, done)
 
     def tell(self, kind: str, record: CallRecord) -> None:
         """Queues an event of a call under way (received, ringing, answered) for its business."""
-        self._queue(Told(kind, record), None)
+        self._queue.put(Told(kind, record), None)
 
     def remember(self, last: LastCaller) -> None:
         """Queues who called a binding last."""
-        self._queue(last, None)
-
-    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
-        self._waiting.append((item, done))
-        if len(self._waiting) == 1:
-            self._idle.clear()
-            self._wake.set()
+        self._queue.put(last, None)
 
     @property
     def backlog(self) -> int:
         """What is not durable yet: commits, and what is written beside them."""
-        return len(self._waiting)
+        return len(self._queue.waiting)
 
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
@@ -150,15 +126,12 @@ class Journal:
 
     async def flushed(self) -> None:
         """Returns when all that was queued before is durable, however long that takes."""
-        durable = asyncio.get_running_loop().create_future()
-        self._queue(_Mark(durable), None)
-        await durable
+        await self._queue.flushed()
 
     async def close(self, patience_s: float = 10.0) -> None:
         """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), patience_s)
-        if self._waiting:
+        await self._queue.emptied(patience_s)
+        if self._queue.waiting:
             await self._spill_waiting()
         tasks = [task for task in (self._writer, self._watcher, self._spiller) if task is not None]
         for task in tasks:
@@ -169,40 +142,24 @@ class Journal:
         await self._disconnect()
         self._spill.close()
         self._release_lock()
-        if left := sum(isinstance(item, Commit) for item, _ in islice(self._waiting, self._spilled, None)):
+        if left := sum(isinstance(item, Commit) for item, _ in islice(self._queue.waiting, self._spilled, None)):
             raise StoreError(f"{left} call records could not be written to {self._path}")
 
     # -- the writer
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
         while True:
-            await self._wake.wait()
-            started = loop.time()
-            batch = list(islice(self._waiting, MAX_BATCH))
-            self._begun_at = started
+            batch = await self._queue.batch()
+            self._begun_at = clock()
             await self._write([item for item, _ in batch])
             self._begun_at = None
-            self._acknowledge(batch, loop)
+            told = min(self._spilled, len(batch))
+            self._spilled -= told
+            self._taken += len(batch)
+            self._queue.took(batch, told)
             if self._spill.count and not self._spilled:
                 await self._clear_spill()
-            if (gap_s := started + self._min_gap_s - loop.time()) > 0:
-                await asyncio.sleep(gap_s)
-
-    def _acknowledge(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        for waiting in batch:
-            self._waiting.popleft()
-            self._taken += 1
-            if self._spilled:
-                self._spilled -= 1
-            else:
-                _tell_durable(waiting, loop)
-            item, _ = waiting
-            if isinstance(item, _Mark) and not item.reached.done():
-                item.reached.set_result(None)
-        if not self._waiting:
-            self._wake.clear()
-            self._idle.set()
 
     # -- the spill: while the store takes nothing
 
@@ -238,7 +195,7 @@ class Journal:
             return
         async with self._spilling:
             first = self._taken + self._spilled
-            waiting = list(islice(self._waiting, self._spilled, None))
+            waiting = list(islice(self._queue.waiting, self._spilled, None))
             prepared = self._spill.prepare(self._written.seq, [item for item, _ in waiting if isinstance(item, Commit)])
             try:
                 await asyncio.to_thread(self._spill.write, prepared)
@@ -247,8 +204,8 @@ class Journal:
                 return
             kept = _up_to(waiting, prepared.commits)
             loop = asyncio.get_running_loop()
-            for each in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
-                _tell_durable(each, loop)
+            for item, done in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
+                acknowledge(item, done, loop)
             self._spilled = max(first + len(kept) - self._taken, self._spilled)
 
     async def _clear_spill(self) -> None:
@@ -265,7 +222,7 @@ class Journal:
         effect = "while the store takes no record, calls wait unanswered"
         self._report("journal.cannot_spill", {"store": str(self._path), "reason": error.strerror, "effect": effect})
 
-    async def _write(self, items: list[_Item]) -> None:
+    async def _write(self, items: list[Item]) -> None:
         """Returns when they are durable, however long that takes."""
         commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         batch: _Batch | None = None
@@ -273,12 +230,12 @@ class Journal:
         while True:
             try:
                 connection = await self._ready()
-                if batch is not None and batch.head == head_row(self._sealer, RECORDS, self._head):
+                if batch is not None and batch.head is not None and batch.head[:2] == self._head:
                     break  # the COMMIT that seemed to fail is on disk
                 batch = self._batch(commits, items)
                 await _call(connection, _transact, batch)
             except (sqlite3.Error, StoreError) as error:
-                self._failed(error)
+                self._outage.failed(error)
                 if not isinstance(error, Displaced):
                     await self._disconnect()
                 await asyncio.sleep(retry_s)
@@ -286,9 +243,9 @@ class Journal:
             else:
                 break
         self._written = self._head
-        self._recovered()
+        self._outage.is_over(self.backlog)
 
-    def _batch(self, commits: list[Commit], items: list[_Item]) -> _Batch:
+    def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
@@ -358,8 +315,8 @@ class Journal:
         """Finds a file that is not in its place also while nothing is to be written: what was written may be lost."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._files is not None and not self._failures and self._files.displaced():
-                self._wake.set()
+            if self._files is not None and not self._outage.lasts and self._files.displaced():
+                self._queue.wake()
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._files = self._connection, None, None
@@ -367,34 +324,13 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 await connection.close()
 
-    def _failed(self, error: Exception) -> None:
-        reason = str(error)
-        if reason not in self._failures:
-            self._failures.add(reason)
-            self._report("journal.write_failed", {"store": str(self._path), "reason": reason, "effect": EFFECT})
-
-    def _recovered(self) -> None:
-        if self._failures:
-            self._failures.clear()
-            self._report("journal.recovered", {"store": str(self._path), "backlog": self.backlog})
-
-    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        if not writer.cancelled() and (error := writer.exception()) is not None:
-            self._report("journal.stopped", {"store": str(self._path), "reason": repr(error)})
-
     def _release_lock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
-def _tell_durable(waiting: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
-    item, done = waiting
-    if done is not None and isinstance(item, Commit) and item.token:
-        loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
-
-
-def _up_to(waiting: list[_Waiting], commits: int) -> list[_Waiting]:
+def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
     """The first of them, with so many commits: what stands behind the next one is not among them."""
     for index, (item, _) in enumerate(waiting):
         if isinstance(item, Commit):

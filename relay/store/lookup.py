@@ -8,7 +8,7 @@ is reported once. What the call's answer is, `relay.policy.judge` decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,7 @@ from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.journal_rows import open_caller
+from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
 from relay.store.server import Place
@@ -65,12 +66,8 @@ _BOUND_END: Final = 26
 
 _decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
-EFFECT: Final = "new calls are refused; each tries again"
 LOOKS: Final = 3  # after so many a log that is not in its place is let go: the journal has saved what stands in it
 CALM_LOOKS: Final = 30  # after so many without an error an outage is over: of a damaged store parts can be read
-MOST_ALTERED: Final = 1_000  # rows that are remembered as reported
-
-Report = Callable[[str, dict[str, object]], None]
 
 
 class RouteReader:
@@ -83,16 +80,14 @@ class RouteReader:
         """
         self._path = path
         self._sealer = sealer
-        self._report = report
+        self._outage = LookupOutage(path, report)
         self._connection: Connection | None = None
         self._opener = Opener(sealer)
         self._files: StoreFiles | None = None  # of the connection
         self._displaced: Displaced | None = None  # one of them, when it was last looked at
         self._looks = 0  # that found it so
-        self._failing = False
-        self._good = False  # the last look-up was, while it is failing
+        self._good = False  # the last look-up was
         self._calm_looks = 0  # since the last error
-        self._altered: set[str] = set()  # what was reported
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
@@ -114,11 +109,11 @@ class RouteReader:
                     row = anybodys
             found = self._opener.found(number, caller_hash, row)
         except StoreError as error:
-            self._tell_altered(str(error))
+            self._outage.altered(str(error))
             return STORE_FAILED
         except (*DATABASE_ERRORS, OSError) as error:
             self.close()
-            self._tell_failed(str(error))
+            self._failed(str(error))
             return STORE_FAILED
         self._good = True
         return found
@@ -135,31 +130,18 @@ class RouteReader:
             self._displaced = None
         if self._displaced is None:
             self._looks = 0
-            self._tell_recovered()
+            self._calm_looks += 1
+            if self._good and self._calm_looks >= CALM_LOOKS:
+                self._outage.is_over()
             return
         self._looks += 1
-        self._tell_failed(str(self._displaced))
+        self._failed(str(self._displaced))
         if self._displaced.is_log and self._looks >= LOOKS:
             self.close()
 
-    def _tell_failed(self, reason: str) -> None:
+    def _failed(self, reason: str) -> None:
         self._good, self._calm_looks = False, 0
-        if not self._failing:
-            self._failing = True
-            self._report("lookup.failed", {"store": str(self._path), "reason": reason, "effect": EFFECT})
-
-    def _tell_recovered(self) -> None:
-        self._calm_looks += 1
-        if self._failing and self._good and self._calm_looks >= CALM_LOOKS:
-            self._failing = False
-            self._report("lookup.recovered", {"store": str(self._path)})
-
-    def _tell_altered(self, reason: str) -> None:
-        if reason not in self._altered and len(self._altered) < MOST_ALTERED:
-            self._altered.add(reason)
-            self._report(
-                "lookup.altered", {"store": str(self._path), "reason": reason, "effect": "its calls are refused"}
-            )
+        self._outage.failed(reason)
 
     def _row(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._connection is None:

@@ -16,6 +16,7 @@ import asyncpg
 
 from relay.errors import StoreError
 from relay.store.live_rows import LiveCall, open_live
+from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
@@ -42,7 +43,6 @@ RETURNING name
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
 SELECT_OURS: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 
-Report = Callable[[str, dict[str, object]], None]
 # InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
 SERVER_FAULTS: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),

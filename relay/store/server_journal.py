@@ -9,15 +9,12 @@ before what it has read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import asyncpg
 
@@ -28,10 +25,12 @@ from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, head_row, next_link, read_head
 from relay.store.closed import Closed
 from relay.store.database import connect_reader, store_errors
-from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, MAX_BATCH, MIN_GAP_S, Report, take_lock
+from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, take_lock
+from relay.store.journal_queue import MIN_GAP_S, Item, JournalQueue
 from relay.store.journal_rows import Told, caller_row, event_row
 from relay.store.live_rows import LiveCall, live_row
 from relay.store.nodes import SELECT_OURS, SERVER_FAULTS, Node
+from relay.store.outage import Report, WriteOutage
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing import Sealer
 from relay.store.server import Server
@@ -77,20 +76,6 @@ class TakenOver(Exception):
     """Another node has our calls: nothing that we write counts any more."""
 
 
-class _Mark(NamedTuple):
-    """A place in the queue that somebody waits for."""
-
-    reached: asyncio.Future[None]
-
-
-_Item = Commit | Told | LastCaller | _Mark
-
-
-class _Waiting(NamedTuple):
-    item: _Item
-    done: Callable[[int], None] | None
-
-
 class ServerJournal:
     """As `relay.store.journal.Journal`, beside those of other nodes.
 
@@ -102,16 +87,12 @@ class ServerJournal:
         self._server = server
         self._sealer = sealer
         self._report = report
-        self._min_gap_s = min_gap_s
+        self._outage = WriteOutage(server, EFFECT, report)
+        self._queue = JournalQueue(min_gap_s)
         self._node = Node(server, sealer, report)
         self._connection: asyncpg.Connection | None = None
         self._batches = 0
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._closed = Closed(report)
-        self._failures: set[str] = set()  # what was reported of the outage that lasts
         self._lock: int | None = None
         self._writer: asyncio.Task[None] | None = None
 
@@ -128,36 +109,28 @@ class ServerJournal:
             await self.close(0)
             raise
         self._writer = asyncio.create_task(self._run(), name="journal")
-        self._writer.add_done_callback(self._writer_ended)
+        self._writer.add_done_callback(self._outage.writer_ended)
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
-        self._queue(commit, done)
+        self._queue.put(commit, done)
 
     def tell(self, kind: str, record: CallRecord) -> None:
         """Queues an event of a call under way (received, ringing, answered) for its business."""
-        self._queue(Told(kind, record), None)
+        self._queue.put(Told(kind, record), None)
 
     def remember(self, last: LastCaller) -> None:
         """Queues who called a binding last."""
-        self._queue(last, None)
-
-    def _queue(self, item: _Item, done: Callable[[int], None] | None) -> None:
-        self._waiting.append(_Waiting(item, done))
-        if len(self._waiting) == 1:
-            self._idle.clear()
-            self._wake.set()
+        self._queue.put(last, None)
 
     @property
     def backlog(self) -> int:
         """What is not durable yet: commits, and what is written beside them."""
-        return len(self._waiting)
+        return len(self._queue.waiting)
 
     async def flushed(self) -> None:
         """Returns when all that was queued before is durable, however long that takes."""
-        durable = asyncio.get_running_loop().create_future()
-        self._queue(_Mark(durable), None)
-        await durable
+        await self._queue.flushed()
 
     def live(self) -> list[LiveCall]:
         """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
@@ -176,8 +149,7 @@ class ServerJournal:
 
     async def close(self, patience_s: float = 10.0) -> None:
         """Writes all that waits and closes. Raises StoreError for what the server did not take within `patience_s`."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), patience_s)
+        await self._queue.emptied(patience_s)
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
@@ -187,34 +159,18 @@ class ServerJournal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        if left := sum(isinstance(waiting.item, Commit) for waiting in self._waiting):
+        if left := sum(isinstance(item, Commit) for item, _ in self._queue.waiting):
             raise StoreError(f"{left} call records could not be written to {self._server}")
 
     # -- the writer
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            await self._wake.wait()
-            started = loop.time()
-            batch = list(islice(self._waiting, MAX_BATCH))
-            await self._write([waiting.item for waiting in batch])
-            self._acknowledge(batch, loop)
-            if (gap_s := started + self._min_gap_s - loop.time()) > 0:
-                await asyncio.sleep(gap_s)
+            batch = await self._queue.batch()
+            await self._write([item for item, _ in batch])
+            self._queue.took(batch)
 
-    def _acknowledge(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        for item, done in batch:
-            self._waiting.popleft()
-            if isinstance(item, Commit) and done is not None and item.token:
-                loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer
-            elif isinstance(item, _Mark) and not item.reached.done():
-                item.reached.set_result(None)
-        if not self._waiting:
-            self._wake.clear()
-            self._idle.set()
-
-    async def _write(self, items: list[_Item]) -> None:
+    async def _write(self, items: list[Item]) -> None:
         """Returns when they are durable, however long that takes."""
         commits = self._closed.take([item for item in items if isinstance(item, Commit)])
         self._batches += 1
@@ -225,14 +181,14 @@ class ServerJournal:
                     await self._transact(commits, items)
                 break
             except TakenOver:
-                self._failed(StoreError(f"another node has taken over the calls of {self._node.name}"))
+                self._outage.failed(StoreError(f"another node has taken over the calls of {self._node.name}"))
                 await asyncio.Event().wait()  # the relay ends; nothing is acknowledged
             except (*SERVER_FAULTS, StoreError) as error:
-                self._failed(error)
+                self._outage.failed(error)
                 self._disconnect()
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
-        self._recovered()
+        self._outage.is_over(self.backlog)
 
     async def _is_written(self) -> bool:
         """Connects where there is no connection; then whether the COMMIT that seemed to fail is on disk."""
@@ -244,7 +200,7 @@ class ServerJournal:
             raise TakenOver
         return bool(batch == self._batches)
 
-    async def _transact(self, commits: list[Commit], items: list[_Item]) -> None:
+    async def _transact(self, commits: list[Commit], items: list[Item]) -> None:
         """Raises TakenOver."""
         connection = self._asked()
         up: dict[str, Commit] = {}
@@ -319,23 +275,6 @@ class ServerJournal:
     def _asked(self) -> asyncpg.Connection:
         assert self._connection is not None  # _connect made it
         return self._connection
-
-    # -- words to the operator
-
-    def _failed(self, error: Exception) -> None:
-        reason = str(error) or "no answer in time"
-        if reason not in self._failures:
-            self._failures.add(reason)
-            self._report("journal.write_failed", {"store": str(self._server), "reason": reason, "effect": EFFECT})
-
-    def _recovered(self) -> None:
-        if self._failures:
-            self._failures.clear()
-            self._report("journal.recovered", {"store": str(self._server), "backlog": self.backlog})
-
-    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        if not writer.cancelled() and (error := writer.exception()) is not None:
-            self._report("journal.stopped", {"store": str(self._server), "reason": repr(error)})
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:

@@ -16,8 +16,9 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.lookup import BLOBS, EFFECT, IN_FORCE, MOST_ALTERED, PARTY, Opener, Report
+from relay.store.lookup import BLOBS, IN_FORCE, PARTY, Opener
 from relay.store.nodes import SERVER_FAULTS
+from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
@@ -67,11 +68,9 @@ class ServerRouteReader:
         """
         self._server = server
         self._sealer = sealer
-        self._report = report
+        self._outage = LookupOutage(server, report)
         self._opener = Opener(sealer)
-        self._failing = False
         self._good = False  # the last look-up was
-        self._altered: set[str] = set()  # what was reported
         self._pool: asyncpg.Pool | None = None
         self.follow(rules)
 
@@ -102,31 +101,19 @@ class ServerRouteReader:
                 row = _row(anybodys)
             found = self._opener.found(number, caller_hash, row)
         except StoreError as error:
-            self._tell_altered(str(error))
+            self._outage.altered(str(error))
             return STORE_FAILED
         except SERVER_FAULTS as error:
-            self._tell_failed(str(error) or "no answer in time")
+            self._good = False
+            self._outage.failed(str(error) or "no answer in time")
             return STORE_FAILED
         self._good = True
         return found
 
     def look(self) -> None:
         """Once a second: whether an outage is over."""
-        if self._failing and self._good:
-            self._failing = False
-            self._report("lookup.recovered", {"store": str(self._server)})
-
-    def _tell_failed(self, reason: str) -> None:
-        self._good = False
-        if not self._failing:
-            self._failing = True
-            self._report("lookup.failed", {"store": str(self._server), "reason": reason, "effect": EFFECT})
-
-    def _tell_altered(self, reason: str) -> None:
-        if reason not in self._altered and len(self._altered) < MOST_ALTERED:
-            self._altered.add(reason)
-            fields = {"store": str(self._server), "reason": reason, "effect": "its calls are refused"}
-            self._report("lookup.altered", dict[str, object](fields))
+        if self._good:
+            self._outage.is_over()
 
     def close(self) -> None:
         if self._pool is not None:

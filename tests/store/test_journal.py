@@ -12,7 +12,8 @@ from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.database import connect, connect_reader
-from relay.store.journal import MAX_BATCH, Journal
+from relay.store.journal import Journal
+from relay.store.journal_queue import MAX_BATCH
 from relay.store.journal_rows import Told, event_rows, open_caller, open_event
 from relay.store.record_pages import Wanted, read_all
 from relay.store.records import Records

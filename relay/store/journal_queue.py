@@ -1,0 +1,91 @@
+"""What waits for a journal to make it durable, in its order: commits, and what nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Final, NamedTuple
+
+from relay.call.actions import Commit
+from relay.policy.last_caller import LastCaller
+from relay.store.journal_rows import Told
+
+MAX_BATCH: Final = 200  # items a transaction: a bound on how long preparing one holds the loop, some 2 ms
+# Between the starts of two transactions. Each costs some 200 us of CPU with its hop and its sync, whatever is in it: at
+# 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
+# ms. A commit that finds it idle never waits.
+MIN_GAP_S: Final = 0.020
+
+
+class Mark(NamedTuple):
+    """A place in the queue that somebody waits for."""
+
+    reached: asyncio.Future[None]
+
+
+Item = Commit | Told | LastCaller | Mark
+Waiting = tuple[Item, Callable[[int], None] | None]
+
+
+class JournalQueue:
+    """Of one writer, which takes a batch, writes it, and says so, for ever."""
+
+    def __init__(self, min_gap_s: float) -> None:
+        self.waiting: deque[Waiting] = deque()  # what is not durable yet
+        self._min_gap_s = min_gap_s
+        self._taken_at = float("-inf")
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, item: Item, done: Callable[[int], None] | None) -> None:
+        """`done(token)` is called from the loop when it is durable."""
+        self.waiting.append((item, done))
+        if len(self.waiting) == 1:
+            self._idle.clear()
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Gives the writer a batch at once, be it an empty one."""
+        self._wake.set()
+
+    async def batch(self) -> list[Waiting]:
+        """The first of what waits, as soon as there is any and the gap since the last batch is over."""
+        clock = asyncio.get_running_loop().time
+        if (gap_s := self._taken_at + self._min_gap_s - clock()) > 0:
+            await asyncio.sleep(gap_s)
+        await self._wake.wait()
+        self._taken_at = clock()
+        return list(islice(self.waiting, MAX_BATCH))
+
+    def took(self, batch: list[Waiting], told: int = 0) -> None:
+        """The batch is durable, and leaves the queue. The first `told` of it were acknowledged before."""
+        loop = asyncio.get_running_loop()
+        for place, (item, done) in enumerate(batch):
+            self.waiting.popleft()
+            if place >= told:
+                acknowledge(item, done, loop)
+            if isinstance(item, Mark) and not item.reached.done():
+                item.reached.set_result(None)
+        if not self.waiting:
+            self._wake.clear()
+            self._idle.set()
+
+    async def flushed(self) -> None:
+        """Returns when all that was put before is durable, however long that takes."""
+        mark = Mark(asyncio.get_running_loop().create_future())
+        self.put(mark, None)
+        await mark.reached
+
+    async def emptied(self, patience_s: float) -> None:
+        """Returns when nothing waits, at the latest after `patience_s`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), patience_s)
+
+
+def acknowledge(item: Item, done: Callable[[int], None] | None, loop: asyncio.AbstractEventLoop) -> None:
+    if done is not None and isinstance(item, Commit) and item.token:
+        loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer

@@ -1,0 +1,86 @@
+"""What waits for a journal: in its order, in batches with a gap between them, and each told once that it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.call.actions import Commit
+from relay.store.journal_queue import MAX_BATCH, JournalQueue
+from tests.store.conftest import Waiter
+from tests.support.stored import ended_record
+
+
+def filled(count: int, done: Waiter, *, min_gap_s: float = 0.0) -> JournalQueue:
+    queue = JournalQueue(min_gap_s)
+    for token in range(1, count + 1):
+        queue.put(Commit(token, ended_record(f"c{token}"), None), done)
+    return queue
+
+
+async def test_batches_are_bounded_and_come_again_until_they_are_durable() -> None:
+    done = Waiter()
+    queue = filled(MAX_BATCH + 1, done)
+    batch = await queue.batch()
+    assert len(batch) == MAX_BATCH
+    assert await queue.batch() == batch
+    queue.took(batch)
+    assert len(await queue.batch()) == 1
+    await done.until(lambda: done.tokens == list(range(1, MAX_BATCH + 1)))
+
+
+async def test_those_that_were_told_before_are_not_told_again() -> None:
+    done = Waiter()
+    queue = filled(5, done)
+    queue.took(await queue.batch(), told=3)
+    await done.until(lambda: bool(done.tokens))
+    assert done.tokens == [4, 5]
+
+
+async def test_who_waits_for_a_place_goes_on_when_it_is_reached_and_no_earlier() -> None:
+    done = Waiter()
+    queue = filled(1, done)
+    flushed = asyncio.create_task(queue.flushed())
+    gone = asyncio.create_task(queue.flushed())
+    first = await queue.batch()
+    await asyncio.sleep(0)
+    gone.cancel()
+    queue.took(first)
+    await done.until(lambda: done.tokens == [1])
+    assert not flushed.done()
+    queue.took(await queue.batch())
+    await flushed
+
+
+async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
+    queue = JournalQueue(min_gap_s=600.0)
+    first = asyncio.create_task(queue.batch())
+    await asyncio.sleep(0)
+    assert not first.done()
+    queue.put(Commit(1, ended_record(), None), None)
+    queue.took(await first)
+    queue.put(Commit(2, ended_record(), None), None)
+    second = asyncio.create_task(queue.batch())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not second.done()
+    second.cancel()
+
+
+async def test_a_writer_is_woken_though_nothing_waits() -> None:
+    queue = JournalQueue(0.0)
+    queue.wake()
+    assert await queue.batch() == []
+    queue.took([])
+    again = asyncio.create_task(queue.batch())
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+
+
+async def test_it_is_said_when_nothing_waits_any_more() -> None:
+    queue = filled(1, Waiter())
+    await queue.emptied(0.0)
+    assert len(queue.waiting) == 1
+    emptied = asyncio.create_task(queue.emptied(600.0))
+    queue.took(await queue.batch())
+    await emptied

@@ -1,0 +1,70 @@
+"""What is told of an outage: each thing once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.outage import MOST_ALTERED, LookupOutage, WriteOutage
+from tests.store.conftest import Reported
+
+STORE = Path("/relay.db")
+
+
+def test_each_reason_is_told_once_and_the_end_where_there_was_an_outage() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+    outage.is_over(0)
+    for reason in ("full", "full", "", "gone", "full"):
+        outage.failed(StoreError(reason))
+    assert outage.lasts
+    outage.is_over(7)
+    outage.is_over(7)
+    assert not outage.lasts
+    assert [fields.get("reason", fields.get("backlog")) for _, fields in told] == [
+        *("full", "no answer in time", "gone", 7)
+    ]
+    assert all(fields["store"] == "/relay.db" for _, fields in told)
+
+
+async def test_a_writer_that_a_fault_has_ended_is_told_of_and_one_that_was_cancelled_is_not() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+
+    async def write() -> None:
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        raise ValueError("wrong")
+
+    cancelled, failing = asyncio.create_task(write()), asyncio.create_task(fail())
+    cancelled.cancel()
+    await asyncio.wait([cancelled, failing])
+    outage.writer_ended(cancelled)
+    outage.writer_ended(failing)
+    assert told == [("journal.stopped", {"store": "/relay.db", "reason": "ValueError('wrong')"})]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_look_ups_that_fail_are_told_of_once_in_an_outage(times: int) -> None:
+    told: Reported = []
+    outage = LookupOutage(STORE, lambda *each: told.append(each))
+    for _ in range(times):
+        outage.is_over()
+        outage.failed("gone")
+        outage.failed("still gone")
+        outage.is_over()
+        outage.is_over()
+    assert [event for event, _ in told] == ["lookup.failed", "lookup.recovered"] * times
+    assert told[0][1]["reason"] == "gone"
+
+
+def test_altered_rows_are_told_of_once_each_and_not_without_end() -> None:
+    told: Reported = []
+    outage = LookupOutage(STORE, lambda *each: told.append(each))
+    for number in (*range(MOST_ALTERED + 1), 0):
+        outage.altered(f"row {number}")
+    assert [fields["reason"] for _, fields in told] == [f"row {number}" for number in range(MOST_ALTERED)]
