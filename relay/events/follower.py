@@ -42,7 +42,7 @@ BEHIND_S = 900.0  # from then on the caps on calls count too little: their memor
 EVENTS = "call_event"  # its row of `cursor`
 
 _CURSORS = "SELECT name, at FROM cursor"
-_SET_CURSOR = "INSERT INTO cursor VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
+_SET_CURSOR = "INSERT INTO cursor (name, at) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET at = ?2"
 _NEW = f"{SELECT} WHERE chain_seq > ?1 ORDER BY chain_seq LIMIT ?2"
 _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"

@@ -16,7 +16,9 @@ from relay.store.chain import AUDIT, Head, head_row, next_link, read_head, write
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
-_ADD = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD = """
+INSERT INTO audit (seq, at, actor, action, object, business, sealed, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 SELECT = "SELECT seq, at, actor, action, object, business, sealed, hash FROM audit"
 AuditRow = tuple[Any, ...]
@@ -63,14 +65,14 @@ def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:
     seq = row[0]
     if seq != head.seq + 1:
         raise StoreError(f"entry {head.seq + 1} of the audit log is missing: the next one is {seq}")
-    link = _link(sealer, head, row[:-1])
+    link = _link(sealer, head, row[:-1], row[-1])
     if not hmac.compare_digest(link.hash, row[-1]):
         raise StoreError(f"entry {seq} of the audit log was altered, or does not follow its predecessor")
     return link
 
 
-def _link(sealer: Sealer, head: Head, row: AuditRow) -> Head:
-    return next_link(sealer, head, b"audit " + _encode(row))
+def _link(sealer: Sealer, head: Head, row: AuditRow, like: bytes = b"") -> Head:
+    return next_link(sealer, head, b"audit " + _encode(row), like)
 
 
 def _context(seq: int) -> bytes:

@@ -26,8 +26,11 @@ _DUE = f"{SELECT} WHERE expires_at <= ? AND released_at IS NULL ORDER BY expires
 _OF_GROUP = f"{SELECT} WHERE group_id = ? AND released_at IS NULL"
 _COUNT_OF_GROUP = "SELECT count(*) FROM binding WHERE group_id = ? AND released_at IS NULL"
 _RELEASED = "UPDATE binding SET released_at = ? WHERE id = ?"
-_ADD_CHANGE = "INSERT INTO binding_change VALUES (?, ?, ?, ?, ?)"
-_ADD_PAST = "INSERT INTO past_party VALUES (?1, ?2, ?3) ON CONFLICT (hash, binding_id) DO UPDATE SET to_ms = ?3"
+_ADD_CHANGE = "INSERT INTO binding_change (binding_id, version, at, by, sealed) VALUES (?, ?, ?, ?, ?)"
+_ADD_PAST = """
+INSERT INTO past_party (hash, binding_id, to_ms) VALUES (?1, ?2, ?3)
+ON CONFLICT (hash, binding_id) DO UPDATE SET to_ms = ?3
+"""
 _AT = "SELECT version, sealed FROM binding_change WHERE binding_id = ? AND at > ? ORDER BY version LIMIT 1"
 _HISTORY = "SELECT version, sealed FROM binding_change WHERE binding_id = ? ORDER BY version"
 

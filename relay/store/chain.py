@@ -50,15 +50,15 @@ class Head(NamedTuple):
 EMPTY: Final = Head(0, b"")
 
 
-def next_link(sealer: Sealer, head: Head, encoded: bytes) -> Head:
-    """The link that an encoded record or entry makes behind `head`."""
-    return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded))
+def next_link(sealer: Sealer, head: Head, encoded: bytes, like: bytes = b"") -> Head:
+    """The link that an encoded record or entry makes behind `head`; `like`: its stored hash, to be compared with."""
+    return Head(head.seq + 1, sealer.chain_hash(head.hash, encoded, like))
 
 
 def write_head(connection: Connection, chain: Chain, row: HeadRow) -> None:
     """`row` as `head_row` gives it, in the transaction that adds its link."""
     connection.execute(
-        f"INSERT INTO {chain.head_table} VALUES (1, ?1, ?2, ?3)"
+        f"INSERT INTO {chain.head_table} (id, seq, hash, mac) VALUES (1, ?1, ?2, ?3)"
         " ON CONFLICT (id) DO UPDATE SET seq = ?1, hash = ?2, mac = ?3",
         row,
     )
@@ -80,7 +80,15 @@ def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
             raise StoreError(_broken_head(chain))
         return EMPTY
     head = Head(row[0], row[1])
-    if head.seq < max(row[3], purged.seq) or not hmac.compare_digest(row[2], _mac(sealer, chain, head)):
+    if head.seq < max(row[3], purged.seq):
+        raise StoreError(_broken_head(chain))
+    return checked_head(sealer, chain, (*head, row[2]))
+
+
+def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
+    """Of a row as `head_row` gives it. Raises StoreError where it is forged."""
+    head = Head(row[0], row[1])
+    if not hmac.compare_digest(row[2], _mac(sealer, chain, head, row[2])):
         raise StoreError(_broken_head(chain))
     return head
 
@@ -94,7 +102,7 @@ def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Hea
     if row is None:
         return EMPTY
     head = Head(row[0], row[1])
-    if not hmac.compare_digest(row[2], _checkpoint_mac(sealer, chain, head)):
+    if not hmac.compare_digest(row[2], _checkpoint_mac(sealer, chain, head, row[2])):
         raise StoreError(f"the checkpoint of {chain.words} was altered")
     return head
 
@@ -109,9 +117,9 @@ def _broken_head(chain: Chain) -> str:
     return f"the head of {chain.words} was altered or removed"
 
 
-def _mac(sealer: Sealer, chain: Chain, head: Head) -> bytes:
-    return sealer.chain_hash(chain.head_salt, f"{head.seq} ".encode() + head.hash)
+def _mac(sealer: Sealer, chain: Chain, head: Head, like: bytes = b"") -> bytes:
+    return sealer.chain_hash(chain.head_salt, f"{head.seq} ".encode() + head.hash, like)
 
 
-def _checkpoint_mac(sealer: Sealer, chain: Chain, head: Head) -> bytes:
-    return sealer.chain_hash(b"checkpoint", f"{chain.name} {head.seq} ".encode() + head.hash)
+def _checkpoint_mac(sealer: Sealer, chain: Chain, head: Head, like: bytes = b"") -> bytes:
+    return sealer.chain_hash(b"checkpoint", f"{chain.name} {head.seq} ".encode() + head.hash, like)

@@ -18,7 +18,7 @@ _PAGE = f"{_COLUMNS} WHERE (:business IS NULL OR business = :business) AND id > 
 _ADD = "INSERT INTO party_group (id, business, sealed, size, version, created_at) VALUES (?, ?, ?, ?, ?, ?)"
 _COUNT = "UPDATE party_group SET size = size + ?2, version = version + 1 WHERE id = ?1"
 _DELETE = "DELETE FROM party_group WHERE id = ?"
-_ADD_MEMBER = "INSERT INTO group_member VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_ADD_MEMBER = "INSERT INTO group_member (group_id, hash, sealed, added_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP_PAST = """
 INSERT INTO past_member (group_id, hash, sealed, added_at, removed_at)
 SELECT group_id, hash, sealed, added_at, ?3 FROM group_member WHERE group_id = ?1 AND hash = ?2

@@ -14,7 +14,7 @@ from relay.store.sealing import Sealer
 Kind = Literal["black", "white"]
 
 _SET = """
-INSERT INTO list_entry VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+INSERT INTO list_entry (owner, caller_hash, kind, sealed, added_at, added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 ON CONFLICT (owner, caller_hash) DO UPDATE SET kind = ?3, sealed = ?4, added_at = ?5, added_by = ?6
 """
 _REMOVE = "DELETE FROM list_entry WHERE owner = ? AND caller_hash = ?"
