@@ -14,7 +14,7 @@ from relay.errors import ConfigError
 from relay.net.sounds import SoundFiles
 from relay.service.retention import DAY_MS
 from relay.store.recording_file import Recordings
-from relay.store.sealing import make_key
+from relay.store.key_file import make_key
 from tests.support.spool import Spool
 
 MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'

@@ -202,7 +202,7 @@ def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Itera
     ended, up = calls_between(connection, sealer, asked.number, asked.since_ms, asked.until_ms)
     for stored in ended:
         before = _predecessor(connection, sealer, stored.chain_seq)
-        if next_link(sealer, before, stored.encoded).hash != stored.chain_hash:
+        if next_link(sealer, before, stored.encoded, stored.chain_hash).hash != stored.chain_hash:
             raise StoreError(f"record {stored.chain_seq} does not follow its predecessor: one of them was replaced")
         link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
         yield _line(link | {"record": with_moments(record_form(stored.record, reveal=True))})

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from relay.errors import StoreError
 from relay.store.connection import DATABASE_ERRORS, Connection
-from relay.store.sealing import Sealer, load_key, make_key
+from relay.store.key_file import make_key
+from relay.store.sealing import Sealer, load_key
 from relay.store.server import Place, Server
 
 BUSY_TIMEOUT_S = 5.0

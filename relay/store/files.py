@@ -102,3 +102,12 @@ def _open_files() -> Iterator[str]:
             yield os.readlink(f"/proc/self/fd/{descriptor}")
         except FileNotFoundError:  # that of the list itself
             continue
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes durable what was made or renamed in it. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,9 +1,10 @@
 """A recording at rest: a file of sealed chunks, written and read as a stream, so that none is ever in memory whole.
 
-It begins with a line, the cipher (1 byte) and a random salt (16), from which the store's key makes the file's own. Then
-come chunks: their length (4 bytes), ciphertext and tag (16). The nonce is the chunk's number, and each is bound to the
-file's head, the call, its number, and whether it is the last. So none can be changed, moved, added or left out. SM4 is
-GB/T 32907's block cipher, in the same mode (GCM, NIST SP 800-38D).
+It begins with a line, the cipher (1 byte), the id of a key of the store (1 byte) and a random salt (16), from which
+that key makes the file's own; after the line of version 1 stands no id, and the key's is 1. Then come chunks: their
+length (4 bytes), ciphertext and tag (16). The nonce is the chunk's number, and each is bound to the file's head, the
+call, its number, and whether it is the last. So none can be changed, moved, added or left out. SM4 is GB/T 32907's
+block cipher, in the same mode (GCM, NIST SP 800-38D).
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import StoreError
-from relay.store.sealing import Sealer, sync_folder
+from relay.store.files import sync_folder
+from relay.store.key_file import FIRST_ID
+from relay.store.sealing import Sealer
 
 CipherName = Literal["aes-256-gcm", "sm4-gcm"]
 CHUNK: Final = 1 << 20  # bytes of what is sealed
 TAG: Final = 16
-_MAGIC: Final = b"relay700 recording 1\n"
+_MAGIC: Final = b"relay700 recording 2\n"
+_MAGIC_1: Final = b"relay700 recording 1\n"  # as long
 _NAMES: Final[dict[int, CipherName]] = {1: "aes-256-gcm", 2: "sm4-gcm"}  # what the byte in a file's head means
 _IDS: Final = {name: number for number, name in _NAMES.items()}
-_HEAD: Final = len(_MAGIC) + 1 + 16
+_HEAD: Final = len(_MAGIC) + 2 + 16
 
 
 class Recordings(NamedTuple):
@@ -99,7 +103,7 @@ def seal_file(path: Path, sealer: Sealer, cipher: CipherName, call_id: str, part
 
 
 def _seal(file: BinaryIO, sealer: Sealer, cipher: CipherName, call_id: str, parts: Iterable[bytes]) -> None:
-    head = _MAGIC + bytes([_IDS[cipher]]) + os.urandom(16)
+    head = _MAGIC + bytes([_IDS[cipher], sealer.key_id]) + os.urandom(16)
     aead = _aead(sealer, head)
     file.write(head)
     for number, chunk, last in _numbered(parts):
@@ -120,7 +124,8 @@ def open_file(path: Path, sealer: Sealer, call_id: str) -> Iterator[bytes]:
 
 
 def _open(file: BinaryIO, sealer: Sealer, call_id: str) -> Iterator[bytes]:
-    head = file.read(_HEAD)
+    head = file.read(len(_MAGIC))
+    head += file.read(_HEAD - len(_MAGIC) - (head == _MAGIC_1))
     aead = _aead(sealer, head)
     size, number = file.read(4), 0
     while size:
@@ -135,13 +140,14 @@ def _open(file: BinaryIO, sealer: Sealer, call_id: str) -> Iterator[bytes]:
 
 
 def _aead(sealer: Sealer, head: bytes) -> _Aead:
-    """Raises ValueError for the head of something else."""
-    if len(head) != _HEAD or not head.startswith(_MAGIC):
+    """Raises ValueError for the head of something else, StoreError where its key is not there."""
+    first = head.startswith(_MAGIC_1)
+    if len(head) != _HEAD - first or not (first or head.startswith(_MAGIC)):
         raise ValueError("no recording")
     name = _NAMES.get(head[len(_MAGIC)])
     if name is None:
         raise ValueError("an unknown cipher")
-    return _CIPHERS[name](sealer.file_key(head[-16:]))
+    return _CIPHERS[name](sealer.file_key(head[-16:], FIRST_ID if first else head[len(_MAGIC) + 1]))
 
 
 def _numbered(parts: Iterable[bytes]) -> Iterator[tuple[int, bytes, bool]]:

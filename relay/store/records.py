@@ -115,7 +115,7 @@ def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
         stored = open_row(sealer, row)
     except StoreError as error:
         raise StoreError(f"record {seq}: {error}") from None
-    link = next_link(sealer, head, stored.encoded)
+    link = next_link(sealer, head, stored.encoded, stored.chain_hash)
     if not hmac.compare_digest(link.hash, stored.chain_hash):
         found = f"record {seq} ({stored.record.call_id})"
         raise StoreError(f"{found} does not follow its predecessor: one of them was replaced")

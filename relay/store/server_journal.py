@@ -9,7 +9,6 @@ before what it has read.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from relay.call.actions import Commit
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
-from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, head_row, next_link, read_head
+from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
 from relay.store.closed import Closed
 from relay.store.database import connect_reader, store_errors
 from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, take_lock
@@ -236,10 +235,7 @@ class ServerJournal:
             row = await connection.fetchrow(_HEAD)
         if row is None:
             return EMPTY
-        head = Head(row[0], row[1])
-        if not hmac.compare_digest(row[2], head_row(self._sealer, RECORDS, head)[2]):
-            raise StoreError("the head of the chain of call records was altered or removed")
-        return head
+        return checked_head(self._sealer, RECORDS, (row[0], row[1], row[2]))
 
     async def _add(self, connection: asyncpg.Connection, head: Head, ended: list[tuple[Row, bytes]]) -> None:
         rows: list[Row] = []

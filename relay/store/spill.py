@@ -18,8 +18,9 @@ import msgspec
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
+from relay.store.files import sync_folder
 from relay.store.record_rows import decode_record, encode_record
-from relay.store.sealing import Sealer, sync_folder
+from relay.store.sealing import Sealer
 
 BYTES = 16 * 1024 * 1024  # some 10,000 commits
 _HEAD: Final = struct.Struct(">8s8sQ")  # _MAGIC, what entries are bound to, the chain's last record when it began

@@ -14,7 +14,7 @@ from relay.errors import StoreError
 from relay.store.bindings import find_binding
 from relay.store.database import connect, connect_reader, open_store, transaction
 from relay.store.groups import Group, find_group
-from relay.store.sealing import make_key
+from relay.store.key_file import make_key
 from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay.errors import StoreError
 from relay.store.recording_file import CHUNK, CipherName, file_of, has_cipher, open_file, seal_file
@@ -153,3 +154,12 @@ def test_both_ciphers_are_there() -> None:
 
 def test_those_of_some_hours_lie_together(tmp_path: Path) -> None:
     assert file_of(tmp_path, CALL) == tmp_path / "019a7b" / f"{CALL}.sealed"
+
+
+def test_a_recording_of_version_1_opens_with_the_first_key(path: Path) -> None:
+    head, salt = b"relay700 recording 1\n" + b"\x01", b"s" * 16
+    aead = AESGCM(SEALER.file_key(salt, 1))
+    sealed_ = aead.encrypt(bytes(12), b"sound", b"%b%b 0 1" % (head + salt, CALL.encode()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + salt + len(sealed_).to_bytes(4) + sealed_)
+    assert opened(path) == b"sound"

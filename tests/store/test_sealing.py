@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from relay.errors import StoreError
-from relay.store.sealing import Sealer, load_key, make_key
+from relay.store.key_file import KeyFile, Stamp, make_key, read_key_file, write_key_file
+from relay.store.sealing import Sealer, load_key
 
 SEALER = Sealer(b"k" * 32)
 OTHER = Sealer(b"o" * 32)
@@ -70,58 +70,6 @@ def test_a_chain_hash_depends_on_predecessor_record_and_key() -> None:
     assert link != OTHER.chain_hash(b"p", b"record")
 
 
-def test_a_new_key_file_is_private_and_gives_one_key(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "relay.key"
-    make_key(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert load_key(path).lookup_hash("1") == load_key(path).lookup_hash("1")
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_making_a_key_again_keeps_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "relay.key"
-    make_key(path)
-    first = path.read_bytes()
-    make_key(path)
-    assert path.read_bytes() == first
-
-
-def test_two_key_files_differ(tmp_path: Path) -> None:
-    make_key(tmp_path / "1")
-    make_key(tmp_path / "2")
-    assert load_key(tmp_path / "1").lookup_hash("1") != load_key(tmp_path / "2").lookup_hash("1")
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
-def test_a_key_file_open_to_others_is_refused_with_the_fix(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "relay.key"
-    make_key(path)
-    path.chmod(mode)
-    with pytest.raises(StoreError, match=f"chmod 600 {path}"):
-        load_key(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"relay700-key 1 abc", b"\xff\xfe", b"relay700-key 2 " + b"a" * 64])
-def test_a_damaged_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "relay.key"
-    path.write_bytes(content)
-    path.chmod(0o600)
-    with pytest.raises(StoreError, match=r"damaged|cannot be read"):
-        load_key(path)
-
-
-def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"relay\.key is missing"):
-        load_key(tmp_path / "relay.key")
-
-
-def test_a_key_that_cannot_be_made_says_why(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be made"):
-        make_key(tmp_path / "file" / "relay.key")
-    assert os.listdir(tmp_path) == ["file"]
-
-
 def test_no_nonce_comes_twice_under_one_salt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.sealing.BLOBS_PER_SALT", 3)
     sealer = Sealer(bytes(32))
@@ -140,3 +88,113 @@ def test_a_signature_is_checked_with_the_public_key_alone() -> None:
         with pytest.raises(InvalidSignature):
             public.verify(signature, data)
     assert sealer.public_key() == Sealer(b"k" * 32).public_key() != other.public_key()
+
+
+# -- several keys
+
+
+def ring(path: Path, *ids: int) -> Sealer:
+    """Of a key file that has these keys; its last is in use."""
+    masters = {key_id: bytes([key_id]) * 32 for key_id in ids}
+    make_key(path)
+    write_key_file(path, masters, (b"l" * 32, b"r" * 32))
+    return load_key(path)
+
+
+def test_every_key_opens_and_the_one_in_use_seals(tmp_path: Path) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    assert (sealer.key_ids, sealer.key_id) == ([1, 2], 2)
+    sealer.use(1)
+    first = sealer.seal(b"8613800000001", b"here")
+    sealer.use(2)
+    second = sealer.seal(b"8613800000001", b"here")
+    assert (first[0], second[0], sealer.key_id) == (1, 2, 2)
+    assert sealer.open_(first, b"here") == sealer.open_(second, b"here") == b"8613800000001"
+    assert Sealer(b"\x01" * 32).open_(first, b"here") == b"8613800000001"
+
+
+def test_a_blob_does_not_open_as_that_of_another_key(tmp_path: Path) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    blob = sealer.seal(b"8613800000001", b"here")
+    with pytest.raises(StoreError, match="altered"):
+        sealer.open_(b"\x01" + blob[1:], b"here")
+
+
+def test_look_up_hashes_and_macs_of_rows_stay_when_the_key_turns(tmp_path: Path) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    before = sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")
+    sealer.use(1)
+    assert (sealer.lookup_hash("8613800000001"), sealer.row_mac(b"row")) == before
+
+
+def test_the_hashes_of_the_first_key_alone_are_those_that_the_file_then_names(tmp_path: Path) -> None:
+    path = tmp_path / "relay.key"
+    make_key(path)
+    alone = load_key(path)
+    write_key_file(path, read_key_file(path).masters | {2: b"2" * 32}, alone.hash_keys)
+    both = load_key(path)
+    assert both.lookup_hash("8613800000001") == alone.lookup_hash("8613800000001")
+    assert both.row_mac(b"row") == alone.row_mac(b"row")
+
+
+def test_a_link_is_verified_with_the_key_that_made_it(tmp_path: Path) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    sealer.use(1)
+    old = sealer.chain_hash(b"p", b"record")
+    sealer.use(2)
+    assert sealer.chain_hash(b"p", b"record", old) == old != sealer.chain_hash(b"p", b"record")
+    assert sealer.chain_hash(b"p", b"record", b"\x07" + old[1:])[0] == 2  # made with none of ours: it is not equal
+
+
+def test_each_key_signs_and_makes_the_keys_of_files(tmp_path: Path) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    Ed25519PublicKey.from_public_bytes(sealer.public_key(2)).verify(sealer.sign(b"evidence"), b"evidence")
+    assert sealer.public_key() == sealer.public_key(2) != sealer.public_key(1)
+    assert sealer.file_key(b"s" * 16, 1) != sealer.file_key(b"s" * 16, 2)
+
+
+def test_a_key_that_came_into_the_file_since_is_found_when_it_is_met(tmp_path: Path) -> None:
+    path = tmp_path / "relay.key"
+    early = ring(path, 1)
+    late = ring(path, 1, 2)
+    assert early.open_(late.seal(b"8613800000001", b"here"), b"here") == b"8613800000001"
+    assert (early.key_ids, early.key_id) == ([1, 2], 1)
+
+
+def test_a_key_that_the_file_does_not_have_is_named_with_the_fix(tmp_path: Path) -> None:
+    path = tmp_path / "relay.key"
+    blob = ring(path, 1, 7).seal(b"8613800000001", b"here")
+    sealer = ring(path, 1)
+    with pytest.raises(StoreError, match=rf"the key 7, which the key file {path} does not have: put its line in"):
+        sealer.open_(blob, b"here")
+    with pytest.raises(StoreError, match="the key 7"):
+        sealer.use(7)
+
+
+def test_the_key_in_use_stays_known_though_the_file_has_lost_it(tmp_path: Path) -> None:
+    path = tmp_path / "relay.key"
+    sealer = ring(path, 1, 2)
+    ring(path, 1)
+    assert sealer.refresh() and not sealer.refresh()
+    assert sealer.open_(sealer.seal(b"x", b""), b"") == b"x"
+
+
+@pytest.mark.parametrize(
+    ("masters", "hashes", "said"),
+    [
+        ({1: b"1" * 32}, (b"l" * 32, b"R" * 32), "belongs to another store"),
+        ({1: b"o" * 32}, (b"l" * 32, b"r" * 32), "has another key 1 than before"),
+    ],
+)
+def test_the_key_file_of_another_store_is_not_followed(
+    tmp_path: Path, masters: dict[int, bytes], hashes: tuple[bytes, bytes], said: str
+) -> None:
+    sealer = ring(tmp_path / "relay.key", 1, 2)
+    with pytest.raises(StoreError, match=said):
+        sealer.follow(KeyFile(masters, hashes, Stamp(0, 0, 0)))
+    assert sealer.key_ids == [1, 2]
+
+
+def test_two_keys_with_one_id_have_different_proofs() -> None:
+    assert SEALER.proof(1) == Sealer(b"k" * 32).proof(1) != OTHER.proof(1)
+    assert SEALER.proof(1) not in (b"k" * 32, SEALER.public_key())
