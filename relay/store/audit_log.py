@@ -13,7 +13,7 @@ from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.audit import SELECT, Entry, follow_entry, open_entry
 from relay.store.chain import AUDIT, EMPTY, Head, read_checkpoint, read_head, write_checkpoint
-from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.sealing import Sealer
 
@@ -67,9 +67,10 @@ def newest_entries(
 
 
 def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
-    """The oldest first, read as they are asked for."""
-    for row in connection.execute(_OLDEST, query._asdict()):
-        yield Logged(row[0], open_entry(sealer, row))
+    """The oldest first, read as they are asked for; as the log was when the first was."""
+    with one_moment(connection):
+        for row in each_row(connection, _OLDEST, query._asdict()):
+            yield Logged(row[0], open_entry(sealer, row))
 
 
 def count_entries(connection: Connection, query: AuditQuery) -> int:
@@ -88,7 +89,7 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
     head = EMPTY
     try:
         head = read_checkpoint(connection, sealer, AUDIT)
-        for row in connection.execute(_CHAINED):
+        for row in each_row(connection, _CHAINED):
             open_entry(sealer, row)
             head = follow_entry(sealer, head, row)
             intact += 1

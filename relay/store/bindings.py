@@ -13,8 +13,8 @@ from relay.call.binding import Binding
 from relay.call.numbers import is_700
 from relay.store.act import Act
 from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_past, open_row, order_hash, seal_past
-from relay.store.connection import Connection
-from relay.store.database import connect_reader, store_errors
+from relay.store.connection import Connection, each_row
+from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.groups import was_member
 from relay.store.sealing import Sealer
 from relay.store.server import Place
@@ -211,7 +211,9 @@ class Bindings:
     def all(self, query: BindingQuery = _ANY, now_ms: int = 0) -> Iterator[Binding]:
         """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
         where, values = _conditions(self._sealer, query, now_ms)
-        return self._select(f"{SELECT} {where} ORDER BY id", values)
+        with store_errors(self._path), one_moment(self._connection):
+            for row in each_row(self._connection, f"{SELECT} {where} ORDER BY id", values):
+                yield open_row(self._sealer, row)
 
     def page(self, query: BindingQuery, now_ms: int) -> list[Binding]:
         """At most `query.most` bindings."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -38,3 +38,17 @@ class Connection(Protocol):
     def execute(self, sql: str, parameters: Parameters = ..., /) -> Rows: ...
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Paging(Protocol):
+    """A connection whose `execute` has all rows in memory, and which gives them a page at a time by other means."""
+
+    def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]: ...
+
+
+def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> Iterator[Any]:
+    """What a SELECT gives, of a table that memory need not hold. Within a transaction, which outlives it."""
+    if isinstance(connection, Paging):
+        return connection.each_row(sql, parameters)
+    return iter(connection.execute(sql, parameters))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import count
 from typing import Any, Final
 
 import psycopg
@@ -21,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from relay.store.connection import Parameters, Rows, ServerError
 
 CONNECT_S: Final = 5
+PAGE = 1_000  # rows
 # As SQLite's busy timeout: how long a transaction waits for another's lock. A server that is gone is noticed as soon.
 OPTIONS: Final = "-c lock_timeout=5000 -c client_min_messages=warning -c timezone=UTC"
 ACTS_LOCK: Final = 700_000_001  # of pg_advisory_xact_lock
@@ -40,6 +42,7 @@ class ServerConnection:
         self._url = url
         self._options = OPTIONS + (" -c default_transaction_read_only=on" if read_only else "")
         self._connection = self._connect()
+        self._places = count(1)
 
     @property
     def in_transaction(self) -> bool:
@@ -55,6 +58,13 @@ class ServerConnection:
             else:
                 cursor.execute(_TRANSACTIONS.get(sql, sql))
         return _Rows(cursor)
+
+    def each_row(self, sql: str, parameters: Parameters, /) -> Iterator[Any]:
+        """The rows of a SELECT, PAGE at a time: the server keeps its place in them until the transaction ends."""
+        place = f"place_{next(self._places)}"
+        self.execute(f"DECLARE {place} NO SCROLL CURSOR FOR {sql}", parameters)
+        while page := self.execute(f"FETCH {PAGE} FROM {place}").fetchall():
+            yield from page
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Rows:
         """Raises ServerError."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, next_link, read_checkpoint, read_head
-from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
@@ -55,7 +55,7 @@ class Records:
         with store_errors(self._path), one_moment(self._connection):
             calls = live_calls(self._connection, self._sealer)
             up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
-            rows = () if live else self._connection.execute(_SINCE, (since_ms,))
+            rows = () if live else each_row(self._connection, _SINCE, (since_ms,))
             ended = (open_row(self._sealer, row).record for row in rows)
             yield from heapq.merge(ended, up, key=_ARRIVAL)
 
@@ -76,7 +76,7 @@ class Records:
             broken = str(error)
         try:
             purged = head = read_checkpoint(self._connection, self._sealer, RECORDS)
-            for row in self._connection.execute(_CHAINED):
+            for row in each_row(self._connection, _CHAINED):
                 link, record = follow(self._sealer, head, row)
                 if record.call_id in live:
                     found = f"record {link.seq} ({record.call_id})"

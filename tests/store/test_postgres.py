@@ -1,0 +1,113 @@
+"""Tables of a PostgreSQL store that are read from end to end: a page at a time, as they were when that began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from relay.call.actions import Commit
+from relay.store import postgres as module
+from relay.store.act import RELAY
+from relay.store.audit_log import AuditQuery, all_entries, verify_audit
+from relay.store.bindings import Bindings
+from relay.store.connection import each_row
+from relay.store.database import connect, connect_reader, one_moment, open_store
+from relay.store.records import Records
+from relay.store.sealing import Sealer
+from relay.store.server import Server
+from relay.store.server_journal import ServerJournal
+from relay.store.writer import Writer
+from tests.support import postgres
+from tests.support.stored import NOW_MS, binding, ended_record, put
+
+pytestmark = pytest.mark.outside
+
+PAGE = 10
+COUNT = 3 * PAGE + 1
+
+
+class Store:
+    """A database with `COUNT` ended records, bindings and entries of the audit log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place: Server = postgres.new_place(folder)
+        self.sealer: Sealer = open_store(self.place, folder / "relay.key")
+
+    async def fill(self) -> None:
+        journal = ServerJournal(self.place, self.sealer, lambda event, fields: None)
+        await journal.open()
+        for n in range(COUNT):
+            journal.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + n), None), lambda _: None)
+        await journal.close()
+        with closing(Writer(self.place, self.sealer, clock_ms=lambda: NOW_MS)) as writer:
+            for n in range(COUNT):
+                writer.run(RELAY, lambda act, n=n: act.audit("do", f"o{n}"))  # type: ignore[misc]
+        put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
+
+    def records(self) -> int:
+        with closing(Records(self.place, self.sealer)) as records:
+            return len(list(records.find()))
+
+    def verified(self) -> int:
+        with closing(Records(self.place, self.sealer)) as records:
+            return records.verify().intact
+
+    def bindings(self) -> int:
+        with closing(Bindings(self.place, self.sealer)) as bindings:
+            return len(list(bindings.all()))
+
+    def entries(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_entries(connection, self.sealer, AuditQuery())))
+
+    def verified_entries(self) -> int:
+        with closing(connect_reader(self.place)) as connection:
+            return verify_audit(connection, self.sealer).intact
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    await store.fill()
+    yield store
+    postgres.drop(store.place)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the server sent at once, each time."""
+    counts: list[int] = []
+    execute = psycopg.ClientCursor.execute
+
+    def counted(cursor: psycopg.ClientCursor[Any], *args: Any, **options: Any) -> object:
+        done = execute(cursor, *args, **options)
+        counts.append(cursor.pgresult.ntuples if cursor.pgresult else 0)
+        return done
+
+    monkeypatch.setattr(psycopg.ClientCursor, "execute", counted)
+    monkeypatch.setattr(module, "PAGE", PAGE)
+    return counts
+
+
+@pytest.mark.parametrize("read", [Store.records, Store.verified, Store.bindings, Store.entries, Store.verified_entries])
+async def test_no_table_is_read_into_memory_whole(store: Store, sent: list[int], read: Callable[[Store], int]) -> None:
+    assert read(store) >= COUNT
+    assert max(sent) == PAGE
+
+
+async def test_what_is_written_meanwhile_is_not_seen(store: Store, sent: list[int]) -> None:
+    query = "SELECT seq FROM audit ORDER BY seq"
+    with closing(connect_reader(store.place)) as reader, closing(connect(store.place)) as writer:
+        with one_moment(reader):
+            rows = each_row(reader, query)
+            first = next(rows)
+            writer.execute("DELETE FROM audit")
+            inner = list(each_row(reader, query))  # both have their places
+            assert [first, *rows] == inner
+        assert len(inner) >= COUNT
+        assert reader.execute(query).fetchall() == []
