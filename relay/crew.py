@@ -22,7 +22,7 @@ from relay.config import Config
 from relay.drain import ENDING_S
 from relay.errors import ConfigError, Refused
 from relay.member import RELOAD_S, Common, Member, encode_located
-from relay.net.bans import BanAnswers, BanLog
+from relay.net.bans import BanAnswers, BanLog, is_known, read_source
 from relay.net.control import Answer
 from relay.net.mates import make_pairs
 from relay.net.ports import open_ports
@@ -61,7 +61,9 @@ class Crew:
         self._region = make_region(workers)
         self._sockets: dict[int, list[socket.socket]] = {}  # of each UDP listener, one a worker
         self._bans = Bans(config.settings.limits)  # of streams, and all that workers tell
-        self._bans.listeners += [BanLog(log), self._tell_ban]
+        self._ban_log = BanLog(log)
+        self._bans.listeners += [self._ban_log, self._tell_ban]
+        self._bans.agree = self._agree
         self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         secret = secrets.token_bytes(32)
         self._common = Common(
@@ -72,6 +74,7 @@ class Crew:
             config.settings, config.streams, config.tls, Resolver(), self._received, self._failed, self._bans
         )
         self._ban_answers = BanAnswers(self._bans).by_name()
+        self._agreeing: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self, located: Located) -> int:
@@ -121,7 +124,7 @@ class Crew:
     async def ask(self, name: str, **fields: object) -> Answer:
         """As `relay.app.Calls.ask`."""
         if name in self._ban_answers:
-            return self._ban_answers[name](**fields)
+            return await self._answer_of_bans(name, **fields)
         answers: list[Any] = await asyncio.gather(
             *(member.ask(name, fields) for member in self._members), return_exceptions=True
         )
@@ -216,6 +219,37 @@ class Crew:
     def _tell_ban(self, event: str, ban: Ban) -> None:
         if ban.here and event in ("banned", "unbanned"):
             self._tell_all(event, ban.source, ban.until, ban.reason)
+
+    async def _answer_of_bans(self, name: str, **fields: object) -> Answer:
+        """Whoever has banned or lifted may rely on it: the workers have heard of it when he is answered."""
+        if name == "ban" and await self._known([read_source(str(fields.get("address")))]):
+            raise is_known()
+        answer = self._ban_answers[name](**fields)
+        await self._known([])  # what they are told before a question they know when they answer
+        return answer
+
+    def _agree(self, found: list[Ban]) -> None:
+        """As `Bans.agree`."""
+        task = asyncio.create_task(self._ban_unknown(found))
+        self._agreeing.add(task)
+        task.add_done_callback(self._agreeing.discard)
+
+    async def _ban_unknown(self, found: list[Ban]) -> None:
+        """Begins the first of them that nobody in this relay knows. Others may have found the same meanwhile."""
+        known = await self._known([ban.source for ban in found])
+        for ban in found:
+            if self._bans.is_in_force(ban.source):
+                return
+            if ban.source not in known and not self._bans.knows(ban.source, ban.since):
+                self._bans.ban(ban.source, ban.until, ban.since, ban.reason, proven=ban.proven)
+                return
+        self._ban_log("spared", found[-1])
+
+    async def _known(self, sources: list[str]) -> set[str]:
+        """Which of them some worker knows. Of one that does not answer its successor lifts what it knows."""
+        asking = (member.ask("known", {"sources": sources}) for member in self._members)
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        return {source for answer in answers if isinstance(answer, dict) for source in answer["known"]}
 
     def _tell_all(self, name: str, *fields: object) -> None:
         for member in self._members:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.actions import Commit
-from relay.call.bans import Bans
+from relay.call.bans import Ban, Bans
 from relay.config import Config
 from relay.errors import ConfigError, Refused
 from relay.net.channel import MOST_UNSENT, Channel
@@ -229,7 +227,7 @@ class Member:
             "remember": self._remember,
             "send": self._send,
             "registered": self._registered,
-            "banned": self._banned,
+            "found": self._found,
             "unbanned": self._unbanned,
             "answer": self._answer,
             "pong": self._pong,
@@ -269,10 +267,9 @@ class Member:
             del registered[peer]
         self._tell_mates("registered", peer, contact, flow, expires_at)
 
-    def _banned(self, source: str, until: float, reason: str) -> None:
-        with suppress(ValueError):  # a stream's far end that is known
-            self._common.bans.ban(source, until, time.monotonic(), reason, here=False)
-        self._tell_mates("banned", source, until, reason)
+    def _found(self, bans: list[list[Any]]) -> None:
+        """It would ban: others may know who is there."""
+        self._common.bans.agree([Ban(*each) for each in bans])
 
     def _unbanned(self, source: str, *ban: object) -> None:
         self._common.bans.lift(source, here=False)

@@ -17,6 +17,8 @@ _CHOSEN: dict[str, Callable[[Any, Any], Any]] = {
     "peer_registered": max,
     "rtpengines_up": min,
     "loop_lag_seconds": max,
+    "bans": max,
+    "bans_made": max,
 }
 _WORST_LAST = ("up", "aside", "down")
 
@@ -24,7 +26,7 @@ _WORST_LAST = ("up", "aside", "down")
 def all_statistics(answers: Sequence[Answer | Refused]) -> Answer:
     """Counts are added up; a target is up where all workers find it up, a peer registered where one does.
 
-    Of lags it is the longest.
+    Of lags it is the longest. All go by the same bans.
     """
     return reduce(_added, _given(answers))
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -213,6 +213,7 @@ class Worker:
         self._ways = Ways(config.settings.listeners, self._channel, start)
         self._switch = Switch(config, sealer, self._records, self._ways, log, STANDARD_OUTPUT, self._mate(start))
         self._switch.engine.bans.listeners.append(self._tell_ban)
+        self._switch.engine.bans.agree = partial(self._channel.tell, "found")
         for ban in start["bans"]:
             self._ban(*ban)
         live = read_live(config.store.path, sealer, lambda event, fields: log.error(event, **fields))
@@ -234,13 +235,20 @@ class Worker:
         self._channel.tell("registered", told.peer, contact, told.flow, told.expires_at)
 
     def _tell_ban(self, event: str, ban: Ban) -> None:
-        """The others are to go by it."""
-        if ban.here and event in ("banned", "unbanned"):
-            self._channel.tell(event, ban.source, ban.until, ban.reason)
+        """The others are to hear who is heard here again."""
+        if ban.here and event == "unbanned":
+            self._channel.tell("unbanned", ban.source, ban.until, ban.reason)
 
     def _ban(self, source: str, until: float, reason: str) -> None:
-        with suppress(ValueError):  # it is known here: of a call that is up
+        try:
             self._switch.engine.bans.ban(source, until, time.monotonic(), reason, here=False)
+        except ValueError:  # it has become known here meanwhile
+            self._channel.tell("unbanned", source)
+
+    def _known(self, sources: list[str]) -> Answer:
+        """Which of them are of somebody who is never banned, as far as we know."""
+        now = time.monotonic()
+        return {"known": [source for source in sources if self._switch.engine.bans.knows(source, now)]}
 
     def _lift(self, source: str, *_: object) -> None:
         self._switch.engine.bans.lift(source, here=False)
@@ -249,7 +257,7 @@ class Worker:
         self._channel.tell("answer", serial, await answer_to(self._answers(), name, fields))
 
     def _answers(self) -> Handlers:
-        return {**self._switch.answers(), "check": self._check, "reload": self._reload}
+        return {**self._switch.answers(), "known": self._known, "check": self._check, "reload": self._reload}
 
     def _check(self, name: str, text: str, **_: object) -> Answer:
         """Whether a reload can be done. Raises Refused as it would."""

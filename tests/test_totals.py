@@ -35,6 +35,10 @@ def test_the_longest_lag_counts() -> None:
     assert all_statistics([{"loop_lag_seconds": 0.2}, {"loop_lag_seconds": 0.5}]) == {"loop_lag_seconds": 0.5}
 
 
+def test_a_ban_is_one_though_all_go_by_it() -> None:
+    assert all_statistics([{"bans": 1, "bans_made": 3}, {"bans": 1, "bans_made": 1}]) == {"bans": 1, "bans_made": 3}
+
+
 def test_a_target_is_up_where_all_find_it_up_and_a_peer_registered_where_one_does() -> None:
     one = {"target_up": {"trunk udp:a": 1, "trunk udp:b": 1}, "peer_registered": {"branch": 0}}
     other = {"target_up": {"trunk udp:a": 0, "trunk udp:b": 1}, "peer_registered": {"branch": 1}}

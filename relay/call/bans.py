@@ -49,13 +49,15 @@ class Bans:
     """Of one process. `now` is in monotonic seconds.
 
     `listeners` hear of each ban: "banned" when it begins, "unbanned" when it ends, and "spared" when one that is known
-    would have been banned, once a window.
+    would have been banned, once a window. `agree` takes a ban that was found here, in its order of preference: one of
+    several processes asks the others whether they know who is there before one of these begins.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.silenced: set[str] = set()  # sources that `drops` knows; empty nearly always, so that asking costs nothing
         self.dropped = 0  # datagrams
         self.listeners: list[Callable[[str, Ban], None]] = []
+        self.agree: Callable[[list[Ban]], None] = self._begin_first
         self._limits = limits
         self._believes = True  # of datagrams whose source may be forged, that they came from there
         self._bans: dict[str, Ban] = {}
@@ -87,7 +89,7 @@ class Bans:
     def forget_known(self, now: float) -> None:
         """Somebody has become known: whoever is by now is not banned any more."""
         self._known_until = 0.0
-        for source in [source for source in self._bans if self._is_known(source, now)]:
+        for source in [source for source in self._bans if self.knows(source, now)]:
             self.lift(source)
 
     def meet(self, host: str) -> None:
@@ -127,28 +129,34 @@ class Bans:
     def _find(self, ban: Ban, host: str, now: float) -> None:
         """Of a network that somebody known is in the address alone is banned, unless it is the one that is known."""
         address = ban._replace(source=source_of(host, exact=True))
-        for each in (ban, address):
-            if not self._is_known(each.source, now):
-                self._begin(each)
-                return
-        self._spared.add(ban.source)
-        self._tell("spared", address)
+        found = [each for each in (ban, address) if not self.knows(each.source, now)]
+        if found:
+            self.silenced.add(found[0].source)  # for no more than a second, where no ban comes of it
+            self.agree(found)
+        else:
+            self._spared.add(ban.source)
+            self._tell("spared", address)
+
+    def _begin_first(self, found: list[Ban]) -> None:
+        self._begin(found[0])
 
     def _doubt(self, source: str, now: float) -> None:
         if int(now) != self._second or len(self._unproven) >= MOST_COUNTED:
             self._second = int(now)
             self._unproven.clear()
         self._unproven[source] += 1
-        if self._unproven[source] == MOST_UNPROVEN_PER_S and not self._is_known(source, now):
+        if self._unproven[source] == MOST_UNPROVEN_PER_S and not self.knows(source, now):
             self.silenced.add(source)
 
     # -- bans
 
-    def ban(self, source: str, until: float, now: float, reason: str, *, here: bool = True) -> None:
+    def ban(
+        self, source: str, until: float, now: float, reason: str, *, here: bool = True, proven: bool = True
+    ) -> None:
         """Also the way in of another process's. Raises ValueError where the source is known here, or none."""
-        if self._is_known(source, now):
+        if self.knows(source, now):
             raise ValueError(f"{source} is a peer's, or of a call that is up")
-        self._begin(Ban(source, reason, now, until, here))
+        self._begin(Ban(source, reason, now, until, here, proven))
 
     def _begin(self, ban: Ban) -> None:
         if ban.source not in self._bans and len(self._bans) >= MOST_BANNED:
@@ -171,6 +179,9 @@ class Bans:
         for ban in [ban for ban in self._bans.values() if ban.until <= now]:
             self._end(ban)
         self.silenced = set(self._bans)
+
+    def is_in_force(self, source: str) -> bool:
+        return source in self._bans
 
     def in_force(self) -> list[Ban]:
         """Those in force, the one that ends first at the front."""
@@ -203,7 +214,8 @@ class Bans:
 
     # -- who is known
 
-    def _is_known(self, source: str, now: float) -> bool:
+    def knows(self, source: str, now: float) -> bool:
+        """Whether somebody is there who is never banned, of those that this process knows."""
         if now >= self._known_until:
             self._learn_known(now)
         network = ip_network(source)

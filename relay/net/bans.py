@@ -64,8 +64,7 @@ class BanAnswers:
         try:
             self._bans.ban(source, now + for_s, now, OPERATOR)
         except ValueError:
-            problem = "a peer or a call that is up is there: take it out of the configuration first"
-            raise Refused("state_conflict", "address", problem) from None
+            raise is_known() from None
         return _shown(Ban(source, OPERATOR, now, now + for_s))
 
     def unban(self, address: str | None = None) -> Answer:
@@ -79,6 +78,12 @@ class BanAnswers:
             if self._bans.lift(source):
                 return {"lifted": [source]}
         raise Refused("not_found", "address", "it is not banned")
+
+
+def is_known() -> Refused:
+    """Why somebody is not banned."""
+    problem = "a peer or a call that is up is there: take it out of the configuration first"
+    return Refused("state_conflict", "address", problem)
 
 
 def read_source(text: str) -> str:

@@ -46,6 +46,21 @@ def test_the_offence_that_is_too_many_bans_its_source_alone(heard: Heard) -> Non
     assert heard.events == [("banned", BAD)]
 
 
+def test_one_of_several_processes_has_the_others_agree_first(heard: Heard) -> None:
+    asked: list[list[Ban]] = []
+    heard.bans.agree = asked.append
+    heard.offends("2001:db8::1")
+    assert [[ban.source for ban in found] for found in asked] == [["2001:db8::/64", "2001:db8::1"]]
+    assert heard.events == []
+    assert not heard.bans.in_force()
+    assert heard.bans.drops("2001:db8::2"), "until they have"
+    heard.bans.expire(1001.0)
+    assert not heard.bans.drops("2001:db8::2"), "or for a second"
+    heard.bans.ban("2001:db8::1", 1600.0, 1001.0, "stranger", proven=False)
+    assert heard.bans.in_force() == [Ban("2001:db8::1", "stranger", 1001.0, 1600.0, proven=False)]
+    assert heard.bans.is_in_force("2001:db8::1")
+
+
 def test_a_ban_ends_by_itself(heard: Heard) -> None:
     heard.offends()
     heard.bans.expire(1599.9)

@@ -42,6 +42,7 @@ class Phone:
         self._server_tls = server_tls
         self._client_tls = client_tls
         self._arrived: asyncio.Queue[SipText] = asyncio.Queue()
+        self._wanted: dict[str, asyncio.Future[SipText]] = {}  # by Call-ID
         self._seen: set[bytes] = set()
         self._datagrams: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
@@ -82,21 +83,29 @@ class Phone:
         if data in self._seen:
             return
         self._seen.add(data)
-        self._arrived.put_nowait(SipText.parse(data))
+        message = SipText.parse(data)
+        wanted = self._wanted.get(message["call-id"])
+        if wanted is None or wanted.done():
+            self._arrived.put_nowait(message)
+        else:
+            wanted.set_result(message)
 
     def take_arrived(self) -> list[SipText]:
         """What has come and was not yet asked for."""
         return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
     async def expect_call(self, call_id: str) -> SipText:
-        """The next message of that Call-ID; others stay for `take_arrived`."""
-        others: list[SipText] = []
+        """The next message of that Call-ID; others stay for whoever asks for them, also meanwhile."""
+        arrived = self.take_arrived()
+        found = next((message for message in arrived if message["call-id"] == call_id), None)
+        for message in arrived:
+            if message is not found:
+                self._arrived.put_nowait(message)
+        if found is not None:
+            return found
+        wanted = self._wanted[call_id] = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(PATIENCE_S):
-            while (message := await self._arrived.get())["call-id"] != call_id:
-                others.append(message)
-        for other in others:
-            self._arrived.put_nowait(other)
-        return message
+            return await wanted
 
     async def expect(self, what: str | int, method: str = "", *, timeout_s: float = PATIENCE_S) -> SipText:
         """The next request `what`, or response of that status (to `method`); what comes before it is passed over."""
