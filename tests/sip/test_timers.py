@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sip.timers import TimerHeap, Timings
+from relay.sip.timers import FAR_S, TimerHeap, Timings
 from relay.sip.transaction_machine import TIMEOUT, Ground, Table, Transaction
 
 
@@ -155,18 +155,45 @@ def test_thousands_of_cancelled_timers_leave_the_others_as_they_were(heap: Timer
 
 def test_cancelled_timers_do_not_pile_up(heap: TimerHeap) -> None:
     """Each call sets timers hours ahead and cancels them: memory must not grow with the calls that have been."""
-    for _ in range(20_000):
-        heap.cancel(heap.set(14_400.0, lambda _: None))
-    assert len(heap._heap) < 2_500
+    heap.run(1000.0)
+    for _ in range(100):
+        heap.cancel(heap.set(1000.0 + 14_400.0, lambda _: None))
+        heap.cancel(heap.set(1000.0 + FAR_S, lambda _: None))
+    assert len(heap) == len(heap._heap) == len(heap._far) == 0
+    assert heap.next() is None
+
+
+def test_far_timers_fire_in_time_among_the_others(heap: TimerHeap) -> None:
+    now = 1000.0
+    fired: list[tuple[float, float]] = []
+    heap.run(now)
+    for ahead_s in (14_400.0, FAR_S + 1, 2 * FAR_S, FAR_S - 1, FAR_S, 1.0, 14_399.0):
+        when = now + ahead_s
+        heap.set(when, lambda now, when=when: fired.append((now, when)))  # type: ignore[misc]
+    while (when := heap.next()) is not None:
+        assert when > now
+        now = when
+        heap.run(now)
+    assert [when - 1000.0 for _, when in fired] == [1.0, FAR_S - 1, FAR_S, FAR_S + 1, 2 * FAR_S, 14_399.0, 14_400.0]
+    assert all(at == when for at, when in fired)
+
+
+def test_all_far_timers_fire_in_order_when_the_clock_leaps(heap: TimerHeap) -> None:
+    fired: list[int] = []
+    heap.run(0.0)
+    for when in (5000, 300, 70, 4000, 10):
+        heap.set(float(when), lambda _, when=when: fired.append(when))  # type: ignore[misc]
+    heap.run(4500.0)
+    assert fired == [10, 70, 300, 4000]
 
 
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("set"), st.integers(0, 50)),
-            st.tuples(st.just("arm"), st.integers(0, 50)),
+            st.tuples(st.just("set"), st.integers(0, 250)),
+            st.tuples(st.just("arm"), st.integers(0, 250)),
             st.tuples(st.just("cancel"), st.integers(0, 20)),
-            st.tuples(st.just("run"), st.integers(0, 60)),
+            st.tuples(st.just("run"), st.integers(0, 250)),
         ),
         max_size=60,
     )
@@ -193,5 +220,6 @@ def test_the_heap_does_what_a_plain_list_would(script: list[tuple[str, int]]) ->
                 expected[index] = expected.get(index, 0) + 1
                 del plain[index]
         assert len(heap) == len(plain)
-        assert heap.next() == min(plain.values(), default=None)
+        earliest, after = min(plain.values(), default=None), heap.next()
+        assert after == earliest or (heap._far and earliest is not None and after is not None and after < earliest)
     assert {index: len(bell.rung) for index, bell in enumerate(bells) if bell.rung} == expected
