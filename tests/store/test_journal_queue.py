@@ -66,6 +66,19 @@ async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
     second.cancel()
 
 
+async def test_where_a_whole_batch_waits_it_does_not_wait_for_the_gap() -> None:
+    queue = filled(2 * MAX_BATCH + 1, Waiter(), min_gap_s=600.0)
+    for _ in range(2):
+        batch = await asyncio.wait_for(queue.batch(), 10)
+        assert len(batch) == MAX_BATCH
+        queue.took(batch)
+    last = asyncio.create_task(queue.batch())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not last.done()
+    last.cancel()
+
+
 async def test_a_writer_is_woken_though_nothing_waits() -> None:
     queue = JournalQueue(0.0)
     queue.wake()
