@@ -290,9 +290,9 @@ async def collect_the_young() -> None:
     """No full collection while there are calls: with a minute's worth of them in memory one stops the relay for 200 ms.
 
     References alone free what a call was (tests/call/test_garbage.py). The youngest objects, in which an exception may
-    have left a cycle, are looked through here, and all of them by `Switch._tick` whenever there is no call. Python's own
-    threshold goes by how many more were made than freed: under a steady load it let a second's worth gather, and looked
-    through them for 50 to 150 ms. Those of a twentieth take 1 to 5 ms at 700 calls a second.
+    have left a cycle, are looked through here, and all of them by `Switch._tick` whenever there is no call. Python's
+    own threshold goes by how many more were made than freed: under a steady load it let a second's worth gather, and
+    looked through them for 50 to 150 ms. Those of a twentieth take 1 to 5 ms at 700 calls a second.
     """
     gc.collect()
     gc.freeze()
