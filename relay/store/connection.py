@@ -17,6 +17,10 @@ class ServerError(Exception):
     """A PostgreSQL server refused a statement, or could not be reached."""
 
 
+class ServerBusy(ServerError):
+    """What was needed was held by others for too long: the same may do later."""
+
+
 DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
 
 

@@ -1,27 +1,29 @@
-"""The store: how it is opened, its schema and migrations, and whether the key at hand is its key.
+"""The store: how it is opened and migrated, and whether the key at hand is its key.
 
-It is an SQLite file, or a database of a PostgreSQL server, as its place says. It owns the pragmas and the schema
-version. What the tables mean is the business of the modules beside it.
+It is an SQLite file, or a database of a PostgreSQL server, as its place says. It owns the pragmas, and when the scripts
+of `relay.store.scripts` are run. What the tables mean is the business of the modules beside it.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib import resources
+from itertools import count
 from pathlib import Path
-from typing import Protocol
 
 from relay.errors import StoreError
-from relay.store.connection import DATABASE_ERRORS, Connection
+from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
 from relay.store.key_file import make_key
+from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
 from relay.store.server import Place, Server
 
 BUSY_TIMEOUT_S = 5.0
-FIRST_SCHEMA = 2  # the scripts of the first release; stores of fewer were made before it
+LOCK_PATIENCE_S = 60.0  # for a table that a script changes
+LOCK_PAUSE_S = 1.0  # between two tries, for those who have waited behind one
 
 # FULL: in WAL mode NORMAL commits are not synced, and a power failure would lose records that callers saw answered.
 # A page of records is written many times while it fills: a checkpoint at each 16 MiB moves it to the store once.
@@ -37,7 +39,7 @@ def open_store(place: Place, key_file: Path) -> Sealer:
     A key is made only together with a new store, and a new store only where none was served: what is lost must be put
     back, not replaced. Raises StoreError.
     """
-    schema = _schema_of(place)
+    schema = schema_of(place)
     is_new = not is_there(place)
     if isinstance(place, Path) and is_new and (served := place.with_name(place.name + ".lock")).exists():
         raise StoreError(
@@ -64,7 +66,7 @@ def is_there(place: Place) -> bool:
     if isinstance(place, Path):
         return place.exists() and place.stat().st_size > 0
     with store_errors(place), closing(connect_reader(place)) as connection:
-        return _ServerSchema().seen(connection) > 0
+        return schema_of(place).seen(connection) > 0
 
 
 def connect(place: Place) -> Connection:
@@ -150,98 +152,65 @@ def _make_file(path: Path) -> None:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
 
 
-class _Schema(Protocol):
-    """The scripts of a kind of store, and how many of them one has seen."""
-
-    folder: str
-    first: int  # stores of fewer were made before the first release
-
-    def seen(self, connection: Connection) -> int: ...
-    def note(self, connection: Connection, seen: int) -> None: ...
-    def prepare(self, connection: Connection, sealer: Sealer) -> None: ...
-
-
-class _FileSchema:
-    folder = "schema"
-    first = FIRST_SCHEMA
-
-    def seen(self, connection: Connection) -> int:
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-        return int(found)
-
-    def note(self, connection: Connection, seen: int) -> None:
-        connection.execute(f"PRAGMA user_version = {seen}")
-
-    def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """What the scripts call."""
-        assert isinstance(connection, sqlite3.Connection)
-        connection.create_function("seal", 2, sealer.seal)
-
-
-class _ServerSchema:
-    folder = "schema/postgresql"
-    first = 1
-
-    def seen(self, connection: Connection) -> int:
-        (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()
-        if table is None:
-            return 0
-        (found,) = connection.execute("SELECT seen FROM schema_version").fetchone()
-        return int(found)
-
-    def note(self, connection: Connection, seen: int) -> None:
-        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (id bigint PRIMARY KEY, seen bigint NOT NULL)")
-        connection.execute(
-            "INSERT INTO schema_version VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", (seen,)
-        )
-
-    def prepare(self, connection: Connection, sealer: Sealer) -> None:
-        """Its scripts call nothing of ours."""
-
-
-def _schema_of(place: Place) -> _Schema:
-    return _ServerSchema() if isinstance(place, Server) else _FileSchema()
-
-
-def _migrate(connection: Connection, schema: _Schema, sealer: Sealer, place: Place) -> None:
-    scripts = _scripts(schema.folder)
-    found = schema.seen(connection)
-    if found > len(scripts):
-        raise StoreError(f"the store {place} was made by a newer relay700 (schema {found}): install that version")
-    if found == len(scripts):
-        return
-    if 0 < found < schema.first:
+def _migrate(connection: Connection, schema: Schema, sealer: Sealer, place: Place) -> None:
+    """Runs the scripts that the store has not seen. Whenever it is killed, the store is as one of them has left it."""
+    scripts = scripts_of(schema)
+    if 0 < schema.seen(connection) < schema.first:
         raise StoreError(f"the store {place} was made before the first release: move it away, and a new one is made")
-    schema.prepare(connection, sealer)
+    if schema.seen(connection) < len(scripts):
+        schema.prepare(connection, sealer)
+        schema.take_turn(connection)
+        while schema.seen(connection) < len(scripts):
+            _run_next(connection, schema, scripts)
+    if (seen := schema.seen(connection)) > len(scripts) and least(connection) > len(scripts):
+        raise StoreError(f"the store {place} was made for a newer relay700 (schema {seen}): install that version")
+
+
+def _run_next(connection: Connection, schema: Schema, scripts: Sequence[Script]) -> None:
+    """Raises ServerBusy where its table is in use all the time."""
+    until_s = time.monotonic() + LOCK_PATIENCE_S
+    for tries in count(1):
+        try:
+            _run(connection, schema, scripts, tries)
+            return
+        except ServerBusy as error:
+            if time.monotonic() > until_s:
+                words = "its tables are in use by a long transaction (an export, verify, a backup): try again after it"
+                raise ServerBusy(f"{words} ({error})") from error
+        time.sleep(LOCK_PAUSE_S)
+
+
+def _run(connection: Connection, schema: Schema, scripts: Sequence[Script], tries: int) -> None:
+    """The next script, in a transaction of its own; of a new store all at once."""
+    seen = schema.seen(connection)
+    if 0 < seen < len(scripts) and scripts[seen].is_concurrent:
+        _run_concurrently(connection, scripts[seen])
+        schema.note(connection, seen + 1)
+        return
     with transaction(connection):
-        found = schema.seen(connection)  # another process may have been faster
-        for script in scripts[found:]:
-            for statement in _statements(script):
+        seen = schema.seen(connection)  # another process may have been faster
+        next_ones = scripts[seen : seen + 1] if seen else [script.for_empty_tables() for script in scripts]
+        schema.limit_waits(connection, tries)
+        for script in next_ones:
+            for statement in script.statements():
                 connection.execute(statement)
-        schema.note(connection, len(scripts))
+        if next_ones:
+            schema.note(connection, seen + len(next_ones))
 
 
-def _scripts(folder: str) -> list[str]:
-    found = resources.files("relay.store").joinpath(folder).iterdir()
-    files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [file.read_text(encoding="utf-8") for file in files]
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit the transaction they belong to."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def _run_concurrently(connection: Connection, script: Script) -> None:
+    """It waits for all transactions that began before, and holds up none."""
+    connection.execute("SET lock_timeout = 0")
+    for statement in script.statements():
+        connection.execute(statement)
+    connection.execute("RESET lock_timeout")
 
 
 def _check_key(connection: Connection, sealer: Sealer, key_file: Path) -> None:
     expected = sealer.lookup_hash("key check")
     with transaction(connection):
         connection.execute(
-            "INSERT INTO key_check SELECT ? WHERE NOT EXISTS (SELECT 1 FROM key_check)",
+            "INSERT INTO key_check (hash) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM key_check)",
             (expected,),
         )
         rows = connection.execute("SELECT hash FROM key_check").fetchall()

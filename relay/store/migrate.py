@@ -27,7 +27,7 @@ TABLES: Final = (
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
     *("webhook", "outbox", "complaint", "recording"),
 )
-LEFT_OUT: Final = ("key_check", "live_call")  # made with the target; empty
+LEFT_OUT: Final = ("key_check", "schema_least", "live_call")  # made with the target; empty
 _COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself
 _ROWS: Final = 1_000  # in memory at once
 

@@ -19,12 +19,15 @@ from typing import Any, Final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from relay.store.connection import Parameters, Rows, ServerError
+from relay.store.connection import Parameters, Rows, ServerBusy, ServerError
 
 CONNECT_S: Final = 5
 PAGE = 1_000  # rows
-# As SQLite's busy timeout: how long a transaction waits for another's lock. A server that is gone is noticed as soon.
-OPTIONS: Final = "-c lock_timeout=5000 -c client_min_messages=warning -c timezone=UTC"
+# lock_timeout, as SQLite's busy timeout: how long a transaction waits for another's lock. A server that is gone is
+# noticed as soon. client_connection_check_interval: what a process had asked for that was killed ends, with its locks.
+OPTIONS: Final = (
+    "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
+)
 ACTS_LOCK: Final = 700_000_001  # of pg_advisory_xact_lock
 _TRANSACTIONS: Final = {
     "BEGIN IMMEDIATE": f"BEGIN; SELECT pg_advisory_xact_lock({ACTS_LOCK})",
@@ -100,6 +103,8 @@ def _server_errors() -> Iterator[None]:
     """The driver's errors in one line each."""
     try:
         yield
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        raise ServerBusy(" ".join(str(error).split())) from error
     except psycopg.Error as error:
         raise ServerError(" ".join(str(error).split())) from error
 

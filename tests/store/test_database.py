@@ -60,9 +60,18 @@ def test_another_stores_key_is_refused(disk: Disk, tmp_path: Path) -> None:
         open_store(disk.path, tmp_path / "other.key")
 
 
-def test_a_store_of_a_newer_version_is_refused(disk: Disk) -> None:
+def test_a_store_that_a_newer_version_has_added_to_is_used(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 99")
+    open_store(disk.path, disk.key_file)
+    with closing(connect(disk.path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_a_store_that_wants_a_newer_version_is_refused(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+        connection.execute("UPDATE schema_least SET least = 99")
     with pytest.raises(StoreError, match="newer relay700"):
         open_store(disk.path, disk.key_file)
 
@@ -75,6 +84,7 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
 
 
 _TO_SCHEMA_2 = (
+    "DROP TABLE schema_least",
     "ALTER TABLE business DROP COLUMN language",
     "ALTER TABLE binding DROP COLUMN record",
     "DROP TABLE recording",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from relay.store.scripts import Script, schema_of, scripts_of
+from relay.store.server import Server
 
 # A statement that gives values without saying of which columns.
 _UNNAMED = re.compile(r"INSERT (?:OR \w+ )?INTO\s+[\w{.}]+\s+(?:AS \w+\s+)?(?:VALUES|SELECT)|SELECT \*(?! FROM unnest)")
@@ -29,3 +34,152 @@ def test_every_statement_names_its_columns() -> None:
 )
 def test_one_that_does_not_is_found(statement: str) -> None:
     assert _UNNAMED.search(statement)
+
+
+# The rules of ARCHITECTURE, Migrations, as far as a text shows whether they are kept
+
+
+class Kind(NamedTuple):
+    """Of a store."""
+
+    scripts: list[Script]
+    since: int  # the first script that is held to the rules
+
+
+FILE = Kind(list(scripts_of(schema_of(Path("relay.db")))), 8)
+SERVER = Kind(list(scripts_of(schema_of(Server("", "", Path())))), 2)
+
+# SQLite reads a STRICT table to its end where it gets a column, and to make an index: with the store locked.
+SMALL = {"business", "api_key", "pool", "prefix", "webhook", "party_group", "cursor", "checkpoint"}
+ENDLESS = {"call_record", "call_index", "audit", "binding_change", "past_party", "recording"}
+
+_MAKES = re.compile(r"CREATE TABLE (\w+) \(")
+_INDEXES = re.compile(r"CREATE (?:UNIQUE )?INDEX (\w+) ON (\w+) ")
+_INDEXES_CONCURRENTLY = re.compile(r"CREATE INDEX CONCURRENTLY (\w+) ON \w+ ")
+_ADDS = re.compile(r"ALTER TABLE (\w+) ADD COLUMN \w+ (.*)")
+_FILLS = re.compile(r"INSERT INTO (\w+) \([\w, ]+\) VALUES ")
+_RAISES = re.compile(r"UPDATE schema_least SET least = (\d+)$")
+_DROPS = re.compile(r"DROP (?:TABLE|INDEX) \w+$")
+_CHECKED = re.compile(r"\b(CHECK|REFERENCES|UNIQUE|PRIMARY KEY|GENERATED|COLLATE \"(?!C\"))")
+_CONSTANT = re.compile(r"\bDEFAULT (?:'[^']*'|-?\d+)")
+
+
+def faults(script: Script, number: int, is_file: bool) -> Iterator[str]:
+    """In words; `number`: of the script, from 1 on."""
+    statements = [_plain(statement) for statement in script.statements()]
+    made = {found[1] for statement in statements if (found := _MAKES.match(statement))}
+    raised = [int(found[1]) for statement in statements if (found := _RAISES.match(statement))]
+    if raised not in ([], [number]):
+        yield f"it raises the least to {raised}, which is not its own number"
+    if len({found[1] for statement in statements if (found := _ADDS.match(statement))}) > 1:
+        yield "it changes more than one table, and would wait for one with the other locked"
+    if not is_file and script.is_concurrent:
+        yield from _faults_of_concurrent(statements)
+        return
+    for statement in statements:
+        fault = _fault(statement, made, is_file, may_drop=bool(raised))
+        if fault:
+            yield f"{statement}: {fault}"
+
+
+def _fault(statement: str, made: set[str], is_file: bool, *, may_drop: bool) -> str:
+    if _MAKES.match(statement) or _RAISES.match(statement) or (_DROPS.match(statement) and may_drop):
+        return ""
+    if found := _FILLS.match(statement):
+        return "" if found[1] in made else "only tables of its own"
+    if found := _INDEXES.match(statement):
+        if found[2] in made or (is_file and found[2] in SMALL):
+            return ""
+        return "writers wait until it is made"
+    if found := _ADDS.match(statement):
+        if is_file and found[1] in ENDLESS:
+            return "it is read to its end: make a table beside it"
+        if _CHECKED.search(found[2]):
+            return "all rows are read to check that"
+        if "NOT NULL" in found[2] and not _CONSTANT.search(found[2]):
+            return "an earlier relay gives it no value"
+        return ""
+    return "no such thing"
+
+
+def _faults_of_concurrent(statements: list[str]) -> Iterator[str]:
+    """One that was killed has left an index that is not valid."""
+    found = _INDEXES_CONCURRENTLY.match(statements[-1])
+    if not found or statements[:-1] != [f"DROP INDEX CONCURRENTLY IF EXISTS {found[1]}"]:
+        yield "one index a script, behind DROP INDEX CONCURRENTLY IF EXISTS"
+
+
+def _plain(statement: str) -> str:
+    return " ".join(re.sub(r"--.*", "", statement).split()).removesuffix(";").replace("( ", "(").strip()
+
+
+@pytest.mark.parametrize(("kind", "is_file"), [(FILE, True), (SERVER, False)], ids=["file", "server"])
+def test_no_script_holds_up_or_breaks_a_relay_of_the_version_before(kind: Kind, is_file: bool) -> None:
+    for number, script in enumerate(kind.scripts[kind.since - 1 :], kind.since):
+        assert script.name.startswith(f"{number:03}_")
+        assert not list(faults(script, number, is_file)), script.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE TABLE later (id INTEGER, at INTEGER NOT NULL) STRICT;\nCREATE INDEX later_at ON later (at);",
+        "ALTER TABLE binding ADD COLUMN later TEXT; -- for what",
+        "ALTER TABLE binding ADD COLUMN later TEXT NOT NULL DEFAULT '';",
+        "CREATE INDEX later ON webhook (next_at);",
+        "CREATE TABLE later (\n id INTEGER\n);\nINSERT INTO later (id) VALUES (1);",
+        "DROP TABLE complaint;\nUPDATE schema_least SET least = 9;",
+    ],
+)
+def test_what_a_script_of_a_file_may_do(text: str) -> None:
+    assert not list(faults(Script("", text), 9, is_file=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER TABLE binding DROP COLUMN x;",
+        "ALTER TABLE binding RENAME COLUMN x TO z;",
+        "ALTER TABLE binding RENAME TO tie;",
+        "ALTER TABLE binding ADD COLUMN later TEXT NOT NULL;",
+        "ALTER TABLE binding ADD COLUMN later INTEGER NOT NULL DEFAULT (unixepoch());",
+        "ALTER TABLE binding ADD COLUMN later INTEGER CHECK (later IN (0, 1));",
+        "ALTER TABLE binding ADD COLUMN a TEXT;\nALTER TABLE route ADD COLUMN b TEXT;",
+        "ALTER TABLE call_record ADD COLUMN later TEXT;",
+        "UPDATE binding SET record = 1;",
+        "DELETE FROM outbox;",
+        "INSERT INTO pool (id, created_at) VALUES ('later', 0);",
+        "INSERT INTO pool SELECT id FROM business;",
+        "DROP TABLE complaint;",
+        "DROP TABLE complaint;\nUPDATE schema_least SET least = 8;",
+        "CREATE INDEX later ON call_record (call_id);",
+    ],
+)
+def test_what_a_script_of_a_file_must_not_do(text: str) -> None:
+    assert list(faults(Script("", text), 9, is_file=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER TABLE call_record ADD COLUMN later bigint NOT NULL DEFAULT 0;",
+        "DROP INDEX CONCURRENTLY IF EXISTS later;\nCREATE INDEX CONCURRENTLY later ON binding (record);",
+    ],
+)
+def test_what_a_script_of_a_server_may_do(text: str) -> None:
+    assert not list(faults(Script("", text), 3, is_file=False))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE INDEX later ON webhook (next_at);",
+        "CREATE INDEX CONCURRENTLY later ON binding (record);",
+        "DROP INDEX CONCURRENTLY IF EXISTS later;\nCREATE INDEX CONCURRENTLY other ON binding (record);",
+        "ALTER TABLE binding ADD COLUMN later text;\nCREATE INDEX CONCURRENTLY later ON binding (record);",
+        "ALTER TABLE call_record ALTER COLUMN call_id TYPE bytea;",
+        "ALTER TABLE call_record ADD CONSTRAINT later CHECK (ended_at > 0);",
+    ],
+)
+def test_what_a_script_of_a_server_must_not_do(text: str) -> None:
+    assert list(faults(Script("", text), 3, is_file=False))

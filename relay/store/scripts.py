@@ -1,0 +1,144 @@
+"""The scripts that make the tables of a store and change them, and how many of them a store has seen.
+
+What a script may do is in ARCHITECTURE (Migrations): relays of the version before go on meanwhile, and afterwards. When
+scripts are run is the business of `relay.store.database`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Final, NamedTuple, Protocol
+
+from relay.store.connection import Connection, ServerBusy
+from relay.store.sealing import Sealer
+from relay.store.server import Place, Server
+
+TURN_LOCK: Final = 700_000_004  # of pg_try_advisory_lock: who runs scripts
+TURN_S: Final = 60.0  # for another relay that runs them
+LOOK_S: Final = 0.1
+# A statement that waits for a table has all look-ups and records wait behind it: 300 ms delay calls, and fail none. For
+# 1 s and a moment the server would end an autovacuum that is in the way, so that is tried now and then.
+LOCK_MS: Final = 300
+LOCK_PAST_AUTOVACUUM_MS: Final = 1_300
+AUTOVACUUM_TRY: Final = 5  # each so many tries
+_WORD: Final = " CONCURRENTLY"
+
+
+class Script(NamedTuple):
+    """One file."""
+
+    name: str
+    text: str
+
+    @property
+    def is_concurrent(self) -> bool:
+        """It makes an index while others write, which a server does outside transactions alone."""
+        return _WORD in self.text
+
+    def statements(self) -> Iterator[str]:
+        """One by one: `executescript` would commit the transaction they belong to."""
+        statement = ""
+        for line in self.text.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+
+    def for_empty_tables(self) -> Script:
+        """Which nobody waits for."""
+        return self._replace(text=self.text.replace(_WORD, ""))
+
+
+class Schema(Protocol):
+    """What a kind of store has seen of its scripts."""
+
+    folder: str
+    first: int  # stores of fewer were made before the first release
+
+    def seen(self, connection: Connection) -> int: ...
+    def note(self, connection: Connection, seen: int) -> None: ...
+    def prepare(self, connection: Connection, sealer: Sealer) -> None: ...
+    def take_turn(self, connection: Connection) -> None: ...
+    def limit_waits(self, connection: Connection, tries: int) -> None: ...
+
+
+class _FileSchema:
+    folder = "schema"
+    first = 2
+
+    def seen(self, connection: Connection) -> int:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        return int(found)
+
+    def note(self, connection: Connection, seen: int) -> None:
+        connection.execute(f"PRAGMA user_version = {seen}")
+
+    def prepare(self, connection: Connection, sealer: Sealer) -> None:
+        """What the scripts call."""
+        assert isinstance(connection, sqlite3.Connection)
+        connection.create_function("seal", 2, sealer.seal)
+
+    def take_turn(self, connection: Connection) -> None:
+        """There is one writer at a time anyway."""
+
+    def limit_waits(self, connection: Connection, tries: int) -> None:
+        """A transaction has the store to itself once it has begun."""
+
+
+class _ServerSchema:
+    folder = "schema/postgresql"
+    first = 1
+
+    def seen(self, connection: Connection) -> int:
+        (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()
+        if table is None:
+            return 0
+        (found,) = connection.execute("SELECT seen FROM schema_version").fetchone()
+        return int(found)
+
+    def note(self, connection: Connection, seen: int) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (id bigint PRIMARY KEY, seen bigint NOT NULL)")
+        connection.execute(
+            "INSERT INTO schema_version (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen",
+            (seen,),
+        )
+
+    def prepare(self, connection: Connection, sealer: Sealer) -> None:
+        """Its scripts call nothing of ours."""
+
+    def take_turn(self, connection: Connection) -> None:
+        """One relay after the other, until the connection is closed. Raises ServerBusy.
+
+        By asking again: a statement that waited would itself be waited for by an index that is made concurrently.
+        """
+        until_s = time.monotonic() + TURN_S
+        while not connection.execute(f"SELECT pg_try_advisory_lock({TURN_LOCK})").fetchone()[0]:
+            if time.monotonic() > until_s:
+                raise ServerBusy("another relay changes its tables: try again when that is done")
+            time.sleep(LOOK_S)
+
+    def limit_waits(self, connection: Connection, tries: int) -> None:
+        """Of this transaction, for tables."""
+        wait_ms = LOCK_MS if tries % AUTOVACUUM_TRY else LOCK_PAST_AUTOVACUUM_MS
+        connection.execute(f"SET LOCAL lock_timeout = {wait_ms}")
+
+
+def schema_of(place: Place) -> Schema:
+    """Which kind of store that is."""
+    return _ServerSchema() if isinstance(place, Server) else _FileSchema()
+
+
+def least(connection: Connection) -> int:
+    """How many scripts a relay must know to use a store that has seen more than we know."""
+    (found,) = connection.execute("SELECT least FROM schema_least").fetchone()
+    return int(found)
+
+
+def scripts_of(schema: Schema) -> Sequence[Script]:
+    """In their order."""
+    found = resources.files("relay.store").joinpath(schema.folder).iterdir()
+    files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [Script(file.name, file.read_text(encoding="utf-8")) for file in files]
