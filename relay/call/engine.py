@@ -103,13 +103,19 @@ class Engine:
         except ParseError as error:  # a header that nothing had looked at before
             self._malformed(data, error, flow, now)
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
-        """Where a message is to wait, since we are behind: a new one for so long at least. None: there is no need."""
-        return self._shedding.sort(data, flow, least_wait_s, now)
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
+        """Where a message is to wait, since we are behind: a new one for so long at least. None: there is no need.
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
-        """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed."""
-        if not self._shedding.takes(data, flow, waited_s, now):
+        `lasts`: as for `receive_new`.
+        """
+        return self._shedding.sort(data, flow, least_wait_s, now, lasts=lasts)
+
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None:
+        """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed.
+
+        `lasts`: whether more comes than we can do, and this is more than a burst.
+        """
+        if not self._shedding.takes(data, flow, waited_s, now, lasts=lasts):
             self.receive(data, flow, now)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:

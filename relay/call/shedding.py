@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Short: RFC 3261 21.5.4 has a proxy send us nothing at all meanwhile, and we are behind by tenths of a second.
 RETRY_AFTER: Final = "Retry-After: 1\r\n"
+BURST_LAG_S: Final = 0.4  # that what comes in a burst may wait: RFC 3261 17.1.1.2 has it sent again after 0.5
 TOLD_EVERY_S: Final = 5.0
 MOST_REMEMBERED: Final = 50_000  # twice as many at the most
 REMEMBERED_S: Final = 16.0  # at least, where there are not too many
@@ -70,10 +71,10 @@ class Shedding:
         self._told: Counter[str] = Counter()  # what of `counts` the log has
         self._is_telling = False
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         """Where a message is to wait; None: it need not, since it is shed at once, or the ACK to what was shed.
 
-        `least_wait_s`: how long it would wait if it is new.
+        `least_wait_s`: how long it would wait if it is new. `lasts`: whether that is more than a burst.
         """
         if data.startswith(b"ACK "):
             return None if self._is_ours(data) else Rank.INSIDE
@@ -83,19 +84,20 @@ class Shedding:
         peer = self._peer_at(flow)
         if peer is not None and not data.startswith(_NEW):
             return Rank.INSIDE
-        if self._is_late(least_wait_s) and self._sheds(data, flow, peer, now, is_late=True):
+        if self._is_late(least_wait_s, lasts=lasts) and self._sheds(data, flow, peer, now, is_late=True):
             return None
         return Rank.STRANGER if peer is None else Rank.NEW
 
-    def takes(self, data: bytes, flow: Flow, waited_s: float, now: float) -> bool:
+    def takes(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
         """Whether one that is not `Rank.INSIDE` is shed, now that it has waited: too long, or it was shed before."""
-        is_late = self._is_late(waited_s)
+        is_late = self._is_late(waited_s, lasts=lasts)
         if not (is_late or self._shed or self._shed_before):
             return False
         return self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late)
 
-    def _is_late(self, waited_s: float) -> bool:
-        return waited_s * 1000 > self._core.settings.limits.shed_lag_ms > 0
+    def _is_late(self, waited_s: float, *, lasts: bool) -> bool:
+        limit_ms = self._core.settings.limits.shed_lag_ms
+        return waited_s * 1000 > limit_ms > 0 and (lasts or waited_s > BURST_LAG_S)
 
     def _peer_at(self, flow: Flow) -> Peer | None:
         return self._core.peers.by_source(flow.host) or self._logins.peer_at(flow)

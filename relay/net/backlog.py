@@ -15,6 +15,8 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_OF_STRANGERS: Final = 1_000  # messages
 FASTEST_S: Final = 0.00025  # a new call takes longer, with what comes of it at once, on any machine that there is
 
+LASTS_S: Final = 1.0  # without being empty: then it is no burst any more, nor what a stall has left
+
 Waiting = tuple[bytes, Flow, float]  # a message, the flow it came by, since when it waits
 
 
@@ -26,6 +28,7 @@ class Backlog:
         self._new: deque[Waiting] = deque()
         self._strangers: deque[Waiting] = deque()
         self._bytes = 0
+        self._began = 0.0  # when it was empty last
 
     @property
     def is_full(self) -> bool:
@@ -37,6 +40,8 @@ class Backlog:
 
     def keep(self, data: bytes, flow: Flow, rank: Rank, now: float) -> None:
         """Drops it where too much of strangers waits."""
+        if not self:
+            self._began = now
         if rank is Rank.INSIDE:
             self._inside.append((data, flow, now))
         elif rank is Rank.NEW:
@@ -51,6 +56,10 @@ class Backlog:
     def least_wait_s(self) -> float:
         """How long a new call that is kept now will wait at least."""
         return len(self._new) * FASTEST_S
+
+    def lasts(self, now: float) -> bool:
+        """Whether more comes than is served; else what waits may be over soon."""
+        return len(self) > 0 and now - self._began > LASTS_S
 
     def take_inside(self) -> Waiting | None:
         """The oldest that belongs to a call or answers us."""

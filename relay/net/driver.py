@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -20,8 +21,8 @@ from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.shedding import Rank
-from relay.net.backlog import Backlog
-from relay.net.pace import Pace
+from relay.net.backlog import Backlog, Waiting
+from relay.net.pace import BEHIND_S, Pace
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
@@ -30,8 +31,9 @@ GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
 SLICE_S: Final = 0.005  # of serving what waits while the process is behind; then the sockets are read, and timers run
 ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for answers to what they send again
-# With records waiting to be durable, and none that became so for so long, new calls are refused: what is begun could
-# not be answered. (The journal spills what the store does not take; this is where it cannot.)
+# With a record that has waited for so long to be durable, new calls are shed: what is begun could not be answered. The
+# journal takes too little, as that of many workers may, or nothing (what a file does not take it spills; this is where
+# it cannot).
 STALLED_S: Final = 2.0
 
 _LEVELS: Final = {
@@ -56,8 +58,8 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None: ...
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None: ...
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
@@ -108,8 +110,7 @@ class Driver:
         self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._uncommitted = 0  # records that somebody waits for
-        self._committed_at = 0.0  # when the store took one last; while none waits, when one began to
+        self._uncommitted: deque[float] = deque()  # since when each record waits that somebody waits for
         self._bugs_logged: list[float] = []
         self._backlog = Backlog()  # empty unless the process is behind
         self._is_working = False  # on it
@@ -126,7 +127,9 @@ class Driver:
         if self._bans.silenced and self._bans.drops(flow.host):
             return
         now = time.monotonic()
-        if self.pace.is_behind:
+        if now - self._wake_at > BEHIND_S:  # a stream has brought much at once: the loop does not come round
+            self.pace.report(now - self._wake_at, now)
+        if self.pace.is_behind or self._is_stalled(now):
             self._keep(data, flow, now)
         else:
             self._serve(data, flow, now)
@@ -148,12 +151,11 @@ class Driver:
         self.perform(now)
 
     def committed(self, token: int) -> None:
-        """A record is durable; token 0 is nobody's."""
+        """A record is durable, and was told in its turn; token 0 is nobody's."""
         if not token:
             return
         now = time.monotonic()
-        self._uncommitted -= 1
-        self._committed_at = now
+        self._uncommitted.popleft()
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -202,11 +204,15 @@ class Driver:
 
     # What waits while the process is behind
 
+    def _is_stalled(self, now: float) -> bool:
+        return bool(self._uncommitted) and now - self._uncommitted[0] > STALLED_S
+
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
         while self._backlog.is_full:
             self._serve_next(now)
+        least_wait_s = math.inf if self._is_stalled(now) else self._backlog.least_wait_s
         try:
-            rank = self._engine.sort(data, flow, self._backlog.least_wait_s, now)
+            rank = self._engine.sort(data, flow, least_wait_s, now, lasts=self._backlog.lasts(now))
         except Exception:
             self._report_bug("sort", now)
             return
@@ -234,14 +240,15 @@ class Driver:
         if waiting := self._backlog.take_inside():
             self._serve(waiting[0], waiting[1], now)
             return True
+        lasts = self._backlog.lasts(now)
         if waiting := self._backlog.take_new():
-            self._serve_new(waiting[0], waiting[1], now - waiting[2], now)
+            self._serve_new(waiting, now, lasts=lasts)
             return True
         return False
 
-    def _serve_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+    def _serve_new(self, waiting: Waiting, now: float, *, lasts: bool) -> None:
         try:
-            self._engine.receive_new(data, flow, waited_s, now)
+            self._engine.receive_new(waiting[0], waiting[1], now - waiting[2], now, lasts=lasts)
         except Exception:
             self._report_bug("receive_new", now)
         self.perform(now)
@@ -288,15 +295,13 @@ class Driver:
 
     def _commit(self, action: Commit, now: float) -> None:
         if action.token:
-            if not self._uncommitted:
-                self._committed_at = now
-            self._uncommitted += 1
+            self._uncommitted.append(now)
         self._append(action, self.committed)
         if action.record.ended_at is not None:
             self._log_ended(ended_call(action.record))
 
     def _answer(self, action: LookUp, now: float) -> None:
-        if self._uncommitted and now - self._committed_at > STALLED_S:
+        if self._is_stalled(now):  # a call that was begun before, or nothing is to be shed
             self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.call.actions import Action, Note, Send
 from relay.call.engine import Engine
-from relay.call.shedding import MOST_REMEMBERED, TOLD_EVERY_S, Rank
+from relay.call.shedding import BURST_LAG_S, MOST_REMEMBERED, TOLD_EVERY_S, Rank
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.call.support import FLOW, core, invite, settings
@@ -33,7 +33,7 @@ def of_call(call_id: str, method: str = "INVITE", *lines: str) -> bytes:
 
 def shed(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = LATE_S, now: float = 1.0) -> Response:
     """The one answer to it."""
-    made.receive_new(data, flow, waited_s, now)
+    made.receive_new(data, flow, waited_s, now, lasts=True)
     (answer,) = made.take_actions()
     assert isinstance(answer, Send)
     assert answer.flow == flow
@@ -70,14 +70,24 @@ def test_what_has_waited_too_long_gets_a_503_and_leaves_nothing(method: str) -> 
 
 def test_what_has_not_is_served() -> None:
     made = engine()
-    made.receive_new(INVITE, FLOW, EARLY_S, 1.0)
+    made.receive_new(INVITE, FLOW, EARLY_S, 1.0, lasts=True)
     assert is_served(made.take_actions())
     assert made.shed() == {}
 
 
+def test_what_comes_in_a_burst_may_wait_until_just_before_it_would_be_sent_again() -> None:
+    made = engine()
+    assert made.sort(of_call("a"), FLOW, BURST_LAG_S, 1.0, lasts=False) is Rank.NEW
+    made.receive_new(of_call("a"), FLOW, BURST_LAG_S, 1.0, lasts=False)
+    assert is_served(made.take_actions())
+    assert made.sort(of_call("b"), FLOW, BURST_LAG_S + 0.01, 1.0, lasts=False) is None
+    made.receive_new(of_call("c"), FLOW, BURST_LAG_S + 0.01, 1.0, lasts=False)
+    assert made.shed() == {"pbx": 2}
+
+
 def test_nothing_is_shed_where_the_limit_is_0() -> None:
     made = engine(shed_lag_ms=0)
-    made.receive_new(INVITE, FLOW, 100.0, 1.0)
+    made.receive_new(INVITE, FLOW, 100.0, 1.0, lasts=True)
     assert is_served(made.take_actions())
 
 
@@ -85,7 +95,7 @@ def test_what_comes_again_has_the_same_answer_also_when_there_is_time_now() -> N
     made = engine()
     first = shed(made, INVITE)
     assert shed(made, INVITE, waited_s=EARLY_S, now=1.5).to_tag == first.to_tag
-    made.receive_new(of_call("other"), FLOW, EARLY_S, 1.5)
+    made.receive_new(of_call("other"), FLOW, EARLY_S, 1.5, lasts=True)
     assert is_served(made.take_actions())
 
 
@@ -93,7 +103,7 @@ def test_a_second_attempt_of_the_same_caller_is_another_call() -> None:
     made = engine()
     shed(made, of_call("a"))
     again = of_call("a", "INVITE", "CSeq: 8 INVITE").replace(b"z9hG4bKa", b"z9hG4bKb")
-    made.receive_new(again, FLOW, EARLY_S, 2.0)
+    made.receive_new(again, FLOW, EARLY_S, 2.0, lasts=True)
     assert is_served(made.take_actions())
 
 
@@ -101,14 +111,14 @@ def test_those_that_were_shed_are_forgotten_in_time_and_bounded_in_number() -> N
     made = engine()
     shed(made, of_call("a"))
     for number in range(2 * MOST_REMEMBERED + 2):
-        made.receive_new(of_call("b").replace(b"Call-ID: b", b"Call-ID: %d" % number), FLOW, LATE_S, 1.0)
+        made.receive_new(of_call("b").replace(b"Call-ID: b", b"Call-ID: %d" % number), FLOW, LATE_S, 1.0, lasts=True)
     made.take_actions()
-    made.receive_new(of_call("a"), FLOW, EARLY_S, 1.0)
+    made.receive_new(of_call("a"), FLOW, EARLY_S, 1.0, lasts=True)
     assert is_served(made.take_actions())
     shed(made, of_call("c"), now=1.0)
     shed(made, of_call("d"), now=20.0)
     shed(made, of_call("e"), now=40.0)
-    made.receive_new(of_call("c"), FLOW, EARLY_S, 40.0)
+    made.receive_new(of_call("c"), FLOW, EARLY_S, 40.0, lasts=True)
     assert is_served(made.take_actions())
 
 
@@ -118,7 +128,7 @@ def test_a_call_that_is_being_served_is_not_shed(spelling: bytes) -> None:
     data = INVITE.replace(b"Via: ", spelling)
     made.receive(data, FLOW, 1.0)
     made.take_actions()
-    made.receive_new(data, FLOW, LATE_S, 1.5)
+    made.receive_new(data, FLOW, LATE_S, 1.5, lasts=True)
     assert is_served(made.take_actions())  # sent again for the one that has come again
     assert made.shed() == {}
 
@@ -127,9 +137,9 @@ def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
     made = engine()
     response = shed(made, of_call("a"))
     ack = of_call("a", "ACK", f"To: {response.get('to')}", "CSeq: 7 ACK")
-    assert made.sort(ack, FLOW, 0.0, 1.0) is None
-    assert made.sort(ack.replace(b"Call-ID: a", b"Call-ID: b"), FLOW, 0.0, 1.0) is Rank.INSIDE
-    assert made.sort(ack.replace(b"Call-ID", b"i"), FLOW, 0.0, 1.0) is Rank.INSIDE
+    assert made.sort(ack, FLOW, 0.0, 1.0, lasts=True) is None
+    assert made.sort(ack.replace(b"Call-ID: a", b"Call-ID: b"), FLOW, 0.0, 1.0, lasts=True) is Rank.INSIDE
+    assert made.sort(ack.replace(b"Call-ID", b"i"), FLOW, 0.0, 1.0, lasts=True) is Rank.INSIDE
     made.receive(ack, FLOW, 1.0)  # no harm where it is not told apart
     assert made.take_actions() == []
 
@@ -138,13 +148,13 @@ def test_the_ack_to_the_503_is_done_with_and_others_are_not() -> None:
 def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
     made = engine()
     for data in (noise, b"ACK " + noise, INVITE[:start] + noise + INVITE[end:], b"ACK" + INVITE[6:start] + noise):
-        made.sort(data, FLOW, LATE_S, 1.0)
-        made.receive_new(data, FLOW, LATE_S, 1.0)
+        made.sort(data, FLOW, LATE_S, 1.0, lasts=True)
+        made.receive_new(data, FLOW, LATE_S, 1.0, lasts=True)
 
 
 def test_a_strangers_call_is_dropped() -> None:
     made = engine()
-    made.receive_new(INVITE, STRANGER, LATE_S, 1.0)
+    made.receive_new(INVITE, STRANGER, LATE_S, 1.0, lasts=True)
     assert made.take_actions() == []
     assert made.statistics()["strangers"] == 1
     assert made.shed() == {}
@@ -166,37 +176,39 @@ def test_a_strangers_call_is_dropped() -> None:
 )
 def test_who_goes_first(data: bytes, rank: Rank, strangers: Rank) -> None:
     made = engine()
-    assert made.sort(data, FLOW, 0.0, 1.0) is rank
-    assert made.sort(data, STRANGER, 0.0, 1.0) is strangers
+    assert made.sort(data, FLOW, 0.0, 1.0, lasts=True) is rank
+    assert made.sort(data, STRANGER, 0.0, 1.0, lasts=True) is strangers
 
 
 def test_what_would_be_late_is_shed_when_it_comes() -> None:
     made = engine()
-    assert made.sort(of_call("a"), FLOW, EARLY_S, 1.0) is Rank.NEW
-    assert made.sort(of_call("b"), FLOW, LATE_S, 1.0) is None
+    assert made.sort(of_call("a"), FLOW, EARLY_S, 1.0, lasts=True) is Rank.NEW
+    assert made.sort(of_call("b"), FLOW, LATE_S, 1.0, lasts=True) is None
     (answer,) = made.take_actions()
     assert isinstance(answer, Send)
     assert answer.data.startswith(b"SIP/2.0 503 ")
-    assert made.sort(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0) is Rank.NEW
-    assert made.sort(invite(method="OPTIONS").serialize(), FLOW, LATE_S, 1.0) is Rank.INSIDE
-    assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0) is None
+    assert made.sort(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW
+    assert made.sort(invite(method="OPTIONS").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.INSIDE
+    assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0, lasts=True) is None
     assert made.take_actions() == []
     made.receive(INVITE, FLOW, 1.0)
-    assert made.sort(INVITE, FLOW, LATE_S, 1.0) is Rank.NEW  # it is being served
+    assert made.sort(INVITE, FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW  # it is being served
 
 
 def test_a_cancel_is_never_shed() -> None:
     made = engine()
     made.receive(INVITE, FLOW, 1.0)
     made.take_actions()
-    made.receive_new(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0)
+    made.receive_new(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0, lasts=True)
     answers = [action.data for action in made.take_actions() if isinstance(action, Send)]
     assert answers[0].startswith(b"SIP/2.0 200 ")
 
 
 def test_what_is_malformed_is_answered_as_always() -> None:
     made = engine()
-    made.receive_new(INVITE.replace(b"Via: ", b"v: ").replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0, 1.0)
+    made.receive_new(
+        INVITE.replace(b"Via: ", b"v: ").replace(b"Max-Forwards: 70", b"Max-Forwards 70"), FLOW, 1.0, 1.0, lasts=True
+    )
     (answer, _) = [action for action in made.take_actions() if isinstance(action, Send | Note)][::-1]
     assert isinstance(answer, Send)
     assert answer.data.startswith(b"SIP/2.0 400 ")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from relay.call.shedding import Rank
-from relay.net.backlog import MOST_BYTES, MOST_OF_STRANGERS, Backlog
+from relay.net.backlog import LASTS_S, MOST_BYTES, MOST_OF_STRANGERS, Backlog
 from relay.sip.flow import Flow
 
 FLOW = Flow(0, "udp", "127.0.0.11", 5060)
@@ -26,6 +26,19 @@ def test_it_says_how_long_the_oldest_has_waited_but_for_strangers() -> None:
     backlog.keep(b"x", FLOW, Rank.NEW, 9.0)
     backlog.keep(b"x", FLOW, Rank.INSIDE, 8.0)
     assert backlog.waited_s(10.0) == 2.0
+
+
+def test_it_lasts_when_it_has_not_been_empty_for_a_while() -> None:
+    backlog = Backlog()
+    backlog.keep(b"x", FLOW, Rank.NEW, 1.0)
+    backlog.keep(b"x", FLOW, Rank.INSIDE, 1.5)
+    assert not backlog.lasts(1.0 + LASTS_S)
+    assert backlog.lasts(1.1 + LASTS_S)
+    backlog.take_inside()
+    backlog.take_new()
+    assert not backlog.lasts(1.1 + LASTS_S)
+    backlog.keep(b"x", FLOW, Rank.NEW, 2.0)
+    assert not backlog.lasts(1.1 + LASTS_S)
 
 
 def test_it_is_full_by_bytes_until_one_is_taken() -> None:

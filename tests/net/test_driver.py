@@ -68,7 +68,7 @@ class Obedient:
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float) -> Rank | None:
+    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         if data == b"crash unsorted":
             raise ZeroDivisionError
         if not data.startswith(b"new "):
@@ -78,7 +78,7 @@ class Obedient:
         self.receive(data.removeprefix(b"new "), flow, now)
         return None
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float) -> None:
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None:
         self.receive(data.removeprefix(b"new "), flow, now)
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
@@ -244,7 +244,7 @@ async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: py
 
         await b.say("commit")
         assert await look_up() == ROUTE  # it may be on its way
-        b.driver._committed_at -= STALLED_S
+        b.driver._uncommitted[0] -= STALLED_S
         assert await look_up() == STORE_FAILED
         await b.say("commit")
         await b.ask("echo done")
@@ -252,6 +252,21 @@ async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: py
         done(commit.token)
         assert await b.hear() == "committed 2"
         assert await look_up() == ROUTE  # one still waits, and the store takes records again
+
+
+async def test_while_a_record_waits_too_long_new_calls_are_shed_and_others_go_on() -> None:
+    async with bench() as b:
+        await b.say("commit")
+        await b.ask("echo hello")
+        b.driver._uncommitted[0] -= STALLED_S
+        b.engine.patience_s = 1000.0
+        b.driver.receive(b"new echo shed", b.engine._flow)
+        b.driver.receive(b"echo inside", b.engine._flow)
+        assert len(b.driver._backlog) == 1
+        assert [await b.hear() for _ in range(2)] == ["shed", "inside"]
+        commit, done = b.journal[0]
+        done(commit.token)
+        assert not b.driver._is_stalled(time.monotonic())
 
 
 async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
@@ -412,10 +427,20 @@ async def test_what_belongs_to_calls_goes_first_while_the_process_is_behind() ->
         assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "fourth"]
 
 
+async def test_much_that_comes_at_once_puts_the_process_behind_before_the_loop_comes_round() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        await b.say("timers 0.01")
+        await until(lambda: b.engine.next_timeout() is not None)
+        hold_up_the_loop(0.2)  # serving what a stream has brought
+        b.driver.receive(b"echo hello", b.engine._flow)
+        assert b.driver.pace.is_behind
+
+
 async def test_new_calls_are_told_how_long_they_have_waited() -> None:
     async with bench() as b:
         waited: list[float] = []
-        b.engine.receive_new = lambda data, flow, waited_s, now: waited.append(waited_s)  # type: ignore[method-assign]
+        b.engine.receive_new = lambda data, flow, waited_s, now, lasts: waited.append(waited_s)  # type: ignore[method-assign]
         b.driver.pace.report(1.0, time.monotonic())
         await b.say("new x")
         await until(lambda: len(b.driver._backlog) > 0)
