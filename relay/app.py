@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -37,8 +37,9 @@ from relay.service.numbers import ensure_numbers
 from relay.store.act import RELAY
 from relay.store.database import open_store
 from relay.store.journal import Journal
+from relay.store.live_rows import LiveCall
 from relay.store.sealing import Sealer
-from relay.store.server import Place, Server
+from relay.store.server import Place
 from relay.store.writer import Writer
 from relay.switch import Switch
 
@@ -56,8 +57,6 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
     `workers`: how many processes carry its calls; 1: this one.
     """
     check_files(config)
-    if workers > 1 and isinstance(config.store.path, Server):
-        raise ConfigError(["--workers: with a PostgreSQL store a relay has one: start more nodes instead"])
     log = configure(config.log.format, config.log.level)
     leave_no_core()
     if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
@@ -76,6 +75,9 @@ class Calls(Protocol):
 
     async def reload(self, config: Config, located: Located) -> None:
         """Raises ConfigError, and all is as it was."""
+
+    def take_over(self, calls: Sequence[LiveCall]) -> None:
+        """Goes on with calls of a node that is gone."""
 
     async def ask(self, name: str, **fields: object) -> Answer:
         """Raises Refused."""
@@ -116,7 +118,6 @@ class Relay:
     def _crew(self, config: Config, workers: int) -> Calls:
         from relay.crew import Crew  # of no use to a relay alone
 
-        assert isinstance(self._journal, Journal)  # `serve` refuses workers on a server
         return Crew(config, self._journal, self._log, workers)
 
     def _load_numbers(self, config: Config) -> None:
@@ -159,6 +160,8 @@ class Relay:
         await self._journal.open()
         try:
             restored = await self._calls.start(await self._located())
+            if not isinstance(self._journal, Journal):
+                self._journal.watch(self._calls.take_over)
             await self._control.open()
             if self._desk is not None:
                 self._desk.start()
@@ -287,6 +290,7 @@ class Alone:
         self._journal = journal
         self._answers = switch.answers()
         self.locate = switch.locate
+        self.take_over = switch.take_over
         self.reload = switch.reload
         self.drain = switch.drain
         self.close = switch.close
@@ -295,8 +299,6 @@ class Alone:
         """As `Calls.start`."""
         live = self._journal.live()
         await self._switch.open(live, live, located)
-        if not isinstance(self._journal, Journal):
-            self._journal.watch(self._switch.take_over)
         return len(live)
 
     async def ask(self, name: str, **fields: object) -> Answer:

@@ -11,7 +11,7 @@ import errno
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from structlog.typing import FilteringBoundLogger
@@ -33,10 +33,13 @@ from relay.net.streams import Streams
 from relay.net.transports import why_not
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
+from relay.store.live_rows import LiveCall
+from relay.switch import owner_of
 from relay.totals import all_live, all_peers, all_statistics, who_hung_up
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
+    from relay.store.server_journal import ServerJournal
 
 TICK_S: Final = 1.0
 FREED_S: Final = 2.0
@@ -54,7 +57,9 @@ _TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
 class Crew:
     """The workers of one relay, behind the face of `relay.app.Calls`."""
 
-    def __init__(self, config: Config, journal: Journal, log: FilteringBoundLogger, workers: int) -> None:
+    def __init__(
+        self, config: Config, journal: Journal | ServerJournal, log: FilteringBoundLogger, workers: int
+    ) -> None:
         """`workers`: 2 to 16, since each is one hexadecimal digit of what it makes."""
         self._workers = workers
         self._pairs = make_pairs(workers)
@@ -101,6 +106,11 @@ class Crew:
     def _take_located(self, located: Located) -> None:
         self._common.located = {**self._common.located, **located}
         self._streams.locate(located)
+
+    def take_over(self, calls: Sequence[LiveCall]) -> None:
+        """As `Switch.take_over`. A worker that is being replaced finds them in the store."""
+        for call in calls:
+            self._members[owner_of(call, self._workers)].take_over(call)
 
     async def reload(self, config: Config, located: Located) -> None:
         """As `Switch.reload`."""

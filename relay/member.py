@@ -26,10 +26,12 @@ from relay.net.control import Answer
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
-from relay.store.record_rows import decode_record
+from relay.store.live_rows import LiveCall
+from relay.store.record_rows import decode_record, encode_record
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
+    from relay.store.server_journal import ServerJournal
 
 ASK_S: Final = 0.9  # the control socket's clients wait for a second
 RELOAD_S: Final = 10.0
@@ -45,7 +47,7 @@ class Common:
     """What all workers of a relay have in common."""
 
     config: Config
-    journal: Journal
+    journal: Journal | ServerJournal
     log: FilteringBoundLogger
     workers: int
     secret: bytes  # of what they make and check for each other
@@ -97,6 +99,10 @@ class Member:
             self._kept_bytes += len(frame)
         else:
             self._channel.tell("receive", frame, flow)
+
+    def take_over(self, call: LiveCall) -> None:
+        """A call of a node that is gone. A successor finds it in the store."""
+        self.tell("take_over", encode_record(call.record), call.dialogs)
 
     @property
     def is_behind(self) -> bool:

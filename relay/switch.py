@@ -24,8 +24,10 @@ from relay.call.counts import Counts
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.settings import Settings
+from relay.call.state import load_call
 from relay.config import Config
 from relay.drain import Drain
+from relay.errors import StoreError
 from relay.log import WholeLines, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
@@ -245,6 +247,18 @@ class Switch:
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
+
+
+def owner_of(call: LiveCall, workers: int) -> int:
+    """Which of several workers a live call is of: the one that made its tags.
+
+    One whose dialogs cannot be read is closed by the first.
+    """
+    try:
+        tag = load_call(call.dialogs).caller.dialog.local_tag
+        return int(tag[0], 16) % workers
+    except (StoreError, ValueError):
+        return 0
 
 
 def _engine(config: Config, mate: Mate | None) -> Engine:

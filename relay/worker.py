@@ -23,7 +23,6 @@ from relay.call.actions import Commit, Registered
 from relay.call.bans import Ban, Bans, Known
 from relay.call.record import CallRecord
 from relay.call.settings import Listener, Settings, Target
-from relay.call.state import load_call
 from relay.config import Config, parse_config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError, Refused, StoreError
@@ -41,8 +40,8 @@ from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, read_live
-from relay.store.record_rows import encode_record
-from relay.switch import Mate, Switch, sounds_of
+from relay.store.record_rows import decode_record, encode_record
+from relay.switch import Mate, Switch, owner_of, sounds_of
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
@@ -148,6 +147,7 @@ class Worker:
     def __init__(self) -> None:
         self._started: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._until_open: list[Callable[[], None]] = []  # what comes meanwhile
+        self._restored: set[str] = set()  # the call_id of each call that was taken up at the start
         self._is_open = False
         self._draining: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._at_once = asyncio.Event()
@@ -163,6 +163,7 @@ class Worker:
             "failed": lambda flow: self._ways.failed(Flow(*flow)),
             "committed": lambda token: self._records.committed(token),
             "locate": lambda located: self._switch.locate(_decode_located(located)),
+            "take_over": self._take_over,
             "registered": lambda *told: self._switch.registered(_registered(*told)),
             "banned": self._ban,
             "unbanned": self._lift,
@@ -217,13 +218,20 @@ class Worker:
         for ban in start["bans"]:
             self._ban(*ban)
         live = read_live(config.store.path, sealer, lambda event, fields: log.error(event, **fields))
-        ours = [call for call in live if _owner(call, start["workers"]) == start["index"]]
+        ours = [call for call in live if owner_of(call, start["workers"]) == start["index"]]
+        self._restored.update(call.record.call_id for call in ours)
         await self._switch.open(ours, live, _decode_located(start["located"]))
         self._is_open = True
         self._channel.tell("ready", len(ours))
         for handle in self._until_open:
             handle()
         self._until_open.clear()
+
+    def _take_over(self, record: bytes, dialogs: bytes) -> None:
+        """A call of a node that is gone. We have it where we read it in the store at our start."""
+        call = LiveCall(decode_record(record), dialogs)
+        if call.record.call_id not in self._restored:
+            self._switch.take_over([call])
 
     def _mate(self, start: Mapping[str, Any]) -> Mate:
         counts = SharedCounts(start["region"], start["index"], start["workers"])
@@ -287,15 +295,6 @@ def _refused() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise Refused("invalid", "", "\n".join(error.problems)) from None
-
-
-def _owner(call: LiveCall, workers: int) -> int:
-    """Whose a live call is: the one's that made its tags. One whose dialogs cannot be read is closed by the first."""
-    try:
-        tag = load_call(call.dialogs).caller.dialog.local_tag
-        return int(tag[0], 16) % workers
-    except (StoreError, ValueError):
-        return 0
 
 
 def _decode_located(located: Mapping[str, Sequence[Sequence[Any]]]) -> Located:

@@ -5,10 +5,10 @@ It owns the columns and the encoding. When rows come and go is the journal's bus
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -18,10 +18,11 @@ from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.server import Place, Server
 
 PUT: Final = "INSERT OR REPLACE INTO live_call (id, call_id, sealed) VALUES"
 SELECT: Final = "SELECT id, call_id, sealed FROM live_call ORDER BY id"
+_SELECT_OF_NODE: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 _PLACES: Final = "SELECT call_id, id FROM live_call"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -51,15 +52,27 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
         raise StoreError(f"call record {call_id} was altered") from None
 
 
-def read_live(path: Place, sealer: Sealer, report: Callable[[str, dict[str, object]], None]) -> list[LiveCall]:
-    """All calls that the store has as up, with their dialogs. Altered ones are reported instead. Raises StoreError."""
+def read_live(place: Place, sealer: Sealer, report: Callable[[str, dict[str, object]], None]) -> list[LiveCall]:
+    """The calls that the store has as up, on a server those of this node, with their dialogs. Raises StoreError.
+
+    Altered ones are reported instead.
+    """
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        if isinstance(place, Server):
+            return open_all(sealer, connection.execute(_SELECT_OF_NODE, (place.node,)), report)
+        return open_all(sealer, connection.execute(SELECT), report)
+
+
+def open_all(
+    sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Callable[[str, dict[str, object]], None]
+) -> list[LiveCall]:
+    """Reads rows of `SELECT`. Altered ones are reported instead."""
     calls: list[LiveCall] = []
-    with store_errors(path), closing(connect_reader(path)) as connection:
-        for row in connection.execute(SELECT):
-            try:
-                calls.append(open_live(sealer, row))
-            except StoreError as error:
-                report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
+    for row in rows:
+        try:
+            calls.append(open_live(sealer, row))
+        except StoreError as error:
+            report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
     return calls
 
 

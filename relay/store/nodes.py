@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import asyncpg
 
 from relay.errors import StoreError
-from relay.store.live_rows import LiveCall, open_live
+from relay.store.live_rows import LiveCall, open_all
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
@@ -23,6 +23,9 @@ from relay.store.server import Server
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
 PATIENCE_S: Final = 3.0  # for one beat
+# Of a connection, in ms: a machine that freezes or is cut off within a transaction must not keep its locks, which hold
+# up all nodes. Whoever was only slow finds the connection gone, and does the same again.
+NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
 
 _JOIN: Final = """
 INSERT INTO node (name, epoch, seen_at) VALUES ($1, 1, now())
@@ -41,7 +44,6 @@ WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now()
 RETURNING name
 """
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
-SELECT_OURS: Final = "SELECT id, call_id, sealed FROM live_call WHERE node = ? ORDER BY id, call_id"
 
 # InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
 SERVER_FAULTS: Final = (
@@ -121,23 +123,15 @@ class Node:
         async with self._connection.transaction():
             gone = [row[0] for row in await self._connection.fetch(_TAKE, self.name, self.epoch, self._dead_s)]
             rows = await self._connection.fetch(_TAKE_CALLS, self.name, gone) if gone else []
-        calls = self.opened(rows)
+        calls = open_all(self._sealer, map(tuple, rows), self._report)
         for name in gone:
             self._report("node.taken_over", {"node": name, "by": self.name, "calls": len(calls)})
         return calls
 
-    def opened(self, rows: Sequence[Any]) -> list[LiveCall]:
-        """Rows as SELECT_OURS gives them. Altered ones are reported instead."""
-        calls: list[LiveCall] = []
-        for row in rows:
-            try:
-                calls.append(open_live(self._sealer, tuple(row)))
-            except StoreError as error:
-                self._report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
-        return calls
-
     async def _connect(self) -> None:
-        self._connection = await asyncpg.connect(self._server.url, timeout=PATIENCE_S)
+        self._connection = await asyncpg.connect(
+            self._server.url, timeout=PATIENCE_S, server_settings=NOT_IDLE_FOR_EVER
+        )
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -1,9 +1,9 @@
 """The journal of call records on a PostgreSQL server, where several relays write one chain.
 
 Each transaction first raises the number of our batch in our node's row: that fails where another has taken our calls
-over, and tells after a COMMIT whose answer was lost whether it is on disk. Then it locks the chain's head, reads it and
-writes the links behind it. So all nodes' records are in one order, and what the follower reads next was never there
-before what it has read.
+over, and tells after a COMMIT whose answer was lost whether it is on disk. Last it locks the chain's head, reads it and
+writes the links behind it, in one statement: until they are on disk no other node can. So all nodes' records are in one
+order, and what the follower reads next was never there before what it has read.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.journal import FIRST_RETRY_S, LAST_RETRY_S, take_lock
 from relay.store.journal_queue import MIN_GAP_S, Item, JournalQueue
 from relay.store.journal_rows import Told, caller_row, event_row
-from relay.store.live_rows import LiveCall, live_row
-from relay.store.nodes import SELECT_OURS, SERVER_FAULTS, Node
+from relay.store.live_rows import LiveCall, live_row, read_live
+from relay.store.nodes import NOT_IDLE_FOR_EVER, SERVER_FAULTS, Node
 from relay.store.outage import Report, WriteOutage
 from relay.store.record_rows import COLUMNS, Row, row_of
 from relay.store.sealing import Sealer
@@ -36,16 +36,17 @@ from relay.store.server import Server
 
 EFFECT: Final = "new calls are refused, what is under way waits for its record; writing is retried"
 PATIENCE_S: Final = 5.0  # for a connection, and for a statement
+SETTINGS: Final = {
+    **NOT_IDLE_FOR_EVER,
+    "synchronous_commit": "on",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
 HEAD_LOCK: Final = 700_000_002  # of pg_advisory_xact_lock: until there is a head to lock
 
 _BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
 _WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
 _HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
-_SET_HEAD: Final = """
-INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $1, $2, $3)
-ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac
-"""
-_DELETE: Final = "DELETE FROM live_call WHERE call_id = ANY($1::text[])"
 _PUT: Final = """
 INSERT INTO live_call (call_id, node, sealed)
 SELECT call_id, $1, sealed FROM unnest($2::text[], $3::bytea[]) AS put (call_id, sealed)
@@ -54,15 +55,26 @@ ON CONFLICT (call_id) DO UPDATE SET sealed = excluded.sealed, node = excluded.no
 _TYPES: Final = {"received_at": "bigint", "ended_at": "bigint", "chain_seq": "bigint"} | dict.fromkeys(
     ("dialled_hash", "caller_hash", "callee_hash", "sealed", "chain_hash"), "bytea"
 )
-_ADD: Final = "INSERT INTO call_record ({columns}) SELECT * FROM unnest({arrays})".format(
-    columns=", ".join(COLUMNS),
-    arrays=", ".join(f"${place}::{_TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, 1)),
-)
 _ADD_EVENTS: Final = """
 INSERT INTO call_event (call_id, kind, sealed)
 SELECT call_id, kind, sealed
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS told (call_id, kind, sealed, place) ORDER BY place
 """
+# $1 to $3 are those of _ADD_EVENTS, $4 to $6 the head, $7 on the columns of the records.
+_ADD: Final = """
+WITH events AS ({events}),
+    head AS (
+        INSERT INTO chain_head (id, seq, hash, mac) VALUES (1, $4, $5, $6)
+        ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac
+    ),
+    gone AS (DELETE FROM live_call WHERE call_id = ANY(${call_ids}::text[]))
+INSERT INTO call_record ({columns}) SELECT * FROM unnest({arrays})
+""".format(
+    events=_ADD_EVENTS,
+    call_ids=7 + COLUMNS.index("call_id"),
+    columns=", ".join(COLUMNS),
+    arrays=", ".join(f"${place}::{_TYPES.get(name, 'text')}[]" for place, name in enumerate(COLUMNS, 7)),
+)
 _PUT_CALLERS: Final = """
 INSERT INTO last_caller (binding_id, number, caller_hash, sealed, at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
@@ -133,8 +145,7 @@ class ServerJournal:
 
     def live(self) -> list[LiveCall]:
         """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
-        with store_errors(self._server), closing(connect_reader(self._server)) as connection:
-            return self._node.opened(connection.execute(SELECT_OURS, (self._node.name,)).fetchall())
+        return read_live(self._server, self._sealer, self._report)
 
     def watch(self, take: Callable[[list[LiveCall]], None]) -> None:
         """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one."""
@@ -212,20 +223,21 @@ class ServerJournal:
                 ended.append(row_of(self._sealer, commit.record))
         put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
-        callers = {item.binding_id: caller_row(self._sealer, item) for item in items if isinstance(item, LastCaller)}
+        last = {item.binding_id: item for item in items if isinstance(item, LastCaller)}
+        # In one order for all nodes: two that lock the same rows in different orders wait for each other.
+        callers = [caller_row(self._sealer, last[binding]) for binding in sorted(last)]
         async with connection.transaction():
             if await connection.execute(_BATCH, self._node.name, self._node.epoch, self._batches) != "UPDATE 1":
                 raise TakenOver
-            if ended or events:
-                head = await self._locked_head(connection)
-            if ended:
-                await self._add(connection, head, ended)
             if put:
                 await connection.execute(_PUT, self._node.name, *_columns([row[1:] for row in put]))
-            if events:
-                await connection.execute(_ADD_EVENTS, *_columns(events))
             if callers:
-                await connection.execute(_PUT_CALLERS, *_columns(list(callers.values())))
+                await connection.execute(_PUT_CALLERS, *_columns(callers))
+            if ended:
+                await self._add(connection, ended, events)
+            elif events:
+                await self._locked_head(connection)
+                await connection.execute(_ADD_EVENTS, *_columns(events))
 
     async def _locked_head(self, connection: asyncpg.Connection) -> Head:
         """The last link, which nobody else adds to until we commit. Raises StoreError where it was altered."""
@@ -237,15 +249,14 @@ class ServerJournal:
             return EMPTY
         return checked_head(self._sealer, RECORDS, (row[0], row[1], row[2]))
 
-    async def _add(self, connection: asyncpg.Connection, head: Head, ended: list[tuple[Row, bytes]]) -> None:
+    async def _add(self, connection: asyncpg.Connection, ended: list[tuple[Row, bytes]], events: Sequence[Row]) -> None:
+        head = await self._locked_head(connection)
         rows: list[Row] = []
         for row, encoded in ended:
             head = next_link(self._sealer, head, encoded)
             rows.append((*row, *head))
         new: HeadRow = head_row(self._sealer, RECORDS, head)
-        await connection.execute(_DELETE, [row[0] for row in rows])
-        await connection.execute(_ADD, *_columns(rows))
-        await connection.execute(_SET_HEAD, *new)
+        await connection.execute(_ADD, *(_columns(events) or ([], [], [])), *new, *_columns(rows))
 
     # -- the connection
 
@@ -254,7 +265,7 @@ class ServerJournal:
             self._server.url,
             timeout=PATIENCE_S,
             command_timeout=PATIENCE_S,
-            server_settings={"synchronous_commit": "on", "plan_cache_mode": "force_generic_plan", "jit": "off"},
+            server_settings=SETTINGS,
         )
         await asyncio.to_thread(self._check_head)
 

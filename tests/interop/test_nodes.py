@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,11 @@ from tests.support.addresses import RELAY, Address
 from tests.support.live_call import Call, call
 from tests.support.namespace import reran_in_own_network
 from tests.support.phone import Leg, Phone
-from tests.support.relay_process import RelayProcess, Setup
+from tests.support.product import WORKERS
+from tests.support.relay_process import A, B, RelayProcess, Setup
+
+NUMBERS = ("700100000010002", "700100000010001")  # of the first worker and of the second
+CALLEES = (B, "13900000003")
 
 
 @pytest.fixture
@@ -25,12 +31,17 @@ def url() -> Iterator[str]:
         yield url
 
 
-def node(folder: Path, url: str, name: str, setup: Setup | None = None) -> RelayProcess:
+def node(folder: Path, url: str, name: str, setup: Setup | None = None, workers: int = WORKERS) -> RelayProcess:
     """Not started."""
     store = {"url": url, "node": name, "key_file": f"{folder}/relay.key"}
     own = folder / name
     own.mkdir()
-    return RelayProcess(own, replace(setup or Setup(), store=store))
+    return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES), workers)
+
+
+def bind(relay: RelayProcess) -> None:
+    for number, callee in zip(NUMBERS, CALLEES, strict=True):
+        relay.bind(x=number, a=A, b=callee)
 
 
 @contextmanager
@@ -70,6 +81,28 @@ async def test_what_is_bound_through_one_relay_is_used_by_the_other_at_once(tmp_
         second.stop_and_check()
 
 
+async def test_a_call_goes_on_where_a_worker_of_its_node_is_killed(tmp_path: Path, url: str) -> None:
+    relay = node(tmp_path, url, "a", Setup(sip={"t1_ms": 200}), workers=2)
+    with running(relay):
+        bind(relay)
+        async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+            calls = [Call(relay, caller, callee, A, number) for number in NUMBERS]
+            for up in calls:
+                await up.answer()
+            assert [up.leg.remote.rpartition("tag=")[2][0] for up in calls] == ["0", "1"]
+            mark = len(relay.log().splitlines())
+            os.kill(relay.worker_pids()[1], signal.SIGKILL)
+            successor = await asyncio.to_thread(relay.wait_for_event, "worker.ready", after=mark)
+            assert successor["calls_restored"] == 1
+            for phone, leg in ((caller, calls[1].leg), (callee, calls[1].called)):
+                await leg.answer(await phone.expect("OPTIONS"), 200)
+            for up in calls:
+                await up.hang_up()
+        assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
+        relay.verify()
+        assert relay.stop() == 0
+
+
 # What another node's calls become
 
 
@@ -100,18 +133,19 @@ async def answer_probes(phone: Phone, stays: Leg, ends: Leg) -> None:
             await ends.answer(probe, 481)
 
 
+@pytest.mark.parametrize(("workers", "heirs"), [(1, 1), (2, 2)])
 async def test_calls_of_a_node_that_dies_go_on_at_its_address(
-    request: pytest.FixtureRequest, tmp_path: Path, url: str
+    request: pytest.FixtureRequest, tmp_path: Path, url: str, workers: int, heirs: int
 ) -> None:
     if reran_in_own_network(request):
         return
     setup = Setup(sip={"t1_ms": 100}, listen=["udp"])
     heir = replace(setup, relay=Address("127.0.0.13", setup.relay.port), sip={**setup.sip, "advertise": RELAY})
-    first, second = node(tmp_path, url, "a", setup), node(tmp_path, url, "b", heir)
+    first, second = node(tmp_path, url, "a", setup, workers), node(tmp_path, url, "b", heir, heirs)
     with running(first, second):
-        first.bind()
+        bind(first)
         async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            stays, ends = Call(first, caller, callee), Call(first, caller, callee)
+            stays, ends = (Call(first, caller, callee, A, number) for number in NUMBERS)
             await stays.answer()
             await ends.answer()
             await asyncio.to_thread(first.kill)

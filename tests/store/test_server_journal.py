@@ -33,6 +33,9 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 """
 
 
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
 class Store:
     """A database, and journals of its nodes."""
 
@@ -139,6 +142,39 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_again(store: Store, mo
         journal.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert len(store.records()) == 1
+
+
+async def test_a_node_that_freezes_within_a_transaction_holds_no_other_up(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("a") as frozen, store.journal("b") as journal:
+        connection = frozen._asked()
+        await connection.execute("BEGIN")
+        await frozen._locked_head(connection)
+        journal.append(Commit(1, ended_record("c1"), None), done)
+        await done.until(lambda: done.tokens == [1])
+    assert store.said == []  # it had not even to try again
+
+
+async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(store: Store) -> None:
+    """Whoever has called first: the server ends one of two transactions that do."""
+
+    def remember(journal: ServerJournal, *bindings: str) -> None:
+        for binding in bindings:
+            journal.remember(LastCaller(binding, "700100000010001", "1", 5))
+
+    async with store.journal("a") as first, store.journal("b") as second:
+        remember(first, "b0", "b1", "b2")
+        await first.flushed()
+        with closing(postgres.connect(store.place)) as holder, closing(postgres.connect(store.place)) as looker:
+            holder.execute("BEGIN IMMEDIATE")
+            holder.execute("UPDATE last_caller SET at = 6 WHERE binding_id = 'b0'")
+            remember(second, "b1", "b0", "b2")
+            await _until(lambda: looker.execute(_WAITING).fetchone() == (1,))
+            remember(first, "b2", "b0", "b1")
+            await _until(lambda: looker.execute(_WAITING).fetchone() == (2,))
+            holder.execute("COMMIT")
+        await asyncio.gather(first.flushed(), second.flushed())
+    assert store.said == []
 
 
 async def test_a_head_that_was_altered_takes_no_record(store: Store) -> None:
