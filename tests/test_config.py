@@ -111,6 +111,16 @@ def test_a_small_t1_makes_the_other_timers_small() -> None:
     assert (timings.t1, timings.t2, timings.t4) == (0.05, 0.4, 0.5)
 
 
+@pytest.mark.parametrize(("t1_ms", "most_ms"), [(50, 499), (500, 499), (2000, 1999)])
+def test_calls_are_shed_before_their_peer_sends_them_again(t1_ms: int, most_ms: int) -> None:
+    sip = f"[sip]\nt1_ms = {t1_ms}\n[limits]\nshed_lag_ms = "
+    assert config(f"{sip}{most_ms}").settings.limits.shed_lag_ms == most_ms
+    assert config(f"{sip}0").settings.limits.shed_lag_ms == 0
+    assert problem(f"{sip}{most_ms + 1}") == (
+        f"limits.shed_lag_ms: peers send again what has waited for {most_ms + 1}; write less, such as 250"
+    )
+
+
 # Listeners
 
 

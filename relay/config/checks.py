@@ -16,6 +16,7 @@ from relay.sip.timers import Timings
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]*)(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*")
 _LISTEN_HELP = 'write "udp|tcp|tls:address:port", such as "udp:127.0.0.1:5060" or "tcp:[::1]:5060"'
+USUAL_T1_MS = 500  # RFC 3261 17.1.1.1: a peer's, whatever ours is; one that is longer, peers have too
 
 
 def build_settings(tables: Tables, problems: list[str]) -> Settings:
@@ -26,6 +27,8 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
     sip = tables.sip
     if not tables.limits.stranger_answers_per_s and any(peer.login for peer in peers):
         problems.append("limits.stranger_answers_per_s: nobody is challenged so, and no peer can log in; write 20")
+    if tables.limits.shed_lag_ms >= (t1_ms := max(sip.t1_ms, USUAL_T1_MS)):
+        problems.append(f"limits.shed_lag_ms: peers send again what has waited for {t1_ms}; write less, such as 250")
     return Settings(
         listeners=tuple(listeners),
         peers=tuple(peers),
