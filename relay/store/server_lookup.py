@@ -83,7 +83,12 @@ class ServerRouteReader:
         """Raises StoreError where the server cannot be reached."""
         try:
             self._pool = await asyncpg.create_pool(
-                self._server.url, min_size=1, max_size=CONNECTIONS, timeout=PATIENCE_S, server_settings=SETTINGS
+                self._server.url,
+                min_size=1,
+                max_size=CONNECTIONS,
+                timeout=PATIENCE_S,
+                server_settings=SETTINGS,
+                reset=_leaves_nothing,
             )
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
@@ -119,6 +124,10 @@ class ServerRouteReader:
         if self._pool is not None:
             self._pool.terminate()
             self._pool = None
+
+
+async def _leaves_nothing(connection: asyncpg.Connection) -> None:
+    """What a pool has the server forget after each use, which costs as much as a look-up, none of these leaves."""
 
 
 def _row(record: asyncpg.Record) -> tuple[Any, ...]:

@@ -1,0 +1,32 @@
+"""The look-up of a call on a PostgreSQL server. What it finds is tested in `tests.service`, on both kinds of store."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.policy.judge import Found
+from relay.policy.rules import Rules
+from relay.store.database import open_store
+from relay.store.server_lookup import ServerRouteReader
+from tests.support import postgres
+from tests.support.stored import NOW_MS, A, X
+
+pytestmark = pytest.mark.outside
+
+_LAST = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
+    """Each that follows it would cost the server as much again."""
+    place = postgres.new_place(tmp_path)
+    sealer = open_store(place, tmp_path / "relay.key")
+    reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as looker:
+        assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), Found)
+        ((last,),) = looker.execute(_LAST).fetchall()
+    assert last.strip().startswith("SELECT route.caller_hash")
+    postgres.drop(place)
