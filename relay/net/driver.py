@@ -127,8 +127,11 @@ class Driver:
         if self._bans.silenced and self._bans.drops(flow.host):
             return
         now = time.monotonic()
-        if now - self._wake_at > BEHIND_S:  # a stream has brought much at once: the loop does not come round
-            self.pace.report(now - self._wake_at, now)
+        late_s = now - self._wake_at
+        if late_s > BEHIND_S:  # a stream has brought much at once: the loop does not come round
+            self.pace.report(late_s, now)
+        elif late_s < -GRAIN_S:
+            self._arm(now, now)  # so that it is seen when it does not
         if self.pace.is_behind or self._is_stalled(now):
             self._keep(data, flow, now)
         else:
