@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.relay_process import A, B, RelayProcess, Setup
+from tests.support.relay_process import WORKERS, A, B, RelayProcess, Setup
 
 StartRelay = Callable[..., RelayProcess]
 
@@ -29,11 +29,11 @@ def running_relay(folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, 
 
 @pytest.fixture
 def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
-    """Starts one relay for the test. Called as `start_relay(setup, real_numbers)`."""
+    """Starts one relay for the test. Called as `start_relay(setup, real_numbers, workers)`."""
     relays: list[RelayProcess] = []
 
-    def start(setup: Setup | None = None, real_numbers: Sequence[str] = (A, B)) -> RelayProcess:
-        relay = RelayProcess(tmp_path, setup or Setup(), real_numbers)
+    def start(setup: Setup | None = None, real_numbers: Sequence[str] = (A, B), workers: int = WORKERS) -> RelayProcess:
+        relay = RelayProcess(tmp_path, setup or Setup(), real_numbers, workers)
         relays.append(relay)
         relay.start()
         return relay
