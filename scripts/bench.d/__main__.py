@@ -19,7 +19,7 @@ import report
 import series
 import servers
 import service
-from load import CALLEE_HOST, Load, free
+from load import CALLEE_HOST, SIPP_TRANSPORTS, Load, free
 from servers import Server
 from stores import Bindings, write_sipp_file
 
@@ -78,7 +78,9 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
     """The number of calls that were up and lost."""
     bindings = Bindings(options.bindings[0], options.stores)
     factors, seconds = options.overload, options.seconds
-    figures = overload.measure(run, bindings, options.rates[0], factors, seconds, compiled=options.compiled)
+    figures = overload.measure(
+        run, bindings, options.rates[0], factors, seconds, compiled=options.compiled, transport=options.transport
+    )
     print("\n" + overload.table(figures))
     return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
 
@@ -153,6 +155,8 @@ def _options() -> argparse.Namespace:
         "offer so many times the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
     )
     parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
+    by = "of --overload: by which SIPp's messages go, default udp"
+    parser.add_argument("--transport", choices=SIPP_TRANSPORTS, default="udp", help=by)
     several = (
         "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
     )

@@ -51,14 +51,26 @@ class Outcome:
     retransmissions: int  # of the caller's SIPp
 
 
+SIPP_TRANSPORTS = {"udp": "u1", "tcp": "t1"}  # one socket, or one connection, for all calls of a SIPp
+
+
 @dataclass(frozen=True)
 class Load:
-    """Where SIPp's callees listen, and the file of bindings its callers go through (caller;number;callee a line)."""
+    """Where SIPp's callees listen, and the file of bindings its callers go through (caller;number;callee a line).
+
+    The probe's calls go by UDP, whatever `transport` of SIPp's is.
+    """
 
     run: Path
     bindings: Path
     callee: Address
     numbers: Sequence[tuple[str, str]]  # of (caller, number) for the probe
+    transport: str = "udp"
+
+    @property
+    def by(self) -> list[str]:
+        """SIPp's option."""
+        return ["-t", SIPP_TRANSPORTS[self.transport]]
 
     def drive(self, target: Address, rate: int, seconds: int) -> Outcome:
         """Place `rate` calls a second for so many seconds through `target`; wait for the last to end."""
@@ -82,17 +94,18 @@ class Load:
             self.callee.host,
             "-p",
             str(self.callee.port),
+            *self.by,
             *COMMON,
         ]
         with log.open("wb") as output:
             callee = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=self.run)
-        processes.wait_until_bound(callee, *self.callee, log)
+        processes.wait_until_bound(callee, *self.callee, log, self.transport)
         return callee
 
     def _call(self, target: Address, rate: int, calls: int, probe: Probe) -> Outcome:
         (self.run / "caller.csv").unlink(missing_ok=True)
         local = free(CALLER_HOST)
-        command = ["sipp", str(target), "-sf", str(HERE / "caller.xml"), "-inf", str(self.bindings), *COMMON]
+        command = ["sipp", str(target), "-sf", str(HERE / "caller.xml"), "-inf", str(self.bindings), *self.by, *COMMON]
         command += ["-i", local.host, "-p", str(local.port), "-d", str(HOLD_MS)]
         command += ["-r", str(rate), "-m", str(calls), "-l", str(rate * 40), "-timeout", f"{calls // rate + GRACE_S}s"]
         command += ["-trace_stat", "-stf", str(self.run / "caller.csv"), "-fd", "1"]

@@ -61,19 +61,27 @@ class Overload:
 
 
 def measure(
-    run: Path, bindings: Bindings, rate: int, factors: Sequence[float], seconds: int, *, compiled: bool
+    run: Path,
+    bindings: Bindings,
+    rate: int,
+    factors: Sequence[float],
+    seconds: int,
+    *,
+    compiled: bool,
+    transport: str = "udp",
 ) -> list[Overload]:
     """`rate` is the highest without a failed call; it is offered so many times. The relay has a CPU of its own."""
     (run / "load").mkdir()
     called = bindings.called()
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
+    numbers = [row[:2] for row in called]
+    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), numbers, transport)
     write_sipp_file(called, load.bindings)
     (load.run / "overload.xml").write_text(_scenario())
     all_cpus = os.sched_getaffinity(0)
     own_cpu = {max(all_cpus)}
     os.sched_setaffinity(0, own_cpu)
     try:
-        with servers.relay(run / "relay", bindings, load.callee, compiled=compiled) as server:
+        with servers.relay(run / "relay", bindings, load.callee, compiled=compiled, transport=transport) as server:
             os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
             warm_up(load, [server])
             control = ControlClient(control_path(run / "relay" / "relay.db"))
@@ -131,7 +139,7 @@ class _Caller:
         self._rows.unlink(missing_ok=True)
         local = free(CALLER_HOST)
         timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
-        command = ["sipp", str(target), "-sf", "overload.xml", "-inf", str(load.bindings), *COMMON]
+        command = ["sipp", str(target), "-sf", "overload.xml", "-inf", str(load.bindings), *load.by, *COMMON]
         command += ["-i", local.host, "-p", str(local.port), "-d", str(hold_ms), "-timeout", f"{timeout_s}s"]
         command += ["-r", str(rate), "-m", str(calls), "-l", str(rate * GRACE_S)]
         command += ["-trace_stat", "-stf", str(self._rows), "-fd", "1"]

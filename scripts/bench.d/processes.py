@@ -80,16 +80,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             os.kill(member, signal.SIGKILL)
 
 
-def is_bound(host: str, port: int) -> bool:
-    """Whether somebody listens on this IPv4 address for UDP, by the kernel's socket table."""
+def is_bound(host: str, port: int, transport: str = "udp") -> bool:
+    """Whether somebody listens on this IPv4 address, by the kernel's socket table. Over TCP nobody talks there yet."""
     octets = "".join(f"{int(octet):02X}" for octet in reversed(host.split(".")))
-    return f" {octets}:{port:04X} " in Path("/proc/net/udp").read_text()
+    return f" {octets}:{port:04X} 00000000:0000 " in Path(f"/proc/net/{transport}").read_text()
 
 
-def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
+def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path, transport: str = "udp") -> None:
     """Raises RuntimeError with the end of `log` if the process ends first or takes longer than 30 s."""
     deadline = time.monotonic() + 30
-    while not is_bound(host, port):
+    while not is_bound(host, port, transport):
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-3000:] if log.exists() else ""
             raise RuntimeError(f"nothing listens on {host}:{port}\n{tail}")

@@ -40,15 +40,16 @@ def relay(
     workers: int = 1,
     api: Address | None = None,
     more: str = "",
+    transport: str = "udp",
 ) -> Iterator[Server]:
     """`relay700 serve` with its store on disk and records durable, as it is by default; `api`: where it serves HTTP.
 
-    `more`: as of `relay_toml`.
+    `more` and `transport`: as of `relay_toml`.
     """
     run.mkdir()
     address = free("127.0.0.10")
     config = run / "relay.toml"
-    config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more))
+    config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more, transport=transport))
     command = relay700(compiled)
     stores.put_relay_store(run, bindings, [*command, "bindings", "import", "-c", str(config)])
     spread = ["--workers", str(workers)] if workers > 1 else []
@@ -72,16 +73,18 @@ def relay_toml(
     api: Address | None = None,
     store: str | None = None,
     more: str = "",
+    transport: str = "udp",
 ) -> str:
     """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone.
 
-    `store`: the lines of its table, where it is not a file in `run`. `more`: further tables.
+    `store`: the lines of its table, where it is not a file in `run`. `more`: further tables. `transport`: to the
+    callees; the relay listens for UDP too.
     """
     if store is None:
         store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
     return f"""
 [sip]
-listen = ["udp:{address}"]
+listen = {[f"{each}:{address}" for each in sorted({"udp", transport})]!r}
 [store]
 {store}
 [numbers]
@@ -100,7 +103,7 @@ uri = "sip:{CALLER_HOST}:5060;transport=udp"
 sources = ["{CALLER_HOST}/32"]
 [[peer]]
 name = "callees"
-uri = "sip:{callee};transport=udp"
+uri = "sip:{callee};transport={transport}"
 sources = ["{callee.host}/32"]
 [[route]]
 prefix = ""
