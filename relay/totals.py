@@ -28,14 +28,15 @@ def all_statistics(answers: Sequence[Answer | Refused]) -> Answer:
 
     Of lags it is the longest. All go by the same bans.
     """
-    return reduce(_added, _given(answers))
+    return reduce(_added, [*_given(answers), {"workers_absent": _absent(answers)}])
 
 
 def all_live(answers: Sequence[Answer | Refused], most: int = 1_000, **_: object) -> Answer:
-    """The newest first, and no more than were asked for."""
+    """The newest first, and no more than were asked for; of how many workers they are missing."""
     given = _given(answers)
     calls = sorted((call for answer in given for call in answer["calls"]), key=_received_at, reverse=True)
-    return {"calls": calls[:most], "total": sum(answer["total"] for answer in given)}
+    total = sum(answer["total"] for answer in given)
+    return {"calls": calls[:most], "total": total, "workers_absent": _absent(answers)}
 
 
 def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
@@ -66,6 +67,10 @@ def _given(answers: Sequence[Answer | Refused]) -> list[Answer]:
         if not given and isinstance(answer, Refused):
             raise answer
     return given
+
+
+def _absent(answers: Sequence[Answer | Refused]) -> int:
+    return sum(isinstance(answer, Refused) for answer in answers)
 
 
 def _received_at(call: Answer) -> str:

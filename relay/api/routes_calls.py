@@ -95,7 +95,8 @@ async def get_live(
     """As the relay has them now, those that ring as well, the newest first."""
     clear = await visit.reveal(reveal, "calls live")
     answer = await visit.desk.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
-    return models.LiveCalls(items=[_shown_live(call) for call in answer["calls"]], total=answer["total"])
+    calls = [_shown_live(call) for call in answer["calls"]]
+    return models.LiveCalls(items=calls, total=answer["total"], complete=not answer["workers_absent"])
 
 
 def _shown_live(call: dict[str, Any]) -> models.Call:

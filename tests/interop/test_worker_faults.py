@@ -105,6 +105,16 @@ async def test_what_is_asked_for_while_a_worker_is_replaced_is_answered_of_the_o
             await phone.expect("BYE")
 
 
+async def test_what_is_told_without_a_worker_says_so(start: Callable[[Setup], RelayProcess]) -> None:
+    relay = start(Setup())
+    assert relay.statistics()["workers_absent"] == 0
+    assert not relay.command("calls", "live").stderr
+    os.kill(relay.worker_pids()[0], signal.SIGSTOP)
+    assert relay.statistics()["workers_absent"] == 1
+    assert "not all: 1 of the relay's workers did not answer" in relay.command("calls", "live").stderr
+    os.kill(relay.worker_pids()[0], signal.SIGCONT)
+
+
 async def test_statistics_of_nobody_are_not_told(start: Callable[[Setup], RelayProcess]) -> None:
     relay = start(Setup())
     mark = len(relay.log().splitlines())
