@@ -69,6 +69,13 @@ def is_there(place: Place) -> bool:
         return schema_of(place).seen(connection) > 0
 
 
+def is_newer(place: Place) -> bool:
+    """Whether a later version has added to it what this one does not know. Raises StoreError."""
+    schema = schema_of(place)
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        return schema.seen(connection) > len(scripts_of(schema))
+
+
 def connect(place: Place) -> Connection:
     """A connection that writes, in autocommit mode: transactions are begun by name."""
     if isinstance(place, Server):

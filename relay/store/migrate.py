@@ -13,7 +13,16 @@ from typing import Any, Final, NamedTuple
 from relay.errors import StoreError
 from relay.store.audit_log import verify_audit
 from relay.store.connection import Connection
-from relay.store.database import connect, connect_reader, is_there, one_moment, open_store, store_errors, transaction
+from relay.store.database import (
+    connect,
+    connect_reader,
+    is_newer,
+    is_there,
+    one_moment,
+    open_store,
+    store_errors,
+    transaction,
+)
 from relay.store.lock import open_lock, takes
 from relay.store.record_rows import insert
 from relay.store.records import Records
@@ -51,6 +60,8 @@ def migrate(file: Path, server: Server, key_file: Path) -> Moved:
         if not takes(lock):
             raise StoreError(f"a relay serves {file}: stop it first, so that nothing is written to it any more")
         open_store(file, key_file)  # its tables are those of this version, and the key is its own
+        if is_newer(file):
+            raise StoreError(f"a newer relay700 has added to the store {file}: move it with that")
         _verify(file, sealer)
         rows = _copy(file, server, key_file)
         return Moved(rows, _verify(server, sealer))

@@ -93,6 +93,16 @@ async def test_nothing_is_copied_over_a_store_that_is_there(disk: Disk, server: 
 
 
 @pytest.mark.outside
+async def test_what_a_later_version_has_added_to_is_not_moved_without_that(disk: Disk, server: Server) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("CREATE TABLE later (id INTEGER)")
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="move it with that"):
+        migrate(disk.path, server, disk.key_file)
+    assert not is_there(server)
+
+
+@pytest.mark.outside
 async def test_what_does_not_hold_is_said(disk: Disk, server: Server) -> None:
     await _fill(disk)
     with closing(connect(disk.path)) as connection:

@@ -1,0 +1,286 @@
+"""A store gets the scripts of a later version: while others use it, by several at once, and where that is killed."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store import database
+from relay.store.connection import Connection
+from relay.store.database import connect, connect_reader, one_moment, open_store
+from relay.store.key_file import make_key
+from relay.store.scripts import Script, schema_of, scripts_of
+from relay.store.server import Place, Server
+from tests.support import postgres
+from tests.support.newer import FILE, SERVER, Newer
+from tests.support.relay_process import RelayProcess, Setup
+
+BOTH = ["file", pytest.param("server", marks=pytest.mark.outside)]
+ENDLESS = {
+    FILE: "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;\n",
+    SERVER: "SELECT count(*) FROM generate_series(1, 1000000000000);\n",
+}
+TWO = ("CREATE TABLE one (id bigint);\n", "CREATE TABLE two (id bigint);\n")
+
+
+class Store(NamedTuple):
+    place: Place
+    key_file: Path
+    kind: str  # whose scripts
+
+    def open(self) -> None:
+        open_store(self.place, self.key_file)
+
+    def ask(self, question: str) -> object:
+        with closing(connect_reader(self.place)) as connection:
+            return connection.execute(question).fetchall()
+
+    def tables(self) -> set[str]:
+        """Of those that the scripts below make."""
+        names = "SELECT name FROM sqlite_master" if self.kind == FILE else "SELECT tablename FROM pg_tables"
+        found = self.ask(names)
+        assert isinstance(found, list)
+        return {name for (name,) in found} & {"one", "two"}
+
+    @property
+    def seen(self) -> int:
+        """How many scripts beyond this version's."""
+        schema = schema_of(self.place)
+        with closing(connect_reader(self.place)) as connection:
+            return schema.seen(connection) - len(scripts_of(schema))
+
+    def config(self, folder: Path) -> Path:
+        folder.mkdir()
+        values = {"key_file": str(self.key_file)}
+        if isinstance(self.place, Server):
+            values |= {"url": self.place.url, "node": "a"}
+        else:
+            values |= {"url": f"sqlite:{self.place}"}
+        return RelayProcess(folder, Setup(store=values)).config
+
+
+@pytest.fixture
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Made by this version."""
+    key_file = tmp_path / "relay.key"
+    if request.param == "file":
+        made = Store(tmp_path / "relay.db", key_file, FILE)
+        made.open()
+        yield made
+        return
+    place = postgres.new_place(tmp_path)
+    made = Store(place, key_file, SERVER)
+    made.open()
+    yield made
+    postgres.drop(place)
+
+
+def later(monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
+    """In this process the version has these scripts too."""
+    further = [Script("later", text) for text in texts]
+    monkeypatch.setattr(database, "scripts_of", lambda schema: [*scripts_of(schema), *further])
+
+
+def until(condition: Callable[[], object]) -> None:
+    for _ in range(1_200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it took more than a minute")
+
+
+@pytest.mark.parametrize("store", BOTH, indirect=True)
+def test_a_script_that_fails_leaves_nothing_and_those_before_it_stay(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later(monkeypatch, TWO[0], f"{TWO[1]}SELECT nonsense;\n")
+    with pytest.raises(StoreError, match="nonsense"):
+        store.open()
+    assert store.tables() == {"one"}
+    assert store.seen == 1
+    later(monkeypatch, *TWO)
+    store.open()
+    assert store.tables() == {"one", "two"}
+
+
+@pytest.mark.parametrize("store", BOTH, indirect=True)
+def test_this_version_goes_on_with_what_a_later_one_has_added_to(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as version:
+        later(version, *TWO)
+        store.open()
+    store.open()
+    assert store.seen == 2
+
+
+@pytest.mark.parametrize("store", BOTH, indirect=True)
+def test_and_not_with_what_a_later_one_has_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as version:
+        later(version, "UPDATE schema_least SET least = 900;\n")
+        store.open()
+    with pytest.raises(StoreError, match="install that version"):
+        store.open()
+
+
+@pytest.mark.outside
+def test_relays_that_begin_with_an_empty_database_at_once_make_one_store(tmp_path: Path) -> None:
+    place, key_file = postgres.new_place(tmp_path), tmp_path / "relay.key"
+    make_key(key_file)
+    with ThreadPoolExecutor() as threads:
+        for opening in [threads.submit(open_store, place, key_file) for _ in range(4)]:
+            opening.result()
+    with closing(connect_reader(place)) as connection:
+        assert connection.execute("SELECT count(*) FROM business").fetchone() == (1,)
+    postgres.drop(place)
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["file", "server"], indirect=True)
+def test_processes_that_begin_at_once_run_each_script_once(store: Store, tmp_path: Path) -> None:
+    newer = Newer(tmp_path / "newer", store.kind, [f"CREATE TABLE later{n} (id bigint);\n" for n in range(50)])
+    config = store.config(tmp_path / "c")
+    commands = [newer.begin(config, "pools", "list") for _ in range(4)]
+    for command in commands:
+        _, said = command.communicate(timeout=120)
+        assert command.returncode == 0, said
+    assert store.seen == 50
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["file", "server"], indirect=True)
+def test_one_that_is_killed_leaves_the_store_to_others_as_it_was(store: Store, tmp_path: Path) -> None:
+    newer = Newer(tmp_path / "newer", store.kind, [TWO[0], TWO[1] + ENDLESS[store.kind]])
+    command = newer.begin(store.config(tmp_path / "c"), "pools", "list")
+    until(lambda: store.seen == 1 and _is_locked(store.place))
+    command.kill()
+    command.communicate()
+    until(lambda: not _is_locked(store.place))
+    assert store.tables() == {"one"}
+    store.open()  # this version goes on
+    Newer(tmp_path / "mended", store.kind, TWO).migrate(store.config(tmp_path / "d"))
+    assert store.tables() == {"one", "two"}
+
+
+def _is_locked(place: Place) -> bool:
+    """Whether somebody writes."""
+    if isinstance(place, Server):
+        with closing(connect_reader(place)) as connection:
+            held = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            here = "datname = current_database() AND locktype = 'advisory'"
+            return bool(connection.execute(f"{held} WHERE {here}").fetchone()[0])
+    with closing(sqlite3.connect(place, timeout=0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        return False
+
+
+# Beside others who use the tables of a server
+
+
+class Migrating:
+    """In a thread of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._threads = ThreadPoolExecutor(1)
+        self.done = self._threads.submit(store.open)
+
+
+def _waiting(store: Store) -> bool:
+    """Whether somebody does, for a lock."""
+    return store.ask("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1") == [(1,)]
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["server"], indirect=True)
+def test_a_table_that_is_being_read_is_waited_for_in_short_tries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ups wait behind each of these."""
+    later(monkeypatch, "ALTER TABLE binding ADD COLUMN later text;\n")
+    monkeypatch.setattr(database, "LOCK_PAUSE_S", 0.2)
+    with closing(connect_reader(store.place)) as reader, one_moment(reader):
+        reader.execute("SELECT id FROM binding").fetchall()
+        migrating = Migrating(store)
+        for _ in range(3):
+            until(lambda: _waiting(store))
+            until(lambda: not _waiting(store))
+        assert not migrating.done.done()
+    migrating.done.result()
+    assert store.ask("SELECT count(later) FROM binding") == [(0,)]
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["server"], indirect=True)
+def test_one_that_is_read_all_the_time_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    later(monkeypatch, "ALTER TABLE binding ADD COLUMN later text;\n")
+    monkeypatch.setattr(database, "LOCK_PATIENCE_S", 0.0)
+    with closing(connect_reader(store.place)) as reader, one_moment(reader):
+        reader.execute("SELECT id FROM binding").fetchall()
+        with pytest.raises(StoreError, match="in use by a long transaction"):
+            store.open()
+    store.open()
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["server"], indirect=True)
+@pytest.mark.parametrize(("script", "waits"), [("", "300ms"), ("-- CONCURRENTLY\n", "0")])
+def test_how_long_a_statement_waits_for_a_table(
+    store: Store, monkeypatch: pytest.MonkeyPatch, script: str, waits: str
+) -> None:
+    later(monkeypatch, f"{script}CREATE TABLE one AS SELECT current_setting('lock_timeout') AS waits;\n")
+    store.open()
+    assert store.ask("SELECT waits FROM one") == [(waits,)]
+
+
+INDEX = "DROP INDEX CONCURRENTLY IF EXISTS later;\nCREATE INDEX CONCURRENTLY later ON call_event (kind);\n"
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('later')"
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["server"], indirect=True)
+def test_while_an_index_is_made_records_are_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    later(monkeypatch, INDEX, TWO[0])
+    with closing(connect(store.place)) as other:
+        other.execute("BEGIN READ WRITE")  # a journal's, which takes no lock that acts do
+        _write(other)
+        migrating = Migrating(store)
+        until(lambda: store.ask(VALID) == [(False,)])
+        with closing(connect(store.place)) as journal:
+            _write(journal)
+        assert not migrating.done.done()  # it waits for the other's end
+        other.execute("COMMIT")
+    migrating.done.result()
+    assert store.ask(VALID) == [(True,)]
+    assert store.tables() == {"one"}
+
+
+@pytest.mark.outside
+@pytest.mark.parametrize("store", ["server"], indirect=True)
+def test_an_index_that_was_killed_is_made_again(store: Store, tmp_path: Path) -> None:
+    newer = Newer(tmp_path / "newer", SERVER, [INDEX])
+    config = store.config(tmp_path / "c")
+    with closing(connect(store.place)) as other:
+        other.execute("BEGIN READ WRITE")
+        _write(other)
+        command: subprocess.Popen[str] = newer.begin(config, "pools", "list")
+        until(lambda: store.ask(VALID) == [(False,)])
+        command.kill()
+        command.communicate()
+        until(lambda: not _waiting(store))
+        other.execute("COMMIT")
+    assert store.ask(VALID) == [(False,)]
+    assert store.seen == 0
+    newer.migrate(config)
+    assert store.ask(VALID) == [(True,)]
+
+
+def _write(connection: Connection) -> None:
+    connection.execute("INSERT INTO call_event (call_id, kind, sealed) VALUES ('c', 'ringing', ?)", (b"x",))
