@@ -200,7 +200,13 @@ class Relay:
 
     def _answers(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
         of_calls = {name: _asks(self._calls, name) for name in _OF_CALLS}
-        return {"state": self._state, "statistics": self._statistics, "reload": self._reload_asked, **of_calls}
+        return {
+            "state": self._state,
+            "statistics": self._statistics,
+            "reload": self._reload_asked,
+            "sealing_keys": self._sealing_keys,
+            **of_calls,
+        }
 
     def _state(self) -> Answer:
         return {"state": "draining" if self._stop.is_set() else "serving", "pid": os.getpid()}
@@ -211,6 +217,14 @@ class Relay:
             "journal_backlog": self._journal.backlog,
             "rss_bytes": sum(map(_rss_bytes, (os.getpid(), *self._calls.pids()))),
         }
+
+    def _sealing_keys(self) -> Answer:
+        """Raises Refused where the key file is not good."""
+        try:
+            self._sealer.refresh()
+        except StoreError as error:
+            raise Refused("invalid", "", str(error)) from None
+        return {"ids": self._sealer.key_ids}
 
     async def _reload_asked(self) -> Answer:
         """Raises Refused, with every fault on a line of its own."""

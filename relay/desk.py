@@ -31,6 +31,7 @@ from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
 from relay.events.recordings import Taker
+from relay.events.resealing import Resealer
 from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
@@ -123,6 +124,7 @@ class Desk:
         kept_in = config.recordings.kept_in
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
+        self._resealer = Resealer(self.path, self.sealer, log)
 
     def follow(self, config: Config) -> None:
         """Goes by this configuration from now on, but for what holds from a restart on (`relay.config.reload`)."""
@@ -139,7 +141,11 @@ class Desk:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
             relay = {"up": 0}
-        ours = {"acts_waiting": self.writer.backlog, **await asyncio.to_thread(self._stored)}
+        ours = {
+            "acts_waiting": self.writer.backlog,
+            "sealing_key": self.sealer.key_id,
+            **await asyncio.to_thread(self._stored),
+        }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         return text(relay | parts | ours)
 
@@ -158,6 +164,7 @@ class Desk:
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
             "recordings": self._taker.run(),
+            "resealer": self._resealer.run(),
             "files": self._watch_files(),
         }
         if self._turn is not None:

@@ -78,7 +78,7 @@ def test_classes_exist() -> None:
 def commands() -> list[tuple[str, str]]:
     """Each (sub-command, whole line) that the README shows."""
     shown = "\n".join([*_FENCE.findall(README), *code(Path("README.md"))])
-    return re.findall(r"^\s*((?:\S*/)?relay700 (\w+).*)$", shown, re.MULTILINE)
+    return re.findall(r"^\s*((?:\S*/)?relay700 ([\w-]+).*)$", shown, re.MULTILINE)
 
 
 def test_all_commands_are_named_and_all_named_exist() -> None:

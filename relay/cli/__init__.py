@@ -37,6 +37,7 @@ _COMMANDS = {
     "verify": "relay.cli.calls",
     "audit": "relay.cli.audit",
     "purge": "relay.cli.audit",
+    "seal-key": "relay.cli.seal_keys",
     "webhooks": "relay.cli.webhooks",
     "peers": "relay.cli.peers",
     "bans": "relay.cli.bans",
@@ -65,7 +66,7 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(import_module(module), cmd_name)
+        command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -119,18 +119,18 @@ def make(
 
 @evidence.command("check")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--public-key", metavar="HEX", help="Whose it must be; this store's own key otherwise.")
+@click.option("--public-key", metavar="HEX", help="Whose it must be; one of this store's keys otherwise.")
 @config_option
 def check_(config_path: Path | None, file: Path, public_key: str | None) -> None:
     """Tell whether a bundle is as it was signed."""
     try:
-        key = bytes.fromhex(public_key) if public_key else None
+        keys = [bytes.fromhex(public_key)] if public_key else []
     except ValueError:
         raise click.BadParameter("the key is 64 hexadecimal digits", param_hint="--public-key") from None
-    if key is None:
+    if not keys:
         with opened(config_path) as store:
-            key = store.sealer.public_key()
-    manifest, problems = check(file, key)
+            keys = [store.sealer.public_key(key_id) for key_id in store.sealer.key_ids]
+    manifest, problems = check(file, *keys)
     if problems or manifest is None:
         raise StoreError("\n".join(problems))
     click.echo(f"good: {manifest.number} from {manifest.since} to {manifest.until}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -124,24 +124,24 @@ def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifes
     return manifest
 
 
-def check(file: Path | IO[bytes], public_key: bytes | None = None) -> Checked:
-    """Whether a bundle is as it was signed; with `public_key` (32 bytes) also whether that platform signed it.
+def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
+    """Whether a bundle is as it was signed; with `public_keys` (32 bytes each) also whether one of them signed it.
 
     Without a key from elsewhere only accidents show: whoever changes a bundle can sign it anew.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            return _check(archive, public_key)
+            return _check(archive, public_keys)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
         return Checked(None, [f"it is no evidence bundle, or is damaged: {error}"])
 
 
-def _check(archive: zipfile.ZipFile, public_key: bytes | None) -> Checked:
+def _check(archive: zipfile.ZipFile, public_keys: Sequence[bytes]) -> Checked:
     text = archive.read(MANIFEST)
     manifest = msgspec.json.decode(text, type=Manifest)
     key = bytes.fromhex(manifest.public_key)
     problems: list[str] = []
-    if public_key is not None and key != public_key:
+    if public_keys and key not in public_keys:
         problems.append("it was signed with another key")
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(archive.read(SIGNATURE), text)

@@ -12,7 +12,8 @@ import msgspec
 
 from relay.call.binding import Binding
 from relay.errors import StoreError
-from relay.store.binding_seal import Secret, open_binding, seal_binding
+from relay.store.binding_seal import Secret, binding_context, open_binding, seal_binding
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 Row = tuple[Any, ...]
@@ -76,3 +77,7 @@ def open_past(sealer: Sealer, binding_id: str, version: int, sealed: bytes) -> B
 
 def _past_context(binding_id: str, version: int) -> bytes:
     return f"change {binding_id} {version}".encode()
+
+
+SEALED_BINDINGS = SealedRows("binding", ("id",), ("id", "mode", "x", "y"), binding_context)
+SEALED_CHANGES = SealedRows("binding_change", ("binding_id", "version"), ("binding_id", "version"), _past_context)

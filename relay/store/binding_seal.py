@@ -31,7 +31,7 @@ _decode: Final = msgspec.msgpack.Decoder(tuple[str | None, str | None, str | Non
 
 
 def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, secret: Secret) -> bytes:
-    return sealer.seal(_encode(tuple(secret)), _binding_context(binding_id, mode, x, y))
+    return sealer.seal(_encode(tuple(secret)), binding_context(binding_id, mode, x, y))
 
 
 def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> Secret:
@@ -44,12 +44,13 @@ def open_fields(
 ) -> tuple[str | None, str | None, str | None, str | None, str | None]:
     """As `open_binding`, the fields of a Secret alone: a named tuple is made by interpreted code."""
     try:
-        return _decode(sealer.open_(sealed, _binding_context(binding_id, mode, x, y)))
+        return _decode(sealer.open_(sealed, binding_context(binding_id, mode, x, y)))
     except msgspec.DecodeError:
         raise StoreError("a binding cannot be read") from None
 
 
-def _binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:
+def binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:
+    """What the sealed part of a binding is tied to."""
     return f"binding {binding_id} {mode} {x} {y or ''}".encode()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from relay.call.routing import Language
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 State = Literal["applied", "approved", "suspended", "revoked"]
@@ -146,3 +147,7 @@ def _contact_context(business_id: str) -> bytes:
 
 def _change_context(business_id: str, seq: int) -> bytes:
     return f"business {business_id} {seq}".encode()
+
+
+SEALED_CONTACTS = SealedRows("business", ("id",), ("id",), _contact_context, "sealed_contact")
+SEALED_REASONS = SealedRows("business_change", ("business", "at", "seq"), ("business", "seq"), _change_context)

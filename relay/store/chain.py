@@ -113,6 +113,20 @@ def write_checkpoint(connection: Connection, sealer: Sealer, chain: Chain, head:
     connection.execute(UPDATE_CHECKPOINT, (chain.name, *head, now_ms, mac))
 
 
+def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
+    """Has the MACs of the head and of the checkpoint made anew with the key in use. Raises StoreError for a forged one.
+
+    Within the caller's transaction; a head that was moved on meanwhile stays as it was.
+    """
+    row = connection.execute(f"SELECT seq, hash, mac FROM {chain.head_table}").fetchone()
+    if row is not None:
+        mac = _mac(sealer, chain, checked_head(sealer, chain, row))
+        connection.execute(f"UPDATE {chain.head_table} SET mac = ? WHERE mac = ?", (mac, row[2]))
+    if (purged := read_checkpoint(connection, sealer, chain)) != EMPTY:
+        mac = _checkpoint_mac(sealer, chain, purged)
+        connection.execute("UPDATE checkpoint SET mac = ? WHERE chain = ?", (mac, chain.name))
+
+
 def _broken_head(chain: Chain) -> str:
     return f"the head of {chain.words} was altered or removed"
 

@@ -19,6 +19,7 @@ from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
 from relay.store.key_file import make_key
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
+from relay.store.sealing_keys import check_keys
 from relay.store.server import Place, Server
 
 BUSY_TIMEOUT_S = 5.0
@@ -58,6 +59,8 @@ def open_store(place: Place, key_file: Path) -> Sealer:
             _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
+        with transaction(connection):
+            check_keys(connection, sealer, key_file)
     return sealer
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 _COLUMNS = "SELECT id, business, sealed, size, version, created_at FROM party_group"
@@ -166,3 +167,8 @@ def _context(group_id: str) -> bytes:
 
 def _open(sealer: Sealer, group_id: str, sealed: bytes) -> str:
     return sealer.open_(sealed, _context(group_id)).decode()
+
+
+SEALED_GROUPS = SealedRows("party_group", ("id",), ("id",), _name_context)
+SEALED_MEMBERS = SealedRows("group_member", ("group_id", "hash"), ("group_id",), _context)
+SEALED_PAST_MEMBERS = SealedRows("past_member", ("group_id", "hash", "added_at"), ("group_id",), _context)

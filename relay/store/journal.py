@@ -36,6 +36,7 @@ from relay.store.lock import open_lock, takes
 from relay.store.outage import Report, WriteOutage
 from relay.store.record_rows import INSERT, Row, ended_since, insert, row_of
 from relay.store.sealing import Sealer
+from relay.store.sealing_keys import Turning, key_in_use
 from relay.store.spill import Spill
 
 P = ParamSpec("P")
@@ -66,6 +67,7 @@ class Journal:
     def __init__(self, path: Path, sealer: Sealer, report: Report, *, min_gap_s: float = MIN_GAP_S) -> None:
         self._path = path
         self._sealer = sealer
+        self._turning = Turning(sealer, report)
         self._report = report
         self._outage = WriteOutage(path, EFFECT, report)
         self._queue = JournalQueue(min_gap_s)
@@ -233,7 +235,7 @@ class Journal:
                 if batch is not None and batch.head is not None and batch.head[:2] == self._head:
                     break  # the COMMIT that seemed to fail is on disk
                 batch = self._batch(commits, items)
-                await _call(connection, _transact, batch)
+                self._turning.to(await _call(connection, _transact, batch))
             except (sqlite3.Error, StoreError) as error:
                 self._outage.failed(error)
                 if not isinstance(error, Displaced):
@@ -361,7 +363,8 @@ def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return found
 
 
-def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
+def _transact(connection: sqlite3.Connection, batch: _Batch) -> int:
+    """The id of the key that the next one is to be sealed with."""
     with transaction(connection):
         if batch.deleted:
             delete_live(connection, batch.deleted)
@@ -374,6 +377,7 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> None:
             insert(connection, INSERT_EVENTS, batch.events)
         if batch.callers:
             insert(connection, PUT_CALLERS, batch.callers)
+        return key_in_use(connection)
 
 
 def take_lock(path: Path) -> int:

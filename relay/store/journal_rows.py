@@ -12,6 +12,7 @@ from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.connection import Connection
 from relay.store.record_rows import Row, decode_record, encode_record
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 INSERT_EVENTS: Final = "INSERT INTO call_event (call_id, kind, sealed) VALUES"
@@ -63,3 +64,6 @@ def _event_context(call_id: str, kind: str) -> bytes:
 
 def _caller_context(binding_id: str, number: str) -> bytes:
     return f"last caller {binding_id} {number}".encode()
+
+
+SEALED_CALLERS: Final = SealedRows("last_caller", ("binding_id",), ("binding_id", "number"), _caller_context)

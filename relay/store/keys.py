@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 _COLUMNS = "id, business, scopes, hash, sealed, created_at, created_by, expires_at, revoked_at"
@@ -108,3 +109,6 @@ def _open(sealer: Sealer, row: tuple[Any, ...]) -> ApiKey:
 def _context(key_id: str, business: str | None, words: str, hash_: bytes) -> bytes:
     """Without the hash, whoever writes to the file could let a secret of their own open an operator's key."""
     return f"key {key_id} {business or ''} {words} ".encode() + hash_
+
+
+SEALED_KEYS = SealedRows("api_key", ("id",), ("id", "business", "scopes", "hash"), _context)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 Kind = Literal["black", "white"]
@@ -68,3 +69,6 @@ def find_entries(
 
 def _context(owner: str) -> bytes:
     return f"list {owner}".encode()
+
+
+SEALED_ENTRIES = SealedRows("list_entry", ("owner", "caller_hash"), ("owner",), _context)

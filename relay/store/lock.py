@@ -24,3 +24,14 @@ def takes(lock: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_served(store: Path) -> bool:
+    """Whether a relay has the lock of the store now. It makes no lock file: that says that the store was served."""
+    if not store.with_name(store.name + ".lock").exists():
+        return False
+    lock = open_lock(store, ".lock")
+    try:
+        return not takes(lock)
+    finally:
+        os.close(lock)

@@ -34,7 +34,7 @@ TABLES: Final = (
     *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
     *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
-    *("webhook", "outbox", "complaint", "recording"),
+    *("webhook", "outbox", "complaint", "recording", "sealing_key"),
 )
 LEFT_OUT: Final = ("key_check", "schema_least", "live_call")  # made with the target; empty
 _COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself
@@ -78,6 +78,7 @@ def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
         with store_errors(server), closing(connect(server)) as target, transaction(target):
             target.execute("DELETE FROM business")  # those that each store is made with
             target.execute("DELETE FROM pool")
+            target.execute("DELETE FROM sealing_key")
             rows = {table: _copy_table(source, target, table) for table in TABLES}
             for table in _COUNTED:
                 target.execute(

@@ -1,8 +1,8 @@
 """The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
 
-Each writes every second that it is there, by the server's clock. One that has not for DEAD_S has its calls taken over
-by another, exactly once: by one statement that raises its epoch. A node that was only slow finds that what it writes
-is refused, since its epoch has passed, and must end at once: its calls are another's.
+Each writes every second that it is there, by the server's clock, and which sealing keys it has. One that has not for
+DEAD_S has its calls taken over by another, exactly once: by one statement that raises its epoch. A node that was only
+slow finds that what it writes is refused, since its epoch has passed, and must end at once: its calls are another's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from relay.errors import StoreError
 from relay.store.live_rows import LiveCall, open_all
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
+from relay.store.sealing_keys import IN_USE, Turning
 from relay.store.server import Server
 
 BEAT_S: Final = 1.0
@@ -28,11 +29,14 @@ PATIENCE_S: Final = 3.0  # for one beat
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
 
 _JOIN: Final = """
-INSERT INTO node (name, epoch, seen_at) VALUES ($1, 1, now())
-ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), taken_by = NULL, stopped_at = NULL, batch = 0
+INSERT INTO node (name, epoch, seen_at, sealing_keys) VALUES ($1, 1, now(), $2)
+ON CONFLICT (name) DO UPDATE SET epoch = node.epoch + 1, seen_at = now(), sealing_keys = excluded.sealing_keys,
+    taken_by = NULL, stopped_at = NULL, batch = 0
 RETURNING epoch
 """
-_BEAT: Final = "UPDATE node SET seen_at = now() WHERE name = $1 AND epoch = $2"
+_BEAT: Final = f"""
+UPDATE node SET seen_at = now(), sealing_keys = $3 WHERE name = $1 AND epoch = $2 RETURNING ({IN_USE})
+"""
 _STOP: Final = """
 UPDATE node SET stopped_at = now()
 WHERE name = $1 AND epoch = $2 AND NOT EXISTS (SELECT 1 FROM live_call WHERE node = $1)
@@ -60,6 +64,7 @@ class Node:
         self.epoch = 0
         self._server = server
         self._sealer = sealer
+        self._turning = Turning(sealer, report)
         self._report = report
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None
@@ -69,7 +74,7 @@ class Node:
         """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
         try:
             await self._connect()
-            self.epoch = await self._ask(_JOIN, self.name)
+            self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
@@ -115,8 +120,11 @@ class Node:
     async def _beat(self) -> bool:
         """False where another has taken our calls over."""
         assert self._connection is not None
-        done: str = await self._connection.execute(_BEAT, self.name, self.epoch)
-        return done == "UPDATE 1"
+        key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
+        if key_id is None:
+            return False
+        self._turning.to(key_id)
+        return True
 
     async def _take(self) -> list[LiveCall]:
         assert self._connection is not None

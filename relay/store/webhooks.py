@@ -8,6 +8,7 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 _COLUMNS = "id, business, sealed, kinds, parties, disabled_at, failures, next_at, created_at"
@@ -95,3 +96,6 @@ def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:
 
 def _context(webhook_id: str, business: str) -> bytes:
     return f"webhook {webhook_id} {business}".encode()
+
+
+SEALED_WEBHOOKS = SealedRows("webhook", ("id",), ("id", "business"), _context)

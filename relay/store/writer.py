@@ -22,6 +22,7 @@ from relay.store.connection import Connection
 from relay.store.database import connect, store_errors, transaction
 from relay.store.files import Displaced, StoreFiles
 from relay.store.sealing import Sealer
+from relay.store.sealing_keys import follow_key
 from relay.store.server import Place
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Writer:
         self._gap.wait()
         try:
             with store_errors(self._path), transaction(self._connection):
+                follow_key(self._connection, self._sealer)
                 return do(Act(self._connection, self._sealer, actor, self._clock_ms()))
         finally:
             self._gap.begin()
@@ -177,6 +179,7 @@ class GroupWriter:
                 if self._files is not None and (displaced := self._files.displaced()):
                     raise displaced  # what is written there would be lost
                 with transaction(self._connection):
+                    follow_key(self._connection, self._sealer)
                     self._acts(self._connection, made)
                 if self._files is None:
                     self._files = StoreFiles(self._path)

@@ -91,7 +91,10 @@ SAME: dict[str, str] = {
     "GET /v1/audit/verify": "audit verify",
 }
 # The reasons stand in ARCHITECTURE.md, "Decisions".
-COMMANDS_ALONE = {"serve", "check", "reload", "verify", "purge", "migrate", "evidence check", "replay", "completion"}
+COMMANDS_ALONE = {
+    *("serve", "check", "reload", "verify", "purge", "migrate", "evidence check", "replay", "completion"),
+    *("seal-key status", "seal-key add", "seal-key use", "seal-key reseal", "seal-key drop"),
+}
 # Options of a list that the API has under another name, or in the body of a search.
 FILTERS = {"order_id": "order", "group_id": "group", "party": "number"}
 PAGING = {"limit", "cursor", "reveal", "reason"}

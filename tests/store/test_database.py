@@ -84,6 +84,7 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
 
 
 _TO_SCHEMA_2 = (
+    "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
     "ALTER TABLE business DROP COLUMN language",
     "ALTER TABLE binding DROP COLUMN record",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StoreError
-from relay.store.lock import open_lock, takes
+from relay.store.lock import is_served, open_lock, takes
 
 
 def test_one_has_it_until_it_lets_go(tmp_path: Path) -> None:
@@ -34,3 +34,13 @@ def test_it_is_nobody_else_s(tmp_path: Path) -> None:
 def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"the lock file of .*relay\.db cannot be opened: No such file"):
         open_lock(tmp_path / "gone" / "relay.db", ".lock")
+
+
+def test_whether_a_relay_has_it_is_seen_without_a_trace(tmp_path: Path) -> None:
+    store = tmp_path / "relay.db"
+    assert not is_served(store)
+    assert os.listdir(tmp_path) == []
+    lock = open_lock(store, ".lock")
+    assert not is_served(store)
+    assert takes(lock) and is_served(store)
+    os.close(lock)

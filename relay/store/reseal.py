@@ -1,0 +1,167 @@
+"""Resealing: what lives on in a store is sealed anew with the key in use, a few rows at a time, while calls go on.
+
+A row is replaced only where it still is what was opened, so nobody waits and nothing that others write is lost. One
+that is ended in its midst has done a part, and the next finds the rest. Closed records and the audit log stay as they
+were written; what lasts for hours or days, such as live calls, ends by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any, Final
+
+from relay.errors import StoreError
+from relay.store.act import RELAY, Act
+from relay.store.binding_rows import SEALED_BINDINGS, SEALED_CHANGES
+from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS
+from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.groups import SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
+from relay.store.journal_rows import SEALED_CALLERS
+from relay.store.keys import SEALED_KEYS
+from relay.store.lists import SEALED_ENTRIES
+from relay.store.sealed_rows import SealedRows
+from relay.store.sealing import Sealer
+from relay.store.sealing_keys import follow_key, sealing_keys
+from relay.store.server import Place
+from relay.store.webhooks import SEALED_WEBHOOKS
+from relay.store.writer import Writer
+
+RESEALED: Final = (
+    *(SEALED_CONTACTS, SEALED_REASONS, SEALED_KEYS, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
+    *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
+)
+LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # which end by themselves
+CHUNK: Final = 100  # rows of an act, some 3 ms
+_PAGE: Final = 2_000  # rows of one look for those to be resealed
+_LINKS: Final = 20_000  # of one look through a chain
+_HOUR_MS: Final = 3_600_000  # by which a recording may be taken over later than it was sealed
+
+Row = tuple[Any, ...]
+
+
+def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: True) -> int:
+    """Reseals all there is; how many rows. Takes its time. Raises StoreError, at its end for altered rows too.
+
+    It ends early where `going_on` says no, which is asked before each page and transaction.
+    """
+    altered: list[str] = []
+    with store_errors(place), closing(connect_reader(place)) as reader, closing(Writer(place, sealer)) as writer:
+        follow_key(reader, sealer)
+        total = 0
+        for rows in RESEALED:
+            for old in _old(reader, rows, sealer.key_id, going_on):
+                total += writer.run(RELAY, partial(_reseal_rows, rows=rows, old=old, altered=altered))
+        writer.run(RELAY, _reseal_heads)
+        if total:
+            details: dict[str, object] = {"rows": total}
+            writer.run(RELAY, lambda act: act.audit("sealing_key.reseal", str(sealer.key_id), details=details))
+    if altered:
+        raise StoreError(f"{len(altered)} rows cannot be opened, and stay as they are: {altered[0]}")
+    return total
+
+
+def _old(reader: Connection, rows: SealedRows, key_id: int, going_on: Callable[[], bool]) -> Iterator[list[Row]]:
+    """Rows that were sealed with another key, as many as are resealed in one act."""
+    for page in _pages(reader, rows, going_on):
+        old = [row for row in page if row[-1] is not None and row[-1][:1] != bytes([key_id])]
+        for start in range(0, len(old), CHUNK):
+            if not going_on():
+                return
+            yield old[start : start + CHUNK]
+
+
+def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -> Iterator[list[Row]]:
+    """All rows in the order of their keys: key, what they are bound to, sealed. Nothing is held between two pages."""
+    columns = ", ".join((*rows.key, *rows.bound_to, rows.column))
+    key, marks = ", ".join(rows.key), ", ".join("?" * len(rows.key))
+    select, order = f"SELECT {columns} FROM {rows.table}", f"ORDER BY {key} LIMIT {_PAGE}"
+    page = reader.execute(f"{select} {order}").fetchall()
+    while page:
+        yield page
+        if len(page) < _PAGE or not going_on():
+            return
+        last = page[-1][: len(rows.key)]
+        page = reader.execute(f"{select} WHERE ({key}) > ({marks}) {order}", last).fetchall()
+
+
+def _reseal_rows(act: Act, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
+    """Of those that are still as they were read; how many. What is wrong with others is added to `altered`."""
+    where = " AND ".join(f"{name} = ?" for name in (*rows.key, rows.column))
+    update = f"UPDATE {rows.table} SET {rows.column} = ? WHERE {where}"
+    resealed = 0
+    for row in old:
+        key, sealed = row[: len(rows.key)], row[-1]
+        context = rows.context(*row[len(rows.key) : -1])
+        try:
+            new = act.sealer.seal(act.sealer.open_(sealed, context), context)
+        except StoreError as error:
+            altered.append(f"{rows.table}: {error}")
+            continue
+        resealed += act.connection.execute(update, (new, *key, sealed)).rowcount
+    return resealed
+
+
+def _reseal_heads(act: Act) -> None:
+    for chain in (RECORDS, AUDIT):
+        reseal_head(act.connection, act.sealer, chain)
+
+
+def needs(connection: Connection) -> dict[int, dict[str, int]]:
+    """How many rows of each table need which key. It reads the whole store, a part at a time.
+
+    Recordings are in files: all that were taken over while a key was in use count, up to an hour after it.
+    """
+    found: dict[int, Counter[str]] = {key.id: Counter() for key in sealing_keys(connection)}
+    for rows in RESEALED:
+        _count(connection, found, rows.table, rows.column)
+    for table in LEFT:
+        _count(connection, found, table, "sealed")
+    for chain, hash_ in ((RECORDS, "chain_hash"), (AUDIT, "hash")):
+        _count_links(connection, found, chain, hash_)
+        _count(connection, found, chain.head_table, "mac")
+    _count(connection, found, "checkpoint", "mac")
+    for key_id, count in _recordings(connection).items():
+        found[key_id]["recording"] += count
+    return {key_id: dict(tables) for key_id, tables in found.items()}
+
+
+def _count(connection: Connection, found: dict[int, Counter[str]], table: str, column: str) -> None:
+    query = f"SELECT {_first(column)}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY {_first(column)}"
+    for first, count in connection.execute(query).fetchall():
+        found.setdefault(_id_of(first), Counter())[table] += count
+
+
+def _count_links(connection: Connection, found: dict[int, Counter[str]], chain: Chain, hash_: str) -> None:
+    """Both what is sealed in a link and its hash."""
+    table, seq, both = chain.table, chain.seq, f"{_first('sealed')}, {_first(hash_)}"
+    first, last = connection.execute(f"SELECT coalesce(min({seq}), 1), coalesce(max({seq}), 0) FROM {table}").fetchone()
+    query = f"SELECT {both}, count(*) FROM {table} WHERE {seq} >= ? AND {seq} < ? GROUP BY {both}"
+    for start in range(first, last + 1, _LINKS):
+        for *ids, count in connection.execute(query, (start, start + _LINKS)).fetchall():
+            for key_id in {_id_of(each) for each in ids}:
+                found.setdefault(key_id, Counter())[table] += count
+
+
+def _first(column: str) -> str:
+    return f"substr({column}, 1, 1)"
+
+
+def _id_of(first: bytes) -> int:
+    """0: of an empty value, which somebody has altered."""
+    return first[0] if first else 0
+
+
+def _recordings(connection: Connection) -> dict[int, int]:
+    used = [(key.id, key.used_at) for key in sealing_keys(connection) if key.used_at is not None]
+    counts: dict[int, int] = {}
+    for place, (key_id, used_at) in enumerate(used):
+        since_ms = used_at if place else 0
+        until_ms = used[place + 1][1] + _HOUR_MS if place + 1 < len(used) else 1 << 53
+        query = "SELECT count(*) FROM recording WHERE purged_at IS NULL AND taken_at >= ? AND taken_at < ?"
+        (counts[key_id],) = connection.execute(query, (since_ms, until_ms)).fetchone()
+    return {key_id: count for key_id, count in counts.items() if count}

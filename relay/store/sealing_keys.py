@@ -1,0 +1,127 @@
+"""Which master keys a store was sealed with, and which is in use: the table `sealing_key`.
+
+Whoever writes looks here in the same transaction (`follow_key`), so that all turn to another key at once. The keys
+themselves are in the key file. Which may be added, used or dropped is the business of `relay.service.sealing_keys`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from relay.errors import StoreError
+from relay.store.connection import Connection
+from relay.store.outage import Report
+from relay.store.sealing import Sealer
+
+IN_USE: Final = "SELECT max(id) FROM sealing_key WHERE used_at IS NOT NULL"
+_ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
+_ADD: Final = "INSERT INTO sealing_key (id, proof, added_at, used_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+# A node that is not seen for longer is gone, and reads the key file when it starts.
+_NODES: Final = """
+SELECT name, sealing_keys FROM node
+WHERE stopped_at IS NULL AND taken_by IS NULL AND seen_at > now() - make_interval(secs => 60) ORDER BY name
+"""
+
+
+class SealingKey(NamedTuple):
+    """One of them. Times are Unix milliseconds."""
+
+    id: int
+    proof: bytes
+    added_at: int
+    used_at: int | None
+    dropped_at: int | None
+
+
+def sealing_keys(connection: Connection) -> list[SealingKey]:
+    """In the order of their ids."""
+    return [SealingKey(*row) for row in connection.execute(_ALL).fetchall()]
+
+
+def key_in_use(connection: Connection) -> int:
+    """Its id."""
+    (key_id,) = connection.execute(IN_USE).fetchone()
+    return int(key_id)
+
+
+def follow_key(connection: Connection, sealer: Sealer) -> None:
+    """Seals with the key in use from now on. Raises StoreError where the key file does not have it."""
+    sealer.use(key_in_use(connection))
+
+
+def add_key(connection: Connection, sealer: Sealer, key_id: int, now_ms: int) -> bool:
+    """Enters a key of the file, which is not in use yet; whether there was none of that id."""
+    return connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, None)).rowcount == 1
+
+
+def set_used(connection: Connection, key_id: int, now_ms: int) -> None:
+    connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (now_ms, key_id))
+
+
+def set_dropped(connection: Connection, key_id: int, now_ms: int) -> None:
+    connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (now_ms, key_id))
+
+
+def nodes_without(connection: Connection, key_id: int) -> list[str]:
+    """The nodes of a shared store that run and have not read the key."""
+    rows = connection.execute(_NODES).fetchall()
+    return [name for name, ids in rows if str(key_id) not in (ids or "").split()]
+
+
+class Turning:
+    """Of what writes calls' records: it turns to the key in use, and goes on with the former where it cannot."""
+
+    def __init__(self, sealer: Sealer, report: Report) -> None:
+        self._sealer = sealer
+        self._report = report
+        self._told = False
+
+    def to(self, key_id: int) -> None:
+        """Whatever is sealed with the former key can be opened by all, so no call waits for a key file."""
+        try:
+            self._sealer.use(key_id)
+        except StoreError as error:
+            if not self._told:
+                effect = f"records are sealed with the key {self._sealer.key_id} still"
+                self._report("sealing_key.missing", {"reason": str(error), "effect": effect})
+            self._told = True
+        else:
+            self._told = False
+
+    def known(self) -> str:
+        """The ids of the keys that stand in the key file now, as in the table `node`."""
+        try:
+            self._sealer.refresh()
+        except StoreError as error:
+            if not self._told:
+                self._report(
+                    "sealing_key.missing", {"reason": str(error), "effect": "it goes on with what it has read"}
+                )
+            self._told = True
+        return " ".join(map(str, self._sealer.key_ids))
+
+
+def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
+    """At the opening of a store: all that it needs are in the file, and are those. The sealer has the one in use.
+
+    A store that has entered none has all of the file's. Raises StoreError with the fix.
+    """
+    keys = sealing_keys(connection)
+    if not keys:
+        now_ms = time.time_ns() // 1_000_000
+        for key_id in sealer.key_ids:  # all at once, or the next one would find fewer
+            connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, now_ms))
+        keys = sealing_keys(connection)
+    at_hand = sealer.key_ids
+    for key in keys:
+        if key.id in at_hand and not hmac.compare_digest(sealer.proof(key.id), key.proof):
+            raise StoreError(f"the key file {key_file} has another key {key.id} than the store: put the right one back")
+        if key.id not in at_hand and key.used_at is not None and key.dropped_at is None:
+            raise StoreError(
+                f"the key file {key_file} does not have the key {key.id}, which the store needs: put its line in, from"
+                " a copy or from another node's"
+            )
+    follow_key(connection, sealer)

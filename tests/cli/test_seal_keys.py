@@ -1,0 +1,101 @@
+"""`relay700 seal-key`: what it prints, refuses and asks the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from relay.errors import Refused
+from relay.net.control import ControlServer, Handlers, control_path
+from relay.store.key_file import read_key_file
+from relay.store.lock import open_lock, takes
+from tests.cli.conftest import Command
+
+
+def bound(relay700: Command) -> None:
+    relay700.done("bind", "AXB", "--a", "13800000001", "--b", "13900000002")
+
+
+def states(relay700: Command) -> list[tuple[int, str, bool]]:
+    return [(key["id"], key["state"], key["in_file"]) for key in relay700.objects("seal-key", "status")]
+
+
+@contextmanager
+def serving(path: Path, handlers: Handlers) -> Iterator[None]:
+    """Something that answers at the store's control socket."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = ControlServer(control_path(path), handlers)
+    asyncio.run_coroutine_threadsafe(server.open(), loop).result()
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_key_from_its_making_to_its_end(relay700: Command) -> None:
+    bound(relay700)
+    assert states(relay700) == [(1, "in use", True)]
+    assert relay700.done("seal-key", "add").startswith("added the key 2 to ")
+    assert states(relay700) == [(1, "in use", True), (2, "added", True)]
+    assert relay700.done("seal-key", "use", "2") == "the key 2 is in use\n"
+    assert relay700.done("seal-key", "reseal") == "resealed 1 rows\n"
+    assert states(relay700) == [(1, "old", True), (2, "in use", True)]
+    assert relay700.refused("seal-key", "drop", "1").startswith("the key 1 is needed still, by audit ")
+    relay700.done("seal-key", "add")
+    assert relay700.done("seal-key", "drop", "3") == "dropped the key 3\n"
+    assert states(relay700) == [(1, "old", True), (2, "in use", True), (3, "dropped", False)]
+    assert list(read_key_file(relay700.store[1]).masters) == [1, 2]
+    assert "138****0001" in relay700.done("bindings", "list")
+    assert relay700.done("audit", "verify").split()[0].isdigit()
+
+
+def test_the_table_says_what_needs_a_key(relay700: Command) -> None:
+    bound(relay700)
+    heading, line = relay700.done("seal-key", "status").splitlines()
+    assert heading.split() == ["id", "state", "added", "at", "used", "at", "in", "file", "needed", "by"]
+    assert line.startswith("1   in use ") and "binding=1" in line
+
+
+def test_evidence_of_a_former_key_is_known_by_this_store(relay700: Command, tmp_path: Path) -> None:
+    bound(relay700)
+    out = str(tmp_path / "evidence.zip")
+    times = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
+    relay700.done("evidence", "make", "13800000001", *times, "--out", out, "--reason", "test")
+    relay700.done("seal-key", "add")
+    relay700.done("seal-key", "use", "2")
+    assert relay700.done("evidence", "check", out).startswith("good: ")
+    (_, second) = relay700.objects("seal-key", "status")
+    assert relay700.refused("evidence", "check", out, "--public-key", second["public_key"]).startswith("it was signed")
+
+
+def test_a_key_is_not_used_while_the_relay_does_not_have_it(relay700: Command) -> None:
+    bound(relay700)
+    relay700.done("seal-key", "add")
+    ids: list[Any] = [1]
+    with serving(relay700.store[0], {"sealing_keys": lambda: {"ids": ids}}):
+        assert relay700.refused("seal-key", "use", "2").startswith("the relay that runs does not have the key 2 yet")
+        ids.append(2)
+        relay700.done("seal-key", "use", "2")
+
+
+def test_a_relay_that_does_not_answer_is_not_passed_over(relay700: Command) -> None:
+    bound(relay700)
+    relay700.done("seal-key", "add")
+    lock = open_lock(relay700.store[0], ".lock")
+    assert takes(lock)
+    assert relay700.refused("seal-key", "use", "2").startswith("the relay that runs was asked which keys it has: ")
+
+    def unreadable() -> dict[str, Any]:
+        raise Refused("invalid", "", "the key file is damaged")
+
+    with serving(relay700.store[0], {"sealing_keys": unreadable}):
+        assert relay700.refused("seal-key", "use", "2").endswith("which keys it has: the key file is damaged")

@@ -1,0 +1,62 @@
+"""Resealing in the background, after another key was taken into use."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from relay.events.resealing import AGAIN_S, RETRY_S, Resealer
+from relay.service import sealing_keys as service
+from relay.store.act import RELAY
+from relay.store.database import connect
+from relay.store.reseal import needs
+from relay.store.sealing import load_key
+from relay.store.writer import GroupWriter, Writer
+from tests.events.conftest import Shop
+from tests.support.stored import Y, binding, put
+
+
+async def turned(shop: Shop, writer: GroupWriter) -> None:
+    """By another process; the desk's writer finds it with its next act."""
+    key_file = shop.path.with_name("relay.key")
+    with closing(Writer(shop.path, load_key(key_file))) as other:
+        key_id = other.run(RELAY, lambda act: service.add(act, key_file))
+        other.run(RELAY, lambda act: service.use(act, key_id, []))
+    assert shop.sealer.key_id == 1
+    await writer.run(RELAY, lambda act: act.audit("test", "x"))
+    assert shop.sealer.key_id == 2
+
+
+def resealer(shop: Shop) -> Resealer:
+    return Resealer(shop.path, shop.sealer, shop.log.logger)
+
+
+def old_rows(shop: Shop) -> set[str]:
+    with closing(connect(shop.path)) as connection:
+        return set(needs(connection)[1])
+
+
+async def test_nothing_is_done_while_there_is_one_key(shop: Shop) -> None:
+    assert await resealer(shop).make_pass() == AGAIN_S
+    assert shop.log.events() == []
+
+
+async def test_what_another_process_turned_is_resealed_once(shop: Shop, writer: GroupWriter) -> None:
+    put(shop.path, shop.sealer, binding(business="shop"))
+    await turned(shop, writer)
+    assert "binding" in old_rows(shop)
+    assert await resealer(shop).make_pass() == AGAIN_S
+    assert old_rows(shop) == {"audit"}
+    assert shop.log.events() == ["reseal.done"]
+
+
+async def test_a_row_that_was_altered_is_told_of_and_the_others_are_resealed(shop: Shop, writer: GroupWriter) -> None:
+    made = [binding("b1", business="shop"), binding("b2", business="shop", x=Y)]
+    put(shop.path, shop.sealer, *made)
+    await turned(shop, writer)
+    with closing(connect(shop.path)) as connection:
+        connection.execute("UPDATE binding SET sealed = substr(sealed, 1, 40) WHERE id = 'b1'")
+    assert await resealer(shop).make_pass() == RETRY_S
+    ((event, fields),) = shop.log.said
+    assert event == "reseal.failed"
+    assert fields["reason"].startswith("1 rows cannot be opened, and stay as they are: binding: ")
+    assert shop.rows("SELECT id, hex(substr(sealed, 1, 1)) FROM binding ORDER BY id") == [("b1", "01"), ("b2", "02")]
