@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relay.cli import main
+from relay.net.control import ControlServer, Handlers, control_path
 from tests.support.stored import PREFIX
 
 
@@ -40,6 +44,23 @@ class Command(NamedTuple):
     @property
     def store(self) -> tuple[Path, Path]:
         return self.folder / "var" / "relay.db", self.folder / "var" / "relay.key"
+
+
+@contextmanager
+def serving(path: Path, handlers: Handlers) -> Iterator[None]:
+    """Something that answers at the store's control socket."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = ControlServer(control_path(path), handlers)
+    asyncio.run_coroutine_threadsafe(server.open(), loop).result()
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,30 +9,21 @@ import pytest
 from relay.call.bans import Bans, Known
 from relay.call.settings import Limits
 from relay.net.bans import BanAnswers
-from relay.net.control import ControlServer, control_path
 from relay.store.database import open_store
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, serving
 
 BAD, PEER = "192.0.2.66", "192.0.2.10"
 
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers, in a loop of its own, beside a store."""
+    """A control socket that answers, beside a store."""
     relay700.store[0].parent.mkdir()
     open_store(*relay700.store)
     bans = Bans(Limits())
     bans.spare(lambda: Known([], [PEER]))
-    loop = asyncio.new_event_loop()
-    server = ControlServer(control_path(relay700.store[0]), BanAnswers(bans).by_name())
-    loop.run_until_complete(server.open())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield relay700
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.run_until_complete(server.close())
-    loop.close()
+    with serving(relay700.store[0], BanAnswers(bans).by_name()):
+        yield relay700
 
 
 def test_a_ban_is_made_shown_and_lifted(relay: Command) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from relay.net.control import ControlServer, control_path
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, serving
 
 UP = {"target": "udp:192.0.2.10:5060", "state": "up", "failures": 0, "aside_until": None}
 ASIDE = {"target": "udp:192.0.2.11:5060", "state": "aside", "failures": 1, "aside_until": 1_767_225_600_000}
@@ -24,19 +21,11 @@ ANSWER = {
 
 @pytest.fixture
 def relay(relay700: Command) -> Iterator[Command]:
-    """A control socket that answers, in a loop of its own."""
+    """A control socket that answers."""
     path, _ = relay700.store
     path.parent.mkdir()
-    loop = asyncio.new_event_loop()
-    server = ControlServer(control_path(path), {"peers": lambda: ANSWER})
-    loop.run_until_complete(server.open())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield relay700
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.run_until_complete(server.close())
-    loop.close()
+    with serving(path, {"peers": lambda: ANSWER}):
+        yield relay700
 
 
 def test_each_target_is_a_line(relay: Command) -> None:

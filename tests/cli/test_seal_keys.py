@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from relay.errors import Refused
-from relay.net.control import ControlServer, Handlers, control_path
 from relay.store.key_file import read_key_file
 from relay.store.lock import open_lock, takes
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, serving
 
 
 def bound(relay700: Command) -> None:
@@ -22,23 +17,6 @@ def bound(relay700: Command) -> None:
 
 def states(relay700: Command) -> list[tuple[int, str, bool]]:
     return [(key["id"], key["state"], key["in_file"]) for key in relay700.objects("seal-key", "status")]
-
-
-@contextmanager
-def serving(path: Path, handlers: Handlers) -> Iterator[None]:
-    """Something that answers at the store's control socket."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    server = ControlServer(control_path(path), handlers)
-    asyncio.run_coroutine_threadsafe(server.open(), loop).result()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def test_a_key_from_its_making_to_its_end(relay700: Command) -> None:
