@@ -1,0 +1,120 @@
+"""How what writes calls' records turns to another sealing key: the journals, the spill, a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.call.actions import Commit
+from relay.service import sealing_keys as service
+from relay.store.act import RELAY
+from relay.store.connection import Connection
+from relay.store.database import connect, connect_reader, open_store
+from relay.store.journal import Journal
+from relay.store.nodes import Node
+from relay.store.sealing import Sealer, load_key
+from relay.store.sealing_keys import Turning, nodes_without
+from relay.store.server import Place
+from relay.store.spill import Spill
+from relay.store.writer import Writer
+from tests.store.conftest import Disk, Reported, opened, stored
+from tests.support.places import SERVER, kind, place_in
+from tests.support.stored import ended_record, live_record
+
+
+def turned(place: Place, key_file: Path) -> None:
+    """To the key 2, by another process."""
+    with closing(Writer(place, load_key(key_file))) as other:
+        key_id = other.run(RELAY, lambda act: service.add(act, key_file))
+        other.run(RELAY, lambda act: service.use(act, key_id, []))
+
+
+async def write(journal: Journal, *commits: Commit) -> None:
+    for commit in commits:
+        journal.append(commit, lambda token: None)
+    await journal.flushed()
+
+
+def ids(connection: Connection, column: str, table: str) -> list[int]:
+    return [found[0] for (found,) in connection.execute(f"SELECT {column} FROM {table}").fetchall()]
+
+
+async def test_the_journal_turns_with_its_next_batch_and_the_chain_goes_on(disk: Disk) -> None:
+    async with opened(disk) as journal:
+        await write(journal, Commit(0, ended_record("c1"), None), Commit(0, live_record("c2"), b"dialogs"))
+        turned(disk.path, disk.key_file)
+        await write(journal, Commit(0, ended_record("c3"), None))  # it reads there that there is another
+        await write(journal, Commit(0, ended_record("c4"), None))
+    with closing(connect(disk.path)) as connection:
+        assert ids(connection, "chain_hash", "call_record") == [1, 1, 2]
+        assert ids(connection, "mac", "chain_head") == [2]
+        assert ids(connection, "sealed", "live_call") == [1]
+    assert [record.call_id for record in stored(disk)] == ["c1", "c3", "c4", "c2"]  # those that are up come last
+    async with opened(disk) as journal:
+        assert [call.record.call_id for call in journal.live()] == ["c2"]
+
+
+async def test_what_was_spilled_with_the_former_key_goes_into_the_store(disk: Disk) -> None:
+    spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
+    spill.open()
+    spill.write(spill.prepare(0, [Commit(0, ended_record("c1"), None)]))
+    spill.close()
+    turned(disk.path, disk.key_file)
+    again = disk._replace(sealer=open_store(disk.path, disk.key_file))
+    said: Reported = []
+    async with opened(again, said):
+        pass
+    assert [event for event, _ in said] == ["journal.recovered"]
+    with closing(connect(disk.path)) as connection:
+        assert ids(connection, "sealed", "call_record") == [2]
+    assert [record.call_id for record in stored(again)] == ["c1"]
+
+
+def test_without_the_key_at_hand_records_go_on_under_the_former_and_that_is_told_once(disk: Disk) -> None:
+    said: Reported = []
+    turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
+    turning.to(2)
+    turning.to(2)
+    ((event, fields),) = said
+    assert (event, fields["effect"]) == ("sealing_key.missing", "records are sealed with the key 1 still")
+    assert "the key 2, which the key file" in str(fields["reason"])
+    turned(disk.path, disk.key_file)
+    turning.to(2)
+    assert disk.sealer.key_id == 2
+
+
+def test_a_key_file_that_became_unreadable_is_told_once(disk: Disk) -> None:
+    said: Reported = []
+    turning = Turning(disk.sealer, lambda event, fields: said.append((event, fields)))
+    disk.key_file.write_text("nonsense\n")
+    assert (turning.known(), turning.known()) == ("1", "1")
+    assert [event for event, _ in said] == ["sealing_key.missing"]
+
+
+# -- nodes
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Place, Sealer]]:
+    with kind(SERVER):
+        place = place_in(tmp_path)
+        yield place, open_store(place, tmp_path / "relay.key")
+
+
+async def test_a_node_says_which_keys_it_has_and_turns_with_a_beat(
+    server: tuple[Place, Sealer], tmp_path: Path
+) -> None:
+    place, sealer = server
+    node = Node(place, sealer, lambda event, fields: None)  # type: ignore[arg-type]
+    await node.open()
+    with closing(connect_reader(place)) as reader:
+        assert (nodes_without(reader, 1), nodes_without(reader, 2)) == ([], ["a"])
+        turned(place, tmp_path / "relay.key")
+        assert await node._beat()
+        assert (nodes_without(reader, 2), sealer.key_id) == ([], 2)
+    await node.close()
+    with closing(connect_reader(place)) as reader:
+        assert nodes_without(reader, 7) == []
