@@ -32,6 +32,7 @@ from relay.log import WholeLines, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
 from relay.net.driver import Driver
+from relay.net.huge_pages import take_huge_pages
 from relay.net.pace import Pace
 from relay.net.private import read_secret
 from relay.net.rtpengine import Rtpengine
@@ -146,6 +147,7 @@ class Switch:
             self.engine.restore(record, dialogs, time.monotonic())
         self._recall([record for record, _ in live])
         self.locate(located)
+        take_huge_pages()
         await self._ways.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
         self.driver.start()
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_the_young())]

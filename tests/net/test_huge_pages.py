@@ -1,0 +1,51 @@
+"""Memory in huge pages, of a process of its own; on kernels that have them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.net import huge_pages
+
+ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+TAKES = """
+from pathlib import Path
+from relay.net.huge_pages import take_huge_pages
+
+def huge_kib():
+    (line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "AnonHugePages" in line]
+    return int(line.split()[1])
+
+objects = [bytes(1000) for _ in range(20_000)]
+before = huge_kib()
+print(take_huge_pages() * 2048, huge_kib() - before)
+assert all(each == bytes(1000) for each in objects)
+"""
+
+
+def needs_huge_pages() -> None:
+    major, minor = Path("/proc/sys/kernel/osrelease").read_text().split(".")[:2]
+    if (int(major), int(minor)) < (6, 1) or not ENABLED.exists() or "[never]" in ENABLED.read_text():
+        pytest.skip("this kernel has no huge pages to ask for")
+
+
+def test_objects_are_moved_into_huge_pages() -> None:
+    needs_huge_pages()
+    done = subprocess.run([sys.executable, "-c", TAKES], capture_output=True, text=True, check=True)
+    taken_kib, more_kib = (int(number) for number in done.stdout.split())
+    assert taken_kib >= more_kib > 0
+
+
+def test_none_are_asked_for_where_the_kernel_is_to_give_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled = tmp_path / "enabled"
+    enabled.write_text("always madvise [never]\n")
+    monkeypatch.setattr(huge_pages, "_ENABLED", enabled)
+    assert huge_pages.take_huge_pages() == 0
+
+
+def test_none_are_asked_for_where_the_kernel_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge_pages, "_ENABLED", tmp_path / "enabled")
+    assert huge_pages.take_huge_pages() == 0
