@@ -29,8 +29,12 @@ OPTIONS: Final = (
     "-c lock_timeout=5000 -c client_connection_check_interval=1000 -c client_min_messages=warning -c timezone=UTC"
 )
 ACTS_LOCK: Final = 700_000_001  # of pg_advisory_xact_lock
+# In ms, shorter than lock_timeout: a machine that freezes or is cut off within an act does not hold up those of others.
+IDLE_ACT: Final = 3_000
 _TRANSACTIONS: Final = {
-    "BEGIN IMMEDIATE": f"BEGIN; SELECT pg_advisory_xact_lock({ACTS_LOCK})",
+    "BEGIN IMMEDIATE": (
+        f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {IDLE_ACT}; SELECT pg_advisory_xact_lock({ACTS_LOCK})"
+    ),
     "BEGIN": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",  # of one moment, as SQLite's are
 }
 _PARAMETER: Final = re.compile(r"x'[0-9a-f]*'|'[^']*'|\?(\d*)|:([a-z_]\w*)|%")

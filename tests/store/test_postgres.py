@@ -1,4 +1,4 @@
-"""Tables of a PostgreSQL store that are read from end to end: a page at a time, as they were when that began."""
+"""A connection to a PostgreSQL server: tables read from end to end a page at a time, and acts one after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay.store import postgres as module
 from relay.store.act import RELAY
 from relay.store.audit_log import AuditQuery, all_entries, verify_audit
 from relay.store.bindings import Bindings
-from relay.store.connection import each_row
+from relay.store.connection import ServerError, each_row
 from relay.store.database import connect, connect_reader, one_moment, open_store
 from relay.store.records import Records
 from relay.store.sealing import Sealer
@@ -111,3 +111,15 @@ async def test_what_is_written_meanwhile_is_not_seen(store: Store, sent: list[in
             assert [first, *rows] == inner
         assert len(inner) >= COUNT
         assert reader.execute(query).fetchall() == []
+
+
+def test_who_freezes_within_an_act_holds_no_other_up(tmp_path: Path) -> None:
+    place = postgres.new_place(tmp_path)
+    open_store(place, tmp_path / "relay.key")
+    with closing(connect(place)) as frozen, closing(connect(place)) as writer:
+        frozen.execute("BEGIN IMMEDIATE")
+        writer.execute("BEGIN IMMEDIATE")  # waits for the other
+        writer.execute("COMMIT")
+        with pytest.raises(ServerError):
+            frozen.execute("COMMIT")
+    postgres.drop(place)
