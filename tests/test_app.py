@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.live_call import call
 from tests.support.product import RELAY700
 from tests.support.relay_process import RelayProcess, Setup, X
@@ -54,6 +55,11 @@ def test_all_descriptors_are_taken_and_no_core_is_left(tmp_path: Path) -> None:
     assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 0
     assert relay.wait_for_event("relay.few_descriptors")["limit"] == most
     relay.stop()
+
+
+def test_whoever_carries_calls_has_memory_in_huge_pages(relay: RelayProcess) -> None:
+    needs_huge_pages()
+    assert all(huge_kib(pid) > 0 for pid in relay.worker_pids() or [relay.pid])
 
 
 @contextmanager

@@ -9,27 +9,18 @@ from pathlib import Path
 import pytest
 
 from relay.net import huge_pages
+from tests.support.huge_pages import needs_huge_pages
 
-ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TAKES = """
-from pathlib import Path
+import os
 from relay.net.huge_pages import take_huge_pages
-
-def huge_kib():
-    (line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "AnonHugePages" in line]
-    return int(line.split()[1])
+from tests.support.huge_pages import huge_kib
 
 objects = [bytes(1000) for _ in range(20_000)]
-before = huge_kib()
-print(take_huge_pages() * 2048, huge_kib() - before)
+before = huge_kib(os.getpid())
+print(take_huge_pages() * 2048, huge_kib(os.getpid()) - before)
 assert all(each == bytes(1000) for each in objects)
 """
-
-
-def needs_huge_pages() -> None:
-    major, minor = Path("/proc/sys/kernel/osrelease").read_text().split(".")[:2]
-    if (int(major), int(minor)) < (6, 1) or not ENABLED.exists() or "[never]" in ENABLED.read_text():
-        pytest.skip("this kernel has no huge pages to ask for")
 
 
 def test_objects_are_moved_into_huge_pages() -> None:
