@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from relay.errors import StoreError
 from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
-from relay.store.spill import Spill
+from relay.store.spill import Prepared, Spill
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.product import PYTHON
 from tests.support.stored import ended_record, live_record
@@ -168,6 +169,34 @@ async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch
         await done.until(lambda: done.tokens == [1, 2, 3, 4])
     assert [record.call_id for record in stored(disk)] == ["c1", "c2", "c4"]
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+
+
+async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def write(spill: Spill, prepared: Prepared) -> None:
+        begun.set()
+        may_go_on.wait(20)
+        written(spill, prepared)
+
+    written = Spill.write
+    monkeypatch.setattr(Spill, "write", write)
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    async with opened(disk, []) as journal:
+        done = Waiter()
+        with closing(connect(disk.path)) as saboteur:
+            saboteur.execute("ALTER TABLE call_record RENAME TO gone")
+            for token in (1, 2):
+                journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            await asyncio.to_thread(begun.wait, 20)
+            saboteur.execute("ALTER TABLE gone RENAME TO call_record")
+        await journal.flushed()
+        may_go_on.set()
+        journal.append(Commit(3, ended_record("c3"), None), done)
+        await done.until(lambda: 3 in done.tokens)
+    assert done.tokens == [1, 2, 3]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
