@@ -16,7 +16,7 @@ from relay.store.connection import Connection
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
 
-IN_USE: Final = "SELECT max(id) FROM sealing_key WHERE used_at IS NOT NULL"
+IN_USE: Final = "SELECT coalesce(max(id), 0) FROM sealing_key WHERE used_at IS NOT NULL"
 _ALL: Final = "SELECT id, proof, added_at, used_at, dropped_at FROM sealing_key ORDER BY id"
 _ADD: Final = "INSERT INTO sealing_key (id, proof, added_at, used_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 # A node that is not seen for longer is gone, and reads the key file when it starts.
@@ -42,7 +42,7 @@ def sealing_keys(connection: Connection) -> list[SealingKey]:
 
 
 def key_in_use(connection: Connection) -> int:
-    """Its id."""
+    """Its id; 0 where somebody has emptied the table, which the next opening of the store fills."""
     (key_id,) = connection.execute(IN_USE).fetchone()
     return int(key_id)
 

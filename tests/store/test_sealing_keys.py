@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.call.actions import Commit
+from relay.errors import StoreError
 from relay.service import sealing_keys as service
 from relay.store.act import RELAY
 from relay.store.connection import Connection
@@ -92,6 +93,16 @@ def test_a_key_file_that_became_unreadable_is_told_once(disk: Disk) -> None:
     disk.key_file.write_text("nonsense\n")
     assert (turning.known(), turning.known()) == ("1", "1")
     assert [event for event, _ in said] == ["sealing_key.missing"]
+
+
+def test_where_somebody_has_emptied_the_table_acts_fail_clearly_until_the_store_is_opened_again(disk: Disk) -> None:
+    with closing(connect(disk.path)) as connection:
+        connection.execute("DELETE FROM sealing_key")
+    with closing(Writer(disk.path, disk.sealer)) as writer:
+        with pytest.raises(StoreError, match="the key 0"):
+            writer.run(RELAY, lambda act: act.audit("test", "x"))
+        open_store(disk.path, disk.key_file)
+        writer.run(RELAY, lambda act: act.audit("test", "x"))
 
 
 # -- nodes
