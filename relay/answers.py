@@ -89,7 +89,8 @@ class Answers:
     def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
         """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
         calls = [record for record in self._live_records() if business is None or record.business == business]
-        return {"calls": [_live_call(record, reveal) for record in calls[:most]], "total": len(calls), "workers_absent": 0}
+        shown = [_live_call(record, reveal) for record in calls[:most]]
+        return {"calls": shown, "total": len(calls), "workers_absent": 0}
 
     def _live_records(self) -> list[CallRecord]:
         """The newest first. Kept for a while, so that however many ask, no more than a tenth of our time goes there."""
