@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +98,16 @@ def until(condition: Callable[[], object]) -> None:
     raise AssertionError("it took more than a minute")
 
 
+@contextmanager
+def killed(command: subprocess.Popen[str]) -> Iterator[None]:
+    """At the end, whatever happens until then."""
+    try:
+        yield
+    finally:
+        command.kill()
+        command.communicate()
+
+
 @pytest.mark.parametrize("store", BOTH, indirect=True)
 def test_a_script_that_fails_leaves_nothing_and_those_before_it_stay(
     store: Store, monkeypatch: pytest.MonkeyPatch
@@ -158,10 +168,8 @@ def test_processes_that_begin_at_once_run_each_script_once(store: Store, tmp_pat
 @pytest.mark.parametrize("store", ["file", "server"], indirect=True)
 def test_one_that_is_killed_leaves_the_store_to_others_as_it_was(store: Store, tmp_path: Path) -> None:
     newer = Newer(tmp_path / "newer", store.kind, [TWO[0], TWO[1] + ENDLESS[store.kind]])
-    command = newer.begin(store.config(tmp_path / "c"), "pools", "list")
-    until(lambda: store.seen == 1 and _is_locked(store.place))
-    command.kill()
-    command.communicate()
+    with killed(newer.begin(store.config(tmp_path / "c"), "pools", "list")):
+        until(lambda: store.seen == 1 and _is_locked(store.place))
     until(lambda: not _is_locked(store.place))
     assert store.tables() == {"one"}
     store.open()  # this version goes on
@@ -270,10 +278,8 @@ def test_an_index_that_was_killed_is_made_again(store: Store, tmp_path: Path) ->
     with closing(connect(store.place)) as other:
         other.execute("BEGIN READ WRITE")
         _write(other)
-        command: subprocess.Popen[str] = newer.begin(config, "pools", "list")
-        until(lambda: store.ask(VALID) == [(False,)])
-        command.kill()
-        command.communicate()
+        with killed(newer.begin(config, "pools", "list")):
+            until(lambda: store.ask(VALID) == [(False,)])
         until(lambda: not _waiting(store))
         other.execute("COMMIT")
     assert store.ask(VALID) == [(False,)]
