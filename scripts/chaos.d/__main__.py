@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tests.support import clock_story, store_faults
@@ -24,7 +25,6 @@ from tests.support.crashes import BINDINGS, PARTIES, Crashes, setup_for
 from tests.support.relay_process import A, B, RelayProcess, Setup
 from tests.support.wall_clock import WallClock
 
-SMALL_MB = 40
 HOUR_S = 3_600
 
 
@@ -56,11 +56,18 @@ def _options() -> argparse.Namespace:
 
 
 def crash(options: argparse.Namespace, dice: random.Random) -> None:
-    """kill -9 of a worker, of the parent, of both, under load."""
+    """kill -9 of a worker, of the parent, of both, under load; then while records lie in the spill, too."""
     for transport in ("udp", "tcp"):
         with _relay(setup_for(transport), PARTIES, options.workers) as relay:
             relay.import_bindings(BINDINGS)
             print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2)), transport, flush=True)
+    for name in ("locked", "full"):
+        fault = store_faults.FAULTS[name]
+        with tempfile.TemporaryDirectory(prefix="relay700-store-") as folder:
+            setup = replace(setup_for("udp"), store_in=Path(folder))
+            with store_faults.disk_for(Path(folder), fault), _relay(setup, PARTIES, options.workers) as relay:
+                relay.import_bindings(BINDINGS)
+                print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2, fault)), name, flush=True)
 
 
 def store(options: argparse.Namespace, dice: random.Random) -> None:
@@ -68,7 +75,10 @@ def store(options: argparse.Namespace, dice: random.Random) -> None:
     for number in range(options.rounds):
         name = dice.choice(list(store_faults.FAULTS))
         fault = store_faults.FAULTS[name]
-        with tempfile.TemporaryDirectory(prefix="relay700-store-") as folder, _disk(Path(folder), fault.needs):
+        with (
+            tempfile.TemporaryDirectory(prefix="relay700-store-") as folder,
+            store_faults.disk_for(Path(folder), fault),
+        ):
             with _relay(Setup(api=free(RELAY), store_in=Path(folder)), (A, B), 1) as relay:
                 relay.bind()
                 relay.wait_for_event("desk.ready")
@@ -121,18 +131,6 @@ def _relay(setup: Setup, numbers: tuple[str, ...] | list[str], workers: int) -> 
             raise
         finally:
             relay.stop_if_running()
-
-
-@contextmanager
-def _disk(folder: Path, needs: str) -> Iterator[None]:
-    if needs != "small":
-        yield
-        return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def _tests(path: str, options: argparse.Namespace, dice: random.Random) -> None:

@@ -6,6 +6,7 @@ The seed is printed; RELAY_TEST_SEED sets it. `scripts/chaos --only crash` does 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ import pytest
 from tests.interop.conftest import StartRelay
 from tests.support.crashes import BINDINGS, PARTIES, Crashes, check_records, setup_for
 from tests.support.load import LoadCall, LoadCaller
+from tests.support.namespace import reran_with_own_mounts
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
+from tests.support.store_faults import FAULTS, disk_for
 
 pytestmark = pytest.mark.outside
 
 KILLS = 10
 KILLS_OF_WORKERS = 6
+KILLS_IN_AN_OUTAGE = 2
 
 
 @pytest.mark.timeout(300)
@@ -42,6 +46,30 @@ async def test_nor_by_kill_9_of_workers_and_of_their_parent(tmp_path: Path, tran
         relay.stop()
     relay.assert_nothing_in_clear()
     assert "Traceback" not in relay.log()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("workers", "name"), [(1, "full"), (2, "locked")])
+async def test_nor_while_they_lie_in_the_spill(
+    request: pytest.FixtureRequest, tmp_path: Path, workers: int, name: str
+) -> None:
+    """The store takes nothing when it is killed, and is well again when the next one comes."""
+    fault = FAULTS[name]
+    if fault.needs == "small" and reran_with_own_mounts(request):
+        return
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with disk_for(folder, fault):
+        relay = RelayProcess(tmp_path, replace(setup_for("udp"), store_in=folder), PARTIES, workers=workers)
+        relay.start()
+        try:
+            relay.import_bindings(BINDINGS)
+            await Crashes(relay, dice()).run(KILLS_IN_AN_OUTAGE, fault)
+        finally:
+            relay.stop_if_running()
+        relay.assert_nothing_in_clear()
+    assert "Traceback" not in relay.log()
+    assert any(event["event"] == "journal.recovered" and event["backlog"] for event in relay.events())
 
 
 def test_missing_doubled_and_open_records_are_found() -> None:

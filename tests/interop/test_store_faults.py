@@ -16,11 +16,9 @@ import pytest
 from tests.support.addresses import RELAY, free
 from tests.support.namespace import reran_with_own_mounts
 from tests.support.relay_process import RelayProcess, Setup
-from tests.support.store_faults import FAULTS, outlives
+from tests.support.store_faults import FAULTS, SMALL_MB, outlives
 
 pytestmark = pytest.mark.outside
-
-SMALL_MB = 40
 
 
 @pytest.fixture

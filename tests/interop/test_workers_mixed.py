@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.floods import connect, invites
-from tests.interop.test_workers import CALLEES, NUMBERS, A
+from tests.interop.test_workers import A
 from tests.support.addresses import CALLER, RELAY, free
 from tests.support.certificates import write_certificate
 from tests.support.live_call import Call
@@ -20,6 +20,9 @@ from tests.support.relay_process import RelayProcess, Setup
 
 pytestmark = pytest.mark.outside
 
+MANY = 16
+BINDINGS = [(f"7001000000100{number:02}", A, f"139000001{number:02}") for number in range(MANY)]  # one a worker
+NUMBERS = [number for number, _, _ in BINDINGS]
 BAN_AFTER = 100
 ELSEWHERE = "127.0.0.12"
 
@@ -31,11 +34,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[RelayProcess] = []
 
     def start_it(setup: Setup, workers: int) -> RelayProcess:
-        relay = RelayProcess(tmp_path, setup, (A, *CALLEES), workers=workers)
+        relay = RelayProcess(tmp_path, setup, (A, *(callee for _, _, callee in BINDINGS)), workers=workers)
         started.append(relay)
         relay.start()
-        for number, callee in zip(NUMBERS, CALLEES, strict=True):
-            relay.bind(x=number, a=A, b=callee)
+        relay.import_bindings(BINDINGS)
         return relay
 
     yield start_it
@@ -83,23 +85,16 @@ def kill(relay: RelayProcess, worker: int) -> int:
     return mark
 
 
-MANY = 16
-
-
-async def test_sixteen_workers_serve_eight_listeners(tmp_path: Path) -> None:
+async def test_sixteen_workers_serve_eight_listeners(start: Start, tmp_path: Path) -> None:
     """Each worker has calls by two of the listeners; by which one a call comes in makes no difference."""
     table, tls, _ = tls_of(tmp_path)
     places = [(transport, free(RELAY)) for transport in ("udp", "tcp", "tls", "udp", "tcp", "tls", "udp", "tcp")]
     listen = [f"{transport}:{at}" for transport, at in places]
-    rows = [(f"7001000000100{number:02}", A, f"139000001{number:02}") for number in range(MANY)]
-    parties = [A, *(b for _, _, b in rows)]
     setup = Setup(places[0][1], sip={"listen": listen, "t1_ms": 200}, more=table)
-    relay = RelayProcess(tmp_path, setup, parties, workers=MANY)
-    relay.start()
-    relay.import_bindings(rows)
+    relay = start(setup, MANY)
     tags = []
     async with Phone(setup.callee) as callee:
-        for number, (x, _, _) in enumerate(rows):
+        for number, (x, _, _) in enumerate(BINDINGS):
             for transport, at in (places[number % 8], places[(number + 1) % 8]):
                 async with Phone(free(CALLER), transport, client_tls=tls if transport == "tls" else None) as caller:
                     call = Call(relay, caller, callee, A, x)

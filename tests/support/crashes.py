@@ -1,5 +1,7 @@
 """kill -9 of a relay, of one of its workers, or of all of it, at random moments under load, and the check of its books.
 
+The store may fail meanwhile, so that records lie in the spill.
+
 What every caller and callee saw is compared with the records: for each call of which anybody saw a final answer there
 is one, complete, and calls that are up go on and can be ended by either side, or end at their maximum duration.
 """
@@ -11,11 +13,11 @@ import os
 import random
 import signal
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.store_faults import Fault, Undo
 
 CALLS_PER_SECOND = 100
 BINDINGS = [(f"70010000001{n:04}", f"1380000{n:04}", f"1390000{n:04}") for n in range(50)]
@@ -52,24 +54,33 @@ class Crashes:
         self.caller.lasting = self.callee.lasting = LASTING
         self.killed: dict[str, int] = defaultdict(int)
 
-    async def run(self, rounds: int, told: Callable[[int, str], None] = lambda number, victim: None) -> Figures:
-        """Kills so often, and gives the figures once the books are found right. Raises AssertionError."""
+    async def run(self, rounds: int, fault: Fault | None = None) -> Figures:
+        """Kills so often, and gives the figures once the books are found right. Raises AssertionError.
+
+        With a `fault` of the store each kill is in the midst of one, and whoever comes next finds it over.
+        """
         victims = ["relay"] if self._relay.workers == 1 else ["worker", "parent", "both"]
         async with Load(self.caller, self.callee, CALLS_PER_SECOND) as load:
-            for number in range(rounds):
+            for _ in range(rounds):
                 await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # the moment is what is tested
                 victim = self._dice.choice(victims)
-                told(number, victim)
-                await asyncio.to_thread(self._kill, victim)
+                undo = await self._begin(fault) if fault is not None else _nothing
+                await asyncio.to_thread(self._kill, victim, undo)
                 self.killed[victim] += 1
             await asyncio.sleep(1)
             load.stop()
             await self._until_no_call_is_up()
             await asyncio.to_thread(self._relay.wait_until_idle, PATIENCE_S)
         assert self._relay.verify()
-        return self._check(self._relay.calls(), rounds)
+        return self._check(self._relay.calls(), rounds, in_outages=fault is not None)
 
-    def _kill(self, victim: str) -> None:
+    async def _begin(self, fault: Fault) -> Undo:
+        """It lasts for so long that the spill has been taken to, as a rule."""
+        undo = fault.happens(self._relay.setup.store_in or self._relay.folder)
+        await asyncio.sleep(self._dice.uniform(0.5, 3.0))
+        return undo
+
+    def _kill(self, victim: str, undo: Undo) -> None:
         relay = self._relay
         if victim in ("worker", "both"):
             mark = len(relay.log().splitlines())
@@ -77,9 +88,11 @@ class Crashes:
             index = self._dice.randrange(len(workers))
             os.kill(workers[index], signal.SIGKILL)
         if victim == "worker":
+            undo()
             relay.wait_for_event("worker.ready", after=mark, matching=lambda event: event["worker"] == index)
             return
         relay.kill()
+        undo()
         relay.start()
 
     async def _until_no_call_is_up(self) -> None:
@@ -89,13 +102,17 @@ class Crashes:
             await asyncio.sleep(0.1)
         raise AssertionError(f"never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
 
-    def _check(self, records: list[dict[str, Any]], rounds: int) -> Figures:
-        check_records(records, self.caller, self.callee, at_least=20 * rounds)
-        hung_up = check_hanging_up(self.caller, self.callee, at_least=5 * rounds)
+    def _check(self, records: list[dict[str, Any]], rounds: int, *, in_outages: bool) -> Figures:
+        check_records(records, self.caller, self.callee, at_least=20 * rounds, may_be_shed=in_outages)
+        most_gone = 0.5 if in_outages else 0.05
+        hung_up = check_hanging_up(self.caller, self.callee, at_least=5 * rounds, most_gone=most_gone)
         lasted = check_lasting(records, self.caller, self.callee)
         seen = [call for call in self.caller.calls.values() if call.final_status]
         answered = sum(call.final_status == 200 for call in seen)
         return Figures(dict(self.killed), len(seen), answered, hung_up, lasted, len(records))
+
+
+def _nothing() -> None: ...
 
 
 def _numbers(dice: random.Random) -> tuple[str, str]:
@@ -104,9 +121,14 @@ def _numbers(dice: random.Random) -> tuple[str, str]:
 
 
 def check_records(
-    records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee | None = None, *, at_least: int
+    records: list[dict[str, Any]],
+    caller: LoadCaller,
+    callee: LoadCallee | None = None,
+    *,
+    at_least: int,
+    may_be_shed: bool = False,
 ) -> None:
-    """One for each call of which anybody saw a final answer, with that; each closed."""
+    """One for each call of which anybody saw a final answer, with that; each closed. What is shed has none."""
     by_caller: dict[str, list[dict[str, Any]]] = defaultdict(list)
     by_callee: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
@@ -119,6 +141,8 @@ def check_records(
     assert any(call.final_status == 200 for call in seen)
     for call in seen:
         found = by_caller[call.call_id]
+        if may_be_shed and call.final_status == 503 and not found:
+            continue
         assert [record["sip_status"] for record in found] == [call.final_status], f"{call}: {found}"
     for call in callee.calls.values() if callee is not None else ():
         if call.final_status:  # his answer was acknowledged
@@ -126,14 +150,18 @@ def check_records(
             assert [record["sip_status"] for record in found] == [200], f"{call}: {found}"
 
 
-def check_hanging_up(caller: LoadCaller, callee: LoadCallee, *, at_least: int) -> int:
-    """Every BYE was answered; 481 alone where the call had been ended and recorded just before the kill. How many."""
+def check_hanging_up(caller: LoadCaller, callee: LoadCallee, *, at_least: int, most_gone: float = 0.05) -> int:
+    """Every BYE was answered; 481 alone where the call had been ended and recorded just before the kill. How many.
+
+    `most_gone`: the share of those at most; while the store takes nothing a BYE waits for the spill, and they are more.
+    """
     count = 0
     for phone in (caller, callee):
         ended = [call for call in phone.calls.values() if call.bye_answered]
         assert len(ended) > at_least
         refused = [call for call in ended if call.bye_answered != 200 and not call.bye_received]
-        assert len(refused) <= len(ended) / 20, refused[:5]
+        assert {call.bye_answered for call in refused} <= {481}, refused[:5]
+        assert len(refused) <= len(ended) * most_gone, refused[:5]
         count += len(ended)
     return count
 

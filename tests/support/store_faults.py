@@ -8,7 +8,8 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +33,29 @@ class Fault(NamedTuple):
     tells: bool | None = True  # whether the journal has to say something; None: it may
 
 
+SMALL_MB = 40
+
+
+@contextmanager
+def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
+    """A small disk is mounted there meanwhile, where the fault needs one."""
+    if fault.needs != "small":
+        yield
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def store_of(folder: Path, suffix: str = "") -> Path:
     return folder / f"relay.db{suffix}"
 
 
 def _locked(folder: Path) -> Undo:
     """Another process writes, and does not come to an end."""
-    connection = sqlite3.connect(store_of(folder), isolation_level=None)
+    connection = sqlite3.connect(store_of(folder), isolation_level=None, check_same_thread=False)
     connection.execute("BEGIN IMMEDIATE")
     return connection.close
 
