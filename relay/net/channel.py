@@ -1,7 +1,7 @@
 """The channel between the relay's parent process and a worker: named messages both ways over a socket pair.
 
 It owns framing and encoding (MessagePack) and knows no message. Messages arrive in the order they were sent in; what is
-told within one turn of the loop leaves in one write.
+sent within one turn of the loop leaves in one write.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Channel(asyncio.Protocol):
         self._relieved = relieved
         self._transport: asyncio.Transport | None = None
         self._waiting: list[bytes] = []
-        self._is_leaving = False  # at the end of this turn
         self._unread = b""
 
     async def open(self, end: socket.socket) -> None:
@@ -50,20 +49,15 @@ class Channel(asyncio.Protocol):
 
     def tell(self, name: str, *fields: object) -> None:
         """Send one message; nothing is sent once the channel is closed."""
-        self.keep(name, *fields)
-        if not self._is_leaving and self._transport is not None:
-            self._is_leaving = True
+        if self._transport is None:
+            return
+        data = _encode((name, *fields))
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self.flush)
-
-    def keep(self, name: str, *fields: object) -> None:
-        """As `tell`, but the message waits for the next one that is told, or for `flush`."""
-        if self._transport is not None:
-            data = _encode((name, *fields))
-            self._waiting += (_LENGTH.pack(len(data)), data)
+        self._waiting += (_LENGTH.pack(len(data)), data)
 
     def flush(self) -> None:
-        """Write what waits."""
-        self._is_leaving = False
+        """Write what was told in this turn of the loop."""
         waiting, self._waiting = self._waiting, []
         if waiting and self._transport is not None:
             self._transport.write(b"".join(waiting))
