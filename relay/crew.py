@@ -71,13 +71,13 @@ class Crew:
         self._bans.agree = self._agree
         self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
         secret = secrets.token_bytes(32)
-        self._common = Common(
-            config, journal, log, workers, secret, self._descriptors, self._carry, self._relieved, self._bans
-        )
-        self._members: list[Member] = self._common.members
         self._streams = Streams(
             config.settings, config.streams, config.tls, Resolver(), self._received, self._failed, self._bans
         )
+        self._common = Common(
+            config, journal, log, workers, secret, self._descriptors, self._streams, self._relieved, self._bans
+        )
+        self._members: list[Member] = self._common.members
         self._ban_answers = BanAnswers(self._bans).by_name()
         self._agreeing: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -222,9 +222,6 @@ class Crew:
 
     def _failed(self, flow: Flow) -> None:
         self._tell_all("failed", flow)
-
-    def _carry(self, data: bytes, flow: Flow) -> None:
-        self._streams.send(data, flow)
 
     def _tell_ban(self, event: str, ban: Ban) -> None:
         if ban.here and event in ("banned", "unbanned"):

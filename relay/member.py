@@ -23,6 +23,7 @@ from relay.config import Config
 from relay.errors import ConfigError, Refused
 from relay.net.channel import MOST_UNSENT, Channel
 from relay.net.control import Answer
+from relay.net.streams import Streams
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
@@ -52,7 +53,7 @@ class Common:
     workers: int
     secret: bytes  # of what they make and check for each other
     descriptors: Callable[[int], Mapping[str, Any]]  # what the worker of that index inherits
-    carry: Callable[[bytes, Flow], None]  # sends by a stream
+    streams: Streams
     relieved: Callable[[], None]  # is told when a worker is not behind any more
     bans: Bans
     located: Located = field(default_factory=dict)
@@ -220,6 +221,7 @@ class Member:
             "secret": common.secret,
             "located": encode_located(common.located),
             "registered": list(common.registered.values()),
+            "streams": common.streams.flows(),
             "bans": [(ban.source, ban.until, ban.reason) for ban in common.bans.in_force()],
         }
 
@@ -262,7 +264,7 @@ class Member:
         self._common.journal.remember(LastCaller(*last))
 
     def _send(self, data: bytes, flow: list[Any]) -> None:
-        self._common.carry(data, Flow(*flow))
+        self._common.streams.send(data, Flow(*flow))
 
     def _registered(self, peer: str, contact: bytes, flow: list[Any], expires_at: float | None) -> None:
         """It has let a peer register, or has found it gone: the others go by that."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,16 +135,22 @@ class Switch:
         self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def open(self, ours: Sequence[LiveCall], live: Sequence[LiveCall], located: Located) -> None:
-        """Takes up those of the live calls that are ours (DESIGN 4.2), listens and serves. Raises ConfigError."""
+    async def open(
+        self, ours: Sequence[LiveCall], live: Sequence[LiveCall], located: Located, streams: Iterable[Flow] = ()
+    ) -> None:
+        """Takes up those of the live calls that are ours (DESIGN 4.2), listens and serves. Raises ConfigError.
+
+        `streams`: connections that are open already.
+        """
         if self._verifier is not None:
             await self._verifier.open()
         if self._rtpengine is not None:
             await self._rtpengine.open()
         if not isinstance(self._reader, RouteReader):
             await self._reader.open()
+        by_far_end = {flow._replace(connection=0): flow for flow in streams}
         for record, dialogs in ours:
-            self.engine.restore(record, dialogs, time.monotonic())
+            self.engine.restore(record, dialogs, time.monotonic(), by_far_end)
         self._recall([record for record, _ in live])
         self.locate(located)
         take_huge_pages()
@@ -156,7 +162,7 @@ class Switch:
         """Goes on with calls of a node that is gone, or ends them where a side of one is gone too."""
         now = time.monotonic()
         for record, dialogs in calls:
-            self.engine.restore(record, dialogs, now)
+            self.engine.restore(record, dialogs, now, {})
         self.driver.perform(now)
 
     def answers(self) -> Mapping[str, Callable[..., Answer]]:

@@ -220,7 +220,8 @@ class Worker:
         live = read_live(config.store.path, sealer, lambda event, fields: log.error(event, **fields))
         ours = [call for call in live if owner_of(call, start["workers"]) == start["index"]]
         self._restored.update(call.record.call_id for call in ours)
-        await self._switch.open(ours, live, _decode_located(start["located"]))
+        streams = [Flow(*flow) for flow in start["streams"]]
+        await self._switch.open(ours, live, _decode_located(start["located"]), streams)
         self._is_open = True
         self._channel.tell("ready", len(ours))
         for handle in self._until_open:

@@ -252,9 +252,12 @@ class Engine:
             **core.counters,
         }
 
-    def restore(self, record: CallRecord, dialogs: bytes, now: float) -> None:
-        """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there."""
-        restore(self._core, record, dialogs, now)
+    def restore(self, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
+        """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there.
+
+        `streams`: the connections that are open, each by its flow without the connection.
+        """
+        restore(self._core, record, dialogs, now, streams)
 
     # -- finding whom a message belongs to
 

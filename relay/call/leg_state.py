@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,19 +18,23 @@ if TYPE_CHECKING:
 class LegState(msgspec.Struct, array_like=True, frozen=True):
     dialog: DialogState
     peer: str
-    flow: tuple[int, str, str, int]  # listener, transport, host, port: connections do not live through a restart
+    flow: tuple[int, str, str, int]  # listener, transport, host, port: no connection outlives the process that has it
     shown: str
     session_id: int
     session_version: int
     own: list[str]
 
-    def restored_flow(self, peers: Peers) -> Flow:
-        """Raises StoreError where no listener of that transport is configured any more."""
+    def restored_flow(self, peers: Peers, streams: Mapping[Flow, Flow]) -> Flow:
+        """By its connection where that is one of `streams`: those that are open, by their flows without the connection.
+
+        Raises StoreError where no listener of that transport is configured any more.
+        """
         listener, transport, host, port = self.flow
         index = peers.listener_for(transport, host, preferred=listener)
         if index is None:
             raise StoreError(f"no listener for {transport}, by which a live call is reached")
-        return Flow(index, transport, host, port)
+        flow = Flow(index, transport, host, port)
+        return streams.get(flow, flow)
 
 
 class CallState(msgspec.Struct, array_like=True, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from relay.call.actions import Mediate
@@ -16,15 +17,19 @@ from relay.errors import StoreError
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.record import CallRecord
+    from relay.sip.flow import Flow
 
 
-def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> None:
-    """Goes on with the call, and asks both of its sides whether they are there; else closes its record."""
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
+    """Goes on with the call, and asks both of its sides whether they are there; else closes its record.
+
+    `streams` as `LegState.restored_flow` takes them.
+    """
     state: CallState | None = None
     call: Call | None = None
     try:
         state = load_call(dialogs)
-        call = _restored(core, record, state, now)
+        call = _restored(core, record, state, now, streams)
     except StoreError as error:
         core.note("restore.failed", call_id=record.call_id, reason=str(error))
     if call is not None:
@@ -48,18 +53,21 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
     core.commit(closed, None)
 
 
-def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call | None:
+def _restored(
+    core: Core, record: CallRecord, state: CallState, now: float, streams: Mapping[Flow, Flow]
+) -> Call | None:
     """The call as it was committed; None where a peer of it is no longer configured. Raises StoreError where a listener
     of it is not."""
     caller_peer = core.peers.by_name(state.caller.peer)
     callee_peer = core.peers.by_name(state.callee.peer)
     if caller_peer is None or callee_peer is None:
         return None
-    state.callee.restored_flow(core.peers)  # before there is a leg that would be left behind
+    to_caller = state.caller.restored_flow(core.peers, streams)
+    to_callee = state.callee.restored_flow(core.peers, streams)
     call = Call(
         core,
         caller_peer,
-        state.caller.restored_flow(core.peers),
+        to_caller,
         caller=record.caller,
         dialled=record.number_dialled,
         invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
@@ -68,8 +76,8 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> C
     _take_over(call, record)
     if state.media is not None:
         call.media = Media(core, call.call_id, state.media)
-    call.caller = load_leg(core, call, "caller", state.caller, caller_peer)
-    call.callee = load_leg(core, call, "callee", state.callee, callee_peer)
+    call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller)
+    call.callee = load_leg(core, call, "callee", state.callee, callee_peer, to_callee)
     call.caller.other, call.callee.other = call.callee, call.caller
     call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
     call.caller.tripwire = tripwire_towards_caller(call, callee_peer, call.callee.flow.host, call.callee.dialog)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relay.call.call import Call
     from relay.call.core import Core
     from relay.call.settings import Peer
+    from relay.sip.flow import Flow
 
 # Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them.
 CSEQ_STEP: Final = 10_000
@@ -55,11 +56,11 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
     return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
 
 
-def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer) -> Leg:
-    """The leg as it was dumped. Raises StoreError as `LegState.restored_flow`."""
+def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow) -> Leg:
+    """The leg as it was dumped, its peer last heard by `flow`."""
     dialog = Dialog.from_state(state.dialog)
     dialog.local_cseq += CSEQ_STEP
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
-    leg = Leg(core, call, side, dialog, peer, state.restored_flow(core.peers), state.shown, writer)
+    leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)
     return leg

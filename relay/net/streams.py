@@ -132,6 +132,10 @@ class Streams:
                     connection.broken = "idle"
                     connection.close()
 
+    def flows(self) -> list[Flow]:
+        """Of all connections."""
+        return [connection.flow for connection in self._by_number.values()]
+
     def statistics(self) -> dict[str, int]:
         counts = {f"streams_closed_{why}": count for why, count in sorted(self.closed_because.items())}
         return {"streams": len(self._by_number), "streams_from_strangers": self._admission.strangers, **counts}

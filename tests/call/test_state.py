@@ -47,7 +47,7 @@ def test_a_leg_comes_back() -> None:
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
-    back = load_leg(new, call(new), "callee", state.caller, pbx)
+    back = load_leg(new, call(new), "callee", state.caller, pbx, FLOW)
     assert back.dialog.request_head == leg(core()).dialog.request_head
     assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 1
     assert (back.side, back.peer, back.flow, back.shown) == ("callee", pbx, FLOW, "700")
@@ -56,21 +56,24 @@ def test_a_leg_comes_back() -> None:
     assert new.legs == {("ours", "a"): back}
 
 
-def test_a_connection_does_not_come_back() -> None:
+def test_a_connection_comes_back_where_it_is_open() -> None:
     ground = core()
     state = load_call(dump_call(leg(ground), leg(ground, Flow(1, "tcp", "192.0.2.22", 40_000, 8)), 1.0, 0))
-    assert state.callee.restored_flow(ground.peers) == Flow(1, "tcp", "192.0.2.22", 40_000, 0)
+    closed = Flow(1, "tcp", "192.0.2.22", 40_000, 0)
+    assert state.callee.restored_flow(ground.peers, {}) == closed
+    assert state.callee.restored_flow(ground.peers, {closed: Flow(*closed[:4], 3)}).connection == 3
+    assert state.caller.restored_flow(ground.peers, {closed: Flow(*closed[:4], 3)}) == FLOW
 
 
 def test_listeners_may_have_changed_places_meanwhile() -> None:
     old = core()
     state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
     turned = core(listeners=(TCP, UDP6, UDP)).peers
-    assert state.caller.restored_flow(turned).listener == 2
-    assert state.callee.restored_flow(turned).listener == 0
+    assert state.caller.restored_flow(turned, {}).listener == 2
+    assert state.callee.restored_flow(turned, {}).listener == 0
     for listeners in ((UDP6, UDP), (UDP,)):
         with pytest.raises(StoreError):
-            state.callee.restored_flow(core(listeners=listeners).peers)
+            state.callee.restored_flow(core(listeners=listeners).peers, {})
 
 
 def test_what_is_no_state() -> None:

@@ -68,13 +68,11 @@ async def test_who_was_a_peer_when_a_call_of_another_worker_was_made_is_not_bann
     assert relay.calls()[0]["ended_by"] == "caller"
 
 
-def tls_of(folder: Path) -> tuple[str, ssl.SSLContext, ssl.SSLContext]:
-    """The table of the configuration, and what a phone goes by that calls and is called."""
+def tls_of(folder: Path) -> tuple[str, ssl.SSLContext]:
+    """The table of the configuration, and what a phone goes by that calls."""
     certificate, key = write_certificate(folder)
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(certificate, key)
     table = f'\n[tls]\ncertificate = "{certificate}"\nkey = "{key}"\nca = "{certificate}"\n'
-    return table, ssl.create_default_context(cafile=str(certificate)), server
+    return table, ssl.create_default_context(cafile=str(certificate))
 
 
 def kill(relay: RelayProcess, worker: int) -> int:
@@ -87,7 +85,7 @@ def kill(relay: RelayProcess, worker: int) -> int:
 
 async def test_sixteen_workers_serve_eight_listeners(start: Start, tmp_path: Path) -> None:
     """Each worker has calls by two of the listeners; by which one a call comes in makes no difference."""
-    table, tls, _ = tls_of(tmp_path)
+    table, tls = tls_of(tmp_path)
     places = [(transport, free(RELAY)) for transport in ("udp", "tcp", "tls", "udp", "tcp", "tls", "udp", "tcp")]
     listen = [f"{transport}:{at}" for transport, at in places]
     setup = Setup(places[0][1], sip={"listen": listen, "t1_ms": 200}, more=table)
@@ -110,11 +108,12 @@ async def test_sixteen_workers_serve_eight_listeners(start: Start, tmp_path: Pat
 async def test_a_call_by_tls_outlives_its_worker_and_the_other_side_ends_it_by_udp(
     start: Start, tmp_path: Path
 ) -> None:
-    table, tls, tls_server = tls_of(tmp_path)
+    """The caller listens nowhere: its connection, which its worker's parent keeps, is the only way to it."""
+    table, tls = tls_of(tmp_path)
     by_udp, by_tls = free(RELAY), free(RELAY)
     relay = start(Setup(by_udp, sip={"t1_ms": 200, "listen": [f"tls:{by_tls}", f"udp:{by_udp}"]}, more=table), 2)
     async with (
-        Phone(relay.setup.caller, "tls", client_tls=tls, server_tls=tls_server) as caller,
+        Phone(relay.setup.caller, "tls", client_tls=tls) as caller,
         Phone(relay.setup.callee) as callee,
     ):
         call = Call(relay, caller, callee, A, NUMBERS[0])

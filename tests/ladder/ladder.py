@@ -184,7 +184,7 @@ class Ladder:
         for record, dialogs in list(self.records.values()):
             if record.ended_at is None:
                 assert dialogs is not None
-                self.engine.restore(record, dialogs, self.now)
+                self.engine.restore(record, dialogs, self.now, {})
         self.perform()
 
     def perform(self) -> None:
