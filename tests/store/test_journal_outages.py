@@ -38,10 +38,11 @@ async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_a
 ) -> None:
     fails = iter([True, False, True])
 
-    def transact(connection: sqlite3.Connection, batch: journal_module._Batch) -> None:
-        written(connection, batch)
+    def transact(connection: sqlite3.Connection, batch: journal_module._Batch) -> int:
+        key_id = written(connection, batch)
         if next(fails, False):
             raise sqlite3.OperationalError("disk I/O error")
+        return key_id
 
     written = journal_module._transact
     monkeypatch.setattr(journal_module, "_transact", transact)
