@@ -10,6 +10,7 @@ import signal
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ MOST_BURSTS = 20
 ENOUGH = 300  # that are shed of each
 QUIET_S = 2.0  # without an answer: there are no more to come
 READ_BYTES = 65_536
+RETRY_AFTER = "1"
 
 
 class Flood:
@@ -52,7 +54,9 @@ class Flood:
 
     @property
     def shed(self) -> dict[str, SipText]:
-        return {call_id: found[0] for call_id, found in self.finals.items() if found[0].status == 503}
+        """Refused for a limit or by the store is another 503, and leaves a record."""
+        answers = {call_id: found[0] for call_id, found in self.finals.items() if found[0].status == 503}
+        return {call_id: answer for call_id, answer in answers.items() if answer["retry-after"] == RETRY_AFTER}
 
     def run(self) -> None:
         """Until enough was shed, and nothing more comes."""
@@ -144,9 +148,12 @@ async def test_more_calls_than_can_be_done(start_relay: StartRelay, transport: s
         load.stop()
         await _until(lambda: not caller.unfinished)
         statistics = await asyncio.to_thread(relay.wait_until_idle, 60.0)
-    assert all(call.bye_answered == 200 or call.bye_received for call in up)
+    assert not [call for call in up if not (call.bye_answered == 200 or call.bye_received)]
     for phone in (caller, callee):
         assert {call.bye_answered for call in phone.calls.values() if call.bye_answered} == {200}
+    if transport == "udp" or workers == 1:  # of a stream the parent of several reads no more than they take
+        assert flood.has_enough()
+        assert len({event.get("worker") for event in _told(relay)}) == workers
     _check_what_was_shed(relay, flood, caller, statistics)
     relay.assert_nothing_in_clear()
 
@@ -199,9 +206,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 def _check_what_was_shed(
     relay: RelayProcess, flood: Flood, caller: LoadCaller, statistics: dict[str, dict[str, int]]
 ) -> None:
-    assert flood.has_enough()
     shed = flood.shed
-    assert {response["retry-after"] for response in shed.values()} == {"1"}
     assert all(len({final.status for final in found}) == 1 for found in flood.finals.values())
     recorded = {record["caller_leg_call_id"]: record["sip_status"] for record in relay.calls()}
     assert not recorded.keys() & shed.keys()
@@ -209,6 +214,8 @@ def _check_what_was_shed(
         recorded.items()
     )
     in_all = len(shed) + sum(call.final_status == 503 for call in caller.calls.values())
-    told = [event for event in relay.events() if event["event"] == "overload.shed"]
-    assert len({event.get("worker") for event in told}) == relay.workers
-    assert in_all <= statistics["shed"]["caller_side"] == sum(event["count"] for event in told)
+    assert in_all <= statistics["shed"].get("caller_side", 0) == sum(event["count"] for event in _told(relay))
+
+
+def _told(relay: RelayProcess) -> list[dict[str, Any]]:
+    return [event for event in relay.events() if event["event"] == "overload.shed"]

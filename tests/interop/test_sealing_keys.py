@@ -36,7 +36,7 @@ def turn(relay: RelayProcess, key_id: int) -> None:
     mark = len(relay.events())
     key(relay, "add")
     key(relay, "use", str(key_id))
-    assert relay.wait_for_event("reseal.done", after=mark)["key"] == key_id
+    relay.wait_for_event("reseal.done", after=mark, matching=lambda event: event["key"] == key_id)
 
 
 async def test_the_key_turns_twice_under_load(tmp_path: Path) -> None:
