@@ -181,7 +181,7 @@ class LoadPhone:
     def response(self, call: LoadCall, response: SipText) -> None:
         if response.method == "BYE" and response.status >= 200:
             self.stop(call, "BYE")
-            # By a stream what comes again is no retransmission (RFC 3261 17.2.2): the call may be gone, and 481 is right.
+            # By a stream what comes again is no retransmission (RFC 3261 17.2.2): the call may be gone then.
             call.bye_answered = call.bye_answered or response.status
             call.up = False
 
