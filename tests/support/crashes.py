@@ -25,6 +25,7 @@ PARTIES = [party for _, a, b in BINDINGS for party in (a, b)]
 LASTING = ("7",)  # a tenth of the numbers
 MAX_CALL_S = 6
 PATIENCE_S = 60.0
+OUTAGES_S = (2.0, 0.5)  # that outages last at least, in turns: long enough for the spill, or maybe over before it
 
 
 def setup_for(transport: str) -> Setup:
@@ -63,10 +64,10 @@ class Crashes:
         """
         victims = ["relay"] if self._relay.workers == 1 else ["worker", "parent", "both"]
         async with Load(self.caller, self.callee, CALLS_PER_SECOND) as load:
-            for _ in range(rounds):
+            for number in range(rounds):
                 await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # the moment is what is tested
                 victim = self._dice.choice(victims)
-                undo = await self._begin(fault) if fault is not None else _nothing
+                undo = await self._begin(fault, OUTAGES_S[number % 2]) if fault is not None else _nothing
                 await asyncio.to_thread(self._kill, victim, undo)
                 self.killed[victim] += 1
             await asyncio.sleep(1)
@@ -76,10 +77,9 @@ class Crashes:
         assert self._relay.verify()
         return self._check(self._relay.calls(), rounds, in_outages=fault is not None)
 
-    async def _begin(self, fault: Fault) -> Undo:
-        """It lasts for so long that the spill has been taken to, as a rule."""
+    async def _begin(self, fault: Fault, least_s: float) -> Undo:
         undo = fault.happens(self._relay.setup.store_in or self._relay.folder)
-        await asyncio.sleep(self._dice.uniform(0.5, 3.0))
+        await asyncio.sleep(self._dice.uniform(least_s, 3.0))
         return undo
 
     def _kill(self, victim: str, undo: Undo) -> None:
