@@ -5,7 +5,7 @@ It owns the columns and the encoding. When rows come and go is the journal's bus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
+from relay.store.outage import Report
 from relay.store.record_rows import Row, decode_record, encode_record
 from relay.store.sealing import Sealer
 from relay.store.server import Place, Server
@@ -52,7 +53,7 @@ def open_live(sealer: Sealer, row: Row) -> LiveCall:
         raise StoreError(f"call record {call_id} was altered") from None
 
 
-def read_live(place: Place, sealer: Sealer, report: Callable[[str, dict[str, object]], None]) -> list[LiveCall]:
+def read_live(place: Place, sealer: Sealer, report: Report) -> list[LiveCall]:
     """The calls that the store has as up, on a server those of this node, with their dialogs. Raises StoreError.
 
     Altered ones are reported instead.
@@ -63,9 +64,7 @@ def read_live(place: Place, sealer: Sealer, report: Callable[[str, dict[str, obj
         return open_all(sealer, connection.execute(SELECT), report)
 
 
-def open_all(
-    sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Callable[[str, dict[str, object]], None]
-) -> list[LiveCall]:
+def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) -> list[LiveCall]:
     """Reads rows of `SELECT`. Altered ones are reported instead."""
     calls: list[LiveCall] = []
     for row in rows:

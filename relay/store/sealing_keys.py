@@ -84,10 +84,7 @@ class Turning:
         try:
             self._sealer.use(key_id)
         except StoreError as error:
-            if not self._told:
-                effect = f"records are sealed with the key {self._sealer.key_id} still"
-                self._report("sealing_key.missing", {"reason": str(error), "effect": effect})
-            self._told = True
+            self._tell(error, f"records are sealed with the key {self._sealer.key_id} still")
         else:
             self._told = False
 
@@ -96,12 +93,13 @@ class Turning:
         try:
             self._sealer.refresh()
         except StoreError as error:
-            if not self._told:
-                self._report(
-                    "sealing_key.missing", {"reason": str(error), "effect": "it goes on with what it has read"}
-                )
-            self._told = True
+            self._tell(error, "it goes on with what it has read")
         return " ".join(map(str, self._sealer.key_ids))
+
+    def _tell(self, error: StoreError, effect: str) -> None:
+        if not self._told:
+            self._report("sealing_key.missing", {"reason": str(error), "effect": effect})
+        self._told = True
 
 
 def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:

@@ -9,14 +9,14 @@ import select
 import signal
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import Address
-from tests.support.load import Load, LoadCallee, LoadCaller
+from tests.support.load import Load, LoadCallee, LoadCaller, until
 from tests.support.phone import SDP
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
@@ -142,11 +142,11 @@ async def test_more_calls_than_can_be_done(start_relay: StartRelay, transport: s
     callee = LoadCallee(setup.callee, setup.relay, draw, transport)
     flood = Flood(setup.caller.host, setup.relay, transport)
     async with Load(caller, callee, 50) as load:
-        await _until(lambda: len(caller.unfinished) > 20)
+        await until(lambda: len(caller.unfinished) > 20)
         up = list(caller.unfinished)
         await asyncio.to_thread(flood.run)
         load.stop()
-        await _until(lambda: not caller.unfinished)
+        await until(lambda: not caller.unfinished)
         statistics = await asyncio.to_thread(relay.wait_until_idle, 60.0)
     assert not [call for call in up if not (call.bye_answered == 200 or call.bye_received)]
     for phone in (caller, callee):
@@ -168,17 +168,17 @@ async def test_workers_shed_what_their_parent_could_not_write(start_relay: Start
     caller = LoadCaller(setup.caller, setup.relay, draw, lambda: _numbers(draw))
     callee = LoadCallee(setup.callee, setup.relay, draw)
     async with Load(caller, callee, 50) as load:
-        await _until(lambda: len(caller.unfinished) > 20)
+        await until(lambda: len(caller.unfinished) > 20)
         up = list(caller.unfinished)
         os.kill(relay.pid, signal.SIGSTOP)
         try:
-            await _until(lambda: len(_ended_by(503, caller)) > 20)
+            await until(lambda: len(_ended_by(503, caller)) > 20)
         finally:
             os.kill(relay.pid, signal.SIGCONT)
         answered = len(_ended_by(200, caller))
-        await _until(lambda: len(_ended_by(200, caller)) > answered + 20)
+        await until(lambda: len(_ended_by(200, caller)) > answered + 20)
         load.stop()
-        await _until(lambda: not caller.unfinished)
+        await until(lambda: not caller.unfinished)
         await asyncio.to_thread(relay.wait_until_idle, 60.0)
     assert all(call.bye_answered == 200 or call.bye_received for call in up)
     recorded = Counter(record["caller_leg_call_id"] for record in relay.calls())
@@ -193,14 +193,6 @@ def _ended_by(status: int, caller: LoadCaller) -> set[str]:
 def _numbers(draw: random.Random) -> tuple[str, str]:
     number, a, _ = draw.choice(BINDINGS)
     return a, number
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("in vain")
 
 
 def _check_what_was_shed(

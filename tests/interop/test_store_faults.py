@@ -16,7 +16,7 @@ import pytest
 from tests.support.addresses import RELAY, free
 from tests.support.namespace import reran_with_own_mounts
 from tests.support.relay_process import RelayProcess, Setup
-from tests.support.store_faults import FAULTS, SMALL_MB, outlives
+from tests.support.store_faults import FAULTS, mount_small, outlives
 
 pytestmark = pytest.mark.outside
 
@@ -38,7 +38,7 @@ def relay(tmp_path: Path, folder: Path) -> Iterator[RelayProcess]:
 
 def _prepare(folder: Path, needs: str) -> None:
     if needs == "small":
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
+        mount_small(folder)
     elif needs == "attributes":
         probe = folder / "probe"
         probe.touch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.support import postgres
 from tests.support.addresses import RELAY, free
 from tests.support.crashes import BINDINGS, PARTIES, check_records
 from tests.support.live_call import call
-from tests.support.load import Load, LoadCallee, LoadCaller
+from tests.support.load import Load, LoadCallee, LoadCaller, until
 from tests.support.newer import FILE, SERVER, Newer
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
@@ -66,12 +65,12 @@ class Under:
 
     async def answered(self, more: int) -> None:
         """Until so many more are."""
-        until = len(self.callee.calls) + more
-        await _until(lambda: sum(call.final_status == 200 for call in self.callee.calls.values()) >= until)
+        enough = len(self.callee.calls) + more
+        await until(lambda: sum(call.final_status == 200 for call in self.callee.calls.values()) >= enough)
 
     async def __aexit__(self, *_: object) -> None:
         self._load.stop()
-        await _until(lambda: all(call.final_status and not call.up for call in self.caller.calls.values()))
+        await until(lambda: all(call.final_status and not call.up for call in self.caller.calls.values()))
         await self._load.__aexit__()
 
     def check(self, relay: RelayProcess) -> None:
@@ -81,15 +80,6 @@ class Under:
         assert len(records) == len(self.caller.calls)
         check_records(records, self.caller, self.callee, at_least=200)
         relay.verify()
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    """Looks 20 times a second, for a minute at most."""
-    for _ in range(1_200):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it took more than a minute")
 
 
 def _numbers(seed: random.Random) -> tuple[str, str]:

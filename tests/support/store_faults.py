@@ -42,11 +42,16 @@ def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
     if fault.needs != "small":
         yield
         return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
+    mount_small(folder)
     try:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def mount_small(folder: Path) -> None:
+    """A small disk, over the folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
 
 
 def store_of(folder: Path, suffix: str = "") -> Path:
