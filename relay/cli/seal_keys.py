@@ -16,6 +16,7 @@ from relay.errors import Refused, StoreError
 from relay.net.control import ControlClient, control_path
 from relay.service import sealing_keys as service
 from relay.service.times import format_moment
+from relay.store.database import is_newer
 from relay.store.key_file import LAST_ID
 from relay.store.lock import is_served
 from relay.store.reseal import needs, reseal
@@ -74,6 +75,7 @@ def use(config_path: Path | None, key_id: int) -> None:
 def reseal_(config_path: Path | None) -> None:
     """Reseal with the key in use what lives on. The relay does it by itself; this is for one that does not run."""
     with opened(config_path) as store:
+        _refuse_newer(store)
         rows = reseal(store.config.store.path, store.sealer)
     click.echo(f"resealed {rows} rows")
 
@@ -87,11 +89,19 @@ def drop(config_path: Path | None, key_id: int) -> None:
     Call records and the audit log need the keys of their time until they are purged.
     """
     with opened(config_path) as store:
+        _refuse_newer(store)
         needed = needs(store.reader).get(key_id, {})
         store.act(lambda act: service.drop(act, key_id, needed))
         key_file = store.config.store.key_file
         was_there = service.forget(key_file, key_id, store.sealer.hash_keys)
     click.echo(f"dropped the key {key_id}" + ("" if was_there else f"; {key_file} had it no more"))
+
+
+def _refuse_newer(store: Opened) -> None:
+    """Raises StoreError where there may be rows that this version neither counts nor reseals."""
+    place = store.config.store.path
+    if is_newer(place):
+        raise StoreError(f"a newer relay700 has added to the store {place}: do this with that version")
 
 
 def _states(store: Opened) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay.errors import Refused
+from relay.store.database import connect
 from relay.store.key_file import read_key_file
 from relay.store.lock import open_lock, takes
 from tests.cli.conftest import Command, serving
@@ -77,3 +81,17 @@ def test_a_relay_that_does_not_answer_is_not_passed_over(relay700: Command) -> N
 
     with serving(relay700.store[0], {"sealing_keys": unreadable}):
         assert relay700.refused("seal-key", "use", "2").endswith("which keys it has: the key file is damaged")
+
+
+@pytest.mark.parametrize("step", [("drop", "1"), ("reseal",)])
+def test_what_a_newer_version_has_added_is_not_passed_over(relay700: Command, step: tuple[str, ...]) -> None:
+    """Rows that this version does not know may need a key, too."""
+    bound(relay700)
+    relay700.done("seal-key", "add")
+    relay700.done("seal-key", "use", "2")
+    with closing(connect(relay700.store[0])) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = states(relay700)
+    said = relay700.refused("seal-key", *step)
+    assert said == f"a newer relay700 has added to the store {relay700.store[0]}: do this with that version"
+    assert states(relay700) == before
