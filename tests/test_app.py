@@ -51,8 +51,9 @@ def test_all_descriptors_are_taken_and_no_core_is_left(tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path, Setup(more=f"\n[streams]\nmax_connections = {most}\n"))
     with soft_limit(resource.RLIMIT_NOFILE, 300), soft_limit(resource.RLIMIT_CORE, None):
         relay.start()
-    assert resource.prlimit(relay.pid, resource.RLIMIT_NOFILE) == (most, most)
-    assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 0
+    for pid in relay.pids:
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (most, most)
+        assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 0
     assert relay.wait_for_event("relay.few_descriptors")["limit"] == most
     relay.stop()
 

@@ -181,8 +181,14 @@ class RelayProcess:
         return [newest[index] for index in sorted(newest)]
 
     @property
+    def pids(self) -> list[int]:
+        """The relay's and its workers'."""
+        return [self.pid, *self.worker_pids()]
+
+    @property
     def resident_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Of all its processes; what they share counts for each."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     # --- the log
@@ -304,11 +310,11 @@ class RelayProcess:
     # --- privacy
 
     def assert_nothing_in_clear(self) -> None:
-        """No real number in the log, the store's files, or what /proc shows of the process."""
+        """No real number in the log, the store's files, or what /proc shows of its processes."""
         stored = (self.setup.store_in or self.folder).glob("relay.db*")
         places = [self._log_file, *(file for file in stored if not file.is_socket())]
         if self._process is not None and self._process.poll() is None:
-            places += [Path(f"/proc/{self.pid}/{name}") for name in ("environ", "cmdline")]
+            places += [Path(f"/proc/{pid}/{name}") for pid in self.pids for name in ("environ", "cmdline")]
         for place in places:
             data = place.read_bytes()
             for number in self.real_numbers:
