@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import config_option
+from relay.cli.asking import ask
 from relay.cli.options import json_option, reason_option
 from relay.cli.output import show_list
 from relay.cli.stores import Opened, duration, opened
 from relay.config import load_config
 from relay.net.bans import read_source
-from relay.net.control import ControlClient, control_path
 from relay.service import fields
 from relay.service.times import format_moment
 
@@ -35,7 +34,7 @@ def bans() -> None:
 @config_option
 def list_(config_path: Path | None, as_json: bool) -> None:
     """List the bans in force, the one that ends first at the front. They end with the relay."""
-    answer = _ask(load_config(config_path).store.local, "bans")
+    answer = ask(load_config(config_path), "bans")
     show_list(map(_shown, answer["bans"]), _COLUMNS, as_json=as_json)
 
 
@@ -52,7 +51,7 @@ def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> Non
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
         _say(store, "ban.add", source, reason, {"for_s": for_s})
-        answer = _ask(store.config.store.local, "ban", address=source, for_s=for_s)
+        answer = ask(store.config, "ban", address=source, for_s=for_s)
     click.echo(f"banned {source} until {format_moment(answer['until'])}")
 
 
@@ -68,7 +67,7 @@ def lift(config_path: Path | None, address: str | None, all_: bool, reason: str)
     source = None if address is None else read_source(address)
     with opened(config_path) as store:
         _say(store, "ban.lift", source or ALL, reason, {})
-        answer = _ask(store.config.store.local, "unban", address=source)
+        answer = ask(store.config, "unban", address=source)
     for each in answer["lifted"]:
         click.echo(f"lifted {each}")
 
@@ -77,10 +76,6 @@ def _say(store: Opened, action: str, source: str, reason: str, details: dict[str
     """The audit line comes first: what is done is never without it."""
     why = fields.reason(reason)
     store.act(lambda act: act.audit(action, source, reason=why, details=details))
-
-
-def _ask(store: Path, name: str, **asked: object) -> dict[str, Any]:
-    return asyncio.run(ControlClient(control_path(store)).ask(name, **asked))
 
 
 def _shown(ban: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
@@ -14,6 +13,7 @@ import click
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
+from relay.cli.asking import ask
 from relay.cli.options import json_option, needed_reason, reason_option, reveal_option
 from relay.cli.output import (
     RECORD_HEADING,
@@ -28,7 +28,6 @@ from relay.cli.output import (
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, number, opened, past, said_in_clear
 from relay.errors import Refused, StoreError
-from relay.net.control import ControlClient, control_path
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
 from relay.reports.recordings import of_call, verify_recordings
@@ -137,7 +136,7 @@ def live_(config_path: Path | None, business: str | None, as_json: bool, reveal:
     with opened(config_path) as store:
         if clear:
             said_in_clear(store, "calls live", reason, {"business": business})
-        answer = _ask(store, "live", business=business, most=MOST_LIVE, reveal=clear)
+        answer = ask(store.config, "live", business=business, most=MOST_LIVE, reveal=clear)
     show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json)
     if absent := answer["workers_absent"]:
         click.echo(f"not all: {absent} of the relay's workers did not answer, and may be being replaced", err=True)
@@ -158,12 +157,8 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     with opened(config_path) as store:
         why = fields.reason(reason, required=True)
         store.act(lambda act: act.audit("call.hang_up", call_id, reason=why))
-        _ask(store, "hang_up", call_id=call_id)
+        ask(store.config, "hang_up", call_id=call_id)
     click.echo(f"hung up {call_id}")
-
-
-def _ask(store: Opened, name: str, **fields: object) -> dict[str, Any]:
-    return asyncio.run(ControlClient(control_path(store.config.store.local)).ask(name, **fields))
 
 
 @calls.command("export")

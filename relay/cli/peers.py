@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 
 from relay.cli import config_option
+from relay.cli.asking import ask
 from relay.cli.options import json_option
 from relay.cli.output import show_list
 from relay.config import load_config
-from relay.net.control import ControlClient, control_path
 from relay.service.times import format_moment
 
 _COLUMNS = ("peer", "target", "state", "failures", "aside_until", "calls_in", "calls_out", "registered")
@@ -33,8 +32,7 @@ def list_(config_path: Path | None, as_json: bool) -> None:
 
     A target is up, down, or aside: it has asked for fewer calls, or does not answer and rests. Calls go there last.
     """
-    store = load_config(config_path).store.local
-    answer = asyncio.run(ControlClient(control_path(store)).ask("peers"))
+    answer = ask(load_config(config_path), "peers")
     show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json)
 
 

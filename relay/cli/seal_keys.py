@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import click
 
 from relay.cli import config_option
+from relay.cli.asking import ask
 from relay.cli.output import show_list
 from relay.cli.stores import Opened, opened
 from relay.errors import Refused, StoreError
-from relay.net.control import ControlClient, control_path
 from relay.service import sealing_keys as service
 from relay.service.times import format_moment
 from relay.store.database import is_newer
@@ -138,7 +137,7 @@ def _unaware(store: Opened, key_id: int) -> list[str]:
     if isinstance(store.config.store.path, Server):
         return [f"the node {name}" for name in nodes_without(store.reader, key_id)]
     try:
-        answer = asyncio.run(ControlClient(control_path(store.config.store.local)).ask("sealing_keys"))
+        answer = ask(store.config, "sealing_keys")
     except Refused as refused:
         if refused.kind == "relay_unavailable" and not is_served(store.config.store.local):
             return []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from relay.cli import config_option
+from relay.cli.asking import ask
 from relay.config import Config, default_path, load_config
 from relay.config.files import check_files
-from relay.net.control import ControlClient, control_path
 
 RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
 
@@ -55,8 +54,7 @@ def reload(config_path: Path | None) -> None:
     As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a
     restart on only, nothing changes. Calls that are there go on as they are.
     """
-    control = ControlClient(control_path(load_config(config_path).store.local), RELOAD_PATIENCE_S)
-    answer = asyncio.run(control.ask("reload"))
+    answer = ask(load_config(config_path), "reload", patience_s=RELOAD_PATIENCE_S)
     click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")
 
 
