@@ -105,7 +105,7 @@ async def get_dead(
     """The oldest first."""
     sealer, list_ = visit.desk.sealer, f"dead {_own(visit, webhook_id).id}"
     (after,) = read_cursor(sealer, list_, cursor) or (0,)
-    found = await visit.read(lambda connection: dead(connection, sealer, webhook_id, limit + 1, int(after)))
+    found = await visit.read(lambda connection: dead(connection, sealer, webhook_id, int(after), limit + 1))
     return page(sealer, list_, found, limit, lambda event: (event.seq,), shown_dead)
 
 

@@ -42,7 +42,7 @@ _NEEDED = {
     "AXN": ("a",),
 }
 _OPTIONS = {"group_id": "--group"}
-_PAGE = 500
+_SHOWN_EVERY = 500  # lines of an import: how far it has come
 
 _restrictions = stacked(
     click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call whom; members of a group are a."),
@@ -247,7 +247,7 @@ def import_(config_path: Path | None, file: TextIO) -> None:
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "bindings") as done:
         for outcome in import_bindings(file, store.act, store.rules):
-            if (good + bad) % _PAGE == 0:
+            if (good + bad) % _SHOWN_EVERY == 0:
                 done()
             if outcome.refused is None:
                 good += 1

@@ -23,7 +23,6 @@ from relay.store.lists import find_entries
 
 _COLUMNS = ("id", "business", "name", "size", "created_at")
 _ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")
-_PAGE = 500
 
 
 @click.group()
@@ -52,7 +51,7 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
     """List groups."""
     with opened(config_path) as store:
         found = every(
-            lambda after: find_groups(store.reader, store.sealer, business, after, _PAGE),
+            lambda after: find_groups(store.reader, store.sealer, business, after),
             "",
             lambda group: group.group_id,
         )
@@ -131,7 +130,7 @@ def _found(store: Opened, group_id: str) -> Group:
 
 def _members(store: Opened, group_id: str) -> Iterator[str]:
     found = every(
-        lambda after: members_page(store.reader, store.sealer, group_id, after, _PAGE), b"", lambda member: member[0]
+        lambda after: members_page(store.reader, store.sealer, group_id, after), b"", lambda member: member[0]
     )
     return (number for _, number in found)
 
@@ -169,7 +168,7 @@ def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: b
 
 def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
     found = every(
-        lambda after: find_entries(store.reader, store.sealer, owner, after, _PAGE),
+        lambda after: find_entries(store.reader, store.sealer, owner, after),
         b"",
         lambda entry: entry.caller_hash,
     )

@@ -24,7 +24,6 @@ _COLUMNS = ("number", "pool", "state", "locked_by", "bindings", "cools_until")
 _PREFIX_COLUMNS = ("prefix", "operator", "platform", "peer", "state", "cool_down_s", "created_at")
 _POOL_COLUMNS = ("id", "business", "area", "max_bindings", "warn_percent")
 _USAGE_COLUMNS = ("pool", "business", "total", "free", "bound", "cooling", "locked", "bindings", "percent", "warning")
-_PAGE = 500
 
 
 @click.group()
@@ -90,7 +89,7 @@ def prefix_(
 @config_option
 def list_(config_path: Path | None, pool: str | None, prefix: str | None, state: str | None, as_json: bool) -> None:
     """List numbers with their state."""
-    query = NumberQuery(pool, prefix, state, most=_PAGE)
+    query = NumberQuery(pool, prefix, state)
     with opened(config_path) as store:
         found = every(
             lambda after: find_numbers(store.reader, query._replace(after=after), now_ms()),
@@ -206,8 +205,8 @@ def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
 def list_pools(config_path: Path | None, as_json: bool) -> None:
     """List the pools."""
     with opened(config_path) as store:
-        found = find_pools(store.reader, None, most=20_000)
-    show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
+        found = every(lambda after: find_pools(store.reader, None, after), "", lambda pool: pool.pool_id)
+        show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
 
 
 @pools.command("usage")

@@ -16,7 +16,6 @@ from relay.reports.recordings import ask_recording, read_recording
 from relay.store.recordings import LAST_MS, RecordingQuery, list_recordings
 
 _COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
-_PAGE = 500
 
 
 @click.group()
@@ -35,7 +34,7 @@ def list_(config_path: Path | None, business: str | None, since: int | None, unt
     query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
         found = every(
-            lambda after: list_recordings(store.reader, query, after, _PAGE),
+            lambda after: list_recordings(store.reader, query, after),
             None,
             lambda recording: (recording.taken_at, recording.call_id),
         )

@@ -21,7 +21,6 @@ from relay.store.webhooks import Webhook, find_webhook, webhooks_of
 
 _COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "kinds")
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
-_PAGE = 500
 
 _kind = click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for more. Without: all, or no change."
@@ -124,7 +123,7 @@ def _found(store: Opened, webhook_id: str) -> Webhook:
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
-    found = every(lambda after: dead(store.reader, store.sealer, webhook_id, _PAGE, after), 0, lambda event: event.seq)
+    found = every(lambda after: dead(store.reader, store.sealer, webhook_id, after), 0, lambda event: event.seq)
     for event in found:
         values = plain(event) | {"at": format_moment(event.at_ms)}
         yield {name: values[name] for name in _DEAD_COLUMNS}

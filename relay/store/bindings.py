@@ -203,10 +203,10 @@ class Bindings:
         with store_errors(path):
             self._connection = connect_reader(path)
 
-    def get(self, binding_id: str, business: str | None = None) -> Binding | None:
-        """The binding, in force or not; None where there is none, or none of this business."""
+    def get(self, binding_id: str) -> Binding | None:
+        """The binding, in force or not; None where there is none."""
         with store_errors(self._path):
-            return find_binding(self._connection, self._sealer, binding_id, business)
+            return find_binding(self._connection, self._sealer, binding_id)
 
     def all(self, query: BindingQuery = _ANY, now_ms: int = 0) -> Iterator[Binding]:
         """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
@@ -214,11 +214,6 @@ class Bindings:
         with store_errors(self._path), one_moment(self._connection):
             for row in each_row(self._connection, f"{SELECT} {where} ORDER BY id", values):
                 yield open_row(self._sealer, row)
-
-    def page(self, query: BindingQuery, now_ms: int) -> list[Binding]:
-        """At most `query.most` bindings."""
-        with store_errors(self._path):
-            return find_page(self._connection, self._sealer, query, now_ms)
 
     def of_number(self, number: str, at_ms: int | None = None) -> Iterator[Binding]:
         """Those of a 700 number or a party (in the normal form).

@@ -100,7 +100,7 @@ def find_group(connection: Connection, sealer: Sealer, group_id: str, business: 
 
 
 def find_groups(
-    connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 50
+    connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 500
 ) -> list[Group]:
     """In the order of their ids, from behind `after` on."""
     asked = {"business": business, "after": after, "most": most}
@@ -116,7 +116,7 @@ def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
 
 
 def members_page(
-    connection: Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 50
+    connection: Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 500
 ) -> list[tuple[bytes, str]]:
     """Hashes (to go on from) and numbers of members, in the order of the hashes, from behind `after` on."""
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()

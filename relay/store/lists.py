@@ -57,7 +57,7 @@ def delete_entry(act: Act, owner: str, number: str) -> bool:
 
 
 def find_entries(
-    connection: Connection, sealer: Sealer, owner: str, after: bytes = b"", most: int = 50
+    connection: Connection, sealer: Sealer, owner: str, after: bytes = b"", most: int = 500
 ) -> list[ListEntry]:
     """In the order of the hashes, from behind `after` on."""
     rows = connection.execute(_PAGE, (owner, after, most)).fetchall()

@@ -87,7 +87,7 @@ class NumberQuery(NamedTuple):
     state: str | None = None
     business: str | None = None  # those in pools of its own
     after: str = ""
-    most: int = 50
+    most: int = 500
 
 
 # -- inside an act

@@ -99,8 +99,8 @@ def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> l
     return [_opened(sealer, webhook, row) for row in rows]
 
 
-def dead(connection: Connection, sealer: Sealer, webhook: str, most: int, after: int = 0) -> list[Event]:
-    """What was given up, from behind the seq `after`."""
+def dead(connection: Connection, sealer: Sealer, webhook: str, after: int = 0, most: int = 500) -> list[Event]:
+    """What was given up, from behind the seq `after` on."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 

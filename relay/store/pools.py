@@ -75,7 +75,7 @@ def find_pool(connection: Connection, pool_id: str, business: str | None = None)
     return pool if pool in pools_of(connection, business) else None
 
 
-def find_pools(connection: Connection, business: str | None, after: str = "", most: int = 50) -> list[Pool]:
+def find_pools(connection: Connection, business: str | None, after: str = "", most: int = 500) -> list[Pool]:
     """In the order of their ids, from behind `after` on; with `business` only its own."""
     asked = {"business": business, "after": after, "most": most}
     return [Pool._make(row) for row in connection.execute(_PAGE, asked).fetchall()]

@@ -23,7 +23,7 @@ _LIST = f"""
 SELECT {_COLUMNS} FROM recording
 WHERE taken_at >= :since AND taken_at < :until AND (taken_at, call_id) < (:taken_at, :call_id)
 AND (:business IS NULL OR business = :business)
-ORDER BY taken_at DESC, call_id DESC LIMIT :limit
+ORDER BY taken_at DESC, call_id DESC LIMIT :most
 """
 _KEPT = f"SELECT {_COLUMNS} FROM recording WHERE purged_at IS NULL AND call_id > ? ORDER BY call_id LIMIT ?"
 _OLD = "SELECT call_id, business FROM recording WHERE purged_at IS NULL AND taken_at < ? ORDER BY taken_at LIMIT ?"
@@ -71,13 +71,13 @@ def find_recording(connection: Connection, call_id: str) -> Recording | None:
 
 
 def list_recordings(
-    connection: Connection, query: RecordingQuery, after: tuple[int, str] | None, limit: int
+    connection: Connection, query: RecordingQuery, after: tuple[int, str] | None, most: int = 500
 ) -> list[Recording]:
     """The newest first; `after` is (taken_at, call_id) of the last that was seen."""
     taken_at, call_id = after or (LAST_MS, "")
     business, since_ms, until_ms = query
     place = {"since": since_ms, "until": until_ms, "taken_at": taken_at, "call_id": call_id}
-    return [Recording(*row) for row in connection.execute(_LIST, place | {"business": business, "limit": limit})]
+    return [Recording(*row) for row in connection.execute(_LIST, place | {"business": business, "most": most})]
 
 
 def kept_recordings(connection: Connection) -> Iterator[Recording]:

@@ -10,8 +10,19 @@ import pytest
 from relay.call.binding import Binding
 from relay.errors import StoreError
 from relay.store.act import RELAY, Act
-from relay.store.bindings import BindingQuery, Bindings, at_moment, due, history, keep_past, state_of, update
-from relay.store.database import connect
+from relay.store.bindings import (
+    BindingQuery,
+    Bindings,
+    at_moment,
+    due,
+    find_binding,
+    find_page,
+    history,
+    keep_past,
+    state_of,
+    update,
+)
+from relay.store.database import connect, connect_reader
 from relay.store.groups import Group, insert_group, put_members, take_members
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
@@ -62,9 +73,14 @@ def test_a_binding_is_read_back_as_it_was_made(disk: Disk, bindings: Bindings) -
     )
     put(disk.path, disk.sealer, made)
     assert bindings.get("b1") == made
-    assert bindings.get("b1", "default") == made
-    assert bindings.get("b1", "acme") is None
     assert bindings.get("b2") is None
+
+
+def test_a_business_finds_its_own_alone(disk: Disk) -> None:
+    put(disk.path, disk.sealer, binding())
+    with closing(connect_reader(disk.path)) as connection:
+        assert find_binding(connection, disk.sealer, "b1", "default") == binding()
+        assert find_binding(connection, disk.sealer, "b1", "acme") is None
 
 
 def test_unbinding_keeps_the_binding(disk: Disk, bindings: Bindings) -> None:
@@ -127,7 +143,7 @@ def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, bindings
     assert [found.binding_id for found in bindings.of_number(C, NOW_MS + 9)] == ["b1"]
 
 
-def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings) -> None:
+def test_a_page_is_of_what_is_asked_newest_first(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute(
             "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('x','approved','',0,0)"
@@ -156,7 +172,9 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, bindings: Bindings)
         (BindingQuery(state="ended"), ["b2"]),
         (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
     ]:
-        assert [found.binding_id for found in bindings.page(query, NOW_MS + 10)] == ids
+        with closing(connect_reader(disk.path)) as connection:
+            page = find_page(connection, disk.sealer, query, NOW_MS + 10)
+        assert [found.binding_id for found in page] == ids
 
 
 def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, bindings: Bindings) -> None:
@@ -200,7 +218,7 @@ def test_a_store_that_fails_is_an_error_with_its_path(disk: Disk, bindings: Bind
     with closing(connect(disk.path)) as connection:
         connection.execute("ALTER TABLE binding RENAME TO gone")
     failing: list[Callable[[], object]] = [lambda: bindings.get("b1"), lambda: list(bindings.all())]
-    failing += [lambda: list(bindings.of_number(X)), lambda: bindings.page(BindingQuery(), 0)]
+    failing.append(lambda: list(bindings.of_number(X)))
     for read in failing:
         with pytest.raises(StoreError, match=str(disk.path)):
             read()
