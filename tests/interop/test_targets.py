@@ -111,6 +111,8 @@ async def test_a_record_that_changes_is_followed(start_relay: StartRelay) -> Non
             await asyncio.to_thread(
                 relay.wait_for_event, "peer.located", matching=lambda event: event["targets"] == found
             )
+            listed = await asyncio.to_thread(peers, relay)  # who carries calls has heard of it before he is asked
+            assert [each["target"] for each in listed if each["peer"] == "trunk"] == found
             await taken(relay, await call(relay, caller), second)
         server.close()
 
