@@ -14,7 +14,7 @@ from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.problems import problem_of, status_of
 from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why
 from relay.call.binding import Binding, Mode
-from relay.call.numbers import mask_number, normalise_party
+from relay.call.numbers import mask_number
 from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import BindingChange, change, end, renew, steps
@@ -155,7 +155,7 @@ async def _found(
     query = BindingQuery(
         business=visit.only(asked.business),
         number=asked.number,
-        party=None if asked.party is None else normalise_party(asked.party),
+        party=visit.looked_for(asked.party),
         order_id=asked.order_id,
         group_id=asked.group_id,
         mode=asked.mode,
@@ -202,7 +202,10 @@ async def get_bindings(
 async def search_bindings(
     asked: models.BindingSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
 ) -> Page[models.Binding]:
-    """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group."""
+    """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group.
+
+    A party takes the scope parties:read.
+    """
     return await _found(visit, asked, reveal, limit, cursor)
 
 

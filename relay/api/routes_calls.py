@@ -12,7 +12,6 @@ from relay.api import models_calls as models
 from relay.api.models import Name, Number700, Page, Text64, Text128, Time, given_ms
 from relay.api.pages import USUAL, Cursor, Limit, make_cursor, read_cursor
 from relay.api.visit import Needs, Reveal, Revealing, Visit, Why
-from relay.call.numbers import normalise_party
 from relay.call.record import CallRecord
 from relay.errors import Refused
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
@@ -44,7 +43,7 @@ async def _found(
     query = CallQuery(
         Wanted(
             number=asked.number,
-            party=None if asked.party is None else normalise_party(asked.party),
+            party=visit.looked_for(asked.party),
             order_id=asked.order_id,
             business=visit.only(asked.business),
             since_ms=given_ms(asked.since) or 0,
@@ -84,7 +83,7 @@ async def get_calls(
 async def search_calls(
     asked: models.CallSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
 ) -> Page[models.Call]:
-    """As the list; by a party, too."""
+    """As the list; by a party, too, with a key that has parties:read."""
     return await _found(visit, asked, reveal, limit, cursor)
 
 

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from relay.api.desk import Desk
 from relay.api.models import Reason
+from relay.call.numbers import normalise_party
 from relay.errors import Refused
 from relay.store.act import Act, Actor
 from relay.store.connection import Connection
@@ -70,6 +71,17 @@ class Visit(NamedTuple):
     def only(self, business: str | None) -> str | None:
         """Whose things a list is of: a key's own business user's, or for an operator the one named. Raises Refused."""
         return business if self.actor.business is None else self.own(business)
+
+    def looked_for(self, party: str | None) -> str | None:
+        """A party that is searched for, in the normal form. Raises Refused without the scope that shows numbers.
+
+        Whoever is answered 139****0002 could else try the ten thousand numbers that it may be.
+        """
+        if party is None:
+            return None
+        if PARTIES not in self.actor.scopes:
+            raise Refused("forbidden", "party", f"the key lacks the scope {PARTIES}: take one that has it")
+        return normalise_party(party)
 
     def row(self, query: Callable[[Connection], T]) -> T:
         """In the loop's thread: for single rows, found by their key."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from fastapi.routing import APIRoute
 
 from relay.api.document import scopes_of
 from relay.service.keys import OPERATOR_SCOPES
-from tests.api.conftest import Api
+from tests.api.conftest import A, Api
 
 NAMES = {
     "business_id": "default",
@@ -48,6 +49,17 @@ async def test_without_a_scope_a_key_is_told_of_its_own_business_user_alone(api:
     assert keyless == ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"]
 
 
+@pytest.mark.parametrize(("scope", "path"), [("calls:read", "/v1/calls"), ("bindings:read", "/v1/bindings")])
+async def test_nobody_looks_for_a_party_without_the_scope_that_shows_numbers(api: Api, scope: str, path: str) -> None:
+    """Else whoever is shown 139****0002 would try the ten thousand numbers that it may be."""
+    blind, seeing = await api.operator([scope]), await api.operator([scope, "parties:read"])
+    problem = await blind.refused("POST", f"{path}/search", "forbidden", {"party": A})
+    assert problem["errors"][0]["field"] == "party"
+    for client in (blind, seeing):
+        assert (await client.post(f"{path}/search", {"order_id": "17"}, 200))["items"] == []
+    assert (await seeing.post(f"{path}/search", {"party": A}, 200))["items"] == []
+
+
 async def test_each_scope_is_needed_somewhere(api: Api) -> None:
     needed = {scope for route in api.app.routes if isinstance(route, APIRoute) for scope in scopes_of(route) or ()}
-    assert needed == OPERATOR_SCOPES - {"parties:read"}  # which is asked for where numbers are to be revealed
+    assert needed == OPERATOR_SCOPES - {"parties:read"}  # asked for where numbers are shown or looked for

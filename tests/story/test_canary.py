@@ -35,6 +35,7 @@ class Desk(NamedTuple):
     relay: RelayProcess
     operator: Client
     company: Client
+    agent: Client  # of the same company; may look for parties
     inbox: Inbox
 
 
@@ -52,10 +53,13 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             )
             await operator.post("/v1/businesses/acme/approve", {"reason": f"papers of {TEXT}"}, 200)
             scopes = ["bindings:read", "bindings:write", "calls:read", "calls:hangup", "lists", "webhooks", "reports"]
-            made = await operator.post("/v1/businesses/acme/keys", {"scopes": scopes})
+            made, of_agent = [
+                await operator.post("/v1/businesses/acme/keys", {"scopes": each})
+                for each in (scopes, ["bindings:read", "calls:read", "parties:read"])
+            ]
             inbox.secret = (await operator.post("/v1/webhooks", {"url": inbox.url, "business": "acme"}))["secret"]
-            async with Client(setup.api, made["secret"]) as company:
-                yield Desk(relay, operator, company, inbox)
+            async with Client(setup.api, made["secret"]) as company, Client(setup.api, of_agent["secret"]) as agent:
+                yield Desk(relay, operator, company, agent, inbox)
 
 
 async def test_no_output_holds_a_real_number(desk: Desk) -> None:
@@ -69,6 +73,7 @@ async def test_no_output_holds_a_real_number(desk: Desk) -> None:
         await company.get("/v1/calls/live")
         await call.hang_up()
     await desk.inbox.event("call.ended")
+    await _looks_for_parties(desk.agent)
     await _looks(company, binding)
     await _mistakes(company, binding)
     metrics = await desk.operator.text("/metrics")
@@ -77,7 +82,9 @@ async def test_no_output_holds_a_real_number(desk: Desk) -> None:
     # `desk` searches the log and the files for all of NUMBERS when the relay has stopped, and here while it runs.
     await asyncio.to_thread(relay.assert_nothing_in_clear)
     _assert_none_of(NUMBERS, [metrics, relay.log()])
-    _assert_none_of(PARTIES, [*answers, *company.seen, *desk.operator.seen, *_texts(desk.inbox.bodies)])
+    _assert_none_of(
+        PARTIES, [*answers, *company.seen, *desk.agent.seen, *desk.operator.seen, *_texts(desk.inbox.bodies)]
+    )
     assert all(str(number[-4:]) in str(company.seen) for number in (A, B, MEMBER, LISTED))  # masked, they are there
 
 
@@ -98,10 +105,13 @@ async def _orders(company: Client) -> Json:
     return await company.ask("PATCH", f"/v1/bindings/{changed['id']}", {"b": B, "max_call_s": 600})
 
 
-async def _looks(company: Client, binding: Json) -> None:
+async def _looks_for_parties(agent: Client) -> None:
     for party in (A, B, MEMBER, FOREIGN):
-        await company.post("/v1/bindings/search", {"party": party}, 200)
-        await company.post("/v1/calls/search", {"party": party}, 200)
+        await agent.post("/v1/bindings/search", {"party": party}, 200)
+        await agent.post("/v1/calls/search", {"party": party}, 200)
+
+
+async def _looks(company: Client, binding: Json) -> None:
     for path in ("/v1/bindings", f"/v1/bindings/{binding['id']}", "/v1/calls", "/v1/businesses/acme", "/v1/groups"):
         await company.get(path)
     (found,) = (await company.get("/v1/calls"))["items"]
@@ -126,6 +136,7 @@ async def _mistakes(company: Client, binding: Json) -> None:
     await company.get(f"/v1/{A}", 404)
     await company.get(f"/v1/calls/{binding['id']}{A}", 400)
     await company.get(f"/v1/bindings?reveal=true&reason={A}", 403)
+    await company.post("/v1/bindings/search", {"party": A}, 403)
 
 
 def _texts(bodies: Iterable[bytes]) -> Iterator[str]:
