@@ -9,7 +9,7 @@ import click
 
 from relay.cli import config_option
 from relay.cli.options import json_option, reason_option, reveal_option, stacked
-from relay.cli.output import json_line, plain, show_list, show_one
+from relay.cli.output import json_line, plain, private_files, show_list, show_one
 from relay.cli.progress import progress
 from relay.cli.stores import opened, past, said_in_clear
 from relay.errors import StoreError
@@ -62,7 +62,7 @@ def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, rea
 def export(config_path: Path | None, file: TextIO, reveal: bool, reason: str, **query: Any) -> None:
     """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
     asked = AuditQuery(**query)
-    with opened(config_path) as store:
+    with private_files(), opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
         file.write("")  # opens it: what was in it goes, also where there is nothing to write

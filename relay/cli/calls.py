@@ -18,6 +18,7 @@ from relay.cli.options import json_option, needed_reason, reason_option, reveal_
 from relay.cli.output import (
     RECORD_HEADING,
     json_line,
+    private_files,
     record_object,
     record_row,
     show_list,
@@ -182,7 +183,7 @@ def export(
 ) -> None:
     """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
     wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
-    with opened(config_path) as store:
+    with private_files(), opened(config_path) as store:
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())
         file.write(b"")  # opens it: what was in it goes, also where there is nothing to write

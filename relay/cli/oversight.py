@@ -14,7 +14,7 @@ from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.options import json_option, needed_reason
-from relay.cli.output import binding_object, json_line, plain, record_object, show_list
+from relay.cli.output import binding_object, json_line, plain, private_files, record_object, show_list
 from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
@@ -106,7 +106,7 @@ def make(
     config_path: Path | None, number: str, since_ms: int, until_ms: int, out: BinaryIO, reason: str, as_json: bool
 ) -> None:
     """Write the calls and bindings of a number in a time, in clear and signed."""
-    with opened(config_path) as store:
+    with private_files(), opened(config_path) as store:
         asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
         manifest = bundle(store.config.store.path, store.sealer, asked, out)
     if as_json:

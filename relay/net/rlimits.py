@@ -22,10 +22,15 @@ def take_descriptors() -> int:
 
 
 def leave_no_core() -> None:
-    """A core dump would hold the store's key and real numbers."""
+    """A core dump would hold the store's key and real numbers.
+
+    A limit of 0 bytes keeps it out of a file, and does not hold where the system gives it to a program (core(5)); 1,
+    which is too little for a file, has Linux give it to nobody (do_coredump in fs/coredump.c).
+    """
     size, most = resource.getrlimit(resource.RLIMIT_CORE)
-    if size:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+    least = 1 if most else 0
+    if size != least:
+        resource.setrlimit(resource.RLIMIT_CORE, (least, most))
 
 
 def die_with_parent() -> None:

@@ -89,6 +89,21 @@ def test_evidence_is_made_and_shows_that_it_was_not_changed(relay700: Command) -
     assert relay700.run("evidence", "check", str(file)).exit_code == 1
 
 
+def test_what_is_written_in_clear_is_open_to_its_user_alone(relay700: Command) -> None:
+    bind(relay700, binding())
+    write(relay700, ended_record())
+    file = relay700.folder / "written"
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:01:00Z")
+    for command in (
+        ("evidence", "make", X, *span, "--out", str(file)),
+        ("calls", "export", str(file), "--reveal"),
+        ("audit", "export", str(file), "--reveal"),
+    ):
+        relay700.done(*command, *WHY)
+        assert file.stat().st_mode & 0o777 == 0o600, command
+        file.unlink()
+
+
 def test_a_day_s_report_counts_calls_by_business_and_prefix(relay700: Command) -> None:
     refused = ended_record("c2", outcome="no_binding", routed_at=None, answered_at=None, duration_ms=None)
     write(relay700, ended_record("c1"), refused)
