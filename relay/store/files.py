@@ -71,7 +71,7 @@ def holds_deleted_log(path: Path) -> bool:
     A connection that is opened meanwhile shares that index with it, and is alone with both.
     """
     gone = {f"{file.resolve()} (deleted)" for file in _logs(path)}
-    return any(name in gone for name in _open_files())
+    return any(name in gone for _, name in _open_files())
 
 
 def _logs(path: Path) -> list[Path]:
@@ -88,18 +88,29 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 def _needed(path: Path) -> int:
     """How large the file is by what stands in its head; 100 bytes where there is none."""
-    with path.open("rb") as file:
-        head = file.read(100)
+    head = _head(path)
     if len(head) < 100:
         return 100
     size = int.from_bytes(head[_PAGE_SIZE])
     return int.from_bytes(head[_PAGES]) * (_LARGEST_PAGE if size == 1 else size)
 
 
-def _open_files() -> Iterator[str]:
+def _head(path: Path) -> bytes:
+    """What SQLite has open is read: were it opened here, to close it would end the process's locks on it (fcntl).
+
+    Whoever closes the store next would then take himself for the last one, and delete the log.
+    """
+    for descriptor, name in _open_files():
+        if name == str(path.resolve()):
+            return os.pread(descriptor, 100, 0)
+    return b""
+
+
+def _open_files() -> Iterator[tuple[int, str]]:
+    """The descriptors of this process, and what they are of."""
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            yield os.readlink(f"/proc/self/fd/{descriptor}")
+            yield int(descriptor), os.readlink(f"/proc/self/fd/{descriptor}")
         except FileNotFoundError:  # that of the list itself
             continue
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -72,6 +74,18 @@ def test_one_that_grew_and_was_made_smaller_by_vacuum_is_whole(disk: Disk, files
         for statement in ("DROP TABLE large", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
             connection.execute(statement).fetchall()
     assert disk.path.stat().st_size < before
+    assert said(files) == ""
+
+
+def test_to_look_ends_no_lock_of_sqlite(disk: Disk, files: StoreFiles) -> None:
+    """Without one, whoever closes the store elsewhere takes himself for the last, and deletes the log."""
+    size = disk.path.stat().st_size
+    os.truncate(disk.path, 2 * size)
+    assert said(files) == ""
+    os.truncate(disk.path, size)
+    assert said(files) == ""  # smaller than it was: it had to look
+    elsewhere = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM business'); c.close()"
+    subprocess.run([sys.executable, "-c", elsewhere, str(disk.path)], check=True)
     assert said(files) == ""
 
 
