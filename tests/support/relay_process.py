@@ -114,6 +114,7 @@ class RelayProcess:
         self.config.write_text(setup.toml(folder))
         self._log_file = folder / "relay.log"
         self._lines: list[str] = []
+        self._begin = 0  # where those of the process that runs begin
         self._grown = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -124,7 +125,7 @@ class RelayProcess:
     def start(self) -> None:
         """Returns once the relay has said that it is ready."""
         command = [*RELAY700, "serve", "-c", str(self.config), "--workers", str(self.workers)]
-        mark = len(self._lines)
+        self._begin = mark = len(self._lines)
         self._ended = False
         environment = {**os.environ, **self.setup.environment}
         self._process = subprocess.Popen(
@@ -177,7 +178,8 @@ class RelayProcess:
 
     def worker_pids(self) -> list[int]:
         """Those that carry calls now, the first worker first."""
-        newest = {event["worker"]: event["pid"] for event in self.events() if event.get("event") == "worker.ready"}
+        events = self.events(self._begin)
+        newest = {event["worker"]: event["pid"] for event in events if event.get("event") == "worker.ready"}
         return [newest[index] for index in sorted(newest)]
 
     @property
@@ -200,9 +202,10 @@ class RelayProcess:
     def log_tail(self) -> str:
         return self.log()[-6000:]
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        """The log lines from line number `after` on."""
         with self._grown:
-            return [json.loads(line) for line in self._lines if line.startswith("{")]
+            return [json.loads(line) for line in self._lines[after:] if line.startswith("{")]
 
     def wait_for_event(
         self,
