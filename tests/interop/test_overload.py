@@ -16,11 +16,12 @@ import pytest
 
 from tests.interop.conftest import StartRelay
 from tests.support.addresses import Address
-from tests.support.load import Load, LoadCallee, LoadCaller, until
+from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.phone import SDP
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
 from tests.support.sip_text import SipText
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.outside
 

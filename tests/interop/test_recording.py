@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from tests.support.rtpengine import Rtpengine, media_table
 from tests.support.softphones import Pjsua
 from tests.support.sounds import a_law_wav, write_a_law
 from tests.support.spool import HEAD, packet, packets_of
+from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
 
-PATIENCE_S = 30.0
 NOTICE = 620  # Hz
 SOUND = 100_000  # bytes of a capture: some five seconds of a call
 
@@ -59,18 +59,8 @@ def bind(relay: RelayProcess) -> None:
     assert relay.answer("bind", "AXB", "--a", A, "--b", B, "--x", X, "--record", "--json")["record"] is True
 
 
-async def until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await true():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
 async def until_it_is_recorded(relay: RelayProcess) -> None:
-    async def begun() -> bool:
-        calls = await asyncio.to_thread(relay.calls, "--live")
-        return any(record["recording"] for record in calls)
-
-    await until(begun)
+    await until_seen(lambda: any(record["recording"] for record in relay.calls("--live")))
 
 
 def plain(folder: Path) -> list[Path]:
@@ -140,7 +130,7 @@ async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
                 await phone.expect("STOPPED")
                 assert share_of_tone(phone.folder / "heard.wav", NOTICE) > 0.5
                 phone.command("play", tone_file(phone, tone))
-            await until(lambda: asyncio.to_thread(lambda: captured(tmp_path) > SOUND))
+            await until_seen(lambda: captured(tmp_path) > SOUND)
             assert sealed(tmp_path) == []
             await hang_up(a, b)
         event = await taken(relay)
@@ -163,7 +153,7 @@ async def test_what_both_said_is_sealed_and_nothing_of_it_stays_in_clear(
         assert shown["recording_sha256"] == hashlib.sha256(data).hexdigest()
         assert shown["recording_ms"] == event["length_ms"] > 2_000
         assert "1 recordings intact" in relay.verify()
-        await until(lambda: asyncio.to_thread(lambda: relay.answer("purge", "--json")["recordings"] == 1))
+        await until_seen(lambda: relay.answer("purge", "--json")["recordings"] == 1)
         assert sealed(tmp_path) == []
         assert "was kept for its time" in relay.command(
             "recordings", "get", event["call_id"], "-o", str(tmp_path / "out.pcap"), "--reason", "test"
@@ -183,11 +173,11 @@ async def test_a_relay_that_is_killed_does_not_end_a_recording(
             await connect(relay, a, b)
             await until_it_is_recorded(relay)
             a.command("play", tone_file(a, TONE_OF_A))
-            await until(lambda: asyncio.to_thread(lambda: captured(tmp_path) > SOUND / 4))
+            await until_seen(lambda: captured(tmp_path) > SOUND / 4)
             await asyncio.to_thread(relay.kill)
-            await until(lambda: asyncio.to_thread(lambda: captured(tmp_path) > SOUND / 2))
+            await until_seen(lambda: captured(tmp_path) > SOUND / 2)
             await asyncio.to_thread(relay.start)
-            await until(lambda: asyncio.to_thread(lambda: captured(tmp_path) > SOUND))
+            await until_seen(lambda: captured(tmp_path) > SOUND)
             await hang_up(a, b)
         event = await taken(relay)
         assert plain(tmp_path) == []
@@ -232,12 +222,12 @@ async def test_a_desk_that_is_killed_while_it_seals_leaves_it_to_the_next(
             os.kill(desk, signal.SIGSTOP)
             await up.hang_up()
         ended = await asyncio.to_thread(relay.wait_for_event, "call.ended")
-        await until(lambda: asyncio.to_thread(lambda: [path.suffix for path in plain(tmp_path)] == [".txt", ".pcap"]))
+        await until_seen(lambda: [path.suffix for path in plain(tmp_path)] == [".txt", ".pcap"])
         (capture,) = (tmp_path / "spool/pcaps").iterdir()
         long = HEAD + b"".join(packet(n, bytes(200_000)) for n in range(1_500))
         capture.write_bytes(long)
         os.kill(desk, signal.SIGCONT)
-        await until(lambda: asyncio.to_thread(lambda: [path.suffix for path in sealed(tmp_path)] == [".part"]))
+        await until_seen(lambda: [path.suffix for path in sealed(tmp_path)] == [".part"])
         os.kill(desk, signal.SIGKILL)
         assert (taken_rows(tmp_path), len(plain(tmp_path))) == (0, 2)
         event = await taken(relay)

@@ -14,10 +14,11 @@ from tests.support import postgres
 from tests.support.addresses import RELAY, free
 from tests.support.crashes import BINDINGS, PARTIES, check_records
 from tests.support.live_call import call
-from tests.support.load import Load, LoadCallee, LoadCaller, until
+from tests.support.load import Load, LoadCallee, LoadCaller
 from tests.support.newer import FILE, SERVER, Newer
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.outside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from relay.store.server_journal import ServerJournal
 from tests.store.conftest import Reported, Waiter
 from tests.support import postgres
 from tests.support.stored import ended_record, live_record
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.outside
 
@@ -169,9 +170,9 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
             holder.execute("BEGIN IMMEDIATE")
             holder.execute("UPDATE last_caller SET at = 6 WHERE binding_id = 'b0'")
             remember(second, "b1", "b0", "b2")
-            await _until(lambda: looker.execute(_WAITING).fetchone() == (1,))
+            await until(lambda: looker.execute(_WAITING).fetchone() == (1,))
             remember(first, "b2", "b0", "b1")
-            await _until(lambda: looker.execute(_WAITING).fetchone() == (2,))
+            await until(lambda: looker.execute(_WAITING).fetchone() == (2,))
             holder.execute("COMMIT")
         await asyncio.gather(first.flushed(), second.flushed())
     assert store.said == []
@@ -186,7 +187,7 @@ async def test_a_head_that_was_altered_takes_no_record(store: Store) -> None:
             (mac,) = connection.execute("SELECT mac FROM chain_head").fetchone()
             connection.execute("UPDATE chain_head SET mac = sealed FROM (SELECT sealed FROM call_record) AS other")
             journal.append(Commit(2, ended_record("c2"), None), done)
-            await _until(lambda: store.said)
+            await until(lambda: store.said)
             connection.execute("UPDATE chain_head SET mac = ?", (mac,))
         await done.until(lambda: done.tokens == [1, 2])
     assert "altered" in str(store.said[0][1]["reason"])
@@ -207,7 +208,7 @@ async def test_a_node_that_is_gone_is_taken_over_once(store: Store, monkeypatch:
         for heir in heirs:
             await heir.open()
             heir.watch(lambda calls, name=heir.name: taken.extend(_named(name, calls)), lambda: None)
-        await _until(lambda: len(taken) == 2)
+        await until(lambda: len(taken) == 2)
         assert len({name for name, _ in taken}) == 1
         await asyncio.sleep(1)  # whoever takes late would by now
         assert sorted(call for _, call in taken) == ["c1", "c2"]
@@ -226,9 +227,9 @@ async def test_a_node_that_was_only_slow_writes_nothing_any_more(store: Store, m
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
     await heir.open()
     heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
-    await _until(lambda: taken == [("b", "c1")])
+    await until(lambda: taken == [("b", "c1")])
     slow.append(Commit(2, ended_record("c1"), None), done)
-    await _until(lambda: any(event == "journal.write_failed" for event, _ in store.said))
+    await until(lambda: any(event == "journal.write_failed" for event, _ in store.said))
     with pytest.raises(StoreError, match="1 call records could not be written"):
         await slow.close(0.1)
     assert (done.tokens, store.records(), store.live()) == ([1], [], ["c1 b"])
@@ -284,14 +285,6 @@ async def test_a_node_that_ended_in_order_is_not_taken_over(store: Store, monkey
 
 def _named(node: str, calls: list[LiveCall]) -> list[tuple[str, str]]:
     return [(node, call.record.call_id) for call in calls]
-
-
-async def _until(condition: Callable[[], object]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never was")
 
 
 def _drop_others(place: Server) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +21,9 @@ from tests.events.conftest import Inbox
 from tests.support.addresses import RELAY, free
 from tests.support.live_call import call
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
-
-PATIENCE_S = 20.0
 
 
 class Story(NamedTuple):
@@ -61,17 +60,12 @@ class Story(NamedTuple):
 
     async def until_rows(self, statement: str) -> None:
         """Until the store has some."""
-        await _until(lambda: asyncio.to_thread(self.rows, statement))
+        await until_seen(lambda: self.rows(statement))
 
     async def until_answered(self) -> None:
         """Until the desk has read the answer to its first delivery."""
-        async with httpx.AsyncClient(trust_env=False) as http:
-
-            async def counted() -> bool:
-                metrics = await http.get(f"http://{self.relay.setup.api}/metrics")
-                return "relay700_deliveries_total 1.0" in metrics.text
-
-            await _until(counted)
+        url = f"http://{self.relay.setup.api}/metrics"
+        await until_seen(lambda: "relay700_deliveries_total 1.0" in httpx.get(url, trust_env=False).text)
 
     @contextmanager
     def nobody_writes(self) -> Iterator[None]:
@@ -79,13 +73,6 @@ class Story(NamedTuple):
         with closing(sqlite3.connect(self.relay.folder / "relay.db", isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
-
-
-async def _until(is_so: Callable[[], Awaitable[object]]) -> None:
-    """Asks again and again: what it is about is another process's."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

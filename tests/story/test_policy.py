@@ -25,6 +25,7 @@ from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
+from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
 
@@ -59,13 +60,6 @@ def metrics(relay: RelayProcess, name: str) -> dict[str, int]:
     return {
         label: int(float(value)) for label, value in re.findall(rf'^relay700_{name}{{\w+="(\w+)"}} (\S+)', text, re.M)
     }
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    """Asks again and again: it is another process that counts."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await asyncio.to_thread(is_so):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
 
 
 # -- each refusal has its own outcome and its own metric
@@ -192,7 +186,7 @@ async def phones(strict: tuple[RelayProcess, Hook]) -> AsyncIterator[Strict]:
 
 async def _assert_counted(relay: RelayProcess, before: dict[str, int], outcome: str) -> None:
     """Once, under that outcome and no other."""
-    await until(lambda: sum(metrics(relay, "refused_total").values()) > sum(before.values()))
+    await until_seen(lambda: sum(metrics(relay, "refused_total").values()) > sum(before.values()))
     assert metrics(relay, "refused_total") == before | {outcome: before.get(outcome, 0) + 1}
 
 
@@ -303,7 +297,7 @@ async def test_without_a_verdict_a_call_is_refused_or_goes_on_as_configured(
                 assert (answer.status, bool(answer["retry-after"])) == (status, True)
                 assert relay.calls("--number", x)[-1]["outcome"] == "verification_failed"
                 await _assert_counted(relay, {}, "verification_failed")
-            await until(lambda: metrics(relay, "verifications_total")["failed"] == 1)
+            await until_seen(lambda: metrics(relay, "verifications_total")["failed"] == 1)
 
 
 async def test_an_old_middle_number_has_an_outcome_of_its_own_after_its_last_day(tmp_path: Path) -> None:
@@ -353,7 +347,7 @@ async def test_caps_on_the_last_minutes_and_on_the_last_day_survive_a_crash(tmp_
         await asyncio.to_thread(relay.wait_for_event, "api.listening")
         bind(relay, x)
         bind(relay, before)
-        await until(lambda: _followed(relay, 3))
+        await until_seen(lambda: _followed(relay, 3))
         async with Phone(setup.caller) as left, Phone(setup.callee) as right:
             ends = Ends(relay, left, right)
             assert (await refused(ends, A, before)).status == 403
@@ -414,7 +408,7 @@ async def test_a_sign_of_fraud_warns_and_then_locks_the_number(tmp_path: Path, s
                     for dialled in x[1:]:
                         await refused(ends, A2, dialled)
             locked = x[-1] if signal == "sequential" else x[0]
-            await until(lambda: relay.answer("numbers", "show", locked, "--json")["state"] == "locked")
+            await until_seen(lambda: relay.answer("numbers", "show", locked, "--json")["state"] == "locked")
             assert relay.answer("numbers", "show", locked, "--json")["locked_by"] == ["fraud"]
             assert (await refused(ends, A, locked)).status == 480
             assert relay.calls("--number", locked)[-1]["outcome"] == "number_locked"

@@ -378,15 +378,6 @@ class Load:
             await asyncio.sleep(max(0, due - loop.time()))
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Looks 20 times a second, for a minute at most."""
-    for _ in range(1_200):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it took more than a minute")
-
-
 def _with(lines: list[str], body: bytes) -> bytes:
     if body:
         lines = [*lines, "Content-Type: application/sdp"]
