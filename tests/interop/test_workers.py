@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,33 +12,18 @@ import pytest
 from tests.support.live_call import Call
 from tests.support.phone import Phone
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.workers import NUMBERS, A, StartWorkers, kill, wait_for_successor
 
 pytestmark = pytest.mark.outside
 
-NUMBERS = ("700100000010002", "700100000010001")  # of the first worker and of the second
-CALLEES = ("13900000002", "13900000003")
-A = "13800000001"
-
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RelayProcess]:
-    process = RelayProcess(tmp_path, Setup(sip={"drain_s": 10, "t1_ms": 200}), (A, *CALLEES), workers=2)
-    process.start()
-    for number, callee in zip(NUMBERS, CALLEES, strict=True):
-        process.bind(x=number, a=A, b=callee)
-    yield process
-    process.stop()
+def relay(start_workers: StartWorkers) -> RelayProcess:
+    return start_workers(Setup(sip={"drain_s": 10, "t1_ms": 200}))
 
 
 def expected_deaths(relay: RelayProcess) -> list[int]:
     return [event["worker"] for event in relay.events() if event["event"] == "worker.ended"]
-
-
-def kill(relay: RelayProcess, worker: int) -> None:
-    """kill -9, and wait for its successor."""
-    mark = len(relay.log().splitlines())
-    os.kill(relay.worker_pids()[worker], signal.SIGKILL)
-    relay.wait_for_event("worker.ready", after=mark, matching=lambda event: event["worker"] == worker)
 
 
 async def test_each_number_has_its_worker_and_all_share_one_address(relay: RelayProcess) -> None:
@@ -80,7 +64,7 @@ async def test_a_call_goes_on_where_its_worker_is_killed(relay: RelayProcess, wo
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         call = Call(relay, caller, callee, A, NUMBERS[worker])
         await call.answer()
-        kill(relay, worker)
+        wait_for_successor(relay, worker, kill(relay, worker))
         for phone, leg in ((caller, call.leg), (callee, call.called)):  # it asks whether they are there
             await leg.answer(await phone.expect("OPTIONS"), 200)
         await call.hang_up()
@@ -129,10 +113,8 @@ async def test_nobody_is_left_of_a_relay_that_is_killed_and_its_calls_go_on(rela
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2)])
-async def test_calls_go_on_with_another_number_of_workers(tmp_path: Path, before: int, after: int) -> None:
-    relay = RelayProcess(tmp_path, Setup(sip={"drain_s": 10, "t1_ms": 200}), (A, *CALLEES), workers=before)
-    relay.start()
-    relay.bind(x=NUMBERS[1], a=A, b=CALLEES[1])
+async def test_calls_go_on_with_another_number_of_workers(start_workers: StartWorkers, before: int, after: int) -> None:
+    relay = start_workers(Setup(sip={"drain_s": 10, "t1_ms": 200}), before)
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         calls = [Call(relay, caller, callee, A, NUMBERS[1]) for _ in range(4)]
         for call in calls:
@@ -188,17 +170,14 @@ def test_a_port_in_use_is_told(relay: RelayProcess, tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-async def test_a_connection_outlives_the_worker_that_it_serves(tmp_path: Path) -> None:
-    relay = RelayProcess(tmp_path, Setup(transport="tcp", sip={"drain_s": 2}), (A, *CALLEES), workers=2)
-    relay.start()
-    relay.bind(x=NUMBERS[0], a=A, b=CALLEES[0])
+async def test_a_connection_outlives_the_worker_that_it_serves(start_workers: StartWorkers) -> None:
+    relay = start_workers(Setup(transport="tcp", sip={"drain_s": 2}))
     async with Phone(relay.setup.caller, "tcp") as caller, Phone(relay.setup.callee, "tcp") as callee:
         call = Call(relay, caller, callee, A, NUMBERS[0])
         await call.answer()
-        kill(relay, 0)
+        wait_for_successor(relay, 0, kill(relay, 0))
         for phone, leg in ((caller, call.leg), (callee, call.called)):
             await leg.answer(await phone.expect("OPTIONS"), 200)
         await call.hang_up()
         assert not [name for name in relay.statistics() if name.startswith("streams_closed")]
     assert relay.calls()[0]["outcome"] == "answered"
-    relay.stop()

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import ssl
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.interop.floods import connect, invites
-from tests.interop.test_workers import A
 from tests.support.addresses import CALLER, RELAY, free
 from tests.support.certificates import write_certificate
 from tests.support.live_call import Call
 from tests.support.phone import SDP, Leg, Phone
-from tests.support.relay_process import RelayProcess, Setup
+from tests.support.relay_process import Setup
+from tests.support.workers import NUMBERS, A, StartWorkers, kill
 
 pytestmark = pytest.mark.outside
 
 MANY = 16
-BINDINGS = [(f"7001000000100{number:02}", A, f"139000001{number:02}") for number in range(MANY)]  # one a worker
-NUMBERS = [number for number, _, _ in BINDINGS]
+ONE_EACH = [(f"7001000000100{number:02}", A, f"139000001{number:02}") for number in range(MANY)]
 BAN_AFTER = 100
 ELSEWHERE = "127.0.0.12"
 
-Start = Callable[[Setup, int], RelayProcess]
 
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    started: list[RelayProcess] = []
-
-    def start_it(setup: Setup, workers: int) -> RelayProcess:
-        relay = RelayProcess(tmp_path, setup, (A, *(callee for _, _, callee in BINDINGS)), workers=workers)
-        started.append(relay)
-        relay.start()
-        relay.import_bindings(BINDINGS)
-        return relay
-
-    yield start_it
-    for relay in started:
-        relay.stop_if_running()
-        assert "Traceback" not in relay.log()
-
-
-async def test_who_was_a_peer_when_a_call_of_another_worker_was_made_is_not_banned(start: Start) -> None:
+async def test_who_was_a_peer_when_a_call_of_another_worker_was_made_is_not_banned(start_workers: StartWorkers) -> None:
     """A reload has taken the caller's peer away. One worker has the call, the other one strangers from its address."""
-    relay = start(Setup(transport="tcp"), 2)
+    relay = start_workers(Setup(transport="tcp"))
     async with Phone(relay.setup.caller, "tcp") as caller, Phone(relay.setup.callee, "tcp") as callee:
         call = Call(relay, caller, callee, A, NUMBERS[0])
         await call.answer()
@@ -75,24 +52,16 @@ def tls_of(folder: Path) -> tuple[str, ssl.SSLContext]:
     return table, ssl.create_default_context(cafile=str(certificate))
 
 
-def kill(relay: RelayProcess, worker: int) -> int:
-    """kill -9, and wait until its parent knows; the number of log lines before."""
-    mark = len(relay.log().splitlines())
-    os.kill(relay.worker_pids()[worker], signal.SIGKILL)
-    relay.wait_for_event("worker.ended", after=mark)
-    return mark
-
-
-async def test_sixteen_workers_serve_eight_listeners(start: Start, tmp_path: Path) -> None:
+async def test_sixteen_workers_serve_eight_listeners(start_workers: StartWorkers, tmp_path: Path) -> None:
     """Each worker has calls by two of the listeners; by which one a call comes in makes no difference."""
     table, tls = tls_of(tmp_path)
     places = [(transport, free(RELAY)) for transport in ("udp", "tcp", "tls", "udp", "tcp", "tls", "udp", "tcp")]
     listen = [f"{transport}:{at}" for transport, at in places]
     setup = Setup(places[0][1], sip={"listen": listen, "t1_ms": 200}, more=table)
-    relay = start(setup, MANY)
+    relay = start_workers(setup, MANY, ONE_EACH)
     tags = []
     async with Phone(setup.callee) as callee:
-        for number, (x, _, _) in enumerate(BINDINGS):
+        for number, (x, _, _) in enumerate(ONE_EACH):
             for transport, at in (places[number % 8], places[(number + 1) % 8]):
                 async with Phone(free(CALLER), transport, client_tls=tls if transport == "tls" else None) as caller:
                     call = Call(relay, caller, callee, A, x)
@@ -106,12 +75,12 @@ async def test_sixteen_workers_serve_eight_listeners(start: Start, tmp_path: Pat
 
 
 async def test_a_call_by_tls_outlives_its_worker_and_the_other_side_ends_it_by_udp(
-    start: Start, tmp_path: Path
+    start_workers: StartWorkers, tmp_path: Path
 ) -> None:
     """The caller listens nowhere: its connection, which its worker's parent keeps, is the only way to it."""
     table, tls = tls_of(tmp_path)
     by_udp, by_tls = free(RELAY), free(RELAY)
-    relay = start(Setup(by_udp, sip={"t1_ms": 200, "listen": [f"tls:{by_tls}", f"udp:{by_udp}"]}, more=table), 2)
+    relay = start_workers(Setup(by_udp, sip={"t1_ms": 200, "listen": [f"tls:{by_tls}", f"udp:{by_udp}"]}, more=table))
     async with (
         Phone(relay.setup.caller, "tls", client_tls=tls) as caller,
         Phone(relay.setup.callee) as callee,
@@ -128,9 +97,11 @@ async def test_a_call_by_tls_outlives_its_worker_and_the_other_side_ends_it_by_u
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_what_comes_while_a_worker_is_replaced_is_answered_by_its_successor(start: Start, transport: str) -> None:
+async def test_what_comes_while_a_worker_is_replaced_is_answered_by_its_successor(
+    start_workers: StartWorkers, transport: str
+) -> None:
     """A text is delivered; what rang is gone, and its CANCEL is told so (RFC 3261 9.2)."""
-    relay = start(Setup(sip={"t1_ms": 200}, transport=transport, more="\n[sms]\nenabled = true\n"), 2)
+    relay = start_workers(Setup(sip={"t1_ms": 200}, transport=transport, more="\n[sms]\nenabled = true\n"))
     async with Phone(relay.setup.caller, transport) as caller, Phone(relay.setup.callee, transport) as callee:
         ringing = Leg.calling(caller, relay.setup.relay, A, NUMBERS[0])
         branch = await ringing.request("INVITE", body=SDP)
