@@ -163,6 +163,7 @@ class Bans:
             self._end(min(self._bans.values(), key=lambda ban: ban.until))
         self._bans[ban.source] = ban
         self.silenced.add(ban.source)
+        self._offences.pop(ban.source, None)  # which another process may have begun it for
         self._count += 1
         self._tell("banned", ban)
 

@@ -61,6 +61,14 @@ def test_one_of_several_processes_has_the_others_agree_first(heard: Heard) -> No
     assert heard.bans.is_in_force("2001:db8::1")
 
 
+def test_who_was_banned_by_another_process_begins_anew_here_too(heard: Heard) -> None:
+    heard.offends(times=19)
+    heard.bans.ban(BAD, 1600.0, 1000.0, "stranger", here=False)
+    assert heard.bans.lift(BAD)
+    heard.offends(times=19)
+    assert not heard.bans.silenced
+
+
 def test_a_ban_ends_by_itself(heard: Heard) -> None:
     heard.offends()
     heard.bans.expire(1599.9)
