@@ -32,10 +32,17 @@ PHONE = "127.0.0.44"  # where the peer that logs in is
 
 
 def request(
-    method: str, source: str, number: int, more: str = "", *, transport: str = "UDP", body: bytes = b""
+    method: str,
+    source: str,
+    number: int,
+    more: str = "",
+    *,
+    dialled: str = X,
+    transport: str = "UDP",
+    body: bytes = b"",
 ) -> bytes:
     head = (
-        f"{method} sip:{X}@127.0.0.10 SIP/2.0\r\n"
+        f"{method} sip:{dialled}@127.0.0.10 SIP/2.0\r\n"
         f"Via: SIP/2.0/{transport} {source}:5060;branch=z9hG4bKabuse{number};rport\r\n"
         f"From: <sip:mallory@{source}>;tag=m{number}\r\nTo: <sip:{X}@127.0.0.10>\r\nCall-ID: abuse{number}@{source}\r\n"
         f"CSeq: 1 {method}\r\nMax-Forwards: 70\r\nContact: <sip:mallory@{source}>\r\n{more}"
@@ -72,13 +79,21 @@ def bans(relay: RelayProcess) -> dict[str, dict[str, Any]]:
 
 
 async def status_of(host: str, relay: RelayProcess) -> int | None:
-    """What a fresh OPTIONS from there is answered; None: nothing, though another address is answered meanwhile."""
+    """What fresh requests from there are answered; None: nothing, though another address is answered meanwhile.
+
+    Each worker has one of either, steered by the kernel: what comes to different ones may be answered in any order.
+    """
     async with Phone(free(host)) as phone, Phone(free("127.0.0.67")) as other:
-        for each in (phone, other):
-            await each.send(request("OPTIONS", each.local.host, random.getrandbits(60)), relay.setup.relay)
-        await other.expect(403)
-        arrived = phone.take_arrived()
-        return arrived[0].status if arrived else None
+        for worker in range(relay.workers):
+            for each in (phone, other):
+                fresh = random.getrandbits(60)
+                sent = request("INFO", each.local.host, fresh, dialled=f"{X[:-1]}{worker}")
+                await each.send(sent, relay.setup.relay)
+        for _ in range(relay.workers):
+            await other.expect(403)
+        arrived = [response.status for response in phone.take_arrived()]
+        assert arrived in ([], [403] * relay.workers)
+        return arrived[0] if arrived else None
 
 
 # -- floods
