@@ -31,3 +31,37 @@ async def test_the_young_are_looked_through_though_no_more_is_made_than_freed(mo
     collecting.cancel()
     await asyncio.wait([collecting])
     assert gc.isenabled()
+
+
+async def test_each_look_says_when_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    def next_pause_s(pause_s: float, took_s: float) -> float:
+        assert took_s > 0
+        pauses.append(pause_s)
+        return pause_s + 0.001
+
+    monkeypatch.setattr(switch, "YOUNG_S", 0.001)
+    monkeypatch.setattr(switch, "next_pause_s", next_pause_s)
+    collecting = asyncio.create_task(switch.collect_the_young())
+    await until(lambda: len(pauses) > 2)
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    assert pauses[:3] == pytest.approx([0.001, 0.002, 0.003])
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "took_s", "next_s"),
+    [
+        (0.05, 0.0006, 0.025),  # twice as much as is wanted at a time: half as long
+        (0.025, 0.0003, 0.025),
+        (0.02, 0.0002, 0.03),  # and longer again where less has come
+        (0.05, 0.1, 0.01),
+        (0.01, 0.00001, 0.05),
+        (0.01, 0.0, 0.05),
+    ],
+)
+def test_the_more_young_there_are_the_oftener_they_are_looked_through(
+    pause_s: float, took_s: float, next_s: float
+) -> None:
+    assert switch.next_pause_s(pause_s, took_s) == pytest.approx(next_s)
