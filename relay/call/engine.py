@@ -19,7 +19,7 @@ from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
 from relay.call.exchange import Exchange
-from relay.call.former import former_peer
+from relay.call.former import former_peer, may_speak
 from relay.call.known import known_sources
 from relay.call.leg import Leak, Leg
 from relay.call.logins import Logins
@@ -307,14 +307,14 @@ class Engine:
             self._reception.turn_away(request, flow, now)
         elif request.method == "ACK":
             leg = self._core.leg_of(request)
-            if leg is not None:
+            if leg is not None and may_speak(leg, peer, flow):
                 leg.receive_ack(request, now)
         elif request.method == "CANCEL":
             self._cancel(request, flow, peer, now)
         elif request.to_tag is None:
             self._reception.receive(request, flow, peer, now)
         else:
-            self._inside(request, flow, now)
+            self._inside(request, flow, peer, now)
 
     def _cancel(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """RFC 3261 9.2: the CANCEL is answered itself, then the INVITE it names, which is its own peer's."""
@@ -335,17 +335,17 @@ class Engine:
 
     # -- inside a call
 
-    def _inside(self, request: Request, flow: Flow, now: float) -> None:
+    def _inside(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         reply = Reply(request, flow)
         try:
             check_request(request)
-            self._take(request, reply, now)
+            self._take(request, reply, peer, now)
         except ProtocolError as error:
             self._core.answer(request, reply, error.status, now)
 
-    def _take(self, request: Request, reply: Reply, now: float) -> None:
+    def _take(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         core, leg = self._core, self._core.leg_of(request)
-        if leg is None:
+        if leg is None or not may_speak(leg, peer, reply.flow):
             core.answer(request, reply, 481, now)
         elif request.max_forwards == 0:
             core.answer(request, reply, 483, now)

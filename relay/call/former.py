@@ -1,6 +1,6 @@
-"""Whose requests are taken by their call alone: their source is no peer's, and was when the call was made.
+"""Whose requests inside a call are taken: its peer's alone, also where their source is no peer's now, and was then.
 
-The call is older than the configuration, or its peer has no fixed address and is not registered there.
+There the call is older than the configuration, or its peer has no fixed address and is not registered there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from relay.call.setup import Setup
 
 if TYPE_CHECKING:
     from relay.call.core import Core
+    from relay.call.leg import Leg
     from relay.call.settings import Peer
     from relay.sip.flow import Flow
     from relay.sip.message import Request
@@ -27,6 +28,11 @@ def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
         return _canceller(core, request, flow)
     leg = core.leg_of(request)
     return leg.peer if leg is not None and _is_heard(leg.peer, leg.flow.host, flow) else None
+
+
+def may_speak(leg: Leg, peer: Peer, flow: Flow) -> bool:
+    """Whether a request of that peer's in the leg's dialog is taken: another peer may only have read along."""
+    return peer is leg.peer or peer.name == leg.peer.name or _is_heard(leg.peer, leg.flow.host, flow)
 
 
 def _canceller(core: Core, request: Request, flow: Flow) -> Peer | None:

@@ -7,7 +7,7 @@ import pytest
 from relay.call.leg import MOST_RELIABLE
 from relay.call.settings import Limits
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.descriptions import ANSWER
+from tests.ladder.descriptions import ANSWER, HOLD
 from tests.ladder.ladder import (
     CALLEE_HOST,
     CALLER_HOST,
@@ -178,6 +178,46 @@ def test_a_cancel_from_another_peer_cancels_nothing() -> None:
     ladder.caller.get(200)
     ladder.caller.acks()
     hang_up(ladder)
+
+
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO", "OPTIONS"])
+def test_another_peer_has_no_say_in_a_call_whose_dialog_it_knows(method: str) -> None:
+    """Else it could end the call, and have what names the party sent to itself."""
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
+    ladder = Ladder(peers=peers)
+    other = ladder.side(STRANGER_HOST, "mallory")
+    connect(ladder)
+    flow, ladder.caller.flow = ladder.caller.flow, other.flow
+    ladder.caller.sends(method, body=HOLD if method in ("INVITE", "UPDATE") else b"")
+    ladder.caller.flow = flow
+    other.get(481)
+    ladder.callee.gets_nothing()
+    hang_up(ladder)
+
+
+def test_another_peer_s_ack_tells_nobody_that_the_caller_is_there() -> None:
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
+    ladder = Ladder(peers=peers)
+    other = ladder.side(STRANGER_HOST, "mallory")
+    connect(ladder, acknowledge=False)
+    flow, ladder.caller.flow = ladder.caller.flow, other.flow
+    ladder.caller.acks()
+    ladder.caller.flow = flow
+    ladder.run(1)
+    ladder.caller.get(200)  # it goes on until the caller's own ACK
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_a_peer_that_shares_its_source_with_the_call_s_has_a_say_in_it() -> None:
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("twin", CALLEE_HOST))
+    ladder = Ladder(peers=peers, tried=("twin",))
+    connect(ladder)
+    ladder.callee.sends("BYE")
+    ladder.caller.expects("BYE")
+    ladder.callee.get(200)
+    ladder.settle()
+    assert ladder.record.peer_out == "twin"
 
 
 @EITHER
