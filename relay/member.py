@@ -12,23 +12,21 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Commit
 from relay.call.bans import Ban, Bans
 from relay.config import Config
 from relay.errors import ConfigError, Refused
+from relay.far_records import NearRecords
 from relay.net.channel import MOST_UNSENT, Channel
 from relay.net.control import Answer
 from relay.net.streams import Streams
-from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
-from relay.store.record_rows import decode_record, encode_record
+from relay.store.record_rows import encode_record
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
@@ -230,9 +228,7 @@ class Member:
     def _handlers(self) -> Mapping[str, Callable[..., None]]:
         return {
             "ready": self._ready,
-            "commit": self._commit,
-            "tell": self._told,
-            "remember": self._remember,
+            **NearRecords(self._common.journal, self.tell).handlers(),
             "send": self._send,
             "registered": self._registered,
             "found": self._found,
@@ -253,15 +249,6 @@ class Member:
     def drain(self, until: float) -> None:
         """Has it refuse new calls, and go when the others are over or that loop time has come."""
         self.tell("drain", max(until - asyncio.get_running_loop().time(), 0.0))
-
-    def _commit(self, token: int, record: bytes, dialogs: bytes | None) -> None:
-        self._common.journal.append(Commit(token, decode_record(record), dialogs), partial(self.tell, "committed"))
-
-    def _told(self, kind: str, record: bytes) -> None:
-        self._common.journal.tell(kind, decode_record(record))
-
-    def _remember(self, last: list[Any]) -> None:
-        self._common.journal.remember(LastCaller(*last))
 
     def _send(self, data: bytes, flow: list[Any]) -> None:
         self._common.streams.send(data, Flow(*flow))

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Commit, Registered
+from relay.call.actions import Registered
 from relay.call.bans import Ban, Bans, Known
-from relay.call.record import CallRecord
 from relay.call.settings import Listener, Settings, Target
 from relay.config import Config, parse_config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError, Refused, StoreError
+from relay.far_records import FarRecords
 from relay.log import STANDARD_OUTPUT, configure
 from relay.net.channel import Channel
 from relay.net.control import Answer, Handlers, answer_to
@@ -36,11 +36,10 @@ from relay.net.resolve import Resolver
 from relay.net.rlimits import die_with_parent
 from relay.net.settings import TlsFiles
 from relay.net.shared import SharedCounts
-from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, read_live
-from relay.store.record_rows import decode_record, encode_record
+from relay.store.record_rows import decode_record
 from relay.switch import Mate, Switch, owner_of, sounds_of
 
 if TYPE_CHECKING:
@@ -58,31 +57,6 @@ def serve(channel: int) -> int:
 
 async def _serve(channel: int) -> int:
     return await Worker().run(_socket(channel))
-
-
-class FarRecords:
-    """The way to the parent's journal, for `Switch`."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._tell = channel.tell
-        self._done: Callable[[int], None]
-
-    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
-        """As `Journal.append`; `done` is the same one each time."""
-        self._done = done
-        self._tell("commit", commit.token, encode_record(commit.record), commit.dialogs)
-
-    def committed(self, token: int) -> None:
-        """The parent says that it is durable."""
-        self._done(token)
-
-    def tell(self, kind: str, record: CallRecord) -> None:
-        """As `Journal.tell`."""
-        self._tell("tell", kind, encode_record(record))
-
-    def remember(self, last: LastCaller) -> None:
-        """As `Journal.remember`."""
-        self._tell("remember", last)
 
 
 class Ways:
@@ -161,7 +135,7 @@ class Worker:
         once_open: dict[str, Callable[..., None]] = {
             "receive": lambda data, flow: self._ways.receive(data, Flow(*flow)),
             "failed": lambda flow: self._ways.failed(Flow(*flow)),
-            "committed": lambda token: self._records.committed(token),
+            "committed": lambda *durable: self._records.committed(*durable),
             "locate": lambda located: self._switch.locate(_decode_located(located)),
             "take_over": self._take_over,
             "registered": lambda *told: self._switch.registered(_registered(*told)),

@@ -1,7 +1,7 @@
 """The channel between the relay's parent process and a worker: named messages both ways over a socket pair.
 
 It owns framing and encoding (MessagePack) and knows no message. Messages arrive in the order they were sent in; what is
-sent within one turn of the loop leaves in one write.
+told within one turn of the loop leaves in one write.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Channel(asyncio.Protocol):
         self._relieved = relieved
         self._transport: asyncio.Transport | None = None
         self._waiting: list[bytes] = []
+        self._is_leaving = False  # at the end of this turn
         self._unread = b""
 
     async def open(self, end: socket.socket) -> None:
@@ -49,15 +50,20 @@ class Channel(asyncio.Protocol):
 
     def tell(self, name: str, *fields: object) -> None:
         """Send one message; nothing is sent once the channel is closed."""
-        if self._transport is None:
-            return
-        data = _encode((name, *fields))
-        if not self._waiting:
+        self.keep(name, *fields)
+        if not self._is_leaving and self._transport is not None:
+            self._is_leaving = True
             asyncio.get_running_loop().call_soon(self.flush)
-        self._waiting += (_LENGTH.pack(len(data)), data)
+
+    def keep(self, name: str, *fields: object) -> None:
+        """As `tell`, but the message waits for the next one that is told, or for `flush`."""
+        if self._transport is not None:
+            data = _encode((name, *fields))
+            self._waiting += (_LENGTH.pack(len(data)), data)
 
     def flush(self) -> None:
-        """Write what was told in this turn of the loop."""
+        """Write what waits."""
+        self._is_leaving = False
         waiting, self._waiting = self._waiting, []
         if waiting and self._transport is not None:
             self._transport.write(b"".join(waiting))

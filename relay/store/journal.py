@@ -122,6 +122,11 @@ class Journal:
         """What is not durable yet: commits, and what is written beside them."""
         return len(self._queue.waiting)
 
+    @property
+    def rest_s(self) -> float:
+        """As `JournalQueue.rest_s`."""
+        return self._queue.rest_s
+
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
         return read_live(self._path, self._sealer, self._report)

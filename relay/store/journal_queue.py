@@ -52,16 +52,22 @@ class JournalQueue:
         """Gives the writer a batch at once, be it an empty one."""
         self._wake.set()
 
-    async def batch(self) -> list[Waiting]:
-        """The first of what waits, as soon as there is any and the gap since the last batch is over.
+    @property
+    def rest_s(self) -> float:
+        """For how long the writer gets no batch, whatever comes; 0 or less: as soon as something waits.
 
         Where a whole batch waits there is no gap: else no more than 10,000 items a second would be written.
         """
-        clock = asyncio.get_running_loop().time
-        if len(self.waiting) < MAX_BATCH and (gap_s := self._taken_at + self._min_gap_s - clock()) > 0:
-            await asyncio.sleep(gap_s)
+        if len(self.waiting) >= MAX_BATCH:
+            return 0.0
+        return self._taken_at + self._min_gap_s - asyncio.get_running_loop().time()
+
+    async def batch(self) -> list[Waiting]:
+        """The first of what waits, as soon as there is any and the gap since the last batch is over."""
+        if (rest_s := self.rest_s) > 0:
+            await asyncio.sleep(rest_s)
         await self._wake.wait()
-        self._taken_at = clock()
+        self._taken_at = asyncio.get_running_loop().time()
         return list(islice(self.waiting, MAX_BATCH))
 
     def took(self, batch: list[Waiting], told: int = 0) -> None:

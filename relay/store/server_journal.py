@@ -139,6 +139,11 @@ class ServerJournal:
         """What is not durable yet: commits, and what is written beside them."""
         return len(self._queue.waiting)
 
+    @property
+    def rest_s(self) -> float:
+        """As `JournalQueue.rest_s`."""
+        return self._queue.rest_s
+
     async def flushed(self) -> None:
         """Returns when all that was queued before is durable, however long that takes."""
         await self._queue.flushed()

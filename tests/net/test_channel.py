@@ -53,6 +53,22 @@ async def test_a_message_is_as_long_as_it_is(ends: tuple[End, End]) -> None:
     assert await heard(other) == (b"",)
 
 
+async def test_what_is_kept_waits_and_goes_in_its_order(ends: tuple[End, End]) -> None:
+    one, other = ends
+    one.channel.keep("word", "kept")
+    other.channel.tell("word", "a turn of the loop")
+    await heard(one)
+    assert other.told.empty()
+    one.channel.tell("word", "told")
+    one.channel.keep("word", "kept later")
+    assert [await heard(other) for _ in range(3)] == [("kept",), ("told",), ("kept later",)]
+    one.channel.tell("word", "told again")
+    assert await heard(other) == ("told again",)
+    one.channel.keep("word", "last")
+    one.channel.close()
+    assert await heard(other) == ("last",)
+
+
 async def test_what_was_told_before_the_close_arrives(ends: tuple[End, End]) -> None:
     one, other = ends
     one.channel.tell("word", "last")

@@ -53,11 +53,13 @@ async def test_who_waits_for_a_place_goes_on_when_it_is_reached_and_no_earlier()
 
 async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
     queue = JournalQueue(min_gap_s=600.0)
+    assert queue.rest_s <= 0
     first = asyncio.create_task(queue.batch())
     await asyncio.sleep(0)
     assert not first.done()
     queue.put(Commit(1, ended_record(), None), None)
     queue.took(await first)
+    assert 0 < queue.rest_s <= 600.0
     queue.put(Commit(2, ended_record(), None), None)
     second = asyncio.create_task(queue.batch())
     for _ in range(10):
