@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -58,6 +59,7 @@ _NOUNS = (
     routes_bans,
     routes_health,
 )
+_ROUTES = [route for noun in _NOUNS for route in noun.router.routes]  # flat, so that a route knows its whole path
 LONG_READS = 4  # at once
 _HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
@@ -84,10 +86,15 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
     )
     app.state.desk = desk
     app.state.long_reads = CapacityLimiter(LONG_READS)
-    for noun in _NOUNS:
-        app.router.routes.extend(noun.router.routes)  # flat, so that a route knows its whole path
-    app.state.document = json.dumps(describe(app), ensure_ascii=False).encode()  # once: whoever asks may ask often
+    app.router.routes.extend(_ROUTES)
+    app.state.document = _document()
     return app
+
+
+@cache
+def _document() -> bytes:
+    """Made once: it takes longer than all else of an application, and whoever asks for it may ask often."""
+    return json.dumps(describe(_ROUTES), ensure_ascii=False).encode()
 
 
 async def _refused(request: Request, error: Exception) -> Response:

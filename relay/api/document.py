@@ -5,12 +5,13 @@ That is: the problem answers, the two ways to show a key, the scope that is need
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from relay.api.problems import KINDS, MEDIA_TYPE, Problem
 from relay.api.visit import Needs
@@ -30,9 +31,9 @@ Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_6
 """
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The document of an app, complete."""
-    document = get_openapi(title="relay700", version=version("relay700"), routes=app.routes, description=_DESCRIPTION)
+def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The document of all routes, complete."""
+    document = get_openapi(title="relay700", version=version("relay700"), routes=routes, description=_DESCRIPTION)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -45,7 +46,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "rk_ID_SECRET"},
         "signed": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "RELAY700 key=, ts=, …"},
     }
-    for route in app.routes:
+    for route in routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 _complete(document["paths"][route.path_format][method.lower()], route)
