@@ -15,6 +15,8 @@ if ((EUID != 0)); then
     [[ -t 0 ]] || as_root+=(-n)
 fi
 command -v apt-get >/dev/null || refuse "no apt-get" "$@"
+exec 9<"$0"
+flock 9 # apt-get does not wait for another one
 echo "installing $*" >&2
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

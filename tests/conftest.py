@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,15 +34,32 @@ def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
         yield kind
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "no_cover: pytest-cov's own, which may be left out")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays: no garbage collection looks through it, neither meanwhile nor while the tests run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that drive real programs come first: of several processes none is left with minutes of them at the end."""
+    """Those that drive real programs come first: of several processes none is left with minutes of them at the end.
+
+    Coverage doubles what a test costs. It is not taken where it tells nothing: of a relay that is another process, and
+    of hundreds of drawn examples, since what they reach has tests of its own.
+    """
     for item in items:
-        if INTEROP in item.path.parents:
+        outside = INTEROP in item.path.parents
+        if outside:
             item.add_marker(pytest.mark.outside)
+        if outside or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.no_cover)
     items.sort(key=lambda item: INTEROP not in item.path.parents)
-
-
-def pytest_collection_finish() -> None:
-    """What is there by now is looked through by no further garbage collection: the tests make hundreds of full ones."""
-    gc.collect()
-    gc.freeze()

@@ -110,6 +110,7 @@ def seeds(served: Served) -> Seeds:
     return sown
 
 
+@pytest.mark.no_cover  # as of all drawn examples (tests/conftest.py)
 @pytest.mark.parametrize(("method", "path", "mode"), OPERATIONS)
 def test_answers_as_documented(served: Served, seeds: Seeds, method: str, path: str, mode: GenerationMode) -> None:
     @settings(
