@@ -129,7 +129,7 @@ def test_each_act_is_in_the_audit_log_without_the_secret(store: Acting) -> None:
         ("key.rotate", key.id, ""),
         ("key.revoke", new.id, "lost"),
     ]
-    assert text.rpartition("_")[2] not in repr(log)
+    assert text.split("_", 2)[2] not in repr(log)
 
 
 def test_no_key_makes_one_that_outlives_it(store: Acting) -> None:
