@@ -26,7 +26,9 @@ from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S
 from relay.store.bindings import State
 from relay.store.lists import Kind
 
-ExpiresIn = Annotated[int, Field(ge=60, le=7_776_000, description="seconds from now")]
+SOONEST_S = 60  # from now, that a binding may end by itself
+LATEST_S = 90 * 86_400
+ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
 RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
 

@@ -14,7 +14,7 @@ import msgspec
 from fastapi import Query
 
 from relay.api.models import Page
-from relay.errors import Refused
+from relay.service.fields import invalid
 from relay.store.sealing import Sealer
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> tuple[str | i
             return _decode(packed)
     except (ValueError, msgspec.DecodeError):
         pass
-    raise Refused("invalid", "cursor", "it is none that this list gave: leave it out to begin again")
+    raise invalid("cursor", "it is none that this list gave: leave it out to begin again")
 
 
 def page(

@@ -18,6 +18,7 @@ from relay.call.numbers import mask_number
 from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import BindingChange, change, end, renew, steps
+from relay.service.fields import invalid
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
@@ -28,8 +29,6 @@ BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
 Reads = Annotated[Visit, Depends(Needs("bindings:read"))]
 Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
 CHUNK = 100  # bindings of a batch that one act makes
-SOONEST_MS = 60_000
-LATEST_MS = 7_776_000_000
 
 
 def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> models.Binding:
@@ -68,8 +67,8 @@ def _expiry(asked: models.Expiry, at_ms: int) -> str:
     until_ms = given_ms(asked.expires_at)
     if until_ms is None:
         return ""
-    if not SOONEST_MS < until_ms - at_ms <= LATEST_MS:
-        raise Refused("invalid", "expires_at", "it is more than 60 seconds and at most 90 days ahead")
+    if not models.SOONEST_S * 1000 < until_ms - at_ms <= models.LATEST_S * 1000:
+        raise invalid("expires_at", "it is more than 60 seconds and at most 90 days ahead")
     return format_moment(until_ms)
 
 

@@ -13,8 +13,9 @@ from starlette.responses import HTMLResponse, Response
 
 from relay.api.desk import Desk
 from relay.api.models import Shown
-from relay.api.visit import OPERATOR
+from relay.api.visit import lacks
 from relay.errors import Refused
+from relay.service.keys import OPERATOR
 
 router = APIRouter(tags=["health"])
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,7 +63,7 @@ async def metrics(request: Request) -> Response:
     """From this machine without a key, from elsewhere with an operator's."""
     actor = getattr(request.state, "actor", None)
     if actor is not None and OPERATOR not in actor.scopes:
-        raise Refused("forbidden", "authorization", f"the key lacks the scope {OPERATOR}: take one that has it")
+        raise lacks(OPERATOR)
     desk: Desk = request.app.state.desk
     return Response(await desk.metrics(), media_type=_PROMETHEUS)
 

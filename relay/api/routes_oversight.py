@@ -14,11 +14,12 @@ from relay.api import models_oversight as models
 from relay.api.models import Day, Name, given_ms, shown_moment
 from relay.api.routes_bindings import shown_binding
 from relay.api.routes_calls import shown_call
-from relay.api.visit import OPERATOR, Answer, Needs, Operator, OperatorChanges, Visit
+from relay.api.visit import Answer, Needs, Operator, OperatorChanges, Visit
 from relay.reports.daily import DailyLine, daily, set_complaints
 from relay.reports.evidence import ask_evidence, bundle
 from relay.reports.trace import ask_trace, trace
 from relay.service import fields
+from relay.service.keys import OPERATOR
 from relay.store.act import Act
 
 router = APIRouter(prefix="/v1", tags=["oversight"])

@@ -19,15 +19,15 @@ from relay.api.desk import Desk
 from relay.api.models import Reason
 from relay.call.numbers import normalise_party
 from relay.errors import Refused
+from relay.service.bindings import DEFAULT_BUSINESS
+from relay.service.fields import invalid
+from relay.service.keys import OPERATOR, PARTIES
 from relay.store.act import Act, Actor
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
 T = TypeVar("T")
-OPERATOR = "operator"
-PARTIES = "parties:read"
-DEFAULT_BUSINESS = "default"
 
 
 class Answer(NamedTuple):
@@ -80,7 +80,7 @@ class Visit(NamedTuple):
         if party is None:
             return None
         if PARTIES not in self.actor.scopes:
-            raise Refused("forbidden", "party", f"the key lacks the scope {PARTIES}: take one that has it")
+            raise lacks(PARTIES, "party")
         return normalise_party(party)
 
     def row(self, query: Callable[[Connection], T]) -> T:
@@ -134,9 +134,9 @@ class Visit(NamedTuple):
         if not asked.reveal:
             return False
         if PARTIES not in self.actor.scopes:
-            raise Refused("forbidden", "reveal", f"the key lacks the scope {PARTIES}: take one that has it")
+            raise lacks(PARTIES, "reveal")
         if not asked.reason:
-            raise Refused("invalid", "reason", "say what for: it stands in the audit log")
+            raise invalid("reason", "say what for: it stands in the audit log")
         reason, details = asked.reason, {"shown": list(shown)}
         await self.act(
             lambda act: act.audit("read", object_, business=self.business, reason=reason, details={**details})
@@ -163,6 +163,11 @@ Revealing = Annotated[Reveal, Depends(asked_reveal)]
 Why = Annotated[Reason | None, Query(alias="reason", description="why; it stands in the audit log")]
 
 
+def lacks(scope: str, field: str = "authorization") -> Refused:
+    """That a key does not allow what `field` asks for."""
+    return Refused("forbidden", field, f"the key lacks the scope {scope}: take one that has it")
+
+
 class Needs:
     """A dependency: the visit of a key with this scope. Raises Refused("forbidden")."""
 
@@ -173,7 +178,7 @@ class Needs:
         """FastAPI calls it."""
         actor: Actor = request.state.actor
         if lacking := [scope for scope in self.scopes if scope not in actor.scopes]:
-            raise Refused("forbidden", "authorization", f"the key lacks the scope {lacking[0]}: take one that has it")
+            raise lacks(lacking[0])
         return Visit(request, request.app.state.desk, actor)
 
 

@@ -24,8 +24,8 @@ from relay.store.keys import ApiKey, list_keys
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
-_USUAL = key_service.BUSINESS_SCOPES - {"parties:read", "keys"}
-_USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {"parties:read"}
+_USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
+_USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
 _NONE = "there is no such business user: `relay700 business list` shows them"
 
 _limit = or_none(int)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from relay.errors import Refused
 from relay.net.addresses import is_loopback
+from relay.service import fields, keys
 from relay.service.businesses import get as get_business
 from relay.store.act import Act
 from relay.store.outbox import leave_event, revive, waiting_of
@@ -150,22 +151,22 @@ def _checked_url(act: Act, url: str) -> str:
         parts, host = urlsplit(""), ""
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
     if not fits or not host or parts.username or parts.fragment:
-        raise Refused("invalid", "url", "it is a URL without user or fragment, such as https://shop.example/events")
+        raise fields.invalid("url", "it is a URL without user or fragment, such as https://shop.example/events")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and _is_operator(act)):
-        raise Refused("invalid", "url", "it is https; an operator may have http sent to this machine itself")
+        raise fields.invalid("url", "it is https; an operator may have http sent to this machine itself")
     return url
 
 
 def _checked_kinds(kinds: Collection[str]) -> tuple[str, ...]:
     if not kinds or not set(kinds) <= set(KINDS):
-        raise Refused("invalid", "kinds", f"they are some of: {', '.join(KINDS)}")
+        raise fields.invalid("kinds", f"they are some of: {', '.join(KINDS)}")
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def _checked_parties(act: Act, parties: str) -> str:
     if parties not in PARTIES:
-        raise Refused("invalid", "parties", f"it is one of: {', '.join(PARTIES)}")
-    if parties == "clear" and act.actor.scopes.isdisjoint(("parties:read", "operator")):
+        raise fields.invalid("parties", f"it is one of: {', '.join(PARTIES)}")
+    if parties == "clear" and act.actor.scopes.isdisjoint((keys.PARTIES, keys.OPERATOR)):
         raise Refused("forbidden", "parties", "to send real numbers in clear takes the scope parties:read")
     return parties
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from relay.call.numbers import is_700
-from relay.errors import Refused
 from relay.service import fields
 from relay.store.act import Act
 
@@ -32,7 +31,7 @@ def ask(act: Act, action: str, number: str, since_ms: int, until_ms: int, reason
     """
     reason = fields.reason(reason, required=True)
     if until_ms <= since_ms:
-        raise Refused("invalid", "until", "it is not after the beginning")
+        raise fields.invalid("until", "it is not after the beginning")
     details: dict[str, object] = {"number": number, "since_ms": since_ms, "until_ms": until_ms}
     act.audit(action, number if is_700(number) else "party", reason=reason, details=details)
     return Asked(number, since_ms, until_ms, reason, act.actor.name, act.now_ms)

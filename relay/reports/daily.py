@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
-from relay.errors import Refused
 from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.times import CHINA
@@ -101,7 +100,7 @@ def daily(connection: Connection, sealer: Sealer, day: date, business: str | Non
 def set_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
     """How many complaints came in for that day; an earlier count is replaced. Raises Refused."""
     if not 0 <= count <= MOST_COMPLAINTS:
-        raise Refused("invalid", "count", f"it is 0 to {MOST_COMPLAINTS}")
+        raise fields.invalid("count", f"it is 0 to {MOST_COMPLAINTS}")
     fields.prefix("prefix", prefix)
     get_business(act, business)
     put_complaints(act, day, business, prefix, count)

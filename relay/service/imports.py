@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from relay.errors import ParseError, Refused
 from relay.service.bindings import BindingRequest, bind_all
+from relay.service.fields import invalid
 from relay.service.groups import add_members
 from relay.service.releases import BindRules
 from relay.store.writer import Run
@@ -70,7 +71,7 @@ def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, _wrong("line", f"it is no CSV: {error}")
+            yield reader.line_num, invalid("line", f"it is no CSV: {error}")
             continue
         if first and _is_header(cells):
             columns = _header(cells)
@@ -92,21 +93,17 @@ def _header(cells: list[str]) -> tuple[str, ...]:
 
 def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | Refused:
     if len(cells) > len(columns):
-        return _wrong("line", f"it has {len(cells)} cells, and there are {len(columns)} columns")
+        return invalid("line", f"it has {len(cells)} cells, and there are {len(columns)} columns")
     fields: dict[str, Any] = {"mode": ""}
     for column, cell in zip(columns, cells, strict=False):
         if column in _SECONDS and cell.strip():
             if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
-                return _wrong(column, "it is a number of seconds")
+                return invalid(column, "it is a number of seconds")
             fields[column] = int(cell)
         elif column == "record":
             if cell.strip().lower() not in _YES_OR_NO:
-                return _wrong(column, 'it is "yes" or "no"')
+                return invalid(column, 'it is "yes" or "no"')
             fields[column] = _YES_OR_NO[cell.strip().lower()]
         elif column not in _SECONDS:
             fields[_FIELDS.get(column, column)] = cell
     return BindingRequest(**fields)
-
-
-def _wrong(field: str, problem: str) -> Refused:
-    return Refused("invalid", field, problem)

@@ -25,6 +25,7 @@ BusinessScope = Literal[
 ]
 Scope = Literal[BusinessScope, "trace", "operator"]
 OPERATOR: Scope = "operator"
+PARTIES: Scope = "parties:read"  # real numbers are shown to it
 BUSINESS_SCOPES: frozenset[str] = frozenset(get_args(BusinessScope))
 OPERATOR_SCOPES: frozenset[str] = frozenset(get_args(Scope))
 MOST_KEYS = 100  # of one business user that are good
@@ -42,7 +43,7 @@ def make_key(
     wanted = _check_scopes(business, scopes)
     _check_grant(act, wanted)
     if expires_at is not None and expires_at <= act.now_ms:
-        raise Refused("invalid", "expires_at", "this moment is over: take one to come")
+        raise fields.invalid("expires_at", "this moment is over: take one to come")
     _check_end(act, expires_at)
     _check_count(act, business)
     key, text = add_key(act, business, wanted, expires_at)
@@ -53,7 +54,7 @@ def make_key(
 def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     """A new key with the scopes and the end of the old one, which stays good for `overlap_s` more. Raises Refused."""
     if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
-        raise Refused("invalid", "overlap_s", f"it is 0 to {LONGEST_OVERLAP_S} seconds")
+        raise fields.invalid("overlap_s", f"it is 0 to {LONGEST_OVERLAP_S} seconds")
     old = _good(act, key_id)
     _check_grant(act, old.scopes)
     _check_end(act, old.expires_at)
@@ -92,7 +93,7 @@ def _check_owner(act: Act, business: str | None) -> None:
 def _check_scopes(business: str | None, scopes: Collection[str]) -> frozenset[str]:
     allowed = OPERATOR_SCOPES if business is None else BUSINESS_SCOPES
     if not scopes or not allowed.issuperset(scopes):
-        raise Refused("invalid", "scopes", f"they are some of: {', '.join(sorted(allowed))}")
+        raise fields.invalid("scopes", f"they are some of: {', '.join(sorted(allowed))}")
     return frozenset(scopes)
 
 
