@@ -15,6 +15,10 @@ _DURATION = 'a duration, such as "24h", "90m" or "7d"'
 _CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
 
+_Certificate = Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")]
+_Key = Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")]
+_Authorities = Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")]
+
 
 class SipTable(Struct, frozen=True):
     listen: Annotated[tuple[str, ...], Meta(min_length=1, description='a list such as ["udp:127.0.0.1:5060"]')] = (
@@ -102,10 +106,8 @@ class ApiTable(Struct, frozen=True):
         str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
     ] = "127.0.0.1:8700"
     enabled: Annotated[bool, Meta(description="true or false")] = True
-    certificate: (
-        Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")] | None
-    ) = None
-    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")] | None = None
+    certificate: _Certificate | None = None
+    key: _Key | None = None
     requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = 600
     burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = 1_200
 
@@ -165,15 +167,11 @@ class LogTable(Struct, frozen=True):
 
 
 class TlsTable(Struct, frozen=True):
-    certificate: Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")]
-    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")]
-    ca: Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")] | None = (
-        None
-    )
+    certificate: _Certificate
+    key: _Key
+    ca: _Authorities | None = None
     verify: Annotated[bool, Meta(description="true or false")] = True
-    client_ca: (
-        Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")] | None
-    ) = None
+    client_ca: _Authorities | None = None
 
 
 class LimitsTable(Struct, frozen=True):
@@ -270,10 +268,8 @@ class PeerTable(Struct, frozen=True):
     ) = None
     codecs: Annotated[tuple[str, ...], Meta(description='such as ["PCMA", "telephone-event"]')] = ()
     send_pai: Annotated[bool, Meta(description="true or false")] = False
-    certificate: (
-        Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")] | None
-    ) = None
-    key: Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")] | None = None
+    certificate: _Certificate | None = None
+    key: _Key | None = None
 
 
 class RouteTable(Struct, frozen=True):
