@@ -35,6 +35,7 @@ from relay.events.resealing import Resealer
 from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
+from relay.net.addresses import family_of
 from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
@@ -246,11 +247,10 @@ class Desk:
     async def _listen(self) -> socket.socket:
         """Tried until it can be had: events go out meanwhile, and calls do not notice."""
         host, port = self._config.api.host, self._config.api.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         told = False
         while True:
             try:
-                listening = socket.create_server((host, port), family=family)
+                listening = socket.create_server((host, port), family=family_of(host))
             except OSError as error:
                 if not told:
                     reason, effect = os.strerror(error.errno or 0), "no HTTP until it can; api.listen says where"

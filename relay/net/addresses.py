@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 
 
@@ -11,3 +12,8 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """AF_INET or AF_INET6, of an address without brackets."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -6,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from relay.net.addresses import family_of
+
 BACKLOG = 1024
 # accept() fails for want of file descriptors or memory: the connection goes on waiting, and so does the loop's event.
 PAUSE_S = 1.0
@@ -53,7 +55,7 @@ class StreamListener:
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening = socket.socket(family_of(host), socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

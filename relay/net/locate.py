@@ -27,6 +27,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.call.peers import targets_of
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import RelayError
+from relay.net.addresses import family_of
 from relay.net.resolve import is_literal
 
 Transport = Literal["udp", "tcp", "tls"]
@@ -166,10 +167,9 @@ class Search:
     """One look-up after the other; it keeps nothing."""
 
     def __init__(self, listeners: Sequence[Listener], servers: Sequence[tuple[str, int]]) -> None:
-        self._families: dict[Transport, set[int]] = {}
+        self._families: dict[Transport, set[socket.AddressFamily]] = {}
         for listener in listeners:
-            family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-            self._families.setdefault(listener.transport, set()).add(family)
+            self._families.setdefault(listener.transport, set()).add(family_of(listener.host))
         self._ask_system = not servers
         self._resolver: dns.asyncresolver.Resolver | None = None
         try:
@@ -259,7 +259,7 @@ class Search:
         failure: NotLocated | None = None
         for family in sorted(self._families.get(transport, ())):
             try:
-                records, ttl_s = await self._ask(host, kinds[socket.AddressFamily(family)])
+                records, ttl_s = await self._ask(host, kinds[family])
             except NotLocated as error:
                 failure = error
                 continue

@@ -16,7 +16,8 @@ from functools import partial
 
 from relay.call.bans import GRAVE, Ban, Bans, Known
 from relay.call.peers import Peers, host_of, targets_of
-from relay.call.settings import Listener, Settings, Target
+from relay.call.settings import Settings, Target
+from relay.net.addresses import family_of
 from relay.net.admission import Admission
 from relay.net.listening import StreamListener
 from relay.net.resolve import Resolver, is_literal
@@ -268,7 +269,7 @@ class Streams:
         tls, name = self._identities(flow) if flow.transport == "tls" else (None, None)
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                address = await self._resolver.resolve(flow.host, _family(listener))
+                address = await self._resolver.resolve(flow.host, family_of(listener.host))
                 await loop.create_connection(
                     lambda: connection,
                     address,
@@ -293,7 +294,3 @@ class Streams:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _family(listener: Listener) -> int:
-    return socket.AF_INET6 if ":" in listener.host else socket.AF_INET

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from relay.net.addresses import family_of
 from relay.net.pace import BEHIND_S, Pace
 from relay.sip.flow import Flow
 
@@ -59,7 +60,7 @@ class UdpSocket:
 
     async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
         """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
-        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.family = family_of(host)
         self._socket = bound or bound_socket(host, port)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
@@ -169,7 +170,7 @@ def _is_unreachable(extended_error: bytes) -> bool:
 
 def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """`shared`: with others of the same user (SO_REUSEPORT). Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = family_of(host)
     udp = socket.socket(family, socket.SOCK_DGRAM)
     try:
         udp.setblocking(False)
