@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from series import DIRECT, Highest, Measured, Plan, Results
 from servers import Server
 
 QUANTILES = (("p50", 0.5), ("p99", 0.99))
-Figure = Callable[[Measured], float | None]
 
 
 @dataclass(frozen=True)
