@@ -125,7 +125,14 @@ def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
 _SEPARATORS: Final = frozenset(
     " \t\u00a0\u3000-._()\u00b7\u2010\u2011\u2012\u2013\u2014\u2015\u2212－．（）\ufe0f\u20e3"
 )
-_WORDS: Final = str.maketrans("〇零○一幺二两三四五六七八九壹贰貳叁叄參肆伍陆陸柒捌玖", "000112234567891223334566789")
+# Numbers as written, in cheques, as spoken by radio, and of the market (Suzhou numerals).
+_WORDS: Final = {
+    ord(sign): str(digit)
+    for digit, signs in enumerate(
+        "〇零○洞 一幺壹〡 二两兩贰貳〢 三叁叄參〣 四肆〤 五伍〥 六陆陸〦 七柒拐〧 八捌〨 九玖勾〩".split()
+    )
+    for sign in signs
+}
 
 
 def _read(text: str, *, words: bool) -> str:
