@@ -103,20 +103,22 @@ class Engine:
         except ParseError as error:  # a header that nothing had looked at before
             self._malformed(data, error, flow, now)
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
-        """Where a message is to wait, since we are behind: a new one for so long at least. None: there is no need.
+    def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
+        """Where a message is to wait, since we are behind: a new one for so long. None: there is no need.
 
         `lasts`: as for `receive_new`.
         """
-        return self._shedding.sort(data, flow, least_wait_s, now, lasts=lasts)
+        return self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None:
-        """As `receive`, of one that is not `Rank.INSIDE` and has waited: it may be shed.
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
+        """As `receive`, of one that is not `Rank.INSIDE` and has waited. False: it was shed.
 
         `lasts`: whether more comes than we can do, and this is more than a burst.
         """
-        if not self._shedding.takes(data, flow, waited_s, now, lasts=lasts):
-            self.receive(data, flow, now)
+        if self._shedding.takes(data, flow, waited_s, now, lasts=lasts):
+            return False
+        self.receive(data, flow, now)
+        return True
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         """The answer to a LookUp."""

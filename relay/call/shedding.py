@@ -71,10 +71,10 @@ class Shedding:
         self._told: Counter[str] = Counter()  # what of `counts` the log has
         self._is_telling = False
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
+    def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         """Where a message is to wait; None: it need not, since it is shed at once, or the ACK to what was shed.
 
-        `least_wait_s`: how long it would wait if it is new. `lasts`: whether that is more than a burst.
+        `wait_s`: how long it will wait if it is new. `lasts`: whether that is more than a burst.
         """
         if data.startswith(b"ACK "):
             return None if self._is_ours(data) else Rank.INSIDE
@@ -84,7 +84,7 @@ class Shedding:
         peer = self._peer_at(flow)
         if peer is not None and not data.startswith(_NEW):
             return Rank.INSIDE
-        if self._is_late(least_wait_s, lasts=lasts) and self._sheds(data, flow, peer, now, is_late=True):
+        if self._is_late(wait_s, lasts=lasts) and self._sheds(data, flow, peer, now, is_late=True):
             return None
         return Rank.STRANGER if peer is None else Rank.NEW
 

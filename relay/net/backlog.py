@@ -14,8 +14,9 @@ from relay.sip.flow import Flow
 MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_OF_STRANGERS: Final = 1_000  # messages
 FASTEST_S: Final = 0.00025  # a new call takes longer, with what comes of it at once, on any machine that there is
-
 LASTS_S: Final = 1.0  # without being empty: then it is no burst any more, nor what a stall has left
+WINDOW_S: Final = 0.25  # so often it is looked how fast new calls are served
+MARGIN: Final = 1.25  # by which that varies: who is turned away after he has waited costs twice
 
 Waiting = tuple[bytes, Flow, float]  # a message, the flow it came by, since when it waits
 
@@ -29,6 +30,9 @@ class Backlog:
         self._strangers: deque[Waiting] = deque()
         self._bytes = 0
         self._began = 0.0  # when it was empty last
+        self._each_s = FASTEST_S  # from one new call to the next
+        self._window_began = 0.0
+        self._served = 0  # new calls, since then
 
     @property
     def is_full(self) -> bool:
@@ -41,7 +45,8 @@ class Backlog:
     def keep(self, data: bytes, flow: Flow, rank: Rank, now: float) -> None:
         """Drops it where too much of strangers waits."""
         if not self:
-            self._began = now
+            self._began = self._window_began = now
+            self._each_s, self._served = FASTEST_S, 0
         if rank is Rank.INSIDE:
             self._inside.append((data, flow, now))
         elif rank is Rank.NEW:
@@ -52,10 +57,18 @@ class Backlog:
             return
         self._bytes += len(data)
 
-    @property
-    def least_wait_s(self) -> float:
-        """How long a new call that is kept now will wait at least."""
-        return len(self._new) * FASTEST_S
+    def wait_s(self, now: float) -> float:
+        """How long a new call that is kept now will wait: in a burst at least, later as things go."""
+        each_s = self._each_s * MARGIN if self.lasts(now) else FASTEST_S
+        return len(self._new) * each_s
+
+    def served(self, now: float) -> None:
+        """One of `take_new` has been served; it has not been turned away."""
+        self._served += 1
+        took_s = now - self._window_began
+        if took_s > WINDOW_S:
+            self._each_s = took_s / self._served
+            self._window_began, self._served = now, 0
 
     def lasts(self, now: float) -> bool:
         """Whether more comes than is served; else what waits may be over soon."""

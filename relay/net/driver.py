@@ -58,8 +58,8 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None: ...
+    def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None: ...
     def committed(self, token: int, now: float) -> None: ...
@@ -213,9 +213,9 @@ class Driver:
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
         while self._backlog.is_full:
             self._serve_next(now)
-        least_wait_s = math.inf if self._is_stalled(now) else self._backlog.least_wait_s
+        wait_s = math.inf if self._is_stalled(now) else self._backlog.wait_s(now)
         try:
-            rank = self._engine.sort(data, flow, least_wait_s, now, lasts=self._backlog.lasts(now))
+            rank = self._engine.sort(data, flow, wait_s, now, lasts=self._backlog.lasts(now))
         except Exception:
             self._report_bug("sort", now)
             return
@@ -251,7 +251,8 @@ class Driver:
 
     def _serve_new(self, waiting: Waiting, now: float, *, lasts: bool) -> None:
         try:
-            self._engine.receive_new(waiting[0], waiting[1], now - waiting[2], now, lasts=lasts)
+            if self._engine.receive_new(waiting[0], waiting[1], now - waiting[2], now, lasts=lasts):
+                self._backlog.served(now)
         except Exception:
             self._report_bug("receive_new", now)
         self.perform(now)

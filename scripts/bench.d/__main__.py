@@ -77,9 +77,15 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
 def _overload(options: argparse.Namespace, run: Path) -> int:
     """The number of calls that were up and lost."""
     bindings = Bindings(options.bindings[0], options.stores)
-    factors, seconds = options.overload, options.seconds
     figures = overload.measure(
-        run, bindings, options.rates[0], factors, seconds, compiled=options.compiled, transport=options.transport
+        run,
+        bindings,
+        options.rates[0],
+        options.overload,
+        options.seconds,
+        compiled=options.compiled,
+        transport=options.transport,
+        share=options.share or 1.0,
     )
     print("\n" + overload.table(figures))
     return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
@@ -87,7 +93,7 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
 
 def _nodes(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
-    share, first, seconds = options.share, options.rates[0], options.seconds
+    share, first, seconds = options.share or 0.25, options.rates[0], options.seconds
     figures = nodes.measure(run, bindings, options.nodes, share, first, seconds, compiled=options.compiled)
     print("\n" + nodes.table(figures))
     return sum(outcome.failed for figure in figures for outcome in figure.outcomes)
@@ -161,8 +167,8 @@ def _options() -> argparse.Namespace:
         "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
-    share = "of one CPU for each of --nodes, default 0.25"
-    parser.add_argument("--share", type=float, default=0.25, help=share)
+    share = "of one CPU for each of --nodes, default 0.25, or the relay of --overload, default 1"
+    parser.add_argument("--share", type=float, help=share)
     numbers = (
         "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
     )

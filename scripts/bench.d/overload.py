@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import os
 import subprocess
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 import servers
 from load import CALLEE_HOST, CALLER_HOST, COMMON, GRACE_S, HERE, HOLD_MS, Address, Load, free
 from series import warm_up
+from share import limited
 from stores import Bindings, write_sipp_file
 
 from relay.net.control import ControlClient, control_path
@@ -54,6 +57,7 @@ class Overload:
     retransmissions: int
     lag_s: float  # the longest
     unread: int  # datagrams that found the relay's receive buffer full, in all runs so far
+    unread_by_sipp: int  # that found one of SIPp's full
 
     @property
     def per_s(self) -> float:
@@ -69,8 +73,9 @@ def measure(
     *,
     compiled: bool,
     transport: str = "udp",
+    share: float = 1.0,
 ) -> list[Overload]:
-    """`rate` is the highest without a failed call; it is offered so many times. The relay has a CPU of its own."""
+    """`rate`, the highest without a failed call, is offered so many times. `share`: of the CPU that the relay has."""
     (run / "load").mkdir()
     called = bindings.called()
     numbers = [row[:2] for row in called]
@@ -85,9 +90,12 @@ def measure(
             os.sched_setaffinity(0, all_cpus - own_cpu or all_cpus)
             warm_up(load, [server])
             control = ControlClient(control_path(run / "relay" / "relay.db"))
-            return [
-                _measure_once(load, server.address, control, factor, int(rate * factor), seconds) for factor in factors
-            ]
+            assert server.process is not None
+            with limited(server.process.pid, share) if share < 1 else contextlib.nullcontext():
+                return [
+                    _measure_once(load, server.address, control, factor, int(rate * factor), seconds)
+                    for factor in factors
+                ]
     finally:
         os.sched_setaffinity(0, all_cpus)
 
@@ -125,6 +133,7 @@ def _measure_once(
         retransmissions=int(last["Retransmissions(C)"]),
         lag_s=statistics["loop_lag_seconds"],
         unread=statistics["datagrams_unread"],
+        unread_by_sipp=offered.unread,
     )
     print(f"  {found}", flush=True)
     time.sleep(PAUSE_S)
@@ -135,9 +144,11 @@ class _Caller:
     """One SIPp that calls; it has a row of figures a second."""
 
     def __init__(self, load: Load, name: str, target: Address, rate: int, calls: int, hold_ms: int) -> None:
+        self.unread = 0  # datagrams that found its receive buffer or the callees' full
         self._rows = load.run / f"{name}.csv"
         self._rows.unlink(missing_ok=True)
         local = free(CALLER_HOST)
+        self._sockets = (local, load.callee)
         timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
         command = ["sipp", str(target), "-sf", "overload.xml", "-inf", str(load.bindings), *load.by, *COMMON]
         command += ["-i", local.host, "-p", str(local.port), "-d", str(hold_ms), "-timeout", f"{timeout_s}s"]
@@ -148,7 +159,9 @@ class _Caller:
 
     def wait(self) -> list[dict[str, str]]:
         """Until all calls are over."""
-        self._process.wait()
+        while self._process.poll() is None:
+            self.unread = max(self.unread, sum(processes.unread(*each) for each in self._sockets))
+            time.sleep(0.2)
         with self._rows.open(newline="") as lines:
             return list(csv.DictReader(lines, delimiter=";"))
 
@@ -156,7 +169,7 @@ class _Caller:
 def table(figures: Sequence[Overload]) -> str:
     """One line a run."""
     peak = max(each.per_s for each in figures)
-    titles = ("offered", "calls/s", "completed/s", "of peak", "shed/s", "failed", "up, lost", "lag, ms")
+    titles = ("offered", "calls/s", "completed/s", "of peak", "shed/s", "failed", "SIPp unread", "up, lost", "lag, ms")
     lines = ["".join(title.rjust(13) for title in titles)]
     for each in figures:
         cells = (
@@ -166,6 +179,7 @@ def table(figures: Sequence[Overload]) -> str:
             f"{each.per_s / peak:.0%}",
             f"{each.shed / each.seconds:.0f}",
             str(each.offered - each.completed - each.shed),
+            str(each.unread_by_sipp),
             str(CALLS_UP - each.up_completed),
             f"{1000 * each.lag_s:.0f}",
         )

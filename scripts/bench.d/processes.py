@@ -82,8 +82,20 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def is_bound(host: str, port: int, transport: str = "udp") -> bool:
     """Whether somebody listens on this IPv4 address, by the kernel's socket table. Over TCP nobody talks there yet."""
+    return _in_tables(host, port) in Path(f"/proc/net/{transport}").read_text()
+
+
+def unread(host: str, port: int) -> int:
+    """Datagrams that found the receive buffer of the socket at this IPv4 address full; 0 when nobody has it."""
+    for line in Path("/proc/net/udp").read_text().splitlines():
+        if _in_tables(host, port) in line:
+            return int(line.split()[-1])
+    return 0
+
+
+def _in_tables(host: str, port: int) -> str:
     octets = "".join(f"{int(octet):02X}" for octet in reversed(host.split(".")))
-    return f" {octets}:{port:04X} 00000000:0000 " in Path(f"/proc/net/{transport}").read_text()
+    return f" {octets}:{port:04X} 00000000:0000 "
 
 
 def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path, transport: str = "udp") -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from relay.call.shedding import Rank
-from relay.net.backlog import LASTS_S, MOST_BYTES, MOST_OF_STRANGERS, Backlog
+from relay.net.backlog import FASTEST_S, LASTS_S, MARGIN, MOST_BYTES, MOST_OF_STRANGERS, Backlog
 from relay.sip.flow import Flow
 
 FLOW = Flow(0, "udp", "127.0.0.11", 5060)
@@ -63,7 +65,24 @@ def test_strangers_have_so_many_places_only() -> None:
 def test_it_says_how_long_another_new_call_will_wait_at_least() -> None:
     backlog = Backlog()
     backlog.keep(b"x", FLOW, Rank.INSIDE, 1.0)
-    assert backlog.least_wait_s == 0.0
+    assert backlog.wait_s(1.0) == 0.0
     for _ in range(400):
         backlog.keep(b"x", FLOW, Rank.NEW, 1.0)
-    assert backlog.least_wait_s == 0.1
+    assert backlog.wait_s(1.0) == 400 * FASTEST_S
+
+
+def test_after_a_burst_it_goes_by_how_fast_new_calls_were_served() -> None:
+    backlog = Backlog()
+    for _ in range(500):
+        backlog.keep(b"x", FLOW, Rank.NEW, 1.0)
+    for number in range(1, 301):
+        backlog.take_new()
+        backlog.served(1.0 + number * 0.004)
+    assert not backlog.lasts(1.0 + LASTS_S)
+    assert backlog.wait_s(1.0 + LASTS_S) == 200 * FASTEST_S
+    assert backlog.wait_s(1.1 + LASTS_S) == pytest.approx(200 * 0.004 * MARGIN)
+    while backlog.take_new():
+        pass
+    backlog.keep(b"x", FLOW, Rank.NEW, 3.0)  # another burst
+    assert backlog.wait_s(3.0) == FASTEST_S
+    assert backlog.wait_s(3.1 + LASTS_S) == FASTEST_S * MARGIN  # none was served yet

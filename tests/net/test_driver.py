@@ -68,18 +68,19 @@ class Obedient:
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
 
-    def sort(self, data: bytes, flow: Flow, least_wait_s: float, now: float, *, lasts: bool) -> Rank | None:
+    def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         if data == b"crash unsorted":
             raise ZeroDivisionError
         if not data.startswith(b"new "):
             return Rank.INSIDE
-        if least_wait_s <= self.patience_s:
+        if wait_s <= self.patience_s:
             return Rank.NEW
         self.receive(data.removeprefix(b"new "), flow, now)
         return None
 
-    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> None:
+    def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
         self.receive(data.removeprefix(b"new "), flow, now)
+        return True
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         self._send("routed", str(token), answer.target if isinstance(answer, Route) else answer.outcome)
