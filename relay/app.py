@@ -33,9 +33,9 @@ from relay.net.notify import Notifier
 from relay.net.resolve import is_literal
 from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.transports import Transports
-from relay.service.numbers import ensure_numbers
+from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.store.act import RELAY
-from relay.store.database import open_store
+from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
 from relay.store.sealing import Sealer
@@ -122,8 +122,11 @@ class Relay:
 
     def _load_numbers(self, config: Config) -> None:
         """Those of the configuration that the store has not seen yet: calls reach no others."""
-        prefixes, legacy = config.settings.prefixes, config.settings.legacy
-        with closing(Writer(config.store.path, self._sealer)) as writer:
+        place, prefixes, legacy = config.store.path, config.settings.prefixes, config.settings.legacy
+        with store_errors(place), closing(connect_reader(place)) as reader:
+            if not lacks_numbers(reader, prefixes, legacy):
+                return  # a store that takes nothing is served too
+        with closing(Writer(place, self._sealer)) as writer:
             writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
 
     async def reload(self) -> None:

@@ -206,7 +206,7 @@ class Member:
         for asking in self._asked.values():
             if not asking.done():
                 asking.set_exception(self._unavailable())
-        await self._common.journal.flushed()  # and durable, before anybody takes up its calls
+        await self._common.journal.flushed()  # and durable, be it in the spill, before anybody takes up its calls
         return status
 
     def _start(self) -> dict[str, Any]:
@@ -221,6 +221,7 @@ class Member:
             "registered": list(common.registered.values()),
             "streams": common.streams.flows(),
             "bans": [(ban.source, ban.until, ban.reason) for ban in common.bans.in_force()],
+            "unwritten": [(encode_record(each.record), each.dialogs) for each in common.journal.unwritten()],
         }
 
     # -- words from it

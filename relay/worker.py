@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Registered
+from relay.call.actions import Commit, Registered
 from relay.call.bans import Ban, Bans, Known
 from relay.call.settings import Listener, Settings, Target
 from relay.config import Config, parse_config
 from relay.config.passwords import with_passwords
 from relay.errors import ConfigError, Refused, StoreError
 from relay.far_records import FarRecords
-from relay.log import STANDARD_OUTPUT, configure
+from relay.log import STANDARD_OUTPUT, configure, reporter
 from relay.net.channel import Channel
 from relay.net.control import Answer, Handlers, answer_to
 from relay.net.datagrams import Datagrams
@@ -38,7 +38,7 @@ from relay.net.settings import TlsFiles
 from relay.net.shared import SharedCounts
 from relay.sip.flow import Flow
 from relay.store.database import open_store
-from relay.store.live_rows import LiveCall, read_live
+from relay.store.live_rows import LiveCall, laid_over, read_live
 from relay.store.record_rows import decode_record
 from relay.switch import Mate, Switch, owner_of, sounds_of
 
@@ -191,7 +191,8 @@ class Worker:
         self._switch.engine.bans.agree = partial(self._channel.tell, "found")
         for ban in start["bans"]:
             self._ban(*ban)
-        live = read_live(config.store.path, sealer, lambda event, fields: log.error(event, **fields))
+        unwritten = [Commit(0, decode_record(record), dialogs) for record, dialogs in start["unwritten"]]
+        live = laid_over(read_live(config.store.path, sealer, reporter(log)), unwritten)
         ours = [call for call in live if owner_of(call, start["workers"]) == start["index"]]
         self._restored.update(call.record.call_id for call in ours)
         streams = [Flow(*flow) for flow in start["streams"]]

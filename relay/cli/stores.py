@@ -12,14 +12,13 @@ import click
 from relay.config import Config, load_config
 from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
-from relay.service.numbers import ensure_numbers
+from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
 from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.bindings import Bindings
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, is_there, open_store, store_errors
-from relay.store.numbers import find_number, find_prefix
 from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer, now_ms
@@ -77,8 +76,7 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
 def _load_numbers(store: Opened) -> None:
     """The prefixes and old middle numbers of the configuration that the store has not seen yet."""
     prefixes, legacy = store.config.settings.prefixes, store.config.settings.legacy
-    prefix_missing = any(find_prefix(store.reader, prefix) is None for prefix in prefixes)
-    if prefix_missing or any(find_number(store.reader, number, 0) is None for number in legacy):
+    if lacks_numbers(store.reader, prefixes, legacy):
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 

@@ -14,6 +14,7 @@ from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.store.act import Act
+from relay.store.connection import Connection
 from relay.store.numbers import (
     LEGACY_POOL,
     LOCKED_BY_OPERATOR,
@@ -133,6 +134,13 @@ def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()
     if added:
         act.audit("number.legacy", added[0], details={"added": len(added)})
     return new + len(added)
+
+
+def lacks_numbers(connection: Connection, prefixes: Iterable[str], legacy: Iterable[str]) -> bool:
+    """Whether `ensure_numbers` would load any."""
+    return any(find_prefix(connection, prefix) is None for prefix in prefixes) or any(
+        find_number(connection, number, 0) is None for number in legacy
+    )
 
 
 # -- numbers

@@ -19,7 +19,7 @@ from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
 from relay.store.key_file import make_key
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
-from relay.store.sealing_keys import check_keys
+from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
 from relay.store.server import Place, Server
 
 BUSY_TIMEOUT_S = 5.0
@@ -32,13 +32,15 @@ WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAG
 # No mmap_size: SQLite unmaps the file after each commit of another connection. With a commit to each third look-up, one
 # takes 55 us without it and 80 with it (18 and 34 where the processor's caches stay warm).
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
+_KEY_CHECK = "SELECT hash FROM key_check"
 
 
 def open_store(place: Place, key_file: Path) -> Sealer:
     """Makes what is missing (folder, key, tables), migrates, and proves that the key is the store's own.
 
     A key is made only together with a new store, and a new store only where none was served: what is lost must be put
-    back, not replaced. Raises StoreError.
+    back, not replaced. Where nothing is missing nothing is written: a store that takes nothing opens too. Raises
+    StoreError.
     """
     schema = schema_of(place)
     is_new = not is_there(place)
@@ -59,8 +61,10 @@ def open_store(place: Place, key_file: Path) -> Sealer:
             _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
-        with transaction(connection):
-            check_keys(connection, sealer, key_file)
+        if not sealing_keys(connection):
+            with transaction(connection):
+                enter_keys(connection, sealer)
+        check_keys(connection, sealer, key_file)
     return sealer
 
 
@@ -218,11 +222,11 @@ def _run_concurrently(connection: Connection, script: Script) -> None:
 
 def _check_key(connection: Connection, sealer: Sealer, key_file: Path) -> None:
     expected = sealer.lookup_hash("key check")
-    with transaction(connection):
-        connection.execute(
-            "INSERT INTO key_check (hash) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM key_check)",
-            (expected,),
-        )
-        rows = connection.execute("SELECT hash FROM key_check").fetchall()
-    if rows != [(expected,)]:
+    if not connection.execute(_KEY_CHECK).fetchall():
+        with transaction(connection):
+            connection.execute(
+                "INSERT INTO key_check (hash) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM key_check)",
+                (expected,),
+            )
+    if connection.execute(_KEY_CHECK).fetchall() != [(expected,)]:
         raise StoreError(f"the key file {key_file} belongs to another store: put the right one back")

@@ -31,7 +31,7 @@ from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transac
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_queue import MIN_GAP_S, Item, JournalQueue, Waiting, acknowledge
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
-from relay.store.live_rows import PUT, LiveCall, Places, delete_live, live_row, read_live
+from relay.store.live_rows import PUT, LiveCall, Places, delete_live, laid_over, live_row, read_live
 from relay.store.lock import open_lock, takes
 from relay.store.outage import Report, WriteOutage
 from relay.store.record_rows import INSERT, Row, ended_since, insert, row_of
@@ -94,7 +94,8 @@ class Journal:
         try:
             with store_errors(self._path):
                 await self._connect()
-            await self._take_spilled()
+                self._written = self._head
+                await self._inherit()
         except StoreError:
             await self._disconnect()
             self._spill.close()
@@ -104,6 +105,8 @@ class Journal:
         self._writer.add_done_callback(self._outage.writer_ended)
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
         self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
+        if self._spilled:  # who reads the store next finds them there, unless it still takes nothing
+            await self._queue.emptied(SPILL_AFTER_S)
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
@@ -119,8 +122,12 @@ class Journal:
 
     @property
     def backlog(self) -> int:
-        """What is not durable yet: commits, and what is written beside them."""
+        """What is not in the store yet: commits, and what is written beside them."""
         return len(self._queue.waiting)
+
+    def unwritten(self) -> list[Commit]:
+        """What is not in the store yet, for whoever reads that afterwards, in its order. It may be durable."""
+        return self._queue.commits()
 
     @property
     def rest_s(self) -> float:
@@ -129,10 +136,10 @@ class Journal:
 
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
-        return read_live(self._path, self._sealer, self._report)
+        return laid_over(read_live(self._path, self._sealer, self._report), self.unwritten())
 
     async def flushed(self) -> None:
-        """Returns when all that was queued before is durable, however long that takes."""
+        """Returns when all commits that were queued before are durable, however long that takes."""
         await self._queue.flushed()
 
     async def close(self, patience_s: float = 10.0) -> None:
@@ -157,7 +164,9 @@ class Journal:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            batch = await self._queue.batch()
+            # What is spilled goes alone: a later state of a call, in the store before the spill is cleared, would be
+            # undone by the next process.
+            batch = (await self._queue.batch())[: self._spilled or None]
             self._begun_at = clock()
             await self._write([item for item, _ in batch])
             self._begun_at = None
@@ -165,13 +174,13 @@ class Journal:
             self._spilled -= told
             self._taken += len(batch)
             self._queue.took(batch, told)
-            if self._spill.count and not self._spilled:
+            async with self._spilling:  # from here on it is known what is spilled
                 await self._clear_spill()
 
     # -- the spill: while the store takes nothing
 
-    async def _take_spilled(self) -> None:
-        """Writes what an earlier process had acknowledged and the store had not taken. Raises StoreError."""
+    async def _inherit(self) -> None:
+        """Queues what an earlier process had acknowledged and the store had not taken. It stays in the spill."""
         try:
             await asyncio.to_thread(self._spill.open)
             spilled = await asyncio.to_thread(self._spill.read)
@@ -183,11 +192,13 @@ class Journal:
         if spilled.commits:
             assert self._connection is not None
             known = await _call(self._connection, ended_since, spilled.since_seq)
-            commits = [commit for commit in spilled.commits if commit.record.call_id not in known]
-            await self._write(list(commits))
-            self._report("journal.recovered", {"store": str(self._path), "backlog": len(commits)})
-        if spilled.commits or not spilled.is_whole:
-            await self._clear_spill()
+            for commit in spilled.commits:
+                if commit.record.call_id not in known:
+                    self._queue.put(commit, None)
+        self._spilled = len(self._queue.waiting)
+        if self._spilled:
+            self._outage.began_before()
+        await self._clear_spill()
 
     async def _spill_when_stalled(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -214,15 +225,16 @@ class Journal:
             for item, done in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
                 acknowledge(item, done, loop)
             self._spilled = max(first + len(kept) - self._taken, self._spilled)
+            await self._clear_spill()
 
     async def _clear_spill(self) -> None:
-        async with self._spilling:
-            if self._spilled:
-                return
-            try:
-                await asyncio.to_thread(self._spill.clear)
-            except OSError as error:
-                self._cannot_spill(error)
+        """Where the store has all that is in it."""
+        if self._spilled or self._spill.is_empty:
+            return
+        try:
+            await asyncio.to_thread(self._spill.clear)
+        except OSError as error:
+            self._cannot_spill(error)
 
     def _cannot_spill(self, error: OSError) -> None:
         self._spill_works = False

@@ -77,14 +77,16 @@ class JournalQueue:
             self.waiting.popleft()
             if place >= told:
                 acknowledge(item, done, loop)
-            if isinstance(item, Mark) and not item.reached.done():
-                item.reached.set_result(None)
         if not self.waiting:
             self._wake.clear()
             self._idle.set()
 
+    def commits(self) -> list[Commit]:
+        """What the store does not have yet, in its order."""
+        return [item for item, _ in self.waiting if isinstance(item, Commit)]
+
     async def flushed(self) -> None:
-        """Returns when all that was put before is durable, however long that takes."""
+        """Returns when all commits that were put before are durable, however long that takes."""
         mark = Mark(asyncio.get_running_loop().create_future())
         self.put(mark, None)
         await mark.reached
@@ -96,5 +98,9 @@ class JournalQueue:
 
 
 def acknowledge(item: Item, done: Callable[[int], None] | None, loop: asyncio.AbstractEventLoop) -> None:
-    if done is not None and isinstance(item, Commit) and item.token:
+    """It is durable; a mark: all before it."""
+    if isinstance(item, Mark):
+        if not item.reached.done():
+            item.reached.set_result(None)
+    elif done is not None and isinstance(item, Commit) and item.token:
         loop.call_soon(done, item.token)  # not called from here: a fault in it must not stop the writer

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from relay.call.actions import Commit
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.connection import Connection
@@ -73,6 +74,17 @@ def open_all(sealer: Sealer, rows: Iterable[tuple[Any, ...]], report: Report) ->
         except StoreError as error:
             report("journal.record_altered", {"call_id": row[1], "reason": str(error)})
     return calls
+
+
+def laid_over(calls: Iterable[LiveCall], commits: Iterable[Commit]) -> list[LiveCall]:
+    """The calls that are up once the store has the commits, too, which it may have taken after it was read."""
+    up = {call.record.call_id: call for call in calls}
+    for commit in commits:
+        if commit.record.ended_at is None:
+            up[commit.record.call_id] = LiveCall(commit.record, commit.dialogs or b"")
+        else:
+            up.pop(commit.record.call_id, None)
+    return list(up.values())
 
 
 class Places:

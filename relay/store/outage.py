@@ -32,8 +32,12 @@ class WriteOutage:
             self._reasons.add(reason)
             self._report("journal.write_failed", {"store": self._store, "reason": reason, "effect": self._effect})
 
+    def began_before(self) -> None:
+        """An earlier process met it, and has reported that; this one finds whether it lasts."""
+        self._reasons.add("")
+
     def is_over(self, backlog: int) -> None:
-        """Where there was one. `backlog`: what is not durable yet."""
+        """Where there was one. `backlog`: what is not in the store yet."""
         if self._reasons:
             self._reasons.clear()
             self._report("journal.recovered", {"store": self._store, "backlog": backlog})

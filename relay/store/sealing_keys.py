@@ -102,19 +102,22 @@ class Turning:
         self._told = True
 
 
+def enter_keys(connection: Connection, sealer: Sealer) -> None:
+    """In a store that has entered none: all of the file's, at once, or the next process would find fewer."""
+    if sealing_keys(connection):
+        return  # another process was faster
+    now_ms = time.time_ns() // 1_000_000
+    for key_id in sealer.key_ids:
+        connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, now_ms))
+
+
 def check_keys(connection: Connection, sealer: Sealer, key_file: Path) -> None:
     """At the opening of a store: all that it needs are in the file, and are those. The sealer has the one in use.
 
-    A store that has entered none has all of the file's. Raises StoreError with the fix.
+    Raises StoreError with the fix.
     """
-    keys = sealing_keys(connection)
-    if not keys:
-        now_ms = time.time_ns() // 1_000_000
-        for key_id in sealer.key_ids:  # all at once, or the next one would find fewer
-            connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, now_ms))
-        keys = sealing_keys(connection)
     at_hand = sealer.key_ids
-    for key in keys:
+    for key in sealing_keys(connection):
         if key.id in at_hand and not hmac.compare_digest(sealer.proof(key.id), key.proof):
             raise StoreError(f"the key file {key_file} has another key {key.id} than the store: put the right one back")
         if key.id not in at_hand and key.used_at is not None and key.dropped_at is None:

@@ -139,13 +139,17 @@ class ServerJournal:
         """What is not durable yet: commits, and what is written beside them."""
         return len(self._queue.waiting)
 
+    def unwritten(self) -> list[Commit]:
+        """What is not durable yet, for whoever reads the store afterwards, in its order."""
+        return self._queue.commits()
+
     @property
     def rest_s(self) -> float:
         """As `JournalQueue.rest_s`."""
         return self._queue.rest_s
 
     async def flushed(self) -> None:
-        """Returns when all that was queued before is durable, however long that takes."""
+        """Returns when all commits that were queued before are durable, however long that takes."""
         await self._queue.flushed()
 
     def live(self) -> list[LiveCall]:

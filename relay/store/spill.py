@@ -57,7 +57,8 @@ class Spill:
         self._file: FileIO | None = None
         self._binding = b""
         self._end = 0  # of the entries
-        self.count = 0  # of the entries that this process has written
+        self._count = 0  # of the entries
+        self.is_empty = True
 
     def open(self) -> None:
         """Makes the file where there is none; what is in it stays."""
@@ -74,32 +75,35 @@ class Spill:
             self._file = None
 
     def read(self) -> Spilled:
-        """What an earlier process has left, of all that it called durable. Raises StoreError where it is not ours."""
+        """What an earlier process has left, of all that it called durable. What is written next stands behind it."""
         assert self._file is not None
         data = os.pread(self._file.fileno(), BYTES, 0)
         magic, binding, since_seq = _HEAD.unpack_from(data)
         commits: list[Commit] = []
-        place = _HEAD.size
+        place, is_whole = _HEAD.size, True
         (length,) = _LENGTH.unpack_from(data, place)
+        self.is_empty = magic != _MAGIC
         while magic == _MAGIC and length:
             begin = place + _LENGTH.size
             try:
                 commits.append(self._opened(data[begin : begin + length], _context(binding, len(commits))))
             except StoreError:
-                return Spilled(since_seq, commits, is_whole=False)
+                is_whole = False
+                break
             place = begin + length
             (length,) = _LENGTH.unpack_from(data, place)
-        return Spilled(since_seq, commits, is_whole=True)
+        self._binding, self._end, self._count = binding, place, len(commits)
+        return Spilled(since_seq, commits, is_whole)
 
     def prepare(self, since_seq: int, commits: Sequence[Commit]) -> Prepared:
         """The entries of the first of the commits, as many as there is room for. `since_seq`: as of `Spilled`."""
-        binding = self._binding if self.count else secrets.token_bytes(8)
-        head = b"" if self.count else _HEAD.pack(_MAGIC, binding, since_seq)
+        binding = self._binding if self._count else secrets.token_bytes(8)
+        head = b"" if self._count else _HEAD.pack(_MAGIC, binding, since_seq)
         room = BYTES - (self._end or _HEAD.size) - _LENGTH.size
         entries = bytearray()
         count = 0
         for commit in commits:
-            entry = self._sealed(commit, _context(binding, self.count + count))
+            entry = self._sealed(commit, _context(binding, self._count + count))
             if len(entries) + _LENGTH.size + len(entry) > room:
                 break
             entries += _LENGTH.pack(len(entry)) + entry
@@ -113,18 +117,20 @@ class Spill:
         descriptor = self._file.fileno()
         if prepared.head:
             os.pwrite(descriptor, prepared.head, 0)
-        os.pwrite(descriptor, prepared.entries, begin)
+        os.pwrite(descriptor, prepared.entries + _LENGTH.pack(0), begin)  # an end, whatever stood behind
         os.fdatasync(descriptor)
         self._binding = prepared.binding
         self._end = begin + len(prepared.entries)
-        self.count += prepared.commits
+        self._count += prepared.commits
+        self.is_empty = False
 
     def clear(self) -> None:
         """Forgets all: the store has it."""
         assert self._file is not None
         os.pwrite(self._file.fileno(), bytes(BYTES), 0)
         os.fdatasync(self._file.fileno())
-        self._end = self.count = 0
+        self._end = self._count = 0
+        self.is_empty = True
 
     def _sealed(self, commit: Commit, context: bytes) -> bytes:
         return self._sealer.seal(_encode((encode_record(commit.record), commit.dialogs)), context)

@@ -60,6 +60,11 @@ def test_another_stores_key_is_refused(disk: Disk, tmp_path: Path) -> None:
         open_store(disk.path, tmp_path / "other.key")
 
 
+def test_a_store_that_another_process_writes_to_is_opened(disk: Disk) -> None:
+    with closing(connect(disk.path)) as other, transaction(other):
+        open_store(disk.path, disk.key_file)
+
+
 def test_a_store_that_a_newer_version_has_added_to_is_used(disk: Disk) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute("PRAGMA user_version = 99")

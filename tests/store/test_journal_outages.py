@@ -20,6 +20,8 @@ from relay.errors import StoreError
 from relay.store import journal as journal_module
 from relay.store.database import connect, transaction
 from relay.store.journal import FIRST_RETRY_S, Journal
+from relay.store.journal_queue import MAX_BATCH
+from relay.store.live_rows import read_live
 from relay.store.spill import Prepared, Spill
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.product import PYTHON
@@ -200,6 +202,16 @@ async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
     assert done.tokens == [1, 2, 3]
 
 
+def spilled(disk: Disk, commits: list[Commit]) -> Path:
+    """An earlier process has left them; the file."""
+    path = disk.path.with_name("relay.db.spill")
+    spill = Spill(path, disk.sealer)
+    spill.open()
+    spill.write(spill.prepare(0, commits))
+    spill.close()
+    return path
+
+
 @pytest.mark.parametrize("taken", [0, 1, 2, 3])
 async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_killed(disk: Disk, taken: int) -> None:
     """`taken`: how many of its commits the store had taken when the process was killed before it cleared the spill."""
@@ -208,10 +220,7 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
         Commit(0, ended_record("c2"), None),
         Commit(0, ended_record("c1"), None),
     ]
-    spill = Spill(disk.path.with_name("relay.db.spill"), disk.sealer)
-    spill.open()
-    spill.write(spill.prepare(0, commits))
-    spill_file = disk.path.with_name("relay.db.spill")
+    spill_file = spilled(disk, commits)
     kept = spill_file.read_bytes()
     spill_file.unlink()
     async with opened(disk) as journal:
@@ -222,6 +231,75 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
     async with opened(disk, []) as journal:
         assert journal.live() == []
     assert sorted(record.call_id for record in stored(disk)) == ["c1", "c2"]
+
+
+async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    async with opened(disk) as journal:
+        journal.append(Commit(1, live_record("c0"), b"in the store"), Waiter())
+    commits = [
+        Commit(0, live_record("c1"), b"first"),
+        Commit(0, live_record("c2"), b"two"),
+        Commit(0, live_record("c1"), b"later"),
+        Commit(0, ended_record("c2"), None),
+    ]
+    spill_file = spilled(disk, commits)
+    with closing(connect(disk.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with opened(disk, []) as journal:
+            assert [call.dialogs for call in journal.live()] == [b"in the store", b"later"]
+            done = Waiter()
+            journal.append(Commit(1, live_record("c3"), b"three"), done)
+            journal.append(Commit(2, ended_record("c1"), None), done)
+            await journal.flushed()
+            await done.until(lambda: done.tokens == [1, 2])
+            assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
+            killed_here = spill_file.read_bytes()
+            other.execute("ROLLBACK")
+    for _ in range(2):  # the next process finds nothing in the spill; or it does, where it was killed before
+        async with opened(disk, []) as journal:
+            assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
+        assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c0", "c3"]
+        spill_file.write_bytes(killed_here)
+
+
+async def test_a_later_state_of_a_call_is_not_in_the_store_before_the_spill_is_cleared(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[set[bytes]] = []
+
+    def clear(spill: Spill) -> None:
+        found.append({call.dialogs for call in read_live(disk.path, disk.sealer, lambda *_: None)})
+        cleared(spill)
+
+    cleared = Spill.clear
+    monkeypatch.setattr(Spill, "clear", clear)
+    monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
+    more_than_a_batch = [Commit(0, live_record(f"c{n}"), b"first") for n in range(MAX_BATCH + 1)]
+    spilled(disk, more_than_a_batch)
+    with closing(connect(disk.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with opened(disk, []) as journal:
+            monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
+            journal.append(Commit(1, live_record(f"c{MAX_BATCH}"), b"later"), Waiter())
+            other.execute("ROLLBACK")
+            await journal.flushed()
+            assert {call.dialogs for call in journal.live()} == {b"first", b"later"}
+    assert found == [{b"first"}]
+
+
+async def test_a_spill_of_which_nothing_can_be_read_is_reported_once(disk: Disk) -> None:
+    spill_file = spilled(disk, [Commit(0, ended_record("c1"), None)])
+    data = spill_file.read_bytes()
+    spill_file.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    for events in (["journal.spill_damaged"], []):
+        reported: Reported = []
+        async with opened(disk, reported):
+            pass
+        assert [event for event, _ in reported] == events
+    assert stored(disk) == []
 
 
 @pytest.mark.usefixtures("unspilled")

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.call.actions import Commit
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.database import connect
-from relay.store.live_rows import PUT, SELECT, Places, delete_live, live_row, open_live
+from relay.store.live_rows import PUT, SELECT, LiveCall, Places, delete_live, laid_over, live_row, open_live
 from relay.store.record_rows import insert
 from relay.store.sealing import Sealer
 from tests.store.conftest import Disk
 from tests.store.test_record_rows import RECORDS
-from tests.support.stored import A, B, X, live_record
+from tests.support.stored import A, B, X, ended_record, live_record
 
 SEALER = Sealer(b"k" * 32)
 CALLS = ["c1", "c2", "c3", "c4", "c5"]
@@ -47,6 +48,23 @@ def test_what_is_sealed_and_no_call_is_an_altered_record() -> None:
     sealed = SEALER.seal(b"no call", b"live 7 c1")
     with pytest.raises(StoreError, match="c1 was altered"):
         open_live(SEALER, (7, "c1", sealed))
+
+
+def test_what_is_not_in_the_store_yet_or_is_by_now_is_laid_over_what_was_read() -> None:
+    read = [LiveCall(live_record(call_id), b"as read") for call_id in CALLS[:3]]
+    commits = [
+        *(Commit(0, live_record("c1"), dialogs) for dialogs in (b"before", b"now")),
+        *(Commit(0, ended_record(call_id), None) for call_id in ("c2", "never read")),
+        *(Commit(0, live_record(call_id), b"new") for call_id in ("c4", "c5")),
+        Commit(0, ended_record("c5"), None),
+    ]
+    once = laid_over(read, commits)
+    assert [(call.record.call_id, call.dialogs) for call in once] == [
+        ("c1", b"now"),
+        ("c3", b"as read"),
+        ("c4", b"new"),
+    ]
+    assert laid_over(once, commits) == once
 
 
 @pytest.fixture

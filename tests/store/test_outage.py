@@ -30,6 +30,16 @@ def test_each_reason_is_told_once_and_the_end_where_there_was_an_outage() -> Non
     assert all(fields["store"] == "/relay.db" for _, fields in told)
 
 
+def test_of_one_that_an_earlier_process_has_told_of_the_end_is_told() -> None:
+    told: Reported = []
+    outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))
+    outage.began_before()
+    assert outage.lasts
+    outage.is_over(3)
+    outage.is_over(0)
+    assert told == [("journal.recovered", {"store": "/relay.db", "backlog": 3})]
+
+
 async def test_a_writer_that_a_fault_has_ended_is_told_of_and_one_that_was_cancelled_is_not() -> None:
     told: Reported = []
     outage = WriteOutage(STORE, "nothing", lambda *each: told.append(each))

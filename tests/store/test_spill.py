@@ -78,7 +78,18 @@ def test_an_entry_that_was_being_written_ends_it(disk: Disk, path: Path) -> None
     with path.open("r+b") as file:
         file.seek(end + 20)
         file.write(bytes(30))
-    assert read(make(disk, path)) == (5, READ[:1], False)
+    another = make(disk, path)
+    assert read(another) == (5, READ[:1], False)
+    fill(another, COMMITS[1:], since_seq=9)
+    assert read(make(disk, path)) == (5, READ, True)
+
+
+def test_what_another_process_writes_stands_behind_what_it_has_read(disk: Disk, path: Path) -> None:
+    fill(make(disk, path), COMMITS[:1])
+    another = make(disk, path)
+    another.read()
+    fill(another, COMMITS[1:], since_seq=9)
+    assert read(make(disk, path)) == (5, READ, True)
 
 
 def test_entries_cannot_be_moved_within_it_or_to_another(disk: Disk, path: Path) -> None:

@@ -1,0 +1,93 @@
+"""The store takes nothing, and what carries the calls is killed: they go on, also those that the spill alone knows."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import StartWorkers
+from tests.support.live_call import Call
+from tests.support.namespace import reran_with_own_mounts
+from tests.support.phone import SDP, Leg, Phone
+from tests.support.relay_process import RelayProcess, Setup
+from tests.support.store_faults import FAULTS, Fault, disk_for
+from tests.support.workers import NUMBERS, A, kill, wait_for_successor
+
+pytestmark = pytest.mark.outside
+
+
+def _kill(relay: RelayProcess, victim: str) -> None:
+    """And wait for whoever comes next."""
+    if victim == "worker":
+        wait_for_successor(relay, 0, kill(relay, 0))
+    else:
+        relay.kill()
+        relay.start()
+
+
+async def _goes_on(call: Call) -> None:
+    """Both sides are asked whether they are there."""
+    for phone, leg in ((call.caller, call.leg), (call.callee, call.called)):
+        request = await phone.expect_call(leg.call_id)
+        assert request.first_line.startswith("OPTIONS")
+        await leg.answer(request, 200)
+
+
+async def _offer_again(asks: Leg, hears: Leg) -> None:
+    await asks.request("INVITE", body=SDP)
+    invite = await hears.phone.expect("INVITE")
+    await hears.answer(invite, 200, body=SDP)
+    await asks.phone.expect(200, "INVITE")
+    await asks.request("ACK", cseq=asks.cseq)
+    await hears.phone.expect("ACK")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("workers", "victim", "name"),
+    [(1, "relay", "full"), (1, "relay", "locked"), (2, "relay", "locked"), (2, "worker", "locked")],
+)
+async def test_they_can_be_ended_by_either_side_while_it_lasts(
+    request: pytest.FixtureRequest, tmp_path: Path, start_workers: StartWorkers, workers: int, victim: str, name: str
+) -> None:
+    fault = FAULTS[name]
+    if fault.needs == "small" and reran_with_own_mounts(request):
+        return
+    folder = tmp_path / "store"
+    folder.mkdir()
+    with disk_for(folder, fault):
+        relay = start_workers(Setup(sip={"t1_ms": 200}, store_in=folder), workers)
+        try:
+            await _outlived(relay, folder, fault, victim)
+        finally:
+            relay.stop_if_running()
+
+
+async def _outlived(relay: RelayProcess, folder: Path, fault: Fault, victim: str) -> None:
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        undo = fault.happens(folder)
+        calls = [Call(relay, caller, callee, A, NUMBERS[0]) for _ in range(3)]
+        for call in calls:
+            await call.answer()
+        await _offer_again(calls[0].leg, calls[0].called)
+        await _offer_again(calls[0].called, calls[0].leg)
+        await calls[2].hang_up()
+        mark = len(relay.log().splitlines())
+        await asyncio.to_thread(_kill, relay, victim)
+        for call in calls[:2]:
+            await _goes_on(call)
+        await calls[0].hang_up()
+        await calls[1].called.request("BYE")
+        await calls[1].leg.answer(await caller.expect("BYE"), 200)
+        await callee.expect(200, "BYE")
+        if fault is FAULTS["locked"]:  # on a full disk whoever opens the store finds room in what is left of its log
+            assert "journal.recovered" not in relay.log()
+        undo()
+        await asyncio.to_thread(relay.wait_for_event, "journal.recovered", after=mark)
+    relay.stop()
+    assert relay.verify()
+    ended = {record["caller_leg_call_id"]: (record["outcome"], record["ended_by"]) for record in relay.calls()}
+    by = ("caller", "callee", "caller")
+    assert ended == {call.leg.call_id: ("answered", side) for call, side in zip(calls, by, strict=True)}
