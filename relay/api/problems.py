@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
+from relay.api.models import Shown
 from relay.errors import Refused
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,23 +44,21 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 
 
-class FieldProblem(BaseModel):
+class FieldProblem(Shown):
     """What is wrong with one field of the request."""
 
-    model_config = ConfigDict(extra="forbid")
     field: str = Field(description="its path, such as `items.3.expires_in`")
     problem: str = Field(description="what is wrong with it")
 
 
-class Problem(BaseModel):
+class Problem(Shown):
     """Every answer that is no success (RFC 9457)."""
 
-    model_config = ConfigDict(extra="forbid")
     type: str = Field(description="`/problems/` and the kind, which is stable")
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] = []
+    errors: list[FieldProblem] = Field(default=[])
     request_id: str = Field(description="also in the header Request-Id and in the log")
 
 

@@ -118,27 +118,10 @@ def daily_csv(lines: Iterable[DailyLine]) -> str:
     """The report as a file: a column each, refusals as "outcome=count" separated by blanks."""
     text = io.StringIO(newline="")
     write = csv.writer(text).writerow
-    write(
-        (
-            "day",
-            "business",
-            "prefix",
-            "attempts",
-            "answered",
-            "unanswered",
-            "refused",
-            "minutes",
-            "parties",
-            "complaints",
-            "messages",
-            "messages_delivered",
-        )
-    )
+    write(["minutes" if name == "talk_ms" else name for name in DailyLine._fields])
     for line in lines:
         refused = " ".join(f"{outcome}={count}" for outcome, count in line.refused.items())
-        calls = (line.attempts, line.answered, line.unanswered, refused, line.minutes)
-        others = (line.parties, line.complaints, line.messages, line.messages_delivered)
-        write((line.day.isoformat(), line.business, line.prefix, *calls, *others))
+        write((line._asdict() | {"refused": refused, "talk_ms": line.minutes}).values())
     return text.getvalue()
 
 
