@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.settings import Listener
 from relay.config import Config, load_config
 from relay.config.files import check_files
 from relay.config.passwords import with_passwords
@@ -34,6 +33,7 @@ from relay.net.resolve import is_literal
 from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers, lacks_numbers
+from relay.sip.flow import transport_address
 from relay.store.act import RELAY
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal import Journal
@@ -242,7 +242,7 @@ class Relay:
     # Words to the operator
 
     def _tell_ready(self, restored: int) -> None:
-        listen = [_place(listener) for listener in self._config.settings.listeners]
+        listen = [transport_address(it.transport, it.host, it.port) for it in self._config.settings.listeners]
         peers = [peer.name for peer in self._config.settings.peers]
         workers = {"workers": self._calls.pids()} if self._calls.pids() else {}
         self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid(), **workers)
@@ -346,11 +346,6 @@ def _rss_bytes(pid: int) -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _place(listener: Listener) -> str:
-    host = f"[{listener.host}]" if ":" in listener.host else listener.host
-    return f"{listener.transport}:{host}:{listener.port}"
 
 
 def _locator(

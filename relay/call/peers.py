@@ -9,6 +9,7 @@ from relay.call.numbers import format_number, is_formatted
 from relay.call.places import Place, by_priority, in_order
 from relay.call.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.sip.flow import Flow
+from relay.sip.uri import uri_host
 
 
 class Peers:
@@ -169,11 +170,6 @@ def user_for(peer: Peer, number: str) -> str:
     """How the party's number is written in URIs towards the peer."""
     text = format_number(number, peer.number_format)
     return peer.number_prefix + text if peer.number_prefix and is_formatted(number) else text
-
-
-def uri_host(host: str) -> str:
-    """The host as a URI writes it: IPv6 in brackets (RFC 3261 19.1.1)."""
-    return f"[{host}]" if ":" in host else host
 
 
 def host_port(host: str, port: int) -> str:

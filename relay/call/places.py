@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Final
 
 from relay.call.settings import Peer, Target
-from relay.sip.flow import Flow
+from relay.sip.flow import Flow, transport_address
 
 REST_S: Final = 30.0  # of a target that does not answer and is not pinged: then calls go there again
 LONGEST_REST_S: Final = 3600.0  # that a Retry-After may ask for
@@ -36,8 +36,7 @@ class Place:
     @property
     def name(self) -> str:
         """How logs and metrics call it: transport, address and port."""
-        host = f"[{self.flow.host}]" if ":" in self.flow.host else self.flow.host
-        return f"{self.flow.transport}:{host}:{self.flow.port}"
+        return transport_address(self.flow.transport, self.flow.host, self.flow.port)
 
     def is_usable(self, now: float) -> bool:
         return not self.is_down and now >= self.aside_until

@@ -29,6 +29,7 @@ from relay.call.settings import Listener, Settings, Target
 from relay.errors import RelayError
 from relay.net.addresses import family_of
 from relay.net.resolve import is_literal
+from relay.sip.flow import transport_address
 
 Transport = Literal["udp", "tcp", "tls"]
 Located = Mapping[str, tuple[Target, ...]]
@@ -132,7 +133,7 @@ class Locator:
 
     def _tell(self, changes: Located) -> None:
         for peer, targets in changes.items():
-            places = [f"{target.transport}:{target.host}:{target.port}" for target in targets]
+            places = [transport_address(target.transport, target.host, target.port) for target in targets]
             self._log.info("peer.located", peer=peer, targets=places)
         if self._is_followed:
             self._changed(changes)

@@ -13,7 +13,7 @@ from relay.net.pace import Pace
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.streams import Streams
-from relay.sip.flow import Flow
+from relay.sip.flow import Flow, transport_address
 
 
 class Transports:
@@ -90,7 +90,7 @@ class Transports:
 
 def why_not(listener: Listener, error: OSError) -> str:
     """What an operator should know of a listener that cannot be had."""
-    place = f"{listener.transport}:{f'[{listener.host}]' if ':' in listener.host else listener.host}:{listener.port}"
+    place = transport_address(listener.transport, listener.host, listener.port)
     match error.errno:
         case errno.EADDRINUSE:
             return f"{place} is in use: stop the other program, or choose another port"

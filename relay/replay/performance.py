@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from relay.call.numbers import format_number
-from relay.call.peers import target_uri, uri_host, user_for
+from relay.call.peers import target_uri, user_for
 from relay.replay.leaks import Secrets
 from relay.replay.line import Line, open_line
 from relay.replay.phone import Phone
@@ -15,6 +15,7 @@ from relay.replay.player import Pace, Played, Player
 from relay.replay.script import Attempt, Side, user_of
 from relay.replay.stage import Cast, Stage
 from relay.replay.wording import Wording
+from relay.sip.uri import uri_host
 
 AT_ONCE = 20  # attempts that are played at the same time
 SHORTEST_NAME = 4  # characters of a display name that is searched for on the other side

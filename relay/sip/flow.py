@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from relay.sip.uri import uri_host
+
 
 class Flow(NamedTuple):
     """A listener of ours and the far end, as transport, address and port (RFC 5626's "flow").
@@ -21,3 +23,8 @@ class Flow(NamedTuple):
     @property
     def reliable(self) -> bool:
         return self.transport != "udp"
+
+
+def transport_address(transport: str, host: str, port: int) -> str:
+    """`udp:[2001:db8::1]:5060`, as the configuration writes a listener, and logs and metrics a target."""
+    return f"{transport}:{uri_host(host)}:{port}"

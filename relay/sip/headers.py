@@ -25,7 +25,7 @@ from relay.sip.grammar import (
     quote,
     unquote,
 )
-from relay.sip.uri import Uri, bare_ipv6, check_port, parse_uri
+from relay.sip.uri import Uri, bare_ipv6, check_port, parse_uri, uri_host
 
 _MAX_CSEQ: Final = 2**31  # RFC 3261 8.1.1.5: below
 _MAX_SECONDS: Final = 2**32  # delta-seconds, RFC 3261 20.19: below
@@ -73,9 +73,8 @@ class Via:
         return f"Via({str(self)!r})"
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port is None else f":{self.port}"
-        return f"SIP/2.0/{self.transport} {host}{port}{format_params(self.params)}"
+        return f"SIP/2.0/{self.transport} {uri_host(self.host)}{port}{format_params(self.params)}"
 
 
 # Protocol and sent-by are the same in all requests of a peer: they are read once.

@@ -27,6 +27,11 @@ _parse_tel: Final = re.compile(rf"[Tt][Ee][Ll]:(\+?[0-9A-Fa-f*#().-]++)({_PARAMS
 _parse_other: Final = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*+):[^\x00-\x20\x7f"<>]++').fullmatch
 
 
+def uri_host(host: str) -> str:
+    """The host as a URI writes it: IPv6 in brackets (RFC 3261 19.1.1)."""
+    return f"[{host}]" if ":" in host else host
+
+
 class SipUri:
     """Not changed after it is made; `params` may be shared with others."""
 
@@ -54,10 +59,9 @@ class SipUri:
         user = "" if self.user is None else f"{self.user}@"
         if self.password is not None:
             user = f"{self.user}:{self.password}@"
-        host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port is None else f":{self.port}"
         headers = f"?{self.headers}" if self.headers else ""
-        return f"{self.scheme}:{user}{host}{port}{_format_params(self.params)}{headers}"
+        return f"{self.scheme}:{user}{uri_host(self.host)}{port}{_format_params(self.params)}{headers}"
 
     def __repr__(self) -> str:
         return f"SipUri({str(self)!r})"

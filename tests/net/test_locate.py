@@ -160,6 +160,15 @@ async def test_a_service_that_is_decidedly_not_there(server: DnsServer) -> None:
     assert await found(server, target()) == []
 
 
+async def test_an_address_of_ipv6_is_told_in_brackets(server: DnsServer) -> None:
+    server.records = {("carrier.example", "AAAA"): ["2001:db8::9"]}
+    following = Following(server, target(search="address"), least_s=60, listeners=(UDP6,))
+    await following.start()
+    await following.locator.close()
+    (event,) = following.log.events(lambda event: event["event"] == "peer.located")
+    assert event["targets"] == ["udp:[2001:db8::9]:5060"]
+
+
 async def test_targets_with_and_without_a_name(server: DnsServer) -> None:
     literal = Target("192.0.2.77", 5060, "udp", "192.0.2.77", 5)
     server.records = {("b.example", "A"): ["192.0.2.9"]}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri
+from relay.sip.flow import transport_address
+from relay.sip.uri import OtherUri, SipUri, TelUri, parse_uri, uri_host
 from tests.support.outcome import outcome
 
 
@@ -106,3 +107,13 @@ def test_a_uri_reads_alike_whether_its_place_is_known_or_not(user: str, rest: st
     unknown = outcome(parse_uri, f"sip:{user}@{place}")
     outcome(parse_uri, f"sip:a@{place}")
     assert outcome(parse_uri, f"sip:{user}@{place}") == unknown
+
+
+def test_a_host_and_a_transport_address_are_written_with_ipv6_in_brackets() -> None:
+    assert [uri_host(host) for host in ("a.example", "192.0.2.1", "2001:db8::1")] == [
+        "a.example",
+        "192.0.2.1",
+        "[2001:db8::1]",
+    ]
+    assert transport_address("udp", "192.0.2.1", 5060) == "udp:192.0.2.1:5060"
+    assert transport_address("tls", "2001:db8::1", 5061) == "tls:[2001:db8::1]:5061"
