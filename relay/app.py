@@ -26,10 +26,10 @@ from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
 from relay.log import STANDARD_OUTPUT, configure, reporter
+from relay.net.addresses import is_literal
 from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
-from relay.net.resolve import is_literal
 from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers, lacks_numbers

@@ -13,7 +13,17 @@ from relay.api.models import Prefix as PrefixText
 from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
 from relay.api.visit import Answer, Needs, Operator, OperatorChanges, Visit
 from relay.errors import Refused
-from relay.service.numbers import NewPrefix, PrefixChange, change_prefix, get_prefix, load_prefix, lock, move, unlock
+from relay.service.numbers import (
+    AS_CONFIGURED,
+    NewPrefix,
+    PrefixChange,
+    change_prefix,
+    get_prefix,
+    load_prefix,
+    lock,
+    move,
+    unlock,
+)
 from relay.store.act import Act
 from relay.store.numbers import (
     Number,
@@ -32,7 +42,6 @@ router = APIRouter(prefix="/v1", tags=["numbers"])
 PrefixPath = Annotated[PrefixText, Path()]
 NumberPath = Annotated[str, Path(pattern="^[0-9]{3,15}$", description="a 700 number, or a legacy one")]
 Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
-_AS_CONFIGURED = -1
 
 
 def shown_prefix(prefix: Prefix) -> models.PrefixShown:
@@ -88,7 +97,7 @@ async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: Op
     reason = values.pop("reason", "")
     if "cool_down_s" in values:
         cool_down_s = values.pop("cool_down_s")
-        values["cool_down_ms"] = _AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
+        values["cool_down_ms"] = AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
     change = PrefixChange(**values)
     return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason))))
 

@@ -75,7 +75,7 @@ def prefix_(
     as_json: bool,
 ) -> None:
     """Change a prefix."""
-    asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else -1)
+    asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else service.AS_CONFIGURED)
     with opened(config_path) as store:
         changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason))
     show_one(_prefix(changed), as_json=as_json)

@@ -14,6 +14,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_literal(host: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address, without brackets, and no name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def family_of(host: str) -> socket.AddressFamily:
     """AF_INET or AF_INET6, of an address without brackets."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET

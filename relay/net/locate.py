@@ -27,8 +27,7 @@ from structlog.typing import FilteringBoundLogger
 from relay.call.peers import targets_of
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import RelayError
-from relay.net.addresses import family_of
-from relay.net.resolve import is_literal
+from relay.net.addresses import family_of, is_literal
 from relay.sip.flow import transport_address
 
 Transport = Literal["udp", "tcp", "tls"]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import ip_address
 from typing import Any
+
+from relay.net.addresses import is_literal
 
 KEPT_S = 60.0
 MAX_KEPT = 4096
@@ -52,15 +53,6 @@ class Resolver:
     def names_of(self, address: str) -> list[str]:
         """The host names that were resolved to `address`."""
         return [host for (host, _), (found, _) in self._names.items() if found == address]
-
-
-def is_literal(host: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address, without brackets, and no name."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _make_room(cache: dict[Any, str] | dict[Any, tuple[str, float]]) -> None:

@@ -17,10 +17,10 @@ from functools import partial
 from relay.call.bans import GRAVE, Ban, Bans, Known
 from relay.call.peers import Peers, host_of, targets_of
 from relay.call.settings import Settings, Target
-from relay.net.addresses import family_of
+from relay.net.addresses import family_of, is_literal
 from relay.net.admission import Admission
 from relay.net.listening import StreamListener
-from relay.net.resolve import Resolver, is_literal
+from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
 from relay.net.tls import client_context, peer_contexts, proves, server_context

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from relay.call.peers import Peers
 from relay.call.settings import Peer, Settings
 from relay.errors import ConfigError
-from relay.net.resolve import is_literal
+from relay.net.addresses import is_literal
 from relay.replay.script import Attempt
 from relay.replay.transport import Endpoint
 from relay.service.bindings import BindingRequest, bind

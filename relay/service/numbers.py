@@ -34,6 +34,7 @@ from relay.store.pools import Pool, find_pool, insert_pool, update_pool
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
+AS_CONFIGURED = -1  # a cool-down that is the configured one again
 LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
@@ -49,7 +50,7 @@ class NewPrefix(NamedTuple):
 
 
 class PrefixChange(NamedTuple):
-    """What of a prefix is to change; None leaves it. A cool-down of -1 is the configured one again."""
+    """What of a prefix is to change; None leaves it. A cool-down may be AS_CONFIGURED."""
 
     peer: str | None = None
     state: str | None = None
@@ -104,7 +105,7 @@ def change_prefix(act: Act, prefix: str, asked: PrefixChange, reason: str = "") 
     if asked.peer is not None:
         new = new._replace(peer=fields.text("peer", asked.peer, 64) or "")
     if asked.cool_down_ms is not None:
-        new = new._replace(cool_down_ms=None if asked.cool_down_ms == -1 else _cool_down(asked.cool_down_ms))
+        new = new._replace(cool_down_ms=None if asked.cool_down_ms == AS_CONFIGURED else _cool_down(asked.cool_down_ms))
     if asked.state is not None:
         new = new._replace(state=_prefix_state(old, asked.state))
     update_prefix(act, new)
