@@ -51,15 +51,16 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that drive real programs come first: of several processes none is left with minutes of them at the end.
+    """Files that drive real programs come first: of several processes none is left with minutes of them at the end.
 
     Coverage doubles what a test costs. It is not taken where it tells nothing: of a relay that is another process, and
     of hundreds of drawn examples, since what they reach has tests of its own.
     """
     for item in items:
-        outside = INTEROP in item.path.parents
-        if outside:
+        in_interop = INTEROP in item.path.parents
+        if in_interop:
             item.add_marker(pytest.mark.outside)
-        if outside or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        if in_interop or getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.no_cover)
-    items.sort(key=lambda item: INTEROP not in item.path.parents)
+    first = {item.path for item in items if item.get_closest_marker("outside")}
+    items.sort(key=lambda item: item.path not in first)
