@@ -102,7 +102,13 @@ async def site(folder: Path, url: str = "") -> AsyncIterator[Site]:
     relays = tuple(
         RelayProcess(
             make(folder / name),
-            BehindEdge(free(host), edge, [], sip={"drain_s": 30, "t1_ms": 200}, store=_shared(folder, url, name) if url else {}),
+            BehindEdge(
+                free(host),
+                edge,
+                [],
+                sip={"drain_s": 30, "t1_ms": 200},
+                store=_shared(folder, url, name) if url else {},
+            ),
         )
         for name, host in (("first", RELAY), ("second", SECOND_RELAY))
     )
