@@ -136,8 +136,7 @@ def ended_calls(
     def write_line(fields: dict[str, object]) -> None:
         if order_id := fields["order_id"]:  # the business user's text
             fields["order_id"] = _mask_value(order_id)
-        timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        fields |= {"event": f"{fields.pop('kind')}.ended", "level": "info", "timestamp": timestamp}
+        fields |= {"event": f"{fields.pop('kind')}.ended", "level": "info", "timestamp": datetime.now(UTC)}
         write(msgspec.json.encode(fields) + b"\n")
 
     return write_line

@@ -83,7 +83,7 @@ class Dialog:
             raise ProtocolError(400, "malformed Contact or Record-Route") from error
         if request.contact is None or target is None:
             raise ProtocolError(400, "no Contact with a SIP URI")
-        return cls(
+        return Dialog(
             request.call_id,
             local_tag,
             request.from_tag or "",
@@ -108,7 +108,7 @@ class Dialog:
         phones answer 180, requests go where the INVITE went. Raises ParseError, and ProtocolError as `__init__`.
         """
         target = _sip_uri(response.contact)
-        return cls(
+        return Dialog(
             call_id,
             local_tag,
             response.to_tag or "",
@@ -222,7 +222,7 @@ class Dialog:
     @classmethod
     def from_state(cls, state: DialogState) -> Dialog:
         """The dialog of which `to_state` was written down."""
-        return cls(
+        return Dialog(
             _restored(state.call_id),
             state.local_tag,
             _restored(state.remote_tag),
