@@ -29,7 +29,7 @@ KILLS_IN_AN_OUTAGE = 2
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_no_record_is_lost_or_doubled_by_kill_9_under_load(start_relay: StartRelay, transport: str) -> None:
-    relay = start_relay(setup_for(transport), PARTIES)
+    relay = start_relay(setup_for(transport), PARTIES, workers=1)
     relay.import_bindings(BINDINGS)
     await Crashes(relay, dice()).run(KILLS)
 
