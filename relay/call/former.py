@@ -32,7 +32,7 @@ def former_peer(core: Core, request: Request, flow: Flow) -> Peer | None:
 
 def may_speak(leg: Leg, peer: Peer, flow: Flow) -> bool:
     """Whether a request of that peer's in the leg's dialog is taken: another peer may only have read along."""
-    return peer is leg.peer or peer.name == leg.peer.name or _is_heard(leg.peer, leg.flow.host, flow)
+    return peer.name == leg.peer.name or _is_heard(leg.peer, leg.flow.host, flow)
 
 
 def _canceller(core: Core, request: Request, flow: Flow) -> Peer | None:

@@ -57,10 +57,9 @@ class Backlog:
             return
         self._bytes += len(data)
 
-    def wait_s(self, now: float) -> float:
-        """How long a new call that is kept now will wait: in a burst at least, later as things go."""
-        each_s = self._each_s * MARGIN if self.lasts(now) else FASTEST_S
-        return len(self._new) * each_s
+    def wait_s(self, *, lasts: bool) -> float:
+        """How long a new call that is kept now will wait: in a burst at least, where it `lasts` as things go."""
+        return len(self._new) * (self._each_s * MARGIN if lasts else FASTEST_S)
 
     def served(self, now: float) -> None:
         """One of `take_new` has been served; it has not been turned away."""

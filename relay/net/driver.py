@@ -213,9 +213,10 @@ class Driver:
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
         while self._backlog.is_full:
             self._serve_next(now)
-        wait_s = math.inf if self._is_stalled(now) else self._backlog.wait_s(now)
+        lasts = self._backlog.lasts(now)
+        wait_s = math.inf if self._is_stalled(now) else self._backlog.wait_s(lasts=lasts)
         try:
-            rank = self._engine.sort(data, flow, wait_s, now, lasts=self._backlog.lasts(now))
+            rank = self._engine.sort(data, flow, wait_s, now, lasts=lasts)
         except Exception:
             self._report_bug("sort", now)
             return

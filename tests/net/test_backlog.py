@@ -65,10 +65,10 @@ def test_strangers_have_so_many_places_only() -> None:
 def test_it_says_how_long_another_new_call_will_wait_at_least() -> None:
     backlog = Backlog()
     backlog.keep(b"x", FLOW, Rank.INSIDE, 1.0)
-    assert backlog.wait_s(1.0) == 0.0
+    assert backlog.wait_s(lasts=backlog.lasts(1.0)) == 0.0
     for _ in range(400):
         backlog.keep(b"x", FLOW, Rank.NEW, 1.0)
-    assert backlog.wait_s(1.0) == 400 * FASTEST_S
+    assert backlog.wait_s(lasts=backlog.lasts(1.0)) == 400 * FASTEST_S
 
 
 def test_after_a_burst_it_goes_by_how_fast_new_calls_were_served() -> None:
@@ -79,10 +79,10 @@ def test_after_a_burst_it_goes_by_how_fast_new_calls_were_served() -> None:
         backlog.take_new()
         backlog.served(1.0 + number * 0.004)
     assert not backlog.lasts(1.0 + LASTS_S)
-    assert backlog.wait_s(1.0 + LASTS_S) == 200 * FASTEST_S
-    assert backlog.wait_s(1.1 + LASTS_S) == pytest.approx(200 * 0.004 * MARGIN)
+    assert backlog.wait_s(lasts=backlog.lasts(1.0 + LASTS_S)) == 200 * FASTEST_S
+    assert backlog.wait_s(lasts=backlog.lasts(1.1 + LASTS_S)) == pytest.approx(200 * 0.004 * MARGIN)
     while backlog.take_new():
         pass
     backlog.keep(b"x", FLOW, Rank.NEW, 3.0)  # another burst
-    assert backlog.wait_s(3.0) == FASTEST_S
-    assert backlog.wait_s(3.1 + LASTS_S) == FASTEST_S * MARGIN  # none was served yet
+    assert backlog.wait_s(lasts=backlog.lasts(3.0)) == FASTEST_S
+    assert backlog.wait_s(lasts=backlog.lasts(3.1 + LASTS_S)) == FASTEST_S * MARGIN  # none was served yet
