@@ -9,10 +9,9 @@ import pytest
 
 from tests.interop.conftest import StartWorkers
 from tests.support.live_call import Call
-from tests.support.namespace import reran_with_own_mounts
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
-from tests.support.store_faults import FAULTS, Fault, disk_for
+from tests.support.store_faults import FAULTS, Fault, disk_for, reran_with_own_disk
 from tests.support.workers import NUMBERS, A, kill, wait_for_successor
 
 pytestmark = pytest.mark.outside
@@ -53,10 +52,9 @@ async def test_they_can_be_ended_by_either_side_while_it_lasts(
     request: pytest.FixtureRequest, tmp_path: Path, start_workers: StartWorkers, workers: int, victim: str, name: str
 ) -> None:
     fault = FAULTS[name]
-    if fault.needs == "small" and reran_with_own_mounts(request):
+    if reran_with_own_disk(request, fault):
         return
     folder = tmp_path / "store"
-    folder.mkdir()
     with disk_for(folder, fault):
         relay = start_workers(Setup(sip={"t1_ms": 200}, store_in=folder), workers)
         try:

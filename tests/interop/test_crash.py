@@ -14,10 +14,9 @@ import pytest
 from tests.interop.conftest import StartRelay
 from tests.support.crashes import BINDINGS, PARTIES, Crashes, check_records, setup_for
 from tests.support.load import LoadCall, LoadCaller
-from tests.support.namespace import reran_with_own_mounts
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
-from tests.support.store_faults import FAULTS, disk_for
+from tests.support.store_faults import FAULTS, disk_for, reran_with_own_disk
 
 pytestmark = pytest.mark.outside
 
@@ -55,10 +54,9 @@ async def test_nor_while_they_lie_in_the_spill(
 ) -> None:
     """The store takes nothing when it is killed, and is well again when the next one comes."""
     fault = FAULTS[name]
-    if fault.needs == "small" and reran_with_own_mounts(request):
+    if reran_with_own_disk(request, fault):
         return
     folder = tmp_path / "store"
-    folder.mkdir()
     with disk_for(folder, fault):
         relay = RelayProcess(tmp_path, replace(setup_for("udp"), store_in=folder), PARTIES, workers=workers)
         relay.start()

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.addresses import RELAY, free
-from tests.support.namespace import reran_with_own_mounts
 from tests.support.relay_process import RelayProcess, Setup
-from tests.support.store_faults import FAULTS, mount_small, outlives
+from tests.support.store_faults import FAULTS, mount_small, outlives, reran_with_own_disk
 
 pytestmark = pytest.mark.outside
 
@@ -54,7 +53,7 @@ async def test_calls_go_on_or_are_refused_and_nothing_is_lost(
     request: pytest.FixtureRequest, relay: RelayProcess, folder: Path, name: str
 ) -> None:
     fault = FAULTS[name]
-    if fault.needs == "small" and reran_with_own_mounts(request):
+    if reran_with_own_disk(request, fault):
         return
     _prepare(folder, fault.needs)
     await asyncio.to_thread(relay.start)

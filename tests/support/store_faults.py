@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from tests.support.live_call import Call, call
+from tests.support.namespace import reran_with_own_mounts
 from tests.support.phone import SDP, Leg
 from tests.support.relay_process import A, RelayProcess, X
 
@@ -36,9 +39,15 @@ class Fault(NamedTuple):
 SMALL_MB = 40
 
 
+def reran_with_own_disk(request: pytest.FixtureRequest, fault: Fault) -> bool:
+    """As `reran_with_own_mounts`, where the fault needs a small disk."""
+    return fault.needs == "small" and reran_with_own_mounts(request)
+
+
 @contextmanager
 def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
-    """A small disk is mounted there meanwhile, where the fault needs one."""
+    """A small disk is mounted there meanwhile, where the fault needs one. The folder is made where there is none."""
+    folder.mkdir(exist_ok=True)
     if fault.needs != "small":
         yield
         return
