@@ -2,6 +2,10 @@
 
 It has what there is once: the way to the journal, TCP and TLS connections, and the UDP sockets, which outlive the
 workers. It decides nothing of calls.
+
+A worker that ends, or answers nothing for 10 s, is replaced by one that takes up its calls, as a restart does. A reload
+asks all workers first whether they can go by the file; one that then cannot is killed, and its successor does. While a
+worker is slow or being replaced, connections that have brought much for it are not read.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ can make us do is bounded: a challenge keeps nothing, and there are so many a se
 Of several workers the first one takes all REGISTERs, and tells the others where each peer is; it alone counts and logs
 them. Uses of a nonce are counted by each worker alone: credentials are good for one method and URI, and those always
 come to the same worker.
+
+Registrations end with the process: no live call needs one, since its legs know where they were heard. The price is that
+such a peer cannot be called after a restart until it has registered again.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A message with a description is taken as if it had come later: rtpengine is asked first, and only with its answer does
 the message go on. What else comes for the same call waits behind it, in its order; what ends the call does not, and
 what waited then meets a call that is over. So whoever handles messages knows nothing of the wait.
+
+To rtpengine all phones of a callee, and all peers that are tried, are one side: a tag of its own would get each a port
+of its own, and the one offer that all of them answer names one.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ MOST_CHALLENGES: Final = 2  # of one request that are answered: the second only 
 
 class SentRequest:
     """A request of ours on its way. A large one goes by TCP where the peer allows it (RFC 3261 18.1.1), and by UDP
-    after all if no connection comes about. One that the peer challenges goes again with our credentials (22.2)."""
+    after all if no connection comes about. One that the peer challenges goes again with our credentials (22.2): no
+    nonce is kept from one request to the next, since all calls would have to share its count."""
 
     __slots__ = (
         "_branch",

@@ -1,7 +1,9 @@
 """New calls and text messages that are turned away while the relay is behind, before any work is done on them.
 
 They get a 503 made of their own lines, of which nothing is kept but that it was given (RFC 3261 8.2.7): no transaction,
-no look-up, no record. They are counted by peer, and the log says how many there were.
+no look-up, no record. They are counted by peer, and the log says how many there were. DESIGN 4.3 wants a record of
+every attempt, but a record is most of what a refusal costs: with it the relay would do less under overload instead of
+going on at its rate.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Recordings are taken over from rtpengine: sealed where they are kept, entered in the store, and gone from its folder.
 
-One is taken when rtpengine is done with it and the record of its call is there: what is of another relay's call, which
-shares the folder, is left alone. The steps are such that each can be made again: whenever this process is killed, none
-is lost and none is entered twice.
+One is taken when rtpengine is done with it and the record of its call is there, whether that says `recording` or not: a
+relay that was killed between rtpengine's answer and the commit must leave no voice in clear. What is of another relay's
+call, which shares the folder, is left alone. Length and hash are not in the call's record, which is committed before
+they are known, but in the table `recording` and in the audit log's chain. The steps are such that each can be made
+again: whenever this process is killed, none is lost and none is entered twice.
 """
 
 from __future__ import annotations

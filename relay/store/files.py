@@ -1,7 +1,9 @@
 """Whether the files of an open store still are where they were opened. It opens and changes none of them.
 
 SQLite goes on with the files that it has open. What it writes to one that was moved away, deleted or replaced is on
-disk, and yet nobody will ever find it. So whoever promises that something is durable looks here first.
+disk, and yet nobody will ever find it. So whoever promises that something is durable looks here first: the journal
+before each transaction, look-ups each second. What stands in a write-ahead log that was deleted the journal moves into
+the store; then all let go of that log, the desk by being started anew, since one process shares one index of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How a call that is up is laid out in the table `live_call`: sealed whole, for a restart to go on with it.
 
-It owns the columns and the encoding. When rows come and go is the journal's business.
+It owns the columns and the encoding. When rows come and go is the journal's business: the end of a call moves its row
+into `call_record`, where rows are only added, in the order of the chain.
 """
 
 from __future__ import annotations

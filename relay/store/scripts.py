@@ -1,7 +1,21 @@
 """The scripts that make the tables of a store and change them, and how many of them a store has seen.
 
-What a script may do is in ARCHITECTURE (Migrations): relays of the version before go on meanwhile, and afterwards. When
-scripts are run is the business of `relay.store.database`.
+Relays of the version before serve with a store while its scripts are run, and go on with it afterwards. So from 008 (a
+file) and 002 (a server) on, and tests/store/test_scripts.py holds each script to it:
+
+- A script adds: a table, an index, a column that may be NULL or has a constant for its DEFAULT. It drops, renames,
+  changes and fills nothing that was there. What the version before writes lacks the new columns.
+- A script is one short transaction and changes one table: killed at any moment, it has not been. A new store is made in
+  one transaction.
+- On a server it waits 300 ms for its table and tries again, for a minute.
+- There an index on a table that exists is made CONCURRENTLY, by a script of its own that first drops what a killed one
+  has left.
+- SQLite reads a STRICT table to its end for a new column or index, with the store locked: 1.2 s for a million records,
+  which are spilled meanwhile. What grows without end gets a table beside it instead.
+- What the version before cannot go on with comes a release late: first a release that reads both forms, then one that
+  writes the new one. Its script raises `schema_least`, and relays that know fewer scripts refuse to start.
+
+When scripts are run is the business of `relay.store.database`.
 """
 
 from __future__ import annotations

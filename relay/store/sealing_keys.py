@@ -1,7 +1,9 @@
 """Which master keys a store was sealed with, and which is in use: the table `sealing_key`.
 
-Whoever writes looks here in the same transaction (`follow_key`), so that all turn to another key at once. The keys
-themselves are in the key file. Which may be added, used or dropped is the business of `relay.service.sealing_keys`.
+Whoever writes looks here in the same transaction (`follow_key`), and a node with each beat, so that all turn to another
+key at once and no process needs to be told. Each sealed value begins with its key's id: who meets an id that it does
+not have reads the key file again. The keys themselves are in that file. Which may be added, used or dropped is the
+business of `relay.service.sealing_keys`.
 """
 
 from __future__ import annotations

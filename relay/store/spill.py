@@ -2,6 +2,12 @@
 
 Its room is there before it is needed: a full disk takes nothing from it. Each entry is sealed, and bound to its place
 and to what is in the file since it was last empty. It knows nothing of when it is used: that is the journal's.
+
+What is durable here is acknowledged, so calls go on while the store is locked or its disk is full. The store gets each
+entry once, and nothing later before the spill is cleared: where a call stands in both, the spill is right. Whoever
+starts meanwhile goes on behind the spill and lays it over the calls that the store has as up. Events of calls under way
+and last callers are not in it, and after a start during an outage caps do not count what ended in that. A store on a
+server has no spill: another node would not know of it.
 """
 
 from __future__ import annotations

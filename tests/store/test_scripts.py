@@ -36,7 +36,7 @@ def test_one_that_does_not_is_found(statement: str) -> None:
     assert _UNNAMED.search(statement)
 
 
-# The rules of ARCHITECTURE, Migrations, as far as a text shows whether they are kept
+# The rules of `relay.store.scripts`, as far as a text shows whether they are kept
 
 
 class Kind(NamedTuple):
