@@ -18,6 +18,15 @@ CHINA: Final = "86"
 LENGTH_700: Final = 15
 # Shorter digit strings are extensions and service numbers: written as they are towards every peer.
 SHORTEST_E164: Final = 9
+# Longer ones may be, where no country has such numbers. These are the country codes that ITU-T has assigned (E.164),
+# with the length where a plan has but one. 1 is held to no more of its plan: bare, what looks like +1 3… is a Chinese
+# mobile.
+_match_e164: Final = re.compile(
+    r"(?:1[2-9][0-9]{9}|7[0-9]{10}|86[1-9][0-9]{8,12}"
+    r"|(?:2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[124]|9[0-58])[0-9]{7,13}"
+    r"|(?:21[12368]|2[2346][0-9]|25[0-8]|29[01789]|3[57][0-9]|38[0-35-79]|42[013]|5[09][0-9]|67[02-9]|68[0-35-9]|69[0-2]"
+    r"|80[08]|85[02356]|87[08]|88[0-368]|96[0-8]|97[0-79]|99[2-68])[0-9]{6,12})"
+).fullmatch
 
 _SEPARATORS: Final = str.maketrans("", "", "-. ()\u00a0\t")  # RFC 3966 visual-separator, and blanks
 _TRUNK_LENGTHS: Final = range(10, 13)  # 0 + area code (2 or 3 digits) + subscriber (7 or 8), or 0 + mobile
@@ -84,12 +93,17 @@ def format_number(e164: str, number_format: NumberFormat) -> str:
     national = e164[2:]
     if not e164.startswith(CHINA):
         return "00" + e164
-    return national if _is_mobile(national) or _has_no_trunk_prefix(national) else "0" + national
+    if _is_mobile(national) or _has_no_trunk_prefix(national):
+        return national
+    return "0" + national if len(national) + 1 in _TRUNK_LENGTHS else "00" + e164
 
 
 def is_formatted(number: str) -> bool:
-    """Whether the number is written one way or another: 700 numbers, extensions and service numbers are not."""
-    return len(number) >= SHORTEST_E164 and not is_700(number)
+    """Whether the number is written one way or another: 700 numbers, extensions and service numbers are not.
+
+    A long extension is known by being no number of any country. One that reads like a foreign number is taken for it.
+    """
+    return _match_e164(number) is not None
 
 
 def mask_number(number: str) -> str:

@@ -118,6 +118,19 @@ def test_normalising_twice_changes_nothing(written: str) -> None:
     assert normalise_party(normal) == normal
 
 
+DIGITS = st.from_regex(r"(\+|00)?[0-9]{3,15}", fullmatch=True).filter(str.isascii)
+
+
+@given(DIGITS.filter(lambda digits: "8600" not in digits), st.sampled_from(["national", "plus"]))  # one trunk 0 goes
+def test_an_extension_too_is_read_back_as_the_same_number(written: str, number_format: str) -> None:
+    """Not by e164, which writes all of them bare: without "+" some are read as others."""
+    try:
+        number = normalise_party(written)
+    except ParseError:
+        return
+    assert number_of_uri_user(format_number(number, number_format)) == number  # type: ignore[arg-type]
+
+
 @given(
     st.one_of(MOBILE.map(lambda number: "86" + number), FIXED_LINE.map(lambda number: "86" + number), FOREIGN),
     st.sampled_from(["national", "e164", "plus"]),
@@ -133,8 +146,18 @@ def test_what_is_written_for_a_peer_is_read_back_as_the_same_number(e164: str, n
         ("861012345678", "01012345678", "+861012345678"),
         ("864008001234", "4008001234", "+864008001234"),
         ("447700900123", "00447700900123", "+447700900123"),
+        ("13800000001", "0013800000001", "+13800000001"),  # in North America: bare it would be a Chinese mobile
+        ("79161234567", "0079161234567", "+79161234567"),
+        ("38344123456", "0038344123456", "+38344123456"),
         ("8001", "8001", "8001"),
         ("700100000010001", "700100000010001", "700100000010001"),
+        # Extensions: no country has these codes, or no numbers so long.
+        ("100200300", "100200300", "100200300"),
+        ("7001002003", "7001002003", "7001002003"),
+        ("210000000001", "210000000001", "210000000001"),
+        ("999000000000001", "999000000000001", "999000000000001"),
+        ("012345678", "012345678", "012345678"),
+        ("861234567", "861234567", "861234567"),
     ],
 )
 def test_a_number_is_written_as_the_peer_wants_it(e164: str, national: str, plus: str) -> None:
