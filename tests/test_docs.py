@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import relay
+from relay import metrics
 from relay.cli import main
 from relay.config.tables import Tables
 from tests.test_config import msgspec_struct
@@ -24,6 +25,7 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#]+)\)")
 _PATH = re.compile(r"(?:\./)?((?:relay|config|scripts|tests|docs|\.ci)/[\w./-]+)")
+_METRIC = re.compile(r"\brelay700_(\w+)")
 _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
@@ -75,24 +77,32 @@ def test_classes_exist() -> None:
             assert not found[2] or any(hasattr(each, found[2]) for each in classes()[found[1]]), word
 
 
-def commands() -> list[tuple[str, str]]:
-    """Each (sub-command, whole line) that the README shows."""
-    shown = "\n".join([*_FENCE.findall(README), *code(Path("README.md"))])
-    return re.findall(r"^\s*((?:\S*/)?relay700 ([\w-]+).*)$", shown, re.MULTILINE)
+def commands(document: Path) -> list[tuple[str, str]]:
+    """Each (sub-command, whole line) that it shows."""
+    shown = "\n".join([*_FENCE.findall(document.read_text()), *code(document)])
+    return re.findall(r"^\s*((?:\S*/)?relay700 (\w[\w-]*).*)$", shown, re.MULTILINE)
 
 
 def test_all_commands_are_named_and_all_named_exist() -> None:
-    assert {name for _, name in commands()} == set(main.list_commands(click.Context(main)))
+    assert {name for _, name in commands(Path("README.md"))} == set(main.list_commands(click.Context(main)))
 
 
-def test_options_of_commands_exist() -> None:
-    for line, name in commands():
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_options_of_commands_exist(document: Path) -> None:
+    for line, name in commands(document):
         command = main.get_command(click.Context(main), name)
         assert command is not None
         words = set(re.findall(r"(?<![\w-])(-c|--[\w-]+)", line))
         for each in [command, *getattr(command, "commands", {}).values()]:
             words -= {option for parameter in each.params for option in parameter.opts}
         assert not words, f"{line}: {words}"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, Path("CHANGELOG.md")], ids=str)
+def test_metrics_exist(document: Path) -> None:
+    described = metrics._GAUGES | metrics._COUNTERS | metrics._LABELLED | metrics._LABELLED_GAUGES
+    named = {name.removesuffix("_total") for name in _METRIC.findall(document.read_text())}
+    assert named <= described.keys()
 
 
 def sub_commands() -> dict[str, set[str]]:

@@ -27,7 +27,7 @@ _query = stacked(
     click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
     click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
     click.option("--business", metavar="ID"),
-    click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago."),
+    click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago)."),
     click.option("--until", "until_ms", type=past, metavar="TIME", help="Likewise."),
 )
 

@@ -137,7 +137,7 @@ def bindings() -> None:
 @click.option("--group", "group_id", metavar="ID", help="Only those of this group.")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--live", "state", flag_value="live", help="Only those in force now: --state live.")
-@click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h ago.")
+@click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h (ago).")
 @json_option
 @reveal_option
 @reason_option

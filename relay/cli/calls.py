@@ -41,7 +41,7 @@ from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
 _LIVE_COLUMNS = ("received_at", "state", "number_dialled", "caller", "callee", "business", "call_id")
-_since = click.option("--since", type=past, metavar="TIME", help="From then on: 2026-01-31T08:00:00Z, or 2h ago.")
+_since = click.option("--since", type=past, metavar="TIME", help="From then on: 2026-01-31T08:00:00Z, or 2h (ago).")
 _until = click.option("--until", type=past, metavar="TIME", help="Before then; likewise.")
 _business = click.option("--business", metavar="ID", help="Only those of this business user.")
 _ARRIVAL = attrgetter("received_at")

@@ -25,7 +25,7 @@ def recordings() -> None:
 
 @recordings.command("list")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
-@click.option("--since", type=past, default=None, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h ago.")
+@click.option("--since", type=past, default=None, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago).")
 @click.option("--until", type=past, default=None, metavar="TIME", help="Before then; likewise.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @config_option
