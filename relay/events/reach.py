@@ -16,7 +16,8 @@ import aiohttp
 
 MOST_CONNECTIONS = 200
 MOST_TO_ONE_HOST = 10
-_6TO4 = ip_network("2002::/16")  # RFC 7526: out of use
+_UNICAST = ip_network("2000::/3")  # RFC 4291 2.4: of the rest some is in use within networks alone, as fec0::/10
+_6TO4 = (ip_network("2002::/16"), ip_network("192.88.99.0/24"))  # RFC 7526: out of use
 _EMBEDDING = (
     ip_network("64:ff9b::/96"),
     ip_network("::/96"),
@@ -44,7 +45,9 @@ def is_public(address: str) -> bool:
     parsed = ip_address(address.partition("%")[0])
     if any(parsed in network for network in _EMBEDDING):
         parsed = IPv4Address(int(parsed) & 0xFFFF_FFFF)
-    return parsed.is_global and not parsed.is_multicast and parsed not in _6TO4
+    if not parsed.is_global or parsed.is_multicast or any(parsed in network for network in _6TO4):
+        return False
+    return parsed.version == 4 or parsed in _UNICAST
 
 
 def _session(make_socket: Any) -> aiohttp.ClientSession:
