@@ -30,7 +30,7 @@ from relay.service.bindings import bind as make_binding
 from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.imports import COLUMNS, import_bindings
-from relay.store.bindings import BindingQuery, State
+from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.writer import now_ms
 
 # What a mode cannot do without.
@@ -151,7 +151,7 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
         if as_json or reveal:
             details = asked | {"number": number, "order": order, "since": since}
             said_in_clear(store, number if number and is_700(number) else "bindings", reason, details)
-        found = store.bindings.all(query, now)
+        found = all_bindings(store.reader, store.sealer, query, now)
         if as_json:
             for binding in found:
                 click.echo(json_line(binding_object(binding, now)))
@@ -177,7 +177,7 @@ def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool
 
 
 def _found_one(store: Opened, binding_id: str) -> Binding:
-    binding = store.bindings.get(binding_id)
+    binding = find_binding(store.reader, store.sealer, binding_id)
     if binding is None:
         raise StoreError("there is no such binding: `relay700 bindings list` shows them")
     return binding

@@ -36,7 +36,7 @@ from relay.reports.search import find_call
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
-from relay.store.records import count_ended, live_calls
+from relay.store.records import all_records, count_ended, live_calls, verify_records
 from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
@@ -100,7 +100,7 @@ def list_(
 def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]:
     """In the order of their arrival."""
     if live or wanted._replace(since_ms=0, until_ms=LAST_MS) == Wanted():
-        found = store.records.find(wanted.since_ms, live=live)
+        found = all_records(store.reader, store.sealer, wanted.since_ms, live=live)
         return (record for record in found if wanted.fits(record))
     up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL)
     return heapq.merge(read_all(store.reader, store.sealer, wanted), up, key=_ARRIVAL)
@@ -209,7 +209,7 @@ def verify(config_path: Path | None, as_json: bool) -> None:
     copy of the database was put back.
     """
     with opened(config_path) as store:
-        verdict = store.records.verify()
+        verdict = verify_records(store.reader, store.sealer)
         kept_in = store.config.recordings.kept_in
         recordings = verify_recordings(store.reader, store.sealer, kept_in, verdict.recorded, now_ms())
     problems = [] if verdict.broken is None else [f"broken after {verdict.intact} intact records: {verdict.broken}"]

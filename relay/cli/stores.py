@@ -16,10 +16,8 @@ from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
 from relay.service.times import parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
-from relay.store.bindings import Bindings
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, is_there, open_store, store_errors
-from relay.store.records import Records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer, now_ms
 
@@ -32,9 +30,7 @@ class Opened(NamedTuple):
 
     config: Config
     sealer: Sealer
-    bindings: Bindings
     rules: BindRules
-    records: Records
     reader: Connection
     writer: Writer
 
@@ -62,12 +58,10 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
     sealer = open_store(place, config.store.key_file)
     with (
         store_errors(place),
-        closing(Bindings(place, sealer)) as bindings,
-        closing(Records(place, sealer)) as records,
         closing(connect_reader(place)) as reader,
         closing(Writer(place, sealer)) as writer,
     ):
-        store = Opened(config, sealer, bindings, config.numbers, records, reader, writer)
+        store = Opened(config, sealer, config.numbers, reader, writer)
         if make:
             _load_numbers(store)
         yield store

@@ -32,7 +32,7 @@ from relay.reports.record_form import record_form, with_moments
 from relay.reports.trace import calls_between
 from relay.service.times import format_moment
 from relay.store.act import Act
-from relay.store.bindings import Bindings, history
+from relay.store.bindings import bindings_of, history
 from relay.store.chain import RECORDS, Head, next_link, read_checkpoint, read_head
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
@@ -100,19 +100,18 @@ def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: st
 
 
 def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
-    """Writes the bundle and gives its manifest. Over connections of its own, so that a thread can do it.
+    """Writes the bundle and gives its manifest. Over a connection of its own, so that a thread can do it.
 
     Raises StoreError where a record was altered or does not follow its predecessor: there is no evidence of that.
     """
     with (
         store_errors(path),
         closing(connect_reader(path)) as connection,
-        closing(Bindings(path, sealer)) as bindings,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         contents: dict[str, Iterable[str]] = {
             "records.jsonl": _record_lines(connection, sealer, asked),
-            "bindings.jsonl": _binding_lines(connection, sealer, bindings, asked),
+            "bindings.jsonl": _binding_lines(connection, sealer, asked),
             README: _README.splitlines(keepends=True),
         }
         files = {name: _write(archive, name, lines) for name, lines in contents.items()}
@@ -221,8 +220,8 @@ def _predecessor(connection: Connection, sealer: Sealer, seq: int) -> Head:
     return Head(seq - 1, row[0])
 
 
-def _binding_lines(connection: Connection, sealer: Sealer, bindings: Bindings, asked: Asked) -> Iterator[str]:
-    for binding in bindings.of_number(asked.number):
+def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
+    for binding in bindings_of(connection, sealer, asked.number):
         before = history(connection, sealer, binding.binding_id)
         then = _forms_then(before, binding, asked)
         groups = sorted({form.group_id for form in then if form.group_id is not None})

@@ -13,7 +13,7 @@ from relay.call.binding import Binding
 from relay.call.record import CallRecord
 from relay.reports.asking import Asked, ask
 from relay.store.act import Act
-from relay.store.bindings import Bindings
+from relay.store.bindings import bindings_at
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_at
@@ -40,11 +40,10 @@ def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
 
 
 def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:
-    """Over connections of its own, so that a thread can do it. Raises StoreError."""
+    """Over a connection of its own, so that a thread can do it. Raises StoreError."""
     number, at_ms = asked.number, asked.since_ms
-    with closing(Bindings(path, sealer)) as store:
-        bindings = list(store.of_number(number, at_ms))
     with store_errors(path), closing(connect_reader(path)) as connection:
+        bindings = list(bindings_at(connection, sealer, number, at_ms))
         groups = sorted({binding.group_id for binding in bindings if binding.group_id is not None})
         members = {group: sorted(members_at(connection, sealer, group, at_ms)) for group in groups}
         ended, up = calls_between(connection, sealer, number, at_ms, at_ms + 1)

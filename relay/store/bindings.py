@@ -14,10 +14,9 @@ from relay.call.numbers import is_700
 from relay.store.act import Act
 from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_past, open_row, order_hash, seal_past
 from relay.store.connection import Connection, each_row
-from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.database import one_moment
 from relay.store.groups import was_member
 from relay.store.sealing import Sealer
-from relay.store.server import Place
 
 State = Literal["live", "expired", "ended"]
 
@@ -194,53 +193,39 @@ def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Bin
     return [open_past(sealer, binding_id, *row) for row in rows]
 
 
-class Bindings:
-    """The bindings of one store, over a reading connection of its own. Errors of the store are raised as StoreError."""
+def all_bindings(
+    connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0
+) -> Iterator[Binding]:
+    """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
+    where, values = _conditions(sealer, query, now_ms)
+    with one_moment(connection):
+        for row in each_row(connection, f"{SELECT} {where} ORDER BY id", values):
+            yield open_row(sealer, row)
 
-    def __init__(self, path: Place, sealer: Sealer) -> None:
-        self._path = path
-        self._sealer = sealer
-        with store_errors(path):
-            self._connection = connect_reader(path)
 
-    def get(self, binding_id: str) -> Binding | None:
-        """The binding, in force or not; None where there is none."""
-        with store_errors(self._path):
-            return find_binding(self._connection, self._sealer, binding_id)
+def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator[Binding]:
+    """All that a 700 number or a party (in the normal form) ever had, as they are now, in the order they were made."""
+    for row in connection.execute(f"{SELECT} WHERE id IN ({_ids_of(number)}) ORDER BY id", _asked(sealer, number)):
+        yield open_row(sealer, row)
 
-    def all(self, query: BindingQuery = _ANY, now_ms: int = 0) -> Iterator[Binding]:
-        """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
-        where, values = _conditions(self._sealer, query, now_ms)
-        with store_errors(self._path), one_moment(self._connection):
-            for row in each_row(self._connection, f"{SELECT} {where} ORDER BY id", values):
-                yield open_row(self._sealer, row)
 
-    def of_number(self, number: str, at_ms: int | None = None) -> Iterator[Binding]:
-        """Those of a 700 number or a party (in the normal form).
+def bindings_at(connection: Connection, sealer: Sealer, number: str, at_ms: int) -> Iterator[Binding]:
+    """Those of a number that were in force at a moment, as they were then: with the parties of that minute."""
+    query = f"{SELECT} WHERE id IN ({_ids_of(number)}) AND {_IN_FORCE} ORDER BY id"
+    for row in connection.execute(query, _asked(sealer, number) | {"at": at_ms}).fetchall():
+        then = at_moment(connection, sealer, open_row(sealer, row), at_ms)
+        if number in (then.x, then.y, then.a, then.b) or _was_member(connection, sealer, then, number, at_ms):
+            yield then
 
-        With `at_ms` only those in force at that moment, and as they were then: with the parties of that minute.
-        """
-        ids = _ON_NUMBER if is_700(number) else _EVER_OF
-        asked = {"number": number, "party": self._sealer.lookup_hash(number), "at": at_ms}
-        if at_ms is None:
-            yield from self._select(f"{SELECT} WHERE id IN ({ids}) ORDER BY id", asked)
-            return
-        for binding in self._select(f"{SELECT} WHERE id IN ({ids}) AND {_IN_FORCE} ORDER BY id", asked):
-            with store_errors(self._path):
-                then = at_moment(self._connection, self._sealer, binding, at_ms)
-            if number in (then.x, then.y, then.a, then.b) or self._was_member(then, number, at_ms):
-                yield then
 
-    def _was_member(self, binding: Binding, number: str, at_ms: int) -> bool:
-        if binding.group_id is None:
-            return False
-        with store_errors(self._path):
-            return was_member(self._connection, binding.group_id, self._sealer.lookup_hash(number), at_ms)
+def _ids_of(number: str) -> str:
+    return _ON_NUMBER if is_700(number) else _EVER_OF
 
-    def _select(self, query: str, parameters: dict[str, Any]) -> Iterator[Binding]:
-        with store_errors(self._path):
-            for row in self._connection.execute(query, parameters):
-                yield open_row(self._sealer, row)
 
-    def close(self) -> None:
-        self._connection.close()
+def _asked(sealer: Sealer, number: str) -> dict[str, Any]:
+    return {"number": number, "party": sealer.lookup_hash(number)}
+
+
+def _was_member(connection: Connection, sealer: Sealer, binding: Binding, number: str, at_ms: int) -> bool:
+    group_id = binding.group_id
+    return group_id is not None and was_member(connection, group_id, sealer.lookup_hash(number), at_ms)

@@ -25,7 +25,7 @@ from relay.store.database import (
 )
 from relay.store.lock import open_lock, takes
 from relay.store.record_rows import insert
-from relay.store.records import Records
+from relay.store.records import verify_records
 from relay.store.sealing import Sealer, load_key
 from relay.store.server import Place, Server
 
@@ -107,9 +107,8 @@ def _put(target: Connection, table: str, columns: str, waiting: list[tuple[Any, 
 
 def _verify(place: Place, sealer: Sealer) -> int:
     """How many call records there are, all intact. Raises StoreError."""
-    with closing(Records(place, sealer)) as records:
-        verdict = records.verify()
     with store_errors(place), closing(connect_reader(place)) as connection:
+        verdict = verify_records(connection, sealer)
         audit = verify_audit(connection, sealer)
     if broken := verdict.broken or audit.broken:
         raise StoreError(f"the store {place} does not hold: {broken}")

@@ -15,12 +15,11 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.store.chain import EMPTY, RECORDS, Head, next_link, read_checkpoint, read_head
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
-from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.database import one_moment
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
 from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
 from relay.store.sealing import Sealer
-from relay.store.server import Place
 
 # An attempt ends after it was received, so the index on ended_at serves both.
 _SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
@@ -31,7 +30,7 @@ _CHAIN_SEQ = COLUMNS.index("chain_seq")
 
 
 class Verdict(NamedTuple):
-    """What `verify` found. `broken` names the first fault; the records before it, `intact` of them, are good."""
+    """What `verify_records` found. `broken` names the first fault; the `intact` records before it are good."""
 
     intact: int
     live: int
@@ -41,57 +40,48 @@ class Verdict(NamedTuple):
     recorded: tuple[CallRecord, ...] = ()  # of the intact ones, those of calls that were recorded
 
 
-class Records:
-    """The call records of one store, over a reading connection of its own. Errors are raised as StoreError."""
+def all_records(
+    connection: Connection, sealer: Sealer, since_ms: int = 0, *, live: bool = False
+) -> Iterator[CallRecord]:
+    """Those received since then, in the order of their arrival; with `live` only calls that are up."""
+    with one_moment(connection):
+        calls = live_calls(connection, sealer)
+        up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
+        rows = () if live else each_row(connection, _SINCE, (since_ms,))
+        ended = (open_row(sealer, row).record for row in rows)
+        yield from heapq.merge(ended, up, key=_ARRIVAL)
 
-    def __init__(self, path: Place, sealer: Sealer) -> None:
-        self._path = path
-        self._sealer = sealer
-        with store_errors(path):
-            self._connection = connect_reader(path)
 
-    def find(self, since_ms: int = 0, *, live: bool = False) -> Iterator[CallRecord]:
-        """Those received since then, in the order of their arrival; with `live` only calls that are up."""
-        with store_errors(self._path), one_moment(self._connection):
-            calls = live_calls(self._connection, self._sealer)
-            up = sorted((record for record in calls if record.received_at >= since_ms), key=_ARRIVAL)
-            rows = () if live else each_row(self._connection, _SINCE, (since_ms,))
-            ended = (open_row(self._sealer, row).record for row in rows)
-            yield from heapq.merge(ended, up, key=_ARRIVAL)
+def verify_records(connection: Connection, sealer: Sealer) -> Verdict:
+    """Reads every record. A store that is being written to is seen as it was when this began."""
+    with one_moment(connection):
+        return _verify(connection, sealer)
 
-    def verify(self) -> Verdict:
-        """Reads every record. A store that is being written to is seen as it was when this began."""
-        with store_errors(self._path), one_moment(self._connection):
-            return self._verify()
 
-    def _verify(self) -> Verdict:
-        purged = head = EMPTY
-        live: set[str] = set()
-        recorded: list[CallRecord] = []
-        broken: str | None = None
-        try:
-            for record in live_calls(self._connection, self._sealer):
-                live.add(record.call_id)
-        except (StoreError, *DATABASE_ERRORS) as error:
-            broken = str(error)
-        try:
-            purged = head = read_checkpoint(self._connection, self._sealer, RECORDS)
-            for row in each_row(self._connection, _CHAINED):
-                link, record = follow(self._sealer, head, row)
-                if record.call_id in live:
-                    found = f"record {link.seq} ({record.call_id})"
-                    raise StoreError(f"{found} has ended and is among the live ones as well")
-                head = link
-                if record.recording is not None:
-                    recorded.append(record)
-            if (stored := read_head(self._connection, self._sealer, RECORDS)) != head:
-                raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
-        except (StoreError, *DATABASE_ERRORS) as error:
-            broken = str(error)
-        return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
-
-    def close(self) -> None:
-        self._connection.close()
+def _verify(connection: Connection, sealer: Sealer) -> Verdict:
+    purged = head = EMPTY
+    live: set[str] = set()
+    recorded: list[CallRecord] = []
+    broken: str | None = None
+    try:
+        live = {record.call_id for record in live_calls(connection, sealer)}
+    except (StoreError, *DATABASE_ERRORS) as error:
+        broken = str(error)
+    try:
+        purged = head = read_checkpoint(connection, sealer, RECORDS)
+        for row in each_row(connection, _CHAINED):
+            link, record = follow(sealer, head, row)
+            if record.call_id in live:
+                found = f"record {link.seq} ({record.call_id})"
+                raise StoreError(f"{found} has ended and is among the live ones as well")
+            head = link
+            if record.recording is not None:
+                recorded.append(record)
+        if (stored := read_head(connection, sealer, RECORDS)) != head:
+            raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
+    except (StoreError, *DATABASE_ERRORS) as error:
+        broken = str(error)
+    return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
 
 def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:

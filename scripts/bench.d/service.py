@@ -123,15 +123,15 @@ def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
     from relay.call.routing import Route
     from relay.config import load_config
     from relay.policy.gate import Gate
-    from relay.store.bindings import Bindings
-    from relay.store.database import open_store
+    from relay.store.bindings import bindings_of
+    from relay.store.database import connect_reader, open_store
     from relay.store.lookup import RouteReader
 
     path, config = folder / "relay.db", load_config(folder / "relay.toml")
     sealer = open_store(path, folder / "relay.key")
-    bindings = Bindings(path, sealer)
+    reader = connect_reader(path)
     callers = [f"86138{n:08}" for n in random.sample(range(size), min(size, LOOK_UPS))]
-    asked = [(binding.x, caller) for caller in callers for binding in bindings.of_number(caller)]
+    asked = [(binding.x, caller) for caller in callers for binding in bindings_of(reader, sealer, caller)]
     gate = Gate(RouteReader(path, sealer, config.rules, lambda *_: None).fetch, config.rules, lambda _: None)
     now = time.time()
     taken_us = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.call.binding import Binding
 from relay.call.settings import Listener, Peer, PeerRoute, Settings
 from relay.errors import ConfigError
 from relay.replay.stage import bound, set_stage
@@ -15,8 +16,9 @@ from relay.replay.transport import Endpoint
 from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
 from relay.store.act import operator_cli
-from relay.store.bindings import Bindings
-from relay.store.database import open_store
+from relay.store.bindings import all_bindings
+from relay.store.database import connect_reader, open_store
+from relay.store.sealing import load_key
 from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of
 
@@ -77,14 +79,7 @@ def test_what_is_missing_is_said(given: tuple[Settings, Endpoint, Endpoint, Endp
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Bindings]:
-    path = tmp_path / "relay.db"
-    with closing(Bindings(path, open_store(path, tmp_path / "relay.key"))) as bindings:
-        yield bindings
-
-
-@pytest.fixture
-def run(tmp_path: Path, store: Bindings) -> Iterator[Run]:
+def run(tmp_path: Path) -> Iterator[Run]:
     path = tmp_path / "relay.db"
     with closing(Writer(path, open_store(path, tmp_path / "relay.key"))) as writer:
         operator_runs = partial(writer.run, operator_cli())
@@ -92,12 +87,18 @@ def run(tmp_path: Path, store: Bindings) -> Iterator[Run]:
         yield operator_runs
 
 
+def bindings_in(folder: Path) -> list[Binding]:
+    path = folder / "relay.db"
+    with closing(connect_reader(path)) as reader:
+        return list(all_bindings(reader, load_key(folder / "relay.key")))
+
+
 TWO_CALLS = ["> INVITE 1 new sdp", "< 407 1 INVITE", "> INVITE 2 new sdp"]
 
 
 @pytest.mark.parametrize("prefix", ["", "86", "86139", "8610", "44", "861391234567"])
 def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(
-    store: Bindings, run: Run, prefix: str
+    tmp_path: Path, run: Run, prefix: str
 ) -> None:
     routes = settings(PeerRoute(prefix, ("callees",)), PeerRoute("861", ("callers",)), PeerRoute("4", ("callers",)))
     stage = set_stage(routes, None, None, Endpoint("127.0.0.22", 5070))
@@ -105,19 +106,19 @@ def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(
         routes = settings(PeerRoute(prefix, ("callees",)))
     with bound(attempts_of(*TWO_CALLS), routes, stage, run, BindRules()) as casts:
         (cast,) = casts.values()
-        (binding,) = store.all()
+        (binding,) = bindings_in(tmp_path)
         assert (binding.a, binding.b, binding.x) == (cast.a, cast.b, cast.x)
         assert binding.b.startswith(prefix)
         assert binding.expires_at is not None
-    (binding,) = store.all()
+    (binding,) = bindings_in(tmp_path)
     assert binding.ended_at is not None
 
 
-def test_bindings_are_ended_when_the_replay_fails(store: Bindings, run: Run) -> None:
+def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     with pytest.raises(KeyError), bound(attempts_of(*TWO_CALLS), settings(ALL_TO_CALLEES), stage, run, BindRules()):
         raise KeyError
-    assert [binding.ended_at is not None for binding in store.all()] == [True]
+    assert [binding.ended_at is not None for binding in bindings_in(tmp_path)] == [True]
 
 
 def test_callee_that_no_number_reaches_is_said(run: Run) -> None:

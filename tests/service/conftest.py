@@ -17,7 +17,7 @@ from relay.service.businesses import Application, apply, set_state
 from relay.service.numbers import ensure_numbers
 from relay.service.releases import BindRules
 from relay.store.act import Act, Actor, operator_cli
-from relay.store.bindings import Bindings
+from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
 from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
@@ -34,7 +34,6 @@ class Desk(Acting):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.actor = operator_cli()
-        self.bindings = Bindings(self.path, self.sealer)
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)
         self._gate = Gate(self._routes.fetch, Rules(), lambda last: None)
@@ -45,6 +44,13 @@ class Desk(Acting):
     def bind(self, mode: str = "AXB", a: str = "13800000001", b: str = "13900000002", **more: Any) -> Any:
         rules = more.pop("rules", RULES)
         return self.run(lambda act: bind(act, BindingRequest(mode, a, b, **more), rules))
+
+    def binding(self, binding_id: str) -> Any:
+        """As it stands in the store; None where there is none."""
+        return find_binding(self.reader, self.sealer, binding_id)
+
+    def bindings(self) -> list[Any]:
+        return list(all_bindings(self.reader, self.sealer))
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
         """Makes a business user."""
@@ -71,7 +77,6 @@ class Desk(Acting):
 
     def close(self) -> None:
         self._routes.close()
-        self.bindings.close()
         self.connection.close()
         super().close()
 

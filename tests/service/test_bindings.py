@@ -46,7 +46,7 @@ def test_a_binding_is_completed_and_kept(desk: Desk) -> None:
         made.binding_id, "AXB", "default", "17", X, None, A, B, NOW_MS, NOW_MS + 7_200_000, None, None, "default",
         "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", desk.actor.name,
     )  # fmt: skip
-    assert desk.bindings.get(made.binding_id) == made
+    assert desk.binding(made.binding_id) == made
     assert desk.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
     assert desk.one("SELECT live_bindings FROM business WHERE id = 'default'") == (1,)
 
@@ -157,7 +157,7 @@ def test_a_refusal_names_the_kind_the_field_and_the_fix(
         desk.bind(**asked)
     assert (refusal.value.kind, refusal.value.field) == (kind, field)
     assert said in refusal.value.problem
-    assert list(desk.bindings.all()) == []
+    assert desk.bindings() == []
     assert desk.one("SELECT sum(bindings) FROM number") == (0,)
 
 
@@ -223,7 +223,7 @@ def test_a_conflict_names_the_party_masked_and_the_number(desk: Desk) -> None:
     assert refusal.value.kind == "conflict"
     assert B not in str(refusal.value) and B[2:] not in str(refusal.value)
     assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (1,)
-    assert len(list(desk.bindings.all())) == 1
+    assert len(desk.bindings()) == 1
 
 
 def test_an_expired_binding_gives_way_to_the_same_two_at_once(desk: Desk) -> None:
@@ -306,7 +306,7 @@ def test_many_stand_each_for_itself(desk: Desk) -> None:
     answers = desk.run(lambda act: bind_all(act, requests, RULES))
     assert [getattr(answer, "kind", "made") for answer in answers] == ["made", "conflict", "invalid", "made"]
     assert desk.one("SELECT bindings FROM number WHERE number = ?", X) == (2,)
-    assert len(list(desk.bindings.all())) == 2
+    assert len(desk.bindings()) == 2
 
 
 def test_a_refused_act_leaves_nothing(desk: Desk) -> None:
@@ -316,13 +316,13 @@ def test_a_refused_act_leaves_nothing(desk: Desk) -> None:
 
     with pytest.raises(Refused):
         desk.run(two)
-    assert list(desk.bindings.all()) == []
+    assert desk.bindings() == []
     assert desk.one("SELECT count(*) FROM route") == (0,)
 
 
 def test_calls_are_recorded_where_that_is_asked_for_and_can_be(desk: Desk) -> None:
     made = desk.bind(record=True, rules=BindRules(recording=True), x=X)
-    assert desk.bindings.get(made.binding_id) == made
+    assert desk.binding(made.binding_id) == made
     route = desk.call(X, A)
     assert isinstance(route, Route) and route.record
     other = desk.call(desk.bind(a="8001", b="8002", x=Y).x, "8001")

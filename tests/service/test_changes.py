@@ -28,10 +28,10 @@ def changed(desk: Desk, binding: Binding, **asked: Any) -> Binding:
 
 def refused(desk: Desk, binding: Binding, **asked: Any) -> tuple[str, str]:
     """And the binding is as it was."""
-    before = desk.bindings.get(binding.binding_id)
+    before = desk.binding(binding.binding_id)
     with pytest.raises(Refused) as refusal:
         changed(desk, binding, **asked)
-    assert desk.bindings.get(binding.binding_id) == before
+    assert desk.binding(binding.binding_id) == before
     return refusal.value.kind, refusal.value.field
 
 
@@ -146,7 +146,7 @@ def test_after_its_end_the_next_call_is_refused(desk: Desk) -> None:
     made = desk.bind("AXYB", x=X, y=Y)
     ended = desk.run(lambda act: end(act, made.binding_id, RULES, "delivered"))
     assert (ended.ended_at, ended.ended_by) == (NOW_MS, desk.actor.name)
-    assert desk.bindings.get(made.binding_id) == ended
+    assert desk.binding(made.binding_id) == ended
     assert (desk.reaches(X, A), desk.reaches(Y, B)) == ("no_binding", "no_binding")
 
 
@@ -265,7 +265,7 @@ def test_recording_is_switched_on_and_off(desk: Desk) -> None:
     assert recorded(True)
     changed(desk, made, max_call_s=60)  # where nothing is recorded any more, the rest can be changed
     assert not recorded(False)
-    now = desk.bindings.get(made.binding_id)
+    now = desk.binding(made.binding_id)
     assert now is not None
     kept = steps(desk.connection, desk.sealer, now)
     assert [step.changed for step in kept] == [[], ["record"], ["max_call_s"], ["record"]]

@@ -40,7 +40,7 @@ def test_what_has_expired_gives_back_its_numbers_the_oldest_first(desk: Desk) ->
     assert swept(desk) == 0
     desk.now_ms += HOUR_MS + 1
     assert swept(desk, 1) == 1
-    assert [desk.bindings.get(made.binding_id).released_at for made in (sooner, later)] == [desk.now_ms, None]
+    assert [desk.binding(made.binding_id).released_at for made in (sooner, later)] == [desk.now_ms, None]
     assert (number(desk, X), number(desk, Y)) == ((1, desk.now_ms + COOL_MS), (1, 0))
     assert (swept(desk), swept(desk)) == (1, 0)
     assert number(desk, X) == number(desk, Y) == (0, desk.now_ms + COOL_MS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from relay.store.database import connect, open_store
 from relay.store.record_rows import INSERT, insert, row_of
 from relay.store.recording_file import file_of, seal_file
 from relay.store.recordings import Recording, add_recording, find_recording
-from relay.store.records import Records
+from relay.store.records import verify_records
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
 from tests.support.places import place_in
@@ -125,8 +124,7 @@ def test_both_chains_are_proved_after_a_purge_and_it_is_in_the_audit_log(store: 
     who = operator_cli().name
     assert store.actions() == [("relay", "test"), (who, "purge.begin"), (who, "purge.end")]
     assert verify_audit(store.connection, store.sealer).broken is None
-    with closing(Records(store.path, store.sealer)) as records:
-        verdict = records.verify()
+    verdict = verify_records(store.connection, store.sealer)
     assert (verdict.broken, verdict.intact, verdict.purged) == (None, 1, 1)
 
 

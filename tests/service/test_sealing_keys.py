@@ -88,7 +88,7 @@ def read(desk: Desk, made: Binding) -> list[Any]:
     (group,) = find_groups(reader, sealer, "acme")
     _, number, _, sealed, _ = reader.execute("SELECT * FROM last_caller").fetchone()
     return [
-        desk.bindings.get(made.binding_id),
+        desk.binding(made.binding_id),
         *history(reader, sealer, made.binding_id),
         *(find_business(reader, sealer, "acme"), state_changes(reader, sealer, "acme")),
         *(group, list(members_at(reader, sealer, group.group_id, desk.now_ms))),
@@ -276,7 +276,7 @@ def test_a_key_is_dropped_when_all_that_needs_it_is_purged(desk: Desk, key_file:
     again = open_store(desk.path, key_file)
     assert (again.key_ids, again.key_id) == ([2], 2)
     assert verify_audit(desk.reader, again).broken is None
-    assert desk.bindings.get(made.binding_id).b == B
+    assert desk.binding(made.binding_id).b == B
     assert not service.forget(key_file, 1, desk.sealer.hash_keys)
     dropped(desk, 1)
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from relay.call.record import CallRecord
-from relay.store.database import open_store
+from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal
-from relay.store.records import Records
+from relay.store.records import all_records, verify_records
 from relay.store.sealing import Sealer
 
 
@@ -67,6 +67,6 @@ class Waiter:
 
 
 def stored(disk: Disk) -> list[CallRecord]:
-    with closing(Records(disk.path, disk.sealer)) as records:
-        assert records.verify().broken is None
-        return list(records.find())
+    with closing(connect_reader(disk.path)) as connection:
+        assert verify_records(connection, disk.sealer).broken is None
+        return list(all_records(connection, disk.sealer))

@@ -12,8 +12,10 @@ from relay.errors import StoreError
 from relay.store.act import RELAY, Act
 from relay.store.bindings import (
     BindingQuery,
-    Bindings,
+    all_bindings,
     at_moment,
+    bindings_at,
+    bindings_of,
     due,
     find_binding,
     find_page,
@@ -22,6 +24,7 @@ from relay.store.bindings import (
     state_of,
     update,
 )
+from relay.store.connection import Connection
 from relay.store.database import connect, connect_reader
 from relay.store.groups import Group, insert_group, put_members, take_members
 from relay.store.writer import Writer
@@ -34,9 +37,9 @@ THIRD = f"{PREFIX}0003"
 
 
 @pytest.fixture
-def bindings(disk: Disk) -> Iterator[Bindings]:
-    with closing(Bindings(disk.path, disk.sealer)) as bindings:
-        yield bindings
+def reader(disk: Disk) -> Iterator[Connection]:
+    with closing(connect_reader(disk.path)) as reader:
+        yield reader
 
 
 def run(disk: Disk, do: Callable[[Act], object], now_ms: int = NOW_MS) -> None:
@@ -56,7 +59,7 @@ def change(disk: Disk, old: Binding, now_ms: int, **changes: object) -> Binding:
     return new
 
 
-def test_a_binding_is_read_back_as_it_was_made(disk: Disk, bindings: Bindings) -> None:
+def test_a_binding_is_read_back_as_it_was_made(disk: Disk, reader: Connection) -> None:
     made = binding(
         mode="AXYB",
         y=Y,
@@ -72,36 +75,37 @@ def test_a_binding_is_read_back_as_it_was_made(disk: Disk, bindings: Bindings) -
         created_by="key:k1",
     )
     put(disk.path, disk.sealer, made)
-    assert bindings.get("b1") == made
-    assert bindings.get("b2") is None
+    assert find_binding(reader, disk.sealer, "b1") == made
+    assert find_binding(reader, disk.sealer, "b2") is None
 
 
-def test_a_business_finds_its_own_alone(disk: Disk) -> None:
+def test_a_business_finds_its_own_alone(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
-    with closing(connect_reader(disk.path)) as connection:
-        assert find_binding(connection, disk.sealer, "b1", "default") == binding()
-        assert find_binding(connection, disk.sealer, "b1", "acme") is None
+    assert find_binding(reader, disk.sealer, "b1", "default") == binding()
+    assert find_binding(reader, disk.sealer, "b1", "acme") is None
 
 
-def test_unbinding_keeps_the_binding(disk: Disk, bindings: Bindings) -> None:
+def test_unbinding_keeps_the_binding(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
     end(disk.path, disk.sealer, "b1", NOW_MS + 7)
-    assert bindings.get("b1") == binding(ended_at=NOW_MS + 7, released_at=NOW_MS + 7)
+    assert find_binding(reader, disk.sealer, "b1") == binding(ended_at=NOW_MS + 7, released_at=NOW_MS + 7)
 
 
-def test_only_those_in_force_are_listed_when_asked(disk: Disk, bindings: Bindings) -> None:
+def test_only_those_in_force_are_listed_when_asked(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 10), binding("b2", x=Y))
-    assert [found.binding_id for found in bindings.all()] == ["b1", "b2"]
-    assert [found.binding_id for found in bindings.all(BindingQuery(state="live"), NOW_MS + 10)] == ["b2"]
+    assert [found.binding_id for found in all_bindings(reader, disk.sealer)] == ["b1", "b2"]
+    assert [
+        found.binding_id for found in all_bindings(reader, disk.sealer, BindingQuery(state="live"), NOW_MS + 10)
+    ] == ["b2"]
 
 
-def test_those_of_a_number_are_found_by_either_number_and_either_party(disk: Disk, bindings: Bindings) -> None:
+def test_those_of_a_number_are_found_by_either_number_and_either_party(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding("b1", mode="AXYB", y=Y), binding("b2", a=C, b="8001"))
     for number, ids in [(X, ["b1", "b2"]), (Y, ["b1"]), (A, ["b1"]), (B, ["b1"]), ("8001", ["b2"]), (D, [])]:
-        assert [found.binding_id for found in bindings.of_number(number)] == ids
+        assert [found.binding_id for found in bindings_of(reader, disk.sealer, number)] == ids
 
 
-def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, bindings: Bindings) -> None:
+def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding(expires_at=NOW_MS + 100), binding("b2", x=Y))
     end(disk.path, disk.sealer, "b2", NOW_MS + 50)
     for number, at, ids in [
@@ -113,37 +117,37 @@ def test_those_in_force_at_a_moment_are_found_long_afterwards(disk: Disk, bindin
         (Y, NOW_MS + 50, []),
         (A, NOW_MS + 49, ["b1", "b2"]),
     ]:
-        assert [found.binding_id for found in bindings.of_number(number, at)] == ids
+        assert [found.binding_id for found in bindings_at(reader, disk.sealer, number, at)] == ids
 
 
-def test_who_was_behind_a_number_at_a_minute_is_known_after_a_change(disk: Disk, bindings: Bindings) -> None:
+def test_who_was_behind_a_number_at_a_minute_is_known_after_a_change(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding())
     changed = change(disk, binding(), NOW_MS + 10, b=C)
     change(disk, changed, NOW_MS + 20, b=D, expires_at=NOW_MS + 99)
     for at, party in [(NOW_MS + 9, B), (NOW_MS + 10, C), (NOW_MS + 19, C), (NOW_MS + 20, D)]:
-        (then,) = bindings.of_number(X, at)
+        (then,) = bindings_at(reader, disk.sealer, X, at)
         assert (then.a, then.b, then.expires_at) == (A, party, NOW_MS + 99)
-        assert [found.binding_id for found in bindings.of_number(party, at)] == ["b1"]
-    assert list(bindings.of_number(B, NOW_MS + 10)) == []
-    assert [found.binding_id for found in bindings.of_number(B)] == ["b1"]
+        assert [found.binding_id for found in bindings_at(reader, disk.sealer, party, at)] == ["b1"]
+    assert list(bindings_at(reader, disk.sealer, B, NOW_MS + 10)) == []
+    assert [found.binding_id for found in bindings_of(reader, disk.sealer, B)] == ["b1"]
     with closing(connect(disk.path)) as connection:
         assert [past.b for past in history(connection, disk.sealer, "b1")] == [B, C]
         assert at_moment(connection, disk.sealer, changed, NOW_MS + 5).version == 1
 
 
-def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, bindings: Bindings) -> None:
+def test_members_of_a_group_are_found_while_they_were_in_it(disk: Disk, reader: Connection) -> None:
     run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
     run(disk, lambda act: put_members(act, "g1", [C]), NOW_MS)
     put(disk.path, disk.sealer, binding(mode="GXB", a=None, group_id="g1"))
     run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(C)]), NOW_MS + 10)
-    assert [found.binding_id for found in bindings.of_number(C, NOW_MS + 9)] == ["b1"]
-    assert list(bindings.of_number(C, NOW_MS + 10)) == []
+    assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
+    assert list(bindings_at(reader, disk.sealer, C, NOW_MS + 10)) == []
     old = binding(mode="GXB", a=None, group_id="g1")
     change(disk, old, NOW_MS + 20, group_id="g2")
-    assert [found.binding_id for found in bindings.of_number(C, NOW_MS + 9)] == ["b1"]
+    assert [found.binding_id for found in bindings_at(reader, disk.sealer, C, NOW_MS + 9)] == ["b1"]
 
 
-def test_a_page_is_of_what_is_asked_newest_first(disk: Disk) -> None:
+def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, reader: Connection) -> None:
     with closing(connect(disk.path)) as connection:
         connection.execute(
             "INSERT INTO business (id, state, name, created_at, updated_at) VALUES ('x','approved','',0,0)"
@@ -172,12 +176,11 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk) -> None:
         (BindingQuery(state="ended"), ["b2"]),
         (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
     ]:
-        with closing(connect_reader(disk.path)) as connection:
-            page = find_page(connection, disk.sealer, query, NOW_MS + 10)
+        page = find_page(reader, disk.sealer, query, NOW_MS + 10)
         assert [found.binding_id for found in page] == ids
 
 
-def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, bindings: Bindings) -> None:
+def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, reader: Connection) -> None:
     run(disk, lambda act: insert_group(act, Group("g1", "default", "depot", 0, 1, NOW_MS)))
     run(disk, lambda act: put_members(act, "g1", [D]), NOW_MS)
     put(disk.path, disk.sealer, binding(), binding("b2", x=Y, mode="GXB", a=None, b="8001", group_id="g1"))
@@ -191,10 +194,10 @@ def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, b
         (D, ["b2"], ["b2"]),
     ]:
         for state, ids in ((None, ever), ("live", now)):
-            found = bindings.all(BindingQuery(either=either, state=state), NOW_MS + 10)
+            found = all_bindings(reader, disk.sealer, BindingQuery(either=either, state=state), NOW_MS + 10)
             assert [each.binding_id for each in found] == ids
     run(disk, lambda act: take_members(act, "g1", [act.sealer.lookup_hash(D)]), NOW_MS + 20)
-    assert list(bindings.all(BindingQuery(either=D, state="live"), NOW_MS + 20)) == []
+    assert list(all_bindings(reader, disk.sealer, BindingQuery(either=D, state="live"), NOW_MS + 20)) == []
 
 
 def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
@@ -206,22 +209,12 @@ def test_those_that_are_due_come_oldest_first(disk: Disk) -> None:
     assert found == ["b2", "b2", "b2", "b1"]
 
 
-def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, bindings: Bindings) -> None:
+def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, reader: Connection) -> None:
     put(disk.path, disk.sealer, binding("b1"), binding("b2", x=Y))
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2') WHERE id = 'b1'")
     with pytest.raises(StoreError, match="altered"):
-        bindings.get("b1")
-
-
-def test_a_store_that_fails_is_an_error_with_its_path(disk: Disk, bindings: Bindings) -> None:
-    with closing(connect(disk.path)) as connection:
-        connection.execute("ALTER TABLE binding RENAME TO gone")
-    failing: list[Callable[[], object]] = [lambda: bindings.get("b1"), lambda: list(bindings.all())]
-    failing.append(lambda: list(bindings.of_number(X)))
-    for read in failing:
-        with pytest.raises(StoreError, match=str(disk.path)):
-            read()
+        find_binding(reader, disk.sealer, "b1")
 
 
 def test_the_state_of_a_binding() -> None:

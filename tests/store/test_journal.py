@@ -16,7 +16,7 @@ from relay.store.journal import Journal
 from relay.store.journal_queue import MAX_BATCH
 from relay.store.journal_rows import Told, event_rows, open_caller, open_event
 from relay.store.record_pages import Wanted, read_all
-from relay.store.records import Records
+from relay.store.records import verify_records
 from tests.store.conftest import Disk, Reported, Waiter, opened, stored
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
@@ -134,8 +134,8 @@ async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
     for call in ("c1", "c2", "c3"):
         async with opened(disk) as journal:
             journal.append(Commit(0, ended_record(call), None), Waiter())
-    with closing(Records(disk.path, disk.sealer)) as records:
-        verdict = records.verify()
+    with closing(connect_reader(disk.path)) as connection:
+        verdict = verify_records(connection, disk.sealer)
     assert (verdict.intact, verdict.broken) == (3, None)
 
 

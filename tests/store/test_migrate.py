@@ -14,7 +14,7 @@ from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import Rules
-from relay.store.bindings import Bindings
+from relay.store.bindings import all_bindings
 from relay.store.database import connect, connect_reader, is_there
 from relay.store.migrate import LEFT_OUT, TABLES, migrate
 from relay.store.server import Server
@@ -58,8 +58,8 @@ async def test_all_of_it_is_there(disk: Disk, server: Server) -> None:
             columns = ", ".join(row[1] for row in source.execute(f"PRAGMA table_info({table})").fetchall())
             rows = f"SELECT {columns} FROM {table}"
             assert sorted(map(repr, source.execute(rows))) == sorted(map(repr, target.execute(rows))), table
-    with closing(Bindings(server, disk.sealer)) as bindings:
-        assert [found.binding_id for found in bindings.all()] == ["b1"]
+    with closing(connect_reader(server)) as connection:
+        assert [found.binding_id for found in all_bindings(connection, disk.sealer)] == ["b1"]
     reader = ServerRouteReader(server, disk.sealer, Rules(), lambda event, fields: None)
     await reader.open()
     found = await reader.fetch(X, A, NOW_MS / 1000)

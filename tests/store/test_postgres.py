@@ -14,10 +14,10 @@ from relay.call.actions import Commit
 from relay.store import postgres as module
 from relay.store.act import RELAY
 from relay.store.audit_log import AuditQuery, all_entries, verify_audit
-from relay.store.bindings import Bindings
+from relay.store.bindings import all_bindings
 from relay.store.connection import ServerError, each_row
 from relay.store.database import connect, connect_reader, one_moment, open_store
-from relay.store.records import Records
+from relay.store.records import all_records, verify_records
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_journal import ServerJournal
@@ -50,16 +50,16 @@ class Store:
         put(self.place, self.sealer, *(binding(f"b{n:02}", x=f"7001000000{n:05}") for n in range(COUNT)))
 
     def records(self) -> int:
-        with closing(Records(self.place, self.sealer)) as records:
-            return len(list(records.find()))
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_records(connection, self.sealer)))
 
     def verified(self) -> int:
-        with closing(Records(self.place, self.sealer)) as records:
-            return records.verify().intact
+        with closing(connect_reader(self.place)) as connection:
+            return verify_records(connection, self.sealer).intact
 
     def bindings(self) -> int:
-        with closing(Bindings(self.place, self.sealer)) as bindings:
-            return len(list(bindings.all()))
+        with closing(connect_reader(self.place)) as connection:
+            return len(list(all_bindings(connection, self.sealer)))
 
     def entries(self) -> int:
         with closing(connect_reader(self.place)) as connection:

@@ -12,7 +12,7 @@ from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.store.act import RELAY
 from relay.store.call_index import ADD, index_rows
-from relay.store.database import connect
+from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal
 from relay.store.purge import (
     count_bindings,
@@ -27,7 +27,7 @@ from relay.store.purge import (
     purge_records,
     purge_routes,
 )
-from relay.store.records import Records, Verdict
+from relay.store.records import Verdict, verify_records
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, X, ended_record
@@ -76,8 +76,8 @@ def writer(disk: Disk) -> Iterator[Writer]:
 
 
 def verify(disk: Disk) -> Verdict:
-    with closing(Records(disk.path, disk.sealer)) as records:
-        return records.verify()
+    with closing(connect_reader(disk.path)) as connection:
+        return verify_records(connection, disk.sealer)
 
 
 def kept(disk: Disk) -> list[int]:

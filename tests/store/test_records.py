@@ -10,11 +10,12 @@ import pytest
 
 from relay.call.actions import Commit
 from relay.errors import StoreError
-from relay.store.database import connect
+from relay.store.connection import Connection
+from relay.store.database import connect, connect_reader
 from relay.store.journal import Journal
 from relay.store.live_rows import PUT, live_row
 from relay.store.record_rows import insert
-from relay.store.records import Records
+from relay.store.records import Verdict, all_records, verify_records
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, Y, ended_record, live_record
 
@@ -35,9 +36,14 @@ async def filled(disk: Disk) -> Disk:
 
 
 @pytest.fixture
-def records(filled: Disk) -> Iterator[Records]:
-    with closing(Records(filled.path, filled.sealer)) as records:
-        yield records
+def reader(filled: Disk) -> Iterator[Connection]:
+    with closing(connect_reader(filled.path)) as reader:
+        yield reader
+
+
+def verdict_on(disk: Disk) -> Verdict:
+    with closing(connect_reader(disk.path)) as reader:
+        return verify_records(reader, disk.sealer)
 
 
 def ids(found: Iterator[object]) -> list[str]:
@@ -47,22 +53,21 @@ def ids(found: Iterator[object]) -> list[str]:
 ALL = ["c1", "c2", "c3", "c4", "c5"]
 
 
-def test_records_are_listed_in_the_order_of_arrival_by_time_and_liveness(records: Records) -> None:
-    assert ids(records.find()) == [*ALL, "live"]
-    assert ids(records.find(NOW_MS + 4_000)) == ["c4", "c5", "live"]
-    assert ids(records.find(NOW_MS + 6_001)) == []
-    assert ids(records.find(live=True)) == ["live"]
-    assert ids(records.find(NOW_MS + 6_001, live=True)) == []
+def test_records_are_listed_in_the_order_of_arrival_by_time_and_liveness(filled: Disk, reader: Connection) -> None:
+    assert ids(all_records(reader, filled.sealer)) == [*ALL, "live"]
+    assert ids(all_records(reader, filled.sealer, NOW_MS + 4_000)) == ["c4", "c5", "live"]
+    assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001)) == []
+    assert ids(all_records(reader, filled.sealer, live=True)) == ["live"]
+    assert ids(all_records(reader, filled.sealer, NOW_MS + 6_001, live=True)) == []
 
 
-def test_an_intact_chain_is_said_to_be(records: Records) -> None:
-    verdict = records.verify()
+def test_an_intact_chain_is_said_to_be(filled: Disk) -> None:
+    verdict = verdict_on(filled)
     assert (verdict.intact, verdict.live, verdict.head.seq, verdict.broken) == (5, 1, 5, None)
 
 
 def test_an_empty_chain_is_intact(disk: Disk) -> None:
-    with closing(Records(disk.path, disk.sealer)) as records:
-        verdict = records.verify()
+    verdict = verdict_on(disk)
     assert (verdict.intact, verdict.live, verdict.broken) == (0, 0, None)
 
 
@@ -109,8 +114,7 @@ INSERT INTO call_record SELECT * FROM copy
 def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, intact: int, said: str) -> None:
     with closing(connect(filled.path)) as thief:
         thief.executescript(deed)
-    with closing(Records(filled.path, filled.sealer)) as records:
-        verdict = records.verify()
+    verdict = verdict_on(filled)
     assert said in str(verdict.broken)
     assert verdict.intact == intact
 
@@ -118,8 +122,7 @@ def test_whatever_was_done_to_the_records_is_found(filled: Disk, deed: str, inta
 def test_an_old_live_row_of_a_call_that_has_ended_is_found(filled: Disk) -> None:
     with closing(connect(filled.path)) as thief:
         insert(thief, PUT, [live_row(filled.sealer, 9, live_record("c3"), b"dialogs")])
-    with closing(Records(filled.path, filled.sealer)) as records:
-        verdict = records.verify()
+    verdict = verdict_on(filled)
     assert verdict.intact == 2
     assert "record 3 (c3) has ended and is among the live ones" in str(verdict.broken)
 
@@ -131,26 +134,25 @@ def test_a_damaged_file_is_a_verdict_or_an_error_and_no_crash(filled: Disk) -> N
     with filled.path.open("r+b") as file:
         file.seek(4_096 * (page - 1))
         file.write(b"\xff" * 4_096)
-    with closing(Records(filled.path, filled.sealer)) as records:
-        assert records.verify().broken is not None
+    assert verdict_on(filled).broken is not None
 
 
-def test_reading_an_altered_record_is_an_error_that_names_it(filled: Disk) -> None:
+def test_reading_an_altered_record_is_an_error_that_names_it(filled: Disk, reader: Connection) -> None:
     with closing(connect(filled.path)) as thief:
         thief.execute("UPDATE call_record SET ended_at = 5 WHERE call_id = 'c2'")
-    with closing(Records(filled.path, filled.sealer)) as records, pytest.raises(StoreError, match="c2 was altered"):
-        list(records.find())
+    with pytest.raises(StoreError, match="c2 was altered"):
+        list(all_records(reader, filled.sealer))
 
 
-def test_a_list_left_in_its_midst_leaves_no_transaction(filled: Disk, records: Records) -> None:
-    found = records.find()
+def test_a_list_left_in_its_midst_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
+    found = all_records(reader, filled.sealer)
     next(found)
     del found
-    assert ids(records.find(live=True)) == ["live"]
+    assert ids(all_records(reader, filled.sealer, live=True)) == ["live"]
 
 
-def test_verifying_sees_one_moment_and_leaves_no_transaction(filled: Disk, records: Records) -> None:
-    records.verify()
+def test_verifying_sees_one_moment_and_leaves_no_transaction(filled: Disk, reader: Connection) -> None:
+    verify_records(reader, filled.sealer)
     with closing(sqlite3.connect(filled.path)) as connection:
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0

@@ -18,7 +18,7 @@ from relay.store.database import connect_reader, open_store
 from relay.store.journal_rows import event_rows
 from relay.store.live_rows import LiveCall
 from relay.store.nodes import Node
-from relay.store.records import Records
+from relay.store.records import all_records, verify_records
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_journal import ServerJournal
@@ -63,9 +63,9 @@ class Store:
 
     def records(self) -> list[CallRecord]:
         """All that have ended, in the order of the chain."""
-        with closing(Records(self.place, self.sealer)) as records:
-            assert records.verify().broken is None
-            return [record for record in records.find() if record.ended_at is not None]
+        with closing(connect_reader(self.place)) as connection:
+            assert verify_records(connection, self.sealer).broken is None
+            return [record for record in all_records(connection, self.sealer) if record.ended_at is not None]
 
     def live(self) -> list[str]:
         with closing(connect_reader(self.place)) as connection:
