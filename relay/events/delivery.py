@@ -190,9 +190,9 @@ class Deliverer:
 
     async def _taken(self, webhook: Webhook, events: Sequence[Event]) -> None:
         def act(act: Act) -> None:
-            remove(act.connection, [event.seq for event in events])
+            remove(act, [event.seq for event in events])
             if webhook.failures:
-                set_schedule(act.connection, webhook.id, 0, 0)
+                set_schedule(act, webhook.id, 0, 0)
 
         await self._write(act)
         self._counts["events_delivered"] += len(events)
@@ -214,23 +214,24 @@ class Deliverer:
     async def _refused(self, webhook: Webhook, event: Event, answer: _Answer) -> bool:
         """One event alone was refused. It is given up after REFUSALS, so that those behind it can go on."""
         if event.tries + 1 < REFUSALS:
-            await self._write(lambda act: refuse(act.connection, event.seq, answer.reason))
+            await self._write(lambda act: refuse(act, event.seq, answer.reason))
             await self._wait(webhook, answer)
             return False
-        await self._write(lambda act: self._bury(act, webhook, [event.seq], answer.reason))
+
+        def give_up(act: Act) -> None:
+            bury(act, [event.seq], answer.reason)
+            set_schedule(act, webhook.id, 0, 0)
+
+        await self._write(give_up)
         self._report_given_up(webhook, 1, answer.reason)
         return True
-
-    def _bury(self, act: Act, webhook: Webhook, seqs: Sequence[int], reason: str) -> None:
-        bury(act.connection, seqs, reason, act.now_ms)
-        set_schedule(act.connection, webhook.id, 0, 0)
 
     async def _wait(self, webhook: Webhook, answer: _Answer) -> None:
         """Twice as long after each failure. In the row, so that a restart does not try at once."""
         wait_s = min(FIRST_WAIT_S * 2 ** min(webhook.failures, 20), LONGEST_WAIT_S) * random.uniform(0.8, 1.2)
         wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
         next_at = self._clock_ms() + int(1000 * wait_s)
-        await self._write(lambda act: set_schedule(act.connection, webhook.id, webhook.failures + 1, next_at))
+        await self._write(lambda act: set_schedule(act, webhook.id, webhook.failures + 1, next_at))
         if not webhook.failures:
             self._log.warning("webhook.failing", webhook=webhook.id, business=webhook.business, reason=answer.reason)
 
@@ -238,9 +239,9 @@ class Deliverer:
         """410: they want no more. What waits can be sent again once it is enabled."""
 
         def act(act: Act) -> int:
-            disable(act.connection, webhook.id, act.now_ms)
+            disable(act, webhook.id)
             act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
-            return bury_old(act.connection, webhook.id, act.now_ms + 1, answer.reason, act.now_ms)
+            return bury_old(act, webhook.id, act.now_ms + 1, answer.reason)
 
         self._report_given_up(webhook, await self._write(act), answer.reason)
 
@@ -248,9 +249,7 @@ class Deliverer:
         before_ms = self._clock_ms() - self._rules.give_up_ms
         events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
-            count = await self._write(
-                lambda act: bury_old(act.connection, webhook.id, before_ms, "nobody took it in time", act.now_ms)
-            )
+            count = await self._write(lambda act: bury_old(act, webhook.id, before_ms, "nobody took it in time"))
             self._report_given_up(webhook, count, "nobody took them in time")
             events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
 

@@ -29,6 +29,7 @@ from relay.store.connection import Connection
 from relay.store.database import one_moment
 from relay.store.journal_rows import Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
+from relay.store.outbox import tell
 from relay.store.reader import Reader
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
@@ -238,7 +239,7 @@ def _tell(act: Act, listening: set[str], kind: str, record: CallRecord) -> bool:
         return False
     what = kind.partition(".")[2]
     data = call_data(what, record) | {"user_data": _user_data(act, record.binding_id)}
-    act.tell(business, kind, f"{record.call_id}.{what}", data)
+    tell(act, business, kind, f"{record.call_id}.{what}", data)
     return True
 
 

@@ -56,7 +56,7 @@ def make(
         created_at=act.now_ms,
         internal=_is_operator(act),
     )
-    put_webhook(act.connection, act.sealer, webhook)
+    put_webhook(act, webhook)
     _audit(act, "webhook.make", webhook)
     return webhook, webhook.secret
 
@@ -95,7 +95,7 @@ def change(
     if disabled is not None:
         webhook = webhook._replace(disabled_at=(webhook.disabled_at or act.now_ms) if disabled else None)
     webhook = webhook._replace(failures=0, next_at=0)
-    put_webhook(act.connection, act.sealer, webhook)
+    put_webhook(act, webhook)
     _audit(act, "webhook.change", webhook)
     return webhook
 
@@ -103,7 +103,7 @@ def change(
 def remove(act: Act, webhook_id: str) -> Webhook:
     """With all that waits for it. Raises Refused."""
     webhook = get(act, webhook_id)
-    remove_webhook(act.connection, webhook_id)
+    remove_webhook(act, webhook_id)
     _audit(act, "webhook.remove", webhook)
     return webhook
 
@@ -116,8 +116,8 @@ def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) ->
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "it is disabled: enable it first")
-    count = revive(act.connection, webhook_id, event_ids, act.now_ms)
-    put_webhook(act.connection, act.sealer, webhook._replace(failures=0, next_at=0))
+    count = revive(act, webhook_id, event_ids)
+    put_webhook(act, webhook._replace(failures=0, next_at=0))
     act.audit("webhook.resend", webhook_id, business=webhook.business, details={"events": count})
     return count
 
@@ -131,7 +131,7 @@ def test(act: Act, webhook_id: str) -> str:
     if waiting_of(act.connection, webhook_id, tests) >= MOST_TESTS:
         raise Refused("quota", "webhook", f"{MOST_TESTS} test events wait for it: see why nobody takes them")
     event_id = f"{tests}.{secrets.token_hex(4)}"
-    leave_event(act.connection, act.sealer, webhook_id, TEST, event_id, act.now_ms, {})
+    leave_event(act, webhook_id, TEST, event_id, {})
     act.audit("webhook.test", webhook_id, business=webhook.business, details={"event": event_id})
     return event_id
 

@@ -103,7 +103,7 @@ def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
     add_state_change(act, changed, reason)
     if to_state == "revoked":  # it has no business with the platform's records any more
         revoke_all(act, business_id)
-        disable_all(act.connection, business_id, act.now_ms)
+        disable_all(act, business_id)
     act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
     return changed
 

@@ -13,6 +13,7 @@ from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, give_back
 from relay.store.bindings import due, set_released
 from relay.store.businesses import discount_binding
+from relay.store.outbox import tell
 from relay.store.routes import rest_routes
 
 SWEEP = 500  # bindings of one sweep: 40 ms
@@ -44,7 +45,7 @@ def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
         released += 1
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
         data |= {"user_data": binding.user_data, "expired_at": format_moment(binding.expires_at or act.now_ms)}
-        act.tell(binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
+        tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 
 
@@ -56,7 +57,7 @@ def release(act: Act, binding: Binding, rules: BindRules) -> int:
         routes += rest_routes(act, binding.binding_id, number, free_at)
         if give_back(act, number, free_at):
             data = {"number": number, "binding_id": binding.binding_id, "cools_until": format_moment(free_at)}
-            act.tell(binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
+            tell(act, binding.business, "number.cooling", f"{number}.{act.now_ms}", dict(data))
     discount_binding(act, binding.business)
     set_released(act, binding.binding_id)
     return routes

@@ -40,7 +40,7 @@ def add(act: Act, key_file: Path) -> int:
         masters = read_key_file(key_file).masters
         write_key_file(key_file, masters | {new: new_master()}, act.sealer.hash_keys)
         act.sealer.refresh()
-    add_key(act.connection, act.sealer, new, act.now_ms)
+    add_key(act, new)
     act.audit("sealing_key.add", str(new))
     return new
 
@@ -61,7 +61,7 @@ def use(act: Act, key_id: int, unaware: Sequence[str]) -> None:
     if unaware:
         names = ", ".join(unaware)
         raise Refused("conflict", "", f"{names} does not have the key {key_id} yet: copy the key file there")
-    set_used(act.connection, key_id, act.now_ms)
+    set_used(act, key_id)
     act.sealer.use(key_id)
     act.audit("sealing_key.use", str(key_id), details={"before": now})
 
@@ -76,7 +76,7 @@ def drop(act: Act, key_id: int, needs: Mapping[str, int]) -> None:
     if needs:
         rows = ", ".join(f"{table} {count}" for table, count in sorted(needs.items()))
         raise Refused("conflict", "", f"the key {key_id} is needed still, by {rows}")
-    set_dropped(act.connection, key_id, act.now_ms)
+    set_dropped(act, key_id)
     act.audit("sealing_key.drop", str(key_id))
 
 

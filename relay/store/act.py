@@ -1,7 +1,8 @@
 """An act: one change of the store, made inside a write transaction by somebody at a moment.
 
-Whatever changes the store takes an `Act`, and writes through it the rows, the audit line and the events that belong
-together. It never begins, commits or rolls back: `relay.store.writer` does. It must not be kept beyond its transaction.
+Whatever changes the store takes an `Act`, and writes through it the rows, the audit line and the events
+(`relay.store.outbox`) that belong together. It never begins, commits or rolls back: `relay.store.writer` does. It must
+not be kept beyond its transaction.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import NamedTuple
 
 from relay.store.audit import Entry, add_entry
 from relay.store.connection import Connection
-from relay.store.outbox import add_event
 from relay.store.sealing import Sealer
 
 OPERATOR = frozenset(["operator"])
@@ -57,7 +57,3 @@ class Act(NamedTuple):
         """Adds a line to the audit log. `object_` is stored in clear: an id or a 700 number, never a real number."""
         entry = Entry(self.now_ms, self.actor.name, action, object_, business, reason, details or {})
         add_entry(self.connection, self.sealer, entry)
-
-    def tell(self, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
-        """Leaves an event for each webhook of the business that wants its kind. One told before is not told again."""
-        add_event(self.connection, self.sealer, business, kind, event_id, self.now_ms, data)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
+from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
@@ -39,6 +40,11 @@ WHERE webhook = ?1 AND dead_at IS NOT NULL AND seq > ?3 ORDER BY seq LIMIT ?2
 _WAITING_OF = """
 SELECT count(*) FROM outbox WHERE webhook = ?1 AND event_id >= ?2 AND event_id < ?3 AND dead_at IS NULL
 """
+_BURY_OLD = """
+UPDATE outbox SET dead_at = ?1, last_error = ?2 WHERE webhook = ?3 AND dead_at IS NULL AND at < ?4
+  AND seq IN (SELECT seq FROM outbox WHERE webhook = ?3 AND dead_at IS NULL ORDER BY seq LIMIT 1000)
+"""
+_REVIVE = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -55,37 +61,59 @@ class Event(NamedTuple):
     data: dict[str, Any] | None  # None: the row was altered
 
 
-def add_event(
-    connection: Connection,
-    sealer: Sealer,
-    business: str,
-    kind: str,
-    event_id: str,
-    at_ms: int,
-    data: dict[str, object],
-) -> None:
-    """One row a webhook of the business that wants the kind, within the caller's transaction."""
-    for (webhook,) in connection.execute(_WANTING, (business, kind)).fetchall():
-        leave_event(connection, sealer, webhook, kind, event_id, at_ms, data)
+# -- inside an act
 
 
-def leave_event(
-    connection: Connection,
-    sealer: Sealer,
-    webhook: str,
-    kind: str,
-    event_id: str,
-    at_ms: int,
-    data: dict[str, object],
-) -> None:
-    """One row for one webhook."""
-    sealed = sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
-    connection.execute(_ADD, (webhook, event_id, kind, at_ms, sealed))
+def tell(act: Act, business: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+    """Leaves an event for each webhook of the business that wants its kind. One told before is not told again."""
+    for (webhook,) in act.connection.execute(_WANTING, (business, kind)).fetchall():
+        leave_event(act, webhook, kind, event_id, data)
+
+
+def leave_event(act: Act, webhook: str, kind: str, event_id: str, data: dict[str, object]) -> None:
+    """Leaves an event for one webhook."""
+    sealed = act.sealer.seal(msgspec.msgpack.encode(data), event_context(webhook, event_id))
+    act.connection.execute(_ADD, (webhook, event_id, kind, act.now_ms, sealed))
+
+
+def remove(act: Act, seqs: Sequence[int]) -> None:
+    """These were delivered."""
+    act.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+
+
+def bury(act: Act, seqs: Sequence[int], reason: str) -> None:
+    """These are given up, and kept for whoever has them sent again."""
+    rows = [(act.now_ms, reason, seq) for seq in seqs]
+    act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
+
+
+def bury_old(act: Act, webhook: str, before_ms: int, reason: str) -> int:
+    """Gives up what was left for the webhook before a moment, at most 1,000 events. Returns how many."""
+    return act.connection.execute(_BURY_OLD, (act.now_ms, reason, webhook, before_ms)).rowcount
+
+
+def refuse(act: Act, seq: int, reason: str) -> None:
+    """The webhook would not have this event, alone."""
+    act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
+
+
+def revive(act: Act, webhook: str, event_ids: Sequence[str] | None) -> int:
+    """Has dead events sent again, all or the named ones, at their old places in the order. Returns how many.
+
+    They have their whole time again.
+    """
+    if event_ids is None:
+        return act.connection.execute(_REVIVE, (act.now_ms, webhook)).rowcount
+    named = f"{_REVIVE} AND event_id = ?"
+    return sum(act.connection.execute(named, (act.now_ms, webhook, id_)).rowcount for id_ in event_ids)
 
 
 def event_context(webhook: str, event_id: str) -> bytes:
     """What a sealed event is bound to."""
     return f"event {webhook} {event_id}".encode()
+
+
+# -- reading
 
 
 def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
@@ -118,44 +146,6 @@ def sizes(connection: Connection) -> tuple[int, int]:
         "(SELECT count(*) FROM outbox WHERE dead_at IS NOT NULL)"
     ).fetchone()
     return waiting, given_up
-
-
-def remove(connection: Connection, seqs: Sequence[int]) -> None:
-    """These were delivered."""
-    connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
-
-
-def bury(connection: Connection, seqs: Sequence[int], reason: str, now_ms: int) -> None:
-    """These are given up, and kept for whoever has them sent again."""
-    rows = [(now_ms, reason, seq) for seq in seqs]
-    connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
-
-
-def bury_old(connection: Connection, webhook: str, before_ms: int, reason: str, now_ms: int) -> int:
-    """Gives up what was left for the webhook before a moment. How many."""
-    statement = (
-        "UPDATE outbox SET dead_at = ?, last_error = ? WHERE webhook = ? AND dead_at IS NULL AND at < ? "
-        "AND seq IN (SELECT seq FROM outbox WHERE webhook = ? AND dead_at IS NULL ORDER BY seq LIMIT 1000)"
-    )
-    return connection.execute(statement, (now_ms, reason, webhook, before_ms, webhook)).rowcount
-
-
-def refuse(connection: Connection, seq: int, reason: str) -> None:
-    """The webhook would not have this event, alone."""
-    connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
-
-
-def revive(connection: Connection, webhook: str, event_ids: Sequence[str] | None, now_ms: int) -> int:
-    """Has dead events sent again, all or the named ones, at their old places in the order. How many.
-
-    They have their whole time again.
-    """
-    statement = "UPDATE outbox SET dead_at = NULL, tries = 0, at = ? WHERE webhook = ? AND dead_at IS NOT NULL"
-    if event_ids is None:
-        return connection.execute(statement, (now_ms, webhook)).rowcount
-    return sum(
-        connection.execute(f"{statement} AND event_id = ?", (now_ms, webhook, id_)).rowcount for id_ in event_ids
-    )
 
 
 def _opened(sealer: Sealer, webhook: str, row: tuple[Any, ...]) -> Event:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import StoreError
+from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
@@ -54,17 +55,17 @@ def follow_key(connection: Connection, sealer: Sealer) -> None:
     sealer.use(key_in_use(connection))
 
 
-def add_key(connection: Connection, sealer: Sealer, key_id: int, now_ms: int) -> bool:
-    """Enters a key of the file, which is not in use yet; whether there was none of that id."""
-    return connection.execute(_ADD, (key_id, sealer.proof(key_id), now_ms, None)).rowcount == 1
+def add_key(act: Act, key_id: int) -> None:
+    """Enters a key of the file, which is not in use yet. One that is entered already stays as it is."""
+    act.connection.execute(_ADD, (key_id, act.sealer.proof(key_id), act.now_ms, None))
 
 
-def set_used(connection: Connection, key_id: int, now_ms: int) -> None:
-    connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (now_ms, key_id))
+def set_used(act: Act, key_id: int) -> None:
+    act.connection.execute("UPDATE sealing_key SET used_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 
-def set_dropped(connection: Connection, key_id: int, now_ms: int) -> None:
-    connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (now_ms, key_id))
+def set_dropped(act: Act, key_id: int) -> None:
+    act.connection.execute("UPDATE sealing_key SET dropped_at = ? WHERE id = ?", (act.now_ms, key_id))
 
 
 def nodes_without(connection: Connection, key_id: int) -> list[str]:

@@ -7,17 +7,20 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
+from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
 _COLUMNS = "id, business, sealed, kinds, parties, disabled_at, failures, next_at, created_at"
-_SELECT = f"SELECT {_COLUMNS} FROM webhook WHERE id > ?1 AND (?2 IS NULL OR business = ?2)"
+_FIND = f"SELECT {_COLUMNS} FROM webhook WHERE id = ?1 AND (?2 IS NULL OR business = ?2)"
+_PAGE = f"SELECT {_COLUMNS} FROM webhook WHERE id > ?1 AND (?2 IS NULL OR business = ?2) ORDER BY id LIMIT ?3"
 _CHANGED = ("business", "sealed", "kinds", "parties", "disabled_at", "failures", "next_at", "created_at")
 _PUT = f"""
 INSERT INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
 """
+_DISABLE = "UPDATE webhook SET disabled_at = ? WHERE disabled_at IS NULL AND"
 _decode = msgspec.msgpack.Decoder(tuple[str, str, bool]).decode
 
 
@@ -37,21 +40,45 @@ class Webhook(NamedTuple):
     internal: bool = False  # it may be at an address that is not of the public internet
 
 
-def put_webhook(connection: Connection, sealer: Sealer, webhook: Webhook) -> None:
+# -- inside an act
+
+
+def put_webhook(act: Act, webhook: Webhook) -> None:
     """Adds it, or replaces the one with its id."""
     secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
-    sealed = sealer.seal(secret, _context(webhook.id, webhook.business))
+    sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
     plain = (" ".join(webhook.kinds), *webhook[5:10])
-    connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
+    act.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
+
+
+def remove_webhook(act: Act, webhook_id: str) -> None:
+    """And all that waits for it, dead or not."""
+    act.connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
+    act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
+
+
+def set_schedule(act: Act, webhook_id: str, failures: int, next_at: int) -> None:
+    act.connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
+
+
+def disable(act: Act, webhook_id: str) -> None:
+    """Nothing is sent to it, and no event is left for it, until it is enabled again."""
+    act.connection.execute(f"{_DISABLE} id = ?", (act.now_ms, webhook_id))
+
+
+def disable_all(act: Act, business: str) -> None:
+    """Those of a business."""
+    act.connection.execute(f"{_DISABLE} business = ?", (act.now_ms, business))
+
+
+# -- reading
 
 
 def find_webhook(
     connection: Connection, sealer: Sealer, webhook_id: str, business: str | None = None
 ) -> Webhook | None:
     """None where there is none, or it is another business's. Raises StoreError where it was altered."""
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM webhook WHERE id = ?1 AND (?2 IS NULL OR business = ?2)", (webhook_id, business)
-    ).fetchone()
+    row = connection.execute(_FIND, (webhook_id, business)).fetchone()
     return None if row is None else _opened(sealer, row)
 
 
@@ -59,30 +86,8 @@ def webhooks_of(
     connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 500
 ) -> list[Webhook]:
     """In the order of their ids, from behind `after`; of all businesses where none is named."""
-    rows = connection.execute(f"{_SELECT} ORDER BY id LIMIT ?3", (after, business, most)).fetchall()
+    rows = connection.execute(_PAGE, (after, business, most)).fetchall()
     return [_opened(sealer, row) for row in rows]
-
-
-def remove_webhook(connection: Connection, webhook_id: str) -> None:
-    """And all that waits for it, dead or not."""
-    connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
-    connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
-
-
-def set_schedule(connection: Connection, webhook_id: str, failures: int, next_at: int) -> None:
-    connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
-
-
-def disable(connection: Connection, webhook_id: str, now_ms: int) -> None:
-    """Nothing is sent to it, and no event is left for it, until it is enabled again."""
-    connection.execute("UPDATE webhook SET disabled_at = ? WHERE id = ? AND disabled_at IS NULL", (now_ms, webhook_id))
-
-
-def disable_all(connection: Connection, business: str, now_ms: int) -> None:
-    """Those of a business."""
-    connection.execute(
-        "UPDATE webhook SET disabled_at = ? WHERE business = ? AND disabled_at IS NULL", (now_ms, business)
-    )
 
 
 def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Webhook:

@@ -48,7 +48,7 @@ async def test_dead_events_are_listed_and_sent_again(api: Api) -> None:
 
     def give_up(act: Act) -> None:
         seqs = [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")]
-        bury(act.connection, seqs, "HTTP 500", act.now_ms)
+        bury(act, seqs, "HTTP 500")
 
     await api.act(give_up)
     (dead,) = (await company.get(f"{path}/dead"))["items"]

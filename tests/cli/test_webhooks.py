@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
 
-from relay.store.act import RELAY
-from relay.store.database import connect, open_store
-from relay.store.outbox import bury
-from relay.store.writer import Writer, now_ms
+from relay.store.act import RELAY, Act
+from relay.store.database import open_store
+from relay.store.outbox import bury, tell
+from relay.store.writer import Writer
 from tests.cli.conftest import Command
 
 URL = "https://shop.example/events"
@@ -23,17 +24,17 @@ def made(relay700: Command) -> dict[str, Any]:
     return made
 
 
+def give_up(act: Act, event_id: str) -> None:
+    tell(act, "default", "call.ended", event_id, {"caller": "8613800000001"})
+    bury(act, [seq for (seq,) in act.connection.execute("SELECT seq FROM outbox")], "404 Not Found")
+
+
 def leave_dead(relay700: Command, *event_ids: str) -> None:
     """Events of the business `default` that nobody took."""
     path, key_file = relay700.store
     with closing(Writer(path, open_store(path, key_file))) as writer:
         for event_id in event_ids:
-            writer.run(
-                RELAY, lambda act, id_=event_id: act.tell("default", "call.ended", id_, {"caller": "8613800000001"})
-            )
-    with closing(connect(path)) as connection:
-        seqs = [seq for (seq,) in connection.execute("SELECT seq FROM outbox")]
-        bury(connection, seqs, "404 Not Found", now_ms())
+            writer.run(RELAY, partial(give_up, event_id=event_id))
 
 
 def test_a_webhook_shows_its_secret_once(relay700: Command, made: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from relay.service.businesses import Application, apply
 from relay.store.act import RELAY, Act
 from relay.store.database import connect_reader, open_store
 from relay.store.journal import Journal
-from relay.store.outbox import Event, dead, oldest
+from relay.store.outbox import Event, dead, oldest, tell
 from relay.store.sealing import Sealer
 from relay.store.webhooks import Webhook, find_webhook, put_webhook
 from relay.store.writer import GroupWriter, Writer, now_ms
@@ -67,7 +67,7 @@ class Shop(NamedTuple):
     def hook_of_its_own(self, url: str) -> Webhook:
         """A webhook as a business user's key makes it, but for the check of the URL."""
         made = self.hook()._replace(url=url, internal=False)
-        self.act(lambda act: put_webhook(act.connection, act.sealer, made))
+        self.act(lambda act: put_webhook(act, made))
         return made
 
     def hook_now(self, webhook: Webhook) -> Webhook:
@@ -78,7 +78,7 @@ class Shop(NamedTuple):
 
     def tell(self, *ids: str, kind: str = "number.cooling", **data: object) -> None:
         for event_id in ids:
-            self.act(lambda act, event_id=event_id: act.tell("shop", kind, event_id, data))  # type: ignore[misc]
+            self.act(lambda act, event_id=event_id: tell(act, "shop", kind, event_id, data))  # type: ignore[misc]
 
     def waiting(self, webhook: Webhook) -> list[Event]:
         with closing(connect_reader(self.path)) as connection:

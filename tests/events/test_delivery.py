@@ -14,6 +14,7 @@ import pytest
 from relay.events import delivery as module
 from relay.events.delivery import REFUSALS, Deliverer
 from relay.events.settings import DeliveryRules
+from relay.store.outbox import tell
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Inbox, Shop, delivering
 
@@ -48,7 +49,7 @@ async def test_events_arrive_in_order_and_are_gone(shop: Shop, writer: GroupWrit
 async def test_fifty_events_come_at_once_at_the_most(shop: Shop, writer: GroupWriter, inbox: Inbox) -> None:
     shop.hook(inbox.url)
     ids = [f"e{n}" for n in range(120)]
-    shop.act(lambda act: [act.tell("shop", "number.cooling", event_id, {}) for event_id in ids])
+    shop.act(lambda act: [tell(act, "shop", "number.cooling", event_id, {}) for event_id in ids])
     async with delivering(shop, writer):
         await inbox.until(lambda: len(inbox.taken) == 120)
     assert inbox.batches == [ids[:50], ids[50:100], ids[100:]]

@@ -71,7 +71,7 @@ def filled(desk: Desk) -> Binding:
     desk.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
     desk.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
     desk.run(lambda act: make_key(act, "acme", ["bindings:read"]))
-    desk.run(lambda act: put_webhook(act.connection, act.sealer, HOOK))
+    desk.run(lambda act: put_webhook(act, HOOK))
     made: Binding = desk.bind(x=X, business="acme", order_id="o1")
     desk.bind("AXN", x=Y, business="acme", order_id="o2")
     change_ = BindingChange(b="13500000007")

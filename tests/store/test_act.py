@@ -11,6 +11,7 @@ import pytest
 from relay.errors import Refused
 from relay.store.act import Act, operator_cli
 from relay.store.audit_log import AuditQuery, newest_entries
+from relay.store.outbox import tell
 from tests.support.acting import Acting, acting, key_of
 from tests.support.stored import NOW_MS
 
@@ -42,7 +43,7 @@ def test_an_act_that_is_refused_leaves_no_audit_line_and_no_event(store: Acting)
     def do(act: Act) -> None:
         webhook(act, "w1", "acme", "binding.expired")
         act.audit("bind", "b1")
-        act.tell("acme", "binding.expired", "b1.expired", {})
+        tell(act, "acme", "binding.expired", "b1.expired", {})
         raise Refused("conflict", "a", "taken")
 
     with pytest.raises(Refused):
@@ -59,7 +60,7 @@ def test_an_event_goes_once_to_each_webhook_that_wants_its_kind(store: Acting) -
         webhook(act, "w4", "acme", "binding.expired", disabled_at=1)
         webhook(act, "w5", "other", "binding.expired")
         for _ in range(2):
-            act.tell("acme", "binding.expired", "b1.expired", {"a": "13800000001"})
+            tell(act, "acme", "binding.expired", "b1.expired", {"a": "13800000001"})
 
     store.run(do)
     rows = store.reader.execute("SELECT webhook, event_id, kind, at FROM outbox ORDER BY webhook").fetchall()
