@@ -25,7 +25,7 @@ from relay.call.settings import Listener, Settings
 from relay.config import Config
 from relay.drain import ENDING_S
 from relay.errors import ConfigError, Refused
-from relay.member import RELOAD_S, Common, Member, encode_located
+from relay.member import RELOAD_S, Common, Member, all_know, encode_located
 from relay.net.bans import BanAnswers, BanLog, is_known, read_source
 from relay.net.control import Answer
 from relay.net.mates import make_pairs
@@ -236,7 +236,7 @@ class Crew:
         if name == "ban" and await self._known([read_source(str(fields.get("address")))]):
             raise is_known()
         answer = self._ban_answers[name](**fields)
-        await self._known([])  # what they are told before a question they know when they answer
+        await all_know(self._members)
         return answer
 
     def _agree(self, found: list[Ban]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 0.9  # the control socket's clients wait for a second
 RELOAD_S: Final = 10.0
+MATES_S: Final = 0.4  # until a REGISTER is answered all the same: before it is sent again (T1)
 SILENT: Final = 10  # of our pings, one a second, may go unanswered: a worker that hangs is killed
 STARTING: Final = 60  # of those to one that takes up calls
 PROVEN_S: Final = 10.0  # one that lived so long is replaced at once
@@ -82,6 +83,7 @@ class Member:
         self._kept_bytes = 0
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._serial = 0
+        self._telling: set[asyncio.Task[None]] = set()
         self.lives = asyncio.create_task(self._live_on(), name=f"worker {index}")
 
     # -- words to it
@@ -254,14 +256,22 @@ class Member:
     def _send(self, data: bytes, flow: list[Any]) -> None:
         self._common.streams.send(data, Flow(*flow))
 
-    def _registered(self, peer: str, contact: bytes, flow: list[Any], expires_at: float | None) -> None:
-        """It has let a peer register, or has found it gone: the others go by that."""
+    def _registered(self, token: int, peer: str, contact: bytes, flow: list[Any], expires_at: float | None) -> None:
+        """It has let a peer register, or has found it gone: the others go by that, and it is told when they do."""
         registered = self._common.registered
         if expires_at is not None:
             registered[peer] = (peer, contact, flow, expires_at)
         elif registered.get(peer, ())[1:3] == (contact, flow):  # else it has registered anew meanwhile
             del registered[peer]
         self._tell_mates("registered", peer, contact, flow, expires_at)
+        if token and self._channel is not None:
+            task = asyncio.create_task(self._tell_that_mates_know(self._channel, token))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell_that_mates_know(self, life: Channel, token: int) -> None:
+        await all_know((member for member in self._common.members if member is not self), MATES_S)
+        life.tell("mates_know", token)
 
     def _found(self, bans: list[list[Any]]) -> None:
         """It would ban: others may know who is there."""
@@ -286,6 +296,12 @@ class Member:
 
     def _drained(self, clean: bool) -> None:
         self.drained.set_result(clean)
+
+
+async def all_know(members: Iterable[Member], patience_s: float = ASK_S) -> None:
+    """Returns once all have heard what they were told, save those that do not say so in time or are being replaced."""
+    asking = (member.ask("known", {"sources": []}, patience_s) for member in members)
+    await asyncio.gather(*asking, return_exceptions=True)
 
 
 def encode_located(located: Located) -> dict[str, list[tuple[Any, ...]]]:

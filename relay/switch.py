@@ -88,7 +88,7 @@ class Mate:
 
     counts: Counts
     secret: bytes  # as `Engine` takes it
-    registered: Callable[[Registered], None]  # tells the others
+    registered: Callable[[Registered], None]  # tells the others; then `Switch.mates_know` is called
     told: Sequence[Registered]  # what they have told before
 
 
@@ -182,6 +182,12 @@ class Switch:
         """Another worker says where a peer is."""
         now = time.monotonic()
         self.engine.registered(told, now)
+        self.driver.perform(now)
+
+    def mates_know(self, token: int) -> None:
+        """As `Engine.mates_know`."""
+        now = time.monotonic()
+        self.engine.mates_know(token, now)
         self.driver.perform(now)
 
     async def reload(self, config: Config, located: Located) -> None:

@@ -139,6 +139,7 @@ class Worker:
             "locate": lambda located: self._switch.locate(_decode_located(located)),
             "take_over": self._take_over,
             "registered": lambda *told: self._switch.registered(_registered(*told)),
+            "mates_know": lambda token: self._switch.mates_know(token),
             "banned": self._ban,
             "unbanned": self._lift,
             "ask": lambda *question: self._begin(self._answer(*question)),
@@ -216,7 +217,7 @@ class Worker:
 
     def _tell_registered(self, told: Registered) -> None:
         contact = told.contact.encode("utf-8", "surrogateescape")  # a peer's text
-        self._channel.tell("registered", told.peer, contact, told.flow, told.expires_at)
+        self._channel.tell("registered", told.token, told.peer, contact, told.flow, told.expires_at)
 
     def _tell_ban(self, event: str, ban: Ban) -> None:
         """The others are to hear who is heard here again."""

@@ -105,13 +105,14 @@ class Tell(NamedTuple):
 class Registered(NamedTuple):
     """A peer has registered, moved or gone: tell the mates of this worker, by their `Engine.registered`.
 
-    Never asked for where there are none.
+    Then call `Engine.mates_know(token, now)`; `token` 0 needs no answer. Never asked for where there are no mates.
     """
 
     peer: str
     contact: str  # the URI, as it was written
     flow: Flow  # by which its REGISTER came
     expires_at: float | None  # monotonic seconds; None: it is there no more
+    token: int = 0
 
 
 class Note(NamedTuple):

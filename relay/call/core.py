@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
 from relay.call.bans import Bans
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Continuation = Callable[[float], None]
 Routed = Callable[[Route | Refusal, float], None]
 Answered = Callable[[Mediated | None, float], None]
+Then = TypeVar("Then")
 
 
 class Core:
@@ -66,6 +68,7 @@ class Core:
         self.pending_lookups: dict[int, Routed] = {}
         self.pending_media: dict[int, Answered] = {}
         self._pending_commits: dict[int, Continuation] = {}
+        self._pending_mates: dict[int, Continuation] = {}
         self._actions: list[Action] = []
         self._serial = 0
 
@@ -78,15 +81,20 @@ class Core:
     def tell(self, kind: str, record: CallRecord) -> None:
         self._actions.append(Tell(kind, record))
 
-    def registered(self, peer: str, contact: str, flow: Flow, expires_at: float | None) -> None:
-        """Has the mates told, where there are any, as `Registered`."""
+    def registered(self, told: Registered, now: float, then: Continuation | None = None) -> None:
+        """Have the mates told, whatever its token, and `then` go on once they know: at once where there are none."""
         if self.counts.workers > 1:
-            self._actions.append(Registered(peer, contact, flow, expires_at))
+            self._actions.append(told._replace(token=self._keep(self._pending_mates, then)))
+        elif then is not None:
+            then(now)
+
+    def mates_know(self, token: int, now: float) -> None:
+        then = self._pending_mates.pop(token, None)
+        if then is not None:
+            then(now)
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call") -> None:
-        self._serial += 1
-        self.pending_lookups[self._serial] = then
-        self._actions.append(LookUp(self._serial, number, caller, kind))
+        self._actions.append(LookUp(self._keep(self.pending_lookups, then), number, caller, kind))
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         then = self.pending_lookups.pop(token, None)
@@ -95,12 +103,7 @@ class Core:
 
     def mediate(self, command: Mediate, then: Answered | None = None) -> None:
         """Have rtpengine do as the command says, whatever its token; `then` gets the answer."""
-        if then is None:
-            self._actions.append(command)
-            return
-        self._serial += 1
-        self.pending_media[self._serial] = then
-        self._actions.append(command._replace(token=self._serial))
+        self._actions.append(command._replace(token=self._keep(self.pending_media, then)))
 
     def mediated(self, token: int, answer: Mediated | None, now: float) -> None:
         then = self.pending_media.pop(token, None)
@@ -114,17 +117,20 @@ class Core:
 
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""
-        if then is None:
-            self._actions.append(Commit(0, record, dialogs))
-            return
-        self._serial += 1
-        self._pending_commits[self._serial] = then
-        self._actions.append(Commit(self._serial, record, dialogs))
+        self._actions.append(Commit(self._keep(self._pending_commits, then), record, dialogs))
 
     def committed(self, token: int, now: float) -> None:
         then = self._pending_commits.pop(token, None)
         if then is not None:
             then(now)
+
+    def _keep(self, pending: dict[int, Then], then: Then | None) -> int:
+        """The token by which `then` will go on; 0: nobody waits."""
+        if then is None:
+            return 0
+        self._serial += 1
+        pending[self._serial] = then
+        return self._serial
 
     @property
     def pending_commits(self) -> int:
@@ -143,11 +149,14 @@ class Core:
 
         `extra`: further header lines.
         """
+        self.answer_later(request, reply, status, extra)(now)
+
+    def answer_later(self, request: Request, reply: Reply, status: int, extra: str = "") -> Continuation:
+        """As `answer`, by what this gives, which must be called some day. What is sent again meanwhile is known."""
         data = reply.write(status, to_tag=self.token(), extra=extra)
         if self.is_full():
-            self.send(data, reply.flow)
-        else:
-            self.transactions.serve(request, reply.flow).respond(status, data, now)
+            return lambda _: self.send(data, reply.flow)
+        return partial(self.transactions.serve(request, reply.flow).respond, status, data)
 
     # -- how targets fare
 

@@ -141,7 +141,7 @@ class Engine:
     def transport_failed(self, flow: Flow, now: float) -> None:
         """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
         self._core.transactions.transport_failed(flow, now)
-        self._logins.lose(flow)
+        self._logins.lose(flow, now)
 
     def expire(self, now: float) -> None:
         self._core.timers.run(now)
@@ -178,6 +178,10 @@ class Engine:
     def registered(self, told: Registered, now: float) -> None:
         """Another worker says where a peer is that has registered there, or that it is there no more."""
         self._logins.registered(told, now)
+
+    def mates_know(self, token: int, now: float) -> None:
+        """All other workers have heard what a Registered says."""
+        self._core.mates_know(token, now)
 
     def unregister(self, now: float) -> None:
         """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""

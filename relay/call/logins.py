@@ -3,9 +3,9 @@
 Requests from where a peer has registered are the peer's, others from an unknown source are challenged. What a stranger
 can make us do is bounded: a challenge keeps nothing, and there are so many a second, of which one source gets few.
 
-Of several workers the first one takes all REGISTERs, and tells the others where each peer is; it alone counts and logs
-them. Uses of a nonce are counted by each worker alone: credentials are good for one method and URI, and those always
-come to the same worker.
+Of several workers the first one takes all REGISTERs, and tells the others where each peer is; it answers once they
+know, and it alone counts and logs them. Uses of a nonce are counted by each worker alone: credentials are good for one
+method and URI, and those always come to the same worker.
 
 Registrations end with the process: no live call needs one, since its legs know where they were heard. The price is that
 such a peer cannot be called after a restart until it has registered again.
@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
+from relay.call.actions import Registered
 from relay.call.bans import GRAVE, Known
 from relay.call.compose import Reply
 from relay.call.nonces import Nonces
@@ -29,7 +30,6 @@ from relay.sip.headers import NameAddr, parse_name_addr, parse_number
 from relay.sip.uri import SipUri
 
 if TYPE_CHECKING:
-    from relay.call.actions import Registered
     from relay.call.core import Core
     from relay.call.settings import Account, Peer, Settings
     from relay.sip.flow import Flow
@@ -56,6 +56,14 @@ class Registration:
         self.flow = flow
         self.expires_at = expires_at
         self.timer = timer
+
+    def told(self) -> Registered:
+        """What the mates are to hear of it."""
+        return Registered(self.peer.name, self.contact, self.flow, self.expires_at)
+
+    def gone(self) -> Registered:
+        """What they are to hear once it is over before its time."""
+        return Registered(self.peer.name, self.contact, self.flow, None)
 
 
 class Logins:
@@ -185,16 +193,33 @@ class Logins:
         if unknown := masking.unknown_requirements(request):
             self._core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return
+        before = self._registered.get(peer.name)
         try:
-            status, lines = 200, self._take(request, peer, flow, now)
+            self._take(request, peer, flow, now)
         except ProtocolError as error:
-            status, lines = error.status, f"Min-Expires: {SHORTEST_S}\r\n" if error.status == 423 else ""
+            lines = f"Min-Expires: {SHORTEST_S}\r\n" if error.status == 423 else ""
+            self._core.answer(request, reply, error.status, now, lines)
         except ParseError:
-            status, lines = 400, ""
-        self._core.answer(request, reply, status, now, lines)
+            self._core.answer(request, reply, 400, now)
+        else:
+            self._accept(request, reply, peer, before, now)
 
-    def _take(self, request: Request, peer: Peer, flow: Flow, now: float) -> str:
-        """The lines of the 200. Raises ProtocolError and ParseError."""
+    def _accept(self, request: Request, reply: Reply, peer: Peer, before: Registration | None, now: float) -> None:
+        """200, once the mates know where the peer is: from then on it may be called."""
+        registration = self._registered.get(peer.name)
+        lines = ""
+        if registration is not None:
+            lines = f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
+        answer = self._core.answer_later(request, reply, 200, lines)
+        if registration is before:
+            answer(now)
+        elif registration is not None:
+            self._core.registered(registration.told(), now, answer)
+        elif before is not None:
+            self._core.registered(before.gone(), now, answer)
+
+    def _take(self, request: Request, peer: Peer, flow: Flow, now: float) -> None:
+        """Raises ProtocolError and ParseError."""
         contacts = request.values("contact")
         if contacts == ["*"]:
             if _seconds(request.get("expires")) != 0:  # RFC 3261 10.2.2
@@ -202,10 +227,6 @@ class Logins:
             self._leave(peer, "")
         else:
             self._take_contacts([parse_name_addr(text, "contact") for text in contacts], request, peer, flow, now)
-        registration = self._registered.get(peer.name)
-        if registration is None:
-            return ""
-        return f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
 
     def _take_contacts(self, contacts: list[NameAddr], request: Request, peer: Peer, flow: Flow, now: float) -> None:
         """All or none (RFC 3261 10.3, step 7)."""
@@ -222,7 +243,6 @@ class Logins:
         expires_at = now + seconds
         if self._hold(peer, contact.uri_text, flow, expires_at):
             self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
-        self._core.registered(peer.name, contact.uri_text, flow, expires_at)
 
     def _hold(self, peer: Peer, contact: str, flow: Flow, expires_at: float) -> bool:
         """Whether it was not there before."""
@@ -264,21 +284,17 @@ class Logins:
         """`contact`: the URI that is given up; "": whichever there is."""
         registration = self._registered.get(peer.name)
         if registration is not None and contact in ("", registration.contact):
-            self._tell_gone(registration)
             self._end(registration, "left")
 
     def _expire(self, name: str, _: float) -> None:
         self._end(self._registered[name], "expired")
 
-    def lose(self, flow: Flow) -> None:
+    def lose(self, flow: Flow, now: float) -> None:
         """Nothing gets through to `flow`: a connection that is gone is opened by its peer alone, who registers anew."""
         registration = self._by_flow.get(flow) if flow.reliable else None
         if registration is not None:
-            self._tell_gone(registration)
+            self._core.registered(registration.gone(), now)
             self._end(registration, "connection")
-
-    def _tell_gone(self, registration: Registration) -> None:
-        self._core.registered(registration.peer.name, registration.contact, registration.flow, None)
 
     def _end(self, registration: Registration, why: str) -> None:
         self._core.peers.settle(registration.peer.name, None)

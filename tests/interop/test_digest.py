@@ -189,7 +189,7 @@ def phone_peer(password_file: Path, username: str = "1001") -> str:
 
 
 def registered(relay: RelayProcess) -> dict[str, Any]:
-    """Once all workers know where the peer is: the first tells the parent, and that the others."""
+    """Once all workers know where the peer is: the first logs it, tells the parent, and that the others."""
     event = relay.wait_for_event("login.registered")
     for _ in range(2):  # all are asked: the first worker's answer comes behind what it told, the others' behind that
         relay.statistics()
@@ -214,7 +214,7 @@ def test_sipp_registers_is_called_and_calls(start_relay: StartRelay, tmp_path: P
     < 200
     """
     plays(tmp_path, "registers", register, address, relay)
-    assert registered(relay)["source"] == CALLEE
+    assert relay.wait_for_event("login.registered")["source"] == CALLEE
     callee = Sipp(tmp_path, "callee", CALLEE_LADDER, address)
     _, by_callee = calls(tmp_path, relay, callee)
     assert by_callee.received[0].uri == f"sip:{B}@{address}"

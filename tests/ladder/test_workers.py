@@ -17,7 +17,16 @@ from relay.sip.flow import Flow
 from tests.ladder.anchored import AnchoredLadder
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, A, B, Ladder, X, Y, connect, hang_up, peer
-from tests.ladder.test_logins import CARRIER, PBX, PHONE, PHONE_HOST, challenged, credentials, registers
+from tests.ladder.test_logins import (
+    CARRIER,
+    PBX,
+    PHONE,
+    PHONE_HOST,
+    asks_to_register,
+    challenged,
+    credentials,
+    registers,
+)
 
 BUSY = Refusal("number_busy", 503, 42, 5)
 SECRET = bytes(range(16))
@@ -42,10 +51,17 @@ class Worker(Ladder):
 
     def tell_mates(self, told: Registered) -> None:
         self._crew.told.append(told)
+        if not self._crew.holds_words:
+            self.mates_hear(told)
+
+    def mates_hear(self, told: Registered) -> None:
         for worker in self._crew.workers:
             if worker is not self:
                 worker.engine.registered(told, worker.now)
                 worker.perform()
+        if told.token:
+            self.engine.mates_know(told.token, self.now)
+            self.perform()
 
 
 class Crew:
@@ -54,6 +70,7 @@ class Crew:
     def __init__(self, *arguments: object, **settings: object) -> None:
         self.region = make_region(WORKERS)
         self.told: list[Registered] = []
+        self.holds_words = False
         self.workers: list[Worker] = []
         self.workers = [Worker(self, index, *arguments, **settings) for index in range(WORKERS)]
 
@@ -252,6 +269,36 @@ def test_a_peer_that_registers_at_the_first_worker_is_called_by_the_second(calle
     assert [note.event for note in first.notes] == ["login.registered"]
     assert not second.notes
     assert [worker.engine.statistics()["logins"] for worker in called.workers] == [1, 0]
+
+
+@pytest.mark.parametrize("expires", ["100", "0"])
+def test_its_register_is_answered_once_the_second_worker_knows(called: Crew, expires: str) -> None:
+    """Whoever has the 200 may be called, whichever worker carries the call; or he is called no more."""
+    first = called.workers[0]
+    registers(first.callee)
+    called.holds_words = True
+    asks_to_register(first.callee, expires=expires)
+    line = credentials(first.callee, "REGISTER", challenged(first.callee)["SHA-256"])
+    asks_to_register(first.callee, line, expires=expires)
+    first.callee.sends_again("REGISTER")
+    first.callee.gets_nothing()
+    first.mates_hear(called.told[-1])
+    first.callee.get(200)
+    first.callee.sends_again("REGISTER")
+    first.callee.get(200)
+    assert len(called.told) == 2
+
+
+def test_a_register_that_changes_nothing_waits_for_nobody(called: Crew) -> None:
+    """RFC 3261 10.2.3: without a Contact it asks where the peer is."""
+    first = called.workers[0]
+    registers(first.callee)
+    called.holds_words = True
+    asks_to_register(first.callee)
+    line = credentials(first.callee, "REGISTER", challenged(first.callee)["SHA-256"])
+    first.callee.sends("REGISTER", headers=line)
+    assert first.callee.get_response(200).get("contact") == f"{first.callee.contact};expires=100"
+    assert len(called.told) == 1
 
 
 def test_its_requests_are_its_own_at_the_second_worker_too() -> None:
