@@ -12,8 +12,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +32,7 @@ from relay.net.child import RELOAD, Child
 from relay.net.control import Answer, ControlServer, control_path
 from relay.net.notify import Notifier
 from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
+from relay.net.tasks import Tasks
 from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.flow import transport_address
@@ -108,7 +110,7 @@ class Relay:
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def _alone(self, config: Config) -> Calls:
         transports = Transports(config.settings, config.streams, config.tls)
@@ -202,7 +204,7 @@ class Relay:
     # What is asked by the control socket
 
     def _answers(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
-        of_calls = {name: _asks(self._calls, name) for name in _OF_CALLS}
+        of_calls = {name: partial(self._calls.ask, name) for name in _OF_CALLS}
         return {
             "state": self._state,
             "statistics": self._statistics,
@@ -266,13 +268,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop_signal)
         loop.add_signal_handler(signal.SIGINT, self._stop_signal)
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self._begin(self._tell_statistics()))
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._begin(self._reload_or_say_why()))
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self._tasks.begin(self._tell_statistics()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.begin(self._reload_or_say_why()))
 
     async def _reload_or_say_why(self) -> None:
         try:
@@ -333,10 +330,6 @@ def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal
     from relay.store.server_journal import ServerJournal  # a driver that a store in a file does without
 
     return ServerJournal(place, sealer, reporter(log))
-
-
-def _asks(calls: Calls, name: str) -> Callable[..., Awaitable[Answer]]:
-    return lambda **fields: calls.ask(name, **fields)
 
 
 def _rss_bytes(pid: int) -> int:

@@ -34,6 +34,7 @@ from relay.net.resolve import Resolver
 from relay.net.shared import make_region
 from relay.net.steering import owner
 from relay.net.streams import Streams
+from relay.net.tasks import Tasks
 from relay.net.transports import why_not
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
@@ -83,7 +84,7 @@ class Crew:
         )
         self._members: list[Member] = self._common.members
         self._ban_answers = BanAnswers(self._bans).by_name()
-        self._agreeing: set[asyncio.Task[None]] = set()
+        self._agreeing = Tasks()
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self, located: Located) -> int:
@@ -241,9 +242,7 @@ class Crew:
 
     def _agree(self, found: list[Ban]) -> None:
         """As `Bans.agree`."""
-        task = asyncio.create_task(self._ban_unknown(found))
-        self._agreeing.add(task)
-        task.add_done_callback(self._agreeing.discard)
+        self._agreeing.begin(self._ban_unknown(found))
 
     async def _ban_unknown(self, found: list[Ban]) -> None:
         """Begins the first of them that nobody in this relay knows. Others may have found the same meanwhile."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from relay.call.actions import LookUp
 from relay.call.routing import Refusal, Route
+from relay.net.tasks import Tasks
 from relay.policy.gate import Gate
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.outage import Report
@@ -25,7 +26,7 @@ class Later:
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
         self._reader = ServerRouteReader(server, sealer, rules, report)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = Tasks()
         self.follow = self._reader.follow
         self.open = self._reader.open
         self.look = self._reader.look
@@ -39,13 +40,10 @@ class Later:
         """For `Driver`: what is found passes `gate`; the answer comes from the loop, whatever happens."""
 
         def look_up(asked: LookUp, unix_s: float, found: Found) -> None:
-            loop = asyncio.get_running_loop()
             if len(self._asking) >= MOST_ASKED:
-                loop.call_soon(found, asked, STORE_FAILED)
-                return
-            task = loop.create_task(self._look_up(gate, asked, unix_s, found))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+                asyncio.get_running_loop().call_soon(found, asked, STORE_FAILED)
+            else:
+                self._asking.begin(self._look_up(gate, asked, unix_s, found))
 
         return look_up
 

@@ -23,6 +23,7 @@ from relay.far_records import NearRecords
 from relay.net.channel import MOST_UNSENT, Channel
 from relay.net.control import Answer
 from relay.net.streams import Streams
+from relay.net.tasks import Tasks
 from relay.sip.flow import Flow
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
@@ -83,7 +84,7 @@ class Member:
         self._kept_bytes = 0
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._serial = 0
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = Tasks()
         self.lives = asyncio.create_task(self._live_on(), name=f"worker {index}")
 
     # -- words to it
@@ -265,9 +266,7 @@ class Member:
             del registered[peer]
         self._tell_mates("registered", peer, contact, flow, expires_at)
         if token and self._channel is not None:
-            task = asyncio.create_task(self._tell_that_mates_know(self._channel, token))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+            self._telling.begin(self._tell_that_mates_know(self._channel, token))
 
     async def _tell_that_mates_know(self, life: Channel, token: int) -> None:
         await all_know((member for member in self._common.members if member is not self), MATES_S)

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +36,7 @@ from relay.net.resolve import Resolver
 from relay.net.rlimits import die_with_parent
 from relay.net.settings import TlsFiles
 from relay.net.shared import SharedCounts
+from relay.net.tasks import Tasks
 from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, laid_over, read_live
@@ -125,7 +126,7 @@ class Worker:
         self._is_open = False
         self._draining: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._at_once = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._channel = Channel(self._handlers(), _parent_is_gone)
         self._records = FarRecords(self._channel)
         self._switch: Switch
@@ -142,7 +143,7 @@ class Worker:
             "mates_know": lambda token: self._switch.mates_know(token),
             "banned": self._ban,
             "unbanned": self._lift,
-            "ask": lambda *question: self._begin(self._answer(*question)),
+            "ask": lambda *question: self._tasks.begin(self._answer(*question)),
             "drain": self._drain,
             "stop": self._at_once.set,
         }
@@ -254,11 +255,6 @@ class Worker:
         with _refused():
             await self._switch.reload(with_passwords(parse_config(text, name)), _decode_located(located))
         return {}
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _parent_is_gone() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import asyncio_dgram
@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from relay.call.actions import Counts, Mediate, Mediated
 from relay.net import bencode
 from relay.net.settings import RtpengineAddress
+from relay.net.tasks import Tasks
 
 Report = Callable[[str, dict[str, object]], None]
 Sounds = Mapping[tuple[str, str], bytes]  # WAV files by language and name; "" is the configured language
@@ -216,16 +217,16 @@ class Rtpengine:
         self._report = report
         self._instances = {address.name: Instance(address) for address in addresses}
         self._turn = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def open(self) -> None:
         for instance in self._instances.values():
             await instance.open()
-            self._begin(self._watch(instance))
+            self._tasks.begin(self._watch(instance))
 
     def mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
         """Returns at once; `then` is called from the loop, whatever happens, unless the token is 0."""
-        self._begin(self._mediate(command, then))
+        self._tasks.begin(self._mediate(command, then))
 
     def statistics(self) -> dict[str, int]:
         up = sum(instance.up for instance in self._instances.values())
@@ -233,17 +234,9 @@ class Rtpengine:
 
     async def close(self) -> None:
         """What is still asked gets None for an answer."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.cancel()
         for instance in self._instances.values():
             await instance.close()
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
         answer: Mediated | None = None  # also where this is cancelled or breaks

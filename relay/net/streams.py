@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from relay.call.bans import GRAVE, Ban, Bans, Known
@@ -23,6 +23,7 @@ from relay.net.listening import StreamListener
 from relay.net.resolve import Resolver
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
+from relay.net.tasks import Tasks
 from relay.net.tls import client_context, peer_contexts, proves, server_context
 from relay.sip.flow import Flow
 
@@ -64,7 +65,7 @@ class Streams:
         self._held: set[int] = set()  # numbers of connections
         self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
         self._servers: list[StreamListener] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closing = False
 
     def reload(self, settings: Settings, tls: TlsFiles | None) -> None:
@@ -146,11 +147,9 @@ class Streams:
         self._closing = True
         for server in self._servers:
             server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
+        await self._tasks.cancel()
         for connection in tuple(self._by_number.values()):
             connection.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # What connections tell
 
@@ -235,7 +234,7 @@ class Streams:
         connection = self._by_number[self._serial] = Connection(self, flow, None)
         if self._admission.is_stranger(host):  # who has said nothing yet is in the middle of a message
             connection.message_since = self.now
-        self._start(self._welcome(connected, connection))
+        self._tasks.begin(self._welcome(connected, connection))
 
     async def _welcome(self, connected: socket.socket, connection: Connection) -> None:
         tls = self._server_tls if connection.flow.transport == "tls" else None
@@ -260,7 +259,7 @@ class Streams:
         connection = Connection(self, flow._replace(connection=self._serial), flow)
         self._by_number[self._serial] = connection
         self._by_address[flow._replace(connection=0)] = connection
-        self._start(self._open(connection, flow))
+        self._tasks.begin(self._open(connection, flow))
         return connection
 
     async def _open(self, connection: Connection, flow: Flow) -> None:
@@ -289,8 +288,3 @@ class Streams:
             source = self._peers.by_source(flow.host)
             peer = None if source is None else source.name
         return self._peer_tls.get(peer or "", self._client_tls), name
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

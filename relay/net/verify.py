@@ -5,7 +5,6 @@ It owns the requests that are open and the connections they take. It does not kn
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import msgspec
 from relay.call.actions import LookUp
 from relay.call.routing import Refusal, Route, named
 from relay.net.signing import SIGNATURE, signature_header
+from relay.net.tasks import Tasks
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 
 MOST_OPEN = 500  # requests at once; what is over it waits within its time limit
@@ -42,7 +42,7 @@ class Verifier:
         self._timeout_s = timeout_s
         self._fail_open = fail_open
         self._session: aiohttp.ClientSession | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = Tasks()
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -53,9 +53,7 @@ class Verifier:
 
     def ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
         """Returns at once; `then` is called from the loop with the route or a refusal, whatever happens."""
-        task = asyncio.get_running_loop().create_task(self._ask(look_up, route, then))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._asking.begin(self._ask(look_up, route, then))
 
     async def _ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
         allowed: bool | None = None
@@ -84,10 +82,7 @@ class Verifier:
 
     async def close(self) -> None:
         """Refuses what is still asked for."""
-        for task in self._asking:
-            task.cancel()
-        if self._asking:
-            await asyncio.wait(self._asking)
+        await self._asking.cancel()
         if self._session is not None:
             await self._session.close()
 
