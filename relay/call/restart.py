@@ -76,8 +76,8 @@ def _restored(
     _take_over(call, record)
     if state.media is not None:
         call.media = Media(core, call.call_id, state.media)
-    call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller)
-    call.callee = load_leg(core, call, "callee", state.callee, callee_peer, to_callee)
+    call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller, now)
+    call.callee = load_leg(core, call, "callee", state.callee, callee_peer, to_callee, now)
     call.caller.other, call.callee.other = call.callee, call.caller
     call.caller.writer.codecs = call.callee.writer.codecs = common_codecs(caller_peer, callee_peer)
     call.caller.tripwire = tripwire_towards_caller(call, callee_peer, call.callee.flow.host, call.callee.dialog)

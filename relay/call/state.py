@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from relay.call.settings import Peer
     from relay.sip.flow import Flow
 
-# Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them.
+# Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them, the
+# higher the longer the call lasts, so that it does so too where a second restart finds the same commit.
 CSEQ_STEP: Final = 10_000
+MS_PER_CSEQ: Final = 10
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(CallState).decode
@@ -56,10 +58,10 @@ def _dump_leg(leg: Leg) -> tuple[object, ...]:
     return (state, leg.peer.name, leg.flow[:4], leg.shown, writer.session_id, writer.version, leg.own)
 
 
-def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow) -> Leg:
+def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, flow: Flow, now: float) -> Leg:
     """The leg as it was dumped, its peer last heard by `flow`."""
     dialog = Dialog.from_state(state.dialog)
-    dialog.local_cseq += CSEQ_STEP
+    dialog.local_cseq += CSEQ_STEP + max(core.wall_ms(now) - call.received_at, 0) // MS_PER_CSEQ
     writer = SdpWriter(state.session_id, state.session_version, anchored=call.media is not None)
     leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)

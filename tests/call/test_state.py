@@ -47,9 +47,11 @@ def test_a_leg_comes_back() -> None:
     assert (state.caller.peer, state.callee.peer) == ("pbx", "carrier")
     pbx = new.peers.by_name("pbx")
     assert pbx is not None
-    back = load_leg(new, call(new), "callee", state.caller, pbx, FLOW)
+    restored = call(new)
+    later = restored.received_at / 1000 - new.clock_offset_s + 60
+    back = load_leg(new, restored, "callee", state.caller, pbx, FLOW, later)
     assert back.dialog.request_head == leg(core()).dialog.request_head
-    assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 1
+    assert back.dialog.next_cseq() == 9 + CSEQ_STEP + 6000 + 1
     assert (back.side, back.peer, back.flow, back.shown) == ("callee", pbx, FLOW, "700")
     assert back.own == ("8613800000001", "700")
     assert (back.writer.session_id, back.writer.version) == (77, 5)

@@ -64,6 +64,24 @@ def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
     hang_up(ladder)
 
 
+@EITHER
+def test_numbering_goes_on_over_two_restarts_without_a_commit_between(ladder: Ladder, by: str) -> None:
+    """Else the BYE would be late to the peer (500), and its side would stay up."""
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    restart(ladder)
+    ladder.run(1)
+    for _ in range(5):
+        asking.sends("INFO", body=b"1", content_type="application/dtmf")
+        info = asked.expects("INFO")
+        asking.get(200)
+    restart(ladder)
+    asking.sends("BYE")
+    assert asked.expects("BYE").cseq.number > info.cseq.number
+    asking.get(200)
+    ladder.settle()
+
+
 def test_target_that_had_moved_is_remembered(ladder: Ladder) -> None:
     connect(ladder)
     ladder.callee.contact = "<sip:bob-moved@127.0.0.22:5080>"
