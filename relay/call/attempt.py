@@ -45,6 +45,7 @@ class Attempt:
         "_local_uri",
         "_peer",
         "_place",
+        "_reached",
         "_remote_uri",
         "_sent",
         "_setup",
@@ -68,6 +69,7 @@ class Attempt:
         self.call_id = core.token()
         self._local_tag = core.token()
         self._cseq = 1
+        self._reached = 1  # the highest CSeq of a request in an early dialog that is over; its 2xx may still come
         self._credentials = ""  # the INVITE's header lines of them
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
@@ -280,6 +282,7 @@ class Attempt:
         """Early dialogs end with the final answer to the INVITE, but for the one that was answered."""
         for tag, leg in list(self._legs.items()):
             if leg is not winner and not leg.bye_sent:
+                self._reached = max(self._reached, leg.dialog.local_cseq)
                 leg.other.forget()
                 leg.forget()
                 del self._legs[tag]
@@ -310,6 +313,7 @@ class Attempt:
             response=response,
         )
         callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
+        dialog.local_cseq = max(dialog.local_cseq, self._reached)
         callee.tripwire = self._tripwire
         callee.own = self._own_numbers()
         callee.credentials = self._credentials

@@ -162,6 +162,28 @@ def test_prack_crossing_the_answer(ladder: Ladder) -> None:
     hang_up(ladder)
 
 
+@pytest.mark.parametrize("by", ["cancel", "fork"])
+def test_answer_that_nobody_waits_for_is_hung_up_above_the_prack(ladder: Ladder, by: str) -> None:
+    """RFC 3261 12.2.2: a BYE that is not above the PRACK of its dialog is refused, and the phone would stay up."""
+    start(ladder)
+    ring_reliably(ladder)
+    ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
+    prack = ladder.callee.expects("PRACK")
+    ladder.caller.get(200)
+    if by == "cancel":
+        ladder.caller.cancels()
+        ladder.callee.expects("CANCEL")
+    else:
+        ladder.callee.answers(200, tag="bob-mobile", body=ANSWER)
+        ladder.callee.get("ACK")
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    assert ladder.callee.expects("BYE").cseq.number > prack.cseq.number
+    ladder.engine.hang_up_all(ladder.now)
+    ladder.perform()
+    ladder.settle()
+
+
 @EITHER
 def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
     """Its numbers are those of a transaction of its own."""
