@@ -1,17 +1,18 @@
 """Cursor pagination: where a page ended, as an opaque text that only this store's key can have made.
 
-A cursor says a place in one list and no more: what may be seen is decided anew by each request.
+A cursor says a place in one list and no more: what may be seen is decided anew by each request. How a page is read is
+the business of `relay.api.visit`.
 """
 
 from __future__ import annotations
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from fastapi import Query
+from fastapi import Depends, Query
 
 from relay.api.models import Page
 from relay.service.fields import invalid
@@ -23,21 +24,50 @@ MOST = 500
 USUAL = 50
 _MAC = 8
 
+Place = tuple[str | int, ...]  # of an item in its list
 Limit = Annotated[int, Query(ge=1, le=MOST, description="how many at most")]
-Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before")]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str | int, ...]).decode
+_decode = msgspec.msgpack.Decoder(Place).decode
 
 
-def make_cursor(sealer: Sealer, list_: str, last: tuple[str | int, ...]) -> str:
-    """The cursor behind `last`, the key of a page's last row. `list_` names the list it is good for."""
+class Asked(NamedTuple):
+    """Which page of a list is asked for."""
+
+    limit: int
+    cursor: str | None
+
+
+def asked_page(
+    limit: Limit = USUAL,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the page before")] = None,
+) -> Asked:
+    """The dependency of whatever answers a page."""
+    return Asked(limit, cursor)
+
+
+Paging = Annotated[Asked, Depends(asked_page)]
+
+
+class Part(NamedTuple, Generic[T]):
+    """What one page shows of a list, and the cursor of the next one; None where nothing follows."""
+
+    items: list[T]
+    next: str | None
+
+    def shown(self, show: Callable[[T], Any]) -> Page[Any]:
+        """The page, as it is answered."""
+        return Page(items=[show(item) for item in self.items], next=self.next)
+
+
+def make_cursor(sealer: Sealer, list_: str, last: Place) -> str:
+    """The cursor behind `last`, the place of a page's last item. `list_` names the list it is good for."""
     packed = _encode(last)
     return urlsafe_b64encode(packed + _mac(sealer, list_, packed)).decode().rstrip("=")
 
 
-def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> tuple[str | int, ...] | None:
-    """The key that `make_cursor` was given; None for no cursor. Raises Refused for what it did not make."""
+def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Place | None:
+    """The place that `make_cursor` was given; None for no cursor. Raises Refused for what it did not make."""
     if cursor is None:
         return None
     try:
@@ -48,22 +78,6 @@ def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> tuple[str | i
     except (ValueError, msgspec.DecodeError):
         pass
     raise invalid("cursor", "it is none that this list gave: leave it out to begin again")
-
-
-def page(
-    sealer: Sealer,
-    list_: str,
-    found: Sequence[T],
-    limit: int,
-    key_of: Callable[[T], tuple[str | int, ...]],
-    show: Callable[[T], Any],
-) -> Page[Any]:
-    """The first `limit` of what was found; one more among it tells that there is another page."""
-    items = found[:limit]
-    more = len(found) > limit
-    return Page(
-        items=[show(item) for item in items], next=make_cursor(sealer, list_, key_of(items[-1])) if more else None
-    )
 
 
 def _mac(sealer: Sealer, list_: str, packed: bytes) -> bytes:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from relay.api import models_oversight as models
 from relay.api.models import Name, Page, Text64, Time, given_ms, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Operator, Revealing
 from relay.reports.audit_form import details_form
 from relay.store.audit_log import AuditQuery, Logged, newest_entries, verify_audit
@@ -35,26 +35,26 @@ def shown_line(logged: Logged, *, clear: bool) -> models.AuditLine:
 async def get_audit(
     visit: Operator,
     reveal: Revealing,
+    paging: Paging,
     actor: Text64 | None = None,
     action: Text64 | None = None,
     object_: Annotated[Text64 | None, Query(alias="object")] = None,
     business: Name | None = None,
     since: Time | None = None,
     until: Time | None = None,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
 ) -> Page[models.AuditLine]:
     """The newest first: who did what, or read real numbers, when and what for. Numbers in it are masked, too."""
     sealer = visit.desk.sealer
-    place = read_cursor(sealer, "audit", cursor)
     query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
-    found = await visit.read(
-        lambda connection: newest_entries(connection, sealer, query, int(place[0]) if place else None, limit + 1)
+    found = await visit.part(
+        "audit",
+        paging,
+        lambda connection, before, most: newest_entries(connection, sealer, query, before, most),
+        None,
+        lambda logged: logged.seq,
     )
-    clear = await visit.reveal(reveal, "audit", [str(logged.seq) for logged in found[:limit]])
-    return page(
-        sealer, "audit", found, limit, lambda logged: (logged.seq,), lambda logged: shown_line(logged, clear=clear)
-    )
+    clear = await visit.reveal(reveal, "audit", [str(logged.seq) for logged in found.items])
+    return found.shown(lambda logged: shown_line(logged, clear=clear))
 
 
 @router.get("/verify", summary="Check that the audit log is whole")

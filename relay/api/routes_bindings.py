@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from relay.api import models_bindings as models
 from relay.api.models import Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.problems import problem_of, status_of
 from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why
 from relay.call.binding import Binding, Mode
@@ -146,11 +146,8 @@ def _batch_answer(answer: Binding | Refused, at_ms: int, request_id: str) -> mod
     return models.BatchAnswer(status=status_of(answer.kind), problem=problem_of(answer, request_id))
 
 
-async def _found(
-    visit: Visit, asked: models.BindingSearch, reveal: Reveal, limit: int, cursor: str | None
-) -> Page[models.Binding]:
+async def _found(visit: Visit, asked: models.BindingSearch, reveal: Reveal, paging: Paging) -> Page[models.Binding]:
     sealer = visit.desk.sealer
-    place = read_cursor(sealer, "bindings", cursor)
     query = BindingQuery(
         business=visit.only(asked.business),
         number=asked.number,
@@ -160,26 +157,24 @@ async def _found(
         mode=asked.mode,
         state=asked.state,
         since_ms=given_ms(asked.since),
-        before=str(place[0]) if place else None,
-        most=limit + 1,
     )
     at_ms = now_ms()
-    found = await visit.read(lambda connection: find_page(connection, sealer, query, at_ms))
-    clear = await visit.reveal(reveal, "bindings", [binding.binding_id for binding in found[:limit]])
-    return page(
-        sealer,
+    found = await visit.part(
         "bindings",
-        found,
-        limit,
-        lambda binding: (binding.binding_id,),
-        lambda binding: shown_binding(binding, at_ms, clear=clear),
+        paging,
+        lambda connection, before, most: find_page(connection, sealer, query, at_ms, before, most),
+        None,
+        lambda binding: binding.binding_id,
     )
+    clear = await visit.reveal(reveal, "bindings", [binding.binding_id for binding in found.items])
+    return found.shown(lambda binding: shown_binding(binding, at_ms, clear=clear))
 
 
 @router.get("", summary="List bindings")
 async def get_bindings(
     visit: Reads,
     reveal: Revealing,
+    paging: Paging,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     group_id: Name | None = None,
@@ -187,25 +182,23 @@ async def get_bindings(
     state: State | None = None,
     mode: Mode | None = None,
     since: Time | None = None,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
 ) -> Page[models.Binding]:
     """The newest first. By a party: POST /v1/bindings/search."""
     asked = models.BindingSearch(
         number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
     )
-    return await _found(visit, asked, reveal, limit, cursor)
+    return await _found(visit, asked, reveal, paging)
 
 
 @router.post("/search", summary="Search bindings")
 async def search_bindings(
-    asked: models.BindingSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
+    asked: models.BindingSearch, visit: Reads, reveal: Revealing, paging: Paging
 ) -> Page[models.Binding]:
     """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group.
 
     A party takes the scope parties:read.
     """
-    return await _found(visit, asked, reveal, limit, cursor)
+    return await _found(visit, asked, reveal, paging)
 
 
 @router.get("/{binding_id}", summary="Show a binding")

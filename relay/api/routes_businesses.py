@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_businesses as models
 from relay.api.models import Because, Name, Page, given, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Answer, Needs, OperatorChanges, Revealing, Visit
 from relay.errors import Refused
 from relay.log import mask_text
@@ -56,16 +56,17 @@ async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Re
 
 
 @router.get("", summary="List business users")
-async def get_businesses(
-    visit: Seen, state: State | None = None, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Business]:
+async def get_businesses(visit: Seen, paging: Paging, state: State | None = None) -> Page[models.Business]:
     """In the order of their ids. A business user sees itself."""
     sealer = visit.desk.sealer
-    (after,) = read_cursor(sealer, "businesses", cursor) or ("",)
-    found = await visit.read(
-        lambda connection: list_businesses(connection, sealer, visit.business, state, str(after), limit + 1)
+    found = await visit.part(
+        "businesses",
+        paging,
+        lambda connection, after, most: list_businesses(connection, sealer, visit.business, state, after, most),
+        "",
+        lambda business: business.id,
     )
-    return page(sealer, "businesses", found, limit, lambda business: (business.id,), shown_business)
+    return found.shown(shown_business)
 
 
 @router.get("/{business_id}", summary="Show a business user")

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from relay.api import models_calls as models
 from relay.api.models import Name, Number700, Page, Text64, Text128, Time, given_ms
-from relay.api.pages import USUAL, Cursor, Limit, make_cursor, read_cursor
+from relay.api.pages import USUAL, Limit, Paging, Part, make_cursor, read_cursor
 from relay.api.visit import Needs, Reveal, Revealing, Visit, Why
 from relay.call.record import CallRecord
 from relay.errors import Refused
@@ -34,11 +34,9 @@ def shown_call(record: CallRecord, *, clear: bool) -> models.Call:
     return models.Call.model_validate(with_moments(record_form(record, reveal=clear)))
 
 
-async def _found(
-    visit: Visit, asked: models.CallSearch, reveal: Reveal, limit: int, cursor: str | None
-) -> Page[models.Call]:
+async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging: Paging) -> Page[models.Call]:
     sealer = visit.desk.sealer
-    place = read_cursor(sealer, "calls", cursor)
+    place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
     query = CallQuery(
         Wanted(
@@ -51,40 +49,35 @@ async def _found(
         ),
         asked.outcome,
     )
-    found = await visit.read(lambda connection: search(connection, sealer, query, after, limit))
+    found = await visit.read(lambda connection: search(connection, sealer, query, after, paging.limit))
     clear = await visit.reveal(reveal, "calls", [record.call_id for record in found.items])
-    return Page(
-        items=[shown_call(record, clear=clear) for record in found.items],
-        next=None if found.next is None else make_cursor(sealer, "calls", found.next),
-    )
+    part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next))
+    return part.shown(lambda record: shown_call(record, clear=clear))
 
 
 @router.get("", summary="List call records")
 async def get_calls(
     visit: Reads,
     reveal: Revealing,
+    paging: Paging,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     business: Name | None = None,
     outcome: Text64 | None = None,
     since: Time | None = None,
     until: Time | None = None,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
 ) -> Page[models.Call]:
     """Ended calls, the newest first. A page may be short, or empty, and yet not the last. By a party: POST …/search."""
     asked = models.CallSearch(
         number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
     )
-    return await _found(visit, asked, reveal, limit, cursor)
+    return await _found(visit, asked, reveal, paging)
 
 
 @router.post("/search", summary="Search call records")
-async def search_calls(
-    asked: models.CallSearch, visit: Reads, reveal: Revealing, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Call]:
+async def search_calls(asked: models.CallSearch, visit: Reads, reveal: Revealing, paging: Paging) -> Page[models.Call]:
     """As the list; by a party, too, with a key that has parties:read."""
-    return await _found(visit, asked, reveal, limit, cursor)
+    return await _found(visit, asked, reveal, paging)
 
 
 @router.get("/live", summary="List calls that are up")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_bindings as models
 from relay.api.models import Name, Page, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
 from relay.call.numbers import mask_number
 from relay.service.groups import add_members, get_group, make_group, remove_group, remove_members
@@ -45,14 +45,17 @@ async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
 
 
 @router.get("", summary="List groups")
-async def get_groups(
-    visit: Reads, business: Name | None = None, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Group]:
+async def get_groups(visit: Reads, paging: Paging, business: Name | None = None) -> Page[models.Group]:
     """The oldest first."""
     sealer, whose = visit.desk.sealer, visit.only(business)
-    (after,) = read_cursor(sealer, "groups", cursor) or ("",)
-    found = await visit.read(lambda connection: find_groups(connection, sealer, whose, str(after), limit + 1))
-    return page(sealer, "groups", found, limit, lambda group: (group.group_id,), shown_group)
+    found = await visit.part(
+        "groups",
+        paging,
+        lambda connection, after, most: find_groups(connection, sealer, whose, after, most),
+        "",
+        lambda group: group.group_id,
+    )
+    return found.shown(shown_group)
 
 
 @router.get("/{group_id}", summary="Show a group")
@@ -69,24 +72,18 @@ async def delete_group(group_id: GroupId, visit: Writes) -> Response:
 
 
 @router.get("/{group_id}/members", summary="List the members of a group")
-async def get_members(
-    group_id: GroupId, visit: Reads, asked: Revealing, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Member]:
+async def get_members(group_id: GroupId, visit: Reads, asked: Revealing, paging: Paging) -> Page[models.Member]:
     """In no order that means anything."""
-    sealer, list_ = visit.desk.sealer, f"members {_own(visit, group_id).group_id}"
-    (after,) = read_cursor(sealer, list_, cursor) or ("",)
-    found = await visit.read(
-        lambda connection: members_page(connection, sealer, group_id, bytes.fromhex(str(after)), limit + 1)
+    sealer, group = visit.desk.sealer, _own(visit, group_id)
+    found = await visit.part(
+        f"members {group.group_id}",
+        paging,
+        lambda connection, after, most: members_page(connection, sealer, group_id, bytes.fromhex(after), most),
+        "",
+        lambda member: member[0].hex(),
     )
     clear = await visit.reveal(asked, f"group {group_id}")
-    return page(
-        sealer,
-        list_,
-        found,
-        limit,
-        lambda member: (member[0].hex(),),
-        lambda member: models.Member(number=member[1] if clear else mask_number(member[1])),
-    )
+    return found.shown(lambda member: models.Member(number=member[1] if clear else mask_number(member[1])))
 
 
 @router.post("/{group_id}/members", response_model=models.Membership, summary="Add members to a group")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_businesses as models
 from relay.api.models import Page, given_ms, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.routes_businesses import BusinessId, own_business
 from relay.api.visit import Answer, Changes, Needs, Visit, Why
 from relay.service.keys import make_key, revoke, rotate
@@ -47,14 +47,17 @@ async def post_key(business_id: BusinessId, asked: models.KeyNew, visit: KeyChan
 
 
 @router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
-async def get_keys(
-    business_id: BusinessId, visit: KeyReads, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Key]:
+async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[models.Key]:
     """In the order of their ids, also revoked and expired ones; never a secret."""
-    sealer, list_ = visit.desk.sealer, f"keys {own_business(visit, business_id).id}"
-    (after,) = read_cursor(sealer, list_, cursor) or ("",)
-    found = await visit.read(lambda connection: list_keys(connection, sealer, business_id, str(after), limit + 1))
-    return page(sealer, list_, found, limit, lambda key: (key.id,), shown_key)
+    sealer, business = visit.desk.sealer, own_business(visit, business_id)
+    found = await visit.part(
+        f"keys {business.id}",
+        paging,
+        lambda connection, after, most: list_keys(connection, sealer, business_id, after, most),
+        "",
+        lambda key: key.id,
+    )
+    return found.shown(shown_key)
 
 
 @router.delete("/keys/{key_id}", response_model=models.Key, summary="Revoke a key")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_bindings as models
 from relay.api.models import Name, Page, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.routes_businesses import own_business
 from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
 from relay.call.numbers import mask_number, normalise_party
@@ -44,28 +44,19 @@ def _owner(visit: Visit, whose: Whose, owner_id: str) -> str:
 
 @router.get("", summary="List the entries of a list")
 async def get_entries(
-    whose: WhoseList,
-    owner_id: OwnerId,
-    visit: Reads,
-    asked: Revealing,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
+    whose: WhoseList, owner_id: OwnerId, visit: Reads, asked: Revealing, paging: Paging
 ) -> Page[models.Entry]:
     """In no order that means anything."""
     sealer, owner = visit.desk.sealer, _owner(visit, whose, owner_id)
-    (after,) = read_cursor(sealer, f"list {owner}", cursor) or ("",)
-    found = await visit.read(
-        lambda connection: find_entries(connection, sealer, owner, bytes.fromhex(str(after)), limit + 1)
+    found = await visit.part(
+        f"list {owner}",
+        paging,
+        lambda connection, after, most: find_entries(connection, sealer, owner, bytes.fromhex(after), most),
+        "",
+        lambda entry: entry.caller_hash.hex(),
     )
     clear = await visit.reveal(asked, f"list {owner}")
-    return page(
-        sealer,
-        f"list {owner}",
-        found,
-        limit,
-        lambda entry: (entry.caller_hash.hex(),),
-        lambda entry: shown_entry(entry, clear=clear),
-    )
+    return found.shown(lambda entry: shown_entry(entry, clear=clear))
 
 
 @router.put("", response_model=models.Entry, summary="Put a caller on a list")

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from relay.api import models_numbers as models
 from relay.api.models import Because, Name, Page, given, shown_moment
 from relay.api.models import Prefix as PrefixText
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Answer, Needs, Operator, OperatorChanges, Visit
 from relay.errors import Refused
 from relay.service.numbers import (
@@ -76,12 +76,10 @@ async def post_prefix(asked: models.PrefixNew, visit: OperatorChanges) -> Respon
 
 
 @router.get("/prefixes", summary="List prefixes")
-async def get_prefixes(visit: Operator, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.PrefixShown]:
+async def get_prefixes(visit: Operator, paging: Paging) -> Page[models.PrefixShown]:
     """In their order."""
-    sealer = visit.desk.sealer
-    (after,) = read_cursor(sealer, "prefixes", cursor) or ("",)
-    found = await visit.read(lambda connection: find_prefixes(connection, str(after), limit + 1))
-    return page(sealer, "prefixes", found, limit, lambda prefix: (prefix.prefix,), shown_prefix)
+    found = await visit.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
+    return found.shown(shown_prefix)
 
 
 @router.get("/prefixes/{prefix}", summary="Show a prefix")
@@ -105,18 +103,21 @@ async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: Op
 @router.get("/numbers", summary="List numbers")
 async def get_numbers(
     visit: Reads,
+    paging: Paging,
     pool: Name | None = None,
     state: State | None = None,
     prefix: PrefixText | None = None,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
 ) -> Page[models.Number]:
     """In their order. A business user sees those in pools of its own."""
-    sealer = visit.desk.sealer
-    (after,) = read_cursor(sealer, "numbers", cursor) or ("",)
-    query = NumberQuery(pool, prefix, state, visit.business, str(after), limit + 1)
-    found = await visit.read(lambda connection: find_numbers(connection, query, now_ms()))
-    return page(sealer, "numbers", found, limit, lambda number: (number.number,), shown_number)
+    query, at_ms = NumberQuery(pool, prefix, state, visit.business), now_ms()
+    found = await visit.part(
+        "numbers",
+        paging,
+        lambda connection, after, most: find_numbers(connection, query, at_ms, after, most),
+        "",
+        lambda number: number.number,
+    )
+    return found.shown(shown_number)
 
 
 @router.get("/numbers/{number}", summary="Show a number")

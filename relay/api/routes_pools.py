@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_numbers as models
 from relay.api.models import Name, Page, given, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Answer, Needs, OperatorChanges, Visit
 from relay.service.numbers import NewPool, PoolChange, change_pool, make_pool
 from relay.store.act import Act
@@ -50,12 +50,16 @@ async def post_pool(asked: models.PoolNew, visit: OperatorChanges) -> Response:
 
 
 @router.get("", summary="List pools")
-async def get_pools(visit: Reads, limit: Limit = USUAL, cursor: Cursor = None) -> Page[models.Pool]:
+async def get_pools(visit: Reads, paging: Paging) -> Page[models.Pool]:
     """In the order of their ids. A business user sees its own."""
-    sealer = visit.desk.sealer
-    (after,) = read_cursor(sealer, "pools", cursor) or ("",)
-    found = await visit.read(lambda connection: find_pools(connection, visit.business, str(after), limit + 1))
-    return page(sealer, "pools", found, limit, lambda pool: (pool.pool_id,), shown_pool)
+    found = await visit.part(
+        "pools",
+        paging,
+        lambda connection, after, most: find_pools(connection, visit.business, after, most),
+        "",
+        lambda pool: pool.pool_id,
+    )
+    return found.shown(shown_pool)
 
 
 @router.get("/{pool_id}", summary="Show a pool")

@@ -8,12 +8,12 @@ from starlette.responses import Response, StreamingResponse
 
 from relay.api import models_calls as models
 from relay.api.models import Name, Page, Reason, Time, given_ms, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.routes_calls import CallId
 from relay.api.visit import Operator
 from relay.errors import Refused, StoreError
 from relay.reports.recordings import MEDIA_TYPE, ask_recording, read_recording
-from relay.store.recordings import LAST_MS, Recording, RecordingQuery, list_recordings
+from relay.store.recordings import LAST_MS, NEWEST, Recording, RecordingQuery, list_recordings
 
 router = APIRouter(prefix="/v1", tags=["calls"])
 
@@ -30,19 +30,21 @@ def shown_recording(recording: Recording) -> models.Recording:
 @router.get("/recordings", summary="List recordings")
 async def get_recordings(
     visit: Operator,
+    paging: Paging,
     business: Name | None = None,
     since: Time | None = None,
     until: Time | None = None,
-    limit: Limit = USUAL,
-    cursor: Cursor = None,
 ) -> Page[models.Recording]:
     """By when they were taken over, the newest first; purged ones too, as long as the record of their call is kept."""
-    sealer = visit.desk.sealer
-    place = read_cursor(sealer, "recordings", cursor)
     query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
-    after = (int(place[0]), str(place[1])) if place else None
-    found = await visit.read(lambda connection: list_recordings(connection, query, after, limit + 1))
-    return page(sealer, "recordings", found, limit, lambda last: (last.taken_at, last.call_id), shown_recording)
+    found = await visit.part(
+        "recordings",
+        paging,
+        lambda connection, after, most: list_recordings(connection, query, after, most),
+        NEWEST,
+        lambda recording: (recording.taken_at, recording.call_id),
+    )
+    return found.shown(shown_recording)
 
 
 @router.get(

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.api import models_webhooks as models
 from relay.api.models import Name, Page, given, shown_moment
-from relay.api.pages import USUAL, Cursor, Limit, page, read_cursor
+from relay.api.pages import Paging
 from relay.api.visit import Answer, Changes, Needs, Visit
 from relay.events.webhooks import change, make, remove, resend, test
 from relay.store.act import Act
@@ -67,14 +67,17 @@ async def post_webhook(asked: models.WebhookNew, visit: Writes) -> Response:
 
 
 @router.get("", summary="List webhooks")
-async def get_webhooks(
-    visit: Reads, business: Name | None = None, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.Webhook]:
+async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = None) -> Page[models.Webhook]:
     """In the order of their ids."""
     sealer, whose = visit.desk.sealer, visit.only(business)
-    (after,) = read_cursor(sealer, "webhooks", cursor) or ("",)
-    found = await visit.read(lambda connection: webhooks_of(connection, sealer, whose, str(after), limit + 1))
-    return page(sealer, "webhooks", found, limit, lambda webhook: (webhook.id,), shown_webhook)
+    found = await visit.part(
+        "webhooks",
+        paging,
+        lambda connection, after, most: webhooks_of(connection, sealer, whose, after, most),
+        "",
+        lambda webhook: webhook.id,
+    )
+    return found.shown(shown_webhook)
 
 
 @router.get("/{webhook_id}", summary="Show a webhook")
@@ -99,14 +102,17 @@ async def delete_webhook(webhook_id: WebhookId, visit: Writes) -> Response:
 
 
 @router.get("/{webhook_id}/dead", summary="List events that were given up")
-async def get_dead(
-    webhook_id: WebhookId, visit: Reads, limit: Limit = USUAL, cursor: Cursor = None
-) -> Page[models.DeadEvent]:
+async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[models.DeadEvent]:
     """The oldest first."""
-    sealer, list_ = visit.desk.sealer, f"dead {_own(visit, webhook_id).id}"
-    (after,) = read_cursor(sealer, list_, cursor) or (0,)
-    found = await visit.read(lambda connection: dead(connection, sealer, webhook_id, int(after), limit + 1))
-    return page(sealer, list_, found, limit, lambda event: (event.seq,), shown_dead)
+    sealer, webhook = visit.desk.sealer, _own(visit, webhook_id)
+    found = await visit.part(
+        f"dead {webhook.id}",
+        paging,
+        lambda connection, after, most: dead(connection, sealer, webhook_id, after, most),
+        0,
+        lambda event: event.seq,
+    )
+    return found.shown(shown_dead)
 
 
 @router.post("/{webhook_id}/dead/resend", response_model=models.Resent, summary="Send dead events again")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from relay.api.desk import Desk
 from relay.api.models import Reason
+from relay.api.pages import Asked, Part, make_cursor, read_cursor
 from relay.call.numbers import normalise_party
 from relay.errors import Refused
 from relay.service.bindings import DEFAULT_BUSINESS
@@ -28,6 +29,7 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
 T = TypeVar("T")
+K = TypeVar("K")  # of a list's places: a tuple, or what stands for a tuple of one
 
 
 class Answer(NamedTuple):
@@ -102,6 +104,29 @@ class Visit(NamedTuple):
         """As `read`, for what reads a whole day or log: few at once, so that nobody's short ones wait for them."""
         few: anyio.CapacityLimiter = self.request.app.state.long_reads
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query, limiter=few)
+
+    async def part(
+        self,
+        list_: str,
+        asked: Asked,
+        read: Callable[[Connection, K, int], Sequence[T]],
+        first: K,
+        place: Callable[[T], K],
+    ) -> Part[T]:
+        """The part of a list that is asked for. Raises Refused for a cursor that this list did not give.
+
+        `read(connection, after, most)` gives the items behind a place, `first` is the place in front of all, and
+        `place` gives an item's.
+        """
+        sealer = self.desk.sealer
+        behind = read_cursor(sealer, list_, asked.cursor)
+        after = first if behind is None else cast(K, behind if isinstance(first, tuple) else behind[0])
+        found = await self.read(lambda connection: read(connection, after, asked.limit + 1))
+        if len(found) <= asked.limit:
+            return Part(list(found), None)
+        last = place(found[asked.limit - 1])
+        cursor = make_cursor(sealer, list_, last if isinstance(last, tuple) else (cast(str | int, last),))
+        return Part(list(found[: asked.limit]), cursor)
 
     async def act(self, do: Callable[[Act], T]) -> T:
         """Runs an act. Raises Refused and StoreError."""

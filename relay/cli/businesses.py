@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,7 +68,9 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
         if as_json:
             said_in_clear(store, "businesses", reason, {"state": state})
         found = every(
-            lambda after: list_businesses(store.reader, store.sealer, None, state, after), "", lambda one: one.id
+            partial(list_businesses, store.reader, store.sealer, None, state),
+            "",
+            lambda one: one.id,
         )
         show_list(found, _COLUMNS, as_json=as_json)
 
@@ -202,7 +205,7 @@ def make(
 def list_keys_(config_path: Path | None, business: str | None, as_json: bool) -> None:
     """List keys, also those that have ended."""
     with opened(config_path) as store:
-        found = every(lambda after: list_keys(store.reader, store.sealer, business, after), "", lambda key: key.id)
+        found = every(partial(list_keys, store.reader, store.sealer, business), "", lambda key: key.id)
         show_list(map(plain, found), _KEY_COLUMNS, as_json=as_json)
 
 

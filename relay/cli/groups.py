@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
@@ -51,7 +52,7 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
     """List groups."""
     with opened(config_path) as store:
         found = every(
-            lambda after: find_groups(store.reader, store.sealer, business, after),
+            partial(find_groups, store.reader, store.sealer, business),
             "",
             lambda group: group.group_id,
         )
@@ -130,7 +131,9 @@ def _found(store: Opened, group_id: str) -> Group:
 
 def _members(store: Opened, group_id: str) -> Iterator[str]:
     found = every(
-        lambda after: members_page(store.reader, store.sealer, group_id, after), b"", lambda member: member[0]
+        partial(members_page, store.reader, store.sealer, group_id),
+        b"",
+        lambda member: member[0],
     )
     return (number for _, number in found)
 
@@ -168,7 +171,7 @@ def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: b
 
 def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
     found = every(
-        lambda after: find_entries(store.reader, store.sealer, owner, after),
+        partial(find_entries, store.reader, store.sealer, owner),
         b"",
         lambda entry: entry.caller_hash,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -51,7 +52,7 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
 def prefixes(config_path: Path | None, as_json: bool) -> None:
     """List the prefixes."""
     with opened(config_path) as store:
-        found = every(lambda after: find_prefixes(store.reader, after), "", lambda prefix: prefix.prefix)
+        found = every(partial(find_prefixes, store.reader), "", lambda prefix: prefix.prefix)
         show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json)
 
 
@@ -92,7 +93,7 @@ def list_(config_path: Path | None, pool: str | None, prefix: str | None, state:
     query = NumberQuery(pool, prefix, state)
     with opened(config_path) as store:
         found = every(
-            lambda after: find_numbers(store.reader, query._replace(after=after), now_ms()),
+            partial(find_numbers, store.reader, query, now_ms()),
             "",
             lambda number: number.number,
         )
@@ -205,7 +206,7 @@ def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
 def list_pools(config_path: Path | None, as_json: bool) -> None:
     """List the pools."""
     with opened(config_path) as store:
-        found = every(lambda after: find_pools(store.reader, None, after), "", lambda pool: pool.pool_id)
+        found = every(partial(find_pools, store.reader, None), "", lambda pool: pool.pool_id)
         show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
 
 

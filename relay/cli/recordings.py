@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from relay.cli.output import show_list
 from relay.cli.stores import every, opened, past
 from relay.errors import StoreError
 from relay.reports.recordings import ask_recording, read_recording
-from relay.store.recordings import LAST_MS, RecordingQuery, list_recordings
+from relay.store.recordings import LAST_MS, NEWEST, RecordingQuery, list_recordings
 
 _COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
 
@@ -34,8 +35,8 @@ def list_(config_path: Path | None, business: str | None, since: int | None, unt
     query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
         found = every(
-            lambda after: list_recordings(store.reader, query, after),
-            None,
+            partial(list_recordings, store.reader, query),
+            NEWEST,
             lambda recording: (recording.taken_at, recording.call_id),
         )
         show_list(found, _COLUMNS, as_json=as_json)

@@ -24,6 +24,8 @@ from relay.store.writer import Writer, now_ms
 K = TypeVar("K")
 T = TypeVar("T")
 
+PAGE = 500
+
 
 class Opened(NamedTuple):
     """A store that is open for one command."""
@@ -74,12 +76,15 @@ def _load_numbers(store: Opened) -> None:
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 
-def every(page_behind: Callable[[K], list[T]], first: K, place: Callable[[T], K]) -> Iterator[T]:
-    """All that a list of the store holds, read a page at a time. `place`: where an item stands in its order."""
-    behind = first
-    while page := page_behind(behind):
+def every(read: Callable[[K, int], list[T]], first: K, place: Callable[[T], K]) -> Iterator[T]:
+    """All that a list of the store holds, read PAGE items at a time.
+
+    `read(after, most)` gives the items behind a place, `first` is the place in front of all, `place` gives an item's.
+    """
+    after = first
+    while page := read(after, PAGE):
         yield from page
-        behind = place(page[-1])
+        after = place(page[-1])
 
 
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def make(
 def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
     """List webhooks and how their deliveries go."""
     with opened(config_path) as store:
-        found = every(lambda after: webhooks_of(store.reader, store.sealer, business, after), "", lambda one: one.id)
+        found = every(partial(webhooks_of, store.reader, store.sealer, business), "", lambda one: one.id)
         show_list(map(_plain, found), _COLUMNS, as_json=as_json)
 
 
@@ -123,8 +124,7 @@ def _found(store: Opened, webhook_id: str) -> Webhook:
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
-    found = every(lambda after: dead(store.reader, store.sealer, webhook_id, after), 0, lambda event: event.seq)
-    for event in found:
+    for event in every(partial(dead, store.reader, store.sealer, webhook_id), 0, lambda event: event.seq):
         values = plain(event) | {"at": format_moment(event.at_ms)}
         yield {name: values[name] for name in _DEAD_COLUMNS}
 

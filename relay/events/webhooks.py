@@ -41,7 +41,7 @@ def make(
 ) -> tuple[Webhook, str]:
     """A webhook, and the secret that signs what is sent to it, which is never shown again. Raises Refused."""
     get_business(act, business)
-    if len(webhooks_of(act.connection, act.sealer, business)) >= MOST_WEBHOOKS:
+    if len(webhooks_of(act.connection, act.sealer, business, "", MOST_WEBHOOKS)) == MOST_WEBHOOKS:
         raise Refused("quota", "", f"a business user has at most {MOST_WEBHOOKS} webhooks: remove one")
     webhook = Webhook(
         id=f"w{secrets.token_hex(6)}",

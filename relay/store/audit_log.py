@@ -22,7 +22,7 @@ _OF = (
     " AND (:object_ IS NULL OR object = :object_) AND (:business IS NULL OR business = :business)"
     " AND (:since_ms IS NULL OR at >= :since_ms) AND (:until_ms IS NULL OR at < :until_ms)"
 )
-_NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :limit"
+_NEWEST = f"{SELECT} WHERE {_OF} AND (:before IS NULL OR seq < :before) ORDER BY seq DESC LIMIT :most"
 _OLDEST = f"{SELECT} WHERE {_OF} ORDER BY seq"
 _COUNT = f"SELECT count(*) FROM audit WHERE {_OF}"
 _CHAINED = f"{SELECT} ORDER BY seq"
@@ -59,10 +59,10 @@ class AuditVerdict(NamedTuple):
 
 
 def newest_entries(
-    connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None = None, limit: int = 500
+    connection: Connection, sealer: Sealer, query: AuditQuery, before: int | None, most: int
 ) -> list[Logged]:
-    """The newest first, from in front of the entry `before`. Raises StoreError where one was altered."""
-    rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "limit": limit}).fetchall()
+    """The newest first; with `before` only those before that entry. Raises StoreError where one was altered."""
+    rows = connection.execute(_NEWEST, query._asdict() | {"before": before, "most": most}).fetchall()
     return [Logged(row[0], open_entry(sealer, row)) for row in rows]
 
 

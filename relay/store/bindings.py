@@ -59,7 +59,7 @@ _WITH_ORDER = "SELECT id FROM binding WHERE order_hash = :order_hash"
 
 
 class BindingQuery(NamedTuple):
-    """Which bindings are asked for; None is: any. Newest first, from behind the id `before` on."""
+    """Which bindings are asked for; None is: any."""
 
     business: str | None = None
     number: str | None = None  # a 700 number
@@ -70,8 +70,6 @@ class BindingQuery(NamedTuple):
     mode: str | None = None
     state: State | None = None
     since_ms: int | None = None
-    before: str | None = None
-    most: int = 50
 
 
 _ANY = BindingQuery()
@@ -132,18 +130,23 @@ def find_binding(
     return None if row is None else open_row(sealer, row)
 
 
-def find_page(connection: Connection, sealer: Sealer, query: BindingQuery, now_ms: int) -> list[Binding]:
-    """At most `query.most` bindings."""
-    where, values = _conditions(sealer, query, now_ms)
-    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values).fetchall()
+def find_page(
+    connection: Connection, sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None, most: int
+) -> list[Binding]:
+    """The newest first; with `before` only those made before the binding with this id."""
+    where, values = _conditions(sealer, query, now_ms, before)
+    rows = connection.execute(f"{SELECT} {where} ORDER BY id DESC LIMIT :most", values | {"most": most}).fetchall()
     return [open_row(sealer, row) for row in rows]
 
 
-def _conditions(sealer: Sealer, query: BindingQuery, now_ms: int) -> tuple[str, dict[str, Any]]:
+def _conditions(
+    sealer: Sealer, query: BindingQuery, now_ms: int, before: str | None = None
+) -> tuple[str, dict[str, Any]]:
     """The WHERE, and its parameters."""
     party = query.party or query.either
     found = {
         "now": now_ms,
+        "before": before,
         "number": query.number or query.either,
         "party": party and sealer.lookup_hash(party),
         "order_hash": query.order_id and order_hash(sealer, query.order_id),
@@ -160,7 +163,7 @@ def _conditions(sealer: Sealer, query: BindingQuery, now_ms: int) -> tuple[str, 
         _STATES[query.state or "live"]: query.state,
         # An id begins with its time: the search ends with it.
         "id >= :first_id AND created_at >= :since_ms": query.since_ms,
-        "id < :before": query.before,
+        "id < :before": before,
     }
     conditions = [condition for condition, value in wanted.items() if value is not None]
     return f"WHERE {' AND '.join(conditions)}" if conditions else "", query._asdict() | found
@@ -196,7 +199,7 @@ def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Bin
 def all_bindings(
     connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0
 ) -> Iterator[Binding]:
-    """Every binding that is asked for in the order they were made, however many; `query.most` aside."""
+    """Every binding that is asked for in the order they were made, however many."""
     where, values = _conditions(sealer, query, now_ms)
     with one_moment(connection):
         for row in each_row(connection, f"{SELECT} {where} ORDER BY id", values):

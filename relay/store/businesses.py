@@ -74,15 +74,10 @@ def find_business(connection: Connection, sealer: Sealer, business_id: str) -> B
 
 
 def list_businesses(
-    connection: Connection,
-    sealer: Sealer,
-    only: str | None = None,
-    state: State | None = None,
-    after: str = "",
-    limit: int = 500,
+    connection: Connection, sealer: Sealer, only: str | None, state: State | None, after: str, most: int
 ) -> list[Business]:
     """In the order of their ids, from behind `after`. `only`: the one whose key asks; None: an operator sees all."""
-    rows = connection.execute(_LIST, (only, state, after, limit)).fetchall()
+    rows = connection.execute(_LIST, (only, state, after, most)).fetchall()
     return [_open(sealer, row) for row in rows]
 
 

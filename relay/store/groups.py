@@ -99,9 +99,7 @@ def find_group(connection: Connection, sealer: Sealer, group_id: str, business: 
     return row and _group(sealer, row)
 
 
-def find_groups(
-    connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 500
-) -> list[Group]:
+def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
     """In the order of their ids, from behind `after` on."""
     asked = {"business": business, "after": after, "most": most}
     return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
@@ -116,7 +114,7 @@ def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
 
 
 def members_page(
-    connection: Connection, sealer: Sealer, group_id: str, after: bytes = b"", most: int = 500
+    connection: Connection, sealer: Sealer, group_id: str, after: bytes, most: int
 ) -> list[tuple[bytes, str]]:
     """Hashes (to go on from) and numbers of members, in the order of the hashes, from behind `after` on."""
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()

@@ -68,11 +68,9 @@ def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | No
     return None if row is None else _open(sealer, row)
 
 
-def list_keys(
-    connection: Connection, sealer: Sealer, business: str | None, after: str = "", limit: int = 500
-) -> list[ApiKey]:
+def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:
     """Those of a business in the order of their ids, from behind `after`; business None: all there are."""
-    return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, limit)).fetchall()]
+    return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, most)).fetchall()]
 
 
 def set_revoked(act: Act, key_id: str) -> None:

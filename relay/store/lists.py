@@ -56,9 +56,7 @@ def delete_entry(act: Act, owner: str, number: str) -> bool:
     return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number))).rowcount == 1
 
 
-def find_entries(
-    connection: Connection, sealer: Sealer, owner: str, after: bytes = b"", most: int = 500
-) -> list[ListEntry]:
+def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:
     """In the order of the hashes, from behind `after` on."""
     rows = connection.execute(_PAGE, (owner, after, most)).fetchall()
     return [

@@ -80,14 +80,12 @@ class Number(NamedTuple):
 
 
 class NumberQuery(NamedTuple):
-    """Which numbers are asked for; None is: any. In their order, from behind `after` on."""
+    """Which numbers are asked for; None is: any."""
 
     pool: str | None = None
     prefix: str | None = None
     state: str | None = None
     business: str | None = None  # those in pools of its own
-    after: str = ""
-    most: int = 500
 
 
 # -- inside an act
@@ -130,7 +128,7 @@ def find_prefix(connection: Connection, prefix: str) -> Prefix | None:
     return row and Prefix._make(row)
 
 
-def find_prefixes(connection: Connection, after: str = "", most: int = 500) -> list[Prefix]:
+def find_prefixes(connection: Connection, after: str, most: int) -> list[Prefix]:
     """In their order, from behind `after` on."""
     rows = connection.execute(f"{_PREFIXES} WHERE prefix > ? ORDER BY prefix LIMIT ?", (after, most)).fetchall()
     return [Prefix._make(row) for row in rows]
@@ -141,8 +139,8 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
     return None if row is None else _number(row)
 
 
-def find_numbers(connection: Connection, query: NumberQuery, now_ms: int) -> list[Number]:
-    """At most `query.most`."""
+def find_numbers(connection: Connection, query: NumberQuery, now_ms: int, after: str, most: int) -> list[Number]:
+    """In their order, from behind `after` on."""
     wanted = {
         "pool = :pool": query.pool,
         "number BETWEEN :prefix AND :prefix || ':'": query.prefix,  # ":" is the character behind "9"
@@ -151,9 +149,8 @@ def find_numbers(connection: Connection, query: NumberQuery, now_ms: int) -> lis
     }
     conditions = [condition for condition, value in wanted.items() if value is not None]
     where = " AND ".join(["number > :after", *conditions])
-    rows = connection.execute(
-        f"{_NUMBERS} WHERE {where} ORDER BY number LIMIT :most", query._asdict() | {"now": now_ms}
-    ).fetchall()
+    asked = query._asdict() | {"after": after, "most": most, "now": now_ms}
+    rows = connection.execute(f"{_NUMBERS} WHERE {where} ORDER BY number LIMIT :most", asked).fetchall()
     return [_number(row) for row in rows]
 
 

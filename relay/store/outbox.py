@@ -127,7 +127,7 @@ def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> l
     return [_opened(sealer, webhook, row) for row in rows]
 
 
-def dead(connection: Connection, sealer: Sealer, webhook: str, after: int = 0, most: int = 500) -> list[Event]:
+def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
     """What was given up, from behind the seq `after` on."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]

@@ -28,7 +28,6 @@ SELECT count(*), count(CASE WHEN locked <> 0 THEN 1 END), count(CASE WHEN locked
 FROM number WHERE pool = ?1
 """
 
-
 _ALL = 1 << 31
 
 
@@ -75,7 +74,7 @@ def find_pool(connection: Connection, pool_id: str, business: str | None = None)
     return pool if pool in pools_of(connection, business) else None
 
 
-def find_pools(connection: Connection, business: str | None, after: str = "", most: int = 500) -> list[Pool]:
+def find_pools(connection: Connection, business: str | None, after: str, most: int) -> list[Pool]:
     """In the order of their ids, from behind `after` on; with `business` only its own."""
     asked = {"business": business, "after": after, "most": most}
     return [Pool._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
@@ -88,8 +87,7 @@ def pools_of(connection: Connection, business: str) -> list[Pool]:
 
 def usage(connection: Connection, now_ms: int, business: str | None = None) -> list[PoolUsage]:
     """Of every pool, or of those of a business. Reads an index entry a number: 100 ms for a million."""
-    pools = find_pools(connection, business, most=_ALL)
-    return [usage_of(connection, pool, now_ms) for pool in pools]
+    return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, business, "", _ALL)]
 
 
 def usage_of(connection: Connection, pool: Pool, now_ms: int) -> PoolUsage:

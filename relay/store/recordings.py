@@ -37,6 +37,7 @@ DELETE FROM recording WHERE call_id IN (
 _is_recording = re.compile(r"[0-9a-f]{32}\.(sealed|part)").fullmatch
 
 LAST_MS = 1 << 53
+NEWEST = (LAST_MS, "")  # behind it come all recordings
 _PAGE = 500
 
 
@@ -71,10 +72,10 @@ def find_recording(connection: Connection, call_id: str) -> Recording | None:
 
 
 def list_recordings(
-    connection: Connection, query: RecordingQuery, after: tuple[int, str] | None, most: int = 500
+    connection: Connection, query: RecordingQuery, after: tuple[int, str], most: int
 ) -> list[Recording]:
-    """The newest first; `after` is (taken_at, call_id) of the last that was seen."""
-    taken_at, call_id = after or (LAST_MS, "")
+    """The newest first; `after` is (taken_at, call_id) of the last that was seen, or NEWEST."""
+    taken_at, call_id = after
     business, since_ms, until_ms = query
     place = {"since": since_ms, "until": until_ms, "taken_at": taken_at, "call_id": call_id}
     return [Recording(*row) for row in connection.execute(_LIST, place | {"business": business, "most": most})]

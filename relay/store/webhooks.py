@@ -82,9 +82,7 @@ def find_webhook(
     return None if row is None else _opened(sealer, row)
 
 
-def webhooks_of(
-    connection: Connection, sealer: Sealer, business: str | None, after: str = "", most: int = 500
-) -> list[Webhook]:
+def webhooks_of(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Webhook]:
     """In the order of their ids, from behind `after`; of all businesses where none is named."""
     rows = connection.execute(_PAGE, (after, business, most)).fetchall()
     return [_opened(sealer, row) for row in rows]

@@ -86,7 +86,7 @@ class Shop(NamedTuple):
 
     def dead(self, webhook: Webhook) -> list[Event]:
         with closing(connect_reader(self.path)) as connection:
-            return dead(connection, self.sealer, webhook.id)
+            return dead(connection, self.sealer, webhook.id, 0, 1_000)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         with closing(connect_reader(self.path)) as connection:

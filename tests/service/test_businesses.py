@@ -162,7 +162,7 @@ def test_a_business_user_cannot_tell_anothers_from_none(store: Acting) -> None:
             "not_found",
             "business",
         )
-    assert [business.id for business in list_businesses(store.reader, store.sealer, "other")] == ["other"]
+    assert [business.id for business in list_businesses(store.reader, store.sealer, "other", None, "", 9)] == ["other"]
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\0b", ""])
@@ -174,7 +174,9 @@ def test_what_can_be_no_id_is_not_there(store: Acting, name: str) -> None:
 def test_a_list_goes_on_behind_the_last_one(store: Acting) -> None:
     for name in ("c", "a", "b"):
         applied(store, Application(name, name))
-    first = list_businesses(store.reader, store.sealer, limit=2)
-    rest = list_businesses(store.reader, store.sealer, after=first[-1].id)
+    first = list_businesses(store.reader, store.sealer, None, None, "", 2)
+    rest = list_businesses(store.reader, store.sealer, None, None, first[-1].id, 9)
     assert [business.id for business in [*first, *rest]] == ["a", "b", "c", "default"]
-    assert [business.id for business in list_businesses(store.reader, store.sealer, state="approved")] == ["default"]
+    assert [business.id for business in list_businesses(store.reader, store.sealer, None, "approved", "", 9)] == [
+        "default"
+    ]

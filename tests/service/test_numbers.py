@@ -129,9 +129,9 @@ def test_the_states_of_numbers(desk: Desk) -> None:
     desk.run(lambda act: numbers.lock(act, Y, "broken"))
     desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
     for state, number in (("bound", X), ("locked", Y), ("cooling", f"{PREFIX}0003")):
-        (found,) = find_numbers(desk.connection, NumberQuery(state=state), NOW_MS)
+        (found,) = find_numbers(desk.connection, NumberQuery(state=state), NOW_MS, "", 9)
         assert (found.number, found.state) == (number, state)
-    assert len(find_numbers(desk.connection, NumberQuery(state="free", most=20_000), NOW_MS)) == 9_997
+    assert len(find_numbers(desk.connection, NumberQuery(state="free"), NOW_MS, "", 20_000)) == 9_997
     assert made.x == X
 
 

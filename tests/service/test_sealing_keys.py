@@ -85,7 +85,7 @@ def filled(desk: Desk) -> Binding:
 def read(desk: Desk, made: Binding) -> list[Any]:
     """All that `filled` left, in clear."""
     reader, sealer = desk.reader, desk.sealer
-    (group,) = find_groups(reader, sealer, "acme")
+    (group,) = find_groups(reader, sealer, "acme", "", 9)
     _, number, _, sealed, _ = reader.execute("SELECT * FROM last_caller").fetchone()
     return [
         desk.binding(made.binding_id),
@@ -93,9 +93,9 @@ def read(desk: Desk, made: Binding) -> list[Any]:
         *(find_business(reader, sealer, "acme"), state_changes(reader, sealer, "acme")),
         *(group, list(members_at(reader, sealer, group.group_id, desk.now_ms))),
         list(members_between(reader, sealer, group.group_id, 0, desk.now_ms + 1)),
-        [key.signing_key for key in list_keys(reader, sealer, "acme")],
-        [entry.number for entry in find_entries(reader, sealer, of_business("acme"))],
-        webhooks_of(reader, sealer, "acme"),
+        [key.signing_key for key in list_keys(reader, sealer, "acme", "", 9)],
+        [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
+        webhooks_of(reader, sealer, "acme", "", 9),
         open_caller(sealer, made.binding_id, number, sealed),
     ]
 
@@ -134,7 +134,7 @@ def test_another_process_that_only_reads_finds_the_key_when_it_meets_it(desk: De
     other = open_store(desk.path, key_file)
     used(desk, added(desk, key_file))
     desk.bind(x=X)
-    assert [entry.entry.action for entry in newest_entries(desk.reader, other, AuditQuery(), limit=2)] == [
+    assert [entry.entry.action for entry in newest_entries(desk.reader, other, AuditQuery(), None, 2)] == [
         "binding.make",
         "sealing_key.use",
     ]
@@ -303,7 +303,7 @@ def test_the_acts_stand_in_the_audit_log(desk: Desk, key_file: Path) -> None:
     used(desk, added(desk, key_file))
     reseal(desk.path, desk.sealer)
     dropped(desk, added(desk, key_file))
-    entries = [logged.entry for logged in newest_entries(desk.reader, desk.sealer, AuditQuery(), limit=5)]
+    entries = [logged.entry for logged in newest_entries(desk.reader, desk.sealer, AuditQuery(), None, 5)]
     assert [(entry.action, entry.object_) for entry in entries] == [
         ("sealing_key.drop", "3"),
         ("sealing_key.add", "3"),

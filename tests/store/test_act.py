@@ -34,7 +34,7 @@ def test_an_audit_line_names_the_actor_and_the_moment(store: Acting) -> None:
         lambda act: act.audit("number.lock", "700", business="acme", reason="fraud", details={"calls": 3}),
         key_of("acme"),
     )
-    ((seq, entry),) = newest_entries(store.reader, store.sealer, AuditQuery())
+    ((seq, entry),) = newest_entries(store.reader, store.sealer, AuditQuery(), None, 9)
     assert seq == 1
     assert entry == (NOW_MS, "key:0123456789ab", "number.lock", "700", "acme", "fraud", {"calls": 3})
 

@@ -45,14 +45,14 @@ def alter(store: Acting, statement: str) -> None:
     ],
 )
 def test_a_query_selects_by_each_of_its_parts(store: Acting, query: AuditQuery, found: str) -> None:
-    newest = newest_entries(store.reader, store.sealer, query)
+    newest = newest_entries(store.reader, store.sealer, query, None, 100)
     assert [entry.reason for _, entry in newest] == list(found)
     assert list(all_entries(store.reader, store.sealer, query)) == newest[::-1]
 
 
 def test_a_list_goes_on_in_front_of_the_last_one(store: Acting) -> None:
-    first = newest_entries(store.reader, store.sealer, AuditQuery(), limit=2)
-    rest = newest_entries(store.reader, store.sealer, AuditQuery(), before=first[-1].seq)
+    first = newest_entries(store.reader, store.sealer, AuditQuery(), None, 2)
+    rest = newest_entries(store.reader, store.sealer, AuditQuery(), first[-1].seq, 100)
     assert [seq for seq, _ in (*first, *rest)] == [5, 4, 3, 2, 1]
 
 

@@ -160,10 +160,12 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, reader: Connection)
         binding("b3", x=THIRD, a="8003", b="8004", business="x", created_at=NOW_MS + 5),
     )
     end(disk.path, disk.sealer, "b2", NOW_MS)
+
+    def page(query: BindingQuery, before: str | None = None, most: int = 9) -> list[str]:
+        return [found.binding_id for found in find_page(reader, disk.sealer, query, NOW_MS + 10, before, most)]
+
     for query, ids in [
         (BindingQuery(), ["b3", "b2", "b1"]),
-        (BindingQuery(most=1), ["b3"]),
-        (BindingQuery(before="b3", most=1), ["b2"]),
         (BindingQuery(business="x"), ["b3"]),
         (BindingQuery(number=X), ["b2", "b1"]),
         (BindingQuery(number=THIRD), ["b3"]),
@@ -176,8 +178,9 @@ def test_a_page_is_of_what_is_asked_newest_first(disk: Disk, reader: Connection)
         (BindingQuery(state="ended"), ["b2"]),
         (BindingQuery(since_ms=NOW_MS + 5), ["b3"]),
     ]:
-        page = find_page(reader, disk.sealer, query, NOW_MS + 10)
-        assert [found.binding_id for found in page] == ids
+        assert page(query) == ids
+    assert page(BindingQuery(), None, 1) == ["b3"]
+    assert page(BindingQuery(), "b3", 1) == ["b2"]
 
 
 def test_either_is_a_number_or_a_party_that_a_live_binding_has_now(disk: Disk, reader: Connection) -> None:

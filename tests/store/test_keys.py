@@ -61,7 +61,7 @@ def test_a_row_given_more_than_its_owner_got_does_not_open(store: Acting, theft:
 
 def test_a_list_holds_the_keys_of_one_business_user_or_all(store: Acting) -> None:
     ids = {business: added(store, business)[0].id for business in ("acme", "other", None)}
-    assert [key.id for key in list_keys(store.reader, store.sealer, "acme")] == [ids["acme"]]
-    assert [key.id for key in list_keys(store.reader, store.sealer, None)] == sorted(ids.values())
+    assert [key.id for key in list_keys(store.reader, store.sealer, "acme", "", 9)] == [ids["acme"]]
+    assert [key.id for key in list_keys(store.reader, store.sealer, None, "", 9)] == sorted(ids.values())
     first, *others = sorted(ids.values())
     assert [key.id for key in list_keys(store.reader, store.sealer, None, first, 1)] == others[:1]

@@ -12,6 +12,7 @@ from relay.store.act import RELAY
 from relay.store.database import connect_reader
 from relay.store.recordings import (
     LAST_MS,
+    NEWEST,
     Recording,
     RecordingQuery,
     add_recording,
@@ -50,7 +51,7 @@ def test_a_call_has_one(reader: sqlite3.Connection, disk: Disk) -> None:
 
 def test_pages_come_newest_first_and_miss_none(reader: sqlite3.Connection) -> None:
     seen: list[str] = []
-    after = None
+    after = NEWEST
     while found := list_recordings(reader, RecordingQuery(), after, 2):
         seen += ids(found)
         after = (found[-1].taken_at, found[-1].call_id)
@@ -67,7 +68,7 @@ def test_pages_come_newest_first_and_miss_none(reader: sqlite3.Connection) -> No
     ],
 )
 def test_of_a_business_and_of_a_time(reader: sqlite3.Connection, query: RecordingQuery, found: list[str]) -> None:
-    assert ids(list_recordings(reader, query, None, 10)) == found
+    assert ids(list_recordings(reader, query, NEWEST, 10)) == found
 
 
 def test_those_that_are_kept(reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,16 @@ async def test_a_group_is_bounded_in_number_and_in_time(disk: Disk, monkeypatch:
     assert groups == [MOST_ACTS, MOST_ACTS + 1]
 
 
+async def test_one_act_at_least_is_made_where_the_time_is_over_before_the_first(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread may get no processor for so long."""
+    monkeypatch.setattr(writer_module, "LONGEST_S", 0.0)
+    async with grouping(disk) as writer, asyncio.timeout(20):
+        assert await asyncio.gather(*[writer.run(RELAY, add(name)) for name in "abc"]) == ["a", "b", "c"]
+    assert names(disk) == {"a", "b", "c"}
+
+
 async def test_what_comes_beyond_the_bound_is_refused_at_once(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 2)
     async with grouping(disk) as writer:
