@@ -11,9 +11,6 @@ worker is slow or being replaced, connections that have brought much for it are 
 from __future__ import annotations
 
 import asyncio
-import errno
-import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -21,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 from structlog.typing import FilteringBoundLogger
 
 from relay.call.bans import Ban, Bans
-from relay.call.settings import Listener, Settings
+from relay.call.settings import Settings
 from relay.config import Config
 from relay.drain import ENDING_S
 from relay.errors import ConfigError, Refused
 from relay.member import RELOAD_S, Common, Member, all_know, encode_located
 from relay.net.bans import BanAnswers, BanLog, is_known, read_source
 from relay.net.control import Answer
-from relay.net.mates import make_pairs
-from relay.net.ports import open_ports
+from relay.net.inherited import Inherited
 from relay.net.resolve import Resolver
-from relay.net.shared import make_region
 from relay.net.steering import owner
 from relay.net.streams import Streams
 from relay.net.tasks import Tasks
@@ -47,8 +42,6 @@ if TYPE_CHECKING:
     from relay.store.server_journal import ServerJournal
 
 TICK_S: Final = 1.0
-FREED_S: Final = 2.0
-AGAIN_S: Final = 0.1
 HURRY_S: Final = 2.0  # for workers that are to go at once
 
 _TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
@@ -67,21 +60,15 @@ class Crew:
     ) -> None:
         """`workers`: 2 to 16, since each is one hexadecimal digit of what it makes."""
         self._workers = workers
-        self._pairs = make_pairs(workers)
-        self._region = make_region(workers)
-        self._sockets: dict[int, list[socket.socket]] = {}  # of each UDP listener, one a worker
         self._bans = Bans(config.settings.limits)  # of streams, and all that workers tell
         self._ban_log = BanLog(log)
         self._bans.listeners += [self._ban_log, self._tell_ban]
         self._bans.agree = self._agree
-        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
-        secret = secrets.token_bytes(32)
+        self._follow(config.settings)
         self._streams = Streams(
             config.settings, config.streams, config.tls, Resolver(), self._received, self._failed, self._bans
         )
-        self._common = Common(
-            config, journal, log, workers, secret, self._descriptors, self._streams, self._relieved, self._bans
-        )
+        self._common = Common(config, journal, log, workers, Inherited(workers), self._streams, self._bans)
         self._members: list[Member] = self._common.members
         self._ban_answers = BanAnswers(self._bans).by_name()
         self._agreeing = Tasks()
@@ -94,14 +81,6 @@ class Crew:
         self._members += [Member(index, self._common) for index in range(self._workers)]
         self._ticker = asyncio.create_task(self._tick())
         return sum(await asyncio.gather(*(member.ready for member in self._members)))
-
-    def _descriptors(self, index: int) -> Mapping[str, Any]:
-        return {
-            "sockets": {str(listener): sockets[index].fileno() for listener, sockets in self._sockets.items()},
-            "own": self._pairs[index][0].fileno(),
-            "mates": [write.fileno() for _, write in self._pairs],
-            "region": self._region,
-        }
 
     def locate(self, located: Located) -> None:
         """As `Switch.locate`."""
@@ -124,10 +103,14 @@ class Crew:
         self._streams.reload(config.settings, config.tls)
         self._common.config, self._common.located = config, {}
         self._take_located(located)
-        self._bans.follow(config.settings.limits, time.monotonic(), believes=not _log_in(config.settings))
+        self._follow(config.settings)
         # The first is the last: it tells the others where peers register, which they know by then.
         for member in reversed(self._members):
             await member.reload(told)
+
+    def _follow(self, settings: Settings) -> None:
+        peers_log_in = any(peer.login is not None for peer in settings.peers)
+        self._bans.follow(settings.limits, time.monotonic(), believes=not peers_log_in)
 
     async def _check(self, told: Mapping[str, object]) -> None:
         """Raises ConfigError where a worker cannot go by it: a file has changed since we looked."""
@@ -182,9 +165,7 @@ class Crew:
         for member in self._members:
             await member.end()
         await self._streams.close()
-        for sockets in self._sockets.values():
-            for each in sockets:
-                each.close()
+        self._common.inherited.close()
 
     # -- sockets
 
@@ -194,7 +175,7 @@ class Crew:
         for index, listener in enumerate(self._common.config.settings.listeners):
             try:
                 if listener.transport == "udp":
-                    self._sockets[index] = await self._ports(listener)
+                    await self._common.inherited.listen(index, listener, self._common.log)
                 else:
                     self._streams.listen(index)
             except OSError as error:
@@ -202,28 +183,12 @@ class Crew:
         if problems:
             raise ConfigError(problems)
 
-    async def _ports(self, listener: Listener) -> list[socket.socket]:
-        """Raises OSError. Workers of a relay that has just died may hold the address for a moment."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + FREED_S
-        while True:
-            try:
-                return open_ports(listener, self._workers, self._common.log)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or clock() > until:
-                    raise
-            await asyncio.sleep(AGAIN_S)
-
     def _received(self, frame: bytes, flow: Flow) -> None:
         """A message of a stream. What is of no call is the first worker's."""
         member = self._members[owner(frame, self._workers) or 0]
         member.receive(frame, flow)
         if member.is_behind:
             self._streams.hold(flow)
-
-    def _relieved(self) -> None:
-        if not any(member.is_behind for member in self._members):
-            self._streams.go_on()
 
     def _failed(self, flow: Flow) -> None:
         self._tell_all("failed", flow)
@@ -273,8 +238,3 @@ class Crew:
             for member in self._members:
                 member.check()
             await asyncio.sleep(TICK_S)
-
-
-def _log_in(settings: Settings) -> bool:
-    """Whether there are peers that do."""
-    return any(peer.login is not None for peer in settings.peers)

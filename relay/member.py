@@ -7,11 +7,13 @@ by a stream meanwhile waits here, and datagrams in its sockets.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from structlog.typing import FilteringBoundLogger
@@ -22,6 +24,7 @@ from relay.errors import ConfigError, Refused
 from relay.far_records import NearRecords
 from relay.net.channel import MOST_UNSENT, Channel
 from relay.net.control import Answer
+from relay.net.inherited import Inherited
 from relay.net.streams import Streams
 from relay.net.tasks import Tasks
 from relay.sip.flow import Flow
@@ -51,17 +54,40 @@ class Common:
     journal: Journal | ServerJournal
     log: FilteringBoundLogger
     workers: int
-    secret: bytes  # of what they make and check for each other
-    descriptors: Callable[[int], Mapping[str, Any]]  # what the worker of that index inherits
+    inherited: Inherited
     streams: Streams
-    relieved: Callable[[], None]  # is told when a worker is not behind any more
     bans: Bans
+    secret: bytes = field(default_factory=partial(secrets.token_bytes, 32))  # of the nonces that they make and check
     located: Located = field(default_factory=dict)
     # What one worker knows and the others must: where each peer is that has registered, by its name.
     registered: dict[str, Sequence[Any]] = field(default_factory=dict)
     members: list[Member] = field(default_factory=list)
     drain_until: float | None = None  # loop time
     stops_at_once: bool = False  # and whoever ends now is not replaced
+
+    def start(self, index: int) -> dict[str, Any]:
+        """What the worker of that index is told at its start: all that is in force."""
+        return {
+            "index": index,
+            "workers": self.workers,
+            "name": self.config.name,
+            "text": self.config.text,
+            "secret": self.secret,
+            "located": encode_located(self.located),
+            "registered": list(self.registered.values()),
+            "streams": self.streams.flows(),
+            "bans": [(ban.source, ban.until, ban.reason) for ban in self.bans.in_force()],
+            "unwritten": [(encode_record(each.record), each.dialogs) for each in self.journal.unwritten()],
+            **self.inherited.by_use(index),
+        }
+
+    def others(self, member: Member) -> list[Member]:
+        return [each for each in self.members if each is not member]
+
+    def read_on(self) -> None:
+        """Streams bring messages again, unless a worker is still behind."""
+        if not any(member.is_behind for member in self.members):
+            self.streams.go_on()
 
 
 class Member:
@@ -108,7 +134,7 @@ class Member:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits for it that streams are to bring no more: `Common.relieved` is told when they may."""
+        """Whether so much waits for it that streams are to bring no more until `Common.read_on`."""
         return self._kept_bytes > MOST_UNSENT if self._channel is None else self._channel.is_behind
 
     async def ask(self, name: str, fields: Mapping[str, object], patience_s: float = ASK_S) -> Answer:
@@ -189,20 +215,19 @@ class Member:
     async def _live(self) -> int | str:
         """Its exit status, or why it could not be started."""
         gone = asyncio.Event()
-        channel = Channel(self._handlers(), gone.set, self._common.relieved)
-        inherited = self._common.descriptors(self.index)
+        channel = Channel(self._handlers(), gone.set, self._common.read_on)
         try:
-            self._process = await _spawn(channel, inherited)
+            self._process = await _spawn(channel, self._common.inherited.descriptors(self.index))
         except OSError as error:  # no descriptor, no memory, ...
             return str(error)
         self.pid, self._pings_left = self._process.pid, STARTING
-        channel.tell("start", {**self._start(), **inherited})
+        channel.tell("start", self._common.start(self.index))
         self._channel = channel  # what changes from now on it is told
         for frame, flow in self._kept:
             channel.tell("receive", frame, flow)
         self._kept.clear()
         self._kept_bytes = 0
-        self._common.relieved()
+        self._common.read_on()
         status = await self._process.wait()
         self._channel = self._process = None
         await gone.wait()  # its last words are read
@@ -211,21 +236,6 @@ class Member:
                 asking.set_exception(self._unavailable())
         await self._common.journal.flushed()  # and durable, be it in the spill, before anybody takes up its calls
         return status
-
-    def _start(self) -> dict[str, Any]:
-        common = self._common
-        return {
-            "index": self.index,
-            "workers": common.workers,
-            "name": common.config.name,
-            "text": common.config.text,
-            "secret": common.secret,
-            "located": encode_located(common.located),
-            "registered": list(common.registered.values()),
-            "streams": common.streams.flows(),
-            "bans": [(ban.source, ban.until, ban.reason) for ban in common.bans.in_force()],
-            "unwritten": [(encode_record(each.record), each.dialogs) for each in common.journal.unwritten()],
-        }
 
     # -- words from it
 
@@ -264,12 +274,13 @@ class Member:
             registered[peer] = (peer, contact, flow, expires_at)
         elif registered.get(peer, ())[1:3] == (contact, flow):  # else it has registered anew meanwhile
             del registered[peer]
-        self._tell_mates("registered", peer, contact, flow, expires_at)
+        for mate in self._common.others(self):
+            mate.tell("registered", peer, contact, flow, expires_at)
         if token and self._channel is not None:
             self._telling.begin(self._tell_that_mates_know(self._channel, token))
 
     async def _tell_that_mates_know(self, life: Channel, token: int) -> None:
-        await all_know((member for member in self._common.members if member is not self), MATES_S)
+        await all_know(self._common.others(self), MATES_S)
         life.tell("mates_know", token)
 
     def _found(self, bans: list[list[Any]]) -> None:
@@ -278,12 +289,8 @@ class Member:
 
     def _unbanned(self, source: str, *ban: object) -> None:
         self._common.bans.lift(source, here=False)
-        self._tell_mates("unbanned", source, *ban)
-
-    def _tell_mates(self, name: str, *fields: object) -> None:
-        for member in self._common.members:
-            if member is not self:
-                member.tell(name, *fields)
+        for mate in self._common.others(self):
+            mate.tell("unbanned", source, *ban)
 
     def _answer(self, serial: int, reply: Answer) -> None:
         asking = self._asked.get(serial)
@@ -308,7 +315,7 @@ def encode_located(located: Located) -> dict[str, list[tuple[Any, ...]]]:
     return {peer: [astuple(target) for target in targets] for peer, targets in located.items()}
 
 
-async def _spawn(channel: Channel, inherited: Mapping[str, Any]) -> Process:
+async def _spawn(channel: Channel, inherited: Sequence[int]) -> Process:
     """Opens the channel to it. Raises OSError."""
     ours, theirs = socket.socketpair()
     await channel.open(ours)
@@ -316,14 +323,10 @@ async def _spawn(channel: Channel, inherited: Mapping[str, Any]) -> Process:
         try:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "relay", "worker", str(theirs.fileno())),
-                pass_fds=[theirs.fileno(), *_descriptors_in(inherited)],
+                pass_fds=[theirs.fileno(), *inherited],
                 stdin=DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal is for us
             )
         except OSError:
             channel.close()
             raise
-
-
-def _descriptors_in(inherited: Mapping[str, Any]) -> list[int]:
-    return [inherited["own"], inherited["region"], *inherited["mates"], *inherited["sockets"].values()]
