@@ -54,7 +54,7 @@ config_option = click.option(
     "config_path",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Configuration; without it config/relay.toml, and without that file built-in values.",
+    help="Configuration file; config/relay.toml if not given, built-in values if there is none.",
 )
 
 

@@ -23,7 +23,7 @@ _COLUMNS = ("address", "reason", "since", "until")
 
 @click.group()
 def bans() -> None:
-    """Addresses that are not heard for a while.
+    """Addresses that the relay does not hear for a while.
 
     They flooded the relay, guessed passwords or broke its bounds.
     """
@@ -44,9 +44,9 @@ def list_(config_path: Path | None, as_json: bool) -> None:
 @reason_option
 @config_option
 def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> None:
-    """Do not hear ADDRESS, or a network 2001:db8::/64, or not longer than that if it is banned already.
+    """Ban ADDRESS, or a network such as 2001:db8::/64. A ban that is there already ends then, too.
 
-    That of a peer, or of a call that is up, is refused.
+    An address of a peer, or of a call that is up, is refused.
     """
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
@@ -57,11 +57,11 @@ def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> Non
 
 @bans.command("lift")
 @click.argument("address", required=False)
-@click.option("--all", "all_", is_flag=True, help="Hear everybody again.")
+@click.option("--all", "all_", is_flag=True, help="Lift all bans.")
 @reason_option
 @config_option
 def lift(config_path: Path | None, address: str | None, all_: bool, reason: str) -> None:
-    """Hear ADDRESS again."""
+    """Lift the ban on ADDRESS."""
     if (address is None) is not all_:
         raise click.UsageError("name one address, or --all")
     source = None if address is None else read_source(address)

@@ -58,7 +58,7 @@ _restrictions = stacked(
 @click.option("--a", default="", metavar="NUMBER", help="One party's real number, or an extension.")
 @click.option("--b", default="", metavar="NUMBER", help="The other party's.")
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: whose members call b.")
-@click.option("--x", default="", metavar="NUMBER", help="The 700 number that a dials; a free one is chosen otherwise.")
+@click.option("--x", default="", metavar="NUMBER", help="The 700 number that a dials; if not given, a free one.")
 @click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: the 700 number that b dials; likewise.")
 @click.option("--pool", default="", metavar="ID", help="The pool to choose from.")
 @click.option("--area", default="", metavar="TEXT", help="Choose from a pool of this area.")
@@ -71,7 +71,7 @@ _restrictions = stacked(
     help="90s, 30m, 2h, 7d, or a time as 2026-01-31T08:00:00Z. Without it: until it is unbound.",
 )
 @click.option("--order", "order_id", default="", metavar="TEXT", help="The order that this binding serves.")
-@click.option("--business", default="", metavar="ID", help="The business user; `default` otherwise.")
+@click.option("--business", default="", metavar="ID", help="The business user; if not given, `default`.")
 @click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
 @click.option("--white-only", is_flag=True, help="Let only callers on the whitelist in.")
 @click.option("--record", is_flag=True, help="Record its calls; both sides are told so first.")
@@ -227,7 +227,7 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, **asked: An
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
 @config_option
 def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool) -> None:
-    """Give a binding that is in force another end."""
+    """Set another expiry for a binding that is in force."""
     with opened(config_path) as store:
         changed = store.act(lambda act: changes.renew(act, binding_id, expires_in, store.rules))
     if as_json:

@@ -51,7 +51,7 @@ def business() -> None:
 @json_option
 @config_option
 def apply_(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Enter an application. It may do nothing until it is approved."""
+    """Enter an application. The business user may do nothing until it is approved."""
     asked = Application(id=business_id, **given(options))
     with opened(config_path, make=True) as store:
         _show(store.act(lambda act: service.apply(act, asked)), as_json=as_json)
@@ -97,7 +97,7 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
 @json_option
 @config_option
 def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """List its changes of state: who, when and why."""
+    """List changes of a business user's state: who, when and why."""
     with opened(config_path) as store:
         if find_business(store.reader, store.sealer, business_id) is None:
             raise Refused("not_found", "", _NONE)
@@ -120,10 +120,10 @@ def _step(step: service.Step, words: str) -> None:
             click.echo(f"{changed.id} is {changed.state}")
 
 
-_step("approve", "Let it make bindings.")
-_step("suspend", "Refuse all its calls from the next one on, until it is resumed.")
+_step("approve", "Let a business user make bindings.")
+_step("suspend", "Refuse all calls of a business user, from the next one on, until it is resumed.")
 _step("resume", "End a suspension.")
-_step("revoke", "Refuse all its calls for good.")
+_step("revoke", "Refuse all calls of a business user for good.")
 
 
 @business.command("change")
@@ -186,7 +186,7 @@ def make(
     expires_at: int | None,
     as_json: bool,
 ) -> None:
-    """Make a key. Its secret is shown now and never again.
+    """Make a key. Its secret is shown once.
 
     Without --scope it allows all but to see real numbers (parties:read) and, for a business, to make keys (keys).
     """
@@ -215,7 +215,7 @@ def list_keys_(config_path: Path | None, business: str | None, as_json: bool) ->
 @json_option
 @config_option
 def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -> None:
-    """Make a key in the place of another."""
+    """Make a new key in place of another."""
     with opened(config_path) as store:
         key, secret = store.act(lambda act: key_service.rotate(act, key_id, overlap // 1000))
     _show_secret(key, secret, as_json=as_json)

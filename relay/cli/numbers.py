@@ -129,7 +129,7 @@ def lock(config_path: Path | None, number: str, reason: str) -> None:
 @reason_option
 @config_option
 def unlock(config_path: Path | None, number: str, reason: str) -> None:
-    """Undo a lock, also one for fraud."""
+    """Undo a lock, also one made for fraud."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.unlock(act, number, reason))
     click.echo(f"{found.number} is {found.state}")
@@ -153,14 +153,14 @@ def pools() -> None:
 
 _limits = stacked(
     click.option("--area", metavar="TEXT", help="Such as beijing."),
-    click.option("--max-bindings", type=int, metavar="N", help="That one number carries."),
-    click.option("--warn-percent", type=int, metavar="N", help="Of its numbers in use, from which on to warn."),
+    click.option("--max-bindings", type=int, metavar="N", help="How many bindings one number carries."),
+    click.option("--warn-percent", type=int, metavar="N", help="Warn from so many of its numbers in use on."),
 )
 
 
 @pools.command("make")
 @click.argument("pool_id", metavar="ID")
-@click.option("--business", metavar="ID", help="Whose it is; of all that have none of their own otherwise.")
+@click.option("--business", metavar="ID", help="Whose it is; if not given, of all that have none of their own.")
 @_limits
 @json_option
 @config_option

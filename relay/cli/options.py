@@ -11,12 +11,14 @@ NONE = "none"  # on the command line: no limit, no hours
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, real numbers in clear.")
 reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full.")
-business_option = click.option("--business", default="default", metavar="ID", help="The business user; `default` else.")
+business_option = click.option(
+    "--business", default="default", metavar="ID", help="The business user; if not given, `default`."
+)
 needed_reason = click.option(
-    "--reason", required=True, envvar="RELAY700_REASON", metavar="TEXT", help="What for; it stands in the audit log."
+    "--reason", required=True, envvar="RELAY700_REASON", metavar="TEXT", help="Why; the audit log keeps it."
 )
 reason_option = click.option(
-    "--reason", default="", envvar="RELAY700_REASON", metavar="TEXT", help="What for; it stands in the audit log."
+    "--reason", default="", envvar="RELAY700_REASON", metavar="TEXT", help="Why; the audit log keeps it."
 )
 
 

@@ -21,7 +21,7 @@ _COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "p
 
 @click.group()
 def recordings() -> None:
-    """What was recorded of calls."""
+    """Recordings of calls."""
 
 
 @recordings.command("list")
@@ -50,7 +50,7 @@ def list_(config_path: Path | None, business: str | None, since: int | None, unt
 @needed_reason
 @config_option
 def get(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
-    """Write what was recorded of a call: a capture (pcap) with the addresses of both sides. Nobody else can read it."""
+    """Write the recording of a call: a capture (pcap) with the addresses of both sides. Nobody else can read it."""
     with opened(config_path) as store:
         recording = store.act(lambda act: ask_recording(act, call_id, reason))
         parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)

@@ -21,7 +21,7 @@ RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
     type=click.IntRange(1, 16),
     default=1,
     show_default=True,
-    help="Processes that carry calls. With more than one they share all addresses, and one that dies is replaced.",
+    help="Processes that carry calls. Several share all addresses, and one that dies is replaced.",
 )
 @click.pass_context
 def serve(context: click.Context, config_path: Path | None, workers: int) -> None:
@@ -38,7 +38,7 @@ def serve(context: click.Context, config_path: Path | None, workers: int) -> Non
 @click.command()
 @config_option
 def check(config_path: Path | None) -> None:
-    """Validate the configuration; every fault is named at once."""
+    """Check the configuration and report every fault at once."""
     config = load_config(config_path)
     check_files(config)
     click.echo(
@@ -49,10 +49,10 @@ def check(config_path: Path | None) -> None:
 @click.command()
 @config_option
 def reload(config_path: Path | None) -> None:
-    """Have the relay go by its changed file.
+    """Have the running relay go by its changed configuration, as SIGHUP does.
 
-    As SIGHUP does. The relay reads the file that it was started with. Where anything in it is wrong, or holds from a
-    restart on only, nothing changes. Calls that are there go on as they are.
+    The relay reads the file that it was started with. If anything in it is wrong, or needs a restart, nothing changes.
+    Calls that are up go on as they are.
     """
     answer = ask(load_config(config_path), "reload", patience_s=RELOAD_PATIENCE_S)
     click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")

@@ -50,7 +50,7 @@ def webhooks() -> None:
 def make(
     config_path: Path | None, url: str, business: str, kinds: tuple[str, ...], parties: str, as_json: bool
 ) -> None:
-    """Have a business user's events sent to URL. The secret that signs them is shown now and never again."""
+    """Have a business user's events sent to URL. The secret that signs them is shown once."""
     with opened(config_path, make=True) as store:
         webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or KINDS, parties))
     show_one(_plain(webhook) | {"secret": secret}, as_json=as_json)
