@@ -24,6 +24,7 @@ README = Path("README.md").read_text()
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#]+)\)")
+_ANCHOR = re.compile(r"\]\(([^):#]*)#([^)]+)\)")
 _PATH = re.compile(r"(?:\./)?((?:relay|config|scripts|tests|docs|\.ci)/[\w./-]+)")
 _METRIC = re.compile(r"\brelay700_(\w+)")
 _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
@@ -58,6 +59,18 @@ def test_paths_exist(document: Path) -> None:
     named += [found[1] for word in code(document) if (found := _PATH.fullmatch(word.split()[0]))]
     assert named
     assert [path for path in named if not Path(path).exists()] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """Where a link into the document may lead: its headings, as forges write them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_headings_that_links_lead_to_exist(document: Path) -> None:
+    for path, anchor in _ANCHOR.findall(document.read_text()):
+        assert anchor in anchors(document.parent / path if path else document), f"{path}#{anchor}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
