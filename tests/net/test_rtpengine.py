@@ -349,15 +349,6 @@ async def test_the_end_of_a_call_is_told_again_when_somebody_listens(monkeypatch
         assert len(engine.commands()) == told  # once
 
 
-async def test_calls_to_forget_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtpengine, "MOST_UNTOLD", 2)
-    async with bench(Deaf()) as b:
-        instance = b.client._instances[b.engines[0].address.name]
-        for number in range(4):
-            instance.forget_later(f"call {number}")
-        assert list(instance._untold) == ["call 2", "call 3"]
-
-
 async def test_an_instance_that_is_not_configured_any_more_does_nothing() -> None:
     async with bench() as b:
         assert await b.ask(OFFER._replace(instance="udp:127.0.0.1:1")) is None

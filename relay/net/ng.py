@@ -1,0 +1,109 @@
+"""rtpengine's "ng" protocol: a command, its answer, and the bytes of both.
+
+JSON, or bencode where a sound goes with it (rtpengine's docs/ng_control_protocol.md). The cookie before it is not part
+of it here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct, field
+
+from relay.call.actions import Counts
+from relay.net import bencode
+
+
+class _Stats(Struct):
+    packets: int = 0
+
+
+class _Ingress(Struct):
+    ssrc: int = field(name="SSRC")
+
+
+class _Stream(Struct):
+    flags: tuple[str, ...] = ()
+    stats: _Stats = field(default_factory=_Stats)
+    ingress: tuple[_Ingress, ...] = field(name="ingress SSRCs", default=())
+
+
+class _Media(Struct):
+    streams: tuple[_Stream, ...] = ()
+
+
+class _Tag(Struct):
+    medias: tuple[_Media, ...] = ()
+
+
+class _Mean(Struct):
+    jitter: int = 0
+    samples: int = 1
+
+
+class _Reports(Struct):
+    """What one SSRC reports of what it hears, and rtpengine of the way to there.
+
+    rtpengine 12.5 keeps the loss of what a side sends and the loss that it reports in one place, and takes it over to
+    the other side with reports of its own (`rtcp_send_report`): later in a call both may be one side's.
+    """
+
+    lost: int | None = field(name="cumulative loss", default=None)
+    mean: _Mean | None = field(name="average MOS", default=None)
+
+
+class _Recording(Struct):
+    on: int = field(name="call recording", default=0)
+
+
+class Answer(Struct):
+    """What an instance says to a command; further fields are of no use here."""
+
+    result: str
+    error: str = field(name="error-reason", default="")
+    sdp: str = ""
+    tags: dict[str, _Tag] = field(default_factory=dict)
+    reports: dict[str, _Reports] = field(name="SSRC", default_factory=dict)
+    duration: int = 0  # milliseconds
+    recording: _Recording = field(default_factory=_Recording)
+
+    def counts(self) -> tuple[tuple[str, Counts], ...]:
+        """What it counted of the RTP of each side, by tag."""
+        streams = {name: _sound_of(tag) for name, tag in self.tags.items()}
+        return tuple(
+            (
+                name,
+                _counts_of(own, [each for other in streams if other != name for each in streams[other]], self.reports),
+            )
+            for name, own in streams.items()
+        )
+
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder(Answer).decode
+
+
+def encode(message: dict[str, object]) -> bytes:
+    return bencode.encode(message) if "blob" in message else _encode_json(message)  # type: ignore[arg-type]
+
+
+def decode(data: bytes) -> Answer:
+    """Raises ValueError; msgspec's errors are such."""
+    return msgspec.convert(bencode.decode(data), Answer) if data.startswith(b"d") else _decode_json(data)
+
+
+def _sound_of(tag: _Tag) -> list[_Stream]:
+    return [stream for media in tag.medias for stream in media.streams if "RTP" in stream.flags]
+
+
+def _counts_of(own: list[_Stream], others: list[_Stream], reports: dict[str, _Reports]) -> Counts:
+    """Packets of `own` streams; how they arrive stands under the SSRCs of the other sides, which say so."""
+    receivers = {str(each.ssrc) for stream in others for each in stream.ingress}
+    known = [reports[ssrc] for ssrc in receivers if ssrc in reports]
+    losses = [report.lost for report in known if report.lost is not None]
+    means = [report.mean for report in known if report.mean is not None]
+    samples = sum(mean.samples for mean in means)
+    return Counts(
+        sum(stream.stats.packets for stream in own),
+        max(sum(losses), 0) if losses else None,
+        round(sum(mean.jitter * mean.samples for mean in means) / samples) if samples else None,
+    )

@@ -1,0 +1,28 @@
+"""What one rtpengine is still to be told; its commands and answers are in tests/net/test_rtpengine.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.net import rtpengine_instance
+from relay.net.rtpengine_instance import Instance, NoAnswer
+from tests.net.test_rtpengine import Engine, agrees, deletions
+
+
+async def test_calls_to_forget_are_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtpengine_instance, "MOST_UNTOLD", 2)
+    engine = Engine(agrees)
+    await engine.start()
+    instance = Instance(engine.address)
+    await instance.open()
+    for number in range(4):
+        instance.forget_later(f"call {number}")
+    await instance.forget_untold()
+    assert deletions(engine) == {"call 2", "call 3"}
+    await instance.close()
+    await engine.stop()
+
+
+async def test_before_there_is_a_way_there_nothing_is_answered() -> None:
+    with pytest.raises(NoAnswer):
+        await Instance(Engine(agrees).address).ask({"command": "ping"})
