@@ -22,8 +22,7 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, number, opened, past, said_in_clear
-from relay.errors import StoreError
+from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
 from relay.service import changes
 from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
@@ -177,10 +176,7 @@ def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool
 
 
 def _found_one(store: Opened, binding_id: str) -> Binding:
-    binding = find_binding(store.reader, store.sealer, binding_id)
-    if binding is None:
-        raise StoreError("there is no such binding: `relay700 bindings list` shows them")
-    return binding
+    return required(find_binding(store.reader, store.sealer, binding_id), "binding", "bindings list")
 
 
 def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
@@ -197,8 +193,8 @@ def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
 def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
     """List who made, changed and unbound a binding, and when; never what was in it."""
     with opened(config_path) as store:
-        found = changes.steps(store.reader, store.sealer, _found_one(store, binding_id))
-    show_list(found, ("at", "action", "by", "changed"), as_json=as_json)
+        steps = changes.steps(store.reader, store.sealer, _found_one(store, binding_id))
+    show_list(steps, ("at", "action", "by", "changed"), as_json=as_json)
 
 
 @bindings.command("change")

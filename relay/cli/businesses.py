@@ -13,8 +13,7 @@ from relay.call.routing import LANGUAGES
 from relay.cli import config_option
 from relay.cli.options import NONE, given, json_option, needed_reason, or_none, reason_option, reveal_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import coming, duration, every, opened, said_in_clear
-from relay.errors import Refused
+from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
 from relay.service import businesses as service
 from relay.service import keys as key_service
@@ -27,7 +26,6 @@ _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "rev
 # What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
-_NONE = "there is no such business user: `relay700 business list` shows them"
 
 _limit = or_none(int)
 _details = stacked(
@@ -84,12 +82,10 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one business user. Numbers of its contact are masked without --reveal."""
     with opened(config_path) as store:
-        found = find_business(store.reader, store.sealer, business_id)
-        if found is None:
-            raise Refused("not_found", "", _NONE)
+        shown = _found(store, business_id)
         if as_json or reveal:
             said_in_clear(store, f"business {business_id}", reason)
-    _show(found, as_json=as_json, clear=as_json or reveal)
+    _show(shown, as_json=as_json, clear=as_json or reveal)
 
 
 @business.command("history")
@@ -99,10 +95,12 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
 def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
     """List changes of a business user's state: who, when and why."""
     with opened(config_path) as store:
-        if find_business(store.reader, store.sealer, business_id) is None:
-            raise Refused("not_found", "", _NONE)
-        changes = state_changes(store.reader, store.sealer, business_id)
+        changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
     show_list(changes, ("at", "state", "by", "reason"), as_json=as_json)
+
+
+def _found(store: Opened, business_id: str) -> Business:
+    return required(find_business(store.reader, store.sealer, business_id), "business user", "business list")
 
 
 def _step(step: service.Step, words: str) -> None:
@@ -159,10 +157,10 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         _show(store.act(lambda act: service.change(act, business_id, **given(options))), as_json=as_json)
 
 
-def _show(found: Business, *, as_json: bool, clear: bool = False) -> None:
-    values = plain(found)
+def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:
+    values = plain(business)
     if not clear:
-        values["contact"] = mask_text(found.contact)
+        values["contact"] = mask_text(business.contact)
     show_one(values, as_json=as_json)
 
 

@@ -27,8 +27,8 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import progress
-from relay.cli.stores import Opened, number, opened, past, said_in_clear
-from relay.errors import Refused, StoreError
+from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
+from relay.errors import StoreError
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
 from relay.reports.recordings import of_call, verify_recordings
@@ -116,9 +116,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
     """Show one call that has ended, or is answered and up."""
     clear = as_json or reveal
     with opened(config_path) as store:
-        record = find_call(store.reader, store.sealer, call_id)
-        if record is None:
-            raise Refused("not_found", "", "there is no such call: `relay700 calls list` shows them")
+        record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
         recording = of_call(store.reader, call_id)

@@ -13,8 +13,7 @@ from relay.cli import config_option
 from relay.cli.options import business_option, json_option, reason_option, reveal_option
 from relay.cli.output import plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, every, opened, said_in_clear
-from relay.errors import Refused
+from relay.cli.stores import Opened, every, opened, required, said_in_clear
 from relay.service import groups as service
 from relay.service import lists as list_service
 from relay.service.imports import import_members
@@ -123,10 +122,7 @@ def delete(config_path: Path | None, group_id: str) -> None:
 
 
 def _found(store: Opened, group_id: str) -> Group:
-    group = find_group(store.reader, store.sealer, group_id)
-    if group is None:
-        raise Refused("not_found", "group", "there is no such group: `relay700 groups list` shows them")
-    return group
+    return required(find_group(store.reader, store.sealer, group_id), "group", "groups list")
 
 
 def _members(store: Opened, group_id: str) -> Iterator[str]:

@@ -11,9 +11,9 @@ import click
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import duration, every, opened
+from relay.cli.stores import duration, every, opened, required
 from relay.cli.stores import number as any_number
-from relay.errors import Refused, StoreError
+from relay.errors import StoreError
 from relay.service import numbers as service
 from relay.service.numbers import PREFIX_STATES, NewPool, NewPrefix, PoolChange, PrefixChange
 from relay.service.times import format_moment
@@ -194,9 +194,7 @@ def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any
 def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
     """Show one pool."""
     with opened(config_path) as store:
-        pool = find_pool(store.reader, pool_id)
-    if pool is None:
-        raise Refused("not_found", "", "there is no such pool: `relay700 pools list` shows them")
+        pool = required(find_pool(store.reader, pool_id), "pool", "pools list")
     show_one(_pool(pool), as_json=as_json)
 
 

@@ -87,6 +87,13 @@ def every(read: Callable[[K, int], list[T]], first: K, place: Callable[[T], K]) 
         after = place(page[-1])
 
 
+def required(value: T | None, what: str, shown_by: str) -> T:
+    """What was looked for. Raises Refused where there is none, with the command that shows those that there are."""
+    if value is None:
+        raise Refused("not_found", "", f"there is no such {what}: `relay700 {shown_by}` shows them")
+    return value
+
+
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
     """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}

@@ -12,8 +12,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import business_option, json_option
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import Opened, every, opened
-from relay.errors import Refused
+from relay.cli.stores import Opened, every, opened, required
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
 from relay.service.times import format_moment
@@ -117,10 +116,7 @@ def dead_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
 
 
 def _found(store: Opened, webhook_id: str) -> Webhook:
-    webhook = find_webhook(store.reader, store.sealer, webhook_id)
-    if webhook is None:
-        raise Refused("not_found", "", "there is no such webhook: `relay700 webhooks list` shows them")
-    return webhook
+    return required(find_webhook(store.reader, store.sealer, webhook_id), "webhook", "webhooks list")
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:

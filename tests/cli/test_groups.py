@@ -45,7 +45,7 @@ def test_a_group_is_deleted_once_no_binding_needs_it(relay700: Command, group: d
     assert "end them first" in relay700.refused("groups", "delete", group["id"])
     relay700.done("unbind", made["binding_id"])
     assert relay700.done("groups", "delete", group["id"]) == f"deleted {group['id']}\n"
-    assert relay700.refused("groups", "show", group["id"]).startswith("group: there is no such group")
+    assert relay700.refused("groups", "show", group["id"]).startswith("there is no such group")
 
 
 def test_callers_are_put_on_lists_and_taken_off(relay700: Command) -> None:
