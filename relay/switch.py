@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,9 +48,9 @@ from relay.store.sealing import Sealer
 from relay.tokens import tokens
 
 if TYPE_CHECKING:
-    from relay.later import Later
     from relay.net.locate import Located
     from relay.net.verify import Verifier
+    from relay.server_look_ups import ServerLookUps
 
 TICK_S = 1.0
 YOUNG_S = 0.05  # at most between two looks through the youngest objects
@@ -132,7 +133,7 @@ class Switch:
             self._verifier.ask if self._verifier else None,
             self._rtpengine.mediate if self._rtpengine else None,
             mate.registered if mate else None,
-            None if isinstance(self._reader, RouteReader) else self._reader.look_up_by(self._gate),
+            None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
         )
         self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
         self._tasks: list[asyncio.Task[None]] = []
@@ -292,13 +293,13 @@ def sounds_of(config: Config) -> Sounds:
     return {} if config.sounds is None else read_sounds(config.sounds)
 
 
-def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | Later:
+def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteReader | ServerLookUps:
     place = config.store.path
     if isinstance(place, Path):
         return RouteReader(place, sealer, config.rules, reporter(log))
-    from relay.later import Later  # a driver that a store in a file does without
+    from relay.server_look_ups import ServerLookUps  # a driver that a store in a file does without
 
-    return Later(place, sealer, config.rules, reporter(log))
+    return ServerLookUps(place, sealer, config.rules, reporter(log))
 
 
 def _verifier(config: Config) -> Verifier | None:

@@ -21,8 +21,8 @@ MOST_ASKED: Final = 1_000  # at once; what comes beyond is refused
 Found = Callable[[LookUp, Route | Refusal], None]
 
 
-class Later:
-    """In the place of a `RouteReader`. Open it in the loop that it is used in."""
+class ServerLookUps:
+    """What `RouteReader` is for a store in a file. Open it in the loop that it is used in."""
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
         self._reader = ServerRouteReader(server, sealer, rules, report)
@@ -33,21 +33,17 @@ class Later:
         self.close = self._reader.close
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
-        """Whoever asks so does not wait."""
+        """For a `Gate` whose `look_up` is not asked: `look_up` here is."""
         return STORE_FAILED
 
-    def look_up_by(self, gate: Gate) -> Callable[[LookUp, float, Found], None]:
-        """For `Driver`: what is found passes `gate`; the answer comes from the loop, whatever happens."""
+    def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
+        """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
+        if len(self._asking) >= MOST_ASKED:
+            asyncio.get_running_loop().call_soon(found, asked, STORE_FAILED)
+        else:
+            self._asking.begin(self._answer(gate, asked, unix_s, found))
 
-        def look_up(asked: LookUp, unix_s: float, found: Found) -> None:
-            if len(self._asking) >= MOST_ASKED:
-                asyncio.get_running_loop().call_soon(found, asked, STORE_FAILED)
-            else:
-                self._asking.begin(self._look_up(gate, asked, unix_s, found))
-
-        return look_up
-
-    async def _look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
+    async def _answer(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
         answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
         try:
             row = await self._reader.fetch(asked.number, asked.caller, unix_s)
