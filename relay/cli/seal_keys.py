@@ -28,7 +28,7 @@ _id = click.argument("key_id", metavar="ID", type=click.IntRange(1, LAST_ID))
 
 @click.group("seal-key")
 def seal_key() -> None:
-    """The keys that the store is sealed with: status, add, use, drop.
+    """The keys that the store is sealed with.
 
     A new key is added, copied to the other nodes of a shared store, and then used. The old ones stay in the key file
     until nothing needs them any more.

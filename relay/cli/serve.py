@@ -49,10 +49,10 @@ def check(config_path: Path | None) -> None:
 @click.command()
 @config_option
 def reload(config_path: Path | None) -> None:
-    """Have the running relay go by its changed configuration, as SIGHUP does.
+    """Have the running relay go by its changed file.
 
-    The relay reads the file that it was started with. If anything in it is wrong, or needs a restart, nothing changes.
-    Calls that are up go on as they are.
+    SIGHUP does the same. The relay reads the file that it was started with. If anything in it is wrong, or needs a
+    restart, nothing changes. Calls that are up go on as they are.
     """
     answer = ask(load_config(config_path), "reload", patience_s=RELOAD_PATIENCE_S)
     click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")
