@@ -172,6 +172,26 @@ class Phone:
     def _tag_for(self, traced: Response) -> str:
         return self._tags.setdefault(traced.to_tag or "", secrets.token_hex(4) if self._tags else self._tag)
 
+    # -- what has come
+
+    def take_request(self, method: str) -> Request | None:
+        """The first one in the inbox, which has it no more."""
+        for message in self.inbox:
+            if isinstance(message, Request) and message.method == method:
+                self.inbox.remove(message)
+                return message
+        return None
+
+    def take_response(self, sent: Sent, status: int | None = None) -> Response | None:
+        """Likewise, to the request that was sent: the first of that status, else the first final one."""
+        for message in self.inbox:
+            if not isinstance(message, Response) or message.cseq != (sent.cseq, sent.method):
+                continue
+            if message.status == status or (status is None and message.status >= 200):
+                self.inbox.remove(message)
+                return message
+        return None
+
     # -- receiving
 
     async def receive(self, message: Message, data: bytes, source: Endpoint) -> None:

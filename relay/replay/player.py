@@ -122,40 +122,42 @@ class Player:
     async def _follow_request(self, step: Step) -> None:
         """Until the request has come to the other side, or has been refused."""
         request, sent = step.message, self._sent[step.exchange]
+        sender, receiver = self._phones[step.side], self._phones[step.side.other]
         assert isinstance(request, Request)
-        refusal = design.refusal_of(request)
 
         def look() -> Request | Response | None:
-            arrived = self._take_request(step.side.other, request.method)
+            arrived = receiver.take_request(request.method)
             if arrived is not None or request.method == "BYE":  # which the relay answers itself
                 return arrived
-            return self._final_of(step.side, sent)
+            return sender.take_response(sent)
 
-        outcome = await self._until(look, lambda: self._phones[step.side].repeat(sent.data))
-        match outcome:
-            case Request():
-                self._arrived[step.exchange] = outcome
-                self._compare_sdp(step, outcome)
-            case Response(status=status) if refusal is not None and status in refusal.statuses:
-                self._find(step, Verdict.DESIGNED, f"{refusal.why}: {status}")
-                self._over |= step.exchange == self._first
-            case Response(status=status):
-                self._find(step, Verdict.DIFFERS, f"refused with {status}")
-                self._over |= step.exchange == self._first
-            case None:
-                self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
-                self._over |= step.exchange == self._first
-        if isinstance(outcome, Response):
-            self._note_status(step.exchange, outcome.status)
+        outcome: Request | Response | None = await self._until(look, lambda: sender.repeat(sent.data))
+        if isinstance(outcome, Request):
+            self._arrived[step.exchange] = outcome
+            self._compare_sdp(step, outcome)
+            return
+        if outcome is None:
+            self._find_missing(step, step.side.other)
+        else:
+            self._find_refused(step, request, outcome.status)
+        self._over |= step.exchange == self._first
+
+    def _find_refused(self, step: Step, request: Request, status: int) -> None:
+        self._note_status(step.exchange, status)
+        refusal = design.refusal_of(request)
+        if refusal is not None and status in refusal.statuses:
+            self._find(step, Verdict.DESIGNED, f"{refusal.why}: {status}")
+        else:
+            self._find(step, Verdict.DIFFERS, f"refused with {status}")
 
     async def _acknowledge(self, step: Step, ack: Request) -> None:
         status = self._final.get(step.exchange)
         if status is None or status >= 300:  # the phone itself acknowledges a refusal
             return
         await self._phones[step.side].acknowledge(self._sent[step.exchange], ack)
-        arrived = await self._until(lambda: self._take_request(step.side.other, "ACK"))
+        arrived = await self._until(lambda: self._phones[step.side.other].take_request("ACK"))
         if arrived is None:
-            self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
+            self._find_missing(step, step.side.other)
         else:
             self._compare_sdp(step, arrived)
 
@@ -163,13 +165,12 @@ class Player:
         invite = self._sent.get(step.exchange)
         if invite is None or step.exchange in self._final:
             return
-        sent = await self._phones[step.side].cancel(invite, [("reason", value) for value in cancel.get_all("reason")])
+        sender, receiver = self._phones[step.side], self._phones[step.side.other]
+        sent = await sender.cancel(invite, [("reason", value) for value in cancel.get_all("reason")])
         self._cancelled |= step.exchange == self._first
-        arrived = await self._until(
-            lambda: self._take_request(step.side.other, "CANCEL"), lambda: self._phones[step.side].repeat(sent.data)
-        )
+        arrived = await self._until(lambda: receiver.take_request("CANCEL"), lambda: sender.repeat(sent.data))
         if arrived is None:
-            self._find(step, Verdict.DIFFERS, f"did not reach the {step.side.other.value}")
+            self._find_missing(step, step.side.other)
         else:
             self._find(step, Verdict.ALIKE)
 
@@ -198,14 +199,14 @@ class Player:
         self, step: Step, response: Response, sent: Sent, shown: design.Shown, data: bytes
     ) -> None:
         """Until the asker has seen it, or has been told otherwise."""
-        key, expected = step.exchange, shown.status
+        key, expected, asker = step.exchange, shown.status, self._phones[step.exchange.origin]
         repeated = data and key.method == "INVITE" and response.status >= 200
         seen = await self._until(
-            lambda: self._take_response(key.origin, sent, expected) or self._final_of(key.origin, sent),
+            lambda: asker.take_response(sent, expected) or asker.take_response(sent),
             (lambda: self._phones[step.side].repeat(data)) if repeated else None,
         )
         if seen is None:
-            self._find(step, Verdict.DIFFERS, f"did not reach the {key.origin.value}")
+            self._find_missing(step, key.origin)
             return
         self._note_status(key, seen.status)
         if seen.status != expected:
@@ -252,8 +253,8 @@ class Player:
             await self._give_up(caller, callee)
         elif status is not None and status < 300 and not self._hung_up:
             sent = await caller.make("BYE")
-            ended = await self._until(lambda: self._final_of(Side.CALLER, sent), lambda: caller.repeat(sent.data))
-            await self._until(lambda: self._take_request(Side.CALLEE, "BYE"))
+            ended = await self._until(lambda: caller.take_response(sent), lambda: caller.repeat(sent.data))
+            await self._until(lambda: callee.take_request("BYE"))
             if ended is None:
                 self._find(None, Verdict.DIFFERS, "the call could not be ended by BYE")
         for side, phone in self._phones.items():
@@ -266,10 +267,10 @@ class Player:
         if not self._cancelled:
             self._cancelled = True
             cancel = await caller.cancel(sent)
-            await self._until(lambda: self._take_request(Side.CALLEE, "CANCEL"), lambda: caller.repeat(cancel.data))
+            await self._until(lambda: callee.take_request("CANCEL"), lambda: caller.repeat(cancel.data))
         if (invite := self._arrived.get(self._first)) is not None:
             await callee.answer(invite, 487)
-        ended = await self._until(lambda: self._final_of(Side.CALLER, sent))
+        ended = await self._until(lambda: caller.take_response(sent))
         if ended is None:
             self._find(None, Verdict.DIFFERS, "the call could not be cancelled")
         else:
@@ -288,6 +289,9 @@ class Player:
         else:
             self._find(step, Verdict.DIFFERS, "came with SDP" if has_sdp(seen) else "came without its SDP")
 
+    def _find_missing(self, step: Step, side: Side) -> None:
+        self._find(step, Verdict.DIFFERS, f"did not reach the {side.value}")
+
     def _find(self, step: Step | None, verdict: Verdict, words: str = "") -> None:
         name = f"{step.side.value}'s {step.name}" if step else ""
         self._played.findings.append(Finding(name, verdict, words))
@@ -299,27 +303,6 @@ class Player:
             self._played.statuses.append(status)
 
     # -- waiting
-
-    def _take_request(self, side: Side, method: str) -> Request | None:
-        for message in self._phones[side].inbox:
-            if isinstance(message, Request) and message.method == method:
-                self._phones[side].inbox.remove(message)
-                return message
-        return None
-
-    def _take_response(self, side: Side, sent: Sent, status: int | None) -> Response | None:
-        for message in self._phones[side].inbox:
-            if isinstance(message, Response) and message.status == status and message.cseq == (sent.cseq, sent.method):
-                self._phones[side].inbox.remove(message)
-                return message
-        return None
-
-    def _final_of(self, side: Side, sent: Sent) -> Response | None:
-        for message in self._phones[side].inbox:
-            if isinstance(message, Response) and message.status >= 200 and message.cseq == (sent.cseq, sent.method):
-                self._phones[side].inbox.remove(message)
-                return message
-        return None
 
     async def _until(
         self, look: Callable[[], _Found | None], repeat: Callable[[], Awaitable[None]] | None = None
