@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from relay.service.fields import LONGEST_REASON, NAME, PREFIX
+from relay.service.fields import LONGEST_REASON, NAME, NAME_WORDS, PREFIX, PREFIX_WORDS
 from relay.service.times import format_moment
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 FORMS = {
     CLEAN: "it is text without control characters",
     _NUMBER_700: "it is the 15 digits of a 700 number, such as 700100000010001",
-    _PREFIX: "it is the 11 managed digits of a 700 number, such as 70010000001",
-    _NAME: "it is letters, digits, _ . - and at most 64 of them, such as acme",
+    _PREFIX: PREFIX_WORDS,
+    _NAME: NAME_WORDS,
     _PARTY: "it is a number such as 13800000001 or +86 138 0000 0001",
     _HOURS: "it is two times of a day in China, such as 08:00-22:00",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -125,12 +126,8 @@ async def get_export(
 
     def records() -> Iterator[CallRecord]:
         """Whichever thread asks for the next part goes on with this connection: one at a time."""
-        with store_errors(path):
-            connection = connect_reader(path, check_same_thread=False)
-            try:
-                yield from read_all(connection, sealer, wanted)
-            finally:
-                connection.close()
+        with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
+            yield from read_all(connection, sealer, wanted)
 
     parts = export_parts(records(), format_, reveal=clear)
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}

@@ -13,7 +13,8 @@ from relay.api.routes_calls import CallId
 from relay.api.visit import Operator
 from relay.errors import Refused, StoreError
 from relay.reports.recordings import MEDIA_TYPE, ask_recording, read_recording
-from relay.store.recordings import LAST_MS, NEWEST, Recording, RecordingQuery, list_recordings
+from relay.store.record_pages import LAST_MS
+from relay.store.recordings import NEWEST, Recording, RecordingQuery, list_recordings
 
 router = APIRouter(prefix="/v1", tags=["calls"])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Annotated, NamedTuple, TypeVar, cast
 
 import anyio
@@ -249,9 +250,5 @@ def _json(body: BaseModel) -> bytes:
 
 
 def _read_apart(desk: Desk, query: Callable[[Connection], T]) -> T:
-    with store_errors(desk.path):
-        connection = connect_reader(desk.path)
-        try:
-            return query(connection)
-        finally:
-            connection.close()
+    with store_errors(desk.path), closing(connect_reader(desk.path)) as connection:
+        return query(connection)

@@ -14,7 +14,8 @@ from relay.cli.output import show_list
 from relay.cli.stores import every, opened, past
 from relay.errors import StoreError
 from relay.reports.recordings import ask_recording, read_recording
-from relay.store.recordings import LAST_MS, NEWEST, RecordingQuery, list_recordings
+from relay.store.record_pages import LAST_MS
+from relay.store.recordings import NEWEST, RecordingQuery, list_recordings
 
 _COLUMNS = ("taken_at", "call_id", "business", "length_ms", "size", "sha256", "purged_at")
 

@@ -116,12 +116,9 @@ class Timers:
             self._log.error("purge.failed", reason=str(error))
 
     def _purge(self) -> None:
-        writer = Writer(self._path, self._sealer)
-        try:
+        with contextlib.closing(Writer(self._path, self._sealer)) as writer:
             now, going_on = self._clock_ms(), lambda: not self._ending.is_set()
             purged = purge(writer, self._retention, self._kept_in, now, going_on=going_on)
-        finally:
-            writer.close()
         self._log.info("purge.done", **purged._asdict())
 
     def _day(self) -> int:

@@ -15,7 +15,9 @@ from relay.policy.hours import parse_hours
 from relay.service.times import parse_duration_ms, parse_moment_ms
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+NAME_WORDS = "it is letters, digits, _ . - and at most 64 of them, such as acme"
 PREFIX = r"700[0-9]{8}"
+PREFIX_WORDS = "it is the 11 managed digits of a 700 number, such as 70010000001"
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500
@@ -40,14 +42,14 @@ def mode(text: str) -> Mode:
 def name(field: str, written: str) -> str:
     """An id that somebody chooses for good."""
     if re.fullmatch(NAME, written) is None:
-        raise invalid(field, "it is letters, digits, _ . - and at most 64 of them, such as acme")
+        raise invalid(field, NAME_WORDS)
     return written
 
 
 def prefix(field: str, written: str) -> str:
     """What the ministry assigns."""
     if re.fullmatch(PREFIX, written, re.ASCII) is None:
-        raise invalid(field, "it is the 11 managed digits of a 700 number, such as 70010000001")
+        raise invalid(field, PREFIX_WORDS)
     return written
 
 

@@ -159,9 +159,9 @@ def get_number(act: Act, number: str) -> Number:
     raise Refused("number_unknown", "number", "it is none of the platform's numbers")
 
 
-def lock(act: Act, number: str, reason: str, why: int = LOCKED_BY_OPERATOR) -> Number:
+def lock(act: Act, number: str, reason: str) -> Number:
     """Takes a number out of use: its calls are refused, and it is given to nobody. Raises Refused."""
-    return _locks(act, number, "number.lock", reason, add=why)
+    return _locks(act, number, "number.lock", reason, add=LOCKED_BY_OPERATOR)
 
 
 def unlock(act: Act, number: str, reason: str = "") -> Number:

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from relay.store.act import RELAY, Act, Actor
 from relay.store.audit_log import count_audit, purge_audit
 from relay.store.connection import Connection
 from relay.store.idempotency import KEPT_MS
 from relay.store.purge import (
-    CHUNK,
-    RECORDS_CHUNK,
     Reached,
     count_bindings,
     count_businesses,
@@ -42,6 +40,10 @@ from relay.store.recordings import (
 )
 from relay.store.writer import Writer
 
+T = TypeVar("T")
+
+CHUNK = 500  # rows of an act
+RECORDS_CHUNK = 50  # of an act: the rows of the index that go with a record lie on a page each
 FILES_CHUNK = 10  # of an act: to delete a large file takes some milliseconds
 DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
@@ -98,10 +100,10 @@ def purge(
     writer.run(actor, lambda act: act.audit("purge.begin", "store", details=before._asdict()))
     _purge_the_rest(sweep, before, now_ms)
     purged = Purged(
-        sweep.all(lambda act: purge_records(act, before.records, RECORDS_CHUNK), RECORDS_CHUNK),
+        sweep.all(purge_records, before.records, RECORDS_CHUNK),
         _purge_bindings(sweep, before.bindings),
-        sweep.all(lambda act: purge_audit(act, before.audit, CHUNK)),
-        sweep.all(lambda act: purge_businesses(act, before.businesses, CHUNK)),
+        sweep.all(purge_audit, before.audit),
+        sweep.all(purge_businesses, before.businesses),
         _purge_recordings(sweep, kept_in, before.recordings),
     )
     writer.run(actor, lambda act: act.audit("purge.end", "store", details=purged._asdict()))
@@ -137,13 +139,13 @@ class _Sweep(NamedTuple):
     actor: Actor
     going_on: Callable[[], bool]
 
-    def all(self, step: Callable[[Act], int], most: int | None = None) -> int:
-        """How many rows went; a step that deletes fewer than `most` (usually CHUNK) is the last."""
-        total = 0
+    def all(self, delete: Callable[[Act, T, int], int], before: T, most: int | None = None) -> int:
+        """How many rows went. `delete(act, before, most)` gives how many it deleted: fewer than `most` are the last."""
+        total, chunk = 0, most or CHUNK
         while self.going_on():
-            deleted = self.writer.run(self.actor, step)
+            deleted = self.writer.run(self.actor, lambda act: delete(act, before, chunk))
             total += deleted
-            if deleted < (most or CHUNK):
+            if deleted < chunk:
                 break
         return total
 
@@ -151,17 +153,17 @@ class _Sweep(NamedTuple):
 def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     """What no law asks for, or what goes with something else."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
-    sweep.all(lambda act: purge_routes(act, now_ms, CHUNK))
-    sweep.all(lambda act: purge_members(act, before.bindings, CHUNK))
-    sweep.all(lambda act: purge_answers(act, now_ms - KEPT_MS, CHUNK))
-    sweep.all(lambda act: purge_events(act, before.records, CHUNK))
-    sweep.all(lambda act: purge_complaints(act, day, CHUNK))
-    sweep.all(lambda act: forget_recordings(act, before.records, CHUNK))
+    sweep.all(purge_routes, now_ms)
+    sweep.all(purge_members, before.bindings)
+    sweep.all(purge_answers, now_ms - KEPT_MS)
+    sweep.all(purge_events, before.records)
+    sweep.all(purge_complaints, day)
+    sweep.all(forget_recordings, before.records)
 
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
     """Also files that the store does not know: none is kept longer than the others."""
-    total = sweep.all(lambda act: purge_recordings(act, kept_in, before_ms, FILES_CHUNK), FILES_CHUNK)
+    total = sweep.all(partial(purge_recordings, kept_in=kept_in), before_ms, FILES_CHUNK)
     for path in files_before(kept_in, before_ms):
         if not sweep.going_on():
             break

@@ -85,9 +85,9 @@ def pools_of(connection: Connection, business: str) -> list[Pool]:
     return [Pool._make(row) for row in connection.execute(_OF_BUSINESS, {"business": business}).fetchall()]
 
 
-def usage(connection: Connection, now_ms: int, business: str | None = None) -> list[PoolUsage]:
-    """Of every pool, or of those of a business. Reads an index entry a number: 100 ms for a million."""
-    return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, business, "", _ALL)]
+def usage(connection: Connection, now_ms: int) -> list[PoolUsage]:
+    """Of every pool. Reads an index entry a number: 100 ms for a million."""
+    return [usage_of(connection, pool, now_ms) for pool in find_pools(connection, None, "", _ALL)]
 
 
 def usage_of(connection: Connection, pool: Pool, now_ms: int) -> PoolUsage:

@@ -21,10 +21,6 @@ from relay.store.connection import Connection
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
 
-CHUNK = 500  # rows of an act
-# Of one act: the rows of the index that go with a record lie on a page each.
-RECORDS_CHUNK = 50
-
 _ENDED_AT = COLUMNS.index("ended_at")
 _OLDEST_RECORDS = f"{SELECT} WHERE chain_seq <= :last ORDER BY chain_seq LIMIT :most"
 _COUNT_RECORDS = """
@@ -89,7 +85,7 @@ WHERE (day, business, prefix) IN (SELECT day, business, prefix FROM complaint WH
 """
 
 
-def purge_records(act: Act, before_ms: int, most: int = RECORDS_CHUNK) -> int:
+def purge_records(act: Act, before_ms: int, most: int) -> int:
     """Call records that ended before that moment. Raises StoreError where the chain is broken at its beginning."""
     connection, sealer = act.connection, act.sealer
     head = read_checkpoint(connection, sealer, RECORDS)
@@ -115,7 +111,7 @@ class Reached(NamedTuple):
     deleted: int
 
 
-def purge_bindings(act: Act, before_ms: int, after: str = "", most: int = CHUNK) -> Reached:
+def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
     """Bindings that gave their numbers back before that moment, with their changes, lists and parties.
 
     Those without a release stay, however old. It looks at `most` ids behind `after`; with fewer seen, the walk is over.
@@ -129,7 +125,7 @@ def purge_bindings(act: Act, before_ms: int, after: str = "", most: int = CHUNK)
     return Reached(rows[-1][0] if rows else after, len(rows), len(gone))
 
 
-def purge_businesses(act: Act, before_ms: int, most: int = CHUNK) -> int:
+def purge_businesses(act: Act, before_ms: int, most: int) -> int:
     """Business users that were revoked before that moment, with all that is theirs; not while a binding or pool is."""
     gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
     for statement in _OF_BUSINESS:
@@ -137,27 +133,27 @@ def purge_businesses(act: Act, before_ms: int, most: int = CHUNK) -> int:
     return len(gone)
 
 
-def purge_members(act: Act, before_ms: int, most: int = CHUNK) -> int:
+def purge_members(act: Act, before_ms: int, most: int) -> int:
     """Parties that were removed from a group before that moment."""
     return act.connection.execute(_MEMBERS, (before_ms, most)).rowcount
 
 
-def purge_routes(act: Act, before_ms: int, most: int = CHUNK) -> int:
+def purge_routes(act: Act, before_ms: int, most: int) -> int:
     """Routes of the past whose cool-down was over before that moment: nothing depends on them any more."""
     return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
 
 
-def purge_answers(act: Act, before_ms: int, most: int = CHUNK) -> int:
+def purge_answers(act: Act, before_ms: int, most: int) -> int:
     """Answers kept for requests that may be sent again, from before that moment."""
     return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 
-def purge_events(act: Act, before_ms: int, most: int = CHUNK) -> int:
+def purge_events(act: Act, before_ms: int, most: int) -> int:
     """Events that no webhook would take, dead or waiting for a disabled one since before that moment."""
     return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 
-def purge_complaints(act: Act, before_day: str, most: int = CHUNK) -> int:
+def purge_complaints(act: Act, before_day: str, most: int) -> int:
     """Counts of complaints of days (2026-01-31) before that one."""
     return act.connection.execute(_COMPLAINTS, (before_day, most)).rowcount
 

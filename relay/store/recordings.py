@@ -14,6 +14,7 @@ from typing import NamedTuple
 from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.record_pages import LAST_MS
 from relay.store.recording_file import file_of
 
 _COLUMNS = "call_id, business, taken_at, length_ms, size, sha256, purged_at"
@@ -36,7 +37,6 @@ DELETE FROM recording WHERE call_id IN (
 
 _is_recording = re.compile(r"[0-9a-f]{32}\.(sealed|part)").fullmatch
 
-LAST_MS = 1 << 53
 NEWEST = (LAST_MS, "")  # behind it come all recordings
 _PAGE = 500
 
@@ -89,7 +89,7 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
         after = rows[-1][0]
 
 
-def purge_recordings(act: Act, kept_in: Path, before_ms: int, most: int) -> int:
+def purge_recordings(act: Act, before_ms: int, most: int, kept_in: Path) -> int:
     """Deletes the files of at most `most` that were taken over before that moment; how many there were.
 
     Each has a line in the audit log. A file goes before its row tells so: where the act is undone, the next purge goes

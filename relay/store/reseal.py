@@ -24,6 +24,7 @@ from relay.store.groups import SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBER
 from relay.store.journal_rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
 from relay.store.lists import SEALED_ENTRIES
+from relay.store.record_pages import LAST_MS
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import follow_key, sealing_keys
@@ -161,7 +162,7 @@ def _recordings(connection: Connection) -> dict[int, int]:
     counts: dict[int, int] = {}
     for place, (key_id, used_at) in enumerate(used):
         since_ms = used_at if place else 0
-        until_ms = used[place + 1][1] + _HOUR_MS if place + 1 < len(used) else 1 << 53
+        until_ms = used[place + 1][1] + _HOUR_MS if place + 1 < len(used) else LAST_MS
         query = "SELECT count(*) FROM recording WHERE purged_at IS NULL AND taken_at >= ? AND taken_at < ?"
         (counts[key_id],) = connection.execute(query, (since_ms, until_ms)).fetchone()
     return {key_id: count for key_id, count in counts.items() if count}

@@ -102,7 +102,7 @@ def test_it_holds_the_calls_going_on_in_that_time_with_their_links(shelf: Shelf,
 def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, writer: Writer) -> None:
     shelf.add(call(1), call(2), call(3))
     shelf.follow()
-    writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 2_000))
+    writer.run(RELAY, lambda act: purge_records(act, NOW_MS + 2_000, 100))
     (seq, hash_) = shelf.connection.execute("SELECT seq, hex(hash) FROM checkpoint").fetchone()
     data = made(shelf, writer)
     assert lines(data, "records.jsonl")[0]["follows"] == hash_.lower()

@@ -10,7 +10,7 @@ import pytest
 from relay.errors import Refused
 from relay.service import numbers
 from relay.service.numbers import NewPool, NewPrefix, PoolChange, PrefixChange
-from relay.store.numbers import LOCKED_FOR_FRAUD, NumberQuery, Prefix, find_numbers
+from relay.store.numbers import LOCKED_FOR_FRAUD, NumberQuery, Prefix, find_numbers, set_locks
 from relay.store.pools import find_pool, usage
 from tests.service.conftest import Desk
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
@@ -115,7 +115,7 @@ def test_a_locked_number_has_its_calls_refused_until_it_is_unlocked(desk: Desk) 
 
 
 def test_each_lock_is_undone_by_who_may(desk: Desk) -> None:
-    desk.run(lambda act: numbers.lock(act, X, "many strangers", LOCKED_FOR_FRAUD))
+    desk.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
     set_state(desk, "locked")
     assert desk.run(lambda act: numbers.unlock(act, X)).state == "locked"  # with its prefix
     desk.run(lambda act: numbers.lock(act, X, "complaints"))

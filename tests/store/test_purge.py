@@ -232,8 +232,8 @@ def test_released_bindings_go_with_all_that_is_theirs_and_others_stay(disk: Disk
     before_ms = NOW_MS - 184 * DAY_MS
     with closing(connect(disk.path)) as connection:
         assert count_bindings(connection, before_ms) == 2
-    first = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, most=3))
-    second = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, first.after, most=3))
+    first = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, "", 3))
+    second = writer.run(RELAY, lambda act: purge_bindings(act, before_ms, first.after, 3))
     assert (first.seen, first.deleted, second.seen, second.deleted) == (3, 1, 1, 1)
     stay = [(live,), (late,), (young,)]
     assert execute(disk, "SELECT id FROM binding ORDER BY id") == stay
@@ -272,7 +272,7 @@ def test_only_business_users_that_were_revoked_long_ago_go(disk: Disk, writer: W
     before_ms = NOW_MS - 731 * DAY_MS
     with closing(connect(disk.path)) as connection:
         assert count_businesses(connection, before_ms) == 1
-    assert writer.run(RELAY, lambda act: purge_businesses(act, before_ms)) == 1
+    assert writer.run(RELAY, lambda act: purge_businesses(act, before_ms, 100)) == 1
     stay = ["bound", "just-revoked", "suspended"]
     assert execute(disk, "SELECT id FROM business WHERE id <> 'default' ORDER BY id") == [(one,) for one in stay]
     columns = {
@@ -297,7 +297,7 @@ def test_events_that_wait_for_a_webhook_which_was_disabled_long_ago_go(disk: Dis
             *(webhook, disabled_at),
         )
         execute(disk, "INSERT INTO outbox (webhook, event_id, kind, at, sealed) VALUES (?, 'e', '', 0, x'')", webhook)
-    assert writer.run(RELAY, lambda act: purge_events(act, 1_000)) == 1
+    assert writer.run(RELAY, lambda act: purge_events(act, 1_000, 100)) == 1
     assert execute(disk, "SELECT webhook FROM outbox ORDER BY 1") == [("just-off",), ("on",)]
 
 
@@ -315,11 +315,11 @@ def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk
         execute(disk, "INSERT INTO past_member VALUES ('g', ?, x'', 0, ?)", bytes([n]), dead_at or 5_000)
     for day in ("2023-12-31", "2024-01-01"):
         execute(disk, "INSERT INTO complaint VALUES (?, 'default', '70010000001', 1, '')", day)
-    assert writer.run(RELAY, lambda act: purge_routes(act, 1_000)) == 2
-    assert writer.run(RELAY, lambda act: purge_members(act, 1_000)) == 1
-    assert writer.run(RELAY, lambda act: purge_answers(act, 1_000)) == 2
-    assert writer.run(RELAY, lambda act: purge_events(act, 1_000)) == 1
-    assert writer.run(RELAY, lambda act: purge_complaints(act, "2024-01-01")) == 1
+    assert writer.run(RELAY, lambda act: purge_routes(act, 1_000, 100)) == 2
+    assert writer.run(RELAY, lambda act: purge_members(act, 1_000, 100)) == 1
+    assert writer.run(RELAY, lambda act: purge_answers(act, 1_000, 100)) == 2
+    assert writer.run(RELAY, lambda act: purge_events(act, 1_000, 100)) == 1
+    assert writer.run(RELAY, lambda act: purge_complaints(act, "2024-01-01", 100)) == 1
     assert execute(disk, "SELECT free_at FROM route ORDER BY 1") == [(None,), (1_001,)]
     assert execute(disk, "SELECT removed_at FROM past_member ORDER BY 1") == [(1_000,), (5_000,)]
     assert execute(disk, "SELECT at FROM idempotency") == [(1_001,)]

@@ -10,8 +10,8 @@ import pytest
 
 from relay.store.act import RELAY
 from relay.store.database import connect_reader
+from relay.store.record_pages import LAST_MS
 from relay.store.recordings import (
-    LAST_MS,
     NEWEST,
     Recording,
     RecordingQuery,
