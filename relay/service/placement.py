@@ -36,22 +36,27 @@ class Asked(NamedTuple):
 
 
 def check_parties(act: Act, binding: Binding) -> None:
-    """Raises Refused where its parties, its group and its numbers do not go together."""
-    if binding.a == binding.b:
-        raise invalid("b", "it is the same number as a: a binding joins two parties")
+    """Raises Refused where its parties, its group and its numbers do not go together.
+
+    What is wrong whoever the parties are comes first: else a change that fails in any case would tell a guess of the
+    party that stays from another.
+    """
     if (binding.group_id is not None) != (binding.mode in GROUP_MODES):
         wrong = "it is missing" if binding.group_id is None else f"an {binding.mode} has no group: leave it out"
         raise invalid("group_id", wrong)
+    group_id = binding.group_id
+    if group_id is not None and find_group(act.connection, act.sealer, group_id, binding.business) is None:
+        raise Refused("not_found", "group_id", "there is no such group of this business user")
+    if binding.a == binding.b:
+        raise invalid("b", "it is the same number as a: a binding joins two parties")
     numbers = [number for number in (binding.x, binding.y) if number]
     # An old middle number reads like a party: as one, it would be shown to the other.
     if any(party in numbers for party in (binding.a, binding.b) if party):
         raise invalid("x", "it is one of the parties: take another number")
-    if binding.group_id is None:
+    if group_id is None:
         return
-    if find_group(act.connection, act.sealer, binding.group_id, binding.business) is None:
-        raise Refused("not_found", "group_id", "there is no such group of this business user")
     for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
-        if number and is_member(act.connection, binding.group_id, act.sealer.lookup_hash(number)):
+        if number and is_member(act.connection, group_id, act.sealer.lookup_hash(number)):
             raise invalid(field, "it is a member of the group")
 
 
