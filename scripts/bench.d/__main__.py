@@ -19,9 +19,9 @@ import report
 import series
 import servers
 import service
-from load import CALLEE_HOST, SIPP_TRANSPORTS, Load, free
+from load import CALLEE_HOST, SIPP_TRANSPORTS, Load, free, make_load
 from servers import Server
-from stores import Bindings, write_sipp_file
+from stores import Bindings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,10 +110,7 @@ def _growth(options: argparse.Namespace, run: Path) -> int:
 def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tuple[Load, list[Server]]]:
     """SIPp's load, and all servers that are to be measured, warm."""
     bindings = Bindings(count, options.stores)
-    called = bindings.called()
-    (run / "load").mkdir(parents=True)
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
-    write_sipp_file(called, load.bindings)
+    load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     with contextlib.ExitStack() as stack:
         started: list[Server] = []
         for workers in options.workers if not options.without_relay else []:

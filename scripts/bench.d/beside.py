@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import servers
-from load import CALLEE_HOST, HERE, Address, Load, Outcome, free
+from load import CALLEE_HOST, HERE, Address, Load, Outcome, free, make_load
 from series import quantile_of
 from servers import Server
-from stores import Bindings, write_sipp_file
+from stores import Bindings
 
 REPEATS = 3
 HEAD_START_S = 2.0
@@ -43,10 +43,7 @@ class Beside:
 
 def measure(run: Path, bindings: Bindings, requests: int, rate: int, seconds: int) -> list[Beside]:
     """Without and with requests in turn, REPEATS times."""
-    (run / "load").mkdir()
-    called = bindings.called()
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), [row[:2] for row in called])
-    write_sipp_file(called, load.bindings)
+    load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     api = free("127.0.0.10")
     found = [Beside(0, [], []), Beside(requests, [], [])]
     with servers.relay(run / "relay", bindings, load.callee, api=api) as server:
@@ -90,17 +87,6 @@ def _measure_once(
 
 
 def _operator_key(folder: Path) -> str:
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "relay",
-        "keys",
-        "make",
-        "--operator",
-        "--json",
-        "-c",
-        str(folder / "relay.toml"),
-    ]
+    command = [*servers.relay700(False), "keys", "make", "--operator", "--json", "-c", str(folder / "relay.toml")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return str(json.loads(done.stdout)["secret"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import processes
 from load import Load
@@ -66,8 +64,7 @@ def _watch(pid: int, seconds: int, held: list[Held]) -> None:
 
 
 def _held(pid: int) -> Held:
-    files = sum(len(os.listdir(Path(f"/proc/{member}/fd"))) for member in processes.family(pid))
-    return Held(processes.resident_mib(pid), files)
+    return Held(processes.resident_mib(pid), processes.descriptors(pid))
 
 
 def table(figures: Sequence[Growth]) -> str:

@@ -67,11 +67,6 @@ class Load:
     numbers: Sequence[tuple[str, str]]  # of (caller, number) for the probe
     transport: str = "udp"
 
-    @property
-    def by(self) -> list[str]:
-        """SIPp's option."""
-        return ["-t", SIPP_TRANSPORTS[self.transport]]
-
     def drive(self, target: Address, rate: int, seconds: int) -> Outcome:
         """Place `rate` calls a second for so many seconds through `target`; wait for the last to end."""
         callee = self.start_callee()
@@ -85,50 +80,57 @@ class Load:
 
     def start_callee(self) -> subprocess.Popen[bytes]:
         """Returns once it listens; its owner ends it."""
-        log = self.run / "callee.log"
-        command = [
-            "sipp",
-            "-sf",
-            str(HERE / "callee.xml"),
-            "-i",
-            self.callee.host,
-            "-p",
-            str(self.callee.port),
-            *self.by,
-            *COMMON,
-        ]
-        with log.open("wb") as output:
-            callee = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=self.run)
-        processes.wait_until_bound(callee, *self.callee, log, self.transport)
+        callee = self._start("callee", ["-sf", str(HERE / "callee.xml")], self.callee)
+        processes.wait_until_bound(callee, *self.callee, self.run / "callee.log", self.transport)
         return callee
 
+    def start_callers(
+        self, name: str, scenario: Path, local: Address, target: Address, rate: int, calls: int, hold_ms: int
+    ) -> subprocess.Popen[bytes]:
+        """Ends with the last of the calls, of which `rate` begin a second. What it counts is in `rows` of that name."""
+        self._rows(name).unlink(missing_ok=True)
+        timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
+        options = [str(target), "-sf", str(scenario), "-inf", str(self.bindings), "-d", str(hold_ms)]
+        options += ["-r", str(rate), "-m", str(calls), "-l", str(rate * GRACE_S), "-timeout", f"{timeout_s}s"]
+        options += ["-trace_stat", "-stf", str(self._rows(name)), "-fd", "1"]
+        return self._start(name, options, local)
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """What callers have counted, a row a second; the last is of all. Raises RuntimeError where there is none."""
+        if not self._rows(name).exists():
+            raise RuntimeError((self.run / f"{name}.log").read_text(errors="replace")[-2000:])
+        with self._rows(name).open(newline="") as lines:
+            return list(csv.DictReader(lines, delimiter=";"))
+
+    def _rows(self, name: str) -> Path:
+        return self.run / f"{name}.csv"
+
+    def _start(self, name: str, options: Sequence[str], local: Address) -> subprocess.Popen[bytes]:
+        by = ["-t", SIPP_TRANSPORTS[self.transport]]
+        command = ["sipp", *options, "-i", local.host, "-p", str(local.port), *by, *COMMON]
+        with (self.run / f"{name}.log").open("wb") as output:
+            return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=self.run)
+
     def _call(self, target: Address, rate: int, calls: int, probe: Probe) -> Outcome:
-        (self.run / "caller.csv").unlink(missing_ok=True)
-        local = free(CALLER_HOST)
-        command = ["sipp", str(target), "-sf", str(HERE / "caller.xml"), "-inf", str(self.bindings), *self.by, *COMMON]
-        command += ["-i", local.host, "-p", str(local.port), "-d", str(HOLD_MS)]
-        command += ["-r", str(rate), "-m", str(calls), "-l", str(rate * 40), "-timeout", f"{calls // rate + GRACE_S}s"]
-        command += ["-trace_stat", "-stf", str(self.run / "caller.csv"), "-fd", "1"]
         began = time.monotonic()
-        with (self.run / "caller.log").open("wb") as output:
-            subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=self.run, check=False)
+        self.start_callers("caller", HERE / "caller.xml", free(CALLER_HOST), target, rate, calls, HOLD_MS).wait()
         seconds = time.monotonic() - began
         probe.stop()
-        statistics = self._statistics()
-        completed = int(statistics["SuccessfulCall(C)"])
+        last = self.rows("caller")[-1]
+        completed = int(last["SuccessfulCall(C)"])
         return Outcome(
             completed=completed + probe.completed,
             failed=calls - completed,
             seconds=seconds,
             delays_ms=probe.delays_ms,
             answers_ms=probe.answers_ms,
-            retransmissions=int(statistics["Retransmissions(C)"]),
+            retransmissions=int(last["Retransmissions(C)"]),
         )
 
-    def _statistics(self) -> dict[str, str]:
-        """The last line of what SIPp counts."""
-        file = self.run / "caller.csv"
-        if not file.exists():
-            raise RuntimeError((self.run / "caller.log").read_text(errors="replace")[-2000:])
-        with file.open(newline="") as lines:
-            return list(csv.DictReader(lines, delimiter=";"))[-1]
+
+def make_load(run: Path, called: Sequence[tuple[str, str, str]], callee: Address, transport: str = "udp") -> Load:
+    """That of calls by these bindings, of (caller, number, callee), with its files in the folder `run`."""
+    run.mkdir(parents=True, exist_ok=True)
+    file = run / "sipp.csv"
+    file.write_text("SEQUENTIAL\n" + "".join(f"{a};{x};{b};\n" for a, x, b in called))
+    return Load(run, file, callee, [row[:2] for row in called], transport)

@@ -18,11 +18,11 @@ from pathlib import Path
 import processes
 import psycopg
 import servers
-from load import Address, Load, Outcome, free
+from load import Address, Load, Outcome, free, make_load
 from series import quantile_of, search, warm_up
 from servers import Server
 from share import limited
-from stores import Bindings, write_sipp_file, write_table
+from stores import Bindings, write_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -176,11 +176,8 @@ def _measure_once(store: _Store, nodes: Sequence[tuple[Load, Server]], highest: 
 @contextlib.contextmanager
 def _node(folder: Path, store: _Store, index: int, count: int, setting: _Setting) -> Iterator[tuple[Load, Server]]:
     """Its load, and itself, started."""
-    folder.mkdir()
-    called = setting.bindings.called()[index::count]
     callee = free(f"127.0.0.{40 + index}")
-    load = Load(folder, folder / "bindings.csv", callee, [row[:2] for row in called])
-    write_sipp_file(called, load.bindings)
+    load = make_load(folder, setting.bindings.called()[index::count], callee)
     address = free(f"127.0.0.{30 + index}")
     config = _config(folder, store, f"node{index}", address, callee, setting)
     command = [*servers.relay700(setting.compiled), "serve", "-c", str(config)]

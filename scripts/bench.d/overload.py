@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ from pathlib import Path
 
 import processes
 import servers
-from load import CALLEE_HOST, CALLER_HOST, COMMON, GRACE_S, HERE, HOLD_MS, Address, Load, free
+from load import CALLEE_HOST, CALLER_HOST, HERE, HOLD_MS, Address, Load, free, make_load
 from series import warm_up
 from share import limited
-from stores import Bindings, write_sipp_file
+from stores import Bindings
 
 from relay.net.control import ControlClient, control_path
 
@@ -76,11 +74,7 @@ def measure(
     share: float = 1.0,
 ) -> list[Overload]:
     """`rate`, the highest without a failed call, is offered so many times. `share`: of the CPU that the relay has."""
-    (run / "load").mkdir()
-    called = bindings.called()
-    numbers = [row[:2] for row in called]
-    load = Load(run / "load", run / "load" / "bindings.csv", free(CALLEE_HOST), numbers, transport)
-    write_sipp_file(called, load.bindings)
+    load = make_load(run / "load", bindings.called(), free(CALLEE_HOST), transport)
     (load.run / "overload.xml").write_text(_scenario())
     all_cpus = os.sched_getaffinity(0)
     own_cpu = {max(all_cpus)}
@@ -145,25 +139,19 @@ class _Caller:
 
     def __init__(self, load: Load, name: str, target: Address, rate: int, calls: int, hold_ms: int) -> None:
         self.unread = 0  # datagrams that found its receive buffer or the callees' full
-        self._rows = load.run / f"{name}.csv"
-        self._rows.unlink(missing_ok=True)
+        self._load = load
+        self._name = name
         local = free(CALLER_HOST)
         self._sockets = (local, load.callee)
-        timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
-        command = ["sipp", str(target), "-sf", "overload.xml", "-inf", str(load.bindings), *load.by, *COMMON]
-        command += ["-i", local.host, "-p", str(local.port), "-d", str(hold_ms), "-timeout", f"{timeout_s}s"]
-        command += ["-r", str(rate), "-m", str(calls), "-l", str(rate * GRACE_S)]
-        command += ["-trace_stat", "-stf", str(self._rows), "-fd", "1"]
-        with (load.run / f"{name}.log").open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=load.run)
+        scenario = load.run / "overload.xml"
+        self._process = load.start_callers(name, scenario, local, target, rate, calls, hold_ms)
 
     def wait(self) -> list[dict[str, str]]:
         """Until all calls are over."""
         while self._process.poll() is None:
             self.unread = max(self.unread, sum(processes.unread(*each) for each in self._sockets))
             time.sleep(0.2)
-        with self._rows.open(newline="") as lines:
-            return list(csv.DictReader(lines, delimiter=";"))
+        return self._load.rows(self._name)
 
 
 def table(figures: Sequence[Overload]) -> str:

@@ -55,6 +55,11 @@ def resident_mib(pid: int) -> float:
     return (own_kib + sum(files_kib.values())) / 1024
 
 
+def descriptors(pid: int) -> int:
+    """How many a process and its descendants have open."""
+    return sum(len(os.listdir(f"/proc/{member}/fd")) for member in family(pid))
+
+
 def _pages_of_files(smaps: str) -> Iterator[tuple[tuple[str, str], int]]:
     """By path and place in the file, in KiB; without the pages that the process has written, which are its own."""
     for offset, path, text in _MAPPING.findall(smaps):

@@ -50,10 +50,6 @@ def _binding(number: int) -> Binding:
     return f"138{number:08}", f"{PREFIX}{number:08}", f"139{number:08}"
 
 
-def write_sipp_file(called: Sequence[Binding], path: Path) -> None:
-    path.write_text("SEQUENTIAL\n" + "".join(f"{a};{x};{b};\n" for a, x, b in called))
-
-
 def put_relay_store(run: Path, bindings: Bindings, importing: Sequence[str]) -> None:
     """Puts relay.db and its relay.key into `run`: those that are kept, or new ones made by the command `importing`."""
     kept = bindings.kept_in / f"{bindings.count}-{_schema()}"

@@ -65,7 +65,7 @@ class Watch:
             tasks=said.get("tasks", 0),
             lag_s=said.get("loop_lag_seconds", 0.0),
             resident=_resident(members),
-            descriptors=sum(len(os.listdir(f"/proc/{member}/fd")) for member in members),
+            descriptors=processes.descriptors(self._pid),
             store=_size(self._folder / "relay.db"),
             wal=_size(self._folder / "relay.db-wal"),
             log=_size(self._folder / "relay.log"),
