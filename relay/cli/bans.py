@@ -11,10 +11,9 @@ from relay.cli import config_option
 from relay.cli.asking import ask
 from relay.cli.options import json_option, reason_option
 from relay.cli.output import show_list
-from relay.cli.stores import Opened, duration, opened
+from relay.cli.stores import audited_first, duration, opened
 from relay.config import load_config
 from relay.net.bans import read_source
-from relay.service import fields
 from relay.service.times import format_moment
 
 ALL = "all"  # what the audit log calls them together
@@ -50,7 +49,7 @@ def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> Non
     """
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
-        _say(store, "ban.add", source, reason, {"for_s": for_s})
+        audited_first(store, "ban.add", source, reason, for_s=for_s)
         answer = ask(store.config, "ban", address=source, for_s=for_s)
     click.echo(f"banned {source} until {format_moment(answer['until'])}")
 
@@ -66,16 +65,10 @@ def lift(config_path: Path | None, address: str | None, all_: bool, reason: str)
         raise click.UsageError("name one address, or --all")
     source = None if address is None else read_source(address)
     with opened(config_path) as store:
-        _say(store, "ban.lift", source or ALL, reason, {})
+        audited_first(store, "ban.lift", source or ALL, reason)
         answer = ask(store.config, "unban", address=source)
     for each in answer["lifted"]:
         click.echo(f"lifted {each}")
-
-
-def _say(store: Opened, action: str, source: str, reason: str, details: dict[str, object]) -> None:
-    """The audit line comes first: what is done is never without it."""
-    why = fields.reason(reason)
-    store.act(lambda act: act.audit(action, source, reason=why, details=details))
 
 
 def _shown(ban: dict[str, Any]) -> dict[str, Any]:

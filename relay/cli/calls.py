@@ -27,7 +27,7 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import progress
-from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
+from relay.cli.stores import Opened, audited_first, number, opened, past, required, said_in_clear
 from relay.errors import StoreError
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
@@ -154,8 +154,7 @@ def _live_call(call: dict[str, Any]) -> dict[str, Any]:
 def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     """End a call on both sides."""
     with opened(config_path) as store:
-        why = fields.reason(reason, required=True)
-        store.act(lambda act: act.audit("call.hang_up", call_id, reason=why))
+        audited_first(store, "call.hang_up", call_id, fields.reason(reason, required=True))
         ask(store.config, "hang_up", call_id=call_id)
     click.echo(f"hung up {call_id}")
 

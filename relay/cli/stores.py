@@ -98,7 +98,19 @@ def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, 
     """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
     why = fields.reason(reason) or "cli"
-    store.act(lambda act: act.audit("read", object_, reason=why, details=details))
+    try:
+        store.act(lambda act: act.audit("read", object_, reason=why, details=details))
+    except StoreError as error:
+        raise StoreError(f"{error}; to see it masked, without an audit line, leave out --json and --reveal") from None
+
+
+def audited_first(store: Opened, action: str, object_: str, reason: str, **details: object) -> None:
+    """Writes the audit line of what the relay is asked to do next. Raises Refused, and StoreError that says so."""
+    why = fields.reason(reason)
+    try:
+        store.act(lambda act: act.audit(action, object_, reason=why, details=details))
+    except StoreError as error:
+        raise StoreError(f"{error}; nothing was done, since the audit log must have it first") from None
 
 
 def number(text: str) -> str:

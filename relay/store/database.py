@@ -32,6 +32,18 @@ WRITER_PRAGMAS = ("PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAG
 # No mmap_size: SQLite unmaps the file after each commit of another connection. With a commit to each third look-up, one
 # takes 55 us without it and 80 with it (18 and 34 where the processor's caches stay warm).
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
+# By SQLite's primary result codes.
+_WHAT_TO_DO = {
+    sqlite3.SQLITE_BUSY: (
+        "another process keeps it locked (`fuser -v {place}` shows which have it open): let it end, or end it, and try"
+        " again"
+    ),
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "see in the system's log what its disk has",
+    sqlite3.SQLITE_READONLY: "let the relay's user write to its file, its folder and its disk",
+    sqlite3.SQLITE_CORRUPT: "stop the relay and put a backup in its place",
+    sqlite3.SQLITE_NOTADB: "stop the relay and put a backup in its place",
+}
 _KEY_CHECK = "SELECT hash FROM key_check"
 
 
@@ -127,7 +139,8 @@ def store_errors(place: Place) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise StoreError(f"the store {place} failed: {error}") from error
+        hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
+        raise StoreError(f"the store {place} failed: {error}{hint and ': '}{hint}") from error
 
 
 @contextmanager

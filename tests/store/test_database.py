@@ -12,7 +12,7 @@ import pytest
 
 from relay.errors import StoreError
 from relay.store.bindings import find_binding
-from relay.store.database import connect, connect_reader, open_store, transaction
+from relay.store.database import connect, connect_reader, open_store, store_errors, transaction
 from relay.store.groups import Group, find_group
 from relay.store.key_file import make_key
 from tests.store.conftest import Disk, opened
@@ -143,6 +143,36 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path:
 def test_a_folder_that_cannot_be_made_is_named(disk: Disk) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         open_store(disk.path / "below" / "relay.db", disk.key_file)
+
+
+def _fill(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA max_page_count = 1")
+    connection.execute("INSERT INTO pool (id, area, created_at) VALUES ('p', ?, 0)", ("x" * 100_000,))
+
+
+def _write(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO pool (id, area, created_at) VALUES ('p', '', 0)")
+
+
+@pytest.mark.parametrize(
+    ("open_", "deed", "said"),
+    [
+        (connect, _fill, "database or disk is full: make room on its disk"),
+        (connect_reader, _write, "attempt to write a readonly database: "),
+    ],
+)
+def test_an_error_says_what_to_do(
+    disk: Disk, open_: Callable[[Path], sqlite3.Connection], deed: Callable[[sqlite3.Connection], None], said: str
+) -> None:
+    with pytest.raises(StoreError) as failed, store_errors(disk.path), closing(open_(disk.path)) as connection:
+        deed(connection)
+    assert str(failed.value).startswith(f"the store {disk.path} failed: {said}")
+
+
+def test_a_damaged_store_is_to_be_put_back_from_a_backup(disk: Disk) -> None:
+    disk.path.write_bytes(b"\xff" * 8_192)
+    with pytest.raises(StoreError, match="put a backup in its place"), store_errors(disk.path):
+        connect(disk.path)
 
 
 def test_a_reader_cannot_write_and_sees_each_commit(disk: Disk) -> None:
