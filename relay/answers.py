@@ -1,6 +1,6 @@
-"""What is answered by the control socket, to the desk and the commands, of the calls of one switch.
+"""What the control socket answers about the calls of one switch, to the desk and to commands.
 
-It looks at the parts and changes nothing, but for the hang-ups that are asked for.
+It only looks, but for the hang-ups that are asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HANG_UPS_PER_S = 20  # of one business, and of the operator: each looks through 
 
 
 class Answers:
-    """Of one switch."""
+    """The answers of one switch."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Answers:
         self._live_until = 0.0
 
     def by_name(self) -> Mapping[str, Callable[..., Answer]]:
-        """What `ControlServer` answers by."""
+        """By the names that they are asked by."""
         return {
             "statistics": self.statistics,
             "live": self.live,
@@ -93,7 +93,7 @@ class Answers:
         return {"calls": shown, "total": len(calls), "workers_absent": 0}
 
     def _live_records(self) -> list[CallRecord]:
-        """The newest first. Kept for a while, so that however many ask, no more than a tenth of our time goes there."""
+        """The newest first. Kept for a while, so that however many ask, this takes no more than a tenth of our time."""
         began = time.monotonic()
         if began >= self._live_until:
             self._live_known = sorted(self._engine.live(), key=lambda record: -record.received_at)
@@ -102,7 +102,7 @@ class Answers:
         return self._live_known
 
     def hang_up(self, call_id: str, business: str | None = None) -> Answer:
-        """Raises Refused where no such call is up, or it is another business's, or too much is asked.
+        """Raises Refused if no such call is up, it is another business's, or too much is asked.
 
         `business`: who asks; None: the operator.
         """

@@ -1,9 +1,9 @@
-"""The composition root: one relay from its configuration, from start to drain. It decides nothing of calls.
+"""The composition root: one relay, from its configuration to its drain. It decides nothing about calls.
 
-It has the store's journal and lock, the control socket and what the service manager is told. Calls are carried by a
-switch of its own (`relay.switch`), or by those of several workers (`relay.crew`). Beside it runs the desk
-(`relay.desk`), a process of its own: nothing that HTTP clients or webhooks do waits for a call, nor a call for them. It
-asks us by the control socket.
+It has the store's journal and lock, the control socket, and the words for the service manager. Calls are carried by a
+switch in this process (`relay.switch`), or by those of several workers (`relay.crew`). Beside it runs the desk
+(`relay.desk`), a process of its own, so that no call waits for HTTP clients or webhooks, and they wait for no call. It
+asks this process over the control socket.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes l
 
 
 def serve(config: Config, path: Path | None, workers: int = 1) -> int:
-    """Run the relay until it is told to stop. Returns the exit status. Raises ConfigError and StoreError at first.
+    """Run the relay until it is told to stop. Returns the exit status.
 
-    `workers`: how many processes carry its calls; 1: this one.
+    `workers`: how many processes carry its calls; with 1 this one does. Raises ConfigError and StoreError if it cannot
+    start.
     """
     check_files(config)
     log = configure(config.log.format, config.log.level)
@@ -68,24 +69,24 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
 
 
 class Calls(Protocol):
-    """Who carries the calls."""
+    """What carries the calls: a switch in this process, or a crew of workers."""
 
     async def start(self, located: Located) -> int:
-        """Serves from now on. Gives how many calls were taken up. Raises ConfigError."""
+        """Begins to serve. Returns how many calls were taken up. Raises ConfigError."""
 
     def locate(self, located: Located) -> None: ...
 
     async def reload(self, config: Config, located: Located) -> None:
-        """Raises ConfigError, and all is as it was."""
+        """Raises ConfigError, and then nothing has changed."""
 
     def take_over(self, calls: Sequence[LiveCall]) -> None:
-        """Goes on with calls of a node that is gone."""
+        """Carries on with the calls of a node that is gone."""
 
     async def ask(self, name: str, **fields: object) -> Answer:
         """Raises Refused."""
 
     def pids(self) -> list[int]:
-        """The processes that serve besides this one."""
+        """The other processes that serve."""
 
     async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool: ...
     async def close(self) -> None: ...
@@ -95,7 +96,7 @@ class Relay:
     """One running relay."""
 
     def __init__(self, config: Config, path: Path | None, log: FilteringBoundLogger, workers: int) -> None:
-        """`path` is where the configuration came from, for words to the operator alone. Raises StoreError."""
+        """`path`: where the configuration came from; it is only shown to the operator. Raises StoreError."""
         self._config = config
         self._path = path
         self._log = log
@@ -123,7 +124,7 @@ class Relay:
         return Crew(config, self._journal, self._log, workers)
 
     def _load_numbers(self, config: Config) -> None:
-        """Those of the configuration that the store has not seen yet: calls reach no others."""
+        """Enters the configured numbers that the store does not have yet: calls reach no others."""
         place, prefixes, legacy = config.store.path, config.settings.prefixes, config.settings.legacy
         with store_errors(place), closing(connect_reader(place)) as reader:
             if not lacks_numbers(reader, prefixes, legacy):
@@ -132,10 +133,10 @@ class Relay:
             writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
 
     async def reload(self) -> None:
-        """Reads the configuration anew and goes by it; calls that are there keep their peers.
+        """Reads the configuration again and goes by it; calls that are up keep their peers.
 
-        Raises ConfigError with every fault, and StoreError where the numbers of a new prefix cannot be entered: all is
-        as it was then.
+        Raises ConfigError with every fault, and StoreError if the numbers of a new prefix cannot be entered. Then
+        nothing has changed.
         """
         async with self._reloading:
             config = load_config(self._path)
@@ -161,7 +162,7 @@ class Relay:
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
 
     async def run(self) -> int:
-        """Serve, drain, and go. 0 unless live calls were left to a restart."""
+        """Serve, drain, and end. Returns 0 unless live calls were left to a restart."""
         await self._journal.open()
         try:
             restored = await self._calls.start(await self._located())
@@ -190,7 +191,7 @@ class Relay:
         return 0 if clean else 1
 
     async def _located(self) -> Located:
-        """Before the first call: where the peers are whose uris have names."""
+        """Where the peers are whose URIs have names, before the first call."""
         if self._locator is None:
             return {}
         await self._locator.start(LOCATE_S)
@@ -224,7 +225,7 @@ class Relay:
         }
 
     def _sealing_keys(self) -> Answer:
-        """Raises Refused where the key file is not good."""
+        """Raises Refused if the key file is not good."""
         try:
             self._sealer.refresh()
         except StoreError as error:
@@ -297,7 +298,7 @@ _OF_CALLS = ("live", "hang_up", "peers", "bans", "ban", "unban")  # what those w
 
 
 class Alone:
-    """A switch in this process carries the calls."""
+    """A switch in this process."""
 
     def __init__(self, switch: Switch, journal: Journal | ServerJournal) -> None:
         self._switch = switch
@@ -320,7 +321,7 @@ class Alone:
         return self._answers[name](**fields)
 
     def pids(self) -> list[int]:
-        """None: it is this one."""
+        """None: this process serves."""
         return []
 
 
@@ -333,7 +334,7 @@ def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal
 
 
 def _rss_bytes(pid: int) -> int:
-    """Of a process of ours; 0 where it has just ended."""
+    """Of one of our processes; 0 if it has just ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -347,7 +348,7 @@ def _locator(
     log: FilteringBoundLogger,
     former: Locator | None = None,
 ) -> Locator | None:
-    """None where every peer has addresses."""
+    """None if all peers are given by address."""
     if all(is_literal(target.host) for peer in config.settings.peers for target in peer.targets):
         return None
     from relay.net.locate import Locator  # a DNS library is of no use to a relay without names
@@ -356,5 +357,5 @@ def _locator(
 
 
 def _desk_command(config: Path | None) -> list[str]:
-    """-P: the desk of this relay, not of a folder `relay` where it was started."""
+    """With -P: the desk of this relay, and not of a folder `relay` in the working directory."""
     return [sys.executable, "-P", "-m", "relay", "desk", *(["-c", str(config)] if config else [])]

@@ -1,11 +1,11 @@
 """The parent of several workers: each is a process with a switch of its own, and all serve the same addresses.
 
-It has what there is once: the way to the journal, TCP and TLS connections, and the UDP sockets, which outlive the
-workers. It decides nothing of calls.
+The parent owns what exists only once: the way to the journal, TCP and TLS connections, and the UDP sockets, which
+outlive the workers. It decides nothing about calls.
 
-A worker that ends, or answers nothing for 10 s, is replaced by one that takes up its calls, as a restart does. A reload
-asks all workers first whether they can go by the file; one that then cannot is killed, and its successor does. While a
-worker is slow or being replaced, connections that have brought much for it are not read.
+A worker that ends, or that has not answered for 10 s, is replaced by one that takes up its calls, as a restart does.
+Before a reload all workers are asked whether they can use the file; one that then fails to is killed, and its successor
+uses it. While a worker is slow or being replaced, connections that have brought it much are not read.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
 
 
 class Crew:
-    """The workers of one relay, behind the face of `relay.app.Calls`."""
+    """The workers of one relay; it implements `relay.app.Calls`."""
 
     def __init__(
         self, config: Config, journal: Journal | ServerJournal, log: FilteringBoundLogger, workers: int
     ) -> None:
-        """`workers`: 2 to 16, since each is one hexadecimal digit of what it makes."""
+        """`workers`: 2 to 16, since each marks its tokens with one hexadecimal digit."""
         self._workers = workers
         self._bans = Bans(config.settings.limits)  # of streams, and all that workers tell
         self._ban_log = BanLog(log)
@@ -113,7 +113,7 @@ class Crew:
         self._bans.follow(settings.limits, time.monotonic(), believes=not peers_log_in)
 
     async def _check(self, told: Mapping[str, object]) -> None:
-        """Raises ConfigError where a worker cannot go by it: a file has changed since we looked."""
+        """Raises ConfigError if a worker cannot use the configuration: a file has changed since we looked."""
         checks = (member.ask("check", told, RELOAD_S) for member in self._members)
         for answer in await asyncio.gather(*checks, return_exceptions=True):
             if isinstance(answer, Refused) and answer.kind == "invalid":
@@ -151,7 +151,7 @@ class Crew:
         await asyncio.wait([member.lives for member in self._members])
 
     async def _hurry(self, at_once: asyncio.Event) -> None:
-        """Returns once they have had the time to go at once."""
+        """Once told to, stops all at once. Returns when they have had the time to end."""
         await at_once.wait()
         self._common.stops_at_once = True
         for member in self._members:
@@ -170,7 +170,7 @@ class Crew:
     # -- sockets
 
     async def _listen(self) -> None:
-        """Raises ConfigError with every listener that cannot be had."""
+        """Raises ConfigError with every listener that cannot be opened."""
         problems = []
         for index, listener in enumerate(self._common.config.settings.listeners):
             try:
@@ -184,7 +184,7 @@ class Crew:
             raise ConfigError(problems)
 
     def _received(self, frame: bytes, flow: Flow) -> None:
-        """A message of a stream. What is of no call is the first worker's."""
+        """A message from a stream. What belongs to no call goes to the first worker."""
         member = self._members[owner(frame, self._workers) or 0]
         member.receive(frame, flow)
         if member.is_behind:
@@ -198,7 +198,7 @@ class Crew:
             self._tell_all(event, ban.source, ban.until, ban.reason)
 
     async def _answer_of_bans(self, name: str, **fields: object) -> Answer:
-        """Whoever has banned or lifted may rely on it: the workers have heard of it when he is answered."""
+        """Whoever bans or lifts a ban can rely on the answer: all workers know by then."""
         if name == "ban" and await self._known([read_source(str(fields.get("address")))]):
             raise is_known()
         answer = self._ban_answers[name](**fields)
@@ -210,7 +210,7 @@ class Crew:
         self._agreeing.begin(self._ban_unknown(found))
 
     async def _ban_unknown(self, found: list[Ban]) -> None:
-        """Begins the first of them that nobody in this relay knows. Others may have found the same meanwhile."""
+        """Begins the first ban whose source no worker knows. Another worker may have found the same meanwhile."""
         known = await self._known([ban.source for ban in found])
         for ban in found:
             if self._bans.is_in_force(ban.source):
@@ -221,7 +221,7 @@ class Crew:
         self._ban_log("spared", found[-1])
 
     async def _known(self, sources: list[str]) -> set[str]:
-        """Which of them some worker knows. Of one that does not answer its successor lifts what it knows."""
+        """The sources that some worker knows. If one does not answer, its successor lifts bans of those it knows."""
         asking = (member.ask("known", {"sources": sources}) for member in self._members)
         answers = await asyncio.gather(*asking, return_exceptions=True)
         return {source for answer in answers if isinstance(answer, dict) for source in answer["known"]}

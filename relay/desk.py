@@ -60,9 +60,9 @@ PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be go
 
 
 def serve(config: Config, path: Path | None) -> int:
-    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError at first.
+    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError if it cannot start.
 
-    `path` is where the configuration came from, and is read again when the relay says so.
+    `path`: where the configuration came from; it is read again when the relay says so.
     """
     log = configure(config.log.format, config.log.level)
     with _alone(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -85,7 +85,7 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> 
 
 
 async def _comes(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
-    """Stands by until no other node's desk works on the store; False where it is told to stop before."""
+    """Stands by until no other node's desk works on the store. Returns False if it is told to stop before."""
     log.info("desk.stands_by")
     waits = [asyncio.create_task(turn.come()), asyncio.create_task(stop.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -95,7 +95,7 @@ async def _comes(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> 
 
 
 async def _reload(desk: Desk, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
-    """Whenever the relay says so, which has found the file good."""
+    """Reads the file again whenever the relay, which has checked it, says so."""
     while True:
         await wanted.wait()
         wanted.clear()
@@ -128,7 +128,7 @@ class Desk:
         self._resealer = Resealer(self.path, self.sealer, log)
 
     def follow(self, config: Config) -> None:
-        """Goes by this configuration from now on, but for what holds from a restart on (`relay.config.reload`)."""
+        """Goes by this configuration from now on, except for what only a restart changes (`relay.config.reload`)."""
         self.settings = _api_settings(config)
         self._follower.follow(config.fraud)
         self._deliverer.follow(config.webhooks)
@@ -137,7 +137,7 @@ class Desk:
         self._log.info("desk.reloaded")
 
     async def metrics(self) -> bytes:
-        """Those of the relay, where it answers, and of this process, in Prometheus' text format."""
+        """Those of the relay, if it answers, and of this process, in Prometheus' text format."""
         try:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
@@ -157,7 +157,7 @@ class Desk:
         return {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
 
     async def run(self, stop: asyncio.Event) -> int:
-        """0 where it was told to stop, 1 where a part of it failed."""
+        """Returns 0 if it was told to stop, 1 if a part of it failed."""
         server = _Server(self._uvicorn())
         parts = {
             "api": self._serve(server),

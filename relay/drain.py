@@ -20,7 +20,7 @@ _UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pend
 
 
 class Drain:
-    """Of one relay, once. Whatever it waits for, it does not once `at_once` is set."""
+    """The one drain of a switch. It stops waiting as soon as `at_once` is set."""
 
     def __init__(self, engine: Engine, driver: Driver, at_once: asyncio.Event, log: FilteringBoundLogger) -> None:
         self._engine = engine
@@ -29,7 +29,7 @@ class Drain:
         self._log = log
 
     async def run(self, limit_s: float) -> bool:
-        """New calls are refused, live ones go on up to the limit and are hung up then. False: stopped before that."""
+        """Refuses new calls, and hangs up live ones at the limit. Returns False if it was stopped before that."""
         self._engine.drain()
         self._log.info("relay.draining", calls=self._calls(), limit_s=limit_s)
         if await self._calls_gone(limit_s):
@@ -43,14 +43,14 @@ class Drain:
         return await self._calls_gone(HANG_UP_S)
 
     async def unregister(self) -> None:
-        """Have the trunks that we are registered at send no more calls here."""
+        """Has the trunks where we are registered send no more calls here."""
         now = time.monotonic()
         self._engine.unregister(now)
         self._driver.perform(now)
         await self._wait_while(lambda: self._engine.leaving, UNREGISTER_S)
 
     async def _calls_gone(self, limit_s: float) -> bool:
-        """Wait until no call is left, the limit has passed, or all is to end at once."""
+        """Waits until no call is left, the limit has passed, or everything has to end at once."""
         await self._wait_while(self._busy, limit_s)
         return not self._calls()
 
@@ -65,5 +65,5 @@ class Drain:
         return sum(counts[name] for name in _UNDER_WAY)
 
     def _busy(self) -> int:
-        """Calls, and legs whose BYE is not answered yet: what is lost of it nobody else would send again."""
+        """Calls, and legs whose BYE is not answered yet: if it was lost, nobody else would send it again."""
         return self._calls() + self._engine.statistics()["legs"]

@@ -1,7 +1,7 @@
-"""How records get from a worker to the journal of its parent, and back the word that they are durable.
+"""Records on their way from a worker to its parent's journal, and the word back that they are durable.
 
-Each message wakes the other process, so they go together: from the worker shortly before the journal's next
-transaction, from the parent after one.
+Each message wakes the other process, so they are sent together: by the worker shortly before the journal's next
+transaction, by the parent after one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AHEAD_S: Final = 0.003  # of a transaction: timers are late by 1 ms, and the par
 
 
 class FarRecords:
-    """The worker's end, for `Switch`. What finds the journal idle goes at once."""
+    """The worker's end, for `Switch`. A record that finds the journal idle goes at once."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -70,7 +70,7 @@ class FarRecords:
 
 
 class NearRecords:
-    """The parent's end: `tell` sends to the worker that there is, as `Channel.tell`."""
+    """The parent's end. `tell` sends to whichever worker there is, as `Channel.tell`."""
 
     def __init__(self, journal: Journal | ServerJournal, tell: Callable[..., None]) -> None:
         self._journal = journal
@@ -78,7 +78,7 @@ class NearRecords:
         self._durable: list[int] = []  # of which it is to be told
 
     def handlers(self) -> Mapping[str, Callable[..., None]]:
-        """What the worker's end says, for a `Channel`."""
+        """For the messages of the worker's end, in a `Channel`."""
         return {"commit": self._append, "tell": self._told, "remember": self._remember}
 
     def _append(self, token: int, record: bytes, dialogs: bytes | None) -> None:

@@ -1,7 +1,7 @@
-"""One worker as its parent has it, through all its lives: started, told, asked, watched, and replaced where it ends.
+"""One worker as its parent sees it, through all its lives: it is started, told, asked, watched, and replaced.
 
-Its successor begins when all is durable that it had to say, and goes on with its calls (DESIGN 4.2). What comes for it
-by a stream meanwhile waits here, and datagrams in its sockets.
+A successor starts once everything that its predecessor had reported is durable, and carries on its calls (DESIGN 4.2).
+What streams bring for it meanwhile waits here, and datagrams wait in its sockets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Common:
     stops_at_once: bool = False  # and whoever ends now is not replaced
 
     def start(self, index: int) -> dict[str, Any]:
-        """What the worker of that index is told at its start: all that is in force."""
+        """What the worker of that index is told at its start: everything that is in force."""
         return {
             "index": index,
             "workers": self.workers,
@@ -85,15 +85,16 @@ class Common:
         return [each for each in self.members if each is not member]
 
     def read_on(self) -> None:
-        """Streams bring messages again, unless a worker is still behind."""
+        """Has streams bring messages again, unless a worker is still behind."""
         if not any(member.is_behind for member in self.members):
             self.streams.go_on()
 
 
 class Member:
-    """One worker. `ready` has how many calls it took up, or why it could not start.
+    """One worker. `ready` gives how many calls it took up, or why it could not start.
 
-    `drained`: whether no call was left to a restart. `lives` is done once it is gone for ever, and all it said durable.
+    `drained`: whether it ended without leaving calls to a restart. `lives` is done once it is gone for good and
+    everything that it had reported is durable.
     """
 
     def __init__(self, index: int, common: Common) -> None:
@@ -116,12 +117,12 @@ class Member:
     # -- words to it
 
     def tell(self, name: str, *fields: object) -> None:
-        """Nothing is told while it is being replaced: its successor learns what is in force at its start."""
+        """Does nothing while the worker is being replaced: its successor is told at its start what is in force."""
         if self._channel is not None:
             self._channel.tell(name, *fields)
 
     def receive(self, frame: bytes, flow: Flow) -> None:
-        """A message that a stream has brought for it. Nobody would send it again."""
+        """A message that a stream has brought for it. It waits for a successor: nobody would send it again."""
         if self._channel is None:
             self._kept.append((frame, flow))
             self._kept_bytes += len(frame)
@@ -134,11 +135,11 @@ class Member:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits for it that streams are to bring no more until `Common.read_on`."""
+        """Whether so much waits for it that streams should bring no more until `Common.read_on`."""
         return self._kept_bytes > MOST_UNSENT if self._channel is None else self._channel.is_behind
 
     async def ask(self, name: str, fields: Mapping[str, object], patience_s: float = ASK_S) -> Answer:
-        """Raises Refused: its words, "relay_unavailable" where it does not answer in time, or ends meanwhile."""
+        """Raises Refused: in the worker's words, or "relay_unavailable" if it does not answer in time or ends."""
         if self._channel is None:
             raise self._unavailable()
         self._serial += 1
@@ -161,7 +162,7 @@ class Member:
         return Refused("relay_unavailable", "", f"worker {self.index} does not answer")
 
     async def reload(self, told: Mapping[str, object]) -> None:
-        """Has it go by the configuration that is in force now. One that cannot is replaced: the next one does."""
+        """Has it go by the configuration now in force. If it cannot, it is killed: its successor does."""
         try:
             await self.ask("reload", told, RELOAD_S)
         except Refused as refused:
@@ -170,9 +171,9 @@ class Member:
                 self._process.kill()
 
     def check(self) -> None:
-        """To be called once a second: kills it where it has not answered to the last ten of these.
+        """To be called once a second: pings it, and kills it if it has answered none of the last ten pings.
 
-        They are counted, not timed: where we are held up ourselves, it is not to blame.
+        Pings are counted, not timed: if this process was held up itself, the worker is not to blame.
         """
         if self._process is not None and not self._pings_left:
             self._log.error("worker.silent", pid=self.pid, effect="it is killed and replaced")
@@ -181,14 +182,14 @@ class Member:
         self.tell("ping")
 
     def stop(self) -> None:
-        """It is to go at once, and its calls are left to a restart."""
+        """Ends it at once, and leaves its calls to a restart."""
         if self._channel is None:
             self.lives.cancel()
         else:
             self.tell("stop")
 
     async def end(self) -> None:
-        """It is not replaced any more, and killed where it is still there."""
+        """Ends it for good, by force if it is still there."""
         self.lives.cancel()
         if self._process is not None:
             self._process.kill()
@@ -213,7 +214,7 @@ class Member:
             await asyncio.sleep(pause_s)
 
     async def _live(self) -> int | str:
-        """Its exit status, or why it could not be started."""
+        """One life. Returns its exit status, or why it could not be started."""
         gone = asyncio.Event()
         channel = Channel(self._handlers(), gone.set, self._common.read_on)
         try:
@@ -261,14 +262,14 @@ class Member:
             self.drain(self._common.drain_until)
 
     def drain(self, until: float) -> None:
-        """Has it refuse new calls, and go when the others are over or that loop time has come."""
+        """Has it refuse new calls, and end when the others are over or that loop time has come."""
         self.tell("drain", max(until - asyncio.get_running_loop().time(), 0.0))
 
     def _send(self, data: bytes, flow: list[Any]) -> None:
         self._common.streams.send(data, Flow(*flow))
 
     def _registered(self, token: int, peer: str, contact: bytes, flow: list[Any], expires_at: float | None) -> None:
-        """It has let a peer register, or has found it gone: the others go by that, and it is told when they do."""
+        """A peer has registered there, or is gone. The others are told, and it is told when they know."""
         registered = self._common.registered
         if expires_at is not None:
             registered[peer] = (peer, contact, flow, expires_at)
@@ -284,7 +285,7 @@ class Member:
         life.tell("mates_know", token)
 
     def _found(self, bans: list[list[Any]]) -> None:
-        """It would ban: others may know who is there."""
+        """It would ban these sources: others may know who is there."""
         self._common.bans.agree([Ban(*each) for each in bans])
 
     def _unbanned(self, source: str, *ban: object) -> None:
@@ -311,12 +312,12 @@ async def all_know(members: Iterable[Member], patience_s: float = ASK_S) -> None
 
 
 def encode_located(located: Located) -> dict[str, list[tuple[Any, ...]]]:
-    """As `relay.worker` reads it."""
+    """In the form that `relay.worker` reads."""
     return {peer: [astuple(target) for target in targets] for peer, targets in located.items()}
 
 
 async def _spawn(channel: Channel, inherited: Sequence[int]) -> Process:
-    """Opens the channel to it. Raises OSError."""
+    """Starts the process and opens the channel to it. Raises OSError."""
     ours, theirs = socket.socketpair()
     await channel.open(ours)
     with theirs:

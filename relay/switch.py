@@ -1,7 +1,7 @@
 """What carries calls: engine, gate, look-up, sockets, rtpengine and hook, put together and kept going.
 
-A relay has one in its own process, or one in each of its workers. Where records go, when it starts and when it ends is
-its owner's business.
+A relay has one in its own process, or one in each of its workers. Its owner decides where records go, and when it
+starts and ends.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ Sounds = dict[tuple[str, str], bytes]
 
 
 class Records(Protocol):
-    """Where records go: `relay.store.journal.Journal`, or from a worker the way to the one of its parent."""
+    """Where records go: `relay.store.journal.Journal`, or in a worker the way to its parent's."""
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None: ...
     def tell(self, kind: str, record: CallRecord) -> None: ...
     def remember(self, last: LastCaller) -> None: ...
 
 
-class Ways(Protocol):
-    """How messages come and go: `relay.net.transports.Transports`, or those of a worker."""
+class Network(Protocol):
+    """How messages come and go: `relay.net.transports.Transports`, or a worker's `WorkerNetwork`."""
 
     async def open(
         self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
@@ -84,8 +84,8 @@ class Ways(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Mate:
-    """What makes one of several workers of it."""
+class WorkerContext:
+    """What a switch has to know as one of several workers."""
 
     counts: Counts
     secret: bytes  # as `Engine` takes it
@@ -94,37 +94,37 @@ class Mate:
 
 
 class Switch:
-    """Not open until `open` has returned."""
+    """It serves once `open` has returned."""
 
     def __init__(
         self,
         config: Config,
         sealer: Sealer,
         records: Records,
-        ways: Ways,
+        network: Network,
         log: FilteringBoundLogger,
         output: WholeLines,
-        mate: Mate | None = None,
+        context: WorkerContext | None = None,
     ) -> None:
-        """`output`: where the log is written. `mate`: where this is one of several workers.
+        """`output`: where the log is written. `context`: None unless this is one of several workers.
 
-        Raises ConfigError where a file of the configuration cannot be used any more.
+        Raises ConfigError if a file of the configuration cannot be used any more.
         """
         self._config = config
         self._sealer = sealer
         self._log = log
-        self._ways = ways
+        self._network = network
         self._output = output
         self._reader = _reader(config, sealer, log)
-        granted = mate.counts.granted if mate else None
+        granted = context.counts.granted if context else None
         self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted)
-        self.engine = _engine(config, mate)
+        self.engine = _engine(config, context)
         self.engine.bans.listeners.append(BanLog(log))
         self._verifier = _verifier(config)
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
         self.driver = Driver(
             self.engine,
-            self._ways.send,
+            self._network.send,
             self._gate.look_up,
             records.append,
             records.tell if config.api.enabled else _tell_nobody,
@@ -132,16 +132,16 @@ class Switch:
             ended_calls(log, config.log.format, config.log.level, output),
             self._verifier.ask if self._verifier else None,
             self._rtpengine.mediate if self._rtpengine else None,
-            mate.registered if mate else None,
+            context.registered if context else None,
             None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
         )
-        self._answers = Answers(self.engine, self.driver, ways.statistics, self._rtpengine, self._verifier)
+        self._answers = Answers(self.engine, self.driver, network.statistics, self._rtpengine, self._verifier)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
         self, ours: Sequence[LiveCall], live: Sequence[LiveCall], located: Located, streams: Iterable[Flow] = ()
     ) -> None:
-        """Takes up those of the live calls that are ours (DESIGN 4.2), listens and serves. Raises ConfigError.
+        """Takes up our share of the live calls (DESIGN 4.2), listens and serves. Raises ConfigError.
 
         `streams`: connections that are open already.
         """
@@ -157,25 +157,25 @@ class Switch:
         self._recall([record for record, _ in live])
         self.locate(located)
         take_huge_pages()
-        await self._ways.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
+        await self._network.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
         self.driver.start()
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_the_young())]
 
     def take_over(self, calls: Sequence[LiveCall]) -> None:
-        """Goes on with calls of a node that is gone, or ends them where a side of one is gone too."""
+        """Carries on with the calls of a node that is gone, and ends those of which a side is gone too."""
         now = time.monotonic()
         for record, dialogs in calls:
             self.engine.restore(record, dialogs, now, {})
         self.driver.perform(now)
 
     def answers(self) -> Mapping[str, Callable[..., Answer]]:
-        """What is answered to those who ask about the calls, by name."""
+        """The answers to questions about calls, by name."""
         return self._answers.by_name()
 
     def locate(self, located: Located) -> None:
-        """Takes where the peers are whose uris have names."""
+        """Learns where the peers are whose URIs have names."""
         now = time.monotonic()
-        self._ways.locate(located)
+        self._network.locate(located)
         self.engine.locate(located, now)
         self.driver.perform(now)
 
@@ -192,9 +192,9 @@ class Switch:
         self.driver.perform(now)
 
     async def reload(self, config: Config, located: Located) -> None:
-        """Goes by this configuration from now on. Raises ConfigError, and all is as it was."""
+        """Goes by this configuration from now on. Raises ConfigError, and then nothing has changed."""
         sounds = sounds_of(config)  # what can fail comes first
-        self._ways.reload(config.settings, config.tls, located)
+        self._network.reload(config.settings, config.tls, located)
         was_counting, self._config = self._gate.recall_s > 0, config
         now = time.monotonic()
         if self._rtpengine is not None:
@@ -207,14 +207,14 @@ class Switch:
         self.driver.perform(now)
 
     async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:
-        """Ends the service; False where calls were left to a restart."""
+        """Ends the service. Returns False if calls were left to a restart."""
         drain = Drain(self.engine, self.driver, at_once, self._log)
         clean = await drain.run(limit_s)
         await drain.unregister()
         return clean
 
     async def close(self) -> None:
-        """To be called once nothing is to be written any more."""
+        """To be called when nothing more is to be written."""
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -224,11 +224,11 @@ class Switch:
         if self._rtpengine is not None:
             await self._rtpengine.close()
         self.driver.close()
-        await self._ways.close()
+        await self._network.close()
         self._reader.close()
 
     def _recall(self, live: Sequence[CallRecord]) -> None:
-        """Have what was granted before the start count against the caps."""
+        """Counts what was granted before the start towards the caps."""
         if not self._gate.recall_s:
             return
         since_ms = int((time.time() - self._gate.recall_s) * 1000)
@@ -246,7 +246,7 @@ class Switch:
         while True:
             self._set_clock()
             self._reader.look()
-            self._ways.sweep(loop.time())
+            self._network.sweep(loop.time())
             self.engine.bans.expire(time.monotonic())
             self._output.flush()  # the lines of `ended_calls`
             if lost := self._output.take_lost():
@@ -267,9 +267,9 @@ class Switch:
 
 
 def owner_of(call: LiveCall, workers: int) -> int:
-    """Which of several workers a live call is of: the one that made its tags.
+    """The index of the worker that a live call belongs to: the one that made its tags.
 
-    One whose dialogs cannot be read is closed by the first.
+    A call whose dialogs cannot be read goes to the first worker, which closes it.
     """
     try:
         tag = load_call(call.dialogs).caller.dialog.local_tag
@@ -278,18 +278,20 @@ def owner_of(call: LiveCall, workers: int) -> int:
         return 0
 
 
-def _engine(config: Config, mate: Mate | None) -> Engine:
+def _engine(config: Config, context: WorkerContext | None) -> Engine:
     now = time.monotonic()
-    if mate is None:
+    if context is None:
         return Engine(config.settings, tokens().__next__, time.time() - now)
-    engine = Engine(config.settings, tokens(mate.counts.index).__next__, time.time() - now, mate.counts, mate.secret)
-    for told in mate.told:
+    engine = Engine(
+        config.settings, tokens(context.counts.index).__next__, time.time() - now, context.counts, context.secret
+    )
+    for told in context.told:
         engine.registered(told, now)
     return engine
 
 
 def sounds_of(config: Config) -> Sounds:
-    """What is to be heard, by language and name. Raises ConfigError."""
+    """The sounds there are to play, by language and name. Raises ConfigError."""
     return {} if config.sounds is None else read_sounds(config.sounds)
 
 
@@ -314,17 +316,19 @@ def _verifier(config: Config) -> Verifier | None:
 
 
 def _tell_nobody(kind: str, record: CallRecord) -> None:
-    """Without a desk nobody would read the events of calls under way, nor delete them."""
+    """Without a desk nobody would read the events of calls under way, or delete them."""
 
 
 async def collect_the_young() -> None:
-    """No full collection while there are calls: with a minute's worth of them in memory one stops the relay for 200 ms.
+    """Collects garbage among the youngest objects alone, for as long as there are calls.
 
-    References alone free what a call was (tests/call/test_garbage.py). The youngest objects, in which an exception may
-    have left a cycle, are looked through here, and all of them by `Switch._tick` whenever there is no call. Python's
-    own threshold goes by how many more were made than freed: under a steady load it let a second's worth gather, and
-    looked through them for 50 to 150 ms. It costs the same a call however often it is done, but 1.6 ms at a time at
-    1,650 calls a second every twentieth: so the more there are the oftener they are looked through.
+    A full collection, with a minute's calls in memory, stops the relay for 200 ms, and finds nothing: reference counts
+    free what a call was (tests/call/test_garbage.py). Among the youngest objects an exception may have left a cycle.
+    All of them are looked through by `Switch._tick` whenever there is no call.
+
+    Python's own threshold goes by how many more objects were made than freed: under a steady load a second's worth
+    gathered, and took 50 to 150 ms. How often this runs does not change what it costs a call, but twenty times a second
+    it takes 1.6 ms each time at 1,650 calls a second. So the more objects there are, the more often it runs.
     """
     gc.collect()
     gc.freeze()
@@ -341,5 +345,5 @@ async def collect_the_young() -> None:
 
 
 def next_pause_s(pause_s: float, took_s: float) -> float:
-    """Until the youngest objects are looked through again, where after `pause_s` that took so much CPU."""
+    """How long to wait for the next collection, if after `pause_s` the last one took so much CPU time."""
     return min(max(pause_s * YOUNG_TAKE_S / max(took_s, 1e-6), LEAST_YOUNG_S), YOUNG_S)

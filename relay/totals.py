@@ -1,6 +1,6 @@
-"""What several workers have answered to one question, as the answer of one relay. It asks nobody.
+"""The answers of several workers to one question, put together as the answer of one relay. It asks nobody.
 
-Instead of an answer there may be a Refused: that of a worker which is being replaced, above all.
+In the place of an answer there may be a Refused, above all that of a worker which is being replaced.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _WORST_LAST = ("up", "aside", "down")
 
 
 def all_statistics(answers: Sequence[Answer | Refused]) -> Answer:
-    """Counts are added up; a target is up where all workers find it up, a peer registered where one does.
+    """Adds up counts. A target is up if all workers find it up, a peer registered if one does.
 
-    Of lags it is the longest. All go by the same bans.
+    Of lags the longest counts. Bans are the same for all.
     """
     return reduce(_added, [*_given(answers), {"workers_absent": _absent(answers)}])
 
 
 def all_live(answers: Sequence[Answer | Refused], most: int = 1_000, **_: object) -> Answer:
-    """The newest first, and no more than were asked for; of how many workers they are missing."""
+    """The newest first, no more than were asked for, and how many workers they are missing."""
     given = _given(answers)
     calls = sorted((call for answer in given for call in answer["calls"]), key=_received_at, reverse=True)
     total = sum(answer["total"] for answer in given)
@@ -40,9 +40,9 @@ def all_live(answers: Sequence[Answer | Refused], most: int = 1_000, **_: object
 
 
 def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
-    """Their calls are added up; a target is as the worker finds it that finds it worst.
+    """Adds up their calls. A target is in the worst state that a worker finds it in.
 
-    Within a reload not all have the same peers.
+    During a reload not all have the same peers.
     """
     by_name: dict[str, list[Answer]] = {}
     for answer in _given(answers):
@@ -52,7 +52,7 @@ def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
 
 
 def who_hung_up(answers: Sequence[Answer | Refused], **_: object) -> Answer:
-    """The call is up in one worker at most. Raises Refused where it is in none, or too much is asked."""
+    """A call is up in one worker at most. Raises Refused if it is up in none, or too much is asked."""
     for answer in answers:
         if not isinstance(answer, Refused):
             return answer
@@ -61,7 +61,7 @@ def who_hung_up(answers: Sequence[Answer | Refused], **_: object) -> Answer:
 
 
 def _given(answers: Sequence[Answer | Refused]) -> list[Answer]:
-    """Raises the Refused where nobody has answered."""
+    """Raises the first Refused if nobody has answered."""
     given = [answer for answer in answers if not isinstance(answer, Refused)]
     for answer in answers:
         if not given and isinstance(answer, Refused):

@@ -1,7 +1,7 @@
 """One of several workers: a process with a switch of its own. Its parent (`relay.crew`) has the journal and streams.
 
-What it needs comes by the channel from its parent, sockets are inherited. Whatever is not committed when the parent
-dies can never be: it goes at once then.
+It inherits its sockets and gets everything else over a channel from the parent. When the parent dies it ends at once:
+nothing could be committed any more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from relay.sip.flow import Flow
 from relay.store.database import open_store
 from relay.store.live_rows import LiveCall, laid_over, read_live
 from relay.store.record_rows import decode_record
-from relay.switch import Mate, Switch, owner_of, sounds_of
+from relay.switch import Switch, WorkerContext, owner_of, sounds_of
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
@@ -51,7 +51,7 @@ _FOR_THE_PARENT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.S
 
 
 def serve(channel: int) -> int:
-    """Serve until the parent says drain. `channel`: the descriptor of our end. Returns the exit status."""
+    """Serve until the parent says drain. `channel`: the descriptor of our end of it. Returns the exit status."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(channel))
 
@@ -60,11 +60,11 @@ async def _serve(channel: int) -> int:
     return await Worker().run(_socket(channel))
 
 
-class Ways:
-    """The sockets of a worker, for `Switch`: its own datagrams, what its mates hand over, its parent's streams."""
+class WorkerNetwork:
+    """How a worker sends and receives: its own UDP sockets, what its mates hand over, its parent's streams."""
 
     def __init__(self, listeners: Sequence[Listener], channel: Channel, start: Mapping[str, Any]) -> None:
-        """`start`: what the parent has told at the start."""
+        """`start`: the parent's first message."""
         self._listeners = listeners
         self._channel = channel
         self._sockets = {int(index): _socket(descriptor) for index, descriptor in start["sockets"].items()}
@@ -104,7 +104,7 @@ class Ways:
         """The parent sweeps the streams."""
 
     def statistics(self) -> dict[str, int]:
-        """As `Transports.statistics`; the parent has those of the streams."""
+        """As `Transports.statistics`, without those of the streams, which the parent has."""
         return {
             **self._datagrams.statistics(),
             **self._mates.statistics(),
@@ -130,12 +130,12 @@ class Worker:
         self._channel = Channel(self._handlers(), _parent_is_gone)
         self._records = FarRecords(self._channel)
         self._switch: Switch
-        self._ways: Ways
+        self._network: WorkerNetwork
 
     def _handlers(self) -> Mapping[str, Callable[..., None]]:
         once_open: dict[str, Callable[..., None]] = {
-            "receive": lambda data, flow: self._ways.receive(data, Flow(*flow)),
-            "failed": lambda flow: self._ways.failed(Flow(*flow)),
+            "receive": lambda data, flow: self._network.receive(data, Flow(*flow)),
+            "failed": lambda flow: self._network.failed(Flow(*flow)),
             "committed": lambda *durable: self._records.committed(*durable),
             "locate": lambda located: self._switch.locate(_decode_located(located)),
             "take_over": self._take_over,
@@ -164,7 +164,7 @@ class Worker:
             self._until_open.append(partial(handle, *fields))
 
     async def run(self, end: socket.socket) -> int:
-        """The exit status: 0, unless live calls were left to a restart."""
+        """Returns the exit status: 0 unless live calls were left to a restart."""
         for each in _FOR_THE_PARENT:
             signal.signal(each, signal.SIG_IGN)
         die_with_parent()
@@ -187,8 +187,8 @@ class Worker:
 
     async def _open(self, config: Config, log: FilteringBoundLogger, start: Mapping[str, Any]) -> None:
         sealer = open_store(config.store.path, config.store.key_file)
-        self._ways = Ways(config.settings.listeners, self._channel, start)
-        self._switch = Switch(config, sealer, self._records, self._ways, log, STANDARD_OUTPUT, self._mate(start))
+        self._network = WorkerNetwork(config.settings.listeners, self._channel, start)
+        self._switch = Switch(config, sealer, self._records, self._network, log, STANDARD_OUTPUT, self._context(start))
         self._switch.engine.bans.listeners.append(self._tell_ban)
         self._switch.engine.bans.agree = partial(self._channel.tell, "found")
         for ban in start["bans"]:
@@ -206,22 +206,22 @@ class Worker:
         self._until_open.clear()
 
     def _take_over(self, record: bytes, dialogs: bytes) -> None:
-        """A call of a node that is gone. We have it where we read it in the store at our start."""
+        """A call of a node that is gone, unless we have found it in the store at our start."""
         call = LiveCall(decode_record(record), dialogs)
         if call.record.call_id not in self._restored:
             self._switch.take_over([call])
 
-    def _mate(self, start: Mapping[str, Any]) -> Mate:
+    def _context(self, start: Mapping[str, Any]) -> WorkerContext:
         counts = SharedCounts(start["region"], start["index"], start["workers"])
         told = [_registered(*each) for each in start["registered"]]
-        return Mate(counts, start["secret"], self._tell_registered, told)
+        return WorkerContext(counts, start["secret"], self._tell_registered, told)
 
     def _tell_registered(self, told: Registered) -> None:
         contact = told.contact.encode("utf-8", "surrogateescape")  # a peer's text
         self._channel.tell("registered", told.token, told.peer, contact, told.flow, told.expires_at)
 
     def _tell_ban(self, event: str, ban: Ban) -> None:
-        """The others are to hear who is heard here again."""
+        """Tells the others whose ban has ended here."""
         if ban.here and event == "unbanned":
             self._channel.tell("unbanned", ban.source, ban.until, ban.reason)
 
@@ -232,7 +232,7 @@ class Worker:
             self._channel.tell("unbanned", source)
 
     def _known(self, sources: list[str]) -> Answer:
-        """Which of them are of somebody who is never banned, as far as we know."""
+        """Those sources, as far as this worker knows, that are never banned."""
         now = time.monotonic()
         return {"known": [source for source in sources if self._switch.engine.bans.knows(source, now)]}
 
@@ -246,7 +246,7 @@ class Worker:
         return {**self._switch.answers(), "known": self._known, "check": self._check, "reload": self._reload}
 
     def _check(self, name: str, text: str, **_: object) -> Answer:
-        """Whether a reload can be done. Raises Refused as it would."""
+        """Whether a reload would succeed. Raises Refused if not."""
         with _refused():
             sounds_of(with_passwords(parse_config(text, name)))
         return {}
@@ -263,7 +263,7 @@ def _parent_is_gone() -> None:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """A ConfigError is raised as a Refused, for whoever asks."""
+    """Raises a ConfigError as a Refused, for whoever asked."""
     try:
         yield
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What workers inherit from their parent, which keeps it open while it serves: so it outlives each of them."""
+"""What workers inherit from their parent, which keeps it open while it serves: it outlives every one of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Inherited:
                 await asyncio.sleep(AGAIN_S)
 
     def by_use(self, worker: int) -> dict[str, Any]:
-        """The descriptors of a worker, as `relay.worker.Ways` takes them."""
+        """The descriptors of a worker, as `relay.worker.WorkerNetwork` takes them."""
         return {
             "sockets": {str(index): ports[worker].fileno() for index, ports in self._ports.items()},
             "own": self._pairs[worker][0].fileno(),

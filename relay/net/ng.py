@@ -1,7 +1,6 @@
-"""rtpengine's "ng" protocol: a command, its answer, and the bytes of both.
+"""rtpengine's "ng" protocol: answers, and commands and answers as bytes (rtpengine's docs/ng_control_protocol.md).
 
-JSON, or bencode where a sound goes with it (rtpengine's docs/ng_control_protocol.md). The cookie before it is not part
-of it here.
+They are JSON, or bencode where a sound goes along. The cookie in front of them is not its business.
 """
 
 from __future__ import annotations

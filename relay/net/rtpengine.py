@@ -1,6 +1,6 @@
-"""rtpengine, through which media go: which instance takes a call, what it is told, which of them answer.
+"""rtpengine, through which media go: which instance takes a call, what it is told, and which instances answer.
 
-It knows nothing of a call but its id and tags, and decides nothing about one.
+It knows nothing about a call but its id and tags, and decides nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ALONE: dict[str, object] = {"media-echo": "blackhole", "generate RTCP": "off"}
 
 
 class Rtpengine:
-    """All instances. New calls go to those that answer, in turn; a call stays where it began."""
+    """All instances. New calls go in turn to those that answer; a call stays with the one that took it."""
 
     def __init__(self, addresses: Sequence[RtpengineAddress], report: Report, sounds: Sounds | None = None) -> None:
         """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused.
@@ -57,7 +57,7 @@ class Rtpengine:
             self._tasks.begin(self._watch(instance))
 
     def mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
-        """Returns at once; `then` is called from the loop, whatever happens, unless the token is 0."""
+        """Returns at once. Unless the token is 0, `then` is called from the loop, whatever happens."""
         self._tasks.begin(self._mediate(command, then))
 
     def statistics(self) -> dict[str, int]:
@@ -65,7 +65,7 @@ class Rtpengine:
         return {"rtpengines_up": up, "rtpengine_failures": self.failures}
 
     async def close(self) -> None:
-        """What is still asked gets None for an answer."""
+        """Whoever still waits for an answer gets None."""
         await self._tasks.cancel()
         for instance in self._instances.values():
             await instance.close()
@@ -97,7 +97,7 @@ class Rtpengine:
         return None
 
     def _in_turn(self) -> Iterator[Instance]:
-        """Those that answer, each call beginning with the next one."""
+        """Those that answer, beginning with another one for each call."""
         instances = list(self._instances.values())
         self._turn = (self._turn + 1) % len(instances)
         for instance in instances[self._turn :] + instances[: self._turn]:
@@ -169,7 +169,7 @@ class Rtpengine:
 
 
 async def _recording(instance: Instance, call: str) -> ng.Answer:
-    """Whether it records the call: it says "ok" also where it has no folder to do so. Raises NoAnswer."""
+    """Asks whether it records the call: it says "ok" even if it has no folder for that. Raises NoAnswer."""
     answer = await instance.ask({"command": "query", "call-id": call})
     if answer.result == "ok" and not answer.recording.on:
         return ng.Answer("error", error="it does not record; its recording-dir and recording-method say where and how")

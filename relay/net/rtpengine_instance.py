@@ -20,7 +20,7 @@ MOST_UNTOLD = 10_000  # calls that an instance is still to be told to forget; th
 
 
 class NoAnswer(Exception):
-    """An instance did not answer a command in time, or not in its words."""
+    """An instance did not answer a command in time, or not in the words of the protocol."""
 
 
 class Instance:
@@ -36,7 +36,7 @@ class Instance:
         self._reader: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Where that cannot be, no command is answered until it can."""
+        """If there is no way there yet, commands go unanswered until there is."""
         if self._stream is not None:
             return
         try:
@@ -64,30 +64,30 @@ class Instance:
         raise NoAnswer("no answer")
 
     def forget_later(self, call: str) -> None:
-        """It was not told to forget the call, or has not answered to that."""
+        """It was not told to forget the call, or did not say that it has."""
         if len(self._untold) >= MOST_UNTOLD:
             del self._untold[next(iter(self._untold))]
         self._untold[call] = None
 
     def has(self, call: str) -> None:
-        """The call is in use there."""
+        """It has taken the call after all."""
         self._untold.pop(call, None)
 
     async def forget_untold(self) -> None:
-        """Tells it what it has not heard. Raises NoAnswer; it is told again then."""
+        """Tells it which calls to forget. Raises NoAnswer; then it is told again the next time."""
         for call in list(self._untold):
             await self.ask(deletion(call))
             self._untold.pop(call, None)
 
     async def _send_first(self, data: bytes) -> None:
-        """What the socket has to report yet is of an earlier datagram."""
+        """An error that the socket still has to report is that of an earlier datagram."""
         with suppress(OSError):
             await self._send(data)
             return
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        """Raises OSError where an earlier datagram came to nobody."""
+        """Raises OSError if an earlier datagram reached nobody."""
         if self._stream is None:
             raise OSError("no way there")
         await self._stream.send(data)
