@@ -313,7 +313,8 @@ class Alone:
     async def start(self, located: Located) -> int:
         """As `Calls.start`."""
         live = self._journal.live()
-        await self._switch.open(live, live, located)
+        known = [call.record for call in live] + [commit.record for commit in self._journal.unwritten()]
+        await self._switch.open(live, known, located)
         return len(live)
 
     async def ask(self, name: str, **fields: object) -> Answer:

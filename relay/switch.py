@@ -43,7 +43,7 @@ from relay.policy.gate import Gate
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
 from relay.store.live_rows import LiveCall
-from relay.store.lookup import Granted, RouteReader, granted_since
+from relay.store.lookup import RouteReader, granted_since
 from relay.store.sealing import Sealer
 from relay.tokens import tokens
 
@@ -139,11 +139,12 @@ class Switch:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
-        self, ours: Sequence[LiveCall], live: Sequence[LiveCall], located: Located, streams: Iterable[Flow] = ()
+        self, ours: Sequence[LiveCall], known: Iterable[CallRecord], located: Located, streams: Iterable[Flow] = ()
     ) -> None:
         """Takes up our share of the live calls (DESIGN 4.2), listens and serves. Raises ConfigError.
 
-        `streams`: connections that are open already.
+        `known`: the records of all calls that are up, and of those whose end may not be in the store yet. `streams`:
+        connections that are open already.
         """
         if self._verifier is not None:
             await self._verifier.open()
@@ -154,7 +155,7 @@ class Switch:
         by_far_end = {flow._replace(connection=0): flow for flow in streams}
         for record, dialogs in ours:
             self.engine.restore(record, dialogs, time.monotonic(), by_far_end)
-        self._recall([record for record, _ in live])
+        self._recall(known)
         self.locate(located)
         take_huge_pages()
         await self._network.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
@@ -227,18 +228,13 @@ class Switch:
         await self._network.close()
         self._reader.close()
 
-    def _recall(self, live: Sequence[CallRecord]) -> None:
-        """Counts what was granted before the start towards the caps."""
+    def _recall(self, known: Iterable[CallRecord]) -> None:
+        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`."""
         if not self._gate.recall_s:
             return
-        since_ms = int((time.time() - self._gate.recall_s) * 1000)
-        granted = granted_since(self._config.store.path, self._sealer, since_ms)
-        for record in live:
-            if record.received_at >= since_ms:
-                caller_hash = self._sealer.lookup_hash(record.caller)
-                granted.append(Granted(record.received_at, record.number_dialled, caller_hash))
         now_ms = int(time.time() * 1000)
-        for at_ms, number, caller_hash in sorted(granted):
+        since_ms = now_ms - 1000 * self._gate.recall_s
+        for at_ms, number, caller_hash in granted_since(self._config.store.path, self._sealer, since_ms, known):
             self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
 
     async def _tick(self) -> None:

@@ -198,7 +198,8 @@ class Worker:
         ours = [call for call in live if owner_of(call, start["workers"]) == start["index"]]
         self._restored.update(call.record.call_id for call in ours)
         streams = [Flow(*flow) for flow in start["streams"]]
-        await self._switch.open(ours, live, _decode_located(start["located"]), streams)
+        known = [call.record for call in live] + [commit.record for commit in unwritten]
+        await self._switch.open(ours, known, _decode_located(start["located"]), streams)
         self._is_open = True
         self._channel.tell("ready", len(ours))
         for handle in self._until_open:

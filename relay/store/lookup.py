@@ -8,13 +8,14 @@ is reported once. What the call's answer is, `relay.policy.judge` decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from relay.call.record import CallRecord
 from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import GROUP_MODES, Bound, Found
@@ -230,21 +231,27 @@ class Granted(NamedTuple):
     caller_hash: bytes
 
 
-def granted_since(path: Place, sealer: Sealer, since_ms: int) -> list[Granted]:
-    """The calls received since then that were granted and have ended, in the order of time. Raises StoreError.
+def granted_since(path: Place, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
+    """The calls received since then that were granted, in the order of time. Raises StoreError.
 
-    Only what a record shows in plain is read, where that is enough: a start must not take seconds for it.
+    They are those that the store has as ended, and those of `known`: calls that are up, and calls whose end may not be
+    in the store yet. Only what a record shows in plain is read, where that is enough: a start must not take seconds.
     """
-    found: list[Granted] = []
+    by_id = {record.call_id: record for record in known}
+    found = [
+        Granted(record.received_at, record.number_dialled, sealer.lookup_hash(record.caller))
+        for record in by_id.values()
+        if record.routed_at is not None and record.received_at >= since_ms
+    ]
     with store_errors(path), closing(connect_reader(path)) as connection:
         for row in _newest_first(connection):
-            _, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
+            call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
             if ended_at < since_ms:
                 break  # those before ended earlier still
             if dialled is None:  # a legacy number, or what is none of ours
                 record = open_row(sealer, row).record
                 dialled, shown = record.number_dialled, record.number_shown
-            if shown is not None and received_at >= since_ms:
+            if shown is not None and received_at >= since_ms and call_id not in by_id:
                 found.append(Granted(received_at, dialled, caller_hash))
     return sorted(found)
 

@@ -5,9 +5,9 @@ and to what is in the file since it was last empty. It knows nothing of when it 
 
 What is durable here is acknowledged, so calls go on while the store is locked or its disk is full. The store gets each
 entry once, and nothing later before the spill is cleared: where a call stands in both, the spill is right. Whoever
-starts meanwhile goes on behind the spill and lays it over the calls that the store has as up. Events of calls under way
-and last callers are not in it, and after a start during an outage caps do not count what ended in that. A store on a
-server has no spill: another node would not know of it.
+starts meanwhile goes on behind the spill, lays it over the calls that the store has as up, and counts its calls of the
+last quarter of an hour against the caps; older ones count once the store has them. Events of calls under way and last
+callers are not in it. A store on a server has no spill: another node would not know of it.
 """
 
 from __future__ import annotations

@@ -63,6 +63,31 @@ async def test_they_can_be_ended_by_either_side_while_it_lasts(
             relay.stop_if_running()
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("workers", "victim"), [(1, "relay"), (2, "relay"), (2, "worker")])
+async def test_those_that_ended_in_it_count_against_the_caps(
+    tmp_path: Path, start_workers: StartWorkers, workers: int, victim: str
+) -> None:
+    setup = Setup(sip={"t1_ms": 200}, policy={"caller_caps": ["2/5m"], "number_caps": []})
+    relay = start_workers(setup, workers)
+    undo = FAULTS["locked"].happens(tmp_path)
+    try:
+        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+            for _ in range(2):
+                call = Call(relay, caller, callee, A, NUMBERS[0])
+                await call.answer()
+                await call.hang_up()
+            await asyncio.to_thread(_kill, relay, victim)
+            leg = Leg.calling(caller, setup.relay, A, NUMBERS[0])
+            branch = await leg.request("INVITE", body=SDP)
+            leg.learn(await caller.expect(403, "INVITE"))
+            await leg.request("ACK", cseq=leg.cseq, branch=branch)
+    finally:
+        undo()
+    relay.stop()
+    assert [record["outcome"] for record in relay.calls()] == ["answered", "answered", "frequency_caller"]
+
+
 async def _outlived(relay: RelayProcess, folder: Path, fault: Fault, victim: str) -> None:
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         undo = fault.happens(folder)

@@ -19,7 +19,7 @@ from relay.policy.rules import BUSINESS_BUSY, STORE_FAILED, Cap, Rules
 from relay.store.lookup import CALM_LOOKS, LOOKS, Granted, RouteReader, granted_since
 from tests.store.conftest import Disk, Reported, Waiter, opened
 from tests.store.rows import Rows
-from tests.support.stored import NOW_MS, A, B, X, Y, ended_record
+from tests.support.stored import NOW_MS, A, B, X, Y, ended_record, live_record
 
 NOW_S = NOW_MS / 1000
 C, D = "8613700000003", "8613700000004"
@@ -341,8 +341,14 @@ async def test_granted_calls_are_found_again_after_a_start(disk: Disk) -> None:
             journal.append(Commit(token, record, None), waiter)
         await waiter.until(lambda: len(waiter.tokens) == len(records))
     of_a, of_b = disk.sealer.lookup_hash(A), disk.sealer.lookup_hash(B)
-    assert granted_since(disk.path, disk.sealer, NOW_MS) == [
-        Granted(NOW_MS + 1, X, of_b),
-        Granted(NOW_MS + 2, X, of_a),
-        Granted(NOW_MS + 3, legacy, of_a),
+    in_store = [Granted(NOW_MS + 1, X, of_b), Granted(NOW_MS + 2, X, of_a), Granted(NOW_MS + 3, legacy, of_a)]
+    assert granted_since(disk.path, disk.sealer, NOW_MS) == in_store
+    known = [
+        live_record("up", received_at=NOW_MS, caller=B),
+        ended_record("spilled", received_at=NOW_MS + 9),
+        ended_record("spilled before", received_at=NOW_MS - 1),
+        ended_record("refused and spilled", received_at=NOW_MS + 9, routed_at=None, number_shown=None),
+        records[1],  # which the store has got meanwhile
     ]
+    granted = [Granted(NOW_MS, X, of_b), *in_store, Granted(NOW_MS + 9, X, of_a)]
+    assert granted_since(disk.path, disk.sealer, NOW_MS, known) == granted
