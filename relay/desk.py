@@ -12,19 +12,17 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
-import uvicorn
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.app import make_app
-from relay.api.connection import MOST_CONNECTIONS, Connection
 from relay.api.desk import Control
+from relay.api.server import Address, HttpServer
 from relay.api.settings import ApiSettings
 from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, RelayError, StoreError
@@ -35,7 +33,6 @@ from relay.events.resealing import Resealer
 from relay.events.timers import Timers
 from relay.log import configure
 from relay.metrics import text
-from relay.net.addresses import family_of
 from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
@@ -50,11 +47,11 @@ from relay.store.server import Place, Server
 from relay.store.turn import Turn
 from relay.store.writer import GroupWriter, now_ms
 
-LISTEN_AGAIN_S = 2.0
 LOOK_S = 1.0  # between two looks whether the store's files are in their places
 LOOKS = 3  # after so many we end where its log was deleted: the journal has moved into the store what stood in that
-FINISH_S = 4.0  # for what is under way when it is told to stop; the relay waits for 5
-GRACEFUL_S = 3  # of these, for HTTP requests
+FINISH_S = (
+    4.0  # for what is under way when it is told to stop: requests, the last records, deliveries; the relay waits 5
+)
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how old what the relay has said may be
 PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
 
@@ -158,9 +155,29 @@ class Desk:
 
     async def run(self, stop: asyncio.Event) -> int:
         """Returns 0 if it was told to stop, 1 if a part of it failed."""
-        server = _Server(self._uvicorn())
+        api = self._config.api
+        server = HttpServer(make_app(self), Address(api.host, api.port, api.certificate, api.key), self._log)
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
+        stopped = asyncio.create_task(stop.wait())
+        self._log.info("desk.ready", pid=os.getpid())
+        await asyncio.wait([stopped, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in tasks.values() if task.done()]
+        if not failed:
+            for part in (server, self._follower, self._deliverer):
+                part.finish()
+            await asyncio.wait([tasks[name] for name in ("api", "follower", "deliverer")], timeout=FINISH_S)
+        for task in (stopped, *tasks.values()):
+            task.cancel()
+        await asyncio.wait([stopped, *tasks.values()])
+        for task in failed:
+            error = task.exception()
+            why = {"reason": str(error)} if isinstance(error, RelayError) else {"exc_info": error}
+            self._log.error("desk.part_failed", part=task.get_name(), **why)
+        return 1 if failed else 0
+
+    def _parts(self, server: HttpServer) -> dict[str, Coroutine[None, None, None]]:
         parts = {
-            "api": self._serve(server),
+            "api": server.run(),
             "follower": self._follower.run(),
             "deliverer": self._deliverer.run(),
             "timers": self._timers.run(),
@@ -168,33 +185,7 @@ class Desk:
             "resealer": self._resealer.run(),
             "files": self._watch_files(),
         }
-        if self._turn is not None:
-            parts["turn"] = self._turn.keep()
-        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        stopped = asyncio.create_task(stop.wait())
-        self._log.info("desk.ready", pid=os.getpid())
-        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        failed = [task for task in tasks if task.done()]
-        if not failed:
-            await self._finish(server, tasks)
-        for task in (stopped, *tasks):
-            task.cancel()
-        await asyncio.wait([stopped, *tasks])
-        for task in failed:
-            error = task.exception()
-            why = {"reason": str(error)} if isinstance(error, RelayError) else {"exc_info": error}
-            self._log.error("desk.part_failed", part=task.get_name(), **why)
-        return 1 if failed else 0
-
-    async def _finish(self, server: _Server, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Requests under way are answered, the last records are read, deliveries under way are ended."""
-        api, follower, deliverer, *_ = tasks
-        server.should_exit = True
-        if not server.started:
-            api.cancel()
-        self._follower.finish()
-        self._deliverer.finish()
-        await asyncio.wait([api, follower, deliverer], timeout=FINISH_S)
+        return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
 
     async def close(self) -> None:
         await self.writer.close()
@@ -215,59 +206,6 @@ class Desk:
             looks = looks + 1 if displaced is not None and displaced.is_log else 0
             if displaced is not None and looks >= LOOKS:
                 raise displaced
-
-    # -- HTTP
-
-    def _uvicorn(self) -> uvicorn.Config:
-        api = self._config.api
-        return uvicorn.Config(
-            make_app(self),
-            loop="none",
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",  # warnings tell of whatever nonsense strangers send
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=GRACEFUL_S,
-            ssl_certfile=api.certificate,
-            ssl_keyfile=api.key,
-        )
-
-    async def _serve(self, server: _Server) -> None:
-        listening = await self._listen()
-        try:
-            await server.serve([listening])
-        finally:
-            listening.close()
-
-    async def _listen(self) -> socket.socket:
-        """Tried until it can be had: events go out meanwhile, and calls do not notice."""
-        host, port = self._config.api.host, self._config.api.port
-        told = False
-        while True:
-            try:
-                listening = socket.create_server((host, port), family=family_of(host))
-            except OSError as error:
-                if not told:
-                    reason, effect = os.strerror(error.errno or 0), "no HTTP until it can; api.listen says where"
-                    self._log.error("api.cannot_listen", host=host, port=port, reason=reason, effect=effect)
-                    told = True
-                await asyncio.sleep(LISTEN_AGAIN_S)
-            else:
-                self._log.info("api.listening", host=host, port=port)
-                return listening
-
-
-class _Server(uvicorn.Server):
-    """Its end is the desk's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:

@@ -1,0 +1,92 @@
+"""Where the HTTP API is served: one address, by uvicorn. It knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+from fastapi import FastAPI
+from structlog.typing import FilteringBoundLogger
+
+from relay.api.connection import MOST_CONNECTIONS, Connection
+from relay.net.addresses import family_of
+
+LISTEN_AGAIN_S = 2.0
+GRACEFUL_S = 3  # for requests under way at the end
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+    certificate: Path | None = None  # PEM files; None: no TLS
+    key: Path | None = None
+
+
+class HttpServer:
+    """Serves from `run` on, until `finish`."""
+
+    def __init__(self, app: FastAPI, address: Address, log: FilteringBoundLogger) -> None:
+        self._address = address
+        self._log = log
+        self._finishing = asyncio.Event()
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",  # warnings tell of whatever nonsense strangers send
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=GRACEFUL_S,
+                ssl_certfile=address.certificate,
+                ssl_keyfile=address.key,
+            )
+        )
+
+    def finish(self) -> None:
+        """Has `run` return when the requests under way are answered."""
+        self._finishing.set()
+        self._server.should_exit = True
+
+    async def run(self) -> None:
+        listening = await self._listen()
+        if listening is not None:
+            with listening:
+                await self._server.serve([listening])
+
+    async def _listen(self) -> socket.socket | None:
+        """Tried until the address can be had; None if `finish` comes first."""
+        host, port, told = self._address.host, self._address.port, False
+        while not self._finishing.is_set():
+            try:
+                listening = socket.create_server((host, port), family=family_of(host))
+            except OSError as error:
+                if not told:
+                    reason, effect = os.strerror(error.errno or 0), "no HTTP until it can; api.listen says where"
+                    self._log.error("api.cannot_listen", host=host, port=port, reason=reason, effect=effect)
+                    told = True
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._finishing.wait(), LISTEN_AGAIN_S)
+            else:
+                self._log.info("api.listening", host=host, port=port)
+                return listening
+        return None
+
+
+class _Server(uvicorn.Server):
+    """Signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
