@@ -1,125 +1,17 @@
-"""TCP and TLS connections over real sockets."""
+"""TCP connections over real sockets: what is received, sent and bounded, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from ipaddress import ip_network
-from pathlib import Path
 
 import pytest
 
-from relay.call.bans import GRAVE, Bans
-from relay.call.settings import Limits, Peer, Target
-from relay.errors import ConfigError
-from relay.net.resolve import Resolver
-from relay.net.settings import PeerCertificate, StreamLimits, TlsFiles
 from relay.net.stream import MAX_CARRIED, MOST_PINGS
-from relay.net.streams import Streams
-from relay.net.tls import client_context
 from relay.sip.flow import Flow
-from tests.net.certificates import Authority
-from tests.net.support import address_of, settings_for, until
+from tests.net.streams import PEER_HOST, STRANGER, FarEnd, ended, listening, message, read_all
+from tests.net.support import until
 from tests.support.addresses import Address, free
-
-PEER_HOST, STRANGER = "127.0.0.11", "127.0.0.66"
-PEER = Peer("pbx", PEER_HOST, 5060, "tcp", False, (ip_network("127.0.0.11/32"),))
-
-
-def message(body: str = "", name: str = "OPTIONS sip:x SIP/2.0") -> bytes:
-    return f"{name}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-class Heard:
-    """Streams with one listener, and what they tell."""
-
-    def __init__(self, transport: str, limits: StreamLimits, tls: TlsFiles | None, host: str, peer: Peer) -> None:
-        self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
-        self.failed: asyncio.Queue[Flow] = asyncio.Queue()
-        self.settings = settings = settings_for(transport, host=host, peers=(peer,))
-        self.transport = transport
-        self.address = address_of(settings)
-        self.bans = Bans(Limits())
-        self.streams = Streams(
-            settings,
-            limits,
-            tls,
-            Resolver(),
-            lambda data, flow: self.messages.put_nowait((data, flow)),
-            self.failed.put_nowait,
-            self.bans,
-        )
-
-    def flow_to(self, address: Address) -> Flow:
-        return Flow(0, self.transport, *address)
-
-    async def heard(self) -> tuple[bytes, Flow]:
-        return await asyncio.wait_for(self.messages.get(), 10)
-
-    async def failure(self) -> Flow:
-        return await asyncio.wait_for(self.failed.get(), 10)
-
-    async def settled(self, count: int) -> None:
-        """Until so many connections are open."""
-        await until(lambda: self.streams.statistics()["streams"] == count)
-
-    async def connect(
-        self, source: str = PEER_HOST, tls: ssl.SSLContext | None = None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(
-            *self.address, local_addr=(source, 0), ssl=tls, server_hostname=self.address.host if tls else None
-        )
-
-
-@asynccontextmanager
-async def listening(
-    transport: str = "tcp", tls: TlsFiles | None = None, host: str = "127.0.0.10", peer: Peer = PEER, **limits: float
-) -> AsyncIterator[Heard]:
-    made = Heard(transport, StreamLimits(**limits), tls, host, peer)  # type: ignore[arg-type]
-    made.streams.listen(0)
-    try:
-        yield made
-    finally:
-        await made.streams.close()
-
-
-class FarEnd:
-    """A peer that listens, and what came to it on how many connections."""
-
-    def __init__(self) -> None:
-        self.lines: asyncio.Queue[bytes] = asyncio.Queue()
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                self.lines.put_nowait(data)
-
-    @classmethod
-    @asynccontextmanager
-    async def at(cls, host: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[FarEnd, Address]]:
-        made, address = cls(), free(host)
-        server = await asyncio.start_server(made._serve, *address, ssl=tls)
-        try:
-            yield made, address
-        finally:
-            server.close()
-            for writer in made.writers:
-                writer.transport.abort()
-
-    async def heard(self) -> bytes:
-        return await asyncio.wait_for(self.lines.get(), 10)
-
-
-async def ended(reader: asyncio.StreamReader) -> bool:
-    with suppress(ConnectionError):
-        return await asyncio.wait_for(reader.read(), 10) == b""
-    return True
-
 
 # Receiving
 
@@ -315,7 +207,7 @@ async def test_pings_are_answered_only_as_often_as_somebody_in_earnest_sends_the
     async with listening() as h:
         reader, writer = await h.connect()
         writer.write(b"\r\n\r\n" * 10_000)
-        assert len(await asyncio.wait_for(_all(reader), 10)) <= 2 * MOST_PINGS
+        assert len(await asyncio.wait_for(read_all(reader), 10)) <= 2 * MOST_PINGS
         assert h.streams.statistics()["streams_closed_pings"] == 1
         writer.close()
 
@@ -327,100 +219,6 @@ async def test_pings_of_several_seconds_are_all_answered() -> None:
             h.streams.sweep(h.streams.now + 1)
             writer.write(b"\r\n\r\n")
             assert await reader.readexactly(2) == b"\r\n"
-        writer.close()
-
-
-async def _all(reader: asyncio.StreamReader) -> bytes:
-    data = bytearray()
-    with suppress(ConnectionError):
-        while part := await reader.read(65_536):
-            data += part
-    return bytes(data)
-
-
-# Bans
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"OPTIONS sip:x SIP/2.0\r\n\r\n", b"\r\n\r\n" * 1000, b"\0" * 20_000],
-    ids=["no_length", "pings", "noise"],
-)
-async def test_who_breaks_bounds_again_and_again_is_banned_with_all_connections(data: bytes) -> None:
-    async with listening() as h:
-        idle, idle_writer = await h.connect(STRANGER)
-        for _ in range(Limits().ban_after // GRAVE):
-            reader, writer = await h.connect(STRANGER)
-            writer.write(data)
-            await ended(reader)
-            writer.close()
-        assert await ended(idle)
-        reader, writer = await h.connect(STRANGER)
-        assert await ended(reader)
-        assert [ban.source for ban in h.bans.in_force()] == [STRANGER]
-        assert h.streams.statistics()["streams_closed_banned"] >= 2
-        _, peer = await h.connect()
-        peer.write(message())
-        assert await h.heard()
-        for each in (idle_writer, writer, peer):
-            each.close()
-
-
-async def test_who_connects_for_nothing_again_and_again_is_banned() -> None:
-    async with listening() as h:
-        for _ in range(Limits().ban_after):
-            _, writer = await h.connect(STRANGER)
-            writer.close()
-        await until(h.bans.in_force)
-
-
-async def test_who_may_have_no_more_and_goes_on_is_banned() -> None:
-    async with listening(max_strangers=8) as h:
-        places = [await h.connect(STRANGER) for _ in range(2)]
-        await h.settled(2)
-        for _ in range(Limits().ban_after):
-            reader, writer = await h.connect(STRANGER)
-            assert await ended(reader)
-            writer.close()
-        await h.settled(0)
-        assert [ban.source for ban in h.bans.in_force()] == [STRANGER]
-        for _, writer in places:
-            writer.close()
-
-
-async def test_who_finds_no_place_for_others_is_not_to_blame() -> None:
-    async with listening(max_strangers=4) as h:
-        places = [await h.connect(f"127.0.0.{number}") for number in range(60, 64)]
-        await h.settled(4)
-        for _ in range(2 * Limits().ban_after):
-            reader, writer = await h.connect(STRANGER)
-            assert await ended(reader)
-            writer.close()
-        assert h.bans.in_force() == []
-        for _, writer in places:
-            writer.close()
-
-
-async def test_a_peer_is_not_banned_for_its_connections() -> None:
-    async with listening() as h:
-        for _ in range(2 * Limits().ban_after):
-            reader, writer = await h.connect()
-            writer.write(b"OPTIONS sip:x SIP/2.0\r\n\r\n")
-            await ended(reader)
-            writer.close()
-        assert h.bans.in_force() == []
-
-
-async def test_what_one_chunk_holds_after_the_ban_is_not_read() -> None:
-    async with listening() as h:
-        _, writer = await h.connect(STRANGER)
-        h.streams.received = lambda data, flow: (  # type: ignore[method-assign,assignment]
-            h.messages.put_nowait((data, flow)),
-            h.bans.ban(STRANGER, 2.0, 1.0, "stranger"),
-        )
-        writer.write(message() * 100)
-        await h.settled(0)
-        assert h.messages.qsize() == 1
         writer.close()
 
 
@@ -507,105 +305,6 @@ async def test_over_the_bound_no_connection_is_opened() -> None:
         writer.close()
 
 
-# TLS
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-def far_context(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.certificate, files.key)
-    return context
-
-
-async def test_tls_carries_messages_both_ways(authority: Authority) -> None:
-    files = authority.issue("127.0.0.10")
-    async with listening("tls", files) as h:
-        reader, writer = await h.connect(tls=client_context(files))
-        writer.write(message("abc"))
-        data, flow = await h.heard()
-        assert (data, flow.transport) == (message("abc"), "tls")
-        h.streams.send(b"answer", flow)
-        assert await reader.readexactly(6) == b"answer"
-        writer.close()
-
-
-async def test_a_hand_shake_that_fails_gives_its_place_back(authority: Authority) -> None:
-    async with listening("tls", authority.issue("127.0.0.10"), max_connections=1) as h:
-        for _ in range(3):
-            reader, writer = await h.connect()
-            writer.write(b"OPTIONS sip:not-tls SIP/2.0\r\n\r\n")
-            await ended(reader)
-            writer.close()
-            await until(lambda: not h.streams._admission.count)
-        assert h.streams.statistics()["streams_closed_handshake"] == 3
-
-
-async def test_strangers_are_refused_before_the_hand_shake(authority: Authority) -> None:
-    async with listening("tls", authority.issue("127.0.0.10"), max_strangers=0) as h:
-        reader, writer = await h.connect("127.0.0.66")
-        assert await ended(reader)
-        writer.close()
-
-
-async def test_a_peer_with_a_certificate_of_the_authority_is_called(authority: Authority) -> None:
-    far_files = authority.issue(PEER_HOST)
-    async with (
-        listening("tls", authority.issue("127.0.0.10")) as h,
-        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
-    ):
-        h.streams.send(b"hello", h.flow_to(address))
-        assert await far.heard() == b"hello"
-
-
-@pytest.mark.parametrize("other", ["authority", "host"])
-async def test_a_peer_that_is_not_who_it_should_be_hears_nothing(
-    authority: Authority, tmp_path: Path, other: str
-) -> None:
-    (tmp_path / "other").mkdir()
-    if other == "authority":
-        far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)
-    else:
-        far_files = authority.issue("127.0.0.99")
-    async with (
-        listening("tls", authority.issue("127.0.0.10")) as h,
-        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
-    ):
-        wanted = h.flow_to(address)
-        h.streams.send(b"hello", wanted)
-        assert wanted in {await h.failure(), await h.failure()}
-        assert far.lines.empty()
-
-
-async def test_who_is_found_by_a_name_must_prove_the_name(authority: Authority) -> None:
-    """RFC 5922 4: that of the URI, whatever DNS has made of it."""
-    async with FarEnd.at(PEER_HOST, far_context(authority.issue("carrier.example"))) as (far, address):
-        found = Target(address.host, address.port, "tls", "carrier.example")
-        for located, heard in (({}, False), ({"peer": (found,)}, True)):
-            async with listening("tls", authority.issue("127.0.0.10")) as h:
-                h.streams.locate(located)
-                h.streams.send(b"hello", h.flow_to(address))
-                if heard:
-                    assert await far.heard() == b"hello"
-                else:
-                    assert h.flow_to(address) in {await h.failure(), await h.failure()}
-
-
-async def test_other_certificates_hold_for_the_connections_to_come(authority: Authority) -> None:
-    first, second = authority.issue("127.0.0.10"), authority.issue("127.0.0.12")
-    async with listening("tls", first) as h:
-        _, writer = await h.connect(tls=client_context(first))
-        h.streams.reload(h.settings, replace(first, certificate=second.certificate, key=second.key))
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await h.connect(tls=client_context(first))
-        writer.write(message())
-        await h.heard()  # and the one that was there goes on
-        writer.close()
-
-
 async def test_strangers_are_who_is_no_peer_of_the_configuration_in_force() -> None:
     async with listening("tcp", max_strangers=0) as h:
         h.streams.reload(replace(h.settings, peers=()), None)
@@ -615,103 +314,6 @@ async def test_strangers_are_who_is_no_peer_of_the_configuration_in_force() -> N
         _, writer = await h.connect()
         writer.write(message())
         await h.heard()
-        writer.close()
-
-
-async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Authority, tmp_path: Path) -> None:
-    files = authority.issue("127.0.0.10")
-    async with listening("tls", files) as h:
-        with pytest.raises(ConfigError):
-            h.streams.reload(h.settings, replace(files, key=tmp_path / "none"))
-        _, writer = await h.connect(tls=client_context(files))
-        writer.close()
-
-
-@pytest.mark.parametrize("reloaded", [False, True])
-@pytest.mark.parametrize("by", ["target", "source"])
-async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority, by: str, reloaded: bool) -> None:
-    context = far_context(authority.issue(PEER_HOST))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(authority.file)
-    trunk = authority.issue("trunk.example")
-    files = authority.issue("127.0.0.10")
-    async with FarEnd.at(PEER_HOST, context) as (far, address):
-        port = address.port if by == "target" else 5061
-        peer = replace(PEER, transport="tls", port=port)
-        shown = PeerCertificate(PEER.name, trunk.certificate, trunk.key, "peer[0]")
-        wanted = replace(files, peers=(shown,))
-        async with listening("tls", files if reloaded else wanted, peer=peer) as h:
-            if reloaded:
-                h.streams.reload(h.settings, wanted)
-            h.streams.send(b"hello", h.flow_to(address))
-            await far.heard()
-            certificate = far.writers[0].get_extra_info("peercert")
-    assert certificate["subjectAltName"] == (("DNS", "trunk.example"),)
-
-
-@pytest.mark.parametrize(
-    ("shown", "heard"), [(PEER_HOST, True), ("127.0.0.99", False), ("stranger", False), ("", False)]
-)
-async def test_who_connects_proves_to_be_the_peer(
-    authority: Authority, tmp_path: Path, shown: str, heard: bool
-) -> None:
-    (tmp_path / "other").mkdir()
-    files = replace(authority.issue("127.0.0.10"), client_ca=authority.file)
-    issuer = Authority(tmp_path / "other", "other") if shown == "stranger" else authority
-    context = client_context(files)
-    if shown:
-        theirs = issuer.issue(PEER_HOST if shown == "stranger" else shown)
-        context.load_cert_chain(theirs.certificate, theirs.key)
-    else:
-        context = ssl.create_default_context(cafile=authority.file)
-    async with listening("tls", files, peer=replace(PEER, transport="tls")) as h:
-        reader, writer = await h.connect(tls=context)
-        writer.write(message())
-        if heard:
-            await h.heard()
-            writer.close()
-        else:
-            assert await ended(reader)
-            assert h.messages.empty()
-
-
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-async def test_who_is_not_reached_by_tls_need_prove_nothing(authority: Authority, transport: str) -> None:
-    """Such as a phone, which registers."""
-    files = replace(authority.issue("127.0.0.10"), client_ca=authority.file)
-    context = ssl.create_default_context(cafile=authority.file) if transport == "tls" else None
-    async with listening(transport, files) as h:
-        _, writer = await h.connect(tls=context)
-        writer.write(message())
-        await h.heard()
-        writer.close()
-
-
-async def test_without_verification_any_certificate_will_do(authority: Authority, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)
-    async with (
-        listening("tls", authority.issue("127.0.0.10", verify=False)) as h,
-        FarEnd.at(PEER_HOST, far_context(far_files)) as (far, address),
-    ):
-        h.streams.send(b"hello", h.flow_to(address))
-        assert await far.heard() == b"hello"
-
-
-async def test_a_connection_that_claims_a_peer_s_port_does_not_stand_for_the_verified_peer(
-    authority: Authority,
-) -> None:
-    files = authority.issue("127.0.0.10")
-    claimed = free(PEER_HOST)
-    peer = replace(PEER, transport="tls", port=claimed.port)
-    async with listening("tls", files, peer=peer) as h:
-        _, writer = await asyncio.open_connection(
-            *h.address, local_addr=claimed, ssl=client_context(files), server_hostname=h.address.host
-        )
-        writer.write(message())
-        _, flow = await h.heard()
-        h.streams.send(b"hello", flow._replace(connection=0))
-        assert await h.failure() in (flow._replace(connection=0), flow._replace(connection=flow.connection + 1))
         writer.close()
 
 
