@@ -108,7 +108,7 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
         b=fields.party("b", request.b, required=mode != "AXN"),
         created_at=act.now_ms,
         expires_at=fields.expiry(request.expires_in, act.now_ms),
-        group_id=fields.text("group_id", request.group_id, 64),
+        group_id=fields.text("group_id", request.group_id, fields.LONGEST_GROUP),
         direction=fields.direction(request.direction),
         max_call_s=fields.seconds("max_call_s", request.max_call_s, fields.MAX_CALL_S),
         ring_timeout_s=fields.seconds("ring_timeout_s", request.ring_timeout_s, fields.RING_TIMEOUT_S),

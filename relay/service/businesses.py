@@ -41,6 +41,12 @@ STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
 }
 
 
+_NO_TERMS: dict[str, Any] = {
+    **dict.fromkeys(("max_bindings", "max_calls", "max_cps", "hours", "language")),
+    **dict.fromkeys(("white_only", "live_events"), False),
+}
+
+
 class Application(NamedTuple):
     """What a business user applies with. Without an id it is given one."""
 
@@ -77,11 +83,11 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     business_id = fields.name("id", asked.id) if asked.id else f"b{secrets.token_hex(6)}"
     given = asked._asdict() | {"modes": MODES} | more
     del given["id"]
-    empty = Business(
-        business_id, "applied", "", "", "", "other", "", "", (), None, None, None, 0, False, None, False, None, 1,
-        act.now_ms, act.now_ms,
-    )  # fmt: skip
-    business = empty._replace(**_checked(given))
+    terms = _checked(_NO_TERMS | given)
+    now_ms = act.now_ms
+    business = Business(
+        id=business_id, state="applied", live_bindings=0, version=1, created_at=now_ms, updated_at=now_ms, **terms
+    )
     if not add_business(act, business):
         raise Refused("state_conflict", "id", "there is a business user with this id: take another")
     add_state_change(act, business, "")

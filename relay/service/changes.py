@@ -6,8 +6,10 @@ and go. What it was before is kept for traces.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.errors import Refused
@@ -78,9 +80,7 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
     old = _live(act, binding_id)
     if asked.version not in (None, old.version):
         raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {old.version}")
-    changed = _changed(act, old, asked)
-    if asked.record is not None:
-        changed = changed._replace(record=fields.record(asked.record, possible=rules.recording))
+    changed = _changed(act, old, asked, rules)
     if changed == old:
         return old
     check_parties(act, changed)
@@ -139,36 +139,24 @@ def _live(act: Act, binding_id: str) -> Binding:
     return binding
 
 
-def _changed(act: Act, old: Binding, asked: BindingChange) -> Binding:
+def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
     """The binding with the new fields in their normal form."""
-    is_group = old.group_id is not None
-    new = old
-    if asked.a is not None:
-        new = new._replace(a=fields.party("a", asked.a, required=not is_group))
-    if asked.b is not None:
-        new = new._replace(b=fields.party("b", asked.b, required=old.mode != "AXN"))
-    if asked.group_id is not None:
-        new = new._replace(group_id=fields.text("group_id", asked.group_id, 64))
-    if asked.expires_in is not None:
-        new = new._replace(expires_at=fields.expiry(asked.expires_in, act.now_ms))
-    if asked.direction is not None:
-        new = new._replace(direction=fields.direction(asked.direction))
-    return _restricted(new, asked)
-
-
-def _restricted(new: Binding, asked: BindingChange) -> Binding:
-    if asked.max_call_s is not None:
-        new = new._replace(max_call_s=fields.seconds("max_call_s", asked.max_call_s or None, fields.MAX_CALL_S))
-    if asked.ring_timeout_s is not None:
-        value = fields.seconds("ring_timeout_s", asked.ring_timeout_s or None, fields.RING_TIMEOUT_S)
-        new = new._replace(ring_timeout_s=value)
-    if asked.white_only is not None:
-        new = new._replace(white_only=asked.white_only)
-    if asked.hours is not None:
-        new = new._replace(hours=fields.hours(asked.hours))
-    if asked.user_data is not None:
-        new = new._replace(user_data=fields.text("user_data", asked.user_data, fields.LONGEST_USER_DATA))
-    return new
+    checks: dict[str, Callable[[Any], Any]] = {
+        "a": partial(fields.party, "a", required=old.group_id is None),
+        "b": partial(fields.party, "b", required=old.mode != "AXN"),
+        "group_id": partial(fields.text, "group_id", longest=fields.LONGEST_GROUP),
+        "expires_in": partial(fields.expiry, now_ms=act.now_ms),
+        "direction": fields.direction,
+        "max_call_s": lambda given: fields.seconds("max_call_s", given or None, fields.MAX_CALL_S),
+        "ring_timeout_s": lambda given: fields.seconds("ring_timeout_s", given or None, fields.RING_TIMEOUT_S),
+        "white_only": bool,
+        "hours": fields.hours,
+        "user_data": partial(fields.text, "user_data", longest=fields.LONGEST_USER_DATA),
+        "record": partial(fields.record, possible=rules.recording),
+    }
+    given = asked._asdict()
+    new = {name: check(given[name]) for name, check in checks.items() if given[name] is not None}
+    return old._replace(**{"expires_at" if name == "expires_in" else name: value for name, value in new.items()})
 
 
 def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:

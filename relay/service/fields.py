@@ -18,6 +18,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 NAME_WORDS = "it is letters, digits, _ . - and at most 64 of them, such as acme"
 PREFIX = r"700[0-9]{8}"
 PREFIX_WORDS = "it is the 11 managed digits of a 700 number, such as 70010000001"
+LONGEST_GROUP = 64
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500

@@ -23,8 +23,8 @@ ORDER BY area <> '', id
 """
 # Sums over ranges of the covering index number_choice.
 _USAGE = """
-SELECT count(*), count(CASE WHEN locked <> 0 THEN 1 END), count(CASE WHEN locked = 0 AND bindings > 0 THEN 1 END),
-       count(CASE WHEN locked = 0 AND bindings = 0 AND cools_until > ?2 THEN 1 END), coalesce(sum(bindings), 0)
+SELECT count(*), count(*) FILTER (WHERE locked <> 0), count(*) FILTER (WHERE locked = 0 AND bindings > 0),
+       count(*) FILTER (WHERE locked = 0 AND bindings = 0 AND cools_until > ?2), coalesce(sum(bindings), 0)
 FROM number WHERE pool = ?1
 """
 
