@@ -27,7 +27,6 @@ from relay.events.reach import Sessions, open_sessions
 from relay.events.settings import DeliveryRules
 from relay.net.signing import SIGNATURE, signature_header
 from relay.store.act import RELAY, Act
-from relay.store.connection import Connection
 from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, refuse, remove
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
@@ -90,7 +89,7 @@ class Deliverer:
         self._rules = rules
         self._clock_ms = clock_ms
         self._finishing = asyncio.Event()
-        self._reader = Reader(path)
+        self._reader = Reader(path)  # in the loop: single rows and short lists
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._batches: dict[str, int] = {}  # where fewer than the rule's are sent at once, after refusals
         self._counts = {"events_delivered": 0, "events_given_up": 0, "deliveries": 0, "deliveries_failed": 0}
@@ -126,7 +125,7 @@ class Deliverer:
     def _look(self, sessions: Sessions) -> float:
         """Starts what is due; how long to wait until the next look."""
         try:
-            due = self._read(lambda connection: pending_webhooks(connection, self._clock_ms()))
+            due = self._reader.read(lambda connection: pending_webhooks(connection, self._clock_ms()))
         except RelayError as error:
             self._looking.failed(error)
             return RETRY_S
@@ -151,12 +150,12 @@ class Deliverer:
 
     async def _send_next(self, sessions: Sessions, webhook_id: str) -> bool:
         """One request. False where the webhook is to be left alone for now."""
-        webhook = self._read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
+        webhook = self._reader.read(lambda connection: find_webhook(connection, self._sealer, webhook_id))
         if webhook is None or webhook.disabled_at is not None or webhook.next_at > self._clock_ms():
             return False
         await self._give_up_old(webhook)
         most = self._batches.get(webhook_id, self._rules.batch)
-        events = self._read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
+        events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook_id, most))
         if not events:
             return False
         answer = await self._post(sessions, webhook, events)
@@ -247,11 +246,13 @@ class Deliverer:
 
     async def _give_up_old(self, webhook: Webhook) -> None:
         before_ms = self._clock_ms() - self._rules.give_up_ms
-        events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
+        events = self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1))
         while events and events[0].at_ms < before_ms:
             count = await self._write(lambda act: bury_old(act, webhook.id, before_ms, "nobody took it in time"))
             self._report_given_up(webhook, count, "nobody took them in time")
-            events = self._read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
+            events = (
+                self._reader.read(lambda connection: oldest(connection, self._sealer, webhook.id, 1)) if count else []
+            )
 
     def _grow(self, webhook_id: str) -> None:
         """Back to whole batches, by and by."""
@@ -265,14 +266,8 @@ class Deliverer:
         self._counts["events_given_up"] += count
         self._log.error("webhook.gave_up", webhook=webhook.id, business=webhook.business, events=count, reason=reason)
 
-    # -- the store
-
     async def _write(self, do: Callable[[Act], T]) -> T:
         return await self._writer.run(RELAY, do)
-
-    def _read(self, read: Callable[[Connection], T]) -> T:
-        """Single rows and short lists: in the loop."""
-        return self._reader.read(read)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:

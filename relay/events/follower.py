@@ -12,7 +12,8 @@ import contextlib
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,11 +28,11 @@ from relay.store.bindings import find_binding
 from relay.store.call_index import ADD, CURSOR, index_rows
 from relay.store.connection import Connection
 from relay.store.database import one_moment
-from relay.store.journal_rows import Told, event_rows, open_event
+from relay.store.journal_rows import EventRow, Told, event_rows, open_event
 from relay.store.numbers import LOCKED_FOR_FRAUD, set_locks
 from relay.store.outbox import tell
 from relay.store.reader import Reader
-from relay.store.record_rows import SELECT, StoredRecord, open_row
+from relay.store.record_rows import SELECT, Row, StoredRecord, open_row
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 from relay.store.writer import GroupWriter
@@ -49,15 +50,16 @@ _LATELY = f"{SELECT} WHERE ended_at > ?1 AND chain_seq <= ?2 ORDER BY chain_seq"
 _LISTENING = "SELECT DISTINCT business FROM webhook WHERE disabled_at IS NULL"
 
 
-class _Stretch(NamedTuple):
+@dataclass(slots=True)
+class _Stretch:
     """What the journal has written since the last step, as far as it fits in one."""
 
-    events: list[Told]
-    records: list[StoredRecord]
-    event_cursor: int  # after it
+    event_cursor: int  # behind it
     record_cursor: int
-    findings: list[Finding]
-    faults: list[str]
+    events: list[Told] = field(default_factory=list)
+    records: list[StoredRecord] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -149,40 +151,34 @@ class Follower:
     def _next(self, connection: Connection) -> _Stretch:
         """Events first, then records: what a call's end follows is there when the end is."""
         cursors = dict(connection.execute(_CURSORS).fetchall())
-        event_cursor, record_cursor = cursors.get(EVENTS, 0), cursors.get(CURSOR, 0)
-        faults: list[str] = []
-        rows = event_rows(connection, event_cursor, MOST)
-        events = [event for row in rows if (event := self._event(row, faults)) is not None]
-        if rows:
-            event_cursor = rows[-1][0]
-        records: list[StoredRecord] = []
-        findings: list[Finding] = []
-        if len(rows) < MOST:
+        stretch = _Stretch(cursors.get(EVENTS, 0), cursors.get(CURSOR, 0))
+        events = event_rows(connection, stretch.event_cursor, MOST)
+        for event in events:
+            self._take_event(stretch, event)
+        if len(events) < MOST:
             if not self._watched:
-                self._catch_up(connection, record_cursor)
-            for row in connection.execute(_NEW, (record_cursor, MOST)).fetchall():
-                record_cursor = row[-2]
-                self._record(row, records, findings, faults)
-        return _Stretch(events, records, event_cursor, record_cursor, findings, faults)
+                self._catch_up(connection, stretch.record_cursor)
+            for record in connection.execute(_NEW, (stretch.record_cursor, MOST)).fetchall():
+                self._take_record(stretch, record)
+        return stretch
 
-    def _event(self, row: tuple[int, str, str, bytes], faults: list[str]) -> Told | None:
+    def _take_event(self, stretch: _Stretch, row: EventRow) -> None:
+        stretch.event_cursor = row[0]
         try:
-            return open_event(self._sealer, row)
+            stretch.events.append(open_event(self._sealer, row))
         except StoreError as error:
-            faults.append(str(error))
-            return None
+            stretch.faults.append(str(error))
 
-    def _record(
-        self, row: tuple[Any, ...], records: list[StoredRecord], findings: list[Finding], faults: list[str]
-    ) -> None:
+    def _take_record(self, stretch: _Stretch, row: Row) -> None:
+        stretch.record_cursor = row[-2]
         try:
             stored = open_row(self._sealer, row)
         except StoreError as error:  # `verify` names it too; those behind it must go on
-            faults.append(str(error))
+            stretch.faults.append(str(error))
             return
-        records.append(stored)
+        stretch.records.append(stored)
         if (seen := _seen(self._sealer, stored.record)) is not None:
-            findings += self._watch.see(seen)
+            stretch.findings += self._watch.see(seen)
 
     def _catch_up(self, connection: Connection, until: int) -> None:
         """Show the watch what was there before our start; it was judged then."""
