@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import asdict
+
 from relay.call.settings import Settings
 from relay.config.announcements import sound_files
 from relay.config.checks import build_settings
@@ -28,7 +30,7 @@ from relay.config.protection import (
 )
 from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.recording import recordings
-from relay.config.tables import StoreTable, StreamsTable, Tables, TlsTable
+from relay.config.tables import StoreTable, Tables, TlsTable
 from relay.config.values import ApiConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
@@ -140,7 +142,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),
-        streams=_streams(tables.streams),
+        streams=StreamLimits(**asdict(tables.streams)),
         rtpengine=read_rtpengine(tables.media, problems),
         sounds=sound_files(tables.announcements, tables.media, recording, problems),
         recordings=recorded,
@@ -165,17 +167,3 @@ def _tls(table: TlsTable | None, peers: tuple[PeerCertificate, ...]) -> TlsFiles
     ca = Path(table.ca) if table.ca else None
     client_ca = Path(table.client_ca) if table.client_ca else None
     return TlsFiles(Path(table.certificate), Path(table.key), ca, table.verify, peers, client_ca)
-
-
-def _streams(table: StreamsTable) -> StreamLimits:
-    return StreamLimits(
-        max_connections=table.max_connections,
-        max_per_source=table.max_per_source,
-        max_strangers=table.max_strangers,
-        idle_timeout_s=table.idle_timeout_s,
-        message_timeout_s=table.message_timeout_s,
-        connect_timeout_s=table.connect_timeout_s,
-        max_head=table.max_head,
-        max_body=table.max_body,
-        max_unsent=table.max_unsent,
-    )

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import cast
 
+from msgspec.structs import asdict
+
 from relay.call.settings import Limits, Listener, PeerRoute, Settings
 from relay.config.announcements import announcements
 from relay.config.peers import Address, Transport, read_peers
-from relay.config.tables import LimitsTable, PeerTable, RouteTable, Tables
+from relay.config.tables import PeerTable, RouteTable, Tables
 from relay.sip.timers import Timings
 
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
@@ -44,7 +46,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
         media_check_s=tables.media.check_s,
         announcements=announcements(tables.announcements),
         recording_needed=tables.recording.on_failure == "end",
-        limits=_limits(tables.limits),
+        limits=Limits(**asdict(tables.limits)),
         sms=tables.sms.enabled,
         sms_numbers=tables.sms.numbers,
     )
@@ -54,19 +56,6 @@ def _timings(t1_ms: int) -> Timings:
     """T2 and T4 keep their ratio to T1 (RFC 3261 table 4), so that a small T1 makes all of them small."""
     t1 = t1_ms / 1000
     return Timings(t1, 8 * t1, 10 * t1)
-
-
-def _limits(table: LimitsTable) -> Limits:
-    return Limits(
-        table.max_calls,
-        table.max_calls_per_peer,
-        table.max_pending_lookups,
-        table.max_transactions,
-        table.shed_lag_ms,
-        table.stranger_answers_per_s,
-        table.ban_after,
-        table.ban_s,
-    )
 
 
 # Listeners

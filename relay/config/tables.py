@@ -175,7 +175,7 @@ class TlsTable(Struct, frozen=True):
 
 
 class LimitsTable(Struct, frozen=True):
-    """Defaults are those of `relay.call.settings.Limits`; a test holds them together."""
+    """Names and defaults are those of `relay.call.settings.Limits`; a test holds them together."""
 
     max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
     max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
@@ -188,7 +188,7 @@ class LimitsTable(Struct, frozen=True):
 
 
 class StreamsTable(Struct, frozen=True):
-    """Defaults are those of `relay.net.settings.StreamLimits`; a test holds them together."""
+    """Names and defaults are those of `relay.net.settings.StreamLimits`; a test holds them together."""
 
     max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = 10_000
     max_per_source: Annotated[int, Meta(ge=1, description="a number of connections, such as 1000")] = 1_000

@@ -36,9 +36,7 @@ class StreamLimits:
     max_connections: int = 10_000
     max_per_source: int = 1_000
     max_strangers: int = 500  # from all sources together that are no peer's
-    idle_timeout_s: float = (
-        900.0  # RFC 5626 4.4.1 has clients ping every 95 to 120 s; peers without pings may take longer
-    )
+    idle_timeout_s: float = 900.0  # clients ping every 95 to 120 s (RFC 5626 4.4.1), peers more seldom or never
     message_timeout_s: float = 30.0  # from the first byte of a message to its last
     connect_timeout_s: float = 5.0  # TCP and TLS hand-shakes together
     max_head: int = 16_384  # bytes
