@@ -28,6 +28,7 @@ from relay.call.peers import Peers
 from relay.call.pings import Pings
 from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
 from relay.call.record import CallRecord
+from relay.call.registrar import Registrar
 from relay.call.registrations import Registrations
 from relay.call.restart import restore
 from relay.call.routing import Refusal, Route
@@ -59,12 +60,13 @@ class Engine:
         """
         self._core = Core(settings, token, clock_offset_s, counts)
         self._pings = Pings(self._core)
-        self._logins = Logins(self._core, secret or bytes.fromhex(token() + token()))
-        self._reception = Reception(self._core, self._logins)
+        self._registrar = Registrar(self._core)
+        self._logins = Logins(self._core, self._registrar, secret or bytes.fromhex(token() + token()))
+        self._reception = Reception(self._core, self._registrar)
         self._registrations = Registrations(self._core)
-        self._shedding = Shedding(self._core, self._logins)
+        self._shedding = Shedding(self._core, self._registrar)
         self.bans.spare(partial(known_sources, self._core))
-        self.bans.spare(self._logins.known)
+        self.bans.spare(self._registrar.known)
         self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
 
     # -- what the driver calls
@@ -141,7 +143,7 @@ class Engine:
     def transport_failed(self, flow: Flow, now: float) -> None:
         """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
         self._core.transactions.transport_failed(flow, now)
-        self._logins.lose(flow, now)
+        self._registrar.lose(flow, now)
 
     def expire(self, now: float) -> None:
         self._core.timers.run(now)
@@ -170,6 +172,7 @@ class Engine:
         core.peers.locate(located)
         core.peers.take_over(former)
         self._logins.follow(settings)
+        self._registrar.follow()
         self._reception.follow(settings)
         self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
         self._pings.follow(now)
@@ -177,7 +180,7 @@ class Engine:
 
     def registered(self, told: Registered, now: float) -> None:
         """Another worker says where a peer is that has registered there, or that it is there no more."""
-        self._logins.registered(told, now)
+        self._registrar.registered(told, now)
 
     def mates_know(self, token: int, now: float) -> None:
         """All other workers have heard what a Registered says."""
@@ -199,7 +202,7 @@ class Engine:
     def _is_registered(self, peer: Peer, now: float) -> bool | None:
         """Whether it is registered here, or we there; None where neither is wanted."""
         if peer.login is not None:
-            return self._logins.holds(peer.name)
+            return self._registrar.holds(peer.name)
         return self._registrations.holds(peer.name, now) if peer.registers else None
 
     def drain(self) -> None:
@@ -253,7 +256,7 @@ class Engine:
             "pending_media": len(core.pending_media),
             "pending_commits": core.pending_commits,
             "calling_tags": len(core.calling_tags),
-            "logins": self._logins.count(),
+            "logins": self._registrar.count(),
             **self.bans.statistics(),
             **core.counters,
         }
@@ -272,7 +275,7 @@ class Engine:
         core = self._core
         core.counters["malformed"] += 1
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
-        known = core.peers.by_source(flow.host) is not None or self._logins.knows(flow)
+        known = core.peers.by_source(flow.host) is not None or self._registrar.knows(flow)
         # Garbage from anywhere must not fill the disk with log.
         if known or self._reception.strangers.admit(flow.host, now):
             core.note("message.malformed", source=flow.host, header=error.header, reason=error.reason)

@@ -16,7 +16,7 @@ from relay.sip.message import Request, check_request
 
 if TYPE_CHECKING:
     from relay.call.core import Core
-    from relay.call.logins import Logins
+    from relay.call.registrar import Registrar
     from relay.call.routing import Refusal
     from relay.call.settings import Peer, Settings
     from relay.sip.flow import Flow
@@ -30,10 +30,10 @@ _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 class Reception:
     """Of one relay. `draining`: new calls, text messages and OPTIONS are answered 503."""
 
-    def __init__(self, core: Core, logins: Logins) -> None:
+    def __init__(self, core: Core, registrar: Registrar) -> None:
         self.draining = False
         self._core = core
-        self._logins = logins
+        self._registrar = registrar
         self.follow(core.settings)
 
     def follow(self, settings: Settings) -> None:
@@ -51,7 +51,7 @@ class Reception:
             if request.method == "INVITE":
                 self._invite(request, reply, peer, now)
             elif request.method == "REGISTER" and peer.login is not None:
-                self._logins.register(request, reply, peer, flow, now)
+                self._registrar.register(request, reply, peer, flow, now)
             elif is_recorded:
                 self._message(request, reply, peer, now)
             else:

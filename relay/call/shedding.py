@@ -22,7 +22,7 @@ from relay.sip.transaction import MAGIC_COOKIE
 
 if TYPE_CHECKING:
     from relay.call.core import Core
-    from relay.call.logins import Logins
+    from relay.call.registrar import Registrar
     from relay.call.settings import Peer
     from relay.sip.flow import Flow
 
@@ -62,10 +62,10 @@ class Refusal:
 class Shedding:
     """Of one relay."""
 
-    def __init__(self, core: Core, logins: Logins) -> None:
+    def __init__(self, core: Core, registrar: Registrar) -> None:
         self.counts: Counter[str] = Counter()  # by the peer's name
         self._core = core
-        self._logins = logins
+        self._registrar = registrar
         self._digit = core.token()[0]  # a worker's tags begin with its own
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
@@ -102,7 +102,7 @@ class Shedding:
         return waited_s * 1000 > limit_ms > 0 and (lasts or waited_s > BURST_LAG_S)
 
     def _peer_at(self, flow: Flow) -> Peer | None:
-        return self._core.peers.by_source(flow.host) or self._logins.peer_at(flow)
+        return self._core.peers.by_source(flow.host) or self._registrar.peer_at(flow)
 
     def _is_ours(self, ack: bytes) -> bool:
         start = ack.find(_CALL_ID) + len(_CALL_ID)
