@@ -140,6 +140,10 @@ class Core:
         """32 hexadecimal digits; the time comes first, so that records that are written together lie together."""
         return f"{received_at.to_bytes(6).hex()}{self.token()}{self.token()[-4:]}"
 
+    def fraction(self) -> float:
+        """A random number from 0 to less than 1: what begins together is not to go on together."""
+        return int(self.token()[-4:], 16) / 0x10000
+
     def is_full(self) -> bool:
         """Whether there are more transactions than the limit: no more are begun but for what ends a call."""
         return len(self.transactions) > self.settings.limits.max_transactions

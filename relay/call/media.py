@@ -250,9 +250,7 @@ class Media:
             return
         self._gone = gone
         check_s = self._core.settings.media_check_s
-        # Calls that began together are not asked for together.
-        share = int(self._core.token()[-4:], 16) / 0xFFFF
-        self._timer = self._core.timers.set(now + check_s * (0.5 + share / 2), self._check)
+        self._timer = self._core.timers.set(now + check_s * (0.5 + self._core.fraction() / 2), self._check)
 
     def _check(self, now: float) -> None:
         self._timer = None

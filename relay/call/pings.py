@@ -39,8 +39,7 @@ class Pings:
         self._timers = {}
         for peer in self._settings.peers:
             if peer.health.ping_s:
-                spread_s = int(self._core.token()[-4:], 16) / 0x10000 * min(peer.health.ping_s, SPREAD_S)
-                self._ask_at(peer, now + spread_s)
+                self._ask_at(peer, now + self._core.fraction() * min(peer.health.ping_s, SPREAD_S))
 
     def _ask_at(self, peer: Peer, when: float) -> None:
         self._timers[peer.name] = self._core.timers.set(when, partial(self._ask, peer))

@@ -197,7 +197,7 @@ class Registration:
     def _fail(self, why: str, retry_after_s: int, now: float) -> None:
         """Tries again later: RFC 5626 4.5 has the wait grow, and not be the same for all."""
         wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures, 10), LONGEST_WAIT_S)
-        wait_s *= 0.5 + int(self._core.token()[-4:], 16) / 0x20000
+        wait_s *= 0.5 + self._core.fraction() / 2
         wait_s = max(wait_s, min(float(retry_after_s), LONGEST_WAIT_S))
         place = "" if self._place is None else self._place.name
         self._failures += 1
