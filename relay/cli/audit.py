@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from relay.cli import config_option
 from relay.cli.options import json_option, reason_option, reveal_option, stacked
-from relay.cli.output import json_line, plain, private_files, show_list, show_one
+from relay.cli.output import json_line, plain, show_list, show_one
+from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
 from relay.cli.stores import opened, past, said_in_clear
 from relay.errors import StoreError
@@ -54,21 +55,20 @@ def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, rea
 
 
 @audit.command("export")
-@click.argument("file", type=click.File("w", encoding="utf-8"))
+@click.argument("file", type=FILE_OR_DASH)
 @_query
 @reveal_option
 @reason_option
 @config_option
-def export(config_path: Path | None, file: TextIO, reveal: bool, reason: str, **query: Any) -> None:
+def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
     """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
     asked = AuditQuery(**query)
-    with private_files(), opened(config_path) as store:
+    with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
-        file.write("")  # opens it: what was in it goes, also where there is nothing to write
-        with progress(count_entries(store.reader, asked), "entries") as done:
+        with written(file) as out, progress(count_entries(store.reader, asked), "entries") as done:
             for entry in all_entries(store.reader, store.sealer, asked):
-                file.write(json_line(_plain(entry, reveal=reveal)) + "\n")
+                out.write(f"{json_line(_plain(entry, reveal=reveal))}\n".encode())
                 done(1)
 
 

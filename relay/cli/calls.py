@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, get_args
 
 import click
 
@@ -18,7 +18,6 @@ from relay.cli.options import json_option, needed_reason, reason_option, reveal_
 from relay.cli.output import (
     RECORD_HEADING,
     json_line,
-    private_files,
     record_object,
     record_row,
     show_list,
@@ -26,6 +25,7 @@ from relay.cli.output import (
     shower,
     table,
 )
+from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, audited_first, number, opened, past, required, said_in_clear
 from relay.errors import StoreError
@@ -160,7 +160,7 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
 
 
 @calls.command("export")
-@click.argument("file", type=click.File("wb"))
+@click.argument("file", type=FILE_OR_DASH)
 @click.option("--format", "format_", type=click.Choice(get_args(Format)), default="csv", show_default=True)
 @_business
 @_since
@@ -170,7 +170,7 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
 @config_option
 def export(
     config_path: Path | None,
-    file: BinaryIO,
+    file: Path,
     format_: Format,
     business: str | None,
     since: int | None,
@@ -180,14 +180,14 @@ def export(
 ) -> None:
     """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
     wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
-    with private_files(), opened(config_path) as store:
+    with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())
-        file.write(b"")  # opens it: what was in it goes, also where there is nothing to write
-        with progress(count_ended(store.reader, wanted.since_ms, wanted.until_ms), "records") as done:
+        count = count_ended(store.reader, wanted.since_ms, wanted.until_ms)
+        with written(file) as out, progress(count, "records") as done:
             records = _counted(read_all(store.reader, store.sealer, wanted), done)
             for part in export_parts(records, format_, reveal=reveal):
-                file.write(part)
+                out.write(part)
 
 
 def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:

@@ -6,9 +6,7 @@ JSON is the auditable form and shows real numbers; a table masks them unless it 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import click
@@ -26,16 +24,6 @@ Show = Callable[[str], str]
 def shower(*, reveal: bool) -> Show:
     """How numbers are shown to people."""
     return str if reveal else mask_number
-
-
-@contextmanager
-def private_files() -> Iterator[None]:
-    """Files that are made meanwhile, which may hold real numbers, are open to their user alone."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:

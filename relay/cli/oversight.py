@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -14,7 +14,8 @@ from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.options import json_option, needed_reason
-from relay.cli.output import binding_object, json_line, plain, private_files, record_object, show_list
+from relay.cli.output import binding_object, json_line, plain, record_object, show_list
+from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
@@ -98,22 +99,23 @@ def evidence() -> None:
 @click.argument("number", type=number)
 @click.option("--from", "since_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
 @click.option("--to", "until_ms", type=moment, required=True, metavar="TIME", help="Likewise; not included.")
-@click.option("--out", type=click.File("wb"), required=True, metavar="FILE", help="The ZIP to write.")
+@click.option("--out", type=FILE_OR_DASH, required=True, metavar="FILE", help="The ZIP to write.")
 @needed_reason
 @click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
 @config_option
 def make(
-    config_path: Path | None, number: str, since_ms: int, until_ms: int, out: BinaryIO, reason: str, as_json: bool
+    config_path: Path | None, number: str, since_ms: int, until_ms: int, out: Path, reason: str, as_json: bool
 ) -> None:
     """Write the calls and bindings of a number in a time, in clear and signed."""
-    with private_files(), opened(config_path) as store:
+    with opened(config_path) as store:
         asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
-        manifest = bundle(store.config.store.path, store.sealer, asked, out)
+        with written(out) as file:
+            manifest = bundle(store.config.store.path, store.sealer, asked, file)
     if as_json:
         click.echo(json_line(msgspec.to_builtins(manifest)))
         return
-    for name, file in manifest.files.items():
-        click.echo(f"{name}: {file.lines} lines, sha256 {file.sha256}")
+    for name, each in manifest.files.items():
+        click.echo(f"{name}: {each.lines} lines, sha256 {each.sha256}")
     click.echo(f"signed by the key {manifest.public_key}")
 
 

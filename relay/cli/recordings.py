@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import click
 from relay.cli import config_option
 from relay.cli.options import needed_reason
 from relay.cli.output import show_list
+from relay.cli.private_file import written
 from relay.cli.stores import every, opened, past
-from relay.errors import StoreError
 from relay.reports.recordings import ask_recording, read_recording
 from relay.store.record_pages import LAST_MS
 from relay.store.recordings import NEWEST, RecordingQuery, list_recordings
@@ -55,9 +54,6 @@ def get(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
     with opened(config_path) as store:
         recording = store.act(lambda act: ask_recording(act, call_id, reason))
         parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)
-        try:
-            with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.writelines(parts)
-        except OSError as error:
-            raise StoreError(f"{out} cannot be written: {error.strerror}") from None
+        with written(out) as file:
+            file.writelines(parts)
     click.echo(f"{recording.size} bytes, {recording.length_ms / 1000:.1f} s, sha256 {recording.sha256}")
