@@ -8,6 +8,7 @@ going on at its rate.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from enum import Enum
 from functools import lru_cache
@@ -18,7 +19,6 @@ from relay.errors import ParseError
 from relay.sip.glance import copied, is_untagged
 from relay.sip.headers import parse_via
 from relay.sip.message import Request, parse_message
-from relay.sip.transaction import MAGIC_COOKIE
 
 if TYPE_CHECKING:
     from relay.call.core import Core
@@ -34,10 +34,15 @@ MOST_REMEMBERED: Final = 50_000  # twice as many at the most
 REMEMBERED_S: Final = 16.0  # at least, where there are not too many
 
 _NEW: Final = (b"INVITE ", b"MESSAGE ", b"CANCEL ")
-_COOKIE: Final = MAGIC_COOKIE.encode()
 _START: Final = b"SIP/2.0 503 Service Unavailable\r\nVia: "
-_CALL_ID: Final = b"\r\nCall-ID: "
-_END: Final = f"{RETRY_AFTER}Content-Length: 0\r\n\r\n".encode()
+_BRANCH: Final = b";branch="
+_match_branch: Final = re.compile(rb'z9hG4bK[^,"\s]*+').fullmatch
+# The rest of a Via that is alone in its line, with a blank for the branch. A parameter that begins with an "r" may be
+# "received", which is none of the sender's to say (RFC 3261 18.1.2), or rport with a value (RFC 3581 3).
+_match_way: Final = re.compile(
+    rb'(SIP/2\.0/[A-Z]++ [^;,"\s]++)(;rport)?+ (;rport)?+((?:;[^rR;,"\s][^;,"\s]*+)*+)'
+).fullmatch
+_END: Final = f"\r\n{RETRY_AFTER}Content-Length: 0\r\n\r\n".encode()
 
 
 class Rank(Enum):
@@ -63,14 +68,15 @@ class Shedding:
     """Of one relay."""
 
     def __init__(self, core: Core, registrar: Registrar) -> None:
-        self.counts: Counter[str] = Counter()  # by the peer's name
+        self.counts: dict[str, int] = {}  # by the peer's name
         self._core = core
         self._registrar = registrar
-        self._digit = core.token()[0]  # a worker's tags begin with its own
+        # One for all 503s: they make no dialog, and the same request must have the same each time (RFC 3261 8.2.7).
+        self._tag = f";tag={core.token()}\r\n".encode()
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
-        self._told: Counter[str] = Counter()  # what of `counts` the log has
+        self._told: dict[str, int] = {}  # what of `counts` the log has
         self._is_telling = False
 
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
@@ -79,14 +85,18 @@ class Shedding:
         `wait_s`: how long it will wait if it is new. `lasts`: whether that is more than a burst.
         """
         if data.startswith(b"ACK "):
-            return None if self._is_ours(data) else Rank.INSIDE
+            return None if data.find(self._tag) >= 0 else Rank.INSIDE
         data = data.lstrip(b"\r\n")  # RFC 3261 7.5
-        if data.startswith(b"SIP/2.0 ") or not is_untagged(data):
+        if data.startswith(b"SIP/2.0 "):
             return Rank.INSIDE
         peer = self._peer_at(flow)
-        if peer is not None and not data.startswith(_NEW):
+        is_late = self._is_late(wait_s, lasts=lasts)
+        if is_late and peer is not None and (refusal := self._usual(data, flow)):
+            self._refuse(refusal, peer, now)
+            return None
+        if not is_untagged(data) or (peer is not None and not data.startswith(_NEW)):
             return Rank.INSIDE
-        if self._is_late(wait_s, lasts=lasts) and self._sheds(data, flow, peer, now, is_late=True):
+        if is_late and self._sheds(data, flow, peer, now, is_late=True):
             return None
         return Rank.STRANGER if peer is None else Rank.NEW
 
@@ -104,11 +114,6 @@ class Shedding:
     def _peer_at(self, flow: Flow) -> Peer | None:
         return self._core.peers.by_source(flow.host) or self._registrar.peer_at(flow)
 
-    def _is_ours(self, ack: bytes) -> bool:
-        start = ack.find(_CALL_ID) + len(_CALL_ID)
-        end = ack.find(b"\r\n", start)
-        return end > start and self._tag(ack[start:end]) + b"\r\n" in ack
-
     def _sheds(self, data: bytes, flow: Flow, peer: Peer | None, now: float, *, is_late: bool) -> bool:
         """Answers a peer's, drops a stranger's. What is served already, or cannot be read, is not shed.
 
@@ -124,33 +129,31 @@ class Shedding:
         refusal = self._usual(data, flow) or self._any(data, flow)
         if refusal is None or not (is_late or refusal.key in self._shed or refusal.key in self._shed_before):
             return False
-        self._remember(refusal.key, now)
-        self.counts[peer.name] += 1
-        self._tell_later(now)
-        self._core.send(refusal.data, refusal.flow)
+        self._refuse(refusal, peer, now)
         return True
 
+    def _refuse(self, refusal: Refusal, peer: Peer, now: float) -> None:
+        self._remember(refusal.key, now)
+        self.counts[peer.name] = self.counts.get(peer.name, 0) + 1
+        self._tell_later(now)
+        self._core.send(refusal.data, refusal.flow)
+
     def _usual(self, data: bytes, flow: Flow) -> Refusal | None:
-        """Out of the bytes alone. None: it is written unusually, or being served."""
-        lines = copied(data)
+        """Of a new call or text message, out of the bytes alone. None: it is written unusually, or being served."""
+        method = "INVITE" if data.startswith(b"INVITE ") else "MESSAGE"
+        lines = copied(data) if method == "INVITE" or data.startswith(b"MESSAGE ") else None
         if lines is None:
             return None
-        hop, params, vias, from_, to, call_id, cseq = lines
-        before, _, after = params.partition(b";branch=")
-        branch, _, after = after.partition(b";")
-        wants_port = before == b";rport" or after == b"rport"  # RFC 3581
-        if wants_port:
-            params = params.replace(b";rport", b";rport=%d" % flow.port, 1)
-            before, after = before.removeprefix(b";rport"), after.removeprefix(b"rport")
-        if before or not branch.startswith(_COOKIE) or b"r" in after.lower():  # "received", say
+        via, others, from_, to, call_id, cseq = lines
+        before, _, branch = via.partition(_BRANCH)
+        branch, semicolon, behind = branch.partition(b";")
+        way = _way(before, semicolon + behind, flow) if _match_branch(branch) else None
+        if way is None or self._core.transactions.is_serving(method, way.hop, _text(branch)):
             return None
-        way = _way(hop, flow, wants_port)
-        method = data.partition(b" ")[0]
-        if way is None or self._core.transactions.is_serving(_text(method), _text(hop), _text(branch)):
-            return None
-        end = b"\r\nCall-ID: %b\r\nCSeq: %b\r\n" % (call_id, cseq) + _END
-        data = b"".join((_START, hop, params, way[0], vias, b"From: ", from_, b"\r\nTo: ", to, self._tag(call_id), end))
-        return Refusal(hash((call_id, cseq)), data, way[1])
+        data = b"%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
+            way.start, branch, way.end, others, from_, to, self._tag, call_id, cseq, _END,
+        )  # fmt: skip
+        return Refusal(hash((call_id, cseq)), data, way.flow)
 
     def _any(self, data: bytes, flow: Flow) -> Refusal | None:
         """Likewise by a full look. None: it cannot be read, or is being served."""
@@ -160,15 +163,11 @@ class Shedding:
                 return None
             reply = Reply(request, flow)
             call_id = request.call_id.encode()
-            tag = self._tag(call_id).decode().removeprefix(";tag=")
+            tag = self._tag.decode().strip().removeprefix(";tag=")
             cseq = request.index["cseq"].encode("utf-8", "surrogateescape")
             return Refusal(hash((call_id, cseq)), reply.write(503, to_tag=tag, extra=RETRY_AFTER), reply.flow)
         except ParseError:
             return None
-
-    def _tag(self, call_id: bytes) -> bytes:
-        """RFC 3261 8.2.7: the same each time that the request comes. It looks like all of our tags."""
-        return b";tag=%b%015x" % (self._digit.encode(), hash(call_id) & 0xFFF_FFFF_FFFF_FFFF)
 
     # -- what is kept of them
 
@@ -184,8 +183,8 @@ class Shedding:
             self._core.timers.set(now + TOLD_EVERY_S, self._tell)
 
     def _tell(self, _: float) -> None:
-        since = self.counts - self._told
-        self._told = self.counts.copy()
+        since = Counter(self.counts) - Counter(self._told)
+        self._told = dict(self.counts)
         self._is_telling = False
         self._core.note("overload.shed", count=since.total(), peers=dict(since), within_s=TOLD_EVERY_S)
 
@@ -194,13 +193,36 @@ def _text(part: bytes) -> str:
     return part.decode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=1024)  # the same in all requests of a peer
-def _way(hop: bytes, flow: Flow, wants_port: bool) -> tuple[bytes, Flow] | None:
-    """How the topmost Via ends in the response, and where that goes (RFC 3261 18.2.2, RFC 3581). None: unreadable."""
+class _Way:
+    """A Via around its branch, as a response copies it, and where that goes (RFC 3261 18.2.2, RFC 3581)."""
+
+    __slots__ = ("end", "flow", "hop", "start")
+
+    def __init__(self, start: bytes, end: bytes, hop: str, flow: Flow) -> None:
+        self.start = start  # from the status line to "branch="
+        self.end = end  # with the line's end
+        self.hop = hop
+        self.flow = flow
+
+
+@lru_cache(maxsize=1024)  # the same for all requests of a peer
+def _way(before: bytes, behind: bytes, flow: Flow) -> _Way | None:
+    """`before` and `behind`: the parameter branch. None: it is written unusually."""
+    found = _match_way(before + b" " + behind)
+    if found is None:
+        return None
+    hop, first, later, others = found.groups(b"")
     try:
         via = parse_via(_text(hop))
     except ParseError:
         return None
+    wants_port = bool(first or later)
     port = flow.port if wants_port else via.port or 5060
-    received = f";received={flow.host}" if wants_port or via.host != flow.host else ""
-    return f"{received}\r\n".encode(), flow if flow.reliable or port == flow.port else flow._replace(port=port)
+    rport = b";rport=%d" % flow.port
+    received = b";received=" + flow.host.encode() if wants_port or via.host != flow.host else b""
+    return _Way(
+        start=_START + hop + (rport if first else b"") + _BRANCH,
+        end=(rport if later else b"") + others + received + b"\r\n",
+        hop=_text(hop),
+        flow=flow if flow.reliable or port == flow.port else flow._replace(port=port),
+    )

@@ -18,12 +18,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 from relay.net.addresses import family_of
+from relay.net.burst import MOST, Burst, parse_source
 from relay.net.pace import BEHIND_S, Pace
 from relay.sip.flow import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_DATAGRAM: Final = 65_535
-MOST_AT_ONCE: Final = 500  # datagrams that are read in one turn of the loop while the process is behind
+MOST_AT_ONCE: Final = 512  # datagrams that are read in one turn of the loop while the process is behind
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
 
@@ -55,13 +56,16 @@ class UdpSocket:
         self._pace = pace
         self._until_look = _LOOK_EVERY
         self._socket: socket.socket
+        self._burst: Burst
         self._ready: select.epoll | None = None
         self._flows: dict[tuple[Any, ...], Flow] = {}
+        self._flows_by_source: dict[bytes, Flow] = {}  # the same, by struct sockaddr
 
     async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
         """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
         self.family = family_of(host)
         self._socket = bound or bound_socket(host, port)
+        self._burst = Burst(self._socket)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
@@ -100,9 +104,7 @@ class UdpSocket:
         self._until_look -= 1
         if self._pace.is_behind:
             if self._read_and_look():
-                for _ in range(MOST_AT_ONCE):
-                    if not self._read_one():
-                        break
+                self._read_bursts()
         elif self._until_look > 0:
             self._read_one()
         else:
@@ -118,6 +120,15 @@ class UdpSocket:
         flow = self._flows.get(address)
         self._receive(data, self._flow(address) if flow is None else flow)
         return True
+
+    def _read_bursts(self) -> None:
+        for _ in range(MOST_AT_ONCE // MOST):
+            datagrams = self._burst.read()
+            for data, source in datagrams:
+                flow = self._flows_by_source.get(source)
+                self._receive(data, self._flow_of(source) if flow is None else flow)
+            if len(datagrams) < MOST:
+                return
 
     def _read_and_look(self) -> bool:
         """As `_read_one`; reports how long the datagram has waited."""
@@ -151,6 +162,12 @@ class UdpSocket:
         if len(self._flows) >= _MOST_FLOWS:
             self._flows.clear()
         flow = self._flows[address] = Flow(self._listener, "udp", address[0], address[1])
+        return flow
+
+    def _flow_of(self, source: bytes) -> Flow:
+        if len(self._flows_by_source) >= _MOST_FLOWS:
+            self._flows_by_source.clear()
+        flow = self._flows_by_source[source] = self._flow(parse_source(self.family, source))
         return flow
 
     def _read_errors(self) -> None:

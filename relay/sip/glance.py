@@ -5,22 +5,16 @@ What it says of a message that can be parsed is what `parse_message` says; of wh
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from relay.errors import ParseError
 from relay.sip.message import Request, parse_message
 
-Copied = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
-"""What a response copies (RFC 3261 8.2.6.2). Of the topmost Via what it says before its parameters, and the parameters
-from the first ";" on; the other Vias, each with its line end; the values of From, To, Call-ID and CSeq."""
+Copied = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""What a response copies (RFC 3261 8.2.6.2): the value of the topmost Via, the other Vias as lines with their ends, and
+the values of From, To, Call-ID and CSeq."""
 
-_match_vias: Final = re.compile(
-    rb"[A-Z]++ [^\r\n]++\r\n"
-    rb'Via: (SIP/2\.0/[A-Z]++ [^;,"\r\n]++)([^,"\r\n]*+)\r\n'
-    rb"((?:Via: [^\r\n]++\r\n)*+)"
-).match
-_find_odd: Final = re.compile(rb"\r\n[Vv \t]").search  # another Via, a folded line
+_ODD: Final = frozenset({b"v", b"V", b" ", b"\t"})  # begins a Via in another spelling, or goes on with the line before
 
 
 def is_untagged(data: bytes) -> bool:
@@ -30,12 +24,12 @@ def is_untagged(data: bytes) -> bool:
     if start < 0 or data[end + 2 : end + 3] in (b" ", b"\t") or start > data.find(b"\r\n\r\n"):
         return _is_untagged(data)
     rest = data[start + 5 : end].rpartition(b">")[2]
-    if b'"' in rest:
+    if rest.find(b'"') >= 0:  # `in` costs twice as much
         return _is_untagged(data)
     _, tag, value = rest.partition(b";tag=")
     if tag and value[:1].isalnum():
         return False
-    return _is_untagged(data) if b";" in rest or data.startswith(b"SIP/2.0 ") else True
+    return _is_untagged(data) if rest.find(b";") >= 0 or data.startswith(b"SIP/2.0 ") else True
 
 
 def _is_untagged(data: bytes) -> bool:
@@ -47,26 +41,26 @@ def _is_untagged(data: bytes) -> bool:
 
 
 def copied(data: bytes) -> Copied | None:
-    """None: it is written unusually. Whether what it copies is well formed is not looked at."""
-    vias = _match_vias(data)
-    if vias is None:
-        return None
+    """Of a request without a To tag. None: it has one, or is written unusually. Of a malformed one it is anything."""
     end = data.find(b"\r\n\r\n")
-    if end < vias.end() - 2:  # compiled, a slice that ends before it begins is an error
+    if end < 0:
         return None
-    rest = data[vias.end() - 2 : end + 2]
-    if _find_odd(rest):
+    vias: list[bytes] = []
+    from_ = to = call_id = cseq = b""
+    for line in data[:end].split(b"\r\n"):
+        if line.startswith(b"Via: "):
+            vias.append(line)
+        elif line.startswith(b"From: "):
+            from_ = line[6:]
+        elif line.startswith(b"To: "):
+            to = line[4:]
+        elif line.startswith(b"Call-ID: "):
+            call_id = line[9:]
+        elif line.startswith(b"CSeq: "):
+            cseq = line[6:]
+        elif line[:1] in _ODD:
+            return None
+    if not (vias and from_ and to and call_id and cseq) or (to[-1:] != b">" and to.find(b";") >= 0):
         return None
-    from_, to = _value(rest, b"\r\nFrom: "), _value(rest, b"\r\nTo: ")
-    call_id, cseq = _value(rest, b"\r\nCall-ID: "), _value(rest, b"\r\nCSeq: ")
-    if not (from_ and to and call_id and cseq):
-        return None
-    return vias[1], vias[2], vias[3], from_, to, call_id, cseq
-
-
-def _value(lines: bytes, name: bytes) -> bytes:
-    start = lines.find(name)
-    if start < 0:
-        return b""
-    start += len(name)
-    return lines[start : lines.find(b"\r\n", start)]
+    others = b"" if len(vias) == 1 else b"\r\n".join([*vias[1:], b""])
+    return vias[0][5:], others, from_, to, call_id, cseq

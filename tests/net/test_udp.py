@@ -165,15 +165,18 @@ async def test_how_long_datagrams_have_waited_is_looked_at_now_and_then(heard: H
 
 
 async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind(heard: Heard) -> None:
-    peer, _ = client(heard.address.host)
+    peer, address = client(heard.address.host)
     with peer:
-        for _ in range(100):
-            peer.sendto(b"hello", heard.address)
+        for number in range(100):
+            peer.sendto(b"%d" % number, heard.address)
     heard.udp._read()
     assert heard.datagrams.qsize() == 1
     heard.pace.report(1.0, time.monotonic())
     heard.udp._read()
-    assert heard.datagrams.qsize() == 100
+    flow = Flow(LISTENER, "udp", *address)
+    assert [heard.datagrams.get_nowait() for _ in range(heard.datagrams.qsize())] == [
+        (b"%d" % number, flow) for number in range(100)
+    ]
 
 
 async def test_datagrams_that_found_no_room_put_the_process_behind(heard: Heard) -> None:

@@ -1,0 +1,76 @@
+"""What waits in a UDP socket, read many datagrams at a time: recvmmsg(2), which Python itself does not offer.
+
+It knows nothing of SIP. It is not compiled: mypyc cannot, since the base of ctypes' structures is in a module of C.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import socket
+from typing import Any, Final
+
+MOST: Final = 32  # datagrams
+_MAX_DATAGRAM: Final = 65_536  # bytes of room for each
+_MAX_SOURCE: Final = 28  # sizeof(struct sockaddr_in6)
+
+
+class _Piece(ctypes.Structure):  # struct iovec
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):  # struct msghdr
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_size", ctypes.c_uint),
+        ("pieces", ctypes.c_void_p),
+        ("piece_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_size", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Message(ctypes.Structure):  # struct mmsghdr
+    _fields_ = (("header", _Header), ("length", ctypes.c_uint))
+
+
+_WORDS: Final = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_uint)
+
+_recvmmsg: Final[Any] = ctypes.CDLL(None).recvmmsg
+_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+
+
+class Burst:
+    """Room for the datagrams of one socket that are read at once."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._descriptor = end.fileno()
+        data = mmap.mmap(-1, MOST * _MAX_DATAGRAM)  # 2 MiB, of which only the pages that are written to take memory
+        sources, messages = bytearray(MOST * _MAX_SOURCE), bytearray(MOST * ctypes.sizeof(_Message))
+        self._data, self._sources = memoryview(data), memoryview(sources)
+        self._lengths = memoryview(messages).cast("I")[_Message.length.offset // ctypes.sizeof(ctypes.c_uint) :: _WORDS]
+        self._pieces = (_Piece * MOST)()
+        self._messages = (_Message * MOST).from_buffer(messages)
+        data_at, sources_at = (ctypes.addressof(ctypes.c_char.from_buffer(room)) for room in (data, sources))
+        for index, (piece, message) in enumerate(zip(self._pieces, self._messages, strict=True)):
+            piece.base, piece.size = data_at + index * _MAX_DATAGRAM, _MAX_DATAGRAM
+            message.header.name, message.header.name_size = sources_at + index * _MAX_SOURCE, _MAX_SOURCE
+            message.header.pieces, message.header.piece_count = ctypes.addressof(piece), 1
+        self._at = ctypes.addressof(self._messages)
+
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """Data and source of each, the source as `parse_source` takes it. Empty: there is none, or an error waits."""
+        datagrams = []
+        count = _recvmmsg(self._descriptor, self._at, MOST, socket.MSG_DONTWAIT, None)
+        for index in range(count):  # -1 is an error
+            at, source_at = index * _MAX_DATAGRAM, index * _MAX_SOURCE
+            data = bytes(self._data[at : at + self._lengths[index]])
+            datagrams.append((data, bytes(self._sources[source_at : source_at + _MAX_SOURCE])))
+        return datagrams
+
+
+def parse_source(family: socket.AddressFamily, source: bytes) -> tuple[str, int]:
+    """Address literal and port of a struct sockaddr_in or, by `family`, sockaddr_in6."""
+    host = source[8:24] if family == socket.AF_INET6 else source[4:8]
+    return socket.inet_ntop(family, host), int.from_bytes(source[2:4], "big")
