@@ -56,7 +56,7 @@ def signature(key: bytes, method: str, target: str, ts: int, nonce: str, body: b
 class Nonces:
     """The signed requests of the last minutes, so that none is taken twice.
 
-    They are in memory alone. So nothing is taken that may have been seen before the start: for the first AHEAD_S
+    They are in memory alone, so nothing is taken that may have been seen before the start: for the first AHEAD_S
     seconds only clients whose clock is ahead are served.
     """
 

@@ -115,7 +115,7 @@ def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, then whatever comes."""
+    """A `receive` that gives the body that was read, then whatever comes."""
     given = False
 
     async def receive_again() -> Message:

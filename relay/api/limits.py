@@ -52,7 +52,7 @@ class Buckets:
         )
 
     def _forget(self, now_s: float) -> None:
-        """The bucket used longest ago goes where it is full again, or where there are too many."""
+        """Drops the bucket that was used longest ago if it is full again, or if there are too many."""
         name, (tokens, at) = next(iter(self._buckets.items()))
         if tokens + (now_s - at) * self._rate >= self._burst or len(self._buckets) > MOST_BUCKETS:
             del self._buckets[name]

@@ -14,7 +14,7 @@ import click
 
 @contextmanager
 def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Gives what is to be called with each step done, of `length` in all; 0 is unknown."""
+    """Yields what is to be called with the number of steps done, of `length` in all; 0: nobody knows how many."""
     if not length or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -25,7 +25,7 @@ def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def file_progress(file: TextIO, label: str) -> Iterator[Callable[[], None]]:
-    """Gives what is to be called now and then while the file is read."""
+    """Yields what is to be called now and then while the file is read."""
     size = _size(file)
     read = 0
     with progress(size, label) as step:

@@ -107,7 +107,7 @@ class Follower:
                 await asyncio.wait_for(self._finishing.wait(), pause_s)
 
     def follow(self, signals: Signals) -> None:
-        """Judges by these signs of fraud from now on."""
+        """Goes by these signs of fraud from now on."""
         self._watch.follow(signals)
 
     def finish(self) -> None:
@@ -115,7 +115,7 @@ class Follower:
         self._finishing.set()
 
     async def step(self) -> int:
-        """Takes the next stretch, if any; how many events and records it had. Raises StoreError; then it took none."""
+        """Takes the next stretch, if any. Returns how many events and records it had. Raises StoreError."""
         stretch = self._stretch
         if stretch is None:
             stretch = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
@@ -213,7 +213,7 @@ class Follower:
 
 
 def _write(act: Act, stretch: _Stretch) -> int:
-    """All that comes of a stretch, within one act; how many events."""
+    """Writes all that comes of a stretch, within one act. Returns how many events."""
     connection = act.connection
     listening = {business for (business,) in connection.execute(_LISTENING).fetchall()}
     made = sum(_tell(act, listening, f"call.{kind}", record) for kind, record in stretch.events)

@@ -1,6 +1,6 @@
-"""Another sealing key was taken into use: what lives on in the store is sealed with it, in the background.
+"""After another sealing key was taken into use, what lives on in the store is sealed with it, in the background.
 
-It begins again at each start, and each day, while the key file has several keys: whatever an end in its midst has left.
+While the key file has several keys it begins again at each start, and each day, for what an interrupted pass has left.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Resealer:
             self._ending.set()
 
     async def make_pass(self) -> float:
-        """In a thread, with a writer of its own. The seconds until the next one; there is nothing to do for one key."""
+        """One pass, in a thread and with a writer of its own. Returns the seconds until the next one."""
         if len(self._sealer.key_ids) == 1:
             return AGAIN_S
         try:

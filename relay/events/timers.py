@@ -87,7 +87,7 @@ class Timers:
                     await purging
 
     async def release(self) -> int:
-        """Gives back the numbers of all expired bindings; how many there were."""
+        """Gives back the numbers of all expired bindings. Returns how many there were."""
         total = 0
         try:
             while released := await self._writer.run(RELAY, lambda act: release_due(act, self._rules, RELEASES)):

@@ -78,10 +78,10 @@ def change(
     parties: str | None = None,
     disabled: bool | None = None,
 ) -> Webhook:
-    """Changes what is given. It is tried again at once, whatever failed before. Raises Refused.
+    """Changes what is given, and has it tried again at once, whatever failed before. Raises Refused.
 
-    Of one that gets real numbers in clear everything but its end takes the scope for them: whoever may say where they
-    go reads them.
+    If the webhook gets real numbers in clear, any change but disabling it needs the scope for them: whoever may say
+    where they go can read them.
     """
     webhook = get(act, webhook_id)
     if parties is None and (url, kinds, disabled) != (None, None, True):
@@ -109,9 +109,9 @@ def remove(act: Act, webhook_id: str) -> Webhook:
 
 
 def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) -> int:
-    """Has dead events sent again, all or the named ones; how many there were. Raises Refused.
+    """Has events that were given up sent again, all or the named ones. Returns how many. Raises Refused.
 
-    They go at their old places, before what came later; for what was sent meanwhile they are late.
+    They go before what came later and still waits.
     """
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
@@ -123,7 +123,7 @@ def resend(act: Act, webhook_id: str, event_ids: Sequence[str] | None = None) ->
 
 
 def test(act: Act, webhook_id: str) -> str:
-    """Leaves an event of the kind `webhook.test` for it; the event's id. Raises Refused."""
+    """Leaves an event of the kind `webhook.test` for it. Returns the event's id. Raises Refused."""
     webhook = get(act, webhook_id)
     if webhook.disabled_at is not None:
         raise Refused("state_conflict", "webhook", "it is disabled: enable it first")

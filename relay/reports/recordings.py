@@ -1,5 +1,5 @@
-"""Reading what was recorded of a call: nobody hears it before the audit log says so, who and what for. And whether all
-that was recorded is there."""
+"""Reading what was recorded of a call, which nobody does before the audit log says who and what for; and checking that
+all that was recorded is there."""
 
 from __future__ import annotations
 

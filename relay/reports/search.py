@@ -1,7 +1,7 @@
 """Call records as they are asked for: a page at a time, the newest first, or one by its id.
 
-What a business user asks carries its id in `Wanted.business`, so that it is a condition of the search and no
-afterthought.
+What a business user asks carries its id in `Wanted.business`: it is a condition of the search, and not a filter
+afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CallQuery(NamedTuple):
 
 
 class CallPage(NamedTuple):
-    """`next` is where the following page starts behind; None where nothing follows. A page may be short, or empty."""
+    """`next` is the place behind which the next page starts; None if nothing follows. A page may be short, or empty."""
 
     items: list[CallRecord]
     next: Place | None

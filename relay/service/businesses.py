@@ -1,6 +1,6 @@
 """The rules for business users: how they apply, are approved, suspended and revoked, and what they may change.
 
-It writes the state alone. A call looks the state up with its route, so that a step works with the next INVITE.
+A step changes nothing but the state. A call looks that up with its route, so a step works from the next INVITE on.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
 
 
 def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
-    """Takes a step, which works with the next call on all of its bindings. Raises Refused.
+    """Takes a step, which works from the next call on, on all of its bindings. Raises Refused.
 
     Revocation ends its keys and stops its webhooks as well.
     """

@@ -57,7 +57,7 @@ def get_group(act: Act, group_id: str) -> Group:
 
 
 def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
-    """Adds members, all or none, and their routes in each binding of the group. Gives how many are new.
+    """Adds members, all or none, and their routes in each binding of the group. Returns how many are new.
 
     Raises Refused: over 10,000 members (quota), or where one is on a number of the group already (conflict).
     """
@@ -76,7 +76,7 @@ def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
 
 
 def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
-    """Removes members; they rest on the group's numbers. Gives how many were in it. Raises Refused."""
+    """Removes members, who then rest on the group's numbers. Returns how many were in it. Raises Refused."""
     group = get_group(act, group_id)
     gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in _normal(numbers)], rules)
     act.audit("group.remove", group_id, business=group.business, details={"removed": gone})

@@ -80,7 +80,7 @@ class PoolChange(NamedTuple):
 
 
 def load_prefix(act: Act, asked: NewPrefix) -> int:
-    """Puts a prefix with its 10,000 numbers into a pool. Gives how many there are. Raises Refused."""
+    """Puts a prefix with its 10,000 numbers into a pool. Returns how many there are. Raises Refused."""
     _operator(act)
     fields.prefix("prefix", asked.prefix)
     if find_prefix(act.connection, asked.prefix) is not None:
@@ -125,7 +125,7 @@ def get_prefix(act: Act, prefix: str) -> Prefix:
 def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
     """Loads the prefixes and old middle numbers (normal form) of the configuration that the store has not seen yet.
 
-    From then on the store has the say. Gives how many numbers are new.
+    From then on the store decides. Returns how many numbers are new.
     """
     new = 0
     for prefix in prefixes:
@@ -170,7 +170,7 @@ def unlock(act: Act, number: str, reason: str = "") -> Number:
 
 
 def move(act: Act, numbers: Iterable[str], pool: str) -> int:
-    """Puts numbers into another pool. Their bindings stay. Gives how many there were. Raises Refused."""
+    """Puts numbers into another pool. Their bindings stay. Returns how many there were. Raises Refused."""
     _operator(act)
     if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")

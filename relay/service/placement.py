@@ -80,7 +80,7 @@ def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
 
 
 def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
-    """Takes the numbers of a binding, each of which carries at most `caps` of them, and makes it. Raises Refused."""
+    """Takes the numbers of a binding and makes it. `caps`: how many bindings x and y may carry. Raises Refused."""
     pair = pair_of(act.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):

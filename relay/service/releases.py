@@ -34,8 +34,8 @@ class BindRules(NamedTuple):
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
     """Gives back the numbers of at most `most` expired bindings, the oldest first, and tells their businesses.
 
-    Fewer where they are of large groups. Nothing depends on how often it is called: whoever makes a binding does it as
-    well. Gives how many there were.
+    It is fewer if they are of large groups. Returns how many. Nothing depends on how often it is called: whoever makes
+    a binding calls it too.
     """
     released = routes = 0
     for binding in due(act, most):
@@ -50,7 +50,7 @@ def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
 
 
 def release(act: Act, binding: Binding, rules: BindRules) -> int:
-    """Gives back the numbers of a binding that still holds them; how many routes rest now."""
+    """Gives back the numbers of a binding that still holds them. Returns how many routes rest now."""
     routes = 0
     for number in filter(None, (binding.x, binding.y)):
         free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)

@@ -2,7 +2,7 @@
 
 The law's times are the least, whatever is configured: six months for bindings and call records, two years for the audit
 log and for who used numbers (DESIGN 1). A purge goes in small transactions with a gap after each (`Writer`), so calls
-do not notice; one that is ended in its midst has done a part, and the next goes on.
+do not notice. One that is interrupted has done a part, and the next one goes on.
 """
 
 from __future__ import annotations
@@ -88,12 +88,10 @@ def purge(
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
 ) -> Purged:
-    """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. Takes its time.
+    """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. It may take minutes.
 
-    `kept_in` is where recordings are.
-
-    It ends early where `going_on` says no; it is asked before each transaction. Raises StoreError where a chain is
-    broken at its beginning; what it had deleted until then is gone.
+    `kept_in` is where recordings are. It ends early once `going_on`, which is asked before each transaction, says no.
+    Raises StoreError if a chain is broken at its beginning; what it has deleted until then is gone.
     """
     before = _before(retention, now_ms)
     sweep = _Sweep(writer, actor, going_on)

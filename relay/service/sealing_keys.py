@@ -22,10 +22,10 @@ from relay.store.sealing_keys import (
 
 
 def add(act: Act, key_file: Path) -> int:
-    """Makes a key, in the file first, and enters it in the store; its id. It is not in use yet.
+    """Makes a key, first in the file, and enters it in the store. It is not in use yet. Returns its id.
 
-    One that stands in the file and not in the store, as after a crash, is entered instead. Raises Refused, and
-    StoreError where the file cannot be written.
+    A key that the file has and the store has not, as after a crash, is entered instead. Raises Refused, and StoreError
+    if the file cannot be written.
     """
     act.sealer.refresh()
     keys = sealing_keys(act.connection)
@@ -46,7 +46,7 @@ def add(act: Act, key_file: Path) -> int:
 
 
 def use(act: Act, key_id: int, unaware: Sequence[str]) -> None:
-    """From now on all seal with this key. `unaware`: who serves and does not have it. Raises Refused."""
+    """Has all seal with this key from now on. `unaware`: who serves and has not read it. Raises Refused."""
     key = _find(act, key_id)
     act.sealer.refresh()
     now = key_in_use(act.connection)
@@ -67,7 +67,7 @@ def use(act: Act, key_id: int, unaware: Sequence[str]) -> None:
 
 
 def drop(act: Act, key_id: int, needs: Mapping[str, int]) -> None:
-    """The store does without this key from now on. `needs`: how many rows of which table do not. Raises Refused."""
+    """Has the store do without this key. `needs`: how many rows of which table still need it. Raises Refused."""
     key = _find(act, key_id)
     if key.dropped_at is not None:
         return
@@ -81,7 +81,7 @@ def drop(act: Act, key_id: int, needs: Mapping[str, int]) -> None:
 
 
 def forget(key_file: Path, key_id: int, hashes: tuple[bytes, bytes]) -> bool:
-    """Takes a dropped key out of the file; whether it was there. Raises StoreError."""
+    """Takes a dropped key out of the file. Returns whether it was there. Raises StoreError."""
     masters = read_key_file(key_file).masters
     if key_id not in masters:
         return False

@@ -57,7 +57,7 @@ WHERE number = ?1 RETURNING bindings
 
 
 class Wish(NamedTuple):
-    """Whose binding it is for, and who will dial the number: the keyed hashes of at most two parties, and a group."""
+    """Whose binding it is, and who will dial the number: at most two parties (keyed hashes), and a group's members."""
 
     business: str
     callers: Sequence[bytes] = ()
@@ -66,10 +66,11 @@ class Wish(NamedTuple):
 
 
 def choose(connection: Connection, pool: str, cap: int, wish: Wish, not_this: str | None, now_ms: int) -> str | None:
-    """A number of the pool: the one that has rested longest, else the business's least used on which none of them is.
+    """Chooses a number of the pool, other than `not_this`. None where none is left.
 
-    `cap` is the most bindings of one number. None where there is none. O(log n + u), u being the numbers that these
-    parties hold or rest on.
+    It is the free one that has rested longest. Where none is free, it is the one with the fewest bindings, less than
+    `cap`, among those that the business holds and that none of the callers is on. O(log n + u), u being the numbers
+    that these callers hold or rest on.
     """
     first, second = (*wish.callers, None, None)[:2]
     asked = {"pool": pool, "cap": cap, "now": now_ms, "not_this": not_this, "first": first, "second": second}
@@ -89,10 +90,10 @@ def _meets_member(connection: Connection, number: str, group_id: str, now_ms: in
 
 
 def take(act: Act, field: str, number: str, business: str, cap: int, pair: bytes, *, exclusive: bool) -> None:
-    """Counts one more binding on the number. Raises Refused naming `field`: number_locked, number_full, number_cooling.
+    """Counts one more binding on the number. Raises Refused for `field`: number_locked, number_full, number_cooling.
 
-    Who others have bound on the number makes no difference to what is refused. `pair` are the two ends that the binding
-    joins: who rests on the number with nobody else may come back at once.
+    Whom others have bound on the number makes no difference. `pair` stands for the two ends that the binding joins: a
+    number on which nobody else rests may be taken by the same two at once.
     """
     asked = {"number": number, "cap": cap, "pair": pair, "exclusive": exclusive, "now": act.now_ms, "holder": business}
     if act.connection.execute(_TAKE, asked).rowcount == 0:
@@ -126,11 +127,11 @@ def cool_down_ms(act: Act, number: str, configured_ms: int) -> int:
 
 
 def rest(act: Act, number: str, free_at: int) -> None:
-    """Somebody who is on the number rests until `free_at`: so does it, when its last binding ends."""
+    """Has the number rest until `free_at` at least after its last binding: somebody who was on it rests as long."""
     act.connection.execute(_REST, (number, free_at))
 
 
 def give_back(act: Act, number: str, free_at: int) -> bool:
-    """Counts one binding less. Gives whether that was the last, and the number rests now."""
+    """Counts one binding less. Returns whether it was the last, so that the number rests now."""
     (left,) = act.connection.execute(_GIVE_BACK, (number, free_at)).fetchone()
     return bool(left == 0)

@@ -1,7 +1,7 @@
-"""The audit log: who did what, or read real numbers, when and what for. Chained like the call records, only added to.
+"""The audit log: who did what, or read real numbers, when and what for. It is chained, as the call records are.
 
-It owns the form of an entry and its link. Reason and details are sealed: an operator may write anything
-there. Reading the log, verifying and purging it is the business of `relay.store.audit_log`.
+It owns the form of an entry and its link in the chain. Reason and details are sealed, since an operator may write
+anything there. The log is read, verified and purged by `relay.store.audit_log`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
-    """Within the caller's transaction. Raises StoreError where the end of the log was tampered with."""
+    """Adds an entry in the caller's transaction. Raises StoreError where the end of the log was tampered with."""
     head = read_head(connection, sealer, AUDIT)
     seq = head.seq + 1
     sealed = sealer.seal(_encode((entry.reason, entry.details)), _context(seq))

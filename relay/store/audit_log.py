@@ -1,6 +1,6 @@
 """Reading the audit log, proving that it is whole, and deleting its oldest entries when their time is over.
 
-Who purged leaves a checkpoint: the last link that went. The log is verified from there on.
+A purge leaves a checkpoint, the last link that it deleted: the log is verified from there on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AT = 1
 
 
 class AuditQuery(NamedTuple):
-    """Which entries; None: whichever. Times are Unix milliseconds."""
+    """Which entries are wanted; None does not matter. Times are Unix milliseconds."""
 
     actor: str | None = None
     action: str | None = None
@@ -67,7 +67,7 @@ def newest_entries(
 
 
 def all_entries(connection: Connection, sealer: Sealer, query: AuditQuery) -> Iterator[Logged]:
-    """The oldest first, read as they are asked for; as the log was when the first was."""
+    """The oldest first, one after the other as they are asked for, all as of when the first was."""
     with one_moment(connection):
         for row in each_row(connection, _OLDEST, query._asdict()):
             yield Logged(row[0], open_entry(sealer, row))
@@ -101,9 +101,9 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
 
 
 def purge_audit(act: Act, before_ms: int, most: int) -> int:
-    """Deletes the oldest entries, up to the first that is younger and at most `most`; how many they were.
+    """Deletes entries from before that moment, at most `most` and the oldest first. Returns how many.
 
-    Each is checked before it goes: a purge must not hide that one was changed. Raises StoreError.
+    Each is checked before: a purge must not hide that one was changed. Raises StoreError.
     """
     head = read_checkpoint(act.connection, act.sealer, AUDIT)
     rows = act.connection.execute(f"{_CHAINED} LIMIT ?", (most,)).fetchall()

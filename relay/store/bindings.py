@@ -94,7 +94,7 @@ def set_released(act: Act, binding_id: str) -> None:
 
 
 def keep_past(act: Act, old: Binding, new: Binding) -> None:
-    """Keeps what the binding was until now, and makes it be found by the parties and the group that it loses."""
+    """Keeps what the binding was until now, and that it is found by the parties and the group that it loses."""
     past = (old.binding_id, old.version, act.now_ms, act.actor.name, seal_past(act.sealer, old))
     act.connection.execute(_ADD_CHANGE, past)
     lost = [act.sealer.lookup_hash(party) for party in (old.a, old.b) if party and party not in (new.a, new.b)]
@@ -170,7 +170,7 @@ def _conditions(
 
 
 def state_of(binding: Binding, at_ms: int) -> State:
-    """What has become of it at a moment after it was made; as _STATES says it to SQLite."""
+    """Its state at a moment after it was made; the same as _STATES in SQL."""
     if binding.ended_at is not None:
         return "ended"
     return "live" if binding.is_live(at_ms) else "expired"

@@ -43,7 +43,7 @@ class Business(NamedTuple):
 
 
 class StateChange(NamedTuple):
-    """One step of a business user, the newest being its state now."""
+    """One change of a business user's state; the newest has led to its state now."""
 
     state: State
     reason: str
@@ -76,7 +76,7 @@ def find_business(connection: Connection, sealer: Sealer, business_id: str) -> B
 def list_businesses(
     connection: Connection, sealer: Sealer, only: str | None, state: State | None, after: str, most: int
 ) -> list[Business]:
-    """In the order of their ids, from behind `after`. `only`: the one whose key asks; None: an operator sees all."""
+    """In the order of their ids, those behind `after`. With `only` just the one with this id."""
     rows = connection.execute(_LIST, (only, state, after, most)).fetchall()
     return [_open(sealer, row) for row in rows]
 
@@ -102,7 +102,7 @@ def discount_binding(act: Act, business_id: str) -> None:
 
 
 def add_state_change(act: Act, business: Business, reason: str) -> None:
-    """Keeps who brought it to its state, and why."""
+    """Keeps who has brought it to the state that it is in, and why."""
     sealed = act.sealer.seal(reason.encode(), _change_context(business.id, business.version))
     row = (business.id, act.now_ms, business.version, business.state, act.actor.name, sealed)
     act.connection.execute(_ADD_CHANGE, row)

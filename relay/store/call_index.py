@@ -1,7 +1,7 @@
 """The index of ended calls: keyed hashes that find a record again, and count what a cap looks back on.
 
-It owns the keys. Who writes rows is the follower, in the order of the chain, together with its cursor; what is asked of
-the index is the business of `relay.store.record_pages` (searches) and of `relay.store.lookup` (counts).
+It owns the keys. The follower writes the rows, in the order of the chain, together with its cursor.
+`relay.store.record_pages` searches the index, `relay.store.lookup` counts in it.
 
 A row is (key, received_at, chain_seq). Keys are look-up hashes of
     "NUMBER CALLER"     pair_key: a granted call of this caller to this number (frequency caps)

@@ -1,4 +1,7 @@
-"""Complaints: how many came in on a day for a business and a prefix. It owns the table `complaint`, its purge apart."""
+"""Complaints: how many came in on a day for a business and a prefix. It owns the table `complaint`.
+
+`relay.store.purge` deletes old ones.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SELECT business, prefix, count FROM complaint WHERE day = :day AND (:business IS
 
 
 def put_complaints(act: Act, day: date, business: str, prefix: str, count: int) -> None:
-    """An earlier count is replaced."""
+    """Enters a count, which replaces an earlier one."""
     act.connection.execute(_PUT, (day.isoformat(), business, prefix, count, act.actor.name))
 
 

@@ -158,7 +158,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def one_moment(connection: Connection) -> Iterator[None]:
-    """What is read in the block is the store as it was at its first statement, while others write.
+    """All statements of the block see the store as it was at the first one, whatever others write meanwhile.
 
     Keep it short: while it lasts, the write-ahead log grows.
     """

@@ -68,7 +68,7 @@ def delete_group(act: Act, group_id: str) -> None:
 
 
 def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
-    """Gives the hashes of those that are new. `numbers` in the normal form."""
+    """Adds parties (in the normal form) that are not in the group yet. Returns the hashes of those that were added."""
     new = []
     for number in numbers:
         member = act.sealer.lookup_hash(number)
@@ -80,7 +80,7 @@ def put_members(act: Act, group_id: str, numbers: Iterable[str]) -> list[bytes]:
 
 
 def take_members(act: Act, group_id: str, hashes: Iterable[bytes]) -> list[bytes]:
-    """Gives those that were in it. What they were is kept."""
+    """Takes members out, and keeps that they were in it. Returns the hashes of those that were."""
     gone = []
     for member in hashes:
         act.connection.execute(_KEEP_PAST, (group_id, member, act.now_ms))
@@ -100,7 +100,7 @@ def find_group(connection: Connection, sealer: Sealer, group_id: str, business: 
 
 
 def find_groups(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Group]:
-    """In the order of their ids, from behind `after` on."""
+    """In the order of their ids, those behind `after`."""
     asked = {"business": business, "after": after, "most": most}
     return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
 
@@ -116,7 +116,7 @@ def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
 def members_page(
     connection: Connection, sealer: Sealer, group_id: str, after: bytes, most: int
 ) -> list[tuple[bytes, str]]:
-    """Hashes (to go on from) and numbers of members, in the order of the hashes, from behind `after` on."""
+    """The hash and number of each member, in the order of the hashes, those behind `after`."""
     rows = connection.execute(_MEMBERS, (group_id, after, most)).fetchall()
     return [(member, _open(sealer, group_id, sealed)) for member, sealed in rows]
 
@@ -138,7 +138,7 @@ class Membership(NamedTuple):
 def members_between(
     connection: Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
 ) -> Iterator[Membership]:
-    """Who was in the group at any time from one moment to another that is not included."""
+    """Who was in the group at any time from `since_ms` to before `until_ms`."""
     asked = {"group": group_id, "since": since_ms, "until": until_ms}
     for sealed, added_at, removed_at in connection.execute(_BETWEEN, asked).fetchall():
         yield Membership(_open(sealer, group_id, sealed), added_at, removed_at)

@@ -1,7 +1,7 @@
 """Answers kept for a day, so that a request sent twice with one Idempotency-Key is done once.
 
-It owns the table `idempotency`. An answer is kept by the act that it answers: either both are there or neither. A
-refused request keeps nothing, and may be sent again. An answer that shows a secret is to be kept without it.
+It owns the table `idempotency`. An answer is kept within the act that it is the answer of: either both are there or
+neither. A refused request leaves nothing, and may be sent again. Secrets must be taken out of an answer first.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def find_answer(act: Act, owner: str, key: str, fingerprint: bytes) -> KeptAnswe
 def keep_answer(
     act: Act, owner: str, key: str, fingerprint: bytes, status: int, body: bytes, location: str | None = None
 ) -> None:
-    """In the act that was asked for."""
+    """Keeps the answer of an act, within that act."""
     hash_ = _hash(act, owner, key)
     sealed = act.sealer.seal(_encode((body, location)), _context(owner, hash_))
     act.connection.execute(_KEEP, (owner, hash_, _keyed(act, fingerprint), status, sealed, act.now_ms))

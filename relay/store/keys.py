@@ -43,7 +43,7 @@ class ApiKey(NamedTuple):
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now_ms)
 
     def is_secret(self, sealer: Sealer, secret: str) -> bool:
-        """Whether the secret is this key's. Takes as long for a wrong one."""
+        """Whether the secret is this key's. It takes as long to say no."""
         return hmac.compare_digest(self.hash, sealer.lookup_hash(secret))
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class ApiKey(NamedTuple):
 
 
 def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: int | None) -> tuple[ApiKey, str]:
-    """A new key, and the text that its owner shows: 256 random bits are in it."""
+    """Makes a key. Returns it and the text that its owner shows, which has 256 random bits."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     signing_key = hashlib.sha256(secret.encode()).digest()
     hash_ = act.sealer.lookup_hash(secret)
@@ -69,7 +69,7 @@ def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | No
 
 
 def list_keys(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[ApiKey]:
-    """Those of a business in the order of their ids, from behind `after`; business None: all there are."""
+    """In the order of their ids, those behind `after`; of one business, or with None of all."""
     return [_open(sealer, row) for row in connection.execute(_LIST, (business, after, most)).fetchall()]
 
 
@@ -91,7 +91,7 @@ def count_good(act: Act, business: str) -> int:
 
 
 def set_expiry(act: Act, key_id: str, expires_at: int) -> None:
-    """Makes a key end then at the latest."""
+    """Has a key end then, unless it ends earlier."""
     act.connection.execute(
         "UPDATE api_key SET expires_at = ?1 WHERE id = ?2 AND (expires_at IS NULL OR expires_at > ?1)",
         (expires_at, key_id),

@@ -52,12 +52,12 @@ def put_entry(act: Act, owner: str, number: str, kind: Kind) -> None:
 
 
 def delete_entry(act: Act, owner: str, number: str) -> bool:
-    """Gives whether it was on the list."""
+    """Takes a caller off the list. Returns whether it was on it."""
     return act.connection.execute(_REMOVE, (owner, act.sealer.lookup_hash(number))).rowcount == 1
 
 
 def find_entries(connection: Connection, sealer: Sealer, owner: str, after: bytes, most: int) -> list[ListEntry]:
-    """In the order of the hashes, from behind `after` on."""
+    """In the order of the hashes, those behind `after`."""
     rows = connection.execute(_PAGE, (owner, after, most)).fetchall()
     return [
         ListEntry(sealer.open_(sealed, _context(owner)).decode(), kind, added_at, added_by, caller_hash)

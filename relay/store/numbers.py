@@ -92,7 +92,7 @@ class NumberQuery(NamedTuple):
 
 
 def insert_prefix(act: Act, prefix: Prefix, pool: str) -> int:
-    """With its 10,000 numbers, in one statement: 20 ms. Gives how many there are."""
+    """Enters a prefix and its 10,000 numbers, in one statement: 20 ms. Returns how many there are."""
     act.connection.execute(_ADD_PREFIX, prefix)
     locked = 0 if prefix.state == "active" else LOCKED_WITH_PREFIX
     act.connection.execute(_ADD_NUMBERS, (prefix.prefix, pool, locked))
@@ -100,13 +100,13 @@ def insert_prefix(act: Act, prefix: Prefix, pool: str) -> int:
 
 
 def update_prefix(act: Act, prefix: Prefix) -> None:
-    """Peer, state and cool-down. A state other than active locks all of its numbers from the next INVITE on."""
+    """Writes peer, state and cool-down. Any state but active locks all of its numbers from the next INVITE on."""
     act.connection.execute(_CHANGE_PREFIX, (prefix.prefix, prefix.peer, prefix.state, prefix.cool_down_ms))
     act.connection.execute(_LOCK_PREFIX, (prefix.prefix, 0 if prefix.state == "active" else LOCKED_WITH_PREFIX))
 
 
 def insert_legacy(act: Act, number: str) -> bool:
-    """An old middle number, in the normal form. Gives whether it is new."""
+    """Enters an old middle number, in the normal form. Returns whether it is new."""
     act.connection.execute(_ADD_LEGACY_POOL, (LEGACY_POOL, act.now_ms))
     return act.connection.execute(_ADD_LEGACY, (number, LEGACY_POOL)).rowcount == 1
 
@@ -129,7 +129,7 @@ def find_prefix(connection: Connection, prefix: str) -> Prefix | None:
 
 
 def find_prefixes(connection: Connection, after: str, most: int) -> list[Prefix]:
-    """In their order, from behind `after` on."""
+    """In their order, those behind `after`."""
     rows = connection.execute(f"{_PREFIXES} WHERE prefix > ? ORDER BY prefix LIMIT ?", (after, most)).fetchall()
     return [Prefix._make(row) for row in rows]
 
@@ -140,7 +140,7 @@ def find_number(connection: Connection, number: str, now_ms: int) -> Number | No
 
 
 def find_numbers(connection: Connection, query: NumberQuery, now_ms: int, after: str, most: int) -> list[Number]:
-    """In their order, from behind `after` on."""
+    """In their order, those behind `after`."""
     wanted = {
         "pool = :pool": query.pool,
         "number BETWEEN :prefix AND :prefix || ':'": query.prefix,  # ":" is the character behind "9"

@@ -77,12 +77,12 @@ def leave_event(act: Act, webhook: str, kind: str, event_id: str, data: dict[str
 
 
 def remove(act: Act, seqs: Sequence[int]) -> None:
-    """These were delivered."""
+    """Removes events that were delivered."""
     act.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
 def bury(act: Act, seqs: Sequence[int], reason: str) -> None:
-    """These are given up, and kept for whoever has them sent again."""
+    """Gives events up. They are kept, and can be sent again."""
     rows = [(act.now_ms, reason, seq) for seq in seqs]
     act.connection.executemany("UPDATE outbox SET dead_at = ?, last_error = ? WHERE seq = ?", rows)
 
@@ -93,14 +93,14 @@ def bury_old(act: Act, webhook: str, before_ms: int, reason: str) -> int:
 
 
 def refuse(act: Act, seq: int, reason: str) -> None:
-    """The webhook would not have this event, alone."""
+    """Counts that the webhook refused this event when it was sent alone."""
     act.connection.execute("UPDATE outbox SET tries = tries + 1, last_error = ? WHERE seq = ?", (reason, seq))
 
 
 def revive(act: Act, webhook: str, event_ids: Sequence[str] | None) -> int:
-    """Has dead events sent again, all or the named ones, at their old places in the order. Returns how many.
+    """Has events that were given up sent again, all or the named ones. Returns how many.
 
-    They have their whole time again.
+    They keep their places in the order, and have their whole time again.
     """
     if event_ids is None:
         return act.connection.execute(_REVIVE, (act.now_ms, webhook)).rowcount
@@ -117,7 +117,7 @@ def event_context(webhook: str, event_id: str) -> bytes:
 
 
 def pending_webhooks(connection: Connection, now_ms: int) -> list[str]:
-    """Ids of those that events wait for and that may be asked now."""
+    """The ids of webhooks that have events waiting and may be sent to now."""
     return [webhook for (webhook,) in connection.execute(_PENDING, (now_ms,)).fetchall()]
 
 
@@ -128,7 +128,7 @@ def oldest(connection: Connection, sealer: Sealer, webhook: str, most: int) -> l
 
 
 def dead(connection: Connection, sealer: Sealer, webhook: str, after: int, most: int) -> list[Event]:
-    """What was given up, from behind the seq `after` on."""
+    """Events that were given up, those behind the seq `after`."""
     rows = connection.execute(_DEAD, (webhook, most, after)).fetchall()
     return [_opened(sealer, webhook, row) for row in rows]
 

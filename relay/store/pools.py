@@ -75,7 +75,7 @@ def find_pool(connection: Connection, pool_id: str, business: str | None = None)
 
 
 def find_pools(connection: Connection, business: str | None, after: str, most: int) -> list[Pool]:
-    """In the order of their ids, from behind `after` on; with `business` only its own."""
+    """In the order of their ids, those behind `after`; with `business` only its own."""
     asked = {"business": business, "after": after, "most": most}
     return [Pool._make(row) for row in connection.execute(_PAGE, asked).fetchall()]
 

@@ -1,11 +1,11 @@
 """Deleting what need not be kept any longer: a bounded number of rows an act, so that no call waits long for the store.
 
-It owns the SQL. Each function deletes at most `most` rows (or records, or bindings) and gives how many: one that gives
-fewer has no more to do. How long what must be kept is the business of `relay.service.retention`.
+It owns the SQL. Each function deletes at most `most` rows (or records, or bindings) and returns how many: if it is
+less, nothing more is to be done. `relay.service.retention` says how long what is kept.
 
-Of the call records only the oldest go, from the first of the chain up to the first that is too young or that the
-follower has not read. Each is checked before it goes, as `verify` does: a purge must not hide that one was changed.
-The last link that went stays as the checkpoint.
+Call records go from the beginning of the chain up to the first one that is too young, or that the follower has not
+read. Each is checked before, as `verify` does: a purge must not hide that one was changed. The last link that was
+deleted stays as the checkpoint.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Reached(NamedTuple):
 def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
     """Bindings that gave their numbers back before that moment, with their changes, lists and parties.
 
-    Those without a release stay, however old. It looks at `most` ids behind `after`; with fewer seen, the walk is over.
-    No call can be up in one of them: it would have begun before the release, and none lasts for months.
+    It looks at the next `most` ids behind `after`; if it sees fewer, the walk is over. One that still holds its numbers
+    stays, however old. No call can be up on one that goes: it would have begun before the release, months ago.
     """
     connection = act.connection
     rows = connection.execute(_OLD_BINDINGS, _walk(before_ms, after) | {"most": most}).fetchall()
@@ -126,7 +126,7 @@ def purge_bindings(act: Act, before_ms: int, after: str, most: int) -> Reached:
 
 
 def purge_businesses(act: Act, before_ms: int, most: int) -> int:
-    """Business users that were revoked before that moment, with all that is theirs; not while a binding or pool is."""
+    """Business users that were revoked before that moment and have no binding or pool left, with all that is theirs."""
     gone = act.connection.execute(_OLD_BUSINESSES, {"before": before_ms, "most": most}).fetchall()
     for statement in _OF_BUSINESS:
         act.connection.executemany(statement, gone)
@@ -139,17 +139,17 @@ def purge_members(act: Act, before_ms: int, most: int) -> int:
 
 
 def purge_routes(act: Act, before_ms: int, most: int) -> int:
-    """Routes of the past whose cool-down was over before that moment: nothing depends on them any more."""
+    """Routes of former bindings whose cool-down was over before that moment: nothing depends on them any more."""
     return act.connection.execute(_ROUTES, (before_ms, most)).rowcount
 
 
 def purge_answers(act: Act, before_ms: int, most: int) -> int:
-    """Answers kept for requests that may be sent again, from before that moment."""
+    """Answers that were kept before that moment for repeated requests."""
     return act.connection.execute(_ANSWERS, (before_ms, most)).rowcount
 
 
 def purge_events(act: Act, before_ms: int, most: int) -> int:
-    """Events that no webhook would take, dead or waiting for a disabled one since before that moment."""
+    """Events that were given up, or whose webhook was disabled, before that moment."""
     return act.connection.execute(_EVENTS, (before_ms, most)).rowcount
 
 

@@ -1,4 +1,4 @@
-"""A connection for reading that outlives the store's troubles: opened when it is needed, and anew after an error."""
+"""A connection for reading that outlives faults of the store: it is opened when needed, and anew after an error."""
 
 from __future__ import annotations
 

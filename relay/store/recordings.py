@@ -90,10 +90,10 @@ def kept_recordings(connection: Connection) -> Iterator[Recording]:
 
 
 def purge_recordings(act: Act, before_ms: int, most: int, kept_in: Path) -> int:
-    """Deletes the files of at most `most` that were taken over before that moment; how many there were.
+    """Deletes the files of at most `most` recordings that were taken over before that moment. Returns how many.
 
-    Each has a line in the audit log. A file goes before its row tells so: where the act is undone, the next purge goes
-    on. Raises StoreError for a file that cannot be deleted.
+    Each deletion has a line in the audit log. The file goes before its row says so: if the act is undone, the next
+    purge makes up for it. Raises StoreError for a file that cannot be deleted.
     """
     old = act.connection.execute(_OLD, (before_ms, most)).fetchall()
     for call_id, business in old:
@@ -104,7 +104,7 @@ def purge_recordings(act: Act, before_ms: int, most: int, kept_in: Path) -> int:
 
 
 def files_before(kept_in: Path, before_ms: int) -> list[Path]:
-    """Recordings that were written last before that moment. What else is in the folder is nobody's business."""
+    """The files of recordings that were last written before that moment. Other files in the folder are left alone."""
     found = []
     for path in kept_in.glob("*/*"):
         if _is_recording(path.name) and path.with_suffix(".sealed") == file_of(kept_in, path.stem):
@@ -115,9 +115,9 @@ def files_before(kept_in: Path, before_ms: int) -> list[Path]:
 
 
 def purge_stray(act: Act, path: Path) -> bool:
-    """Deletes a file that no row tells of, as after a crash, or beside a store from a backup; whether it was one.
+    """Deletes a file that no row tells of, such as after a crash, or when the store came from a backup.
 
-    It has a line in the audit log. Raises StoreError for a file that cannot be deleted.
+    Returns whether it was one. The audit log has a line of it. Raises StoreError for a file that cannot be deleted.
     """
     call_id = path.stem
     found = find_recording(act.connection, call_id)
@@ -144,5 +144,5 @@ def count_recordings(connection: Connection, before_ms: int) -> int:
 
 
 def forget_recordings(act: Act, before_ms: int, most: int) -> int:
-    """Deletes at most `most` rows of purged ones that were taken over before that moment; how many there were."""
+    """Deletes at most `most` rows of purged recordings that were taken over before that moment. Returns how many."""
     return act.connection.execute(_FORGET, (before_ms, most)).rowcount

@@ -1,8 +1,8 @@
 """Resealing: what lives on in a store is sealed anew with the key in use, a few rows at a time, while calls go on.
 
-A row is replaced only where it still is what was opened, so nobody waits and nothing that others write is lost. One
-that is ended in its midst has done a part, and the next finds the rest. Closed records and the audit log stay as they
-were written; what lasts for hours or days, such as live calls, ends by itself.
+A row is replaced only if it still is what was read, so nobody waits and nothing that others write is lost. A pass that
+is interrupted has done a part, and the next one finds the rest. Closed records and the audit log stay as they were
+written; what lasts for hours or days, such as live calls, is gone by itself before long.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ Row = tuple[Any, ...]
 
 
 def reseal(place: Place, sealer: Sealer, going_on: Callable[[], bool] = lambda: True) -> int:
-    """Reseals all there is; how many rows. Takes its time. Raises StoreError, at its end for altered rows too.
+    """Reseals all there is, which may take minutes. Returns how many rows.
 
-    It ends early where `going_on` says no, which is asked before each page and transaction.
+    Raises StoreError, for rows that were altered once all others are done. It ends early once `going_on`, which is
+    asked before each page and transaction, says no.
     """
     altered: list[str] = []
     with store_errors(place), closing(connect_reader(place)) as reader, closing(Writer(place, sealer)) as writer:
@@ -77,7 +78,7 @@ def _old(reader: Connection, rows: SealedRows, key_id: int, going_on: Callable[[
 
 
 def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -> Iterator[list[Row]]:
-    """All rows in the order of their keys: key, what they are bound to, sealed. Nothing is held between two pages."""
+    """All rows in the order of their keys: key, what they are bound to, sealed. No page holds anything open."""
     columns = ", ".join((*rows.key, *rows.bound_to, rows.column))
     key, marks = ", ".join(rows.key), ", ".join("?" * len(rows.key))
     select, order = f"SELECT {columns} FROM {rows.table}", f"ORDER BY {key} LIMIT {_PAGE}"
@@ -91,7 +92,7 @@ def _pages(reader: Connection, rows: SealedRows, going_on: Callable[[], bool]) -
 
 
 def _reseal_rows(act: Act, rows: SealedRows, old: list[Row], altered: list[str]) -> int:
-    """Of those that are still as they were read; how many. What is wrong with others is added to `altered`."""
+    """Reseals rows that still are as they were read. Returns how many; says in `altered` which cannot be opened."""
     where = " AND ".join(f"{name} = ?" for name in (*rows.key, rows.column))
     update = f"UPDATE {rows.table} SET {rows.column} = ? WHERE {where}"
     resealed = 0

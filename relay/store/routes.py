@@ -79,21 +79,21 @@ def _in_the_way(act: Act, line: HashedLine) -> Refused:
 
 
 def rest_routes(act: Act, binding_id: str, number: str, free_at: int) -> int:
-    """All routes of a binding on a number rest from now on until `free_at`; how many there are."""
+    """Has all routes of a binding on a number rest from now until `free_at`. Returns how many."""
     return act.connection.execute(_REST_ALL, (free_at, binding_id, number)).rowcount
 
 
 def rest_callers(act: Act, binding_id: str, number: str, hashes: Iterable[bytes], free_at: int) -> None:
-    """Those of some callers do."""
+    """Has the routes of some callers rest from now until `free_at`."""
     act.connection.executemany(_REST, [(free_at, number, caller_hash, binding_id) for caller_hash in hashes])
 
 
 def set_pair(act: Act, binding_id: str, pair: bytes) -> None:
-    """The binding joins two other ends from now on."""
+    """Has the binding join two other ends from now on."""
     act.connection.execute(_PAIR, (pair, binding_id))
 
 
 def turn_route(act: Act, binding_id: str, line: HashedLine) -> None:
-    """Its caller is another party of the same binding from now on."""
+    """Has the line's caller be another party of the same binding from now on."""
     mac = route_mac(act.sealer, line.number, line.caller_hash, binding_id, line.party)
     act.connection.execute(_TURN, (line.party, mac, line.number, line.caller_hash, binding_id))

@@ -52,7 +52,7 @@ def put_webhook(act: Act, webhook: Webhook) -> None:
 
 
 def remove_webhook(act: Act, webhook_id: str) -> None:
-    """And all that waits for it, dead or not."""
+    """Removes it with all its events, those that were given up too."""
     act.connection.execute("DELETE FROM outbox WHERE webhook = ?", (webhook_id,))
     act.connection.execute("DELETE FROM webhook WHERE id = ?", (webhook_id,))
 
@@ -67,7 +67,7 @@ def disable(act: Act, webhook_id: str) -> None:
 
 
 def disable_all(act: Act, business: str) -> None:
-    """Those of a business."""
+    """Disables all webhooks of a business."""
     act.connection.execute(f"{_DISABLE} business = ?", (act.now_ms, business))
 
 
@@ -83,7 +83,7 @@ def find_webhook(
 
 
 def webhooks_of(connection: Connection, sealer: Sealer, business: str | None, after: str, most: int) -> list[Webhook]:
-    """In the order of their ids, from behind `after`; of all businesses where none is named."""
+    """In the order of their ids, those behind `after`; of one business, or with None of all."""
     rows = connection.execute(_PAGE, (after, business, most)).fetchall()
     return [_opened(sealer, row) for row in rows]
 
