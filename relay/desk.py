@@ -184,6 +184,7 @@ class Desk:
             "recordings": self._taker.run(),
             "resealer": self._resealer.run(),
             "files": self._watch_files(),
+            "writer": self.writer.ended(),
         }
         return parts if self._turn is None else {**parts, "turn": self._turn.keep()}
 

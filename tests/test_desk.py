@@ -16,8 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from relay.config import parse_config
+from relay.desk import Desk
 from relay.errors import Refused
+from relay.log import configure
 from relay.net.control import ControlClient
+from relay.store.act import RELAY as OURS
+from relay.store.act import Act
 from tests.support.addresses import RELAY, free
 from tests.support.certificates import write_certificate
 from tests.support.live_call import Call, call
@@ -122,6 +127,25 @@ async def test_a_desk_that_is_killed_comes_back_and_no_call_notices(relay: Relay
     await asyncio.to_thread(relay.wait_for_event, "api.listening", after=mark)
     assert get(relay, "/readyz").status_code == 200
     assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
+
+
+async def test_it_ends_where_what_writes_for_it_has_died(tmp_path: Path) -> None:
+    """So that the relay starts another: of this one nobody would ever have an answer."""
+
+    class Bug(BaseException):
+        pass
+
+    def die(_: Act) -> None:
+        raise Bug
+
+    desk = Desk(parse_config(Setup(api=free(RELAY)).toml(tmp_path), "relay.toml"), configure("json", "info"))
+    served = asyncio.ensure_future(desk.run(asyncio.Event()))
+    waits = asyncio.ensure_future(desk.writer.run(OURS, die))
+    try:
+        assert await asyncio.wait_for(served, PATIENCE_S) == 1
+    finally:
+        waits.cancel()
+        await desk.close()
 
 
 def test_an_interrupt_of_the_terminal_is_for_the_relay_alone(relay: RelayProcess) -> None:

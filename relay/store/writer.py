@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -114,7 +115,9 @@ class GroupWriter:
         self._connection: Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._ended: Future[None] = Future()
+        self._ended.set_running_or_notify_cancel()  # so that nobody who awaits it cancels it
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
     async def run(self, actor: Actor, do: Callable[[Act], T]) -> T:
@@ -136,6 +139,10 @@ class GroupWriter:
         """Acts that wait for a transaction."""
         return self._arriving.qsize() + len(self._waiting)
 
+    async def ended(self) -> None:
+        """Until the thread has ended. Raises what it died of: from then on acts are made no more, and wait for ever."""
+        await asyncio.wrap_future(self._ended)
+
     async def close(self) -> None:
         """Makes what waits, and ends the thread."""
         self._closed = True
@@ -143,6 +150,14 @@ class GroupWriter:
         await asyncio.to_thread(self._thread.join)
 
     # -- the thread
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # a bug: the errors of acts and of the store are told to those who wait
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
 
     def _work(self) -> None:
         going_on = True

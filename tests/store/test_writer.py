@@ -263,6 +263,29 @@ async def test_closing_makes_what_waits_and_takes_no_more(disk: Disk) -> None:
         await writer.run(RELAY, add("late"))
 
 
+async def test_a_thread_that_dies_is_told_of(disk: Disk) -> None:
+    class Bug(BaseException):
+        """Nothing that an act may raise."""
+
+    def do(_: Act) -> None:
+        raise Bug
+
+    async with grouping(disk) as writer:
+        forever = asyncio.ensure_future(writer.run(RELAY, do))
+        with pytest.raises(Bug):
+            await asyncio.wait_for(writer.ended(), 20)
+        forever.cancel()
+
+
+async def test_a_thread_that_is_closed_has_ended(disk: Disk) -> None:
+    async with grouping(disk) as writer:
+        left, ended = asyncio.ensure_future(writer.ended()), asyncio.ensure_future(writer.ended())
+        await writer.run(RELAY, add("a"))
+        left.cancel()
+        assert not ended.done()
+    assert await ended is None
+
+
 async def test_writers_beside_each_other_lose_nothing(disk: Disk) -> None:
     def run_alone(own: str) -> None:
         with closing(Writer(disk.path, disk.sealer)) as writer:
