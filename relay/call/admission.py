@@ -122,7 +122,7 @@ def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple
 
 def _leads_back(request: Request) -> bool:
     """Whether requests can be sent along its Record-Route: nobody's phone rings for a call that cannot be answered."""
-    if "record-route" in request.index:
+    if request.has("record-route"):
         try:
             Dialog.as_uas(request, "")
         except ProtocolError:

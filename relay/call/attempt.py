@@ -181,7 +181,7 @@ class Attempt:
         if not described:
             return None
         cseq = [header for header in response.headers if header[0] == "cseq"]
-        return Response(response.status, response.reason, [*cseq, _SDP], described)
+        return Response.of(response.status, response.reason, [*cseq, _SDP], described)
 
     def _take(self, response: Response, now: float) -> None:
         status = response.status
@@ -262,7 +262,7 @@ class Attempt:
             return
         if leg is None:
             headers = [header for header in response.headers if header[0] not in _WAY]
-            leg = self._leg(Response(response.status, response.reason, headers))
+            leg = self._leg(Response.of(response.status, response.reason, headers))
         self._turn_away(leg, now)
 
     def _fail(self, why: str, now: float) -> None:

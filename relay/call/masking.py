@@ -255,8 +255,8 @@ def mask_request_headers(request: Request) -> str:
 
     Raises ParseError for a session timer that cannot be read.
     """
-    lines = _mask_lines(given) if (given := _crossing(request)) else ""
-    return lines + mask_reason(request) if "reason" in request.index else lines
+    lines = _mask_lines(given) if (given := _given(request, _CROSSING)) else ""
+    return lines + mask_reason(request) if request.has("reason") else lines
 
 
 def mask_response_headers(message: Message) -> str:
@@ -264,36 +264,44 @@ def mask_response_headers(message: Message) -> str:
 
     A session timer that cannot be read is none: a response cannot be refused, and the call need not end of it.
     """
-    given = _crossing(message)
+    given = _given(message, _CROSSING)
     if not given:
         return ""
     try:
         return _mask_lines(given)
     except ParseError:
-        return _mask_lines(tuple([header for header in given if header[0] not in _SESSION_TIMER]))
+        return _mask_lines(_given(message, _LISTS))
 
 
-def _crossing(message: Message) -> tuple[tuple[str, str], ...]:
-    return tuple([header for header in message.headers if header[0] in _CROSSING])
-
-
-_TOKEN_LISTS: Final = (("allow", METHODS), ("supported", OPTION_TAGS), ("require", OPTION_TAGS))
-_SESSION_TIMER: Final = frozenset({"session-expires", "min-se"})
-_CROSSING: Final = _SESSION_TIMER | {"allow", "supported", "require"}
-
-
-@lru_cache(maxsize=256)  # a peer's programs send the same few sets of lines: 1.2 us instead of 6
-def _mask_lines(given: tuple[tuple[str, str], ...]) -> str:
+def _given(message: Message, names: tuple[str, ...]) -> str:
+    """The lines with these names, one name after the other."""
     lines = ""
-    for name, allowed in _TOKEN_LISTS:
-        lines += mask_tokens(name.capitalize(), ",".join([value for key, value in given if key == name]), allowed)
-    first = dict(reversed(given))
-    if "session-expires" in first:
-        timer = parse_session_expires(first["session-expires"])
+    for name in names:
+        if message.has(name):
+            lines += "".join([f"{name}: {value}\r\n" for value in message.get_all(name)])
+    return lines
+
+
+_TOKEN_LISTS: Final = {"allow": METHODS, "supported": OPTION_TAGS, "require": OPTION_TAGS}
+_LISTS: Final = tuple(_TOKEN_LISTS)
+_CROSSING: Final = (*_LISTS, "session-expires", "min-se")
+
+
+@lru_cache(maxsize=256)  # a peer's programs send the same few sets of lines
+def _mask_lines(given: str) -> str:
+    values: dict[str, list[str]] = {}
+    for line in given.split("\r\n")[:-1]:
+        name, _, value = line.partition(": ")
+        values.setdefault(name, []).append(value)
+    lines = ""
+    for name, allowed in _TOKEN_LISTS.items():
+        lines += mask_tokens(name.capitalize(), ",".join(values.get(name, ())), allowed)
+    if "session-expires" in values:
+        timer = parse_session_expires(values["session-expires"][0])
         refresher = f";refresher={timer.refresher}" if timer.refresher else ""
         lines += f"Session-Expires: {min(timer.seconds, LONGEST_SESSION_S)}{refresher}\r\n"
-    if "min-se" in first:
-        lines += f"Min-SE: {min(parse_min_se(first['min-se']), LONGEST_SESSION_S)}\r\n"
+    if "min-se" in values:
+        lines += f"Min-SE: {min(parse_min_se(values['min-se'][0]), LONGEST_SESSION_S)}\r\n"
     return lines
 
 
@@ -306,19 +314,19 @@ def mask_tokens(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 def unknown_requirements(request: Request) -> list[str]:
     """The option tags of Require that the relay does not know (RFC 3261 8.2.2.3: answer 420)."""
-    if "require" not in request.index:
+    if not request.has("require"):
         return []
     return [tag for tag in request.values("require") if tag.lower() not in OPTION_TAGS]
 
 
 def requires(request: Request, option: str) -> bool:
     """Whether the request asks for that extension, in lower case, or for a refusal (RFC 3261 20.32)."""
-    return "require" in request.index and option in map(str.lower, request.values("require"))
+    return request.has("require") and option in map(str.lower, request.values("require"))
 
 
 def mask_reason(message: Message) -> str:
     """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped."""
-    if "reason" not in message.index:
+    if not message.has("reason"):
         return ""
     lines = ""
     for value in _reasons(message)[:4]:

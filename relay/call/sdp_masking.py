@@ -166,45 +166,52 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
     """What follows the lines v=, o= and s=, and the address that the origin is to have.
 
     Of a peer's descriptions with one stream, nearly all differ in the origin and the port alone; what else they have in
-    common is masked once (2 us against 20). Keys are not kept, nor are long ones, which would fill memory.
+    common is masked once.
 
     Raises ParseError.
     """
-    stream = _cut_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
-    if stream is None:
+    found = _match_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
+    if found is None:
         return _mask(parse_sdp(body))
-    session, kind, port, rest = stream
-    before, after, address = _mask_one_stream(session, kind, rest)
-    return (before + port + after if after else before), address
+    before, port, behind = found.groups()
+    masked = _masked.get(before + behind)
+    if masked is None:
+        if not _can_be_remembered(before, behind):
+            return _mask(parse_sdp(body))
+        masked = _remember(before, behind)
+    before, behind, address = masked
+    return (before + port + behind if behind else before), address
 
 
-def _cut_one_stream(body: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    """The session's lines after the origin, the kind, the port and the rest of a description with one stream; None for
-    any other, and for what is not to be kept."""
-    found = _match_one_stream(body)
-    if found is None or body.find(b"\rm=") >= 0 or body.find(b"inline:") >= 0:
-        return None
-    session, kind, port, rest = found.groups()
-    return session, kind, port, rest
-
-
-# An origin that parse_sdp takes, a port that needs no second look, and no other line that begins with "m".
-_LINES: Final = rb"(?:[^m\n][^\n]*+\n)*+"
+# An origin that parse_sdp takes, the lines behind it up to the first port, and one that needs no second look.
 _match_one_stream: Final = re.compile(
-    rb"v=0\r\no=[!-~]{1,255} [0-9]{1,32} [0-9]{1,32} IN IP4 [0-9.]{7,15}\r\n"
-    rb"(%b(?<=\r\n))m=([A-Za-z]++) ([1-9][0-9]{0,3}|[1-5][0-9]{4}) ([^\n]*+\n%b)(?<=\r\n)" % (_LINES, _LINES)
+    rb"v=0\r\no=[!-~]{1,255}+ [0-9]{1,32}+ [0-9]{1,32}+ IN IP4 [0-9.]{7,15}+\r\n"
+    rb"((?:[^m\n][^\n]*+\n)*+(?<=\r\n)m=[A-Za-z]++ )([1-9][0-9]{0,3}+|[1-5][0-9]{4})( .*+)(?<=\r\n)",
+    re.DOTALL,
 ).fullmatch
 _ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT: Final = b"59999"
 _LONGEST_REMEMBERED: Final = 2048  # bytes of a description
+_MAX_REMEMBERED: Final = 2048  # descriptions; a peer that makes them up must not fill memory
+_masked: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}  # by what is before and behind the port
 
 
-@lru_cache(maxsize=2048)
-def _mask_one_stream(session: bytes, kind: bytes, rest: bytes) -> tuple[bytes, bytes, bytes]:
-    """The content before and after the port, and the address; nothing after where the stream is refused."""
-    content, address = _mask(parse_sdp(b"%b%bm=%b %b %b" % (_ORIGIN, session, kind, _SOME_PORT, rest)))
-    before, port, after = content.partition(b"m=%b %b" % (kind, _SOME_PORT))
-    return (before + port.removesuffix(_SOME_PORT), after, address)
+def _can_be_remembered(before: bytes, behind: bytes) -> bool:
+    """Not where there is another stream, and keys are not kept."""
+    lines = before + behind
+    return lines.find(b"\rm=") < 0 and behind.find(b"\nm") < 0 and lines.find(b"inline:") < 0
+
+
+def _remember(before: bytes, behind: bytes) -> tuple[bytes, bytes, bytes]:
+    """The content before and behind the port, and the address; nothing behind where the stream is refused."""
+    content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind))
+    start = before[before.rfind(b"m=") :]
+    head, found, rest = content.partition(start + _SOME_PORT)
+    masked = (head + start if found else head, rest, address)
+    if len(_masked) >= _MAX_REMEMBERED:
+        _masked.clear()
+    _masked[before + behind] = masked
+    return masked
 
 
 def _mask(sdp: Sdp) -> tuple[bytes, bytes]:

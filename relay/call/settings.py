@@ -17,10 +17,16 @@ class Listener:
     host: str  # bound address, without brackets
     port: int
     advertised: str  # as written in a URI: IPv6 in brackets, no port
-    sent_by: str = field(init=False)  # `host:port` as Via (RFC 3261 20.42) and Contact carry it
+    sent_by: str = field(init=False)  # `host:port`
+    via: str = field(init=False)  # what Via says before its parameters (RFC 3261 20.42)
+    contact: str = field(init=False)  # what a Contact says behind its user part
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sent_by", f"{self.advertised}:{self.port}")
+        sent_by = f"{self.advertised}:{self.port}"
+        transport = "" if self.transport == "udp" else f";transport={self.transport}"
+        object.__setattr__(self, "sent_by", sent_by)
+        object.__setattr__(self, "via", f"SIP/2.0/{self.transport.upper()} {sent_by}")
+        object.__setattr__(self, "contact", f"{sent_by}{transport}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class Shedding:
             reply = Reply(request, flow)
             call_id = request.call_id.encode()
             tag = self._tag.decode().strip().removeprefix(";tag=")
-            cseq = request.index["cseq"].encode("utf-8", "surrogateescape")
+            cseq = request.demand("cseq").encode("utf-8", "surrogateescape")
             return Refusal(hash((call_id, cseq)), reply.write(503, to_tag=tag, extra=RETRY_AFTER), reply.flow)
         except ParseError:
             return None

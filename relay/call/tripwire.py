@@ -38,9 +38,12 @@ class Tripwire:
         """
         for needle, encoded in self._numbers:
             # find() of bytes: "in" costs it an exception within
-            if (needle in head or body.find(encoded) >= 0) and not _is_within_own(needle, head, body, own):
+            if (needle in head or (body and body.find(encoded) >= 0)) and not _is_within_own(needle, head, body, own):
                 return True
-        return any([host in head and _is_whole(host, head) for host in self._hosts if host])
+        for host in self._hosts:  # noqa: SIM110 - any() of a list or a generator costs half as much again
+            if host and host in head and _is_whole(host, head):
+                return True
+        return False
 
 
 def _is_within_own(needle: str, head: str, body: bytes, own: tuple[str, ...]) -> bool:

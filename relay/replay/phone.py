@@ -72,7 +72,7 @@ class Phone:
         """A traced request anew."""
         headers = self._wording.headers(traced, without=without)
         content_type, body = self._wording.body(traced)
-        self._own.add_message(Request(traced.method, "", headers, body))
+        self._own.add_message(Request.of(traced.method, "", headers, body))
         return await self.make(traced.method, [*extra, *headers, *content_type], body)
 
     async def make(self, method: str, headers: Headers = (), body: bytes = b"") -> Sent:
@@ -116,7 +116,7 @@ class Phone:
             *headers,
             ("content-length", str(len(body))),
         ]
-        request = Request(method, self.target, lines, body)
+        request = Request.of(method, self.target, lines, body)
         return Sent(method, cseq, branch, request.serialize(), request)
 
     @property
@@ -131,7 +131,7 @@ class Phone:
         without: frozenset[str] = frozenset() if reliable else frozenset({"require"} if traced.status < 200 else ())
         headers = self._wording.headers(traced, without=without)
         content_type, body = self._wording.body(traced)
-        self._own.add_message(Response(traced.status, "", headers, body))
+        self._own.add_message(Response.of(traced.status, "", headers, body))
         if traced.reason.lower() not in _COMMON_PHRASES and len(traced.reason) >= SHORTEST:
             self._own.add("the reason phrase", traced.reason)
         if reliable:
@@ -160,7 +160,7 @@ class Phone:
             *headers,
             ("content-length", str(len(body))),
         ]
-        data = Response(status, reason, lines, body).serialize()
+        data = Response.of(status, reason, lines, body).serialize()
         if tag and not request.to_tag and status < 300:
             self._tag = tag
         self._answers[_key(request)] = data
@@ -263,7 +263,7 @@ def _beside(invite: Sent, method: str, to: str, headers: Headers = ()) -> Reques
     """What goes the INVITE's own way: a CANCEL (RFC 3261 9.1), the ACK to a refusal (17.1.1.3)."""
     kept = [(name, value) for name, value in invite.request.headers if name in ("via", "from", "call-id", "route")]
     own = [("to", to), ("cseq", f"{invite.cseq} {method}"), ("max-forwards", "70"), *headers, ("content-length", "0")]
-    return Request(method, invite.request.uri, [*kept, *own])
+    return Request.of(method, invite.request.uri, [*kept, *own])
 
 
 def _name(message: Message) -> str:

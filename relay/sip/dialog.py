@@ -244,11 +244,11 @@ def _sip_uri(contact: NameAddr | None) -> SipUri | None:
 
 
 def _recorded_route(message: Request | Response) -> tuple[str, ...]:
-    return tuple(message.values("record-route")) if "record-route" in message.index else ()
+    return tuple(message.values("record-route")) if message.has("record-route") else ()
 
 
 def _is_sips(uri: str) -> bool:
-    return uri[:5].lower() == "sips:"
+    return not uri.startswith("sip:") and uri[:5].lower() == "sips:"
 
 
 def _for_request_line(uri: SipUri, text: str) -> str:

@@ -25,7 +25,7 @@ from relay.sip.grammar import (
     quote,
     unquote,
 )
-from relay.sip.uri import Uri, bare_ipv6, check_port, parse_uri, uri_host
+from relay.sip.uri import Uri, bare_ipv6, check_port, known_uri, parse_uri, uri_host
 
 _MAX_CSEQ: Final = 2**31  # RFC 3261 8.1.1.5: below
 _MAX_SECONDS: Final = 2**32  # delta-seconds, RFC 3261 20.19: below
@@ -33,6 +33,7 @@ _MAX_SECONDS: Final = 2**32  # delta-seconds, RFC 3261 20.19: below
 _match_via: Final = re.compile(
     rf"{TOKEN}{LWS}/{LWS}{TOKEN}{LWS}/{LWS}({TOKEN})[ \t]++({HOST})(?:{LWS}:{LWS}([0-9]{{1,5}}))?+({PARAMS})"
 ).fullmatch
+_match_branch: Final = re.compile(r"branch=([A-Za-z0-9\-._]++)").fullmatch  # which many have alone
 _match_name_addr: Final = re.compile(
     rf'{LWS}(?:({QUOTED}){LWS}|((?:\\"|[^"<>\x00-\x08\x0a-\x1f\x7f])*+))<([^\x00-\x20\x7f"<>]++)>({PARAMS})'
 ).fullmatch
@@ -79,15 +80,18 @@ class Via:
 
 # Protocol and sent-by are the same in all requests of a peer: they are read once.
 _hops: Final[dict[str, tuple[str, str, int | None]]] = {}
-_MAX_REMEMBERED: Final = 1024  # hops, of up to 128 characters; a peer that makes them up must not fill memory
+_MAX_REMEMBERED: Final = 1024  # hops, of up to 128 characters, or CSeqs; a peer that makes them up must not fill memory
 
 
 def parse_via(text: str) -> Via:
     hop, _, rest = text.partition(";")
     known = _hops.get(hop)
-    if known is not None and is_plain_params(rest):
+    if known is not None:
         transport, host, port = known  # not *known: that would be a call by a tuple, ten times as dear
-        return Via(transport, host, port, cut_plain_params(rest))
+        if found := _match_branch(rest):
+            return Via(transport, host, port, {"branch": found[1]})
+        if is_plain_params(rest):
+            return Via(transport, host, port, cut_plain_params(rest))
     via = _parse_via(text)
     if len(hop) <= 128:
         if len(_hops) >= _MAX_REMEMBERED:
@@ -111,11 +115,11 @@ class NameAddr:
 
     __slots__ = ("_uri", "display", "params", "uri_text")
 
-    def __init__(self, display: str, uri_text: str, params: Params) -> None:
+    def __init__(self, display: str, uri_text: str, params: Params, uri: Uri | None = None) -> None:
         self.display = display  # without quotes and escapes, "" for none
         self.uri_text = uri_text  # as written, without <>
         self.params = params  # the header's, not the URI's
-        self._uri: Uri | None = None
+        self._uri = uri
 
     @property
     def uri(self) -> Uri:
@@ -149,23 +153,24 @@ def parse_name_addr(text: str, header: str = "") -> NameAddr:
     name = _plain_name(display) if display else ""
     if opened and name is not None:  # most are as short as <uri>;tag=…
         uri_text, closed, rest = rest.partition(">")
-        if closed and is_plain_uri(uri_text):
+        uri = known_uri(uri_text)
+        if closed and (uri is not None or is_plain_uri(uri_text)):
             if not rest:
-                return NameAddr(name, uri_text, {})
-            if rest.startswith(";tag=") and (tag := rest[5:]).isascii() and tag.isalnum():
-                return NameAddr(name, uri_text, {"tag": tag})
+                return NameAddr(name, uri_text, {}, uri)
+            if rest.startswith(";tag=") and (tag := rest[5:]).isalnum() and tag.isascii():
+                return NameAddr(name, uri_text, {"tag": tag}, uri)
             params = rest[1:]
             if rest[0] == ";" and is_plain_params(params):
-                return NameAddr(name, uri_text, cut_plain_params(params))
+                return NameAddr(name, uri_text, cut_plain_params(params), uri)
     return _parse_name_addr(text, header)
 
 
 def _plain_name(display: str) -> str | None:
     """The display name of letters, digits and blanks before a "<", in quotes or without; None for any other."""
     name = display.strip(" ")
-    if name[:1] == '"' and name[-1:] == '"':
+    if len(name) > 1 and name[0] == '"' and name[-1] == '"':
         name = name[1:-1]
-    return name if name.isascii() and name.replace(" ", "").isalnum() else None
+    return name if (name.isalnum() or name.replace(" ", "").isalnum()) and name.isascii() else None
 
 
 def _parse_name_addr(text: str, header: str) -> NameAddr:
@@ -186,8 +191,21 @@ class CSeq(NamedTuple):
     method: str
 
 
-@lru_cache(maxsize=1024)  # most programs count from 1
+_cseqs: Final[dict[str, CSeq]] = {}  # most programs count from 1
+
+
 def parse_cseq(text: str) -> CSeq:
+    cseq = _cseqs.get(text)
+    if cseq is None:
+        cseq = _parse_cseq(text)
+        if len(text) <= 64:
+            if len(_cseqs) >= _MAX_REMEMBERED:
+                _cseqs.clear()
+            _cseqs[text] = cseq
+    return cseq
+
+
+def _parse_cseq(text: str) -> CSeq:
     found = _match_cseq(text)
     if found is None or (number := int(found[1])) >= _MAX_CSEQ:
         raise ParseError("malformed", "cseq")
@@ -239,8 +257,14 @@ def _parse_seconds(text: str, header: str) -> tuple[int, Params]:
     return seconds, cut_params(found[2])
 
 
+_SMALL: Final = {str(number): number for number in range(256)}  # most are
+
+
 def parse_number(text: str, header: str, maximum: int) -> int:
     """Digits alone, 0 to `maximum`."""
+    small = _SMALL.get(text)
+    if small is not None and small <= maximum:
+        return small
     if not (text.isascii() and text.isdecimal() and len(text) <= 10) or (number := int(text)) > maximum:
         raise ParseError(f"not a number from 0 to {maximum}", header)
     return number

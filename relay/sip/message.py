@@ -1,7 +1,7 @@
 """SIP messages from bytes: framed once into header lines, checked, or salvaged for an answer (RFC 3261 7, 16.3).
 
-It owns the limits that hold before anything is parsed. How a header reads is `relay.sip.views`' business. It knows no
-transaction, dialog or call.
+It owns the limits that hold before anything is parsed. How lines are cut is `relay.sip.lines`' business, how a header
+reads `relay.sip.views`'. It knows no transaction, dialog or call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Final
 
 from relay.errors import ParseError, ProtocolError
 from relay.sip.grammar import TOKEN, is_token
+from relay.sip.lines import Headers, Layout, cut_lines, unfold
 from relay.sip.names import canonical_name
 from relay.sip.uri import OtherUri
-from relay.sip.views import Headers, Message, Request, Response
+from relay.sip.views import Message, Request, Response
 
 __all__ = [
     "MAX_BODY",
@@ -39,7 +40,16 @@ def parse_message(data: bytes) -> Request | Response:
     """
     if data[:1] in (b"\r", b"\n"):  # RFC 3261 7.5: empty lines before the start line
         data = data.lstrip(b"\r\n")
-    end = data.find(b"\r\n\r\n")
+    if data[-4:] == b"\r\n\r\n":
+        try:
+            return _parse(data, len(data) - 4)
+        except ParseError:  # a body ends so, too: an empty line before it is no header
+            pass
+    return _parse(data, data.find(b"\r\n\r\n"))
+
+
+def _parse(data: bytes, end: int) -> Request | Response:
+    """`end`: of the headers."""
     if end < 0 or end > MAX_HEAD:
         raise ParseError("no end of the headers" if end < 0 else "headers over the limit")
     head = data[:end].decode("utf-8", "surrogateescape")
@@ -48,124 +58,41 @@ def parse_message(data: bytes) -> Request | Response:
     if len(lines) > MAX_LINES + 1 or "\r" in joined or "\n" in joined or "\0" in joined:
         _refuse_lines(lines, joined)
     start = lines[0].split(" ", 2)
-    del lines[0]
     kind = start[1] if start[0] == "SIP/2.0" and len(start) > 1 else start[0]
     try:
-        headers, index = _cut_lines(kind, lines)
+        layout = cut_lines(kind, lines)
     except ParseError:
-        headers, index = _cut_folded(kind, head)
+        lines = unfold(head)
+        layout = cut_lines(kind, lines)
     body = data[end + 4 :]
-    length = index.get("content-length")
-    if length is not None and length != str(len(body)):
-        body = _cut_body(body, length)
+    place = layout.places.get("content-length")
+    if place is not None and lines[place] != str(len(body)):
+        body = _cut_body(body, lines[place])
     if len(body) > MAX_BODY:
         raise ParseError("body over the limit")
-    return _make(start, headers, index, body)
+    return _make(start, layout, lines, body)
 
 
-def _make(start: list[str], headers: Headers, index: dict[str, str], body: bytes) -> Request | Response:
+def _make(start: list[str], layout: Layout, lines: list[str], body: bytes) -> Request | Response:
     """`start`: the start line, cut at its first two blanks."""
     if len(start) == 3:
         method, uri, version = start
-        if method == "SIP/2.0" and uri in _STATUSES:
-            return Response(int(uri), version, headers, body, index=index)
+        status = _STATUSES.get(uri) if method == "SIP/2.0" else None
+        if status is not None:
+            return Response(status, version, layout, lines, body)
         if version == "SIP/2.0" and uri and (method.isalpha() or is_token(method)):
-            return Request(method, uri, headers, body, index=index)
+            return Request(method, uri, layout, lines, body)
         if uri and is_token(method) and _match_version(version):
-            return Request(method, uri, headers, body, index=index, version=version.upper())
+            return Request(method, uri, layout, lines, body, version.upper())
     if found := _match_status_line(" ".join(start)):
-        return Response(int(found[1]), found[2] or "", headers, body, index=index)
+        return Response(int(found[1]), found[2] or "", layout, lines, body)
     raise ParseError("malformed start line")
 
 
-_STATUSES: Final = frozenset(map(str, range(100, 700)))
+_STATUSES: Final = {str(status): status for status in range(100, 700)}
 # RFC 3261 7.2. The blank before an empty reason is left out by some.
 _match_status_line: Final = re.compile(r"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: (.*))?", re.DOTALL).fullmatch
 _match_version: Final = re.compile(r"[Ss][Ii][Pp]/[0-9]++\.[0-9]++").fullmatch
-
-
-# RFC 3261 7.3.1: not lists. Of two values, two readers of the message might go by different ones (RFC 4475 3.3.8-9).
-_UNIQUE: Final = frozenset({"content-length", "from", "to", "call-id", "cseq", "max-forwards", "content-type"})
-
-
-class _Start:
-    """How a header line begins, up to its value, and how the line behind it began the last time.
-
-    Peers write the headers of one kind of message in the same order again and again: a line that begins as it is
-    expected to costs a third of what it does to cut it at its colon and to look its name up.
-    """
-
-    __slots__ = ("behind", "name", "size", "text")
-
-    def __init__(self, text: str, name: str) -> None:
-        self.text = text
-        self.size = len(text)
-        self.name = name  # canonical
-        self.behind = self  # until there is one
-
-
-_starts: Final[dict[str, _Start]] = {}  # by method or status and, but for the one before the first line, text
-_MAX_REMEMBERED: Final = 1024  # of up to 64 characters; a peer that makes up names must not fill memory
-
-
-def _cut_lines(kind: str, lines: list[str]) -> tuple[Headers, dict[str, str]]:
-    """`kind`: method or status. Raises ParseError for a line that is no header; a continuation line is none here."""
-    headers: Headers = []
-    index: dict[str, str] = {}
-    last = _starts.get(kind)
-    if last is None:
-        last = _Start("", "")
-        _remember(kind, last)
-    for line in lines:
-        start = last.behind
-        if start is last or not line.startswith(start.text):
-            start = _start_behind(last, kind, line)
-        value = line[start.size :].strip(" \t")
-        headers.append((start.name, value))
-        index[start.name] = value
-        last = start
-    return headers, index if len(index) == len(headers) else _first_of_each(headers)
-
-
-def _start_behind(last: _Start, kind: str, line: str) -> _Start:
-    name, colon, value = line.partition(":")
-    if not colon:
-        raise ParseError("header line without a colon")
-    text = f"{name}: " if value[:1] == " " else f"{name}:"
-    key = f"{kind} {text}"
-    start = _starts.get(key)
-    if start is None:
-        start = _Start(text, canonical_name(name))
-        if not _remember(key, start):
-            return start
-    last.behind = start
-    return start
-
-
-def _remember(key: str, start: _Start) -> bool:
-    if len(key) > 64:
-        return False
-    if len(_starts) >= _MAX_REMEMBERED:
-        _starts.clear()
-    _starts[key] = start
-    return True
-
-
-def _first_of_each(headers: Headers) -> dict[str, str]:
-    """Raises ParseError where one that must be unique has two values."""
-    index: dict[str, str] = {}
-    for name, value in headers:
-        if index.setdefault(name, value) != value and name in _UNIQUE:
-            raise ParseError("contradictory", name)
-    return index
-
-
-def _cut_folded(kind: str, head: str) -> tuple[Headers, dict[str, str]]:
-    """RFC 3261 7.3.1: a line that begins with a blank goes on with the one before."""
-    return _cut_lines(kind, _folding.sub(" ", head).split("\r\n")[1:])
-
-
-_folding: Final = re.compile(r"\r\n[ \t]++")
 
 
 def _refuse_lines(lines: list[str], joined: str) -> None:
@@ -245,14 +172,11 @@ def salvage(data: bytes) -> Request | None:
     if start is None or start[1] == "ACK":
         return None
     headers = _copied_lines(lines[1 : MAX_LINES + 1])
-    index = dict(reversed(headers))
-    if not _COPIED - {"from", "to"} <= index.keys():
+    missing = _COPIED - {name for name, _ in headers}
+    if missing - {"from", "to"}:
         return None
-    for name in ("from", "to"):
-        if name not in index:
-            index[name] = _STAND_IN
-            headers.append((name, _STAND_IN))
-    request = Request(start[1], "", headers, index=index)
+    headers += [(name, _STAND_IN) for name in ("from", "to") if name in missing]
+    request = Request.of(start[1], "", headers)
     try:
         request.via, request.call_id, request.to_tag  # noqa: B018
     except ParseError:

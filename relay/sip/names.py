@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from relay.errors import ParseError
@@ -60,7 +61,7 @@ def _new_name(spelled: str) -> str:
     if not is_token(name):
         raise ParseError("malformed header name")
     name = name.lower()
-    name = _COMPACT.get(name, name)
+    name = sys.intern(_COMPACT.get(name, name))  # it is looked up by what it is then, not letter by letter
     if len(spelled) <= 64:
         if len(_names) >= _MAX_REMEMBERED:
             _names.clear()  # rather than to keep what a peer made up and forget what everybody sends

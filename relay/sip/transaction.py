@@ -6,7 +6,6 @@ It never parses beyond what matching needs, and sends only what it was given.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 from relay.errors import ParseError
@@ -132,19 +131,30 @@ def _server_key(request: Request, method: str) -> str:
     """Equal for all requests of one transaction (RFC 3261 17.2.3). `method`: INVITE for its ACK and CANCEL."""
     branch = request.branch
     if branch.startswith(MAGIC_COOKIE):
-        return f"{method} {branch} {_sent_by(request.index['via'].partition(';')[0])}"
+        return f"{method} {branch} {_sent_by(request.demand('via').partition(';')[0])}"
     return _rfc2543_key(request, method, request.to_tag)
 
 
-@lru_cache(maxsize=1024)  # the same in all requests of a peer
+_sent_bys: Final[dict[str, str]] = {}  # the same in all requests of a peer
+_MAX_REMEMBERED: Final = 1024  # of up to 128 characters; a peer that makes them up must not fill memory
+
+
 def _sent_by(hop: str) -> str:
     """The sent-by in what a Via line says before its parameters, lower-case and without blanks; no full parse."""
-    return "".join(hop.rpartition("/")[2].split()[1:]).lower()  # also of "SIP / 2.0 / UDP host : 5060"
+    known = _sent_bys.get(hop)
+    if known is not None:
+        return known
+    sent_by = "".join(hop.rpartition("/")[2].split()[1:]).lower()  # also of "SIP / 2.0 / UDP host : 5060"
+    if len(hop) <= 128:
+        if len(_sent_bys) >= _MAX_REMEMBERED:
+            _sent_bys.clear()
+        _sent_bys[hop] = sent_by
+    return sent_by
 
 
 def _rfc2543_key(request: Request, method: str, to_tag: str | None) -> str:
     """RFC 3261 17.2.3, for a branch without the magic cookie: what RFC 2543 clients keep the same."""
-    number = request.index.get("cseq", "").partition(" ")[0]
+    number = (request.get("cseq") or "").partition(" ")[0]
     vias = request.values("via")
     if not vias:
         raise ParseError("missing", "via")

@@ -105,20 +105,28 @@ _MAX_REMEMBERED: Final = 1024  # places, of up to 128 characters; a peer that ma
 
 def parse_uri(text: str, header: str = "") -> Uri:
     """`text` without <> and blanks. Raises ParseError."""
-    if text.startswith("sip:"):
-        user, _, place = text[4:].partition("@")
-        known = _places.get(place)
-        if known is not None and _is_plain_user(user):
-            host, port, params, headers = known
-            return SipUri("sip", user, None, host, port, params, headers)
+    known = known_uri(text)
+    if known is not None:
+        return known
     uri = _parse(text, header)
     if isinstance(uri, SipUri) and uri.user is not None and uri.scheme == "sip":
         _remember(text.partition("@")[2], uri)  # no user and no password holds an "@"
     return uri
 
 
+def known_uri(text: str) -> SipUri | None:
+    """What `parse_uri` makes of it, where what follows its user part has been read before."""
+    if text.startswith("sip:"):
+        user, _, place = text[4:].partition("@")
+        known = _places.get(place)
+        if known is not None and _is_plain_user(user):
+            host, port, params, headers = known
+            return SipUri("sip", user, None, host, port, params, headers)
+    return None
+
+
 def _is_plain_user(user: str) -> bool:
-    return user.isascii() and (user.isalnum() or (user[:1] == "+" and user[1:].isdigit()))
+    return (user.isalnum() or (user[:1] == "+" and user[1:].isdigit())) and user.isascii()
 
 
 def _remember(place: str, uri: SipUri) -> None:

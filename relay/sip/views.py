@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.errors import ParseError
-from relay.sip.grammar import split_commas
+from relay.sip.grammar import split_commas, trim
 from relay.sip.headers import (
     ContentType,
     CSeq,
@@ -26,10 +26,9 @@ from relay.sip.headers import (
     parse_session_expires,
     parse_via,
 )
+from relay.sip.lines import Headers, Layout
 from relay.sip.names import spell
 from relay.sip.uri import Uri, parse_uri
-
-Headers = list[tuple[str, str]]
 
 _SDP: Final = ContentType("application/sdp", {})
 
@@ -37,8 +36,8 @@ _SDP: Final = ContentType("application/sdp", {})
 class Message:
     """What requests and responses share. Each reading raises ParseError where the header is malformed.
 
-    `headers`: (canonical name, value) in order; names lower-case and long ("call-id" for "i"), values unfolded and
-    without outer blanks. `index`: the first value of each name. Neither is changed after the message is made.
+    `lines`: the value of each header line in the place that `layout` names; at 0 is anything. Neither is changed after
+    the message is made.
     """
 
     __slots__ = (
@@ -54,15 +53,15 @@ class Message:
         "_via",
         "anchored",
         "body",
-        "headers",
-        "index",
+        "layout",
+        "lines",
     )
 
-    def __init__(self, headers: Headers, body: bytes, index: dict[str, str] | None) -> None:
-        self.headers = headers
+    def __init__(self, layout: Layout, lines: list[str], body: bytes) -> None:
+        self.layout = layout
+        self.lines = lines
         self.body = body
         self.anchored = False  # its description is not its sender's any more: see `replace_description`
-        self.index = dict(reversed(headers)) if index is None else index
         # What has been read already.
         self._via: Via | None = None
         self._branch: str | None = None
@@ -75,13 +74,31 @@ class Message:
         self._contact: NameAddr | None = None
         self._content_type: ContentType | None = None
 
+    @property
+    def headers(self) -> Headers:
+        return list(zip(self.layout.names, self.lines[1:], strict=True))
+
+    def has(self, name: str) -> bool:
+        return name in self.layout.places
+
     def get(self, name: str) -> str | None:
         """The first line's value."""
-        return self.index.get(name)
+        place = self.layout.places.get(name)
+        return None if place is None else self.lines[place]
+
+    def demand(self, name: str) -> str:
+        """As `get`. Raises ParseError where there is none."""
+        place = self.layout.places.get(name)
+        if place is None:
+            raise ParseError("missing", name)
+        return self.lines[place]
 
     def get_all(self, name: str) -> list[str]:
         """Every line's value, not cut at commas."""
-        return [value for key, value in self.headers if key == name] if name in self.index else []
+        if name in self.layout.repeated:
+            return [value for key, value in self.headers if key == name]
+        value = self.get(name)
+        return [] if value is None else [value]
 
     def values(self, name: str) -> list[str]:
         """Every element of a comma-separated header, over all its lines (RFC 3261 7.3.1)."""
@@ -92,7 +109,7 @@ class Message:
         """The topmost."""
         via = self._via
         if via is None:
-            value = self._demand("via")
+            value = self.demand("via")
             if "," in value:
                 value = (split_commas(value, "via") or [""])[0]
             via = self._via = parse_via(value)
@@ -103,7 +120,7 @@ class Message:
         """Of the topmost Via, "" where it has none (RFC 2543). Of a malformed Via it may be anything."""
         branch = self._branch
         if branch is None:
-            branch = _cut_branch(self._demand("via"))
+            branch = _cut_branch(self.demand("via"))
             branch = self._branch = self.via.branch if branch is None else branch
         return branch
 
@@ -111,28 +128,28 @@ class Message:
     def call_id(self) -> str:
         call_id = self._call_id
         if call_id is None:
-            call_id = self._call_id = parse_call_id(self._demand("call-id"))
+            call_id = self._call_id = parse_call_id(self.demand("call-id"))
         return call_id
 
     @property
     def cseq(self) -> CSeq:
         cseq = self._cseq
         if cseq is None:
-            cseq = self._cseq = parse_cseq(self._demand("cseq"))
+            cseq = self._cseq = parse_cseq(self.demand("cseq"))
         return cseq
 
     @property
     def from_(self) -> NameAddr:
         from_ = self._from
         if from_ is None:
-            from_ = self._from = parse_name_addr(self._demand("from"), "from")
+            from_ = self._from = parse_name_addr(self.demand("from"), "from")
         return from_
 
     @property
     def to(self) -> NameAddr:
         to = self._to
         if to is None:
-            to = self._to = parse_name_addr(self._demand("to"), "to")
+            to = self._to = parse_name_addr(self.demand("to"), "to")
         return to
 
     @property
@@ -140,7 +157,7 @@ class Message:
         """Without a look at the rest of the header; None where there is no tag."""
         tag = self._from_tag
         if tag is None:
-            tag = _cut_tag(self._demand("from"))
+            tag = _cut_tag(self.demand("from"))
             tag = self._from_tag = self.from_.tag or "" if tag is None else tag
         return tag or None
 
@@ -149,16 +166,19 @@ class Message:
         """Without a look at the rest of the header; None where there is no tag."""
         tag = self._to_tag
         if tag is None:
-            tag = _cut_tag(self._demand("to"))
+            tag = _cut_tag(self.demand("to"))
             tag = self._to_tag = self.to.tag or "" if tag is None else tag
         return tag or None
 
     @property
     def contact(self) -> NameAddr | None:
         """The first. None where there is none, and for the "*" of a REGISTER."""
-        if self._contact is None and "contact" in self.index:
-            self._contact = self._read_contact(self.index["contact"])
-        return self._contact
+        contact = self._contact
+        if contact is None:
+            value = self.get("contact")
+            if value is not None:
+                contact = self._contact = self._read_contact(value)
+        return contact
 
     def _read_contact(self, value: str) -> NameAddr | None:
         if value == "*":
@@ -171,9 +191,12 @@ class Message:
 
     @property
     def content_type(self) -> ContentType | None:
-        if self._content_type is None and "content-type" in self.index:
-            self._content_type = parse_content_type(self.index["content-type"])
-        return self._content_type
+        content_type = self._content_type
+        if content_type is None:
+            value = self.get("content-type")
+            if value is not None:
+                content_type = self._content_type = parse_content_type(value)
+        return content_type
 
     def replace_description(self, sdp: bytes) -> None:
         """Puts the description that a media relay gave for the sender's in its place."""
@@ -183,29 +206,23 @@ class Message:
 
     @property
     def max_forwards(self) -> int | None:
-        value = self.index.get("max-forwards")
+        value = self.get("max-forwards")
         return None if value is None else parse_number(value, "max-forwards", 255)
 
     @property
     def rseq(self) -> int | None:
-        value = self.index.get("rseq")
+        value = self.get("rseq")
         return None if value is None else parse_number(value, "rseq", 2**32 - 1)
 
     @property
     def rack(self) -> RAck | None:
-        value = self.index.get("rack")
+        value = self.get("rack")
         return None if value is None else parse_rack(value)
 
     @property
     def session_expires(self) -> SessionExpires | None:
-        value = self.index.get("session-expires")
+        value = self.get("session-expires")
         return None if value is None else parse_session_expires(value)
-
-    def _demand(self, name: str) -> str:
-        try:
-            return self.index[name]
-        except KeyError:
-            raise ParseError("missing", name) from None
 
     def _serialize(self, start: str) -> bytes:
         lines = [start]
@@ -226,18 +243,23 @@ class Request(Message):
         self,
         method: str,
         uri: str,
-        headers: Headers,
-        body: bytes = b"",
-        *,
-        index: dict[str, str] | None = None,
+        layout: Layout,
+        lines: list[str],
+        body: bytes,
         version: str = "SIP/2.0",
     ) -> None:
-        Message.__init__(self, headers, body, index)
+        Message.__init__(self, layout, lines, body)
         self.method = method
         self.uri = uri  # the Request-URI as written
         self.version = version
         self.transaction = ""  # the key of its transaction, once the transaction layer has looked for it
         self._request_uri: Uri | None = None
+
+    @staticmethod
+    def of(method: str, uri: str, headers: Headers, body: bytes = b"") -> Request:
+        """One that is no peer's, as it would have come."""
+        layout, lines = _laid_out(headers)
+        return Request(method, uri, layout, lines, body)
 
     @property
     def request_uri(self) -> Uri:
@@ -261,14 +283,19 @@ class Response(Message):
         self,
         status: int,
         reason: str,
-        headers: Headers,
-        body: bytes = b"",
-        *,
-        index: dict[str, str] | None = None,
+        layout: Layout,
+        lines: list[str],
+        body: bytes,
     ) -> None:
-        Message.__init__(self, headers, body, index)
+        Message.__init__(self, layout, lines, body)
         self.status = status  # 100 to 699
         self.reason = reason
+
+    @staticmethod
+    def of(status: int, reason: str, headers: Headers, body: bytes = b"") -> Response:
+        """One that is no peer's, as it would have come."""
+        layout, lines = _laid_out(headers)
+        return Response(status, reason, layout, lines, body)
 
     def serialize(self) -> bytes:
         """The reverse of `parse_message`; Content-Length is set right. Raises ParseError for line breaks in values."""
@@ -278,12 +305,15 @@ class Response(Message):
         return f"<Response {self.status}>"
 
 
+def _laid_out(headers: Headers) -> tuple[Layout, list[str]]:
+    return Layout(tuple([name for name, _ in headers])), ["", *[value for _, value in headers]]
+
+
 def _cut_branch(value: str) -> str | None:
     """The branch of a Via's first element, "" where there is none, None where only a full parse can tell."""
-    if value.find('"') >= 0:
+    if '"' in value:
         return None
-    first = value.find(",")
-    end = len(value) if first < 0 else first
+    end = value.find(",") if "," in value else len(value)
     found = value.find(";branch=", 0, end)
     if found < 0:
         return None if value.find(";", 0, end) >= 0 else ""
@@ -295,6 +325,11 @@ def _cut_tag(value: str) -> str | None:
 
     A ">" that stands in a quoted parameter is followed by that parameter's closing quote.
     """
+    found = value.rfind(">;tag=")
+    if found >= 0:
+        tag = value[found + 6 :]
+        if tag.isalnum():  # so it is in nearly all
+            return tag
     start = value.rfind(">") + 1
     if value.find('"', start) >= 0:
         return None
@@ -308,4 +343,4 @@ def _cut_tag(value: str) -> str | None:
 
 def _up_to_semicolon(value: str, start: int, end: int) -> str:
     semicolon = value.find(";", start, end)
-    return value[start : end if semicolon < 0 else semicolon].strip(" \t")
+    return trim(value[start : end if semicolon < 0 else semicolon])

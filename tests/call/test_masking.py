@@ -18,11 +18,11 @@ OUTCOMES = {"busy", "no_answer", "rejected", "unreachable", "failed"}
 
 
 def request(*headers: str, method: str = "INVITE", body: bytes = b"") -> Request:
-    return Request(method, "sip:x@y", [_cut(header) for header in headers], body)
+    return Request.of(method, "sip:x@y", [_cut(header) for header in headers], body)
 
 
 def response(*headers: str, status: int = 200, body: bytes = b"") -> Response:
-    return Response(status, "anything", [_cut(header) for header in headers], body)
+    return Response.of(status, "anything", [_cut(header) for header in headers], body)
 
 
 def _cut(header: str) -> tuple[str, str]:
@@ -266,13 +266,13 @@ def cross_plainly(headers: list[tuple[str, str]]) -> str:
         lines += masking.mask_tokens(name.capitalize(), values, allowed)
     for name in ("session-expires", "min-se"):
         values = [value for key, value in headers if key == name]
-        lines += masking.mask_request_headers(Request("UPDATE", "sip:x@y", [(name, values[0])])) if values else ""
+        lines += masking.mask_request_headers(Request.of("UPDATE", "sip:x@y", [(name, values[0])])) if values else ""
     return lines
 
 
 @given(HEADERS)
 def test_lines_that_cross_are_the_same_whether_they_came_before_or_not(headers: list[tuple[str, str]]) -> None:
-    request = Request("INVITE", "sip:x@y", headers)
+    request = Request.of("INVITE", "sip:x@y", headers)
     plainly = outcome(cross_plainly, headers)
     assert outcome(masking.mask_request_headers, request) == plainly
     assert outcome(masking.mask_request_headers, request) == plainly

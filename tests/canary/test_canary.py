@@ -214,7 +214,7 @@ def test_refused(status: int) -> None:
     ladder.callee.get("ACK")
     ladder.callee.get("ACK")
     refusal = ladder.caller.get(ladder.record.sip_status or 0)
-    assert not refusal.index.keys() & {"contact", "www-authenticate", "proxy-authenticate", "warning"}
+    assert not set(refusal.layout.names) & {"contact", "www-authenticate", "proxy-authenticate", "warning"}
     ladder.caller.acks_refusal()
     ladder.settle()
 

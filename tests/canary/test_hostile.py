@@ -116,7 +116,7 @@ def test_no_line_is_smuggled(line_break: str) -> None:
         ladder.run(100)
         for data, flow in ladder.checks.sent:
             assert (b"X-Evil" if flow.host == CALLEE_HOST else b"X-Bad") not in data, data.decode()
-            assert not parse_message(data).index.keys() & {"x-evil", "x-bad"}, data.decode()
+            assert not set(parse_message(data).layout.names) & {"x-evil", "x-bad"}, data.decode()
 
 
 @pytest.mark.parametrize("line_break", BREAKS, ids=ascii)

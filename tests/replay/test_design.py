@@ -34,7 +34,7 @@ def test_options_that_are_not_known() -> None:
 
 
 def test_bodies_that_may_not_pass() -> None:
-    info = Request("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
+    info = Request.of("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
     assert refusal_of(info) == Refusal((415,), "its body may not pass")
 
 

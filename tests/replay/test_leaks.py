@@ -14,7 +14,7 @@ def secrets() -> Secrets:
     secrets.add_host("the caller's address", "127.0.0.1")
     secrets.add_host("the caller's other address", "fd00::1")
     headers = [("user-agent", "Courier/3.1"), ("subject", "short"), ("supported", "100rel, timer")]
-    secrets.add_message(Request("INVITE", "sip:x@y", headers, SDP.format(who="caller").encode()))
+    secrets.add_message(Request.of("INVITE", "sip:x@y", headers, SDP.format(who="caller").encode()))
     return secrets
 
 

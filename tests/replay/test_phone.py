@@ -47,7 +47,7 @@ class FarEnd:
         copied = [(name, value) for name, value in request.headers if name in ("via", "from", "call-id", "cseq")]
         lines = [*copied, ("to", f"{request.get('to')};tag={tag}"), ("contact", f"<sip:far@{self.address}>")]
         self._changed.clear()
-        await self._stream.send(Response(status, "-", lines).serialize(), self._from)
+        await self._stream.send(Response.of(status, "-", lines).serialize(), self._from)
         await asyncio.wait_for(self._changed.wait(), 5)
 
 

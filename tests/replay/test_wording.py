@@ -5,7 +5,7 @@ from relay.sip.message import Request
 
 
 def message(*headers: tuple[str, str], body: bytes = b"") -> Request:
-    return Request("INVITE", "sip:x@y", list(headers), body)
+    return Request.of("INVITE", "sip:x@y", list(headers), body)
 
 
 def test_numbers_are_replaced_in_headers_and_body() -> None:

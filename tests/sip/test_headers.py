@@ -12,6 +12,7 @@ from relay.errors import ParseError
 from relay.sip.headers import (
     NameAddr,
     Via,
+    _parse_cseq,
     parse_call_id,
     parse_content_type,
     parse_cseq,
@@ -257,6 +258,7 @@ def test_an_address_reads_alike_by_the_short_way_and_the_long_one(display: str, 
 
 @given(PIECES)
 def test_what_is_remembered_of_values_is_what_they_say(text: str) -> None:
-    for parse, start in ((parse_content_type, "application/sdp"), (parse_cseq, "1 A")):
+    whole = ((parse_content_type, parse_content_type.__wrapped__, "application/sdp"), (parse_cseq, _parse_cseq, "1 A"))
+    for parse, parse_anew, start in whole:
         for _ in range(2):
-            assert outcome(parse, start + text) == outcome(parse.__wrapped__, start + text)
+            assert outcome(parse, start + text) == outcome(parse_anew, start + text)

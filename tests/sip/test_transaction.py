@@ -119,7 +119,7 @@ def test_a_cancel_does_not_name_another_invite_or_another_method(world: World) -
 
 
 def test_a_request_without_a_via_that_can_be_read_is_a_parse_error(world: World) -> None:
-    nameless = Request("INVITE", "sip:x", [("call-id", "c")])
+    nameless = Request.of("INVITE", "sip:x", [("call-id", "c")])
     with pytest.raises(ParseError):
         world.layer.find_server(nameless)
 
@@ -198,7 +198,7 @@ def test_a_response_to_nothing_is_a_stray(world: World) -> None:
 )
 def test_a_response_that_cannot_be_matched_is_a_stray(world: World, headers: list[tuple[str, str]]) -> None:
     world.request("INVITE")
-    assert world.layer.receive_response(Response(200, "OK", headers), 0.0) is False
+    assert world.layer.receive_response(Response.of(200, "OK", headers), 0.0) is False
 
 
 # -- all that there are
