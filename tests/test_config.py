@@ -199,7 +199,8 @@ def test_the_uri_of_a_peer_says_how_it_is_reached(uri: str, transport: str, port
     listen = '["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061"]'
     text = f'[sip]\nlisten = {listen}\n[tls]\ncertificate = "c"\nkey = "k"\n[[peer]]\nname = "p"\nuri = "{uri}"'
     (peer,) = config(text).settings.peers
-    assert (peer.transport, peer.port, peer.tcp_allowed) == (transport, port, tcp_allowed)
+    (target,) = peer.targets
+    assert (target.transport, target.port, peer.tcp_allowed) == (transport, port, tcp_allowed)
 
 
 def test_tcp_is_no_way_out_without_a_tcp_listener() -> None:
@@ -240,7 +241,7 @@ def test_a_faulty_listener_is_not_told_as_a_fault_of_the_peers() -> None:
 def test_a_peer_with_a_host_name_must_name_its_sources() -> None:
     named = '[[peer]]\nname = "p"\nuri = "sip:pbx.example.com"\n'
     assert problem(named).startswith("peer[0].sources: missing")
-    assert config(named + 'sources = ["192.0.2.0/28"]').settings.peers[0].host == "pbx.example.com"
+    assert config(named + 'sources = ["192.0.2.0/28"]').settings.peers[0].targets[0].host == "pbx.example.com"
 
 
 def test_sources_are_networks() -> None:
@@ -384,7 +385,10 @@ def test_the_commented_configuration_holds_every_setting_with_its_default() -> N
 
 def test_the_commented_configuration_is_good_and_sends_each_phone_s_number_to_it() -> None:
     made = load_config(Path("config/relay.toml"))
-    assert {peer.name: peer.host for peer in made.settings.peers} == {"carrier": "127.0.0.2", "pbx": "127.0.0.3"}
+    assert {peer.name: peer.targets[0].host for peer in made.settings.peers} == {
+        "carrier": "127.0.0.2",
+        "pbx": "127.0.0.3",
+    }
     assert set(made.settings.routes) == {PeerRoute("", ("carrier",)), PeerRoute("86138", ("pbx",))}
     assert made.settings.limits == Limits()
     assert made.streams == StreamLimits()

@@ -20,7 +20,7 @@ class Peers:
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source: dict[str, Peer | None] = {}
-        self._places = {peer.name: self._places_of(peer, targets_of(peer)) for peer in settings.peers}
+        self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
 
     def by_source(self, host: str) -> Peer | None:
         """The peer whose `sources` hold the address, the narrowest network first; None for a stranger."""
@@ -134,13 +134,6 @@ class Peers:
         return self._settings.listeners[flow.listener]
 
 
-def targets_of(peer: Peer) -> tuple[Target, ...]:
-    """Where the peer is reached, as it is configured."""
-    if peer.targets or peer.login is not None:
-        return peer.targets
-    return (Target(peer.host, peer.port, peer.transport, host_port(peer.host, peer.port)),)
-
-
 def holds(peer: Peer, host: str) -> bool:
     """Whether the address is among the peer's sources. Raises ValueError for a name."""
     address = _address(host)
@@ -156,7 +149,7 @@ def _address(host: str) -> IPv4Address | IPv6Address:
 
 def hosts_of(peer: Peer) -> tuple[str, ...]:
     """The addresses and names that the configuration has of the peer."""
-    return tuple([target.host for target in targets_of(peer)])
+    return tuple([target.host for target in peer.targets])
 
 
 def _take_over(places: list[Place], known: list[Place]) -> None:

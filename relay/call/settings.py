@@ -73,16 +73,13 @@ class Peer:
     """A SIP neighbour: a carrier's trunk or a PBX."""
 
     name: str
-    host: str  # address literal without brackets, or a host name: of its first target
-    port: int
-    transport: Literal["udp", "tcp", "tls"]
+    targets: tuple[Target, ...]  # where it is reached; of one that logs in: ()
     tcp_allowed: bool  # a request over the path MTU may go by TCP (the peer's uri names no transport)
     sources: tuple[IPv4Network | IPv6Network, ...]
     identity: Literal["from", "pai"] = "from"
     number_format: Literal["national", "e164", "plus"] = "national"
     number_prefix: str = ""  # digits before it
     send_pai: bool = False  # show the 700 number in P-Asserted-Identity as well
-    targets: tuple[Target, ...] = ()  # (): the one that host, port and transport name
     health: Health = Health()
     quota_in: Quota = Quota()  # of calls from it
     quota_out: Quota = Quota()  # of calls to it

@@ -15,7 +15,7 @@ class Strangers:
     """`per_s` answers a second to all of them together, and a part of them to each. It reads no clock."""
 
     # Stands in the record of a refused stranger.
-    PEER: ClassVar[Peer] = Peer("", "", 0, "udp", tcp_allowed=False, sources=())
+    PEER: ClassVar[Peer] = Peer("", (), tcp_allowed=False, sources=())
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s

@@ -66,21 +66,17 @@ def _make_peer(
     large_by_tcp: bool,
     problems: list[str],
 ) -> Peer:
-    first = targets[0] if targets else Target("", 0, "udp", "")
     auth, login = table.auth, table.login
     prefix = table.number_format.removeprefix("prefix:") if ":" in table.number_format else ""
     return Peer(
         name=table.name,
-        host=first.host,
-        port=first.port,
-        transport=first.transport,
+        targets=tuple(targets),
         tcp_allowed=large_by_tcp,
         sources=sources,
         identity=table.identity,
         number_format=cast(NumberFormat, "e164" if prefix else table.number_format),
         number_prefix=prefix,
         send_pai=table.send_pai,
-        targets=tuple(targets),
         health=Health(table.ping_s, table.down_after, table.up_after),
         codecs=_codecs(path, table, problems),
         account=Account(auth.username, "", auth.realm) if auth else None,

@@ -24,7 +24,6 @@ from dns.rdtypes.IN.NAPTR import NAPTR
 from dns.rdtypes.IN.SRV import SRV
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.peers import targets_of
 from relay.call.settings import Listener, Settings, Target
 from relay.errors import RelayError
 from relay.net.addresses import family_of, is_literal
@@ -82,7 +81,7 @@ class Locator:
         self._changed = changed
         self._log = log
         self._least_s = least_s
-        self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
+        self._targets = {peer.name: peer.targets for peer in settings.peers}
         self._names = [
             _Name(peer, target, None if former is None else former.found(target), 0.0)
             for peer, targets in self._targets.items()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from relay.call.bans import GRAVE, Ban, Bans, Known
-from relay.call.peers import Peers, host_of, targets_of
+from relay.call.peers import Peers, host_of
 from relay.call.settings import Settings, Target
 from relay.net.addresses import family_of, is_literal
 from relay.net.admission import Admission
@@ -76,7 +76,7 @@ class Streams:
         self._asks = tls is not None and tls.client_ca is not None
         self._peers = Peers(settings)
         self._admission.follow(self._peers)
-        self._targets = {peer.name: targets_of(peer) for peer in settings.peers}
+        self._targets = {peer.name: peer.targets for peer in settings.peers}
         self.locate({})
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:

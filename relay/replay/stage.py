@@ -53,8 +53,8 @@ def set_stage(settings: Settings, to: Endpoint | None, caller: Endpoint | None, 
         raise ConfigError(problems)
     stage = Stage(
         to or _listener(settings),
-        caller or Endpoint(caller_peer.host, 0),
-        callee or Endpoint(callee_peer.host, callee_peer.port),
+        caller or Endpoint(caller_peer.targets[0].host, 0),
+        callee or _first_target(callee_peer),
         caller_peer,
         callee_peer,
     )
@@ -73,12 +73,18 @@ def _listener(settings: Settings) -> Endpoint:
     raise AssertionError("looked at before")
 
 
+def _first_target(peer: Peer) -> Endpoint:
+    return Endpoint(peer.targets[0].host, peer.targets[0].port)
+
+
 def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
     """The peer whose calls the replay is to answer: it is first in a [[route]]; or what to do about it."""
     first = [route.peers[0] for route in settings.routes if route.peers]
-    reached = [peer for peer in settings.peers if peer.name in first and peer.transport == "udp"]
+    reached = [
+        peer for peer in settings.peers if peer.name in first and peer.targets and peer.targets[0].transport == "udp"
+    ]
     if callee is not None:
-        reached = [peer for peer in reached if (peer.host, peer.port) == callee]
+        reached = [peer for peer in reached if _first_target(peer) == callee]
     if not reached:
         address = str(callee or "127.0.0.22:5060")
         return (
@@ -86,14 +92,18 @@ def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
             "add both, so that the relay sends the replay's calls to the replay"
         )
     if len(reached) > 1:
-        addresses = ", ".join(f"{peer.host}:{peer.port} ({peer.name})" for peer in reached)
+        addresses = ", ".join(f"{_first_target(peer)} ({peer.name})" for peer in reached)
         return f"peer: more than one could be the callee's; say which by --callee-address: {addresses}"
     return reached[0]
 
 
 def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, callee_peer: Peer | str) -> Peer | str:
     if caller is None:
-        others = [peer for peer in settings.peers if peer is not callee_peer and is_literal(peer.host)]
+        others = [
+            peer
+            for peer in settings.peers
+            if peer is not callee_peer and peer.targets and is_literal(peer.targets[0].host)
+        ]
         if others:
             return others[0]
         return "peer: none is left for the caller: add a [[peer]] with the caller's address among its sources"

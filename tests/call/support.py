@@ -9,6 +9,7 @@ from relay.call.core import Core
 from relay.call.settings import Limits, Listener, Peer, PeerRoute, Settings
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
+from tests.support.targets import target_at
 
 UDP = Listener("udp", "192.0.2.10", 5060, "192.0.2.10")
 TCP = Listener("tcp", "192.0.2.10", 5060, "192.0.2.10")
@@ -17,9 +18,9 @@ FLOW = Flow(0, "udp", "192.0.2.11", 5060)
 
 
 def peer(name: str = "pbx", host: str = "192.0.2.11", *sources: str, **changes: object) -> Peer:
-    values: dict[str, object] = {"port": 5060, "transport": "udp", "tcp_allowed": False, **changes}
+    values: dict[str, object] = {"targets": (target_at(host),), "tcp_allowed": False, **changes}
     networks = tuple(ip_network(source) for source in sources or (f"{host}/32",))
-    return Peer(name, host, sources=networks, **values)  # type: ignore[arg-type]
+    return Peer(name, sources=networks, **values)  # type: ignore[arg-type]
 
 
 def settings(**changes: object) -> Settings:

@@ -13,6 +13,7 @@ from tests.canary.canary_ladder import CanaryLadder
 from tests.canary.marks import ALICE, BOB
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, A, B, Ladder, X, connect, hang_up, settings_for
+from tests.support.targets import target_at
 
 
 def clean() -> CanaryLadder:
@@ -224,7 +225,10 @@ def test_an_identity_is_the_number_shown_and_only_where_the_peer_asks(asked: boo
 
 def test_two_peers_of_one_domain_are_no_leak() -> None:
     named = {"pbx": "carrier.example", "carrier": "sbc.carrier.example"}
-    peers = tuple(replace(peer, host=named.get(peer.name, peer.host)) for peer in settings_for().peers)
+    peers = tuple(
+        replace(peer, targets=(target_at(named[peer.name]),)) if peer.name in named else peer
+        for peer in settings_for().peers
+    )
     ladder = Ladder(peers=peers, callee_host="sbc.carrier.example")
     ladder.caller.invites(X)
     ladder.callee.get("INVITE")

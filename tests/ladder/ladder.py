@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import Literal
 
 import pytest
 
@@ -22,6 +23,7 @@ from relay.sip.flow import Flow
 from tests.ladder.checks import Checks
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.side import Side
+from tests.support.targets import target_at
 
 __all__ = [
     "ANSWER",
@@ -68,12 +70,12 @@ def _tried(peers: tuple[str, ...]) -> tuple[PeerRoute, ...]:
     return (PeerRoute("", peers), PeerRoute("86138", ("pbx",)))
 
 
-def peer(name: str, host: str, **changes: object) -> Peer:
+def peer(
+    name: str, host: str, port: int = 5060, transport: Literal["udp", "tcp", "tls"] = "udp", **changes: object
+) -> Peer:
     values: dict[str, object] = {
         "name": name,
-        "host": host,
-        "port": 5060,
-        "transport": "udp",
+        "targets": (target_at(host, port, transport),),
         "tcp_allowed": False,
         "sources": (ip_network(host),),
         **changes,

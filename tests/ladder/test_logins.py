@@ -20,7 +20,7 @@ INSIDE = "10.0.0.5:5062;line=abc"  # what the phone takes for its own address
 
 
 def phone_peer(name: str = "phone", login: Account = ACCOUNT) -> Peer:
-    return Peer(name, "", 0, "udp", tcp_allowed=False, sources=(), login=login)
+    return Peer(name, (), tcp_allowed=False, sources=(), login=login)
 
 
 PBX, PHONE, CARRIER = peer("pbx", CALLER_HOST), phone_peer(), peer("carrier", CALLEE_HOST)

@@ -16,9 +16,10 @@ from relay.net.streams import Streams
 from relay.sip.flow import Flow
 from tests.net.support import address_of, settings_for, until
 from tests.support.addresses import Address, free
+from tests.support.targets import target_at
 
 PEER_HOST, STRANGER = "127.0.0.11", "127.0.0.66"
-PEER = Peer("pbx", PEER_HOST, 5060, "tcp", False, (ip_network("127.0.0.11/32"),))
+PEER = Peer("pbx", (target_at(PEER_HOST, transport="tcp"),), False, (ip_network("127.0.0.11/32"),))
 
 
 def message(body: str = "", name: str = "OPTIONS sip:x SIP/2.0") -> bytes:

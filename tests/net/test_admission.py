@@ -7,7 +7,7 @@ from relay.call.settings import Peer, Settings
 from relay.net.admission import Admission
 from relay.net.settings import StreamLimits
 
-PEER = Peer("pbx", "10.0.0.1", 5060, "tcp", False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
+PEER = Peer("pbx", (), False, (ip_network("10.0.0.0/24"), ip_network("fe80::/10")))
 
 
 def admission(**limits: int) -> Admission:
@@ -66,7 +66,7 @@ def test_nothing_is_kept_of_sources_that_are_gone() -> None:
 def test_strangers_are_told_by_the_peers_of_the_configuration_in_force() -> None:
     a = admission(max_strangers=1)
     assert [a.admit("10.0.0.1"), a.admit("192.0.2.1")] == [True, True]
-    other = Peer("other", "192.0.2.1", 5060, "tcp", False, (ip_network("192.0.2.0/24"),))
+    other = Peer("other", (), False, (ip_network("192.0.2.0/24"),))
     a.follow(Peers(Settings(listeners=(), peers=(other,), routes=(), prefixes=())))
     assert (a.strangers, a.admit("10.0.0.2"), a.admit("192.0.2.2")) == (1, False, True)
     for source in ("10.0.0.1", "192.0.2.1", "192.0.2.2"):

@@ -31,10 +31,7 @@ def target(host: str = "carrier.example", **changes: object) -> Target:
 
 
 def settings(*targets: Target, listeners: tuple[Listener, ...] = (UDP, TCP, TLS)) -> Settings:
-    first = targets[0]
-    peer = Peer(
-        "carrier", first.host, first.port, first.transport, False, (ip_network("192.0.2.0/24"),), targets=targets
-    )
+    peer = Peer("carrier", targets, False, (ip_network("192.0.2.0/24"),))
     return Settings(listeners, (peer,), (), ("70010000001",))
 
 

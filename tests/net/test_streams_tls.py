@@ -17,6 +17,7 @@ from tests.net.certificates import Authority
 from tests.net.streams import PEER, PEER_HOST, FarEnd, ended, listening, message
 from tests.net.support import until
 from tests.support.addresses import free
+from tests.support.targets import target_at
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority
     files = authority.issue("127.0.0.10")
     async with FarEnd.at(PEER_HOST, context) as (far, address):
         port = address.port if by == "target" else 5061
-        peer = replace(PEER, transport="tls", port=port)
+        peer = replace(PEER, targets=(target_at(PEER_HOST, port, "tls"),))
         shown = PeerCertificate(PEER.name, trunk.certificate, trunk.key, "peer[0]")
         wanted = replace(files, peers=(shown,))
         async with listening("tls", files if reloaded else wanted, peer=peer) as h:
@@ -161,7 +162,7 @@ async def test_who_connects_proves_to_be_the_peer(
         context.load_cert_chain(theirs.certificate, theirs.key)
     else:
         context = ssl.create_default_context(cafile=authority.file)
-    async with listening("tls", files, peer=replace(PEER, transport="tls")) as h:
+    async with listening("tls", files, peer=replace(PEER, targets=(target_at(PEER_HOST, transport="tls"),))) as h:
         reader, writer = await h.connect(tls=context)
         writer.write(message())
         if heard:
@@ -200,7 +201,7 @@ async def test_a_connection_that_claims_a_peer_s_port_does_not_stand_for_the_ver
 ) -> None:
     files = authority.issue("127.0.0.10")
     claimed = free(PEER_HOST)
-    peer = replace(PEER, transport="tls", port=claimed.port)
+    peer = replace(PEER, targets=(target_at(PEER_HOST, claimed.port, "tls"),))
     async with listening("tls", files, peer=peer) as h:
         _, writer = await asyncio.open_connection(
             *h.address, local_addr=claimed, ssl=client_context(files), server_hostname=h.address.host

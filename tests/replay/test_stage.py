@@ -21,12 +21,13 @@ from relay.store.database import connect_reader, open_store
 from relay.store.sealing import load_key
 from relay.store.writer import Run, Writer
 from tests.replay.messages import attempts_of
+from tests.support.targets import target_at
 
 PREFIX = "70010000001"
 
 
 def peer(name: str, host: str, port: int = 5060) -> Peer:
-    return Peer(name, host, port, "udp", False, (ip_network(host),))
+    return Peer(name, (target_at(host, port),), False, (ip_network(host),))
 
 
 CALLERS, CALLEES = peer("callers", "127.0.0.11"), peer("callees", "127.0.0.22", 5070)

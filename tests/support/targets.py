@@ -1,0 +1,13 @@
+"""Where the tests' peers are reached."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from relay.call.peers import host_port
+from relay.call.settings import Target
+
+
+def target_at(host: str, port: int = 5060, transport: Literal["udp", "tcp", "tls"] = "udp") -> Target:
+    """As a uri with that host and port names it."""
+    return Target(host, port, transport, host_port(host, port))
