@@ -39,7 +39,7 @@ from relay.api.document import describe
 from relay.api.door import Door
 from relay.api.edge import Edge
 from relay.api.models import FORMS
-from relay.api.problems import problem_response
+from relay.api.problems import errors_of, problem_response
 from relay.errors import ParseError, Refused, StoreError
 
 _NOUNS = (
@@ -99,9 +99,8 @@ def _document() -> bytes:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    errors = [(error.field, error.problem)] if error.field else []
     headers = {"retry-after": "1"} if error.kind == "rate_limited" else {}  # the relay's own bounds are a second's
-    return problem_response(request.state.request_id, error.kind, str(error), errors, headers)
+    return problem_response(request.state.request_id, error.kind, str(error), errors_of(error), headers)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

@@ -80,10 +80,14 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
     }
 
 
+def errors_of(refused: Refused) -> list[tuple[str, str]]:
+    """The field that a refusal names, if any, and what is wrong with it."""
+    return [(refused.field, refused.problem)] if refused.field else []
+
+
 def problem_of(refused: Refused, request_id: str) -> Problem:
     """The document of a refusal that is part of a larger answer."""
-    errors = [(refused.field, refused.problem)] if refused.field else []
-    return Problem.model_validate(problem(refused.kind, refused.problem, errors, request_id))
+    return Problem.model_validate(problem(refused.kind, refused.problem, errors_of(refused), request_id))
 
 
 def problem_response(

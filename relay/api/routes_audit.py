@@ -34,8 +34,8 @@ def shown_line(logged: Logged, *, clear: bool) -> models.AuditLine:
 @router.get("", summary="List audit lines")
 async def get_audit(
     visit: Operator,
-    reveal: Revealing,
     paging: Paging,
+    reveal: Revealing,
     actor: Text64 | None = None,
     action: Text64 | None = None,
     object_: Annotated[Text64 | None, Query(alias="object")] = None,

@@ -173,8 +173,8 @@ async def _found(visit: Visit, asked: models.BindingSearch, reveal: Reveal, pagi
 @router.get("", summary="List bindings")
 async def get_bindings(
     visit: Reads,
-    reveal: Revealing,
     paging: Paging,
+    reveal: Revealing,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     group_id: Name | None = None,
@@ -192,7 +192,7 @@ async def get_bindings(
 
 @router.post("/search", summary="Search bindings")
 async def search_bindings(
-    asked: models.BindingSearch, visit: Reads, reveal: Revealing, paging: Paging
+    asked: models.BindingSearch, visit: Reads, paging: Paging, reveal: Revealing
 ) -> Page[models.Binding]:
     """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group.
 

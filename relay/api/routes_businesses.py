@@ -93,29 +93,15 @@ async def get_history(business_id: BusinessId, visit: Seen) -> models.History:
     )
 
 
-async def _step(business_id: str, step: Step, asked: Because, visit: Visit) -> Response:
-    return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
+def _step(step: Step, summary: str, words: str) -> None:
+    @router.post(
+        f"/{{business_id}}/{step}", response_model=models.Business, name=step, summary=summary, description=words
+    )
+    async def take(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
+        return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
 
 
-@router.post("/{business_id}/approve", response_model=models.Business, summary="Approve a business user")
-async def approve(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
-    """One that has applied."""
-    return await _step(business_id, "approve", asked, visit)
-
-
-@router.post("/{business_id}/suspend", response_model=models.Business, summary="Suspend a business user")
-async def suspend(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
-    """From the next call on, all calls on its bindings are refused."""
-    return await _step(business_id, "suspend", asked, visit)
-
-
-@router.post("/{business_id}/resume", response_model=models.Business, summary="Resume a suspended business user")
-async def resume(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
-    """Its bindings work again."""
-    return await _step(business_id, "resume", asked, visit)
-
-
-@router.post("/{business_id}/revoke", response_model=models.Business, summary="Revoke a business user")
-async def revoke(business_id: BusinessId, asked: Because, visit: OperatorChanges) -> Response:
-    """For good. Nothing is deleted, and all calls on its bindings are refused."""
-    return await _step(business_id, "revoke", asked, visit)
+_step("approve", "Approve a business user", "One that has applied.")
+_step("suspend", "Suspend a business user", "From the next call on, all calls on its bindings are refused.")
+_step("resume", "Resume a suspended business user", "Its bindings work again.")
+_step("revoke", "Revoke a business user", "For good. Nothing is deleted, and all calls on its bindings are refused.")

@@ -59,8 +59,8 @@ async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging:
 @router.get("", summary="List call records")
 async def get_calls(
     visit: Reads,
-    reveal: Revealing,
     paging: Paging,
+    reveal: Revealing,
     number: Number700 | None = None,
     order_id: Text128 | None = None,
     business: Name | None = None,
@@ -76,7 +76,7 @@ async def get_calls(
 
 
 @router.post("/search", summary="Search call records")
-async def search_calls(asked: models.CallSearch, visit: Reads, reveal: Revealing, paging: Paging) -> Page[models.Call]:
+async def search_calls(asked: models.CallSearch, visit: Reads, paging: Paging, reveal: Revealing) -> Page[models.Call]:
     """As the list; by a party, too, with a key that has parties:read."""
     return await _found(visit, asked, reveal, paging)
 

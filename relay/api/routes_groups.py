@@ -72,7 +72,7 @@ async def delete_group(group_id: GroupId, visit: Writes) -> Response:
 
 
 @router.get("/{group_id}/members", summary="List the members of a group")
-async def get_members(group_id: GroupId, visit: Reads, asked: Revealing, paging: Paging) -> Page[models.Member]:
+async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Revealing) -> Page[models.Member]:
     """In no order that means anything."""
     sealer, group = visit.desk.sealer, _own(visit, group_id)
     found = await visit.part(

@@ -44,7 +44,7 @@ def _owner(visit: Visit, whose: Whose, owner_id: str) -> str:
 
 @router.get("", summary="List the entries of a list")
 async def get_entries(
-    whose: WhoseList, owner_id: OwnerId, visit: Reads, asked: Revealing, paging: Paging
+    whose: WhoseList, owner_id: OwnerId, visit: Reads, paging: Paging, asked: Revealing
 ) -> Page[models.Entry]:
     """In no order that means anything."""
     sealer, owner = visit.desk.sealer, _owner(visit, whose, owner_id)
