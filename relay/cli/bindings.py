@@ -10,7 +10,7 @@ import click
 from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, reason_option, reveal_option, stacked
+from relay.cli.options import NONE, json_option, reason_option, showing_options, stacked
 from relay.cli.output import (
     BINDING_HEADING,
     binding_object,
@@ -137,9 +137,7 @@ def bindings() -> None:
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--live", "state", flag_value="live", help="Only those in force now: --state live.")
 @click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h (ago).")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **asked: Any) -> None:
     """List bindings, also those that have ended."""
@@ -162,9 +160,7 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
 
 @bindings.command("show")
 @click.argument("binding_id")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one binding."""

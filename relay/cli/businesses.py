@@ -11,7 +11,7 @@ import click
 from relay.call.binding import MODES
 from relay.call.routing import LANGUAGES
 from relay.cli import config_option
-from relay.cli.options import NONE, given, json_option, needed_reason, or_none, reason_option, reveal_option, stacked
+from relay.cli.options import NONE, given, json_option, needed_reason, or_none, reason_option, showing_options, stacked
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
@@ -75,9 +75,7 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
 
 @business.command("show")
 @click.argument("business_id", metavar="ID")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one business user. Numbers of its contact are masked without --reveal."""

@@ -14,7 +14,7 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.asking import ask
-from relay.cli.options import json_option, needed_reason, reason_option, reveal_option
+from relay.cli.options import needed_reason, reason_option, reveal_option, showing_options
 from relay.cli.output import (
     RECORD_HEADING,
     json_line,
@@ -60,9 +60,7 @@ def calls() -> None:
 @_since
 @_until
 @click.option("--live", is_flag=True, help="Only calls that are up.")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def list_(
     config_path: Path | None,
@@ -108,9 +106,7 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
 
 @calls.command("show")
 @click.argument("call_id", metavar="ID")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one call that has ended, or is answered and up."""
@@ -125,9 +121,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
 
 @calls.command("live")
 @_business
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def live_(config_path: Path | None, business: str | None, as_json: bool, reveal: bool, reason: str) -> None:
     """List the calls that ring or are up, as the running relay knows them."""

@@ -10,7 +10,7 @@ from typing import Any, TextIO, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, json_option, reason_option, reveal_option
+from relay.cli.options import business_option, json_option, showing_options
 from relay.cli.output import plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, every, opened, required, said_in_clear
@@ -60,9 +60,7 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
 
 @groups.command("show")
 @click.argument("group_id", metavar="ID")
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show a group and its members."""
@@ -151,9 +149,7 @@ _owner = click.argument("owner_id", metavar="ID")
 @lists.command("show")
 @_whose
 @_owner
-@json_option
-@reveal_option
-@reason_option
+@showing_options
 @config_option
 def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show who is on the lists of a business user or a binding."""

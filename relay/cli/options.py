@@ -48,3 +48,6 @@ def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given; NONE becomes None."""
     return {name: None if value == NONE else value for name, value in options.items() if value not in (None, ())}
+
+
+showing_options = stacked(json_option, reveal_option, reason_option)  # of what --json and --reveal show in clear
