@@ -63,24 +63,40 @@ async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_a
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"] * 2
 
 
+class Told:
+    """What a journal has reported, and when."""
+
+    def __init__(self) -> None:
+        self.said: Reported = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: str, fields: dict[str, object]) -> None:
+        self.said.append((event, fields))
+        self._changed.set()
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.said]
+
+    async def until(self, event: str, words: str = "") -> str:
+        """Until that was reported, with such words; the reason that it gave."""
+        async with asyncio.timeout(20):
+            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
+                self._changed.clear()
+                await self._changed.wait()
+        return str(found[-1].get("reason", ""))
+
+
 @pytest.mark.usefixtures("unspilled")
 async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing(disk: Disk) -> None:
-    reported: Reported = []
-    failed = asyncio.Event()
-
-    def report(event: str, fields: dict[str, object]) -> None:
-        reported.append((event, fields))
-        failed.set()
-
-    journal = Journal(disk.path, disk.sealer, report)
+    told = Told()
+    journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
     done = Waiter()
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("ALTER TABLE call_record RENAME TO gone")
         for token in range(1, 51):
             journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-        async with asyncio.timeout(20):
-            await failed.wait()
+        await told.until("journal.write_failed")
         await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
         assert (done.tokens, journal.backlog) == ([], 50)
         for token in range(51, 101):
@@ -89,20 +105,14 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
     await done.until(lambda: len(done.tokens) == 100)
     await journal.close()
     assert done.tokens == list(range(1, 101))
-    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
     assert len(stored(disk)) == 100
 
 
 @pytest.mark.usefixtures("unspilled")
 async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
-    reported: Reported = []
-    failed = asyncio.Event()
-
-    def report(event: str, fields: dict[str, object]) -> None:
-        reported.append((event, fields))
-        failed.set()
-
-    journal = Journal(disk.path, disk.sealer, report)
+    told = Told()
+    journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
     done = Waiter()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -111,15 +121,14 @@ async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     try:
         for token in range(1, 301):
             journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-        async with asyncio.timeout(20):
-            await failed.wait()
+        await told.until("journal.write_failed")
         assert journal.backlog > 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await done.until(lambda: len(done.tokens) == 300)
     await journal.close()
     assert done.tokens == list(range(1, 301))
-    assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
+    assert told.events() == ["journal.write_failed", "journal.recovered"]
     assert len(stored(disk)) == 300
 
 
@@ -312,29 +321,6 @@ async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
                 await asyncio.to_thread(os.sched_yield)
             assert done.tokens == []
         await done.until(lambda: done.tokens == [1])
-
-
-class Told:
-    """What a journal has reported, and when."""
-
-    def __init__(self) -> None:
-        self.said: Reported = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, event: str, fields: dict[str, object]) -> None:
-        self.said.append((event, fields))
-        self._changed.set()
-
-    def events(self) -> list[str]:
-        return [event for event, _ in self.said]
-
-    async def until(self, event: str, words: str = "") -> str:
-        """Until that was reported, with such words; the reason that it gave."""
-        async with asyncio.timeout(20):
-            while not (found := [fields for said, fields in self.said if said == event and words in str(fields)]):
-                self._changed.clear()
-                await self._changed.wait()
-        return str(found[-1].get("reason", ""))
 
 
 @pytest.mark.usefixtures("unspilled")
