@@ -95,8 +95,7 @@ class Attempt:
         self._guard(constants + rest, body)
         setup.call.callee_leg_call_id = self.call_id
         core.calling_tags.add(self._local_tag)
-        hops = request.max_forwards
-        rest += f"Max-Forwards: {70 if hops is None else hops - 1}\r\n"
+        rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
         self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now, self._renumber)
 

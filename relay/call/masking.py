@@ -24,6 +24,7 @@ CAPABILITIES: Final = f"{ALLOW}Accept: application/sdp\r\n{_SUPPORTED}"  # RFC 3
 ALLOW_WITH_MESSAGE: Final = f"Allow: {', '.join((*METHODS, 'MESSAGE'))}\r\n"
 CAPABILITIES_WITH_MESSAGE: Final = f"{ALLOW_WITH_MESSAGE}Accept: application/sdp, text/plain\r\n{_SUPPORTED}"
 
+MOST_HOPS: Final = 70  # RFC 3261 8.1.1.6
 LONGEST_SESSION_S: Final = 86_400  # of a session timer that crosses: no number of a party is that short
 
 PHRASES: Final = {
@@ -132,6 +133,12 @@ def mask_in_dialog(status: int) -> int:
     if status in _IN_DIALOG:
         return status
     return 500 if status >= 500 else 488
+
+
+def mask_hops(hops: int | None) -> int:
+    """Max-Forwards of a request that goes on (RFC 3261 16.6): one less, and no more than of others, since that would
+    tell which program it comes from. `hops` as it came, not 0."""
+    return MOST_HOPS if hops is None else min(hops, MOST_HOPS) - 1
 
 
 class NotAnchored(ProtocolError):
@@ -325,7 +332,10 @@ def requires(request: Request, option: str) -> bool:
 
 
 def mask_reason(message: Message) -> str:
-    """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped."""
+    """Reason lines (RFC 3326) as protocol and cause only; values of other protocols or without a cause are dropped.
+
+    Of each protocol there is one (RFC 3326 2), and a cause that it has: several would have room for a number.
+    """
     if not message.has("reason"):
         return ""
     lines = ""
@@ -334,10 +344,13 @@ def mask_reason(message: Message) -> str:
             reason = parse_reason(value)
         except ParseError:
             continue
-        protocol = {"q.850": "Q.850", "sip": "SIP"}.get(reason.protocol.lower())
-        if protocol and reason.cause is not None and 0 < reason.cause < 1000:
+        protocol, causes = _CAUSES.get(reason.protocol.lower(), ("", range(0)))
+        if reason.cause in causes and protocol not in lines:
             lines += f"Reason: {protocol};cause={reason.cause}\r\n"
     return lines
+
+
+_CAUSES: Final = {"q.850": ("Q.850", range(1, 128)), "sip": ("SIP", range(100, 700))}
 
 
 def _reasons(message: Message) -> list[str]:

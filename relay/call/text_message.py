@@ -282,7 +282,7 @@ class Delivery:
         own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
         if tripwire.hit(constants + rest, body.data, own=own):
             return False
-        rest += f"Max-Forwards: {70 if hops is None else hops - 1}\r\n"
+        rest += f"Max-Forwards: {masking.mask_hops(hops)}\r\n"
         core.calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
         SentRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)

@@ -117,7 +117,12 @@ def test_session_timer_that_cannot_be_read(value: str) -> None:
         (["Q.850;cause=0", "Q.850;cause=1000", "Q.850;cause=alice", "Q.850;cause=-1"], ""),
         (['Q.850;cause=16;text="open'], ""),
         (['Q.850;cause=16, SIP;text="open'], ""),
-        (["Q.850;cause=16"] * 9, "Reason: Q.850;cause=16\r\n" * 4),
+        (["Q.850;cause=16"] * 9, "Reason: Q.850;cause=16\r\n"),
+        (
+            ["SIP;cause=138", "sip;cause=139, Q.850;cause=1", "q.850;cause=2"],
+            "Reason: SIP;cause=138\r\nReason: Q.850;cause=1\r\n",
+        ),
+        (["Q.850;cause=128", "SIP;cause=99"], ""),
     ],
 )
 def test_reason_is_protocol_and_cause(values: list[str], lines: str) -> None:
