@@ -1,7 +1,7 @@
 """Cursor pagination: where a page ended, as an opaque text that only this store's key can have made.
 
-A cursor says a place in one list and no more: what may be seen is decided anew by each request. How a page is read is
-the business of `relay.api.visit`.
+A cursor says a position in one list and no more: what may be seen is decided anew by each request. Pages are read by
+`relay.api.visit`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MOST = 500
 USUAL = 50
 _MAC = 8
 
-Place = tuple[str | int, ...]  # of an item in its list
+Position = tuple[str | int, ...]  # of an item in its list
 Limit = Annotated[int, Query(ge=1, le=MOST, description="how many at most")]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Place).decode
+_decode = msgspec.msgpack.Decoder(Position).decode
 
 
 class Asked(NamedTuple):
@@ -60,14 +60,14 @@ class Part(NamedTuple, Generic[T]):
         return Page(items=[show(item) for item in self.items], next=self.next)
 
 
-def make_cursor(sealer: Sealer, list_: str, last: Place) -> str:
-    """The cursor behind `last`, the place of a page's last item. `list_` names the list it is good for."""
+def make_cursor(sealer: Sealer, list_: str, last: Position) -> str:
+    """The cursor behind `last`, the position of a page's last item. `list_` names the list it is good for."""
     packed = _encode(last)
     return urlsafe_b64encode(packed + _mac(sealer, list_, packed)).decode().rstrip("=")
 
 
-def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Place | None:
-    """The place that `make_cursor` was given; None for no cursor. Raises Refused for what it did not make."""
+def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Position | None:
+    """The position that `make_cursor` was given; None for no cursor. Raises Refused for what it did not make."""
     if cursor is None:
         return None
     try:

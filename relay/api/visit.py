@@ -30,7 +30,7 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
 T = TypeVar("T")
-K = TypeVar("K")  # of a list's places: a tuple, or what stands for a tuple of one
+K = TypeVar("K")  # of a position in a list: a tuple, or what stands for a tuple of one
 
 
 class Answer(NamedTuple):
@@ -112,12 +112,12 @@ class Visit(NamedTuple):
         asked: Asked,
         read: Callable[[Connection, K, int], Sequence[T]],
         first: K,
-        place: Callable[[T], K],
+        position: Callable[[T], K],
     ) -> Part[T]:
         """The part of a list that is asked for. Raises Refused for a cursor that this list did not give.
 
-        `read(connection, after, most)` gives the items behind a place, `first` is the place in front of all, and
-        `place` gives an item's.
+        `read(connection, after, most)` gives the items behind a position, `first` is the one in front of all, and
+        `position` gives an item's.
         """
         sealer = self.desk.sealer
         behind = read_cursor(sealer, list_, asked.cursor)
@@ -125,7 +125,7 @@ class Visit(NamedTuple):
         found = await self.read(lambda connection: read(connection, after, asked.limit + 1))
         if len(found) <= asked.limit:
             return Part(list(found), None)
-        last = place(found[asked.limit - 1])
+        last = position(found[asked.limit - 1])
         cursor = make_cursor(sealer, list_, last if isinstance(last, tuple) else (cast(str | int, last),))
         return Part(list(found[: asked.limit]), cursor)
 

@@ -76,15 +76,15 @@ def _load_numbers(store: Opened) -> None:
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 
-def every(read: Callable[[K, int], list[T]], first: K, place: Callable[[T], K]) -> Iterator[T]:
+def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
     """All that a list of the store holds, read PAGE items at a time.
 
-    `read(after, most)` gives the items behind a place, `first` is the place in front of all, `place` gives an item's.
+    `read(after, most)` gives the items behind a position, `first` is the one before all, `position` gives an item's.
     """
     after = first
     while page := read(after, PAGE):
         yield from page
-        after = place(page[-1])
+        after = position(page[-1])
 
 
 def required(value: T | None, what: str, shown_by: str) -> T:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from relay.call.record import CallRecord
 from relay.store.connection import Connection
-from relay.store.record_pages import Found, Place, Wanted, read_page
+from relay.store.record_pages import Found, Position, Wanted, read_page
 from relay.store.records import live_calls
 from relay.store.sealing import Sealer
 
@@ -28,11 +28,11 @@ class CallPage(NamedTuple):
     """`next` is the place behind which the next page starts; None if nothing follows. A page may be short, or empty."""
 
     items: list[CallRecord]
-    next: Place | None
+    next: Position | None
 
 
 def search(
-    connection: Connection, sealer: Sealer, query: CallQuery, after: Place | None = None, limit: int = 50
+    connection: Connection, sealer: Sealer, query: CallQuery, after: Position | None = None, limit: int = 50
 ) -> CallPage:
     """Ended calls, the newest first. Raises StoreError where a record was altered."""
     items: list[CallRecord] = []
@@ -40,7 +40,7 @@ def search(
     while True:
         found = read_page(connection, sealer, query.wanted, after, limit, newest_first=True)
         for one in found:
-            after = one.place
+            after = one.position
             examined += 1
             if query.outcome in (None, one.stored.record.outcome):
                 items.append(one.stored.record)
@@ -52,9 +52,9 @@ def search(
             return CallPage(items, after)
 
 
-def _next(found: list[Found], last: Found, limit: int) -> Place | None:
+def _next(found: list[Found], last: Found, limit: int) -> Position | None:
     """Nothing follows the last of a page that was not full."""
-    return None if last is found[-1] and len(found) < limit else last.place
+    return None if last is found[-1] and len(found) < limit else last.position
 
 
 def find_call(connection: Connection, sealer: Sealer, call_id: str, business: str | None = None) -> CallRecord | None:

@@ -21,7 +21,7 @@ from relay.store.database import one_moment
 from relay.store.record_rows import SELECT, StoredRecord, open_row
 from relay.store.sealing import Sealer
 
-Place = tuple[int, int]  # a time in Unix milliseconds, chain_seq
+Position = tuple[int, int]  # in the order of the pages: a time in Unix milliseconds, chain_seq
 
 LAST_MS = 1 << 53
 LONGEST_CALL_MS = 7 * 24 * 3_600_000  # how far behind a moment the calls that were up then may have ended
@@ -69,9 +69,9 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A record, and its place in the order of the pages, which the next page starts behind."""
+    """A record, and its position, which the next page starts behind."""
 
-    place: Place
+    position: Position
     stored: StoredRecord
 
 
@@ -79,7 +79,7 @@ def read_page(
     connection: Connection,
     sealer: Sealer,
     wanted: Wanted,
-    after: Place | None,
+    after: Position | None,
     limit: int,
     *,
     newest_first: bool = False,
@@ -88,17 +88,14 @@ def read_page(
 
     Raises StoreError where one was altered.
     """
-    order = _Order(newest_first, after)
+    reading = _Reading(connection, sealer, wanted, _Order(newest_first, after), limit)
     criteria = _criteria(sealer, wanted)
     with one_moment(connection):
         if not criteria:
-            return _by_time(connection, sealer, wanted, order, limit)
+            return _by_time(reading)
         (followed,) = connection.execute(SELECT_CURSOR).fetchone()
-        sources = (
-            _indexed(connection, sealer, wanted, order, criteria, limit),
-            _unread(connection, sealer, wanted, order, followed, limit),
-        )
-        merged = heapq.merge(*sources, key=lambda found: found.place, reverse=newest_first)
+        sources = (_indexed(reading, criteria), _unread(reading, followed))
+        merged = heapq.merge(*sources, key=lambda found: found.position, reverse=newest_first)
         return [found for found, _ in zip(merged, range(limit), strict=False)]
 
 
@@ -113,16 +110,16 @@ def read_stored(connection: Connection, sealer: Sealer, wanted: Wanted, page: in
     Where the index is far behind, as without a follower, all records of the time are looked at instead.
     """
     indexed = _is_indexed(connection)
-    after: Place | None = None
+    after: Position | None = None
     while True:
         if indexed:
             found = read_page(connection, sealer, wanted, after, page)
         else:
-            found = _by_time(connection, sealer, wanted, _Order(False, after), page)
+            found = _by_time(_Reading(connection, sealer, wanted, _Order(False, after), page))
         yield from (one.stored for one in found if wanted.fits(one.stored.record))
         if len(found) < page:
             return
-        after = found[-1].place
+        after = found[-1].position
 
 
 def _is_indexed(connection: Connection) -> bool:
@@ -133,10 +130,10 @@ def _is_indexed(connection: Connection) -> bool:
 
 class _Order(NamedTuple):
     newest_first: bool
-    after: Place | None
+    after: Position | None
 
-    def is_beyond(self, place: Place) -> bool:
-        return self.after is None or (place < self.after if self.newest_first else place > self.after)
+    def is_beyond(self, position: Position) -> bool:
+        return self.after is None or (position < self.after if self.newest_first else position > self.after)
 
     def words(self) -> dict[str, str]:
         return {"beyond": "<", "order": "DESC"} if self.newest_first else {"beyond": ">", "order": "ASC"}
@@ -149,6 +146,16 @@ class _Order(NamedTuple):
             at, seq = self.after
             low, high = (low, min(high, at + 1)) if self.newest_first else (max(low, at), high)
         return {"low": low, "high": high, "place_at": at, "place_seq": seq}
+
+
+class _Reading(NamedTuple):
+    """One page that is being read."""
+
+    connection: Connection
+    sealer: Sealer
+    wanted: Wanted
+    order: _Order
+    limit: int
 
 
 def _criteria(sealer: Sealer, wanted: Wanted) -> list[tuple[bytes, ...]]:
@@ -172,23 +179,17 @@ def _times(wanted: Wanted) -> dict[str, Any]:
     return {"since": wanted.since_ms, "until": wanted.until_ms}
 
 
-def _indexed(
-    connection: Connection,
-    sealer: Sealer,
-    wanted: Wanted,
-    order: _Order,
-    criteria: list[tuple[bytes, ...]],
-    limit: int,
-) -> Iterator[Found]:
+def _indexed(reading: _Reading, criteria: list[tuple[bytes, ...]]) -> Iterator[Found]:
+    connection, sealer, wanted, order, limit = reading
     query = _indexed_query(order, [len(keys) for keys in criteria])
     keys = {f"key_{row}_{column}": key for row, keys in enumerate(criteria) for column, key in enumerate(keys)}
     parameters = keys | order.parameters(wanted.since_ms, wanted.until_ms) | {"limit": limit}
-    for place in connection.execute(query, parameters).fetchall():
-        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (place[1],)).fetchone()
+    for position in connection.execute(query, parameters).fetchall():
+        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (position[1],)).fetchone()
         stored = open_row(sealer, row)
         if not wanted.fits(stored.record):
-            raise StoreError(f"the index of calls was altered: it holds record {place[1]} under what is not its own")
-        yield Found(place, stored)
+            raise StoreError(f"the index of calls was altered: it holds record {position[1]} under what is not its own")
+        yield Found(position, stored)
 
 
 def _indexed_query(order: _Order, sizes: list[int]) -> str:
@@ -200,19 +201,19 @@ def _indexed_query(order: _Order, sizes: list[int]) -> str:
     return f"{ranges} ORDER BY 1 {words['order']}, 2 {words['order']} LIMIT :limit"
 
 
-def _unread(
-    connection: Connection, sealer: Sealer, wanted: Wanted, order: _Order, followed: int, limit: int
-) -> list[Found]:
+def _unread(reading: _Reading, followed: int) -> list[Found]:
+    connection, sealer, wanted, order, limit = reading
     rows = connection.execute(_UNREAD, _times(wanted) | {"followed": followed})
     opened = (open_row(sealer, row) for row in rows)
     found = (Found((stored.record.received_at, stored.chain_seq), stored) for stored in opened)
-    fitting = (one for one in found if order.is_beyond(one.place) and wanted.fits(one.stored.record))
+    fitting = (one for one in found if order.is_beyond(one.position) and wanted.fits(one.stored.record))
     choose = heapq.nlargest if order.newest_first else heapq.nsmallest
-    return choose(limit, fitting, key=lambda one: one.place)
+    return choose(limit, fitting, key=lambda one: one.position)
 
 
-def _by_time(connection: Connection, sealer: Sealer, wanted: Wanted, order: _Order, limit: int) -> list[Found]:
+def _by_time(reading: _Reading) -> list[Found]:
     """By the columns of the records alone: their time and numbers. The rest of what is wanted is not looked at."""
+    connection, sealer, wanted, order, limit = reading
     # An attempt ends after it was received.
     places = order.parameters(wanted.since_ms, wanted.until_ms + LONGEST_CALL_MS)
     numbers = {name: number for name in ("number", "party") if (number := getattr(wanted, name)) is not None}

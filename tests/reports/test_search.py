@@ -7,7 +7,7 @@ import pytest
 from relay.call.record import CallRecord
 from relay.reports.search import CallQuery, find_call, search
 from relay.store.live_rows import PUT, live_row
-from relay.store.record_pages import Place, Wanted
+from relay.store.record_pages import Position, Wanted
 from relay.store.record_rows import insert
 from relay.store.records import live_calls
 from tests.support.shelf import REFUSED, Shelf, call
@@ -16,7 +16,7 @@ from tests.support.stored import A, X, live_record
 
 def all_pages(shelf: Shelf, query: CallQuery, limit: int) -> list[str]:
     pages: list[str] = []
-    after: Place | None = None
+    after: Position | None = None
     while True:
         page = search(shelf.connection, shelf.sealer, query, after, limit)
         pages.append(ids(page.items))

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from relay.errors import StoreError
-from relay.store.record_pages import Place, Wanted, read_all, read_page
+from relay.store.record_pages import Position, Wanted, read_all, read_page
 from tests.store.conftest import Disk
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y
@@ -19,7 +19,7 @@ C = "8613700000003"
 
 
 def page(
-    shelf: Shelf, wanted: Wanted, after: Place | None = None, limit: int = 100, *, newest_first: bool = False
+    shelf: Shelf, wanted: Wanted, after: Position | None = None, limit: int = 100, *, newest_first: bool = False
 ) -> str:
     found = read_page(shelf.connection, shelf.sealer, wanted, after, limit, newest_first=newest_first)
     return " ".join(one.stored.record.call_id for one in found)
@@ -27,13 +27,13 @@ def page(
 
 def pages(shelf: Shelf, wanted: Wanted, limit: int, *, newest_first: bool) -> list[str]:
     pages: list[str] = []
-    after: Place | None = None
+    after: Position | None = None
     while True:
         found = read_page(shelf.connection, shelf.sealer, wanted, after, limit, newest_first=newest_first)
         pages.append(" ".join(one.stored.record.call_id for one in found))
         if len(found) < limit:
             return pages
-        after = found[-1].place
+        after = found[-1].position
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def test_pages_hold_each_record_once_in_one_order_while_the_follower_reads_on(
     whole = page(shelf, wanted, newest_first=newest_first).split()
     assert sorted(whole) == sorted(one.call_id for one in calls)
     seen: list[str] = []
-    after: Place | None = None
+    after: Position | None = None
     for followed in range(0, 41, 4):
         shelf.follow(followed)
         found = read_page(shelf.connection, shelf.sealer, wanted, after, 4, newest_first=newest_first)
         seen += [one.stored.record.call_id for one in found]
-        after = found[-1].place if found else after
+        after = found[-1].position if found else after
     assert seen == whole
 
 
