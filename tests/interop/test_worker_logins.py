@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.addresses import CALLEE, free
 from tests.support.live_call import Call
-from tests.support.phone import Leg, Phone
+from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
+from tests.support.waiting import until
 from tests.support.workers import NUMBERS, A, StartWorkers, kill
 
 pytestmark = pytest.mark.outside
@@ -52,12 +53,18 @@ class Login:
         leg.target = f"sip:{self.relay.setup.relay}"
         return leg
 
-    async def begin(self) -> None:
+    async def challenge(self) -> None:
         await self._leg.request("REGISTER")
         challenge = await self._phone.expect(401)
         self._proof = [_proof(challenge["www-authenticate"], self._leg.target)]
-        os.kill(self.relay.worker_pids()[1], signal.SIGSTOP)
+
+    async def answer(self) -> None:
         self._branch = await self._leg.request("REGISTER", self._proof)
+
+    async def begin(self) -> None:
+        await self.challenge()
+        os.kill(self.relay.worker_pids()[1], signal.SIGSTOP)
+        await self.answer()
         other = self._registering(self._phone)
         await other.request("REGISTER")
         await self._phone.expect_call(other.call_id)  # all that the first worker had to send before has come
@@ -111,3 +118,25 @@ async def test_it_has_its_200_of_the_successor_where_the_first_dies(relay: Relay
     os.kill(relay.worker_pids()[1], signal.SIGCONT)
     await login.send_again()
     await login.is_called()
+
+
+async def test_a_successor_knows_of_it_before_it_takes_the_first_call(relay: RelayProcess, phone: Phone) -> None:
+    login = Login(relay, phone)
+    await login.challenge()
+    before = _workers(relay)
+    kill(relay, 1)
+    await until(lambda: _workers(relay) - before)
+    (successor,) = _workers(relay) - before
+    os.kill(successor, signal.SIGSTOP)  # long before it listens
+    await login.answer()
+    await phone.expect(200, "REGISTER")
+    async with Phone(relay.setup.caller) as caller:
+        call = Call(relay, caller, phone, A, NUMBERS[1])
+        await call.leg.request("INVITE", body=SDP)  # waits in the socket that it inherits
+        os.kill(successor, signal.SIGCONT)
+        await phone.expect("INVITE")
+
+
+def _workers(relay: RelayProcess) -> set[int]:
+    children = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split()
+    return {int(pid) for pid in children if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()}
