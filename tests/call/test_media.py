@@ -1,4 +1,4 @@
-"""Whose turn it is while rtpengine is asked, and what it is told. What becomes of calls: tests/ladder/test_media.py."""
+"""Whose turn it is while rtpengine is asked, and what it is told. What becomes of calls: tests/ladder."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from relay.call.actions import Counts, Mediate, Mediated
 from relay.call.routing import Refusal, Route
+from relay.sip.message import Message
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.ladder import Ladder
 from tests.ladder.phones import Fate, LossyLadder
@@ -170,3 +171,21 @@ def hold_and_update(asking: Side, asked: Side) -> None:
     asking.updates(OFFER)
     asked.expects("UPDATE", body=ANSWER)
     asking.get(200)
+
+
+def refused(ladder: AnchoredLadder, status: int, outcome: str) -> Message:
+    answer = ladder.caller.get(status)
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == outcome
+    ladder.settle()
+    return answer
+
+
+def commands(ladder: AnchoredLadder) -> list[str]:
+    return [command.command for command in ladder.rtpengine.told]
+
+
+def leads_to_rtpengine(message: Message, port: int) -> None:
+    lines = message.body.split(b"\r\n")
+    assert f"c=IN IP4 {RTPENGINE}".encode() in lines
+    assert any(line.startswith(f"m=audio {port} ".encode()) for line in lines), message.body

@@ -1,0 +1,272 @@
+"""Media through rtpengine at the end of a call and after a restart, and whatever happens when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.call.media import COUNTS_S
+from relay.sip.message import parse_message
+from tests.ladder.anchored import (
+    CALLEE_PORT,
+    CALLER_PORT,
+    RTPENGINE,
+    AnchoredLadder,
+    LossyAnchoredLadder,
+    commands,
+    hold_and_update,
+    leads_to_rtpengine,
+    refused,
+)
+from tests.ladder.descriptions import HELD, HOLD
+from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+from tests.ladder.phones import FATES, Callee, Caller, Fate
+
+
+@pytest.fixture
+def ladder() -> AnchoredLadder:
+    return AnchoredLadder()
+
+
+# -- the end
+
+
+def test_counts_are_in_the_record(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(10)
+    hang_up(ladder)
+    record = ladder.record
+    assert (record.caller_packets, record.caller_lost, record.caller_jitter_ms) == (500, 0, 7)
+    assert (record.callee_packets, record.callee_lost, record.callee_jitter_ms) == (501, 1, 7)
+
+
+def test_record_waits_for_the_counts_and_the_end_is_when_it_was(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(10)
+    ladder.hold_media = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.gets_nothing()
+    assert ladder.asked == ["delete"]
+    ladder.run(COUNTS_S - 0.1)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.caller.get(200)
+    assert ladder.record.duration_ms == 10_000
+    assert ladder.record.caller_packets == 500
+    ladder.settle()
+
+
+def test_record_does_not_wait_for_ever(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.run(COUNTS_S + 0.01)
+    ladder.caller.get(200)
+    assert ladder.record.caller_packets is None
+    ladder.rtpengine_goes_on()
+    assert ladder.record.caller_packets is None
+    ladder.settle()
+
+
+def test_counts_that_rtpengine_has_not(ladder: AnchoredLadder) -> None:
+    ladder.rtpengine.counts = False
+    connect(ladder)
+    hang_up(ladder)
+    assert ladder.record.callee_packets is None
+
+
+def test_refused_call_is_deleted_too(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    refused(ladder, 486, "busy")
+    assert commands(ladder) == ["offer", "delete"]
+
+
+def test_call_without_media_ends(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.run(100)
+    assert commands(ladder).count("query") >= 4
+    ladder.rtpengine.calls.clear()
+    ladder.run(20.1)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    record = ladder.record
+    assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "media_timeout")
+    ladder.settle()
+
+
+def test_call_that_ends_while_rtpengine_is_asked_for_it(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_queries = True
+    ladder.run(40)
+    assert ladder.asked == ["query"]
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
+def test_rtpengine_that_does_not_answer_for_a_while_ends_no_call(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    for _ in range(3):
+        ladder.rtpengine.works = False
+        ladder.run(40)
+        ladder.rtpengine.works = True
+        ladder.run(20)
+    ladder.caller.gets_nothing()
+    hang_up(ladder)
+
+
+def test_rtpengine_that_is_gone_for_good_ends_its_calls(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.rtpengine.works = False
+    ladder.run(71)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "media_timeout"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
+
+
+@EITHER
+def test_restart(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    before = ladder.rtpengine.told[0]
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    leads_to_rtpengine(asked.expects("INVITE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    ladder.run(40)
+    hang_up(ladder)
+    after = ladder.rtpengine.told[2:]
+    assert {command.instance for command in after} == {"one"}
+    assert {command.call for command in after} == {before.call}
+    assert (after[0].from_tag == before.from_tag) == (by == "caller")
+    assert ladder.record.caller_packets == 500
+
+
+def test_after_a_restart_nothing_passes_without_rtpengine(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.rtpengine.works = False
+    for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
+        asking.reinvites(HOLD)
+        asking.get(100)
+        asking.get(503)
+        asking.acks_refusal()
+        asked.gets_nothing()
+    ladder.rtpengine.works = True
+    hang_up(ladder)
+
+
+def test_after_a_restart_a_call_without_media_ends(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.rtpengine.calls.clear()
+    ladder.run(40)
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "media_timeout"
+    ladder.settle()
+
+
+def test_call_that_a_restart_cannot_take_up_is_deleted(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.restart(peers=ladder.settings.peers[:1])
+    assert ladder.record.end_reason == "not_restorable"
+    ladder.settle()
+
+
+def test_restart_while_rtpengine_is_asked(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.hold_media = False
+    ladder.restart()
+    ladder.caller.expects("OPTIONS")
+    ladder.callee.expects("OPTIONS")
+    ladder.caller.sends_again("INVITE")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+# -- whatever happens when
+
+_TIMES = st.integers(0, 80).map(lambda tenths: tenths / 10)
+_DELAYS = st.sampled_from([0.001, 0.001, 0.3, 0.9, None])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(FATES), max_size=40),
+    delays=st.lists(_DELAYS, max_size=8),
+    events=st.lists(
+        st.tuples(_TIMES, st.sampled_from(["cancel", "caller bye", "callee bye", "caller hold", "callee hold"])),
+        max_size=4,
+    ),
+    final=st.sampled_from([200, 200, 200, 486, 503]),
+    rings_s=_TIMES,
+    restarted_at=st.none() | _TIMES,
+)
+def test_any_call(
+    fates: list[Fate],
+    delays: list[float | None],
+    events: list[tuple[float, str]],
+    final: int,
+    rings_s: float,
+    restarted_at: float | None,
+) -> None:
+    ladder = LossyAnchoredLadder(fates, delays)
+    caller, callee = ladder.caller, ladder.callee
+    assert isinstance(caller, Caller)
+    assert isinstance(callee, Callee)
+    callee.final, callee.rings_s = final, rings_s
+    caller.call()
+    actions = {
+        "cancel": caller.cancel,
+        "caller bye": caller.bye,
+        "callee bye": callee.bye,
+        "caller hold": caller.hold,
+        "callee hold": callee.hold,
+    }
+    for when, event in events:
+        ladder.after(when, actions[event])
+    if restarted_at is not None:
+        ladder.after(restarted_at, ladder.restart)
+    ladder.after(150.0, caller.bye)
+    ladder.after(151.0, callee.bye)
+    ladder.run(160.0)
+    ladder.settle(300.0)
+    assert len(ladder.records) == 1 or restarted_at is not None
+
+
+def test_whom_a_description_came_from_is_in_no_other_message(ladder: AnchoredLadder) -> None:
+    """A call with all of it; `settle` looks at each message."""
+    connect(ladder)
+    for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
+        hold_and_update(asking, asked)
+    hang_up(ladder)
+    descriptions = [parse_message(data).body for data, _ in ladder.checks.sent if b"\r\n\r\nv=0" in data]
+    assert len(descriptions) == 10
+    assert all(RTPENGINE.encode() in description for description in descriptions)

@@ -1,0 +1,213 @@
+"""Media through rtpengine, where it does not answer, or answers wrongly."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.media import LONGEST, MOST_STREAMS
+from tests.ladder.anchored import (
+    AnchoredLadder,
+    commands,
+    hold_and_update,
+    refused,
+)
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+
+
+@pytest.fixture
+def ladder() -> AnchoredLadder:
+    return AnchoredLadder()
+
+
+# -- rtpengine does not answer
+
+
+@pytest.mark.parametrize("offer", [OFFER, b""])
+def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None:
+    ladder.rtpengine.works = False
+    ladder.caller.invites(X, body=offer)
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    answer = refused(ladder, 503, "media_failed")
+    assert answer.get("retry-after") == "5"
+    assert ladder.engine.refusals() == {"media_failed": 1}
+
+
+def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.works = False
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(503)
+    ladder.caller.acks_refusal()
+    assert ladder.record.outcome == "media_failed"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
+
+
+def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.works = False
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine.works = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+STREAM = OFFER[OFFER.index(b"m=") :]
+TOO_LARGE = {
+    "streams": OFFER + MOST_STREAMS * STREAM,
+    "bytes": OFFER + (LONGEST // 90) * (b"a=fmtp:8 " + b";".join([b"mode-set=0"] * 8) + b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_description_that_is_too_large_does_not_get_to_rtpengine(ladder: AnchoredLadder, what: str) -> None:
+    """The answer to it, or to the question whether the call is there, would fit in no datagram."""
+    ladder.caller.invites(X, body=TOO_LARGE[what])
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    refused(ladder, 503, "media_failed")
+    assert commands(ladder) == []
+
+
+@EITHER
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_description_inside_a_call_that_is_too_large_changes_nothing(
+    ladder: AnchoredLadder, by: str, what: str
+) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(TOO_LARGE[what])
+    asking.get(100)
+    asked.gets_nothing()
+    asking.get(503)
+    asking.acks_refusal()
+    assert commands(ladder) == ["offer", "answer"]
+    hold_and_update(asking, asked)
+    hang_up(ladder)
+
+
+def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
+    ladder.caller.get(100)
+    assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    refused(ladder, 486, "busy")
+
+
+@EITHER
+def test_offer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.rtpengine.works = False
+    asking.reinvites(HOLD)
+    asking.get(100)
+    assert asking.get(503).get("retry-after") == "2"
+    asking.acks_refusal()
+    asked.gets_nothing()
+    ladder.rtpengine.works = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asked.expects("INVITE", 200, body=HELD)
+    asked.get("ACK")
+    asking.get(200)
+    asking.acks()
+    hang_up(ladder)
+
+
+def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.rtpengine.works = False
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(500)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine.works = True
+    hang_up(ladder)
+
+
+def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.rtpengine.works = False
+    ladder.caller.acks(body=ANSWER)
+    assert not ladder.callee.get("ACK").body
+    ladder.callee.expects("BYE")
+    ladder.caller.expects("BYE")
+    assert ladder.record.end_reason == "media_failed"
+    ladder.rtpengine.calls.clear()
+    ladder.settle()
+
+
+# -- rtpengine answers wrongly
+
+
+def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+    ladder.rtpengine.passes_addresses = True
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.gets_nothing()
+    refused(ladder, 480, "failed")
+    assert ladder.engine.statistics()["tripwire"] == 1
+    assert ladder.record.end_reason == "tripwire"
+
+
+def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.rtpengine.passes_addresses = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    assert ladder.record.end_reason == "tripwire"
+    ladder.settle()
+
+
+@EITHER
+def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.rtpengine.passes_addresses = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.get(487)
+    asking.acks_refusal()
+    asking.expects("BYE")
+    asked.expects("BYE")
+    assert ladder.record.end_reason == "tripwire"
+    ladder.settle()
+
+
+def test_what_comes_back_as_it_was_after_the_end_is_no_leak(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.caller.sends("BYE")
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.expects("BYE")
+    ladder.rtpengine.passes_addresses = True
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    assert "tripwire" not in ladder.engine.statistics()
+    ladder.settle()

@@ -1,0 +1,319 @@
+"""Media through rtpengine: what happens while it is asked, and the call is as ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.media import MOST_WAITING
+from tests.ladder.anchored import (
+    AnchoredLadder,
+    commands,
+    refused,
+)
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import EITHER, X, connect, hang_up, sides
+
+
+@pytest.fixture
+def ladder() -> AnchoredLadder:
+    return AnchoredLadder()
+
+
+def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
+    ladder.hold_media = True
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.gets_nothing()
+    assert commands(ladder) == ["offer", "delete"]
+    ladder.settle()
+
+
+def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
+    ladder.hold_media = True
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
+    """As where a 200 crosses the CANCEL: it is acknowledged and taken down."""
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.gets_nothing()
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
+def test_ring_timeout_while_the_answer_is_there() -> None:
+    ladder = AnchoredLadder(ring_timeout_s=10.0)
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(180)
+    ladder.caller.get(180)
+    ladder.run(9.9)
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.run(0.2)
+    ladder.caller.get(480)
+    ladder.caller.acks_refusal()
+    ladder.callee.get("ACK")
+    ladder.callee.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ladder.settle()
+
+
+def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.callee.answers(180)
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.caller.get(183)
+    ladder.caller.get(180)
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.callee.get("ACK")
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(183, body=ANSWER)
+    ladder.callee.answers(486)
+    ladder.callee.get("ACK")
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(183)
+    refused(ladder, 486, "busy")
+
+
+def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER)
+    ladder.callee.answers_again()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.callee.get("ACK")
+    ladder.callee.gets_nothing()
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "delete"]
+
+
+@EITHER
+def test_what_is_sent_again_is_not_asked_for_again(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites()
+    asking.get(100)
+    asked.expects("INVITE", 200, body=OFFER)
+    asked.answers_again()
+    asking.get(200)
+    for _ in range(2):
+        asking.acks(body=ANSWER)
+    asked.get("ACK")
+    asked.answers_again()
+    asked.get("ACK")
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]
+
+
+@EITHER
+@pytest.mark.parametrize("ends", ["asking", "asked"])
+def test_bye_while_a_reinvite_is_there(ladder: AnchoredLadder, by: str, ends: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.hold_media = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    by_whom, other = (asking, asked) if ends == "asking" else (asked, asking)
+    by_whom.sends("BYE")
+    asking.get(487)
+    asking.acks_refusal()
+    other.expects("BYE")
+    ladder.rtpengine_goes_on()
+    by_whom.get(200)
+    asked.gets_nothing()
+    ladder.settle()
+    assert commands(ladder) == ["offer", "answer", "offer", "delete"]
+
+
+@EITHER
+def test_bye_while_the_answer_to_a_reinvite_is_there(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    asking.reinvites(HOLD)
+    asking.get(100)
+    invite = asked.get_request("INVITE")
+    ladder.hold_media = True
+    asked.answers(200, invite, body=HELD)
+    asking.sends("BYE")
+    asking.get(487)
+    asking.acks_refusal()
+    asked.get("ACK")
+    asked.expects("BYE")
+    ladder.rtpengine_goes_on()
+    asking.get(200)
+    ladder.settle()
+
+
+@EITHER
+def test_cancel_of_a_reinvite_that_is_there(ladder: AnchoredLadder, by: str) -> None:
+    connect(ladder)
+    asking, asked = sides(ladder, by)
+    ladder.hold_media = True
+    asking.reinvites(HOLD)
+    asking.get(100)
+    asking.cancels()
+    asking.get(200)
+    asking.get(487)
+    asking.acks_refusal()
+    ladder.rtpengine_goes_on()
+    asked.gets_nothing()
+    hang_up(ladder)
+
+
+def test_cancel_of_a_reinvite_that_waits_behind_another(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.reinvites(HELD)
+    ladder.callee.get(100)
+    ladder.callee.cancels()
+    ladder.callee.get(200)
+    ladder.callee.get(487)
+    ladder.callee.acks_refusal()
+    ladder.rtpengine_goes_on()
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+
+
+def test_glare_while_the_first_is_there(ladder: AnchoredLadder) -> None:
+    """The second one is not even asked for: rtpengine would take it for the session's new state."""
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.reinvites(HELD)
+    ladder.callee.get(100)
+    ladder.rtpengine_goes_on()
+    invite = ladder.callee.get_request("INVITE")
+    ladder.callee.get(491)
+    ladder.callee.acks_refusal()
+    ladder.callee.answers(200, invite, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    hang_up(ladder)
+    assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]
+
+
+def test_requests_stay_in_their_order(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.updates(HOLD)
+    ladder.caller.sends("INFO", body=b"1", content_type="application/dtmf")
+    ladder.callee.gets_nothing()
+    ladder.rtpengine_answers()
+    ladder.callee.expects("UPDATE", body=HELD)
+    ladder.callee.expects("INFO")
+    ladder.caller.gets_nothing()
+    ladder.rtpengine_goes_on()
+    ladder.caller.get(200)
+    ladder.caller.get(200)
+    hang_up(ladder)
+
+
+@EITHER
+def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) -> None:
+    """The ACK waits for rtpengine when somebody hangs up: the callee gets its ACK, then BYE."""
+    ladder.caller.invites(X, body=b"")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=OFFER)
+    ladder.caller.get(200)
+    ladder.hold_media = True
+    ladder.caller.acks(body=ANSWER)
+    ladder.callee.gets_nothing()
+    ends, other = sides(ladder, by)
+    ends.sends("BYE")
+    ladder.callee.get("ACK")
+    other.expects("BYE")
+    ladder.rtpengine_goes_on()
+    ends.get(200)
+    ladder.settle()
+
+
+def test_update_of_a_fork_that_lost_meanwhile(ladder: AnchoredLadder) -> None:
+    ladder.caller.invites(X)
+    ladder.caller.get(100)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(183, body=ANSWER, tag="1")
+    ladder.caller.get(183)
+    losing = ladder.caller.remote_tag
+    ladder.callee.answers(183, body=ANSWER, tag="2")
+    ladder.caller.get(183)
+    ladder.hold_media = True
+    ladder.callee.answers(200, body=ANSWER, tag="2")
+    winning, ladder.caller.remote_tag = ladder.caller.remote_tag, losing
+    ladder.caller.updates(HOLD)
+    ladder.rtpengine_goes_on()
+    ladder.caller.remote_tag = winning
+    ladder.callee.get("ACK")
+    ladder.caller.get(481)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.callee.tag = "2"
+    ladder.caller.cseq += 1
+    hang_up(ladder)
+
+
+def test_more_than_may_wait_is_refused(ladder: AnchoredLadder) -> None:
+    connect(ladder)
+    ladder.hold_media = True
+    ladder.caller.updates(HOLD)
+    for _ in range(MOST_WAITING):
+        ladder.caller.sends("INFO", body=b"1", content_type="application/dtmf")
+    ladder.callee.updates(HOLD)
+    ladder.callee.get(503)
+    assert ladder.engine.statistics()["media_over_limit"] == 1
+    ladder.rtpengine_goes_on()
+    for method in ("UPDATE", *["INFO"] * MOST_WAITING):
+        ladder.callee.expects(method)
+    ladder.caller.inbox.clear()
+    hang_up(ladder)
