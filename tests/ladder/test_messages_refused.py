@@ -1,0 +1,249 @@
+"""Text messages that are refused: for what is in them, for what a call would be, or since there are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from relay.call.routing import Refusal
+from relay.call.settings import Limits
+from relay.sip.message import parse_message
+from tests.ladder.ladder import EITHER, A, B, Ladder, X, Y, connect
+from tests.ladder.ladder import sides as sides_of
+from tests.ladder.texts import NUMBERS, texting
+
+
+@pytest.fixture
+def ladder() -> Ladder:
+    return texting()
+
+
+def is_refused(ladder: Ladder, status: int, outcome: str) -> None:
+    ladder.caller.get(status)
+    ladder.callee.gets_nothing()
+    record = ladder.record
+    assert (record.kind, record.sip_status, record.outcome) == ("message", status, outcome)
+    assert (record.ended_by, record.end_reason) == ("relay", outcome)
+    assert (record.routed_at, record.callee, record.number_shown) == (None, None, None)
+    assert ladder.engine.refusals() == {outcome: 1}
+    ladder.settle()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "headers", "text"),
+    [
+        ("message/cpim", "", b"From: <im:alice@127.0.0.11>\r\n\r\nhello"),
+        ("message/imdn+xml", "", b"<imdn/>"),
+        ("application/im-iscomposing+xml", "", b"<isComposing/>"),
+        ("text/html", "", b"hello"),
+        ("application/sdp", "", b"v=0"),
+        ("multipart/mixed;boundary=b", "", b"--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--"),
+        ("text/plain;charset=iso-8859-1", "", b"hello"),
+        ('text/plain;charset="gb2312"', "", b"\xc4\xe3\xba\xc3"),
+        ("text/plain", "", b"\xc4\xe3\xba\xc3"),
+        ("text/plain", "Content-Encoding: gzip\r\n", b"hello"),
+        ("text/plain", "Content-Transfer-Encoding: base64\r\n", b"MTM4MDAwMDAwMDE="),
+        ("text/plain", "", b"hello\0there"),
+        ("text/plain", "", b""),
+    ],
+)
+def test_only_plain_text_in_utf_8_passes(ladder: Ladder, content_type: str, headers: str, text: bytes) -> None:
+    ladder.caller.texts(X, text, content_type=content_type, headers=headers)
+    assert parse_message(ladder.caller.inbox[0][0]).get("accept") == "text/plain"
+    is_refused(ladder, 415, "failed")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain; charset=utf-8", 'Text/Plain;charset="UTF-8"', "text/plain;format=flowed"]
+)
+def test_plain_text_is_known_however_its_type_is_written(ladder: Ladder, content_type: str) -> None:
+    ladder.caller.texts(X, content_type=content_type)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_a_text_has_a_longest_length(ladder: Ladder) -> None:
+    ladder.caller.texts(X, b"x" * 1300)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.records.clear()
+    ladder.checks._initial.clear()
+    ladder.checks._answered.clear()
+    ladder.caller.texts(X, b"x" * 1301)
+    is_refused(ladder, 413, "failed")
+
+
+def test_a_type_that_cannot_be_read_is_400(ladder: Ladder) -> None:
+    ladder.caller.texts(X, content_type="plain")
+    is_refused(ladder, 400, "failed")
+
+
+@EITHER
+@pytest.mark.parametrize("number", [A[2:], B[2:], "13712345678"])
+def test_a_text_with_a_real_number_is_refused_whosever_it_is(ladder: Ladder, by: str, number: str) -> None:
+    sender, receiver = sides_of(ladder, by)
+    sender.texts(X, f"call me: {number}".encode(), caller=NUMBERS[by])
+    sender.get(403)
+    receiver.gets_nothing()
+    record = ladder.record
+    assert (record.outcome, record.binding_id, record.order_id) == ("number_in_text", "b1", "order-1")
+    assert record.routed_at is None
+    ladder.settle()
+
+
+def test_a_700_number_passes_also_where_it_is_the_sender_s(ladder: Ladder) -> None:
+    ladder.routes[X, Y] = ladder.routes[X, A]  # as of AXN: whoever calls
+    ladder.caller.texts(X, f"call {Y}".encode(), caller=Y)
+    message = ladder.callee.get_request("MESSAGE")
+    assert message.body == f"call {Y}".encode()
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+@EITHER
+def test_or_its_numbers_are_masked(by: str) -> None:
+    ladder = texting(sms_numbers="mask")
+    sender, receiver = sides_of(ladder, by)
+    sender.texts(X, f"{A[2:]} or +86 139-0000-0002".encode(), caller=NUMBERS[by])
+    assert receiver.expects("MESSAGE").body == b"138****0001 or 139****0002"
+    sender.get(200)
+    assert ladder.record.outcome == "delivered"
+    ladder.settle()
+
+
+def test_it_is_405_where_messages_are_not_enabled() -> None:
+    ladder = Ladder()
+    ladder.caller.texts(X)
+    assert "MESSAGE" not in (ladder.caller.get_response(405).get("allow") or "")
+    ladder.callee.gets_nothing()
+    assert not ladder.records
+    ladder.settle()
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_options_tell_whether_they_are(enabled: bool) -> None:
+    ladder = Ladder(sms=enabled)
+    ladder.caller.from_uri, ladder.caller.to_uri = "sip:ping@127.0.0.11", f"sip:{ladder.caller.relay}"
+    ladder.caller.target = ladder.caller.to_uri
+    ladder.caller.sends("OPTIONS")
+    answer = ladder.caller.get_response(200)
+    assert ("MESSAGE" in (answer.get("allow") or "")) == enabled
+    assert ("text/plain" in (answer.get("accept") or "")) == enabled
+    ladder.caller.sends("SUBSCRIBE")
+    assert ("MESSAGE" in (ladder.caller.get_response(405).get("allow") or "")) == enabled
+    ladder.settle()
+
+
+def test_it_is_405_within_a_call(ladder: Ladder) -> None:
+    connect(ladder)
+    ladder.caller.sends("MESSAGE", body=b"hello", content_type="text/plain")
+    assert "MESSAGE" not in (ladder.caller.get_response(405).get("allow") or "")
+    ladder.callee.gets_nothing()
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    assert ladder.record.kind == "call"
+    ladder.settle()
+
+
+def plain(ladder: Ladder) -> None:
+    ladder.caller.texts(X)
+
+
+def no_hops(ladder: Ladder) -> None:
+    ladder.caller.texts(X, hops=0)
+
+
+def requires(ladder: Ladder) -> None:
+    ladder.caller.texts(X, headers="Require: recipient-list-message\r\n")
+
+
+def misspelt(ladder: Ladder) -> None:
+    ladder.caller.texts(X, caller="<")
+
+
+def to(number: str) -> Callable[[Ladder], None]:
+    return lambda ladder: ladder.caller.texts(number)
+
+
+def drained(ladder: Ladder) -> None:
+    ladder.engine.drain()
+    ladder.caller.texts(X)
+
+
+@pytest.mark.parametrize(
+    ("sends", "status", "outcome", "settings"),
+    [
+        (plain, 403, "no_binding", {"routes": {}}),
+        (plain, 480, "number_locked", {"routes": {(X, A): Refusal("number_locked", 480, 31)}}),
+        (to("700100000019999"), 403, "no_binding", {}),
+        (to("700200000010001"), 404, "number_unknown", {}),
+        (to("7001000000"), 484, "number_unknown", {}),
+        (to("13700000003"), 404, "number_unknown", {}),
+        (to("13700000003"), 404, "number_unknown", {"other_numbers": "forward"}),
+        (to("alice"), 404, "number_unknown", {}),
+        (no_hops, 483, "failed", {}),
+        (misspelt, 400, "failed", {}),
+        (requires, 420, "failed", {}),
+        (drained, 503, "draining", {}),
+        (plain, 503, "over_limit", {"limits": Limits(max_pending_lookups=0)}),
+        (plain, 503, "over_limit", {"limits": Limits(max_transactions=0)}),
+    ],
+)
+def test_what_a_call_would_be_refused_for(
+    sends: Callable[[Ladder], None], status: int, outcome: str, settings: dict[str, object]
+) -> None:
+    ladder = texting(**settings)
+    sends(ladder)
+    is_refused(ladder, status, outcome)
+
+
+def test_a_cause_and_when_to_try_again_are_told(ladder: Ladder) -> None:
+    ladder.routes = {(X, A): Refusal("business_rate", 503, 42, retry_after_s=1)}
+    ladder.caller.texts(X)
+    answer = ladder.caller.get_response(503)
+    assert (answer.get("reason"), answer.get("retry-after")) == ("Q.850;cause=42", "1")
+    ladder.settle()
+
+
+def test_a_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
+    stranger = ladder.side("127.0.0.66", "mallory")
+    stranger.texts(X)
+    stranger.get(403)
+    ladder.callee.gets_nothing()
+    assert (ladder.record.kind, ladder.record.outcome) == ("message", "caller_not_allowed")
+    ladder.settle()
+
+
+def test_beyond_all_limits_it_is_not_answered() -> None:
+    ladder = texting(limits=Limits(max_transactions=1))
+    ladder.caller.texts(X)
+    ladder.caller.texts(X)
+    ladder.caller.get(503)
+    ladder.caller.texts(X)
+    assert ladder.engine.statistics()["invites_unanswered"] == 1
+
+
+def test_one_that_came_two_ways_is_delivered_once(ladder: Ladder) -> None:
+    """RFC 3261 8.2.2.2: the same Call-ID, From tag and CSeq with another branch."""
+    ladder.caller.texts(X)
+    ladder.caller.sends("MESSAGE", body=b"at the gate", content_type="text/plain", cseq=1)
+    ladder.caller.get(482)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.callee.gets_nothing()
+    assert sorted(record.outcome or "" for record, _ in ladder.records.values()) == ["delivered", "failed"]
+    ladder.settle()
+
+
+def test_one_that_comes_back_to_us_is_a_loop(ladder: Ladder) -> None:
+    ladder.caller.texts(X)
+    message = ladder.callee.get_request("MESSAGE")
+    ladder.callee.tag = message.from_tag or ""
+    ladder.callee.texts(X, caller=NUMBERS["callee"])
+    ladder.callee.get(482)
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    ladder.settle()

@@ -1,0 +1,260 @@
+"""Where text messages go: the targets in turn, and what becomes of them there."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.routing import Route
+from relay.call.settings import Account, Quota
+from relay.sip.message import Request
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, X, connect, peer
+from tests.ladder.test_challenges import challenges
+from tests.ladder.texts import several, texting
+
+
+@pytest.fixture
+def ladder() -> Ladder:
+    return texting()
+
+
+@pytest.mark.parametrize(
+    ("status", "shown", "outcome"),
+    [
+        (200, 200, "delivered"),
+        (202, 200, "delivered"),
+        (302, 480, "unreachable"),
+        (401, 480, "failed"),
+        (403, 480, "rejected"),
+        (404, 404, "unreachable"),
+        (405, 480, "failed"),
+        (407, 480, "failed"),
+        (415, 488, "failed"),
+        (480, 480, "unreachable"),
+        (486, 486, "busy"),
+        (500, 480, "failed"),
+        (503, 480, "unreachable"),
+        (603, 603, "rejected"),
+    ],
+)
+def test_the_answer_goes_through_the_table(ladder: Ladder, status: int, shown: int, outcome: str) -> None:
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE", status, headers="Contact: <sip:bob@127.0.0.22>\r\n")
+    answer = ladder.caller.get_response(shown)
+    assert answer.contact is None
+    record = ladder.record
+    assert (record.outcome, record.sip_status, record.ended_by) == (outcome, shown, "callee")
+    assert (record.end_reason, record.routed_at is not None) == (f"sip_{status}", True)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("status", [408, 500, 503])
+def test_the_next_peer_is_tried(status: int) -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE", status)
+    message = ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("second", message.call_id)
+    ladder.settle()
+
+
+def test_one_that_says_no_is_the_last() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE", 404)
+    ladder.sides[SECOND_HOST].gets_nothing()
+    ladder.caller.get(404)
+    ladder.settle()
+
+
+def test_the_next_peer_is_tried_where_the_first_cannot_be_reached() -> None:
+    ladder = several()
+    ladder.unreachable.add(("udp", CALLEE_HOST))
+    ladder.caller.texts(X)
+    ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_and_where_it_is_silent() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    ladder.run(5.9)
+    ladder.sides[SECOND_HOST].gets_nothing()
+    ladder.run(0.2)
+    ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_a_late_no_of_the_first_changes_nothing() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    first = ladder.callee.get_request("MESSAGE")
+    ladder.run(6)
+    second = ladder.sides[SECOND_HOST].get_request("MESSAGE")
+    ladder.callee.answers(404, first)
+    ladder.caller.gets_nothing()
+    ladder.sides[SECOND_HOST].answers(200, second)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_a_late_2xx_of_the_first_is_delivered() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    first = ladder.callee.get_request("MESSAGE")
+    ladder.run(6)
+    second = ladder.sides[SECOND_HOST].get_request("MESSAGE")
+    ladder.callee.answers(200, first)
+    ladder.caller.get(200)
+    ladder.sides[SECOND_HOST].answers(404, second)
+    ladder.caller.gets_nothing()
+    assert (ladder.record.outcome, ladder.record.peer_out) == ("delivered", "carrier")
+    assert ladder.record.callee_leg_call_id == first.call_id
+    ladder.settle()
+
+
+def test_one_that_says_it_tries_is_waited_for() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    message = ladder.callee.get_request("MESSAGE")
+    ladder.callee.answers(100, message)
+    ladder.run(20)
+    ladder.sides[SECOND_HOST].gets_nothing()
+    ladder.callee.answers(200, message)
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("provisional", [False, True])
+def test_the_sender_is_answered_before_his_own_patience_ends(ladder: Ladder, provisional: bool) -> None:
+    ladder.caller.texts(X)
+    message = ladder.callee.get_request("MESSAGE")
+    if provisional:
+        ladder.callee.answers(100, message)
+    ladder.run(28.7)
+    ladder.caller.gets_nothing()
+    ladder.run(0.2)
+    ladder.caller.get(480)
+    ladder.callee.answers(200, message)
+    ladder.caller.gets_nothing()
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
+    ladder.settle()
+
+
+def is_tried_first(ladder: Ladder, host: str) -> bool:
+    """Where a further message goes; it is taken there."""
+    ladder.caller.texts(X)
+    asked = [side for side in ladder.sides.values() if side.inbox]
+    assert len(asked) == 1
+    asked[0].expects("MESSAGE")
+    ladder.caller.get(200)
+    return asked[0].host == host
+
+
+def test_a_target_that_asks_to_be_left_alone_is_tried_last() -> None:
+    ladder = several()
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE", 503, headers="Retry-After: 60\r\n")
+    ladder.sides[SECOND_HOST].expects("MESSAGE")
+    ladder.caller.get(200)
+    assert is_tried_first(ladder, SECOND_HOST)
+    ladder.run(60)
+    assert is_tried_first(ladder, CALLEE_HOST)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("why", ["silence", "transport"])
+def test_so_is_one_that_does_not_answer(why: str) -> None:
+    ladder = several()
+    if why == "transport":
+        ladder.unreachable.add(("udp", CALLEE_HOST))
+    for _ in range(2):
+        ladder.caller.texts(X)
+        if why == "silence":
+            ladder.run(6)
+        ladder.sides[SECOND_HOST].expects("MESSAGE")
+        ladder.caller.get(200)
+    ladder.unreachable.clear()
+    ladder.callee.inbox.clear()
+    assert [note.event for note in ladder.notes] == ["target.aside"]
+    assert is_tried_first(ladder, SECOND_HOST)
+    ladder.settle()
+
+
+def test_an_answer_in_between_makes_up_for_silence() -> None:
+    ladder = several()
+    for silent in (True, False, True, False):
+        ladder.caller.texts(X)
+        if silent:
+            ladder.callee.get("MESSAGE")
+            ladder.run(6)
+            ladder.sides[SECOND_HOST].expects("MESSAGE")
+            ladder.run(30)
+            ladder.callee.inbox.clear()
+        else:
+            ladder.callee.expects("MESSAGE")
+        ladder.caller.get(200)
+    assert not ladder.notes
+    ladder.settle()
+
+
+def test_without_a_peer_it_reaches_nobody() -> None:
+    ladder = texting(routes={(X, A): Route("b1", "AXB", "default", None, B, X)}, tried=())
+    ladder.caller.texts(X)
+    ladder.caller.get(480)
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_peer")
+    ladder.settle()
+
+
+def limited(pbx: Quota, carrier: Quota) -> Ladder:
+    peers = (peer("pbx", CALLER_HOST, quota_in=pbx), peer("carrier", CALLEE_HOST, quota_out=carrier))
+    return texting(peers=(*peers, peer("second", SECOND_HOST)))
+
+
+@pytest.mark.parametrize(("pbx", "carrier"), [(Quota(max_cps=1), Quota()), (Quota(), Quota(max_cps=1))])
+def test_a_peer_s_rate_holds_for_messages(pbx: Quota, carrier: Quota) -> None:
+    ladder = limited(pbx, carrier)
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.caller.texts(X)
+    ladder.callee.gets_nothing()
+    assert ladder.caller.get_response(503).get("retry-after") == "5"
+    ladder.settle()
+
+
+def test_calls_at_once_do_not_keep_a_message_out() -> None:
+    ladder = limited(Quota(max_calls=1), Quota(max_calls=1))
+    connect(ladder)
+    caller_call = (ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target)
+    ladder.caller.texts(X)
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.caller.call_id, ladder.caller.remote_tag, ladder.caller.target = caller_call
+    ladder.caller.sends("BYE")
+    ladder.callee.expects("BYE")
+    ladder.caller.get(200)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("status", [401, 407])
+def test_a_trunk_that_challenges_it_gets_it_again(status: int) -> None:
+    account = Account("trunk", "secret")
+    ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, account=account)))
+    ladder.caller.texts(X)
+    again: Request = challenges(ladder.callee, ladder.callee.get_request("MESSAGE"), status)
+    assert again.body == b"at the gate"
+    ladder.callee.answers(200, again)
+    ladder.caller.get(200)
+    assert ladder.record.outcome == "delivered"
+    ladder.settle()
+
+
+def test_a_peer_that_wants_the_700_number_asserted_gets_it_so() -> None:
+    ladder = texting(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, send_pai=True)))
+    ladder.caller.texts(X, headers="P-Asserted-Identity: <sip:13800000001@127.0.0.11>\r\n")
+    message = ladder.callee.expects("MESSAGE")
+    assert message.get("p-asserted-identity") == f"<sip:{X}@127.0.0.10>"
+    ladder.settle()
