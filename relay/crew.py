@@ -202,7 +202,8 @@ class Crew:
         if name == "ban" and await self._known([read_source(str(fields.get("address")))]):
             raise is_known()
         answer = self._ban_answers[name](**fields)
-        await all_know(self._members)
+        if name != "bans":
+            await all_know(self._members)
         return answer
 
     def _agree(self, found: list[Ban]) -> None:
