@@ -53,6 +53,8 @@ class Transaction(Timer):
         self._key = key
         self._known = known
         self.armed = 0
+        self.when = 0.0
+        self.among = None
         self._interval = 0.0
         self._deadline = 0.0
 

@@ -159,8 +159,38 @@ def test_cancelled_timers_do_not_pile_up(heap: TimerHeap) -> None:
     for _ in range(100):
         heap.cancel(heap.set(1000.0 + 14_400.0, lambda _: None))
         heap.cancel(heap.set(1000.0 + FAR_S, lambda _: None))
-    assert len(heap) == len(heap._heap) == len(heap._far) == 0
     assert heap.next() is None
+    assert len(heap) == len(heap._heap) == len(heap._spans) == len(heap._far) == 0
+
+
+def test_a_timer_of_the_next_spans_is_gone_when_it_is_cancelled(heap: TimerHeap) -> None:
+    """Each request sets one for when it would be sent again: under load they were most of what the heap held."""
+    heap.run(1000.0)
+    for step in range(100):
+        heap.cancel(heap.set(1000.5 + step / 100, lambda _: None))
+    assert heap.next() is None
+    assert len(heap) == len(heap._heap) == len(heap._spans) == 0
+
+
+def test_timers_of_a_restart_wait_with_the_far_ones(heap: TimerHeap) -> None:
+    """They are armed before the first run: by span each look for the next one would go through all of them."""
+    for call in range(100):
+        heap.set(1000.0 + FAR_S + call, lambda _: None)
+    heap.run(1000.0)
+    assert (len(heap), len(heap._far)) == (100, 100)
+
+
+def test_to_look_at_a_span_whose_timers_come_later_fires_none(heap: TimerHeap) -> None:
+    fired: list[float] = []
+    heap.run(1000.0)
+    heap.set(1000.99, fired.append)
+    heap.set(1000.98, fired.append)
+    looks = []
+    while (when := heap.next()) is not None:
+        heap.run(when)
+        looks.append(when)
+    assert looks == [1000.9375, 1000.98, 1000.99]
+    assert fired == looks[1:]
 
 
 def test_far_timers_fire_in_time_among_the_others(heap: TimerHeap) -> None:
@@ -221,5 +251,6 @@ def test_the_heap_does_what_a_plain_list_would(script: list[tuple[str, int]]) ->
                 del plain[index]
         assert len(heap) == len(plain)
         earliest, after = min(plain.values(), default=None), heap.next()
-        assert after == earliest or (heap._far and earliest is not None and after is not None and after < earliest)
+        assert (after is None) == (earliest is None)
+        assert after is None or earliest is None or after <= earliest
     assert {index: len(bell.rung) for index, bell in enumerate(bells) if bell.rung} == expected
