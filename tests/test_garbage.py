@@ -1,4 +1,4 @@
-"""What a switch does about garbage: little at a time, while calls are up."""
+"""Garbage while calls are up: what is collected, and how often."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from relay import switch
+from relay import garbage
 from tests.net.support import until
 
 
@@ -18,8 +18,8 @@ class Thing:
 
 async def test_the_young_are_looked_through_though_no_more_is_made_than_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under a steady load, where Python's own threshold is never reached."""
-    monkeypatch.setattr(switch, "YOUNG_S", 0.001)
-    collecting = asyncio.create_task(switch.collect_the_young())
+    monkeypatch.setattr(garbage, "YOUNG_S", 0.001)
+    collecting = asyncio.create_task(garbage.collect_the_young())
     await asyncio.sleep(0)
     assert not gc.isenabled()
     lasting, cycle = Thing(), Thing()
@@ -41,9 +41,9 @@ async def test_each_look_says_when_the_next_one_comes(monkeypatch: pytest.Monkey
         pauses.append(pause_s)
         return pause_s + 0.001
 
-    monkeypatch.setattr(switch, "YOUNG_S", 0.001)
-    monkeypatch.setattr(switch, "next_pause_s", next_pause_s)
-    collecting = asyncio.create_task(switch.collect_the_young())
+    monkeypatch.setattr(garbage, "YOUNG_S", 0.001)
+    monkeypatch.setattr(garbage, "next_pause_s", next_pause_s)
+    collecting = asyncio.create_task(garbage.collect_the_young())
     await until(lambda: len(pauses) > 2)
     collecting.cancel()
     await asyncio.wait([collecting])
@@ -64,4 +64,4 @@ async def test_each_look_says_when_the_next_one_comes(monkeypatch: pytest.Monkey
 def test_the_more_young_there_are_the_oftener_they_are_looked_through(
     pause_s: float, took_s: float, next_s: float
 ) -> None:
-    assert switch.next_pause_s(pause_s, took_s) == pytest.approx(next_s)
+    assert garbage.next_pause_s(pause_s, took_s) == pytest.approx(next_s)
