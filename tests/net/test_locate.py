@@ -9,7 +9,8 @@ from ipaddress import ip_network
 import pytest
 
 from relay.call.settings import Listener, Peer, Settings, Target
-from relay.net import locate
+from relay.net import dns_search, locate
+from relay.net.dns_search import MOST_TARGETS
 from relay.net.locate import Located, Locator
 from tests.net.support import Log
 from tests.support.dns_server import DnsServer
@@ -194,7 +195,7 @@ async def test_a_long_time_to_live_is_no_reason_to_ask_again(server: DnsServer) 
 async def test_what_it_said_last_holds_while_it_does_not_answer(
     server: DnsServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locate, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(dns_search, "PATIENCE_S", 0.2)
     server.ttl_s = 0
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}
     following = Following(server, target(search="address"))
@@ -268,7 +269,7 @@ async def test_a_name_that_takes_too_long_holds_up_no_other(server: DnsServer, m
 
 
 async def test_however_much_dns_says_the_first_are_looked_at_and_no_more(server: DnsServer) -> None:
-    many = range(locate.MOST_TARGETS + 10)
+    many = range(MOST_TARGETS + 10)
     server.records = {
         ("_sip._udp.carrier.example", "SRV"): [f"50 1 {5000 + each} sbc{each}.carrier.example." for each in many],
         **{(f"sbc{each}.carrier.example", "A"): [f"192.0.{each}.{last}" for last in many] for each in many},
@@ -278,8 +279,8 @@ async def test_however_much_dns_says_the_first_are_looked_at_and_no_more(server:
     search = locate.Search((UDP,), [server.server])
     targets, _ = await search.find(target())
     assert ("198.51.100.1", 5070) in [(each.host, each.port) for each in targets]
-    assert len(targets) == (locate.MOST_TARGETS - 1) * locate.MOST_TARGETS + 1
-    assert len([name for name, _ in server.asked if name.startswith("sbc")]) == locate.MOST_TARGETS - 1
+    assert len(targets) == (MOST_TARGETS - 1) * MOST_TARGETS + 1
+    assert len([name for name, _ in server.asked if name.startswith("sbc")]) == MOST_TARGETS - 1
 
 
 async def test_the_system_knows_names_that_dns_does_not() -> None:
