@@ -37,8 +37,7 @@ def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
     ladder.caller.get(200)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         hold_and_update(asking, asked)
     hang_up(ladder)
@@ -60,8 +59,7 @@ def test_rtpengine_that_fails_lets_nothing_pass(ladder: AnchoredCanary) -> None:
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         asking.reinvites(HOLD)
         asking.get(100)
-        asking.get(503)
-        asking.acks_refusal()
+        asking.is_refused(503)
         asked.gets_nothing()
     ladder.rtpengine.works = True
     hang_up(ladder)

@@ -180,8 +180,7 @@ def test_cancelled(ladder: CanaryLadder) -> None:
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.settle()
 
 
@@ -233,8 +232,7 @@ def test_second_peer(answer: int | None) -> None:
         second.answers(answer)
     ladder.callee.get("INVITE")
     ladder.callee.answers(486)
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -265,8 +263,7 @@ def test_not_answered_in_time(ladder: CanaryLadder) -> None:
     assert ladder.callee.expects("CANCEL").get("reason") == "SIP;cause=408"
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "ring_timeout"
     ladder.settle()
 
@@ -327,8 +324,7 @@ def test_forked_callee(ladder: CanaryLadder) -> None:
     ladder.caller.get(100)
     ladder.caller.get(183)
     ladder.caller.get(183)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.get("ACK")
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")

@@ -206,8 +206,7 @@ def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
     ladder.caller.invites(X)
     ladder.caller.get(100)
     ladder.callee.gets_nothing()
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert ladder.engine.statistics()["tripwire"] == 1
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "tripwire")
     assert A[2:] not in str([note.fields for note in ladder.notes])
@@ -259,8 +258,7 @@ def test_a_callee_cannot_send_the_relay_elsewhere(host: str, where: str) -> None
     ladder.caller.get(200)
     ladder.callee.answers(200, body=ANSWER, headers=headers, contact=contact)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.sends("UPDATE", headers=f"Contact: {evil}\r\n")
     ladder.caller.expects("UPDATE")
     ladder.callee.get(200)
@@ -278,8 +276,7 @@ def test_a_caller_cannot_send_the_relay_elsewhere(host: str) -> None:
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.sends("BYE")
     ladder.caller.expects("BYE")
     ladder.callee.get(200)
@@ -294,8 +291,7 @@ def test_a_host_name_for_the_media_takes_the_answer_down() -> None:
     ladder.callee.answers(200, body=ANSWER.replace(b"127.0.0.32", b"bobmark.example"))
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     ladder.settle()
 
 
@@ -312,8 +308,7 @@ def test_long_attributes_are_not_remembered() -> None:
     assert after[0] == before[0]
     ladder.callee.answers(486)
     ladder.caller.get(100)
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -340,8 +335,7 @@ def test_a_description_of_the_utmost_size() -> None:
     assert invite.body.count(b"m=audio 4000 RTP/AVP 8 0") == 64
     ladder.caller.get(100)
     ladder.callee.answers(486)
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 

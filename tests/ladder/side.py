@@ -167,6 +167,16 @@ class Side:
         assert isinstance(response, Response)
         self.ladder.deliver(ack_to_refusal(self.sent["INVITE"], response), self.flow)
 
+    def is_answered(self) -> None:
+        """Gets the 200 to its last INVITE, and acknowledges it."""
+        self.get(200)
+        self.acks()
+
+    def is_refused(self, status: int) -> None:
+        """Gets that refusal of its last INVITE, and acknowledges it."""
+        self.get(status)
+        self.acks_refusal()
+
     def cancels(self, headers: str = "") -> None:
         """CANCEL of the INVITE last sent."""
         invite = parse_message(self.sent["INVITE"])

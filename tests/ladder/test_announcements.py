@@ -41,8 +41,7 @@ def sounds(ladder: AnchoredLadder) -> list[str]:
 
 def refused_at_once(ladder: AnchoredLadder, status: int = 403) -> None:
     ladder.caller.get(100)
-    ladder.caller.get(status)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(status)
     ladder.settle()
 
 
@@ -52,8 +51,7 @@ def hears(ladder: AnchoredLadder, status: int) -> Message:
     ladder.run(SOUND_S - 0.1)
     ladder.caller.gets_nothing()
     ladder.run(0.2)
-    ladder.caller.get(status)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(status)
     ladder.settle()
     return progress
 
@@ -120,8 +118,7 @@ def test_what_the_callees_network_has_told_is_not_told_again() -> None:
     ladder.caller.get(183)
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
     assert not sounds(ladder)
 
@@ -139,8 +136,7 @@ def test_cancel_ends_it_at_once(ladder: AnchoredLadder) -> None:
     ladder.caller.get(183)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.settle()
     assert ladder.record.outcome == "no_binding"
 
@@ -156,8 +152,7 @@ def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) 
         ladder.caller.get(183)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.rtpengine_goes_on()
     ladder.settle()
     assert [command.command for command in ladder.rtpengine.told].count("delete") == 1
@@ -173,8 +168,7 @@ def test_where_rtpengine_does_not_answer_the_final_answer_comes_at_once(ladder: 
     if answered == 2:
         ladder.caller.get(183)
     ladder.rtpengine_is_silent()
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.rtpengine_goes_on()
     ladder.settle()
     assert ladder.engine.statistics()["announcements_failed"] == 1
@@ -188,8 +182,7 @@ def test_a_record_that_is_not_safe_holds_the_final_answer(ladder: AnchoredLadder
     ladder.run(SOUND_S)
     ladder.caller.gets_nothing()
     ladder.release()
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.settle()
 
 
@@ -233,11 +226,9 @@ def test_beyond_the_limit_nothing_is_told() -> None:
     other = ladder.side(SECOND_HOST, "carol")
     other.invites(X, caller="13700000001")
     other.get(100)
-    other.get(403)
-    other.acks_refusal()
+    other.is_refused(403)
     ladder.run(SOUND_S)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.settle()
     assert len(sounds(ladder)) == 1
 
@@ -256,8 +247,7 @@ def test_a_sound_that_is_too_long_is_cut(ladder: AnchoredLadder, monkeypatch: py
     ladder.caller.get(100)
     ladder.caller.get(183)
     ladder.run(LONGEST_S)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.settle()
 
 
@@ -275,8 +265,7 @@ def test_the_end_of_the_service_ends_it(ladder: AnchoredLadder) -> None:
     assert ladder.engine.statistics()["calls_setting_up"] == 1
     ladder.engine.hang_up_all(ladder.now)
     ladder.perform()
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.settle()
 
 
@@ -399,8 +388,7 @@ def test_a_change_of_a_call_is_no_begin(by: str, restarted: bool) -> None:
     asking.get(100)
     asked.expects("INVITE", 200, body=HELD)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     assert sounds(ladder) == ["begin"]
     hang_up(ladder)
 

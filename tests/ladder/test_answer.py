@@ -16,8 +16,7 @@ def test_trying_comes_before_anything_else(ladder: Ladder) -> None:
     ladder.release()
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -56,8 +55,7 @@ def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
     assert (ladder.engine.statistics()["legs"], ladder.commits) == (2, 0)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert (ladder.record.ringing_at is not None) == (status == 180)
     hang_up(ladder)
 
@@ -71,8 +69,7 @@ def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status:
     ladder.caller.gets_nothing()
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -103,8 +100,7 @@ def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
     assert ladder.caller.get_response(180).to_tag
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -113,8 +109,7 @@ def test_answer_without_ringing(ladder: Ladder) -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert ladder.record.ringing_at is None
     hang_up(ladder)
 
@@ -193,8 +188,7 @@ def test_callees_answer_that_comes_again_before_the_commit_waits(ladder: Ladder)
     ladder.release()
     ladder.callee.get("ACK")
     ladder.callee.gets_nothing()
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -210,8 +204,7 @@ def test_ack_to_another_invite_is_passed_over(ladder: Ladder) -> None:
     connect(ladder, acknowledge=False)
     ladder.caller.sends("ACK", cseq=77)
     ladder.run(0.6)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -221,8 +214,7 @@ def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Lad
     ladder.callee.expects("INVITE", 200, body=b"v=nonsense")
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     assert ladder.record.outcome == "failed"
     ladder.settle()
 
@@ -235,8 +227,7 @@ def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: 
     ladder.caller.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -244,8 +235,7 @@ def test_offer_that_cannot_be_read_is_refused(ladder: Ladder) -> None:
     ladder.caller.invites(X, body=b"v=nonsense")
     ladder.caller.get(100)
     ladder.callee.gets_nothing()
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     ladder.settle()
 
 
@@ -253,6 +243,5 @@ def test_answer_whose_contact_leads_nowhere_is_refused(ladder: Ladder) -> None:
     ladder.caller.invites(X)
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 200, body=ANSWER, contact="<tel:110>")
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     ladder.settle()

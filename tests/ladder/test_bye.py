@@ -114,8 +114,7 @@ def test_by_the_callee_before_the_callers_ack(ladder: Ladder) -> None:
     ladder.callee.get(200)
     ladder.caller.gets_nothing()  # RFC 3261 15: no BYE of ours to the caller before its ACK
     ladder.run(0.5)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.caller.expects("BYE")
     ladder.settle()
 
@@ -182,8 +181,7 @@ def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
     ladder.callee.get(481)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -196,8 +194,7 @@ def test_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
     asking.sends("BYE")  # had not seen the re-INVITE yet
     reinvite = asking.get_request("INVITE")
     asking.get(200)
-    asked.get(487)
-    asked.acks_refusal()
+    asked.is_refused(487)
     asked.expects("BYE")
     asking.answers(487, reinvite)
     asking.get("ACK")
@@ -246,8 +243,7 @@ def test_crossing_ones_own_reinvite(ladder: Ladder, by: str) -> None:
     asking.reinvites(HOLD)
     asking.get(100)
     asking.sends("BYE")
-    asking.get(487)
-    asking.acks_refusal()
+    asking.is_refused(487)
     asking.get(200)
     reinvite = asked.get_request("INVITE")
     asked.expects("BYE")

@@ -18,8 +18,7 @@ def ring(ladder: Ladder) -> None:
 
 def is_cancelled(ladder: Ladder) -> None:
     """The caller has its 487, and the record says why."""
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     record = ladder.record
     assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == (
         "cancelled",
@@ -150,8 +149,7 @@ def test_crossing_a_refusal(ladder: Ladder) -> None:
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.release()
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     assert ladder.record.outcome == "busy"
     ladder.settle()
 
@@ -192,8 +190,7 @@ def test_after_the_answer_changes_nothing(ladder: Ladder) -> None:
     ladder.callee.get("ACK")
     ladder.caller.get(200)
     ladder.caller.cancels()
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.gets_nothing()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")

@@ -67,8 +67,7 @@ def test_invite_ack_and_bye(ladder: Ladder, status: int) -> None:
     ladder.callee.answers(180)
     ladder.caller.get(180)
     ladder.callee.answers(200, body=ANSWER)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ack = ladder.callee.get_request("ACK")
     header = "authorization" if status == 401 else "proxy-authorization"
     assert (ack.cseq.number, ack.get(header)) == (again.cseq.number, again.get(header))  # RFC 3261 22.1
@@ -105,8 +104,7 @@ def test_cancelled_before_the_challenge(ladder: Ladder) -> None:
     call(ladder)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
     ladder.callee.get("ACK")
     ladder.callee.gets_nothing()
@@ -119,8 +117,7 @@ def test_cancelled_after_the_challenge(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     cancel = ladder.callee.expects("CANCEL")
     assert (cancel.branch, cancel.cseq.number) == (again.branch, again.cseq.number)
     ladder.callee.answers(487)
@@ -150,8 +147,7 @@ def test_who_rang_before_the_challenge_has_its_ack_for_the_invite_that_went_agai
     again = challenges(ladder.callee, invite)
     ladder.callee.answers(200, body=ANSWER)
     assert ladder.callee.get_request("ACK").cseq.number == again.cseq.number
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -169,8 +165,7 @@ def test_prack_names_the_invite_that_went_again_and_is_challenged_itself(ladder:
     ladder.caller.get(200)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -194,15 +189,13 @@ def test_a_reinvite_its_ack_and_the_next_one(ladder: Ladder, by: str) -> None:
     asking.get(100)
     again = challenges(asked, asked.get_request("INVITE"))
     asked.answers(200, again, body=ANSWER)
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     ack = asked.get_request("ACK")
     assert (ack.cseq.number, ack.get("authorization")) == (again.cseq.number, again.get("authorization"))
     asking.reinvites(HOLD)
     asking.get(100)
     asked.answers(200, asked.get_request("INVITE"), body=ANSWER)
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     assert asked.get_request("ACK").get("authorization") is None
     hang_up(ladder)
 
@@ -235,8 +228,7 @@ def test_a_busy_trunk_after_the_challenge_and_the_next_one() -> None:
     assert credentials.is_proved_by("word", "INVITE")
     second.answers(486)
     second.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -258,7 +250,6 @@ def test_early_media_of_a_target_that_was_silent_after_its_challenge() -> None:
     challenges(ladder.callee, invite)
     ladder.run(32.0)
     ladder.callee.inbox.clear()
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     ladder.rtpengine_goes_on()
     ladder.settle()

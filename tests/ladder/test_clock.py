@@ -48,8 +48,7 @@ def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
     ladder.callee.expects("CANCEL")
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     record = ladder.record
     assert times(record) == sorted(times(record))
     assert times(record)[-1] - times(record)[0] < 1000 * (ladder.settings.ring_timeout_s + 1)

@@ -58,8 +58,7 @@ def test_answer_in_the_last_moment_counts() -> None:
     ladder.run(1)
     ladder.release()
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 

@@ -50,8 +50,7 @@ def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered
     ladder.callee.get(100)
     assert formats(ladder.caller.expects("INVITE", 200, body=audio("8")).body) == ["4000", *offered]
     ladder.caller.get("ACK")
-    ladder.callee.get(200)
-    ladder.callee.acks()
+    ladder.callee.is_answered()
     hang_up(ladder)
 
 
@@ -59,8 +58,7 @@ def test_a_call_without_a_common_codec_is_refused() -> None:
     ladder = allowing(carrier="g729")
     ladder.caller.invites(X, body=MANY)
     ladder.caller.get(100)
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     ladder.callee.gets_nothing()
     assert ladder.record.sip_status == 488
     ladder.settle()
@@ -75,8 +73,7 @@ def test_a_peer_without_a_common_codec_is_passed_over() -> None:
     second.get("INVITE")
     second.answers(200, body=audio("8"))
     second.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert ladder.record.peer_out == "second"
     ladder.callee = second
     hang_up(ladder)
@@ -90,8 +87,7 @@ def test_an_answer_that_chose_something_else_is_taken_down() -> None:
     ladder.callee.answers(200, body=audio("0"))
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(488)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(488)
     ladder.settle()
 
 
@@ -102,8 +98,7 @@ def test_the_list_holds_after_a_restart() -> None:
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=audio("8"))
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.restart()
     for side in (ladder.caller, ladder.callee):
         side.expects("OPTIONS")
@@ -111,6 +106,5 @@ def test_the_list_holds_after_a_restart() -> None:
     ladder.caller.get(100)
     assert formats(ladder.callee.expects("INVITE", 200, body=audio("8")).body) == ["4000", "8"]
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)

@@ -75,8 +75,7 @@ def test_a_legacy_number_is_looked_up() -> None:
     ladder.caller.get(100)
     assert ladder.callee.expects("INVITE", 486).from_.uri is not None
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     assert ladder.record.number_dialled == legacy
     ladder.settle()
 
@@ -128,8 +127,7 @@ def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
     assert ladder.engine.hang_up(live.call_id, ladder.now)
     ladder.perform()
     ladder.callee.get("CANCEL")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
     assert ladder.record.end_reason == "hung_up"

@@ -32,8 +32,7 @@ def answered_by_second(ladder: Ladder) -> None:
     side.get("INVITE")
     side.answers(200, body=ANSWER)
     side.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert ladder.record.peer_out == "second"
     assert ladder.record.callee_leg_call_id == side.call_id
     first, ladder.callee = ladder.callee, side
@@ -84,8 +83,7 @@ def test_next_peer_after_silence(ladder: Ladder) -> None:
     ladder.run(0.2)
     second(ladder).expects("INVITE", 200, body=ANSWER)
     second(ladder).get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert ladder.record.peer_out == "second"
     ladder.run(32)
     assert {parse_message(data).cseq.method for data, _ in ladder.callee.inbox} == {"INVITE"}  # RFC 3261 9.1: no CANCEL
@@ -111,8 +109,7 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     assert ladder.caller.get_response(180).to_tag != ringing.to_tag
     second(ladder).answers(486)
     second(ladder).get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -129,8 +126,7 @@ def test_answer_of_the_first_long_after_the_second_was_tried(ladder: Ladder) -> 
     ladder.callee.gets_nothing()
     second(ladder).answers(200, body=ANSWER)
     second(ladder).get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee = second(ladder)
     hang_up(ladder)
 
@@ -147,8 +143,7 @@ def moved_on(ladder: Ladder) -> Side:
 def up_with_second(ladder: Ladder) -> None:
     second(ladder).answers(200, body=ANSWER)
     second(ladder).get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee = second(ladder)
 
 
@@ -208,8 +203,7 @@ def test_silence_of_the_only_peer_is_waited_for() -> None:
     ladder.callee.inbox.clear()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -229,8 +223,7 @@ def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> 
     second(ladder).expects("CANCEL")
     second(ladder).answers(487)
     second(ladder).get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "ring_timeout"
     ladder.settle()
 
@@ -285,8 +278,7 @@ def test_ring_timeout_counts_over_all_peers(ladder: Ladder) -> None:
     second(ladder).expects("CANCEL")
     second(ladder).answers(487)
     second(ladder).get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     ladder.settle()
 
 

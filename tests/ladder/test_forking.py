@@ -86,8 +86,7 @@ def test_two_answers(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     for _ in range(2):  # it is sent again before our ACK is there
         ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
         assert ladder.callee.get("ACK").to_tag == "bob-desk"
@@ -111,8 +110,7 @@ def test_two_answers_before_the_first_is_committed(ladder: Ladder) -> None:
     assert ladder.callee.expects("BYE").to_tag == "bob-desk"
     ladder.release()
     assert ladder.callee.get("ACK").to_tag == "bob-mobile"
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.tag = "bob-mobile"
     hang_up(ladder)
 
@@ -121,8 +119,7 @@ def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.answers(200, tag="bob-desk", contact="<tel:110>", body=ANSWER)
     ladder.callee.get("ACK")
     assert ladder.callee.expects("BYE").to_tag == "bob-desk"
@@ -134,8 +131,7 @@ def test_ringing_after_the_answer_of_another_leaves_nothing_behind(ladder: Ladde
     start(ladder)
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.answers(180, tag="bob-desk", contact=DESK)
     ladder.caller.gets_nothing()
     assert ladder.engine.statistics()["legs"] == 2
@@ -150,8 +146,7 @@ def test_all_refused(ladder: Ladder) -> None:
         ladder.caller.get(180)
     ladder.callee.answers(486, tag="bob-mobile")
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     assert ladder.engine.statistics()["legs"] == 0
     ladder.settle()
 
@@ -163,8 +158,7 @@ def test_cancelled_and_two_answers_cross(ladder: Ladder) -> None:
         ladder.caller.get(180)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.callee.expects("CANCEL", 200)
     for tag in ("bob-desk", "bob-mobile"):
         ladder.callee.answers(200, tag=tag, body=ANSWER)
@@ -181,8 +175,7 @@ def test_forks_without_end_are_passed_over_and_the_answer_is_not(ladder: Ladder)
     ladder.caller.inbox.clear()
     ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
     assert ladder.callee.get("ACK").to_tag == "bob-mobile"
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     for number in range(40):
         ladder.callee.answers(200, tag=f"bob-{number}", body=ANSWER)
     assert len(ladder.callee.inbox) == 2 * (MOST_FORKS - 1)  # ACK and BYE each
@@ -198,8 +191,7 @@ def test_cancelled_and_a_fork_rings_before_another_answers(ladder: Ladder) -> No
     ladder.callee.answers(100)
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.callee.expects("CANCEL", 200)
     ladder.callee.answers(180, tag="bob-desk")
     assert ladder.engine.statistics()["legs"] == 0

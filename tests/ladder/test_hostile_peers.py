@@ -26,8 +26,7 @@ UNUSABLE_ROUTE = "Record-Route: <mailto:bob@127.0.0.22>\r\n"
 
 
 def refused_with(ladder: Ladder, status: int) -> None:
-    ladder.caller.get(status)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(status)
 
 
 @pytest.mark.parametrize("rings", [False, True])
@@ -175,8 +174,7 @@ def test_a_cancel_from_another_peer_cancels_nothing() -> None:
     ladder.caller.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -258,6 +256,5 @@ def test_icmp_does_not_end_a_call_that_rings(ladder: Ladder) -> None:
     ladder.caller.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)

@@ -148,8 +148,7 @@ def test_a_call_without_a_registration_is_challenged_and_goes_on(calling: Ladder
     calling.callee.get("INVITE")
     calling.callee.answers(200, body=ANSWER)
     calling.callee.get("ACK")
-    calling.caller.get(200)
-    calling.caller.acks()
+    calling.caller.is_answered()
     calling.caller.sends("INFO")
     calling.callee.expects("INFO")
     calling.caller.get(200)
@@ -164,8 +163,7 @@ def test_its_call_can_be_cancelled(calling: Ladder) -> None:
     calling.caller.get(180)
     calling.caller.cancels()
     calling.caller.get(200)
-    calling.caller.get(487)
-    calling.caller.acks_refusal()
+    calling.caller.is_refused(487)
     calling.callee.expects("CANCEL")
     calling.callee.answers(487)
     calling.callee.get("ACK")
@@ -187,8 +185,7 @@ def test_in_its_call_from_elsewhere_is_challenged(calling: Ladder) -> None:
 def test_without_a_registration_it_cannot_be_called(called: Ladder) -> None:
     called.caller.invites(X)
     called.caller.get(100)
-    called.caller.get(480)
-    called.caller.acks_refusal()
+    called.caller.is_refused(480)
     called.settle()
     assert called.record.outcome == "unreachable"
 

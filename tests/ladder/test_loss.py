@@ -19,8 +19,7 @@ def test_lost_trying(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -34,8 +33,7 @@ def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
         ladder.callee.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -47,8 +45,7 @@ def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -
     ladder.callee.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -64,8 +61,7 @@ def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) ->
     ladder.callee.expects("INVITE", 200, body=ANSWER)
     ladder.callee.get("ACK")
     ladder.callee.gets_nothing()
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
     assert len(ladder.records) == 1
 
@@ -80,8 +76,7 @@ def test_invite_that_comes_again_while_the_answer_is_being_committed(ladder: Lad
     ladder.caller.get(100)
     ladder.release()
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -101,8 +96,7 @@ def test_invite_that_comes_again_after_a_refusal(ladder: Ladder) -> None:
     ladder.callee.get("ACK")
     ladder.caller.get(486)
     ladder.caller.sends_again("INVITE")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.caller.sends_again("INVITE")
     ladder.caller.gets_nothing()
     ladder.settle()
@@ -146,8 +140,7 @@ def test_callees_refusal_that_comes_again_is_acknowledged_again(ladder: Ladder) 
     assert (ack.branch, ack.uri, ack.to_tag) == (invite.branch, invite.uri, ladder.callee.tag)
     ladder.callee.answers_again()
     assert ladder.callee.get("ACK").branch == invite.branch
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -163,8 +156,7 @@ def test_lost_ack_to_the_callee(ladder: Ladder) -> None:
     ladder.callee.answers_again()
     ladder.callee.get("ACK")
     ladder.run(0.5)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 

@@ -64,8 +64,7 @@ def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> 
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
     receives = callee if offer else caller
     first, *others = [command.family for command in ladder.rtpengine.told if command.sdp]
@@ -112,8 +111,7 @@ def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: Anch
     leads_to_rtpengine(ladder.callee.expects("PRACK"), CALLEE_PORT)
     ladder.caller.get(200)
     ladder.callee.answers(200)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.get("ACK")
     hang_up(ladder)
     assert commands(ladder) == ["ping", "offer", "answer", "delete"]
@@ -130,8 +128,7 @@ def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "answer", "delete"]
 
@@ -288,8 +285,7 @@ def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", body=REFUSED)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.run(100)
     hang_up(ladder)
     assert commands(ladder) == []
@@ -327,8 +323,7 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
         leads_to_rtpengine(ladder.caller.get(183), CALLEE_PORT)
     ladder.callee.answers(200, body=ANSWER, tag="1")
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)

@@ -146,8 +146,7 @@ def test_restart(ladder: AnchoredLadder, by: str) -> None:
     asking.get(100)
     leads_to_rtpengine(asked.expects("INVITE", body=HELD), CALLER_PORT if by == "caller" else CALLEE_PORT)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     ladder.run(40)
     hang_up(ladder)
     after = ladder.rtpengine.told[2:]
@@ -166,8 +165,7 @@ def test_after_a_restart_nothing_passes_without_rtpengine(ladder: AnchoredLadder
     for asking, asked in (sides(ladder, "caller"), sides(ladder, "callee")):
         asking.reinvites(HOLD)
         asking.get(100)
-        asking.get(503)
-        asking.acks_refusal()
+        asking.is_refused(503)
         asked.gets_nothing()
     ladder.rtpengine.works = True
     hang_up(ladder)
@@ -206,8 +204,7 @@ def test_restart_while_rtpengine_is_asked(ladder: AnchoredLadder) -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 

@@ -42,8 +42,7 @@ def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLa
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(503)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(503)
     assert ladder.record.outcome == "media_failed"
     ladder.rtpengine.calls.clear()
     ladder.settle()
@@ -59,8 +58,7 @@ def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: Anchor
     ladder.rtpengine.works = True
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -91,8 +89,7 @@ def test_description_inside_a_call_that_is_too_large_changes_nothing(
     asking.reinvites(TOO_LARGE[what])
     asking.get(100)
     asked.gets_nothing()
-    asking.get(503)
-    asking.acks_refusal()
+    asking.is_refused(503)
     assert commands(ladder) == ["offer", "answer"]
     hold_and_update(asking, asked)
     hang_up(ladder)
@@ -122,8 +119,7 @@ def test_offer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadder
     asking.get(100)
     asked.expects("INVITE", 200, body=HELD)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     hang_up(ladder)
 
 
@@ -134,8 +130,7 @@ def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadde
     ladder.rtpengine.works = False
     ladder.callee.expects("INVITE", 200, body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(500)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(500)
     ladder.rtpengine.works = True
     hang_up(ladder)
 
@@ -176,8 +171,7 @@ def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLad
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "tripwire"
     ladder.settle()
 
@@ -189,8 +183,7 @@ def test_reinvite_that_comes_back_as_it_was_ends_the_call(ladder: AnchoredLadder
     ladder.rtpengine.passes_addresses = True
     asking.reinvites(HOLD)
     asking.get(100)
-    asking.get(487)
-    asking.acks_refusal()
+    asking.is_refused(487)
     asking.expects("BYE")
     asked.expects("BYE")
     assert ladder.record.end_reason == "tripwire"
@@ -203,8 +196,7 @@ def test_what_comes_back_as_it_was_after_the_end_is_no_leak(ladder: AnchoredLadd
     ladder.caller.reinvites(HOLD)
     ladder.caller.get(100)
     ladder.caller.sends("BYE")
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.callee.expects("BYE")
     ladder.rtpengine.passes_addresses = True
     ladder.rtpengine_goes_on()

@@ -45,8 +45,7 @@ def test_numbers_in_any_notation(ladder: Ladder, caller: str, dialled: str) -> N
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     assert (ladder.record.number_dialled, ladder.record.caller) == (X, A)
     ladder.settle()
 
@@ -72,8 +71,7 @@ def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> 
     assert invite.get("p-asserted-identity") is None
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     assert ladder.record.caller == A
     ladder.settle()
 
@@ -82,8 +80,7 @@ def test_from_does_not_count_there() -> None:
     ladder = with_peers(pbx={"identity": "pai"})
     ladder.caller.invites(X)
     ladder.caller.get(100)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     assert (ladder.record.caller, ladder.record.outcome) == ("", "no_binding")
     ladder.settle()
 
@@ -106,8 +103,7 @@ def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
     assert invite.from_.uri_text == f"sip:{A}@127.0.0.10"
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     record = ladder.record
     assert (record.binding_id or None, record.number_dialled, record.callee) == (None, B, B)
     hang_up(ladder)
@@ -118,8 +114,7 @@ def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
     ladder = Ladder(other_numbers="forward")
     ladder.caller.invites(number)
     ladder.caller.get(100)
-    ladder.caller.get(status)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(status)
     ladder.callee.gets_nothing()
     ladder.settle()
 
@@ -128,7 +123,6 @@ def test_700_number_without_a_binding_is_not_forwarded() -> None:
     ladder = Ladder({}, other_numbers="forward")
     ladder.caller.invites(X)
     ladder.caller.get(100)
-    ladder.caller.get(403)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(403)
     ladder.callee.gets_nothing()
     ladder.settle()

@@ -23,8 +23,7 @@ def start(ladder: Ladder, body: bytes = OFFER) -> None:
 def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
     ladder.callee.answers(200, body=body)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
 
 
 def test_is_relayed_with_numbers_of_our_own(ladder: Ladder) -> None:
@@ -201,6 +200,5 @@ def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
         asking.get(200)
         asked.answers(200, invite)
         asked.get("ACK")
-        asking.get(200)
-        asking.acks()
+        asking.is_answered()
     hang_up(ladder)

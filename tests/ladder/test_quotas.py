@@ -39,8 +39,7 @@ def up(ladder: Ladder, side: Side | None) -> None:
     assert side is not None
     side.answers(200, body=ANSWER)
     side.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
 
 
 def ends(ladder: Ladder) -> None:
@@ -87,8 +86,7 @@ def test_what_has_ended_makes_room() -> None:
             second.get("INVITE")
             second.answers(486)
             second.get("ACK")
-        ladder.caller.get(486)
-        ladder.caller.acks_refusal()
+        ladder.caller.is_refused(486)
     assert not len(ladder.engine._core.quotas_out.calls)
 
 

@@ -88,8 +88,7 @@ def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> 
     ladder.callee.expects("CANCEL")
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.settle()
     assert done(ladder) == ["delete"]
     assert (ladder.record.recording, failed(ladder)) == (None, [])

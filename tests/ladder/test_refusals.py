@@ -92,8 +92,7 @@ def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
     ladder.caller.get(100)
     assert ladder.callee.expects("INVITE", 486).get("max-forwards") == left
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -111,8 +110,7 @@ def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
     assert len(ladder.records) == 1
     ladder.callee.answers(482)
     ladder.callee.get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert len(ladder.records) == 2
     ladder.settle()
 
@@ -132,8 +130,7 @@ def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)
@@ -175,8 +172,7 @@ def test_unknown_extension(ladder: Ladder) -> None:
 def test_contact_that_requests_cannot_be_sent_to(ladder: Ladder, contact: str) -> None:
     ladder.caller.invites(X, contact=contact)
     ladder.caller.get(100)
-    ladder.caller.get(400)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(400)
     ladder.settle()
 
 
@@ -240,8 +236,7 @@ def test_over_the_limit_of_what_is_pending(limits: Limits) -> None:
     ladder.release()
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -300,8 +295,7 @@ def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_
     second_call_is_busy(ladder)
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     another(ladder, "alice3")
     connect(ladder)
     hang_up(ladder)
@@ -392,6 +386,5 @@ def test_stranger_cannot_cancel(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()

@@ -69,8 +69,7 @@ def test_a_call_whose_peer_is_gone_goes_on(ladder: Ladder, by: str) -> None:
     asker.get(100)
     asked.expects("INVITE", 200, body=HELD)
     asked.get("ACK")
-    asker.get(200)
-    asker.acks()
+    asker.is_answered()
     asker.sends("BYE")
     asked.expects("BYE")
     asker.get(200)
@@ -106,8 +105,7 @@ def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder
     ladder.caller.get(180)
     ladder.callee.answers(200, body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 

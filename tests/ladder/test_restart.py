@@ -45,8 +45,7 @@ def test_reinvite_goes_on_in_both_numberings(ladder: Ladder, by: str) -> None:
         asking.get(100)
         invite = asked.expects("INVITE", 200, body=HELD)
         asked.get("ACK")
-        asking.get(200)
-        asking.acks()
+        asking.is_answered()
         return invite.cseq.number, int(invite.body.split(b"\r\n")[1].split(b" ")[2])
 
     before = hold()
@@ -162,8 +161,7 @@ def test_calls_without_a_final_answer_are_no_more(ladder: Ladder) -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     ladder.settle()
 
 
@@ -174,8 +172,7 @@ def test_invite_that_comes_again_makes_no_second_call(ladder: Ladder) -> None:
     ladder.callee.gets_nothing()
     ladder.caller.get(100)
     tag = ladder.caller.remote_tag
-    ladder.caller.get(482)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(482)
     ladder.caller.remote_tag = tag
     hang_up(ladder)
 
@@ -300,6 +297,5 @@ def test_commit_holds_what_a_restart_needs(ladder: Ladder) -> None:
     assert commit.record.ended_at is None
     ladder.release()
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)

@@ -106,8 +106,7 @@ def test_interval_too_small_is_told_to_the_caller(ladder: Ladder) -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 200, body=ANSWER, headers="Session-Expires: 1800;refresher=uac\r\n")
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert sorted(record.sip_status or 0 for record, _ in ladder.records.values()) == [200, 422]
     hang_up(ladder)
 
@@ -131,6 +130,5 @@ def test_interval_too_small_inside_the_call(ladder: Ladder, by: str, method: str
 def test_malformed_interval_is_refused(ladder: Ladder) -> None:
     ladder.caller.invites(X, headers="Session-Expires: soon\r\n")
     ladder.caller.get(100)
-    ladder.caller.get(400)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(400)
     ladder.settle()

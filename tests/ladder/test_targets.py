@@ -49,8 +49,7 @@ class Targets(Ladder):
     def give_up(self, side: Side) -> None:
         side.answers(486)
         side.get("ACK")
-        self.caller.get(486)
-        self.caller.acks_refusal()
+        self.caller.is_refused(486)
 
     def states(self) -> list[str]:
         return [target.state for target in self.targets()]
@@ -87,8 +86,7 @@ def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets
     assert ladder.now - began == 6.0
     third.answers(200, body=ANSWER)
     third.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("carrier", third.call_id)
     assert third.invite is not None
     assert third.invite.uri == f"sip:{B[2:]}@{THIRD}"

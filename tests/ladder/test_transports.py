@@ -27,8 +27,7 @@ def transport(ladder: Ladder, place: int = -1) -> str:
 def answer(ladder: Ladder) -> None:
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
 
 
 def test_large_request_goes_by_tcp() -> None:
@@ -44,8 +43,7 @@ def test_large_request_goes_by_tcp() -> None:
     assert transport(ladder) == "udp"
     ladder.callee.expects("INVITE", 200, body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -78,8 +76,7 @@ def test_large_reinvite_goes_by_tcp() -> None:
     assert transport(ladder) == "tcp"
     ladder.callee.expects("INVITE", 200, body=ANSWER)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -92,8 +89,7 @@ def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
     _, flow = ladder.callee.inbox.pop()
     ladder.caller.cancels()
     ladder.caller.get(200)
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.transport_fails(flow)
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -112,8 +108,7 @@ def test_cancel_goes_where_the_invite_went() -> None:
     ladder.callee.answers(487)
     assert transport(ladder) == "tcp"
     ladder.callee.get("ACK")
-    ladder.caller.get(487)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(487)
     ladder.settle()
 
 
@@ -176,8 +171,7 @@ def test_connection_that_breaks_leaves_the_call_up() -> None:
     ladder.caller.get(100)
     ladder.callee.expects("INVITE", 200, body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     ladder.callee.sends("BYE")
     assert ladder.caller.inbox[-1][1].connection == 8
     ladder.caller.expects("BYE")
@@ -258,8 +252,7 @@ def test_responses_go_where_the_request_came_from(ladder: Ladder) -> None:
     ladder.run(0.5)
     assert [flow.port for _, flow in ladder.caller.inbox] == [61234, 61234]
     ladder.caller.get(200)
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -295,8 +288,7 @@ def test_peer_that_no_listener_reaches() -> None:
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, transport="tls")))
     ladder.caller.invites(X)
     ladder.caller.get(100)
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "no_peer"
     ladder.settle()
 
@@ -308,6 +300,5 @@ def test_tls_contact_that_no_listener_reaches_goes_where_the_peer_was_heard(ladd
     ladder.callee.answers(200, body=ANSWER, contact="<sips:bob@127.0.0.22>")
     assert ladder.callee.inbox[0][1] == Flow(0, "udp", CALLEE_HOST, 5060)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)

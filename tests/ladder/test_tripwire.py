@@ -44,8 +44,7 @@ def start(ladder: Ladder, offer: bytes = OFFER) -> None:
 def test_in_the_invite(ladder: Ladder) -> None:
     start(ladder, leaky(OFFER, OF_CALLER))
     ladder.callee.gets_nothing()
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
 
@@ -57,8 +56,7 @@ def test_in_early_media(ladder: Ladder, status: int) -> None:
     ladder.callee.expects("CANCEL")
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
 
@@ -67,8 +65,7 @@ def test_in_the_answer(ladder: Ladder) -> None:
     ladder.callee.expects("INVITE", 200, body=leaky(ANSWER, OF_CALLEE))
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
 
@@ -91,8 +88,7 @@ def test_in_a_prack(ladder: Ladder) -> None:
     ladder.callee.expects("CANCEL")
     ladder.callee.answers(487)
     ladder.callee.get("ACK")
-    ladder.caller.get(480)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
 
@@ -102,8 +98,7 @@ def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
     asking, _ = sides(ladder, by)
     asking.reinvites(leaky(HOLD, number_of(ladder, asking)))
     asking.get(100)
-    asking.get(500)
-    asking.acks_refusal()
+    asking.is_refused(500)
     is_hung_up(ladder)
 
 
@@ -115,8 +110,7 @@ def test_in_the_answer_to_a_reinvite(ladder: Ladder, by: str) -> None:
     asking.get(100)
     asked.expects("INVITE", 200, body=leaky(HELD, number_of(ladder, asked)))
     asked.get("ACK")
-    asking.get(500)
-    asking.acks_refusal()
+    asking.is_refused(500)
     is_hung_up(ladder)
 
 
@@ -128,8 +122,7 @@ def test_in_the_progress_of_a_reinvite(ladder: Ladder, by: str) -> None:
     asking.get(100)
     invite = asked.get_request("INVITE")
     asked.answers(183, invite, body=leaky(HELD, number_of(ladder, asked)))
-    asking.get(487)
-    asking.acks_refusal()
+    asking.is_refused(487)
     asked.expects("CANCEL")
     asking.expects("BYE")
     asked.expects("BYE")
@@ -166,8 +159,7 @@ def test_ones_own_number_may_come_back(ladder: Ladder, by: str) -> None:
     asking.get(100)
     asked.expects("INVITE", 200, body=HELD)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
     ladder.caller.get(200)

@@ -34,8 +34,7 @@ def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
     asking.get(200)
     ladder.callee.answers(200, body=HELD)
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 
@@ -51,8 +50,7 @@ def test_in_an_early_dialog_that_ends_meanwhile(ladder: Ladder, by: str) -> None
     update = asked.get_request("UPDATE")
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
-    ladder.caller.get(486)
-    ladder.caller.acks_refusal()
+    ladder.caller.is_refused(486)
     asked.answers(481, update)
     asking.get(481)
     ladder.settle()
@@ -94,8 +92,7 @@ def test_meets_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
     asked.get(491)
     asked.answers(200, invite, body=HELD)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     hang_up(ladder)
 
 
@@ -111,8 +108,7 @@ def test_without_an_offer_passes_a_reinvite(ladder: Ladder, by: str) -> None:
     asked.get(200)
     asked.answers(200, invite, body=HELD)
     asked.get("ACK")
-    asking.get(200)
-    asking.acks()
+    asking.is_answered()
     hang_up(ladder)
 
 
@@ -128,8 +124,7 @@ def test_before_the_caller_has_the_answer(ladder: Ladder) -> None:
     ladder.caller.gets_nothing()
     ladder.release()
     ladder.callee.get("ACK")
-    ladder.caller.get(200)
-    ladder.caller.acks()
+    ladder.caller.is_answered()
     hang_up(ladder)
 
 

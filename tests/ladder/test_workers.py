@@ -91,8 +91,7 @@ def is_refused(worker: Ladder, outcome: str) -> None:
     caller.tag += "x"
     caller.invites(X)
     caller.get(100)
-    caller.get(503)
-    caller.acks_refusal()
+    caller.is_refused(503)
     vars(caller).update(before)
     assert [record.outcome for record, _ in worker.records.values() if record.sip_status == 503][-1] == outcome
 
@@ -133,8 +132,7 @@ def test_a_call_that_is_not_answered_yet_counts_too() -> None:
         is_refused(second, "over_limit")
         first.callee.answers(200, body=ANSWER)
         first.callee.get("ACK")
-        first.caller.get(200)
-        first.caller.acks()
+        first.caller.is_answered()
         is_refused(second, "over_limit")
         hang_up(first)
 
@@ -167,8 +165,7 @@ def test_the_calls_of_a_binding_at_its_two_numbers_count_together() -> None:
         is_refused(second, "number_busy")
         first.callee.answers(486)
         first.callee.get("ACK")
-        first.caller.get(486)
-        first.caller.acks_refusal()
+        first.caller.is_refused(486)
         is_taken(second)
         hang_up(second)
 
@@ -185,8 +182,7 @@ def test_our_own_invite_that_comes_back_to_the_other_worker() -> None:
         second.callee.get(482)
         first.callee.answers(486)
         first.callee.get("ACK")
-        first.caller.get(486)
-        first.caller.acks_refusal()
+        first.caller.is_refused(486)
 
 
 def test_a_worker_in_the_place_of_one_that_died_counts_the_calls_that_it_takes_up() -> None:
@@ -414,5 +410,4 @@ def is_declined(worker: Ladder) -> None:
     worker.callee.get("INVITE")
     worker.callee.answers(486)
     worker.callee.get("ACK")
-    worker.caller.get(486)
-    worker.caller.acks_refusal()
+    worker.caller.is_refused(486)
