@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import StartRelay
-from tests.support.crashes import BINDINGS, PARTIES, Crashes, check_records, setup_for
-from tests.support.load import LoadCall, LoadCaller
+from tests.support.crashes import BINDINGS, PARTIES, Crashes, Kill, check_hanging_up, check_records, setup_for
+from tests.support.load import LoadCall, LoadCallee, LoadCaller
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.seeds import dice
 from tests.support.store_faults import FAULTS, disk_for, reran_with_own_disk
@@ -90,3 +90,18 @@ def test_missing_doubled_and_open_records_are_found() -> None:
     for broken in (records[1:], [*records, records[0]], [{**records[0], "ended_at": None}, *records[1:]]):
         with pytest.raises(AssertionError):
             check_records(broken, caller, at_least=100)
+
+
+def test_a_bye_that_is_refused_without_its_record_and_a_kill_is_found() -> None:
+    setup = Setup()
+    caller = LoadCaller(setup.caller, setup.relay, random.Random(1), lambda: ("1", "2"))
+    callee = LoadCallee(setup.callee, setup.relay, random.Random(1))
+    for phone in (caller, callee):
+        for call_id, status in (("ended", 200), ("gone", 481)):
+            call = LoadCall(call_id, "", "", "", bye_answered=status, bye_sent_s=2.0, bye_answered_s=4.0)
+            phone.calls[call_id] = call
+    records = [{"caller_leg_call_id": "gone", "callee_leg_call_id": "gone", "end_reason": "bye"}]
+    check_hanging_up(records, caller, callee, [Kill(2.9, 3.0)], at_least=0)
+    for end_reason, kills in (("bye", [Kill(0.9, 1.0), Kill(4.9, 5.0)]), ("restart", [Kill(2.9, 3.0)])):
+        with pytest.raises(AssertionError):
+            check_hanging_up([{**records[0], "end_reason": end_reason}], caller, callee, kills, at_least=0)

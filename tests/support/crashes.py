@@ -12,7 +12,9 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.support.load import Load, LoadCallee, LoadCaller
@@ -32,6 +34,13 @@ def setup_for(transport: str) -> Setup:
     """Nothing is shed for having waited: a 503 of that kind has no record, and a busy machine brings it about."""
     more = "\n[limits]\nshed_lag_ms = 0\n"
     return Setup(transport=transport, sip={"t1_ms": 100, "max_call_s": MAX_CALL_S}, more=more)
+
+
+class Kill(NamedTuple):
+    """When it was, of time.monotonic(): between the two."""
+
+    after_s: float
+    before_s: float
 
 
 class Figures(NamedTuple):
@@ -56,6 +65,7 @@ class Crashes:
         self.callee = LoadCallee(setup.callee, setup.relay, dice, setup.transport)
         self.caller.lasting = self.callee.lasting = LASTING
         self.killed: dict[str, int] = defaultdict(int)
+        self._kills: list[Kill] = []
 
     async def run(self, rounds: int, fault: Fault | None = None) -> Figures:
         """Kills so often, and gives the figures once the books are found right. Raises AssertionError.
@@ -88,14 +98,19 @@ class Crashes:
             mark = len(relay.log().splitlines())
             workers = relay.worker_pids()
             index = self._dice.randrange(len(workers))
-            os.kill(workers[index], signal.SIGKILL)
+            self._note(lambda: os.kill(workers[index], signal.SIGKILL))
         if victim == "worker":
             undo()
             relay.wait_for_event("worker.ready", after=mark, matching=lambda event: event["worker"] == index)
             return
-        relay.kill()
+        self._note(relay.kill)
         undo()
         relay.start()
+
+    def _note(self, kill: Callable[[], None]) -> None:
+        after_s = time.monotonic()
+        kill()
+        self._kills.append(Kill(after_s, time.monotonic()))
 
     async def _until_no_call_is_up(self) -> None:
         for _ in range(int(PATIENCE_S / 0.1)):
@@ -106,8 +121,7 @@ class Crashes:
 
     def _check(self, records: list[dict[str, Any]], rounds: int, *, in_outages: bool) -> Figures:
         check_records(records, self.caller, self.callee, at_least=20 * rounds, may_be_shed=in_outages)
-        most_gone = 0.5 if in_outages else 0.05
-        hung_up = check_hanging_up(self.caller, self.callee, at_least=5 * rounds, most_gone=most_gone)
+        hung_up = check_hanging_up(records, self.caller, self.callee, self._kills, at_least=5 * rounds)
         lasted = check_lasting(records, self.caller, self.callee)
         seen = [call for call in self.caller.calls.values() if call.final_status]
         answered = sum(call.final_status == 200 for call in seen)
@@ -152,18 +166,20 @@ def check_records(
             assert [record["sip_status"] for record in found] == [200], f"{call}: {found}"
 
 
-def check_hanging_up(caller: LoadCaller, callee: LoadCallee, *, at_least: int, most_gone: float = 0.05) -> int:
-    """Every BYE was answered; 481 alone where the call had been ended and recorded just before the kill. How many.
-
-    `most_gone`: the share of those at most; while the store takes nothing a BYE waits for the spill, and they are more.
-    """
+def check_hanging_up(
+    records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee, kills: list[Kill], *, at_least: int
+) -> int:
+    """Every BYE was answered; 481 alone where a kill came between the record that it ended and its answer. How many."""
     count = 0
-    for phone in (caller, callee):
+    for phone, leg in ((caller, "caller_leg_call_id"), (callee, "callee_leg_call_id")):
         ended = [call for call in phone.calls.values() if call.bye_answered]
-        assert len(ended) > at_least
         refused = [call for call in ended if call.bye_answered != 200 and not call.bye_received]
-        assert {call.bye_answered for call in refused} <= {481}, refused[:5]
-        assert len(refused) <= len(ended) * most_gone, refused[:5]
+        assert len(ended) - len(refused) > at_least
+        reasons = {record[leg]: record["end_reason"] for record in records}
+        for call in refused:
+            assert call.bye_answered == 481, call
+            assert reasons[call.call_id] == "bye", call
+            assert any(call.bye_sent_s < kill.before_s and kill.after_s < call.bye_answered_s for kill in kills), call
         count += len(ended)
     return count
 

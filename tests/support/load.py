@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import cast
@@ -36,7 +37,9 @@ class LoadCall:
     final_status: int = 0  # of the INVITE, as seen by the caller
     up: bool = False
     lasts: bool = False  # neither side ends it
+    bye_sent_s: float = 0.0  # when ours was sent first, of time.monotonic()
     bye_answered: int = 0  # final status of our BYE
+    bye_answered_s: float = 0.0
     bye_received: bool = False
 
 
@@ -182,7 +185,8 @@ class LoadPhone:
         if response.method == "BYE" and response.status >= 200:
             self.stop(call, "BYE")
             # By a stream what comes again is no retransmission (RFC 3261 17.2.2): the call may be gone then.
-            call.bye_answered = call.bye_answered or response.status
+            if not call.bye_answered:
+                call.bye_answered, call.bye_answered_s = response.status, time.monotonic()
             call.up = False
 
     def invited(self, invite: SipText) -> None: ...
@@ -254,6 +258,7 @@ class LoadPhone:
 
     def hang_up(self, call: LoadCall, cseq: int) -> None:
         if call.up and not call.lasts:
+            call.bye_sent_s = time.monotonic()
             self.send_until_answered(call, "BYE", self.request(call, "BYE", cseq))
 
 
