@@ -27,8 +27,7 @@ def ladder(request: pytest.FixtureRequest) -> AnchoredCanary:
 
 
 def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 7\r\n")
     ladder.caller.get(183)
@@ -44,8 +43,7 @@ def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
 
 
 def test_late_offer(ladder: AnchoredCanary) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.caller.acks(body=ANSWER)

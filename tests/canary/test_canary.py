@@ -45,8 +45,7 @@ def test_marks_are_seen_where_they_are() -> None:
 
 def test_setup_with_reliable_progress(ladder: CanaryLadder) -> None:
     caller, callee = ladder.caller, ladder.callee
-    caller.invites(X, headers="Supported: 100rel\r\n")
-    caller.get(100)
+    caller.calls(X, headers="Supported: 100rel\r\n")
     invite = callee.get_request("INVITE")
     assert invite.values("supported") == ["100rel", "timer"]
     assert (invite.get("session-expires"), invite.get("min-se")) == ("1800;refresher=uac", "90")
@@ -101,8 +100,7 @@ def invite_of(ladder: CanaryLadder) -> Request:
 
 
 def test_late_offer(ladder: CanaryLadder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     assert not ladder.callee.get("INVITE").body
     ladder.callee.answers(200, body=OFFER)
     ok = ladder.caller.get_response(200)
@@ -169,8 +167,7 @@ def test_digits(ladder: CanaryLadder) -> None:
 
 
 def test_cancelled(ladder: CanaryLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -204,8 +201,7 @@ REFUSALS += [*range(500, 506), 513, 555, 580, 599, 600, 603, 604, 606, 607, 608,
 @pytest.mark.parametrize("status", REFUSALS)
 def test_refused(status: int) -> None:
     ladder = CanaryLadder(status)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     contact = f"Contact: <sip:{B[2:]}@{ladder.callee.host}>, <tel:+{B}>;q=0.1\r\n" if status < 400 else ""
     ladder.callee.answers(status, headers=contact, body=ANSWER)
@@ -223,8 +219,7 @@ def test_second_peer(answer: int | None) -> None:
     ladder = CanaryLadder()
     ladder.restart(routes=(PeerRoute("", ("second", "carrier")),))
     second = ladder.side(SECOND_HOST, "carol")
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     second.get("INVITE")
     if answer is None:
         ladder.run(33)
@@ -254,8 +249,7 @@ def test_ended_by_the_relay(form: str, reason: str) -> None:
 
 
 def test_not_answered_in_time(ladder: CanaryLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)

@@ -48,8 +48,7 @@ def check_names(ladder: CanaryLadder) -> None:
 @pytest.mark.parametrize("status", [401, 407])
 def test_of_a_trunk(turn: int, status: int) -> None:
     ladder = with_accounts(turn)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     challenges(ladder.callee, ladder.callee.get_request("INVITE"), status)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")

@@ -203,8 +203,7 @@ def test_a_right_guess_of_the_callee_is_answered_as_a_wrong_one() -> None:
 def test_a_binding_that_shows_the_real_number_makes_no_call() -> None:
     """A fault in the store: the number shown is the caller's own."""
     ladder = Ladder({(X, A): Route("b1", "AXB", "default", None, B, A)})
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(480)
     assert ladder.engine.statistics()["tripwire"] == 1
@@ -248,8 +247,7 @@ def test_a_callee_cannot_send_the_relay_elsewhere(host: str, where: str) -> None
     evil = f"<sip:{BOB.friend}@{host}:5060;lr>"
     contact = evil if where != "record-route" else None
     headers = f"Record-Route: {evil}\r\n" if where != "contact" else ""
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, headers=f"{headers}Require: 100rel\r\nRSeq: 1\r\n", contact=contact)
     ladder.caller.get(183)
@@ -271,8 +269,7 @@ def test_a_caller_cannot_send_the_relay_elsewhere(host: str) -> None:
     if host == CALLEE_HOST:
         ladder.marks[CALLEE_HOST] = BOB._replace(host="0.0.0.0")
     evil = f"<sip:{ALICE.friend}@{host}:5060;lr>"
-    ladder.caller.invites(X, headers=f"Record-Route: {evil}\r\n", contact=evil)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers=f"Record-Route: {evil}\r\n", contact=evil)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
@@ -285,8 +282,7 @@ def test_a_caller_cannot_send_the_relay_elsewhere(host: str) -> None:
 
 def test_a_host_name_for_the_media_takes_the_answer_down() -> None:
     ladder = clean()
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER.replace(b"127.0.0.32", b"bobmark.example"))
     ladder.callee.get("ACK")

@@ -295,8 +295,7 @@ LEFT_BEHIND = (
 
 def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", headers_of_answer: str = "") -> None:
     """A call that is up: a calls X, b answers."""
-    ladder.caller.invites(X, headers=headers)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers=headers)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
@@ -166,6 +166,11 @@ class Side:
         response = self.last()
         assert isinstance(response, Response)
         self.ladder.deliver(ack_to_refusal(self.sent["INVITE"], response), self.flow)
+
+    def calls(self, number: str, **invite: Any) -> None:
+        """`invites`, and gets the 100 that comes at once."""
+        self.invites(number, **invite)
+        self.get(100)
 
     def is_answered(self) -> None:
         """Gets the 200 to its last INVITE, and acknowledges it."""

@@ -29,8 +29,7 @@ def ladder() -> AnchoredLadder:
 def ringing() -> AnchoredLadder:
     """A call that rings."""
     ladder = AnchoredLadder(announcements=REFUSED)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     return ladder
 
@@ -57,8 +56,7 @@ def hears(ladder: AnchoredLadder, status: int) -> Message:
 
 
 def test_a_refused_caller_hears_why_before_the_final_answer(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     assert not ladder.records
     progress = hears(ladder, 403)
     lines = progress.body.split(b"\r\n")
@@ -73,8 +71,7 @@ def test_a_refused_caller_hears_why_before_the_final_answer(ladder: AnchoredLadd
 
 
 def test_rtpengine_is_told_that_nobody_is_on_the_other_side(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     hears(ladder, 403)
     offer, answer, play, delete = ladder.rtpengine.told
     assert [each.command for each in (offer, answer, play, delete)] == ["offer", "answer", "play", "delete"]
@@ -124,15 +121,13 @@ def test_what_the_callees_network_has_told_is_not_told_again() -> None:
 
 
 def test_a_number_that_does_not_exist(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites("70099")
-    ladder.caller.get(100)
+    ladder.caller.calls("70099")
     hears(ladder, 404)
     assert sounds(ladder) == ["unknown"]
 
 
 def test_cancel_ends_it_at_once(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -144,8 +139,7 @@ def test_cancel_ends_it_at_once(ladder: AnchoredLadder) -> None:
 @pytest.mark.parametrize("answered", [0, 1, 2])
 def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) -> None:
     ladder.hold_media = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     for _ in range(answered):
         ladder.rtpengine_answers()
     if answered == 2:
@@ -161,8 +155,7 @@ def test_cancel_while_rtpengine_is_asked(ladder: AnchoredLadder, answered: int) 
 @pytest.mark.parametrize("answered", [0, 1, 2])
 def test_where_rtpengine_does_not_answer_the_final_answer_comes_at_once(ladder: AnchoredLadder, answered: int) -> None:
     ladder.hold_media = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     for _ in range(answered):
         ladder.rtpengine_answers()
     if answered == 2:
@@ -176,8 +169,7 @@ def test_where_rtpengine_does_not_answer_the_final_answer_comes_at_once(ladder: 
 
 def test_a_record_that_is_not_safe_holds_the_final_answer(ladder: AnchoredLadder) -> None:
     ladder.hold_commits = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.run(SOUND_S)
     ladder.caller.gets_nothing()
@@ -220,12 +212,10 @@ def test_nothing_is_told_unless_it_is_configured() -> None:
 
 def test_beyond_the_limit_nothing_is_told() -> None:
     ladder = AnchoredLadder(routes={}, announcements=Announcements(refused=True, max_at_once=1))
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(183)
     other = ladder.side(SECOND_HOST, "carol")
-    other.invites(X, caller="13700000001")
-    other.get(100)
+    other.calls(X, caller="13700000001")
     other.is_refused(403)
     ladder.run(SOUND_S)
     ladder.caller.is_refused(403)
@@ -243,8 +233,7 @@ def test_only_the_codecs_that_the_peer_may_have() -> None:
 
 def test_a_sound_that_is_too_long_is_cut(ladder: AnchoredLadder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anchored, "SOUND_S", 3600.0)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.run(LONGEST_S)
     ladder.caller.is_refused(403)
@@ -252,14 +241,12 @@ def test_a_sound_that_is_too_long_is_cut(ladder: AnchoredLadder, monkeypatch: py
 
 
 def test_who_hears_only_is_answered_in_kind(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=OFFER.replace(b"sendrecv", b"recvonly"))
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=OFFER.replace(b"sendrecv", b"recvonly"))
     assert b"a=sendonly" in hears(ladder, 403).body
 
 
 def test_the_end_of_the_service_ends_it(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(183)
     ladder.engine.drain()
     assert ladder.engine.statistics()["calls_setting_up"] == 1
@@ -280,8 +267,7 @@ def languages(ladder: AnchoredLadder) -> list[str]:
 def test_a_refused_caller_is_told_in_the_language_of_the_business(language: str) -> None:
     refusal = Refusal("outside_hours", 403, 21, binding_id="b1", language=language)
     ladder = AnchoredLadder(routes={(X, A): refusal}, announcements=REFUSED)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     hears(ladder, 403)
     assert languages(ladder) == [language]
 
@@ -291,8 +277,7 @@ IN_ENGLISH = {way: route._replace(language="en") for way, route in AXB.items() i
 
 def test_who_is_refused_by_the_callee_hears_the_language_of_the_business() -> None:
     ladder = AnchoredLadder(routes=IN_ENGLISH, announcements=REFUSED)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
     hears(ladder, 486)
@@ -327,8 +312,7 @@ def test_both_hear_that_the_call_begins_once_both_are_there() -> None:
 
 def test_a_late_offer_is_answered_before_the_sound() -> None:
     ladder = AnchoredLadder(announcements=BOTH)
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=OFFER)
     ladder.caller.get(200)

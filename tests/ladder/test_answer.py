@@ -21,8 +21,7 @@ def test_trying_comes_before_anything_else(ladder: Ladder) -> None:
 
 
 def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     invite = ladder.callee.get_request("INVITE")
     assert not invite.body
     ladder.callee.answers(200, body=OFFER)
@@ -36,8 +35,7 @@ def test_late_offer_is_answered_in_the_ack(ladder: Ladder) -> None:
 
 
 def test_late_offer_whose_ack_has_no_answer_is_acknowledged_all_the_same(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.caller.acks(body=b"v=0 is no description")
@@ -47,8 +45,7 @@ def test_late_offer_whose_ack_has_no_answer_is_acknowledged_all_the_same(ladder:
 
 @pytest.mark.parametrize(("status", "shown"), [(180, 180), (181, 182), (182, 182), (183, 183)])
 def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status)
     ladder.caller.get(shown)
@@ -62,8 +59,7 @@ def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
 
 @pytest.mark.parametrize("status", [100, 199])
 def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status: int) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(status)
     ladder.caller.gets_nothing()
@@ -74,8 +70,7 @@ def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status:
 
 
 def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     early = ladder.caller.get_response(183)
@@ -93,8 +88,7 @@ def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
 
 def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
     """As RFC 2543 gateways ring."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180, tag="")
     assert ladder.caller.get_response(180).to_tag
@@ -105,8 +99,7 @@ def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
 
 
 def test_answer_without_ringing(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=ANSWER)
     ladder.callee.get("ACK")
     ladder.caller.is_answered()
@@ -147,8 +140,7 @@ def test_answer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None
 
 
 def test_late_offer_that_is_never_acknowledged_ends_the_call(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.run(32.1)
     ladder.callee.get("ACK")  # RFC 3261 13.2.2.4: a 2xx is acknowledged before the BYE
@@ -178,8 +170,7 @@ def test_callees_answer_that_comes_again_late_is_acknowledged_again(ladder: Ladd
 
 
 def test_callees_answer_that_comes_again_before_the_commit_waits(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
@@ -209,8 +200,7 @@ def test_ack_to_another_invite_is_passed_over(ladder: Ladder) -> None:
 
 
 def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=b"v=nonsense")
     ladder.callee.get("ACK")
     ladder.callee.expects("BYE")
@@ -220,8 +210,7 @@ def test_answer_with_a_description_that_cannot_be_read_is_taken_down(ladder: Lad
 
 
 def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=b"v=nonsense")
     ladder.caller.gets_nothing()
@@ -232,16 +221,14 @@ def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: 
 
 
 def test_offer_that_cannot_be_read_is_refused(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"v=nonsense")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"v=nonsense")
     ladder.callee.gets_nothing()
     ladder.caller.is_refused(488)
     ladder.settle()
 
 
 def test_answer_whose_contact_leads_nowhere_is_refused(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 200, body=ANSWER, contact="<tel:110>")
     ladder.caller.is_refused(488)
     ladder.settle()

@@ -13,8 +13,7 @@ def ladder() -> Ladder:
 
 
 def test_caller_hangs_up(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     assert invite.uri == f"sip:{B[2:]}@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{X}@127.0.0.10"
@@ -48,8 +47,7 @@ def test_callee_hangs_up(ladder: Ladder) -> None:
 
 
 def test_answer_waits_for_the_record(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=OFFER)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=OFFER)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)

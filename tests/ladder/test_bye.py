@@ -68,8 +68,7 @@ def test_crossing_another_before_the_record_is_closed(ladder: Ladder) -> None:
 
 @EITHER
 def test_before_the_answer_is_committed(ladder: Ladder, by: str) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -140,8 +139,7 @@ def test_by_both_before_the_callers_ack(ladder: Ladder) -> None:
 
 
 def test_by_the_caller_with_the_late_offer_unanswered(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.caller.sends("BYE")
@@ -153,8 +151,7 @@ def test_by_the_caller_with_the_late_offer_unanswered(ladder: Ladder) -> None:
 
 def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
     """RFC 3261 15: it ends the dialog; as there is but one, the INVITE is over."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -172,8 +169,7 @@ def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
 
 
 def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)

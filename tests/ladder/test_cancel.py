@@ -9,8 +9,7 @@ from tests.ladder.ladder import SECOND_HOST, Ladder, X
 
 
 def ring(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -64,8 +63,7 @@ def test_reason_crosses_without_text(ladder: Ladder, reason: str, shown: str | N
 
 
 def test_before_a_provisional_response_is_held(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -82,8 +80,7 @@ def test_before_a_provisional_response_is_held(ladder: Ladder) -> None:
 
 
 def test_before_a_provisional_response_that_never_comes(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)
@@ -104,8 +101,7 @@ def test_crossing_the_answer(ladder: Ladder) -> None:
 
 
 def test_held_and_the_answer_comes_at_once(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -156,8 +152,7 @@ def test_crossing_a_refusal(ladder: Ladder) -> None:
 
 def test_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)

@@ -46,8 +46,7 @@ def challenges(side: Side, request: Request, status: int = 401, *, stale: bool =
 
 
 def call(ladder: Ladder) -> Request:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     return ladder.callee.get_request("INVITE")
 
 
@@ -152,8 +151,7 @@ def test_who_rang_before_the_challenge_has_its_ack_for_the_invite_that_went_agai
 
 
 def test_prack_names_the_invite_that_went_again_and_is_challenged_itself(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     challenges(ladder.callee, ladder.callee.get_request("INVITE"))
     ladder.callee.answers(183, headers="Require: 100rel\r\nRSeq: 77\r\n")
     ladder.caller.get(183)

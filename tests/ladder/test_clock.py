@@ -35,8 +35,7 @@ def test_a_call_lasts_as_long_as_it_lasts(ladder: Ladder, by_s: float, by: str) 
 
 @BOTH_WAYS
 def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.set_clock(by_s)
     ladder.callee.answers(180)

@@ -14,8 +14,7 @@ def with_route(**changes: float) -> Ladder:
 
 
 def ring(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -103,8 +102,7 @@ def test_end_of_the_service_ends_what_is_up_and_what_rings() -> None:
         again.call_id, again.via_count = f"alice-{answer}", 100 + answer
         ladder.caller = again
         ladder.hold_look_ups = answer
-        again.invites(X)
-        again.get(100)
+        again.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.inbox.clear()

@@ -38,8 +38,7 @@ def formats(body: bytes) -> list[str]:
 )
 def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered: list[str]) -> None:
     ladder = allowing(pbx, carrier)
-    ladder.caller.invites(X, body=MANY)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=MANY)
     invite = ladder.callee.get_request("INVITE")
     assert formats(invite.body) == ["4000", *offered]
     ladder.callee.answers(200, body=audio(offered[0]))
@@ -56,8 +55,7 @@ def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered
 
 def test_a_call_without_a_common_codec_is_refused() -> None:
     ladder = allowing(carrier="g729")
-    ladder.caller.invites(X, body=MANY)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=MANY)
     ladder.caller.is_refused(488)
     ladder.callee.gets_nothing()
     assert ladder.record.sip_status == 488
@@ -67,8 +65,7 @@ def test_a_call_without_a_common_codec_is_refused() -> None:
 def test_a_peer_without_a_common_codec_is_passed_over() -> None:
     ladder = allowing(carrier="g729", tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "carol")
-    ladder.caller.invites(X, body=MANY)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=MANY)
     ladder.callee.gets_nothing()
     second.get("INVITE")
     second.answers(200, body=audio("8"))
@@ -81,8 +78,7 @@ def test_a_peer_without_a_common_codec_is_passed_over() -> None:
 
 def test_an_answer_that_chose_something_else_is_taken_down() -> None:
     ladder = allowing(carrier="pcma")
-    ladder.caller.invites(X, body=MANY)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=audio("0"))
     ladder.callee.get("ACK")
@@ -93,8 +89,7 @@ def test_an_answer_that_chose_something_else_is_taken_down() -> None:
 
 def test_the_list_holds_after_a_restart() -> None:
     ladder = allowing(carrier="pcma")
-    ladder.caller.invites(X, body=MANY)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=audio("8"))
     ladder.callee.get("ACK")

@@ -71,8 +71,7 @@ def test_the_record_says_which_way_it_went_and_by_an_old_number_also_after_a_res
 def test_a_legacy_number_is_looked_up() -> None:
     legacy = "8617000000001"
     ladder = Ladder({(legacy, A): TELLING._replace(shown=legacy)}, legacy=frozenset({legacy}))
-    ladder.caller.invites("17000000001")
-    ladder.caller.get(100)
+    ladder.caller.calls("17000000001")
     assert ladder.callee.expects("INVITE", 486).from_.uri is not None
     ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
@@ -119,8 +118,7 @@ def test_a_call_that_has_ended_cannot_be_hung_up_while_its_record_is_not_safe(la
 
 
 def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     (live,) = ladder.engine.live()

@@ -21,8 +21,7 @@ def second(ladder: Ladder) -> Side:
 
 
 def start(ladder: Ladder) -> Request:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     return ladder.callee.get_request("INVITE")
 
 
@@ -93,8 +92,7 @@ def test_next_peer_after_silence(ladder: Ladder) -> None:
 
 def test_next_peer_where_the_first_cannot_be_reached(ladder: Ladder) -> None:
     ladder.unreachable.add(("udp", ladder.callee.host))
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     answered_by_second(ladder)
 
 
@@ -245,8 +243,7 @@ def test_last_peer_decides(ladder: Ladder) -> None:
 def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, outcome: str) -> None:
     if unreachable:
         ladder.unreachable = {("udp", ladder.callee.host), ("udp", SECOND_HOST)}
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.run(64.2)
     assert ladder.caller.get_response(480).get("reason") == f"Q.850;cause={cause}"
     ladder.caller.acks_refusal()
@@ -256,8 +253,7 @@ def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, o
 
 def test_no_peer_for_the_number() -> None:
     ladder = Ladder(tried=())
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=3"
     ladder.caller.acks_refusal()
     assert ladder.record.end_reason == "no_peer"

@@ -11,8 +11,7 @@ MOBILE = "<sip:bob-mobile@127.0.0.22:5070>"
 
 
 def start(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
 
 

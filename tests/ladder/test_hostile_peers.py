@@ -34,8 +34,7 @@ def refused_with(ladder: Ladder, status: int) -> None:
 def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
     rings: bool, contact: str | None, headers: str, ladder: Ladder
 ) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     if rings:
         ladder.callee.answers(180)
@@ -54,8 +53,7 @@ def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
 
 
 def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(100)
     ladder.caller.cancels()
@@ -71,8 +69,7 @@ def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder:
 @pytest.mark.parametrize("waits", [False, True], ids=["at_once", "behind_a_description"])
 def test_an_answer_of_no_dialog_ends_the_attempt(waits: bool) -> None:
     ladder = AnchoredLadder()
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     if waits:
         ladder.hold_media = True
@@ -88,8 +85,7 @@ def test_an_answer_of_no_dialog_ends_the_attempt(waits: bool) -> None:
 
 
 def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody_rings(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers=UNUSABLE_ROUTE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers=UNUSABLE_ROUTE)
     refused_with(ladder, 400)
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -97,8 +93,7 @@ def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody
 
 @pytest.mark.parametrize("line", ["Session-Expires: soon", "Min-SE: never"])
 def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line: str, ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER, headers=f"{line}\r\n")
     ladder.callee.get("ACK")
@@ -109,8 +104,7 @@ def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line:
 
 
 def test_reliable_progress_is_bounded(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     for number in range(1, MOST_RELIABLE + 10):
         ladder.callee.answers(183, headers=f"Require: 100rel\r\nRSeq: {number}\r\n")
@@ -161,8 +155,7 @@ def test_a_cancel_from_another_peer_cancels_nothing() -> None:
     peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
     ladder = Ladder(peers=peers)
     other = ladder.side(STRANGER_HOST, "mallory")
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -247,8 +240,7 @@ def test_a_bye_that_cannot_be_sent_is_given_up_in_the_end(by: str, ladder: Ladde
 
 def test_icmp_does_not_end_a_call_that_rings(ladder: Ladder) -> None:
     """Anybody can forge it, and it may be about another call's message. The phone would go on ringing."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)

@@ -183,8 +183,7 @@ def test_in_its_call_from_elsewhere_is_challenged(calling: Ladder) -> None:
 
 
 def test_without_a_registration_it_cannot_be_called(called: Ladder) -> None:
-    called.caller.invites(X)
-    called.caller.get(100)
+    called.caller.calls(X)
     called.caller.is_refused(480)
     called.settle()
     assert called.record.outcome == "unreachable"
@@ -391,8 +390,7 @@ def test_a_reload_keeps_who_logs_in_as_before(called: Ladder) -> None:
         assert not is_registered(called)
     called.callee.contact = "<sip:bob@127.0.0.44>"
     called.caller.call_id, called.caller.tag = "second", "second"
-    called.caller.invites(X)
-    called.caller.get(100)
+    called.caller.calls(X)
     called.callee.get("INVITE")  # it has an address of its own now
 
 

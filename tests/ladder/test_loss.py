@@ -24,8 +24,7 @@ def test_lost_trying(ladder: Ladder) -> None:
 
 
 def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.inbox.clear()
     for interval in (0.5, 1, 2, 4, 8, 16):  # timer A
         ladder.run(interval)
@@ -38,8 +37,7 @@ def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
 
 
 def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 100)
     ladder.run(60)
     ladder.callee.gets_nothing()
@@ -51,8 +49,7 @@ def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -
 
 def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     for _ in range(3):
         ladder.caller.sends_again("INVITE")
         ladder.caller.get(100)
@@ -67,8 +64,7 @@ def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) ->
 
 
 def test_invite_that_comes_again_while_the_answer_is_being_committed(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)
@@ -90,8 +86,7 @@ def test_invite_that_comes_again_after_the_answer(ladder: Ladder) -> None:
 
 
 def test_invite_that_comes_again_after_a_refusal(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
     ladder.caller.get(486)
@@ -104,8 +99,7 @@ def test_invite_that_comes_again_after_a_refusal(ladder: Ladder) -> None:
 
 
 def test_lost_ack_to_a_refusal(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
     ladder.caller.get(486)
@@ -120,8 +114,7 @@ def test_lost_ack_to_a_refusal(ladder: Ladder) -> None:
 
 
 def test_lost_ack_to_a_cancelled_invite_never_comes(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     ladder.caller.cancels()
@@ -133,8 +126,7 @@ def test_lost_ack_to_a_cancelled_invite_never_comes(ladder: Ladder) -> None:
 
 
 def test_callees_refusal_that_comes_again_is_acknowledged_again(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     invite = ladder.callee.expects("INVITE", 486)
     ack = ladder.callee.get_request("ACK")
     assert (ack.branch, ack.uri, ack.to_tag) == (invite.branch, invite.uri, ladder.callee.tag)
@@ -145,8 +137,7 @@ def test_callees_refusal_that_comes_again_is_acknowledged_again(ladder: Ladder) 
 
 
 def test_lost_ack_to_the_callee(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)

@@ -31,8 +31,7 @@ def test_offers_by_both_sides_in_turn(ladder: Ladder, method: str) -> None:
 
 
 def test_reliable_provisional_responses(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     for number in range(1, MANY + 1):
         body = ANSWER if number == 1 else b""

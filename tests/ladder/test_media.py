@@ -23,8 +23,7 @@ def ladder() -> AnchoredLadder:
 
 
 def test_both_sides_send_to_rtpengine(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     leads_to_rtpengine(ladder.callee.get("INVITE"), CALLER_PORT)
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.get("ACK")
@@ -51,8 +50,7 @@ def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> 
     """rtpengine hears in which family the side that it does not know yet takes media; the other it knows."""
     peers = (peer("pbx", caller), peer("carrier", callee))
     ladder = AnchoredLadder(caller_host=caller, callee_host=callee, peers=peers)
-    ladder.caller.invites(X, body=offer)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=offer)
     ladder.callee.expects("INVITE", body=ANSWER)
     if offer:
         ladder.callee.get("ACK")
@@ -73,8 +71,7 @@ def test_sides_of_different_families(caller: str, callee: str, offer: bytes) -> 
 
 
 def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for status in (183, 180):
         ladder.callee.answers(status, body=ANSWER)
@@ -87,8 +84,7 @@ def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
 
 
 def test_late_offer(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     assert not ladder.callee.get("INVITE").body
     ladder.callee.answers(200, body=OFFER)
     leads_to_rtpengine(ladder.caller.get(200), CALLER_PORT)
@@ -102,8 +98,7 @@ def test_late_offer(ladder: AnchoredLadder) -> None:
 
 
 def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=b"", headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"", headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=OFFER, headers="Require: 100rel\r\nRSeq: 5\r\n")
     leads_to_rtpengine(ladder.caller.get(183), CALLER_PORT)
@@ -118,8 +113,7 @@ def test_late_offer_in_a_reliable_response_is_answered_in_the_prack(ladder: Anch
 
 
 def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER, headers="Require: 100rel\r\nRSeq: 5\r\n")
     ladder.caller.get(183)
@@ -167,8 +161,7 @@ SPEEX_ANSWER = ANSWER.replace(b"8\r\n", SPEEX + b"a=fmtp:97 vbr=off\r\n", 1)
 @pytest.mark.parametrize("late", [False, True], ids=["", "late_offer"])
 def test_each_side_gets_the_others_words_on_codecs(ladder: AnchoredLadder, late: bool) -> None:
     """rtpengine hears the answer in the words of the offer: it takes a codec out that is described otherwise."""
-    ladder.caller.invites(X, body=b"" if late else SPEEX_OFFER)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"" if late else SPEEX_OFFER)
     invite = ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=SPEEX_OFFER if late else SPEEX_ANSWER)
     answer = ladder.caller.get(200)
@@ -271,8 +264,7 @@ def test_streams_that_are_all_refused_need_no_rtpengine(ladder: AnchoredLadder, 
 
 def test_refused_stream_with_an_address_of_its_own_ends_no_call(ladder: AnchoredLadder) -> None:
     video = b"m=video %d RTP/AVP 31\r\nc=IN IP4 %b\r\n"
-    ladder.caller.invites(X, body=OFFER + video % (4002, b"127.0.0.31"))
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=OFFER + video % (4002, b"127.0.0.31"))
     ladder.callee.expects("INVITE", body=ANSWER + video % (0, b"127.0.0.32"))
     ladder.callee.get("ACK")
     assert b"127.0.0.32" not in ladder.caller.get(200).body
@@ -281,8 +273,7 @@ def test_refused_stream_with_an_address_of_its_own_ends_no_call(ladder: Anchored
 
 
 def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=OFFER.replace(b"m=audio 4000", b"m=audio 0"))
     ladder.callee.expects("INVITE", body=REFUSED)
     ladder.callee.get("ACK")
     ladder.caller.is_answered()
@@ -294,8 +285,7 @@ def test_call_without_any_stream(ladder: AnchoredLadder) -> None:
 def test_one_offer_serves_all_peers_in_turn() -> None:
     ladder = AnchoredLadder(tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "bob")
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
@@ -315,8 +305,7 @@ def test_one_offer_serves_all_peers_in_turn() -> None:
 
 def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -> None:
     """All of them send to the port that the one offer named: a tag of its own would get a fork another port there."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER, tag=tag)
@@ -335,8 +324,7 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
 def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder: AnchoredLadder, answers: str) -> None:
     """Both were described in provisional responses: such as a ringing tone's early dialog, and the callee's own."""
     described = {"first": ANSWER, "second": ANSWER.replace(b"m=audio 5000", b"m=audio 5002")}
-    ladder.caller.invites(X, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: 100rel\r\n")
     ladder.callee.get("INVITE")
     for number, (tag, description) in enumerate(described.items(), 1):
         reliable = f"Require: 100rel\r\nRSeq: {number}\r\n"
@@ -361,8 +349,7 @@ def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder
 
 def test_of_the_descriptions_of_forks_no_more_is_kept_than_rtpengine_may_know(ladder: AnchoredLadder) -> None:
     """Each early dialog of a callee may bring 64 kB, and there may be 32 of them."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER + b"a=unknown:x\r\n" * 400, tag=tag)

@@ -79,8 +79,7 @@ def test_counts_that_rtpengine_has_not(ladder: AnchoredLadder) -> None:
 
 
 def test_refused_call_is_deleted_too(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
     refused(ladder, 486, "busy")

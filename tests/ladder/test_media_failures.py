@@ -26,8 +26,7 @@ def ladder() -> AnchoredLadder:
 @pytest.mark.parametrize("offer", [OFFER, b""])
 def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None:
     ladder.rtpengine.works = False
-    ladder.caller.invites(X, body=offer)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=offer)
     ladder.callee.gets_nothing()
     answer = refused(ladder, 503, "media_failed")
     assert answer.get("retry-after") == "5"
@@ -35,8 +34,7 @@ def test_no_call_without_rtpengine(ladder: AnchoredLadder, offer: bytes) -> None
 
 
 def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.works = False
     ladder.callee.answers(200, body=ANSWER)
@@ -49,8 +47,7 @@ def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLa
 
 
 def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.works = False
     ladder.callee.answers(183, body=ANSWER)
@@ -72,8 +69,7 @@ TOO_LARGE = {
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_description_that_is_too_large_does_not_get_to_rtpengine(ladder: AnchoredLadder, what: str) -> None:
     """The answer to it, or to the question whether the call is there, would fit in no datagram."""
-    ladder.caller.invites(X, body=TOO_LARGE[what])
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=TOO_LARGE[what])
     ladder.callee.gets_nothing()
     refused(ladder, 503, "media_failed")
     assert commands(ladder) == []
@@ -96,8 +92,7 @@ def test_description_inside_a_call_that_is_too_large_changes_nothing(
 
 
 def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
     assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
     ladder.callee.answers(486)
     ladder.callee.get("ACK")
@@ -136,8 +131,7 @@ def test_answer_inside_a_call_that_rtpengine_does_not_take(ladder: AnchoredLadde
 
 
 def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.rtpengine.works = False
@@ -155,8 +149,7 @@ def test_late_answer_that_rtpengine_does_not_take_ends_the_call(ladder: Anchored
 
 def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
     ladder.rtpengine.passes_addresses = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.gets_nothing()
     refused(ladder, 480, "failed")
     assert ladder.engine.statistics()["tripwire"] == 1
@@ -164,8 +157,7 @@ def test_offer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadd
 
 
 def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.passes_addresses = True
     ladder.callee.answers(200, body=ANSWER)

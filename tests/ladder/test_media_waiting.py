@@ -21,8 +21,7 @@ def ladder() -> AnchoredLadder:
 
 def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.is_refused(487)
@@ -34,8 +33,7 @@ def test_cancel_while_the_offer_is_there(ladder: AnchoredLadder) -> None:
 
 def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
     ladder.hold_media = True
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.is_refused(487)
@@ -46,8 +44,7 @@ def test_cancel_while_an_instance_is_looked_for(ladder: AnchoredLadder) -> None:
 
 def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
     """As where a 200 crosses the CANCEL: it is acknowledged and taken down."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER)
@@ -63,8 +60,7 @@ def test_cancel_while_the_answer_is_there(ladder: AnchoredLadder) -> None:
 
 def test_ring_timeout_while_the_answer_is_there() -> None:
     ladder = AnchoredLadder(ring_timeout_s=10.0)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
@@ -80,8 +76,7 @@ def test_ring_timeout_while_the_answer_is_there() -> None:
 
 
 def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
     ladder.callee.answers(183, body=ANSWER)
@@ -100,8 +95,7 @@ def test_responses_stay_in_their_order(ladder: AnchoredLadder) -> None:
 
 
 def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
     ladder.callee.answers(183, body=ANSWER)
@@ -113,8 +107,7 @@ def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
 
 
 def test_answer_that_is_sent_again_meanwhile(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_media = True
     ladder.callee.answers(200, body=ANSWER)
@@ -252,8 +245,7 @@ def test_requests_stay_in_their_order(ladder: AnchoredLadder) -> None:
 @EITHER
 def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) -> None:
     """The ACK waits for rtpengine when somebody hangs up: the callee gets its ACK, then BYE."""
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.hold_media = True
@@ -269,8 +261,7 @@ def test_late_answer_and_the_end_of_the_call(ladder: AnchoredLadder, by: str) ->
 
 
 def test_update_of_a_fork_that_lost_meanwhile(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER, tag="1")
     ladder.caller.get(183)

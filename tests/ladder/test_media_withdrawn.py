@@ -60,8 +60,7 @@ def test_what_is_restored_is_what_was_settled_last(ladder: AnchoredLadder) -> No
 
 
 def test_late_offer_that_was_answered_is_settled(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.caller.acks(body=ANSWER)

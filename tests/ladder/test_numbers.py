@@ -41,8 +41,7 @@ def test_callee_sees_the_other_number_of_the_binding() -> None:
 @pytest.mark.parametrize("caller", ["13800000001", "+8613800000001", "008613800000001", "8613800000001"])
 @pytest.mark.parametrize("dialled", [X, f"+86{X}", f"86{X}"])
 def test_numbers_in_any_notation(ladder: Ladder, caller: str, dialled: str) -> None:
-    ladder.caller.invites(dialled, caller=caller)
-    ladder.caller.get(100)
+    ladder.caller.calls(dialled, caller=caller)
     ladder.callee.expects("INVITE", 486)
     ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
@@ -78,8 +77,7 @@ def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> 
 
 def test_from_does_not_count_there() -> None:
     ladder = with_peers(pbx={"identity": "pai"})
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.is_refused(403)
     assert (ladder.record.caller, ladder.record.outcome) == ("", "no_binding")
     ladder.settle()
@@ -96,8 +94,7 @@ def test_number_shown_is_asserted_where_the_peer_wants_that() -> None:
 def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
     ladder = Ladder(other_numbers="forward")
     ladder.numbers_pass = True
-    ladder.caller.invites("13900000002")
-    ladder.caller.get(100)
+    ladder.caller.calls("13900000002")
     invite = ladder.callee.get_request("INVITE")
     assert invite.uri == "sip:13900000002@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{A}@127.0.0.10"
@@ -112,8 +109,7 @@ def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
 @pytest.mark.parametrize(("number", "status"), [("700999999990001", 404), ("70010000001", 484)])
 def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
     ladder = Ladder(other_numbers="forward")
-    ladder.caller.invites(number)
-    ladder.caller.get(100)
+    ladder.caller.calls(number)
     ladder.caller.is_refused(status)
     ladder.callee.gets_nothing()
     ladder.settle()
@@ -121,8 +117,7 @@ def test_other_700_numbers_are_not_forwarded(number: str, status: int) -> None:
 
 def test_700_number_without_a_binding_is_not_forwarded() -> None:
     ladder = Ladder({}, other_numbers="forward")
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.is_refused(403)
     ladder.callee.gets_nothing()
     ladder.settle()

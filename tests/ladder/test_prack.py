@@ -15,8 +15,7 @@ def ring_reliably(ladder: Ladder, *, rseq: int = 776655, status: int = 183, body
 
 
 def start(ladder: Ladder, body: bytes = OFFER) -> None:
-    ladder.caller.invites(X, body=body, headers="Supported: 100rel, timer, replaces\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=body, headers="Supported: 100rel, timer, replaces\r\n")
     assert ladder.callee.get("INVITE").get("supported") == "100rel, timer"
 
 

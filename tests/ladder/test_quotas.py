@@ -27,8 +27,7 @@ def asked(ladder: Ladder) -> Side | None:
     """A further call: who gets its INVITE, if anybody."""
     ladder.caller.call_id += "x"
     ladder.caller.tag += "x"
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     sides = [side for side in (ladder.callee, ladder.sides[SECOND_HOST]) if side.inbox]
     for side in sides:
         side.get("INVITE")
@@ -137,6 +136,5 @@ def test_another_peer_is_not_limited() -> None:
     ladder.caller = ladder.callee  # b calls a
     for call_id in ("1", "2"):
         ladder.caller.call_id = ladder.caller.tag = call_id
-        ladder.caller.invites(X, caller="13900000002")
-        ladder.caller.get(100)
+        ladder.caller.calls(X, caller="13900000002")
         ladder.sides[CALLER_HOST].get("INVITE")

@@ -79,8 +79,7 @@ def test_a_call_whose_binding_does_not_say_so_is_not_recorded() -> None:
 
 
 def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     ladder.caller.cancels()

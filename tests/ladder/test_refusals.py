@@ -35,8 +35,7 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
 def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
     refusal = Refusal(outcome, status, cause, retry_after_s, "b9", "AXB", "firm", "order-9")
     ladder = Ladder({(X, A): refusal})
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     is_refused(ladder, status, cause=cause, retry_after=None if retry_after_s is None else str(retry_after_s))
     record = ladder.record
     assert (record.outcome, record.sip_status, record.q850_cause, record.ended_by) == (outcome, status, cause, "relay")
@@ -61,8 +60,7 @@ def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: in
     ],
 )
 def test_by_the_number(ladder: Ladder, number: str, status: int, cause: int) -> None:
-    ladder.caller.invites(number)
-    ladder.caller.get(100)
+    ladder.caller.calls(number)
     is_refused(ladder, status, cause=cause)
     assert ladder.record.outcome == "number_unknown"
     assert ladder.record.routed_at is None
@@ -71,8 +69,7 @@ def test_by_the_number(ladder: Ladder, number: str, status: int, cause: int) -> 
 
 def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> None:
     ladder.hold_commits = True
-    ladder.caller.invites("110")
-    ladder.caller.get(100)
+    ladder.caller.calls("110")
     ladder.caller.gets_nothing()
     ladder.release()
     is_refused(ladder, 404, cause=1)
@@ -80,16 +77,14 @@ def test_is_answered_when_the_record_is_safe_and_not_before(ladder: Ladder) -> N
 
 
 def test_without_hops_left(ladder: Ladder) -> None:
-    ladder.caller.invites(X, hops=0)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, hops=0)
     is_refused(ladder, 483, cause=25)
     ladder.settle()
 
 
 @pytest.mark.parametrize(("hops", "left"), [(70, "69"), (1, "0"), (255, "69")])
 def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
-    ladder.caller.invites(X, hops=hops)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, hops=hops)
     assert ladder.callee.expects("INVITE", 486).get("max-forwards") == left
     ladder.callee.get("ACK")
     ladder.caller.is_refused(486)
@@ -98,8 +93,7 @@ def test_a_hop_is_counted(ladder: Ladder, hops: int, left: str) -> None:
 
 def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
     """RFC 3261 16.3, 4: the callee's side sent it to us, with a Via of its own."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     data = ladder.callee.received[-1]
     via = b"Via: SIP/2.0/UDP 127.0.0.22:5060;branch=z9hG4bKloop\r\n"
@@ -121,8 +115,7 @@ def merged(ladder: Ladder) -> bytes:
 
 
 def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.deliver(merged(ladder), ladder.caller.flow)
     ladder.caller.get(100)
@@ -152,8 +145,7 @@ def test_the_same_invite_by_another_way_when_the_call_is_up(ladder: Ladder) -> N
 
 def test_the_next_call_of_the_same_dialog_identifiers(ladder: Ladder) -> None:
     """A caller that uses its Call-ID and tag again after a refusal, as RFC 3261 8.1.3.5 has it."""
-    ladder.caller.invites("110")
-    ladder.caller.get(100)
+    ladder.caller.calls("110")
     is_refused(ladder, 404, cause=1)
     connect(ladder)
     hang_up(ladder)
@@ -161,8 +153,7 @@ def test_the_next_call_of_the_same_dialog_identifiers(ladder: Ladder) -> None:
 
 
 def test_unknown_extension(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Require: 100rel, telepathy\r\nRequire: levitation\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Require: 100rel, telepathy\r\nRequire: levitation\r\n")
     assert ladder.caller.get_response(420).get("unsupported") == "telepathy, levitation"
     ladder.caller.acks_refusal()
     ladder.settle()
@@ -170,8 +161,7 @@ def test_unknown_extension(ladder: Ladder) -> None:
 
 @pytest.mark.parametrize("contact", ["<tel:110>", "<mailto:a@b>"])
 def test_contact_that_requests_cannot_be_sent_to(ladder: Ladder, contact: str) -> None:
-    ladder.caller.invites(X, contact=contact)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, contact=contact)
     ladder.caller.is_refused(400)
     ladder.settle()
 
@@ -209,8 +199,7 @@ def test_over_the_limit_of_calls(limits: Limits) -> None:
     ladder = Ladder(limits=limits)
     connect(ladder)
     first = another(ladder)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     is_refused(ladder, 503, cause=42, retry_after="5")
     ladder.sides[first.host] = ladder.caller = first
     ladder.caller.sends("BYE")
@@ -226,11 +215,9 @@ def test_over_the_limit_of_calls(limits: Limits) -> None:
 def test_over_the_limit_of_what_is_pending(limits: Limits) -> None:
     ladder = Ladder(limits=limits)
     ladder.hold_look_ups = True
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     first = another(ladder)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     is_refused(ladder, 503, cause=42, retry_after="5")
     ladder.sides[first.host] = ladder.caller = first
     ladder.release()
@@ -244,8 +231,7 @@ def test_draining(ladder: Ladder) -> None:
     connect(ladder)
     ladder.engine.drain()
     first = another(ladder)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     is_refused(ladder, 503, cause=41, retry_after="30")
     assert ladder.engine.refusals() == {"draining": 1}
     ladder.sides[first.host] = ladder.caller = first
@@ -261,8 +247,7 @@ CAPPED = Route("b1", "AXB", "firm", "order-1", B, X, caps=(("business firm", 1, 
 
 def second_call_is_busy(ladder: Ladder) -> Side:
     first = another(ladder)
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     is_refused(ladder, 503, cause=42, retry_after="5")
     record = list(ladder.records.values())[-1][0]
     assert (record.outcome, record.business, record.order_id, record.routed_at) == (
@@ -288,8 +273,7 @@ def test_over_a_cap_of_the_route_until_a_call_ends() -> None:
 
 def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_no_more() -> None:
     ladder = Ladder({(X, A): CAPPED})
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     second_call_is_busy(ladder)
@@ -325,8 +309,7 @@ def stranger(ladder: Ladder) -> Side:
 
 def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     side = stranger(ladder)
-    side.invites(X, caller="13700000003")
-    side.get(100)
+    side.calls(X, caller="13700000003")
     assert side.get_response(403).get("reason") == "Q.850;cause=21"
     side.acks_refusal()
     assert (ladder.record.outcome, ladder.record.peer_in) == ("caller_not_allowed", "")
@@ -375,8 +358,7 @@ def test_stranger_cannot_touch_a_call(ladder: Ladder, method: str) -> None:
 
 
 def test_stranger_cannot_cancel(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     side = stranger(ladder)

@@ -91,14 +91,12 @@ def test_a_former_peer_may_not_begin_a_call(ladder: Ladder) -> None:
     reload(ladder, **ONLY_SECOND)
     stranger = ladder.callee
     stranger.call_id, stranger.tag = "new", "new"
-    stranger.invites(X, caller="13900000002")
-    stranger.get(100)
+    stranger.calls(X, caller="13900000002")
     stranger.get(403)
 
 
 def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     reload(ladder, **ONLY_SECOND)
     ladder.callee.answers(180)

@@ -131,8 +131,7 @@ def test_session_timer_goes_on(ladder: Ladder) -> None:
 
 
 def test_answer_that_was_committed_and_not_acknowledged(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.lose_next = 2  # the relay dies right after the commit: neither the 200 nor the ACK goes out
     ladder.callee.answers(200, body=ANSWER)
@@ -149,8 +148,7 @@ def test_answer_that_was_committed_and_not_acknowledged(ladder: Ladder) -> None:
 
 
 def test_calls_without_a_final_answer_are_no_more(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     ladder.restart()
@@ -255,8 +253,7 @@ def test_state_that_cannot_be_read_closes_the_record(ladder: Ladder) -> None:
 
 
 def test_late_offer_and_the_ack_came_while_it_was_down(ladder: Ladder) -> None:
-    ladder.caller.invites(X, body=b"")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=b"")
     ladder.callee.expects("INVITE", 200, body=OFFER)
     ladder.caller.get(200)
     ladder.restart()
@@ -286,8 +283,7 @@ def test_close_that_was_not_committed_is_committed_in_the_end(ladder: Ladder) ->
 
 
 def test_commit_holds_what_a_restart_needs(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)

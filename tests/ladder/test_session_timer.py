@@ -96,14 +96,12 @@ def test_can_be_given_up(ladder: Ladder) -> None:
 
 
 def test_interval_too_small_is_told_to_the_caller(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Supported: timer\r\nSession-Expires: 90\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: timer\r\nSession-Expires: 90\r\n")
     ladder.callee.expects("INVITE", 422, headers="Min-SE: 1800\r\n")
     ladder.callee.get("ACK")
     assert ladder.caller.get_response(422).get("min-se") == "1800"
     ladder.caller.acks_refusal()
-    ladder.caller.invites(X, headers="Supported: timer\r\nSession-Expires: 1800\r\nMin-SE: 1800\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Supported: timer\r\nSession-Expires: 1800\r\nMin-SE: 1800\r\n")
     ladder.callee.expects("INVITE", 200, body=ANSWER, headers="Session-Expires: 1800;refresher=uac\r\n")
     ladder.callee.get("ACK")
     ladder.caller.is_answered()
@@ -128,7 +126,6 @@ def test_interval_too_small_inside_the_call(ladder: Ladder, by: str, method: str
 
 
 def test_malformed_interval_is_refused(ladder: Ladder) -> None:
-    ladder.caller.invites(X, headers="Session-Expires: soon\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers="Session-Expires: soon\r\n")
     ladder.caller.is_refused(400)
     ladder.settle()

@@ -42,8 +42,7 @@ class Targets(Ladder):
         """A further call: the one that is asked."""
         self.caller.call_id += "x"
         self.caller.tag += "x"
-        self.caller.invites(X)
-        self.caller.get(100)
+        self.caller.calls(X)
         return self.called()
 
     def give_up(self, side: Side) -> None:
@@ -74,8 +73,7 @@ def ladder() -> Targets:
 def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets) -> None:
     """The ladder of failover. The delay that it adds is no_progress_s for the dead one, and nothing for the 503."""
     began = ladder.now
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     first = ladder.called()
     ladder.run(6.0)
     first.inbox.clear()

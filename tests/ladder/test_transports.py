@@ -32,8 +32,7 @@ def answer(ladder: Ladder) -> None:
 
 def test_large_request_goes_by_tcp() -> None:
     ladder = with_callee(tcp_allowed=True)
-    ladder.caller.invites(X, body=LARGE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "tcp"
     invite = ladder.callee.get_request("INVITE")
     assert invite.via.transport.upper() == "TCP"
@@ -50,8 +49,7 @@ def test_large_request_goes_by_tcp() -> None:
 def test_large_request_goes_by_udp_where_tcp_does_not_get_through() -> None:
     ladder = with_callee(tcp_allowed=True)
     ladder.unreachable.add(("tcp", CALLEE_HOST))
-    ladder.caller.invites(X, body=LARGE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "udp"
     assert ladder.callee.get_request("INVITE").via.transport.upper() == "UDP"
     answer(ladder)
@@ -60,8 +58,7 @@ def test_large_request_goes_by_udp_where_tcp_does_not_get_through() -> None:
 
 def test_large_request_goes_by_udp_where_the_peer_wants_that() -> None:
     ladder = with_callee()
-    ladder.caller.invites(X, body=LARGE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=LARGE)
     assert transport(ladder) == "udp"
     ladder.callee.get("INVITE")
     answer(ladder)
@@ -84,8 +81,7 @@ def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
     """It does not ring by UDP after that."""
     ladder = with_callee(tcp_allowed=True)
     ladder.lose_next = 0
-    ladder.caller.invites(X, body=LARGE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=LARGE)
     _, flow = ladder.callee.inbox.pop()
     ladder.caller.cancels()
     ladder.caller.get(200)
@@ -97,8 +93,7 @@ def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
 
 def test_cancel_goes_where_the_invite_went() -> None:
     ladder = with_callee(tcp_allowed=True)
-    ladder.caller.invites(X, body=LARGE)
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=LARGE)
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     ladder.caller.cancels()
@@ -114,8 +109,7 @@ def test_cancel_goes_where_the_invite_went() -> None:
 
 def test_peer_that_speaks_tcp() -> None:
     ladder = with_callee(transport="tcp")
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     assert transport(ladder) == "tcp"
     invite = ladder.callee.get_request("INVITE")
     assert invite.contact is not None
@@ -133,8 +127,7 @@ def caller_by_tcp() -> Ladder:
 
 def test_leg_by_tcp_keeps_to_its_connection() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     answer(ladder)
     ladder.callee.sends("BYE")
@@ -147,8 +140,7 @@ def test_leg_by_tcp_keeps_to_its_connection() -> None:
 
 def test_leg_by_tcp_whose_connection_is_gone() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     answer(ladder)
     ladder.unreachable.add(("tcp", CALLER_HOST))
@@ -161,8 +153,7 @@ def test_leg_by_tcp_whose_connection_is_gone() -> None:
 
 def test_connection_that_breaks_leaves_the_call_up() -> None:
     ladder = caller_by_tcp()
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     answer(ladder)
     ladder.transport_fails(ladder.caller.flow)
@@ -196,8 +187,7 @@ def test_connection_that_breaks_leaves_the_call_up() -> None:
 )
 def test_callees_route(record_route: str, uri: str, routes: list[str], ladder: Ladder) -> None:
     """Loose and strict (RFC 3261 12.2.1.1): the route of the 2xx, in reverse."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(180, headers="Record-Route: <sip:127.0.0.22:5099;lr>\r\n")
     ladder.caller.get(180)
@@ -218,8 +208,7 @@ def test_callees_route(record_route: str, uri: str, routes: list[str], ladder: L
 
 def test_callers_route(ladder: Ladder) -> None:
     record_route = "<sip:127.0.0.11:5066;lr>"
-    ladder.caller.invites(X, headers=f"Record-Route: {record_route}\r\nRecord-Route: <sip:127.0.0.11:5067;lr>\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, headers=f"Record-Route: {record_route}\r\nRecord-Route: <sip:127.0.0.11:5067;lr>\r\n")
     assert ladder.callee.get("INVITE").get("record-route") is None
     ladder.callee.answers(180)
     assert ladder.caller.get(180).get_all("record-route") == [record_route, "<sip:127.0.0.11:5067;lr>"]
@@ -261,8 +250,7 @@ def test_ipv6() -> None:
     ladder = Ladder(
         caller_host=caller, callee_host=callee, peers=(peer("pbx", caller), peer("carrier", callee, port=5062))
     )
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     invite = ladder.callee.get_request("INVITE")
     assert invite.uri == "sip:13900000002@[fd00::22]:5062"
     assert (invite.via.host, invite.via.port) == ("fd00::10", 5060)
@@ -286,16 +274,14 @@ def test_from_ipv4_to_ipv6() -> None:
 
 def test_peer_that_no_listener_reaches() -> None:
     ladder = Ladder(peers=(peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST, transport="tls")))
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "no_peer"
     ladder.settle()
 
 
 def test_tls_contact_that_no_listener_reaches_goes_where_the_peer_was_heard(ladder: Ladder) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(200, body=ANSWER, contact="<sips:bob@127.0.0.22>")
     assert ladder.callee.inbox[0][1] == Flow(0, "udp", CALLEE_HOST, 5060)

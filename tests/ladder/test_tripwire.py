@@ -37,8 +37,7 @@ def is_hung_up(ladder: Ladder) -> None:
 
 
 def start(ladder: Ladder, offer: bytes = OFFER) -> None:
-    ladder.caller.invites(X, body=offer, headers="Supported: 100rel\r\n")
-    ladder.caller.get(100)
+    ladder.caller.calls(X, body=offer, headers="Supported: 100rel\r\n")
 
 
 def test_in_the_invite(ladder: Ladder) -> None:

@@ -23,8 +23,7 @@ def test_in_a_call(ladder: Ladder, by: str, offer: bytes) -> None:
 
 @EITHER
 def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
@@ -40,8 +39,7 @@ def test_in_an_early_dialog(ladder: Ladder, by: str) -> None:
 
 @EITHER
 def test_in_an_early_dialog_that_ends_meanwhile(ladder: Ladder, by: str) -> None:
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
@@ -114,8 +112,7 @@ def test_without_an_offer_passes_a_reinvite(ladder: Ladder, by: str) -> None:
 
 def test_before_the_caller_has_the_answer(ladder: Ladder) -> None:
     """The callee may ask as soon as it has answered (RFC 3311 5.1); the caller may not know the dialog yet."""
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.hold_commits = True
     ladder.callee.answers(200, body=ANSWER)

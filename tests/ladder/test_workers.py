@@ -89,8 +89,7 @@ def is_refused(worker: Ladder, outcome: str) -> None:
     before = {name: getattr(caller, name) for name in names}
     caller.call_id += "x"
     caller.tag += "x"
-    caller.invites(X)
-    caller.get(100)
+    caller.calls(X)
     caller.is_refused(503)
     vars(caller).update(before)
     assert [record.outcome for record, _ in worker.records.values() if record.sip_status == 503][-1] == outcome
@@ -125,8 +124,7 @@ def test_a_limit_of_calls_holds_for_both_together(settings: dict[str, object]) -
 
 def test_a_call_that_is_not_answered_yet_counts_too() -> None:
     with Crew(limits=Limits(max_calls=1)) as (first, second):
-        first.caller.invites(X)
-        first.caller.get(100)
+        first.caller.calls(X)
         first.callee.expects("INVITE", 180)
         first.caller.get(180)
         is_refused(second, "over_limit")
@@ -159,8 +157,7 @@ def test_the_calls_of_a_binding_at_its_two_numbers_count_together() -> None:
         (Y, A): Route("b1", "AXYB", "firm", "order-1", B, X, caps=caps),
     }
     with Crew(routes) as (first, second):
-        first.caller.invites(Y)
-        first.caller.get(100)
+        first.caller.calls(Y)
         first.callee.get("INVITE")
         is_refused(second, "number_busy")
         first.callee.answers(486)
@@ -173,8 +170,7 @@ def test_the_calls_of_a_binding_at_its_two_numbers_count_together() -> None:
 def test_our_own_invite_that_comes_back_to_the_other_worker() -> None:
     """RFC 3261 16.3, 4: the number in it may be another's."""
     with Crew() as (first, second):
-        first.caller.invites(X)
-        first.caller.get(100)
+        first.caller.calls(X)
         first.callee.get("INVITE")
         via = b"Via: SIP/2.0/UDP 127.0.0.22:5060;branch=z9hG4bKloop\r\n"
         second.deliver(first.callee.received[-1].replace(b"Via:", via + b"Via:", 1), second.callee.flow)
@@ -228,8 +224,7 @@ class AnnouncingLadder(AnchoredLadder):
 @pytest.mark.parametrize(("most", "answer"), [(1, 403), (2, 183)])
 def test_refused_callers_who_hear_why_count_together(most: int, answer: int) -> None:
     ladder = AnnouncingLadder(routes={}, announcements=Announcements(refused=True, max_at_once=most))
-    ladder.caller.invites(X)
-    ladder.caller.get(100)
+    ladder.caller.calls(X)
     ladder.caller.get(answer)
 
 
