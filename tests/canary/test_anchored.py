@@ -34,8 +34,7 @@ def test_call_with_early_media_hold_and_update(ladder: AnchoredCanary) -> None:
     ladder.caller.sends("PRACK", headers=f"RAck: 1 {ALICE.cseq + 1} INVITE\r\n", body=HOLD)
     ladder.callee.expects("PRACK", body=HELD)
     ladder.caller.get(200)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     for asking, asked in ((ladder.caller, ladder.callee), (ladder.callee, ladder.caller)):
         hold_and_update(asking, asked)

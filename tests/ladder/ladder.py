@@ -299,8 +299,7 @@ def connect(ladder: Ladder, *, acknowledge: bool = True, headers: str = "", head
     ladder.callee.get("INVITE")
     ladder.callee.answers(180)
     ladder.caller.get(180)
-    ladder.callee.answers(200, body=ANSWER, headers=headers_of_answer)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, headers=headers_of_answer)
     ladder.caller.get(200)
     if acknowledge:
         ladder.caller.acks()

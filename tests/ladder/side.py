@@ -200,6 +200,16 @@ class Side:
 
     # -- responses
 
+    def accepts(self, *request: Request, **answer: Any) -> None:
+        """`answers` an INVITE with 200, and gets the ACK."""
+        self.answers(200, *request, **answer)
+        self.get("ACK")
+
+    def refuses(self, status: int, *request: Request, **answer: Any) -> None:
+        """`answers` an INVITE with that status, and gets the ACK."""
+        self.answers(status, *request, **answer)
+        self.get("ACK")
+
     def answers(
         self,
         status: int,

@@ -102,8 +102,7 @@ def test_who_is_not_answered_hears_so() -> None:
     ladder.caller.get(180)
     ladder.run(ladder.settings.ring_timeout_s)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     hears(ladder, 480)
     assert sounds(ladder) == ["no_answer"]
     assert ladder.record.outcome == "no_answer"
@@ -113,8 +112,7 @@ def test_what_the_callees_network_has_told_is_not_told_again() -> None:
     ladder = ringing()
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()
     assert not sounds(ladder)

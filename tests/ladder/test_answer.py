@@ -50,8 +50,7 @@ def test_progress_is_shown(ladder: Ladder, status: int, shown: int) -> None:
     ladder.callee.answers(status)
     ladder.caller.get(shown)
     assert (ladder.engine.statistics()["legs"], ladder.commits) == (2, 0)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     assert (ladder.record.ringing_at is not None) == (status == 180)
     hang_up(ladder)
@@ -63,8 +62,7 @@ def test_what_speaks_of_the_callees_network_is_not_shown(ladder: Ladder, status:
     ladder.callee.get("INVITE")
     ladder.callee.answers(status)
     ladder.caller.gets_nothing()
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()
 
@@ -77,8 +75,7 @@ def test_early_media_and_answer_are_one_early_dialog(ladder: Ladder) -> None:
     assert b"m=audio 5000" in early.body
     ladder.callee.answers(180)
     ringing = ladder.caller.get_response(180)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     answer = ladder.caller.get_response(200)
     assert early.to_tag == ringing.to_tag == answer.to_tag
     assert early.body == answer.body
@@ -92,8 +89,7 @@ def test_ringing_without_a_tag_is_shown(ladder: Ladder) -> None:
     ladder.callee.get("INVITE")
     ladder.callee.answers(180, tag="")
     assert ladder.caller.get_response(180).to_tag
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -214,8 +210,7 @@ def test_progress_with_a_description_that_cannot_be_read_is_passed_over(ladder: 
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=b"v=nonsense")
     ladder.caller.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 

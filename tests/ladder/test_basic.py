@@ -20,8 +20,7 @@ def test_caller_hangs_up(ladder: Ladder) -> None:
     ladder.callee.answers(180)
     ladder.caller.get(180)
     ladder.run(5)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ok = ladder.caller.get_response(200)
     assert b"m=audio 5000 RTP/AVP 8" in ok.body
     ladder.caller.acks()

@@ -158,8 +158,7 @@ def test_in_an_early_dialog_by_the_caller(ladder: Ladder) -> None:
     ladder.hold_commits = True
     ladder.caller.sends("BYE")
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.gets_nothing()
     ladder.release()
     ladder.caller.get(487)
@@ -175,8 +174,7 @@ def test_in_an_early_dialog_by_the_callee_is_refused(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.callee.sends("BYE")
     ladder.callee.get(481)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -192,8 +190,7 @@ def test_crossing_a_reinvite_of_the_other_side(ladder: Ladder, by: str) -> None:
     asking.get(200)
     asked.is_refused(487)
     asked.expects("BYE")
-    asking.answers(487, reinvite)
-    asking.get("ACK")
+    asking.refuses(487, reinvite)
     asking.gets_nothing()
     ladder.settle()
 
@@ -209,10 +206,8 @@ def test_crossing_a_reinvite_that_is_answered_all_the_same(ladder: Ladder, by: s
     asking.get(200)
     asked.get(487)
     asked.expects("BYE")
-    asking.answers(200, reinvite, body=ANSWER)
-    asking.get("ACK")
-    asking.answers(200, reinvite, body=ANSWER)
-    asking.get("ACK")
+    asking.accepts(reinvite, body=ANSWER)
+    asking.accepts(reinvite, body=ANSWER)
     ladder.settle()
 
 
@@ -243,8 +238,7 @@ def test_crossing_ones_own_reinvite(ladder: Ladder, by: str) -> None:
     asking.get(200)
     reinvite = asked.get_request("INVITE")
     asked.expects("BYE")
-    asked.answers(487, reinvite)
-    asked.get("ACK")
+    asked.refuses(487, reinvite)
     ladder.settle()
 
 

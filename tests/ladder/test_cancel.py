@@ -37,8 +37,7 @@ def test_while_ringing(ladder: Ladder) -> None:
     assert cancel.branch == ladder.callee.invite.branch
     assert cancel.uri == ladder.callee.invite.uri
     ladder.callee.answers(200, cancel)
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.settle()
 
 
@@ -57,8 +56,7 @@ def test_reason_crosses_without_text(ladder: Ladder, reason: str, shown: str | N
     is_cancelled(ladder)
     cancel = ladder.callee.expects("CANCEL")
     assert cancel.get("reason") == shown
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.settle()
 
 
@@ -73,8 +71,7 @@ def test_before_a_provisional_response_is_held(ladder: Ladder) -> None:
     ladder.callee.expects("CANCEL")
     ladder.callee.answers(180)
     ladder.callee.gets_nothing()
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.gets_nothing()
     ladder.settle()
 
@@ -106,8 +103,7 @@ def test_held_and_the_answer_comes_at_once(ladder: Ladder) -> None:
     ladder.caller.cancels()
     ladder.caller.get(200)
     is_cancelled(ladder)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.callee.answers(200, body=ANSWER)  # repeated before our ACK was there
     ladder.callee.get("ACK")
@@ -122,8 +118,7 @@ def test_answer_long_after_the_cancel(ladder: Ladder) -> None:
     is_cancelled(ladder)
     ladder.callee.expects("CANCEL")
     ladder.run(20)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.settle()
 
@@ -140,8 +135,7 @@ def test_callee_that_never_gives_a_final_answer_is_given_up(ladder: Ladder) -> N
 def test_crossing_a_refusal(ladder: Ladder) -> None:
     ring(ladder)
     ladder.hold_commits = True
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.release()
@@ -181,8 +175,7 @@ def test_while_the_answer_is_being_committed_comes_too_late(ladder: Ladder) -> N
 
 def test_after_the_answer_changes_nothing(ladder: Ladder) -> None:
     ring(ladder)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.get(200)
     ladder.caller.cancels()
     ladder.caller.is_answered()
@@ -198,8 +191,7 @@ def test_of_nothing_that_is_known(ladder: Ladder) -> None:
     ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"].replace(b"z9hG4bK", b"z9hG4bKother")
     ladder.caller.cancels()
     ladder.caller.get(481)
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.get(486)
     ladder.settle()
 
@@ -213,8 +205,7 @@ def test_that_comes_again_is_answered_again(ladder: Ladder) -> None:
     ladder.caller.get(200)
     ladder.callee.expects("CANCEL")
     ladder.callee.gets_nothing()
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.settle()
 
 
@@ -226,8 +217,7 @@ def test_between_two_peers_leaves_the_second_alone() -> None:
     ladder.caller.get(200)
     is_cancelled(ladder)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second.gets_nothing()
     ladder.settle()
 
@@ -236,8 +226,7 @@ def test_of_the_second_peer_after_the_first_failed() -> None:
     ladder = Ladder(tried=("carrier", "second"))
     second = ladder.side(SECOND_HOST, "carol")
     ring(ladder)
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second.get("INVITE")
     second.answers(180)
     ladder.caller.get(180)
@@ -245,8 +234,7 @@ def test_of_the_second_peer_after_the_first_failed() -> None:
     ladder.caller.get(200)
     is_cancelled(ladder)
     second.expects("CANCEL")
-    second.answers(487)
-    second.get("ACK")
+    second.refuses(487)
     ladder.callee.gets_nothing()
     ladder.settle()
 
@@ -257,8 +245,7 @@ def test_lost_cancel_and_lost_answer_to_it(ladder: Ladder) -> None:
     ladder.callee.inbox.clear()  # lost
     ladder.run(0.5)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.get(200)
     ladder.run(0.1)
     ladder.caller.inbox = ladder.caller.inbox[-1:]

@@ -104,8 +104,7 @@ def test_cancelled_before_the_challenge(ladder: Ladder) -> None:
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.caller.is_refused(487)
-    ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(401, headers=f"{CHALLENGE}MD5\r\n")
     ladder.callee.gets_nothing()
     ladder.settle()
 
@@ -119,8 +118,7 @@ def test_cancelled_after_the_challenge(ladder: Ladder) -> None:
     ladder.caller.is_refused(487)
     cancel = ladder.callee.expects("CANCEL")
     assert (cancel.branch, cancel.cseq.number) == (again.branch, again.cseq.number)
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.settle()
 
 
@@ -132,8 +130,7 @@ def test_a_fork_that_rang_before_the_challenge_is_over(ladder: Ladder) -> None:
     ladder.callee.answers(180, tag="second")
     second = ladder.caller.get_response(180)
     assert first.to_tag != second.to_tag
-    ladder.callee.answers(200, body=ANSWER, tag="second")
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, tag="second")
     assert ladder.caller.get_response(200).to_tag == second.to_tag
     ladder.caller.acks()
     hang_up(ladder)
@@ -161,8 +158,7 @@ def test_prack_names_the_invite_that_went_again_and_is_challenged_itself(ladder:
     assert prack.get("rack") == again.get("rack") == "77 2 INVITE"
     ladder.callee.answers(200, again)
     ladder.caller.get(200)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -215,17 +211,14 @@ def test_a_busy_trunk_after_the_challenge_and_the_next_one() -> None:
     ladder = Ladder(peers=peers, tried=("carrier", "second"))
     second = ladder.side("127.0.0.23", "carol")
     challenges(ladder.callee, call(ladder))
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     invite = second.get_request("INVITE")
-    second.answers(407, invite, headers=f"{CHALLENGE}MD5\r\n".replace("WWW", "Proxy"))
-    second.get("ACK")
+    second.refuses(407, invite, headers=f"{CHALLENGE}MD5\r\n".replace("WWW", "Proxy"))
     credentials = parse_credentials(second.get_request("INVITE").get("proxy-authorization") or "")
     assert credentials is not None
     assert credentials.username == "other"
     assert credentials.is_proved_by("word", "INVITE")
-    second.answers(486)
-    second.get("ACK")
+    second.refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()
 

@@ -45,8 +45,7 @@ def test_while_it_rings(ladder: Ladder, by_s: float) -> None:
     ladder.callee.gets_nothing()
     ladder.run(1)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.is_refused(480)
     record = ladder.record
     assert times(record) == sorted(times(record))

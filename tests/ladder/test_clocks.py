@@ -27,8 +27,7 @@ def test_ringing_is_given_up(ladder: Ladder) -> None:
     ladder.run(0.2)
     cancel = ladder.callee.expects("CANCEL")
     assert cancel.get("reason") == "SIP;cause=408"
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=19"
     ladder.caller.acks_refusal()
     record = ladder.record

@@ -41,8 +41,7 @@ def test_an_offer_holds_what_both_peers_may_have(pbx: str, carrier: str, offered
     ladder.caller.calls(X, body=MANY)
     invite = ladder.callee.get_request("INVITE")
     assert formats(invite.body) == ["4000", *offered]
-    ladder.callee.answers(200, body=audio(offered[0]))
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=audio(offered[0]))
     assert formats(ladder.caller.get_response(200).body) == ["4000", offered[0]]
     ladder.caller.acks()
     ladder.callee.reinvites(MANY)
@@ -68,8 +67,7 @@ def test_a_peer_without_a_common_codec_is_passed_over() -> None:
     ladder.caller.calls(X, body=MANY)
     ladder.callee.gets_nothing()
     second.get("INVITE")
-    second.answers(200, body=audio("8"))
-    second.get("ACK")
+    second.accepts(body=audio("8"))
     ladder.caller.is_answered()
     assert ladder.record.peer_out == "second"
     ladder.callee = second
@@ -80,8 +78,7 @@ def test_an_answer_that_chose_something_else_is_taken_down() -> None:
     ladder = allowing(carrier="pcma")
     ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")
-    ladder.callee.answers(200, body=audio("0"))
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=audio("0"))
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(488)
     ladder.settle()
@@ -91,8 +88,7 @@ def test_the_list_holds_after_a_restart() -> None:
     ladder = allowing(carrier="pcma")
     ladder.caller.calls(X, body=MANY)
     ladder.callee.get("INVITE")
-    ladder.callee.answers(200, body=audio("8"))
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=audio("8"))
     ladder.caller.is_answered()
     ladder.restart()
     for side in (ladder.caller, ladder.callee):

@@ -126,8 +126,7 @@ def test_a_call_that_rings_is_hung_up(ladder: Ladder) -> None:
     ladder.perform()
     ladder.callee.get("CANCEL")
     ladder.caller.is_refused(480)
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     assert ladder.record.end_reason == "hung_up"
     ladder.settle()
 

@@ -29,8 +29,7 @@ def answered_by_second(ladder: Ladder) -> None:
     """The second peer takes the call, and it is a call like any other."""
     side = second(ladder)
     side.get("INVITE")
-    side.answers(200, body=ANSWER)
-    side.get("ACK")
+    side.accepts(body=ANSWER)
     ladder.caller.is_answered()
     assert ladder.record.peer_out == "second"
     assert ladder.record.callee_leg_call_id == side.call_id
@@ -100,13 +99,11 @@ def test_next_peer_after_the_first_had_rung(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(180)
     ringing = ladder.caller.get_response(180)
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second(ladder).get("INVITE")
     second(ladder).answers(180)
     assert ladder.caller.get_response(180).to_tag != ringing.to_tag
-    second(ladder).answers(486)
-    second(ladder).get("ACK")
+    second(ladder).refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()
 
@@ -122,8 +119,7 @@ def test_answer_of_the_first_long_after_the_second_was_tried(ladder: Ladder) -> 
     ladder.callee.inbox.clear()
     ladder.callee.answers(200, body=ANSWER)
     ladder.callee.gets_nothing()
-    second(ladder).answers(200, body=ANSWER)
-    second(ladder).get("ACK")
+    second(ladder).accepts(body=ANSWER)
     ladder.caller.is_answered()
     ladder.callee = second(ladder)
     hang_up(ladder)
@@ -139,8 +135,7 @@ def moved_on(ladder: Ladder) -> Side:
 
 
 def up_with_second(ladder: Ladder) -> None:
-    second(ladder).answers(200, body=ANSWER)
-    second(ladder).get("ACK")
+    second(ladder).accepts(body=ANSWER)
     ladder.caller.is_answered()
     ladder.callee = second(ladder)
 
@@ -151,8 +146,7 @@ def test_a_late_provisional_of_the_first_brings_it_the_cancel(ladder: Ladder) ->
     cancel = first.get_request("CANCEL")
     assert cancel.get("reason") == "SIP;cause=408"
     first.answers(200, cancel)
-    first.answers(487)
-    first.get("ACK")
+    first.refuses(487)
     ladder.caller.gets_nothing()
     up_with_second(ladder)
     hang_up(ladder)
@@ -164,8 +158,7 @@ def test_a_late_answer_of_the_first_is_acknowledged_and_ended(ladder: Ladder, se
     first = moved_on(ladder)
     if second_first:
         up_with_second(ladder)
-    first.answers(200, body=ANSWER)
-    first.get("ACK")
+    first.accepts(body=ANSWER)
     first.expects("BYE")
     ladder.caller.gets_nothing()
     if not second_first:
@@ -179,8 +172,7 @@ def test_a_bye_of_the_first_that_crosses_ours_ends_no_call(ladder: Ladder, secon
     first = moved_on(ladder)
     if second_first:
         up_with_second(ladder)
-    first.answers(200, body=ANSWER)
-    first.get("ACK")
+    first.accepts(body=ANSWER)
     bye = first.get_request("BYE")
     first.updates()
     first.get(481)
@@ -199,8 +191,7 @@ def test_silence_of_the_only_peer_is_waited_for() -> None:
     ladder.run(20)
     ladder.caller.gets_nothing()
     ladder.callee.inbox.clear()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -210,8 +201,7 @@ def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> 
     ladder.callee.answers(100)
     ladder.run(60)
     second(ladder).gets_nothing()
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second(ladder).get("INVITE")
     ladder.run(29)  # and no third is there to go on to
     second(ladder).inbox.clear()
@@ -219,8 +209,7 @@ def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> 
     ladder.caller.get(180)
     ladder.run(1.1)
     second(ladder).expects("CANCEL")
-    second(ladder).answers(487)
-    second(ladder).get("ACK")
+    second(ladder).refuses(487)
     ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "ring_timeout"
     ladder.settle()
@@ -228,8 +217,7 @@ def test_a_provisional_response_is_progress_whatever_it_says(ladder: Ladder) -> 
 
 def test_last_peer_decides(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second(ladder).expects("INVITE", 408)
     second(ladder).get("ACK")
     answer = ladder.caller.get_response(480)
@@ -265,15 +253,13 @@ def test_ring_timeout_counts_over_all_peers(ladder: Ladder) -> None:
     ladder.callee.answers(180)
     ladder.caller.get(180)
     ladder.run(80)
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     second(ladder).get("INVITE")
     second(ladder).answers(180)
     ladder.caller.get(180)
     ladder.run(10.1)
     second(ladder).expects("CANCEL")
-    second(ladder).answers(487)
-    second(ladder).get("ACK")
+    second(ladder).refuses(487)
     ladder.caller.is_refused(480)
     ladder.settle()
 

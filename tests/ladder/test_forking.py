@@ -53,8 +53,7 @@ def test_each_early_dialog_has_its_own_requests(ladder: Ladder) -> None:
     ladder.caller.updates(HOLD)
     assert ladder.callee.expects("UPDATE", body=HELD).to_tag == "bob-desk"
     ladder.caller.get(200)
-    ladder.callee.answers(200, tag="bob-desk", contact=DESK)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-desk", contact=DESK)
     assert ladder.caller.get_response(200).to_tag == tags[0]
     ladder.caller.sent["INVITE"] = ladder.caller.sent["INVITE"]
     ladder.caller.acks()
@@ -65,8 +64,7 @@ def test_losing_early_dialog_is_over(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(183, tag="bob-desk", contact=DESK)
     lost = ladder.caller.get_response(183).to_tag or ""
-    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     won = ladder.caller.get_response(200).to_tag or ""
     ladder.caller.acks()
     ladder.caller.remote_tag = lost
@@ -83,8 +81,7 @@ def test_two_answers(ladder: Ladder) -> None:
     start(ladder)
     ladder.callee.answers(180, tag="bob-desk", contact=DESK)
     ladder.caller.get(180)
-    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
     for _ in range(2):  # it is sent again before our ACK is there
         ladder.callee.answers(200, tag="bob-desk", contact=DESK, body=ANSWER)
@@ -116,11 +113,9 @@ def test_two_answers_before_the_first_is_committed(ladder: Ladder) -> None:
 
 def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
-    ladder.callee.answers(200, tag="bob-desk", contact="<tel:110>", body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-desk", contact="<tel:110>", body=ANSWER)
     assert ladder.callee.expects("BYE").to_tag == "bob-desk"
     ladder.callee.tag = "bob-mobile"
     hang_up(ladder)
@@ -128,8 +123,7 @@ def test_second_answer_that_leads_nowhere_harms_no_call(ladder: Ladder) -> None:
 
 def test_ringing_after_the_answer_of_another_leaves_nothing_behind(ladder: Ladder) -> None:
     start(ladder)
-    ladder.callee.answers(200, tag="bob-mobile", contact=MOBILE, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-mobile", contact=MOBILE, body=ANSWER)
     ladder.caller.is_answered()
     ladder.callee.answers(180, tag="bob-desk", contact=DESK)
     ladder.caller.gets_nothing()
@@ -143,8 +137,7 @@ def test_all_refused(ladder: Ladder) -> None:
     for tag in ("bob-desk", "bob-mobile"):
         ladder.callee.answers(180, tag=tag)
         ladder.caller.get(180)
-    ladder.callee.answers(486, tag="bob-mobile")
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486, tag="bob-mobile")
     ladder.caller.is_refused(486)
     assert ladder.engine.statistics()["legs"] == 0
     ladder.settle()
@@ -194,7 +187,6 @@ def test_cancelled_and_a_fork_rings_before_another_answers(ladder: Ladder) -> No
     ladder.callee.expects("CANCEL", 200)
     ladder.callee.answers(180, tag="bob-desk")
     assert ladder.engine.statistics()["legs"] == 0
-    ladder.callee.answers(200, tag="bob-mobile", body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag="bob-mobile", body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.settle()

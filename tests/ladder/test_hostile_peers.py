@@ -39,8 +39,7 @@ def test_an_answer_that_leads_nowhere_is_acknowledged_and_taken_down(
     if rings:
         ladder.callee.answers(180)
         ladder.caller.get(180)
-    ladder.callee.answers(200, body=ANSWER, contact=contact, headers=headers)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, contact=contact, headers=headers)
     bye = ladder.callee.get_request("BYE")
     assert bye.uri == "sip:bob@127.0.0.22:5060" if rings else "sip:13900000002@127.0.0.22"
     refused_with(ladder, 488)
@@ -60,8 +59,7 @@ def test_an_answer_that_leads_nowhere_and_crosses_a_cancel_is_taken_down(ladder:
     ladder.caller.get(200)
     refused_with(ladder, 487)
     ladder.callee.get("CANCEL")
-    ladder.callee.answers(200, body=ANSWER, contact=UNUSABLE_CONTACT)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, contact=UNUSABLE_CONTACT)
     ladder.callee.expects("BYE")
     ladder.settle()
 
@@ -95,8 +93,7 @@ def test_a_route_back_to_the_caller_that_leads_nowhere_is_refused_before_anybody
 def test_an_answer_with_a_session_timer_that_cannot_be_read_is_one_without(line: str, ladder: Ladder) -> None:
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
-    ladder.callee.answers(200, body=ANSWER, headers=f"{line}\r\n")
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, headers=f"{line}\r\n")
     answer = ladder.caller.get_response(200)
     assert answer.get("session-expires") is answer.get("min-se") is None
     ladder.caller.acks()
@@ -111,8 +108,7 @@ def test_reliable_progress_is_bounded(ladder: Ladder) -> None:
     for _ in range(MOST_RELIABLE):
         ladder.caller.get(183)
     ladder.caller.gets_nothing()
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     refused_with(ladder, 486)
     ladder.settle()
 
@@ -165,8 +161,7 @@ def test_a_cancel_from_another_peer_cancels_nothing() -> None:
     other.get(481)
     ladder.callee.gets_nothing()
     ladder.caller.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -246,7 +241,6 @@ def test_icmp_does_not_end_a_call_that_rings(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.transport_fails(ladder.callee.flow)
     ladder.caller.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)

@@ -146,8 +146,7 @@ def test_a_call_without_a_registration_is_challenged_and_goes_on(calling: Ladder
     calls(calling.caller)
     calling.caller.get(100)
     calling.callee.get("INVITE")
-    calling.callee.answers(200, body=ANSWER)
-    calling.callee.get("ACK")
+    calling.callee.accepts(body=ANSWER)
     calling.caller.is_answered()
     calling.caller.sends("INFO")
     calling.callee.expects("INFO")
@@ -165,8 +164,7 @@ def test_its_call_can_be_cancelled(calling: Ladder) -> None:
     calling.caller.get(200)
     calling.caller.is_refused(487)
     calling.callee.expects("CANCEL")
-    calling.callee.answers(487)
-    calling.callee.get("ACK")
+    calling.callee.refuses(487)
     calling.settle()
 
 

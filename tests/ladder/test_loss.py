@@ -17,8 +17,7 @@ def test_lost_trying(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.caller.sends_again("INVITE")
     ladder.caller.get(180)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -30,8 +29,7 @@ def test_lost_invite_is_sent_again(ladder: Ladder) -> None:
         ladder.run(interval)
         ladder.callee.get("INVITE")
         ladder.callee.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -41,8 +39,7 @@ def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -
     ladder.callee.expects("INVITE", 100)
     ladder.run(60)
     ladder.callee.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -119,8 +116,7 @@ def test_lost_ack_to_a_cancelled_invite_never_comes(ladder: Ladder) -> None:
     ladder.caller.get(180)
     ladder.caller.cancels()
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.settle()
     assert len(ladder.caller.inbox) == 12  # 200 to CANCEL, 487 eleven times until timer H
 

@@ -40,8 +40,7 @@ def test_reliable_provisional_responses(ladder: Ladder) -> None:
         ladder.caller.sends("PRACK", headers=f"RAck: {number} 1 INVITE\r\n")
         assert ladder.callee.expects("PRACK").rack == (7000 + number, 1, "INVITE")
         ladder.caller.get(200)
-    ladder.callee.answers(200)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts()
     ladder.caller.is_answered()
     hang_up(ladder)
 

@@ -25,8 +25,7 @@ def ladder() -> AnchoredLadder:
 def test_both_sides_send_to_rtpengine(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X)
     leads_to_rtpengine(ladder.callee.get("INVITE"), CALLER_PORT)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
     ladder.caller.acks()
     hang_up(ladder)
@@ -76,8 +75,7 @@ def test_early_media_go_the_same_way(ladder: AnchoredLadder) -> None:
     for status in (183, 180):
         ladder.callee.answers(status, body=ANSWER)
         leads_to_rtpengine(ladder.caller.get(status), CALLEE_PORT)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
     ladder.caller.acks()
     hang_up(ladder)
@@ -120,8 +118,7 @@ def test_prack_with_an_offer_of_its_own(ladder: AnchoredLadder) -> None:
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=HOLD)
     leads_to_rtpengine(ladder.callee.expects("PRACK", body=HELD), CALLER_PORT)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "answer", "delete"]
@@ -236,8 +233,7 @@ def test_description_within_a_multipart(ladder: AnchoredLadder) -> None:
     ladder.caller.cancels()
     ladder.callee.answers(180)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.get(200)
     refused(ladder, 487, "cancelled")
 
@@ -289,11 +285,9 @@ def test_one_offer_serves_all_peers_in_turn() -> None:
     ladder.callee.get("INVITE")
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.get(183)
-    ladder.callee.answers(503)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(503)
     leads_to_rtpengine(second.get("INVITE"), CALLER_PORT)
-    second.answers(200, body=ANSWER)
-    second.get("ACK")
+    second.accepts(body=ANSWER)
     leads_to_rtpengine(ladder.caller.get(200), CALLEE_PORT)
     ladder.caller.acks()
     ladder.caller.sends("BYE")
@@ -310,8 +304,7 @@ def test_forks_of_the_callee_are_one_side_at_rtpengine(ladder: AnchoredLadder) -
     for tag in ("1", "2"):
         ladder.callee.answers(183, body=ANSWER, tag=tag)
         leads_to_rtpengine(ladder.caller.get(183), CALLEE_PORT)
-    ladder.callee.answers(200, body=ANSWER, tag="1")
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER, tag="1")
     ladder.caller.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
@@ -333,8 +326,7 @@ def test_fork_that_answers_without_a_description_is_the_one_that_is_heard(ladder
         ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n")
         ladder.callee.expects("PRACK")
         ladder.caller.get(200)
-    ladder.callee.answers(200, tag=answers)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(tag=answers)
     assert not ladder.caller.get(200).body
     ladder.caller.acks()
     ladder.callee.tag = answers
@@ -357,6 +349,5 @@ def test_of_the_descriptions_of_forks_no_more_is_kept_than_rtpengine_may_know(la
     (call,) = ladder.engine._core.attempts.values()
     assert call.media is not None
     assert [len(kept) < 2 * len(ANSWER) for kept in call.media.forks.values()] == [True, True]
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     refused(ladder, 486, "busy")

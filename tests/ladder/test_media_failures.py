@@ -37,8 +37,7 @@ def test_answer_that_rtpengine_does_not_take_ends_the_attempt(ladder: AnchoredLa
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.works = False
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(503)
     assert ladder.record.outcome == "media_failed"
@@ -53,8 +52,7 @@ def test_early_media_that_rtpengine_does_not_take_are_passed_over(ladder: Anchor
     ladder.callee.answers(183, body=ANSWER)
     ladder.caller.gets_nothing()
     ladder.rtpengine.works = True
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -94,8 +92,7 @@ def test_description_inside_a_call_that_is_too_large_changes_nothing(
 def test_as_many_streams_as_may_be_go_there(ladder: AnchoredLadder) -> None:
     ladder.caller.calls(X, body=OFFER + (MOST_STREAMS - 1) * STREAM)
     assert ladder.callee.get("INVITE").body.count(b"m=audio") == MOST_STREAMS
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     refused(ladder, 486, "busy")
 
 
@@ -160,8 +157,7 @@ def test_answer_that_comes_back_as_it_was_is_shown_to_nobody(ladder: AnchoredLad
     ladder.caller.calls(X)
     ladder.callee.get("INVITE")
     ladder.rtpengine.passes_addresses = True
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.callee.expects("BYE")
     ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "tripwire"

@@ -99,8 +99,7 @@ def test_refusal_waits_for_what_came_before_it(ladder: AnchoredLadder) -> None:
     ladder.callee.get("INVITE")
     ladder.hold_media = True
     ladder.callee.answers(183, body=ANSWER)
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.rtpengine_goes_on()
     ladder.caller.get(183)
     refused(ladder, 486, "busy")
@@ -219,8 +218,7 @@ def test_glare_while_the_first_is_there(ladder: AnchoredLadder) -> None:
     ladder.rtpengine_goes_on()
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.is_refused(491)
-    ladder.callee.answers(200, invite, body=HELD)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(invite, body=HELD)
     ladder.caller.is_answered()
     hang_up(ladder)
     assert commands(ladder) == ["offer", "answer", "offer", "answer", "delete"]

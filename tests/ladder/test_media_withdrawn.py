@@ -81,8 +81,7 @@ def test_late_offer_of_a_refused_reinvite_is_withdrawn(ladder: AnchoredLadder) -
     invite = ladder.callee.get_request("INVITE")
     ladder.callee.answers(183, invite, body=HOLD, headers="Require: 100rel\r\nRSeq: 5\r\n")
     ladder.caller.get(183)
-    ladder.callee.answers(488, invite)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(488, invite)
     ladder.caller.is_refused(488)
     offer, answer, _, again, answered = told(ladder)
     assert [again, answered] == [offer, answer]

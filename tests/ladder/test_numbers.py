@@ -68,8 +68,7 @@ def test_asserted_identity_counts_where_the_peer_is_believed_in_that_alone() -> 
     ladder.caller.get(100)
     invite = ladder.callee.get_request("INVITE")
     assert invite.get("p-asserted-identity") is None
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     assert ladder.record.caller == A
     ladder.settle()
@@ -98,8 +97,7 @@ def test_number_that_is_none_of_ours_is_forwarded_as_it_is() -> None:
     invite = ladder.callee.get_request("INVITE")
     assert invite.uri == "sip:13900000002@127.0.0.22"
     assert invite.from_.uri_text == f"sip:{A}@127.0.0.10"
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     record = ladder.record
     assert (record.binding_id or None, record.number_dialled, record.callee) == (None, B, B)

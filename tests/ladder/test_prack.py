@@ -20,8 +20,7 @@ def start(ladder: Ladder, body: bytes = OFFER) -> None:
 
 
 def answer(ladder: Ladder, body: bytes = ANSWER) -> None:
-    ladder.callee.answers(200, body=body)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=body)
     ladder.caller.is_answered()
 
 
@@ -172,10 +171,8 @@ def test_answer_that_nobody_waits_for_is_hung_up_above_the_prack(ladder: Ladder,
         ladder.caller.cancels()
         ladder.callee.expects("CANCEL")
     else:
-        ladder.callee.answers(200, tag="bob-mobile", body=ANSWER)
-        ladder.callee.get("ACK")
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+        ladder.callee.accepts(tag="bob-mobile", body=ANSWER)
+    ladder.callee.accepts(body=ANSWER)
     assert ladder.callee.expects("BYE").cseq.number > prack.cseq.number
     ladder.engine.hang_up_all(ladder.now)
     ladder.perform()
@@ -197,7 +194,6 @@ def test_in_a_reinvite(ladder: Ladder, by: str) -> None:
         asking.sends("PRACK", headers=f"RAck: 1 {progress.cseq.number} INVITE\r\n")
         assert asked.expects("PRACK").rack == (5, invite.cseq.number, "INVITE")
         asking.get(200)
-        asked.answers(200, invite)
-        asked.get("ACK")
+        asked.accepts(invite)
         asking.is_answered()
     hang_up(ladder)

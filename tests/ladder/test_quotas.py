@@ -36,8 +36,7 @@ def asked(ladder: Ladder) -> Side | None:
 
 def up(ladder: Ladder, side: Side | None) -> None:
     assert side is not None
-    side.answers(200, body=ANSWER)
-    side.get("ACK")
+    side.accepts(body=ANSWER)
     ladder.caller.is_answered()
 
 
@@ -83,8 +82,7 @@ def test_what_has_ended_makes_room() -> None:
             assert ladder.engine._core.quotas_out.calls.count("carrier") == 0
             second = ladder.sides[SECOND_HOST]
             second.get("INVITE")
-            second.answers(486)
-            second.get("ACK")
+            second.refuses(486)
         ladder.caller.is_refused(486)
     assert not len(ladder.engine._core.quotas_out.calls)
 
@@ -124,8 +122,7 @@ def test_what_a_peer_sends_beyond_what_it_may_is_refused(pbx: Quota) -> None:
     assert asked(ladder) is None
     refused(ladder)
     assert side is not None
-    side.answers(486)
-    side.get("ACK")
+    side.refuses(486)
     ladder.run(1.0)
     ladder.caller.inbox.clear()
     assert asked(ladder) is not None

@@ -85,8 +85,7 @@ def test_a_call_that_is_not_answered_is_not_recorded(ladder: AnchoredLadder) -> 
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.is_refused(487)
     ladder.settle()
     assert done(ladder) == ["delete"]

@@ -102,8 +102,7 @@ def test_our_own_invite_that_comes_back(ladder: Ladder) -> None:
     assert ladder.callee.get_response(482).cseq == invite.cseq
     ladder.callee.gets_nothing()
     assert len(ladder.records) == 1
-    ladder.callee.answers(482)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(482)
     ladder.caller.is_refused(480)
     assert len(ladder.records) == 2
     ladder.settle()
@@ -121,8 +120,7 @@ def test_the_same_invite_by_another_way(ladder: Ladder) -> None:
     ladder.caller.get(100)
     ladder.caller.get(482)
     ladder.callee.gets_nothing()
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
     ladder.caller.sends("BYE")
     ladder.callee.expects("BYE")
@@ -277,8 +275,7 @@ def test_a_call_that_rings_counts_towards_the_cap_and_one_that_was_not_answered_
     ladder.callee.expects("INVITE", 180)
     ladder.caller.get(180)
     second_call_is_busy(ladder)
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     another(ladder, "alice3")
     connect(ladder)
@@ -366,7 +363,6 @@ def test_stranger_cannot_cancel(ladder: Ladder) -> None:
     side.cancels()
     side.gets_nothing()
     ladder.callee.gets_nothing()
-    ladder.callee.answers(486)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(486)
     ladder.caller.is_refused(486)
     ladder.settle()

@@ -101,8 +101,7 @@ def test_a_call_that_is_being_set_up_is_answered_and_acknowledged(ladder: Ladder
     reload(ladder, **ONLY_SECOND)
     ladder.callee.answers(180)
     ladder.caller.get(180)
-    ladder.callee.answers(200, body=HELD)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=HELD)
     ladder.caller.is_answered()
     hang_up(ladder)
 
@@ -122,8 +121,7 @@ def test_a_former_peer_may_cancel_what_it_began(ladder: Ladder, again: bool) -> 
     ladder.caller.cancels()
     ladder.caller.get(200)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487, invite)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487, invite)
     ladder.caller.get(487)
 
 
@@ -170,8 +168,7 @@ def test_a_password_that_a_trunk_wants_now_is_told_to_it(ladder: Ladder) -> None
     reload(ladder, peers=(peer("pbx", CALLER_HOST), trunk))
     assert called(ladder) == [CALLEE_HOST]
     ladder.callee.get("INVITE")
-    ladder.callee.answers(401, headers='WWW-Authenticate: Digest realm="carrier",nonce="abc",algorithm=MD5\r\n')
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(401, headers='WWW-Authenticate: Digest realm="carrier",nonce="abc",algorithm=MD5\r\n')
     assert 'username="4001"' in (ladder.callee.get_request("INVITE").get("authorization") or "")
 
 

@@ -138,8 +138,7 @@ def test_answer_that_was_committed_and_not_acknowledged(ladder: Ladder) -> None:
     ladder.restart()
     ladder.callee.expects("OPTIONS")
     ladder.callee.answered = ladder.callee.answered.replace(b"OPTIONS", b"INVITE")
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.expects("OPTIONS", 481)  # it never heard the answer
     ladder.callee.expects("BYE")
     ladder.caller.expects("BYE", 481)
@@ -261,8 +260,7 @@ def test_late_offer_and_the_ack_came_while_it_was_down(ladder: Ladder) -> None:
     ladder.callee.expects("OPTIONS")
     ladder.caller.acks(body=ANSWER)
     ladder.callee.gets_nothing()
-    ladder.callee.answers(200, body=OFFER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=OFFER)
     hang_up(ladder)
 
 

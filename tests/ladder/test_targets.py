@@ -46,8 +46,7 @@ class Targets(Ladder):
         return self.called()
 
     def give_up(self, side: Side) -> None:
-        side.answers(486)
-        side.get("ACK")
+        side.refuses(486)
         self.caller.is_refused(486)
 
     def states(self) -> list[str]:
@@ -78,12 +77,10 @@ def test_the_first_is_dead_the_second_says_503_the_third_answers(ladder: Targets
     ladder.run(6.0)
     first.inbox.clear()
     second = ladder.called()
-    second.answers(503, headers="Retry-After: 120\r\n")
-    second.get("ACK")
+    second.refuses(503, headers="Retry-After: 120\r\n")
     third = ladder.called()
     assert ladder.now - began == 6.0
-    third.answers(200, body=ANSWER)
-    third.get("ACK")
+    third.accepts(body=ANSWER)
     ladder.caller.is_answered()
     assert (ladder.record.peer_out, ladder.record.callee_leg_call_id) == ("carrier", third.call_id)
     assert third.invite is not None
@@ -136,14 +133,12 @@ def test_silence_counts_as_no_answer(ladder: Targets) -> None:
 
 def test_retry_after_is_honoured_and_a_503_without_it_is_no_reason(ladder: Targets) -> None:
     side = ladder.call()
-    side.answers(503)
-    side.get("ACK")
+    side.refuses(503)
     ladder.give_up(ladder.called())
     assert ladder.states() == ["up", "up", "up"]
     side = ladder.call()
     assert side.host == FIRST
-    side.answers(503, headers="Retry-After: 20\r\n")
-    side.get("ACK")
+    side.refuses(503, headers="Retry-After: 20\r\n")
     ladder.give_up(ladder.called())
     assert ladder.events() == [("target.aside", f"udp:{FIRST}:5060")]
     ladder.run(19.9)

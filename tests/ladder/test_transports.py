@@ -25,8 +25,7 @@ def transport(ladder: Ladder, place: int = -1) -> str:
 
 
 def answer(ladder: Ladder) -> None:
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.caller.is_answered()
 
 
@@ -212,8 +211,7 @@ def test_callers_route(ladder: Ladder) -> None:
     assert ladder.callee.get("INVITE").get("record-route") is None
     ladder.callee.answers(180)
     assert ladder.caller.get(180).get_all("record-route") == [record_route, "<sip:127.0.0.11:5067;lr>"]
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     assert ladder.caller.get(200).get_all("record-route") == [record_route, "<sip:127.0.0.11:5067;lr>"]
     ladder.caller.acks()
     ladder.callee.sends("BYE")
@@ -236,8 +234,7 @@ def test_responses_go_where_the_request_came_from(ladder: Ladder) -> None:
     assert b"rport=61234;received=127.0.0.11" in data
     ladder.caller.get(100)
     ladder.callee.get("INVITE")
-    ladder.callee.answers(200, body=ANSWER)
-    ladder.callee.get("ACK")
+    ladder.callee.accepts(body=ANSWER)
     ladder.run(0.5)
     assert [flow.port for _, flow in ladder.caller.inbox] == [61234, 61234]
     ladder.caller.get(200)

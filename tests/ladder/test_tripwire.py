@@ -53,8 +53,7 @@ def test_in_early_media(ladder: Ladder, status: int) -> None:
     ladder.callee.get("INVITE")
     ladder.callee.answers(status, body=leaky(ANSWER, OF_CALLEE))
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
@@ -85,8 +84,7 @@ def test_in_a_prack(ladder: Ladder) -> None:
     ladder.caller.sends("PRACK", headers="RAck: 1 1 INVITE\r\n", body=leaky(OFFER, OF_CALLER))
     ladder.caller.get(500)
     ladder.callee.expects("CANCEL")
-    ladder.callee.answers(487)
-    ladder.callee.get("ACK")
+    ladder.callee.refuses(487)
     ladder.caller.is_refused(480)
     has_failed_closed(ladder)
 
@@ -125,8 +123,7 @@ def test_in_the_progress_of_a_reinvite(ladder: Ladder, by: str) -> None:
     asked.expects("CANCEL")
     asking.expects("BYE")
     asked.expects("BYE")
-    asked.answers(487, invite)
-    asked.get("ACK")
+    asked.refuses(487, invite)
     has_failed_closed(ladder, outcome="answered")
 
 

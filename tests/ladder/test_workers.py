@@ -128,8 +128,7 @@ def test_a_call_that_is_not_answered_yet_counts_too() -> None:
         first.callee.expects("INVITE", 180)
         first.caller.get(180)
         is_refused(second, "over_limit")
-        first.callee.answers(200, body=ANSWER)
-        first.callee.get("ACK")
+        first.callee.accepts(body=ANSWER)
         first.caller.is_answered()
         is_refused(second, "over_limit")
         hang_up(first)
@@ -160,8 +159,7 @@ def test_the_calls_of_a_binding_at_its_two_numbers_count_together() -> None:
         first.caller.calls(Y)
         first.callee.get("INVITE")
         is_refused(second, "number_busy")
-        first.callee.answers(486)
-        first.callee.get("ACK")
+        first.callee.refuses(486)
         first.caller.is_refused(486)
         is_taken(second)
         hang_up(second)
@@ -176,8 +174,7 @@ def test_our_own_invite_that_comes_back_to_the_other_worker() -> None:
         second.deliver(first.callee.received[-1].replace(b"Via:", via + b"Via:", 1), second.callee.flow)
         second.callee.get(100)
         second.callee.get(482)
-        first.callee.answers(486)
-        first.callee.get("ACK")
+        first.callee.refuses(486)
         first.caller.is_refused(486)
 
 
@@ -403,6 +400,5 @@ def is_declined(worker: Ladder) -> None:
     """It goes through, and the callee wants none of it."""
     worker.caller.get(100)
     worker.callee.get("INVITE")
-    worker.callee.answers(486)
-    worker.callee.get("ACK")
+    worker.callee.refuses(486)
     worker.caller.is_refused(486)
