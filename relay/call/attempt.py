@@ -43,6 +43,7 @@ class Attempt:
         "_legs",
         "_local_tag",
         "_local_uri",
+        "_own",
         "_peer",
         "_place",
         "_reached",
@@ -72,7 +73,11 @@ class Attempt:
         self._reached = 1  # the highest CSeq of a request in an early dialog that is over; its 2xx may still come
         self._credentials = ""  # the INVITE's header lines of them
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
-        self._remote_uri = f"sip:{user_for(peer, route.target)}@{place.target.written}"
+        user = user_for(peer, route.target)
+        self._remote_uri = f"sip:{user}@{place.target.written}"
+        # A number shown that is no 700 number hides nothing: were it the caller's own, the tripwire must strike.
+        shown = (route.shown,) if is_700(route.shown) else ()
+        self._own: tuple[str, ...] = (route.target, user, *shown)
         self._writer = SdpWriter(session_id(core.token()), anchored=setup.call.media is not None)
         self._writer.codecs = common_codecs(setup.call.caller_peer, peer)
         self._tripwire = tripwire_towards_callee(setup.call, peer, place.flow.host)
@@ -115,15 +120,8 @@ class Attempt:
         return lines
 
     def _guard(self, text: str, body: masking.Body | None) -> None:
-        if self._tripwire.hit(text, body.data if body else b"", own=self._own_numbers()):
+        if self._tripwire.hit(text, body.data if body else b"", own=self._own):
             raise Leak(self._setup.call, "callee")
-
-    def _own_numbers(self) -> tuple[str, ...]:
-        route = self._setup.route
-        assert route is not None
-        # A number shown that is no 700 number hides nothing: were it the caller's own, the tripwire must strike.
-        shown = (route.shown,) if is_700(route.shown) else ()
-        return (route.target, user_for(self._peer, route.target), *shown)
 
     @property
     def is_silent(self) -> bool:
@@ -314,7 +312,7 @@ class Attempt:
         callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
         dialog.local_cseq = max(dialog.local_cseq, self._reached)
         callee.tripwire = self._tripwire
-        callee.own = self._own_numbers()
+        callee.own = self._own
         callee.credentials = self._credentials
         return callee
 
