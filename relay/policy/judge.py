@@ -221,7 +221,7 @@ def _is_over(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: fl
 
 def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) -> Route:
     direction = _direction_of(bound)
-    return Route(
+    fields = (
         bound.binding_id,
         bound.mode,
         bound.business,
@@ -238,6 +238,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         bool(bound.record),
         bound.language or "",
     )
+    return Route._make(fields)  # as in `Call.record`
 
 
 def _caps(business: str, max_calls: int | None, number: str, most_of_number: int) -> tuple[ConcurrencyCap, ...]:

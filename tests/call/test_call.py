@@ -69,6 +69,39 @@ def test_forwarded_call_has_no_binding() -> None:
     assert (record.binding_id, record.mode, record.business) == (None, None, None)
 
 
+def test_each_value_stands_in_its_own_field_of_the_record() -> None:
+    """The record is made of a plain tuple, whose order no type checker knows."""
+    made = call()
+    strings = ("binding_id", "mode", "business", "order_id", "peer_out", "outcome", "ended_by", "end_reason")
+    for name in (*strings, "callee_leg_call_id", "direction", "recording"):
+        setattr(made, name, name)
+    times = ("received_at", "routed_at", "ringing_at", "answered_at", "ended_at")
+    for value, name in enumerate((*times, "sip_status", "q850_cause")):
+        setattr(made, name, value + 1)
+    made.legacy = True
+    fields = made.record()._asdict()
+    for name in (*strings, "callee_leg_call_id", "direction", "recording"):
+        assert fields.pop(name) == name
+    for value, name in enumerate((*times, "sip_status", "q850_cause")):
+        assert fields.pop(name) == value + 1
+    assert fields == {
+        "call_id": made.call_id,
+        "number_dialled": made.dialled,
+        "number_shown": None,
+        "caller": made.caller_number,
+        "callee": None,
+        "peer_in": made.caller_peer.name,
+        "duration_ms": 1,
+        "caller_leg_call_id": made.caller_leg_call_id,
+        "legacy": True,
+        **dict.fromkeys(
+            f"{side}_{count}" for side in ("caller", "callee") for count in ("packets", "lost", "jitter_ms")
+        ),
+        "kind": "call",
+        "text_bytes": None,
+    }
+
+
 def test_duration_is_never_negative() -> None:
     """The wall clock may be set back during a call."""
     made = call()
