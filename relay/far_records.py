@@ -15,7 +15,7 @@ from relay.call.record import CallRecord
 from relay.net.channel import Channel
 from relay.policy.last_caller import LastCaller
 from relay.store.journal import Journal
-from relay.store.journal_queue import MIN_GAP_S
+from relay.store.journal_queue import MIN_GAP_S, Acknowledgements
 from relay.store.record_rows import decode_record, encode_record
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class FarRecords:
         self._done: Callable[[int], None]
         self._next_at = 0.0  # loop time
         self._timer: asyncio.TimerHandle | None = None  # while something waits
+        self._acknowledgements = Acknowledgements()
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
         """As `Journal.append`; `done` is the same one each time."""
@@ -53,7 +54,7 @@ class FarRecords:
             self._timer.cancel()
             self._wait()
         for token in tokens:
-            self._done(token)
+            self._acknowledgements.put(self._done, token)
 
     def _keep(self, name: str, *fields: object) -> None:
         self._channel.keep(name, *fields)

@@ -89,6 +89,7 @@ async def test_who_waits_for_a_record_is_told_when_the_parent_says_so_and_no_ear
     await way.until(("commit", 1), ("commit", 2))
     assert way.done == []
     way.records.committed([1], LONG_S)
+    await way.hears()
     assert way.done == [1]
 
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read
 from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transaction
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
-from relay.store.journal_queue import MIN_GAP_S, Item, JournalQueue, Waiting, acknowledge
+from relay.store.journal_queue import MIN_GAP_S, SLICE_S, Item, JournalQueue, Waiting
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, LiveCall, Places, delete_live, laid_over, live_row, read_live
 from relay.store.lock import open_lock, takes
@@ -152,7 +153,7 @@ class Journal:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.sleep(0)  # the last acknowledgements are on their way
+        await self._queue.all_told()
         await self._disconnect()
         self._spill.close()
         self._release_lock()
@@ -221,9 +222,8 @@ class Journal:
                 self._cannot_spill(error)
                 return
             kept = _up_to(waiting, prepared.commits)
-            loop = asyncio.get_running_loop()
             for item, done in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
-                acknowledge(item, done, loop)
+                self._queue.acknowledge(item, done)
             self._spilled = max(first + len(kept) - self._taken, self._spilled)
             await self._clear_spill()
 
@@ -251,7 +251,7 @@ class Journal:
                 connection = await self._ready()
                 if batch is not None and batch.head is not None and batch.head[:2] == self._head:
                     break  # the COMMIT that seemed to fail is on disk
-                batch = self._batch(commits, items)
+                batch = await self._batch(commits, items)
                 self._turning.to(await _call(connection, _transact, batch))
             except (sqlite3.Error, StoreError) as error:
                 self._outage.failed(error)
@@ -264,27 +264,35 @@ class Journal:
         self._written = self._head
         self._outage.is_over(self.backlog)
 
-    def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
-        """Moves the head and the places on. Where the transaction fails, they are read anew from the store."""
+    async def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
+        """Moves the head and the places on. Where the transaction fails, they are read anew from the store.
+
+        In slices of `SLICE_S`: nobody else moves either.
+        """
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
         deleted: list[int] = []
         ended: list[Row] = []
+        until = time.monotonic() + SLICE_S
         for commit in commits:
             call_id = commit.record.call_id
             if commit.record.ended_at is None:
                 up[call_id] = commit
                 continue
+            if time.monotonic() >= until:
+                until = await _next_slice()
             up.pop(call_id, None)
             if (place := self._places.vacate(call_id)) is not None:
                 deleted.append(place)
             row, encoded = row_of(self._sealer, commit.record)
             self._head = next_link(self._sealer, self._head, encoded)
             ended.append((*row, *self._head))
-        put = [
-            live_row(self._sealer, self._places.of(call_id, deleted), commit.record, commit.dialogs or b"")
-            for call_id, commit in up.items()
-        ]
+        put: list[Row] = []
+        for call_id, commit in up.items():
+            if time.monotonic() >= until:
+                until = await _next_slice()
+            place = self._places.of(call_id, deleted)
+            put.append(live_row(self._sealer, place, commit.record, commit.dialogs or b""))
         self._places.free(deleted)
         head = head_row(self._sealer, RECORDS, self._head) if ended else None
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
@@ -357,6 +365,12 @@ def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
                 return waiting[:index]
             commits -= 1
     return waiting
+
+
+async def _next_slice() -> float:
+    """Lets the loop go round. Gives until when to go on, in monotonic seconds."""
+    await asyncio.sleep(0)
+    return time.monotonic() + SLICE_S
 
 
 async def _call(

@@ -172,7 +172,7 @@ class ServerJournal:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
-        await asyncio.sleep(0)  # the last acknowledgements are on their way
+        await self._queue.all_told()
         self._disconnect()
         await self._node.close()
         if self._lock is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from relay.call.actions import Commit
-from relay.store.journal_queue import MAX_BATCH, JournalQueue
+from relay.store.journal_queue import MAX_BATCH, SLICE_S, Acknowledgements, JournalQueue
 from tests.store.conftest import Waiter
 from tests.support.stored import ended_record
 
@@ -99,3 +100,41 @@ async def test_it_is_said_when_nothing_waits_any_more() -> None:
     emptied = asyncio.create_task(queue.emptied(600.0))
     queue.took(await queue.batch())
     await emptied
+
+
+async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> None:
+    """Else an INVITE that comes while the calls of a batch are answered waits for all of them."""
+    acknowledgements = Acknowledgements()
+    happened: list[str] = []
+
+    def tell(token: int) -> None:
+        happened.append(f"told {token}")
+        until = time.monotonic() + SLICE_S
+        while time.monotonic() < until:
+            pass
+
+    for token in range(3):
+        acknowledgements.put(tell, token)
+    all_told = asyncio.create_task(acknowledgements.all_told())
+    while not all_told.done():
+        await asyncio.sleep(0)
+        happened.append("turn")
+    assert [event for event in happened if event != "turn"] == ["told 0", "told 1", "told 2"]
+    assert "turn" in happened[happened.index("told 0") : happened.index("told 1")]
+    assert "turn" in happened[happened.index("told 1") : happened.index("told 2")]
+
+
+async def test_who_fails_when_told_keeps_nobody_from_being_told() -> None:
+    acknowledgements = Acknowledgements()
+    told: list[int] = []
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+
+    def fail(_: int) -> None:
+        raise ValueError
+
+    acknowledgements.put(fail, 1)
+    acknowledgements.put(told.append, 2)
+    await acknowledgements.all_told()
+    assert told == [2]
+    assert [type(error) for error in failed] == [ValueError]
