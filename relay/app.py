@@ -115,7 +115,7 @@ class Relay:
 
     def _alone(self, config: Config) -> Calls:
         transports = Transports(config.settings, config.streams, config.tls)
-        switch = Switch(config, self._sealer, self._journal, transports, self._log, STANDARD_OUTPUT)
+        switch = Switch(config, self._sealer, self._journal.queue, transports, self._log, STANDARD_OUTPUT)
         return Alone(switch, self._journal)
 
     def _crew(self, config: Config, workers: int) -> Calls:
@@ -220,7 +220,7 @@ class Relay:
     async def _statistics(self) -> Answer:
         return {
             **await self._calls.ask("statistics"),
-            "journal_backlog": self._journal.backlog,
+            "journal_backlog": self._journal.queue.backlog,
             "rss_bytes": sum(map(_rss_bytes, (os.getpid(), *self._calls.pids()))),
         }
 
@@ -313,7 +313,7 @@ class Alone:
     async def start(self, located: Located) -> int:
         """As `Calls.start`."""
         live = self._journal.live()
-        known = [call.record for call in live] + [commit.record for commit in self._journal.unwritten()]
+        known = [call.record for call in live] + [commit.record for commit in self._journal.queue.unwritten()]
         await self._switch.open(live, known, located)
         return len(live)
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from relay.call.actions import Commit
 from relay.call.record import CallRecord
 from relay.net.channel import Channel
 from relay.policy.last_caller import LastCaller
-from relay.store.journal import Journal
-from relay.store.journal_queue import MIN_GAP_S, Acknowledgements
+from relay.store.journal_queue import MIN_GAP_S, Acknowledgements, JournalQueue
 from relay.store.record_rows import decode_record, encode_record
-
-if TYPE_CHECKING:
-    from relay.store.server_journal import ServerJournal
 
 AHEAD_S: Final = 0.003  # of a transaction: timers are late by 1 ms, and the parent is to have read it
 
@@ -35,16 +31,16 @@ class FarRecords:
         self._acknowledgements = Acknowledgements()
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None:
-        """As `Journal.append`; `done` is the same one each time."""
+        """As `JournalQueue.append`; `done` is the same one each time."""
         self._done = done
         self._keep("commit", commit.token, encode_record(commit.record), commit.dialogs)
 
     def tell(self, kind: str, record: CallRecord) -> None:
-        """As `Journal.tell`."""
+        """As `JournalQueue.tell`."""
         self._keep("tell", kind, encode_record(record))
 
     def remember(self, last: LastCaller) -> None:
-        """As `Journal.remember`."""
+        """As `JournalQueue.remember`."""
         self._keep("remember", last)
 
     def committed(self, tokens: Sequence[int], rest_s: float) -> None:
@@ -73,8 +69,8 @@ class FarRecords:
 class NearRecords:
     """The parent's end. `tell` sends to whichever worker there is, as `Channel.tell`."""
 
-    def __init__(self, journal: Journal | ServerJournal, tell: Callable[..., None]) -> None:
-        self._journal = journal
+    def __init__(self, queue: JournalQueue, tell: Callable[..., None]) -> None:
+        self._queue = queue
         self._tell = tell
         self._durable: list[int] = []  # of which it is to be told
 
@@ -83,13 +79,13 @@ class NearRecords:
         return {"commit": self._append, "tell": self._told, "remember": self._remember}
 
     def _append(self, token: int, record: bytes, dialogs: bytes | None) -> None:
-        self._journal.append(Commit(token, decode_record(record), dialogs), self._committed)
+        self._queue.append(Commit(token, decode_record(record), dialogs), self._committed)
 
     def _told(self, kind: str, record: bytes) -> None:
-        self._journal.tell(kind, decode_record(record))
+        self._queue.tell(kind, decode_record(record))
 
     def _remember(self, last: list[Any]) -> None:
-        self._journal.remember(LastCaller(*last))
+        self._queue.remember(LastCaller(*last))
 
     def _committed(self, token: int) -> None:
         if not self._durable:
@@ -98,4 +94,4 @@ class NearRecords:
 
     def _acknowledge(self) -> None:
         durable, self._durable = self._durable, []
-        self._tell("committed", durable, self._journal.rest_s)
+        self._tell("committed", durable, self._queue.rest_s)

@@ -77,7 +77,7 @@ class Common:
             "registered": list(self.registered.values()),
             "streams": self.streams.flows(),
             "bans": [(ban.source, ban.until, ban.reason) for ban in self.bans.in_force()],
-            "unwritten": [(encode_record(each.record), each.dialogs) for each in self.journal.unwritten()],
+            "unwritten": [(encode_record(each.record), each.dialogs) for each in self.journal.queue.unwritten()],
             **self.inherited.by_use(index),
         }
 
@@ -235,7 +235,7 @@ class Member:
         for asking in self._asked.values():
             if not asking.done():
                 asking.set_exception(self._unavailable())
-        await self._common.journal.flushed()  # and durable, be it in the spill, before anybody takes up its calls
+        await self._common.journal.queue.flushed()  # and durable, be it in the spill, before anybody takes up its calls
         return status
 
     # -- words from it
@@ -243,7 +243,7 @@ class Member:
     def _handlers(self) -> Mapping[str, Callable[..., None]]:
         return {
             "ready": self._ready,
-            **NearRecords(self._common.journal, self.tell).handlers(),
+            **NearRecords(self._common.journal.queue, self.tell).handlers(),
             "send": self._send,
             "registered": self._registered,
             "found": self._found,

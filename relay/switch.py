@@ -60,7 +60,7 @@ Sounds = dict[tuple[str, str], bytes]
 
 
 class Records(Protocol):
-    """Where records go: `relay.store.journal.Journal`, or in a worker the way to its parent's."""
+    """Where records go: a journal's queue, or in a worker the way to its parent's."""
 
     def append(self, commit: Commit, done: Callable[[int], None]) -> None: ...
     def tell(self, kind: str, record: CallRecord) -> None: ...

@@ -30,9 +30,10 @@ async def answers(tmp_path: Path) -> Answers:
     journal = Journal(path, sealer, lambda event, fields: None)
     engine = Engine(settings(), tokens().__next__, 0.0)
     transports = Transports(settings(), StreamLimits(), None)
-    gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.remember)
+    gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
     log = Log()
-    driver = Driver(engine, transports.send, gate.look_up, journal.append, journal.tell, log.logger, log.ended)
+    queue = journal.queue
+    driver = Driver(engine, transports.send, gate.look_up, queue.append, queue.tell, log.logger, log.ended)
     return Answers(engine, driver, dict, None, None)
 
 

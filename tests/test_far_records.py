@@ -121,7 +121,7 @@ async def test_commits_of_one_transaction_are_acknowledged_together(journal: Jou
     acknowledged: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
     worker = Channel({"committed": lambda *fields: acknowledged.put_nowait(fields)}, lambda: None)
     records = FarRecords(worker)
-    near = NearRecords(journal, lambda *word: parent.tell(*word))
+    near = NearRecords(journal.queue, lambda *word: parent.tell(*word))
     parent = Channel(near.handlers(), lambda: None)
     await connect(worker, parent)
     for token in (1, 2):
@@ -129,6 +129,6 @@ async def test_commits_of_one_transaction_are_acknowledged_together(journal: Jou
     tokens, rest_s = await asyncio.wait_for(acknowledged.get(), 10)
     assert tokens == [1, 2]
     assert 0 < rest_s <= LONG_S
-    assert not journal.backlog
+    assert not journal.queue.backlog
     worker.close()
     parent.close()

@@ -100,7 +100,7 @@ def connect(place: Place) -> Connection:
     if isinstance(place, Server):
         return _connect_server(place)
     connection = sqlite3.connect(
-        place_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
+        uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
     )
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)
@@ -115,14 +115,14 @@ def connect_reader(place: Place, *, check_same_thread: bool = True) -> Connectio
     if isinstance(place, Server):
         return _connect_server(place, read_only=True)
     connection = sqlite3.connect(
-        place_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+        uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
     )
     for pragma in READER_PRAGMAS:
         connection.execute(pragma)
     return connection
 
 
-def place_of(path: Path) -> str:
+def uri_of(path: Path) -> str:
     """The file as a URI for SQLite, which otherwise would make an empty one in the place of one that is missing."""
     return f"{path.absolute().as_uri()}?mode=rw"
 

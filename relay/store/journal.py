@@ -23,12 +23,11 @@ from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 import aiosqlite
 
 from relay.call.actions import Commit
-from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
 from relay.store.closed import Closed
-from relay.store.database import WRITER_PRAGMAS, place_of, store_errors, transaction
+from relay.store.database import WRITER_PRAGMAS, store_errors, transaction, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
 from relay.store.journal_queue import MIN_GAP_S, SLICE_S, Item, JournalQueue, Waiting
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
@@ -71,7 +70,7 @@ class Journal:
         self._turning = Turning(sealer, report)
         self._report = report
         self._outage = WriteOutage(path, EFFECT, report)
-        self._queue = JournalQueue(min_gap_s)
+        self.queue = JournalQueue(min_gap_s)  # what is to be written: others fill it
         self._lock: int | None = None
         self._connection: aiosqlite.Connection | None = None
         self._files: StoreFiles | None = None  # of the connection
@@ -107,57 +106,27 @@ class Journal:
         self._watcher = asyncio.create_task(self._watch(), name="journal's files")
         self._spiller = asyncio.create_task(self._spill_when_stalled(), name="journal's spill")
         if self._spilled:  # who reads the store next finds them there, unless it still takes nothing
-            await self._queue.emptied(SPILL_AFTER_S)
-
-    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
-        """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
-        self._queue.put(commit, done)
-
-    def tell(self, kind: str, record: CallRecord) -> None:
-        """Queues an event of a call under way (received, ringing, answered) for its business."""
-        self._queue.put(Told(kind, record), None)
-
-    def remember(self, last: LastCaller) -> None:
-        """Queues who called a binding last."""
-        self._queue.put(last, None)
-
-    @property
-    def backlog(self) -> int:
-        """What is not in the store yet: commits, and what is written beside them."""
-        return len(self._queue.waiting)
-
-    def unwritten(self) -> list[Commit]:
-        """What is not in the store yet, for whoever reads that afterwards, in its order. It may be durable."""
-        return self._queue.commits()
-
-    @property
-    def rest_s(self) -> float:
-        """As `JournalQueue.rest_s`."""
-        return self._queue.rest_s
+            await self.queue.emptied(SPILL_AFTER_S)
 
     def live(self) -> list[LiveCall]:
         """The calls that were up when the last process ended, with their dialogs. Altered ones are reported instead."""
-        return laid_over(read_live(self._path, self._sealer, self._report), self.unwritten())
-
-    async def flushed(self) -> None:
-        """Returns when all commits that were queued before are durable, however long that takes."""
-        await self._queue.flushed()
+        return laid_over(read_live(self._path, self._sealer, self._report), self.queue.unwritten())
 
     async def close(self, patience_s: float = 10.0) -> None:
         """Writes all that waits and closes. Raises StoreError for what the store did not take within `patience_s`."""
-        await self._queue.emptied(patience_s)
-        if self._queue.waiting:
+        await self.queue.emptied(patience_s)
+        if self.queue.waiting:
             await self._spill_waiting()
         tasks = [task for task in (self._writer, self._watcher, self._spiller) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._queue.all_told()
+        await self.queue.all_told()
         await self._disconnect()
         self._spill.close()
         self._release_lock()
-        if left := sum(isinstance(item, Commit) for item, _ in islice(self._queue.waiting, self._spilled, None)):
+        if left := sum(isinstance(item, Commit) for item, _ in islice(self.queue.waiting, self._spilled, None)):
             raise StoreError(f"{left} call records could not be written to {self._path}")
 
     # -- the writer
@@ -167,14 +136,14 @@ class Journal:
         while True:
             # What is spilled goes alone: a later state of a call, in the store before the spill is cleared, would be
             # undone by the next process.
-            batch = (await self._queue.batch())[: self._spilled or None]
+            batch = (await self.queue.batch())[: self._spilled or None]
             self._begun_at = clock()
             await self._write([item for item, _ in batch])
             self._begun_at = None
             told = min(self._spilled, len(batch))
             self._spilled -= told
             self._taken += len(batch)
-            self._queue.took(batch, told)
+            self.queue.took(batch, told)
             async with self._spilling:  # from here on it is known what is spilled
                 await self._clear_spill()
 
@@ -195,8 +164,8 @@ class Journal:
             known = await _call(self._connection, ended_since, spilled.since_seq)
             for commit in spilled.commits:
                 if commit.record.call_id not in known:
-                    self._queue.put(commit, None)
-        self._spilled = len(self._queue.waiting)
+                    self.queue.put(commit, None)
+        self._spilled = len(self.queue.waiting)
         if self._spilled:
             self._outage.began_before()
         await self._clear_spill()
@@ -214,7 +183,7 @@ class Journal:
             return
         async with self._spilling:
             first = self._taken + self._spilled
-            waiting = list(islice(self._queue.waiting, self._spilled, None))
+            waiting = list(islice(self.queue.waiting, self._spilled, None))
             prepared = self._spill.prepare(self._written.seq, [item for item, _ in waiting if isinstance(item, Commit)])
             try:
                 await asyncio.to_thread(self._spill.write, prepared)
@@ -223,7 +192,7 @@ class Journal:
                 return
             kept = _up_to(waiting, prepared.commits)
             for item, done in kept[max(self._taken - first, 0) :]:  # of the others the store has taken care meanwhile
-                self._queue.acknowledge(item, done)
+                self.queue.acknowledge(item, done)
             self._spilled = max(first + len(kept) - self._taken, self._spilled)
             await self._clear_spill()
 
@@ -262,7 +231,7 @@ class Journal:
             else:
                 break
         self._written = self._head
-        self._outage.is_over(self.backlog)
+        self._outage.is_over(self.queue.backlog)
 
     async def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store.
@@ -325,7 +294,7 @@ class Journal:
     async def _connect(self) -> None:
         if holds_deleted_log(self._path):
             raise StoreError(f"the look-ups have not let go of {self._path}-wal yet")
-        self._connection = await aiosqlite.connect(place_of(self._path), uri=True, timeout=BUSY_S, isolation_level=None)
+        self._connection = await aiosqlite.connect(uri_of(self._path), uri=True, timeout=BUSY_S, isolation_level=None)
         for pragma in WRITER_PRAGMAS:
             await self._connection.execute(pragma)
         # Read anew after an error: a COMMIT that failed may have been on disk all the same.
@@ -343,7 +312,7 @@ class Journal:
         while True:
             await asyncio.sleep(LOOK_S)
             if self._files is not None and not self._outage.lasts and self._files.displaced():
-                self._queue.wake()
+                self.queue.wake()
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._files = self._connection, None, None

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from relay.call.actions import Commit
+from relay.call.record import CallRecord
 from relay.policy.last_caller import LastCaller
 from relay.store.journal_rows import Told
 
@@ -87,6 +88,18 @@ class JournalQueue:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
+        """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
+        self.put(commit, done)
+
+    def tell(self, kind: str, record: CallRecord) -> None:
+        """Queues an event of a call under way (received, ringing, answered) for its business."""
+        self.put(Told(kind, record), None)
+
+    def remember(self, last: LastCaller) -> None:
+        """Queues who called a binding last."""
+        self.put(last, None)
+
     def put(self, item: Item, done: Callable[[int], None] | None) -> None:
         """`done(token)` is called from the loop when it is durable."""
         self.waiting.append((item, done))
@@ -137,8 +150,13 @@ class JournalQueue:
         """Returns when all that was acknowledged is known to those who wait for it."""
         await self._acknowledgements.all_told()
 
-    def commits(self) -> list[Commit]:
-        """What the store does not have yet, in its order."""
+    @property
+    def backlog(self) -> int:
+        """What is not in the store yet: commits, and what is written beside them."""
+        return len(self.waiting)
+
+    def unwritten(self) -> list[Commit]:
+        """The commits that are not in the store yet, in their order. Those in the spill are durable all the same."""
         return [item for item, _ in self.waiting if isinstance(item, Commit)]
 
     async def flushed(self) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Final
 import asyncpg
 
 from relay.call.actions import Commit
-from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
@@ -99,7 +98,7 @@ class ServerJournal:
         self._sealer = sealer
         self._report = report
         self._outage = WriteOutage(server, EFFECT, report)
-        self._queue = JournalQueue(min_gap_s)
+        self.queue = JournalQueue(min_gap_s)  # what is to be written: others fill it
         self._node = Node(server, sealer, report)
         self._connection: asyncpg.Connection | None = None
         self._batches = 0
@@ -122,36 +121,6 @@ class ServerJournal:
         self._writer = asyncio.create_task(self._run(), name="journal")
         self._writer.add_done_callback(self._outage.writer_ended)
 
-    def append(self, commit: Commit, done: Callable[[int], None]) -> None:
-        """Queues a commit and returns at once. `done(token)` is called from the loop when it is durable."""
-        self._queue.put(commit, done)
-
-    def tell(self, kind: str, record: CallRecord) -> None:
-        """Queues an event of a call under way (received, ringing, answered) for its business."""
-        self._queue.put(Told(kind, record), None)
-
-    def remember(self, last: LastCaller) -> None:
-        """Queues who called a binding last."""
-        self._queue.put(last, None)
-
-    @property
-    def backlog(self) -> int:
-        """What is not durable yet: commits, and what is written beside them."""
-        return len(self._queue.waiting)
-
-    def unwritten(self) -> list[Commit]:
-        """What is not durable yet, for whoever reads the store afterwards, in its order."""
-        return self._queue.commits()
-
-    @property
-    def rest_s(self) -> float:
-        """As `JournalQueue.rest_s`."""
-        return self._queue.rest_s
-
-    async def flushed(self) -> None:
-        """Returns when all commits that were queued before are durable, however long that takes."""
-        await self._queue.flushed()
-
     def live(self) -> list[LiveCall]:
         """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
         return read_live(self._server, self._sealer, self._report)
@@ -168,26 +137,26 @@ class ServerJournal:
 
     async def close(self, patience_s: float = 10.0) -> None:
         """Writes all that waits and closes. Raises StoreError for what the server did not take within `patience_s`."""
-        await self._queue.emptied(patience_s)
+        await self.queue.emptied(patience_s)
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
-        await self._queue.all_told()
+        await self.queue.all_told()
         self._disconnect()
         await self._node.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        if left := sum(isinstance(item, Commit) for item, _ in self._queue.waiting):
+        if left := sum(isinstance(item, Commit) for item, _ in self.queue.waiting):
             raise StoreError(f"{left} call records could not be written to {self._server}")
 
     # -- the writer
 
     async def _run(self) -> None:
         while True:
-            batch = await self._queue.batch()
+            batch = await self.queue.batch()
             await self._write([item for item, _ in batch])
-            self._queue.took(batch)
+            self.queue.took(batch)
 
     async def _write(self, items: list[Item]) -> None:
         """Returns when they are durable, however long that takes."""
@@ -207,7 +176,7 @@ class ServerJournal:
                 self._disconnect()
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, LAST_RETRY_S)
-        self._outage.is_over(self.backlog)
+        self._outage.is_over(self.queue.backlog)
 
     async def _is_written(self) -> bool:
         """Connects where there is no connection; then whether the COMMIT that seemed to fail is on disk."""

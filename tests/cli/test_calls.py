@@ -25,7 +25,7 @@ def write(relay700: Command, *records: CallRecord) -> None:
         journal = Journal(path, open_store(path, key_file), lambda *_: None)
         await journal.open()
         for record in records:
-            journal.append(Commit(0, record, None if record.ended_at else b"dialogs"), lambda _: None)
+            journal.queue.append(Commit(0, record, None if record.ended_at else b"dialogs"), lambda _: None)
         await journal.close()
 
     asyncio.run(journal())

@@ -105,7 +105,7 @@ class Shop(NamedTuple):
         """Writes them as the relay does."""
         async with self.journal() as journal:
             for record in records:
-                journal.append(Commit(0, record, None), lambda token: None)
+                journal.queue.append(Commit(0, record, None), lambda token: None)
 
 
 @pytest.fixture

@@ -83,9 +83,9 @@ async def test_the_events_of_a_call_come_before_its_end(shop: Shop, writer: Grou
     hook = shop.hook()
     async with shop.journal() as journal:
         ringing = live_record(business="shop", answered_at=None)
-        journal.tell("received", ringing._replace(ringing_at=None))
-        journal.tell("ringing", ringing)
-        journal.tell("answered", live_record(business="shop"))
+        journal.queue.tell("received", ringing._replace(ringing_at=None))
+        journal.queue.tell("ringing", ringing)
+        journal.queue.tell("answered", live_record(business="shop"))
     await shop.record(of_shop(), of_shop("c2"))
     await follow(shop, writer)
     events = shop.waiting(hook)
@@ -103,7 +103,7 @@ async def test_records_wait_while_there_may_be_more_events(
     hook = shop.hook()
     async with shop.journal() as journal:
         for kind in ("received", "ringing", "answered"):
-            journal.tell(kind, live_record(business="shop"))
+            journal.queue.tell(kind, live_record(business="shop"))
     await shop.record(of_shop())
     made = a_follower(shop, writer)
     assert [await made.step() for _ in range(3)] == [2, 2, 0]
@@ -163,7 +163,7 @@ async def test_what_could_not_be_written_is_written_later(
 async def test_an_altered_record_is_named_and_stops_nobody(shop: Shop, writer: GroupWriter) -> None:
     hook = shop.hook()
     async with shop.journal() as journal:
-        journal.tell("ringing", live_record("c9", business="shop"))
+        journal.queue.tell("ringing", live_record("c9", business="shop"))
     await shop.record(of_shop(), of_shop("c2"), of_shop("c3"))
     shop.act(lambda act: act.connection.execute("UPDATE call_record SET sealed = x'00' WHERE chain_seq = 2"))
     shop.act(lambda act: act.connection.execute("UPDATE call_event SET kind = 'answered'"))

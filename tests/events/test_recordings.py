@@ -122,7 +122,8 @@ async def test_one_that_goes_on_is_left_alone(here: Here) -> None:
 
 async def test_one_waits_for_the_record_of_its_call(here: Here) -> None:
     async with here.shop.journal() as journal:
-        journal.append(Commit(0, live_record(CALL, business="shop", recording=CALL), b"dialogs"), lambda token: None)
+        record = live_record(CALL, business="shop", recording=CALL)
+        journal.queue.append(Commit(0, record, b"dialogs"), lambda token: None)
     here.spool.add(CALL, SOUND)
     await here.taker.take_all()
     assert (here.row(), here.taker.statistics()["recordings_waiting"]) == (None, 1)

@@ -24,24 +24,24 @@ from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_re
 async def test_a_record_is_durable_when_it_is_acknowledged(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
-        journal.append(Commit(1, ended_record(), None), done)
-        assert (journal.backlog, done.tokens) == (1, [])
+        journal.queue.append(Commit(1, ended_record(), None), done)
+        assert (journal.queue.backlog, done.tokens) == (1, [])
         await done.until(lambda: done.tokens == [1])
-        assert journal.backlog == 0
+        assert journal.queue.backlog == 0
         assert stored(disk) == [ended_record()]
 
 
 async def test_a_live_record_becomes_the_ended_one(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
-        journal.append(Commit(1, live_record(), b"dialogs"), done)
+        journal.queue.append(Commit(1, live_record(), b"dialogs"), done)
         await done.until(lambda: done.tokens == [1])
         assert stored(disk) == [live_record()]
         assert journal.live() == [(live_record(), b"dialogs")]
-        journal.append(Commit(2, live_record(), b"other dialogs"), done)
+        journal.queue.append(Commit(2, live_record(), b"other dialogs"), done)
         await done.until(lambda: done.tokens == [1, 2])
         assert journal.live() == [(live_record(), b"other dialogs")]
-        journal.append(Commit(3, ended_record(), None), done)
+        journal.queue.append(Commit(3, ended_record(), None), done)
         await done.until(lambda: done.tokens == [1, 2, 3])
         assert stored(disk) == [ended_record()]
         assert journal.live() == []
@@ -50,8 +50,8 @@ async def test_a_live_record_becomes_the_ended_one(disk: Disk) -> None:
 async def test_both_commits_of_a_call_may_meet_in_one_transaction(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
-        journal.append(Commit(1, live_record(), b"dialogs"), done)
-        journal.append(Commit(2, ended_record(), None), done)
+        journal.queue.append(Commit(1, live_record(), b"dialogs"), done)
+        journal.queue.append(Commit(2, ended_record(), None), done)
         await done.until(lambda: done.tokens == [1, 2])
     assert stored(disk) == [ended_record()]
 
@@ -61,7 +61,7 @@ async def test_many_commits_are_acknowledged_once_each_in_their_order(disk: Disk
     async with opened(disk) as journal:
         done = Waiter()
         for token in range(1, count + 1):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         await done.until(lambda: len(done.tokens) == count)
         assert done.tokens == list(range(1, count + 1))
     assert [record.call_id for record in stored(disk)] == [f"c{token}" for token in done.tokens]
@@ -70,7 +70,7 @@ async def test_many_commits_are_acknowledged_once_each_in_their_order(disk: Disk
 async def test_token_0_is_written_and_not_acknowledged(disk: Disk) -> None:
     done = Waiter()
     async with opened(disk) as journal:
-        journal.append(Commit(0, ended_record(), None), done)
+        journal.queue.append(Commit(0, ended_record(), None), done)
     assert done.tokens == []
     assert stored(disk) == [ended_record()]
 
@@ -79,7 +79,7 @@ async def test_closing_writes_and_acknowledges_what_waits(disk: Disk) -> None:
     done = Waiter()
     async with opened(disk) as journal:
         for token in range(1, 1 + 2 * MAX_BATCH):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
     assert len(done.tokens) == 2 * MAX_BATCH == len(stored(disk))
 
 
@@ -88,11 +88,11 @@ async def test_a_closed_record_never_changes(disk: Disk) -> None:
     other = ended_record(outcome="busy", ended_at=NOW_MS + 99)
     async with opened(disk, reported) as journal:
         done = Waiter()
-        journal.append(Commit(1, ended_record(), None), done)
+        journal.queue.append(Commit(1, ended_record(), None), done)
         await done.until(lambda: done.tokens == [1])
         commits = [other, ended_record("c2"), live_record(), ended_record("c2", outcome="busy"), live_record("c3")]
         for token, record in enumerate(commits, 2):
-            journal.append(Commit(token, record, None), done)
+            journal.queue.append(Commit(token, record, None), done)
         await done.until(lambda: done.tokens == [1, 2, 3, 4, 5, 6])
     assert stored(disk) == [ended_record(), ended_record("c2"), live_record("c3")]
     closed = [fields["call_id"] for event, fields in reported if event == "journal.record_closed_before"]
@@ -106,11 +106,11 @@ async def test_the_calls_that_ended_last_are_remembered(disk: Disk, monkeypatch:
     async with opened(disk, reported) as journal:
         done = Waiter()
         for n, call in enumerate(calls):
-            journal.append(Commit(2 * n + 1, ended_record(call), None), done)
-            await done.until(lambda: journal.backlog == 0)
+            journal.queue.append(Commit(2 * n + 1, ended_record(call), None), done)
+            await done.until(lambda: journal.queue.backlog == 0)
             for before in calls[max(0, n - 2) : n + 1]:
-                journal.append(Commit(2 * n + 2, live_record(before), b"dialogs"), done)
-            await done.until(lambda: journal.backlog == 0)
+                journal.queue.append(Commit(2 * n + 2, live_record(before), b"dialogs"), done)
+            await done.until(lambda: journal.queue.backlog == 0)
         assert journal.live() == []
     assert [event for event, _ in reported] == ["journal.record_closed_before"] * (1 + 2 + 8 * 3)
     assert [record.call_id for record in stored(disk)] == calls
@@ -121,10 +121,10 @@ async def test_calls_take_the_places_of_ended_ones_also_after_a_restart(disk: Di
         async with opened(disk) as journal:
             done = Waiter()
             for n in range(40):
-                journal.append(Commit(2 * n + 1, live_record(f"c{life}-{n}"), b"dialogs"), done)
+                journal.queue.append(Commit(2 * n + 1, live_record(f"c{life}-{n}"), b"dialogs"), done)
                 if n >= 10:
-                    journal.append(Commit(2 * n + 2, ended_record(f"c{life}-{n - 10}"), None), done)
-            await done.until(lambda: journal.backlog == 0)
+                    journal.queue.append(Commit(2 * n + 2, ended_record(f"c{life}-{n - 10}"), None), done)
+            await done.until(lambda: journal.queue.backlog == 0)
             up = [call.record.call_id for call in journal.live()]
             assert sorted(up) == sorted(f"c{before}-{n}" for before in range(life + 1) for n in range(30, 40))
     assert len(stored(disk)) == 3 * 40
@@ -133,7 +133,7 @@ async def test_calls_take_the_places_of_ended_ones_also_after_a_restart(disk: Di
 async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
     for call in ("c1", "c2", "c3"):
         async with opened(disk) as journal:
-            journal.append(Commit(0, ended_record(call), None), Waiter())
+            journal.queue.append(Commit(0, ended_record(call), None), Waiter())
     with closing(connect_reader(disk.path)) as connection:
         verdict = verify_records(connection, disk.sealer)
     assert (verdict.intact, verdict.broken) == (3, None)
@@ -142,14 +142,14 @@ async def test_the_chain_goes_on_after_a_restart(disk: Disk) -> None:
 async def test_a_peers_call_id_of_any_bytes_is_kept(disk: Disk) -> None:
     strange = b"\xff\x00\xed\xa0\x80call".decode("utf-8", "surrogateescape")
     async with opened(disk) as journal:
-        journal.append(Commit(0, ended_record(caller_leg_call_id=strange), None), Waiter())
+        journal.queue.append(Commit(0, ended_record(caller_leg_call_id=strange), None), Waiter())
     assert stored(disk)[0].caller_leg_call_id == strange
 
 
 async def test_numbers_that_are_no_700_numbers_are_kept_sealed(disk: Disk) -> None:
     forwarded = ended_record(number_dialled="8675512345678", number_shown=A, callee=None, binding_id="")
     async with opened(disk) as journal:
-        journal.append(Commit(0, forwarded, None), Waiter())
+        journal.queue.append(Commit(0, forwarded, None), Waiter())
     assert stored(disk) == [forwarded]
     with closing(connect_reader(disk.path)) as connection:
         assert list(read_all(connection, disk.sealer, Wanted(number="8675512345678"))) == [forwarded]
@@ -164,8 +164,8 @@ async def test_a_fault_in_an_acknowledgement_does_not_stop_the_writer(disk: Disk
 
     async with opened(disk) as journal:
         done = Waiter()
-        journal.append(Commit(1, ended_record("c1"), None), faulty)
-        journal.append(Commit(2, ended_record("c2"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), faulty)
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
         await done.until(lambda: done.tokens == [2])
 
 
@@ -190,7 +190,7 @@ async def test_a_second_writer_is_refused_with_the_first_ones_process(disk: Disk
 async def test_a_chain_whose_head_was_forged_is_not_written_on(disk: Disk, forgery: str) -> None:
     async with opened(disk) as journal:
         for call in ("c1", "c2"):
-            journal.append(Commit(0, ended_record(call), None), Waiter())
+            journal.queue.append(Commit(0, ended_record(call), None), Waiter())
     with closing(connect(disk.path)) as thief:
         thief.execute(forgery)
     with pytest.raises(StoreError, match="head of the chain"):
@@ -201,7 +201,7 @@ async def test_an_older_head_is_not_written_on(disk: Disk) -> None:
     heads = []
     for call in ("c1", "c2"):
         async with opened(disk) as journal:
-            journal.append(Commit(0, ended_record(call), None), Waiter())
+            journal.queue.append(Commit(0, ended_record(call), None), Waiter())
         with closing(connect(disk.path)) as connection:
             heads.append(connection.execute("SELECT seq, hash, mac FROM chain_head").fetchone())
     with closing(connect(disk.path)) as thief:
@@ -214,7 +214,7 @@ async def test_an_altered_live_record_is_reported_and_not_restored(disk: Disk) -
     reported: Reported = []
     async with opened(disk, reported) as journal:
         for call in ("c1", "c2"):
-            journal.append(Commit(0, live_record(call), b"dialogs " + call.encode()), Waiter())
+            journal.queue.append(Commit(0, live_record(call), b"dialogs " + call.encode()), Waiter())
     with closing(connect(disk.path)) as thief:
         thief.execute("UPDATE live_call SET sealed = zeroblob(99) WHERE call_id = 'c1'")
     async with opened(disk, reported) as journal:
@@ -233,21 +233,21 @@ async def test_bindings_are_made_while_the_journal_writes(disk: Disk) -> None:
         binder = asyncio.create_task(asyncio.to_thread(bind))
         while not binder.done():
             token = len(done.tokens) + 1
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
-            await done.until(lambda: journal.backlog == 0)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
+            await done.until(lambda: journal.queue.backlog == 0)
         await binder
     assert len(stored(disk)) == len(done.tokens)
 
 
 async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.tell("received", live_record(answered_at=None))
-        journal.remember(LastCaller("b1", X, A, NOW_MS))
-        journal.append(Commit(0, live_record(), b"dialogs"), Waiter())
-        journal.tell("answered", live_record())
-        journal.append(Commit(0, ended_record(), None), Waiter())
-        journal.remember(LastCaller("b1", X, B, NOW_MS + 1))
-        assert journal.backlog == 6
+        journal.queue.tell("received", live_record(answered_at=None))
+        journal.queue.remember(LastCaller("b1", X, A, NOW_MS))
+        journal.queue.append(Commit(0, live_record(), b"dialogs"), Waiter())
+        journal.queue.tell("answered", live_record())
+        journal.queue.append(Commit(0, ended_record(), None), Waiter())
+        journal.queue.remember(LastCaller("b1", X, B, NOW_MS + 1))
+        assert journal.queue.backlog == 6
     with closing(connect(disk.path)) as connection:
         events = [open_event(disk.sealer, row) for row in event_rows(connection, 0, 10)]
         [(binding_id, number, caller_hash, sealed, at)] = connection.execute("SELECT * FROM last_caller").fetchall()
@@ -259,14 +259,14 @@ async def test_events_of_a_call_and_its_last_caller_are_written_in_their_turn(di
 
 async def test_what_nobody_waits_for_is_written_without_a_commit(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.tell("ringing", live_record(answered_at=None))
+        journal.queue.tell("ringing", live_record(answered_at=None))
     with closing(connect(disk.path)) as connection:
         assert [kind for _, _, kind, _ in event_rows(connection, 0, 10)] == ["ringing"]
 
 
 async def test_an_event_moved_to_another_call_is_noticed(disk: Disk) -> None:
     async with opened(disk) as journal:
-        journal.tell("ringing", live_record())
+        journal.queue.tell("ringing", live_record())
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE call_event SET call_id = 'c2'")
         [row] = event_rows(connection, 0, 10)

@@ -51,12 +51,12 @@ async def test_a_commit_that_failed_and_is_on_disk_all_the_same_is_not_written_a
     reported: Reported = []
     async with opened(disk, reported) as journal:
         done = Waiter()
-        journal.append(Commit(1, live_record("c1"), b"dialogs"), done)
-        journal.append(Commit(2, ended_record("c2"), None), done)
+        journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
         await done.until(lambda: done.tokens == [1, 2])
-        journal.append(Commit(3, ended_record("c1"), None), done)
+        journal.queue.append(Commit(3, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1, 2, 3])
-        journal.append(Commit(4, live_record("c3"), b"dialogs"), done)
+        journal.queue.append(Commit(4, live_record("c3"), b"dialogs"), done)
         await done.until(lambda: done.tokens == [1, 2, 3, 4])
         assert [call.record.call_id for call in journal.live()] == ["c3"]
     assert [record.call_id for record in stored(disk)] == ["c2", "c1", "c3"]
@@ -95,12 +95,12 @@ async def test_an_outage_is_reported_once_acknowledges_nothing_and_loses_nothing
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("ALTER TABLE call_record RENAME TO gone")
         for token in range(1, 51):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         await told.until("journal.write_failed")
         await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries, which must not report again
-        assert (done.tokens, journal.backlog) == ([], 50)
+        assert (done.tokens, journal.queue.backlog) == ([], 50)
         for token in range(51, 101):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         saboteur.execute("ALTER TABLE gone RENAME TO call_record")
     await done.until(lambda: len(done.tokens) == 100)
     await journal.close()
@@ -120,9 +120,9 @@ async def test_a_full_disk_delays_and_loses_nothing(disk: Disk) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{disk.path}-wal").st_size + 30_000, hard))
     try:
         for token in range(1, 301):
-            journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+            journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
         await told.until("journal.write_failed")
-        assert journal.backlog > 0
+        assert journal.queue.backlog > 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await done.until(lambda: len(done.tokens) == 300)
@@ -137,7 +137,7 @@ async def test_what_the_store_did_not_take_before_the_end_the_next_process_write
     await journal.open()
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("ALTER TABLE call_record RENAME TO gone")
-        journal.append(Commit(1, ended_record(), None), Waiter())
+        journal.queue.append(Commit(1, ended_record(), None), Waiter())
         await journal.close(patience_s=0.2)
         saboteur.execute("ALTER TABLE gone RENAME TO call_record")
     reported: Reported = []
@@ -146,7 +146,7 @@ async def test_what_the_store_did_not_take_before_the_end_the_next_process_write
     assert stored(disk) == [ended_record()]
     assert [event for event, _ in reported] == ["journal.recovered"]
     async with opened(disk) as journal:  # once and for all
-        assert journal.backlog == 0
+        assert journal.queue.backlog == 0
 
 
 async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> None:
@@ -157,7 +157,7 @@ async def test_closing_without_a_spill_says_how_many_are_lost(disk: Disk) -> Non
     assert [event for event, _ in reported] == ["journal.cannot_spill"]
     with closing(connect(disk.path)) as saboteur:
         saboteur.execute("DROP TABLE call_record")
-    journal.append(Commit(1, ended_record(), None), Waiter())
+    journal.queue.append(Commit(1, ended_record(), None), Waiter())
     with pytest.raises(StoreError, match="1 call records could not be written"):
         await journal.close(patience_s=0.2)
 
@@ -169,15 +169,15 @@ async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch
         done = Waiter()
         with closing(connect(disk.path)) as saboteur:
             saboteur.execute("ALTER TABLE call_record RENAME TO gone")
-            journal.append(Commit(1, ended_record("c1"), None), done)
-            journal.tell("ringing", live_record("c2"))
-            journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+            journal.queue.append(Commit(1, ended_record("c1"), None), done)
+            journal.queue.tell("ringing", live_record("c2"))
+            journal.queue.append(Commit(2, live_record("c2"), b"dialogs"), done)
             await done.until(lambda: done.tokens == [1, 2])
-            journal.append(Commit(3, ended_record("c2"), None), done)
+            journal.queue.append(Commit(3, ended_record("c2"), None), done)
             await done.until(lambda: done.tokens == [1, 2, 3])
             saboteur.execute("ALTER TABLE gone RENAME TO call_record")
-        await journal.flushed()
-        journal.append(Commit(4, ended_record("c4"), None), done)
+        await journal.queue.flushed()
+        journal.queue.append(Commit(4, ended_record("c4"), None), done)
         await done.until(lambda: done.tokens == [1, 2, 3, 4])
     assert [record.call_id for record in stored(disk)] == ["c1", "c2", "c4"]
     assert [event for event, _ in reported] == ["journal.write_failed", "journal.recovered"]
@@ -201,12 +201,12 @@ async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
         with closing(connect(disk.path)) as saboteur:
             saboteur.execute("ALTER TABLE call_record RENAME TO gone")
             for token in (1, 2):
-                journal.append(Commit(token, ended_record(f"c{token}"), None), done)
+                journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
             await asyncio.to_thread(begun.wait, 20)
             saboteur.execute("ALTER TABLE gone RENAME TO call_record")
-        await journal.flushed()
+        await journal.queue.flushed()
         may_go_on.set()
-        journal.append(Commit(3, ended_record("c3"), None), done)
+        journal.queue.append(Commit(3, ended_record("c3"), None), done)
         await done.until(lambda: 3 in done.tokens)
     assert done.tokens == [1, 2, 3]
 
@@ -234,8 +234,8 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
     spill_file.unlink()
     async with opened(disk) as journal:
         for commit in commits[:taken]:
-            journal.append(commit, Waiter())
-        await journal.flushed()
+            journal.queue.append(commit, Waiter())
+        await journal.queue.flushed()
     spill_file.write_bytes(kept)
     async with opened(disk, []) as journal:
         assert journal.live() == []
@@ -247,7 +247,7 @@ async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill
 ) -> None:
     monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 0.1)
     async with opened(disk) as journal:
-        journal.append(Commit(1, live_record("c0"), b"in the store"), Waiter())
+        journal.queue.append(Commit(1, live_record("c0"), b"in the store"), Waiter())
     commits = [
         Commit(0, live_record("c1"), b"first"),
         Commit(0, live_record("c2"), b"two"),
@@ -260,9 +260,9 @@ async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill
         async with opened(disk, []) as journal:
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"later"]
             done = Waiter()
-            journal.append(Commit(1, live_record("c3"), b"three"), done)
-            journal.append(Commit(2, ended_record("c1"), None), done)
-            await journal.flushed()
+            journal.queue.append(Commit(1, live_record("c3"), b"three"), done)
+            journal.queue.append(Commit(2, ended_record("c1"), None), done)
+            await journal.queue.flushed()
             await done.until(lambda: done.tokens == [1, 2])
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
             killed_here = spill_file.read_bytes()
@@ -292,9 +292,9 @@ async def test_a_later_state_of_a_call_is_not_in_the_store_before_the_spill_is_c
         other.execute("BEGIN IMMEDIATE")
         async with opened(disk, []) as journal:
             monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
-            journal.append(Commit(1, live_record(f"c{MAX_BATCH}"), b"later"), Waiter())
+            journal.queue.append(Commit(1, live_record(f"c{MAX_BATCH}"), b"later"), Waiter())
             other.execute("ROLLBACK")
-            await journal.flushed()
+            await journal.queue.flushed()
             assert {call.dialogs for call in journal.live()} == {b"first", b"later"}
     assert found == [{b"first"}]
 
@@ -316,7 +316,7 @@ async def test_a_writer_in_the_way_only_delays(disk: Disk) -> None:
     async with opened(disk) as journal:
         done = Waiter()
         with closing(connect(disk.path)) as importer, transaction(importer):
-            journal.append(Commit(1, ended_record(), None), done)
+            journal.queue.append(Commit(1, ended_record(), None), done)
             for _ in range(20):
                 await asyncio.to_thread(os.sched_yield)
             assert done.tokens == []
@@ -329,7 +329,7 @@ async def test_nothing_is_acknowledged_while_the_store_is_not_in_its_place(disk:
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
     away = disk.path.rename(disk.path.with_name("away"))
-    journal.append(Commit(1, ended_record("c1"), None), done)
+    journal.queue.append(Commit(1, ended_record("c1"), None), done)
     assert await told.until("journal.write_failed") == f"{disk.path} was moved away or deleted"
     await asyncio.sleep(4 * FIRST_RETRY_S)  # time for retries
     assert done.tokens == []
@@ -349,8 +349,8 @@ async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_n
     told, done = Told(), Waiter()
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
-    journal.append(Commit(1, ended_record("c1"), None), done)
-    journal.append(Commit(2, live_record("c2"), b"dialogs"), done)
+    journal.queue.append(Commit(1, ended_record("c1"), None), done)
+    journal.queue.append(Commit(2, live_record("c2"), b"dialogs"), done)
     await done.until(lambda: done.tokens == [1, 2])
     for suffix in deleted:
         os.unlink(f"{disk.path}{suffix}")
@@ -358,7 +358,7 @@ async def test_what_stands_in_a_deleted_log_is_moved_into_the_store_also_while_n
     await told.until("journal.recovered")
     with closing(connect(disk.path)) as connection:  # as another process sees it
         assert connection.execute("SELECT count(*) FROM call_record").fetchone() == (1,)
-    journal.append(Commit(3, ended_record("c2"), None), done)
+    journal.queue.append(Commit(3, ended_record("c2"), None), done)
     await done.until(lambda: done.tokens == [1, 2, 3])
     await journal.close()
     assert told.events() == ["journal.write_failed", "journal.recovered"]
@@ -372,10 +372,10 @@ async def test_a_deleted_log_that_somebody_else_of_the_process_holds_is_waited_f
     await journal.open()
     with closing(connect(disk.path)) as other:
         other.execute("SELECT * FROM business").fetchall()
-        journal.append(Commit(1, ended_record("c1"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
         os.unlink(f"{disk.path}-wal")
-        journal.append(Commit(2, ended_record("c2"), None), done)
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
         await told.until("journal.write_failed")
         await asyncio.sleep(8 * FIRST_RETRY_S)  # time for retries
         assert done.tokens == [1]
@@ -397,15 +397,15 @@ async def test_a_store_that_holds_less_than_was_written_to_it_is_not_gone_on_wit
     journal = Journal(disk.path, disk.sealer, told)
     await journal.open()
     with closing(connect(disk.path)) as saboteur:
-        journal.append(Commit(1, ended_record("c1"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
         head = saboteur.execute("SELECT seq, hash, mac FROM chain_head").fetchone()
-        journal.append(Commit(2, ended_record("c2"), None), done)
+        journal.queue.append(Commit(2, ended_record("c2"), None), done)
         await done.until(lambda: done.tokens == [1, 2])
         with transaction(saboteur):
             saboteur.execute("DELETE FROM call_record WHERE chain_seq = 2")
             saboteur.execute("UPDATE chain_head SET seq = ?, hash = ?, mac = ?", head)
-            journal.append(Commit(3, ended_record("c3"), None), done)
+            journal.queue.append(Commit(3, ended_record("c3"), None), done)
             await told.until("journal.write_failed")
     await told.until("journal.write_failed", "holds less than was written to it, 1 of 2 call records")
     assert done.tokens == [1, 2]
@@ -428,11 +428,11 @@ async def main(path, key_file, start):
     journal = Journal(path, open_store(path, key_file), lambda *said: print("reported", said, flush=True))
     await journal.open()
     print("ready", flush=True)
-    n = start
+    n, append = start, journal.queue.append
     while True:
         for n in range(n + 1, n + 40):
-            journal.append(Commit(2 * n, live_record(f"c{n}"), b"dialogs"), lambda token: print(token, flush=True))
-            journal.append(Commit(2 * n + 1, ended_record(f"c{n}"), None), lambda token: print(token, flush=True))
+            append(Commit(2 * n, live_record(f"c{n}"), b"dialogs"), lambda token: print(token, flush=True))
+            append(Commit(2 * n + 1, ended_record(f"c{n}"), None), lambda token: print(token, flush=True))
         await asyncio.sleep(0.003)
 
 asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

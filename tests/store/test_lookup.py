@@ -338,7 +338,7 @@ async def test_granted_calls_are_found_again_after_a_start(disk: Disk) -> None:
     ]
     async with opened(disk) as journal:
         for token, record in enumerate(records, 1):
-            journal.append(Commit(token, record, None), waiter)
+            journal.queue.append(Commit(token, record, None), waiter)
         await waiter.until(lambda: len(waiter.tokens) == len(records))
     of_a, of_b = disk.sealer.lookup_hash(A), disk.sealer.lookup_hash(B)
     in_store = [Granted(NOW_MS + 1, X, of_b), Granted(NOW_MS + 2, X, of_a), Granted(NOW_MS + 3, legacy, of_a)]

@@ -36,10 +36,10 @@ async def _fill(disk: Disk, *, up: bool = False) -> None:
     done = Waiter()
     async with opened(disk) as journal:
         for n in range(2_100):  # more than are in memory at once
-            journal.append(Commit(n + 1, ended_record(f"c{n}"), None), done)
+            journal.queue.append(Commit(n + 1, ended_record(f"c{n}"), None), done)
         if up:
-            journal.append(Commit(9_999, live_record("up"), b""), done)
-        await journal.flushed()
+            journal.queue.append(Commit(9_999, live_record("up"), b""), done)
+        await journal.queue.flushed()
 
 
 def test_every_table_is_thought_of(disk: Disk) -> None:

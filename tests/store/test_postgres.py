@@ -42,7 +42,7 @@ class Store:
         journal = ServerJournal(self.place, self.sealer, lambda event, fields: None)
         await journal.open()
         for n in range(COUNT):
-            journal.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + n), None), lambda _: None)
+            journal.queue.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + n), None), lambda _: None)
         await journal.close()
         with closing(Writer(self.place, self.sealer, clock_ms=lambda: NOW_MS)) as writer:
             for n in range(COUNT):

@@ -44,7 +44,7 @@ async def write(disk: Disk, *numbers: int) -> None:
     journal = Journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     for n in numbers:
-        journal.append(Commit(0, record(n), None), lambda _: None)
+        journal.queue.append(Commit(0, record(n), None), lambda _: None)
     await journal.close()
 
 

@@ -28,9 +28,9 @@ async def filled(disk: Disk) -> Disk:
     journal = Journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     for n in range(1, 6):
-        journal.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + 1_000 * n), None), lambda _: None)
+        journal.queue.append(Commit(0, ended_record(f"c{n}", received_at=NOW_MS + 1_000 * n), None), lambda _: None)
     late = live_record("live", received_at=NOW_MS + 6_000, number_dialled=Y, number_shown=Y, caller=C)
-    journal.append(Commit(0, late, b"dialogs"), lambda _: None)
+    journal.queue.append(Commit(0, late, b"dialogs"), lambda _: None)
     await journal.close()
     return disk
 

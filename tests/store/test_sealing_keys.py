@@ -35,8 +35,8 @@ def turned(place: Place, key_file: Path) -> None:
 
 async def write(journal: Journal, *commits: Commit) -> None:
     for commit in commits:
-        journal.append(commit, lambda token: None)
-    await journal.flushed()
+        journal.queue.append(commit, lambda token: None)
+    await journal.queue.flushed()
 
 
 def ids(connection: Connection, column: str, table: str) -> list[int]:

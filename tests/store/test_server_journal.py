@@ -82,11 +82,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 async def test_a_call_is_up_until_its_record_ends_it(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
-        journal.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        journal.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
         await done.until(lambda: done.tokens == [1])
         assert store.live() == ["c1 a"]
         assert [(call.record.call_id, call.dialogs) for call in journal.live()] == [("c1", b"dialogs")]
-        journal.append(Commit(2, ended_record("c1"), None), done)
+        journal.queue.append(Commit(2, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1, 2])
     assert store.live() == []
     assert [record.call_id for record in store.records()] == ["c1"]
@@ -97,7 +97,7 @@ async def test_the_records_of_two_nodes_are_one_chain(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as first, store.journal("b") as second:
         for n in range(1, 501):
-            (first if n % 2 else second).append(Commit(n, ended_record(f"c{n}"), None), done)
+            (first if n % 2 else second).queue.append(Commit(n, ended_record(f"c{n}"), None), done)
             if n % 50 == 0:
                 await asyncio.sleep(0)
         await done.until(lambda: len(done.tokens) == 500)
@@ -106,11 +106,11 @@ async def test_the_records_of_two_nodes_are_one_chain(store: Store) -> None:
 
 async def test_events_and_last_callers_are_kept(store: Store) -> None:
     async with store.journal("a") as journal:
-        journal.tell("ringing", live_record("c1"))
-        journal.tell("answered", live_record("c1"))
+        journal.queue.tell("ringing", live_record("c1"))
+        journal.queue.tell("answered", live_record("c1"))
         for caller in ("1", "2"):  # in one transaction
-            journal.remember(LastCaller("b1", "700100000010001", caller, 5))
-        await journal.flushed()
+            journal.queue.remember(LastCaller("b1", "700100000010001", caller, 5))
+        await journal.queue.flushed()
     with closing(connect_reader(store.place)) as connection:
         assert [row[2] for row in event_rows(connection, 0, 10)] == ["ringing", "answered"]
         ((hash_,),) = connection.execute("SELECT caller_hash FROM last_caller").fetchall()
@@ -121,7 +121,7 @@ async def test_a_lost_connection_loses_and_doubles_nothing(store: Store) -> None
     done = Waiter()
     async with store.journal("a") as journal:
         for n in range(1, 301):
-            journal.append(Commit(n, ended_record(f"c{n}"), None), done)
+            journal.queue.append(Commit(n, ended_record(f"c{n}"), None), done)
             if n % 60 == 0:
                 await asyncio.to_thread(_drop_others, store.place)
                 await done.until(lambda n=n: len(done.tokens) == n)
@@ -140,7 +140,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_made_again(store: Store, mo
             raise OSError("the connection was lost")
 
         monkeypatch.setattr(ServerJournal, "_transact", lose_answer)
-        journal.append(Commit(1, ended_record("c1"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert len(store.records()) == 1
 
@@ -151,7 +151,7 @@ async def test_a_node_that_freezes_within_a_transaction_holds_no_other_up(store:
         connection = frozen._asked()
         await connection.execute("BEGIN")
         await frozen._locked_head(connection)
-        journal.append(Commit(1, ended_record("c1"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
     assert store.said == []  # it had not even to try again
 
@@ -161,11 +161,11 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
 
     def remember(journal: ServerJournal, *bindings: str) -> None:
         for binding in bindings:
-            journal.remember(LastCaller(binding, "700100000010001", "1", 5))
+            journal.queue.remember(LastCaller(binding, "700100000010001", "1", 5))
 
     async with store.journal("a") as first, store.journal("b") as second:
         remember(first, "b0", "b1", "b2")
-        await first.flushed()
+        await first.queue.flushed()
         with closing(postgres.connect(store.place)) as holder, closing(postgres.connect(store.place)) as looker:
             holder.execute("BEGIN IMMEDIATE")
             holder.execute("UPDATE last_caller SET at = 6 WHERE binding_id = 'b0'")
@@ -174,19 +174,19 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
             remember(first, "b2", "b0", "b1")
             await until(lambda: looker.execute(_WAITING).fetchone() == (2,))
             holder.execute("COMMIT")
-        await asyncio.gather(first.flushed(), second.flushed())
+        await asyncio.gather(first.queue.flushed(), second.queue.flushed())
     assert store.said == []
 
 
 async def test_a_head_that_was_altered_takes_no_record(store: Store) -> None:
     done = Waiter()
     async with store.journal("a") as journal:
-        journal.append(Commit(1, ended_record("c1"), None), done)
+        journal.queue.append(Commit(1, ended_record("c1"), None), done)
         await done.until(lambda: done.tokens == [1])
         with closing(postgres.connect(store.place)) as connection:
             (mac,) = connection.execute("SELECT mac FROM chain_head").fetchone()
             connection.execute("UPDATE chain_head SET mac = sealed FROM (SELECT sealed FROM call_record) AS other")
-            journal.append(Commit(2, ended_record("c2"), None), done)
+            journal.queue.append(Commit(2, ended_record("c2"), None), done)
             await until(lambda: store.said)
             connection.execute("UPDATE chain_head SET mac = ?", (mac,))
         await done.until(lambda: done.tokens == [1, 2])
@@ -201,8 +201,8 @@ async def test_a_node_that_is_gone_is_taken_over_once(store: Store, monkeypatch:
     taken: list[tuple[str, str]] = []
     done = Waiter()
     async with store.journal("a") as journal:
-        journal.append(Commit(1, live_record("c1"), b""), done)
-        journal.append(Commit(2, live_record("c2"), b""), done)
+        journal.queue.append(Commit(1, live_record("c1"), b""), done)
+        journal.queue.append(Commit(2, live_record("c2"), b""), done)
         await done.until(lambda: done.tokens == [1, 2])
         heirs = [Node(store.server(name), store.sealer, store.report, dead_s=0.5) for name in ("b", "c", "d")]
         for heir in heirs:
@@ -222,13 +222,13 @@ async def test_a_node_that_was_only_slow_writes_nothing_any_more(store: Store, m
     done, taken = Waiter(), list[tuple[str, str]]()
     slow = ServerJournal(store.server("a"), store.sealer, store.report)
     await slow.open()
-    slow.append(Commit(1, live_record("c1"), b""), done)
+    slow.queue.append(Commit(1, live_record("c1"), b""), done)
     await done.until(lambda: done.tokens == [1])
     heir = Node(store.server("b"), store.sealer, store.report, dead_s=0.3)
     await heir.open()
     heir.watch(lambda calls: taken.extend(_named("b", calls)), lambda: None)
     await until(lambda: taken == [("b", "c1")])
-    slow.append(Commit(2, ended_record("c1"), None), done)
+    slow.queue.append(Commit(2, ended_record("c1"), None), done)
     await until(lambda: any(event == "journal.write_failed" for event, _ in store.said))
     with pytest.raises(StoreError, match="1 call records could not be written"):
         await slow.close(0.1)

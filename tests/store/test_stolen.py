@@ -31,7 +31,7 @@ async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(di
         (ended_record("c3", number_dialled=THIRD, number_shown=CALLER, caller=CALLER, callee=THIRD), None),
         (ended_record("c4", number_dialled="12345", **parties), None),
     ]:
-        journal.append(Commit(0, record, dialogs), lambda _: None)
+        journal.queue.append(Commit(0, record, dialogs), lambda _: None)
     await journal.close()
     # The part that all notations share, as text, as UTF-16, and as the integers a column could hold.
     needles = [number[2:] for number in (CALLER, CALLEE, THIRD)]
