@@ -130,7 +130,7 @@ def bound(
             b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, peers, stage.callee_peer))
             request = BindingRequest("AXB", f"+{a}", f"+{b}", expires_in=EXPIRY, order_id=ORDER)
             binding = run(partial(bind, request=request, rules=rules))
-            casts[pair] = Cast(binding.a or a, binding.b or b, binding.x, binding.binding_id)
+            casts[pair] = Cast(a, b, binding.x, binding.binding_id)
         yield casts
     finally:
         for cast in casts.values():

@@ -5,11 +5,12 @@ from contextlib import closing
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from relay.call.binding import Binding
-from relay.call.settings import Listener, Peer, PeerRoute, Settings
+from relay.call.settings import Account, Listener, Peer, PeerRoute, Settings
 from relay.errors import ConfigError
 from relay.replay.stage import bound, set_stage
 from relay.replay.transport import Endpoint
@@ -33,11 +34,17 @@ def peer(name: str, host: str, port: int = 5060) -> Peer:
 CALLERS, CALLEES = peer("callers", "127.0.0.11"), peer("callees", "127.0.0.22", 5070)
 
 
-def settings(*routes: PeerRoute, peers: tuple[Peer, ...] = (CALLERS, CALLEES), listen: str = "127.0.0.10") -> Settings:
-    return Settings((Listener("udp", listen, 5060, listen),), peers, routes, (PREFIX,))
+def settings(
+    *routes: PeerRoute,
+    peers: tuple[Peer, ...] = (CALLERS, CALLEES),
+    listen: str = "127.0.0.10",
+    transport: Literal["udp", "tcp"] = "udp",
+) -> Settings:
+    return Settings((Listener(transport, listen, 5060, listen),), peers, routes, (PREFIX,))
 
 
 ALL_TO_CALLEES = PeerRoute("", ("callees",))
+ALL_OURS = (None, None, None)  # nothing is given
 
 
 def test_all_is_taken_from_the_configuration() -> None:
@@ -52,9 +59,18 @@ def test_relay_that_listens_everywhere_is_reached_on_loopback() -> None:
     assert set_stage(settings(ALL_TO_CALLEES, listen="0.0.0.0"), None, None, None).relay.host == "127.0.0.1"
 
 
-def test_what_is_given_is_taken() -> None:
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_what_is_given_is_taken(transport: Literal["udp", "tcp"]) -> None:
     to, caller, callee = Endpoint("127.0.0.9", 5), Endpoint("127.0.0.11", 6), Endpoint("127.0.0.22", 5070)
-    assert set_stage(settings(ALL_TO_CALLEES), to, caller, callee)[:3] == (to, caller, callee)
+    assert set_stage(settings(ALL_TO_CALLEES, transport=transport), to, caller, callee)[:3] == (to, caller, callee)
+
+
+def test_a_peer_without_an_address_is_nobody_s() -> None:
+    phone = Peer("phone", (), False, (), login=Account("1001", "secret"))
+    stage = set_stage(
+        settings(PeerRoute("861", ("phone",)), ALL_TO_CALLEES, peers=(phone, CALLERS, CALLEES)), *ALL_OURS
+    )
+    assert (stage.caller_peer, stage.callee_peer) == (CALLERS, CALLEES)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +80,7 @@ def test_what_is_given_is_taken() -> None:
             (settings(ALL_TO_CALLEES), None, None, Endpoint("127.0.0.23", 9)),
             'peer: none with the uri "sip:127.0.0.23:9',
         ),
+        ((settings(ALL_TO_CALLEES, transport="tcp"), None, None, None), "sip.listen: it has no udp"),
         ((settings(), None, None, None), "is the first of a \\[\\[route\\]\\]: add both"),
         ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.12", 0), None), "none has 127.0.0.12 among its sources"),
         ((settings(ALL_TO_CALLEES, peers=(CALLEES,)), None, None, None), "none is left for the caller"),
