@@ -39,7 +39,7 @@ from relay.api.document import describe
 from relay.api.door import Door
 from relay.api.edge import Edge
 from relay.api.models import FORMS
-from relay.api.problems import errors_of, problem_response
+from relay.api.problems import HTTP_KINDS, errors_of, problem_response
 from relay.errors import ParseError, Refused, StoreError
 
 _NOUNS = (
@@ -61,7 +61,6 @@ _NOUNS = (
 )
 _ROUTES = [route for noun in _NOUNS for route in noun.router.routes]  # flat, so that a route knows its whole path
 LONG_READS = 4  # at once
-_HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
@@ -124,9 +123,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else {}
-    kind = _HTTP_KINDS.get(error.status_code, "invalid")
-    detail = {"too_large": error.detail, "not_found": "there is no such address: /docs shows them all"}.get(kind, "")
+    headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else error.headers
+    kind = HTTP_KINDS.get(error.status_code, "invalid")
+    ours = error.detail if kind in ("too_large", "rate_limited") else ""  # of `relay.api.edge`
+    detail = "there is no such address: /docs shows them all" if kind == "not_found" else ours
     return problem_response(request.state.request_id, kind, detail, headers=headers)
 
 

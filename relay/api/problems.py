@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "store_busy": (503, "The store cannot answer now"),
     "relay_unavailable": (503, "The relay does not answer"),
 }
+HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "rate_limited"}
 
 
 class FieldProblem(Shown):

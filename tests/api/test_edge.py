@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.api import edge
 from tests.api.conftest import Api, Client
 
 
@@ -72,6 +74,32 @@ async def test_a_large_body_without_a_length_is_refused_while_it_comes(operator:
     headers = {"content-type": "application/json"}
     answer = await operator.http.post("/v1/businesses", content=chunks(), headers=headers)
     assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too_large")
+
+
+async def test_large_bodies_at_once_have_so_much_room_and_small_ones_need_none(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that does not come to its end is waited for: a thousand of them would fill the memory."""
+    monkeypatch.setattr(edge, "ROOM", 1 << 16)
+    came, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b" " * (edge.SMALL + 60_000)
+        came.set()
+        await go_on.wait()
+        yield b"{}"
+
+    headers = {"content-type": "application/json"}
+    slow = asyncio.ensure_future(operator.http.post("/v1/businesses", content=slowly(), headers=headers))
+    await came.wait()
+    large = await operator.http.post("/v1/businesses", content=b" " * (edge.SMALL + 9_000), headers=headers)
+    assert (large.status_code, large.headers["retry-after"]) == (429, "1")
+    assert "large bodies" in large.json()["detail"]
+    await operator.refused("POST", "/v1/businesses", "invalid", {"name": ""})
+    go_on.set()
+    assert (await slow).status_code == 400
+    large = await operator.http.post("/v1/businesses", content=b" " * (edge.SMALL + 9_000), headers=headers)
+    assert large.status_code == 400, "the room was given back"
 
 
 async def test_a_fault_ends_its_own_request_alone(api: Api, operator: Client) -> None:
