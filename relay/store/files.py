@@ -46,21 +46,23 @@ class StoreFiles:
         """A store on a server has none here."""
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
-        self._places = [_Place(file, _identity(file)) for file in files]
+        self._places = [_Place(file, _identity(_found(file))) for file in files]
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
         """The first that is not what it was; some 7 us. It may be again what it was later."""
+        size = 0
         for file, identity in self._places:
-            found = _identity(file)
+            found = _found(file)
             if found is None:
                 return Displaced(file, "was moved away or deleted", is_log=file != self._path)
-            if found != identity:
+            if _identity(found) != identity:
                 return Displaced(file, "was replaced by another file", is_log=file != self._path)
-        return self._cut_short() if self._places else None
+            if file == self._path:
+                size = found.st_size  # to look again would find nothing where it goes meanwhile
+        return self._cut_short(size)
 
-    def _cut_short(self) -> Displaced | None:
-        size = os.stat(self._path).st_size
+    def _cut_short(self, size: int) -> Displaced | None:
         if size < self._size and size < _needed(self._path):  # VACUUM too makes it smaller
             return Displaced(self._path, "was cut short", is_log=False)
         self._size = size
@@ -80,12 +82,15 @@ def _logs(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _found(file: Path) -> os.stat_result | None:
     try:
-        found = os.stat(file)
+        return os.stat(file)
     except OSError:
         return None
-    return (found.st_dev, found.st_ino)
+
+
+def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _needed(path: Path) -> int:

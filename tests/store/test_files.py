@@ -47,6 +47,23 @@ def test_a_file_that_is_moved_away_is_missed_until_it_is_back(disk: Disk, files:
     assert files.displaced() is None
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_missed_the_next_time(
+    disk: Disk, files: StoreFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = os.stat
+
+    def goes_after_the_last(file: Path) -> os.stat_result:
+        found = find(file)
+        if file.name.endswith("-shm"):
+            disk.path.rename(disk.path.with_name("away"))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("relay.store.files.os.stat", goes_after_the_last)
+        assert files.displaced() is None
+    assert said(files) == f"{disk.path} was moved away or deleted"
+
+
 def test_a_copy_in_its_place_is_another_file(disk: Disk, files: StoreFiles) -> None:
     copy = shutil.copy(disk.path, disk.path.with_name("copy"))
     os.replace(copy, disk.path)
