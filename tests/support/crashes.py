@@ -27,7 +27,8 @@ PARTIES = [party for _, a, b in BINDINGS for party in (a, b)]
 LASTING = ("7",)  # a tenth of the numbers
 MAX_CALL_S = 6
 PATIENCE_S = 60.0
-OUTAGES_S = (2.0, 0.5)  # that outages last at least, in turns: long enough for the spill, or maybe over before it
+NOTICED_FOR_S = (2.0, 3.0)  # that an outage lasts from when the relay says so: long enough for the spill
+UNNOTICED_FOR_S = (0.5, 3.0)  # that each second one lasts: it may be over before anything goes to the spill
 
 
 def setup_for(transport: str) -> Setup:
@@ -77,7 +78,7 @@ class Crashes:
             for number in range(rounds):
                 await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # the moment is what is tested
                 victim = self._dice.choice(victims)
-                undo = await self._begin(fault, OUTAGES_S[number % 2]) if fault is not None else _nothing
+                undo = await self._begin(fault, noticed=not number % 2) if fault is not None else _nothing
                 await asyncio.to_thread(self._kill, victim, undo)
                 self.killed[victim] += 1
             await asyncio.sleep(1)
@@ -87,9 +88,13 @@ class Crashes:
         assert self._relay.verify()
         return self._check(self._relay.calls(), rounds, in_outages=fault is not None)
 
-    async def _begin(self, fault: Fault, least_s: float) -> Undo:
+    async def _begin(self, fault: Fault, *, noticed: bool) -> Undo:
+        """`noticed`: the relay has said that the store takes nothing, and then records have gone to the spill."""
+        mark = len(self._relay.log().splitlines())
         undo = fault.happens(self._relay.setup.store_in or self._relay.folder)
-        await asyncio.sleep(self._dice.uniform(least_s, 3.0))
+        if noticed:
+            await asyncio.to_thread(self._relay.wait_for_event, "journal.write_failed", after=mark)
+        await asyncio.sleep(self._dice.uniform(*(NOTICED_FOR_S if noticed else UNNOTICED_FOR_S)))
         return undo
 
     def _kill(self, victim: str, undo: Undo) -> None:
