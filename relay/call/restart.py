@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call.actions import Mediate
 from relay.call.call import NORMAL_UNSPECIFIED, Call
 from relay.call.codecs import common_codecs
 from relay.call.leg_state import CallState
 from relay.call.media import Media
+from relay.call.settings import Peer
 from relay.call.state import load_call, load_leg
 from relay.call.tripwire import tripwire_towards_callee, tripwire_towards_caller
 from relay.errors import StoreError
@@ -20,24 +21,29 @@ if TYPE_CHECKING:
     from relay.sip.flow import Flow
 
 
-def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
-    """Goes on with the call, and asks both of its sides whether they are there; else closes its record.
+_NOT_RESTORABLE: Final = "not_restorable"
 
+
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
+    """Goes on with the call, and asks both of its sides whether they are there.
+
+    Ends it where a peer of it is no longer configured; closes its record where it cannot be read, or not be reached.
     `streams` as `LegState.restored_flow` takes them.
     """
     state: CallState | None = None
-    call: Call | None = None
     try:
         state = load_call(dialogs)
         call = _restored(core, record, state, now, streams)
     except StoreError as error:
         core.note("restore.failed", call_id=record.call_id, reason=str(error))
-    if call is not None:
-        call.probe(now)
+        _close(core, record, now)
+        if state is not None and state.media is not None:
+            core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
         return
-    _close(core, record, now)
-    if state is not None and state.media is not None:
-        core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
+    if core.peers.by_name(state.caller.peer) and core.peers.by_name(state.callee.peer):
+        call.probe(now)
+    else:
+        call.end("relay", _NOT_RESTORABLE, now)
 
 
 def _close(core: Core, record: CallRecord, now: float) -> None:
@@ -48,20 +54,14 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
         outcome="answered",
         q850_cause=NORMAL_UNSPECIFIED,
         ended_by="relay",
-        end_reason="not_restorable",
+        end_reason=_NOT_RESTORABLE,
     )
     core.commit(closed, None)
 
 
-def _restored(
-    core: Core, record: CallRecord, state: CallState, now: float, streams: Mapping[Flow, Flow]
-) -> Call | None:
-    """The call as it was committed; None where a peer of it is no longer configured. Raises StoreError where a listener
-    of it is not."""
-    caller_peer = core.peers.by_name(state.caller.peer)
-    callee_peer = core.peers.by_name(state.callee.peer)
-    if caller_peer is None or callee_peer is None:
-        return None
+def _restored(core: Core, record: CallRecord, state: CallState, now: float, streams: Mapping[Flow, Flow]) -> Call:
+    """The call as it was committed. Raises StoreError where a listener of it is no longer configured."""
+    caller_peer, callee_peer = _peer(core, state.caller.peer), _peer(core, state.callee.peer)
     to_caller = state.caller.restored_flow(core.peers, streams)
     to_callee = state.callee.restored_flow(core.peers, streams)
     call = Call(
@@ -84,6 +84,11 @@ def _restored(
     call.callee.tripwire = tripwire_towards_callee(call, callee_peer, call.callee.flow.host)
     call.resume(state, now)
     return call
+
+
+def _peer(core: Core, name: str) -> Peer:
+    """The one that is configured, or one of that name of which nothing is known: it can be sent a BYE in its dialog."""
+    return core.peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
 
 
 def _take_over(call: Call, record: CallRecord) -> None:

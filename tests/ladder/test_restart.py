@@ -217,6 +217,8 @@ def test_peer_that_is_no_longer_configured(ladder: Ladder) -> None:
     connect(ladder)
     ladder.run(10)
     ladder.restart(peers=(peer("pbx", CALLER_HOST),))
+    ladder.caller.expects("BYE")
+    ladder.callee.expects("BYE")
     record = ladder.record
     assert (record.outcome, record.ended_by, record.end_reason) == ("answered", "relay", "not_restorable")
     assert record.duration_ms == 10_000
