@@ -148,8 +148,9 @@ class TimerHeap:
             if timer.armed == serial:
                 return when
             heappop(heap)
-        while self._spans and not self._spans[self._first]:  # all were cancelled
-            self._drop(self._first)
+        if not self._armed:
+            self._spans.clear()
+            self._first = _NEVER
         first = self._first / SPANS_PER_S if self._spans else None
         if self._far:
             return self._look_at if first is None else min(first, self._look_at)
