@@ -55,6 +55,7 @@ class UdpSocket:
         self._unreachable = unreachable
         self._pace = pace
         self._until_look = _LOOK_EVERY
+        self._together = False  # whether more than one was there the last time that it was looked
         self._socket: socket.socket
         self._burst: Burst
         self._ready: select.epoll | None = None
@@ -100,38 +101,44 @@ class UdpSocket:
         return True
 
     def _read(self) -> None:
-        """One datagram a turn of the loop, which costs least; while the process is behind all that there are."""
+        """One datagram a turn of the loop where they come one by one, else several; while the process is behind all."""
         self._until_look -= 1
         if self._pace.is_behind:
             if self._read_and_look():
-                self._read_bursts()
-        elif self._until_look > 0:
-            self._read_one()
+                self._read_all()
+        elif self._until_look <= 0:
+            self._together = self._read_and_look()
+        elif self._together:
+            self._together = self._read_burst() > 1
         else:
-            self._read_and_look()
+            self._read_one()
 
-    def _read_one(self) -> bool:
-        """False: there is none."""
+    def _read_one(self) -> None:
         try:
             data, address = self._socket.recvfrom(MAX_DATAGRAM)
         except OSError:  # an error waits, or somebody else's datagram failed its checksum and is gone
             self._read_errors()
-            return False
+            return
         flow = self._flows.get(address)
         self._receive(data, self._flow(address) if flow is None else flow)
-        return True
 
-    def _read_bursts(self) -> None:
+    def _read_burst(self) -> int:
+        """How many there were."""
+        datagrams = self._burst.read()
+        for data, source in datagrams:
+            flow = self._flows_by_source.get(source)
+            self._receive(data, self._flow_of(source) if flow is None else flow)
+        if not datagrams:
+            self._read_errors()
+        return len(datagrams)
+
+    def _read_all(self) -> None:
         for _ in range(MOST_AT_ONCE // MOST):
-            datagrams = self._burst.read()
-            for data, source in datagrams:
-                flow = self._flows_by_source.get(source)
-                self._receive(data, self._flow_of(source) if flow is None else flow)
-            if len(datagrams) < MOST:
+            if self._read_burst() < MOST:
                 return
 
     def _read_and_look(self) -> bool:
-        """As `_read_one`; reports how long the datagram has waited."""
+        """As `_read_one`; reports how long the datagram has waited. False: there was none."""
         self._until_look = _LOOK_EVERY
         try:
             data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM, _LOOK_BYTES)

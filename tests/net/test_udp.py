@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.net import udp
+from relay.net.burst import MOST
 from relay.net.pace import Pace
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
@@ -176,6 +177,23 @@ async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind
     flow = Flow(LISTENER, "udp", *address)
     assert [heard.datagrams.get_nowait() for _ in range(heard.datagrams.qsize())] == [
         (b"%d" % number, flow) for number in range(100)
+    ]
+
+
+async def test_several_are_read_in_one_turn_where_they_come_together(heard: Heard) -> None:
+    peer, _ = client(heard.address.host)
+    with peer:
+        for number in range(udp._LOOK_EVERY + MOST + 2):
+            peer.sendto(b"%d" % number, heard.address)
+    for _ in range(udp._LOOK_EVERY):
+        heard.udp._read()
+    assert heard.datagrams.qsize() == udp._LOOK_EVERY
+    heard.udp._read()
+    assert heard.datagrams.qsize() == udp._LOOK_EVERY + MOST
+    heard.udp._read()
+    heard.udp._read()  # nothing is there
+    assert [heard.datagrams.get_nowait()[0] for _ in range(heard.datagrams.qsize())] == [
+        b"%d" % number for number in range(udp._LOOK_EVERY + MOST + 2)
     ]
 
 
