@@ -148,6 +148,11 @@ class Crew:
         return all(member.drained.done() and member.drained.result() for member in self._members)
 
     async def _gone(self) -> None:
+        for member in self._members:
+            either: list[asyncio.Future[Any]] = [member.drained, member.lives]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        for member in self._members:
+            member.tell("leave")
         await asyncio.wait([member.lives for member in self._members])
 
     async def _hurry(self, at_once: asyncio.Event) -> None:

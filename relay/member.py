@@ -262,7 +262,7 @@ class Member:
             self.drain(self._common.drain_until)
 
     def drain(self, until: float) -> None:
-        """Has it refuse new calls, and end when the others are over or that loop time has come."""
+        """Has it refuse new calls, and say when the others are over, or hung up at that loop time; "leave" ends it."""
         self.tell("drain", max(until - asyncio.get_running_loop().time(), 0.0))
 
     def _send(self, data: bytes, flow: list[Any]) -> None:

@@ -126,6 +126,7 @@ class Worker:
         self._is_open = False
         self._draining: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._at_once = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._tasks = Tasks()
         self._channel = Channel(self._handlers(), _parent_is_gone)
         self._records = FarRecords(self._channel)
@@ -145,7 +146,8 @@ class Worker:
             "unbanned": self._lift,
             "ask": lambda *question: self._tasks.begin(self._answer(*question)),
             "drain": self._drain,
-            "stop": self._at_once.set,
+            "leave": self._leaving.set,
+            "stop": self._stop,
         }
         return {
             "start": self._started.set_result,
@@ -156,6 +158,10 @@ class Worker:
     def _drain(self, limit_s: float) -> None:
         if not self._draining.done():  # told again after a start
             self._draining.set_result(limit_s)
+
+    def _stop(self) -> None:
+        self._at_once.set()
+        self._leaving.set()
 
     def _when_open(self, handle: Callable[..., None], *fields: Any) -> None:
         if self._is_open:
@@ -180,6 +186,7 @@ class Worker:
         limit_s = await self._draining
         clean = await self._switch.drain(limit_s, self._at_once)
         self._channel.tell("drained", clean)
+        await self._leaving.wait()  # till then new calls get a 503, while mates still have calls
         await self._switch.close()
         STANDARD_OUTPUT.flush()
         self._channel.close()

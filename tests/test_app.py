@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.live_call import call
-from tests.support.product import RELAY700
+from tests.support.product import RELAY700, WORKERS
 from tests.support.relay_process import RelayProcess, Setup, X
 
 pytestmark = pytest.mark.outside
@@ -140,7 +140,8 @@ async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None
 async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_up(relay: RelayProcess) -> None:
     async with call(relay) as up:
         os.kill(relay.pid, signal.SIGTERM)
-        relay.wait_for_event("relay.draining")
+        for worker in range(WORKERS):
+            relay.wait_for_event("relay.draining", matching=lambda event, of=worker: event.get("worker", 0) == of)
         assert (await up.refused())["retry-after"]
         await up.hang_up()
         assert ended(relay) == 0

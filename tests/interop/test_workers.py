@@ -153,8 +153,9 @@ async def test_the_drain_waits_for_the_calls_of_all_workers(relay: RelayProcess)
         call = Call(relay, caller, callee, A, NUMBERS[1])
         await call.answer()
         os.kill(relay.pid, signal.SIGTERM)
-        relay.wait_for_event("relay.draining", matching=lambda event: event["worker"] == 1)
-        assert (await call.refused()).status == 503
+        for worker, number in enumerate(NUMBERS):
+            relay.wait_for_event("relay.draining", matching=lambda event, of=worker: event["worker"] == of)
+            assert (await call.refused(number)).status == 503
         await call.hang_up()
     assert relay.wait_for_event("relay.stopped")["clean"] is True
 

@@ -33,9 +33,9 @@ class Call:
         await self.called.answer(await self.callee.expect("BYE"), 200)
         await self.caller.expect(200, "BYE")
 
-    async def refused(self) -> SipText:
+    async def refused(self, number: str = X) -> SipText:
         """The final answer to another call."""
-        leg = Leg.calling(self.caller, self.relay, A, X)
+        leg = Leg.calling(self.caller, self.relay, A, number)
         branch = await leg.request("INVITE", body=SDP)
         answer = await self.caller.expect(503, "INVITE")
         leg.learn(answer)
