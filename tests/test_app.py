@@ -30,12 +30,6 @@ def relay(tmp_path: Path) -> Iterator[RelayProcess]:
     process.stop()
 
 
-def ended(relay: RelayProcess) -> int:
-    """The exit status once the process has ended by itself."""
-    assert relay._process is not None
-    return relay._process.wait(30)
-
-
 def event_names(relay: RelayProcess) -> list[str]:
     return [event["event"] for event in relay.events()]
 
@@ -83,7 +77,7 @@ def test_ready_says_where_the_relay_listens(relay: RelayProcess) -> None:
 
 def test_an_idle_relay_stops_at_once_and_cleanly(relay: RelayProcess) -> None:
     os.kill(relay.pid, signal.SIGTERM)
-    assert ended(relay) == 0
+    assert relay.ended() == 0
     assert relay.wait_for_event("relay.stopped")["clean"] is True
 
 
@@ -144,7 +138,7 @@ async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_u
             relay.wait_for_event("relay.draining", matching=lambda event, of=worker: event.get("worker", 0) == of)
         assert (await up.refused())["retry-after"]
         await up.hang_up()
-        assert ended(relay) == 0
+        assert relay.ended() == 0
     assert relay.verify()
     assert [record["outcome"] for record in relay.calls()].count("answered") == 1
 
@@ -157,7 +151,7 @@ async def test_calls_that_outlast_the_drain_are_hung_up(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGTERM)
         await up.called.answer(await up.callee.expect("BYE"), 200)
         await up.leg.answer(await up.caller.expect("BYE"), 200)
-        assert ended(process) == 0
+        assert process.ended() == 0
     (record,) = process.calls()
     assert (record["outcome"], record["ended_by"]) == ("answered", "relay")
 
@@ -175,7 +169,7 @@ async def test_a_bye_that_is_lost_at_the_end_of_the_drain_is_sent_again(tmp_path
             while up.callee.raw_received.count(b"BYE sip:") == before:  # noqa: ASYNC110 (nothing tells when)
                 await asyncio.sleep(0.01)
         await up.called.answer(bye, 200)
-        assert ended(process) == 0
+        assert process.ended() == 0
 
 
 async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart(relay: RelayProcess) -> None:
@@ -183,7 +177,7 @@ async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart
         os.kill(relay.pid, signal.SIGTERM)
         relay.wait_for_event("relay.draining")
         os.kill(relay.pid, signal.SIGTERM)
-        assert ended(relay) == 1
+        assert relay.ended() == 1
         assert [record["ended_at"] for record in relay.calls()] == [None]
         mark = len(relay._lines)
         relay.start()
@@ -195,7 +189,7 @@ async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart
 
 async def test_ctrl_c_drains_as_well(relay: RelayProcess) -> None:
     os.kill(relay.pid, signal.SIGINT)
-    assert ended(relay) == 0
+    assert relay.ended() == 0
     assert "relay.draining" in event_names(relay)
 
 

@@ -155,6 +155,13 @@ class RelayProcess:
         self._reader.join()
         return status
 
+    def ended(self) -> int:
+        """The exit status once the process has ended by itself, and its log is read to its end."""
+        assert self._process is not None and self._reader is not None
+        status = self._process.wait(30)
+        self._reader.join()
+        return status
+
     def stop_if_running(self) -> None:
         """For tests that look at its end themselves."""
         if self._process is not None and self._process.poll() is None:
