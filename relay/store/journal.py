@@ -29,7 +29,7 @@ from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read
 from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, store_errors, transaction, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
-from relay.store.journal_queue import MIN_GAP_S, SLICE_S, Item, JournalQueue, Waiting
+from relay.store.journal_queue import MIN_GAP_S, SLICE_S, Item, JournalQueue, Waiting, slice_end
 from relay.store.journal_rows import INSERT_EVENTS, PUT_CALLERS, Told, caller_row, event_row
 from relay.store.live_rows import PUT, LiveCall, Places, delete_live, laid_over, live_row, read_live
 from relay.store.lock import open_lock, takes
@@ -236,7 +236,7 @@ class Journal:
     async def _batch(self, commits: list[Commit], items: list[Item]) -> _Batch:
         """Moves the head and the places on. Where the transaction fails, they are read anew from the store.
 
-        In slices of `SLICE_S`: nobody else moves either.
+        In slices: nobody else moves either.
         """
         assert self._places is not None  # _connect read them
         up: dict[str, Commit] = {}
@@ -338,8 +338,9 @@ def _up_to(waiting: list[Waiting], commits: int) -> list[Waiting]:
 
 async def _next_slice() -> float:
     """Lets the loop go round. Gives until when to go on, in monotonic seconds."""
+    since = time.monotonic()
     await asyncio.sleep(0)
-    return time.monotonic() + SLICE_S
+    return slice_end(since)
 
 
 async def _call(

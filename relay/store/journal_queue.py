@@ -20,11 +20,18 @@ MAX_BATCH: Final = 200  # items a transaction
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
 MIN_GAP_S: Final = 0.020
-
-
-# For so long a batch is prepared, or its calls are answered, before the sockets are read again: at 1,650 calls a second
-# each of the two takes a ms or more, and an INVITE that came meanwhile would wait for all of it.
+# For so long at least a batch is prepared, or its calls are answered, before the sockets are read again: at 1,650 calls
+# a second each of the two takes a ms or more, and an INVITE that came meanwhile would wait for all of it.
 SLICE_S: Final = 0.0003
+
+
+def slice_end(since: float) -> float:
+    """Until when to go on, in monotonic seconds: for as long as others had the loop since then, or `SLICE_S`.
+
+    While the process is behind, a turn of the loop takes several ms: nobody's answer is to wait for dozens of them.
+    """
+    now = time.monotonic()
+    return now + max(SLICE_S, now - since)
 
 
 class Mark(NamedTuple):
@@ -43,11 +50,12 @@ Waiting = tuple[Item, Callable[[int], None] | None]
 
 
 class Acknowledgements:
-    """Tells those who wait that what they gave is durable: each by `done(token)`, in order, in slices of `SLICE_S`."""
+    """Tells those who wait that what they gave is durable: each by `done(token)`, in order, in slices."""
 
     def __init__(self) -> None:
         self._due: deque[tuple[Callable[[int], None], int]] = deque()
         self._goes_on = False
+        self._others_since = 0.0
 
     def put(self, done: Callable[[int], None], token: int) -> None:
         """To be called from the loop, and not from here: a fault in `done` must not stop who has made it durable."""
@@ -58,10 +66,11 @@ class Acknowledgements:
     def _go_on(self) -> None:
         self._goes_on = bool(self._due)
         if self._goes_on:
+            self._others_since = time.monotonic()
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        until = time.monotonic() + SLICE_S
+        until = slice_end(self._others_since)
         try:
             while self._due and time.monotonic() < until:
                 done, token = self._due.popleft()

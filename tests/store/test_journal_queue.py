@@ -102,6 +102,12 @@ async def test_it_is_said_when_nothing_waits_any_more() -> None:
     await emptied
 
 
+def spend(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> None:
     """Else an INVITE that comes while the calls of a batch are answered waits for all of them."""
     acknowledgements = Acknowledgements()
@@ -109,9 +115,7 @@ async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> No
 
     def tell(token: int) -> None:
         happened.append(f"told {token}")
-        until = time.monotonic() + SLICE_S
-        while time.monotonic() < until:
-            pass
+        spend(SLICE_S)
 
     for token in range(3):
         acknowledgements.put(tell, token)
@@ -122,6 +126,25 @@ async def test_many_are_told_in_order_and_the_loop_goes_round_in_between() -> No
     assert [event for event in happened if event != "turn"] == ["told 0", "told 1", "told 2"]
     assert "turn" in happened[happened.index("told 0") : happened.index("told 1")]
     assert "turn" in happened[happened.index("told 1") : happened.index("told 2")]
+
+
+async def test_the_longer_the_others_take_the_more_are_told_at_once() -> None:
+    """Else the answers of calls that are up would wait for dozens of turns while the process is behind."""
+    acknowledgements = Acknowledgements()
+    told: list[int] = []
+
+    def tell(token: int) -> None:
+        told.append(token)
+        spend(SLICE_S)
+
+    for token in range(100):
+        acknowledgements.put(tell, token)
+    turns = 0
+    while len(told) < 100:
+        spend(20 * SLICE_S)
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns <= 20
 
 
 async def test_who_fails_when_told_keeps_nobody_from_being_told() -> None:
