@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,18 +21,19 @@ MAX_BATCH: Final = 200  # items a transaction
 # 300 calls a second 10 ms cost 115 us a call and 20 ms 90, at 1,000 it is 50 and 38; the median wait goes from 6 to 12
 # ms. A commit that finds it idle never waits.
 MIN_GAP_S: Final = 0.020
-# For so long at least a batch is prepared, or its calls are answered, before the sockets are read again: at 1,650 calls
+# For so long a batch is prepared, or its calls are answered, before the sockets are read again: at 1,650 calls
 # a second each of the two takes a ms or more, and an INVITE that came meanwhile would wait for all of it.
 SLICE_S: Final = 0.0003
+LONG_TURN_S: Final = 0.002  # of the loop; one in which the driver works on its backlog takes 5 ms
 
 
 def slice_end(since: float) -> float:
-    """Until when to go on, in monotonic seconds: for as long as others had the loop since then, or `SLICE_S`.
+    """Until when to go on, in monotonic seconds, where others have had the loop since then.
 
-    While the process is behind, a turn of the loop takes several ms: nobody's answer is to wait for dozens of them.
+    To the end where they had it for long: the process is behind, and nobody's answer is to wait for more such turns.
     """
     now = time.monotonic()
-    return now + max(SLICE_S, now - since)
+    return now + SLICE_S if now - since < LONG_TURN_S else math.inf
 
 
 class Mark(NamedTuple):
