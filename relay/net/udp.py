@@ -24,7 +24,9 @@ from relay.sip.flow import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_DATAGRAM: Final = 65_535
-MOST_AT_ONCE: Final = 512  # datagrams that are read in one turn of the loop while the process is behind
+# Datagrams that are read in one turn of the loop while the process is behind. A turn may take so long that a thousand
+# come meanwhile; those that find no room in the socket are lost, of calls that are up too.
+MOST_AT_ONCE: Final = 2048
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
 
