@@ -49,9 +49,8 @@ from relay.store.writer import GroupWriter, now_ms
 
 LOOK_S = 1.0  # between two looks whether the store's files are in their places
 LOOKS = 3  # after so many we end where its log was deleted: the journal has moved into the store what stood in that
-FINISH_S = (
-    4.0  # for what is under way when it is told to stop: requests, the last records, deliveries; the relay waits 5
-)
+# For what is under way when it is told to stop: requests, the last records, deliveries. The relay waits for 5.
+FINISH_S = 4.0
 FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how old what the relay has said may be
 PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
 

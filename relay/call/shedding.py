@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from relay.call.compose import Reply
+from relay.call.compose import Reply, encode
 from relay.errors import ParseError
 from relay.sip.glance import copied, is_untagged
 from relay.sip.headers import parse_via
@@ -72,7 +72,8 @@ class Shedding:
         self._core = core
         self._registrar = registrar
         # One for all 503s: they make no dialog, and the same request must have the same each time (RFC 3261 8.2.7).
-        self._tag = f";tag={core.token()}\r\n".encode()
+        self._tag = core.token()
+        self._end_of_to = f";tag={self._tag}\r\n".encode()
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
@@ -85,7 +86,7 @@ class Shedding:
         `wait_s`: how long it will wait if it is new. `lasts`: whether that is more than a burst.
         """
         if data.startswith(b"ACK "):
-            return None if data.find(self._tag) >= 0 else Rank.INSIDE
+            return None if data.find(self._end_of_to) >= 0 else Rank.INSIDE
         data = data.lstrip(b"\r\n")  # RFC 3261 7.5
         if data.startswith(b"SIP/2.0 "):
             return Rank.INSIDE
@@ -151,7 +152,7 @@ class Shedding:
         if way is None or self._core.transactions.is_serving(method, way.hop, _text(branch)):
             return None
         data = b"%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
-            way.start, branch, way.end, others, from_, to, self._tag, call_id, cseq, _END,
+            way.start, branch, way.end, others, from_, to, self._end_of_to, call_id, cseq, _END,
         )  # fmt: skip
         return Refusal(hash((call_id, cseq)), data, way.flow)
 
@@ -162,10 +163,8 @@ class Shedding:
             if not isinstance(request, Request) or self._core.transactions.find_server(request) is not None:
                 return None
             reply = Reply(request, flow)
-            call_id = request.call_id.encode()
-            tag = self._tag.decode().strip().removeprefix(";tag=")
-            cseq = request.demand("cseq").encode("utf-8", "surrogateescape")
-            return Refusal(hash((call_id, cseq)), reply.write(503, to_tag=tag, extra=RETRY_AFTER), reply.flow)
+            key = hash((encode(request.call_id), encode(request.demand("cseq"))))
+            return Refusal(key, reply.write(503, to_tag=self._tag, extra=RETRY_AFTER), reply.flow)
         except ParseError:
             return None
 

@@ -61,8 +61,7 @@ class UdpSocket:
         self._socket: socket.socket
         self._burst: Burst
         self._ready: select.epoll | None = None
-        self._flows: dict[tuple[Any, ...], Flow] = {}
-        self._flows_by_source: dict[bytes, Flow] = {}  # the same, by struct sockaddr
+        self._flows: dict[tuple[Any, ...] | bytes, Flow] = {}  # by address, as Python or as the kernel writes it
 
     async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
         """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
@@ -128,7 +127,7 @@ class UdpSocket:
         """How many there were."""
         datagrams = self._burst.read()
         for data, source in datagrams:
-            flow = self._flows_by_source.get(source)
+            flow = self._flows.get(source)
             self._receive(data, self._flow_of(source) if flow is None else flow)
         if not datagrams:
             self._read_errors()
@@ -174,9 +173,8 @@ class UdpSocket:
         return flow
 
     def _flow_of(self, source: bytes) -> Flow:
-        if len(self._flows_by_source) >= _MOST_FLOWS:
-            self._flows_by_source.clear()
-        flow = self._flows_by_source[source] = self._flow(parse_source(self.family, source))
+        flow = self._flow(parse_source(self.family, source))
+        self._flows[source] = flow
         return flow
 
     def _read_errors(self) -> None:
