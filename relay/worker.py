@@ -94,6 +94,13 @@ class WorkerNetwork:
         else:
             self._channel.tell("send", data, flow)
 
+    def send_all(self, messages: list[bytes], flow: Flow) -> None:
+        """As `Transports.send_all`."""
+        if flow.transport == "udp":
+            self._datagrams.send_all(messages, flow)
+        else:
+            self._channel.tell("send", b"".join(messages), flow)
+
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None:
         """The parent has reloaded the streams."""
 

@@ -23,6 +23,17 @@ class Send:
 
 
 @final
+class SendAll:
+    """Several messages to one place, in any order: that is cheaper than one after the other. Otherwise as `Send`."""
+
+    __slots__ = ("flow", "messages")
+
+    def __init__(self, messages: list[bytes], flow: Flow) -> None:
+        self.messages = messages
+        self.flow = flow
+
+
+@final
 class LookUp:
     """Find the route in force; answer with `Engine.routed(token, Route | Refusal, now)`, at once or later.
 
@@ -122,4 +133,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | LookUp | Mediate | Commit | Tell | Registered | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | Tell | Registered | Note

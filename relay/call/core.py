@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
 from relay.call.bans import Bans
 from relay.call.counts import Counts
 from relay.call.peers import Peers
@@ -70,10 +70,19 @@ class Core:
         self._pending_commits: dict[int, Continuation] = {}
         self._pending_mates: dict[int, Continuation] = {}
         self._actions: list[Action] = []
+        self._together: dict[Flow, list[bytes]] = {}  # those of a SendAll in `_actions`
         self._serial = 0
 
     def send(self, data: bytes, flow: Flow) -> None:
         self._actions.append(Send(data, flow))
+
+    def send_in_any_order(self, data: bytes, flow: Flow) -> None:
+        """Together with all others that this is called for meanwhile, and go the same way."""
+        together = self._together.get(flow)
+        if together is None:
+            together = self._together[flow] = []
+            self._actions.append(SendAll(together, flow))
+        together.append(data)
 
     def note(self, event: str, **fields: object) -> None:
         self._actions.append(Note(event, fields))
@@ -195,6 +204,8 @@ class Core:
 
     def take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []
+        if self._together:
+            self._together = {}
         return actions
 
     def wall_ms(self, now: float) -> int:

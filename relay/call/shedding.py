@@ -8,6 +8,7 @@ going on at its rate.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from enum import Enum
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 RETRY_AFTER: Final = "Retry-After: 1\r\n"
 BURST_LAG_S: Final = 0.4  # that what comes in a burst may wait: RFC 3261 17.1.1.2 has it sent again after 0.5
 TOLD_EVERY_S: Final = 5.0
-MOST_REMEMBERED: Final = 50_000  # twice as many at the most
+MOST_REMEMBERED: Final = 20_000  # twice as many at the most; that they stay in the cache
 REMEMBERED_S: Final = 16.0  # at least, where there are not too many
 
 _NEW: Final = (b"INVITE ", b"MESSAGE ", b"CANCEL ")
 _START: Final = b"SIP/2.0 503 Service Unavailable\r\nVia: "
 _BRANCH: Final = b";branch="
-_match_branch: Final = re.compile(rb'z9hG4bK[^,"\s]*+').fullmatch
+_match_branch: Final = re.compile(rb'z9hG4bK[^,;"\s]*+').fullmatch
 # The rest of a Via that is alone in its line, with a blank for the branch. A parameter that begins with an "r" may be
 # "received", which is none of the sender's to say (RFC 3261 18.1.2), or rport with a value (RFC 3581 3).
 _match_way: Final = re.compile(
@@ -77,6 +78,8 @@ class Shedding:
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
+        self._way: _Way | None = None  # of the last one: a peer sends many
+        self._shed_late_at = -math.inf  # when one was shed that had waited
         self._told: dict[str, int] = {}  # what of `counts` the log has
         self._is_telling = False
 
@@ -92,21 +95,27 @@ class Shedding:
             return Rank.INSIDE
         peer = self._peer_at(flow)
         is_late = self._is_late(wait_s, lasts=lasts)
-        if is_late and peer is not None and (refusal := self._usual(data, flow)):
+        may_shed = is_late or bool(self._shed or self._shed_before)
+        if may_shed and peer is not None and (refusal := self._usual(data, flow)):
+            if not (is_late or self._has_shed(refusal)):
+                return Rank.NEW
             self._refuse(refusal, peer, now)
             return None
         if not is_untagged(data) or (peer is not None and not data.startswith(_NEW)):
             return Rank.INSIDE
-        if is_late and self._sheds(data, flow, peer, now, is_late=True):
+        if may_shed and self._sheds(data, flow, peer, now, is_late=is_late):
             return None
         return Rank.STRANGER if peer is None else Rank.NEW
 
     def takes(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
-        """Whether one that is not `Rank.INSIDE` is shed, now that it has waited: too long, or it was shed before."""
+        """Whether one that is not `Rank.INSIDE` is shed, now that it has waited: too long, or it was shed meanwhile."""
         is_late = self._is_late(waited_s, lasts=lasts)
-        if not (is_late or self._shed or self._shed_before):
+        if not is_late and now - waited_s > self._shed_late_at:  # what was shed before it came, `sort` has seen to
             return False
-        return self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late)
+        if not self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late):
+            return False
+        self._shed_late_at = now
+        return True
 
     def _is_late(self, waited_s: float, *, lasts: bool) -> bool:
         limit_ms = self._core.settings.limits.shed_lag_ms
@@ -128,16 +137,19 @@ class Shedding:
                 self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
             return is_late
         refusal = self._usual(data, flow) or self._any(data, flow)
-        if refusal is None or not (is_late or refusal.key in self._shed or refusal.key in self._shed_before):
+        if refusal is None or not (is_late or self._has_shed(refusal)):
             return False
         self._refuse(refusal, peer, now)
         return True
+
+    def _has_shed(self, refusal: Refusal) -> bool:
+        return refusal.key in self._shed or refusal.key in self._shed_before
 
     def _refuse(self, refusal: Refusal, peer: Peer, now: float) -> None:
         self._remember(refusal.key, now)
         self.counts[peer.name] = self.counts.get(peer.name, 0) + 1
         self._tell_later(now)
-        self._core.send(refusal.data, refusal.flow)
+        self._core.send_in_any_order(refusal.data, refusal.flow)
 
     def _usual(self, data: bytes, flow: Flow) -> Refusal | None:
         """Of a new call or text message, out of the bytes alone. None: it is written unusually, or being served."""
@@ -146,15 +158,25 @@ class Shedding:
         if lines is None:
             return None
         via, others, from_, to, call_id, cseq = lines
-        before, _, branch = via.partition(_BRANCH)
-        branch, semicolon, behind = branch.partition(b";")
-        way = _way(before, semicolon + behind, flow) if _match_branch(branch) else None
-        if way is None or self._core.transactions.is_serving(method, way.hop, _text(branch)):
+        way = self._way_of(via, flow)
+        if way is None:
+            return None
+        branch = via[len(way.before) : len(via) - len(way.behind)]
+        if not _match_branch(branch) or self._core.transactions.is_serving(method, way.hop, _text(branch)):
             return None
         data = b"%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
             way.start, branch, way.end, others, from_, to, self._end_of_to, call_id, cseq, _END,
         )  # fmt: skip
         return Refusal(hash((call_id, cseq)), data, way.flow)
+
+    def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
+        """None: it is written unusually."""
+        way = self._way
+        if way is None or way.came_by is not flow or not way.is_around(via):
+            before, equals, behind = via.partition(_BRANCH)
+            way = _way(before, b"".join(behind.partition(b";")[1:]), flow) if equals else None
+            self._way = way
+        return way
 
     def _any(self, data: bytes, flow: Flow) -> Refusal | None:
         """Likewise by a full look. None: it cannot be read, or is being served."""
@@ -195,13 +217,23 @@ def _text(part: bytes) -> str:
 class _Way:
     """A Via around its branch, as a response copies it, and where that goes (RFC 3261 18.2.2, RFC 3581)."""
 
-    __slots__ = ("end", "flow", "hop", "start")
+    __slots__ = ("before", "behind", "came_by", "end", "flow", "hop", "start")
 
-    def __init__(self, start: bytes, end: bytes, hop: str, flow: Flow) -> None:
-        self.start = start  # from the status line to "branch="
-        self.end = end  # with the line's end
+    def __init__(
+        self, came_by: Flow, before: bytes, behind: bytes, hop: str, start: bytes, end: bytes, flow: Flow
+    ) -> None:
+        self.came_by = came_by
+        self.before = before  # as it came, to "branch="
+        self.behind = behind
         self.hop = hop
+        self.start = start  # as it goes, from the status line to "branch="
+        self.end = end  # with the line's end
         self.flow = flow
+
+    def is_around(self, via: bytes) -> bool:
+        """Whether that has the same around its branch."""
+        is_long = len(via) >= len(self.before) + len(self.behind)
+        return is_long and via.startswith(self.before) and via.endswith(self.behind)
 
 
 @lru_cache(maxsize=1024)  # the same for all requests of a peer
@@ -220,8 +252,11 @@ def _way(before: bytes, behind: bytes, flow: Flow) -> _Way | None:
     rport = b";rport=%d" % flow.port
     received = b";received=" + flow.host.encode() if wants_port or via.host != flow.host else b""
     return _Way(
+        came_by=flow,
+        before=before + _BRANCH,
+        behind=behind,
+        hop=_text(hop),
         start=_START + hop + (rport if first else b"") + _BRANCH,
         end=(rport if later else b"") + others + received + b"\r\n",
-        hop=_text(hop),
         flow=flow if flow.reliable or port == flow.port else flow._replace(port=port),
     )

@@ -52,6 +52,15 @@ class Datagrams:
         elif not udp.send(data, address, flow.port):
             self._failed(flow)
 
+    def send_all(self, messages: list[bytes], flow: Flow) -> None:
+        """As `send`, of several in any order."""
+        address = self._resolver.literals.get(flow.host)
+        if address is None:
+            for data in messages:
+                self.send(data, flow)
+        elif not self._sockets[flow.listener].send_all(messages, address, flow.port):
+            self._failed(flow)
+
     def unreachable(self, flow: Flow) -> None:
         """An ICMP error says so of an address: so are the names that stand for it."""
         self._failed(flow)

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
 from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
@@ -29,7 +29,7 @@ from relay.sip.flow import Flow
 # Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
-SLICE_S: Final = 0.005  # of serving what waits while the process is behind; then the sockets are read, and timers run
+SLICE_S: Final = 0.01  # of serving what waits while the process is behind; then the sockets are read, and timers run
 ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for answers to what they send again
 # With a record that has waited for so long to be durable, new calls are shed: what is begun could not be answered. The
 # journal takes too little, as that of many workers may, or nothing (what a file does not take it spills; this is where
@@ -70,12 +70,13 @@ class Engine(Protocol):
 
 
 class Driver:
-    """`send` and `append` may fail later by `transport_failed`, and answer later by the callback, but never within."""
+    """`send`, `send_all` and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
 
     def __init__(
         self,
         engine: Engine,
         send: Callable[[bytes, Flow], None],
+        send_all: Callable[[list[bytes], Flow], None],
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
@@ -98,6 +99,7 @@ class Driver:
         self._engine = engine
         self._bans = engine.bans
         self._send = send
+        self._send_all = send_all
         self._look_up = look_up
         self._append = append
         self._tell = tell
@@ -280,11 +282,13 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: LookUp | Mediate | Commit | Tell | Registered | Note, now: float) -> None:
+    def _do(self, action: SendAll | LookUp | Mediate | Commit | Tell | Registered | Note, now: float) -> None:
         if isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
             self._commit(action, now)
+        elif isinstance(action, SendAll):
+            self._send_all(action.messages, action.flow)
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):

@@ -72,6 +72,13 @@ class Transports:
         else:
             self._streams.send(data, flow)
 
+    def send_all(self, messages: list[bytes], flow: Flow) -> None:
+        """As `send`, of several in any order."""
+        if flow.transport == "udp":
+            self._datagrams.send_all(messages, flow)
+        else:
+            self._streams.send(b"".join(messages), flow)
+
     def sweep(self, now: float) -> None:
         """Close what has been idle or half for too long; about once a second."""
         self._streams.sweep(now)

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import groupby
 from typing import Any, Final
 
 from relay.net.addresses import family_of
@@ -30,6 +31,13 @@ MOST_AT_ONCE: Final = 2048
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
 
+# Datagrams of one length that go by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels that
+# can, and the longest that they may be together.
+MOST_SEGMENTS: Final = 64
+MAX_SEGMENTED: Final = 65_000
+
+_SOL_UDP, _UDP_SEGMENT = 17, 103  # linux/socket.h, linux/udp.h
+_SEGMENT: Final = struct.Struct("=H")
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
 _FORCED: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: asm-generic/socket.h
 _SO_TIMESTAMPNS, _SO_RXQ_OVFL = 35, 40  # asm-generic/socket.h
@@ -90,6 +98,30 @@ class UdpSocket:
         except (OSError, OverflowError):
             return self._send_again(data, address, port)
         return True
+
+    def send_all(self, messages: list[bytes], address: str, port: int) -> bool:
+        """As `send`, of several in any order: those of one length go together. False: some cannot be sent."""
+        is_sent = True
+        for length, alike in groupby(sorted(messages, key=len), len):
+            together = list(alike)
+            most = max(1, min(MOST_SEGMENTS, MAX_SEGMENTED // length))
+            for start in range(0, len(together), most):
+                if not self._send_alike(together[start : start + most], length, address, port):
+                    is_sent = False
+        return is_sent
+
+    def _send_alike(self, messages: list[bytes], length: int, address: str, port: int) -> bool:
+        if len(messages) > 1:
+            try:
+                self._socket.sendmsg(messages, ((_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(length)),), 0, (address, port))
+                return True
+            except (OSError, OverflowError):  # as in `send`, or they are longer than a packet there may be
+                pass
+        is_sent = True
+        for data in messages:
+            if not self.send(data, address, port):
+                is_sent = False
+        return is_sent
 
     def _send_again(self, data: bytes, address: str, port: int) -> bool:
         # ip(7), IP_RECVERR: the error may be an earlier datagram's, told by `_read`; this one was not sent then.

@@ -14,7 +14,12 @@ Copied = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 """What a response copies (RFC 3261 8.2.6.2): the value of the topmost Via, the other Vias as lines with their ends, and
 the values of From, To, Call-ID and CSeq."""
 
-_ODD: Final = frozenset({b"v", b"V", b" ", b"\t"})  # begins a Via in another spelling, or goes on with the line before
+# How lines begin that an answer copies, and those that are odd: a Via in another spelling, or more of the line before.
+_V: Final = ord("V")
+_F: Final = ord("F")
+_T: Final = ord("T")
+_C: Final = ord("C")
+_ODD: Final = frozenset(b"v \t")
 
 
 def is_untagged(data: bytes) -> bool:
@@ -42,23 +47,23 @@ def _is_untagged(data: bytes) -> bool:
 
 def copied(data: bytes) -> Copied | None:
     """Of a request without a To tag. None: it has one, or is written unusually. Of a malformed one it is anything."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
+    end = max(0, data.find(b"\r\n\r\n"))
     vias: list[bytes] = []
     from_ = to = call_id = cseq = b""
     for line in data[:end].split(b"\r\n"):
-        if line.startswith(b"Via: "):
-            vias.append(line)
-        elif line.startswith(b"From: "):
+        first = line[0] if line else 0
+        if first == _C:
+            if line.startswith(b"Call-ID: "):
+                call_id = line[9:]
+            elif line.startswith(b"CSeq: "):
+                cseq = line[6:]
+        elif first == _F and line.startswith(b"From: "):
             from_ = line[6:]
-        elif line.startswith(b"To: "):
+        elif first == _T and line.startswith(b"To: "):
             to = line[4:]
-        elif line.startswith(b"Call-ID: "):
-            call_id = line[9:]
-        elif line.startswith(b"CSeq: "):
-            cseq = line[6:]
-        elif line[:1] in _ODD:
+        elif first == _V and line.startswith(b"Via: "):
+            vias.append(line)
+        elif first == _V or first in _ODD:
             return None
     if not (vias and from_ and to and call_id and cseq) or (to[-1:] != b">" and to.find(b";") >= 0):
         return None

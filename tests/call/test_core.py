@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.call.actions import Commit, LookUp, Note, Send, Tell
+from relay.call.actions import Commit, LookUp, Note, Send, SendAll, Tell
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from tests.call.support import FLOW, core
@@ -28,6 +28,23 @@ def test_actions_come_in_order_and_once() -> None:
     assert isinstance(commit, Commit)
     assert (commit.token, commit.record, commit.dialogs) == (0, RECORD, None)
     assert shared.take_actions() == []
+
+
+def test_what_may_go_in_any_order_goes_together_by_its_way() -> None:
+    shared = core()
+    elsewhere = FLOW._replace(port=5070)
+    shared.send_in_any_order(b"1", FLOW)
+    shared.send_in_any_order(b"2", elsewhere)
+    shared.send_in_any_order(b"3", FLOW._replace())
+    here, there = shared.take_actions()
+    assert isinstance(here, SendAll)
+    assert (here.messages, here.flow) == ([b"1", b"3"], FLOW)
+    assert isinstance(there, SendAll)
+    assert (there.messages, there.flow) == ([b"2"], elsewhere)
+    shared.send_in_any_order(b"4", FLOW)
+    (later,) = shared.take_actions()
+    assert isinstance(later, SendAll)
+    assert (later.messages, here.messages) == ([b"4"], [b"1", b"3"])
 
 
 def test_look_up_is_answered_once() -> None:

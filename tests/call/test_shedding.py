@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.call.actions import Action, Note, Send
+from relay.call.actions import Action, Note, Send, SendAll
 from relay.call.engine import Engine
 from relay.call.shedding import BURST_LAG_S, MOST_REMEMBERED, TOLD_EVERY_S, Rank
 from relay.sip.flow import Flow
@@ -31,13 +31,20 @@ def of_call(call_id: str, method: str = "INVITE", *lines: str) -> bytes:
     return invite(*usual, *lines, method=method).serialize()
 
 
+def bring(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = EARLY_S, now: float) -> None:
+    """As the driver does: it comes, and is served at `now`."""
+    if made.sort(data, flow, 0.0, now - waited_s, lasts=True) is not None:
+        made.receive_new(data, flow, waited_s, now, lasts=True)
+
+
 def shed(made: Engine, data: bytes, flow: Flow = FLOW, *, waited_s: float = LATE_S, now: float = 1.0) -> Response:
-    """The one answer to it."""
-    made.receive_new(data, flow, waited_s, now, lasts=True)
+    """The one answer to it, which it has when it comes or when it has waited."""
+    bring(made, data, flow, waited_s=waited_s, now=now)
     (answer,) = made.take_actions()
-    assert isinstance(answer, Send)
+    assert isinstance(answer, SendAll)
     assert answer.flow == flow
-    response = parse_message(answer.data)
+    (message,) = answer.messages
+    response = parse_message(message)
     assert isinstance(response, Response)
     assert response.status == 503
     return response
@@ -95,15 +102,62 @@ def test_what_comes_again_has_the_same_answer_also_when_there_is_time_now() -> N
     made = engine()
     first = shed(made, INVITE)
     assert shed(made, INVITE, waited_s=EARLY_S, now=1.5).to_tag == first.to_tag
-    made.receive_new(of_call("other"), FLOW, EARLY_S, 1.5, lasts=True)
+    bring(made, of_call("other"), now=1.5)
     assert is_served(made.take_actions())
+
+
+def test_what_came_before_the_same_was_shed_has_the_same_answer() -> None:
+    made = engine()
+    first = shed(made, INVITE, now=1.0)
+    made.receive_new(INVITE, FLOW, EARLY_S, 1.0 + EARLY_S / 2, lasts=True)
+    (answer,) = made.take_actions()
+    assert isinstance(answer, SendAll)
+    again = parse_message(answer.messages[0])
+    assert isinstance(again, Response)
+    assert again.to_tag == first.to_tag
+
+
+def test_what_is_written_unusually_has_the_same_answer_too() -> None:
+    made = engine()
+    data = INVITE.replace(b"Via: ", b"v: ")
+    first = shed(made, data)
+    assert shed(made, data, waited_s=EARLY_S, now=1.5).to_tag == first.to_tag
+
+
+@pytest.mark.parametrize(
+    "via",
+    [
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;rport",
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb",
+        "SIP/2.0/UDP 192.0.2.11:5061;branch=z9hG4bKb;rport",
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;rport;x=y",
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;x=y;rport",
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;branch=",
+        "SIP/2.0/UDP 192.0.2.11:5060;branch=",
+        "SIP/2.0/UDP 192.0.2.11:5060",
+    ],
+)
+def test_each_via_is_answered_as_it_is_whatever_the_last_one_was(via: str) -> None:
+    other, one = engine(), engine()
+    shed(other, of_call("a"))
+    shed(other, of_call("b", "INVITE", "Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;branch="))
+    for last in (of_call("a"), of_call("b", "INVITE", "Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;branch=")):
+        shed(other, last)
+        for made in (other, one):
+            made.sort(of_call("c", "INVITE", f"Via: {via}"), FLOW, LATE_S, 1.0, lasts=True)
+        (mine,), (theirs,) = other.take_actions(), one.take_actions()
+        assert isinstance(mine, SendAll)
+        assert isinstance(theirs, SendAll)
+        vias = [parse_message(each.messages[0]).values("via") for each in (mine, theirs)]
+        assert vias[0] == vias[1]
+        assert mine.flow == theirs.flow
 
 
 def test_a_second_attempt_of_the_same_caller_is_another_call() -> None:
     made = engine()
     shed(made, of_call("a"))
     again = of_call("a", "INVITE", "CSeq: 8 INVITE").replace(b"z9hG4bKa", b"z9hG4bKb")
-    made.receive_new(again, FLOW, EARLY_S, 2.0, lasts=True)
+    bring(made, again, now=2.0)
     assert is_served(made.take_actions())
 
 
@@ -113,12 +167,12 @@ def test_those_that_were_shed_are_forgotten_in_time_and_bounded_in_number() -> N
     for number in range(2 * MOST_REMEMBERED + 2):
         made.receive_new(of_call("b").replace(b"Call-ID: b", b"Call-ID: %d" % number), FLOW, LATE_S, 1.0, lasts=True)
     made.take_actions()
-    made.receive_new(of_call("a"), FLOW, EARLY_S, 1.0, lasts=True)
+    bring(made, of_call("a"), now=1.0)
     assert is_served(made.take_actions())
     shed(made, of_call("c"), now=1.0)
     shed(made, of_call("d"), now=20.0)
     shed(made, of_call("e"), now=40.0)
-    made.receive_new(of_call("c"), FLOW, EARLY_S, 40.0, lasts=True)
+    bring(made, of_call("c"), now=40.0)
     assert is_served(made.take_actions())
 
 
@@ -186,8 +240,8 @@ def test_what_would_be_late_is_shed_when_it_comes() -> None:
     assert made.sort(of_call("a"), FLOW, EARLY_S, 1.0, lasts=True) is Rank.NEW
     assert made.sort(of_call("b"), FLOW, LATE_S, 1.0, lasts=True) is None
     (answer,) = made.take_actions()
-    assert isinstance(answer, Send)
-    assert answer.data.startswith(b"SIP/2.0 503 ")
+    assert isinstance(answer, SendAll)
+    assert answer.messages[0].startswith(b"SIP/2.0 503 ")
     assert made.sort(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW
     assert made.sort(invite(method="OPTIONS").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.INSIDE
     assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0, lasts=True) is None

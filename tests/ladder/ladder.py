@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from relay.call.actions import Commit, LookUp, Mediate, Note, Registered, Send, Tell
+from relay.call.actions import Commit, LookUp, Mediate, Note, Registered, Send, SendAll, Tell
 from relay.call.engine import Engine
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -194,8 +194,8 @@ class Ladder:
         while actions := self.engine.take_actions():
             for action in actions:
                 match action:
-                    case Send(data=data, flow=flow):
-                        self._send(data, flow)
+                    case Send() | SendAll():
+                        self._carry(action)
                     case LookUp() | Commit():
                         if self.hold_commits if isinstance(action, Commit) else self.hold_look_ups:
                             self._held.append(action)
@@ -209,6 +209,10 @@ class Ladder:
                         self.told.append(action)
                     case Registered():
                         self.tell_mates(action)
+
+    def _carry(self, action: Send | SendAll) -> None:
+        for data in [action.data] if isinstance(action, Send) else action.messages:
+            self._send(data, action.flow)
 
     def _send(self, data: bytes, flow: Flow) -> None:
         if (flow.transport, flow.host) in self.unreachable:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import asyncio_dgram
 import pytest
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, Tell
+from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
 from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -51,6 +51,8 @@ class Obedient:
         match word:
             case "echo":
                 self._send(*rest)
+            case "echo_all":
+                self._actions.append(SendAll([each.encode() for each in rest], flow))
             case "look_up" | "mediate" | "registered" | "tell":
                 self._actions.append(_action(word, flow, *rest))
             case "commit":
@@ -140,6 +142,7 @@ class Bench:
         self.driver = Driver(
             self.engine,
             self.transports.send,
+            self.transports.send_all,
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
@@ -181,6 +184,12 @@ async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
 async def test_sends_what_the_engine_says() -> None:
     async with bench() as b:
         assert await b.ask("echo hello") == "hello"
+
+
+async def test_sends_several_messages_to_one_place() -> None:
+    async with bench() as b:
+        await b.say("echo_all one two three")
+        assert {await b.hear() for _ in range(3)} == {"one", "two", "three"}
 
 
 async def test_what_comes_from_who_is_banned_never_gets_to_the_engine() -> None:

@@ -45,6 +45,17 @@ async def test_each_transport_carries_messages_of_its_own_listener() -> None:
     await opened.transports.close()
 
 
+async def test_each_transport_carries_several_messages_at_once() -> None:
+    opened = Opened(settings_for("udp", "tcp"))
+    await opened.open()
+    messages = [f"OPTIONS sip:{number} SIP/2.0\r\nContent-Length: 0\r\n\r\n".encode() for number in range(3)]
+    for index, transport in enumerate(("udp", "tcp")):
+        opened.transports.send_all(messages, Flow(index, transport, *address_of(opened.settings, index)))
+        heard = [(await asyncio.wait_for(opened.messages.get(), PATIENCE_S))[0] for _ in messages]
+        assert sorted(heard) == messages
+    await opened.transports.close()
+
+
 async def test_every_listener_that_cannot_be_had_is_told_and_none_is_left_open() -> None:
     first = Opened(settings_for("udp", "tcp"))
     await first.open()

@@ -12,7 +12,7 @@ import pytest
 from relay.net import udp
 from relay.net.burst import MOST
 from relay.net.pace import Pace
-from relay.net.udp import UdpSocket
+from relay.net.udp import MAX_SEGMENTED, UdpSocket
 from relay.sip.flow import Flow
 from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
@@ -81,6 +81,31 @@ async def test_a_datagram_is_sent_from_the_listener(heard: Heard) -> None:
         assert (data, source[:2]) == (b"hello", heard.address)
 
 
+async def test_many_messages_to_one_place_go_together_each_as_it_is(heard: Heard) -> None:
+    messages = [b"%d" % number + b"." * (number % 3) for number in range(100)] + [b"x" * 1500, b"y" * 1500]
+    peer, address = client(heard.address.host)
+    with peer:
+        assert heard.udp.send_all(messages, *address)
+        assert sorted(peer.recv(2000) for _ in messages) == sorted(messages)
+
+
+async def test_messages_that_may_not_go_together_go_one_by_one(heard: Heard) -> None:
+    longer_than_a_packet = [b"%d" % number + b"x" * (MAX_SEGMENTED - 1) for number in range(2)]
+    peer, address = client(heard.address.host)
+    with peer:
+        assert heard.udp.send_all(longer_than_a_packet, *address)
+        assert [peer.recv(MAX_SEGMENTED) for _ in range(2)] == longer_than_a_packet
+
+
+async def test_an_icmp_error_costs_no_messages_that_go_together(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    with peer:
+        for _ in range(20):
+            heard.udp.send(b"lost", *dead(heard.address.host))
+            assert heard.udp.send_all([b"kept", b"held"], *address)
+            assert {peer.recv(100), peer.recv(100)} == {b"kept", b"held"}
+
+
 async def test_an_icmp_error_names_whom_it_is_about(heard: Heard) -> None:
     gone = dead(heard.address.host)
     assert heard.udp.send(b"hello", *gone)
@@ -127,6 +152,10 @@ async def test_what_cannot_be_sent_at_all_is_refused(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
         assert not heard.udp.send(bytes(70_000), *address)  # longer than a datagram may be
+
+
+async def test_of_several_that_cannot_be_sent_it_is_told(heard: Heard) -> None:
+    assert not heard.udp.send_all([b"hello", b"there", b"you"], heard.address.host, 65_536)
 
 
 async def test_an_address_of_the_other_family_is_refused() -> None:
