@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from pathlib import Path
 
 import processes
 import servers
+from flood import Figures
 from load import CALLEE_HOST, CALLER_HOST, HERE, HOLD_MS, Address, Load, free, make_load
 from series import warm_up
 from share import limited
@@ -109,22 +113,23 @@ def _measure_once(
     try:
         up = _Caller(load, "up", target, CALLS_UP, CALLS_UP, (seconds + 3) * 1000)
         time.sleep(2.0)
-        offered = _Caller(load, "offered", target, rate, rate * seconds, HOLD_MS)
-        rows = offered.wait()
+        offered = (_Flood if load.transport == "udp" else _Caller)(
+            load, "offered", target, rate, rate * seconds, HOLD_MS
+        )
+        came = offered.wait()
         statistics = asyncio.run(control.ask("statistics"))
-        up_rows = up.wait()
+        up_came = up.wait()
     finally:
         callee.kill()
         callee.wait()
-    last = rows[-1]
     found = Overload(
         factor=factor,
         offered=rate * seconds,
-        seconds=max(seconds, sum(int(row["OutgoingCall(C)"]) < rate * seconds for row in rows)),
-        completed=int(last["GenericCounter2(C)"]),
-        shed=int(last["GenericCounter1(C)"]),
-        up_completed=int(up_rows[-1]["GenericCounter2(C)"]),
-        retransmissions=int(last["Retransmissions(C)"]),
+        seconds=max(seconds, came.seconds),
+        completed=came.completed,
+        shed=came.shed,
+        up_completed=up_came.completed,
+        retransmissions=came.retransmissions,
         lag_s=statistics["loop_lag_seconds"],
         unread=statistics["datagrams_unread"],
         unread_by_sipp=offered.unread,
@@ -134,24 +139,60 @@ def _measure_once(
     return found
 
 
-class _Caller:
-    """One SIPp that calls; it has a row of figures a second."""
+class _Calls:
+    """A process that calls."""
 
     def __init__(self, load: Load, name: str, target: Address, rate: int, calls: int, hold_ms: int) -> None:
         self.unread = 0  # datagrams that found its receive buffer or the callees' full
         self._load = load
         self._name = name
-        local = free(CALLER_HOST)
-        self._sockets = (local, load.callee)
-        scenario = load.run / "overload.xml"
-        self._process = load.start_callers(name, scenario, local, target, rate, calls, hold_ms)
+        self._calls = calls
+        self._local = free(CALLER_HOST)
+        self._process = self._start(target, rate, hold_ms)
 
-    def wait(self) -> list[dict[str, str]]:
+    def wait(self) -> Figures:
         """Until all calls are over."""
         while self._process.poll() is None:
-            self.unread = max(self.unread, sum(processes.unread(*each) for each in self._sockets))
+            self.unread = max(self.unread, sum(processes.unread(*each) for each in (self._local, self._load.callee)))
             time.sleep(0.2)
-        return self._load.rows(self._name)
+        return self._figures()
+
+    def _start(self, target: Address, rate: int, hold_ms: int) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    def _figures(self) -> Figures:
+        raise NotImplementedError
+
+
+class _Caller(_Calls):
+    """SIPp; it has a row of figures a second."""
+
+    def _start(self, target: Address, rate: int, hold_ms: int) -> subprocess.Popen[bytes]:
+        scenario = self._load.run / "overload.xml"
+        return self._load.start_callers(self._name, scenario, self._local, target, rate, self._calls, hold_ms)
+
+    def _figures(self) -> Figures:
+        rows = self._load.rows(self._name)
+        last = {
+            name: int(rows[-1][name]) for name in ("GenericCounter1(C)", "GenericCounter2(C)", "Retransmissions(C)")
+        }
+        shed, completed, retransmissions = last.values()
+        seconds = sum(int(row["OutgoingCall(C)"]) < self._calls for row in rows)
+        return Figures(completed, shed, self._calls - completed - shed, retransmissions, seconds)
+
+
+class _Flood(_Calls):
+    """flood.py."""
+
+    def _start(self, target: Address, rate: int, hold_ms: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(HERE / "flood.py"), str(target), str(self._local), str(rate), str(self._calls)]
+        command += [str(hold_ms), str(self._load.bindings)]
+        self._output = self._load.run / f"{self._name}.json"
+        with self._output.open("wb") as output:
+            return subprocess.Popen(command, stdout=output)
+
+    def _figures(self) -> Figures:
+        return Figures(**json.loads(self._output.read_text()))
 
 
 def table(figures: Sequence[Overload]) -> str:

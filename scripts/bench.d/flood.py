@@ -1,0 +1,263 @@
+"""More calls a second than SIPp can place: one socket, whose messages leave and come many at a time.
+
+`python flood.py TARGET LOCAL RATE CALLS HOLD_MS FILE` places CALLS calls, RATE of them a second, from LOCAL through
+TARGET (each HOST:PORT) by the bindings of FILE (caller;number;callee a line), and prints what came of them as JSON.
+Each call is as caller.xml has it: INVITE, ACK, BYE after HOLD_MS; what gets no answer is sent again (RFC 3261 17.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import uvloop
+
+from relay.net.pace import Pace
+from relay.net.udp import UdpSocket
+from relay.sip.flow import Flow
+
+TICK_S: Final = 0.001
+T1_S: Final = 0.5
+TRIES: Final = 7  # the last has 32 s from the first on: timers B and F
+
+_CALL_ID: Final = b"\r\nCall-ID: f"
+_DIGITS: Final = 8
+_SDP: Final = b"""v=0\r
+o=u%08d 53655765 2353687637 IN IP4 %b\r
+s=-\r
+c=IN IP4 %b\r
+t=0 0\r
+m=audio 6000 RTP/AVP 8 0 101\r
+a=rtpmap:8 PCMA/8000\r
+a=rtpmap:0 PCMU/8000\r
+a=rtpmap:101 telephone-event/8000\r
+a=fmtp:101 0-16\r
+a=ptime:20\r
+a=sendrecv\r
+"""
+_MORE: Final = b"""Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, UPDATE, INFO\r
+Supported: 100rel, timer\r
+User-Agent: operator-sbc/1.0\r
+Content-Type: application/sdp\r
+"""
+
+
+class State(IntEnum):
+    """Of a call."""
+
+    NEW = 0
+    INVITED = 1  # and nothing has come
+    PROCEEDING = 2
+    UP = 3
+    ENDING = 4
+    COMPLETED = 5
+    SHED = 6
+    FAILED = 7
+
+
+class Dialog(NamedTuple):
+    """What a call's ACK and BYE are made of."""
+
+    to: bytes
+    uri: bytes
+
+
+class Again(NamedTuple):
+    """A request that is sent again at `at`, by the monotonic clock, where the call is as it was."""
+
+    at: float
+    number: int
+    state: State
+
+
+@dataclass
+class Figures:
+    """What came of all calls."""
+
+    completed: int = 0
+    shed: int = 0
+    failed: int = 0
+    retransmissions: int = 0
+    seconds: float = 0.0  # until the last INVITE
+
+
+class Flood:
+    """The callers. `run` ends with the last call."""
+
+    def __init__(
+        self, target: tuple[str, int], local: tuple[str, int], file: Path, rate: int, calls: int, hold_s: float
+    ) -> None:
+        self.figures = Figures()
+        self._target = target
+        self._local = local
+        lines = file.read_text().split()[1:]
+        self._bindings = [tuple(part.encode() for part in line.split(";")[:2]) for line in lines]
+        self._rate = rate
+        self._calls = calls
+        self._states = bytearray(calls)
+        self._dialogs: dict[int, Dialog] = {}
+        self._again: list[deque[Again]] = [deque() for _ in range(TRIES)]
+        self._ends: deque[tuple[float, int]] = deque()
+        self._out: list[bytes] = []
+        self._began = 0
+        self._hold_s = hold_s
+        always_behind = Pace()
+        always_behind.is_behind = True  # so that all that has come is read at once
+        self._socket = UdpSocket(0, self._receive, lambda flow: None, always_behind)
+        self._here = b"%b:%d" % (local[0].encode(), local[1])
+        self._there = b"%b:%d" % (target[0].encode(), target[1])
+
+    async def run(self) -> Figures:
+        """Place the calls."""
+        await self._socket.open(*self._local)
+        began = time.monotonic()
+        while self._is_busy():
+            now = time.monotonic()
+            self._begin(min(self._calls, int((now - began) * self._rate)), now)
+            self._end(now)
+            self._repeat(now)
+            self._flush()
+            if self._began == self._calls and not self.figures.seconds:
+                self.figures.seconds = now - began
+            await asyncio.sleep(TICK_S)
+        self._socket.close()
+        return self.figures
+
+    def _is_busy(self) -> bool:
+        figures = self.figures
+        return figures.completed + figures.shed + figures.failed < self._calls
+
+    def _begin(self, until: int, now: float) -> None:
+        for number in range(self._began, until):
+            self._request(number, State.INVITED, now)
+        self._began = max(self._began, until)
+
+    def _end(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, number = self._ends.popleft()
+            self._request(number, State.ENDING, now)
+
+    def _request(self, number: int, state: State, now: float, tries: int = 0) -> None:
+        """Send the INVITE or BYE, for the first time or again."""
+        self._states[number] = state
+        self._out.append(self._invite(number) if state is State.INVITED else self._bye(number))
+        if tries < TRIES:
+            self._again[tries].append(Again(now + T1_S * 2**tries, number, state))
+
+    def _repeat(self, now: float) -> None:
+        for tries, waiting in enumerate(self._again, 1):
+            while waiting and waiting[0].at <= now:
+                again = waiting.popleft()
+                if self._states[again.number] != again.state:
+                    continue
+                if tries == TRIES:
+                    self._states[again.number] = State.FAILED
+                    self.figures.failed += 1
+                else:
+                    self.figures.retransmissions += 1
+                    self._request(again.number, again.state, now, tries)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if out:
+            self._socket.send_all(out, *self._target)
+
+    # -- what comes
+
+    def _receive(self, data: bytes, flow: Flow) -> None:
+        at = data.find(_CALL_ID) + len(_CALL_ID)
+        number = int(data[at : at + _DIGITS])
+        state, status = self._states[number], int(data[8:11])
+        if data.find(b"\r\nCSeq: 2 BYE") >= 0:
+            if state == State.ENDING:
+                self._states[number] = State.COMPLETED
+                self.figures.completed += 1
+                del self._dialogs[number]
+        elif status < 200:
+            if state == State.INVITED:
+                self._states[number] = State.PROCEEDING
+        elif status == 200:
+            self._answered(number, state, data)
+        else:
+            self._refused(number, state, status, data)
+
+    def _answered(self, number: int, state: int, data: bytes) -> None:
+        if state in (State.INVITED, State.PROCEEDING):
+            self._states[number] = State.UP
+            uri = _value(data, b"\r\nContact: ").partition(b"<")[2].partition(b">")[0]
+            self._dialogs[number] = Dialog(_value(data, b"\r\nTo: "), uri)
+            self._ends.append((time.monotonic() + self._hold_s, number))
+        if dialog := self._dialogs.get(number):
+            self._out.append(self._ack(number, b"a", dialog.to, dialog.uri))
+
+    def _refused(self, number: int, state: int, status: int, data: bytes) -> None:
+        if state in (State.INVITED, State.PROCEEDING):
+            self._states[number] = State.SHED if status == 503 else State.FAILED
+            if status == 503:
+                self.figures.shed += 1
+            else:
+                self.figures.failed += 1
+        _, number_dialled = self._bindings[number % len(self._bindings)]
+        self._out.append(
+            self._ack(number, b"i", _value(data, b"\r\nTo: "), b"sip:%b@%b" % (number_dialled, self._there))
+        )
+
+    # -- what goes
+
+    def _invite(self, number: int) -> bytes:
+        caller, dialled = self._bindings[number % len(self._bindings)]
+        host = self._local[0].encode()
+        body = _SDP % (number, host, host)
+        uri = b"sip:%b@%b" % (dialled, self._there)
+        return (
+            b"INVITE %b SIP/2.0\r\n%bTo: <%b>\r\nCSeq: 1 INVITE\r\n"
+            b"Contact: <sip:%b@%b>\r\n%bContent-Length: %d\r\n\r\n%b"
+            % (uri, self._start(number, b"i", caller), uri, caller, self._here, _MORE, len(body), body)
+        )
+
+    def _ack(self, number: int, branch: bytes, to: bytes, uri: bytes) -> bytes:
+        caller, _ = self._bindings[number % len(self._bindings)]
+        return b"ACK %b SIP/2.0\r\n%bTo: %b\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n" % (
+            uri, self._start(number, branch, caller), to,
+        )  # fmt: skip
+
+    def _bye(self, number: int) -> bytes:
+        caller, _ = self._bindings[number % len(self._bindings)]
+        dialog = self._dialogs[number]
+        return b"BYE %b SIP/2.0\r\n%bTo: %b\r\nCSeq: 2 BYE\r\nContent-Length: 0\r\n\r\n" % (
+            dialog.uri, self._start(number, b"b", caller), dialog.to,
+        )  # fmt: skip
+
+    def _start(self, number: int, branch: bytes, caller: bytes) -> bytes:
+        return (
+            b"Via: SIP/2.0/UDP %b;branch=z9hG4bKf%b%08d\r\nMax-Forwards: 70\r\n"
+            b'From: "Alice" <sip:%b@%b>;tag=f%08d%b%08d\r\n'
+            % (self._here, branch, number, caller, self._here, number, _CALL_ID, number)
+        )
+
+
+def _value(data: bytes, name: bytes) -> bytes:
+    at = data.find(name) + len(name)
+    return data[at : data.find(b"\r\n", at)]
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def main(target: str, local: str, rate: str, calls: str, hold_ms: str, file: str) -> None:
+    flood = Flood(_address(target), _address(local), Path(file), int(rate), int(calls), int(hold_ms) / 1000)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(asdict(runner.run(flood.run()))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
