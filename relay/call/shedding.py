@@ -172,7 +172,7 @@ class Shedding:
     def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
         """None: it is written unusually."""
         way = self._way
-        if way is None or way.came_by is not flow or not way.is_around(via):
+        if way is None or way.came_by != flow or not way.is_around(via):
             before, equals, behind = via.partition(_BRANCH)
             way = _way(before, b"".join(behind.partition(b";")[1:]), flow) if equals else None
             self._way = way

@@ -36,7 +36,7 @@ _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has w
 MOST_SEGMENTS: Final = 64
 MAX_SEGMENTED: Final = 65_000
 
-_SOL_UDP, _UDP_SEGMENT = 17, 103  # linux/socket.h, linux/udp.h
+_UDP_SEGMENT: Final = 103  # linux/udp.h
 _SEGMENT: Final = struct.Struct("=H")
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h: the socket module does not name them
 _FORCED: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE: asm-generic/socket.h
@@ -113,7 +113,8 @@ class UdpSocket:
     def _send_alike(self, messages: list[bytes], length: int, address: str, port: int) -> bool:
         if len(messages) > 1:
             try:
-                self._socket.sendmsg(messages, ((_SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(length)),), 0, (address, port))
+                segmented = ((socket.IPPROTO_UDP, _UDP_SEGMENT, _SEGMENT.pack(length)),)
+                self._socket.sendmsg(messages, segmented, 0, (address, port))
                 return True
             except (OSError, OverflowError):  # as in `send`, or they are longer than a packet there may be
                 pass
