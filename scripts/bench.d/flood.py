@@ -24,6 +24,7 @@ from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 
 TICK_S: Final = 0.001
+GRACE_S: Final = 40.0
 T1_S: Final = 0.5
 TRIES: Final = 7  # the last has 32 s from the first on: timers B and F
 
@@ -89,7 +90,7 @@ class Figures:
 
 
 class Flood:
-    """The callers. `run` ends with the last call."""
+    """The callers."""
 
     def __init__(
         self, target: tuple[str, int], local: tuple[str, int], file: Path, rate: int, calls: int, hold_s: float
@@ -115,10 +116,11 @@ class Flood:
         self._there = b"%b:%d" % (target[0].encode(), target[1])
 
     async def run(self) -> Figures:
-        """Place the calls."""
+        """Place the calls, and wait for their ends: what has none by then is in no figure."""
         await self._socket.open(*self._local)
-        began = time.monotonic()
-        while self._is_busy():
+        began = now = time.monotonic()
+        until = began + self._calls / self._rate + self._hold_s + GRACE_S
+        while self._is_busy() and now < until:
             now = time.monotonic()
             self._begin(min(self._calls, int((now - began) * self._rate)), now)
             self._end(now)
