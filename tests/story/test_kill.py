@@ -41,6 +41,13 @@ class Story(NamedTuple):
     def desk(self) -> int:
         return int(self.relay.wait_for_event("desk.started")["pid"])
 
+    async def desk_stopped(self) -> None:
+        """Not in the midst of a transaction: the journal would wait for its end."""
+        desk = self.desk()
+        with self.nobody_writes():
+            os.kill(desk, signal.SIGSTOP)
+            await until_seen(lambda: " T " in Path(f"/proc/{desk}/stat").read_text())
+
     def kill(self) -> None:
         """Both at once, the desk first: it may be stopped, and would keep the log open."""
         os.kill(self.desk(), signal.SIGKILL)
@@ -97,7 +104,7 @@ async def inbox() -> AsyncIterator[Inbox]:
 
 
 async def test_after_the_commit_and_before_the_follower(story: Story) -> None:
-    os.kill(story.desk(), signal.SIGSTOP)
+    await story.desk_stopped()
     event_id = await story.call()
     assert story.rows("SELECT count(*) FROM call_record") == 1
     assert story.rows("SELECT count(*) FROM outbox") == story.rows("SELECT count(*) FROM call_index") == 0
