@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import uvloop
+from load import GRACE_S
 
 from relay.net.pace import Pace
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 
 TICK_S: Final = 0.001
-GRACE_S: Final = 40.0
 T1_S: Final = 0.5
 TRIES: Final = 7  # the last has 32 s from the first on: timers B and F
 
@@ -150,8 +150,7 @@ class Flood:
         """Send the INVITE or BYE, for the first time or again."""
         self._states[number] = state
         self._out.append(self._invite(number) if state is State.INVITED else self._bye(number))
-        if tries < TRIES:
-            self._again[tries].append(Again(now + T1_S * 2**tries, number, state))
+        self._again[tries].append(Again(now + T1_S * 2**tries, number, state))
 
     def _repeat(self, now: float) -> None:
         for tries, waiting in enumerate(self._again, 1):

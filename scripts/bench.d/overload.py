@@ -173,10 +173,8 @@ class _Caller(_Calls):
 
     def _figures(self) -> Figures:
         rows = self._load.rows(self._name)
-        last = {
-            name: int(rows[-1][name]) for name in ("GenericCounter1(C)", "GenericCounter2(C)", "Retransmissions(C)")
-        }
-        shed, completed, retransmissions = last.values()
+        names = ("GenericCounter1(C)", "GenericCounter2(C)", "Retransmissions(C)")
+        shed, completed, retransmissions = (int(rows[-1][name]) for name in names)
         seconds = sum(int(row["OutgoingCall(C)"]) < self._calls for row in rows)
         return Figures(completed, shed, self._calls - completed - shed, retransmissions, seconds)
 
