@@ -101,6 +101,10 @@ class WorkerNetwork:
         else:
             self._channel.tell("send", b"".join(messages), flow)
 
+    def hold(self) -> None:
+        """As `Transports.hold`."""
+        self._datagrams.hold()
+
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None:
         """The parent has reloaded the streams."""
 

@@ -24,6 +24,7 @@ class Datagrams:
         self._pace = pace
         self._sockets: dict[int, UdpSocket] = {}  # by the listener's index
         self._resolving: set[asyncio.Task[None]] = set()
+        self._holds = False
 
     async def listen(
         self,
@@ -60,6 +61,19 @@ class Datagrams:
                 self.send(data, flow)
         elif not self._sockets[flow.listener].send_all(messages, address, flow.port):
             self._failed(flow)
+
+    def hold(self) -> None:
+        """Have what is sent from now on go together when the loop comes round."""
+        if not self._holds:
+            self._holds = True
+            for udp in self._sockets.values():
+                udp.hold()
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        self._holds = False
+        for udp in self._sockets.values():
+            udp.release()
 
     def unreachable(self, flow: Flow) -> None:
         """An ICMP error says so of an address: so are the names that stand for it."""

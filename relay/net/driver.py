@@ -77,6 +77,7 @@ class Driver:
         engine: Engine,
         send: Callable[[bytes, Flow], None],
         send_all: Callable[[list[bytes], Flow], None],
+        hold: Callable[[], None],
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
@@ -89,6 +90,8 @@ class Driver:
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
+        `hold` has what is sent from then on go together when the loop comes round.
+
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
         rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
@@ -100,6 +103,7 @@ class Driver:
         self._bans = engine.bans
         self._send = send
         self._send_all = send_all
+        self._hold = hold
         self._look_up = look_up
         self._append = append
         self._tell = tell
@@ -161,6 +165,7 @@ class Driver:
             return
         now = time.monotonic()
         self._uncommitted.popleft()
+        self._hold()  # records become durable together, so many are answered in this turn of the loop
         try:
             self._engine.committed(token, now)
         except Exception:

@@ -79,6 +79,10 @@ class Transports:
         else:
             self._streams.send(b"".join(messages), flow)
 
+    def hold(self) -> None:
+        """Have the datagrams that are sent from now on go together when the loop comes round."""
+        self._datagrams.hold()
+
     def sweep(self, now: float) -> None:
         """Close what has been idle or half for too long; about once a second."""
         self._streams.sweep(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -143,6 +144,7 @@ class Bench:
             self.engine,
             self.transports.send,
             self.transports.send_all,
+            self.transports.hold,
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
@@ -324,6 +326,17 @@ async def test_what_happens_to_a_call_is_told() -> None:
         await b.say("tell ringing")
         await b.ask("echo done")
         assert b.told == [("ringing", RECORD)]
+
+
+async def test_what_waits_for_records_that_are_durable_together_goes_together() -> None:
+    async with bench() as b:
+        for _ in range(2):
+            await b.say("commit")
+        await until(lambda: len(b.journal) == 4)
+        for commit, done in b.journal:
+            done(commit.token)
+        assert not select.select([b.peer.socket], [], [], 0)[0]
+        assert [await b.hear(), await b.hear()] == ["committed 2", "committed 2"]
 
 
 async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_never() -> None:
