@@ -235,6 +235,7 @@ class Driver:
 
     def _work(self) -> None:
         now = time.monotonic()
+        self._hold()
         self.pace.report(self._backlog.waited_s(now), now)
         self.perform(now)  # answers to what was not kept
         until = now + SLICE_S

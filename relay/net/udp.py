@@ -30,6 +30,7 @@ MAX_DATAGRAM: Final = 65_535
 MOST_AT_ONCE: Final = 2048
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
+_MOST_ALONE: Final = 8  # of which each was alone when it was looked for several: then they are taken to come one by one
 
 # Datagrams of one length that go by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels that
 # can, and the longest that they may be together.
@@ -68,7 +69,7 @@ class UdpSocket:
         self._unreachable = unreachable
         self._pace = pace
         self._until_look = _LOOK_EVERY
-        self._together = False  # whether more than one was there the last time that it was looked
+        self._alone = _MOST_ALONE  # in how many readings in a row that could bring several there was but one
         self._holds = False
         self._held: list[tuple[bytes, str, int]] = []
         self._socket: socket.socket
@@ -170,9 +171,9 @@ class UdpSocket:
             if self._read_and_look():
                 self._read_all()
         elif self._until_look <= 0:
-            self._together = self._read_and_look()
-        elif self._together:
-            self._together = self._read_burst() > 1
+            self._alone = 0 if self._read_and_look() else _MOST_ALONE
+        elif self._alone < _MOST_ALONE:
+            self._alone = 0 if self._read_burst() > 1 else self._alone + 1
         else:
             self._read_one()
 

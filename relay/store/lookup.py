@@ -202,7 +202,8 @@ class Opener:
             bound = Bound._make((*columns, a, b, order_id, last_caller))
         split = _BOUND_END + len(self._caller_windows_s)
         by_caller, by_number = values[_BOUND_END:split], values[split:]
-        return Found(caller_hash, locked, legacy, route_hash == caller_hash, bound, by_caller, by_number)
+        is_own = route_hash == caller_hash
+        return Found._make((caller_hash, locked, legacy, is_own, bound, by_caller, by_number))
 
     def _last_caller(self, party: str, mode: str, binding_id: str, number: str, last: list[Any]) -> str | None:
         """Whom a call back reaches: anybody who called an AXN, of a group only who is its member still."""

@@ -171,7 +171,7 @@ async def test_what_datagrams_that_came_together_are_answered_goes_together(fail
     with peer:
         for data in (b"0", b"1", b"2"):
             peer.sendto(data, address)
-        answers_to._until_look, answers_to._together = udp._LOOK_EVERY, True
+        answers_to._until_look, answers_to._alone = udp._LOOK_EVERY, 0
         with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
             answers_to._read()
         assert answered_at_once == ([[], []] if fails else [[], [], []])
@@ -306,6 +306,26 @@ async def test_several_are_read_in_one_turn_where_they_come_together(heard: Hear
     assert [heard.datagrams.get_nowait()[0] for _ in range(heard.datagrams.qsize())] == [
         b"%d" % number for number in range(udp._LOOK_EVERY + MOST + 2)
     ]
+
+
+async def test_some_that_come_alone_do_not_keep_the_next_from_being_read_together(heard: Heard) -> None:
+    peer, _ = client(heard.address.host)
+    with peer:
+
+        def come(count: int) -> int:
+            """How many of so many datagrams one turn reads."""
+            for _ in range(count):
+                peer.sendto(b"hello", heard.address)
+            before = heard.datagrams.qsize()
+            heard.udp._read()
+            return heard.datagrams.qsize() - before
+
+        heard.udp._until_look = 1
+        assert come(1) == 1  # it is looked, and there is one
+        assert [come(1) for _ in range(udp._MOST_ALONE - 1)] == [1] * (udp._MOST_ALONE - 1)
+        assert come(3) == 3
+        assert [come(1) for _ in range(udp._MOST_ALONE)] == [1] * udp._MOST_ALONE
+        assert come(3) == 1
 
 
 async def test_datagrams_that_found_no_room_put_the_process_behind(heard: Heard) -> None:

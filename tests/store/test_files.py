@@ -52,9 +52,9 @@ def test_a_file_that_goes_while_it_is_looked_at_is_missed_the_next_time(
 ) -> None:
     find = os.stat
 
-    def goes_after_the_last(file: Path) -> os.stat_result:
+    def goes_after_the_last(file: str) -> os.stat_result:
         found = find(file)
-        if file.name.endswith("-shm"):
+        if file.endswith("-shm"):
             disk.path.rename(disk.path.with_name("away"))
         return found
 
