@@ -105,6 +105,10 @@ class WorkerNetwork:
         """As `Transports.hold`."""
         self._datagrams.hold()
 
+    def release(self) -> None:
+        """As `Transports.release`."""
+        self._datagrams.release()
+
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None:
         """The parent has reloaded the streams."""
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from typing import Final
 
 from relay.net.pace import Pace
 from relay.net.resolve import Resolver
@@ -13,6 +14,9 @@ from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 
 MAX_RESOLVING = 1000  # datagrams that wait for a host name
+# Datagrams that wait for others, to be sent one right after the other: whoever sleeps and gets them is woken once. To
+# wake a process takes longer than to send it a datagram.
+MOST_HELD: Final = 8
 
 
 class Datagrams:
@@ -25,6 +29,7 @@ class Datagrams:
         self._sockets: dict[int, UdpSocket] = {}  # by the listener's index
         self._resolving: set[asyncio.Task[None]] = set()
         self._holds = False
+        self._held: list[tuple[UdpSocket, bytes, str, Flow]] = []
 
     async def listen(
         self,
@@ -40,7 +45,9 @@ class Datagrams:
         `bound`: a socket that is bound there already; None: one is made. `unreachable`: who hears of ICMP errors
         instead of ours, to tell it in turn.
         """
-        self._sockets[index] = udp = UdpSocket(index, receive, unreachable or self.unreachable, self._pace)
+        self._sockets[index] = udp = UdpSocket(
+            index, receive, unreachable or self.unreachable, self._pace, self._begin_to_hold, self.release
+        )
         await udp.open(host, port, bound)
 
     def send(self, data: bytes, flow: Flow) -> None:
@@ -50,11 +57,16 @@ class Datagrams:
         address = literals.get(flow.host) or self._resolver.known(flow.host, udp.family, time.monotonic())
         if address is None:
             self._resolve(data, flow, udp)
+        elif self._holds:
+            self._held.append((udp, data, address, flow))
+            if len(self._held) >= MOST_HELD:
+                self._send_held()
         elif not udp.send(data, address, flow.port):
             self._failed(flow)
 
     def send_all(self, messages: list[bytes], flow: Flow) -> None:
         """As `send`, of several in any order."""
+        self._send_held()
         address = self._resolver.literals.get(flow.host)
         if address is None:
             for data in messages:
@@ -63,17 +75,27 @@ class Datagrams:
             self._failed(flow)
 
     def hold(self) -> None:
-        """Have what is sent from now on go together when the loop comes round."""
-        if not self._holds:
-            self._holds = True
-            for udp in self._sockets.values():
-                udp.hold()
-            asyncio.get_running_loop().call_soon(self._release)
+        """Have what is sent from now on go together: by `release`, or when the loop comes round.
 
-    def _release(self) -> None:
+        Where much is sent, MOST_HELD at a time.
+        """
+        if not self._holds:
+            self._begin_to_hold()
+            asyncio.get_running_loop().call_soon(self.release)
+
+    def _begin_to_hold(self) -> None:
+        self._holds = True
+
+    def release(self) -> None:
+        """Send what is held, in its order."""
         self._holds = False
-        for udp in self._sockets.values():
-            udp.release()
+        self._send_held()
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, []
+        # What is sent because of a failure goes after all that was held before.
+        for flow in [flow for udp, data, address, flow in held if not udp.send(data, address, flow.port)]:
+            self._failed(flow)
 
     def unreachable(self, flow: Flow) -> None:
         """An ICMP error says so of an address: so are the names that stand for it."""
@@ -90,7 +112,10 @@ class Datagrams:
         }
 
     async def close(self) -> None:
-        """Close all; what waits for a name is dropped."""
+        """Send what is held and close all; what waits for a name is dropped."""
+        for udp, data, address, flow in self._held:
+            udp.send(data, address, flow.port)
+        self._held.clear()
         for udp in self._sockets.values():
             udp.close()
         for task in tuple(self._resolving):

@@ -78,6 +78,7 @@ class Driver:
         send: Callable[[bytes, Flow], None],
         send_all: Callable[[list[bytes], Flow], None],
         hold: Callable[[], None],
+        release: Callable[[], None],
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
@@ -90,12 +91,11 @@ class Driver:
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
-        `hold` has what is sent from then on go together when the loop comes round.
-
-        `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
-        ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
-        `look_up_later` is asked instead of `look_up` where it is given.
+        `hold` has what is sent from then on go together: by `release`, or when the loop comes round. `tell` takes what
+        a business hears of a call that goes on, `log_ended` what the log says of each call that has ended, numbers
+        masked. `verify` is asked of each route that wants it, and `mediate` takes commands for rtpengine; both answer
+        later. `registered` tells the mates of a worker; without it there must be none. `look_up_later` is asked instead
+        of `look_up` where it is given.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -104,6 +104,7 @@ class Driver:
         self._send = send
         self._send_all = send_all
         self._hold = hold
+        self._release = release
         self._look_up = look_up
         self._append = append
         self._tell = tell
@@ -165,7 +166,8 @@ class Driver:
             return
         now = time.monotonic()
         self._uncommitted.popleft()
-        self._hold()  # records become durable together, so many are answered in this turn of the loop
+        if not self.pace.is_behind:  # then the loop comes round late
+            self._hold()  # records become durable together, so many are answered in this turn of it
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -241,6 +243,7 @@ class Driver:
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
+        self._release()
         if self._backlog:
             asyncio.get_running_loop().call_soon(self._work)
         else:

@@ -80,8 +80,12 @@ class Transports:
             self._streams.send(b"".join(messages), flow)
 
     def hold(self) -> None:
-        """Have the datagrams that are sent from now on go together when the loop comes round."""
+        """Have the datagrams that are sent from now on go together: by `release`, or when the loop comes round."""
         self._datagrams.hold()
+
+    def release(self) -> None:
+        """Send what is held."""
+        self._datagrams.release()
 
     def sweep(self, now: float) -> None:
         """Close what has been idle or half for too long; about once a second."""

@@ -30,15 +30,12 @@ MAX_DATAGRAM: Final = 65_535
 MOST_AT_ONCE: Final = 2048
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
-_MOST_ALONE: Final = 8  # of which each was alone when it was looked for several: then they are taken to come one by one
+_MOST_ALONE: Final = 8  # in a row, though several could have been read: until that one no more than one is read
 
 # Datagrams of one length that go by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels that
 # can, and the longest that they may be together.
 MOST_SEGMENTS: Final = 64
 MAX_SEGMENTED: Final = 65_000
-# Datagrams that wait for others, to be sent one right after the other: whoever sleeps and gets them is woken once. To
-# wake a process takes longer than to send it a datagram. Some 50 us are between two that are held.
-MOST_HELD: Final = 8
 
 _UDP_SEGMENT: Final = 103  # linux/udp.h
 _SEGMENT: Final = struct.Struct("=H")
@@ -55,12 +52,23 @@ _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
 _UNREACHABLE: Final = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
 
 
+def nothing() -> None:
+    """For those who hold nothing."""
+
+
 class UdpSocket:
     """`receive` gets each datagram with the flow it came by, `unreachable` the flow that a datagram could not reach."""
 
     def __init__(
-        self, listener: int, receive: Callable[[bytes, Flow], None], unreachable: Callable[[Flow], None], pace: Pace
+        self,
+        listener: int,
+        receive: Callable[[bytes, Flow], None],
+        unreachable: Callable[[Flow], None],
+        pace: Pace,
+        hold: Callable[[], None] = nothing,
+        release: Callable[[], None] = nothing,
     ) -> None:
+        """`hold` is called before several datagrams are received that came together, `release` after the last."""
         self.family = socket.AF_INET
         self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
         self.unread = 0  # datagrams that a full receive buffer refused
@@ -68,10 +76,10 @@ class UdpSocket:
         self._receive = receive
         self._unreachable = unreachable
         self._pace = pace
+        self._hold = hold
+        self._release = release
         self._until_look = _LOOK_EVERY
         self._alone = _MOST_ALONE  # in how many readings in a row that could bring several there was but one
-        self._holds = False
-        self._held: list[tuple[bytes, str, int]] = []
         self._socket: socket.socket
         self._burst: Burst
         self._ready: select.epoll | None = None
@@ -92,37 +100,13 @@ class UdpSocket:
 
     def close(self) -> None:
         if self._ready is not None:
-            self.release()
             asyncio.get_running_loop().remove_reader(self._ready.fileno())
             self._ready.close()
             self._socket.close()
             self._ready = None
 
-    def hold(self) -> None:
-        """Keep what is to be sent until `release`, or until it is MOST_HELD."""
-        self._holds = True
-
-    def release(self) -> None:
-        """Send what was kept, in its order."""
-        self._holds = False
-        self._send_held()
-
     def send(self, data: bytes, address: str, port: int) -> bool:
-        """Send to an address literal. False: it cannot be reached; of what is held `unreachable` is told so."""
-        if not self._holds:
-            return self._send_now(data, address, port)
-        self._held.append((data, address, port))
-        if len(self._held) >= MOST_HELD:
-            self._send_held()
-        return True
-
-    def _send_held(self) -> None:
-        held, self._held = self._held, []
-        for data, address, port in held:
-            if not self._send_now(data, address, port):
-                self._unreachable(Flow(self._listener, "udp", address, port))
-
-    def _send_now(self, data: bytes, address: str, port: int) -> bool:
+        """Send to an address literal. False: it cannot be reached."""
         try:
             self._socket.sendto(data, (address, port))
         except (OSError, OverflowError):
@@ -150,7 +134,7 @@ class UdpSocket:
                 pass
         is_sent = True
         for data in messages:
-            if not self._send_now(data, address, port):
+            if not self.send(data, address, port):
                 is_sent = False
         return is_sent
 
@@ -192,13 +176,13 @@ class UdpSocket:
         if not datagrams:
             self._read_errors()
             return 0
-        self.hold()
+        self._hold()
         try:
             for data, source in datagrams:
                 flow = self._flows.get(source)
                 self._receive(data, self._flow_of(source) if flow is None else flow)
         finally:
-            self.release()
+            self._release()
         return len(datagrams)
 
     def _read_all(self) -> None:

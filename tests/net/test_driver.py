@@ -145,6 +145,7 @@ class Bench:
             self.transports.send,
             self.transports.send_all,
             self.transports.hold,
+            self.transports.release,
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
@@ -337,6 +338,29 @@ async def test_what_waits_for_records_that_are_durable_together_goes_together() 
             done(commit.token)
         assert not select.select([b.peer.socket], [], [], 0)[0]
         assert [await b.hear(), await b.hear()] == ["committed 2", "committed 2"]
+
+
+async def test_what_waits_for_a_record_goes_at_once_while_the_process_is_behind() -> None:
+    async with bench() as b:
+        await b.say("commit")
+        await until(lambda: len(b.journal) == 2)
+        b.driver.pace.report(1.0, time.monotonic())
+        commit, done = b.journal[0]
+        done(commit.token)
+        assert select.select([b.peer.socket], [], [], 0)[0]
+        assert await b.hear() == "committed 2"
+
+
+async def test_what_is_sent_in_a_slice_of_serving_goes_at_its_end() -> None:
+    async with bench() as b:
+        assert await b.ask("echo hello") == "hello"
+        b.driver.pace.report(1.0, time.monotonic())
+        for number in range(3):
+            b.driver.receive(b"echo %d" % number, b.engine._flow)
+        assert not select.select([b.peer.socket], [], [], 0)[0]
+        b.driver._work()
+        assert select.select([b.peer.socket], [], [], 0)[0]
+        assert [await b.hear() for _ in range(3)] == ["0", "1", "2"]
 
 
 async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_never() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 
 import asyncio_dgram
@@ -54,28 +53,6 @@ async def test_each_transport_carries_several_messages_at_once() -> None:
         opened.transports.send_all(messages, Flow(index, transport, *address_of(opened.settings, index)))
         heard = [(await asyncio.wait_for(opened.messages.get(), PATIENCE_S))[0] for _ in messages]
         assert sorted(heard) == messages
-    await opened.transports.close()
-
-
-async def test_what_is_sent_in_one_turn_of_the_loop_may_be_held_until_the_next() -> None:
-    opened = Opened(settings_for("udp", "udp"))
-    await opened.open()
-    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with peer:
-        peer.bind(("127.0.0.11", 0))
-        peer.setblocking(False)
-        flow = Flow(0, "udp", *peer.getsockname())
-        for _ in range(2):  # it was let go of, and can be held again
-            opened.transports.hold()
-            opened.transports.hold()
-            opened.transports.send(b"from one", flow)
-            opened.transports.send(b"from the other", flow._replace(listener=1))
-            with pytest.raises(BlockingIOError):
-                peer.recv(100)
-            await asyncio.sleep(0)
-            assert [peer.recv(100), peer.recv(100)] == [b"from one", b"from the other"]
-        opened.transports.send(b"at once", flow)
-        assert peer.recv(100) == b"at once"
     await opened.transports.close()
 
 

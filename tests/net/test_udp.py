@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import select
 import socket
 import struct
 import time
@@ -14,7 +13,7 @@ import pytest
 from relay.net import udp
 from relay.net.burst import MOST
 from relay.net.pace import Pace
-from relay.net.udp import MAX_SEGMENTED, MOST_HELD, UdpSocket
+from relay.net.udp import MAX_SEGMENTED, UdpSocket
 from relay.sip.flow import Flow
 from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
@@ -99,84 +98,29 @@ async def test_messages_that_may_not_go_together_go_one_by_one(heard: Heard) -> 
         assert [peer.recv(MAX_SEGMENTED) for _ in range(2)] == longer_than_a_packet
 
 
-def waiting(peer: socket.socket) -> list[bytes]:
-    """What has come so far. On loopback that is all that was sent."""
-    heard = []
-    while select.select([peer], [], [], 0)[0]:
-        heard.append(peer.recv(100))
-    return heard
-
-
-async def test_what_is_held_goes_in_its_order_when_it_is_released(heard: Heard) -> None:
-    peer, address = client(heard.address.host)
-    with peer:
-        heard.udp.hold()
-        for message in (b"first", b"second"):
-            assert heard.udp.send(message, *address)
-        assert waiting(peer) == []
-        heard.udp.release()
-        assert waiting(peer) == [b"first", b"second"]
-        assert heard.udp.send(b"third", *address)
-        assert waiting(peer) == [b"third"]
-
-
-async def test_no_more_is_held_than_goes_within_half_a_millisecond(heard: Heard) -> None:
-    messages = [b"%d" % number for number in range(MOST_HELD + 1)]
-    peer, address = client(heard.address.host)
-    with peer:
-        heard.udp.hold()
-        for message in messages:
-            heard.udp.send(message, *address)
-        assert waiting(peer) == messages[:MOST_HELD]
-        heard.udp.release()
-        assert waiting(peer) == messages[MOST_HELD:]
-
-
-async def test_of_what_was_held_and_cannot_be_sent_it_is_told(heard: Heard) -> None:
-    peer, address = client(heard.address.host)
-    with peer:
-        heard.udp.hold()
-        assert heard.udp.send(b"lost", heard.address.host, 65_536)
-        assert heard.udp.send(b"kept", *address)
-        heard.udp.release()
-        assert heard.unreachable.get_nowait() == Flow(LISTENER, "udp", heard.address.host, 65_536)
-        assert waiting(peer) == [b"kept"]
-
-
-async def test_what_is_held_goes_before_the_socket_is_closed() -> None:
-    heard = Heard("127.0.0.10")
-    await heard.udp.open(*heard.address)
-    peer, address = client("127.0.0.10")
-    with peer:
-        heard.udp.hold()
-        heard.udp.send(b"the last", *address)
-        heard.udp.close()
-        assert waiting(peer) == [b"the last"]
-
-
 @pytest.mark.parametrize("fails", [False, True])
-async def test_what_datagrams_that_came_together_are_answered_goes_together(fails: bool) -> None:
-    answered_at_once = []
+async def test_what_comes_together_is_received_between_hold_and_release(fails: bool) -> None:
+    told: list[bytes] = []
 
-    def answer(data: bytes, flow: Flow) -> None:
-        answers_to.send(data, flow.host, flow.port)
-        answered_at_once.append(waiting(peer))
+    def receive(data: bytes, flow: Flow) -> None:
+        told.append(data)
         if fails and data == b"1":
             raise ZeroDivisionError
 
-    answers_to = UdpSocket(LISTENER, answer, lambda flow: None, Pace())
+    socket_of = UdpSocket(
+        LISTENER, receive, lambda flow: None, Pace(), lambda: told.append(b"hold"), lambda: told.append(b"release")
+    )
     address = free("127.0.0.10")
-    await answers_to.open(*address)
+    await socket_of.open(*address)
     peer, _ = client("127.0.0.10")
     with peer:
         for data in (b"0", b"1", b"2"):
             peer.sendto(data, address)
-        answers_to._until_look, answers_to._alone = udp._LOOK_EVERY, 0
+        socket_of._until_look, socket_of._alone = udp._LOOK_EVERY, 0
         with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
-            answers_to._read()
-        assert answered_at_once == ([[], []] if fails else [[], [], []])
-        assert waiting(peer) == ([b"0", b"1"] if fails else [b"0", b"1", b"2"])
-    answers_to.close()
+            socket_of._read()
+    assert told == [b"hold", b"0", b"1", *([] if fails else [b"2"]), b"release"]
+    socket_of.close()
 
 
 async def test_an_icmp_error_costs_no_messages_that_go_together(heard: Heard) -> None:
