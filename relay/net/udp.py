@@ -30,7 +30,7 @@ MAX_DATAGRAM: Final = 65_535
 MOST_AT_ONCE: Final = 2048
 _MOST_FLOWS: Final = 1024  # sources that are remembered
 _LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
-_MOST_ALONE: Final = 8  # in a row, though several could have been read: until that one no more than one is read
+_MOST_ALONE: Final = 8  # readings of several in a row that found one: then they are read one by one until it is looked
 
 # Datagrams of one length that go by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels that
 # can, and the longest that they may be together.
@@ -52,7 +52,7 @@ _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
 _UNREACHABLE: Final = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
 
 
-def nothing() -> None:
+def _nothing() -> None:
     """For those who hold nothing."""
 
 
@@ -65,10 +65,10 @@ class UdpSocket:
         receive: Callable[[bytes, Flow], None],
         unreachable: Callable[[Flow], None],
         pace: Pace,
-        hold: Callable[[], None] = nothing,
-        release: Callable[[], None] = nothing,
+        hold: Callable[[], None] = _nothing,
+        release: Callable[[], None] = _nothing,
     ) -> None:
-        """`hold` is called before several datagrams are received that came together, `release` after the last."""
+        """`hold` is called before what was read at once is received, `release` after the last."""
         self.family = socket.AF_INET
         self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
         self.unread = 0  # datagrams that a full receive buffer refused
@@ -79,7 +79,7 @@ class UdpSocket:
         self._hold = hold
         self._release = release
         self._until_look = _LOOK_EVERY
-        self._alone = _MOST_ALONE  # in how many readings in a row that could bring several there was but one
+        self._alone = _MOST_ALONE  # readings of several in a row that found one
         self._socket: socket.socket
         self._burst: Burst
         self._ready: select.epoll | None = None

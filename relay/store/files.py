@@ -35,8 +35,8 @@ class Displaced(StoreError):
 
 
 class _Place(NamedTuple):
-    file: Path
-    name: str  # of the file: to make one of a path takes longer than to look there
+    name: str  # no path: to make a name of one takes longer than to look there
+    is_log: bool  # as of Displaced
     identity: tuple[int, int] | None  # device and inode
 
 
@@ -47,19 +47,20 @@ class StoreFiles:
         """A store on a server has none here."""
         self._path = path = local_path(place)
         files = [path, *_logs(path)] if isinstance(place, Path) else []
-        self._places = [_Place(file, str(file), _identity(_found(str(file)))) for file in files]
+        names = [str(file) for file in files]
+        self._places = [_Place(name, index > 0, _identity(_found(name))) for index, name in enumerate(names)]
         self._size = os.stat(path).st_size if files else 0
 
     def displaced(self) -> Displaced | None:
         """The first that is not what it was; some 4 us. It may be again what it was later."""
         size = 0
-        for file, name, identity in self._places:
+        for name, is_log, identity in self._places:
             found = _found(name)
             if found is None:
-                return Displaced(file, "was moved away or deleted", is_log=file is not self._path)
+                return Displaced(Path(name), "was moved away or deleted", is_log=is_log)
             if _identity(found) != identity:
-                return Displaced(file, "was replaced by another file", is_log=file is not self._path)
-            if file is self._path:
+                return Displaced(Path(name), "was replaced by another file", is_log=is_log)
+            if not is_log:
                 size = found.st_size  # to look again would find nothing where it goes meanwhile
         return self._cut_short(size)
 
