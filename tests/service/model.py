@@ -163,16 +163,15 @@ class Model:
             if not made.released and not self.is_live(made, now):
                 self._release(binding_id, now)
 
-    def why_not_bound(self, made: Made, now: int) -> str:
-        """Why a binding on these numbers is refused; "" where it is not."""
+    def why_not_bound(self, made: Made, now: int) -> set[str]:
+        """Why a binding on these numbers is refused: where callers are in the way, whose reason is told is not said."""
         for number in made.numbers:
             if why := self.why_not_taken(number, made, now):
-                return why
+                return {why}
         most = self._most[made.business]
         if most is not None and self.holding(made.business) >= most:
-            return "quota"
-        ways = [self.in_the_way(key, now, made.ends) for key in made.left_sides(self.members(made))]
-        return next(filter(None, ways), "")
+            return {"quota"}
+        return {self.in_the_way(key, now, made.ends) for key in made.left_sides(self.members(made))} - {""}
 
     def bind(self, binding_id: str, made: Made) -> None:
         self.bindings[binding_id] = made
@@ -186,12 +185,11 @@ class Model:
             self._release(binding_id, now)
         self.bindings[binding_id] = replace(self.bindings[binding_id], ended=True)
 
-    def why_not_changed(self, binding_id: str, new: Made, now: int) -> str:
+    def why_not_changed(self, binding_id: str, new: Made, now: int) -> set[str]:
         """Why those who would come into it may not."""
         before = self.bindings[binding_id].left_sides(self.members(self.bindings[binding_id]))
         after = new.left_sides(self.members(new))
-        ways = [self.in_the_way(key, now, new.ends) for key in after if key not in before]
-        return next(filter(None, ways), "")
+        return {self.in_the_way(key, now, new.ends) for key in after if key not in before} - {""}
 
     def change(self, binding_id: str, new: Made, now: int) -> None:
         before = self.bindings[binding_id].left_sides(self.members(self.bindings[binding_id]))
@@ -206,15 +204,13 @@ class Model:
         """The bindings that members of the group are on the numbers of."""
         return [(key, made) for key, made in self.bindings.items() if made.group == group and not made.released]
 
-    def why_not_added(self, group: str, party: str, now: int) -> str:
+    def why_not_added(self, group: str, party: str, now: int) -> set[str]:
         if party in self.groups[group]:
-            return ""
-        for _, made in self.of_group(group):
-            if party == made.b:
-                return "conflict"
-            if why := self.in_the_way((made.x, party), now, made.ends):
-                return why
-        return ""
+            return set()
+        return {
+            "conflict" if party == made.b else self.in_the_way((made.x, party), now, made.ends)
+            for _, made in self.of_group(group)
+        } - {""}
 
     def add(self, group: str, party: str) -> None:
         if party not in self.groups[group]:
