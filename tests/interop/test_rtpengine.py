@@ -234,8 +234,10 @@ async def test_hold_and_resume(request: pytest.FixtureRequest, start_relay: Star
             await connect(relay, a, b)
             a.command("hold")
             held = await b.expect("CALL_MEDIA")
+            await a.expect("CALL_MEDIA")  # until its re-INVITE is answered it may not send another
             a.command("resume")
             resumed = await b.expect("CALL_MEDIA")
+            await a.expect("CALL_MEDIA")
             assert held["direction"] != resumed["direction"]
             for phone in (a, b):  # neither sends silence
                 phone.command("play", tone_file(phone, TONE_OF_A))

@@ -82,8 +82,10 @@ async def test_phones_hold_resume_and_send_digits(start_relay: StartRelay, tmp_p
         await b.expect("CALL_ESTABLISHED")
         a.command("hold")
         held = await b.expect("CALL_MEDIA")
+        await a.expect("CALL_MEDIA")  # until its re-INVITE is answered it may not send another
         a.command("resume")
         resumed = await b.expect("CALL_MEDIA")
+        await a.expect("CALL_MEDIA")
         assert held["direction"] != resumed["direction"]
         a.command("digits", "7")
         assert (await b.expect("CALL_DTMF"))["param"] == "7"
