@@ -89,7 +89,7 @@ class Attempt:
     # -- sending
 
     def start(self, now: float) -> None:
-        """Sends the INVITE. Raises ProtocolError for a body that cannot be relayed, Leak from the tripwire."""
+        """Sends the INVITE. Raises ProtocolError for one that cannot be relayed, Leak from the tripwire."""
         setup = self._setup
         core, request = setup.core, setup.request
         self.started_at = now
@@ -99,10 +99,10 @@ class Attempt:
         rest = self._identity_lines() + masking.mask_request_headers(request)
         self._guard(constants + rest, body)
         setup.call.callee_leg_call_id = self.call_id
-        core.calling_tags.add(self._local_tag)
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
         self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now, self._renumber)
+        core.calling_tags.add(self._local_tag)
 
     def _renumber(self, credentials: str, now: float) -> int:
         """The INVITE was challenged and goes again. What early dialogs it had are over, and their numbers used up."""

@@ -11,6 +11,7 @@ from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
 
 PATH_MTU_LIMIT: Final = 1300  # bytes; RFC 3261 18.1.1: larger requests go by a transport with congestion control
+MOST_BY_UDP: Final = 65_507  # bytes: what an IPv4 packet of 65,535 has room for behind its header and UDP's
 
 
 def encode(text: str) -> bytes:

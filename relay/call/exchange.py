@@ -124,15 +124,20 @@ class Exchange:
         extra = masking.mask_request_headers(request)
         if self.method == "PRACK":
             extra += self._rack()
+        written = target.writer.written
         body = masking.mask_body(request, target.writer)
         cseq = self._cseq = target.dialog.next_cseq()
         outgoing = target.request(self.method, cseq, extra=extra, body=body)
+        try:
+            self._sent = SentRequest(
+                self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now, self._renumber
+            )
+        except ProtocolError:
+            target.writer.take_back(written)
+            raise
         self._occupy(self if offers else None)
         if self.method == "INVITE":
             target.invite_again(cseq)
-        self._sent = SentRequest(
-            self._core, outgoing, target.destination(), target.peer, self._receive, self._fail, now, self._renumber
-        )
 
     def _renumber(self, credentials: str, _: float) -> int:
         """The target has challenged the request, which goes again."""

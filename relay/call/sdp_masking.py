@@ -107,6 +107,15 @@ class SdpWriter:
         # The origin's address is that of the media (RFC 4566 5.2 wants one; none of ours is there in direct mode).
         return f"v=0\r\no=- {self.session_id} {self.version} IN ".encode() + address + b"\r\ns=-\r\n" + content
 
+    @property
+    def written(self) -> tuple[int, bytes]:
+        """The description last written, for `take_back`."""
+        return self.version, self._last
+
+    def take_back(self, written: tuple[int, bytes]) -> None:
+        """What was written since then has gone to nobody."""
+        self.version, self._last = written
+
 
 def shows_way(before: bytes, after: bytes) -> bool:
     """Whether `after`, which rtpengine made of `before`, still says where media of the other side come from or go to.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from relay.call.compose import PATH_MTU_LIMIT, OutgoingRequest
+from relay.call.compose import MOST_BY_UDP, PATH_MTU_LIMIT, OutgoingRequest
 from relay.call.credentials import CHALLENGED, challenge_in, credentials_line
+from relay.errors import ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Response
 
@@ -51,7 +53,8 @@ class SentRequest:
         now: float,
         renumber: Callable[[str, float], int],
     ) -> None:
-        """Sends it. `receive` and `fail` as in `TransactionLayer.request`.
+        """Sends it. `receive` and `fail` as in `TransactionLayer.request`. Raises ProtocolError 513 where it is longer
+        than a datagram may be and goes by UDP: then nothing was sent.
 
         `renumber` is told the lines of our credentials when the request is about to go again with them, and gives the
         CSeq that it has then.
@@ -82,6 +85,8 @@ class SentRequest:
         self._flow = flow
         self._branch = f"z9hG4bK{core.token()}"  # RFC 3261 8.1.1.7
         data = self._request.render(core.peers.listener(flow), self._branch)
+        if len(data) > MOST_BY_UDP and flow.transport == "udp":
+            raise ProtocolError(513, "longer than a datagram may be")
         if method == "INVITE":
             self.transaction = core.transactions.request(
                 method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
@@ -92,9 +97,10 @@ class SentRequest:
 
     def _fall_back(self, why: str, udp: Flow, now: float) -> None:
         if why == "transport" and not self.transaction.proceeding and self._cancelled is None:
-            self._start(udp, self._fail, now)
-        else:
-            self._fail(why, now)
+            with suppress(ProtocolError):  # only TCP could have taken it
+                self._start(udp, self._fail, now)
+                return
+        self._fail(why, now)
 
     def _ack(self, response: Response) -> bytes:
         return self._request.ack(response, self._core.peers.listener(self._flow), self._branch)
@@ -123,7 +129,10 @@ class SentRequest:
         self._challenges += 1
         line = credentials_line(response.status, challenge, account, request.method, request.uri, self._core.token())
         self._request = request.with_credentials(self._renumber(line, now), line)
-        self._send(now)
+        try:
+            self._send(now)
+        except ProtocolError:
+            return False
         return True
 
     def cancel(self, now: float, reason: str = "") -> None:

@@ -104,10 +104,11 @@ class Datagrams:
             self._failed(flow._replace(host=name))
 
     def statistics(self) -> dict[str, int]:
-        """How many datagrams a full buffer has refused, of those sent and of those that came."""
+        """How many datagrams a full buffer refused, of those sent and of those that came; how many were too long."""
         sockets = self._sockets.values()
         return {
             "datagrams_lost": sum(udp.lost for udp in sockets),
+            "datagrams_too_long": sum(udp.too_long for udp in sockets),
             "datagrams_unread": sum(udp.unread for udp in sockets),
         }
 

@@ -71,6 +71,7 @@ class UdpSocket:
         """`hold` is called before what was read at once is received, `release` after the last."""
         self.family = socket.AF_INET
         self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
+        self.too_long = 0  # messages that no datagram has room for
         self.unread = 0  # datagrams that a full receive buffer refused
         self._listener = listener
         self._receive = receive
@@ -106,7 +107,7 @@ class UdpSocket:
             self._ready = None
 
     def send(self, data: bytes, address: str, port: int) -> bool:
-        """Send to an address literal. False: it cannot be reached."""
+        """Send to an address literal, what no datagram has room for to nobody. False: the address cannot be reached."""
         try:
             self._socket.sendto(data, (address, port))
         except (OSError, OverflowError):
@@ -144,8 +145,12 @@ class UdpSocket:
             self._socket.sendto(data, (address, port))
         except BlockingIOError:
             self.lost += 1
-        except (OSError, OverflowError):  # OverflowError: no port of 16 bits
+        except OverflowError:  # no port of 16 bits
             return False
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:  # that is this message's, and others get there
+                return False
+            self.too_long += 1
         return True
 
     def _read(self) -> None:

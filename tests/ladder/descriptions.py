@@ -14,3 +14,14 @@ HOLD = OFFER.replace(b"sendrecv", b"sendonly")
 HELD = ANSWER.replace(b"sendrecv", b"recvonly")
 G722_OFFER = OFFER.replace(b"8 0\r\na=rtpmap:8 PCMA", b"9\r\na=rtpmap:9 G722")
 G722_ANSWER = ANSWER.replace(b"8\r\na=rtpmap:8 PCMA", b"9\r\na=rtpmap:9 G722")
+LARGE = OFFER + b"".join(b"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n" % (n, n) for n in range(96, 122))
+LARGE = LARGE.replace(b"AVP 8 0", b"AVP 8 0 " + b" ".join(b"%d" % n for n in range(96, 122)))
+
+
+def as_long_as(size: int) -> bytes:
+    """An offer of at most so many bytes, and hardly fewer; an INVITE with it is 370 longer or a little more."""
+    lines = [b"a=fmtp:%d %s\r\n" % (n, b";".join([b"useinbandfec=1"] * 12)) for n in range(96, 122)]
+    return LARGE + b"".join(14 * lines)[: size - len(LARGE)].rpartition(b"a=")[0]
+
+
+TOO_LONG = as_long_as(65_500)  # as it is relayed no datagram has room for it

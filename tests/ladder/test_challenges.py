@@ -8,7 +8,7 @@ from relay.call.settings import Account
 from relay.sip.digest import parse_credentials
 from relay.sip.message import Request
 from tests.ladder.anchored import AnchoredLadder
-from tests.ladder.descriptions import ANSWER, HOLD
+from tests.ladder.descriptions import ANSWER, HOLD, as_long_as
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, EITHER, Ladder, Side, X, connect, hang_up, peer, sides
 
 ACCOUNT = Account("trunk", "secret")
@@ -83,6 +83,14 @@ def test_wrong_credentials_are_a_refusal_and_never_shown(ladder: Ladder) -> None
     assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
     for data, flow in ladder.checks.sent:
         assert flow.host != CALLER_HOST or (b"uthenti" not in data and b"uthoriz" not in data)
+
+
+def test_with_credentials_no_datagram_has_room_for_it(ladder: Ladder) -> None:
+    ladder.caller.calls(X, body=as_long_as(65_100))
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(401, headers=f"{CHALLENGE}MD5\r\n")
+    is_refused(ladder, 480)
+    assert (ladder.record.outcome, ladder.record.end_reason) == ("failed", "sip_401")
 
 
 def test_without_an_account_a_challenge_is_a_refusal() -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relay.sip.flow import Flow
-from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, LARGE, TOO_LONG
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, Ladder, X, connect, hang_up, peer
-
-LARGE = OFFER + b"".join(b"a=rtpmap:%d opus/48000/2\r\na=fmtp:%d useinbandfec=1\r\n" % (n, n) for n in range(96, 122))
-LARGE = LARGE.replace(b"AVP 8 0", b"AVP 8 0 " + b" ".join(b"%d" % n for n in range(96, 122)))
 
 
 def with_callee(**changes: object) -> Ladder:
@@ -87,6 +84,46 @@ def test_large_request_that_is_cancelled_while_tcp_is_tried() -> None:
     ladder.caller.is_refused(487)
     ladder.transport_fails(flow)
     ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_request_that_no_datagram_has_room_for_is_refused_alone(ladder: Ladder) -> None:
+    """Others that await an answer of the same peer go on, and the peer stays up."""
+    connect(ladder)
+    ladder.caller.reinvites(TOO_LONG)
+    ladder.caller.get(100)
+    ladder.caller.is_refused(513)
+    ladder.callee.gets_nothing()
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.is_answered()
+    hang_up(ladder)
+    ladder.caller.calls(X, body=TOO_LONG)
+    ladder.caller.is_refused(513)
+    ladder.callee.gets_nothing()
+    record = list(ladder.records.values())[-1][0]
+    assert (record.outcome, record.sip_status, record.ended_by) == ("failed", 513, "relay")
+    ladder.settle()
+
+
+def test_request_that_no_datagram_has_room_for_goes_by_tcp_where_the_peer_allows_it() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    ladder.caller.calls(X, body=TOO_LONG)
+    assert transport(ladder) == "tcp"
+    ladder.callee.get("INVITE")
+    answer(ladder)
+    hang_up(ladder)
+
+
+def test_request_that_no_datagram_has_room_for_and_tcp_does_not_get_through() -> None:
+    ladder = with_callee(tcp_allowed=True)
+    ladder.unreachable.add(("tcp", CALLEE_HOST))
+    ladder.caller.calls(X, body=TOO_LONG)
+    ladder.caller.is_refused(480)
+    ladder.callee.gets_nothing()
+    assert ladder.record.outcome == "unreachable"
     ladder.settle()
 
 

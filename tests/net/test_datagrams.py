@@ -116,12 +116,12 @@ async def test_of_what_was_held_and_cannot_be_sent_its_own_flow_is_told_after_th
 
 
 async def test_of_what_was_held_for_a_name_the_name_alone_is_told(opened: Opened) -> None:
-    to_name = opened.flow()._replace(host="localhost")
-    opened.datagrams.send(bytes(70_000), to_name)
+    to_name = opened.flow()._replace(host="localhost", port=65_536)
+    opened.datagrams.send(b"lost", to_name)
     await until(lambda: bool(opened.failed))  # it has been looked up
     opened.failed.clear()
     opened.datagrams.hold()
-    opened.datagrams.send(bytes(70_000), to_name)
+    opened.datagrams.send(b"lost", to_name)
     opened.datagrams.release()
     assert opened.failed == [to_name]
 

@@ -13,7 +13,7 @@ import pytest
 from relay.net import udp
 from relay.net.burst import MOST
 from relay.net.pace import Pace
-from relay.net.udp import MAX_SEGMENTED, UdpSocket
+from relay.net.udp import MAX_DATAGRAM, MAX_SEGMENTED, UdpSocket
 from relay.sip.flow import Flow
 from tests.net.support import hold_up_the_loop
 from tests.support.addresses import Address, free
@@ -88,6 +88,16 @@ async def test_many_messages_to_one_place_go_together_each_as_it_is(heard: Heard
     with peer:
         assert heard.udp.send_all(messages, *address)
         assert sorted(peer.recv(2000) for _ in messages) == sorted(messages)
+
+
+async def test_a_message_that_no_datagram_has_room_for_tells_nothing_of_its_destination(heard: Heard) -> None:
+    peer, address = client(heard.address.host)
+    with peer:
+        assert heard.udp.send(b"x" * (MAX_DATAGRAM - 7), *address)
+        assert heard.udp.send_all([b"x" * (MAX_DATAGRAM - 7), b"hello"], *address)
+        assert peer.recv(100) == b"hello"
+    assert heard.udp.too_long == 2
+    assert heard.unreachable.empty()
 
 
 async def test_messages_that_may_not_go_together_go_one_by_one(heard: Heard) -> None:
@@ -175,9 +185,7 @@ async def test_receiving_goes_on_after_icmp_errors(heard: Heard) -> None:
 
 
 async def test_what_cannot_be_sent_at_all_is_refused(heard: Heard) -> None:
-    peer, address = client(heard.address.host)
-    with peer:
-        assert not heard.udp.send(bytes(70_000), *address)  # longer than a datagram may be
+    assert not heard.udp.send(b"hello", heard.address.host, 65_536)
 
 
 async def test_of_several_that_cannot_be_sent_it_is_told(heard: Heard) -> None:
