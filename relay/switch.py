@@ -33,7 +33,7 @@ from relay.garbage import collect_the_young
 from relay.log import WholeLines, ended_calls, reporter
 from relay.net.bans import BanLog
 from relay.net.control import Answer
-from relay.net.driver import Driver
+from relay.net.driver import Driver, Outlet
 from relay.net.huge_pages import take_huge_pages
 from relay.net.pace import Pace
 from relay.net.private import read_secret
@@ -67,16 +67,12 @@ class Records(Protocol):
     def remember(self, last: LastCaller) -> None: ...
 
 
-class Network(Protocol):
+class Network(Outlet, Protocol):
     """How messages come and go: `relay.net.transports.Transports`, or a worker's `WorkerNetwork`."""
 
     async def open(
         self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
     ) -> None: ...
-    def send(self, data: bytes, flow: Flow) -> None: ...
-    def send_all(self, messages: list[bytes], flow: Flow) -> None: ...
-    def hold(self) -> None: ...
-    def release(self) -> None: ...
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Located) -> None: ...
     def locate(self, located: Located) -> None: ...
     def sweep(self, now: float) -> None: ...
@@ -125,10 +121,7 @@ class Switch:
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
         self.driver = Driver(
             self.engine,
-            self._network.send,
-            self._network.send_all,
-            self._network.hold,
-            self._network.release,
+            self._network,
             self._gate.look_up,
             records.append,
             records.tell if config.api.enabled else _tell_nobody,

@@ -33,8 +33,7 @@ async def answers(tmp_path: Path) -> Answers:
     gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
     log = Log()
     queue = journal.queue
-    sends = transports.send, transports.send_all, transports.hold, transports.release
-    driver = Driver(engine, *sends, gate.look_up, queue.append, queue.tell, log.logger, log.ended)
+    driver = Driver(engine, transports, gate.look_up, queue.append, queue.tell, log.logger, log.ended)
     return Answers(engine, driver, dict, None, None)
 
 

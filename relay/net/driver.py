@@ -69,16 +69,26 @@ class Engine(Protocol):
     def take_actions(self) -> list[Action]: ...
 
 
+class Outlet(Protocol):
+    """The way out: `relay.net.transports.Transports`, or a worker's network. What fails is told `transport_failed`."""
+
+    def send(self, data: bytes, flow: Flow) -> None: ...
+    def send_all(self, messages: list[bytes], flow: Flow) -> None:
+        """In any order."""
+
+    def hold(self) -> None:
+        """Have what is sent from now on go together: by `release`, or when the loop comes round."""
+
+    def release(self) -> None: ...
+
+
 class Driver:
-    """`send`, `send_all` and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
+    """The outlet and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
 
     def __init__(
         self,
         engine: Engine,
-        send: Callable[[bytes, Flow], None],
-        send_all: Callable[[list[bytes], Flow], None],
-        hold: Callable[[], None],
-        release: Callable[[], None],
+        outlet: Outlet,
         look_up: Callable[[str, str, float], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
@@ -91,20 +101,16 @@ class Driver:
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
 
-        `hold` has what is sent from then on go together: by `release`, or when the loop comes round. `tell` takes what
-        a business hears of a call that goes on, `log_ended` what the log says of each call that has ended, numbers
-        masked. `verify` is asked of each route that wants it, and `mediate` takes commands for rtpengine; both answer
-        later. `registered` tells the mates of a worker; without it there must be none. `look_up_later` is asked instead
-        of `look_up` where it is given.
+        `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
+        ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
+        rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
+        `look_up_later` is asked instead of `look_up` where it is given.
         """
         self.bugs = 0
         self.pace = Pace()
         self._engine = engine
         self._bans = engine.bans
-        self._send = send
-        self._send_all = send_all
-        self._hold = hold
-        self._release = release
+        self._outlet = outlet
         self._look_up = look_up
         self._append = append
         self._tell = tell
@@ -167,7 +173,7 @@ class Driver:
         now = time.monotonic()
         self._uncommitted.popleft()
         if not self.pace.is_behind:  # then the loop comes round late
-            self._hold()  # records become durable together, so many are answered in this turn of it
+            self._outlet.hold()  # records become durable together, so many are answered in this turn of it
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -237,13 +243,13 @@ class Driver:
 
     def _work(self) -> None:
         now = time.monotonic()
-        self._hold()
+        self._outlet.hold()
         self.pace.report(self._backlog.waited_s(now), now)
         self.perform(now)  # answers to what was not kept
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
-        self._release()
+        self._outlet.release()
         if self._backlog:
             asyncio.get_running_loop().call_soon(self._work)
         else:
@@ -276,7 +282,7 @@ class Driver:
         if self._performing:  # a send failed at once: the loop below takes what the engine makes of it
             return
         self._performing = True
-        take, send = self._engine.take_actions, self._send
+        take, send = self._engine.take_actions, self._outlet.send
         while actions := take():
             for action in actions:
                 try:
@@ -297,7 +303,7 @@ class Driver:
         elif isinstance(action, Commit):
             self._commit(action, now)
         elif isinstance(action, SendAll):
-            self._send_all(action.messages, action.flow)
+            self._outlet.send_all(action.messages, action.flow)
         elif isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):

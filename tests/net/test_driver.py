@@ -142,10 +142,7 @@ class Bench:
         self.transports = Transports(self.settings, StreamLimits(), None)
         self.driver = Driver(
             self.engine,
-            self.transports.send,
-            self.transports.send_all,
-            self.transports.hold,
-            self.transports.release,
+            self.transports,
             lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
