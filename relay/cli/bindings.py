@@ -19,6 +19,7 @@ from relay.cli.output import (
     show_list,
     show_one,
     shower,
+    shower_of_text,
     table,
 )
 from relay.cli.progress import file_progress
@@ -153,8 +154,7 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
             for binding in found:
                 click.echo(json_line(binding_object(binding, now)))
             return
-        show = shower(reveal=reveal)
-        for line in table(BINDING_HEADING, (binding_row(binding, now, show) for binding in found)):
+        for line in table(BINDING_HEADING, (binding_row(binding, now, reveal=reveal) for binding in found)):
             click.echo(line)
 
 
@@ -176,9 +176,10 @@ def _found_one(store: Opened, binding_id: str) -> Binding:
 
 
 def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
-    show = shower(reveal=clear)
+    show, show_text = shower(reveal=clear), shower_of_text(reveal=clear)
     values = binding_object(binding, now_ms())
-    values |= {name: party and show(party) for name, party in (("a", binding.a), ("b", binding.b))}
+    values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
+    values |= {name: values[name] and show_text(values[name]) for name in ("order_id", "user_data")}
     show_one(values, as_json=as_json)
 
 

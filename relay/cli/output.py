@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -14,6 +15,7 @@ import click
 from relay.call.binding import Binding
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
+from relay.call.text_masking import mask_numbers
 from relay.reports.record_form import Value, printable, record_form, with_moments
 from relay.service.times import format_moment
 from relay.store.bindings import state_of
@@ -24,6 +26,11 @@ Show = Callable[[str], str]
 def shower(*, reveal: bool) -> Show:
     """How numbers are shown to people."""
     return str if reveal else mask_number
+
+
+def shower_of_text(*, reveal: bool) -> Show:
+    """How what business users have written is shown to people: where it holds numbers, these as `shower` does."""
+    return str if reveal else partial(mask_numbers, sender="")
 
 
 def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
@@ -90,10 +97,11 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 BINDING_HEADING = ("binding", "mode", "x", "y", "a", "b", "state", "expires", "order", "business")
 
 
-def binding_row(binding: Binding, now_ms: int, show: Show) -> tuple[str, ...]:
+def binding_row(binding: Binding, now_ms: int, *, reveal: bool) -> tuple[str, ...]:
+    show, show_text = shower(reveal=reveal), shower_of_text(reveal=reveal)
     numbers = (binding.x, binding.y or "-", show(binding.a or "") or "-", show(binding.b or "") or "-")
     expires = _moment(binding.expires_at)
-    rest = (state_of(binding, now_ms), expires, binding.order_id or "-", binding.business)
+    rest = (state_of(binding, now_ms), expires, show_text(binding.order_id or "-"), binding.business)
     return (binding.binding_id, binding.mode, *numbers, *rest)
 
 

@@ -136,6 +136,18 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
     assert changed["expires_at"] is None
 
 
+@pytest.mark.parametrize("order", ["13800000001", "for 138-0000 0001"])
+def test_numbers_in_what_business_users_have_written_are_masked_too(relay700: Command, order: str) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--order", order, "--user-data", order)
+    for command in (("list",), ("show", made["binding_id"])):
+        said = relay700.done("bindings", *command)
+        assert order not in said
+        assert "138****0001" in said
+        assert order in relay700.done("bindings", *command, "--reveal", "--reason", "asked")
+    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--max-call", "600")
+    assert order not in (changed["order_id"], changed["user_data"])
+
+
 def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> None:
     relay700.done("bind", "AXB", *AB, "--order", "17")
     relay700.done("bind", "AXN", "--a", "8001", "--order", "18")
