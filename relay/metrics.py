@@ -59,7 +59,7 @@ _COUNTERS = {
     "bans_made": "sources that were banned",
     "datagrams_banned": "datagrams that were dropped unread, since their source is banned",
     "datagrams_lost": "datagrams that the system did not take",
-    "datagrams_too_long": "responses that were longer than a datagram may be",
+    "datagrams_too_long": "responses and ACKs that were longer than a datagram may be",
     "datagrams_unread": "datagrams that came while the system's buffer for them was full",
     "datagrams_handed_over": "datagrams that came to one worker and were for another",
     "datagrams_lost_between_workers": "datagrams and errors that another worker had no room for",

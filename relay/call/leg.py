@@ -285,7 +285,12 @@ class Leg:
         except Leak:
             request = self.request("BYE", cseq)
         fail = partial(self._bye_failed, extra, deadline)
-        SentRequest(self._core, request, self.destination(), self.peer, self._bye_answered, fail, now, self._renumber)
+        try:
+            SentRequest(
+                self._core, request, self.destination(), self.peer, self._bye_answered, fail, now, self._renumber
+            )
+        except ProtocolError:  # no datagram has room for the way to it: it cannot be told
+            self.forget()
 
     def _renumber(self, _: str, __: float) -> int:
         """A request of ours was challenged and goes again."""
@@ -295,7 +300,10 @@ class Leg:
         """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
         request = self.request("OPTIONS", self.dialog.next_cseq())
         answered, failed = self._probe_answered, self._probe_failed
-        SentRequest(self._core, request, self.destination(), self.peer, answered, failed, now, self._renumber)
+        try:
+            SentRequest(self._core, request, self.destination(), self.peer, answered, failed, now, self._renumber)
+        except ProtocolError:
+            self.call.end("relay", "lost_at_restart", now)
 
     def _probe_answered(self, response: Response, now: float) -> None:
         if response.status in (408, 481):

@@ -1,0 +1,118 @@
+"""A peer whose route set makes our own requests longer than a datagram may be: the call ends, and harms no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.compose import MOST_BY_UDP
+from relay.sip.flow import Flow
+from tests.ladder.anchored import AnchoredLadder
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, Ladder, X, connect
+
+# 14 kB of Record-Route, of which each two bytes become a Route line of ten. The first hop is our peer's.
+HOPS = 6900
+OF_CALLER = f"Record-Route: <sip:{CALLER_HOST};lr>{',a' * HOPS}\r\n"
+OF_CALLEE = f"Record-Route: {'a,' * HOPS}<sip:{CALLEE_HOST};lr>\r\n"
+
+
+class ByDatagrams(Ladder):
+    """As a socket: what no datagram has room for goes to nobody."""
+
+    def _send(self, data: bytes, flow: Flow) -> None:
+        if flow.transport != "udp" or len(data) <= MOST_BY_UDP:
+            super()._send(data, flow)
+
+
+class AnchoredByDatagrams(ByDatagrams, AnchoredLadder):
+    """With rtpengine."""
+
+
+@pytest.fixture(params=[ByDatagrams, AnchoredByDatagrams])
+def ladder(request: pytest.FixtureRequest) -> Ladder:
+    made: Ladder = request.param()
+    return made
+
+
+def connect_another(ladder: Ladder) -> None:
+    ladder.caller.call_id, ladder.caller.tag, ladder.callee.tag = "other-call", "other-tag", "other-bob"
+    connect(ladder)
+
+
+def hang_up(ladder: Ladder) -> None:
+    ladder.engine.hang_up(ladder.record.call_id, ladder.now)
+    ladder.perform()
+
+
+def test_the_other_side_gets_its_bye_from_the_relay(ladder: Ladder) -> None:
+    connect(ladder, headers=OF_CALLER)
+    hang_up(ladder)
+    ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+def test_the_other_side_s_bye_ends_the_call(ladder: Ladder) -> None:
+    connect(ladder, headers=OF_CALLER)
+    ladder.callee.sends("BYE")
+    ladder.callee.get(200)
+    ladder.settle()
+
+
+def test_a_call_that_lasts_too_long_ends(ladder: Ladder) -> None:
+    connect(ladder, headers=OF_CALLER)
+    ladder.run(ladder.settings.max_call_s + 1)
+    ladder.callee.expects("BYE")
+    ladder.settle()
+
+
+def test_the_end_of_the_service_ends_all_others_too(ladder: Ladder) -> None:
+    connect(ladder, headers=OF_CALLER)
+    connect_another(ladder)
+    ladder.engine.hang_up_all(ladder.now)
+    ladder.perform()
+    assert [data[:3] for data, _ in ladder.callee.inbox] == [b"BYE", b"BYE"]
+    assert all(record.ended_at for record, _ in ladder.records.values())
+
+
+def test_a_bye_that_waited_for_the_ack(ladder: Ladder) -> None:
+    connect(ladder, acknowledge=False, headers=OF_CALLER)
+    hang_up(ladder)
+    ladder.callee.expects("BYE")
+    ladder.caller.acks()
+    ladder.settle()
+
+
+def test_after_a_restart_the_call_ends(ladder: Ladder) -> None:
+    connect(ladder, headers=OF_CALLER)
+    ladder.restart()
+    ladder.callee.expects("BYE")
+    assert ladder.record.end_reason == "lost_at_restart"
+    ladder.settle()
+
+
+def test_an_answer_that_crosses_the_cancel(ladder: Ladder) -> None:
+    ladder.caller.calls(X)
+    ladder.callee.expects("INVITE", 180)
+    ladder.caller.get(180)
+    ladder.caller.cancels()
+    ladder.caller.get(200)
+    ladder.caller.get(487)
+    ladder.caller.acks_refusal()
+    ladder.callee.get("CANCEL")
+    ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("how", ["caller", "callee", "relay"])
+def test_with_both_sides_so(ladder: Ladder, how: str) -> None:
+    ladder.caller.calls(X, headers=OF_CALLER)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, headers=OF_CALLEE)
+    ladder.caller.is_answered()
+    if how == "relay":
+        hang_up(ladder)
+    else:
+        side = ladder.caller if how == "caller" else ladder.callee
+        side.sends("BYE")
+        side.get(200)
+    ladder.settle()
