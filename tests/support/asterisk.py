@@ -346,12 +346,13 @@ def write_tone(path: Path, frequency: int, seconds: float = 1.0) -> str:
 def share_of_tone(path: Path, frequency: int) -> float:
     """How much of what a WAV file holds is that tone: 1 is all, 0 nothing.
 
-    By tenths of a second: after a gap the tone goes on in another phase.
+    By 25 ms, the half periods of our tones that are whole: after a gap the tone goes on in another phase, so of what is
+    looked at together around one hardly anything is counted.
     """
     with wave.open(str(path), "rb") as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE)
         samples = array("h", file.readframes(file.getnframes()))
-    size = RATE // 10
+    size = RATE // 40
     of_tone = sum(_energy_of_tone(samples[at : at + size], frequency) for at in range(0, len(samples), size))
     return of_tone / (sum(sample * sample for sample in samples) or 1)
 
