@@ -30,7 +30,7 @@ from tests.support.waiting import until_seen
 
 pytestmark = pytest.mark.outside
 
-NOTICE = 620  # Hz
+NOTICE = 640  # Hz
 SOUND = 100_000  # bytes of a capture: some five seconds of a call
 
 
