@@ -140,7 +140,7 @@ def _highest(
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
-        "--against", type=_others, default=["kamailio"], help="kamailio,sippy or none; default kamailio"
+        "--against", type=_others, default=["kamailio"], help="kamailio,sippy,forwarder or none; default kamailio"
     )
     parser.add_argument("--rates", type=_numbers, default=[300, 1000], help="calls a second, default 300,1000")
     parser.add_argument("--bindings", type=_numbers, default=[10_000], help="such as 10000,1000000; default 10000")

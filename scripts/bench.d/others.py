@@ -1,9 +1,10 @@
-"""The comparisons: Kamailio and the Sippy B2BUA, each set up for as much of relay700's job as it can do."""
+"""The comparisons: Kamailio and Sippy's B2BUA, each set up for as much of relay700's job as it can do, and a floor."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,4 +60,15 @@ def sippy(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[Ser
         yield server
 
 
-ALL = {"kamailio": kamailio, "sippy": sippy}
+@contextlib.contextmanager
+def forwarder(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[Server]:
+    """What the least that a program in Python does takes, on the relay's Python."""
+    run.mkdir()
+    address = free("127.0.0.16")
+    stores.make_bindings_table(run / "bindings.db", bindings)
+    command = [sys.executable, str(HERE / "forwarder.py"), str(run), *map(str, (*address, *callee))]
+    with running("forwarder", command, address, run / "forwarder.log") as server:
+        yield server
+
+
+ALL = {"kamailio": kamailio, "sippy": sippy, "forwarder": forwarder}
