@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -179,16 +179,20 @@ async def test_number_that_baresip_tells_in_rtcp_does_not_cross(
         return
     async with softphones(start_relay, tmp_path, *kinds) as (engine, relay, a, b):
         pjsua, baresip = (a, b) if isinstance(a, Pjsua) else (b, a)
-        with Capture() as capture:
-            await connect(relay, a, b)
-            pjsua.command("play", tone_file(pjsua, TONE_OF_A))
-            pjsua.command("record", str(pjsua.folder / "heard.wav"))
-            # As a caller baresip is deaf where a packet comes before the 200, and then it sends reports alone.
-            await capture.until(lambda: names_from(capture, baresip) and (baresip is a or is_reported(capture, b)))
-            pjsua.command("stop")
-            await pjsua.expect("STOPPED")
-            await hang_up(baresip, pjsua)
-            await capture.until(lambda: any(map(is_good_bye, reports(capture, media_host(baresip), HOST))))
+        for calls_left in (2, 1, 0):
+            with Capture() as capture:
+                await connect(relay, a, b)
+                pjsua.command("play", tone_file(pjsua, TONE_OF_A))
+                pjsua.command("record", str(pjsua.folder / "heard.wav"))
+                # As a caller baresip is deaf where a packet comes before the 200, and then it sends reports alone.
+                await capture.until(lambda: names_from(capture, baresip) and (baresip is a or is_reported(capture, b)))
+                pjsua.command("stop")
+                await pjsua.expect("STOPPED")
+                await hang_up(baresip, pjsua)
+                # One call in a hundred ends without such a packet, and there is nothing to be held back.
+                with suppress(*[AssertionError][:calls_left]):
+                    await capture.until(lambda: any(map(is_good_bye, reports(capture, media_host(baresip), HOST))))
+                    break
         assert baresip.number.encode() in b"".join(names_from(capture, baresip))
         assert_nothing_crosses(capture, relay, engine, a, b)
         if baresip is b:
