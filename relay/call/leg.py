@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.call.media import Media
     from relay.call.sdp_masking import SdpWriter
     from relay.call.settings import Peer
+    from relay.sip.transaction_client import Fail, Receive
 
 Side = Literal["caller", "callee"]
 MOST_RELIABLE: Final = 64  # reliable provisional responses to one INVITE; what comes beyond is passed over (DESIGN 4.5)
@@ -284,13 +285,14 @@ class Leg:
             request = self.request("BYE", cseq, extra=extra)
         except Leak:
             request = self.request("BYE", cseq)
-        fail = partial(self._bye_failed, extra, deadline)
+        self._ask(request, self._bye_answered, partial(self._bye_failed, extra, deadline), now)
+
+    def _ask(self, request: OutgoingRequest, receive: Receive, fail: Fail, now: float) -> None:
+        """Sends a request of the relay's own. One that no datagram has room for, by its route set, fails at once."""
         try:
-            SentRequest(
-                self._core, request, self.destination(), self.peer, self._bye_answered, fail, now, self._renumber
-            )
-        except ProtocolError:  # no datagram has room for the way to it: it cannot be told
-            self.forget()
+            SentRequest(self._core, request, self.destination(), self.peer, receive, fail, now, self._renumber)
+        except ProtocolError:
+            fail("too long", now)
 
     def _renumber(self, _: str, __: float) -> int:
         """A request of ours was challenged and goes again."""
@@ -299,11 +301,7 @@ class Leg:
     def probe(self, now: float) -> None:
         """Asks the peer whether it still knows the dialog; 481, 408 or silence end the call."""
         request = self.request("OPTIONS", self.dialog.next_cseq())
-        answered, failed = self._probe_answered, self._probe_failed
-        try:
-            SentRequest(self._core, request, self.destination(), self.peer, answered, failed, now, self._renumber)
-        except ProtocolError:
-            self.call.end("relay", "lost_at_restart", now)
+        self._ask(request, self._probe_answered, self._probe_failed, now)
 
     def _probe_answered(self, response: Response, now: float) -> None:
         if response.status in (408, 481):

@@ -17,11 +17,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import uvloop
+from sippy_client import LOOK_UP
 
-LOOK_UP = "select b from bindings where x = ? and a = ? and active = 1 and expires > ?"
 COMMIT_EVERY_S = 0.02  # as relay/store/journal.py
 
 Place = tuple[str, int]
@@ -78,7 +77,7 @@ class Forwarder:
             del self._callers[call_id]
 
     def _record(self) -> None:
-        records: Any = sqlite3.connect(self._records, isolation_level=None)
+        records = sqlite3.connect(self._records, isolation_level=None)
         records.execute("pragma journal_mode=wal")
         records.execute("pragma synchronous=full")
         records.execute("create table records(id integer primary key, at, record)")

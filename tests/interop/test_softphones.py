@@ -72,6 +72,16 @@ async def test_axyb_shows_each_side_the_number_of_the_other(start_relay: StartRe
         assert_each_knows_only_itself(a, b)
 
 
+async def hold_and_resume(phone: SoftPhone, other: SoftPhone) -> None:
+    phone.command("hold")
+    held = await other.expect("CALL_MEDIA")
+    await phone.expect("CALL_MEDIA")  # until its re-INVITE is answered it may not send another
+    phone.command("resume")
+    resumed = await other.expect("CALL_MEDIA")
+    await phone.expect("CALL_MEDIA")
+    assert held["direction"] != resumed["direction"]
+
+
 async def test_phones_hold_resume_and_send_digits(start_relay: StartRelay, tmp_path: Path) -> None:
     setup = Setup()
     relay = start_relay(setup)
@@ -80,13 +90,7 @@ async def test_phones_hold_resume_and_send_digits(start_relay: StartRelay, tmp_p
         a.dial(X, setup.relay)
         await a.expect("CALL_ESTABLISHED")
         await b.expect("CALL_ESTABLISHED")
-        a.command("hold")
-        held = await b.expect("CALL_MEDIA")
-        await a.expect("CALL_MEDIA")  # until its re-INVITE is answered it may not send another
-        a.command("resume")
-        resumed = await b.expect("CALL_MEDIA")
-        await a.expect("CALL_MEDIA")
-        assert held["direction"] != resumed["direction"]
+        await hold_and_resume(a, b)
         a.command("digits", "7")
         assert (await b.expect("CALL_DTMF"))["param"] == "7"
         b.hang_up()

@@ -26,9 +26,10 @@ def answer(ladder: Ladder) -> None:
     ladder.caller.is_answered()
 
 
-def test_large_request_goes_by_tcp() -> None:
+@pytest.mark.parametrize("offer", [LARGE, TOO_LONG], ids=["large", "longer than a datagram may be"])
+def test_large_request_goes_by_tcp(offer: bytes) -> None:
     ladder = with_callee(tcp_allowed=True)
-    ladder.caller.calls(X, body=LARGE)
+    ladder.caller.calls(X, body=offer)
     assert transport(ladder) == "tcp"
     invite = ladder.callee.get_request("INVITE")
     assert invite.via.transport.upper() == "TCP"
@@ -106,15 +107,6 @@ def test_request_that_no_datagram_has_room_for_is_refused_alone(ladder: Ladder) 
     record = list(ladder.records.values())[-1][0]
     assert (record.outcome, record.sip_status, record.ended_by) == ("failed", 513, "relay")
     ladder.settle()
-
-
-def test_request_that_no_datagram_has_room_for_goes_by_tcp_where_the_peer_allows_it() -> None:
-    ladder = with_callee(tcp_allowed=True)
-    ladder.caller.calls(X, body=TOO_LONG)
-    assert transport(ladder) == "tcp"
-    ladder.callee.get("INVITE")
-    answer(ladder)
-    hang_up(ladder)
 
 
 def test_request_that_no_datagram_has_room_for_and_tcp_does_not_get_through() -> None:
