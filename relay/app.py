@@ -37,6 +37,7 @@ from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.flow import transport_address
 from relay.store.act import RELAY
+from relay.store.anchor import AnchorFile
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
@@ -101,6 +102,7 @@ class Relay:
         self._path = path
         self._log = log
         self._sealer = open_store(config.store.path, config.store.key_file)
+        self._check_anchor(config)
         self._load_numbers(config)
         self._journal = _journal(config.store.path, self._sealer, log)
         self._calls = self._alone(config) if workers == 1 else self._crew(config, workers)
@@ -122,6 +124,12 @@ class Relay:
         from relay.crew import Crew  # of no use to a relay alone
 
         return Crew(config, self._journal, self._log, workers)
+
+    def _check_anchor(self, config: Config) -> None:
+        """Raises StoreError where the store holds less than it did."""
+        place = config.store.path
+        with store_errors(place), closing(connect_reader(place)) as reader:
+            AnchorFile(config.store.local, self._sealer).check(reader)
 
     def _load_numbers(self, config: Config) -> None:
         """Enters the configured numbers that the store does not have yet: calls reach no others."""

@@ -28,6 +28,7 @@ from relay.config import Config, load_config
 from relay.errors import ConfigError, Refused, RelayError, StoreError
 from relay.events.delivery import Deliverer
 from relay.events.follower import Follower
+from relay.events.ledger_watch import LedgerWatch
 from relay.events.recordings import Taker
 from relay.events.resealing import Resealer
 from relay.events.timers import Timers
@@ -122,6 +123,7 @@ class Desk:
         self._timers = Timers(*common, config.numbers, config.retention, config.purge_at_minute, kept_in)
         self._taker = Taker(*common, config.recordings)
         self._resealer = Resealer(self.path, self.sealer, log)
+        self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
 
     def follow(self, config: Config) -> None:
         """Goes by this configuration from now on, except for what only a restart changes (`relay.config.reload`)."""
@@ -144,6 +146,7 @@ class Desk:
             **await asyncio.to_thread(self._stored),
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
+        parts |= self._ledger_watch.statistics()
         return text(relay | parts | ours)
 
     def _stored(self) -> dict[str, int]:
@@ -182,6 +185,7 @@ class Desk:
             "timers": self._timers.run(),
             "recordings": self._taker.run(),
             "resealer": self._resealer.run(),
+            "ledger": self._ledger_watch.run(),
             "files": self._watch_files(),
             "writer": self.writer.ended(),
         }

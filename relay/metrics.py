@@ -47,6 +47,7 @@ _GAUGES = {
     "outbox_waiting": "events that wait for their delivery",
     "outbox_dead": "events that were given up and can be sent again",
     "recordings_waiting": "recordings of ended calls that are in clear in rtpengine's folder yet",
+    "ledger_faults": "faults that were found in the store's rows since the start (`relay700 verify`)",
     "pools_short": "pools of which as much is in use as they warn from (`relay700 pools usage`)",
 }
 _COUNTERS = {

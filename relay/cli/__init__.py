@@ -34,7 +34,7 @@ _COMMANDS = {
     "trace": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
-    "verify": "relay.cli.calls",
+    "verify": "relay.cli.verify",
     "audit": "relay.cli.audit",
     "purge": "relay.cli.audit",
     "seal-key": "relay.cli.seal_keys",

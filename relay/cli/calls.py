@@ -1,4 +1,4 @@
-"""`relay700 calls` and `verify`: what was called and is up, as tables and files, and whether the records are whole."""
+"""`relay700 calls`: what was called and is up, as tables and files."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ from relay.cli.output import (
 from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, audited_first, number, opened, past, required, said_in_clear
-from relay.errors import StoreError
 from relay.reports.export import Format, export_parts
 from relay.reports.record_form import record_form, with_moments
-from relay.reports.recordings import of_call, verify_recordings
+from relay.reports.recordings import of_call
 from relay.reports.search import find_call
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
-from relay.store.records import all_records, count_ended, live_calls, verify_records
+from relay.store.records import all_records, count_ended, live_calls
 from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
@@ -188,32 +187,3 @@ def _counted(records: Iterator[CallRecord], done: Any) -> Iterator[CallRecord]:
     for record in records:
         done(1)
         yield record
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@config_option
-def verify(config_path: Path | None, as_json: bool) -> None:
-    """Check the chain of call records, and every recording.
-
-    Keep what it prints in another place: fewer records at a later time, or another head for as many, show that an older
-    copy of the database was put back.
-    """
-    with opened(config_path) as store:
-        verdict = verify_records(store.reader, store.sealer)
-        kept_in = store.config.recordings.kept_in
-        recordings = verify_recordings(store.reader, store.sealer, kept_in, verdict.recorded, now_ms())
-    problems = [] if verdict.broken is None else [f"broken after {verdict.intact} intact records: {verdict.broken}"]
-    if problems or recordings.broken:
-        raise StoreError("\n".join(problems + recordings.broken))
-    if as_json:
-        counts = {"intact": verdict.intact, "live": verdict.live, "purged": verdict.purged}
-        counts |= {"recordings": recordings.intact, "recordings_missing": len(recordings.missing)}
-        click.echo(json_line(counts | {"head": verdict.head.hash.hex() or None}))
-        return
-    purged = f", {verdict.purged} purged before" if verdict.purged else ""
-    recorded = f", {recordings.intact} recordings intact" if verdict.recorded else ""
-    recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
-    click.echo(
-        f"{verdict.intact} records intact, {verdict.live} live{purged}{recorded}, head {verdict.head.hash.hex() or '-'}"
-    )

@@ -36,10 +36,22 @@ def written(path: Path) -> Iterator[BinaryIO]:
         raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _open_private(path: Path) -> int:
+@contextmanager
+def appended(path: Path) -> Iterator[BinaryIO]:
+    """The file, to be written to behind what it holds, and on disk afterwards. Raises StoreError."""
+    try:
+        with os.fdopen(_open_private(path, keep=True), "ab") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _open_private(path: Path, *, keep: bool = False) -> int:
     """A descriptor to write the file from its beginning. One that is made has mode 0600, one that is there keeps its
     own. Raises OSError, also for a file, pipe or link of another user's."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if keep else 0)
     us = os.geteuid()
     try:
         descriptor, is_checked = os.open(path, flags | os.O_NOFOLLOW, 0o600), False
@@ -52,7 +64,7 @@ def _open_private(path: Path) -> int:
     if found.st_uid != us and (is_file or (stat.S_ISFIFO(found.st_mode) and not is_checked)):
         os.close(descriptor)
         raise _others()
-    if is_file:
+    if is_file and not keep:
         os.ftruncate(descriptor, 0)
     return descriptor
 

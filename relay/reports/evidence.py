@@ -33,7 +33,8 @@ from relay.reports.trace import calls_between
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import bindings_of, history
-from relay.store.chain import RECORDS, Head, next_link, read_checkpoint, read_head
+from relay.store.chain import RECORDS, Head, next_link, read_head
+from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_between

@@ -1,7 +1,8 @@
 """The audit log: who did what, or read real numbers, when and what for. It is chained, as the call records are.
 
-It owns the form of an entry and its link in the chain. Reason and details are sealed, since an operator may write
-anything there. The log is read, verified and purged by `relay.store.audit_log`.
+It owns the form of an entry and its link in the chain. Each entry holds where the chain of records ended then. Reason
+and details are sealed, since an operator may write anything there. The log is read, verified and purged by
+`relay.store.audit_log`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from relay.errors import StoreError
-from relay.store.chain import AUDIT, Head, head_row, next_link, read_head, write_head
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, head_row, next_link, read_head, stored_head, write_head
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
@@ -24,7 +25,7 @@ SELECT = "SELECT seq, at, actor, action, object, business, sealed, hash FROM aud
 AuditRow = tuple[Any, ...]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, dict[str, Any]]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
 class Entry(NamedTuple):
@@ -43,7 +44,8 @@ def add_entry(connection: Connection, sealer: Sealer, entry: Entry) -> None:
     """Adds an entry in the caller's transaction. Raises StoreError where the end of the log was tampered with."""
     head = read_head(connection, sealer, AUDIT)
     seq = head.seq + 1
-    sealed = sealer.seal(_encode((entry.reason, entry.details)), _context(seq))
+    records = stored_head(connection, RECORDS)
+    sealed = sealer.seal(_encode((entry.reason, entry.details, *records)), _context(seq))
     row = (seq, entry.at, entry.actor, entry.action, entry.object_, entry.business, sealed)
     link = _link(sealer, head, row)
     connection.execute(_ADD, (*row, link.hash))
@@ -54,10 +56,21 @@ def open_entry(sealer: Sealer, row: AuditRow) -> Entry:
     """Reads a row of `SELECT`. Raises StoreError where it was altered."""
     seq, at, actor, action, object_, business, sealed, _ = row
     try:
-        reason, details = _decode(sealer.open_(sealed, _context(seq)))
+        reason, details = _opened(sealer, seq, sealed)[:2]
     except (StoreError, msgspec.DecodeError):
         raise StoreError(f"entry {seq} of the audit log was altered") from None
     return Entry(at, actor, action, object_, business, reason, details)
+
+
+def anchor_of(sealer: Sealer, row: AuditRow) -> Head:
+    """Where the chain of records ended when a row of `SELECT` was written; EMPTY where it does not say."""
+    seq, *_, sealed, _ = row
+    found = _opened(sealer, seq, sealed)[2:]
+    return Head(*found) if found else EMPTY
+
+
+def _opened(sealer: Sealer, seq: int, sealed: bytes) -> tuple[Any, ...]:
+    return _decode(sealer.open_(sealed, _context(seq)))
 
 
 def follow_entry(sealer: Sealer, head: Head, row: AuditRow) -> Head:

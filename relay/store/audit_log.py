@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from relay.errors import StoreError
 from relay.store.act import Act
-from relay.store.audit import SELECT, Entry, follow_entry, open_entry
-from relay.store.chain import AUDIT, EMPTY, Head, read_checkpoint, read_head, write_checkpoint
+from relay.store.audit import SELECT, Entry, anchor_of, follow_entry, open_entry
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, read_head
+from relay.store.checkpoints import read_checkpoint, write_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.sealing import Sealer
@@ -91,7 +92,11 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
         head = read_checkpoint(connection, sealer, AUDIT)
         for row in each_row(connection, _CHAINED):
             open_entry(sealer, row)
-            head = follow_entry(sealer, head, row)
+            link = follow_entry(sealer, head, row)
+            fault = anchor_fault(connection, RECORDS, anchor_of(sealer, row), f"entry {link.seq} of the audit log")
+            if fault:
+                raise StoreError(fault)
+            head = link
             intact += 1
         if (stored := read_head(connection, sealer, AUDIT)) != head:
             raise StoreError(f"entries {head.seq + 1} to {stored.seq} of the audit log were cut off the end")
@@ -111,8 +116,8 @@ def purge_audit(act: Act, before_ms: int, most: int) -> int:
     for row in gone:
         head = follow_entry(act.sealer, head, row)
     if gone:
+        write_checkpoint(act, AUDIT, head)
         act.connection.execute("DELETE FROM audit WHERE seq <= ?", (head.seq,))
-        write_checkpoint(act.connection, act.sealer, AUDIT, head, act.now_ms)
     return len(gone)
 
 

@@ -1,11 +1,10 @@
-"""What of a binding is sealed and what of its routes is authenticated, and to which plain columns each is tied.
+"""What of a binding is sealed, and to which plain columns it is tied.
 
-It owns these forms, for those who write the rows and for the look-up that reads them. It knows no SQL.
+It owns this form, for those who write the rows and for the look-up that reads them. It knows no SQL.
 """
 
 from __future__ import annotations
 
-import hmac
 from typing import Final, NamedTuple
 
 import msgspec
@@ -52,14 +51,3 @@ def open_fields(
 def binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:
     """What the sealed part of a binding is tied to."""
     return f"binding {binding_id} {mode} {x} {y or ''}".encode()
-
-
-def route_mac(sealer: Sealer, number: str, caller_hash: bytes, binding_id: str, party: str) -> bytes:
-    """Ties a route to its binding: the row cannot be turned to another binding, caller, number or party."""
-    return sealer.row_mac(f"route {number} {binding_id} {party} ".encode() + caller_hash)
-
-
-def check_route(sealer: Sealer, mac: bytes, number: str, caller_hash: bytes, binding_id: str, party: str) -> None:
-    """Raises StoreError where `mac` is not the route's."""
-    if not hmac.compare_digest(mac, route_mac(sealer, number, caller_hash, binding_id, party)):
-        raise StoreError("a route was altered")

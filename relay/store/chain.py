@@ -1,27 +1,21 @@
 """The chains of call records and of the audit log: each link carries a keyed hash over itself and its predecessor.
 
-The oldest links go when their time is over: a checkpoint then keeps the last one that went, and the chain is verified
-from there on.
+The oldest links go when their time is over: a checkpoint (`relay.store.checkpoints`) then keeps the last one that went,
+and the chain is verified from there on.
 
-What it shows (`verify`, with the key): a record changed, removed, inserted or moved, and an end cut off. What it cannot
-show: a live record removed, or the whole file put back as it was at an earlier time. Against the latter note the head
-that `verify` prints somewhere else.
+What it shows with the key: a record changed, removed, inserted or moved. Each chain also holds where the other one
+ended when a link was added, so that an end that was cut off shows too. What it cannot show: a live record removed.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from relay.errors import StoreError
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
-SELECT_CHECKPOINT: Final = "SELECT seq, hash, mac FROM checkpoint WHERE chain = ?"
-UPDATE_CHECKPOINT: Final = (
-    "INSERT INTO checkpoint (chain, seq, hash, at, mac) VALUES (?1, ?2, ?3, ?4, ?5)"
-    " ON CONFLICT (chain) DO UPDATE SET seq = ?2, hash = ?3, at = ?4, mac = ?5"
-)
 HeadRow = tuple[int, bytes, bytes]  # seq, hash, mac
 
 
@@ -32,12 +26,15 @@ class Chain(NamedTuple):
     words: str  # for people
     table: str
     seq: str  # the column of a link's place in it
+    hash: str  # the column of its hash
     head_table: str
     head_salt: bytes  # of the head's MAC
 
 
-RECORDS: Final = Chain("record", "the chain of call records", "call_record", "chain_seq", "chain_head", b"head")
-AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "audit_head", b"audit head")
+RECORDS: Final = Chain(
+    "record", "the chain of call records", "call_record", "chain_seq", "chain_hash", "chain_head", b"head"
+)
+AUDIT: Final = Chain("audit", "the audit log", "audit", "seq", "hash", "audit_head", b"audit head")
 
 
 class Head(NamedTuple):
@@ -70,19 +67,23 @@ def head_row(sealer: Sealer, chain: Chain, head: Head) -> HeadRow:
 
 def read_head(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
     """The stored head. Raises StoreError where it is missing, forged, or older than the links or the checkpoint."""
-    purged = read_checkpoint(connection, sealer, chain)
-    last = f"SELECT coalesce(max({chain.seq}), 0) FROM {chain.table}"
-    row: tuple[Any, ...] | None = connection.execute(
-        f"SELECT seq, hash, mac, ({last}) FROM {chain.head_table}"
+    last, purged = connection.execute(
+        f"SELECT coalesce(max({chain.seq}), 0), coalesce((SELECT seq FROM checkpoint WHERE chain = ?), 0)"
+        f" FROM {chain.table}",
+        (chain.name,),
     ).fetchone()
-    if row is None:
-        if purged != EMPTY or connection.execute(last).fetchone() != (0,):
-            raise StoreError(_broken_head(chain))
+    row = connection.execute(f"SELECT seq, hash, mac FROM {chain.head_table}").fetchone()
+    if row is None and not last and not purged:
         return EMPTY
-    head = Head(row[0], row[1])
-    if head.seq < max(row[3], purged.seq):
+    if row is None or row[0] < max(last, purged):
         raise StoreError(_broken_head(chain))
-    return checked_head(sealer, chain, (*head, row[2]))
+    return checked_head(sealer, chain, row)
+
+
+def stored_head(connection: Connection, chain: Chain) -> Head:
+    """The head as it stands there, for who does not go by it; EMPTY where there is none."""
+    row = connection.execute(f"SELECT seq, hash FROM {chain.head_table}").fetchone()
+    return EMPTY if row is None else Head(*row)
 
 
 def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
@@ -93,28 +94,23 @@ def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
     return head
 
 
-def read_checkpoint(connection: Connection, sealer: Sealer, chain: Chain) -> Head:
-    """The last link that was purged; EMPTY where none was. Raises StoreError where it is forged.
-
-    One that was removed shows as links that are missing: the first that is left is not number 1.
-    """
-    row: tuple[Any, ...] | None = connection.execute(SELECT_CHECKPOINT, (chain.name,)).fetchone()
-    if row is None:
-        return EMPTY
-    head = Head(row[0], row[1])
-    if not hmac.compare_digest(row[2], _checkpoint_mac(sealer, chain, head, row[2])):
-        raise StoreError(f"the checkpoint of {chain.words} was altered")
-    return head
-
-
-def write_checkpoint(connection: Connection, sealer: Sealer, chain: Chain, head: Head, now_ms: int) -> None:
-    """`head` is the last link that goes in the same transaction."""
-    mac = _checkpoint_mac(sealer, chain, head)
-    connection.execute(UPDATE_CHECKPOINT, (chain.name, *head, now_ms, mac))
+def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str) -> str | None:
+    """What is wrong where a link of the other chain (`holder`) says that this one ended with `anchor` then."""
+    if anchor == EMPTY:
+        return None
+    row = connection.execute(
+        f"SELECT (SELECT {chain.hash} FROM {chain.table} WHERE {chain.seq} = ?1),"
+        " coalesce((SELECT seq FROM checkpoint WHERE chain = ?2), 0)",
+        (anchor.seq, chain.name),
+    ).fetchone()
+    if row[0] == anchor.hash or (row[0] is None and anchor.seq <= row[1]):
+        return None
+    now = "none" if row[0] is None else "another"
+    return f"{chain.words} had the link {anchor.seq} when {holder} was written, and has {now} now"
 
 
 def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
-    """Has the MACs of the head and of the checkpoint made anew with the key in use. Raises StoreError for a forged one.
+    """Has the head's MAC made anew with the key in use. Raises StoreError for a forged one.
 
     Within the caller's transaction; a head that was moved on meanwhile stays as it was.
     """
@@ -122,9 +118,6 @@ def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:
     if row is not None:
         mac = _mac(sealer, chain, checked_head(sealer, chain, row))
         connection.execute(f"UPDATE {chain.head_table} SET mac = ? WHERE mac = ?", (mac, row[2]))
-    if (purged := read_checkpoint(connection, sealer, chain)) != EMPTY:
-        mac = _checkpoint_mac(sealer, chain, purged)
-        connection.execute("UPDATE checkpoint SET mac = ? WHERE chain = ?", (mac, chain.name))
 
 
 def _broken_head(chain: Chain) -> str:
@@ -133,7 +126,3 @@ def _broken_head(chain: Chain) -> str:
 
 def _mac(sealer: Sealer, chain: Chain, head: Head, like: bytes = b"") -> bytes:
     return sealer.chain_hash(chain.head_salt, f"{head.seq} ".encode() + head.hash, like)
-
-
-def _checkpoint_mac(sealer: Sealer, chain: Chain, head: Head, like: bytes = b"") -> bytes:
-    return sealer.chain_hash(b"checkpoint", f"{chain.name} {head.seq} ".encode() + head.hash, like)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, runtime_checkable
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -56,3 +57,30 @@ def each_row(connection: Connection, sql: str, parameters: Parameters = ()) -> I
     if isinstance(connection, Paging):
         return connection.each_row(sql, parameters)
     return iter(connection.execute(sql, parameters))
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """One write transaction: committed at the end of the block, rolled back on any error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def one_moment(connection: Connection) -> Iterator[None]:
+    """All statements of the block see the store as it was at the first one, whatever others write meanwhile.
+
+    Keep it short: while it lasts, the write-ahead log grows.
+    """
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:  # an I/O error has ended it
+            connection.execute("ROLLBACK")

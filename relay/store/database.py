@@ -16,7 +16,11 @@ from pathlib import Path
 
 from relay.errors import StoreError
 from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
+from relay.store.connection import one_moment as one_moment
+from relay.store.connection import transaction as transaction
 from relay.store.key_file import make_key
+from relay.store.ledger import ledger_transaction
+from relay.store.ledger_setup import open_ledger
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
 from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
@@ -69,12 +73,16 @@ def open_store(place: Place, key_file: Path) -> Sealer:
     with store_errors(place), closing(connect(place)) as connection:
         if isinstance(place, Path):
             connection.execute("PRAGMA journal_mode = WAL")
-        if schema.seen(connection) >= schema.first:
+        seen = schema.seen(connection)
+        if seen >= schema.first:
             _check_key(connection, sealer, key_file)  # what a migration seals, it must seal with the right one
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
+        now_ms = time.time_ns() // 1_000_000
+        changed = schema.seen(connection) != seen
+        open_ledger(connection, sealer, now_ms, changed=changed, may_begin=seen < schema.ledger)
         if not sealing_keys(connection):
-            with transaction(connection):
+            with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
         check_keys(connection, sealer, key_file)
     return sealer
@@ -141,33 +149,6 @@ def store_errors(place: Place) -> Iterator[None]:
     except DATABASE_ERRORS as error:
         hint = _WHAT_TO_DO.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "").format(place=place)
         raise StoreError(f"the store {place} failed: {error}{hint and ': '}{hint}") from error
-
-
-@contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """One write transaction: committed at the end of the block, rolled back on any error."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def one_moment(connection: Connection) -> Iterator[None]:
-    """All statements of the block see the store as it was at the first one, whatever others write meanwhile.
-
-    Keep it short: while it lasts, the write-ahead log grows.
-    """
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:  # an I/O error has ended it
-            connection.execute("ROLLBACK")
 
 
 def _make_file(path: Path) -> None:

@@ -25,7 +25,18 @@ import aiosqlite
 from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
-from relay.store.chain import EMPTY, RECORDS, HeadRow, head_row, next_link, read_head, write_head
+from relay.store.chain import (
+    AUDIT,
+    EMPTY,
+    RECORDS,
+    Head,
+    HeadRow,
+    head_row,
+    next_link,
+    read_head,
+    stored_head,
+    write_head,
+)
 from relay.store.closed import Closed
 from relay.store.database import WRITER_PRAGMAS, store_errors, transaction, uri_of
 from relay.store.files import Displaced, StoreFiles, holds_deleted_log
@@ -76,6 +87,7 @@ class Journal:
         self._files: StoreFiles | None = None  # of the connection
         self._head = EMPTY
         self._written = EMPTY  # the last head that is durable
+        self._audit = EMPTY  # where the audit log ended after the last transaction
         self._places: Places | None = None
         self._closed = Closed(report)
         self._writer: asyncio.Task[None] | None = None
@@ -221,7 +233,8 @@ class Journal:
                 if batch is not None and batch.head is not None and batch.head[:2] == self._head:
                     break  # the COMMIT that seemed to fail is on disk
                 batch = await self._batch(commits, items)
-                self._turning.to(await _call(connection, _transact, batch))
+                key_id, self._audit = await _call(connection, _transact, batch)
+                self._turning.to(key_id)
             except (sqlite3.Error, StoreError) as error:
                 self._outage.failed(error)
                 if not isinstance(error, Displaced):
@@ -253,7 +266,7 @@ class Journal:
             up.pop(call_id, None)
             if (place := self._places.vacate(call_id)) is not None:
                 deleted.append(place)
-            row, encoded = row_of(self._sealer, commit.record)
+            row, encoded = row_of(self._sealer, commit.record, None if ended else self._audit)
             self._head = next_link(self._sealer, self._head, encoded)
             ended.append((*row, *self._head))
         put: list[Row] = []
@@ -299,6 +312,7 @@ class Journal:
             await self._connection.execute(pragma)
         # Read anew after an error: a COMMIT that failed may have been on disk all the same.
         self._head = await _call(self._connection, read_head, self._sealer, RECORDS)
+        self._audit = await _call(self._connection, stored_head, AUDIT)
         self._places = await _call(self._connection, Places)
         if self._head.seq < self._written.seq or (self._head.seq == self._written.seq and self._head != self._written):
             raise StoreError(
@@ -364,8 +378,8 @@ def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return found
 
 
-def _transact(connection: sqlite3.Connection, batch: _Batch) -> int:
-    """The id of the key that the next one is to be sealed with."""
+def _transact(connection: sqlite3.Connection, batch: _Batch) -> tuple[int, Head]:
+    """The id of the key that the next one is to be sealed with, and where the audit log ends."""
     with transaction(connection):
         if batch.deleted:
             delete_live(connection, batch.deleted)
@@ -378,7 +392,7 @@ def _transact(connection: sqlite3.Connection, batch: _Batch) -> int:
             insert(connection, INSERT_EVENTS, batch.events)
         if batch.callers:
             insert(connection, PUT_CALLERS, batch.callers)
-        return key_in_use(connection)
+        return key_in_use(connection), stored_head(connection, AUDIT)
 
 
 def take_lock(path: Path) -> int:

@@ -20,12 +20,14 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import GROUP_MODES, Bound, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
-from relay.store.binding_seal import ANY_CALLER, check_route, open_fields
+from relay.store.binding_seal import ANY_CALLER, open_fields
 from relay.store.call_index import number_key, pair_key
 from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.journal_rows import open_caller
+from relay.store.ledger_proof import is_proven, not_proven
+from relay.store.ledger_tables import FILE
 from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
@@ -35,7 +37,8 @@ from relay.store.server import Place
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
 # Each column that is returned costs the sqlite3 module as much as finding it: all but the blobs are returned in one.
 _LOOK_UP: Final = """
-SELECT route.caller_hash, route.mac, binding.sealed, last.caller_hash, last.sealed, back.mac,
+SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
+       (SELECT revision FROM ledger_head), {proven},
        json_array(
            number.locked, ifnull(number.legacy, 0), last.number,
            route.party IS NOT NULL AND route.free_at IS NULL,
@@ -57,15 +60,21 @@ LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
 """
+# What a call goes by, as table and alias: it must prove itself.
+PROVEN: Final = (
+    *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
+    *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back")),
+)
+_BACK: Final = 3 * (len(PROVEN) - 1)  # where the key of the last caller's own route is
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
-BLOBS: Final = 6  # the place of that one, and in it:
+VALUES: Final = 6  # the place of the last one, and in it:
 IN_FORCE: Final = 3  # where the values of Bound begin, with whether the route is in force
 PARTY: Final = IN_FORCE + 1
 _BOUND: Final = IN_FORCE
 _BOUND_END: Final = 26
 
-_decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
+decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
 LOOKS: Final = 3  # after so many a log that is not in its place is let go: the journal has saved what stands in it
 CALM_LOOKS: Final = 30  # after so many without an error an outage is over: of a damaged store parts can be read
@@ -104,11 +113,11 @@ class RouteReader:
         counted = self._opener.counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
-            if not row[BLOBS][IN_FORCE]:
+            if not row[VALUES][IN_FORCE]:
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
-                if anybodys[BLOBS][IN_FORCE] or row[BLOBS][PARTY] is None:
+                if anybodys[VALUES][IN_FORCE] or row[VALUES][PARTY] is None:
                     row = anybodys
-            found = self._opener.found(number, caller_hash, row)
+            found = self._opener.found(number, caller_hash, row, self._opener.revision)
         except StoreError as error:
             self._outage.altered(str(error))
             return STORE_FAILED
@@ -148,10 +157,10 @@ class RouteReader:
         if self._connection is None:
             self._connection = connect_reader(self._path)
         # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
-        ((*blobs, values),) = self._connection.execute(self._statement, arguments).fetchall()
+        ((*blobs, proven, values),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:
             self._files = StoreFiles(self._path)
-        return (*blobs, _decode(values))
+        return (*blobs, decode(proven), decode(values))
 
     def close(self) -> None:
         """Closes the connection; a later look-up opens another."""
@@ -165,6 +174,7 @@ class Opener:
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
+        self.revision = 0  # the last of the ledger that was seen
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
 
@@ -184,9 +194,16 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(self, number: str, caller_hash: bytes, row: tuple[Any, ...]) -> Found:
-        """A row of the statement, with the values of its last column. Raises StoreError where it was altered."""
-        route_hash, mac, sealed, *last, values = row
+    def found(self, number: str, caller_hash: bytes, row: tuple[Any, ...], revision: int) -> Found:
+        """A row of the statement, with what its last two columns hold. `revision`: the last seen when it was asked.
+
+        Raises StoreError where it does not prove itself.
+        """
+        route_hash, sealed, last_hash, last_sealed, now, proven, values = row
+        if now is None or now < revision:
+            raise StoreError("the store is as it was at an earlier time: put the right one back")
+        self.revision = max(self.revision, now)
+        self._check(proven)
         locked, legacy, last_number = values[:_BOUND]
         bound = None
         if route_hash is not None:
@@ -194,25 +211,41 @@ class Opener:
             _, party, binding_id, mode, _, x, y = columns[:7]
             if mode is None:
                 raise StoreError("a route without its binding")
-            check_route(self._sealer, mac, number, route_hash, binding_id, party)
             a, b, order_id, _, _ = open_fields(self._sealer, binding_id, mode, x, y, sealed)
             last_caller = None
             if last_number is not None:
-                last_caller = self._last_caller(party, mode, binding_id, last_number, last)
+                is_member = proven[_BACK] is not None and proven[_BACK + 2][1] == "g"
+                last_caller = self._last_caller(
+                    party, mode, binding_id, last_number, last_hash, last_sealed, is_member=is_member
+                )
             bound = Bound._make((*columns, a, b, order_id, last_caller))
         split = _BOUND_END + len(self._caller_windows_s)
         by_caller, by_number = values[_BOUND_END:split], values[split:]
         is_own = route_hash == caller_hash
         return Found._make((caller_hash, locked, legacy, is_own, bound, by_caller, by_number))
 
-    def _last_caller(self, party: str, mode: str, binding_id: str, number: str, last: list[Any]) -> str | None:
+    def _check(self, proven: tuple[Any, ...]) -> None:
+        for place, (table, _) in enumerate(PROVEN):
+            key, proof, values = proven[3 * place : 3 * place + 3]
+            if key is not None and not is_proven(self._sealer, table, key, values, bytes.fromhex(proof or "")):
+                raise StoreError(not_proven(table, key))
+
+    def _last_caller(
+        self,
+        party: str,
+        mode: str,
+        binding_id: str,
+        number: str,
+        caller_hash: bytes,
+        sealed: bytes,
+        *,
+        is_member: bool,
+    ) -> str | None:
         """Whom a call back reaches: anybody who called an AXN, of a group only who is its member still."""
-        caller_hash, sealed, back_mac = last
         if mode == "AXN":
             return open_caller(self._sealer, binding_id, number, sealed) if party == "a" else None
-        if mode not in GROUP_MODES or party != "b" or back_mac is None:
+        if mode not in GROUP_MODES or party != "b" or not is_member:
             return None
-        check_route(self._sealer, back_mac, number, caller_hash, binding_id, "g")
         caller = open_caller(self._sealer, binding_id, number, sealed)
         return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
@@ -221,7 +254,7 @@ def _statement(caller_windows: int, number_windows: int) -> str:
     """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
     keys = [4] * caller_windows + [5] * number_windows
     counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
-    return _LOOK_UP.format(counts="".join(counts))
+    return _LOOK_UP.format(counts="".join(counts), proven=FILE.proven(PROVEN))
 
 
 class Granted(NamedTuple):

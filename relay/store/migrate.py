@@ -6,7 +6,8 @@ Nobody may serve the file meanwhile, and no call may be up: a node takes up none
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,7 @@ from relay.store.database import (
     store_errors,
     transaction,
 )
+from relay.store.ledger import sign_all
 from relay.store.lock import open_lock, takes
 from relay.store.record_rows import insert
 from relay.store.records import verify_records
@@ -36,7 +38,7 @@ TABLES: Final = (
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
     *("webhook", "outbox", "complaint", "recording", "sealing_key"),
 )
-LEFT_OUT: Final = ("key_check", "schema_least", "live_call")  # made with the target; empty
+LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head")
 _COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself
 _ROWS: Final = 1_000  # in memory at once
 
@@ -75,7 +77,7 @@ def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
         if up:
             raise StoreError(f"{up} calls are up: let the relay drain, or end them by starting and stopping it")
         open_store(server, key_file)
-        with store_errors(server), closing(connect(server)) as target, transaction(target):
+        with store_errors(server), closing(connect(server)) as target, _proving(target, key_file):
             target.execute("DELETE FROM business")  # those that each store is made with
             target.execute("DELETE FROM pool")
             target.execute("DELETE FROM sealing_key")
@@ -85,6 +87,14 @@ def _copy(file: Path, server: Server, key_file: Path) -> dict[str, int]:
                     f"SELECT setval(pg_get_serial_sequence('{table}', 'seq'), (SELECT max(seq) FROM {table}) + 1)"
                 )
     return rows
+
+
+@contextmanager
+def _proving(target: Connection, key_file: Path) -> Iterator[None]:
+    """One transaction, at whose end all rows are proven: the file's own proofs were checked before."""
+    with transaction(target):
+        yield
+        sign_all(target, load_key(key_file))
 
 
 def _copy_table(source: Connection, target: Connection, table: str) -> int:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from relay.store.act import Act
 from relay.store.call_index import DELETE as DELETE_INDEX
 from relay.store.call_index import index_rows
-from relay.store.chain import RECORDS, read_checkpoint, write_checkpoint
+from relay.store.chain import RECORDS
+from relay.store.checkpoints import read_checkpoint, write_checkpoint
 from relay.store.connection import Connection
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
@@ -94,12 +95,12 @@ def purge_records(act: Act, before_ms: int, most: int) -> int:
     index: list[tuple[bytes, int, int]] = []
     gone = list(takewhile(lambda row: row[_ENDED_AT] < before_ms, rows))
     for row in gone:
-        head, record = follow(sealer, head, row)
-        index += index_rows(sealer, record, head.seq)
+        head, stored = follow(sealer, head, row)
+        index += index_rows(sealer, stored.record, head.seq)
     if gone:
         connection.executemany(DELETE_INDEX, sorted(index))  # neighbours lie on one page
+        write_checkpoint(act, RECORDS, head)
         connection.execute("DELETE FROM call_record WHERE chain_seq <= ?", (head.seq,))
-        write_checkpoint(connection, sealer, RECORDS, head, act.now_ms)
     return len(gone)
 
 

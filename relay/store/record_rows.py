@@ -15,6 +15,7 @@ import msgspec
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.errors import StoreError
+from relay.store.chain import EMPTY, Head
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
@@ -31,7 +32,7 @@ SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM call_record"
 MOST_ROWS: Final = 32  # of one statement: each size is a statement of its own that SQLite keeps prepared
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(tuple[list[str | int | bool | None], bytes, bytes | None]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 # The two legs' Call-IDs, which may be no UTF-8, stand apart.
 _LEGS: Final = CallRecord._fields.index("caller_leg_call_id")
 _VERSION: Final = b"\x05"
@@ -47,9 +48,12 @@ class StoredRecord(NamedTuple):
     chain_hash: bytes
 
 
-def row_of(sealer: Sealer, record: CallRecord) -> tuple[Row, bytes]:
-    """The row without its two chain columns, and the encoded record, which the chain hashes."""
-    encoded = encode_record(record)
+def row_of(sealer: Sealer, record: CallRecord, audit: Head | None = None) -> tuple[Row, bytes]:
+    """The row without its two chain columns, and the encoded record, which the chain hashes.
+
+    `audit`: where the audit log ended, for the first record of a batch to hold.
+    """
+    encoded = encode_record(record, audit)
     return (*_finding(sealer, record), sealer.seal(encoded, _CONTEXT)), encoded
 
 
@@ -67,7 +71,7 @@ def open_row(sealer: Sealer, row: Row) -> StoredRecord:
     return StoredRecord(record, encoded, seq, link)
 
 
-def encode_record(record: CallRecord) -> bytes:
+def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
     """A record, ended or not, as bytes: the version of this form, then msgpack."""
     callee_leg = record.callee_leg_call_id
     legs = (
@@ -77,17 +81,23 @@ def encode_record(record: CallRecord) -> bytes:
     )
     fields = list(record)
     del fields[_LEGS : _LEGS + 2]
-    return _VERSION + _encode((fields, *legs))
+    return _VERSION + _encode((fields, *legs) if audit is None else (fields, *legs, *audit))
 
 
 def decode_record(encoded: bytes) -> CallRecord:
     """What `encode_record` made. Raises StoreError where it did not."""
     try:
-        fields, caller_leg, callee_leg = _decode(encoded.removeprefix(_VERSION))
+        fields, caller_leg, callee_leg, *_ = _decode(encoded.removeprefix(_VERSION))
         legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
         return CallRecord._make((*fields[:_LEGS], *legs, *fields[_LEGS:]))
-    except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
         raise StoreError("a call record cannot be read") from None
+
+
+def anchor_of(encoded: bytes) -> Head:
+    """Where the audit log ended when an encoded record was written; EMPTY where it does not say."""
+    audit = _decode(encoded.removeprefix(_VERSION))[3:]
+    return Head(*audit) if audit else EMPTY
 
 
 def insert(connection: Connection, statement: str, rows: list[Row]) -> None:

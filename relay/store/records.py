@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import StoreError
-from relay.store.chain import EMPTY, RECORDS, Head, next_link, read_checkpoint, read_head
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, next_link, read_head
+from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import DATABASE_ERRORS, Connection, each_row
 from relay.store.database import one_moment
 from relay.store.live_rows import SELECT as SELECT_LIVE
 from relay.store.live_rows import open_live
-from relay.store.record_rows import COLUMNS, SELECT, Row, open_row
+from relay.store.record_rows import COLUMNS, SELECT, Row, StoredRecord, anchor_of, open_row
 from relay.store.sealing import Sealer
 
 # An attempt ends after it was received, so the index on ended_at serves both.
@@ -70,15 +71,18 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
     try:
         purged = head = read_checkpoint(connection, sealer, RECORDS)
         for row in each_row(connection, _CHAINED):
-            link, record = follow(sealer, head, row)
+            link, stored = follow(sealer, head, row)
+            record = stored.record
+            found = f"record {link.seq} ({record.call_id})"
             if record.call_id in live:
-                found = f"record {link.seq} ({record.call_id})"
                 raise StoreError(f"{found} has ended and is among the live ones as well")
+            if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), found):
+                raise StoreError(fault)
             head = link
             if record.recording is not None:
                 recorded.append(record)
-        if (stored := read_head(connection, sealer, RECORDS)) != head:
-            raise StoreError(f"records {head.seq + 1} to {stored.seq} were cut off the end")
+        if (last := read_head(connection, sealer, RECORDS)) != head:
+            raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
     except (StoreError, *DATABASE_ERRORS) as error:
         broken = str(error)
     return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
@@ -96,7 +100,7 @@ def live_calls(connection: Connection, sealer: Sealer) -> Iterator[CallRecord]:
         yield open_live(sealer, row).record
 
 
-def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
+def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, StoredRecord]:
     """The next link of the chain, from a row of `SELECT`. Raises StoreError where it does not fit behind `head`."""
     seq = row[_CHAIN_SEQ]
     if seq != head.seq + 1:
@@ -109,4 +113,4 @@ def follow(sealer: Sealer, head: Head, row: Row) -> tuple[Head, CallRecord]:
     if not hmac.compare_digest(link.hash, stored.chain_hash):
         found = f"record {seq} ({stored.record.call_id})"
         raise StoreError(f"{found} does not follow its predecessor: one of them was replaced")
-    return link, stored.record
+    return link, stored

@@ -126,7 +126,7 @@ def needs(connection: Connection) -> dict[int, dict[str, int]]:
     for chain, hash_ in ((RECORDS, "chain_hash"), (AUDIT, "hash")):
         _count_links(connection, found, chain, hash_)
         _count(connection, found, chain.head_table, "mac")
-    _count(connection, found, "checkpoint", "mac")
+    _count(connection, found, "ledger_head", "sealed")
     for key_id, count in _recordings(connection).items():
         found[key_id]["recording"] += count
     return {key_id: dict(tables) for key_id, tables in found.items()}

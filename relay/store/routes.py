@@ -13,18 +13,18 @@ from relay.call.binding import Binding, Party, compile_lines, ends
 from relay.call.numbers import mask_number
 from relay.errors import Refused
 from relay.store.act import Act
-from relay.store.binding_seal import ANY_CALLER, route_mac
+from relay.store.binding_seal import ANY_CALLER
 from relay.store.sealing import Sealer
 
 _ADD = """
-INSERT INTO route (number, caller_hash, binding_id, party, pair, mac) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-ON CONFLICT (number, caller_hash) DO UPDATE SET binding_id = ?3, party = ?4, pair = ?5, free_at = NULL, mac = ?6
-WHERE route.free_at <= ?7 OR (route.free_at IS NOT NULL AND route.pair = ?5)
+INSERT INTO route (number, caller_hash, binding_id, party, pair) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (number, caller_hash) DO UPDATE SET binding_id = ?3, party = ?4, pair = ?5, free_at = NULL
+WHERE route.free_at <= ?6 OR (route.free_at IS NOT NULL AND route.pair = ?5)
 """
 _FREE_AT = "SELECT free_at FROM route WHERE number = ? AND caller_hash = ?"
 _REST_ALL = "UPDATE route SET free_at = ? WHERE binding_id = ? AND number = ? AND free_at IS NULL"
 _REST = "UPDATE route SET free_at = ?1 WHERE number = ?2 AND caller_hash = ?3 AND binding_id = ?4 AND free_at IS NULL"
-_TURN = "UPDATE route SET party = ?1, mac = ?2 WHERE number = ?3 AND caller_hash = ?4 AND binding_id = ?5"
+_TURN = "UPDATE route SET party = ?1 WHERE number = ?2 AND caller_hash = ?3 AND binding_id = ?4"
 _PAIR = "UPDATE route SET pair = ? WHERE binding_id = ? AND free_at IS NULL"
 _FIELDS: dict[Party, str] = {"a": "a", "b": "b", "g": "group_id", "*": "x"}
 
@@ -62,8 +62,7 @@ def add_routes(act: Act, binding: Binding, pair: bytes, lines: Sequence[HashedLi
     """Raises Refused for the first whose caller is on the number already (conflict) or rests on it (number_cooling)."""
     binding_id = binding.binding_id
     for line in lines:
-        mac = route_mac(act.sealer, *line[:2], binding_id, line.party)
-        row = (*line[:2], binding_id, line.party, pair, mac, act.now_ms)
+        row = (*line[:2], binding_id, line.party, pair, act.now_ms)
         if act.connection.execute(_ADD, row).rowcount == 0:
             raise _in_the_way(act, line)
 
@@ -95,5 +94,4 @@ def set_pair(act: Act, binding_id: str, pair: bytes) -> None:
 
 def turn_route(act: Act, binding_id: str, line: HashedLine) -> None:
     """Has the line's caller be another party of the same binding from now on."""
-    mac = route_mac(act.sealer, line.number, line.caller_hash, binding_id, line.party)
-    act.connection.execute(_TURN, (line.party, mac, line.number, line.caller_hash, binding_id))
+    act.connection.execute(_TURN, (line.party, line.number, line.caller_hash, binding_id))

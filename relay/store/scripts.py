@@ -71,6 +71,7 @@ class Schema(Protocol):
 
     folder: str
     first: int  # stores of fewer were made before the first release
+    ledger: int  # stores of fewer have no ledger
 
     def seen(self, connection: Connection) -> int: ...
     def note(self, connection: Connection, seen: int) -> None: ...
@@ -82,6 +83,7 @@ class Schema(Protocol):
 class _FileSchema:
     folder = "schema"
     first = 2
+    ledger = 10
 
     def seen(self, connection: Connection) -> int:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
@@ -105,6 +107,7 @@ class _FileSchema:
 class _ServerSchema:
     folder = "schema/postgresql"
     first = 1
+    ledger = 4
 
     def seen(self, connection: Connection) -> int:
         (table,) = connection.execute("SELECT CAST(to_regclass('schema_version') AS text)").fetchone()

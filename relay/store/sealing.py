@@ -76,6 +76,7 @@ class Sealer:
         self.hash_keys = _hash_keys(keys)  # of look-up hashes and of rows' MACs
         self._lookup = hashlib.blake2b(key=self.hash_keys[0], digest_size=16)
         self._row = hashlib.blake2b(key=self.hash_keys[1], digest_size=16)
+        self.sum_key = hashlib.blake2b(b"relay700 ledger sum", key=self.hash_keys[1], digest_size=32).digest()
         self._use(list(self._masters.values())[-1])
 
     def _use(self, master: _Master) -> None:

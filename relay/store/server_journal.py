@@ -46,6 +46,7 @@ HEAD_LOCK: Final = 700_000_002  # of pg_advisory_xact_lock: until there is a hea
 _BATCH: Final = "UPDATE node SET batch = $3, seen_at = now() WHERE name = $1 AND epoch = $2"
 _WRITTEN: Final = "SELECT batch FROM node WHERE name = $1 AND epoch = $2"
 _HEAD: Final = "SELECT seq, hash, mac FROM chain_head WHERE id = 1 FOR UPDATE"
+_AUDIT: Final = "SELECT seq, hash FROM audit_head WHERE id = 1"
 _PUT: Final = """
 INSERT INTO live_call (call_id, node, sealed)
 SELECT call_id, $1, sealed FROM unnest($2::text[], $3::bytea[]) AS put (call_id, sealed)
@@ -193,12 +194,13 @@ class ServerJournal:
         connection = self._asked()
         up: dict[str, Commit] = {}
         ended: list[tuple[Row, bytes]] = []
+        audit = Head(*row) if (row := await connection.fetchrow(_AUDIT)) is not None else EMPTY
         for commit in commits:
             if commit.record.ended_at is None:
                 up[commit.record.call_id] = commit
             else:
                 up.pop(commit.record.call_id, None)
-                ended.append(row_of(self._sealer, commit.record))
+                ended.append(row_of(self._sealer, commit.record, None if ended else audit))
         put = [live_row(self._sealer, 0, commit.record, commit.dialogs or b"") for commit in up.values()]
         events = [event_row(self._sealer, item) for item in items if isinstance(item, Told)]
         last = {item.binding_id: item for item in items if isinstance(item, LastCaller)}

@@ -16,7 +16,8 @@ from relay.call.routing import Refusal
 from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
-from relay.store.lookup import BLOBS, IN_FORCE, PARTY, Opener
+from relay.store.ledger_tables import SERVER
+from relay.store.lookup import IN_FORCE, PARTY, PROVEN, VALUES, Opener, decode
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
@@ -29,7 +30,8 @@ SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enabl
 
 # As in `relay.store.lookup`, with the two whose route it may be.
 _LOOK_UP: Final = """
-SELECT route.caller_hash, route.mac, binding.sealed, last.caller_hash, last.sealed, back.mac,
+SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
+       (SELECT revision FROM ledger_head), CAST({proven} AS text),
        number.locked, coalesce(number.legacy, 0), last.number,
        CAST(route.party IS NOT NULL AND route.free_at IS NULL AS integer),
        route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
@@ -97,14 +99,15 @@ class ServerRouteReader:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         counted = self._opener.counted(number, caller, unix_s)
+        revision = self._opener.revision
         assert self._pool is not None  # open() made it
         try:
             async with asyncio.timeout(PATIENCE_S):
                 own, anybodys = await self._pool.fetch(self._statement, number, caller_hash, *counted)
             row = _row(own)
-            if not own[BLOBS + IN_FORCE] and (anybodys[BLOBS + IN_FORCE] or own[BLOBS + PARTY] is None):
+            if not own[VALUES + IN_FORCE] and (anybodys[VALUES + IN_FORCE] or own[VALUES + PARTY] is None):
                 row = _row(anybodys)
-            found = self._opener.found(number, caller_hash, row)
+            found = self._opener.found(number, caller_hash, row, revision)
         except StoreError as error:
             self._outage.altered(str(error))
             return STORE_FAILED
@@ -131,11 +134,11 @@ async def _leaves_nothing(connection: asyncpg.Connection) -> None:
 
 
 def _row(record: asyncpg.Record) -> tuple[Any, ...]:
-    return (*record[:BLOBS], record[BLOBS:])
+    return (*record[: VALUES - 1], decode(record[VALUES - 1]), record[VALUES:])
 
 
 def _statement(caller_windows: int, number_windows: int) -> str:
     """$3 and $4: the keys of the pair and of the number; $5: where the memory begins; $6 on: where each window does."""
     keys = [3] * caller_windows + [4] * number_windows
     counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
-    return _LOOK_UP.format(counts="".join(counts), keys=_KEYS if keys else "")
+    return _LOOK_UP.format(counts="".join(counts), keys=_KEYS if keys else "", proven=SERVER.proven(PROVEN))

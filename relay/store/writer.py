@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from relay.errors import Refused, StoreError
 from relay.store.act import Act, Actor
 from relay.store.connection import Connection
-from relay.store.database import connect, store_errors, transaction
+from relay.store.database import connect, store_errors
 from relay.store.files import Displaced, StoreFiles
+from relay.store.ledger import ledger_transaction
 from relay.store.sealing import Sealer
 from relay.store.sealing_keys import follow_key
 from relay.store.server import Place
@@ -75,9 +76,10 @@ class Writer:
         """What `do` gives, once it is durable. Whatever `do` raises undoes the whole act and comes out of here."""
         self._gap.wait()
         try:
-            with store_errors(self._path), transaction(self._connection):
+            now_ms = self._clock_ms()
+            with store_errors(self._path), ledger_transaction(self._connection, self._sealer, now_ms):
                 follow_key(self._connection, self._sealer)
-                return do(Act(self._connection, self._sealer, actor, self._clock_ms()))
+                return do(Act(self._connection, self._sealer, actor, now_ms))
         finally:
             self._gap.begin()
 
@@ -193,7 +195,7 @@ class GroupWriter:
                     self._connection = connect(self._path)
                 if self._files is not None and (displaced := self._files.displaced()):
                     raise displaced  # what is written there would be lost
-                with transaction(self._connection):
+                with ledger_transaction(self._connection, self._sealer, self._clock_ms()):
                     follow_key(self._connection, self._sealer)
                     self._acts(self._connection, made)
                 if self._files is None:

@@ -1,0 +1,174 @@
+"""`relay700 verify`: whether the store is as relay700 has written it, and where it ends now."""
+
+from __future__ import annotations
+
+import asyncio
+import syslog
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import click
+import msgspec
+
+from relay.cli import config_option
+from relay.cli.options import reason_option
+from relay.cli.output import json_line
+from relay.cli.private_file import appended
+from relay.cli.stores import Opened, opened
+from relay.errors import ParseError, StoreError
+from relay.reports.recordings import Checked, verify_recordings
+from relay.service import fields
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.anchor import Anchor, AnchorFile, growth_fault, parse_anchor, read_anchor
+from relay.store.audit_log import AuditVerdict, verify_audit
+from relay.store.connection import one_moment
+from relay.store.ledger import sign_all
+from relay.store.ledger_check import ledger_faults
+from relay.store.records import Verdict, verify_records
+from relay.store.writer import now_ms
+
+MOST_NAMED = 1_000  # faults that are printed, or written to the audit log
+PUBLISH_S = 10.0  # for an endpoint to take the head
+
+
+class _Found(NamedTuple):
+    """What was checked, and all that is wrong."""
+
+    records: Verdict
+    audit: AuditVerdict
+    recordings: Checked
+    problems: list[str]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--since", metavar="HEAD", help="Prove, too, that the store has only grown since it printed this head.")
+@click.option(
+    "--publish", multiple=True, metavar="TARGET", help="Write the head to: log (syslog), a FILE, https://URL."
+)
+@click.option("--accept", is_flag=True, help="Vouch for the rows as they are, as after a restored backup.")
+@reason_option
+@config_option
+def verify(
+    config_path: Path | None,
+    as_json: bool,
+    since: str | None,
+    publish: tuple[str, ...],
+    accept: bool,
+    reason: str,
+) -> None:
+    """Check every row, record, audit line and recording against the store's key.
+
+    It names what was changed, added, removed or put back by somebody else. The head that it prints says where the store
+    ends: keep it in another place, by hand or by --publish, and give it to --since later.
+    """
+    anchor = _anchor(since)
+    if accept and not reason.strip():
+        raise click.UsageError("--accept needs --reason TEXT: the audit log keeps it")
+    with opened(config_path) as store:
+        if accept:
+            _accept(store, reason)
+        found = _check(store, anchor)
+        if found.problems:
+            raise StoreError("\n".join(found.problems))
+        head = read_anchor(store.reader, store.sealer)
+        for target in publish:
+            _publish(store, target, head)
+    click.echo(json_line(_object(found, head)) if as_json else _line(found, head))
+
+
+def _anchor(since: str | None) -> Anchor | None:
+    try:
+        return None if since is None else parse_anchor(since)
+    except ParseError as error:
+        raise click.BadParameter(error.reason, param_hint="--since") from None
+
+
+def _check(store: Opened, since: Anchor | None) -> _Found:
+    reader, sealer = store.reader, store.sealer
+    records = verify_records(reader, sealer)
+    audit = verify_audit(reader, sealer)
+    kept_in = store.config.recordings.kept_in
+    recordings = verify_recordings(reader, sealer, kept_in, records.recorded, now_ms())
+    problems = [] if records.broken is None else [f"broken after {records.intact} intact records: {records.broken}"]
+    problems += [] if audit.broken is None else [f"broken after {audit.intact} intact audit lines: {audit.broken}"]
+    problems += recordings.broken
+    with one_moment(reader):
+        problems += _some([str(fault) for fault in ledger_faults(reader, sealer)])
+    return _Found(records, audit, recordings, problems + list(_not_grown(store, since)))
+
+
+def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
+    file = AnchorFile(store.config.store.local, store.sealer)
+    for anchor, words in ((since, "at the head that was given"), (file.read(), f"when {file.path} was written")):
+        if anchor is not None and (fault := growth_fault(store.reader, anchor, words)):
+            yield fault
+
+
+def _some(faults: list[str]) -> list[str]:
+    return faults if len(faults) <= MOST_NAMED else [*faults[:MOST_NAMED], f"and {len(faults) - MOST_NAMED} more"]
+
+
+def _accept(store: Opened, reason: str) -> None:
+    """Signs what there is, and says in the audit log what was wrong with it."""
+    file = AnchorFile(store.config.store.local, store.sealer)
+    known = file.read()
+    with one_moment(store.reader):
+        faults = _some([str(fault) for fault in ledger_faults(store.reader, store.sealer)])
+
+    def do(act: Act) -> None:
+        sign_all(act.connection, act.sealer, beyond=0 if known is None else known.revision)
+        act.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
+
+    store.act(do)
+    file.write(read_anchor(store.reader, store.sealer))
+
+
+def _publish(store: Opened, target: str, head: Anchor) -> None:
+    """Raises StoreError where the target does not take it."""
+    now = format_moment(now_ms())
+    if target == "log":
+        syslog.syslog(syslog.LOG_NOTICE, f"relay700 head {head}")
+        return
+    text = msgspec.json.encode({"head": str(head), "at": now})
+    signed = {"signature": store.sealer.sign(text).hex(), "public_key": store.sealer.public_key().hex()}
+    line = json_line({"head": str(head), "at": now, "signed": text.decode(), **signed})
+    if target.startswith("https://"):
+        asyncio.run(_post(target, line))
+        return
+    with appended(Path(target)) as file:
+        file.write(f"{line}\n".encode())
+
+
+async def _post(url: str, line: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PUBLISH_S)) as session,
+            session.post(url, data=line.encode(), headers=headers, allow_redirects=False) as answer,
+        ):
+            if answer.status // 100 != 2:
+                raise StoreError(f"{url} did not take the head: status {answer.status}")
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StoreError(f"{url} did not take the head: {error or 'no answer in time'}") from None
+
+
+def _object(found: _Found, head: Anchor) -> dict[str, object]:
+    records, recordings = found.records, found.recordings
+    counts = {"intact": records.intact, "live": records.live, "purged": records.purged, "audit": found.audit.intact}
+    counts |= {"recordings": recordings.intact, "recordings_missing": len(recordings.missing)}
+    return counts | {"head": str(head)}
+
+
+def _line(found: _Found, head: Anchor) -> str:
+    records, recordings = found.records, found.recordings
+    purged = f", {records.purged} purged before" if records.purged else ""
+    recorded = f", {recordings.intact} recordings intact" if records.recorded else ""
+    recorded += f", {len(recordings.missing)} missing" if recordings.missing else ""
+    return (
+        f"{records.intact} records intact, {records.live} live{purged}{recorded},"
+        f" {found.audit.intact} audit lines intact, head {head}"
+    )

@@ -1,0 +1,128 @@
+"""Watches over the store's rows while the relay runs: what somebody else changes there is found within seconds.
+
+Triggers note each change that did not come from relay700. The next transaction of any process, one a second at the
+latest, distrusts those rows and says so in the audit log; here it is logged. What leaves no note, such as changes made
+with the triggers off, is found by reading: everything a minute in a small store, and in a large one as often as that
+takes a thirtieth of the time. It also keeps the anchor file (`relay.store.anchor`) up to date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from relay.errors import RelayError, StoreError
+from relay.store.anchor import Anchor, AnchorFile, growth_fault, read_anchor
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, one_moment, store_errors
+from relay.store.ledger import read_ledger_head
+from relay.store.ledger_check import ledger_faults, quick_faults
+from relay.store.sealing import Sealer
+from relay.store.server import Place, local_path
+
+LOOK_S: Final = 5.0
+CHECK_S: Final = 50.0  # between two checks of all rows, at least
+SHARE: Final = 30  # a check waits for so many times what the last one took
+PAUSE_S: Final = 0.002  # after every 200 rows
+MOST_TOLD: Final = 1_000  # faults that are remembered
+_NOTED: Final = "SELECT seq, object, action FROM audit WHERE seq > ? ORDER BY seq LIMIT 10000"
+_LAST: Final = "SELECT coalesce(max(seq), 0) FROM audit"
+
+
+class _Look(NamedTuple):
+    """What one look found."""
+
+    faults: list[str]
+    anchor: Anchor | None  # where all that it checks is well
+
+
+class LedgerWatch:
+    """One in the process beside the relay: `run` it until it is cancelled."""
+
+    def __init__(
+        self,
+        place: Place,
+        sealer: Sealer,
+        log: FilteringBoundLogger,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._place = place
+        self._sealer = sealer
+        self._log = log
+        self._clock_s = clock_s
+        self._file = AnchorFile(local_path(place), sealer)
+        self._told: set[str] = set()
+        self._read_to: int | None = None  # of the audit log
+        self._anchor: Anchor | None = None  # the last good one
+        self._check_at_s = clock_s()
+
+    def statistics(self) -> dict[str, int]:
+        return {"ledger_faults": len(self._told)}
+
+    async def run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Logs what is new, and keeps the anchor."""
+        try:
+            found = await asyncio.to_thread(self._look)
+            for fault in found.faults:
+                self._tell(fault)
+            if found.anchor is not None and found.anchor != self._anchor:
+                self._file.write(found.anchor)
+                self._anchor = found.anchor
+        except StoreError as error:
+            self._tell(str(error))
+        except RelayError as error:
+            self._log.error("ledger.not_checked", reason=str(error))
+
+    def _tell(self, fault: str) -> None:
+        if fault not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(fault)
+            self._log.error("ledger.fault", fault=fault, effect="what depends on it is refused; see `relay700 verify`")
+
+    def _look(self) -> _Look:
+        with store_errors(self._place), contextlib.closing(connect_reader(self._place)) as connection:
+            with one_moment(connection):
+                faults = [*self._noted(connection), *self._quick(connection)]
+                anchor = None if faults else read_anchor(connection, self._sealer)
+            if self._clock_s() >= self._check_at_s:
+                faults += self._all(connection)
+        return _Look(faults, anchor)
+
+    def _noted(self, connection: Connection) -> list[str]:
+        """What was distrusted since the last look; of what is older `verify` tells."""
+        if self._read_to is None:
+            (self._read_to,) = connection.execute(_LAST).fetchone()
+            return []
+        found = []
+        for seq, what, action in connection.execute(_NOTED, (self._read_to,)).fetchall():
+            self._read_to = seq
+            if action == "ledger.fault":
+                found.append(f"{what}: was changed outside relay700")
+        return found
+
+    def _quick(self, connection: Connection) -> list[str]:
+        found = [str(fault) for fault in quick_faults(connection, read_ledger_head(connection, self._sealer))]
+        if self._anchor is not None and (fault := growth_fault(connection, self._anchor, "some seconds ago")):
+            found.append(fault)
+        return found
+
+    def _all(self, connection: Connection) -> list[str]:
+        since_s = self._clock_s()
+        with one_moment(connection):
+            faults = [str(fault) for fault in ledger_faults(connection, self._sealer, pause=_pause)]
+        now_s = self._clock_s()
+        self._check_at_s = now_s + max(CHECK_S, SHARE * (now_s - since_s))
+        return faults
+
+
+def _pause() -> None:
+    time.sleep(PAUSE_S)

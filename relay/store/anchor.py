@@ -1,0 +1,106 @@
+"""Where the ledger and both chains ended at a moment, kept outside the database.
+
+Whoever can put the whole database back as it was cannot change what stands elsewhere: a file beside the store, which
+the process beside the relay writes, and whatever an operator has `relay700 verify --publish` write to.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from relay.errors import ParseError, StoreError
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, anchor_fault, read_head
+from relay.store.connection import Connection
+from relay.store.sealing import Sealer
+
+_REVISION: Final = "SELECT coalesce(max(revision), 0) FROM ledger_head"
+
+
+class Anchor(NamedTuple):
+    """As text: REVISION:RECORD:HASH:ENTRY:HASH, hashes in hexadecimal digits, "-" where a chain is empty."""
+
+    revision: int
+    records: Head
+    audit: Head
+
+    def __str__(self) -> str:
+        chains = [f"{head.seq}:{head.hash.hex() or '-'}" for head in (self.records, self.audit)]
+        return ":".join((str(self.revision), *chains))
+
+
+def parse_anchor(text: str) -> Anchor:
+    """Raises ParseError."""
+    try:
+        revision, record, record_hash, entry, entry_hash = text.strip().split(":")
+        return Anchor(int(revision), _head(record, record_hash), _head(entry, entry_hash))
+    except ValueError:
+        raise ParseError("a head is REVISION:RECORD:HASH:ENTRY:HASH, as `relay700 verify` prints it") from None
+
+
+def _head(seq: str, hash_: str) -> Head:
+    return EMPTY if hash_ == "-" else Head(int(seq), bytes.fromhex(hash_))
+
+
+def read_anchor(connection: Connection, sealer: Sealer) -> Anchor:
+    """As it is now. Raises StoreError where the end of a chain was altered."""
+    (revision,) = connection.execute(_REVISION).fetchone()
+    return Anchor(revision, read_head(connection, sealer, RECORDS), read_head(connection, sealer, AUDIT))
+
+
+def growth_fault(connection: Connection, since: Anchor, words: str) -> str | None:
+    """What shows that the store has not only grown since then; `words` says when that was."""
+    (revision,) = connection.execute(_REVISION).fetchone()
+    if revision < since.revision:
+        return f"the ledger had the revision {since.revision} {words}, and has {revision} now"
+    for chain, head in ((RECORDS, since.records), (AUDIT, since.audit)):
+        if fault := anchor_fault(connection, chain, head, words):
+            return fault
+    return None
+
+
+class AnchorFile:
+    """The file beside a store, mode 0600. `store` is the local path of the store, also of one on a server."""
+
+    def __init__(self, store: Path, sealer: Sealer) -> None:
+        self.path = store.with_name(store.name + ".anchor")
+        self._sealer = sealer
+
+    def read(self) -> Anchor | None:
+        """None where there is none yet. Raises StoreError."""
+        try:
+            text, _, mac = self.path.read_text().strip().partition(" ")
+            anchor = parse_anchor(text)
+        except FileNotFoundError:
+            return None
+        except (OSError, ParseError) as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from None
+        if not hmac.compare_digest(mac, self._mac(text)):
+            raise StoreError(f"{self.path} was altered, or made with another key: put it back from a backup")
+        return anchor
+
+    def write(self, anchor: Anchor) -> None:
+        """Raises StoreError."""
+        text = str(anchor)
+        new = self.path.with_name(self.path.name + ".new")
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w") as file:
+                file.write(f"{text} {self._mac(text)}\n")
+            new.replace(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def check(self, connection: Connection) -> None:
+        """Raises StoreError where the store holds less than it did when the file was written."""
+        anchor = self.read()
+        if anchor is not None and (fault := growth_fault(connection, anchor, f"when {self.path} was written")):
+            raise StoreError(
+                f"{fault}: an earlier copy of the store was put in its place. Put the right one back, or, where it was"
+                " you, vouch for it by `relay700 verify --accept --reason …`"
+            )
+
+    def _mac(self, text: str) -> str:
+        return self._sealer.row_mac(f"anchor {text}".encode()).hex()

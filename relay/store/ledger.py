@@ -1,0 +1,294 @@
+"""The ledger: a keyed proof for each row that gives a right or is evidence, and one sealed sum over all of them.
+
+A proof is a MAC over a row's table, key, covered columns and revision. The head holds, for each table, how many rows
+there are and the sum of a second keyed hash over their proofs: a set hash, updated by what changes alone, where a
+Merkle tree would rewrite a path of nodes for each row. The sum is sealed: nobody can look for rows that add up to it.
+
+Triggers note each row that is changed (`ledger_touch`). Whoever writes through relay700 proves them at the end of the
+same transaction (`ledger_transaction`). What is noted before it began was changed by somebody else and is distrusted:
+its proof is emptied, and only `sign_all` makes a new one. So a row grants nothing unless relay700 wrote it as it is.
+
+It knows no table by name; `relay.store.ledger_tables` declares them. `relay.store.ledger_check` checks the whole store.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Final, NamedTuple
+
+import msgspec
+
+from relay.errors import StoreError
+from relay.store.audit import Entry, add_entry
+from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, read_head, stored_head
+from relay.store.connection import Connection, transaction
+from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
+from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
+from relay.store.sealing import Sealer
+
+MODULUS: Final = 1 << 256
+MOST_NAMED: Final = 100  # faults of one transaction that get an entry of their own in the audit log
+_CHUNK: Final = 128  # rows of one statement
+
+_ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
+_PUT: Final = """
+INSERT INTO ledger (table_name, row_key, proof) VALUES (?1, ?2, ?3)
+ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof
+"""
+_DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
+_HEAD: Final = "SELECT revision, sealed FROM ledger_head"
+_PUT_HEAD: Final = """
+INSERT INTO ledger_head (id, revision, sealed) VALUES (1, ?1, ?2)
+ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, sealed = excluded.sealed
+"""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Values).decode
+_decode_head: Final = msgspec.msgpack.Decoder(
+    tuple[dict[str, tuple[int, bytes]], tuple[int, bytes], tuple[int, bytes]]
+).decode
+
+
+class Sum(NamedTuple):
+    """Of the rows of one table."""
+
+    rows: int
+    total: int
+
+
+class LedgerHead(NamedTuple):
+    """What the ledger adds up to, and the ends of both chains when it was written."""
+
+    revision: int
+    sums: dict[str, Sum]
+    records: Head
+    audit: Head
+
+
+NO_ROWS: Final = Sum(0, 0)
+BEGINNING: Final = LedgerHead(0, {}, EMPTY, EMPTY)
+
+
+# -- reading
+
+
+def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequence[str]) -> None:
+    """Raises StoreError naming the first of these rows that does not prove itself. One that is not there is passed."""
+    declared = TABLES[table]
+    for start in range(0, len(row_keys), _CHUNK):
+        keys = row_keys[start : start + _CHUNK]
+        rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
+        for key, values in rows.items():
+            if not is_proven(sealer, table, key, values, proofs.get(key)) and not _is_ours(
+                connection, sealer, table, key, proofs.get(key)
+            ):
+                raise StoreError(not_proven(table, key))
+
+
+def _is_ours(connection: Connection, sealer: Sealer, table: str, row_key: str, proof: bytes | None) -> bool:
+    """Whether this transaction has changed the row, which it proves at its end."""
+    dialect = dialect_of(connection)
+    if not connection.in_transaction or dialect.only_reads(connection):
+        return False
+    touch = connection.execute(
+        f"SELECT before FROM ledger_touch WHERE table_name = ? AND row_key = ? AND {dialect.own_touch}",
+        (table, row_key),
+    ).fetchone()
+    return touch is not None and _was_good(sealer, table, row_key, touch[0], proof)
+
+
+# -- transactions
+
+
+@contextmanager
+def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
+    """A write transaction whose changes of covered rows are proven at its end."""
+    with transaction(connection):
+        distrust_touched(connection, sealer, now_ms)
+        yield
+        settle(connection, sealer)
+
+
+def distrust_touched(connection: Connection, sealer: Sealer, now_ms: int) -> None:
+    """At the begin of a transaction: what is noted now was changed by somebody else."""
+    touched: list[tuple[str, str]] = connection.execute(_ALL_TOUCHES).fetchall()
+    if touched:
+        distrust(connection, sealer, touched, now_ms)
+        connection.executemany("DELETE FROM ledger_touch WHERE table_name = ? AND row_key = ?", touched)
+
+
+def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, str]], now_ms: int) -> None:
+    """From now on these rows grant nothing. The audit log says which."""
+    for table, row_key in rows[:MOST_NAMED]:
+        _note(connection, sealer, f"{table} {row_key}", now_ms)
+    if len(rows) > MOST_NAMED:
+        _note(connection, sealer, f"{len(rows) - MOST_NAMED} more rows", now_ms)
+    connection.executemany(_PUT, [(table, row_key, DISTRUSTED) for table, row_key in chain(rows, _owners(rows))])
+
+
+def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """A list entry that is gone could have barred a caller: nothing of its owner is believed any more."""
+    for table, row_key in rows:
+        owner, _, id_ = row_key.rsplit(" ", 1)[0].partition(" ")
+        if table == "list_entry" and owner in ("business", "binding"):
+            yield owner, id_
+
+
+def _note(connection: Connection, sealer: Sealer, what: str, now_ms: int) -> None:
+    add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, "changed outside relay700", {}))
+
+
+def settle(connection: Connection, sealer: Sealer) -> None:
+    """At the end of a transaction: proves what it has changed."""
+    own = dialect_of(connection).own_touch
+    touched = connection.execute(f"SELECT table_name, row_key, before FROM ledger_touch WHERE {own}").fetchall()
+    if not touched:
+        return
+    head = read_ledger_head(connection, sealer)
+    by_table: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
+    for table, row_key, before in touched:
+        by_table[table].append((row_key, before))
+    settling = _Settling(connection, sealer, head.revision + 1)
+    sums = dict(head.sums)
+    for table, rows in by_table.items():
+        sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
+    connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
+    write_ledger_head(connection, sealer, settling.revision, sums)
+
+
+class _Settling(NamedTuple):
+    connection: Connection
+    sealer: Sealer
+    revision: int
+
+    def table(self, table: LedgerTable, touched: list[tuple[str, str | None]], sum_: Sum) -> Sum:
+        """The table's sum afterwards."""
+        for start in range(0, len(touched), _CHUNK):
+            sum_ = self._chunk(table, dict(touched[start : start + _CHUNK]), sum_)
+        return sum_
+
+    def _chunk(self, table: LedgerTable, touched: dict[str, str | None], sum_: Sum) -> Sum:
+        keys = list(touched)
+        rows, proofs = _rows(self.connection, table, keys), _proofs(self.connection, table.name, keys)
+        put: list[tuple[str, str, bytes]] = []
+        gone: list[tuple[str, str]] = []
+        count, total = sum_
+        for key, before in touched.items():
+            old, values = proofs.get(key), rows.get(key)
+            if not _was_good(self.sealer, table.name, key, before, old):
+                put.append((table.name, key, DISTRUSTED))  # whatever was made of it: it was not ours before
+                continue
+            if old is not None:
+                count, total = count - 1, total - element(self.sealer, table.name, key, old)
+            if values is not None:
+                proof = make_proof(self.sealer, table.name, key, values, self.revision)
+                count, total = count + 1, total + element(self.sealer, table.name, key, proof)
+                put.append((table.name, key, proof))
+            elif old is not None:
+                gone.append((table.name, key))
+        self.connection.executemany(_PUT, put)
+        self.connection.executemany(_DELETE, gone)
+        return Sum(count, total % MODULUS)
+
+
+def _was_good(sealer: Sealer, table: str, row_key: str, before: str | None, proof: bytes | None) -> bool:
+    """Whether a row was proven before this transaction changed it, or was not there."""
+    if before is None or proof is None:
+        return before is None and proof is None
+    return is_proven(sealer, table, row_key, _decode(before), proof)
+
+
+def _rows(connection: Connection, table: LedgerTable, keys: Sequence[str]) -> dict[str, Values]:
+    if not keys:
+        return {}
+    dialect = dialect_of(connection)
+    names = ", ".join(column.name for column in table.key)
+    marks = f"({', '.join('?' * len(table.key))})"
+    where = f"({names}) IN (VALUES {', '.join([marks] * _rounded(len(keys)))})"
+    parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
+    found = connection.execute(
+        f"SELECT {dialect.row_key(table)}, {dialect.values(table)} FROM {table.name} WHERE {where}", parameters
+    )
+    return {key: _decode(values) for key, values in found.fetchall()}
+
+
+def _proofs(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, bytes]:
+    marks = ", ".join("?" * _rounded(len(keys)))
+    found = connection.execute(
+        f"SELECT row_key, proof FROM ledger WHERE table_name = ? AND row_key IN ({marks})", [table, *_padded(keys)]
+    )
+    return dict(found.fetchall())
+
+
+def _rounded(count: int) -> int:
+    """Up to a power of two, so that few statements are ever prepared."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
+def _padded(keys: Sequence[str]) -> list[str]:
+    return [*keys, *([keys[-1]] * (_rounded(len(keys)) - len(keys)))] if keys else []
+
+
+# -- the head
+
+
+def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
+    """Raises StoreError where it was altered or removed."""
+    row = connection.execute(_HEAD).fetchone()
+    if row is None:
+        raise StoreError("the head of the ledger was removed")
+    revision, sealed = row
+    try:
+        sums, records, audit = _decode_head(sealer.open_(sealed, _context(revision)))
+    except (StoreError, msgspec.DecodeError) as error:
+        raise StoreError(f"the head of the ledger was altered: {error}") from None
+    return LedgerHead(
+        revision,
+        {table: Sum(rows, int.from_bytes(total)) for table, (rows, total) in sums.items()},
+        Head(*records),
+        Head(*audit),
+    )
+
+
+def write_ledger_head(connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum]) -> None:
+    """Anchors both chains' ends as they are now."""
+    plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
+    chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
+    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains)), _context(revision))))
+
+
+def _context(revision: int) -> bytes:
+    return f"ledger {revision}".encode()
+
+
+# -- the beginning, and what an operator has looked at
+
+
+def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None:
+    """Proves every covered row as it is: of a new store, or of one that an operator vouches for.
+
+    Within the caller's transaction. The revision is above `beyond`, and above the stored one.
+    """
+    dialect = dialect_of(connection)
+    row = connection.execute("SELECT coalesce(max(revision), 0) FROM ledger_head").fetchone()
+    revision = max(row[0], beyond) + 1
+    connection.execute("DELETE FROM ledger")
+    connection.execute("DELETE FROM ledger_touch")
+    sums: dict[str, Sum] = {}
+    for table in TABLES.values():
+        count = total = 0
+        select = f"SELECT {dialect.row_key(table)}, {dialect.values(table)} FROM {table.name}"
+        rows = connection.execute(select).fetchall()
+        for start in range(0, len(rows), 1_000):
+            proven = []
+            for key, values in rows[start : start + 1_000]:
+                proof = make_proof(sealer, table.name, key, _decode(values), revision)
+                total += element(sealer, table.name, key, proof)
+                proven.append((table.name, key, proof))
+            count += len(proven)
+            connection.executemany(_PUT, proven)
+        sums[table.name] = Sum(count, total % MODULUS)
+    write_ledger_head(connection, sealer, revision, sums)

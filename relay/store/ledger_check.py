@@ -1,0 +1,111 @@
+"""The check of a whole store against its ledger: which rows somebody else has changed, added, removed or put back.
+
+What it can name: each row that was altered or added; each that is gone or was put back, where a trigger has noted it or
+its proof is there. Rows that were put back together with their proofs, with the notes of it removed, show in the sum of
+their table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from relay.errors import StoreError
+from relay.store.chain import AUDIT, RECORDS, anchor_fault
+from relay.store.connection import Connection, each_row
+from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, read_ledger_head
+from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven
+from relay.store.ledger_setup import displaced_triggers
+from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of
+from relay.store.sealing import Sealer
+
+OUTSIDE: Final = "was changed outside relay700"
+_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch ORDER BY table_name, row_key"
+_PROOFS: Final = "SELECT row_key, proof FROM ledger WHERE table_name = ?"
+_DISTRUSTED: Final = "SELECT count(*) FROM ledger WHERE table_name = ? AND proof = x''"
+_decode: Final = msgspec.json.Decoder(Values).decode
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row; without a key with its whole table."""
+
+    table: str
+    row_key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.row_key}: {self.what}" if self.row_key else f"{self.table}: {self.what}"
+
+
+def ledger_faults(
+    connection: Connection, sealer: Sealer, tables: Iterable[str] = TABLES, pause: Callable[[], None] = lambda: None
+) -> Iterator[Fault]:
+    """All that is wrong, as of one moment: call it within `one_moment`. `pause` is called every 200 rows or so."""
+    try:
+        head = read_ledger_head(connection, sealer)
+    except StoreError as error:
+        yield Fault("ledger_head", "", str(error))
+        return
+    yield from quick_faults(connection, head)
+    for name in tables:
+        yield from _table_faults(connection, sealer, TABLES[name], head.sums.get(name, NO_ROWS), pause)
+    for name in CHAINS:
+        yield from (Fault(name, key, OUTSIDE) for key, _ in connection.execute(_PROOFS, (name,)).fetchall())
+
+
+def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
+    """What shows without reading the tables."""
+    for table, row_key in connection.execute(_TOUCHES).fetchall():
+        yield Fault(table, row_key, OUTSIDE)
+    for trigger in displaced_triggers(connection):
+        yield Fault("ledger_touch", "", f"the trigger {trigger} was removed or changed")
+    for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
+        if fault := anchor_fault(connection, chain, anchor, "the head of the ledger"):
+            yield Fault(chain.table, str(anchor.seq), fault)
+
+
+def _table_faults(
+    connection: Connection, sealer: Sealer, table: LedgerTable, signed: Sum, pause: Callable[[], None]
+) -> Iterator[Fault]:
+    name, dialect = table.name, dialect_of(connection)
+    key = dialect.row_key(table, "it.")
+    select = (
+        f"SELECT {key}, {dialect.values(table, 'it.')}, ledger.proof FROM {name} AS it"
+        f" LEFT JOIN ledger ON ledger.table_name = '{name}' AND ledger.row_key = {key}"
+    )
+    count = total = found = bad = 0
+    for row_key, values, proof in each_row(connection, select):
+        found += 1
+        if found % 200 == 0:
+            pause()
+        if is_proven(sealer, name, row_key, _decode(values), proof):
+            count, total = count + 1, total + element(sealer, name, row_key, proof)
+            continue
+        bad += 1
+        yield Fault(name, row_key, _what(proof))
+    for row_key in _without_row(connection, table, found, bad):
+        bad += 1
+        yield Fault(name, row_key, "is missing")
+    if not bad and Sum(count, total % MODULUS) != signed:
+        difference = "" if count == signed.rows else f": it has {count} rows, and had {signed.rows}"
+        yield Fault(name, "", f"rows were removed, or put back as they were earlier, with their proofs{difference}")
+
+
+def _what(proof: bytes | None) -> str:
+    if proof is None:
+        return "was added"
+    return OUTSIDE if proof == DISTRUSTED else "was altered"
+
+
+def _without_row(connection: Connection, table: LedgerTable, found: int, bad: int) -> Iterator[str]:
+    """The rows that have a proof and are not there."""
+    (proofs,) = connection.execute("SELECT count(*) FROM ledger WHERE table_name = ?", (table.name,)).fetchone()
+    if proofs == found and not bad:
+        return
+    key = dialect_of(connection).row_key(table)
+    there = {row_key for (row_key,) in each_row(connection, f"SELECT {key} FROM {table.name}")}
+    for row_key, _ in connection.execute(_PROOFS, (table.name,)).fetchall():
+        if row_key not in there:
+            yield row_key

@@ -1,0 +1,259 @@
+"""The tables whose rows the ledger proves, each declared once.
+
+A table that gives a right or is evidence is covered by a line here: its triggers, proofs and checks follow from it. All
+others stand in NOT_COVERED with the reason. It owns the SQL by which a row is named and read; it proves nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+from relay.store.connection import Connection
+
+Kind = Literal["text", "integer", "blob"]
+_KINDS: Final[dict[str, Kind]] = {"*": "blob", "#": "integer"}
+
+
+class Column(NamedTuple):
+    """A covered column."""
+
+    name: str
+    kind: Kind
+
+
+class LedgerTable(NamedTuple):
+    """What is covered of a table. A column that is added later goes last and may be NULL: older proofs then hold."""
+
+    name: str
+    key: tuple[Column, ...]  # no text in it has a blank but the first
+    columns: tuple[Column, ...]  # besides the key
+
+    def parameters(self, row_key: str) -> list[Any]:
+        """The values of the key columns that `row_key` names."""
+        parts = row_key.rsplit(" ", len(self.key) - 1)
+        return [_value(column.kind, part) for column, part in zip(self.key, parts, strict=True)]
+
+
+def _value(kind: Kind, text: str) -> Any:
+    if kind == "blob":
+        return bytes.fromhex(text)
+    return int(text) if kind == "integer" else text
+
+
+def _columns(names: str) -> tuple[Column, ...]:
+    return tuple(Column(name.rstrip("*#"), _KINDS.get(name[-1], "text")) for name in names.split())
+
+
+def _table(name: str, key: str, columns: str) -> LedgerTable:
+    return LedgerTable(name, _columns(key), _columns(columns))
+
+
+# "*" marks a blob, and "#" an integer in a key.
+TABLES: Final = {
+    table.name: table
+    for table in (
+        _table(
+            "business",
+            "id",
+            "state name licence application scenario scheme sealed_contact* modes max_bindings max_calls max_cps"
+            " white_only hours live_events version created_at updated_at language",
+        ),
+        _table("business_change", "business at# seq#", "state by sealed*"),
+        _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at"),
+        _table("pool", "id", "business area max_bindings warn_percent created_at"),
+        _table("prefix", "prefix", "operator platform peer state cool_down_ms created_at"),
+        _table("number", "number", "prefix pool locked legacy"),
+        _table("party_group", "id", "business created_at sealed*"),
+        _table("group_member", "group_id hash*", "sealed* added_at"),
+        _table("past_member", "group_id hash* added_at#", "sealed* removed_at"),
+        _table(
+            "binding",
+            "id",
+            "mode business pool x y group_id a_hash* b_hash* order_hash* sealed* direction max_call_s ring_timeout_s"
+            " white_only hours version created_at created_by changed_at changed_by expires_at ended_at released_at"
+            " ended_by record",
+        ),
+        _table("binding_change", "binding_id version#", "at by sealed*"),
+        _table("past_party", "hash* binding_id", "to_ms"),
+        _table("route", "number caller_hash*", "binding_id party pair* free_at"),
+        _table("list_entry", "owner caller_hash*", "kind sealed* added_at added_by"),
+        _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
+        _table("recording", "call_id", "business taken_at length_ms size sha256 purged_at"),
+        _table("complaint", "day business prefix", "count by"),
+        _table("checkpoint", "chain", "seq hash* at"),
+        _table("sealing_key", "id#", "proof* added_at used_at dropped_at"),
+    )
+}
+
+# The chains prove their own links; that somebody else changes or deletes one is noted by triggers too.
+CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
+
+# Columns of covered tables that anybody who writes to the database may change, and why that gives no right.
+NOT_COVERED_COLUMNS: Final = {
+    "business": {"live_bindings": "a count, against which a limit is held"},
+    "number": {
+        "exclusive": "what the choice of a number goes by; routes refuse a second use",
+        "bindings": "what the choice of a number goes by; routes refuse a second use",
+        "cools_until": "what the choice of a number goes by; routes refuse a former party's call",
+        "holder": "what the choice of a number goes by; routes refuse a second use",
+    },
+    "party_group": {"size": "a count", "version": "counted up with each change of its members"},
+    "webhook": {"failures": "when it is tried again", "next_at": "when it is tried again"},
+}
+
+NOT_COVERED: Final = {
+    "key_check": "tells whether the key file is the store's; altered, the relay does not start",
+    "live_call": "calls that are up; each is sealed to its place",
+    "chain_head": "has a MAC of its own; the ledger's head and the audit log hold what it was",
+    "audit_head": "has a MAC of its own; the ledger's head and the records hold what it was",
+    "last_caller": "whom a call back reaches; sealed to its binding, and only who may call is reached",
+    "idempotency": "answers to repeated requests for a day, each sealed to its request",
+    "call_event": "news of calls under way, each sealed to its place",
+    "call_index": "finds records; evidence reads the chain, and a record is shown by what it says itself",
+    "cursor": "how far the follower has read",
+    "outbox": "events that wait, each sealed to its webhook",
+    "schema_least": "which versions may use the store",
+    "schema_version": "which scripts the store has seen",
+    "node": "relays that use the store",
+    "ledger": "is the proof: its rows add up to what the sealed head says",
+    "ledger_touch": "is what others changed",
+    "ledger_head": "is sealed; an older one is noticed by its revision",
+    "sqlite_sequence": "SQLite's own",
+}
+
+
+class Dialect(NamedTuple):
+    """How a database writes what the other writes otherwise."""
+
+    is_server: bool
+    own_touch: str  # the condition for a row of ledger_touch to be of this transaction
+
+    def only_reads(self, connection: Connection) -> bool:
+        """Whether the connection may not write: what it finds noted there is somebody else's."""
+        return not self.is_server and connection.execute("PRAGMA query_only").fetchone() != (0,)
+
+    def row_key(self, table: LedgerTable, prefix: str = "") -> str:
+        """The expression that names a row, as `LedgerTable.parameters` reads it."""
+        parts = [self._key_part(column, prefix) for column in table.key]
+        return " || ' ' || ".join(parts) if len(parts) > 1 else parts[0]
+
+    def values(self, table: LedgerTable, prefix: str = "") -> str:
+        """The expression for the covered columns as the text of a JSON array."""
+        found = self.array(table, prefix)
+        return f"CAST({found} AS text)" if self.is_server else found
+
+    def array(self, table: LedgerTable, prefix: str = "") -> str:
+        """The same as JSON. Blobs are hexadecimal digits, and NULL where they are empty."""
+        return self.json(*(self._value(column, prefix) for column in table.columns))
+
+    def json(self, *parts: str) -> str:
+        return f"{'json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
+
+    def proven(self, rows: Iterable[tuple[str, str]]) -> str:
+        """For rows given as table and alias: their keys, proofs and covered columns, in one JSON array."""
+        return self.json(*(part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")))
+
+    def _proven(self, table: LedgerTable, prefix: str) -> tuple[str, str, str]:
+        key = self.row_key(table, prefix)
+        proof = f"SELECT {self._hex('proof')} FROM ledger WHERE table_name = '{table.name}' AND row_key = {key}"
+        return key, f"({proof})", self.array(table, prefix)
+
+    def _key_part(self, column: Column, prefix: str) -> str:
+        if column.kind == "blob":
+            return self._hex(prefix + column.name)
+        return f"CAST({prefix}{column.name} AS text)" if column.kind == "integer" else prefix + column.name
+
+    def _value(self, column: Column, prefix: str) -> str:
+        name = prefix + column.name
+        return f"nullif({self._hex(name)}, '')" if column.kind == "blob" else name
+
+    def _hex(self, name: str) -> str:
+        return f"upper(encode({name}, 'hex'))" if self.is_server else f"hex({name})"
+
+
+FILE: Final = Dialect(False, "1")
+SERVER: Final = Dialect(True, "tx = txid_current_if_assigned()")
+
+
+def dialect_of(connection: Connection) -> Dialect:
+    return FILE if isinstance(connection, sqlite3.Connection) else SERVER
+
+
+def triggers(dialect: Dialect) -> dict[str, list[str]]:
+    """The statements that make each trigger, by its name."""
+    if dialect.is_server:
+        return dict(_server_triggers())
+    found = [trigger for table in TABLES.values() for trigger in _file_triggers(table)]
+    return dict(found + [trigger for name, seq in CHAINS.items() for trigger in _file_chain_triggers(name, seq)])
+
+
+def _file_triggers(table: LedgerTable) -> Iterator[tuple[str, list[str]]]:
+    name = table.name
+    old, new = FILE.row_key(table, "OLD."), FILE.row_key(table, "NEW.")
+    before = FILE.values(table, "OLD.")
+    of_key, of_any = _names(table.key), _names((*table.key, *table.columns))
+    yield _file_trigger(name, "insert", "INSERT", [(new, "NULL")])
+    yield _file_trigger(name, "update", f"UPDATE OF {of_any}", [(old, before)])
+    yield _file_trigger(name, "rename", f"UPDATE OF {of_key}", [(new, "NULL")])
+    yield _file_trigger(name, "delete", "DELETE", [(old, before)])
+
+
+def _file_chain_triggers(name: str, seq: str) -> Iterator[tuple[str, list[str]]]:
+    old = f"CAST(OLD.{seq} AS text)"
+    yield _file_trigger(name, "update", "UPDATE", [(old, "NULL")])
+    yield _file_trigger(name, "delete", f"DELETE ON {name} WHEN OLD.{seq} > {_purged_to(name)}", [(old, "NULL")])
+
+
+def _purged_to(name: str) -> str:
+    chain = {"call_record": "record", "audit": "audit"}[name]
+    return f"coalesce((SELECT seq FROM checkpoint WHERE chain = '{chain}'), 0)"
+
+
+def _file_trigger(name: str, what: str, when: str, touched: Iterable[tuple[str, str]]) -> tuple[str, list[str]]:
+    statements = " ".join(
+        f"INSERT INTO ledger_touch (table_name, row_key, before) VALUES ('{name}', {key}, {before})"
+        " ON CONFLICT (table_name, row_key) DO NOTHING;"
+        for key, before in touched
+    )
+    on = "" if " ON " in when else f" ON {name}"
+    return f"ledger_{name}_{what}", [f"CREATE TRIGGER ledger_{name}_{what} AFTER {when}{on} BEGIN {statements} END"]
+
+
+def _server_triggers() -> Iterator[tuple[str, list[str]]]:
+    for table in TABLES.values():
+        old, new = SERVER.row_key(table, "OLD."), SERVER.row_key(table, "NEW.")
+        before = SERVER.values(table, "OLD.")
+        of_key, of_any = _names(table.key), _names((*table.key, *table.columns))
+        yield _server_trigger(table.name, "insert", "INSERT", new, "NULL")
+        yield _server_trigger(table.name, "update", f"UPDATE OF {of_any}", old, before)
+        yield _server_trigger(table.name, "rename", f"UPDATE OF {of_key}", new, "NULL")
+        yield _server_trigger(table.name, "delete", "DELETE", old, before)
+        yield _server_trigger(table.name, "truncate", "TRUNCATE", "'*'", "NULL")
+    for name, seq in CHAINS.items():
+        old = f"CAST(OLD.{seq} AS text)"
+        yield _server_trigger(name, "update", "UPDATE", old, "NULL")
+        yield _server_trigger(name, "delete", "DELETE", old, "NULL", f"OLD.{seq} > {_purged_to(name)}")
+        yield _server_trigger(name, "truncate", "TRUNCATE", "'*'", "NULL")
+
+
+def _server_trigger(
+    name: str, what: str, when: str, key: str, before: str, condition: str = ""
+) -> tuple[str, list[str]]:
+    function = f"ledger_{name}_{what}"
+    insert = (
+        f"INSERT INTO ledger_touch (table_name, row_key, before) VALUES ('{name}', {key}, {before})"
+        " ON CONFLICT (table_name, row_key) DO NOTHING;"
+    )
+    body = f"IF {condition} THEN {insert} END IF;" if condition else insert
+    each = "STATEMENT" if when == "TRUNCATE" else "ROW"
+    return function, [
+        f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS"
+        f" 'BEGIN {body.replace(chr(39), chr(39) * 2)} RETURN NULL; END'",
+        f"CREATE TRIGGER {function} AFTER {when} ON {name} FOR EACH {each} EXECUTE FUNCTION {function}()",
+    ]
+
+
+def _names(columns: Iterable[Column]) -> str:
+    return ", ".join(column.name for column in columns)
