@@ -34,10 +34,6 @@ MOST_NAMED: Final = 100  # faults of one transaction that get an entry of their 
 _CHUNK: Final = 128  # rows of one statement
 
 _ALL_TOUCHES: Final = "SELECT table_name, row_key FROM ledger_touch"
-_PUT: Final = """
-INSERT INTO ledger (table_name, row_key, proof) VALUES (?1, ?2, ?3)
-ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof
-"""
 _DELETE: Final = "DELETE FROM ledger WHERE table_name = ? AND row_key = ?"
 _HEAD: Final = "SELECT revision, sealed FROM ledger_head"
 _PUT_HEAD: Final = """
@@ -126,7 +122,7 @@ def distrust(connection: Connection, sealer: Sealer, rows: Sequence[tuple[str, s
         _note(connection, sealer, f"{table} {row_key}", now_ms)
     if len(rows) > MOST_NAMED:
         _note(connection, sealer, f"{len(rows) - MOST_NAMED} more rows", now_ms)
-    connection.executemany(_PUT, [(table, row_key, DISTRUSTED) for table, row_key in chain(rows, _owners(rows))])
+    _put(connection, [(table, row_key, DISTRUSTED) for table, row_key in {*rows, *_owners(rows)}])
 
 
 def _owners(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -154,7 +150,10 @@ def settle(connection: Connection, sealer: Sealer) -> None:
     settling = _Settling(connection, sealer, head.revision + 1)
     sums = dict(head.sums)
     for table, rows in by_table.items():
-        sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
+        if table in TABLES:
+            sums[table] = settling.table(TABLES[table], rows, sums.get(table, NO_ROWS))
+        else:  # a link of a chain, which nobody changes
+            _put(connection, [(table, row_key, DISTRUSTED) for row_key, _ in rows])
     connection.execute(f"DELETE FROM ledger_touch WHERE {own}")
     write_ledger_head(connection, sealer, settling.revision, sums)
 
@@ -189,7 +188,7 @@ class _Settling(NamedTuple):
                 put.append((table.name, key, proof))
             elif old is not None:
                 gone.append((table.name, key))
-        self.connection.executemany(_PUT, put)
+        _put(self.connection, put)
         self.connection.executemany(_DELETE, gone)
         return Sum(count, total % MODULUS)
 
@@ -221,6 +220,17 @@ def _proofs(connection: Connection, table: str, keys: Sequence[str]) -> dict[str
         f"SELECT row_key, proof FROM ledger WHERE table_name = ? AND row_key IN ({marks})", [table, *_padded(keys)]
     )
     return dict(found.fetchall())
+
+
+def _put(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
+    """No two of one row."""
+    for start in range(0, len(proofs), _CHUNK):
+        part = proofs[start : start + _CHUNK]
+        connection.execute(
+            f"INSERT INTO ledger (table_name, row_key, proof) VALUES {', '.join(['(?, ?, ?)'] * len(part))}"
+            " ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof",
+            list(chain.from_iterable(part)),
+        )
 
 
 def _rounded(count: int) -> int:
@@ -289,6 +299,6 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
                 total += element(sealer, table.name, key, proof)
                 proven.append((table.name, key, proof))
             count += len(proven)
-            connection.executemany(_PUT, proven)
+            _put(connection, proven)
         sums[table.name] = Sum(count, total % MODULUS)
     write_ledger_head(connection, sealer, revision, sums)

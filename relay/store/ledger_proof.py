@@ -46,7 +46,7 @@ def element(sealer: Sealer, table: str, row_key: str, proof: bytes) -> int:
 
 def not_proven(table: str, row_key: str) -> str:
     """For the operator. Keys are ids, 700 numbers and keyed hashes."""
-    return f"the row {row_key} of the table {table} was not written by relay700 as it is: `relay700 verify` shows more"
+    return f"{table} {row_key} is not as relay700 wrote it: `relay700 verify` shows more"
 
 
 def key_of(*parts: str | int | bytes) -> str:

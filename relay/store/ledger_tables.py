@@ -161,13 +161,18 @@ class Dialect(NamedTuple):
         return key, f"({proof})", self.array(table, prefix)
 
     def _key_part(self, column: Column, prefix: str) -> str:
+        name = self._name(column, prefix)
         if column.kind == "blob":
-            return self._hex(prefix + column.name)
-        return f"CAST({prefix}{column.name} AS text)" if column.kind == "integer" else prefix + column.name
+            return self._hex(name)
+        return f"CAST({name} AS text)" if column.kind == "integer" else name
 
     def _value(self, column: Column, prefix: str) -> str:
-        name = prefix + column.name
+        name = self._name(column, prefix)
         return f"nullif({self._hex(name)}, '')" if column.kind == "blob" else name
+
+    def _name(self, column: Column, prefix: str) -> str:
+        """Quoted behind a prefix: PL/pgSQL has words of its own, such as "by"."""
+        return f'{prefix}"{column.name}"' if prefix else column.name
 
     def _hex(self, name: str) -> str:
         return f"upper(encode({name}, 'hex'))" if self.is_server else f"hex({name})"

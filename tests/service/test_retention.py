@@ -24,6 +24,7 @@ from relay.store.sealing import Sealer
 from relay.store.writer import Writer
 from tests.support.places import place_in
 from tests.support.stored import X, ended_record
+from tests.support.vouched import vouch
 
 NOW_MS = 1_800_000_000_000
 
@@ -90,9 +91,11 @@ def fill(store: Store, records_ms: int, bindings_ms: int, audit_ms: int, busines
     records = (records_ms + 1, records_ms)
     store.add_records(*(ended_record(f"c{age}", received_at=NOW_MS - age, ended_at=NOW_MS - age) for age in records))
     for more in (1, 0):
-        store.add_audit(NOW_MS - audit_ms - more)
         store.add_binding(NOW_MS - bindings_ms - more)
         store.add_business(NOW_MS - businesses_ms - more)
+    vouch(store.path, store.sealer)
+    for more in (1, 0):
+        store.add_audit(NOW_MS - audit_ms - more)
 
 
 LAW = (HALF_YEAR_MS, HALF_YEAR_MS, TWO_YEARS_MS, TWO_YEARS_MS)

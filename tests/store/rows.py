@@ -8,13 +8,14 @@ from itertools import count
 from typing import Any
 
 from relay.policy.last_caller import LastCaller
-from relay.store.binding_seal import ANY_CALLER, Secret, route_mac, seal_binding
+from relay.store.binding_seal import ANY_CALLER, Secret, seal_binding
 from relay.store.call_index import ADD, number_key, pair_key
 from relay.store.database import connect
 from relay.store.journal_rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.store.conftest import Disk
 from tests.support.stored import NOW_MS, A, B, X
+from tests.support.vouched import vouch_by
 
 _BINDING = (
     "INSERT INTO binding (id, mode, business, pool, x, y, sealed, created_at, created_by) "
@@ -32,22 +33,28 @@ class Rows:
         self._serial = count(1)
 
     def run(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """As somebody who has the database and not the key."""
         return self._connection.execute(statement, values)
 
+    def write(self, statement: str, *values: Any) -> None:
+        """As relay700."""
+        self.run(statement, *values)
+        vouch_by(self._connection, self.sealer)
+
     def number(self, number: str, *, locked: int = 0, legacy: int = 0) -> None:
-        self.run(
+        self.write(
             "INSERT INTO number (number, prefix, pool, locked, legacy) VALUES (?, '', '', ?, ?)", number, locked, legacy
         )
 
     def business(self, business: str, **columns: object) -> None:
-        self.run(
+        self.write(
             "INSERT INTO business (id, state, name, created_at, updated_at) VALUES (?, 'approved', '', 0, 0)", business
         )
         self.change("business", business, **columns)
 
     def change(self, table: str, row_id: str, **columns: object) -> None:
         for name, value in columns.items():
-            self.run(f"UPDATE {table} SET {name} = ? WHERE id = ?", value, row_id)
+            self.write(f"UPDATE {table} SET {name} = ? WHERE id = ?", value, row_id)
 
     def binding(
         self,
@@ -64,7 +71,7 @@ class Rows:
     ) -> None:
         """The binding and the routes that its mode compiles to (DESIGN 1)."""
         sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1"))
-        self.run(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
+        self.write(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
         self.change("binding", binding_id, **columns)
         if mode == "AXN":
             self.route(x, None, binding_id, "*")
@@ -78,18 +85,17 @@ class Rows:
     def route(self, number: str, caller: str | None, binding_id: str, party: str, free_at: int | None = None) -> None:
         """`caller` None: for anybody."""
         caller_hash = ANY_CALLER if caller is None else self.sealer.lookup_hash(caller)
-        mac = route_mac(self.sealer, number, caller_hash, binding_id, party)
-        self.run(
-            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, x'', ?, ?)",
-            *(number, caller_hash, binding_id, party, free_at, mac),
+        self.write(
+            "INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?, x'', ?)",
+            *(number, caller_hash, binding_id, party, free_at),
         )
 
     def free(self, caller: str, free_at: int = NOW_MS + 1) -> None:
         """What is left of a route whose binding has ended, or whose party has gone."""
-        self.run("UPDATE route SET free_at = ? WHERE caller_hash = ?", free_at, self.sealer.lookup_hash(caller))
+        self.write("UPDATE route SET free_at = ? WHERE caller_hash = ?", free_at, self.sealer.lookup_hash(caller))
 
     def entry(self, owner: str, caller: str, kind: str) -> None:
-        self.run(
+        self.write(
             "INSERT INTO list_entry VALUES (?, ?, ?, x'', 0, 'test')", owner, self.sealer.lookup_hash(caller), kind
         )
 

@@ -45,8 +45,8 @@ def taken(store: Acting, number: str, *, by: str = "acme", cap: int = CAP, exclu
 
 
 def put_route(store: Acting, number: str, caller: bytes, free_at: int | None, pair: bytes = PAIR) -> None:
-    row = (number, caller, "b1", "a", pair, free_at, b"")
-    store.run(lambda act: act.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?, ?)", row))
+    row = (number, caller, "b1", "a", pair, free_at)
+    store.run(lambda act: act.connection.execute("INSERT INTO route VALUES (?, ?, ?, ?, ?, ?)", row))
 
 
 def test_the_number_that_has_rested_longest_comes_first(store: Acting) -> None:

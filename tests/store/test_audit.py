@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relay.errors import StoreError
 from relay.store.chain import AUDIT, EMPTY, read_head
+from relay.store.database import connect
 from tests.support.acting import Acting, acting
 
 
@@ -24,7 +26,8 @@ def logged(store: Acting, count: int = 1) -> None:
 
 
 def alter(store: Acting, statement: str) -> None:
-    store.run(lambda act: act.connection.execute(statement))
+    with closing(connect(store.path)) as connection:
+        connection.execute(statement)
 
 
 def test_entries_are_numbered_without_a_gap(store: Acting) -> None:

@@ -1,4 +1,4 @@
-"""What is sealed of a binding, and what ties its routes to it."""
+"""What is sealed of a binding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from relay.errors import StoreError
 from relay.store.binding_seal import (
-    ANY_CALLER,
     Secret,
     open_binding,
     seal_binding,
@@ -37,10 +36,3 @@ def test_what_is_no_secret_is_an_error() -> None:
     sealed = SEALER.seal(b"\xc0", f"binding b1 AXB {X} ".encode())
     with pytest.raises(StoreError):
         open_binding(SEALER, "b1", "AXB", X, None, sealed)
-
-
-@pytest.mark.parametrize(
-    "turned", [(Y, b"\x01h", "b1", "a"), (X, ANY_CALLER, "b1", "a"), (X, b"\x01h", "b2", "a"), (X, b"\x01h", "b1", "b")]
-)
-def test_a_route_cannot_be_turned(turned: tuple[str, bytes, str, str]) -> None:
-    with pytest.raises(StoreError):

@@ -15,6 +15,7 @@ from relay.store.bindings import find_binding
 from relay.store.database import connect, connect_reader, open_store, store_errors, transaction
 from relay.store.groups import Group, find_group
 from relay.store.key_file import make_key
+from relay.store.ledger_tables import FILE, triggers
 from tests.store.conftest import Disk, opened
 from tests.support.stored import X, binding, put
 
@@ -89,6 +90,12 @@ def test_a_store_from_before_the_first_release_is_refused(disk: Disk) -> None:
 
 
 _TO_SCHEMA_2 = (
+    *(f"DROP TRIGGER {name}" for name in triggers(FILE)),
+    "DROP TABLE ledger",
+    "DROP TABLE ledger_touch",
+    "DROP TABLE ledger_head",
+    "ALTER TABLE route ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE checkpoint ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
     "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
     "ALTER TABLE business DROP COLUMN language",

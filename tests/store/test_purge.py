@@ -148,10 +148,9 @@ def test_the_index_forgets_the_records_that_went_and_no_others(filled: Disk, wri
         ("DELETE FROM checkpoint", "record 1 is missing: the next one is 4"),
         (
             "UPDATE checkpoint SET seq = 4; DELETE FROM call_record WHERE chain_seq = 4",
-            "checkpoint of the chain",
+            "checkpoint record is not as relay700 wrote it",
         ),
-        ("UPDATE checkpoint SET hash = zeroblob(33)", "of call records was altered"),
-        ("UPDATE checkpoint SET mac = zeroblob(33)", "of call records was altered"),
+        ("UPDATE checkpoint SET hash = zeroblob(33)", "checkpoint record is not as relay700 wrote it"),
         ("UPDATE checkpoint SET chain = 'audit'", "record 1 is missing"),
         ("DELETE FROM call_record WHERE chain_seq = 4", "record 4 is missing: the next one is 5"),
         ("DELETE FROM call_record", "records 4 to 7 were cut off the end"),
@@ -167,10 +166,10 @@ def test_whatever_was_done_to_the_checkpoint_is_found(filled: Disk, writer: Writ
 
 def test_an_old_checkpoint_put_back_is_found(filled: Disk, writer: Writer) -> None:
     purge(writer, 3)
-    (old,) = execute(filled, "SELECT chain, seq, hash, at, mac FROM checkpoint")
+    (old,) = execute(filled, "SELECT chain, seq, hash, at FROM checkpoint")
     purge(writer, 5)
-    execute(filled, "UPDATE checkpoint SET (chain, seq, hash, at, mac) = (?, ?, ?, ?, ?)", *old)
-    assert "record 3 is missing: the next one is 5" in str(verify(filled).broken)
+    execute(filled, "UPDATE checkpoint SET (chain, seq, hash, at) = (?, ?, ?, ?)", *old)
+    assert "checkpoint record is not as relay700 wrote it" in str(verify(filled).broken)
 
 
 async def test_a_head_from_before_the_checkpoint_is_refused(disk: Disk, writer: Writer) -> None:
@@ -219,7 +218,7 @@ def add_binding(disk: Disk, made_ms: int, released_ms: int | None, business: str
     execute(disk, "INSERT INTO past_party VALUES (?, ?, 0)", hash_, binding_id)
     execute(disk, "INSERT INTO list_entry VALUES (?, ?, 'black', x'', 0, '')", f"binding {binding_id}", hash_)
     execute(disk, "INSERT INTO last_caller VALUES (?, ?, ?, x'', 0)", binding_id, X, hash_)
-    execute(disk, "INSERT INTO route VALUES (?, ?, ?, 'a', x'', ?, x'')", X, hash_, binding_id, released_ms)
+    execute(disk, "INSERT INTO route VALUES (?, ?, ?, 'a', x'', ?)", X, hash_, binding_id, released_ms)
     return binding_id
 
 
@@ -303,7 +302,7 @@ def test_events_that_wait_for_a_webhook_which_was_disabled_long_ago_go(disk: Dis
 
 def test_routes_members_answers_dead_events_and_complaints_go_by_their_time(disk: Disk, writer: Writer) -> None:
     for n, free_at in enumerate((None, 999, 1_000, 1_001)):
-        execute(disk, "INSERT INTO route VALUES (?, ?, 'b', 'a', x'', ?, x'')", X, bytes([1, n]), free_at)
+        execute(disk, "INSERT INTO route VALUES (?, ?, 'b', 'a', x'', ?)", X, bytes([1, n]), free_at)
     for n, at in enumerate((999, 1_000, 1_001)):
         execute(disk, "INSERT INTO idempotency VALUES ('operator', ?, x'', 200, x'', ?)", bytes([n]), at)
     for n, dead_at in enumerate((None, 999, 1_000)):
