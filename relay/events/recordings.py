@@ -136,7 +136,7 @@ class Taker:
         with store_errors(self._path), closing(connect_reader(self._path)) as connection:
             found = read_page(connection, self._sealer, Wanted(call_id=call_id), None, 1)
             business = found[0].stored.record.business if found else None
-            return _Known(bool(found), business or "", find_recording(connection, call_id) is not None)
+            return _Known(bool(found), business or "", find_recording(connection, self._sealer, call_id) is not None)
 
     def _seal(self, left: Left, business: str) -> Recording:
         reading = Reading(left.captures)

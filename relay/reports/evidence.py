@@ -12,6 +12,7 @@ key, once and from elsewhere, can check a bundle without relay700: `README.txt` 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,23 +27,30 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
 
 from relay.call.binding import Binding
+from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.reports.asking import Asked, ask
 from relay.reports.record_form import record_form, with_moments
-from relay.reports.trace import calls_between
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import bindings_of, history
-from relay.store.chain import RECORDS, Head, next_link, read_head
+from relay.store.chain import RECORDS, Head, read_head
 from relay.store.checkpoints import read_checkpoint
-from relay.store.connection import Connection
+from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_between
+from relay.store.ledger_check import ledger_faults
+from relay.store.record_pages import LONGEST_CALL_MS, Wanted
+from relay.store.records import ended_between, live_calls
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 
 MANIFEST, SIGNATURE, PUBLIC_KEY, README = "manifest.json", "manifest.sig", "public_key.pem", "README.txt"
 _SIGNED = (MANIFEST, SIGNATURE, PUBLIC_KEY)
+_GOES_BY = (
+    *("business", "business_change", "binding", "binding_change", "past_party"),
+    *("party_group", "group_member", "past_member", "recording", "checkpoint"),
+)
 _README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3 and the files of this archive:
 
     openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {MANIFEST} -sigfile {SIGNATURE}
@@ -51,8 +59,16 @@ _README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3
 {PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
 `relay700 evidence check FILE` does all of it where the operator's key file is.
 
-records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records,
-                follows is the hash of its predecessor. A call that was still up has no place yet.
+records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records.
+                A call that was still up has no place yet. chain_hash is keyed: `relay700 verify` checks it, and has
+                done so before this bundle was signed. sha256 is the record's own, which needs no key:
+
+    python3 -c 'import hashlib, json, sys
+    for line in open("records.jsonl", encoding="utf-8"):
+        told = json.loads(line)
+        text = json.dumps(told["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        print(told["chain_seq"], hashlib.sha256(text.encode()).hexdigest() == told["sha256"])'
+
 bindings.jsonl  what tied the numbers to parties: as it is known now, and before each of its changes.
 Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
 """
@@ -103,13 +119,15 @@ def ask_evidence(act: Act, number: str, since_ms: int, until_ms: int, reason: st
 def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifest:
     """Writes the bundle and gives its manifest. Over a connection of its own, so that a thread can do it.
 
-    Raises StoreError where a record was altered or does not follow its predecessor: there is no evidence of that.
+    It reads the chain of records and no index. Raises StoreError where anything that it goes by does not verify: there
+    is no evidence of that.
     """
     with (
         store_errors(path),
         closing(connect_reader(path)) as connection,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
+        _require_whole(connection, sealer)
         contents: dict[str, Iterable[str]] = {
             "records.jsonl": _record_lines(connection, sealer, asked),
             "bindings.jsonl": _binding_lines(connection, sealer, asked),
@@ -167,6 +185,14 @@ def _faults_of_files(archive: zipfile.ZipFile, files: dict[str, File]) -> Iterat
                     yield f"{name} was changed"
 
 
+def _require_whole(connection: Connection, sealer: Sealer) -> None:
+    """Raises StoreError where a row that evidence goes by was changed, added, removed or put back."""
+    with one_moment(connection):
+        faults = [str(fault) for fault in itertools.islice(ledger_faults(connection, sealer, _GOES_BY), 3)]
+    if faults:
+        raise StoreError(f"nothing is signed of what does not verify: {'; '.join(faults)}")
+
+
 def _manifest(connection: Connection, sealer: Sealer, asked: Asked, files: dict[str, File]) -> Manifest:
     return Manifest(
         number=asked.number,
@@ -199,26 +225,27 @@ def _write(archive: zipfile.ZipFile, name: str, lines: Iterable[str]) -> File:
 
 
 def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:
-    ended, up = calls_between(connection, sealer, asked.number, asked.since_ms, asked.until_ms)
+    wanted = Wanted(number=asked.number, since_ms=asked.since_ms - LONGEST_CALL_MS, until_ms=asked.until_ms)
+    # Those that are up first: one that ends meanwhile is then found twice rather than never.
+    up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
+    read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
+    ended = sorted(
+        (one for one in read if wanted.fits(one.record)), key=lambda one: (one.record.received_at, one.chain_seq)
+    )
     for stored in ended:
-        before = _predecessor(connection, sealer, stored.chain_seq)
-        if next_link(sealer, before, stored.encoded, stored.chain_hash).hash != stored.chain_hash:
-            raise StoreError(f"record {stored.chain_seq} does not follow its predecessor: one of them was replaced")
-        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
-        yield _line(link | {"record": with_moments(record_form(stored.record, reveal=True))})
-    for record in up:
-        link = {"chain_seq": None, "chain_hash": None, "follows": None}
-        yield _line(link | {"record": with_moments(record_form(record, reveal=True))})
+        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex()}
+        yield _record_line(connection, sealer, stored.record, link)
+    over = {one.record.call_id for one in ended}
+    for record in sorted(
+        (record for record in up if record.call_id not in over), key=lambda record: record.received_at
+    ):
+        yield _record_line(connection, sealer, record, {"chain_seq": None, "chain_hash": None})
 
 
-def _predecessor(connection: Connection, sealer: Sealer, seq: int) -> Head:
-    purged = read_checkpoint(connection, sealer, RECORDS)
-    if seq - 1 == purged.seq:
-        return purged
-    row = connection.execute("SELECT chain_hash FROM call_record WHERE chain_seq = ?", (seq - 1,)).fetchone()
-    if row is None:
-        raise StoreError(f"record {seq - 1} is missing from the chain of call records")
-    return Head(seq - 1, row[0])
+def _record_line(connection: Connection, sealer: Sealer, record: CallRecord, link: dict[str, Any]) -> str:
+    form = with_moments(record_form(record, reveal=True))
+    plain = json.dumps(form, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _line(link | {"sha256": hashlib.sha256(plain.encode()).hexdigest(), "record": form})
 
 
 def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:

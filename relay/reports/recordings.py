@@ -25,7 +25,7 @@ MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
 def of_call(connection: Connection, call_id: str) -> dict[str, Value]:
     """What is shown beside a call's record: length and hash, None until the recording is taken over."""
-    found = find_recording(connection, call_id)
+    found = find_recording(connection, sealer, call_id)
     return {
         "recording_ms": None if found is None else found.length_ms,
         "recording_sha256": None if found is None else found.sha256,
@@ -35,7 +35,7 @@ def of_call(connection: Connection, call_id: str) -> dict[str, Value]:
 def ask_recording(act: Act, call_id: str, reason: str) -> Recording:
     """Writes to the audit log that somebody reads it. Raises Refused."""
     why = fields.reason(reason, required=True)
-    found = find_recording(act.connection, call_id)
+    found = find_recording(act.connection, act.sealer, call_id)
     if found is None:
         raise Refused("not_found", "", "there is no recording of such a call, or not yet")
     if found.purged_at is not None:
@@ -77,8 +77,8 @@ def verify_recordings(
             check_recording(kept_in, sealer, recording)
             intact += 1
         except StoreError as error:
-            again = find_recording(connection, recording.call_id)
+            again = find_recording(connection, sealer, recording.call_id)
             if again is not None and again.purged_at is None:  # else a purge has deleted it meanwhile
                 broken.append(str(error))
     due = [record.call_id for record in recorded if (record.ended_at or now_ms) < now_ms - TAKEN_MS]
-    return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, call_id) is None])
+    return Checked(intact, broken, [call_id for call_id in due if find_recording(connection, sealer, call_id) is None])

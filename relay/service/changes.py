@@ -182,5 +182,5 @@ def _routes(act: Act, binding: Binding, other: Binding) -> dict[tuple[str, bytes
     """The lines of a binding by their keys. Members are left out where `other` has the same group: they stay."""
     lines = lines_of(act.sealer, binding)
     if binding.group_id is not None and binding.group_id != other.group_id:
-        lines += member_lines(binding, member_hashes(act.connection, binding.group_id))
+        lines += member_lines(binding, member_hashes(act.connection, act.sealer, binding.group_id))
     return {(line.number, line.caller_hash): line for line in lines}

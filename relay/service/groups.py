@@ -88,7 +88,7 @@ def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
     group = get_group(act, group_id)
     if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
         raise Refused("state_conflict", "group", "bindings are in force for it: end them first")
-    _take(act, group_id, member_hashes(act.connection, group_id), rules)
+    _take(act, group_id, member_hashes(act.connection, act.sealer, group_id), rules)
     delete_group(act, group_id)
     act.audit("group.delete", group_id, business=group.business)
     return group

@@ -89,7 +89,7 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
         raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
     check_group(act, binding)
     insert(act, binding)
-    members = member_hashes(act.connection, binding.group_id) if binding.group_id else ()
+    members = member_hashes(act.connection, act.sealer, binding.group_id) if binding.group_id else ()
     add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
 
 

@@ -16,6 +16,8 @@ from relay.store.binding_rows import INSERT, SELECT, UPDATE, binding_row, open_p
 from relay.store.connection import Connection, each_row
 from relay.store.database import one_moment
 from relay.store.groups import was_member
+from relay.store.ledger import require
+from relay.store.ledger_proof import key_of
 from relay.store.sealing import Sealer
 
 State = Literal["live", "expired", "ended"]
@@ -125,8 +127,12 @@ def unreleased_of_group(act: Act, group_id: str) -> list[Binding]:
 def find_binding(
     connection: Connection, sealer: Sealer, binding_id: str, business: str | None = None
 ) -> Binding | None:
-    """The binding, in force or not; None where there is none, or none of this business."""
+    """The binding, in force or not; None where there is none, or none of this business.
+
+    Raises StoreError where its row does not prove itself.
+    """
     row = connection.execute(_BY_ID, {"id": binding_id, "business": business}).fetchone()
+    require(connection, sealer, "binding", [binding_id])
     return None if row is None else open_row(sealer, row)
 
 
@@ -181,6 +187,7 @@ def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: i
     row = connection.execute(_AT, (binding.binding_id, at_ms)).fetchone()
     if row is None:
         return binding
+    require(connection, sealer, "binding_change", [key_of(binding.binding_id, row[0])])
     past = open_past(sealer, binding.binding_id, *row)
     return past._replace(
         expires_at=binding.expires_at,
@@ -193,6 +200,7 @@ def at_moment(connection: Connection, sealer: Sealer, binding: Binding, at_ms: i
 def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Binding]:
     """What the binding was before each of its changes, the oldest first."""
     rows = connection.execute(_HISTORY, (binding_id,)).fetchall()
+    require(connection, sealer, "binding_change", [key_of(binding_id, version) for version, _ in rows])
     return [open_past(sealer, binding_id, *row) for row in rows]
 
 
@@ -207,8 +215,13 @@ def all_bindings(
 
 
 def bindings_of(connection: Connection, sealer: Sealer, number: str) -> Iterator[Binding]:
-    """All that a 700 number or a party (in the normal form) ever had, as they are now, in the order they were made."""
-    for row in connection.execute(f"{SELECT} WHERE id IN ({_ids_of(number)}) ORDER BY id", _asked(sealer, number)):
+    """All that a 700 number or a party (in the normal form) ever had, as they are now, in the order they were made.
+
+    Raises StoreError where one does not prove itself.
+    """
+    query = f"{SELECT} WHERE id IN ({_ids_of(number)}) ORDER BY id"
+    for row in connection.execute(query, _asked(sealer, number)).fetchall():
+        require(connection, sealer, "binding", [row[0]])
         yield open_row(sealer, row)
 
 
@@ -216,6 +229,7 @@ def bindings_at(connection: Connection, sealer: Sealer, number: str, at_ms: int)
     """Those of a number that were in force at a moment, as they were then: with the parties of that minute."""
     query = f"{SELECT} WHERE id IN ({_ids_of(number)}) AND {_IN_FORCE} ORDER BY id"
     for row in connection.execute(query, _asked(sealer, number) | {"at": at_ms}).fetchall():
+        require(connection, sealer, "binding", [row[0]])
         then = at_moment(connection, sealer, open_row(sealer, row), at_ms)
         if number in (then.x, then.y, then.a, then.b) or _was_member(connection, sealer, then, number, at_ms):
             yield then

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 from relay.call.routing import Language
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
+from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
@@ -68,8 +70,9 @@ _HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE busines
 
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
-    """The business user; None where there is none."""
+    """The business user; None where there is none. Raises StoreError where its row does not prove itself."""
     row = connection.execute(f"{_SELECT} WHERE id = ?", (business_id,)).fetchone()
+    require(connection, sealer, "business", [business_id])
     return None if row is None else _open(sealer, row)
 
 
@@ -109,10 +112,12 @@ def add_state_change(act: Act, business: Business, reason: str) -> None:
 
 
 def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
-    """The oldest first."""
+    """The oldest first. Raises StoreError where one does not prove itself."""
+    rows = connection.execute(_HISTORY, (business_id,)).fetchall()
+    require(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, _ in rows])
     return [
         StateChange(state, sealer.open_(sealed, _change_context(business_id, seq)).decode(), by, at)
-        for seq, state, by, at, sealed in connection.execute(_HISTORY, (business_id,)).fetchall()
+        for seq, state, by, at, sealed in rows
     ]
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
+from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
@@ -105,8 +107,11 @@ def find_groups(connection: Connection, sealer: Sealer, business: str | None, af
     return [_group(sealer, row) for row in connection.execute(_PAGE, asked).fetchall()]
 
 
-def member_hashes(connection: Connection, group_id: str) -> list[bytes]:
-    return [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
+def member_hashes(connection: Connection, sealer: Sealer, group_id: str) -> list[bytes]:
+    """Raises StoreError where one does not prove itself."""
+    hashes = [row[0] for row in connection.execute(_HASHES, (group_id,)).fetchall()]
+    require(connection, sealer, "group_member", [key_of(group_id, hash_) for hash_ in hashes])
+    return hashes
 
 
 def is_member(connection: Connection, group_id: str, member: bytes) -> bool:
@@ -123,6 +128,7 @@ def members_page(
 
 def members_at(connection: Connection, sealer: Sealer, group_id: str, at_ms: int) -> Iterator[str]:
     """The numbers that were in the group at a moment."""
+    _require_members(connection, sealer, group_id)
     for (sealed,) in connection.execute(f"SELECT sealed {_IN_AT}", {"group": group_id, "at": at_ms}).fetchall():
         yield _open(sealer, group_id, sealed)
 
@@ -139,9 +145,17 @@ def members_between(
     connection: Connection, sealer: Sealer, group_id: str, since_ms: int, until_ms: int
 ) -> Iterator[Membership]:
     """Who was in the group at any time from `since_ms` to before `until_ms`."""
+    _require_members(connection, sealer, group_id)
     asked = {"group": group_id, "since": since_ms, "until": until_ms}
     for sealed, added_at, removed_at in connection.execute(_BETWEEN, asked).fetchall():
         yield Membership(_open(sealer, group_id, sealed), added_at, removed_at)
+
+
+def _require_members(connection: Connection, sealer: Sealer, group_id: str) -> None:
+    """Raises StoreError where one who is or was in the group does not prove himself."""
+    member_hashes(connection, sealer, group_id)
+    past = connection.execute("SELECT hash, added_at FROM past_member WHERE group_id = ?", (group_id,)).fetchall()
+    require(connection, sealer, "past_member", [key_of(group_id, hash_, added_at) for hash_, added_at in past])
 
 
 def was_member(connection: Connection, group_id: str, member: bytes, at_ms: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
@@ -63,8 +64,9 @@ def add_key(act: Act, business: str | None, scopes: frozenset[str], expires_at: 
 
 
 def find_key(connection: Connection, sealer: Sealer, key_id: str) -> ApiKey | None:
-    """The key, good or not. Raises StoreError where another's hash, business or scopes were put in its row."""
+    """The key, good or not. Raises StoreError where its row does not prove itself."""
     row = connection.execute(_FIND, (key_id,)).fetchone()
+    require(connection, sealer, "api_key", [key_id])
     return None if row is None else _open(sealer, row)
 
 

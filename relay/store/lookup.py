@@ -38,7 +38,7 @@ from relay.store.server import Place
 # Each column that is returned costs the sqlite3 module as much as finding it: all but the blobs are returned in one.
 _LOOK_UP: Final = """
 SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
-       (SELECT revision FROM ledger_head), {proven},
+       (SELECT revision FROM ledger_head WHERE id = 1), {proven},
        json_array(
            number.locked, ifnull(number.legacy, 0), last.number,
            route.party IS NOT NULL AND route.free_at IS NULL,

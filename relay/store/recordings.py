@@ -14,8 +14,10 @@ from typing import NamedTuple
 from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
 from relay.store.record_pages import LAST_MS
 from relay.store.recording_file import file_of
+from relay.store.sealing import Sealer
 
 _COLUMNS = "call_id, business, taken_at, length_ms, size, sha256, purged_at"
 _ADD = f"INSERT INTO recording ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -66,8 +68,10 @@ def add_recording(act: Act, recording: Recording) -> None:
     act.connection.execute(_ADD, recording)
 
 
-def find_recording(connection: Connection, call_id: str) -> Recording | None:
+def find_recording(connection: Connection, sealer: Sealer, call_id: str) -> Recording | None:
+    """Raises StoreError where its row does not prove itself."""
     row = connection.execute(_FIND, (call_id,)).fetchone()
+    require(connection, sealer, "recording", [call_id])
     return None if row is None else Recording(*row)
 
 
@@ -120,7 +124,7 @@ def purge_stray(act: Act, path: Path) -> bool:
     Returns whether it was one. The audit log has a line of it. Raises StoreError for a file that cannot be deleted.
     """
     call_id = path.stem
-    found = find_recording(act.connection, call_id)
+    found = find_recording(act.connection, act.sealer, call_id)
     if found is not None and found.purged_at is None and path == file_of(path.parents[1], call_id):
         return False
     _delete(path)

@@ -26,6 +26,9 @@ from relay.store.sealing import Sealer
 _SINCE = f"{SELECT} WHERE ended_at >= ?1 AND received_at >= ?1 ORDER BY received_at, chain_seq"
 _COUNT = "SELECT count(*) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
 _CHAINED = f"{SELECT} ORDER BY chain_seq"
+_FROM = f"{SELECT} WHERE chain_seq >= ? ORDER BY chain_seq"
+_LINK = "SELECT chain_hash FROM call_record WHERE chain_seq = ?"
+LATE_MS = 86_400_000  # by which a record may come later than one of a call that ended after it: an outage, a clock
 _ARRIVAL = attrgetter("received_at")
 _CHAIN_SEQ = COLUMNS.index("chain_seq")
 
@@ -86,6 +89,41 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
     except (StoreError, *DATABASE_ERRORS) as error:
         broken = str(error)
     return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
+
+
+def ended_between(connection: Connection, sealer: Sealer, since_ms: int, until_ms: int) -> Iterator[StoredRecord]:
+    """Calls that ended from `since_ms` to before `until_ms`, read link by link: no index and no column is believed.
+
+    Raises StoreError where one is missing, was altered, or does not follow its predecessor.
+    """
+    purged = read_checkpoint(connection, sealer, RECORDS)
+    last = read_head(connection, sealer, RECORDS)
+    first = _first_since(connection, sealer, purged.seq + 1, last.seq, since_ms - LATE_MS)
+    before = connection.execute(_LINK, (first - 1,)).fetchone()
+    head = purged if first == purged.seq + 1 or before is None else Head(first - 1, before[0])
+    for row in each_row(connection, _FROM, (first,)):
+        head, stored = follow(sealer, head, row)
+        ended_at = stored.record.ended_at or 0
+        if since_ms <= ended_at < until_ms:
+            yield stored
+        if ended_at >= until_ms + LATE_MS:
+            return
+    if head != last:
+        raise StoreError(f"records {head.seq + 1} to {last.seq} were cut off the end")
+
+
+def _first_since(connection: Connection, sealer: Sealer, low: int, high: int, since_ms: int) -> int:
+    """A link before which none of a call that ended since then is. What is read is opened: columns may have been moved."""
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (middle,)).fetchone()
+        if row is None:
+            raise StoreError(f"record {middle} is missing")
+        if (open_row(sealer, row).record.ended_at or 0) < since_ms:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def count_ended(connection: Connection, since_ms: int, until_ms: int) -> int:

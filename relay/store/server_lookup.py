@@ -31,7 +31,7 @@ SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enabl
 # As in `relay.store.lookup`, with the two whose route it may be.
 _LOOK_UP: Final = """
 SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
-       (SELECT revision FROM ledger_head), CAST({proven} AS text),
+       (SELECT revision FROM ledger_head WHERE id = 1), CAST({proven} AS text),
        number.locked, coalesce(number.legacy, 0), last.number,
        CAST(route.party IS NOT NULL AND route.free_at IS NULL AS integer),
        route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,

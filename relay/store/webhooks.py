@@ -9,6 +9,7 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
@@ -79,6 +80,7 @@ def find_webhook(
 ) -> Webhook | None:
     """None where there is none, or it is another business's. Raises StoreError where it was altered."""
     row = connection.execute(_FIND, (webhook_id, business)).fetchone()
+    require(connection, sealer, "webhook", [webhook_id])
     return None if row is None else _opened(sealer, row)
 
 
