@@ -139,7 +139,9 @@ async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.O
     """One that has ended, or is answered and up."""
 
     def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
-        return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(connection, call_id)
+        return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(
+            connection, visit.desk.sealer, call_id
+        )
 
     record, recording = await visit.read(query)
     if record is None:

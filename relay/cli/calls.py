@@ -114,7 +114,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
         record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
-        recording = of_call(store.reader, call_id)
+        recording = of_call(store.reader, store.sealer, call_id)
     show_one(with_moments(record_form(record, reveal=clear)) | recording, as_json=as_json)
 
 

@@ -59,15 +59,16 @@ _README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3
 {PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
 `relay700 evidence check FILE` does all of it where the operator's key file is.
 
-records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records.
-                A call that was still up has no place yet. chain_hash is keyed: `relay700 verify` checks it, and has
-                done so before this bundle was signed. sha256 is the record's own, which needs no key:
+records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records,
+                follows is the hash of its predecessor. A call that was still up has no place yet. Both hashes are
+                keyed: they were checked before this was signed, and `relay700 verify` checks them again. sha256 is the
+                record's own and needs no key. For each line of records.jsonl this prints its place, and True:
 
-    python3 -c 'import hashlib, json, sys
-    for line in open("records.jsonl", encoding="utf-8"):
-        told = json.loads(line)
-        text = json.dumps(told["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        print(told["chain_seq"], hashlib.sha256(text.encode()).hexdigest() == told["sha256"])'
+python3 -c 'import hashlib, json
+for line in open("records.jsonl", encoding="utf-8"):
+    told = json.loads(line)
+    text = json.dumps(told["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    print(told["chain_seq"], hashlib.sha256(text.encode()).hexdigest() == told["sha256"])'
 
 bindings.jsonl  what tied the numbers to parties: as it is known now, and before each of its changes.
 Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
@@ -229,20 +230,17 @@ def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Itera
     # Those that are up first: one that ends meanwhile is then found twice rather than never.
     up = [record for record in live_calls(connection, sealer) if wanted.fits(record)]
     read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
-    ended = sorted(
-        (one for one in read if wanted.fits(one.record)), key=lambda one: (one.record.received_at, one.chain_seq)
-    )
-    for stored in ended:
-        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex()}
-        yield _record_line(connection, sealer, stored.record, link)
-    over = {one.record.call_id for one in ended}
-    for record in sorted(
-        (record for record in up if record.call_id not in over), key=lambda record: record.received_at
-    ):
-        yield _record_line(connection, sealer, record, {"chain_seq": None, "chain_hash": None})
+    ended = [(before, stored) for before, stored in read if wanted.fits(stored.record)]
+    for before, stored in sorted(ended, key=lambda pair: (pair[1].record.received_at, pair[1].chain_seq)):
+        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
+        yield _record_line(stored.record, link)
+    over = {stored.record.call_id for _, stored in ended}
+    for record in sorted(up, key=lambda record: record.received_at):
+        if record.call_id not in over:
+            yield _record_line(record, dict.fromkeys(("chain_seq", "chain_hash", "follows")))
 
 
-def _record_line(connection: Connection, sealer: Sealer, record: CallRecord, link: dict[str, Any]) -> str:
+def _record_line(record: CallRecord, link: dict[str, Any]) -> str:
     form = with_moments(record_form(record, reveal=True))
     plain = json.dumps(form, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return _line(link | {"sha256": hashlib.sha256(plain.encode()).hexdigest(), "record": form})

@@ -23,7 +23,7 @@ TAKEN_MS = 3_600_000  # after the end of its call a recording is taken over, als
 MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
 
-def of_call(connection: Connection, call_id: str) -> dict[str, Value]:
+def of_call(connection: Connection, sealer: Sealer, call_id: str) -> dict[str, Value]:
     """What is shown beside a call's record: length and hash, None until the recording is taken over."""
     found = find_recording(connection, sealer, call_id)
     return {

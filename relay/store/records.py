@@ -91,21 +91,25 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
     return Verdict(head.seq - purged.seq, len(live), head, broken, purged.seq, tuple(recorded))
 
 
-def ended_between(connection: Connection, sealer: Sealer, since_ms: int, until_ms: int) -> Iterator[StoredRecord]:
-    """Calls that ended from `since_ms` to before `until_ms`, read link by link: no index and no column is believed.
+def ended_between(
+    connection: Connection, sealer: Sealer, since_ms: int, until_ms: int
+) -> Iterator[tuple[Head, StoredRecord]]:
+    """Calls that ended from `since_ms` to before `until_ms`, each with the link before it.
+
+    They are read link by link: no index and no column is believed.
 
     Raises StoreError where one is missing, was altered, or does not follow its predecessor.
     """
     purged = read_checkpoint(connection, sealer, RECORDS)
     last = read_head(connection, sealer, RECORDS)
     first = _first_since(connection, sealer, purged.seq + 1, last.seq, since_ms - LATE_MS)
-    before = connection.execute(_LINK, (first - 1,)).fetchone()
-    head = purged if first == purged.seq + 1 or before is None else Head(first - 1, before[0])
+    link = connection.execute(_LINK, (first - 1,)).fetchone()
+    head = purged if first == purged.seq + 1 or link is None else Head(first - 1, link[0])
     for row in each_row(connection, _FROM, (first,)):
-        head, stored = follow(sealer, head, row)
+        before, (head, stored) = head, follow(sealer, head, row)
         ended_at = stored.record.ended_at or 0
         if since_ms <= ended_at < until_ms:
-            yield stored
+            yield before, stored
         if ended_at >= until_ms + LATE_MS:
             return
     if head != last:
@@ -113,7 +117,7 @@ def ended_between(connection: Connection, sealer: Sealer, since_ms: int, until_m
 
 
 def _first_since(connection: Connection, sealer: Sealer, low: int, high: int, since_ms: int) -> int:
-    """A link before which none of a call that ended since then is. What is read is opened: columns may have been moved."""
+    """A link before which none is of a call that ended since then. Records are opened: their columns may be moved."""
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (middle,)).fetchone()

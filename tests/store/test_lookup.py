@@ -314,7 +314,7 @@ def test_a_look_up_holds_no_read_mark(disk: Disk, rows: Rows, reader: RouteReade
     assert os.path.getsize(f"{disk.path}-wal") == 0
 
 
-ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-4)")  # of "FROM (SELECT 1)"
+ONE_ROW = ("SCAN CONSTANT ROW", "SCAN (subquery-12)")  # of "FROM (SELECT 1)"
 
 
 def test_every_part_is_a_search_by_key(disk: Disk, rows: Rows) -> None:
