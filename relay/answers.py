@@ -36,12 +36,14 @@ class Answers:
         socket_counts: Callable[[], dict[str, int]],
         rtpengine: Rtpengine | None,
         verifier: Verifier | None,
+        policy_counts: Callable[[], dict[str, dict[str, int]]] = dict,
     ) -> None:
         self._engine = engine
         self._driver = driver
         self._socket_counts = socket_counts
         self._rtpengine = rtpengine
         self._verifier = verifier
+        self._policy_counts = policy_counts
         self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
         self._live_known: list[CallRecord] = []
@@ -66,6 +68,7 @@ class Answers:
             "refused": self._engine.refusals(),
             "shed": self._engine.shed(),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
+            **self._policy_counts(),
             **self._of_peers(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),

@@ -168,6 +168,7 @@ class Relay:
             if former is not None:
                 await former.close()
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
+            self._tell_warnings()
 
     async def run(self) -> int:
         """Serve, drain, and end. Returns 0 unless live calls were left to a restart."""
@@ -257,6 +258,7 @@ class Relay:
         peers = [peer.name for peer in self._config.settings.peers]
         workers = {"workers": self._calls.pids()} if self._calls.pids() else {}
         self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid(), **workers)
+        self._tell_warnings()
         if not peers:
             self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused")
         if self._config.log.format == "console":
@@ -264,6 +266,10 @@ class Relay:
             command = sys.argv[0] if Path(sys.argv[0]).name == "relay700" else "relay700"
             sys.stdout.write(_NEXT.format(command=command, option=option))
             sys.stdout.flush()
+
+    def _tell_warnings(self) -> None:
+        for warning in self._config.warnings:
+            self._log.warning("config.warning", problem=warning)
 
     async def _tell_statistics(self) -> None:
         try:

@@ -88,6 +88,10 @@ _COUNTERS = {
 # name: its label, what it counts
 _LABELLED = {
     "refused": ("outcome", "calls and text messages that the relay refused"),
+    "refused_too_often": (
+        "of",
+        "pauses after too many refused attempts of a peer: of its calls to a number, in a caller's name, or of all",
+    ),
     "shed": (
         "peer",
         "calls and text messages without a record: the relay was behind and answered them 503 unread",

@@ -38,7 +38,10 @@ class ServerLookUps:
 
     def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
         """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
-        if len(self._asking) >= MOST_ASKED:
+        refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
+        if refusal is not None:
+            asyncio.get_running_loop().call_soon(found, asked, refusal)
+        elif len(self._asking) >= MOST_ASKED:
             asyncio.get_running_loop().call_soon(found, asked, STORE_FAILED)
         else:
             self._asking.begin(self._answer(gate, asked, unix_s, found))
@@ -47,6 +50,6 @@ class ServerLookUps:
         answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
         try:
             row = await self._reader.fetch(asked.number, asked.caller, unix_s)
-            answer = gate.answer(row, asked.number, asked.caller, unix_s)
+            answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
             found(asked, answer)

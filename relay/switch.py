@@ -114,7 +114,7 @@ class Switch:
         self._output = output
         self._reader = _reader(config, sealer, log)
         granted = context.counts.granted if context else None
-        self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted)
+        self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted, self._warn)
         self.engine = _engine(config, context)
         self.engine.bans.listeners.append(BanLog(log))
         self._verifier = _verifier(config)
@@ -132,7 +132,9 @@ class Switch:
             context.registered if context else None,
             None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
         )
-        self._answers = Answers(self.engine, self.driver, network.statistics, self._rtpengine, self._verifier)
+        self._answers = Answers(
+            self.engine, self.driver, network.statistics, self._rtpengine, self._verifier, self._gate.statistics
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(

@@ -65,7 +65,7 @@ FOLLOWED = {
 }
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
 IN_PARTS = {"settings", "api", "recordings"}
-READ_FROM = {"name", "text"}
+READ_FROM = {"name", "text", "warnings"}
 
 
 def test_each_part_is_thought_of() -> None:

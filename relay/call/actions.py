@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, final
 
 from relay.call.record import CallRecord, Kind
+from relay.call.settings import Peer
 from relay.sip.flow import Flow
 
 
@@ -40,13 +41,14 @@ class LookUp:
     A store that cannot answer is `Refusal("store_failed", 503, 41, retry_after_s=…)`: fail closed.
     """
 
-    __slots__ = ("caller", "kind", "number", "token")
+    __slots__ = ("caller", "kind", "number", "peer", "token")
 
-    def __init__(self, token: int, number: str, caller: str, kind: Kind = "call") -> None:
+    def __init__(self, token: int, number: str, caller: str, kind: Kind = "call", peer: Peer | None = None) -> None:
         self.token = token
         self.number = number  # the 700 number dialled, 15 digits
         self.caller = caller  # E.164 without "+"; "" where the caller is anonymous
         self.kind: Kind = kind
+        self.peer = peer  # that says who calls; None: nobody doubts it
 
 
 class Mediate(NamedTuple):

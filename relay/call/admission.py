@@ -29,12 +29,14 @@ BAD_EXTENSION: Final = Refusal("failed", 420, 111)
 NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
 BAD_CONTACT: Final = Refusal("failed", 400, 111)
 STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
+REFUSED_TOO_OFTEN: Final = Refusal("over_limit", 503, 42, end_reason="refused_too_often")
+CALLER_NOT_OF_PEER: Final = Refusal("caller_not_allowed", 403, 21, end_reason="caller_not_of_peer")
 
 
 def number_dialled(request: Request) -> str:
     """The number in the Request-URI, "" where it holds none."""
     try:
-        return _number(request.request_uri)
+        return number_of_uri(request.request_uri)
     except ParseError:
         return ""
 
@@ -46,16 +48,17 @@ def number_of_caller(request: Request, peer: Peer | None) -> str:
     """
     try:
         if peer is None or peer.identity == "from":
-            return _number(request.from_.uri)
+            return number_of_uri(request.from_.uri)
         for asserted in request.values("p-asserted-identity"):
-            if number := _number(parse_name_addr(asserted).uri):
+            if number := number_of_uri(parse_name_addr(asserted).uri):
                 return number
     except ParseError:
         pass
     return ""
 
 
-def _number(uri: SipUri | TelUri | OtherUri) -> str:
+def number_of_uri(uri: SipUri | TelUri | OtherUri) -> str:
+    """The number that the URI names, "" where it is none."""
     if isinstance(uri, SipUri):
         return number_of_uri_user(uri.user) if uri.user else ""
     return number_of_uri_user(uri.number) if isinstance(uri, TelUri) else ""

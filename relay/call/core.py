@@ -18,7 +18,7 @@ from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
 from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Settings, of_one_worker
+from relay.call.settings import Peer, Settings, of_one_worker
 from relay.sip.flow import Flow
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
@@ -102,8 +102,8 @@ class Core:
         if then is not None:
             then(now)
 
-    def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call") -> None:
-        self._actions.append(LookUp(self._keep(self.pending_lookups, then), number, caller, kind))
+    def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
+        self._actions.append(LookUp(self._keep(self.pending_lookups, then), number, caller, kind, peer))
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
         then = self.pending_lookups.pop(token, None)

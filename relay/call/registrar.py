@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
 from relay.call.actions import Registered
+from relay.call.admission import number_of_uri
 from relay.call.bans import Known
+from relay.call.claims import may_call_as
 from relay.call.compose import Reply
 from relay.call.places import Place
 from relay.call.settings import Target
@@ -101,6 +103,9 @@ class Registrar:
         """RFC 3261 10.3, of a peer that has proved who it is: one Contact, and the last one counts."""
         if unknown := masking.unknown_requirements(request):
             self._core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            return
+        if not _is_own_address(request, peer):
+            self._core.answer(request, reply, 403, now)  # RFC 3261 10.3, step 4
             return
         before = self._registered.get(peer.name)
         try:
@@ -219,6 +224,15 @@ class Registrar:
         del self._registered[registration.peer.name]
         if self._by_flow.get(registration.flow) is registration:
             del self._by_flow[registration.flow]
+
+
+def _is_own_address(request: Request, peer: Peer) -> bool:
+    """Whether the address-of-record is the peer's user name, one of its numbers, or no number at all."""
+    uri = request.to.uri
+    user = uri.user or "" if isinstance(uri, SipUri) else ""
+    if peer.login is not None and user == peer.login.username:
+        return True
+    return may_call_as(peer.numbers, number_of_uri(uri))
 
 
 def _check_contact(contact: NameAddr, seconds: int) -> None:

@@ -20,6 +20,7 @@ class Refusal(NamedTuple):
     business: str | None = None
     order_id: str | None = None
     language: str = ""  # as Route's
+    end_reason: str = ""  # what the record says; "": the outcome
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told

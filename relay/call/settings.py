@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
+from relay.call.claims import CallerNumbers
 from relay.sip.timers import Timings
 
 
@@ -87,6 +88,8 @@ class Peer:
     account: Account | None = None  # ours, where it challenges our requests
     registers: bool = False  # we register there, with the account
     login: Account | None = None  # the peer's: it has no fixed address, and registers here
+    numbers: CallerNumbers | None = None  # that its callers may have; None: any
+    max_refused_in: int = 0  # attempts from it within ten minutes (`relay.policy.refused_attempts`); 0: no limit
 
 
 @dataclass(frozen=True, slots=True)

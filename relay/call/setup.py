@@ -83,7 +83,8 @@ class Setup:
     # -- the look-up and the attempts
 
     def look_up(self) -> None:
-        self.core.look_up(self.call.dialled, self.call.caller_number, self.routed)
+        call = self.call
+        self.core.look_up(call.dialled, call.caller_number, self.routed, peer=call.caller_peer)
 
     def routed(self, answer: Route | Refusal, now: float) -> None:
         if self.decided:  # cancelled while the look-up was pending
@@ -245,7 +246,7 @@ class Setup:
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
-        self._close(verdict, "relay", refusal.outcome, now, extra)
+        self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def cancel(self, request: Request, now: float) -> None:
         """The caller gave up (CANCEL, or BYE in an early dialog). Too late once an answer is on its way."""

@@ -99,7 +99,7 @@ class TextMessage:
         elif not admission.is_ours(core.settings, record.number_dialled):
             self.refuse(admission.judge_number(core.settings, record.number_dialled) or admission.NUMBER_UNKNOWN, now)
         else:
-            core.look_up(record.number_dialled, record.caller, self._routed, "message")
+            core.look_up(record.number_dialled, record.caller, self._routed, "message", self._peer)
 
     def _routed(self, answer: Route | Refusal, now: float) -> None:
         core = self._core
@@ -222,7 +222,7 @@ class TextMessage:
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"
         verdict = Verdict(refusal.status, refusal.q850_cause or 0, refusal.outcome)
-        self._close(verdict, "relay", refusal.outcome, now, extra)
+        self._close(verdict, "relay", refusal.end_reason or refusal.outcome, now, extra)
 
     def stop(self, now: float) -> None:
         """The service ends."""

@@ -38,9 +38,15 @@ def serve(context: click.Context, config_path: Path | None, workers: int) -> Non
 @click.command()
 @config_option
 def check(config_path: Path | None) -> None:
-    """Check the configuration and report every fault at once."""
+    """Check the configuration and report every fault at once.
+
+    What is valid and should be thought about, such as a peer that may call in anybody's name, is a warning: the exit
+    status is 0.
+    """
     config = load_config(config_path)
     check_files(config)
+    for warning in config.warnings:
+        click.echo(f"{config.name}: warning: {warning}", err=True)
     click.echo(
         f"{config_path or default_path() or 'no config/relay.toml here; what is built in'} is good: {_summary(config)}"
     )

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from relay.call.settings import Settings
 from relay.config.announcements import sound_files
 from relay.config.checks import build_settings
+from relay.config.claims import claim_warnings
 from relay.config.media import read_rtpengine
 from relay.config.passwords import PasswordFile, password_files
 from relay.config.peers import dns_servers, peer_certificates
@@ -51,6 +52,7 @@ _BUILT_IN = """
 name = "carrier"
 uri = "sip:127.0.0.2:5060;transport=udp"
 sources = ["127.0.0.2/32"]
+numbers = "any"
 
 [[route]]
 prefix = ""
@@ -96,6 +98,7 @@ class Config:
     passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
     dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
+    warnings: tuple[str, ...] = ()  # of what is valid, and should be thought about: each with its key path
     name: str = ""  # where it came from, as errors say it
     text: str = field(default="", repr=False)  # that it was read from
 
@@ -149,6 +152,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         passwords=password_files(tables.peer),
         dns=dns_servers(tables.dns, problems),
         drain_s=tables.sip.drain_s,
+        warnings=tuple(claim_warnings(tables.peer)),
     )
 
 

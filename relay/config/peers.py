@@ -9,10 +9,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from pathlib import Path
 from typing import Literal, cast
 
+from relay.call.claims import CallerNumbers
 from relay.call.numbers import NumberFormat
 from relay.call.peers import host_port
 from relay.call.sdp_masking import KNOWN_CODECS
 from relay.call.settings import Account, Health, Listener, Peer, Quota, Target
+from relay.config.claims import caller_numbers
 from relay.config.tables import DnsTable, PeerTable, TargetTable
 from relay.errors import ParseError
 from relay.net.settings import PeerCertificate
@@ -22,6 +24,7 @@ Transport = Literal["udp", "tcp", "tls"]
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+MAX_REFUSED = 200  # attempts of a peer with numbers of its own, within ten minutes
 _URI_HELP = 'write such as "sip:192.0.2.10:5060;transport=udp"'
 
 
@@ -82,9 +85,18 @@ def _make_peer(
         account=Account(auth.username, "", auth.realm) if auth else None,
         registers=table.register,
         login=Account(login.username, "") if login else None,
+        numbers=(numbers := caller_numbers(path, table, problems)),
+        max_refused_in=_max_refused(table, numbers),
         quota_in=Quota(table.max_calls_in, table.max_cps_in),
         quota_out=Quota(table.max_calls_out, table.max_cps_out),
     )
+
+
+def _max_refused(table: PeerTable, numbers: CallerNumbers | None) -> int:
+    """Unless it is written: no limit for a peer with any numbers, whose honest callers would pay for the others."""
+    if table.max_refused_in is not None:
+        return table.max_refused_in
+    return 0 if numbers is None else MAX_REFUSED
 
 
 def _check_accounts(path: str, table: PeerTable, problems: list[str]) -> None:

@@ -26,7 +26,7 @@ from relay.events.settings import DeliveryRules
 from relay.net.addresses import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
-from relay.policy.rules import Cap, Rules
+from relay.policy.rules import Cap, RefusalCaps, Rules
 from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
 from relay.service.times import CHINA, parse_duration_ms
@@ -83,7 +83,19 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
         legacy_until_ms=numbers.legacy_until_ms,
         max_calls_per_number=table.max_calls_per_number,
         verify=verify,
+        refusal_caps=RefusalCaps(
+            table.refused_per_number,
+            table.refused_per_caller,
+            _pause_s("policy.refused_pause", table.refused_pause, problems),
+        ),
     )
+
+
+def _pause_s(path: str, text: str, problems: list[str]) -> float:
+    pause_ms = _duration(path, text, problems)
+    if pause_ms > DAY_MS:
+        problems.append(f"{path}: {text} is too long; write 24h at the most, such as 15m")
+    return pause_ms / 1000
 
 
 def fraud_config(table: FraudTable, problems: list[str]) -> Signals:

@@ -119,6 +119,9 @@ class PolicyTable(Struct, frozen=True):
     international: Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')] = "refuse"
     hours: Annotated[str, Meta(description='China time such as "08:00-22:00", or "" for always')] = ""
     max_calls_per_number: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
+    refused_per_number: Annotated[int, Meta(ge=0, le=1_000, description="a number of callers, 0 for no limit")] = 10
+    refused_per_caller: Annotated[int, Meta(ge=0, le=1_000, description="a number of attempts, 0 for no limit")] = 20
+    refused_pause: Annotated[str, Meta(description=_DURATION)] = "15m"
 
 
 class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,11 +248,18 @@ class PeerTable(Struct, frozen=True):
     max_calls_out: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
     max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
     max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
+    max_refused_in: (
+        Annotated[int, Meta(ge=0, le=1_000_000, description="a number of attempts, 0 for no limit")] | None
+    ) = None
     sources: Annotated[
         tuple[str, ...] | None,
         Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
     ] = None
     identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
+    numbers: Annotated[
+        Literal["any"] | tuple[str, ...] | None,
+        Meta(description='"any", or a list such as ["13800000001", "138*", "1000-1999"]'),
+    ] = None
     number_format: Annotated[
         str,
         Meta(

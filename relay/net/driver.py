@@ -20,6 +20,7 @@ from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
+from relay.call.settings import Peer
 from relay.call.shedding import Rank
 from relay.net.backlog import Backlog, Waiting
 from relay.net.pace import BEHIND_S, Pace
@@ -89,7 +90,7 @@ class Driver:
         self,
         engine: Engine,
         outlet: Outlet,
-        look_up: Callable[[str, str, float], Route | Refusal],
+        look_up: Callable[[str, str, float, Peer | None], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
         log: FilteringBoundLogger,
@@ -99,7 +100,8 @@ class Driver:
         registered: Callable[[Registered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
     ) -> None:
-        """`look_up` takes (700 number, caller, Unix seconds); `append` a commit and whom to tell that it is durable.
+        """`look_up` takes (700 number, caller, Unix seconds, the peer that says who calls); `append` a commit and whom
+        to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
@@ -332,7 +334,7 @@ class Driver:
             if self._look_up_later is not None:
                 self._look_up_later(action, now + self._engine.clock_offset_s, self.found)
                 return
-            answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s)
+            answer = self._look_up(action.number, action.caller, now + self._engine.clock_offset_s, action.peer)
         except Exception:
             self._report_bug("look_up", now)
             answer = STORE_FAILED  # DESIGN 1: fail closed

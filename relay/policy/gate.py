@@ -6,14 +6,31 @@ clock and no store itself.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
+from relay.call.admission import CALLER_NOT_OF_PEER, NUMBER_UNKNOWN, REFUSED_TOO_OFTEN
+from relay.call.claims import may_call_as
 from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
+from relay.call.settings import Peer
 from relay.policy.judge import Asked, Found, judge, refused
 from relay.policy.last_caller import LastCaller
 from relay.policy.recent import Recent
-from relay.policy.rules import BUSINESS_RATE, MEMORY_S, Rules
+from relay.policy.refused_attempts import RefusedAttempts
+from relay.policy.rules import (
+    BUSINESS_RATE,
+    CALLER_INTERNATIONAL,
+    MEMORY_S,
+    NO_BINDING,
+    Rules,
+)
+
+Report = Callable[[str, dict[str, object]], None]  # of an event and its fields
+
+_GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # where the caller was never bound
 
 
 class Gate:
@@ -25,23 +42,54 @@ class Gate:
         rules: Rules,
         remember: Callable[[LastCaller], None],
         rates: Rates | None = None,
+        report: Report | None = None,
     ) -> None:
         """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down.
 
         `rates`, of granted calls by business, is one that workers have in common (`Counts.granted`).
+        `report(event, fields)` is told of signs of fraud.
         """
         self._fetch = fetch
         self._rules = rules
         self._remember = remember
         self._recent = Recent()
         self._rates = rates or Rates()
+        self._report = report
+        self._refused = RefusedAttempts()
+        self._pauses: Counter[str] = Counter()  # begun, by what had to wait
 
-    def look_up(self, number: str, caller: str, unix_s: float) -> Route | Refusal:
-        """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted."""
-        return self.answer(self._fetch(number, caller, unix_s), number, caller, unix_s)
+    def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
+        """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted.
 
-    def answer(self, found: Found | Refusal, number: str, caller: str, unix_s: float) -> Route | Refusal:
-        """The same, where the store was asked before."""
+        `peer`: who says that it is that caller; None: nobody doubts it.
+        """
+        refusal = self.refuse_unasked(number, caller, unix_s, peer)
+        if refusal is not None:
+            return refusal
+        return self._answer(self._fetch(number, caller, unix_s), number, caller, unix_s, peer)
+
+    def answer(
+        self, found: Found | Refusal, number: str, caller: str, unix_s: float, peer: Peer | None = None
+    ) -> Route | Refusal:
+        """The same, where the store was asked before. What was asked at once must not tell more than one by one."""
+        refusal = self.refuse_unasked(number, caller, unix_s, peer)
+        return self._answer(found, number, caller, unix_s, peer) if refusal is None else refusal
+
+    def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal | None:
+        """A refusal that needs no look-up, and so tells nothing of bindings: the peer must wait, or may not say so."""
+        if peer is None:
+            return None
+        pause_s = self._refused.pause_s(peer.name, number, caller, unix_s)
+        if pause_s > 0:
+            return REFUSED_TOO_OFTEN._replace(retry_after_s=math.ceil(pause_s))
+        if may_call_as(peer.numbers, caller):
+            return None
+        self._note_refused(number, caller, unix_s, peer)
+        return CALLER_NOT_OF_PEER
+
+    def _answer(
+        self, found: Found | Refusal, number: str, caller: str, unix_s: float, peer: Peer | None
+    ) -> Route | Refusal:
         if isinstance(found, Refusal):
             return found
         caller_key, number_key = _keys(number, found.caller_hash)
@@ -49,6 +97,8 @@ class Gate:
         answer = judge(found, asked, self._rules, self._recent)
         bound = found.bound
         if bound is None or isinstance(answer, Refusal):
+            if bound is None and caller and peer is not None and answer in _GUESSED_WRONG:
+                self._note_refused(number, caller, unix_s, peer)
             return answer
         if not self._rates.admit(bound.business, bound.max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
@@ -57,6 +107,17 @@ class Gate:
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 
+    def _note_refused(self, number: str, caller: str, unix_s: float, peer: Peer) -> None:
+        caps = self._rules.refusal_caps
+        pauses = self._refused.note(peer.name, number, caller, caps, peer.max_refused_in, unix_s)
+        self._pauses.update(pauses.keys())
+        if pauses and self._report is not None:
+            self._report("fraud.found", {"signal": "guesses", "peer": peer.name, "number": number, "waits_s": pauses})
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """For the metrics."""
+        return {"refused_too_often": dict(self._pauses)}
+
     def follow(self, rules: Rules) -> None:
         """Judges by these from now on. What was counted before stays counted."""
         self._rules = rules
@@ -64,6 +125,7 @@ class Gate:
     def clock_was_set(self, by_s: float) -> None:
         """What was counted stays as long ago as it is."""
         self._recent.shift(by_s)
+        self._refused.shift(by_s)
 
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
         """Counts a call that was granted before the start. They come in the order of time."""

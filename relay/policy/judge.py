@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from relay.call.admission import NUMBER_UNKNOWN
-from relay.call.numbers import CHINA, SHORTEST_E164
+from relay.call.numbers import CHINA, SHORTEST_E164, is_700
 from relay.call.routing import ConcurrencyCap, Refusal, Route
 from relay.policy import rules as told
 from relay.policy.hours import parse_hours
@@ -82,7 +82,7 @@ def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | R
     for check in _OF_NUMBER:
         refusal = check(found, asked, rules)
         if refusal is not None:
-            return refusal if bound is None else refused(refusal, bound)
+            return refusal if bound is None or refusal is told.NO_BINDING else refused(refusal, bound)
     if bound is None:
         return told.NO_BINDING
     for check_bound in _OF_BINDING:
@@ -130,9 +130,11 @@ def _legacy(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _caller(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
-    """Who is bound may call whoever he is; anybody else only as the operator lets him."""
+    """Who is bound may call whoever he is; anybody else only as the operator lets him. A 700 number is nobody's own."""
     if found.is_own:
         return None
+    if is_700(asked.caller):
+        return told.NO_BINDING
     if not asked.caller:
         return None if rules.anonymous_allowed else told.CALLER_ANONYMOUS
     if rules.international_allowed or asked.caller.startswith(CHINA) or len(asked.caller) < SHORTEST_E164:

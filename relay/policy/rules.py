@@ -17,6 +17,14 @@ class Cap(NamedTuple):
     window_s: int
 
 
+class RefusalCaps(NamedTuple):
+    """From how many refused attempts of a peer within ten minutes on it has to wait; 0: never. A peer has one more."""
+
+    of_number: int = 0  # to one number, with different callers
+    of_caller: int = 0  # in one caller's name
+    longest_pause_s: float = 900.0
+
+
 class Rules(NamedTuple):
     """The same for all businesses. Without an argument nothing is capped."""
 
@@ -29,6 +37,7 @@ class Rules(NamedTuple):
     legacy_until_ms: int | None = None  # legacy numbers are served before it, in phases that allow them
     max_calls_per_number: int = 0  # at once; 0: no limit
     verify: bool = False  # a hook is asked before each call
+    refusal_caps: RefusalCaps = RefusalCaps()
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:

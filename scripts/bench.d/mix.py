@@ -130,7 +130,7 @@ class Mix:
         tables = []
         for name, address in self.callees.items():
             uri, sources = f"sip:{address};transport=udp", f"{address.host}/32"
-            tables.append(f'[[peer]]\nname = "{name}"\nuri = "{uri}"\nsources = ["{sources}"]\n')
+            tables.append(f'[[peer]]\nname = "{name}"\nuri = "{uri}"\nsources = ["{sources}"]\nnumbers = "any"\n')
             tables += [
                 f'[[route]]\nprefix = "86{prefix}"\npeers = ["{name}"]\n' for prefix in sorted(self._prefixes(name))
             ]

@@ -94,6 +94,8 @@ prefixes = {list(prefixes)!r}
 [policy]
 caller_caps = []
 number_caps = []
+refused_per_number = 0
+refused_per_caller = 0
 [log]
 format = "json"
 level = "info"
@@ -101,10 +103,12 @@ level = "info"
 name = "callers"
 uri = "sip:{CALLER_HOST}:5060;transport=udp"
 sources = ["{CALLER_HOST}/32"]
+numbers = "any"
 [[peer]]
 name = "callees"
 uri = "sip:{callee};transport={transport}"
 sources = ["{callee.host}/32"]
+numbers = "any"
 [[route]]
 prefix = ""
 peers = ["callees"]

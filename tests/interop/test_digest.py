@@ -185,7 +185,7 @@ async def test_asterisk_as_the_trunk(start_relay: StartRelay, tmp_path: Path, pa
 
 
 def phone_peer(password_file: Path, username: str = "1001") -> str:
-    return f'login = {{username = "{username}", password_file = "{password_file}"}}\n'
+    return f'login = {{username = "{username}", password_file = "{password_file}"}}\nnumbers = ["{B}"]\n'
 
 
 def registered(relay: RelayProcess) -> dict[str, Any]:

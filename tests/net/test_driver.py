@@ -143,7 +143,7 @@ class Bench:
         self.driver = Driver(
             self.engine,
             self.transports,
-            lambda number, caller, wall_s: self.look_up(number, caller, wall_s),
+            lambda number, caller, wall_s, peer: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
             self.log.logger,

@@ -31,6 +31,7 @@ class Neighbour:
     address: Address
     transport: str = "udp"  # "": the uri names none
     sources: Sequence[str] = ()  # further hosts that its requests come from
+    numbers: str | Sequence[str] = "any"
 
     def toml(self) -> str:
         bits = 128 if ":" in self.address.host else 32
@@ -38,6 +39,7 @@ class Neighbour:
             "name": self.name,
             "uri": f"sip:{self.address}" + (f";transport={self.transport}" if self.transport else ""),
             "sources": [f"{host}/{bits}" for host in (self.address.host, *self.sources)],
+            "numbers": self.numbers,
         }
         return "\n[[peer]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
@@ -55,7 +57,14 @@ class Setup:
     api: Address | None = None  # None: no HTTP interface
     api_more: dict[str, Any] = field(default_factory=dict)  # further keys of [api]
     # Tests call one number again and again.
-    policy: dict[str, Any] = field(default_factory=lambda: {"caller_caps": [], "number_caps": []})
+    policy: dict[str, Any] = field(
+        default_factory=lambda: {
+            "caller_caps": [],
+            "number_caps": [],
+            "refused_per_number": 0,
+            "refused_per_caller": 0,
+        }
+    )
     store: dict[str, str] = field(default_factory=dict)  # keys of [store]; none: a file in the relay's folder
     more: str = ""  # further tables
     store_in: Path | None = None  # None: beside the configuration

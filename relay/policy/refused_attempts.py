@@ -1,0 +1,137 @@
+"""Refused attempts of each peer, and how long it must wait when they are too many: nobody finds a binding by trying.
+
+An attempt counts where the caller was never bound on the number, or is one that the peer may not name. While the peer
+waits nothing is looked up for it, so what it tries meanwhile tells it nothing. Other peers do not wait with it.
+
+What is kept is bounded: of each peer so many numbers and callers. It reads no clock: times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from relay.policy.rules import RefusalCaps
+
+WINDOW_S: Final = 600
+FIRST_PAUSE_S: Final = 10.0  # each further one is twice as long, until no attempt is refused for WINDOW_S
+MOST_KEYS: Final = 20_000  # numbers, or callers, of one peer; the oldest are forgotten first
+
+OF_NUMBER: Final = "number"  # what has to wait: the peer's calls to a number, those in a caller's name, or all
+OF_CALLER: Final = "caller"
+OF_PEER: Final = "peer"
+
+
+class RefusedAttempts:
+    """Of all peers, by name."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, _OfPeer] = {}
+
+    def pause_s(self, peer: str, number: str, caller: str, at_s: float) -> float:
+        """For how long such a call of the peer has to wait; 0 or less: not at all."""
+        of_peer = self._peers.get(peer)
+        if of_peer is None:
+            return 0.0
+        return max(
+            of_peer.by_number.pause_s(number, at_s),
+            of_peer.by_caller.pause_s(caller, at_s),
+            of_peer.as_a_whole.pause_s("", at_s),
+        )
+
+    def note(
+        self, peer: str, number: str, caller: str, caps: RefusalCaps, most_of_peer: int, at_s: float
+    ) -> dict[str, float]:
+        """An attempt was refused. What of the peer has to wait from now on, and for how many seconds.
+
+        `most_of_peer`: as those of `caps`, of all its attempts.
+        """
+        of_peer = self._peers.get(peer)
+        if of_peer is None:
+            of_peer = self._peers[peer] = _OfPeer()
+        longest_s = caps.longest_pause_s
+        pauses = {
+            OF_NUMBER: of_peer.by_number.note(number, caller, caps.of_number, longest_s, at_s),
+            OF_CALLER: of_peer.by_caller.note(caller, "", caps.of_caller, longest_s, at_s),
+            OF_PEER: of_peer.as_a_whole.note("", "", most_of_peer, longest_s, at_s),
+        }
+        return {what: pause_s for what, pause_s in pauses.items() if pause_s}
+
+    def shift(self, by_s: float) -> None:
+        """The clock was set by so much: all times move with it."""
+        for of_peer in self._peers.values():
+            for each in (of_peer.by_number, of_peer.by_caller, of_peer.as_a_whole):
+                each.shift(by_s)
+
+
+class _OfPeer:
+    __slots__ = ("as_a_whole", "by_caller", "by_number")
+
+    def __init__(self) -> None:
+        self.by_number = _Attempts()
+        self.by_caller = _Attempts()
+        self.as_a_whole = _Attempts()
+
+
+class _Count:
+    __slots__ = ("callers", "since_s", "times")
+
+    def __init__(self, since_s: float) -> None:
+        self.since_s = since_s
+        self.times = 0
+        self.callers: set[int] = set()  # of a number, by hash
+
+
+class _Pause:
+    __slots__ = ("ends_at_s", "length_s")
+
+    def __init__(self, length_s: float, ends_at_s: float) -> None:
+        self.length_s = length_s
+        self.ends_at_s = ends_at_s
+
+
+class _Attempts:
+    """By number or by caller. Pauses are kept apart: whoever makes counts be forgotten does not end a pause so."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, _Count] = OrderedDict()
+        self._pauses: OrderedDict[str, _Pause] = OrderedDict()
+
+    def pause_s(self, key: str, at_s: float) -> float:
+        pause = self._pauses.get(key)
+        return 0.0 if pause is None else pause.ends_at_s - at_s
+
+    def note(self, key: str, caller: str, most: int, longest_s: float, at_s: float) -> float:
+        """How long the pause is that begins with this attempt; 0: none does. `caller`: "" where each attempt counts."""
+        if not most:
+            return 0.0
+        pause = self._pauses.pop(key, None)
+        if pause is not None and at_s < pause.ends_at_s + WINDOW_S:
+            length_s = min(2 * pause.length_s, longest_s)
+        elif self._count(key, caller, at_s) < most:
+            return 0.0
+        else:
+            length_s = min(FIRST_PAUSE_S, longest_s)
+            del self._counts[key]
+        self._pauses[key] = _Pause(length_s, at_s + length_s)
+        if len(self._pauses) > MOST_KEYS:
+            self._pauses.popitem(last=False)
+        return length_s
+
+    def _count(self, key: str, caller: str, at_s: float) -> int:
+        count = self._counts.pop(key, None)
+        if count is None or at_s - count.since_s >= WINDOW_S:
+            count = _Count(at_s)
+        count.times += 1
+        if caller:
+            count.callers.add(hash(caller))
+        self._counts[key] = count
+        if len(self._counts) > MOST_KEYS:
+            self._counts.popitem(last=False)
+        return len(count.callers) if caller else count.times
+
+    def shift(self, by_s: float) -> None:
+        for count in self._counts.values():
+            count.since_s += by_s
+        for pause in self._pauses.values():
+            pause.ends_at_s += by_s
