@@ -13,7 +13,7 @@ class CallerNumbers:
 
     numbers: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()  # of numbers in E.164
-    extension_prefixes: tuple[str, ...] = ()  # of extensions alone: 10 is no part of 1 02…
+    extension_prefixes: tuple[str, ...] = ()  # of extensions alone: 8 is no prefix of China
     ranges: tuple[tuple[str, str], ...] = ()  # the first and the last number, of the same length
 
     def allow(self, number: str) -> bool:

@@ -18,6 +18,7 @@ from relay.call.admission import number_of_uri
 from relay.call.bans import Known
 from relay.call.claims import may_call_as
 from relay.call.compose import Reply
+from relay.call.numbers import is_700
 from relay.call.places import Place
 from relay.call.settings import Target
 from relay.errors import ParseError, ProtocolError
@@ -227,12 +228,13 @@ class Registrar:
 
 
 def _is_own_address(request: Request, peer: Peer) -> bool:
-    """Whether the address-of-record is the peer's user name, one of its numbers, or no number at all."""
+    """Whether the address-of-record is not somebody else's: the peer's user name, one of its numbers, or no party's."""
     uri = request.to.uri
-    user = uri.user or "" if isinstance(uri, SipUri) else ""
-    if peer.login is not None and user == peer.login.username:
+    username = "" if peer.login is None else peer.login.username.partition("@")[0]
+    if isinstance(uri, SipUri) and uri.user == username:
         return True
-    return may_call_as(peer.numbers, number_of_uri(uri))
+    number = number_of_uri(uri)
+    return is_700(number) or may_call_as(peer.numbers, number)
 
 
 def _check_contact(contact: NameAddr, seconds: int) -> None:

@@ -15,7 +15,7 @@ from relay.policy.rules import RefusalCaps
 
 WINDOW_S: Final = 600
 FIRST_PAUSE_S: Final = 10.0  # each further one is twice as long, until no attempt is refused for WINDOW_S
-MOST_KEYS: Final = 20_000  # numbers, or callers, of one peer; the oldest are forgotten first
+MOST_KEYS = 20_000  # numbers, or callers, of one peer; the oldest are forgotten first
 
 OF_NUMBER: Final = "number"  # what has to wait: the peer's calls to a number, those in a caller's name, or all
 OF_CALLER: Final = "caller"

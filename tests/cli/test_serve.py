@@ -24,6 +24,13 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
     assert result.stdout == f"{tmp_path}/relay.toml is good: 1 listener, 1 peer, 1 route, 1 prefix\n"
 
 
+def test_what_is_good_and_believes_too_much_is_warned_of(tmp_path: Path) -> None:
+    result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n')
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may call in")
+    assert check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n').stderr == ""
+
+
 def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from relay.call.claims import CallerNumbers
 from relay.call.routing import Refusal, Route
+from relay.call.settings import Peer
 from relay.policy.judge import Asked, Bound, Found, judge
 from relay.policy.recent import Recent
 from relay.policy.rules import Rules
@@ -59,3 +61,7 @@ def judged(
 
 def outcome(answer: Route | Refusal) -> str:
     return answer.outcome if isinstance(answer, Refusal) else "granted"
+
+
+def named_peer(name: str, numbers: CallerNumbers | None = None, most_refused: int = 0) -> Peer:
+    return Peer(name, (), tcp_allowed=False, sources=(), numbers=numbers, max_refused_in=most_refused)

@@ -6,14 +6,16 @@ import os
 
 import pytest
 
+from relay.call.claims import CallerNumbers
 from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
+from relay.call.settings import Peer
 from relay.net.shared import SharedCounts, make_region
 from relay.policy.gate import Gate
 from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
-from relay.policy.rules import STORE_FAILED, Cap, Rules
-from tests.policy.cases import NOW_S, C, found, outcome
+from relay.policy.rules import STORE_FAILED, Cap, RefusalCaps, Rules
+from tests.policy.cases import FOUND, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
 TWICE = (Cap(2, 300),)
@@ -125,3 +127,155 @@ def test_other_rules_hold_from_the_next_call_on_and_what_was_counted_counts() ->
     assert [bench.call() for _ in range(2)] == ["granted", "granted"]
     bench.gate.follow(Rules(caller_caps=TWICE))
     assert bench.call() == "frequency_caller"
+
+
+# -- who may be named, and attempts that are refused
+
+STRANGERS = [f"86137{number:08}" for number in range(40)]
+NOBODY = FOUND._replace(bound=None, is_own=False)
+CARRIER = named_peer("carrier")
+OTHER = named_peer("other")
+PHONE = named_peer("phone", CallerNumbers(frozenset({C})), most_refused=4)
+CAPS = {"refusal_caps": RefusalCaps(of_number=3, of_caller=5)}
+
+
+class Asking(Bench):
+    """A store in which only A is bound, on X and Y; it says what it was asked."""
+
+    def __init__(self, **rules: object) -> None:
+        super().__init__(found(), **{**CAPS, **rules})
+        self.asked: list[tuple[str, str]] = []
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.gate = Gate(
+            self.fetch, Rules(**{**CAPS, **rules}), self.remembered.append, report=lambda *told: self.told.append(told)
+        )
+
+    def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+        self.asked.append((number, caller))
+        answer = found() if caller == A else self.answer if self.answer.bound is None else NOBODY  # type: ignore[union-attr]
+        return answer._replace(caller_hash=caller.encode())  # type: ignore[union-attr]
+
+    def says(self, peer: Peer, caller: str = A, number: str = X, *, after_s: float = 0.0) -> str:
+        return outcome(self.gate.look_up(number, caller, NOW_S + after_s, peer))
+
+
+def test_a_caller_whom_the_peer_may_not_name_is_refused_unasked() -> None:
+    bench = Asking()
+    answer = bench.gate.look_up(X, A, NOW_S, PHONE)
+    assert answer == Refusal("caller_not_allowed", 403, 21, end_reason="caller_not_of_peer")
+    assert bench.asked == []
+
+
+def test_the_answer_to_a_forged_caller_is_the_same_whether_he_is_bound_or_not() -> None:
+    """And whether there is such a number or not."""
+    bench = Asking()
+    answers = [bench.gate.look_up(number, caller, NOW_S, PHONE) for number, caller in ((X, A), (X, B), ("700", A))]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_forged_calls_use_up_no_cap_of_the_real_party() -> None:
+    bench = Asking(caller_caps=TWICE, number_caps=TWICE)
+    assert [bench.says(PHONE) for _ in range(3)] == ["caller_not_allowed"] * 3
+    assert [bench.says(CARRIER) for _ in range(3)] == ["granted", "granted", "frequency_caller"]
+
+
+def test_who_tries_callers_finds_none_once_he_has_to_wait_and_others_do_not_wait_with_him() -> None:
+    bench = Asking()
+    assert [bench.says(CARRIER, caller) for caller in STRANGERS[:3]] == ["no_binding"] * 3
+    asked = len(bench.asked)
+    answer = bench.gate.look_up(X, A, NOW_S, CARRIER)
+    assert answer == Refusal("over_limit", 503, 42, 10, end_reason="refused_too_often")
+    assert len(bench.asked) == asked
+    assert bench.says(CARRIER, number=Y) == "granted"
+    assert bench.says(OTHER) == "granted"
+
+
+def test_each_further_guess_costs_twice_the_time() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    at_s, waited = 0.0, []
+    for caller in STRANGERS[3:12]:
+        answer = bench.gate.look_up(X, A, NOW_S + at_s, CARRIER)
+        assert isinstance(answer, Refusal)
+        assert answer.retry_after_s is not None
+        waited.append(answer.retry_after_s)
+        at_s += answer.retry_after_s
+        assert bench.says(CARRIER, caller, after_s=at_s) == "no_binding"
+    assert waited == [10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert bench.says(CARRIER, after_s=at_s + 900) == "granted"
+
+
+def test_late_answers_to_what_was_asked_at_once_tell_no_more() -> None:
+    """A store on a server: all guesses are asked before the first one is answered."""
+    bench = Asking()
+    guesses = [*STRANGERS[:9], A]
+    assert all(bench.gate.refuse_unasked(X, caller, NOW_S, CARRIER) is None for caller in guesses)
+    rows = [(caller, bench.fetch(X, caller, NOW_S)) for caller in guesses]
+    answers = [outcome(bench.gate.answer(row, X, caller, NOW_S, CARRIER)) for caller, row in rows]
+    assert answers == ["no_binding"] * 3 + ["over_limit"] * 7
+
+
+def test_attempts_in_one_caller_s_name_are_counted() -> None:
+    bench = Asking()
+    numbers = [f"70010000001{number:04}" for number in range(6)]
+    assert [bench.says(CARRIER, C, number) for number in numbers] == ["no_binding"] * 5 + ["over_limit"]
+    assert bench.says(CARRIER) == "granted"
+
+
+def test_numbers_that_are_not_there_are_counted() -> None:
+    bench = Asking()
+    bench.answer = NOBODY._replace(locked=None)
+    numbers = [f"70010000001{number:04}" for number in range(6)]
+    assert [bench.says(CARRIER, C, number) for number in numbers] == ["number_unknown"] * 5 + ["over_limit"]
+
+
+def test_all_that_a_peer_tries_is_counted() -> None:
+    bench = Asking()
+    numbers = [f"70010000001{number:04}" for number in range(4)]
+    assert {bench.says(PHONE, number=number) for number in numbers} == {"caller_not_allowed"}
+    assert bench.says(PHONE, C) == "over_limit"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [found(ended_at=NOW_MS, in_force=0), found(expires_at=NOW_MS), found(entry="black"), FOUND._replace(locked=1)],
+)
+def test_refusals_of_who_is_or_was_bound_are_not_counted(case: Found) -> None:
+    """Late callers of a carrier: they try nothing."""
+    bench = Bench(case, **CAPS)
+    refused = {outcome(bench.gate.look_up(X, caller, NOW_S, CARRIER)) for caller in STRANGERS}
+    assert "over_limit" not in refused
+    assert "granted" not in refused
+
+
+def test_refusals_that_are_our_own_trouble_or_name_nobody_are_not_counted() -> None:
+    bench = Bench(STORE_FAILED, **CAPS)
+    assert {outcome(bench.gate.look_up(X, A, NOW_S, CARRIER)) for _ in range(20)} == {"store_failed"}
+    bench = Bench(NOBODY, anonymous_allowed=True, **CAPS)
+    assert {outcome(bench.gate.look_up(X, "", NOW_S, CARRIER)) for _ in range(20)} == {"no_binding"}
+
+
+def test_a_sign_of_fraud_is_told_and_counted() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    assert bench.told == [
+        ("fraud.found", {"signal": "guesses", "peer": "carrier", "number": X, "waits_s": {"number": 10.0}})
+    ]
+    assert bench.gate.statistics() == {"refused_too_often": {"number": 1}}
+
+
+def test_who_has_to_wait_waits_no_longer_for_a_clock_that_is_set_back() -> None:
+    bench = Asking()
+    for caller in STRANGERS[:3]:
+        bench.says(CARRIER, caller)
+    bench.gate.clock_was_set(-3_600.0)
+    assert bench.says(CARRIER, after_s=-3_600.0) == "over_limit"
+    assert bench.says(CARRIER, after_s=-3_590.0) == "granted"
+
+
+def test_changed_caps_hold_from_the_next_attempt_on() -> None:
+    bench = Asking()
+    bench.gate.follow(Rules())
+    assert {bench.says(CARRIER, caller) for caller in STRANGERS} == {"no_binding"}

@@ -131,6 +131,8 @@ def test_without_a_route_there_is_no_binding() -> None:
         (FOREIGN, {"international_allowed": True}, "granted"),
         (C, {}, "granted"),
         ("1001", {}, "granted"),  # an extension
+        (Y, {}, "no_binding"),  # a 700 number is nobody's own
+        (Y, {"international_allowed": True}, "no_binding"),
     ],
 )
 def test_who_is_not_bound_himself(caller: str, rules: dict[str, object], expected: str) -> None:
@@ -140,6 +142,12 @@ def test_who_is_not_bound_himself(caller: str, rules: dict[str, object], expecte
 
 def test_a_foreign_party_that_is_bound_may_call() -> None:
     assert outcome(judged(found(is_own=True), caller=FOREIGN)) == "granted"
+
+
+def test_a_700_number_as_caller_is_not_told_whose_number_it_dials() -> None:
+    answer = judged(found(mode="AXN", party="*", is_own=False), caller=Y)
+    assert answer == Refusal("no_binding", 403, 21)
+    assert judged(found(is_own=False)._replace(bound=None), caller=Y) == answer
 
 
 @pytest.mark.parametrize("caller", ["", FOREIGN])

@@ -1,0 +1,50 @@
+"""Which callers a peer may name."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.claims import CallerNumbers, may_call_as
+
+LISTED = CallerNumbers(
+    numbers=frozenset({"8613800000001", "1001"}),
+    prefixes=("86139", "852"),
+    extension_prefixes=("10", "8"),
+    ranges=(("2000", "2099"), ("8675512340000", "8675512349999")),
+)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *("8613800000001", "1001"),
+        *("8613912345678", "85212345678"),
+        *("1099", "8001", "80011"),
+        *("2000", "2050", "2099", "8675512340000", "8675512345678"),
+    ],
+)
+def test_what_is_listed_may_be_named(number: str) -> None:
+    assert LISTED.allow(number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *("8613800000002", "13800000001", "861380000000", "86138000000012"),
+        *("1101", "1999", "2100", "20500", "205", "86755123400000"),
+        "8613712345678",  # "8" is a prefix of extensions, and not of China
+        "819012345678",
+        "700100000010001",
+    ],
+)
+def test_what_is_not_listed_may_not(number: str) -> None:
+    assert not LISTED.allow(number)
+
+
+def test_an_empty_list_is_nobody_and_no_list_anybody() -> None:
+    assert not may_call_as(CallerNumbers(), "1001")
+    assert may_call_as(None, "1001")
+
+
+def test_an_anonymous_caller_is_nobody_s_number() -> None:
+    assert may_call_as(CallerNumbers(), "")

@@ -1,0 +1,229 @@
+"""Callers whom a peer may not name, and peers whose attempts were refused too often: with the gate that judges them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from relay.call.actions import Commit, LookUp
+from relay.call.claims import CallerNumbers
+from relay.call.record import CallRecord
+from relay.call.settings import Account, Peer
+from relay.policy.gate import Gate
+from relay.policy.judge import Found
+from relay.policy.rules import RefusalCaps, Rules
+from tests.ladder.descriptions import ANSWER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, SECOND_HOST, A, B, Ladder, Side, X, Y, peer
+from tests.ladder.test_logins import PHONE_HOST, asks_to_register, challenged, credentials, registers
+from tests.policy.cases import BOUND, FOUND
+
+C = "8613700000003"
+RULES = Rules(refusal_caps=RefusalCaps(of_number=3, of_caller=5))
+BINDING = {A: BOUND, B: BOUND._replace(party="b")}  # on X
+
+
+class Gated(Ladder):
+    """What it looks up passes the gate, over a store that has one binding, and says what it was asked."""
+
+    def __init__(self, *peers: Peer, rules: Rules = RULES, **settings: object) -> None:
+        super().__init__(peers=peers, **settings)  # type: ignore[arg-type]
+        self.asked: list[tuple[str, str]] = []
+        self.gate = Gate(self._fetch, rules, lambda _: None)
+
+    def _fetch(self, number: str, caller: str, unix_s: float) -> Found:
+        self.asked.append((number, caller))
+        bound = BINDING.get(caller) if number == X else None
+        return FOUND._replace(bound=bound, is_own=bound is not None, caller_hash=caller.encode())
+
+    def _answer_store(self, action: Commit | LookUp) -> None:
+        if isinstance(action, Commit):
+            super()._answer_store(action)
+            return
+        unix_s = self.now + self._clock_offset_s
+        answer = self.gate.look_up(action.number, action.caller, unix_s, action.peer)
+        self.engine.routed(action.token, answer, self.now)
+
+    @property
+    def newest(self) -> CallRecord:
+        return list(self.records.values())[-1][0]
+
+
+def pbx(*numbers: str, host: str = CALLER_HOST, name: str = "pbx", **changes: object) -> Peer:
+    return peer(name, host, numbers=CallerNumbers(frozenset(numbers)), **changes)
+
+
+CARRIER = peer("carrier", CALLEE_HOST)  # any caller
+
+
+def calls(side: Side, caller: str, number: str = X) -> None:
+    side.call_id += "x"
+    side.tag += "x"
+    side.calls(number, caller=caller)
+
+
+def refused(side: Side, status: int) -> str | None:
+    """Retry-After."""
+    answer = side.get_response(status)
+    side.acks_refusal()
+    return answer.get("retry-after")
+
+
+def is_forged(ladder: Gated) -> None:
+    record = ladder.newest
+    assert (record.sip_status, record.outcome, record.end_reason) == (403, "caller_not_allowed", "caller_not_of_peer")
+    assert (record.peer_in, record.q850_cause, record.binding_id, record.business) == ("pbx", 21, None, None)
+
+
+def test_a_listed_caller_is_put_through() -> None:
+    ladder = Gated(pbx(A), CARRIER)
+    calls(ladder.caller, "13800000001")
+    ladder.callee.get("INVITE")
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.is_answered()
+
+
+@pytest.mark.parametrize("caller", ["13800000001", "+8613900000002", "13700000009"])
+def test_another_caller_is_refused_unasked_whether_he_is_bound_or_not(caller: str) -> None:
+    ladder = Gated(pbx(C), CARRIER)
+    ladder.numbers_pass = True  # it is told its own word
+    calls(ladder.caller, caller)
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+    assert ladder.asked == []
+    ladder.settle()
+
+
+def test_the_caller_that_counts_is_the_one_that_calls_are_looked_up_by() -> None:
+    """From may say what it likes where the peer asserts identities, and the other way round."""
+    ladder = Gated(pbx(C, identity="pai"), CARRIER)
+    ladder.caller.calls(X, caller="13700000003", headers="P-Asserted-Identity: <sip:13800000001@pbx>\r\n")
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+    ladder = Gated(pbx(C), CARRIER)
+    ladder.caller.calls(X, caller="13800000001", headers="P-Asserted-Identity: <sip:13700000003@pbx>\r\n")
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+
+
+def test_a_text_message_in_somebody_s_name_is_refused() -> None:
+    ladder = Gated(pbx(C), CARRIER, sms=True)
+    ladder.caller.texts(X, caller="13800000001")
+    ladder.caller.get(403)
+    is_forged(ladder)
+    assert (ladder.newest.kind, ladder.asked) == ("message", [])
+
+
+def test_a_forwarded_call_in_somebody_s_name_is_refused() -> None:
+    ladder = Gated(pbx(C), CARRIER, other_numbers="forward")
+    calls(ladder.caller, "13800000001", "13900000002")
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+    ladder.callee.gets_nothing()
+    ladder.numbers_pass = True
+    calls(ladder.caller, "13700000003", "13900000002")
+    ladder.callee.get("INVITE")
+
+
+def test_a_changed_list_holds_from_the_next_call_on() -> None:
+    ladder = Gated(pbx(C), CARRIER)
+    calls(ladder.caller, "13800000001")
+    refused(ladder.caller, 403)
+    ladder.engine.reload(replace(ladder.settings, peers=(pbx(A), CARRIER)), {}, ladder.now)
+    calls(ladder.caller, "13800000001")
+    ladder.callee.get("INVITE")
+
+
+# -- peers that log in
+
+
+def phone(*numbers: str, username: str = "1001") -> Peer:
+    claims = CallerNumbers(frozenset(numbers))
+    return Peer("pbx", (), tcp_allowed=False, sources=(), login=Account(username, "secret"), numbers=claims)
+
+
+def test_a_phone_that_is_logged_in_calls_in_its_own_name_alone() -> None:
+    ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
+    registers(ladder.caller)
+    calls(ladder.caller, "13800000001")
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+    calls(ladder.caller, "13700000003")
+    refused(ladder.caller, 403)
+    assert ladder.newest.outcome == "no_binding"
+
+
+def test_a_changed_list_holds_for_a_phone_that_stays_registered() -> None:
+    ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
+    registers(ladder.caller)
+    ladder.engine.reload(replace(ladder.settings, peers=(phone(A), CARRIER)), {}, ladder.now)
+    calls(ladder.caller, "13800000001")
+    ladder.callee.get("INVITE")
+
+
+@pytest.mark.parametrize(
+    ("user", "status"),
+    [("1001", 200), ("13700000003", 200), ("+8613700000003", 200), ("alice", 200), ("13800000001", 403), ("1002", 403)],
+)
+def test_nobody_registers_as_another_number(user: str, status: int) -> None:
+    ladder = Gated(phone(C), CARRIER, caller_host=PHONE_HOST)
+    side = ladder.caller
+    asks_to_register(side)
+    line = credentials(side, "REGISTER", challenged(side)["MD5"])
+    side.to_uri, side.remote_tag = f"sip:{user}@{side.relay}", ""
+    side.sends("REGISTER", headers=f"Contact: {side.contact}\r\nExpires: 100\r\n{line}")
+    side.get(status)
+    assert ladder.engine.statistics()["logins"] == (1 if status == 200 else 0)
+
+
+# -- attempts that are refused
+
+
+def strangers(side: Side, count: int) -> None:
+    for number in range(count):
+        calls(side, f"136{number:08}")
+        refused(side, 403)
+
+
+def test_who_tries_callers_is_told_to_wait_and_no_more() -> None:
+    ladder = Gated(peer("pbx", CALLER_HOST), CARRIER)
+    strangers(ladder.caller, 3)
+    asked = len(ladder.asked)
+    for caller in ("13800000001", "13600000099"):
+        calls(ladder.caller, caller)
+        assert refused(ladder.caller, 503) == "10"
+        record = ladder.newest
+        assert (record.outcome, record.end_reason, record.q850_cause) == ("over_limit", "refused_too_often", 42)
+        assert (record.binding_id, record.routed_at) == (None, None)
+    assert len(ladder.asked) == asked
+    ladder.callee.gets_nothing()
+    ladder.run(10)
+    calls(ladder.caller, "13600000099")
+    refused(ladder.caller, 403)
+    calls(ladder.caller, "13800000001")
+    assert refused(ladder.caller, 503) == "20"
+    ladder.run(20)
+    calls(ladder.caller, "13800000001")
+    ladder.callee.get("INVITE")
+
+
+def test_the_real_party_s_call_goes_through_while_another_peer_has_to_wait() -> None:
+    ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, peer("second", SECOND_HOST))
+    strangers(ladder.caller, 3)
+    real = ladder.side(SECOND_HOST, "carol")
+    calls(real, "13800000001")
+    ladder.callee.get("INVITE")
+
+
+def test_text_messages_count_as_calls_do() -> None:
+    ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, sms=True)
+    strangers(ladder.caller, 3)
+    ladder.caller.texts(X, caller="13800000001")
+    assert ladder.caller.get_response(503).get("retry-after") == "10"
+
+
+def test_a_700_number_as_caller_has_no_binding() -> None:
+    ladder = Gated(peer("pbx", CALLER_HOST), CARRIER)
+    calls(ladder.caller, Y)
+    refused(ladder.caller, 403)
+    assert (ladder.newest.outcome, ladder.newest.caller) == ("no_binding", Y)
