@@ -200,7 +200,7 @@ class Follower:
             self._log.error("follower.unreadable", reason=fault)
         for finding in stretch.findings:
             self._findings[finding.signal] += 1
-            self._log.warning("fraud.found", **finding._asdict())
+            self._log.warning("fraud.found", **_fields(finding))
         if stretch.records:
             ended_at = stretch.records[-1].record.ended_at or 0
             self._set_behind(max(time.time() - ended_at / 1000, 0.0))
@@ -257,8 +257,15 @@ def _end_of(record: CallRecord) -> str:
     return "message.delivered" if record.outcome == "delivered" else "message.failed"
 
 
+def _fields(finding: Finding) -> dict[str, object]:
+    """With a peer where it is one's."""
+    return {name: value for name, value in finding._asdict().items() if name != "peer" or value}
+
+
 def _follow_up(act: Act, finding: Finding) -> None:
     details: dict[str, object] = {"reached": finding.reached, "locked": finding.lock}
+    if finding.peer:
+        details["peer"] = finding.peer
     act.audit("fraud.found", finding.number, reason=finding.signal, details=details)
     if finding.lock:
         set_locks(act, finding.number, add=LOCKED_FOR_FRAUD)
@@ -274,4 +281,6 @@ def _seen(sealer: Sealer, record: CallRecord) -> Seen | None:
         record.outcome,
         record.duration_ms if record.answered_at is not None else None,
         record.received_at,
+        record.peer_in,
+        record.end_reason,
     )

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
+from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
+
 WINDOW_MS: Final = 600_000
 MOST_KEYS = 50_000  # callers or numbers that each signal keeps; the oldest are forgotten first
 MOST_KEPT: Final = 1_000  # of one caller or number; more than any sensible threshold
+_GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # of calls that were not looked up, since their peer had to wait
+_UNPROVEN: Final = CALLER_NOT_OF_PEER.outcome  # of calls in the name of somebody who may know nothing of them
 _OF_STRANGERS: Final = ("no_binding", "caller_international")  # who is bound on the number gets neither
 
 
@@ -38,15 +42,18 @@ class Seen(NamedTuple):
     outcome: str
     duration_ms: int | None  # None: not answered
     at_ms: int  # when it came
+    peer: str = ""  # that it came from
+    end_reason: str | None = None
 
 
 class Finding(NamedTuple):
     """A threshold that was reached, told once until the count has fallen below it."""
 
-    signal: str  # strangers, short_calls, sequential
+    signal: str  # strangers, short_calls, sequential, guesses
     number: str  # the 700 number of the call that reached it
     reached: int
     lock: bool
+    peer: str = ""  # of guesses: whose way to the number is closed for a while; nobody else's is
 
 
 class Watch:
@@ -56,6 +63,7 @@ class Watch:
         self._signals = signals
         self._strangers = _Tally()
         self._short_calls = _Tally()
+        self._guesses = _Tally()  # by peer and number
         self._rows: OrderedDict[bytes, _Row] = OrderedDict()
 
     def follow(self, signals: Signals) -> None:
@@ -64,6 +72,10 @@ class Watch:
 
     def see(self, seen: Seen) -> list[Finding]:
         """What this call makes sure of."""
+        if seen.outcome == _UNPROVEN:
+            return []
+        if seen.end_reason == _GUESSES:
+            return self._see_guess(seen)
         signals = self._signals
         findings: list[Finding | None] = []
         if seen.outcome in _OF_STRANGERS:
@@ -74,6 +86,11 @@ class Watch:
             findings.append(_judge("short_calls", signals.short_calls, seen, *count))
         findings.append(_judge("sequential", signals.sequential, seen, *self._sequence(seen)))
         return [finding for finding in findings if finding is not None]
+
+    def _see_guess(self, seen: Seen) -> list[Finding]:
+        """The peer waits already (`relay.policy.refused_attempts`): this is told, once in ten minutes."""
+        before, count = self._guesses.count(f"{seen.peer} {seen.number}".encode(), None, seen.at_ms)
+        return [] if before else [Finding("guesses", seen.number, count, False, seen.peer)]
 
     def _sequence(self, seen: Seen) -> tuple[int, int]:
         """How many numbers the caller has dialled in a row before this call, and with it."""

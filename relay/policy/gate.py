@@ -47,7 +47,7 @@ class Gate:
         """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down.
 
         `rates`, of granted calls by business, is one that workers have in common (`Counts.granted`).
-        `report(event, fields)` is told of signs of fraud.
+        `report(event, fields)` is told of peers that have to wait.
         """
         self._fetch = fetch
         self._rules = rules
@@ -112,7 +112,7 @@ class Gate:
         pauses = self._refused.note(peer.name, number, caller, caps, peer.max_refused_in, unix_s)
         self._pauses.update(pauses.keys())
         if pauses and self._report is not None:
-            self._report("fraud.found", {"signal": "guesses", "peer": peer.name, "number": number, "waits_s": pauses})
+            self._report("peer.refused_too_often", {"peer": peer.name, "number": number, "waits_s": pauses})
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """For the metrics."""

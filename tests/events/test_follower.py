@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 
 import pytest
 
@@ -12,7 +13,9 @@ from relay.errors import StoreError
 from relay.events import follower as module
 from relay.events.follower import Follower
 from relay.policy.fraud import Signal, Signals, Watch
+from relay.store.audit_log import AuditQuery, all_entries
 from relay.store.call_index import index_rows
+from relay.store.database import connect_reader
 from relay.store.numbers import LOCKED_FOR_FRAUD
 from relay.store.writer import GroupWriter
 from tests.events.conftest import Shop
@@ -191,6 +194,22 @@ async def test_strangers_lock_a_number_in_the_act_that_finds_them(shop: Shop, wr
     assert findings == [("relay", X)] * 2
     said = [(fields["reached"], fields["lock"]) for event, fields in shop.log.said if event == "fraud.found"]
     assert said == [(3, False), (5, True)]
+
+
+async def test_a_peer_that_has_to_wait_is_in_the_audit_log_and_the_number_stays_open(
+    shop: Shop, writer: GroupWriter
+) -> None:
+    shop.act(lambda act: act.connection.execute("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'p')", (X,)))
+    waits = {"outcome": "over_limit", "end_reason": "refused_too_often", "routed_at": None, "answered_at": None}
+    await shop.record(*[of_shop(f"c{n}", peer_in="pbx", **waits) for n in range(3)])
+    made = await follow(shop, writer)
+    assert made.statistics()["fraud_findings"] == {"guesses": 1}
+    assert shop.rows("SELECT locked FROM number") == [(0,)]
+    with closing(connect_reader(shop.path)) as connection:
+        (logged,) = all_entries(connection, shop.sealer, AuditQuery(action="fraud.found"))
+    assert logged.entry.details == {"reached": 1, "locked": False, "peer": "pbx"}
+    [said] = [fields for event, fields in shop.log.said if event == "fraud.found"]
+    assert (said["signal"], said["number"], said["peer"]) == ("guesses", X, "pbx")
 
 
 async def test_after_a_start_the_watch_knows_the_last_ten_minutes(shop: Shop, writer: GroupWriter) -> None:

@@ -129,8 +129,8 @@ async def test_a_phone_that_searches_for_the_other_party_s_number_is_stopped(
         assert [answer.status for answer in answers] == [403] * 10 + [503] * 6
         assert 0 < int(answers[-1]["retry-after"]) <= 10
         await put_through(relay, real, callee)
-    told = relay.wait_for_event("fraud.found")
-    assert (told["signal"], told["peer"], told["number"]) == ("guesses", "phone", X)
+    told = relay.wait_for_event("peer.refused_too_often")
+    assert (told["peer"], told["number"], told["waits_s"]) == ("phone", X, {"number": 10.0})
 
 
 async def test_a_search_by_a_peer_that_is_believed_ends_and_others_go_on(start_relay: StartRelay) -> None:

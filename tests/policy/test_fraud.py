@@ -119,3 +119,27 @@ def test_other_signals_hold_from_the_next_call_on_and_what_was_counted_counts() 
     assert [watch.see(seen(talked_s=5)) for _ in range(3)] == [[], [], []]
     watch.follow(Signals(OFF, Signal(4, 0), OFF, 6))
     assert [finding.reached for finding in watch.see(seen(talked_s=5))] == [4]
+
+
+def guess(peer: str = "pbx", number: int = X, caller: int = 0, at_s: int = 0) -> Seen:
+    return seen(number, caller, "over_limit", at_s=at_s)._replace(peer=peer, end_reason="refused_too_often")
+
+
+def test_a_peer_that_has_to_wait_is_told_once_by_number_and_locks_it_for_nobody_else() -> None:
+    calls = [guess(), guess(caller=1), guess(number=X + 5), guess("carrier")]
+    assert findings(calls) == [
+        *(Finding("guesses", str(X), 1, False, "pbx"), None),
+        *(Finding("guesses", str(X + 5), 1, False, "pbx"), Finding("guesses", str(X), 1, False, "carrier")),
+    ]
+
+
+def test_a_peer_that_has_to_wait_again_later_is_told_again() -> None:
+    assert [finding is None for finding in findings([guess(), guess(at_s=WINDOW_MS // 1000)])] == [False, False]
+
+
+def test_what_is_done_in_somebody_s_name_is_no_sign_against_him_or_the_number() -> None:
+    forged = [seen(X + n, outcome="caller_not_allowed") for n in range(9)]
+    assert findings([*forged, *(guess(number=X + 20 + n) for n in range(9))])[:9] == [None] * 9
+    assert all(
+        finding is None or finding.signal == "guesses" for finding in findings([guess(number=X + n) for n in range(9)])
+    )

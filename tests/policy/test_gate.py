@@ -256,13 +256,11 @@ def test_refusals_that_are_our_own_trouble_or_name_nobody_are_not_counted() -> N
     assert {outcome(bench.gate.look_up(X, "", NOW_S, CARRIER)) for _ in range(20)} == {"no_binding"}
 
 
-def test_a_sign_of_fraud_is_told_and_counted() -> None:
+def test_that_a_peer_has_to_wait_is_told_and_counted() -> None:
     bench = Asking()
     for caller in STRANGERS[:3]:
         bench.says(CARRIER, caller)
-    assert bench.told == [
-        ("fraud.found", {"signal": "guesses", "peer": "carrier", "number": X, "waits_s": {"number": 10.0}})
-    ]
+    assert bench.told == [("peer.refused_too_often", {"peer": "carrier", "number": X, "waits_s": {"number": 10.0}})]
     assert bench.gate.statistics() == {"refused_too_often": {"number": 1}}
 
 
