@@ -69,6 +69,7 @@ def test_a_range(entry: str, ends: tuple[str, str]) -> None:
     [
         ("*", '"any"'),
         ("138**", '"any"'),
+        ("+0755*", '"any"'),
         ("alice", "only digits"),
         ("12", "3 to 15 digits"),
         ("700100000010001", "no party"),

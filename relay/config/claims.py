@@ -11,7 +11,7 @@ from relay.config.tables import PeerTable
 from relay.errors import ParseError
 
 _RANGE = re.compile(r"(\+?[0-9]+) *- *(\+?[0-9]+)", re.ASCII)
-_PREFIX = re.compile(r"(\+|00(?=[1-9]))?([0-9]{1,15})\*", re.ASCII)
+_PREFIX = re.compile(r"((?:\+|00)(?=[1-9]))?([0-9]{1,15})\*", re.ASCII)
 _OF_MOBILES = ("13", "14", "15", "16", "17", "18", "19")  # what they begin with in China
 
 
