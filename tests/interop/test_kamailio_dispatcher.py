@@ -206,6 +206,15 @@ async def test_relay_that_drains_gets_no_new_call_and_keeps_its_own(tmp_path: Pa
         drained.start()
 
 
+async def test_the_pbx_calls_in_nobody_else_s_name(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        forged = Leg.calling(here.a, here.kamailio.local, B, NUMBERS[0])
+        await forged.request("INVITE", body=SDP)
+        await here.a.expect(403, "INVITE")
+        assert here.numbers_called() == [set(), set()]
+        await here.whole_calls(NUMBERS[:1])
+
+
 async def test_strangers_and_neighbours_reach_nobody_but_a_relay(tmp_path: Path) -> None:
     async with site(tmp_path) as here, Phone(free(STRANGER)) as stranger:
         refused = Leg.calling(stranger, here.kamailio.local, A, NUMBERS[0])
