@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import StartRelay
+from tests.interop.conftest import StartRelay, running_relay
+from tests.support import postgres
 from tests.support.addresses import CALLEE, SECOND_CALLEE, Address, free
 from tests.support.live_call import Call
 from tests.support.phone import SDP, Leg, Phone
@@ -147,6 +149,23 @@ async def test_a_search_by_a_peer_that_is_believed_ends_and_others_go_on(start_r
         assert not callee.take_arrived()
         await put_through(relay, real, callee)
     assert relay.statistics()["refused_too_often"] == {"number": 1}
+
+
+async def test_guesses_that_a_server_is_asked_at_once_tell_no_more_than_one_by_one(tmp_path: Path) -> None:
+    with postgres.new_url() as url:
+        setup = Setup(policy=DEFAULTS, store={"url": url, "node": "a", "key_file": "relay.key"})
+        with running_relay(tmp_path, setup) as relay:
+            relay.bind()
+            async with Phone(setup.caller) as searching, Phone(setup.callee) as callee:
+                callers = [*(f"1360000{number:04}" for number in range(40)), A]
+                for caller in callers:
+                    await Leg.calling(searching, setup.relay, caller, X).request("INVITE", body=SDP)
+                statuses: Counter[int] = Counter()
+                while statuses.total() < len(callers):
+                    status = (await searching.expect("SIP/2.0 ")).status
+                    statuses[status] += status >= 200
+                assert +statuses == {403: 10, 503: 31}
+                assert not callee.take_arrived()
 
 
 async def test_a_changed_list_of_numbers_holds_after_a_reload(start_relay: StartRelay) -> None:
