@@ -1,7 +1,8 @@
 """How the ledger of a store begins, and its triggers, which note what is changed.
 
 A store that is new, or was made before there was a ledger, is vouched for as it is, once. Triggers that are missing in
-any other one were removed by somebody: they are put back, and the audit log says so.
+any other one were removed by somebody: they are put back, and the audit log says so. Where that fails, as in a store
+that takes nothing or that lacks a table, they are missing still, as `verify` and the running relay say.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 
 from relay.errors import StoreError
 from relay.store.audit import Entry, add_entry
-from relay.store.connection import Connection, transaction
+from relay.store.connection import DATABASE_ERRORS, Connection, transaction
 from relay.store.ledger import sign_all
 from relay.store.ledger_tables import dialect_of, triggers
 from relay.store.sealing import Sealer
@@ -33,17 +34,25 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
     """
     if not displaced_triggers(connection) and _has_head(connection):
         return
-    with transaction(connection):
-        displaced = displaced_triggers(connection)  # another process may have been faster
-        is_begun = _has_head(connection)
-        if not is_begun and not may_begin:
-            raise StoreError("the head of the ledger was removed: put a backup of the store in its place")
-        _put_back(connection, displaced)
-        if not is_begun:
-            sign_all(connection, sealer)
-        elif displaced and not changed:
-            what = f"{len(displaced)} triggers, {displaced[0]} first"
-            add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, "removed or changed", {}))
+    is_begun = _has_head(connection)
+    if not is_begun and not may_begin:
+        raise StoreError("the head of the ledger was removed: put a backup of the store in its place")
+    try:
+        with transaction(connection):
+            _repair(connection, sealer, now_ms, changed=changed)
+    except DATABASE_ERRORS:
+        if not is_begun or changed:
+            raise
+
+
+def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool) -> None:
+    displaced = displaced_triggers(connection)  # another process may have been faster
+    _put_back(connection, displaced)
+    if not _has_head(connection):
+        sign_all(connection, sealer)
+    elif displaced and not changed:
+        what = f"{len(displaced)} triggers, {displaced[0]} first"
+        add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, "removed or changed", {}))
 
 
 def displaced_triggers(connection: Connection) -> list[str]:
