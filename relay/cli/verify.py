@@ -103,7 +103,10 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
 
 def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
     file = AnchorFile(store.config.store.local, store.sealer)
-    for anchor, words in ((since, "at the head that was given"), (file.read(), f"when {file.path} was written")):
+    for anchor, words in (
+        (since, "when the head that was given was written"),
+        (file.read(), f"when {file.path} was written"),
+    ):
         if anchor is not None and (fault := growth_fault(store.reader, anchor, words)):
             yield fault
 

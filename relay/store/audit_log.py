@@ -93,7 +93,7 @@ def _verify(connection: Connection, sealer: Sealer) -> AuditVerdict:
         for row in each_row(connection, _CHAINED):
             open_entry(sealer, row)
             link = follow_entry(sealer, head, row)
-            fault = anchor_fault(connection, RECORDS, anchor_of(sealer, row), f"entry {link.seq} of the audit log")
+            fault = anchor_fault(connection, RECORDS, anchor_of(sealer, row), f"when entry {link.seq} was written")
             if fault:
                 raise StoreError(fault)
             head = link

@@ -95,7 +95,7 @@ def checked_head(sealer: Sealer, chain: Chain, row: HeadRow) -> Head:
 
 
 def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str) -> str | None:
-    """What is wrong where a link of the other chain (`holder`) says that this one ended with `anchor` then."""
+    """What is wrong where this chain once ended with `anchor`; `holder` says when, as "when record 5 was written"."""
     if anchor == EMPTY:
         return None
     row = connection.execute(
@@ -106,7 +106,7 @@ def anchor_fault(connection: Connection, chain: Chain, anchor: Head, holder: str
     if row[0] == anchor.hash or (row[0] is None and anchor.seq <= row[1]):
         return None
     now = "none" if row[0] is None else "another"
-    return f"{chain.words} had the link {anchor.seq} when {holder} was written, and has {now} now"
+    return f"{chain.words} had the link {anchor.seq} {holder}, and has {now} now"
 
 
 def reseal_head(connection: Connection, sealer: Sealer, chain: Chain) -> None:

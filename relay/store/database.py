@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from relay.errors import StoreError
+from relay.store import scripts as store_scripts
 from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
@@ -98,9 +99,8 @@ def is_there(place: Place) -> bool:
 
 def is_newer(place: Place) -> bool:
     """Whether a later version has added to it what this one does not know. Raises StoreError."""
-    schema = schema_of(place)
     with store_errors(place), closing(connect_reader(place)) as connection:
-        return schema.seen(connection) > len(scripts_of(schema))
+        return store_scripts.is_newer(connection)
 
 
 def connect(place: Place) -> Connection:

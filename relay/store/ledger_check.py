@@ -62,7 +62,7 @@ def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
     for trigger in displaced_triggers(connection):
         yield Fault("ledger_touch", "", f"the trigger {trigger} was removed or changed")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
-        if fault := anchor_fault(connection, chain, anchor, "the head of the ledger"):
+        if fault := anchor_fault(connection, chain, anchor, "when the head of the ledger was written"):
             yield Fault(chain.table, str(anchor.seq), fault)
 
 

@@ -15,6 +15,7 @@ from relay.store.audit import Entry, add_entry
 from relay.store.connection import DATABASE_ERRORS, Connection, transaction
 from relay.store.ledger import sign_all
 from relay.store.ledger_tables import dialect_of, triggers
+from relay.store.scripts import is_newer
 from relay.store.sealing import Sealer
 
 _FILE: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'ledger\\_%' ESCAPE '\\'"
@@ -56,7 +57,12 @@ def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: boo
 
 
 def displaced_triggers(connection: Connection) -> list[str]:
-    """Those that are not as they were made, by name: missing, changed, disabled, or nobody's."""
+    """Those that are not as they were made, by name: missing, changed, disabled, or nobody's.
+
+    A later version makes its own, which this one cannot judge.
+    """
+    if is_newer(connection):
+        return []
     dialect = dialect_of(connection)
     if dialect.is_server:
         found = {name: (_plain(made), source, enabled) for name, made, source, enabled in connection.execute(_SERVER)}

@@ -79,7 +79,7 @@ def _verify(connection: Connection, sealer: Sealer) -> Verdict:
             found = f"record {link.seq} ({record.call_id})"
             if record.call_id in live:
                 raise StoreError(f"{found} has ended and is among the live ones as well")
-            if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), found):
+            if fault := anchor_fault(connection, AUDIT, anchor_of(stored.encoded), f"when {found} was written"):
                 raise StoreError(fault)
             head = link
             if record.recording is not None:

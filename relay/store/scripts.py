@@ -148,6 +148,12 @@ def schema_of(place: Place) -> Schema:
     return _ServerSchema() if isinstance(place, Server) else _FileSchema()
 
 
+def is_newer(connection: Connection) -> bool:
+    """Whether a later version has added to the store what this one does not know."""
+    schema: Schema = _FileSchema() if isinstance(connection, sqlite3.Connection) else _ServerSchema()
+    return schema.seen(connection) > len(scripts_of(schema))
+
+
 def least(connection: Connection) -> int:
     """How many scripts a relay must know to use a store that has seen more than we know."""
     (found,) = connection.execute("SELECT least FROM schema_least").fetchone()

@@ -1,4 +1,4 @@
-"""`relay700 calls` and `verify`."""
+"""`relay700 calls`."""
 
 from __future__ import annotations
 
@@ -243,18 +243,6 @@ def test_bytes_that_are_no_text_are_wrong_usage(usage: Callable[..., str]) -> No
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
     assert "'--since': not a time" in usage("calls", "list", "--since", "yesterday")
     assert "'--reason'" in usage("calls", "hang-up", "c1")
-
-
-def test_verify_counts_what_is_intact(relay700: Command) -> None:
-    bind(relay700, binding())
-    assert relay700.done("verify") == "0 records intact, 0 live, head -\n"
-    write(relay700, ended_record("c1"), ended_record("c2"), live_record("c3"))
-    said = relay700.done("verify")
-    assert said.startswith("2 records intact, 1 live, head ")
-    assert len(said.split()[-1]) == 66
-    assert relay700.objects("verify") == [
-        {"intact": 2, "live": 1, "purged": 0, "recordings": 0, "recordings_missing": 0, "head": said.split()[-1]}
-    ]
 
 
 @pytest.mark.parametrize("command", [("verify",), ("calls", "list")])
