@@ -84,7 +84,7 @@ def test_audit_lines_cut_off_with_an_old_head_put_back_are_named(relay700: Comma
     relay700.done("business", "suspend", "default", "--reason", "first")
     with closing(connect(relay700.store[0])) as thief:
         old = thief.execute("SELECT seq, hash, mac FROM audit_head").fetchone()
-    relay700.done("business", "reinstate", "default", "--reason", "second")
+    relay700.done("business", "resume", "default", "--reason", "second")
     write(relay700, ended_record("c1"))
     with closing(connect(relay700.store[0])) as thief:
         thief.execute("DELETE FROM audit WHERE seq > ?", (old[0],))
