@@ -158,7 +158,8 @@ class Dialect(NamedTuple):
     def _proven(self, table: LedgerTable, prefix: str) -> tuple[str, str, str]:
         key = self.row_key(table, prefix)
         proof = f"SELECT {self._hex('proof')} FROM ledger WHERE table_name = '{table.name}' AND row_key = {key}"
-        return key, f"({proof})", self.array(table, prefix)
+        first = self._name(table.key[0], prefix)
+        return key, f"({proof})", f"CASE WHEN {first} IS NOT NULL THEN {self.array(table, prefix)} END"
 
     def _key_part(self, column: Column, prefix: str) -> str:
         name = self._name(column, prefix)
