@@ -60,9 +60,9 @@ def verify(
     accept: bool,
     reason: str,
 ) -> None:
-    """Check every row, record, audit line and recording against the store's key.
+    """Check that the store is as relay700 wrote it.
 
-    It names what was changed, added, removed or put back by somebody else. The head that it prints says where the store
+    It checks every row, record, audit line and recording against the key, and names what was changed, added, removed or put back by somebody else. The head that it prints says where the store
     ends: keep it in another place, by hand or by --publish, and give it to --since later.
     """
     anchor = _anchor(since)

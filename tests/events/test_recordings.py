@@ -53,7 +53,7 @@ class Here:
 
     def row(self, call_id: str = CALL) -> Recording | None:
         with closing(connect_reader(self.shop.path)) as connection:
-            return find_recording(connection, call_id)
+            return find_recording(connection, self.shop.sealer, call_id)
 
     def opened(self, call_id: str = CALL) -> bytes:
         return b"".join(open_file(file_of(self.kept_in, call_id), self.shop.sealer, call_id))

@@ -164,7 +164,7 @@ def test_a_refusal_names_the_kind_the_field_and_the_fix(
 @pytest.mark.parametrize("state", ["applied", "suspended", "revoked"])
 def test_a_business_user_not_in_good_standing_binds_nothing(desk: Desk, state: str) -> None:
     desk.business("acme")
-    desk.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,))
+    desk.run(lambda act: act.connection.execute("UPDATE business SET state = ? WHERE id = 'acme'", (state,)))
     assert refused(desk, business="acme", order_id="1") == ("business_not_approved", "business")
 
 

@@ -34,8 +34,11 @@ from relay.service.numbers import lock, unlock
 from relay.service.releases import BindRules, release_due
 from relay.store.act import Act, Actor
 from relay.store.binding_seal import ANY_CALLER
-from relay.store.database import connect, open_store, transaction
+from relay.store.connection import one_moment
+from relay.store.database import connect, open_store
 from relay.store.groups import Group, insert_group
+from relay.store.ledger import ledger_transaction
+from relay.store.ledger_check import ledger_faults
 from relay.store.lookup import RouteReader
 from tests.service.model import ANYBODY, Made, Model
 from tests.support.stored import NOW_MS
@@ -71,17 +74,16 @@ def template() -> Path:
     """A store with the numbers, the business users and the groups, made once and copied."""
     folder = Path(tempfile.mkdtemp(prefix="relay700-model-"))
     sealer = open_store(folder / "relay.db", folder / "relay.key")
-    with closing(connect(folder / "relay.db")) as connection:
+    with closing(connect(folder / "relay.db")) as connection, ledger_transaction(connection, sealer, NOW_MS):
         rows = [(number,) for number in NUMBERS]
         connection.executemany("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default')", rows)
-        with transaction(connection):
-            act = Act(connection, sealer, OPERATOR, NOW_MS)
-            apply(act, Application("Acme", "acme"))
-            set_state(act, "acme", "approve", "checked")
-            change_business(act, "acme", max_bindings=MOST)
-            for name in GROUPS:
-                insert_group(act, Group(name, "default", name, 0, 1, NOW_MS))
-            make_group(act, "riders")
+        act = Act(connection, sealer, OPERATOR, NOW_MS)
+        apply(act, Application("Acme", "acme"))
+        set_state(act, "acme", "approve", "checked")
+        change_business(act, "acme", max_bindings=MOST)
+        for name in GROUPS:
+            insert_group(act, Group(name, "default", name, 0, 1, NOW_MS))
+        make_group(act, "riders")
     return folder
 
 
@@ -112,7 +114,7 @@ class Store(RuleBasedStateMachine):
     def act(self, do: Callable[[Act], T]) -> T | str:
         """What it gives, or the kind of its refusal."""
         try:
-            with transaction(self.connection):
+            with ledger_transaction(self.connection, self.sealer, self.now):
                 return do(Act(self.connection, self.sealer, OPERATOR, self.now))
         except Refused as refused:
             return refused.kind
@@ -367,6 +369,11 @@ class Store(RuleBasedStateMachine):
             assert cools_until == self.model.numbers[number].cools_until
         for business, live in self.connection.execute("SELECT id, live_bindings FROM business"):
             assert live == self.model.holding(business)
+
+    @invariant()
+    def every_row_proves_itself(self) -> None:
+        with one_moment(self.connection):
+            assert list(ledger_faults(self.connection, self.sealer)) == []
 
     @rule(number=numbers, caller=parties)
     def calls(self, number: str, caller: str) -> None:

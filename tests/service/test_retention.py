@@ -162,7 +162,7 @@ def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store:
     assert (old.parent.exists(), young.exists()) == (False, True)
     line = "SELECT actor, object FROM audit WHERE action = 'recording.purge'"
     assert store.connection.execute(line).fetchall() == [(operator_cli().name, "0a" * 16)]
-    found = [find_recording(store.connection, call_id) for call_id in ("0a" * 16, "0b" * 16)]
+    found = [find_recording(store.connection, store.sealer, call_id) for call_id in ("0a" * 16, "0b" * 16)]
     assert [each and each.purged_at for each in found] == [NOW_MS, None]
     assert purge(store.writer, retention, store.kept_in, NOW_MS).recordings == 0
 
@@ -171,9 +171,9 @@ def test_what_is_known_of_a_recording_goes_with_the_records_of_its_time(store: S
     retention = Retention(recordings_ms=DAY_MS)
     store.add_recording("0a" * 16, NOW_MS)
     purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS)
-    assert find_recording(store.connection, "0a" * 16) is not None
+    assert find_recording(store.connection, store.sealer, "0a" * 16) is not None
     purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS + 1)
-    assert find_recording(store.connection, "0a" * 16) is None
+    assert find_recording(store.connection, store.sealer, "0a" * 16) is None
 
 
 def test_a_file_that_is_gone_already_does_not_hold_up_a_purge(store: Store) -> None:

@@ -39,9 +39,9 @@ def ids(found: list[Recording]) -> list[str]:
     return [recording.call_id for recording in found]
 
 
-def test_one_is_found_by_its_call(reader: sqlite3.Connection) -> None:
-    assert find_recording(reader, "c1") == Recording("c1", "acme", 2, 10, 20, "ab")
-    assert find_recording(reader, "c9") is None
+def test_one_is_found_by_its_call(reader: sqlite3.Connection, disk: Disk) -> None:
+    assert find_recording(reader, disk.sealer, "c1") == Recording("c1", "acme", 2, 10, 20, "ab")
+    assert find_recording(reader, disk.sealer, "c9") is None
 
 
 def test_a_call_has_one(reader: sqlite3.Connection, disk: Disk) -> None:

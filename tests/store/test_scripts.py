@@ -59,7 +59,7 @@ _INDEXES_CONCURRENTLY = re.compile(r"CREATE INDEX CONCURRENTLY (\w+) ON \w+ ")
 _ADDS = re.compile(r"ALTER TABLE (\w+) ADD COLUMN \w+ (.*)")
 _FILLS = re.compile(r"INSERT INTO (\w+) \([\w, ]+\) VALUES ")
 _RAISES = re.compile(r"UPDATE schema_least SET least = (\d+)$")
-_DROPS = re.compile(r"DROP (?:TABLE|INDEX) \w+$")
+_DROPS = re.compile(r"(?:DROP (?:TABLE|INDEX)|ALTER TABLE \w+ DROP COLUMN) \w+$")
 _CHECKED = re.compile(r"\b(CHECK|REFERENCES|UNIQUE|PRIMARY KEY|GENERATED|COLLATE \"(?!C\"))")
 _CONSTANT = re.compile(r"\bDEFAULT (?:'[^']*'|-?\d+)")
 
