@@ -62,8 +62,9 @@ def verify(
 ) -> None:
     """Check that the store is as relay700 wrote it.
 
-    It checks every row, record, audit line and recording against the key, and names what was changed, added, removed or put back by somebody else. The head that it prints says where the store
-    ends: keep it in another place, by hand or by --publish, and give it to --since later.
+    Every row, record, audit line and recording is checked against the key. What somebody else has changed, added,
+    removed or put back is named. The head that is printed says where the store ends: keep it in another place, by hand
+    or by --publish, and give it to --since later.
     """
     anchor = _anchor(since)
     if accept and not reason.strip():

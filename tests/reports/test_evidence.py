@@ -25,6 +25,7 @@ from relay.store.sealing import Sealer
 from relay.store.writer import Writer
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
+from tests.support.stored import put as store_put
 
 C, D, E = "8613700000003", "8613600000004", "8613500000005"
 HOUR_MS = 3_600_000
@@ -259,3 +260,59 @@ def test_a_bundle_may_go_to_a_pipe(shelf: Shelf, writer: Writer) -> None:
     pipe = Pipe()
     bundle(shelf.path, shelf.sealer, asked, pipe)  # type: ignore[arg-type]
     assert check(io.BytesIO(bytes(pipe.data)), shelf.sealer.public_key()).problems == []
+
+
+# -- somebody has the database, and not the key
+
+
+def filled(shelf: Shelf) -> None:
+    """Six calls of one binding, all of them in the index."""
+    store_put(shelf.path, shelf.sealer, binding("b1"))
+    shelf.add(*(call(n) for n in range(1, 7)))
+    shelf.follow()
+
+
+def test_an_index_that_was_emptied_hides_no_call(shelf: Shelf, writer: Writer) -> None:
+    filled(shelf)
+    shelf.connection.execute("DELETE FROM call_index")
+    shelf.connection.execute("UPDATE cursor SET at = 6")
+    assert len(lines(made(shelf, writer), "records.jsonl")) == 6
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "UPDATE call_record SET received_at = received_at + 90000000, ended_at = ended_at + 90000000",
+        "UPDATE call_record SET number_dialled = '700100000019999', number_shown = NULL",
+        "DELETE FROM binding",
+        "DELETE FROM binding; DELETE FROM ledger WHERE table_name = 'binding'; DELETE FROM ledger_touch",
+        "UPDATE binding SET a_hash = b_hash",
+        "DELETE FROM binding_change; UPDATE binding SET created_at = 0",
+        "UPDATE business SET licence = 'another'",
+    ],
+)
+def test_nothing_is_signed_of_what_does_not_verify(shelf: Shelf, writer: Writer, deed: str) -> None:
+    filled(shelf)
+    made(shelf, writer)
+    shelf.connection.execute("PRAGMA foreign_keys = OFF")
+    shelf.connection.executescript(deed)
+    with pytest.raises(StoreError):
+        made(shelf, writer)
+
+
+def test_the_readme_says_how_to_check_each_record_without_a_key(shelf: Shelf, writer: Writer, tmp_path: Path) -> None:
+    filled(shelf)
+    data = made(shelf, writer)
+    for name, content in files(data).items():
+        (tmp_path / name).write_bytes(content)
+    readme = (tmp_path / "README.txt").read_text()
+    formula = readme[readme.index("python3 -c '") : readme.index("\n\nbindings.jsonl")]
+
+    def said() -> list[str]:
+        done = subprocess.run(["sh", "-c", formula], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert said() == [word for seq in range(1, 7) for word in (str(seq), "True")]
+    records = (tmp_path / "records.jsonl").read_text()
+    (tmp_path / "records.jsonl").write_text(records.replace('"call_id": "c3"', '"call_id": "c9"'))
+    assert said()[4:6] == ["3", "False"]
