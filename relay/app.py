@@ -26,6 +26,7 @@ from relay.config.files import check_files
 from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
+from relay.events.ledger_watch import LedgerWatch
 from relay.log import STANDARD_OUTPUT, configure, reporter
 from relay.net.addresses import is_literal
 from relay.net.child import RELOAD, Child
@@ -180,6 +181,8 @@ class Relay:
             await self._control.open()
             if self._desk is not None:
                 self._desk.start()
+            else:
+                self._tasks.begin(LedgerWatch(self._config.store.path, self._sealer, self._log).run())
             alive = asyncio.create_task(self._tell_alive())
             self._handle_signals()
             self._tell_ready(restored)
@@ -188,6 +191,7 @@ class Relay:
             self._notifier.stopping()
             clean = await self._calls.drain(self._config.drain_s, self._stop_at_once)
             alive.cancel()
+            await self._tasks.cancel()
         finally:
             await self._journal.close()
             if self._desk is not None:  # now that it can have read the last record

@@ -1,6 +1,6 @@
 """Watches over the store's rows while the relay runs: what somebody else changes there is found within seconds.
 
-Triggers note each change that did not come from relay700. The next transaction of any process, one a second at the
+Triggers note each change that did not come from relay700. The next transaction of any process, of this one at the
 latest, distrusts those rows and says so in the audit log; here it is logged. What leaves no note, such as changes made
 with the triggers off, is found by reading: everything a minute in a small store, and in a large one as often as that
 takes a thirtieth of the time. It also keeps the anchor file (`relay.store.anchor`) up to date.
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from relay.errors import RelayError, StoreError
+from relay.store.act import RELAY
 from relay.store.anchor import Anchor, AnchorFile, growth_fault, read_anchor
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, one_moment, store_errors
@@ -24,6 +25,7 @@ from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
 from relay.store.sealing import Sealer
 from relay.store.server import Place, local_path
+from relay.store.writer import Writer
 
 LOOK_S: Final = 5.0
 CHECK_S: Final = 50.0  # between two checks of all rows, at least
@@ -42,7 +44,7 @@ class _Look(NamedTuple):
 
 
 class LedgerWatch:
-    """One in the process beside the relay: `run` it until it is cancelled."""
+    """One for a running relay, in the process beside it where there is one: `run` it until it is cancelled."""
 
     def __init__(
         self,
@@ -95,7 +97,14 @@ class LedgerWatch:
                 anchor = None if faults else read_anchor(connection, self._sealer)
             if self._clock_s() >= self._check_at_s:
                 faults += self._all(connection)
+        if faults:
+            self._distrust()
         return _Look(faults, anchor)
+
+    def _distrust(self) -> None:
+        """An act of nobody's: what was noted before it began is distrusted."""
+        with contextlib.closing(Writer(self._place, self._sealer)) as writer:
+            writer.run(RELAY, lambda act: None)
 
     def _noted(self, connection: Connection) -> list[str]:
         """What was distrusted since the last look; of what is older `verify` tells."""

@@ -1,0 +1,110 @@
+"""Somebody who has the database and not the key changes rows while a relay serves: it is found, and grants nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.story.calls import Ends, assert_sees_none_of, call, refused
+from tests.support.phone import Phone
+from tests.support.relay_process import A, B, RelayProcess, Setup, X
+
+pytestmark = pytest.mark.outside
+
+A2 = "13800000002"
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[RelayProcess]:
+    """With a binding on X that was unbound, and A's own on another number."""
+    relay = RelayProcess(tmp_path, Setup(), (A, A2, B))
+    relay.start()
+    yield relay
+    assert relay.stop() == 0
+
+
+@pytest.fixture
+async def ends(relay: RelayProcess) -> AsyncIterator[Ends]:
+    async with Phone(relay.setup.caller) as left, Phone(relay.setup.callee) as right:
+        yield Ends(relay, left, right)
+
+
+def bind(relay: RelayProcess) -> str:
+    return str(relay.answer("bind", "AXB", "--a", A, "--b", B, "--x", X, "--json")["binding_id"])
+
+
+def steal(relay: RelayProcess, *statements: str) -> None:
+    with closing(sqlite3.connect(relay.folder / "relay.db", timeout=20)) as thief:
+        for statement in statements:
+            thief.execute(statement)
+        thief.commit()
+
+
+def found(relay: RelayProcess, row: str) -> None:
+    """Within the minute that the relay has for it."""
+    relay.wait_for_event("ledger.fault", timeout_s=60, matching=lambda event: row in event["fault"])
+
+
+async def test_a_binding_that_was_ended_is_not_revived(ends: Ends, relay: RelayProcess) -> None:
+    binding = bind(relay)
+    with closing(sqlite3.connect(relay.folder / "relay.db")) as thief:
+        (old,) = thief.execute("SELECT proof FROM ledger WHERE table_name = 'binding'").fetchone()
+        routes = thief.execute("SELECT row_key, proof FROM ledger WHERE table_name = 'route'").fetchall()
+    assert relay.command("unbind", binding).returncode == 0
+    assert (await refused(ends, A, X)).status == 403
+    with closing(sqlite3.connect(relay.folder / "relay.db", timeout=20)) as thief:
+        thief.execute(
+            "UPDATE binding SET ended_at = NULL, ended_by = NULL, released_at = NULL, version = 1,"
+            " changed_at = NULL, changed_by = NULL"
+        )
+        thief.execute("UPDATE route SET free_at = NULL")
+        thief.execute("UPDATE ledger SET proof = ? WHERE table_name = 'binding'", (old,))
+        thief.executemany("UPDATE ledger SET proof = ?2 WHERE table_name = 'route' AND row_key = ?1", routes)
+        thief.commit()
+    found(relay, f"binding {binding}")
+    assert (await refused(ends, A, X)).status == 503
+    assert relay.calls()[-1]["outcome"] == "store_failed"
+    assert_sees_none_of(bytes(ends.left.raw_received), [B])
+    said = relay.command("verify")
+    assert (said.returncode, f"binding {binding}: was changed outside relay700" in said.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("deed", "row"),
+    [
+        ("UPDATE business SET state = 'approved'", "business default"),
+        ("UPDATE binding SET direction = 'both'", "binding "),
+        ("DELETE FROM list_entry", "list_entry business default"),
+    ],
+)
+async def test_what_was_taken_back_is_not_given_again(ends: Ends, relay: RelayProcess, deed: str, row: str) -> None:
+    bind(relay)
+    await call(ends, A, X)
+    for command in (
+        ("business", "suspend", "default", "--reason", "complaints"),
+        ("lists", "black", "business", "default", A),
+        ("bindings", "change", str(relay.answer("bindings", "list", "--json")["binding_id"]), "--direction", "b_to_a"),
+    ):
+        done = relay.command(*command)
+        assert done.returncode == 0, done.stderr
+    assert (await refused(ends, A, X)).status == 403
+    steal(relay, deed)
+    found(relay, row)
+    assert (await refused(ends, A, X)).status == 503
+
+
+async def test_a_store_that_is_as_it_was_at_an_earlier_time_serves_no_call(ends: Ends, relay: RelayProcess) -> None:
+    """The ledger's own head is put back, too: it is known how far it had come."""
+    with closing(sqlite3.connect(relay.folder / "relay.db")) as thief:
+        old = thief.execute("SELECT revision, sealed FROM ledger_head").fetchone()
+    bind(relay)
+    await call(ends, A, X)
+    with closing(sqlite3.connect(relay.folder / "relay.db", timeout=20)) as thief:
+        thief.execute("UPDATE ledger_head SET (revision, sealed) = (?, ?)", old)
+        thief.commit()
+    assert (await refused(ends, A, X)).status == 503
+    relay.wait_for_event("ledger.fault", timeout_s=60)
