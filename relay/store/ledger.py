@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -26,7 +27,7 @@ from relay.store.audit import Entry, add_entry
 from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, transaction
 from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
-from relay.store.ledger_tables import TABLES, LedgerTable, dialect_of
+from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
 from relay.store.sealing import Sealer
 
 MODULUS: Final = 1 << 256
@@ -203,34 +204,46 @@ def _was_good(sealer: Sealer, table: str, row_key: str, before: str | None, proo
 def _rows(connection: Connection, table: LedgerTable, keys: Sequence[str]) -> dict[str, Values]:
     if not keys:
         return {}
-    dialect = dialect_of(connection)
-    names = ", ".join(column.name for column in table.key)
-    marks = f"({', '.join('?' * len(table.key))})"
-    where = f"({names}) IN (VALUES {', '.join([marks] * _rounded(len(keys)))})"
     parameters = list(chain.from_iterable(table.parameters(key) for key in _padded(keys)))
-    found = connection.execute(
-        f"SELECT {dialect.row_key(table)}, {dialect.values(table)} FROM {table.name} WHERE {where}", parameters
+    select = _select(table.name, dialect_of(connection), _rounded(len(keys)))
+    return {key: _decode(values) for key, values in connection.execute(select, parameters).fetchall()}
+
+
+@cache
+def _select(table: str, dialect: Dialect, count: int) -> str:
+    declared = TABLES[table]
+    names = ", ".join(column.name for column in declared.key)
+    marks = f"({', '.join('?' * len(declared.key))})"
+    return (
+        f"SELECT {dialect.row_key(declared)}, {dialect.values(declared)} FROM {table}"
+        f" WHERE ({names}) IN (VALUES {', '.join([marks] * count)})"
     )
-    return {key: _decode(values) for key, values in found.fetchall()}
 
 
 def _proofs(connection: Connection, table: str, keys: Sequence[str]) -> dict[str, bytes]:
-    marks = ", ".join("?" * _rounded(len(keys)))
-    found = connection.execute(
-        f"SELECT row_key, proof FROM ledger WHERE table_name = ? AND row_key IN ({marks})", [table, *_padded(keys)]
-    )
-    return dict(found.fetchall())
+    return dict(connection.execute(_select_proofs(_rounded(len(keys))), [table, *_padded(keys)]).fetchall())
+
+
+@cache
+def _select_proofs(count: int) -> str:
+    return f"SELECT row_key, proof FROM ledger WHERE table_name = ? AND row_key IN ({', '.join('?' * count)})"
 
 
 def _put(connection: Connection, proofs: Sequence[tuple[str, str, bytes]]) -> None:
-    """No two of one row."""
-    for start in range(0, len(proofs), _CHUNK):
-        part = proofs[start : start + _CHUNK]
-        connection.execute(
-            f"INSERT INTO ledger (table_name, row_key, proof) VALUES {', '.join(['(?, ?, ?)'] * len(part))}"
-            " ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof",
-            list(chain.from_iterable(part)),
-        )
+    """No two of one row. By powers of two, so that few statements are ever prepared."""
+    start = 0
+    while left := len(proofs) - start:
+        count = min(_CHUNK, 1 << (left.bit_length() - 1))
+        connection.execute(_insert(count), list(chain.from_iterable(proofs[start : start + count])))
+        start += count
+
+
+@cache
+def _insert(count: int) -> str:
+    return (
+        f"INSERT INTO ledger (table_name, row_key, proof) VALUES {', '.join(['(?, ?, ?)'] * count)}"
+        " ON CONFLICT (table_name, row_key) DO UPDATE SET proof = excluded.proof"
+    )
 
 
 def _rounded(count: int) -> int:
