@@ -98,13 +98,17 @@ class LedgerWatch:
             if self._clock_s() >= self._check_at_s:
                 faults += self._all(connection)
         if faults:
-            self._distrust()
+            faults += self._distrust()
         return _Look(faults, anchor)
 
-    def _distrust(self) -> None:
-        """An act of nobody's: what was noted before it began is distrusted."""
-        with contextlib.closing(Writer(self._place, self._sealer)) as writer:
-            writer.run(RELAY, lambda act: None)
+    def _distrust(self) -> list[str]:
+        """By an act that does nothing: what was noted before it began is distrusted. What keeps it from that."""
+        try:
+            with contextlib.closing(Writer(self._place, self._sealer)) as writer:
+                writer.run(RELAY, lambda act: None)
+        except StoreError as error:
+            return [str(error)]
+        return []
 
     def _noted(self, connection: Connection) -> list[str]:
         """What was distrusted since the last look; of what is older `verify` tells."""
