@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.call.parties import MOBILES_ALONE
 from relay.config import load_config
 from relay.config.values import VerifyConfig
 from relay.policy.fraud import Signal
@@ -118,3 +119,60 @@ def test_all_faults_are_told_at_once() -> None:
     text = '[retention]\nrecords = "1d"\naudit = "1d"\n[policy]\nhours = "x"\n[api]\nlisten = "0.0.0.0:1"\n'
     keys = [each.partition(":")[0] for each in problems(text)]
     assert keys == ["api.listen", "policy.hours", "retention.records", "retention.audit"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("parties = []", "numbers.parties: "),
+        ('parties = ["cell"]', "numbers.parties[0]: invalid enum value 'cell'; write kinds of numbers"),
+        ('parties = ["foreign"]', 'numbers.countries: missing, for "foreign" in parties; write such as ["HK", "SG"]'),
+        (
+            'parties = ["extension"]',
+            'numbers.extensions: missing, for "extension" in parties; write such as ["1000-1999"]',
+        ),
+        (
+            'countries = ["UK"]',
+            "numbers.countries[0]: 'UK' is no country; write its two letters of ISO 3166, such as \"GB\"",
+        ),
+        ('countries = ["GB", "44"]', "numbers.countries[1]: '44' is no country"),
+        ('countries = ["CN"]', 'numbers.countries[0]: China\'s own numbers are "mobile" and "landline" in parties'),
+        *(
+            (f'extensions = ["1000-1999", "{text}"]', f"numbers.extensions[1]: '{text}' is no range of 3 to 8 digits")
+            for text in ("1000", "10-19", "1000-199", "1999-1000", "100000000-199999999", "+100-+199", "１００-１９９")
+        ),
+        *(
+            (f'extensions = ["{text}"]', f"those of {size} digits that begin with {start}; leave them out")
+            for text, size, start in [
+                ("100-199", 3, "11"),
+                ("110-110", 3, "11"),
+                ("120-129", 3, "12"),
+                ("900-999", 3, "911"),
+                ("000-099", 3, "0"),
+                ("0100-0199", 4, "0"),
+                ("86000-87000", 5, "86"),
+                ("10000-10999", 5, "10"),
+                ("00000-99999", 5, "0"),
+                ("12345-12345", 5, "12"),
+                ("95000-95999", 5, "95"),
+                ("94000-95000", 5, "95"),
+                ("960000-960001", 6, "96"),
+                ("16800000-16899999", 8, "16"),
+            ]
+        ),
+    ],
+)
+def test_parties_that_could_not_be_are_named(text: str, told: str) -> None:
+    assert told in problem(f"[numbers]\n{text}")
+
+
+@pytest.mark.parametrize("text", ["1000-1999", "200-899", "13000-15999", "1000-9999", "20000000-85999999", "101-109"])
+def test_extensions_beside_the_services_are_a_range(text: str) -> None:
+    made = config(f'[numbers]\nparties = ["extension"]\nextensions = ["{text}"]')
+    assert made.numbers.parties.kinds == ("extension",)
+    assert made.rules.parties is made.numbers.parties
+
+
+def test_only_mobile_numbers_are_parties_by_default() -> None:
+    assert config("").rules.parties == config("").numbers.parties == MOBILES_ALONE
+    assert config('[numbers]\ncountries = ["HK"]\nextensions = ["1000-1999"]').rules.parties == MOBILES_ALONE

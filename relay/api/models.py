@@ -40,7 +40,7 @@ Name = Annotated[str, StringConstraints(pattern=_NAME)]  # an id
 Party = Annotated[
     str,
     StringConstraints(min_length=3, max_length=24, pattern=_PARTY),
-    Field(description="a real number in any usual form, or an extension", examples=["13800000001"]),
+    Field(description="a real number in any usual form, of a kind that may be bound", examples=["13800000001"]),
 ]
 Masked = Annotated[str, Field(description="a real number with its middle hidden, unless it was to be revealed")]
 Hours = Annotated[

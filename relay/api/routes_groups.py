@@ -35,10 +35,10 @@ def _own(visit: Visit, group_id: str) -> Group:
 @router.post("", status_code=201, response_model=models.Group, summary="Make a group")
 async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
     """With its first members."""
-    business = visit.own(asked.business)
+    business, rules = visit.own(asked.business), visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
-        group = make_group(act, asked.name, business, asked.members)
+        group = make_group(act, asked.name, rules, business, asked.members)
         return Answer(shown_group(group), 201, f"/v1/groups/{group.group_id}")
 
     return await visit.change(do)
@@ -89,9 +89,10 @@ async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Re
 @router.post("/{group_id}/members", response_model=models.Membership, summary="Add members to a group")
 async def post_members(group_id: GroupId, asked: models.Members, visit: Writes) -> Response:
     """All or none. Those that are in it already stay; 10,000 fit in."""
+    rules = visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
-        added = add_members(act, group_id, asked.members)
+        added = add_members(act, group_id, asked.members, rules)
         return Answer(models.Membership(group=shown_group(get_group(act, group_id)), changed=added))
 
     return await visit.change(do)

@@ -41,6 +41,7 @@ OF_REFUSAL: Final = {
     "caller_not_listed": "not_bound",
     "caller_blacklisted": "not_bound",
     "caller_international": "not_bound",
+    "party_not_allowed": "not_bound",
     "own_number": "not_bound",
     "verification_refused": "not_bound",
     "number_locked": "out_of_service",

@@ -61,6 +61,11 @@ def normalise_party(text: str) -> str:
     return number
 
 
+def is_written_international(text: str) -> bool:
+    """Whether a number is written with "+" or 00 and a country code. Raises ParseError for what is no number."""
+    return _digits(text)[1]
+
+
 def number_of_uri_user(user: str) -> str:
     """The number in the user part of a sip: URI or in a tel: URI; "" where it holds none (anonymous, a name).
 

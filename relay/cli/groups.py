@@ -39,7 +39,7 @@ def groups() -> None:
 def make(config_path: Path | None, name: str, members: tuple[str, ...], business: str, as_json: bool) -> None:
     """Make a group."""
     with opened(config_path, make=True) as store:
-        made = store.act(lambda act: service.make_group(act, name, business, members))
+        made = store.act(lambda act: service.make_group(act, name, store.rules, business, members))
     show_one(_group(made), as_json=as_json)
 
 
@@ -80,7 +80,7 @@ def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, 
 def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
     """Add members, who may call from the next INVITE on."""
     with opened(config_path) as store:
-        count = store.act(lambda act: service.add_members(act, group_id, members))
+        count = store.act(lambda act: service.add_members(act, group_id, members, store.rules))
     click.echo(f"{count} added")
 
 
@@ -103,7 +103,7 @@ def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
     """Add a member for each line of a file (- for standard input)."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
-        for added in import_members(file, group_id, store.act):
+        for added in import_members(file, group_id, store.act, store.rules):
             count += added
             done()
     click.echo(f"{count} added")

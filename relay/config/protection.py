@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from relay.call.numbers import normalise_party
+from relay.config.parties import read_parties
 from relay.config.tables import (
     ApiTable,
     FraudTable,
@@ -44,6 +45,7 @@ def bind_rules(table: NumbersTable, recording: bool, problems: list[str]) -> Bin
         max_bindings=table.max_bindings,
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
         recording=recording,
+        parties=read_parties(table, problems),
     )
 
 
@@ -88,6 +90,7 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
             table.refused_per_caller,
             _pause_s("policy.refused_pause", table.refused_pause, problems),
         ),
+        parties=numbers.parties,
     )
 
 

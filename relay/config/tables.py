@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from relay.call.parties import Kind
 from relay.call.routing import Language
 
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
@@ -66,6 +67,12 @@ class NumbersTable(Struct, frozen=True):
     legacy: Annotated[
         tuple[str, ...], Meta(description='the old middle numbers, such as ["95013000001", "17000000001"]')
     ] = ()
+    parties: Annotated[
+        tuple[Kind, ...],
+        Meta(min_length=1, description='kinds of numbers, of "mobile", "landline", "foreign" and "extension"'),
+    ] = ("mobile",)
+    countries: Annotated[tuple[str, ...], Meta(description='two letters (ISO 3166) of each, such as ["HK", "SG"]')] = ()
+    extensions: Annotated[tuple[str, ...], Meta(description='ranges of digits, such as ["1000-1999"]')] = ()
     legacy_until: Annotated[str, Meta(description='the last day that they work, such as "2027-03-31", or ""')] = ""
 
 

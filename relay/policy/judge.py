@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from relay.call.admission import NUMBER_UNKNOWN
-from relay.call.numbers import CHINA, SHORTEST_E164, is_700
+from relay.call.numbers import is_700
+from relay.call.parties import is_foreign
 from relay.call.routing import ConcurrencyCap, Refusal, Route
 from relay.policy import rules as told
 from relay.policy.hours import parse_hours
@@ -89,11 +90,9 @@ def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | R
         refusal = check_bound(bound, asked, rules)
         if refusal is not None:
             return refusal if refusal is told.NO_BINDING else refused(refusal, bound)
-    target = _target(bound)
-    if target is None:
-        return refused(told.NO_CALLEE, bound)
-    if target == asked.caller:
-        return refused(told.OWN_NUMBER, bound)
+    target = _callee(bound, asked, rules)
+    if isinstance(target, Refusal):
+        return refused(target, bound)
     if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
         return refused(told.FREQUENCY_CALLER, bound)
     if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
@@ -130,16 +129,17 @@ def _legacy(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _caller(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
-    """Who is bound may call whoever he is; anybody else only as the operator lets him. A 700 number is nobody's own."""
+    """Who is bound is judged as a party (`_party`); anybody else may call only as the operator lets him.
+
+    A 700 number is nobody's own.
+    """
     if found.is_own:
         return None
     if is_700(asked.caller):
         return told.NO_BINDING
     if not asked.caller:
         return None if rules.anonymous_allowed else told.CALLER_ANONYMOUS
-    if rules.international_allowed or asked.caller.startswith(CHINA) or len(asked.caller) < SHORTEST_E164:
-        return None
-    return told.CALLER_INTERNATIONAL
+    return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) and not rules.international_allowed else None
 
 
 _OF_NUMBER: Final = (_number, _legacy, _caller)
@@ -184,7 +184,14 @@ def _hours(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
     return None
 
 
-_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours)
+def _party(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    """A party calls only if it may be bound today: the binding may be older than the configuration."""
+    if bound.party == "*" or rules.parties.allow(asked.caller):
+        return None
+    return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) else told.PARTY_NOT_ALLOWED
+
+
+_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party)
 
 
 def _direction_of(bound: Bound) -> str:
@@ -202,6 +209,16 @@ def _target(bound: Bound) -> str | None:
             return (bound.last_caller or bound.a) if bound.mode in GROUP_MODES else bound.a
         case _:
             return bound.a
+
+
+def _callee(bound: Bound, asked: Asked, rules: Rules) -> str | Refusal:
+    """Where the call goes. Also the last caller must be one who may be bound: anybody may call an AXN."""
+    target = _target(bound)
+    if target is None:
+        return told.NO_CALLEE
+    if not rules.parties.allow(target):
+        return told.PARTY_NOT_ALLOWED
+    return told.OWN_NUMBER if target == asked.caller else target
 
 
 # -- how often, and how many at once

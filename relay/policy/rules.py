@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from relay.call.parties import MOBILES_ALONE, Parties
 from relay.call.routing import Refusal
 from relay.policy.hours import Hours
 
@@ -31,13 +32,14 @@ class Rules(NamedTuple):
     caller_caps: tuple[Cap, ...] = ()  # of one caller to one number
     number_caps: tuple[Cap, ...] = ()  # of all callers to one number
     anonymous_allowed: bool = False  # where a route is for any caller; nobody is bound as anonymous
-    international_allowed: bool = False  # likewise; a foreign party that is bound may always call
+    international_allowed: bool = False  # likewise; whether a foreign party that is bound may call, `parties` says
     hours: Hours | None = None
     phase: str = "pilot"
     legacy_until_ms: int | None = None  # legacy numbers are served before it, in phases that allow them
     max_calls_per_number: int = 0  # at once; 0: no limit
     verify: bool = False  # a hook is asked before each call
     refusal_caps: RefusalCaps = RefusalCaps()
+    parties: Parties = MOBILES_ALONE  # who may call as a party, and be called
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:
@@ -63,6 +65,7 @@ DIRECTION_BARRED: Final = Refusal("direction_barred", 403, 21)
 CALLER_BLACKLISTED: Final = Refusal("caller_blacklisted", 403, 21)
 CALLER_NOT_LISTED: Final = Refusal("caller_not_listed", 403, 21)
 OUTSIDE_HOURS: Final = Refusal("outside_hours", 480, 31)
+PARTY_NOT_ALLOWED: Final = Refusal("party_not_allowed", 403, 21)
 NO_CALLEE: Final = Refusal("no_callee", 480, 20)
 OWN_NUMBER: Final = Refusal("own_number", 403, 21)
 FREQUENCY_CALLER: Final = Refusal("frequency_caller", 403, 21)

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 from relay.call.peers import Peers
@@ -22,6 +23,7 @@ from relay.store.writer import Run
 EXPIRY = "1h"  # of the bindings, should the replay be killed before it ends them
 ORDER = "relay700 replay"
 _TRIES = 100
+_SIZES = (13, 12, 11)  # digits in E.164: of a mobile number, and of what else may be a party
 
 
 class Stage(NamedTuple):
@@ -119,7 +121,6 @@ def bound(
 ) -> Iterator[dict[tuple[str, str], Cast]]:
     """A binding for each pair of traced caller and callee, ended with the block. Raises Refused, ConfigError."""
     casts: dict[tuple[str, str], Cast] = {}
-    peers = Peers(settings)
     parties: dict[tuple[str, str], str] = {}
     try:
         for attempt in attempts:
@@ -127,7 +128,7 @@ def bound(
             if pair in casts:
                 continue
             a = parties.setdefault(("caller", attempt.caller), f"86199{secrets.randbelow(10**8):08}")
-            b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, peers, stage.callee_peer))
+            b = parties.setdefault(("callee", attempt.callee), _callee_number(settings, stage.callee_peer, rules))
             request = BindingRequest("AXB", f"+{a}", f"+{b}", expires_in=EXPIRY, order_id=ORDER)
             binding = run(partial(bind, request=request, rules=rules))
             casts[pair] = Cast(a, b, binding.x, binding.binding_id)
@@ -137,16 +138,20 @@ def bound(
             run(partial(end, binding_id=cast.binding_id, rules=rules))
 
 
-def _callee_number(settings: Settings, peers: Peers, peer: Peer) -> str:
-    """A random mobile number, or one as long, that the relay sends to `peer` first."""
-    for route in settings.routes:
-        if route.peers[:1] != (peer.name,):
-            continue
-        start = route.prefix if not "86139".startswith(route.prefix) else "86139"
-        size = max(13, len(start) + 2)
-        for _ in range(_TRIES if size <= 15 else 0):
-            digits = size - len(start)
+def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:
+    """A random number that may be bound, and that the relay sends to `peer` first."""
+    peers = Peers(settings)
+    starts = [route.prefix for route in settings.routes if route.peers[:1] == (peer.name,)]
+    for start, size in product(starts, _SIZES):
+        start = start if not "86139".startswith(start) else "86139"
+        digits = size - len(start)
+        for _ in range(_TRIES if digits > 0 else 0):
             number = f"{start}{secrets.randbelow(10**digits):0{digits}}"
-            if peers.choose(number)[:1] == (peer,):
+            if rules.parties.allow(number) and peers.choose(number)[:1] == (peer,):
                 return number
-    raise ConfigError([f'route: no number goes to the peer "{peer.name}" first: give it a [[route]] of its own prefix'])
+    raise ConfigError(
+        [
+            f'route: no number that [numbers] parties allows goes to the peer "{peer.name}" first: '
+            "give it a [[route]] of its own prefix"
+        ]
+    )

@@ -142,8 +142,8 @@ def _live(act: Act, binding_id: str) -> Binding:
 def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
     """The binding with the new fields in their normal form."""
     checks: dict[str, Callable[[Any], Any]] = {
-        "a": partial(fields.party, "a", required=old.group_id is None),
-        "b": partial(fields.party, "b", required=old.mode != "AXN"),
+        "a": partial(fields.party, "a", parties=rules.parties, required=old.group_id is None),
+        "b": partial(fields.party, "b", parties=rules.parties, required=old.mode != "AXN"),
         "group_id": partial(fields.text, "group_id", longest=fields.LONGEST_GROUP),
         "expires_in": partial(fields.expiry, now_ms=act.now_ms),
         "direction": fields.direction,

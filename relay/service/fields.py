@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from relay.call.binding import MODES, Direction, Mode
 from relay.call.numbers import normalise_700, normalise_party
+from relay.call.parties import Parties, parse_party
 from relay.errors import ParseError, Refused
 from relay.policy.hours import parse_hours
 from relay.service.times import parse_duration_ms, parse_moment_ms
@@ -72,11 +74,11 @@ def number(field: str, written: str) -> str:
         return parsed(field, written, normalise_party)
 
 
-def party(field: str, written: str, *, required: bool) -> str | None:
-    """A real number in its normal form; None where it is not given and need not be."""
+def party(field: str, written: str, parties: Parties, *, required: bool) -> str | None:
+    """A real number that may be bound, in its normal form; None where it is not given and need not be."""
     if not required and not written.strip():
         return None
-    return parsed(field, written, normalise_party)
+    return parsed(field, written, partial(parse_party, parties=parties))
 
 
 def text(field: str, written: str, longest: int) -> str | None:

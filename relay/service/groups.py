@@ -6,10 +6,12 @@ Members come and go in place, in all bindings of the group at once, from the nex
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from relay.call.numbers import mask_number, normalise_party
-from relay.errors import ParseError, Refused
+from relay.call.parties import parse_party
+from relay.errors import Refused
 from relay.service import fields
 from relay.service.bindings import DEFAULT_BUSINESS
 from relay.service.businesses import get as get_business
@@ -33,7 +35,7 @@ MOST_MEMBERS = 10_000
 LONGEST_NAME = 128
 
 
-def make_group(act: Act, name: str, business: str = "", numbers: Sequence[str] = ()) -> Group:
+def make_group(act: Act, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
     """A group of a business user, with its first members. Raises Refused."""
     business = business.strip() or act.actor.business or DEFAULT_BUSINESS
     get_business(act, business)
@@ -44,7 +46,7 @@ def make_group(act: Act, name: str, business: str = "", numbers: Sequence[str] =
     insert_group(act, group)
     act.audit("group.make", group.group_id, business=business, details={"name": named})
     if numbers:
-        add_members(act, group.group_id, numbers)
+        add_members(act, group.group_id, numbers, rules)
     return get_group(act, group.group_id)
 
 
@@ -56,13 +58,13 @@ def get_group(act: Act, group_id: str) -> Group:
     return group
 
 
-def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
+def add_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Adds members, all or none, and their routes in each binding of the group. Returns how many are new.
 
     Raises Refused: over 10,000 members (quota), or where one is on a number of the group already (conflict).
     """
     group = get_group(act, group_id)
-    new = put_members(act, group_id, _normal(numbers))
+    new = put_members(act, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
     if group.size + len(new) > MOST_MEMBERS:
         raise Refused("quota", "members", f"a group has at most {MOST_MEMBERS} members: make another")
     _check_routes(act, group_id, len(new))
@@ -78,7 +80,8 @@ def add_members(act: Act, group_id: str, numbers: Sequence[str]) -> int:
 def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
     """Removes members, who then rest on the group's numbers. Returns how many were in it. Raises Refused."""
     group = get_group(act, group_id)
-    gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in _normal(numbers)], rules)
+    normal = _normal(numbers, normalise_party)  # also those that could not be added any more
+    gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in normal], rules)
     act.audit("group.remove", group_id, business=group.business, details={"removed": gone})
     return gone
 
@@ -112,11 +115,5 @@ def _check_routes(act: Act, group_id: str, members: int) -> None:
         raise Refused("quota", "members", f"the group has {bindings} bindings: take at most {most} members at once")
 
 
-def _normal(numbers: Sequence[str]) -> list[str]:
-    normal = []
-    for place, number in enumerate(numbers):
-        try:
-            normal.append(normalise_party(number))
-        except ParseError as error:
-            raise invalid(f"members.{place}", error.reason) from None
-    return normal
+def _normal(numbers: Sequence[str], parse: Callable[[str], str]) -> list[str]:
+    return [fields.parsed(f"members.{place}", number, parse) for place, number in enumerate(numbers)]

@@ -51,14 +51,14 @@ def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterato
             yield Outcome(line, answer if isinstance(answer, Refused) else None)
 
 
-def import_members(lines: Iterable[str], group_id: str, run: Run) -> Iterator[int]:
+def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRules) -> Iterator[int]:
     """Adds the number on each line to a group, a chunk at a time; gives how many of each chunk are new.
 
     Raises Refused for the first chunk that cannot be added; those before it stay.
     """
     numbers = (line.strip() for line in lines if line.strip())
     while chunk := list(islice(numbers, CHUNK)):
-        yield run(partial(add_members, group_id=group_id, numbers=chunk))
+        yield run(partial(add_members, group_id=group_id, numbers=chunk, rules=rules))
 
 
 def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:

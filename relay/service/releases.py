@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from relay.call.binding import Binding
+from relay.call.parties import MOBILES_ALONE, Parties
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, give_back
@@ -29,6 +30,7 @@ class BindRules(NamedTuple):
     max_bindings: int = 200  # of one number; its pool may allow fewer
     legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot
     recording: bool = False  # calls can be recorded
+    parties: Parties = MOBILES_ALONE  # who may be bound
 
 
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:

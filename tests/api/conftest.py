@@ -16,18 +16,20 @@ from relay.api.settings import ApiSettings
 from relay.net.control import ControlClient, ControlServer, control_path
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES, make_key
+from relay.service.releases import BindRules
 from relay.store.act import OPERATOR, Act, Actor
 from relay.store.database import open_store
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.writer import GroupWriter
+from tests.support.stored import PBX
 
 Json = dict[str, Any]
 Ask = Callable[..., Any]
 PREFIX = "70010000007"
 A, B, C = "13800000001", "13900000002", "13700000003"
 TESTER = Actor("cli:test", None, OPERATOR)
-FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000)
+FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_000_000, rules=BindRules(parties=PBX))
 
 
 class TestDesk:

@@ -27,7 +27,7 @@ def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     key, _ = make_key(act, business, BUSINESS_SCOPES)
     make_pool(act, NewPool(f"{business}-pool", business))
     load_prefix(act, NewPrefix(prefix, pool=f"{business}-pool"))
-    group = make_group(act, "riders", business, [A, C])
+    group = make_group(act, "riders", BindRules(), business, [A, C])
     request = BindingRequest("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
     binding = bind(act, request, BindRules())
     set_entry(act, "business", business, C, "black")

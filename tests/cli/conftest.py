@@ -17,6 +17,8 @@ from relay.cli import main
 from relay.net.control import ControlServer, Handlers, control_path
 from tests.support.stored import PREFIX
 
+EXTENSIONS = 'parties = ["mobile", "extension"]\nextensions = ["8000-8999"]\n'
+
 
 class Command(NamedTuple):
     """`relay700` with `-c`, which goes behind the sub-command's name."""
@@ -68,7 +70,7 @@ def relay700(tmp_path: Path) -> Command:
     command = Command(tmp_path)
     path, key_file = command.store
     (tmp_path / "relay.toml").write_text(
-        f'[store]\nurl = "sqlite:{path}"\nkey_file = "{key_file}"\n[numbers]\nprefixes = ["{PREFIX}"]\n'
+        f'[store]\nurl = "sqlite:{path}"\nkey_file = "{key_file}"\n[numbers]\nprefixes = ["{PREFIX}"]\n{EXTENSIONS}'
     )
     return command
 

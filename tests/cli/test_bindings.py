@@ -15,14 +15,14 @@ from relay.store.database import open_store
 from relay.store.lookup import RouteReader
 from relay.store.writer import now_ms
 from tests.cli.conftest import Command
-from tests.support.stored import PREFIX, A, B, X, Y
+from tests.support.stored import PBX, PREFIX, A, B, X, Y
 
 AB = ("--a", "13800000001", "--b", "+86 139-0000-0002")
 
 
 def route(relay700: Command, number: str, caller: str) -> object:
     path, key_file = relay700.store
-    rules = Rules()
+    rules = Rules(parties=PBX)
     with closing(RouteReader(path, open_store(path, key_file), rules, lambda *_: None)) as reader:
         return Gate(reader.fetch, rules, lambda last: None).look_up(number, caller, now_ms() / 1000)
 
@@ -59,6 +59,11 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
     ("arguments", "said"),
     [
         (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
+        (
+            ("bind", "AXB", "--a", "13800000001", "--b", "95588"),
+            "b: it is an emergency, service or operator number: a party is a mobile number (11 digits of an assigned "
+            "range) or an extension of a configured range",
+        ),
         (("unbind", "none"), "binding: there is no such binding: the list of bindings shows those there are"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
     ],

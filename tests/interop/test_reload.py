@@ -82,6 +82,24 @@ async def test_the_next_call_goes_by_it_and_the_one_that_is_up_goes_on(start_rel
     assert x == "700100000020001"
 
 
+async def test_who_may_be_a_party_holds_from_the_next_call_and_binding_on(start_relay: StartRelay) -> None:
+    relay = start_relay()
+    relay.bind()
+    change(relay, lambda text: text.replace("[numbers]", '[numbers]\nparties = ["landline"]'))
+    assert relay.command("reload").returncode == 0
+    async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+        leg = Leg.calling(caller, relay.setup.relay, A, X)
+        await leg.request("INVITE", body=SDP)
+        await caller.expect(403, "INVITE")
+        await leg.request("ACK", cseq=1)
+        assert callee.take_arrived() == []
+    (record,) = relay.calls()
+    assert (record["outcome"], record["routed_at"], record["callee"]) == ("party_not_allowed", None, None)
+    assert record["binding_id"] is not None
+    done = relay.command("bind", "AXB", "--a", A, "--b", "010 8888 6666")
+    assert (done.returncode, done.stderr) == (1, "a: it is a mobile number: a party is a landline with its area code\n")
+
+
 def test_faults_are_all_told_and_nothing_changes(start_relay: StartRelay) -> None:
     relay = start_relay()
     good = relay.config.read_text()

@@ -6,12 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from relay.call.parties import KINDS
 from relay.call.routing import Refusal, Route
+from relay.config.parties import read_parties
+from relay.config.tables import NumbersTable
 from relay.policy.hours import Hours
 from relay.policy.recent import Recent
 from relay.policy.rules import BUSINESS_BUSY, NUMBER_BUSY, Cap
 from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
+
+ALL = read_parties(NumbersTable(parties=KINDS, countries=("GB",), extensions=("1000-1999",)), [])
 
 
 @pytest.mark.parametrize(
@@ -140,8 +145,45 @@ def test_who_is_not_bound_himself(caller: str, rules: dict[str, object], expecte
     assert outcome(judged(case, caller=caller, **rules)) == expected
 
 
-def test_a_foreign_party_that_is_bound_may_call() -> None:
-    assert outcome(judged(found(is_own=True), caller=FOREIGN)) == "granted"
+LANDLINE = "861088886666"
+
+
+@pytest.mark.parametrize(
+    ("caller", "rules", "expected"),
+    [
+        (FOREIGN, {}, "caller_international"),
+        (FOREIGN, {"international_allowed": True}, "caller_international"),  # it is no stranger
+        (FOREIGN, {"parties": ALL}, "granted"),
+        (LANDLINE, {}, "party_not_allowed"),
+        (LANDLINE, {"parties": ALL}, "granted"),
+        ("1001", {}, "party_not_allowed"),
+        ("1001", {"parties": ALL}, "granted"),
+        ("2001", {"parties": ALL}, "party_not_allowed"),
+    ],
+)
+def test_a_party_calls_and_is_called_only_while_its_kind_may_be_bound(
+    caller: str, rules: dict[str, object], expected: str
+) -> None:
+    """The binding may be older than the configuration."""
+    assert outcome(judged(found(a=caller), caller=caller, **rules)) == expected
+    called = expected.replace("caller_international", "party_not_allowed")
+    answer = judged(found(party="b", a=caller), caller=B, **rules)
+    assert outcome(answer) == called
+    if isinstance(answer, Refusal):
+        assert answer[:3] == ("party_not_allowed", 403, 21)
+        assert (answer.binding_id, answer.order_id) == ("b1", "order-1")
+
+
+@pytest.mark.parametrize("mode", ["AXN", "GXB", "GXYB"])
+@pytest.mark.parametrize("last_caller", [FOREIGN, LANDLINE, "1001", "110", "8695588", "700100000010001"])
+def test_nor_is_a_call_back_led_to_whoever_called_last(mode: str, last_caller: str) -> None:
+    """Anybody may call an AXN, who is no party for that."""
+    case = found(mode=mode, party="a" if mode == "AXN" else "b", last_caller=last_caller)
+    assert outcome(judged(case, caller="8613600000009")) == "party_not_allowed"
+
+
+def test_anybody_may_call_an_axn_from_a_landline() -> None:
+    assert outcome(judged(found(mode="AXN", party="*", is_own=False), caller=LANDLINE)) == "granted"
 
 
 def test_a_700_number_as_caller_is_not_told_whose_number_it_dials() -> None:
@@ -189,6 +231,7 @@ REASONS: list[tuple[str, dict[str, object]]] = [
     ("direction_barred", {"direction": "b_to_a"}),
     ("caller_blacklisted", {"entry": "black"}),
     ("outside_hours", {"hours": "09:00-10:00"}),
+    ("caller_international", {}),
     ("no_callee", {"b": None}),
 ]
 
@@ -199,7 +242,8 @@ def test_the_first_reason_counts(place: int) -> None:
     changes: dict[str, object] = {}
     for _, change in REASONS[place:]:
         changes |= change
-    assert outcome(judged(found(**changes), caller=FOREIGN)) == REASONS[place][0]
+    rules = {"parties": ALL} if REASONS[place][0] == "no_callee" else {}
+    assert outcome(judged(found(**changes), caller=FOREIGN, **rules)) == REASONS[place][0]
 
 
 # -- how often

@@ -21,10 +21,10 @@ from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
 from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
-from tests.support.stored import PREFIX
+from tests.support.stored import PBX, PREFIX
 
 T = TypeVar("T")
-RULES = BindRules()
+RULES = BindRules(parties=PBX)
 COOL_MS = RULES.cool_down_ms
 
 
@@ -36,7 +36,7 @@ class Desk(Acting):
         self.actor = operator_cli()
         self.connection = connect(self.path)
         self._routes = LookUps(self.path, self.sealer)
-        self._gate = Gate(self._routes.fetch, Rules(), lambda last: None)
+        self._gate = Gate(self._routes.fetch, Rules(parties=PBX), lambda last: None)
 
     def run(self, do: Callable[[Act], T], actor: Actor | None = None) -> T:
         return super().run(do, actor or self.actor)

@@ -19,7 +19,7 @@ from tests.service.conftest import COOL_MS, RULES, Desk
 from tests.support.stored import NOW_MS, PREFIX, A, B, X, Y
 
 C = "8613700000003"
-PILOT = BindRules()
+PILOT = RULES
 
 
 def refused(desk: Desk, *args: Any, **more: Any) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def test_numbers_are_shared_by_other_parties_when_all_are_bound(desk: Desk) -> N
 
 def test_a_number_carries_as_many_bindings_as_its_pool_and_the_configuration_allow(desk: Desk) -> None:
     few(desk, 1, max_bindings=3)
-    rules = BindRules(max_bindings=2)
+    rules = RULES._replace(max_bindings=2)
     for n in range(2):
         desk.bind("AXB", f"1370000000{n}", f"1360000000{n}", pool="few", rules=rules)
     assert refused(desk, pool="few", rules=rules) == ("pool_empty", "x")
@@ -94,7 +94,7 @@ def test_a_number_carries_as_many_bindings_as_its_pool_and_the_configuration_all
 
 
 @pytest.mark.parametrize(
-    ("pool", "rules"), [({}, BindRules(max_bindings=5_000)), ({"max_bindings": 5_000}, BindRules())]
+    ("pool", "rules"), [({}, RULES._replace(max_bindings=5_000)), ({"max_bindings": 5_000}, RULES)]
 )
 def test_a_number_carries_two_hundred_bindings_unless_both_say_otherwise(
     desk: Desk, pool: dict[str, int], rules: BindRules
@@ -190,7 +190,7 @@ def test_in_the_pilot_each_binding_serves_an_order_but_a_first_try_by_hand(desk:
     desk.business("acme")
     desk.bind()
     assert refused(desk, business="acme") == ("invalid", "order_id")
-    desk.bind(business="acme", rules=BindRules(phase="transition"))
+    desk.bind(business="acme", rules=RULES._replace(phase="transition"))
     desk.actor = Actor("key:k1", None, frozenset())
     assert refused(desk) == ("invalid", "order_id")
 
@@ -268,7 +268,7 @@ def test_a_prefix_has_a_cool_down_of_its_own(desk: Desk) -> None:
 
 
 def test_a_group_shares_x_with_b(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003", "13700000004"]))
+    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003", "13700000004"]))
     gxb = desk.bind("GXB", "", group_id=group.group_id)
     gxyb = desk.bind("GXYB", "13600000005", "13900000006", group_id=group.group_id)
     routes = "SELECT party FROM route WHERE binding_id = ? ORDER BY number, party"
@@ -283,14 +283,14 @@ def test_a_group_is_not_put_on_a_number_that_a_member_is_on(desk: Desk) -> None:
     few(desk, 2)
     busy = desk.bind("AXB", "13700000003", pool="few").x
     desk.bind("AXB", "8001", "8002", pool="few")
-    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     assert desk.bind("GXB", "", "8009", group_id=group.group_id, pool="few").x != busy
     assert refused(desk, "GXB", "", "8010", group_id=group.group_id, x=busy) == ("conflict", "group_id")
 
 
 def test_an_old_middle_number_is_bound_until_it_is_over_and_never_chosen(desk: Desk) -> None:
     desk.run(lambda act: ensure_numbers(act, (), ["8617012345678"]))
-    transition = BindRules(phase="transition", legacy_until_ms=NOW_MS + 10)
+    transition = RULES._replace(phase="transition", legacy_until_ms=NOW_MS + 10)
     made = desk.bind(x="170-1234-5678", rules=transition)
     assert made.x == "8617012345678"
     assert refused(desk, "AXB", "8001", "8002", x="17012345678", rules=PILOT) == ("invalid", "x")
@@ -321,7 +321,7 @@ def test_a_refused_act_leaves_nothing(desk: Desk) -> None:
 
 
 def test_calls_are_recorded_where_that_is_asked_for_and_can_be(desk: Desk) -> None:
-    made = desk.bind(record=True, rules=BindRules(recording=True), x=X)
+    made = desk.bind(record=True, rules=RULES._replace(recording=True), x=X)
     assert desk.binding(made.binding_id) == made
     route = desk.call(X, A)
     assert isinstance(route, Route) and route.record

@@ -75,8 +75,8 @@ def test_another_end(desk: Desk) -> None:
 
 
 def test_another_group(desk: Desk) -> None:
-    old = desk.run(lambda act: make_group(act, "day", numbers=["13700000003"]))
-    new = desk.run(lambda act: make_group(act, "night", numbers=["13600000004"]))
+    old = desk.run(lambda act: make_group(act, "day", RULES, numbers=["13700000003"]))
+    new = desk.run(lambda act: make_group(act, "night", RULES, numbers=["13600000004"]))
     made = desk.bind("GXB", "", group_id=old.group_id, x=X)
     changed(desk, made, group_id=new.group_id)
     assert desk.reaches(X, D) == B
@@ -207,7 +207,7 @@ def test_a_wrong_field_is_named_and_nothing_changes(desk: Desk, asked: dict[str,
 @pytest.mark.parametrize("mode", ["AXB", "GXB", "AXN"])
 def test_a_change_that_fails_in_any_case_tells_no_guess_of_the_party_that_stays(desk: Desk, mode: str) -> None:
     """Who may write but not read numbers sees 139****0002, and could try the ten thousand that it may be."""
-    group = desk.run(lambda act: make_group(act, "riders", "default", [A]).group_id) if mode == "GXB" else ""
+    group = desk.run(lambda act: make_group(act, "riders", RULES, "default", [A]).group_id) if mode == "GXB" else ""
     made = desk.bind(mode, x=X, a=A if mode != "GXB" else D, b=B, group_id=group)
     assert refused(desk, made, a=B, group_id="none") == refused(desk, made, a=C, group_id="none")
 

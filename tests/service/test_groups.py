@@ -18,11 +18,11 @@ C, D = "8613700000003", "8613600000004"
 
 
 def made(desk: Desk, numbers: Sequence[str] = ("13700000003",), business: str = "") -> Group:
-    return desk.run(lambda act: make_group(act, "riders", business, numbers))
+    return desk.run(lambda act: make_group(act, "riders", RULES, business, numbers))
 
 
 def added(desk: Desk, group: Group, *numbers: str) -> int:
-    return desk.run(lambda act: add_members(act, group.group_id, numbers))
+    return desk.run(lambda act: add_members(act, group.group_id, numbers, RULES))
 
 
 def removed(desk: Desk, group: Group, *numbers: str) -> int:
@@ -115,7 +115,7 @@ def test_a_key_sees_the_groups_of_its_own_business_alone(desk: Desk) -> None:
 
 def test_a_group_has_a_name(desk: Desk) -> None:
     with pytest.raises(Refused) as refusal:
-        desk.run(lambda act: make_group(act, " "))
+        desk.run(lambda act: make_group(act, " ", RULES))
     assert refusal.value.field == "name"
 
 

@@ -9,7 +9,6 @@ import pytest
 from relay.errors import ParseError
 from relay.service.groups import make_group
 from relay.service.imports import CHUNK, import_bindings, import_members
-from relay.service.releases import BindRules
 from tests.service.conftest import RULES, Desk
 from tests.support.stored import NOW_MS, PREFIX, X, Y
 
@@ -91,7 +90,7 @@ def test_each_chunk_is_made_before_the_next_is_read(desk: Desk) -> None:
 
 
 def test_all_columns_are_read(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     text = "mode,b,group,pool,direction,max_call_s,ring_timeout_s,consent,user_data\n"
     text += f"GXB,8001,{group.group_id},default,b_to_a,600, 30 ,form 9,{{}}\nGXB,8001,{group.group_id},,,ten,,,\n"
     assert run(desk, text) == {2: None, 3: "max_call_s: it is a number of seconds"}
@@ -101,15 +100,15 @@ def test_all_columns_are_read(desk: Desk) -> None:
 
 
 def test_members_come_from_a_list(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "depot", numbers=["13700000003"]))
+    group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
-    assert list(import_members(lines, group.group_id, desk.run)) == [CHUNK - 1, 1]
+    assert list(import_members(lines, group.group_id, desk.run, RULES)) == [CHUNK - 1, 1]
     assert desk.one("SELECT size FROM party_group") == (CHUNK + 1,)
 
 
 def test_whether_calls_are_recorded_is_yes_or_no(desk: Desk) -> None:
     text = "mode,a,b,record\nAXB,8001,8002,YES\nAXB,8003,8004,no\nAXB,8005,8006,\nAXB,8007,8008,true\n"
-    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, BindRules(recording=True))
+    outcomes = import_bindings(text.splitlines(keepends=True), desk.run, RULES._replace(recording=True))
     assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: it is "yes" or "no"']
     assert {found.a: found.record for found in desk.bindings()} == {"8001": True, "8003": False, "8005": False}
     assert run(desk, "mode,a,b,record\nAXB,8007,8008,yes\n") == {

@@ -41,7 +41,7 @@ from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
 from relay.store.lookup import RouteReader
 from tests.service.model import ANYBODY, Made, Model
-from tests.support.stored import NOW_MS
+from tests.support.stored import NOW_MS, PBX
 
 T = TypeVar("T")
 
@@ -49,9 +49,9 @@ NUMBERS = [f"7001000000100{n:02d}" for n in range(4)]
 PARTIES = ["8001", "8002", "8003", "8004", "8613800000005"]
 GROUPS = ["couriers", "riders"]
 CAP, COOL_MS, MOST = 2, 100, 3
-RULES = BindRules(cool_down_ms=COOL_MS, max_bindings=CAP, phase="transition")
+RULES = BindRules(cool_down_ms=COOL_MS, max_bindings=CAP, phase="transition", parties=PBX)
 OPERATOR = Actor("cli:test", None, frozenset())
-CALLS = Rules(international_allowed=True)
+CALLS = Rules(international_allowed=True, parties=PBX)
 
 numbers = st.sampled_from(NUMBERS)
 parties = st.sampled_from(PARTIES)
@@ -83,7 +83,7 @@ def template() -> Path:
         change_business(act, "acme", max_bindings=MOST)
         for name in GROUPS:
             insert_group(act, Group(name, "default", name, 0, 1, NOW_MS))
-        make_group(act, "riders")
+        make_group(act, "riders", RULES)
     return folder
 
 
@@ -267,7 +267,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(group=groups, party=parties)
     def adds_a_member(self, group: str, party: str) -> None:
-        answer = self.act(lambda act: add_members(act, group, [party]))
+        answer = self.act(lambda act: add_members(act, group, [party], RULES))
         if expected := self.model.why_not_added(group, party, self.now):
             assert answer in expected
             return

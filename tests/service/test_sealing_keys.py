@@ -67,7 +67,7 @@ def key_file(tmp_path: Path) -> Path:
 def filled(desk: Desk) -> Binding:
     """A row in every table that is resealed."""
     desk.business("acme", contact="Wang 13800000009")
-    group = desk.run(lambda act: make_group(act, "riders", "acme", ["13700000003", "13700000004"]))
+    group = desk.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
     desk.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
     desk.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
     desk.run(lambda act: make_key(act, "acme", ["bindings:read"]))

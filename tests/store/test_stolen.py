@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 
 from relay.call.actions import Commit
+from relay.call.parties import Parties
 from relay.service.groups import make_group
+from relay.service.releases import BindRules
 from relay.store.act import RELAY
 from relay.store.journal import Journal
 from relay.store.writer import Writer
 from tests.store.conftest import Disk
 from tests.support.stored import Y, binding, end, ended_record, live_record, put
 
+RULES = BindRules(parties=Parties(foreign=re.compile("44[0-9]{10}")))
 CALLER, CALLEE, THIRD = "8613812344321", "8675598765432", "447700900987"
 
 
@@ -20,7 +24,8 @@ async def test_no_real_number_and_no_text_of_a_peer_is_in_the_file_or_its_log(di
     put(disk.path, disk.sealer, binding("b1", a=CALLER, b=CALLEE, **texts), binding("b2", a=CALLER, b=THIRD, x=Y))
     end(disk.path, disk.sealer, "b2")
     with closing(Writer(disk.path, disk.sealer)) as writer:
-        writer.run(RELAY, lambda act: make_group(act, "canary riders of 13812344321", "default", [CALLER, THIRD]))
+        name, members = "canary riders of 13812344321", [CALLER, f"+{THIRD}"]
+        writer.run(RELAY, lambda act: make_group(act, name, RULES, "default", members))
     journal = Journal(disk.path, disk.sealer, lambda *_: None)
     await journal.open()
     parties = {"caller": CALLER, "callee": CALLEE, "caller_leg_call_id": "canary-13812344321@device"}

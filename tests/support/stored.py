@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from relay.call.binding import Binding
+from relay.call.parties import Parties
 from relay.call.record import CallRecord
 from relay.service.placement import settle
 from relay.service.releases import BindRules, release
@@ -18,6 +19,7 @@ PREFIX = "70010000001"
 X, Y = PREFIX + "0001", PREFIX + "0002"
 A, B = "8613800000001", "8613900000002"
 _NUMBER = "INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default') ON CONFLICT DO NOTHING"
+PBX = Parties(extensions=(("8000", "8999"),))  # mobile numbers, and what is behind a PBX
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 

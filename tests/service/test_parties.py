@@ -1,0 +1,94 @@
+"""Whoever binds, in whatever way: what may be no party is refused by field and reason, and changes nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused
+from relay.policy.gate import Gate
+from relay.policy.rules import Rules
+from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.changes import BindingChange, change
+from relay.service.groups import add_members, get_group, make_group, remove_members
+from relay.service.imports import import_bindings, import_members
+from relay.service.releases import BindRules
+from tests.service.conftest import RULES, Desk
+from tests.support.stored import X
+
+A, B, C = "13800000001", "13900000002", "13700000003"
+MOBILES = BindRules()
+WRONG = ["110", "119", "95588", "4001234567", "+12012001234", "+882161234567", "138000000", "138000000011", "8001"]
+
+
+def refusal(desk: Desk, do: Any) -> str:
+    """The field that is refused, with the reason."""
+    with pytest.raises(Refused) as refused:
+        desk.run(do)
+    assert refused.value.kind == "invalid"
+    assert refused.value.problem.endswith(": a party is a mobile number (11 digits of an assigned range)")
+    return refused.value.field
+
+
+@pytest.mark.parametrize(("mode", "field"), [("AXB", "a"), ("AXB", "b"), ("AXYB", "b"), ("AXN", "a"), ("AXN", "b")])
+def test_of_a_binding(desk: Desk, mode: str, field: str) -> None:
+    for number in WRONG:
+        asked = BindingRequest(mode, **{"a": A, "b": B} | {field: number})
+        assert refusal(desk, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
+        (answer,) = desk.run(lambda act, asked=asked: bind_all(act, [asked], MOBILES))
+        assert isinstance(answer, Refused) and answer.field == field
+    assert desk.bindings() == []
+
+
+@pytest.mark.parametrize("field", ["a", "b"])
+def test_of_a_binding_of_a_group(desk: Desk, field: str) -> None:
+    group = desk.run(lambda act: make_group(act, "riders", MOBILES, "", [C]))
+    for number in WRONG:
+        asked = BindingRequest("GXB", b=B, group_id=group.group_id)._replace(**{field: number})
+        assert refusal(desk, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
+
+
+def test_of_a_file(desk: Desk) -> None:
+    lines = ["mode,a,b,x", f"AXB,{A},{B},{X}", *(f"AXB,{number},{B}," for number in WRONG), f"AXB,{C},110,"]
+    outcomes = [one.refused and one.refused.field for one in import_bindings(lines, desk.run, MOBILES)]
+    assert outcomes == [None, *["a"] * len(WRONG), "b"]
+    assert len(desk.bindings()) == 1
+
+
+@pytest.mark.parametrize("field", ["a", "b"])
+def test_of_a_change(desk: Desk, field: str) -> None:
+    made = desk.bind(rules=MOBILES)
+    for number in WRONG:
+        asked = BindingChange(**{field: number})  # type: ignore[arg-type]
+        assert refusal(desk, lambda act, asked=asked: change(act, made.binding_id, asked, MOBILES)) == field
+    assert desk.binding(made.binding_id) == made
+
+
+def test_of_a_group(desk: Desk) -> None:
+    group = desk.run(lambda act: make_group(act, "riders", MOBILES))
+    for number in WRONG:
+        members = [C, number]
+        asked = partial(add_members, group_id=group.group_id, numbers=members, rules=MOBILES)
+        assert refusal(desk, asked) == "members.1"
+        asked = partial(make_group, name="others", rules=MOBILES, numbers=members)
+        assert refusal(desk, asked) == "members.1"
+        with pytest.raises(Refused):
+            list(import_members(members, group.group_id, desk.run, MOBILES))
+    assert desk.run(lambda act: get_group(act, group.group_id)).size == 0
+
+
+def test_who_may_not_be_a_member_any_more_can_still_be_taken_out(desk: Desk) -> None:
+    group = desk.run(lambda act: make_group(act, "riders", RULES, "", ["8001"]))
+    assert desk.run(lambda act: remove_members(act, group.group_id, ["8001"], MOBILES)) == 1
+
+
+def test_a_binding_of_before_serves_nobody_who_may_not_be_bound_now(desk: Desk) -> None:
+    made = desk.bind("AXB", A, "8001", x=X)
+    assert desk.reaches(X, f"86{A}") == "8001"
+    gate = Gate(desk._routes.fetch, Rules(), lambda last: None)
+    for caller in (f"86{A}", "8001"):
+        answer = gate.look_up(X, caller, desk.now_ms / 1000)
+        assert answer[:3] == ("party_not_allowed", 403, 21)
+        assert answer.binding_id == made.binding_id
