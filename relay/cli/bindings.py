@@ -56,7 +56,7 @@ _restrictions = stacked(
 @click.command()
 @click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
 @click.option(
-    "--a", default="", metavar="NUMBER", help="One party's real number; which may be bound, [numbers] parties says."
+    "--a", default="", metavar="NUMBER", help="One party's real number, of an allowed kind."
 )
 @click.option("--b", default="", metavar="NUMBER", help="The other party's.")
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: whose members call b.")

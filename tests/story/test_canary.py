@@ -25,7 +25,7 @@ from tests.support.relay_process import RelayProcess, Setup, X
 pytestmark = pytest.mark.outside
 
 A, B = "13812344321", "13987655678"  # what is wrong is told with an example of a number: not these
-MEMBER, LISTED, FOREIGN, CONTACT = "13700000077", "13500000066", "+447700900987", "13300000044"
+MEMBER, LISTED, FOREIGN, CONTACT = "13700000077", "13500000066", "+447912345987", "13300000044"
 PARTIES = (A, B, MEMBER, LISTED, FOREIGN.removeprefix("+"), CONTACT)
 TEXT = "13600000088"  # in what a business user writes as text
 NUMBERS = (*PARTIES, TEXT)
@@ -41,7 +41,7 @@ class Desk(NamedTuple):
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    setup = Setup(api=free(RELAY))
+    setup = Setup(api=free(RELAY), numbers={"parties": ["mobile", "foreign"], "countries": ["GB"]})
     assert setup.api is not None
     with running_relay(tmp_path, setup, NUMBERS) as relay:
         operator_key = relay.answer("keys", "make", "--operator", "--json")["secret"]

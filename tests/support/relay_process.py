@@ -65,6 +65,7 @@ class Setup:
             "refused_per_caller": 0,
         }
     )
+    numbers: dict[str, Any] = field(default_factory=dict)  # further keys of [numbers]
     store: dict[str, str] = field(default_factory=dict)  # keys of [store]; none: a file in the relay's folder
     more: str = ""  # further tables
     store_in: Path | None = None  # None: beside the configuration
@@ -89,7 +90,7 @@ class Setup:
         return (
             _table("sip", {"listen": listen, "drain_s": 2, **self.sip})
             + _table("store", self.store or _file_in(self.store_in or folder))
-            + '\n[numbers]\nprefixes = ["70010000001"]\n'
+            + _table("numbers", {"prefixes": ["70010000001"], **self.numbers})
             + _table("api", api)
             + _table("policy", self.policy)
             + '\n[log]\nformat = "json"\n'
