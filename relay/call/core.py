@@ -19,6 +19,7 @@ from relay.call.quotas import Quotas
 from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, of_one_worker
+from relay.call.text_memory import TextMemory
 from relay.sip.flow import Flow
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
@@ -57,6 +58,7 @@ class Core:
         self.legs: dict[tuple[str, str], Leg] = {}  # by our tag and the peer's
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
+        self.texts = TextMemory()
         self.counts = counts
         self.calling_tags = counts.calling_tags
         self.stages = counts.stages

@@ -8,16 +8,28 @@ found however it stands among other signs.
 from __future__ import annotations
 
 import re
-import unicodedata
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Final
 
 from relay.call.masking import Body
 from relay.call.numbers import CHINA, is_700, mask_number
+from relay.call.text_reading import (
+    DIGITS,
+    LISTING,
+    as_digits,
+    as_letters,
+    as_round_letters,
+    as_spoken,
+    as_words,
+    in_visual_order,
+    read_plainly,
+)
 from relay.errors import ProtocolError
 from relay.sip.message import Request
 
 LONGEST_TEXT: Final = 1300  # bytes
+Read = Callable[[str], str]  # a way to read plain signs
+Found = tuple[int, int, str]  # where among the signs, and what is to stand there
 
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _ENCODINGS: Final = {"content-encoding": ("identity",), "content-transfer-encoding": ("7bit", "8bit", "binary")}
@@ -57,27 +69,40 @@ def text_body(text: str) -> Body:
 
 
 def mask_numbers(text: str, sender: str) -> str:
-    """`text` with real numbers masked: 138****0001. It is the same where it holds none.
+    """`text` with real numbers masked: 138****0001, and without marks of direction. Else it is the same.
 
     Found are Chinese mobile numbers, landline numbers with their area code and international numbers with "+" or 00, in
-    any script's digits and in Chinese words, with blanks, dashes, slashes and line breaks between two digits, or one
-    other sign; but not where they are made of dates, times and prices. The sender's number (E.164 without "+", ""
-    where unknown) is found whatever stands between its digits. One of less than 7 digits, an extension, is found where
-    it stands alone.
+    any script's digits, in Chinese words and in words that sound alike, with separators between the digits, or one sign
+    of a list; but not where they are made of dates, times and prices. Mobile numbers are found also in letters that
+    look like digits, and with the same few signs between the digits all the way. The sender's number (E.164 without
+    "+", "" where unknown) is found whatever stands between its digits. One of less than 7 digits, an extension, is
+    found where it stands alone.
     """
-    for words in (False, True):
-        text = _mask_shapes(text, words=words)
-        text = _mask_sender(text, sender, words=words)
+    text = in_visual_order(text)
+    while (masked := _masked(text, national_form(sender))) != text:
+        text = masked
+    return text
+
+
+def _masked(text: str, number: str) -> str:
+    """`number`: the sender's, in its national form."""
+    plain, places = read_plainly(text)
+    for find, read in _FINDERS:
+        found = find(plain, read(plain), number)
+        if found:
+            for start, end, instead in reversed(found):
+                text = text[: places[start]] + instead + text[places[end - 1] + 1 :]
+            plain, places = read_plainly(text)
     return text
 
 
 # -- by shape
 
-_GAP: Final = "-*+"  # as `_read` writes separators
+_GAP: Final = "-*+"  # as a reading writes separators
 _MOBILE: Final = rf"1{_GAP}[3-9](?:{_GAP}[0-9]){{9}}"
 _LANDLINE: Final = rf"(?:1{_GAP}0|2{_GAP}[0-9]|[3-9](?:{_GAP}[0-9]){{2}}){_GAP}[2-9](?:{_GAP}[0-9]){{6,7}}"
 _FOREIGN: Final = rf"[1-9](?:{_GAP}[0-9]){{6,14}}"
-_find_number: Final = re.compile(
+find_number: Final = re.compile(
     "(?<![0-9])(?:"
     rf"(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}|0{_GAP})?({_MOBILE})"
     rf"|(?:(?:(?:\+|00){_GAP})?8{_GAP}6{_GAP}0?|0){_GAP}({_LANDLINE})"
@@ -87,12 +112,11 @@ _find_number: Final = re.compile(
 ).search
 
 
-def _mask_shapes(text: str, *, words: bool) -> str:
+def _shapes(plain: str, signs: str, _: str) -> list[Found]:
     """Where one ends in another, as in "1350 139 0000 0002", nobody knows which it is: no sign of either is left."""
-    found: list[tuple[int, int, str]] = []
-    signs = _read(text, words=words)
-    match = _find_number(signs)
-    rest = _without_moments_and_prices(text) if match else ""
+    found: list[Found] = []
+    match = find_number(signs)
+    rest = without_moments_and_prices(plain) if match else ""
     while match is not None:
         start, end = match.span()
         digits = (match[1] or match[2] or match[3] or match[4]).replace("-", "")
@@ -103,8 +127,89 @@ def _mask_shapes(text: str, *, words: bool) -> str:
                 masked = before if end <= last else before.partition("*")[0] + masked[masked.index("*") :]
                 end = max(end, last)
             found.append((start, end, masked))
-        match = _find_number(signs, match.start() + 1)
-    return _replaced(text, found)
+        match = find_number(signs, match.start() + 1)
+    return found
+
+
+# -- mobile numbers that are divided evenly: 1点3点9点…, 139转0000转0002
+
+_LENGTH: Final = 11
+_LONGEST_FILLER: Final = 8
+MASK: Final = "****"  # what `mask_number` leaves divides nothing
+_is_mobile: Final = re.compile("1[3-9][0-9]{9}").fullmatch
+_find_digits: Final = re.compile("[0-9]+").finditer
+# One by one, with one or two signs of any kind between two digits.
+_find_singles: Final = re.compile(
+    "(?<![0-9])1[^0-9]{1,2}[3-9](?![0-9])(?:[^0-9]{1,2}[0-9](?![0-9])){9}",
+).finditer
+
+
+def _divided(plain: str, signs: str, _: str) -> list[Found]:
+    spans = [match.span() for match in _find_singles(signs)] or _evenly_divided(signs)
+    rest = without_moments_and_prices(plain) if spans else ""
+    found: list[Found] = []
+    for start, end in spans:
+        digits = "".join([signs[start + place] for place in places_of_digits(signs[start:end])])
+        if not _is_told(signs[start:end], rest[start:end]) and (not found or start >= found[-1][1]):
+            found.append((start, end, mask_number(digits)))
+    return found
+
+
+def _evenly_divided(signs: str) -> list[tuple[int, int]]:
+    """Where runs of digits make a mobile number, with the same signs between each and the next."""
+    runs = [match.span() for match in _find_digits(signs)]
+    found = []
+    for first in range(len(runs) - 2):
+        filler = signs[runs[first][1] : runs[first + 1][0]]
+        if len(filler) > _LONGEST_FILLER or filler == MASK or filler.strip("-") in LISTING:
+            continue
+        digits, last = signs[slice(*runs[first])], first
+        while len(digits) < _LENGTH and last + 1 < len(runs):
+            if signs[runs[last][1] : runs[last + 1][0]] != filler:
+                break
+            last += 1
+            digits += signs[slice(*runs[last])]
+        if last - first >= 2 and _is_mobile(digits):
+            found.append((runs[first][0], runs[last][1]))
+    return found
+
+
+# -- mobile numbers in letters that look like digits: l38ooooooo1
+
+_LEAST_ROUND: Final = 7  # of its signs are digits, or letters that are read as 0 and 1
+_LEAST_DIGITS: Final = 3  # one less where nothing divides it; no words make one
+_find_mobile: Final = re.compile(rf"(?:(?:00{_GAP})?8{_GAP}6{_GAP}|0)?({_MOBILE})").search
+
+
+def _letters(plain: str, signs: str, _: str) -> list[Found]:
+    found: list[Found] = []
+    match = _find_mobile(signs)
+    if match is None:
+        return found
+    real, round_ = as_digits(plain), as_round_letters(plain)
+    while match is not None:
+        start, end = match.span()
+        stands_alone = real[start - 1 : start] not in _ANY_DIGIT and real[end : end + 1] not in _ANY_DIGIT
+        if stands_alone and _is_meant(real[start:end], round_[start:end], signs[start:end]):
+            found.append((start, end, mask_number(match[1].replace("-", ""))))
+            match = _find_mobile(signs, end)
+        else:
+            match = _find_mobile(signs, start + 1)
+    return found
+
+
+def _is_meant(real: str, round_: str, signs: str) -> bool:
+    """Whether it is a number, and not words beside one."""
+    digits = _digits_in(real)
+    least = _LEAST_DIGITS if "-" in signs else _LEAST_DIGITS - 1
+    return least <= digits < _digits_in(signs) and _digits_in(round_) >= _LEAST_ROUND
+
+
+_ANY_DIGIT: Final = frozenset(DIGITS)
+
+
+def _digits_in(signs: str) -> int:
+    return len(places_of_digits(signs))
 
 
 # -- what is none, though it reads like one
@@ -123,88 +228,56 @@ _replace_moments_and_prices: Final = re.compile(
 ).sub
 
 
-def _without_moments_and_prices(text: str) -> str:
+def without_moments_and_prices(plain: str) -> str:
     """The text sign for sign, "x" for those of dates, times and prices."""
-    return _replace_moments_and_prices(lambda found: "x" * len(found[0]), "".join(map(_plain, text)))
+    return _replace_moments_and_prices(lambda found: "x" * len(found[0]), plain)
 
 
 def _is_told(signs: str, rest: str) -> bool:
     """Whether dates, times and prices are all that `signs` tell, but for a few digits."""
-    left = [sign for sign, other in zip(signs, rest, strict=True) if other != "x" and sign in "0123456789"]
+    left = [sign for sign, other in zip(signs, rest, strict=True) if other != "x" and sign in DIGITS]
     return "x" in rest and len(left) <= _MOST_LEFT
 
 
 # -- the sender's own
 
 
-def _mask_sender(text: str, sender: str, *, words: bool) -> str:
-    if not sender or is_700(sender):  # no secret: it would stand masked as it is, and be found again for ever
-        return text
-    national = sender.removeprefix(CHINA) if len(sender) > 9 else sender
-    while found := _places_of(national, _read(text, words=words)):
-        text = _replaced(text, [(start, end, mask_number(sender)) for start, end in found])
-    return text
+def national_form(sender: str) -> str:
+    """As people write it; "" where it is unknown, or no secret: a 700 number."""
+    if is_700(sender):
+        return ""
+    return sender.removeprefix(CHINA) if len(sender) > 9 else sender
+
+
+def _own(_: str, signs: str, number: str) -> list[Found]:
+    return [(start, end, mask_number(number)) for start, end in _places_of(number, signs)] if number else []
+
+
+def places_of_digits(signs: str) -> list[int]:
+    return [place for place, sign in enumerate(signs) if sign in DIGITS]
 
 
 def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
     if len(number) < 7:
         return [match.span() for match in re.finditer(f"(?<![0-9]){number}(?![0-9])", signs)]
-    places = [place for place, sign in enumerate(signs) if sign in "0123456789"]
+    places = places_of_digits(signs)
     digits = "".join([signs[place] for place in places])
-    found = []
-    start = digits.find(number)
-    while start >= 0:
-        end = start + len(number)
-        found.append((places[start], places[end - 1] + 1))
-        start = digits.find(number, end)
-    return found
+    for wanted in (number, number[::-1]):
+        found = []
+        start = digits.find(wanted)
+        while start >= 0:
+            end = start + len(wanted)
+            found.append((places[start], places[end - 1] + 1))
+            start = digits.find(wanted, end)
+        if found:
+            return found
+    return []
 
 
-# -- how signs are read
-
-# Any number of them may stand between two digits, as may blanks, dashes and signs of no width of all scripts.
-_SEPARATORS: Final = frozenset("\t\n\r-._()/\\|·•・−\u115f\u1160\u2800\u3164\uffa0")
-_SEPARATING: Final = frozenset({"Zs", "Zl", "Zp", "Pd", "Pc", "Cf", "Mn", "Me"})
-_find_tight: Final = re.compile(r"(?<=[0-9])[,;:*#~=、。…](?=[0-9])")  # of which there may be one
-# Numbers as written, in cheques, as spoken by radio, and of the market (Suzhou numerals).
-_WORDS: Final = {
-    ord(sign): str(digit)
-    for digit, signs in enumerate(
-        "〇零○洞 一幺壹〡 二两兩贰貳〢 三叁叄參〣 四肆〤 五伍〥 六陆陸〦 七柒拐〧 八捌〨 九玖勾〩".split()
-    )
-    for sign in signs
-}
-
-
-def _read(text: str, *, words: bool) -> str:
-    """The text sign for sign: digits of any script as 0 to 9, Chinese ones with `words`, separators as "-"."""
-    signs = "".join(map(_read_sign, text))
-    return _find_tight.sub("-", signs.translate(_WORDS) if words else signs)
-
-
-@lru_cache(maxsize=1024)  # a language has few signs
-def _read_sign(sign: str) -> str:
-    plain = _plain(sign)
-    return "-" if plain in _SEPARATORS or unicodedata.category(plain) in _SEPARATING else plain
-
-
-def _plain(sign: str) -> str:
-    """A digit of any script, or a sign of full width, as it is in ASCII; others as they are."""
-    if sign.isascii() or ord(sign) in _WORDS:
-        return sign
-    value = unicodedata.numeric(sign, -1)
-    if value in _DIGITS:
-        return str(int(value))
-    if "！" <= sign <= "～":
-        return chr(ord(sign) - 0xFEE0)
-    return "¥" if sign == "￥" else sign
-
-
-_DIGITS: Final = frozenset(range(10))
-
-
-def _replaced(text: str, found: list[tuple[int, int, str]]) -> str:
-    """`found`: where something else is to stand, in order."""
-    for start, end, instead in reversed(found):
-        text = text[:start] + instead + text[end:]
-    return text
+Find = Callable[[str, str, str], list[Found]]  # in plain signs, as they are read; with the sender's number
+_FINDERS: Final[tuple[tuple[Find, Read], ...]] = (
+    *((find, read) for read in (as_digits, as_words, as_spoken) for find in (_shapes, _own)),
+    *((_divided, read) for read in (as_digits, as_words)),
+    *((_own, read) for read in (as_round_letters, as_letters)),
+    (_letters, as_letters),
+)

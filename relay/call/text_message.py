@@ -20,6 +20,8 @@ from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
 from relay.call.sending import SentRequest
 from relay.call.text_masking import mask_numbers, read_text, text_body
+from relay.call.text_memory import after, mask_across
+from relay.call.text_reading import in_visual_order
 from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError, ProtocolError
 from relay.sip.message import Request, Response
@@ -108,10 +110,13 @@ class TextMessage:
         if isinstance(answer, Refusal):
             self.refuse(answer, now)
             return
-        text = mask_numbers(self._text, self._record.caller)
-        if text != self._text and core.settings.sms_numbers == "refuse":
+        sender = self._record.caller
+        before = core.texts.before(sender, answer.binding_id, now)
+        text = mask_across(mask_numbers(self._text, sender), sender, before)
+        if text != in_visual_order(self._text) and core.settings.sms_numbers == "refuse":
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
+        core.texts.remember(sender, answer.binding_id, after(before, text), now)
         self._route = answer
         self._body = text_body(text)
         self._record = self._record._replace(

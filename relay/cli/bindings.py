@@ -55,9 +55,7 @@ _restrictions = stacked(
 
 @click.command()
 @click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
-@click.option(
-    "--a", default="", metavar="NUMBER", help="One party's real number, of an allowed kind."
-)
+@click.option("--a", default="", metavar="NUMBER", help="One party's real number, of an allowed kind.")
 @click.option("--b", default="", metavar="NUMBER", help="The other party's.")
 @click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: whose members call b.")
 @click.option("--x", default="", metavar="NUMBER", help="The 700 number that a dials; if not given, a free one.")

@@ -8,6 +8,7 @@ import pytest
 
 from relay.call.routing import Refusal
 from relay.call.settings import Limits
+from relay.call.text_memory import WINDOW_S
 from relay.sip.message import parse_message
 from tests.ladder.ladder import EITHER, A, B, Ladder, X, Y, connect
 from tests.ladder.ladder import sides as sides_of
@@ -111,6 +112,58 @@ def test_or_its_numbers_are_masked(by: str) -> None:
     assert receiver.expects("MESSAGE").body == b"138****0001 or 139****0002"
     sender.get(200)
     assert ladder.record.outcome == "delivered"
+    ladder.settle()
+
+
+@EITHER
+def test_a_number_over_two_texts_is_refused_with_the_second(ladder: Ladder, by: str) -> None:
+    sender, receiver = sides_of(ladder, by)
+    own = NUMBERS[by]
+    sender.texts(X, own[:6].encode(), caller=own)
+    receiver.expects("MESSAGE")
+    sender.get(200)
+    for second in (own[6:], f"then {own[6:]}"):
+        sender.texts(X, second.encode(), caller=own)
+        sender.get(403)
+        receiver.gets_nothing()
+    assert sorted(record.outcome or "" for record, _ in ladder.records.values()) == [
+        "delivered", "number_in_text", "number_in_text"
+    ]  # fmt: skip
+    ladder.run(WINDOW_S)
+    sender.texts(X, own[6:].encode(), caller=own)
+    receiver.expects("MESSAGE")
+    sender.get(200)
+    ladder.settle()
+
+
+def test_or_its_part_is_masked() -> None:
+    ladder = texting(sms_numbers="mask")
+    for text, crossed in ((A[2:8], A[2:8]), (f"and {A[8:]}", "and ****")):
+        ladder.caller.texts(X, text.encode(), caller=A)
+        assert ladder.callee.expects("MESSAGE").body.decode() == crossed
+        ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_nor_does_a_refusal_tell_whether_two_numbers_lead_to_the_same_party(ladder: Ladder) -> None:
+    ladder.routes[Y, A] = ladder.routes[X, A]._replace(binding_id="b2", shown=Y)  # type: ignore[union-attr]
+    for dialled, text in ((X, A[2:8]), (Y, A[8:])):
+        ladder.caller.texts(dialled, text.encode(), caller=A)
+        ladder.callee.expects("MESSAGE")
+        ladder.caller.get(200)
+    ladder.settle()
+
+
+@pytest.mark.parametrize("numbers", ["refuse", "mask"])
+def test_a_text_is_relayed_as_it_is_shown(numbers: str) -> None:
+    ladder = texting(sms_numbers=numbers)
+    ladder.caller.texts(X, "到\u202e口门\u202c了".encode())
+    assert ladder.callee.expects("MESSAGE").body.decode() == "到门口了"
+    ladder.caller.get(200)
+    ladder.caller.texts(X, "\u202e20000000931".encode())
+    if numbers == "mask":
+        assert ladder.callee.expects("MESSAGE").body.decode() == "139****0002"
+    ladder.caller.get(403 if numbers == "refuse" else 200)
     ladder.settle()
 
 

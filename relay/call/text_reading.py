@@ -1,0 +1,173 @@
+"""How the signs of a text are read by people: as digits, as separators between them, as something else.
+
+There is more than one way to read a text. Each gives a text of the same length as the plain one, sign for sign, so that
+what is found in any of them has its place in the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+DIGITS: Final = "0123456789"
+
+
+class Reading(NamedTuple):
+    """The signs that a text stands for, and beside each the place in the text that it comes from."""
+
+    signs: str
+    places: list[int]
+
+
+def read_plainly(text: str) -> Reading:
+    """Compatibility forms as what they stand for (NFKC), digits of any script as 0 to 9."""
+    signs: list[str] = []
+    places: list[int] = []
+    for place, sign in enumerate(text):
+        for plain in _plain(sign):
+            signs.append(plain)
+            places.append(place)
+    return Reading("".join(signs), places)
+
+
+def as_digits(signs: str) -> str:
+    """Digits alone are digits; separators are "-"."""
+    return _separated(signs)
+
+
+def as_words(signs: str) -> str:
+    """So are Chinese numerals: as written, in cheques, of the market, as spoken by radio. 十三 is 13, 三十八 is 38."""
+    read = _multiple_between("-", _separated(signs.translate(_WORDS)))
+    return _ten_at_the_end("0", _ten_before("1", _ten_between("-", read)))
+
+
+def as_spoken(signs: str) -> str:
+    """So are signs that sound like digits (幺, 灵, 酒), and the words in pinyin and English."""
+    read = _spelled(_digit_of_word, signs.translate(_SPOKEN))
+    return as_words(read)
+
+
+def as_round_letters(signs: str) -> str:
+    """O and o are 0; l, I and | are 1, as are their like in other scripts."""
+    return _separated(signs.translate(_ROUND))
+
+
+def as_letters(signs: str) -> str:
+    """So are letters that look like other digits: z, E, A, s, b, T, B, g."""
+    return _separated(signs.translate(_LETTERS))
+
+
+def in_visual_order(text: str) -> str:
+    """The text as it is shown: what marks of direction turn round (U+202E) stands in that order, and they are gone.
+
+    Of all that the bidirectional algorithm does (UAX 9), this is what makes a number of another.
+    """
+    if not _DIRECTIONS.search(text):
+        return text
+    levels: list[tuple[str, list[str]]] = [("", [])]
+    for sign in text:
+        if sign in _OPENING:
+            levels.append((sign, []))
+        elif sign in _CLOSING:
+            _close(levels)
+        else:
+            levels[-1][1].append(sign)
+    while len(levels) > 1:
+        _close(levels)
+    return "".join(levels[0][1])
+
+
+_OPENING: Final = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+_CLOSING: Final = "\u202c\u2069"
+_DIRECTIONS: Final = re.compile(f"[{_OPENING}{_CLOSING}]")
+_OVERRIDE: Final = "\u202e"  # each sign right to left
+_TO_THE_LEFT: Final = "\u202b\u2067"  # each word, and in a word the digits as ever
+
+
+def _close(levels: list[tuple[str, list[str]]]) -> None:
+    if len(levels) == 1:
+        return
+    opened, units = levels.pop()
+    if opened == _OVERRIDE:
+        units.reverse()
+    shown = "".join(units)
+    if opened and opened in _TO_THE_LEFT:
+        shown = "".join(reversed(re.split(r"(\s+)", shown)))
+    levels[-1][1].append(shown)
+
+
+# -- one sign
+
+# Between two digits of a number there may be one of these: they divide lists, too.
+LISTING: Final = frozenset(",;:*#~=、。")
+_find_tight: Final = re.compile(r"(?<=[0-9])[,;:*#~=、。](?=[0-9])")
+# Any number of these: blanks, dashes, brackets, other punctuation, pictures, marks and signs of no width.
+_SEPARATING: Final = frozenset("Zs Zl Zp Pd Pc Cf Mn Me Ps Pe Pi Pf Po So Sk Sm".split())
+_SEPARATORS: Final = frozenset("\t\n\r\u115f\u1160\u2800\u3164\uffa0")
+_NEVER: Final = frozenset("+$¥")  # they tell what kind of number follows
+
+
+def _separated(signs: str) -> str:
+    return _find_tight.sub("-", "".join(map(_separator, signs)))
+
+
+@lru_cache(maxsize=4096)  # a language has few signs
+def _separator(sign: str) -> str:
+    if sign in LISTING or sign in _NEVER:
+        return sign
+    return "-" if sign in _SEPARATORS or unicodedata.category(sign) in _SEPARATING else sign
+
+
+@lru_cache(maxsize=4096)
+def _plain(sign: str) -> str:
+    if sign.isascii():
+        return sign
+    value = unicodedata.numeric(sign, -1)
+    if value in _VALUES and ord(sign) not in _WORDS:
+        return str(int(value))
+    return unicodedata.normalize("NFKC", sign) if sign != "￥" else "¥"
+
+
+_VALUES: Final = frozenset(range(10))
+
+# -- words, sounds and shapes
+
+
+def _table(rows: str, first: int = 0) -> dict[int, str]:
+    """A row for each digit from the first on."""
+    return {ord(sign): str(digit) for digit, signs in enumerate(rows.split(), first) for sign in signs}
+
+
+_WORDS: Final = _table("〇零○洞 一幺壹〡 二两兩贰貳〢廿 三叁叄參〣卅 四肆〤 五伍〥 六陆陸〦 七柒拐〧 八捌〨 九玖勾〩")
+_multiple_between: Final = re.compile("(?<=[0-9])[百千万亿佰仟萬億](?=-*[0-9十拾])").sub
+_ten_between: Final = re.compile("(?<=[0-9])[十拾](?=-*[0-9])").sub
+_ten_before: Final = re.compile("[十拾](?=-*[0-9])").sub
+_ten_at_the_end: Final = re.compile("(?<=[0-9])[十拾]").sub
+
+_SOUNDS: Final = _table(
+    "林玲灵铃令凌龄岭领另淋菱伶 衣依医伊易椅意义已以益亿要腰妖摇药耀夭邀吆 尔耳而饵儿俩爱贰 散伞山参珊闪衫叄 "
+    "是死丝思斯寺事似私司撕市世 我吾武午舞无物勿雾屋巫吴呜务误 溜留流刘柳榴牛鹿露路录瘤 起气其期奇妻器齐棋骑旗企启 "
+    "吧爸巴把霸芭拔扒发叭罢 酒久就旧救舅揪韭狗沟"
+)
+_SPOKEN: Final = _SOUNDS | _WORDS
+_SPELLED: Final = {
+    word: str(digit)
+    for digit, words in enumerate(
+        [
+            *("zero oh ling dong", "one yao yi", "two er liang", "three san", "four si", "five wu", "six liu"),
+            *("seven qi guai", "eight ba", "nine jiu gou"),
+        ]
+    )
+    for word in words.split()
+}
+_spelled: Final = re.compile("|".join(sorted(_SPELLED, key=len, reverse=True)), re.IGNORECASE).sub
+
+
+def _digit_of_word(found: re.Match[str]) -> str:
+    return _SPELLED[found[0].lower()].ljust(len(found[0]), "-")
+
+
+_ROUND: Final = _table("oOоОοΟσօՕ०০ᴏøØөӨ〇○◯●⚪⚫⭕◎° lIiıіІιΙӏӀɩƖǀ∣|丨亅!¡†")
+_LETTERS: Final = _ROUND | _table("zZƨ eEеЕзЗЭэƷʒєЄ aAаАчЧһ sSѕЅ§ bбЬь tTтТ BВвßβ gqց", 2)

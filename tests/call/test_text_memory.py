@@ -1,0 +1,129 @@
+"""Numbers that are split over several texts."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.text_masking import mask_numbers
+from relay.call.text_memory import MOST_SENDERS, NOTHING, WINDOW_S, TextMemory, after, mask_across
+
+SENDER = "8613800000001"
+ORDER = "b1"
+
+
+def told(*texts: str, sender: str = SENDER) -> list[str]:
+    """What of each crosses, one after the other."""
+    before, crossed = NOTHING, []
+    for text in texts:
+        crossed.append(mask_across(mask_numbers(text, sender), sender, before))
+        before = after(before, crossed[-1])
+    return crossed
+
+
+@pytest.mark.parametrize(
+    ("texts", "last"),
+    [
+        (["138000", "00001"], "****"),
+        (["我的号是138000", "后面是00001，记得打"], "后面是****，记得打"),
+        (["1380", "000", "0001"], "****"),
+        (["138", "好的", "0000", "到了", "0001"], "****"),
+        (["取件码 1380", "x" * 1200 + "0000001"], "x" * 1200 + "****"),
+        (["x" * 1200 + "1380" + "x" * 90, "0000001"], "****"),
+        (["一三八零", "零零零零零零一"], "****"),
+        (["幺三八零", "灵灵灵灵灵灵一"], "****"),
+        (["l38oo", "ooooo1"], "****"),
+        (["lEB", "OOOOOOO1"], "****"),
+        (["10000", "000831"], "****"),
+        (["139000", "00002"], "****"),  # whosever it is
+        (["139-0000-", "0002 谢谢"], "**** 谢谢"),
+        (["139", "0000", "0002"], "****"),
+        (["一三九零零零零", "零零零二"], "****"),
+        (["l39oo", "oooo02"], "****"),
+        (["0755 2345", "6789"], "****"),
+        (["+44 20", "7183 8750"], "****"),
+        (["到了，139", "(0000) 0002"], "(****"),
+        (["1", "3\n8\n0000\n0001\n"], "****\n"),
+    ],
+)
+def test_a_number_over_several_texts_is_not_completed(texts: list[str], last: str) -> None:
+    crossed = told(*texts)
+    assert crossed[:-1] == texts[:-1]
+    assert crossed[-1] == last
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["到了", "好的", "1号门"],
+        ["13:00-18:00在家", "13:30", "14:00 3号楼", "18:30"],
+        ["取件码 123456", "尾号 0002", "柜号 13"],
+        ["139元", "付了 13900.00 元", "找您 2 元"],
+        ["11/25 13:00", "11/26 9:00", "12/1"],
+        ["房间 1390", "密码 12345678#"],
+        ["运单号 SF1390241234567", "12345678"],
+        ["3楼302", "13栋", "5单元"],
+        ["我是就要到了", "吧台", "一会儿", "就是二楼", "三点"],
+        ["I see oil at lobby 1", "3 boxes", "9 pm", "ok"],
+        ["139", "到了 0000", "0002"],  # a third number, with words between: not to be told from a code
+    ],
+)
+def test_ordinary_texts_cross(texts: list[str]) -> None:
+    assert told(*texts) == texts
+
+
+def test_a_part_that_was_refused_was_not_told() -> None:
+    before = after(NOTHING, "138000")
+    assert mask_across("00001", SENDER, before) == "****"
+    assert mask_across("00002", SENDER, before) == "****"  # looks like a number as well
+    assert mask_across("好 00002", "8613900000009", before) == "好 00002"
+
+
+def test_a_sender_that_is_unknown_or_an_extension_has_no_number_to_complete() -> None:
+    assert told("10", "1", sender="101") == ["10", "1"]
+    assert told("138 到", "00000001", sender="") == ["138 到", "00000001"]
+
+
+def test_it_is_kept_by_sender_and_binding_for_some_minutes() -> None:
+    memory = TextMemory()
+    tails = after(NOTHING, "138000")
+    memory.remember(SENDER, ORDER, tails, 100.0)
+    assert memory.before(SENDER, ORDER, 99.0 + WINDOW_S) == tails
+    assert memory.before(SENDER, ORDER, 100.0 + WINDOW_S) == NOTHING
+    assert memory.before(SENDER, "b2", 101.0) == NOTHING
+    assert memory.before("8613900000002", ORDER, 101.0) == NOTHING
+
+
+def test_it_keeps_so_many_senders_and_the_oldest_goes() -> None:
+    memory = TextMemory()
+    tails = after(NOTHING, "138000")
+    for number in range(MOST_SENDERS + 1):
+        memory.remember(str(number), ORDER, tails, 1.0)
+        memory.remember("0", ORDER, tails, 1.0)
+    assert len(memory) == MOST_SENDERS
+    assert memory.before("0", ORDER, 1.0) == tails
+    assert memory.before("1", ORDER, 1.0) == NOTHING
+
+
+def test_what_has_no_digit_takes_no_place() -> None:
+    memory = TextMemory()
+    memory.remember(SENDER, ORDER, after(NOTHING, "到门口了"), 1.0)
+    assert len(memory) == 0
+
+
+@given(st.lists(st.text("0123456789 -o是一x", max_size=400), max_size=4))
+def test_what_is_kept_of_a_sender_is_bounded(texts: list[str]) -> None:
+    tails = NOTHING
+    for text in texts:
+        tails = after(tails, text)
+    assert sum(sys.getsizeof(part) for tail in tails for part in tail) < 1_500
+
+
+@given(st.integers(1, 10), st.text("xyz 到", max_size=20), st.text("xyz 到", max_size=20))
+def test_the_sender_s_number_is_never_completed(split: int, after_it: str, before_it: str) -> None:
+    digits = SENDER[2:]
+    crossed = told(digits[:split] + after_it, before_it + digits[split:])
+    assert digits not in "".join(sign for sign in "".join(crossed) if sign.isdigit())
