@@ -113,6 +113,23 @@ find_number: Final = re.compile(
 
 
 def _shapes(plain: str, signs: str, _: str) -> list[Found]:
+    return _shapes_in(plain, signs, lambda start, end: True)
+
+
+def _spoken_shapes(plain: str, signs: str, _: str) -> list[Found]:
+    """With several sounds in it: 1390000012已送达 is an order's number and a word."""
+    written = as_words(plain)
+
+    def is_meant(start: int, end: int) -> bool:
+        return _digits_in(written[start:end]) <= _digits_in(signs[start:end]) - _LEAST_SOUNDS
+
+    return _shapes_in(plain, signs, is_meant)
+
+
+_LEAST_SOUNDS: Final = 4
+
+
+def _shapes_in(plain: str, signs: str, is_meant: Callable[[int, int], bool]) -> list[Found]:
     """Where one ends in another, as in "1350 139 0000 0002", nobody knows which it is: no sign of either is left."""
     found: list[Found] = []
     match = find_number(signs)
@@ -120,7 +137,7 @@ def _shapes(plain: str, signs: str, _: str) -> list[Found]:
     while match is not None:
         start, end = match.span()
         digits = (match[1] or match[2] or match[3] or match[4]).replace("-", "")
-        if not is_700(digits) and not _is_told(signs[start:end], rest[start:end]):
+        if not is_700(digits) and not _is_told(signs[start:end], rest[start:end]) and is_meant(start, end):
             masked = mask_number(digits)
             if found and start < found[-1][1]:
                 start, last, before = found.pop()
@@ -138,6 +155,7 @@ _LONGEST_FILLER: Final = 8
 MASK: Final = "****"  # what `mask_number` leaves divides nothing
 _is_mobile: Final = re.compile("1[3-9][0-9]{9}").fullmatch
 _find_digits: Final = re.compile("[0-9]+").finditer
+_is_of_digits: Final = re.compile("[0-9]+").fullmatch
 # One by one, with one or two signs of any kind between two digits.
 _find_singles: Final = re.compile(
     "(?<![0-9])1[^0-9]{1,2}[3-9](?![0-9])(?:[^0-9]{1,2}[0-9](?![0-9])){9}",
@@ -149,8 +167,10 @@ def _divided(plain: str, signs: str, _: str) -> list[Found]:
     rest = without_moments_and_prices(plain) if spans else ""
     found: list[Found] = []
     for start, end in spans:
-        digits = "".join([signs[start + place] for place in places_of_digits(signs[start:end])])
-        if not _is_told(signs[start:end], rest[start:end]) and (not found or start >= found[-1][1]):
+        span = signs[start:end]
+        is_divided = _is_of_digits(span.replace("-", "")) is None  # else it is a matter of `_shapes`
+        if is_divided and not _is_told(span, rest[start:end]) and (not found or start >= found[-1][1]):
+            digits = "".join([span[place] for place in places_of_digits(span)])
             found.append((start, end, mask_number(digits)))
     return found
 
@@ -176,8 +196,9 @@ def _evenly_divided(signs: str) -> list[tuple[int, int]]:
 
 # -- mobile numbers in letters that look like digits: l38ooooooo1
 
-_LEAST_ROUND: Final = 7  # of its signs are digits, or letters that are read as 0 and 1
+_LEAST_ROUND: Final = 9  # of its signs are digits, or letters that are read as 0 and 1
 _LEAST_DIGITS: Final = 3  # one less where nothing divides it; no words make one
+_in_words: Final = re.compile("[0-9A-Za-z]").fullmatch  # as of an order's number
 _find_mobile: Final = re.compile(rf"(?:(?:00{_GAP})?8{_GAP}6{_GAP}|0)?({_MOBILE})").search
 
 
@@ -189,8 +210,8 @@ def _letters(plain: str, signs: str, _: str) -> list[Found]:
     real, round_ = as_digits(plain), as_round_letters(plain)
     while match is not None:
         start, end = match.span()
-        stands_alone = real[start - 1 : start] not in _ANY_DIGIT and real[end : end + 1] not in _ANY_DIGIT
-        if stands_alone and _is_meant(real[start:end], round_[start:end], signs[start:end]):
+        in_a_word = _in_words(plain[start - 1 : start]) or _in_words(plain[end : end + 1])
+        if not in_a_word and _is_meant(real[start:end], round_[start:end], signs[start:end]):
             found.append((start, end, mask_number(match[1].replace("-", ""))))
             match = _find_mobile(signs, end)
         else:
@@ -203,9 +224,6 @@ def _is_meant(real: str, round_: str, signs: str) -> bool:
     digits = _digits_in(real)
     least = _LEAST_DIGITS if "-" in signs else _LEAST_DIGITS - 1
     return least <= digits < _digits_in(signs) and _digits_in(round_) >= _LEAST_ROUND
-
-
-_ANY_DIGIT: Final = frozenset(DIGITS)
 
 
 def _digits_in(signs: str) -> int:
@@ -276,7 +294,8 @@ def _places_of(number: str, signs: str) -> list[tuple[int, int]]:
 
 Find = Callable[[str, str, str], list[Found]]  # in plain signs, as they are read; with the sender's number
 _FINDERS: Final[tuple[tuple[Find, Read], ...]] = (
-    *((find, read) for read in (as_digits, as_words, as_spoken) for find in (_shapes, _own)),
+    *((find, read) for read in (as_digits, as_words) for find in (_shapes, _own)),
+    *((find, as_spoken) for find in (_spoken_shapes, _own)),
     *((_divided, read) for read in (as_digits, as_words)),
     *((_own, read) for read in (as_round_letters, as_letters)),
     (_letters, as_letters),

@@ -93,7 +93,7 @@ def _part(text: str, number: str, before: Tails) -> tuple[int, int] | None:
     for tail, read in zip(before, _READINGS, strict=True):
         signs = read(plain)
         end = _end_of_own(number, tail.digits, signs)
-        if end is None and read is not as_letters:  # words beside a number would be one
+        if end is None and read in (as_digits, as_words):  # else a number and a word beside it would be one
             end = _end_of_shape(tail.signs, _without_moments(signs, moments))
         if end is not None:
             first = next(place for place, sign in enumerate(signs) if sign in DIGITS)

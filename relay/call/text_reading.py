@@ -45,7 +45,7 @@ def as_words(signs: str) -> str:
 
 def as_spoken(signs: str) -> str:
     """So are signs that sound like digits (幺, 灵, 酒), and the words in pinyin and English."""
-    read = _spelled(_digit_of_word, signs.translate(_SPOKEN))
+    read = _spelled(_digits_of_words, signs.translate(_SPOKEN))
     return as_words(read)
 
 
@@ -162,11 +162,13 @@ _SPELLED: Final = {
     )
     for word in words.split()
 }
-_spelled: Final = re.compile("|".join(sorted(_SPELLED, key=len, reverse=True)), re.IGNORECASE).sub
+_WORD: Final = "|".join(sorted(_SPELLED, key=len, reverse=True))
+_each_word: Final = re.compile(_WORD, re.IGNORECASE).sub
+_spelled: Final = re.compile(f"(?<![a-z])(?:{_WORD})+(?![a-z])", re.IGNORECASE).sub  # not the end of "phone"
 
 
-def _digit_of_word(found: re.Match[str]) -> str:
-    return _SPELLED[found[0].lower()].ljust(len(found[0]), "-")
+def _digits_of_words(found: re.Match[str]) -> str:
+    return _each_word(lambda word: _SPELLED[word[0].lower()].ljust(len(word[0]), "-"), found[0])
 
 
 _ROUND: Final = _table("oOоОοΟσօՕ०০ᴏøØөӨ〇○◯●⚪⚫⭕◎° lIiıіІιΙӏӀɩƖǀ∣|丨亅!¡†")

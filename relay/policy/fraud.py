@@ -15,7 +15,8 @@ MOST_KEYS = 50_000  # callers or numbers that each signal keeps; the oldest are 
 MOST_KEPT: Final = 1_000  # of one caller or number; more than any sensible threshold
 _GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # of calls that were not looked up, since their peer had to wait
 _UNPROVEN: Final = CALLER_NOT_OF_PEER.outcome  # of calls in the name of somebody who may know nothing of them
-_OF_STRANGERS: Final = ("no_binding", "caller_international")  # who is bound on the number gets neither
+# Who is bound on the number gets neither, unless he is foreign and may not be bound any more.
+_OF_STRANGERS: Final = ("no_binding", "caller_international")
 
 
 class Signal(NamedTuple):
