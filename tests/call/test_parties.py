@@ -8,7 +8,16 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from phonenumbers import PhoneMetadata
+from phonenumbers import (
+    SUPPORTED_REGIONS,
+    PhoneMetadata,
+    PhoneNumberFormat,
+    PhoneNumberType,
+    example_number_for_type,
+    format_number,
+    is_valid_number_for_region,
+    parse,
+)
 
 from relay.call.parties import KINDS, MOBILES_ALONE, Parties, is_service, parse_party
 from relay.config.parties import read_parties
@@ -141,6 +150,20 @@ def test_mobile_ranges_are_those_of_libphonenumber_but_for_149() -> None:
     for start in range(10_000, 20_000):
         number = f"{start}000000"
         assert MOBILES_ALONE.allow(f"86{number}") == (is_known(number) is not None or number.startswith("149")), start
+
+
+@pytest.mark.parametrize("country", sorted(SUPPORTED_REGIONS - {"CN"}))
+def test_each_country_has_its_own_numbers_alone(country: str) -> None:
+    allowed = parties("foreign", countries=(country,))
+    for kind in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE):
+        example = example_number_for_type(country, kind)
+        if example is not None:
+            number = format_number(example, PhoneNumberFormat.E164)
+            assert parse_party(number, allowed) == number[1:]
+    for other in ("+442071838750", "+12012001234", "+85251234567", "+8613800000001", "+88213123456"):
+        parsed = parse(other)
+        with contextlib.nullcontext() if is_valid_number_for_region(parsed, country) else pytest.raises(ParseError):
+            parse_party(other, allowed)
 
 
 @given(st.text("0123456789", min_size=3, max_size=15))
