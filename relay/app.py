@@ -39,15 +39,18 @@ from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.flow import transport_address
 from relay.store.act import RELAY
 from relay.store.anchor import AnchorFile
+from relay.store.attempts import AttemptFile, with_records
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
 from relay.store.sealing import Sealer
-from relay.store.server import Place
+from relay.store.server import Place, local_path
 from relay.store.writer import Writer
 from relay.switch import Switch
 
 if TYPE_CHECKING:
+    from relay.call.lost import KeptAttempt
+    from relay.call.record import CallRecord
     from relay.net.locate import Located, Locator
     from relay.store.server_journal import ServerJournal
 
@@ -118,8 +121,12 @@ class Relay:
 
     def _alone(self, config: Config) -> Calls:
         transports = Transports(config.settings, config.streams, config.tls)
-        switch = Switch(config, self._sealer, self._journal.queue, transports, self._log, STANDARD_OUTPUT)
-        return Alone(switch, self._journal)
+        file = local_path(config.store.path)
+        attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(self._log))
+        switch = Switch(
+            config, self._sealer, self._journal.queue, transports, self._log, STANDARD_OUTPUT, attempts=attempts
+        )
+        return Alone(switch, self._journal, attempts, partial(with_records, config.store.path, self._sealer))
 
     def _crew(self, config: Config, workers: int) -> Calls:
         from relay.crew import Crew  # of no use to a relay alone
@@ -318,22 +325,36 @@ _OF_CALLS = ("live", "hang_up", "peers", "bans", "ban", "unban")  # what those w
 class Alone:
     """A switch in this process."""
 
-    def __init__(self, switch: Switch, journal: Journal | ServerJournal) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        journal: Journal | ServerJournal,
+        attempts: AttemptFile,
+        with_records: Callable[[list[KeptAttempt], list[CallRecord]], list[KeptAttempt]],
+    ) -> None:
+        """`with_records`: as the function of `relay.store.attempts`, of this store."""
         self._switch = switch
         self._journal = journal
+        self._attempts = attempts
+        self._with_records = with_records
         self._answers = switch.answers()
         self.locate = switch.locate
         self.take_over = switch.take_over
         self.reload = switch.reload
         self.drain = switch.drain
-        self.close = switch.close
 
     async def start(self, located: Located) -> int:
         """As `Calls.start`."""
         live = self._journal.live()
-        known = [call.record for call in live] + [commit.record for commit in self._journal.queue.unwritten()]
-        await self._switch.open(live, known, located)
+        unwritten = [commit.record for commit in self._journal.queue.unwritten()]
+        kept = self._with_records(self._attempts.open(), unwritten)
+        await self._switch.open(live, [call.record for call in live] + unwritten, located, kept=kept)
         return len(live)
+
+    async def close(self) -> None:
+        """As `Calls.close`."""
+        await self._switch.close()
+        self._attempts.close()
 
     async def ask(self, name: str, **fields: object) -> Answer:
         """As `Calls.ask`."""

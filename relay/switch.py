@@ -23,6 +23,7 @@ from relay.call.actions import Commit, Registered
 from relay.call.bans import Bans
 from relay.call.counts import Counts
 from relay.call.engine import Engine
+from relay.call.lost import KeptAttempt
 from relay.call.record import CallRecord
 from relay.call.settings import Settings
 from relay.call.state import load_call
@@ -43,6 +44,7 @@ from relay.net.sounds import read_sounds
 from relay.policy.gate import Gate
 from relay.policy.last_caller import LastCaller
 from relay.sip.flow import Flow
+from relay.store.attempts import AttemptFile
 from relay.store.live_rows import LiveCall
 from relay.store.lookup import RouteReader, granted_since
 from relay.store.sealing import Sealer
@@ -102,8 +104,10 @@ class Switch:
         log: FilteringBoundLogger,
         output: WholeLines,
         context: WorkerContext | None = None,
+        attempts: AttemptFile | None = None,
     ) -> None:
-        """`output`: where the log is written. `context`: None unless this is one of several workers.
+        """`output`: where the log is written. `context`: None unless this is one of several workers. `attempts`: where
+        attempts under way are noted; None: nowhere.
 
         Raises ConfigError if a file of the configuration cannot be used any more.
         """
@@ -117,6 +121,8 @@ class Switch:
         self._gate = Gate(self._reader.fetch, config.rules, records.remember, granted, self._warn)
         self.engine = _engine(config, context)
         self.engine.bans.listeners.append(BanLog(log))
+        if attempts is not None:
+            self.engine.keep_attempts()
         self._verifier = _verifier(config)
         self._rtpengine = Rtpengine(config.rtpengine, self._warn, sounds_of(config)) if config.rtpengine else None
         self.driver = Driver(
@@ -131,6 +137,7 @@ class Switch:
             self._rtpengine.mediate if self._rtpengine else None,
             context.registered if context else None,
             None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
+            None if attempts is None else (attempts.keep, attempts.drop),
         )
         self._answers = Answers(
             self.engine, self.driver, network.statistics, self._rtpengine, self._verifier, self._gate.statistics
@@ -138,12 +145,17 @@ class Switch:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
-        self, ours: Sequence[LiveCall], known: Iterable[CallRecord], located: Located, streams: Iterable[Flow] = ()
+        self,
+        ours: Sequence[LiveCall],
+        known: Iterable[CallRecord],
+        located: Located,
+        streams: Iterable[Flow] = (),
+        kept: Sequence[KeptAttempt] = (),
     ) -> None:
         """Takes up our share of the live calls (DESIGN 4.2), listens and serves. Raises ConfigError.
 
         `known`: the records of all calls that are up, and of those whose end may not be in the store yet. `streams`:
-        connections that are open already.
+        connections that are open already. `kept`: attempts that were under way, which are ended (4.3).
         """
         if self._verifier is not None:
             await self._verifier.open()
@@ -152,9 +164,12 @@ class Switch:
         if not isinstance(self._reader, RouteReader):
             await self._reader.open()
         by_far_end = {flow._replace(connection=0): flow for flow in streams}
+        attempts = {attempt.record.call_id: attempt for attempt in kept}
         for record, dialogs in ours:
-            self.engine.restore(record, dialogs, time.monotonic(), by_far_end)
-        self._recall(known)
+            self.engine.restore(record, dialogs, time.monotonic(), by_far_end, attempts.pop(record.call_id, None))
+        for attempt in attempts.values():
+            self.engine.end_attempt(attempt, time.monotonic())
+        self._recall([*known, *(attempt.record for attempt in attempts.values() if attempt.stored is None)])
         self.locate(located)
         take_huge_pages()
         await self._network.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)

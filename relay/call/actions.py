@@ -105,6 +105,31 @@ class Commit:
         self.dialogs = dialogs
 
 
+@final
+class KeepAttempt:
+    """Note where it outlives this process that an attempt is under way, in place of what was noted of it before.
+
+    To be done before what stands behind it. `state` is what a start needs to end it (opaque, private: seal it). Comes
+    only where the engine was told that attempts are kept.
+    """
+
+    __slots__ = ("record", "state")
+
+    def __init__(self, record: CallRecord, state: bytes) -> None:
+        self.record = record
+        self.state = state
+
+
+@final
+class DropAttempt:
+    """Nothing of an attempt is left to do for a start: forget what was noted, once what stands before it is done."""
+
+    __slots__ = ("call_id",)
+
+    def __init__(self, call_id: str) -> None:
+        self.call_id = call_id
+
+
 class Tell(NamedTuple):
     """What happened to a call whose business wants to hear of it while it goes on: received, ringing, answered.
 
@@ -135,4 +160,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | SendAll | LookUp | Mediate | Commit | Tell | Registered | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Registered | Note

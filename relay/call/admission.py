@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer, Settings
 
+RETRY: Final = "Retry-After: 5\r\n"
 NUMBER_UNKNOWN: Final = Refusal("number_unknown", 404, 1)
 TOO_SHORT: Final = Refusal("number_unknown", 484, 28)
 OVER_LIMIT: Final = Refusal("over_limit", 503, 42, retry_after_s=5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.codecs import common_codecs
-from relay.call.compose import OutgoingRequest, contact_line
+from relay.call.compose import OutgoingRequest, contact_line, encode
 from relay.call.leg import Leak, Leg
 from relay.call.media import neutral
 from relay.call.numbers import is_700
@@ -20,9 +20,11 @@ from relay.sip.dialog import Dialog
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
+    from relay.call.attempt_state import SentInvite
     from relay.call.media import Kind, Media
     from relay.call.places import Place
     from relay.call.setup import Setup
+    from relay.sip.flow import Flow
 
 MOST_FORKS: Final = 32  # early dialogs of one INVITE; what a callee opens beyond is passed over (DESIGN 4.5)
 _WAY: Final = frozenset({"contact", "record-route"})
@@ -36,6 +38,7 @@ class Attempt:
     """The callee's side of a setup at one target. After `cancel` it only settles what still comes."""
 
     __slots__ = (
+        "_branch",
         "_credentials",
         "_cseq",
         "_flow",
@@ -49,6 +52,7 @@ class Attempt:
         "_reached",
         "_remote_uri",
         "_sent",
+        "_sent_by",
         "_setup",
         "_tripwire",
         "_won",
@@ -85,24 +89,74 @@ class Attempt:
         self._given_up = False
         self._won: Leg | None = None
         self._sent: SentRequest | None = None  # until its final answer
+        self._sent_by, self._branch = place.flow, ""  # the INVITE that went out last
 
     # -- sending
 
     def start(self, now: float) -> None:
         """Sends the INVITE. Raises ProtocolError for one that cannot be relayed, Leak from the tripwire."""
         setup = self._setup
-        core, request = setup.core, setup.request
+        request = setup.request
         self.started_at = now
         body = masking.mask_body(request, self._writer)
-        from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
-        constants = f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
+        constants = self._constants()
         rest = self._identity_lines() + masking.mask_request_headers(request)
         self._guard(constants + rest, body)
         setup.call.callee_leg_call_id = self.call_id
         rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         outgoing = OutgoingRequest("INVITE", self._remote_uri, constants, self._cseq, rest, body)
-        self._sent = SentRequest(core, outgoing, self._flow, self._peer, self._receive, self._fail, now, self._renumber)
+        self._send(outgoing, "", now)
+
+    def _constants(self) -> str:
+        from_line = f"From: <{self._local_uri}>;tag={self._local_tag}\r\n"
+        return f"{from_line}To: <{self._remote_uri}>\r\nCall-ID: {self.call_id}\r\n"
+
+    def _send(self, outgoing: OutgoingRequest, branch: str, now: float) -> None:
+        """`branch`: as of SentRequest."""
+        core = self._setup.core
+        self._sent = SentRequest(
+            core,
+            outgoing,
+            self._sent_by,
+            self._peer,
+            self._receive,
+            self._fail,
+            now,
+            self._renumber,
+            self._goes_out,
+            branch,
+        )
         core.calling_tags.add(self._local_tag)
+
+    def _goes_out(self, flow: Flow, branch: str) -> None:
+        self._sent_by, self._branch = flow, branch
+        self._setup.goes_out(self)
+
+    def state(self) -> tuple[object, ...]:
+        """The fields of a SentInvite, in their order."""
+        return (
+            self._peer.name,
+            self._sent_by[:4],
+            self._local_uri,
+            self._local_tag,
+            self._remote_uri,
+            self.call_id,
+            self._cseq,
+            self._branch,
+            encode(self._credentials),
+        )
+
+    def take_up(self, sent: SentInvite, flow: Flow, now: float) -> None:
+        """Goes on with an INVITE that an earlier process has sent, for `cancel`."""
+        self._local_uri, self._local_tag, self._remote_uri = sent.local_uri, sent.local_tag, sent.remote_uri
+        self.call_id, self._cseq, self._reached = sent.call_id, sent.cseq, sent.cseq
+        self._flow = self._sent_by = flow
+        self._branch = sent.branch
+        self._credentials = sent.credentials.decode("utf-8", "surrogateescape")
+        outgoing = OutgoingRequest("INVITE", self._remote_uri, self._constants(), self._cseq, "")
+        if self._credentials:
+            outgoing = outgoing.with_credentials(self._cseq, self._credentials)
+        self._send(outgoing, sent.branch, now)
 
     def _renumber(self, credentials: str, now: float) -> int:
         """The INVITE was challenged and goes again. What early dialogs it had are over, and their numbers used up."""
@@ -139,6 +193,7 @@ class Attempt:
         self._forget_legs(self._won)
         if self._won is not None:
             self._turn_away(self._won, now)
+            self._setup.over(self)
         elif self._sent is not None:
             self._sent.cancel(now, reason)
 
@@ -224,6 +279,8 @@ class Attempt:
             leg = leg or self._leg(response)
             leg.establish(response)
             self._turn_away(leg, now)
+            if self._won is None:
+                self._setup.over(self)
 
     def _turn_away(self, leg: Leg, now: float) -> None:
         """A 2xx that nobody waits for (it crossed our CANCEL, or another fork was faster): ACK, then BYE."""
@@ -242,6 +299,8 @@ class Attempt:
         setup.core.note("answer.unusable", call_id=setup.call.call_id, status=response.status, reason=error.reason)
         if 200 <= response.status < 300:
             self._take_down(response, now)
+            if self._given_up:
+                setup.over(self)
         if response.status < 200 or self._given_up or setup.decided:  # a further fork's harms no call that is up
             return
         self._won, self._given_up = None, True
@@ -274,6 +333,8 @@ class Attempt:
         self._sent = None
         self._setup.core.calling_tags.discard(self._local_tag)
         self._forget_legs(self._won)
+        if self._won is None:
+            self._setup.over(self)
 
     def _forget_legs(self, winner: Leg | None) -> None:
         """Early dialogs end with the final answer to the INVITE, but for the one that was answered."""

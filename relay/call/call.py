@@ -65,6 +65,7 @@ class Call:
         "ended_at",
         "ended_by",
         "invite_key",
+        "kept",
         "legacy",
         "media",
         "mode",
@@ -134,6 +135,7 @@ class Call:
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self.ended = False
+        self.kept = False  # it is noted as an attempt under way
         self.share = Share(core)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
@@ -252,6 +254,7 @@ class Call:
 
     def acknowledged(self, now: float) -> None:
         """The caller has said that it is up on his side too: from now on both hear what is played."""
+        self.drop()
         if self._greeted or self.ended:
             return
         self._greeted = True
@@ -361,9 +364,22 @@ class Call:
         self._end_committed = True
         if self.core.attempts.get(self.invite_key) is self:
             del self.core.attempts[self.invite_key]
+        if self.answered_at is not None:
+            self.drop()
         waiting, self._waiting_for_end = self._waiting_for_end, []
         for then in waiting:
             then(now)
+
+    def drop(self) -> None:
+        """It is no attempt any more that a start would have to end."""
+        if self.kept:
+            self.kept = False
+            self.core.drop_attempt(self.call_id)
+
+    def was_closed(self, now: float) -> None:
+        """Its record is in the store."""
+        self.setup, self.ended = None, True
+        self._ended(now)
 
     def fail_closed(self, side: str, now: float) -> None:
         """The tripwire struck: nothing of it went out, and the call is over."""
@@ -379,9 +395,12 @@ class Call:
     # -- restart
 
     def probe(self, now: float) -> None:
-        """Asks both sides by OPTIONS whether the call is still theirs (RFC 3261 11); if not it ends."""
+        """Asks both sides by OPTIONS whether the call is still theirs (RFC 3261 11); if not it ends.
+
+        A side that is to acknowledge our answer shows it by that.
+        """
         for leg in (self.caller, self.callee):
-            if leg is not None:
+            if leg is not None and leg.answer is None:
                 leg.probe(now)
 
     def state(self) -> bytes:
@@ -392,12 +411,17 @@ class Call:
         records = self._recorder is not None
         return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self.share.keys, media, records)
 
+    def follow_clock(self, now: float) -> None:
+        """Of a call from before a restart: nothing happens before what has happened, were the clock set back since."""
+        since = self.answered_at or self.received_at
+        self._clock_offset_s = max(self.core.clock_offset_s, since / 1000 - now)
+
     def resume(self, state: CallState, now: float) -> None:
         """Goes on with its clocks and with what it counts towards, as it was committed."""
         core = self.core
         self._max_call_s = state.max_call_s
         answered_at = self.answered_at or 0
-        self._clock_offset_s = max(core.clock_offset_s, answered_at / 1000 - now)  # it may have been set back meanwhile
+        self.follow_clock(now)
         lasted_s = (self._wall_ms(now) - answered_at) / 1000
         self._greeted = True
         self._limit(max(state.max_call_s - lasted_s, 0), now)

@@ -10,7 +10,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
+from relay.call.actions import (
+    Action,
+    Commit,
+    DropAttempt,
+    KeepAttempt,
+    LookUp,
+    Mediate,
+    Mediated,
+    Note,
+    Registered,
+    Send,
+    SendAll,
+    Tell,
+)
 from relay.call.bans import Bans
 from relay.call.counts import Counts
 from relay.call.peers import Peers
@@ -59,6 +72,7 @@ class Core:
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
         self.texts = TextMemory()
+        self.keeps_attempts = False  # whether attempts under way are noted for a start after a crash
         self.counts = counts
         self.calling_tags = counts.calling_tags
         self.stages = counts.stages
@@ -129,6 +143,14 @@ class Core:
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""
         self._actions.append(Commit(self._keep(self._pending_commits, then), record, dialogs))
+
+    def keep_attempt(self, record: CallRecord, state: bytes) -> None:
+        """Have it noted that the attempt is under way, before what comes next is done."""
+        self._actions.append(KeepAttempt(record, state))
+
+    def drop_attempt(self, call_id: str) -> None:
+        """What was noted is of no use any more."""
+        self._actions.append(DropAttempt(call_id))
 
     def committed(self, token: int, now: float) -> None:
         then = self._pending_commits.pop(token, None)

@@ -23,6 +23,7 @@ from relay.call.former import former_peer, may_speak
 from relay.call.known import known_sources
 from relay.call.leg import Leak, Leg
 from relay.call.logins import Logins
+from relay.call.lost import KeptAttempt, end_attempt, take_up_answer
 from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
@@ -30,7 +31,7 @@ from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
 from relay.call.record import CallRecord
 from relay.call.registrar import Registrar
 from relay.call.registrations import Registrations
-from relay.call.restart import restore
+from relay.call.restart import ask, restore
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, Target, of_one_worker
 from relay.call.setup import Setup
@@ -261,12 +262,35 @@ class Engine:
             **core.counters,
         }
 
-    def restore(self, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
+    def keep_attempts(self) -> None:
+        """From now on has each attempt under way noted (`KeepAttempt`), for `end_attempt` after a crash."""
+        self._core.keeps_attempts = True
+
+    def restore(
+        self,
+        record: CallRecord,
+        dialogs: bytes,
+        now: float,
+        streams: Mapping[Flow, Flow],
+        kept: KeptAttempt | None = None,
+    ) -> None:
         """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there.
 
-        `streams`: the connections that are open, each by its flow without the connection.
+        `streams`: the connections that are open, each by its flow without the connection. `kept`: what was noted of it
+        before its caller had acknowledged the answer.
         """
-        restore(self._core, record, dialogs, now, streams)
+        core = self._core
+        call = restore(core, record, dialogs, now, streams)
+        if call is not None:
+            if kept is not None:
+                take_up_answer(core, call, kept, now)
+            ask(core, call, now)
+        elif kept is not None:
+            end_attempt(core, kept, now)
+
+    def end_attempt(self, kept: KeptAttempt, now: float) -> None:
+        """Ends an attempt that was under way when an earlier process died (DESIGN 4.3)."""
+        end_attempt(self._core, kept, now)
 
     # -- finding whom a message belongs to
 
@@ -296,7 +320,9 @@ class Engine:
         if core.peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
-        if leg is not None and 200 <= response.status < 300 and response.cseq.method == "INVITE":
+        if leg is None or leg.ack_due is not None:  # the caller's ACK brings what ours must say
+            return
+        if 200 <= response.status < 300 and response.cseq.method == "INVITE":
             # After a restart the callee may still be repeating the 2xx that the record was written for.
             leg.acknowledge(response.cseq.number)
 

@@ -29,12 +29,17 @@ class LegState(msgspec.Struct, array_like=True, frozen=True):
 
         Raises StoreError where no listener of that transport is configured any more.
         """
-        listener, transport, host, port = self.flow
-        index = peers.listener_for(transport, host, preferred=listener)
-        if index is None:
-            raise StoreError(f"no listener for {transport}, by which a live call is reached")
-        flow = Flow(index, transport, host, port)
+        flow = flow_by(self.flow, peers)
         return streams.get(flow, flow)
+
+
+def flow_by(known: tuple[int, str, str, int], peers: Peers) -> Flow:
+    """The flow without its connection. Raises StoreError where no listener of that transport is configured any more."""
+    listener, transport, host, port = known
+    index = peers.listener_for(transport, host, preferred=listener)
+    if index is None:
+        raise StoreError(f"no listener for {transport}, by which a live call is reached")
+    return Flow(index, transport, host, port)
 
 
 class CallState(msgspec.Struct, array_like=True, frozen=True):

@@ -110,6 +110,7 @@ NO_PEER: Final = Verdict(480, 3, "unreachable")  # Q.850 3: no route to destinat
 NO_PROGRESS: Final = Verdict(480, 102, "unreachable")  # Q.850 102: recovery on timer expiry
 NO_CONNECTION: Final = Verdict(480, 38, "unreachable")  # Q.850 38: network out of order
 CANCELLED: Final = Verdict(487, 16, "cancelled")
+LOST: Final = Verdict(503, 41, "failed")  # under way when the relay died
 
 _IN_DIALOG: Final = frozenset({400, 408, 415, 422, 481, 487, 488, 491, 500})
 

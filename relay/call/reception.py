@@ -124,7 +124,6 @@ class Reception:
         core = self._core
         invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
         transaction = core.transactions.serve(request, reply.flow)
-        transaction.respond(100, reply.write(100), now)
         call = Call(
             core,
             peer,
@@ -135,6 +134,8 @@ class Reception:
             received_at=core.wall_ms(now),
         )
         setup = call.setup = Setup(core, call, request, reply, transaction)
+        setup.keep()
+        transaction.respond(100, reply.write(100), now)
         transaction.user = setup
         core.stages.begin(SETTING_UP)
         return setup

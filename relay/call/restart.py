@@ -1,4 +1,4 @@
-"""A live call of the journal, as a restart takes it up (DESIGN 4.2)."""
+"""A live call of the journal, as a restart takes it up (DESIGN 4.2). Attempts: `relay.call.lost`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 _NOT_RESTORABLE: Final = "not_restorable"
 
 
-def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> None:
-    """Goes on with the call, and asks both of its sides whether they are there.
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> Call | None:
+    """Goes on with the call. None where it cannot be read, or not be reached: its record is closed.
 
-    Ends it where a peer of it is no longer configured; closes its record where it cannot be read, or not be reached.
     `streams` as `LegState.restored_flow` takes them.
     """
     state: CallState | None = None
@@ -39,8 +38,14 @@ def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams:
         _close(core, record, now)
         if state is not None and state.media is not None:
             core.mediate(Mediate(0, "delete", record.call_id, state.media[0]))
-        return
-    if core.peers.by_name(state.caller.peer) and core.peers.by_name(state.callee.peer):
+        return None
+    return call
+
+
+def ask(core: Core, call: Call, now: float) -> None:
+    """Asks both sides of a restored call whether they are there. Ends it where a peer is no longer configured."""
+    legs = (call.caller, call.callee)
+    if all([leg is not None and core.peers.by_name(leg.peer.name) for leg in legs]):
         call.probe(now)
     else:
         call.end("relay", _NOT_RESTORABLE, now)
@@ -61,7 +66,7 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
 
 def _restored(core: Core, record: CallRecord, state: CallState, now: float, streams: Mapping[Flow, Flow]) -> Call:
     """The call as it was committed. Raises StoreError where a listener of it is no longer configured."""
-    caller_peer, callee_peer = _peer(core, state.caller.peer), _peer(core, state.callee.peer)
+    caller_peer, callee_peer = peer_of(core, state.caller.peer), peer_of(core, state.callee.peer)
     to_caller = state.caller.restored_flow(core.peers, streams)
     to_callee = state.callee.restored_flow(core.peers, streams)
     call = Call(
@@ -73,7 +78,7 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float, stre
         invite_key=(record.caller_leg_call_id, state.caller.dialog.remote_tag),
         received_at=record.received_at,
     )
-    _take_over(call, record)
+    take_over(call, record)
     if state.media is not None:
         call.media = Media(core, call.call_id, state.media)
     call.caller = load_leg(core, call, "caller", state.caller, caller_peer, to_caller, now)
@@ -86,12 +91,12 @@ def _restored(core: Core, record: CallRecord, state: CallState, now: float, stre
     return call
 
 
-def _peer(core: Core, name: str) -> Peer:
+def peer_of(core: Core, name: str) -> Peer:
     """The one that is configured, or one of that name of which nothing is known: it can be sent a BYE in its dialog."""
     return core.peers.by_name(name) or Peer(name, targets=(), tcp_allowed=False, sources=())
 
 
-def _take_over(call: Call, record: CallRecord) -> None:
+def take_over(call: Call, record: CallRecord) -> None:
     call.call_id = record.call_id
     call.binding_id, call.mode = record.binding_id, record.mode
     call.business, call.order_id = record.business, record.order_id

@@ -35,6 +35,7 @@ class SentRequest:
         "_first_flow",
         "_flow",
         "_given_up",
+        "_goes_out",
         "_peer",
         "_receive",
         "_renumber",
@@ -52,12 +53,15 @@ class SentRequest:
         fail: Callable[[str, float], None],
         now: float,
         renumber: Callable[[str, float], int],
+        goes_out: Callable[[Flow, str], None] | None = None,
+        branch: str = "",
     ) -> None:
         """Sends it. `receive` and `fail` as in `TransactionLayer.request`. Raises ProtocolError 513 where it is longer
         than a datagram may be and goes by UDP: then nothing was sent.
 
         `renumber` is told the lines of our credentials when the request is about to go again with them, and gives the
-        CSeq that it has then.
+        CSeq that it has then. `goes_out` is told by which flow and with which branch an INVITE goes, each time before
+        it does. `branch`: that of an INVITE that an earlier process has sent by this flow: it is not sent again.
         """
         self._core = core
         self._request = request
@@ -69,7 +73,12 @@ class SentRequest:
         self._challenges = 0  # that were answered
         self._given_up = False  # it is or will be cancelled
         self._cancelled: str | None = None  # the Reason line of a CANCEL that waits for a provisional response
-        self._send(now)
+        self._goes_out = goes_out
+        if branch:
+            self._flow, self._branch = flow, branch
+            self.transaction = core.transactions.take_up(branch, flow, self._receive_invite, fail, self._ack)
+        else:
+            self._send(now)
 
     def _send(self, now: float) -> None:
         flow = self._first_flow
@@ -88,6 +97,8 @@ class SentRequest:
         if len(data) > MOST_BY_UDP and flow.transport == "udp":
             raise ProtocolError(513, "longer than a datagram may be")
         if method == "INVITE":
+            if self._goes_out is not None:
+                self._goes_out(flow, self._branch)
             self.transaction = core.transactions.request(
                 method, self._branch, data, flow, self._receive_invite, fail, now, self._ack
             )

@@ -23,6 +23,7 @@ from relay.call.places import is_tried_elsewhere
 from relay.call.quotas import next_admitted
 from relay.call.routing import Refusal, Route, named
 from relay.call.sdp_masking import SdpWriter
+from relay.call.state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
@@ -43,8 +44,11 @@ class Setup:
         "_announcement",
         "_attempt",
         "_had_early_media",
+        "_head",
+        "_is_told",
         "_language",
         "_offer",
+        "_outstanding",
         "_places",
         "_ring_ends_at",
         "_timer",
@@ -71,6 +75,9 @@ class Setup:
         self.route: Route | None = None
         self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
+        self._outstanding: list[Attempt] = []  # whose INVITE has gone out and has no final answer that is settled
+        self._is_told = False  # the caller has been refused
+        self._head = head_of(request) if core.keeps_attempts else b""
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
         self._language = ""  # of it
@@ -79,6 +86,33 @@ class Setup:
         self._ring_ends_at = 0.0
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
+
+    # -- what is noted for a start after a crash
+
+    def keep(self, answer: tuple[int, bytes, int] | None = None) -> None:
+        """Has it noted how far it is. `answer`: as `dump_attempt` takes it."""
+        core, call = self.core, self.call
+        if core.keeps_attempts:
+            media = "" if call.media is None else call.media.instance
+            invites = [attempt.state() for attempt in self._outstanding]
+            call.kept = True
+            core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites, answer))
+
+    def goes_out(self, attempt: Attempt) -> None:
+        """Its INVITE is about to."""
+        if attempt not in self._outstanding:
+            self._outstanding.append(attempt)
+        self.keep()
+
+    def over(self, attempt: Attempt) -> None:
+        """Its INVITE needs no CANCEL any more, and no answer of its callee an ACK that it has not got."""
+        if attempt in self._outstanding:
+            self._outstanding.remove(attempt)
+            self._drop_if_over()
+
+    def _drop_if_over(self) -> None:
+        if self._is_told and not self._outstanding:
+            self.call.drop()
 
     # -- the look-up and the attempts
 
@@ -222,6 +256,8 @@ class Setup:
         caller.dialog.confirmed = True
         late_offer = not masking.has_sdp(self.request)
         cseq = self.request.cseq.number
+        self.keep((cseq, data, leg.invite_cseq if late_offer else 0))
+        self._outstanding.clear()  # what was noted stays until the caller acknowledges: the call sees to that
         self._decide()
         self._leave()
         self._attempt = None
@@ -271,6 +307,23 @@ class Setup:
             self._decide()
             self._finish(verdict, "relay", reason, "", now)
 
+    def lose(self, attempts: list[Attempt], now: float, status: int | None = None) -> None:
+        """It was under way when the relay died: its INVITEs are cancelled, and it is refused once that is recorded.
+
+        `status`: what it was closed with, where the store has its record.
+        """
+        for attempt in attempts:
+            self._outstanding.append(attempt)
+            attempt.cancel(now, "")
+        self._decide()
+        if status is None:
+            self._finish(masking.LOST, "relay", "lost_at_restart", admission.RETRY, now)
+            return
+        data = self.reply.write(status, to_tag=self.core.token(), extra=admission.RETRY if status == 503 else "")
+        self._leave()
+        self.call.was_closed(now)
+        self._tell(status, data, now)
+
     def _abandon_attempt(self, now: float, reason: str) -> None:
         if self._attempt is not None:
             self._attempt.cancel(now, reason)
@@ -312,7 +365,13 @@ class Setup:
             extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
         data = self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
         self._leave()
-        self.call.closed(verdict, by, reason, lambda at: self.transaction.respond(verdict.status, data, at), now)
+        self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)
+
+    def _tell(self, status: int, data: bytes, now: float) -> None:
+        """The record is safe: the caller gets his final answer."""
+        self.transaction.respond(status, data, now)
+        self._is_told = True
+        self._drop_if_over()
 
     def _decide(self) -> None:
         self.decided = True
@@ -321,5 +380,6 @@ class Setup:
     def _leave(self) -> None:
         """The final answer is written. Late answers of callees keep this alive for 64*T1: it lets go of most."""
         self.transaction.user = None  # a CANCEL that still comes changes nothing
+        self._head = b""
         del self.request, self.reply
         self.core.stages.end(SETTING_UP)

@@ -1,4 +1,4 @@
-"""What of a live call is written beside its record, so that it goes on after a restart (DESIGN 4.2)."""
+"""What is written beside a record for a restart: a call that is up goes on (DESIGN 4.2), an attempt is ended (4.3)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from relay.call.attempt_state import AttemptState
+from relay.call.compose import encode
 from relay.call.leg import Leg, Side
 from relay.call.leg_state import CallState, LegState
 from relay.call.sdp_masking import SdpWriter
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer
     from relay.sip.flow import Flow
+    from relay.sip.message import Request
 
 # Requests that were sent since the last commit (INFO, OPTIONS) are not in it: the CSeq goes on well above them, the
 # higher the longer the call lasts, so that it does so too where a second restart finds the same commit.
@@ -26,6 +29,9 @@ MS_PER_CSEQ: Final = 10
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(CallState).decode
 VERSION: Final = 4
+
+_decode_attempt: Final = msgspec.msgpack.Decoder(AttemptState).decode
+ATTEMPT_VERSION: Final = 1
 
 
 def dump_call(
@@ -66,3 +72,34 @@ def load_leg(core: Core, call: Call, side: Side, state: LegState, peer: Peer, fl
     leg = Leg(core, call, side, dialog, peer, flow, state.shown, writer)
     leg.own = tuple(state.own)
     return leg
+
+
+def head_of(request: Request) -> bytes:
+    """The lines of a request that its answers copy, and by which its transaction is found again."""
+    vias = "".join([f"Via: {via}\r\n" for via in request.get_all("via")])
+    return encode(
+        f"{request.method} {request.uri} SIP/2.0\r\n{vias}From: {request.get('from')}\r\nTo: {request.get('to')}\r\n"
+        f"Call-ID: {request.call_id}\r\nCSeq: {request.get('cseq')}\r\n\r\n"
+    )
+
+
+def dump_attempt(
+    flow: Flow,
+    head: bytes,
+    media: str = "",
+    invites: list[tuple[object, ...]] | None = None,
+    answer: tuple[int, bytes, int] | None = None,
+) -> bytes:
+    """`invites`: each the fields of a SentInvite; `answer`: those of a GivenAnswer."""
+    return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or [], answer))
+
+
+def load_attempt(data: bytes) -> AttemptState:
+    """Raises StoreError where the bytes are not such a state."""
+    try:
+        state = _decode_attempt(data)
+    except msgspec.MsgspecError as error:
+        raise StoreError("what was noted of an attempt cannot be read") from error
+    if state.version != ATTEMPT_VERSION:
+        raise StoreError(f"what was noted of an attempt has version {state.version}, not {ATTEMPT_VERSION}")
+    return state

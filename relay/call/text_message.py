@@ -19,6 +19,7 @@ from relay.call.quotas import next_admitted
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
 from relay.call.sending import SentRequest
+from relay.call.state import dump_attempt, head_of
 from relay.call.text_masking import mask_numbers, read_text, text_body
 from relay.call.text_memory import after, mask_across
 from relay.call.text_reading import in_visual_order
@@ -81,6 +82,8 @@ class TextMessage:
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
+        if core.keeps_attempts:
+            core.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
 
     # -- the look-up
 
@@ -260,6 +263,8 @@ class TextMessage:
         if self._core.messages.get(self._key) is self:
             del self._core.messages[self._key]
         self._transaction.respond(status, data, now)
+        if self._core.keeps_attempts:
+            self._core.drop_attempt(self._record.call_id)
 
 
 class Delivery:

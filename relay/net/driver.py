@@ -15,7 +15,20 @@ from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
+from relay.call.actions import (
+    Action,
+    Commit,
+    DropAttempt,
+    KeepAttempt,
+    LookUp,
+    Mediate,
+    Mediated,
+    Note,
+    Registered,
+    Send,
+    SendAll,
+    Tell,
+)
 from relay.call.bans import Bans
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
@@ -36,12 +49,14 @@ ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for a
 # journal takes too little, as that of many workers may, or nothing (what a file does not take it spills; this is where
 # it cannot).
 STALLED_S: Final = 2.0
+DROP_S: Final = 0.05  # what was noted of an attempt goes so much later: its last messages are out then
 
 _LEVELS: Final = {
     "tripwire": "error",
     "restore.failed": "error",
     "recording.failed": "error",
     "message.malformed": "debug",
+    "attempt.not_readable": "error",
     **dict.fromkeys(("target.up", "login.registered", "login.ended", "registration.up"), "info"),
 }
 
@@ -49,6 +64,8 @@ _LEVELS: Final = {
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
 Found = Callable[[LookUp, Route | Refusal], None]
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, and its answer
+Keep = Callable[[CallRecord, bytes], bool]  # notes an attempt; False: it cannot
+Drop = Callable[[list[str]], None]  # forgets attempts, by call_id
 
 
 class Engine(Protocol):
@@ -99,6 +116,7 @@ class Driver:
         mediate: Callable[[Mediate, Answered], None] | None = None,
         registered: Callable[[Registered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
+        attempts: tuple[Keep, Drop] | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds, the peer that says who calls); `append` a commit and whom
         to tell that it is durable.
@@ -106,7 +124,8 @@ class Driver:
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
         rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
-        `look_up_later` is asked instead of `look_up` where it is given.
+        `look_up_later` is asked instead of `look_up` where it is given. `attempts` keeps what a crash is to leave of
+        attempts; needed where the engine keeps them. While it cannot, new calls are refused.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -120,6 +139,9 @@ class Driver:
         self._mediate = mediate
         self._registered = registered
         self._look_up_later = look_up_later
+        self._attempts = attempts
+        self._keeps = True  # the last attempt could be kept
+        self._dropped: list[str] = []  # attempts that are to be forgotten
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
@@ -218,6 +240,7 @@ class Driver:
     def close(self) -> None:
         """What still waits is dropped: SIP sends it again."""
         self._backlog = Backlog()
+        self._drop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -299,14 +322,27 @@ class Driver:
         if when is not None and when < self._wake_at:
             self._arm(when, now)
 
-    def _do(self, action: SendAll | LookUp | Mediate | Commit | Tell | Registered | Note, now: float) -> None:
-        if isinstance(action, LookUp):
+    def _do(
+        self,
+        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Registered | Note,
+        now: float,
+    ) -> None:
+        if isinstance(action, KeepAttempt):
+            if self._attempts is not None:
+                self._keeps = self._attempts[0](action.record, action.state)
+        elif isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
             self._commit(action, now)
+        elif isinstance(action, DropAttempt):
+            self._drop_later(action.call_id)
         elif isinstance(action, SendAll):
             self._outlet.send_all(action.messages, action.flow)
-        elif isinstance(action, Tell):
+        else:
+            self._do_rarer(action, now)
+
+    def _do_rarer(self, action: Mediate | Tell | Registered | Note, now: float) -> None:
+        if isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
             if self._mediate is not None:
@@ -326,8 +362,18 @@ class Driver:
         if action.record.ended_at is not None:
             self._log_ended(ended_call(action.record))
 
+    def _drop_later(self, call_id: str) -> None:
+        if not self._dropped:
+            asyncio.get_running_loop().call_later(DROP_S, self._drop)
+        self._dropped.append(call_id)
+
+    def _drop(self) -> None:
+        dropped, self._dropped = self._dropped, []
+        if dropped and self._attempts is not None:
+            self._attempts[1](dropped)
+
     def _answer(self, action: LookUp, now: float) -> None:
-        if self._is_stalled(now):  # a call that was begun before, or nothing is to be shed
+        if self._is_stalled(now) or not self._keeps:  # a call that was begun before, or nothing is to be shed
             self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:

@@ -106,6 +106,22 @@ class TransactionLayer:
         transaction.start(now)
         return transaction
 
+    def take_up(
+        self,
+        branch: str,
+        flow: Flow,
+        receive: Callable[[Response, float], None],
+        fail: Callable[[str, float], None],
+        ack: Callable[[Response], bytes],
+    ) -> ClientTransaction:
+        """An INVITE that an earlier process has sent, and that may have got a provisional response. Nothing is sent."""
+        key = f"INVITE {branch}"
+        transaction = ClientTransaction(
+            self._ground, key, self._clients, self._awaiting, "INVITE", b"", flow, receive, fail, ack
+        )
+        transaction.take_up()
+        return transaction
+
     def receive_response(self, response: Response, now: float) -> bool:
         """Gives a response to its transaction (RFC 3261 17.1.3: topmost branch, method of the CSeq). False: a stray."""
         try:

@@ -72,14 +72,23 @@ class ClientTransaction(Transaction):
     def start(self, now: float) -> None:
         """Sends the request for the first time."""
         flow = self.flow
+        self._await_answer(flow)
+        self._arm(now, flow.transport != "udp")
+        self._ground.send(self._data, flow)
+
+    def take_up(self) -> None:
+        """Goes on with an INVITE that was sent before, as if a provisional response had come."""
+        self._await_answer(self.flow)
+        self._state = PROCEEDING
+        self.proceeding = True
+
+    def _await_answer(self, flow: Flow) -> None:
         self._known[self._key] = self
         awaiting = self._flows.get(flow)
         if awaiting is None:
             self._flows[flow] = {self}
         else:
             awaiting.add(self)
-        self._arm(now, flow.transport != "udp")
-        self._ground.send(self._data, flow)
 
     def receive(self, response: Response, now: float) -> None:
         """Feed a response that belongs to this transaction."""

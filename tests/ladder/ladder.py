@@ -14,8 +14,20 @@ from typing import Literal
 
 import pytest
 
-from relay.call.actions import Commit, LookUp, Mediate, Note, Registered, Send, SendAll, Tell
+from relay.call.actions import (
+    Commit,
+    DropAttempt,
+    KeepAttempt,
+    LookUp,
+    Mediate,
+    Note,
+    Registered,
+    Send,
+    SendAll,
+    Tell,
+)
 from relay.call.engine import Engine
+from relay.call.lost import KeptAttempt
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Listener, Peer, PeerRoute, Settings
@@ -107,6 +119,7 @@ class Ladder:
         self.routes = dict(AXB if routes is None else routes)
         self._tokens = self._make_tokens()
         self.records: dict[str, tuple[CallRecord, bytes | None]] = {}
+        self.kept: dict[str, KeptAttempt] = {}  # attempts under way, as a crash would leave them
         self.commits = 0
         self.notes: list[Note] = []
         self.told: list[Tell] = []
@@ -129,7 +142,9 @@ class Ladder:
             yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
-        return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
+        engine = Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
+        engine.keep_attempts()
+        return engine
 
     def side(self, host: str, name: str) -> Side:
         """A further user agent, at an address of its own."""
@@ -177,17 +192,23 @@ class Ladder:
             self.perform()
 
     def restart(self, **settings: object) -> None:
-        """`kill -9` and a new start: only what was committed is left."""
+        """`kill -9` and a new start: only what was committed is left, and what was noted of attempts."""
         if settings:
             self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
         self._held.clear()
         self.checks.restarted = True
         self.engine = self._start()
+        kept = {call_id: each._replace(stored=self._stored(call_id)) for call_id, each in self.kept.items()}
         for record, dialogs in list(self.records.values()):
             if record.ended_at is None:
                 assert dialogs is not None
-                self.engine.restore(record, dialogs, self.now, {})
+                self.engine.restore(record, dialogs, self.now, {}, kept.pop(record.call_id, None))
+        for attempt in kept.values():
+            self.engine.end_attempt(attempt, self.now)
         self.perform()
+
+    def _stored(self, call_id: str) -> CallRecord | None:
+        return self.records[call_id][0] if call_id in self.records else None
 
     def perform(self) -> None:
         """Does what the engine asks for."""
@@ -201,14 +222,23 @@ class Ladder:
                             self._held.append(action)
                         else:
                             self._answer_store(action)
-                    case Mediate():
-                        self.mediate(action)
-                    case Note():
-                        self.notes.append(action)
-                    case Tell():
-                        self.told.append(action)
-                    case Registered():
-                        self.tell_mates(action)
+                    case _:
+                        self._note(action)
+
+    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | Tell | Registered) -> None:
+        match action:
+            case KeepAttempt():
+                self.kept[action.record.call_id] = KeptAttempt(action.record, action.state)
+            case DropAttempt():
+                del self.kept[action.call_id]
+            case Mediate():
+                self.mediate(action)
+            case Note():
+                self.notes.append(action)
+            case Tell():
+                self.told.append(action)
+            case Registered():
+                self.tell_mates(action)
 
     def _carry(self, action: Send | SendAll) -> None:
         for data in [action.data] if isinstance(action, Send) else action.messages:
@@ -256,12 +286,14 @@ class Ladder:
         """All timers run out: nothing is left, every record is closed, and nothing crossed."""
         self.run(seconds)
         self.check_nothing_left()
-        self.checks.check_records(record for record, _ in self.records.values())
+        kept = self.engine._core.keeps_attempts
+        self.checks.check_records((record for record, _ in self.records.values()), attempts_kept=kept)
         self.check_privacy()
 
     def check_nothing_left(self) -> None:
         left = {name: count for name, count in self.engine.statistics().items() if name in LEFT_BEHIND and count}
         assert not left, f"left behind: {left}"
+        assert not self.kept, f"still noted as under way: {list(self.kept)}"
         core = self.engine._core
         for tally in (core.calls_by_key, core.quotas_in.calls, core.quotas_out.calls):
             assert not list(tally), "still counted towards a limit"

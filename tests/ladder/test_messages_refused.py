@@ -72,6 +72,7 @@ def test_a_text_has_a_longest_length(ladder: Ladder) -> None:
     ladder.records.clear()
     ladder.checks._initial.clear()
     ladder.checks._answered.clear()
+    ladder.checks._provisional.clear()
     ladder.caller.texts(X, b"x" * 1301)
     is_refused(ladder, 413, "failed")
 

@@ -11,7 +11,20 @@ from contextlib import asynccontextmanager
 import asyncio_dgram
 import pytest
 
-from relay.call.actions import Action, Commit, LookUp, Mediate, Mediated, Note, Registered, Send, SendAll, Tell
+from relay.call.actions import (
+    Action,
+    Commit,
+    DropAttempt,
+    KeepAttempt,
+    LookUp,
+    Mediate,
+    Mediated,
+    Note,
+    Registered,
+    Send,
+    SendAll,
+    Tell,
+)
 from relay.call.bans import Bans
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
@@ -56,8 +69,8 @@ class Obedient:
                 self._actions.append(SendAll([each.encode() for each in rest], flow))
             case "look_up" | "mediate" | "registered" | "tell":
                 self._actions.append(_action(word, flow, *rest))
-            case "commit":
-                self._actions += [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
+            case "commit" | "keep" | "drop":
+                self._actions += _several(word, flow, rest)
             case "timers":
                 self._timers = [now + float(each) for each in rest]
             case "note":
@@ -126,6 +139,15 @@ def _action(word: str, flow: Flow, name: str = "") -> Action:
     return Tell(name, RECORD)
 
 
+def _several(word: str, flow: Flow, names: list[str]) -> list[Action]:
+    match word:
+        case "commit":
+            return [Commit(2, RECORD, b"dialogs"), Commit(0, RECORD._replace(ended_at=5), None)]
+        case "keep":
+            return [KeepAttempt(RECORD, b"state"), LookUp(1, X, "")]
+    return [*(DropAttempt(name) for name in names), Send(b"dropped", flow)]
+
+
 class Bench:
     """A driver, its engine, and one peer's socket."""
 
@@ -137,6 +159,9 @@ class Bench:
         self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
         self.registered: list[Registered] = []
+        self.kept: list[tuple[CallRecord, bytes]] = []
+        self.dropped: list[str] = []
+        self.can_keep = True
         self.look_up: Callable[[str, str, float], Route | Refusal] = lambda number, caller, wall_s: ROUTE
         self.settings = settings_for("udp")
         self.transports = Transports(self.settings, StreamLimits(), None)
@@ -151,8 +176,13 @@ class Bench:
             lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
             self.registered.append,
+            attempts=(self.keep, self.dropped.extend),
         )
         self.peer: asyncio_dgram.DatagramClient
+
+    def keep(self, record: CallRecord, state: bytes) -> bool:
+        self.kept.append((record, state))
+        return self.can_keep
 
     async def say(self, text: str) -> None:
         await self.peer.send(text.encode())
@@ -184,6 +214,29 @@ async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
 async def test_sends_what_the_engine_says() -> None:
     async with bench() as b:
         assert await b.ask("echo hello") == "hello"
+
+
+async def test_attempts_are_kept_and_while_they_cannot_be_new_calls_are_refused() -> None:
+    async with bench() as b:
+        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        b.can_keep = False
+        assert await b.ask("keep") == "routed 1 store_failed"
+        b.can_keep = True
+        assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
+        assert b.kept == [(RECORD, b"state")] * 3
+
+
+async def test_an_attempt_is_dropped_once_its_last_message_is_out() -> None:
+    async with bench() as b:
+        assert await b.ask("drop c1 c2") == "dropped"
+        assert b.dropped == []
+        await until(lambda: b.dropped == ["c1", "c2"])
+
+
+async def test_attempts_are_dropped_at_the_end_at_the_latest() -> None:
+    async with bench() as b:
+        await b.ask("drop c1")
+    assert b.dropped == ["c1"]
 
 
 async def test_sends_several_messages_to_one_place() -> None:

@@ -1,0 +1,36 @@
+"""What of an attempt under way is noted, as msgspec reads it. It is not compiled with the rest of relay.call."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class SentInvite(msgspec.Struct, array_like=True, frozen=True):
+    """An INVITE of ours that has no final answer, and that a start has to cancel."""
+
+    peer: str
+    flow: tuple[int, str, str, int]  # as of LegState
+    local_uri: str
+    local_tag: str
+    remote_uri: str
+    call_id: str
+    cseq: int
+    branch: str
+    credentials: bytes  # its header lines of them
+
+
+class GivenAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """A 2xx to the caller's INVITE: it goes out once its record is durable."""
+
+    cseq: int
+    data: bytes
+    ack_cseq: int  # of the callee's 2xx, where that waits for the caller's ACK; else 0
+
+
+class AttemptState(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    flow: tuple[int, str, str, int]  # by which its request came, as of LegState
+    head: bytes  # of its request: what an answer copies, and what finds the transaction
+    media: str  # the rtpengine that has it; "" for none
+    invites: list[SentInvite]
+    answer: GivenAnswer | None

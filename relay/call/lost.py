@@ -1,0 +1,200 @@
+"""Attempts that were under way when the relay died, as a start ends them (DESIGN 4.3).
+
+Each gets its one record, its caller a final answer, and each callee whose phone may ring a CANCEL. A call that was
+answered, and whose caller may not have heard it yet, is told so and goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from relay.call.actions import Mediate
+from relay.call.admission import RETRY
+from relay.call.attempt import Attempt
+from relay.call.call import Call
+from relay.call.compose import Reply
+from relay.call.counts import SETTING_UP
+from relay.call.leg_state import flow_by
+from relay.call.masking import LOST
+from relay.call.peers import host_port
+from relay.call.places import Place
+from relay.call.restart import peer_of, take_over
+from relay.call.routing import Route
+from relay.call.settings import Target
+from relay.call.setup import Setup
+from relay.call.state import load_attempt
+from relay.errors import ParseError, StoreError
+from relay.sip.flow import Flow
+from relay.sip.message import Request, parse_message
+
+if TYPE_CHECKING:
+    from relay.call.attempt_state import AttemptState, SentInvite
+    from relay.call.core import Core
+    from relay.call.record import CallRecord
+    from relay.sip.transaction import ServerTransaction
+
+REASON: Final = "lost_at_restart"
+
+
+class KeptAttempt(NamedTuple):
+    """What was noted of an attempt, and the record that the store has of it all the same."""
+
+    record: CallRecord
+    state: bytes
+    stored: CallRecord | None = None  # ended, or up
+
+
+class _Asked(NamedTuple):
+    """The request of an attempt, as far as it is needed for the answer."""
+
+    request: Request
+    reply: Reply
+    transaction: ServerTransaction
+
+
+def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
+    """Ends it. Where the store has its record it gets no second one, and its caller is told what that says."""
+    record, stored = kept.record, kept.stored
+    core.counters["attempts_lost"] += 1
+    try:
+        state = load_attempt(kept.state)
+        asked = _asked(core, state)
+    except (StoreError, ParseError) as error:
+        core.note("attempt.not_readable", call_id=record.call_id, reason=str(error))
+        if stored is None:
+            core.commit(_closed(core, record, now), None, lambda _: core.drop_attempt(record.call_id))
+        else:
+            core.drop_attempt(record.call_id)
+        return
+    if record.kind == "message":
+        _end_message(core, kept, asked, now)
+    else:
+        _end_call(core, kept, state, asked, now)
+
+
+def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> None:
+    record, stored = kept.record, kept.stored
+    status = LOST.status if stored is None else stored.sip_status or LOST.status
+    data = asked.reply.write(status, to_tag=core.token(), extra=_extra(status))
+
+    def tell(at: float) -> None:
+        asked.transaction.respond(status, data, at)
+        core.drop_attempt(record.call_id)
+
+    if stored is None:
+        core.commit(_closed(core, record, now), None, tell)
+    else:
+        tell(now)
+
+
+def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
+    setup = _setup(core, kept.record, asked, now)
+    stored = kept.stored
+    answered_by = stored.callee_leg_call_id if stored is not None and stored.answered_at is not None else None
+    attempts = [_attempt(setup, sent, now) for sent in state.invites if sent.call_id != answered_by]
+    sent = [attempt for attempt in attempts if attempt is not None]
+    if stored is None:
+        setup.lose(sent, now)
+    else:
+        setup.lose(sent, now, LOST.status if answered_by else stored.sip_status or LOST.status)
+    if state.media:
+        core.mediate(Mediate(0, "delete", kept.record.call_id, state.media))
+
+
+def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
+    """The call was answered, and its caller has not acknowledged that: it goes to him, again or for the first time."""
+    caller, callee = call.caller, call.callee
+    assert caller is not None
+    assert callee is not None
+    call.kept = True
+    try:
+        answer = (state := load_attempt(kept.state)).answer
+        asked = _asked(core, state)
+    except (StoreError, ParseError) as error:
+        core.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
+        call.drop()
+        return
+    if answer is None:
+        call.drop()
+        return
+    callee.ack_due = answer.ack_cseq or None
+    caller.give_answer(answer.cseq, answer.data, asked.reply.flow, now)
+    asked.transaction.respond(200, answer.data, now)
+
+
+def _asked(core: Core, state: AttemptState) -> _Asked:
+    """Raises StoreError where no listener is left to answer by, ParseError for a head that is none."""
+    request = parse_message(state.head)
+    if not isinstance(request, Request):
+        raise StoreError("what was noted of an attempt is no request")
+    reply = Reply(request, flow_by(state.flow, core.peers))
+    flow = reply.flow
+    if flow.reliable:  # its connection is gone: RFC 3261 18.2.2 has a new one go to what Via says
+        port = request.via.port or (5061 if flow.transport == "tls" else 5060)
+        reply.flow = flow._replace(port=port)
+    return _Asked(request, reply, core.transactions.serve(request, reply.flow))
+
+
+def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> Setup:
+    """The attempt as it was, but for its places: nothing is tried any more."""
+    call = Call(
+        core,
+        peer_of(core, record.peer_in),
+        asked.reply.flow,
+        caller=record.caller,
+        dialled=record.number_dialled,
+        invite_key=(record.caller_leg_call_id, asked.request.from_tag),
+        received_at=record.received_at,
+    )
+    take_over(call, record)
+    call.kept = True
+    call.follow_clock(now)
+    setup = call.setup = Setup(core, call, *asked)
+    setup.route = Route(
+        record.binding_id or "",
+        record.mode or "",
+        record.business or "",
+        record.order_id,
+        target=record.callee or "",
+        shown=record.number_shown or "",
+    )
+    core.stages.begin(SETTING_UP)
+    return setup
+
+
+def _attempt(setup: Setup, sent: SentInvite, now: float) -> Attempt | None:
+    """None where nothing reaches its target any more."""
+    core = setup.core
+    try:
+        flow = flow_by(sent.flow, core.peers)
+    except StoreError as error:
+        core.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+        return None
+    attempt = Attempt(setup, _place(core, sent.peer, flow))
+    attempt.take_up(sent, flow, now)
+    return attempt
+
+
+def _place(core: Core, name: str, flow: Flow) -> Place:
+    """The target that the flow leads to, be it configured or not."""
+    peer = core.peers.by_name(name)
+    for place in core.peers.places_of(name) if peer is not None else ():
+        if place.flow == flow:
+            return place
+    written = host_port(flow.host, flow.port)
+    return Place(peer_of(core, name), Target(flow.host, flow.port, "udp", written), flow)  # the flow says how
+
+
+def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:
+    return record._replace(
+        ended_at=max(core.wall_ms(now), record.received_at),  # the clock may have been set back
+        sip_status=LOST.status,
+        q850_cause=LOST.q850_cause,
+        outcome=LOST.outcome,
+        ended_by="relay",
+        end_reason=REASON,
+    )
+
+
+def _extra(status: int) -> str:
+    return f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""

@@ -1,0 +1,232 @@
+"""The file of attempts under way, beside the store: what `kill -9` leaves of them, for the next start (DESIGN 4.3).
+
+Each has a slot of one page, sealed; a long one has several. A write is one system call into the system's memory, which
+outlives the process. It does not outlive the machine: a loss of power takes what was not committed. A page is written
+whole or not at all, whenever the process is killed. Of a long attempt half may be written: then it does not open, as
+one that was altered, and is reported.
+
+Which attempts there are, and when they come and go, is the engine's business. It blocks for as long as the disk does.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from relay.call.lost import KeptAttempt
+from relay.call.record import CallRecord
+from relay.errors import StoreError
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.live_rows import LiveCall, open_live
+from relay.store.outage import Report
+from relay.store.record_rows import SELECT, StoredRecord, decode_record, encode_record, open_row
+from relay.store.sealing import Sealer
+from relay.store.server import Place
+
+SLOT: Final = 4096  # bytes; a page
+FIRST_SLOTS: Final = 1024
+_HEAD: Final = struct.Struct(">4s32sHHH")  # _MAGIC, the attempt's id, which of how many slots, bytes of it in this one
+_MAGIC: Final = b"r7a1"
+_FREE: Final = bytes(len(_MAGIC))
+_ROOM: Final = SLOT - _HEAD.size
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_ENDED_SINCE: Final = "SELECT call_id, chain_seq FROM call_record WHERE ended_at >= ?"
+_UP: Final = "SELECT call_id FROM live_call"
+_UP_ROW: Final = "SELECT id, call_id, sealed FROM live_call WHERE call_id = ?"
+
+
+class _Part(NamedTuple):
+    """What stands in a slot."""
+
+    slot: int
+    number: int
+    of: int
+    sealed: bytes
+
+
+class AttemptFile:
+    """Of one process. `report(event, fields)` is told of what cannot be written or read."""
+
+    def __init__(self, path: Path, sealer: Sealer, report: Report) -> None:
+        self._path = path
+        self._sealer = sealer
+        self._report = report
+        self._descriptor = -1
+        self._slots: dict[str, list[int]] = {}  # by attempt
+        self._free: list[int] = []
+        self._count = 0  # of the slots that there is room for
+        self._works = True  # the last attempt was written
+
+    def open(self) -> list[KeptAttempt]:
+        """What an earlier process has left. It stays there until it is dropped. Raises StoreError."""
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._count = os.fstat(self._descriptor).st_size // SLOT
+            left = self._read()
+        except OSError as error:
+            raise StoreError(f"the attempts under way in {self._path} cannot be read: {error.strerror}") from None
+        if not self._count:
+            with suppress(OSError):  # a full disk: it is told with the first attempt
+                self._grow(FIRST_SLOTS)
+        return left
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def keep(self, record: CallRecord, state: bytes) -> bool:
+        """Notes it, in place of what was noted before. False where it cannot, which is reported."""
+        call_id = record.call_id
+        sealed = self._sealer.seal(_encode((encode_record(record), state)), _context(call_id))
+        slots = self._slots.get(call_id)
+        try:
+            if slots is None:
+                slots = self._slots[call_id] = [self._take()]
+            if len(sealed) <= _ROOM and len(slots) == 1:
+                head = _HEAD.pack(_MAGIC, call_id.encode(), 0, 1, len(sealed))
+                os.pwrite(self._descriptor, head + sealed, slots[0] * SLOT)
+            else:
+                self._write_long(call_id, sealed, slots)
+        except OSError as error:
+            self._failed(error)
+        else:
+            self._works = True
+        return self._works
+
+    def drop(self, call_ids: Iterable[str]) -> None:
+        """Forgets them. Those that are not there are passed over."""
+        for call_id in call_ids:
+            slots = self._slots.pop(call_id, None)
+            if slots is not None:
+                self._clear(slots)
+
+    # -- slots
+
+    def _write_long(self, call_id: str, sealed: bytes, slots: list[int]) -> None:
+        parts = [sealed[start : start + _ROOM] for start in range(0, len(sealed), _ROOM)]
+        while len(slots) < len(parts):
+            slots.append(self._take())
+        for index, part in enumerate(parts):
+            head = _HEAD.pack(_MAGIC, call_id.encode(), index, len(parts), len(part))
+            os.pwrite(self._descriptor, head + part, slots[index] * SLOT)
+        self._clear(slots[len(parts) :])
+        del slots[len(parts) :]
+
+    def _take(self) -> int:
+        """A free one. Raises OSError where there is no room for more."""
+        if not self._free:
+            self._grow(max(self._count, FIRST_SLOTS))
+        return self._free.pop()
+
+    def _grow(self, by: int) -> None:
+        """Room that is there before it is needed: a full disk takes nothing from it."""
+        os.posix_fallocate(self._descriptor, self._count * SLOT, by * SLOT)
+        self._free += range(self._count + by - 1, self._count - 1, -1)
+        self._count += by
+
+    def _clear(self, slots: list[int]) -> None:
+        for slot in slots:
+            with suppress(OSError):  # a start finds its record in the store
+                os.pwrite(self._descriptor, _FREE, slot * SLOT)
+        self._free += slots
+
+    def _failed(self, error: OSError) -> None:
+        if self._works:
+            effect = "new calls are refused: after a crash nobody would know of them"
+            self._report("attempts.cannot_keep", {"file": str(self._path), "reason": error.strerror, "effect": effect})
+        self._works = False
+
+    # -- what was left
+
+    def _read(self) -> list[KeptAttempt]:
+        by_id: dict[str, list[_Part]] = {}
+        for slot in range(self._count):
+            data = os.pread(self._descriptor, SLOT, slot * SLOT)
+            magic, call_id, number, of, length = _HEAD.unpack_from(data)
+            if magic == _MAGIC:
+                part = _Part(slot, number, of, data[_HEAD.size : _HEAD.size + length])
+                by_id.setdefault(call_id.decode("ascii", "replace"), []).append(part)
+            else:
+                self._free.append(slot)
+        left: list[KeptAttempt] = []
+        for call_id, parts in by_id.items():
+            try:
+                left.append(self._opened(call_id, parts))
+            except StoreError as error:
+                self._report("attempts.altered", {"call_id": call_id, "reason": str(error)})
+                self._clear([part.slot for part in parts])
+            else:
+                self._slots[call_id] = [part.slot for part in parts]  # _opened has put them in order
+        return left
+
+    def _opened(self, call_id: str, parts: list[_Part]) -> KeptAttempt:
+        parts.sort(key=lambda part: part.number)
+        if [part.number for part in parts] != list(range(parts[0].of)):
+            raise StoreError("a part of what was noted of an attempt is missing")
+        sealed = b"".join([part.sealed for part in parts])
+        try:
+            encoded, state = _decode(self._sealer.open_(sealed, _context(call_id)))
+        except msgspec.DecodeError:
+            raise StoreError("what was noted of an attempt cannot be read") from None
+        return KeptAttempt(decode_record(encoded), state)
+
+
+def with_records(
+    place: Place, sealer: Sealer, left: list[KeptAttempt], unwritten: Iterable[CallRecord]
+) -> list[KeptAttempt]:
+    """The attempts, each with the record that there is of it all the same: its commit was the last that was done.
+
+    `unwritten`: records that are durable and not in the store yet, the latest of a call last. Raises StoreError.
+    """
+    if not left:
+        return []
+    wanted = {attempt.record.call_id: attempt.record for attempt in left}
+    with store_errors(place), closing(connect_reader(place)) as connection:
+        stored = _up(connection, sealer, wanted) | _ended(connection, sealer, wanted)
+    stored |= {record.call_id: record for record in unwritten}
+    return [attempt._replace(stored=stored.get(attempt.record.call_id)) for attempt in left]
+
+
+def _up(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
+    """On a server those of all nodes: one may have taken a call of ours over."""
+    ids = [call_id for (call_id,) in connection.execute(_UP) if call_id in wanted]
+    found = {}
+    for call_id in ids:
+        row = connection.execute(_UP_ROW, (call_id,)).fetchone()
+        if row is not None:  # it has just ended on another node
+            found[call_id] = _record(wanted[call_id], partial(open_live, sealer, row))
+    return found
+
+
+def _ended(connection: Connection, sealer: Sealer, wanted: Mapping[str, CallRecord]) -> dict[str, CallRecord]:
+    """No attempt ends before it was received, by the clock that its record goes by."""
+    since = min(record.received_at for record in wanted.values())
+    places = [(call_id, seq) for call_id, seq in connection.execute(_ENDED_SINCE, (since,)) if call_id in wanted]
+    found = {}
+    for call_id, seq in places:
+        row = connection.execute(f"{SELECT} WHERE chain_seq = ?", (seq,)).fetchone()
+        found[call_id] = _record(wanted[call_id], partial(open_row, sealer, row))
+    return found
+
+
+def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> CallRecord:
+    """One that was altered is a record all the same: `verify` tells of it."""
+    try:
+        return read().record
+    except StoreError:
+        return kept._replace(ended_at=kept.received_at)
+
+
+def _context(call_id: str) -> bytes:
+    return f"attempt {call_id}".encode()
