@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -84,6 +85,10 @@ class Sipp:
         if status != 0:
             raise SippFailed(f"{self.name} ended with {status}\n{self._story()}")
         return self.traffic()
+
+    def no_more_calls(self) -> None:
+        """It places no more, and ends once those that are there are over."""
+        self._process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
         """End the process, if it has not ended by itself. Idempotent."""
