@@ -64,6 +64,7 @@ _COUNTERS = {
     "datagrams_unread": "datagrams that came while the system's buffer for them was full",
     "datagrams_handed_over": "datagrams that came to one worker and were for another",
     "datagrams_lost_between_workers": "datagrams and errors that another worker had no room for",
+    "attempts_lost": "calls and text messages that were under way at a crash and were ended at the start",
     "invites_unanswered": "INVITEs and MESSAGEs beyond all limits, which got no answer",
     "responses_stray": "responses that belong to no transaction",
     "rtpengine_failures": "commands that no rtpengine carried out",

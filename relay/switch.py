@@ -163,18 +163,24 @@ class Switch:
             await self._rtpengine.open()
         if not isinstance(self._reader, RouteReader):
             await self._reader.open()
-        by_far_end = {flow._replace(connection=0): flow for flow in streams}
-        attempts = {attempt.record.call_id: attempt for attempt in kept}
-        for record, dialogs in ours:
-            self.engine.restore(record, dialogs, time.monotonic(), by_far_end, attempts.pop(record.call_id, None))
-        for attempt in attempts.values():
-            self.engine.end_attempt(attempt, time.monotonic())
-        self._recall([*known, *(attempt.record for attempt in attempts.values() if attempt.stored is None)])
+        self._restore(ours, kept, {flow._replace(connection=0): flow for flow in streams})
+        lost = [attempt.record for attempt in kept if attempt.stored is None]
+        self._recall([*known, *lost])
         self.locate(located)
         take_huge_pages()
         await self._network.open(self.driver.receive, self.driver.transport_failed, self.engine.bans, self.driver.pace)
         self.driver.start()
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(collect_the_young())]
+
+    def _restore(self, ours: Sequence[LiveCall], kept: Sequence[KeptAttempt], streams: Mapping[Flow, Flow]) -> None:
+        attempts = {attempt.record.call_id: attempt for attempt in kept}
+        for record, dialogs in ours:
+            self.engine.restore(record, dialogs, time.monotonic(), streams, attempts.pop(record.call_id, None))
+        for attempt in attempts.values():
+            self.engine.end_attempt(attempt, time.monotonic())
+        if attempts:
+            effect = "each has its record, its caller an answer, and its callees stop ringing"
+            self._log.warning("attempts.ended", attempts=len(attempts), effect=effect)
 
     def take_over(self, calls: Sequence[LiveCall]) -> None:
         """Carries on with the calls of a node that is gone, and ends those of which a side is gone too."""

@@ -6,7 +6,7 @@ answered, and whose caller may not have heard it yet, is told so and goes on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.call.actions import Mediate
 from relay.call.admission import RETRY
@@ -15,13 +15,13 @@ from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.counts import SETTING_UP
 from relay.call.leg_state import flow_by
-from relay.call.masking import LOST
+from relay.call.masking import LOST, Verdict
 from relay.call.peers import host_port
 from relay.call.places import Place
 from relay.call.restart import peer_of, take_over
 from relay.call.routing import Route
 from relay.call.settings import Target
-from relay.call.setup import Setup
+from relay.call.setup import LOST_AT_RESTART, Setup
 from relay.call.state import load_attempt
 from relay.errors import ParseError, StoreError
 from relay.sip.flow import Flow
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.record import CallRecord
     from relay.sip.transaction import ServerTransaction
-
-REASON: Final = "lost_at_restart"
 
 
 class KeptAttempt(NamedTuple):
@@ -55,7 +53,7 @@ class _Asked(NamedTuple):
 def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
     """Ends it. Where the store has its record it gets no second one, and its caller is told what that says."""
     record, stored = kept.record, kept.stored
-    core.counters["attempts_lost"] += 1
+    core.counters["attempts_lost"] += stored is None
     try:
         state = load_attempt(kept.state)
         asked = _asked(core, state)
@@ -75,7 +73,8 @@ def end_attempt(core: Core, kept: KeptAttempt, now: float) -> None:
 def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> None:
     record, stored = kept.record, kept.stored
     status = LOST.status if stored is None else stored.sip_status or LOST.status
-    data = asked.reply.write(status, to_tag=core.token(), extra=_extra(status))
+    extra = f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""
+    data = asked.reply.write(status, to_tag=core.token(), extra=extra)
 
     def tell(at: float) -> None:
         asked.transaction.respond(status, data, at)
@@ -88,17 +87,19 @@ def _end_message(core: Core, kept: KeptAttempt, asked: _Asked, now: float) -> No
 
 
 def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked, now: float) -> None:
-    setup = _setup(core, kept.record, asked, now)
-    stored = kept.stored
-    answered_by = stored.callee_leg_call_id if stored is not None and stored.answered_at is not None else None
-    attempts = [_attempt(setup, sent, now) for sent in state.invites if sent.call_id != answered_by]
-    sent = [attempt for attempt in attempts if attempt is not None]
-    if stored is None:
-        setup.lose(sent, now)
-    else:
-        setup.lose(sent, now, LOST.status if answered_by else stored.sip_status or LOST.status)
+    record, stored = kept.record, kept.stored
+    setup = _setup(core, record, asked, now)
+    answered = stored is not None and stored.answered_at is not None
+    winner = stored.callee_leg_call_id if stored is not None and answered else None
+    attempts = [_attempt(setup, sent, now) for sent in state.invites if sent.call_id != winner]
+    closed: Verdict | None = None
+    if answered:
+        closed = LOST
+    elif stored is not None:
+        closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
+    setup.lose([attempt for attempt in attempts if attempt is not None], closed, now)
     if state.media:
-        core.mediate(Mediate(0, "delete", kept.record.call_id, state.media))
+        core.mediate(Mediate(0, "delete", record.call_id, state.media))
 
 
 def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> None:
@@ -192,9 +193,5 @@ def _closed(core: Core, record: CallRecord, now: float) -> CallRecord:
         q850_cause=LOST.q850_cause,
         outcome=LOST.outcome,
         ended_by="relay",
-        end_reason=REASON,
+        end_reason=LOST_AT_RESTART,
     )
-
-
-def _extra(status: int) -> str:
-    return f"{RETRY}Reason: Q.850;cause={LOST.q850_cause}\r\n" if status == LOST.status else ""

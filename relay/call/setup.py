@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.announcement import OF_REFUSAL, Announcement, answer_alone
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from relay.call.places import Place
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
+
+LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that was under way when the relay died
 
 
 class Setup:
@@ -307,22 +309,22 @@ class Setup:
             self._decide()
             self._finish(verdict, "relay", reason, "", now)
 
-    def lose(self, attempts: list[Attempt], now: float, status: int | None = None) -> None:
+    def lose(self, attempts: list[Attempt], closed: Verdict | None, now: float) -> None:
         """It was under way when the relay died: its INVITEs are cancelled, and it is refused once that is recorded.
 
-        `status`: what it was closed with, where the store has its record.
+        `closed`: what it was refused with, where its record is in the store.
         """
         for attempt in attempts:
             self._outstanding.append(attempt)
             attempt.cancel(now, "")
         self._decide()
-        if status is None:
-            self._finish(masking.LOST, "relay", "lost_at_restart", admission.RETRY, now)
+        if closed is None:
+            self._finish(masking.LOST, "relay", LOST_AT_RESTART, admission.RETRY, now)
             return
-        data = self.reply.write(status, to_tag=self.core.token(), extra=admission.RETRY if status == 503 else "")
+        data = self._refusal(closed, admission.RETRY if closed.status == masking.LOST.status else "")
         self._leave()
         self.call.was_closed(now)
-        self._tell(status, data, now)
+        self._tell(closed.status, data, now)
 
     def _abandon_attempt(self, now: float, reason: str) -> None:
         if self._attempt is not None:
@@ -361,11 +363,14 @@ class Setup:
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
-        if verdict.q850_cause and verdict.status != 487:
-            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
-        data = self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
+        data = self._refusal(verdict, extra)
         self._leave()
         self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)
+
+    def _refusal(self, verdict: Verdict, extra: str) -> bytes:
+        if verdict.q850_cause and verdict.status != 487:
+            extra += f"Reason: Q.850;cause={verdict.q850_cause}\r\n"
+        return self.reply.write(verdict.status, to_tag=self.core.token(), extra=extra)
 
     def _tell(self, status: int, data: bytes, now: float) -> None:
         """The record is safe: the caller gets his final answer."""
