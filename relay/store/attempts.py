@@ -10,6 +10,7 @@ Which attempts there are, and when they come and go, is the engine's business. I
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,7 @@ from relay.store.server import Place
 
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
+MOST_SLOTS = 65_536  # 256 MiB
 _HEAD: Final = struct.Struct(">4s32sHHH")  # _MAGIC, the attempt's id, which of how many slots, bytes of it in this one
 _MAGIC: Final = b"r7a1"
 _FREE: Final = bytes(len(_MAGIC))
@@ -130,7 +132,9 @@ class AttemptFile:
         return self._free.pop()
 
     def _grow(self, by: int) -> None:
-        """Room that is there before it is needed: a full disk takes nothing from it."""
+        """Room that is there before it is needed: a full disk takes nothing from it. Raises OSError."""
+        if self._count + by > MOST_SLOTS:
+            raise OSError(errno.ENOSPC, f"{self._count} slots are taken")
         os.posix_fallocate(self._descriptor, self._count * SLOT, by * SLOT)
         self._free += range(self._count + by - 1, self._count - 1, -1)
         self._count += by

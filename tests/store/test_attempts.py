@@ -121,6 +121,19 @@ def test_it_grows_with_the_attempts(open_file: Opening, path: Path) -> None:
     assert sorted(attempt.record.call_id for attempt in open_file()[1]) == ids
 
 
+def test_it_does_not_grow_for_ever(
+    open_file: Opening, reports: Reports, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts_module, "MOST_SLOTS", FIRST_SLOTS)
+    file, _ = open_file()
+    ids = [f"{number:032}" for number in range(FIRST_SLOTS + 1)]
+    assert [file.keep(RINGS._replace(call_id=call_id), STATE) for call_id in ids] == [True] * FIRST_SLOTS + [False]
+    assert path.stat().st_size == FIRST_SLOTS * SLOT
+    assert reports.events == ["attempts.cannot_keep"]
+    file.drop(ids[:1])
+    assert file.keep(RINGS._replace(call_id=ids[-1]), STATE)
+
+
 def test_kill_9_leaves_what_was_noted(open_file: Opening, disk: Disk, path: Path) -> None:
     """The page cache outlives the process that wrote into it."""
     child = os.fork()
