@@ -17,9 +17,9 @@ from tests.support import postgres
 from tests.support.addresses import RELAY, Address
 from tests.support.live_call import Call, call
 from tests.support.namespace import reran_in_own_network
-from tests.support.phone import Leg, Phone
+from tests.support.phone import SDP, Leg, Phone
 from tests.support.product import WORKERS
-from tests.support.relay_process import A, B, RelayProcess, Setup
+from tests.support.relay_process import A, B, RelayProcess, Setup, X
 
 NUMBERS = ("700100000010002", "700100000010001")  # of the first worker and of the second
 CALLEES = (B, "13900000003")
@@ -37,6 +37,33 @@ def node(folder: Path, url: str, name: str, setup: Setup | None = None, workers:
     own = folder / name
     own.mkdir()
     return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES), workers)
+
+
+async def test_a_node_that_was_killed_ends_what_rang_there_when_it_comes_back(tmp_path: Path, url: str) -> None:
+    """What it noted is on its machine, where others do not see it: none of them records the attempt a second time."""
+    relay, other = node(tmp_path, url, "a", workers=1), node(tmp_path, url, "b", Setup(), workers=1)
+    with running(relay, other):
+        relay.bind()
+        async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
+            leg = Leg.calling(caller, relay.setup.relay, A, X)
+            branch = await leg.request("INVITE", body=SDP)
+            invite = await callee.expect("INVITE")
+            called = Leg.called(callee, relay.setup.relay, invite)
+            await called.answer(invite, 180)
+            await caller.expect(180)
+            await asyncio.to_thread(relay.kill)
+            await asyncio.to_thread(other.wait_for_event, "node.taken_over")
+            assert other.calls() == []
+            await asyncio.to_thread(relay.start)
+            leg.learn(await caller.expect(503, "INVITE"))
+            await leg.request("ACK", cseq=leg.cseq, branch=branch)
+            await called.answer(await callee.expect("CANCEL"), 200)
+            await called.answer(invite, 487)
+            await callee.expect("ACK")
+        (record,) = other.calls()
+        assert (record["outcome"], record["end_reason"]) == ("failed", "lost_at_restart")
+        relay.stop_and_check()
+        assert other.stop() == 0
 
 
 def bind(relay: RelayProcess) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from relay.call.actions import Commit
+from relay.call.lost import KeptAttempt
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store import nodes
+from relay.store.attempts import with_records
 from relay.store.database import connect_reader, open_store
 from relay.store.journal_rows import event_rows
 from relay.store.live_rows import LiveCall
@@ -102,6 +104,17 @@ async def test_the_records_of_two_nodes_are_one_chain(store: Store) -> None:
                 await asyncio.sleep(0)
         await done.until(lambda: len(done.tokens) == 500)
     assert len(store.records()) == 500
+
+
+async def test_the_records_of_what_was_under_way_are_found_whichever_node_has_made_them(store: Store) -> None:
+    done = Waiter()
+    async with store.journal("b") as other:
+        other.queue.append(Commit(1, live_record("c1"), b"dialogs"), done)
+        other.queue.append(Commit(2, ended_record("c2"), None), done)
+        await done.until(lambda: done.tokens == [1, 2])
+    left = [KeptAttempt(live_record(call_id), b"") for call_id in ("c1", "c2", "c3")]
+    found = with_records(store.server("a"), store.sealer, left, ())
+    assert [attempt.stored for attempt in found] == [live_record("c1"), ended_record("c2"), None]
 
 
 async def test_events_and_last_callers_are_kept(store: Store) -> None:
