@@ -139,7 +139,7 @@ class Attempt:
             self._sent_by[:4],
             self._local_uri,
             self._local_tag,
-            self._remote_uri,
+            encode(self._remote_uri),
             self.call_id,
             self._cseq,
             self._branch,
@@ -148,7 +148,8 @@ class Attempt:
 
     def take_up(self, sent: SentInvite, flow: Flow, now: float) -> None:
         """Goes on with an INVITE that an earlier process has sent, for `cancel`."""
-        self._local_uri, self._local_tag, self._remote_uri = sent.local_uri, sent.local_tag, sent.remote_uri
+        self._local_uri, self._local_tag = sent.local_uri, sent.local_tag
+        self._remote_uri = sent.remote_uri.decode("utf-8", "surrogateescape")
         self.call_id, self._cseq, self._reached = sent.call_id, sent.cseq, sent.cseq
         self._flow = self._sent_by = flow
         self._branch = sent.branch

@@ -12,7 +12,7 @@ class SentInvite(msgspec.Struct, array_like=True, frozen=True):
     flow: tuple[int, str, str, int]  # as of LegState
     local_uri: str
     local_tag: str
-    remote_uri: str
+    remote_uri: bytes  # where a peer has registered is its own text
     call_id: str
     cseq: int
     branch: str

@@ -28,7 +28,7 @@ from relay.sip.flow import Flow
 from relay.sip.message import Request, parse_message
 
 if TYPE_CHECKING:
-    from relay.call.attempt_state import AttemptState, SentInvite
+    from relay.call.attempt_state import AttemptState
     from relay.call.core import Core
     from relay.call.record import CallRecord
     from relay.sip.transaction import ServerTransaction
@@ -91,13 +91,12 @@ def _end_call(core: Core, kept: KeptAttempt, state: AttemptState, asked: _Asked,
     setup = _setup(core, record, asked, now)
     answered = stored is not None and stored.answered_at is not None
     winner = stored.callee_leg_call_id if stored is not None and answered else None
-    attempts = [_attempt(setup, sent, now) for sent in state.invites if sent.call_id != winner]
     closed: Verdict | None = None
     if answered:
         closed = LOST
     elif stored is not None:
         closed = Verdict(stored.sip_status or LOST.status, stored.q850_cause or 0, "")
-    setup.lose([attempt for attempt in attempts if attempt is not None], closed, now)
+    setup.lose(_attempts(setup, state, winner, now), closed, now)
     if state.media:
         core.mediate(Mediate(0, "delete", record.call_id, state.media))
 
@@ -121,6 +120,9 @@ def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> Non
     callee.ack_due = answer.ack_cseq or None
     caller.give_answer(answer.cseq, answer.data, asked.reply.flow, now)
     asked.transaction.respond(200, answer.data, now)
+    others = _setup(core, kept.record, asked, now)  # targets that were passed over, and may ring yet
+    others.call.kept = False
+    others.lose(_attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer
 
 
 def _asked(core: Core, state: AttemptState) -> _Asked:
@@ -163,17 +165,22 @@ def _setup(core: Core, record: CallRecord, asked: _Asked, now: float) -> Setup:
     return setup
 
 
-def _attempt(setup: Setup, sent: SentInvite, now: float) -> Attempt | None:
-    """None where nothing reaches its target any more."""
+def _attempts(setup: Setup, state: AttemptState, winner: str | None, now: float) -> list[Attempt]:
+    """Those whose INVITE has to be cancelled; `winner` is the Call-ID of the one that was answered."""
     core = setup.core
-    try:
-        flow = flow_by(sent.flow, core.peers)
-    except StoreError as error:
-        core.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
-        return None
-    attempt = Attempt(setup, _place(core, sent.peer, flow))
-    attempt.take_up(sent, flow, now)
-    return attempt
+    attempts = []
+    for sent in state.invites:
+        if sent.call_id == winner:
+            continue
+        try:
+            flow = flow_by(sent.flow, core.peers)
+        except StoreError as error:
+            core.note("attempt.not_readable", call_id=setup.call.call_id, reason=str(error))
+            continue
+        attempt = Attempt(setup, _place(core, sent.peer, flow))
+        attempt.take_up(sent, flow, now)
+        attempts.append(attempt)
+    return attempts
 
 
 def _place(core: Core, name: str, flow: Flow) -> Place:

@@ -377,6 +377,25 @@ def test_answer_that_the_caller_may_not_have_heard_goes_again(ladder: Ladder) ->
     hang_up(ladder)
 
 
+def test_target_that_was_passed_over_before_another_answered() -> None:
+    ladder = Ladder(tried=("carrier", "second"))
+    second = ladder.side(SECOND_HOST, "carol")
+    ladder.caller.calls(X)
+    invite = ladder.callee.get_request("INVITE")
+    ladder.run(6.1)
+    ladder.callee.inbox.clear()
+    second.expects("INVITE", 200, body=ANSWER)
+    second.get("ACK")
+    ladder.caller.get(200)
+    ladder.restart()
+    is_cancelled(ladder.callee, invite)
+    second.expects("OPTIONS")
+    ladder.caller.is_answered()
+    ladder.callee.gets_nothing()
+    ladder.callee = second
+    hang_up(ladder)
+
+
 def test_answer_that_the_caller_never_acknowledges(ladder: Ladder) -> None:
     ring(ladder)
     ladder.callee.answers(200, body=ANSWER)
