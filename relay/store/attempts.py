@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from functools import partial
@@ -35,6 +36,7 @@ from relay.store.server import Place
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
 MOST_SLOTS = 65_536  # 256 MiB
+TELL_S: Final = 60.0  # between two reports that an attempt could not be written
 _HEAD: Final = struct.Struct(">4s32sHHH")  # _MAGIC, the attempt's id, which of how many slots, bytes of it in this one
 _MAGIC: Final = b"r7a1"
 _FREE: Final = bytes(len(_MAGIC))
@@ -68,6 +70,7 @@ class AttemptFile:
         self._free: list[int] = []
         self._count = 0  # of the slots that there is room for
         self._works = True  # the last attempt was written
+        self._told_at = -TELL_S  # that one was not
 
     def open(self) -> list[KeptAttempt]:
         """What an earlier process has left. It stays there until it is dropped. Raises StoreError."""
@@ -146,7 +149,9 @@ class AttemptFile:
         self._free += slots
 
     def _failed(self, error: OSError) -> None:
-        if self._works:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
             effect = "new calls are refused: after a crash nobody would know of them"
             self._report("attempts.cannot_keep", {"file": str(self._path), "reason": error.strerror, "effect": effect})
         self._works = False

@@ -65,6 +65,29 @@ def test_a_provisional_response_stops_timers_a_and_b_for_as_long_as_it_rings(wor
     assert not invite.done
 
 
+@pytest.mark.parametrize(("status", "sent"), [(487, [b"ACK 487"]), (200, [])])
+def test_one_that_an_earlier_process_has_sent_is_not_sent_again_and_hears_its_answer(
+    world: World, status: int, sent: list[bytes]
+) -> None:
+    invite = world.take_up()
+    assert invite.proceeding
+    invite.abandon(world.now)
+    assert world.answer(status)
+    assert world.heard == [(0.0, status)]
+    world.run_out()
+    assert [data for _, data, _ in world.sent] == sent
+    assert world.is_empty
+
+
+@pytest.mark.parametrize("flow", [UDP, TCP])
+def test_one_that_an_earlier_process_has_sent_is_given_up_64_t1_after_its_cancel(world: World, flow: Flow) -> None:
+    world.take_up(flow).abandon(world.now)
+    world.run_out()
+    assert world.heard == [(32.0, "timeout")]
+    assert not world.sent
+    assert world.is_empty
+
+
 def test_every_2xx_is_told_until_timer_m(world: World) -> None:
     invite = world.request("INVITE")
     world.answer(180)

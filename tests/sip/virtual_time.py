@@ -90,6 +90,16 @@ class World:
             (lambda response: b"ACK %d" % response.status) if method == "INVITE" else None,
         )
 
+    def take_up(self, flow: Flow = UDP) -> ClientTransaction:
+        """An INVITE that an earlier process has sent."""
+        return self.layer.take_up(
+            BRANCH,
+            flow,
+            lambda response, now: self.heard.append((now, response.status)),
+            lambda why, now: self.heard.append((now, why)),
+            lambda response: b"ACK %d" % response.status,
+        )
+
     def answer(self, status: int, method: str = "INVITE", branch: str = BRANCH) -> bool:
         """A response comes in."""
         return self.layer.receive_response(response(status, method, branch), self.now)
