@@ -122,12 +122,16 @@ class KeepAttempt:
 
 @final
 class DropAttempt:
-    """Nothing of an attempt is left to do for a start: forget what was noted, once what stands before it is done."""
+    """Nothing of an attempt is left to do for a start: forget what was noted.
 
-    __slots__ = ("call_id",)
+    `at_once`: nothing was sent just before that a start would have to send again; else once that has gone out.
+    """
 
-    def __init__(self, call_id: str) -> None:
+    __slots__ = ("at_once", "call_id")
+
+    def __init__(self, call_id: str, at_once: bool = False) -> None:
         self.call_id = call_id
+        self.at_once = at_once
 
 
 class Tell(NamedTuple):

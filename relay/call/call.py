@@ -254,7 +254,7 @@ class Call:
 
     def acknowledged(self, now: float) -> None:
         """The caller has said that it is up on his side too: from now on both hear what is played."""
-        self.drop()
+        self.drop(at_once=self.callee is None or self.callee.ack_due is None)
         if self._greeted or self.ended:
             return
         self._greeted = True
@@ -370,11 +370,11 @@ class Call:
         for then in waiting:
             then(now)
 
-    def drop(self) -> None:
-        """It is no attempt any more that a start would have to end."""
+    def drop(self, at_once: bool = False) -> None:
+        """It is no attempt any more that a start would have to end. `at_once`: as of `DropAttempt`."""
         if self.kept:
             self.kept = False
-            self.core.drop_attempt(self.call_id)
+            self.core.drop_attempt(self.call_id, at_once)
 
     def was_closed(self, now: float) -> None:
         """Its record is in the store."""

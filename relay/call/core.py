@@ -148,9 +148,9 @@ class Core:
         """Have it noted that the attempt is under way, before what comes next is done."""
         self._actions.append(KeepAttempt(record, state))
 
-    def drop_attempt(self, call_id: str) -> None:
-        """What was noted is of no use any more."""
-        self._actions.append(DropAttempt(call_id))
+    def drop_attempt(self, call_id: str, at_once: bool = False) -> None:
+        """What was noted is of no use any more. `at_once`: as of `DropAttempt`."""
+        self._actions.append(DropAttempt(call_id, at_once))
 
     def committed(self, token: int, now: float) -> None:
         then = self._pending_commits.pop(token, None)

@@ -240,7 +240,7 @@ class Driver:
     def close(self) -> None:
         """What still waits is dropped: SIP sends it again."""
         self._backlog = Backlog()
-        self._drop()
+        self._drop_due()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -335,7 +335,7 @@ class Driver:
         elif isinstance(action, Commit):
             self._commit(action, now)
         elif isinstance(action, DropAttempt):
-            self._drop_later(action.call_id)
+            self._drop_attempt(action)
         elif isinstance(action, SendAll):
             self._outlet.send_all(action.messages, action.flow)
         else:
@@ -362,15 +362,21 @@ class Driver:
         if action.record.ended_at is not None:
             self._log_ended(ended_call(action.record))
 
-    def _drop_later(self, call_id: str) -> None:
+    def _drop_attempt(self, action: DropAttempt) -> None:
+        if action.at_once:
+            self._drop([action.call_id])
+            return
         if not self._dropped:
-            asyncio.get_running_loop().call_later(DROP_S, self._drop)
-        self._dropped.append(call_id)
+            asyncio.get_running_loop().call_later(DROP_S, self._drop_due)
+        self._dropped.append(action.call_id)
 
-    def _drop(self) -> None:
+    def _drop_due(self) -> None:
         dropped, self._dropped = self._dropped, []
-        if dropped and self._attempts is not None:
-            self._attempts[1](dropped)
+        self._drop(dropped)
+
+    def _drop(self, call_ids: list[str]) -> None:
+        if call_ids and self._attempts is not None:
+            self._attempts[1](call_ids)
 
     def _answer(self, action: LookUp, now: float) -> None:
         if self._is_stalled(now) or not self._keeps:  # a call that was begun before, or nothing is to be shed

@@ -141,6 +141,7 @@ async def test_cancelled_call(start_relay: StartRelay, marks: tuple[Marks, Marks
 async def test_call_that_outlives_its_relay(start_relay: StartRelay, marks: tuple[Marks, Marks]) -> None:
     async with talking(start_relay, FORMS["udp"], marks) as talk:
         await talk.connect()
+        await talk.exchange(talk.leg_a, talk.leg_b, "INFO", [])  # the relay has had the ACK
         talk.relay.kill()
         talk.relay.start()
         for leg in (talk.leg_a, talk.leg_b):
