@@ -216,7 +216,7 @@ def test_a_sealed_part_that_was_swapped_is_an_error(disk: Disk, reader: Connecti
     put(disk.path, disk.sealer, binding("b1"), binding("b2", x=Y))
     with closing(connect(disk.path)) as connection:
         connection.execute("UPDATE binding SET sealed = (SELECT sealed FROM binding WHERE id = 'b2') WHERE id = 'b1'")
-    with pytest.raises(StoreError, match="altered"):
+    with pytest.raises(StoreError, match="not as relay700 wrote it"):
         find_binding(reader, disk.sealer, "b1")
 
 
