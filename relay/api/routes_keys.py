@@ -62,11 +62,11 @@ async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> 
 
 @router.delete("/keys/{key_id}", response_model=models.Key, summary="Revoke a key")
 async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
-    """The next request with it is refused."""
+    """The next request with it is refused. It takes a key that has all of its scopes."""
     return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyMade, summary="Replace a key")
 async def post_rotation(key_id: KeyId, asked: models.KeyRotation, visit: KeyChanges) -> Response:
-    """A new key with the same scopes; the old one ends after `overlap_s`."""
+    """A new key with the same scopes, all of which the asking key has; the old one ends after `overlap_s`."""
     return await visit.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))

@@ -14,7 +14,7 @@ from relay.api import models_oversight as models
 from relay.api.models import Day, Name, given_ms, shown_moment
 from relay.api.routes_bindings import shown_binding
 from relay.api.routes_calls import shown_call
-from relay.api.visit import Answer, Needs, Operator, OperatorChanges, Visit
+from relay.api.visit import Answer, Needs, OperatorChanges, Visit
 from relay.reports.daily import DailyLine, daily, set_complaints
 from relay.reports.evidence import ask_evidence, bundle
 from relay.reports.trace import ask_trace, trace
@@ -51,7 +51,7 @@ async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
     response_class=Response,
     responses={200: {"description": "The bundle, a ZIP signed with Ed25519", "content": {_ZIP: {}}}},
 )
-async def post_evidence(asked: models.EvidenceAsked, visit: Operator) -> Response:
+async def post_evidence(asked: models.EvidenceAsked, visit: Traces) -> Response:
     """All that is kept about it in a time, in clear; `README.txt` in it says how to check it."""
     number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
     question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, get_args
 
 from relay.errors import Refused
 from relay.service import fields
 from relay.service.businesses import get as get_business
-from relay.store.act import Act
+from relay.store.act import BUSINESS_SCOPES, Act, Scope
+from relay.store.act import OPERATOR as OPERATOR_SCOPES
 from relay.store.keys import ApiKey, add_key, count_good, find_key, set_expiry, set_revoked
 
-BusinessScope = Literal[
-    "bindings:read",
-    "bindings:write",
-    "numbers:read",
-    "calls:read",
-    "calls:hangup",
-    "parties:read",
-    "webhooks",
-    "lists",
-    "reports",
-    "keys",
-]
-Scope = Literal[BusinessScope, "trace", "operator"]
+__all__ = ["BUSINESS_SCOPES", "OPERATOR_SCOPES", "Scope", "make_key", "revoke", "rotate"]
+
 OPERATOR: Scope = "operator"
 PARTIES: Scope = "parties:read"  # real numbers are shown to it
-BUSINESS_SCOPES: frozenset[str] = frozenset(get_args(BusinessScope))
-OPERATOR_SCOPES: frozenset[str] = frozenset(get_args(Scope))
 MOST_KEYS = 100  # of one business user that are good
 LONGEST_OVERLAP_S = 30 * 24 * 3600
 
@@ -41,7 +28,7 @@ def make_key(
     """
     _check_owner(act, business)
     wanted = _check_scopes(business, scopes)
-    _check_grant(act, wanted)
+    act.actor.must_have(wanted, "scopes")
     if expires_at is not None and expires_at <= act.now_ms:
         raise fields.invalid("expires_at", "this moment is over: take one to come")
     _check_end(act, expires_at)
@@ -56,7 +43,7 @@ def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
     if not 0 <= overlap_s <= LONGEST_OVERLAP_S:
         raise fields.invalid("overlap_s", f"it is 0 to {LONGEST_OVERLAP_S} seconds")
     old = _good(act, key_id)
-    _check_grant(act, old.scopes)
+    act.actor.must_have(old.scopes, "scopes")
     _check_end(act, old.expires_at)
     if overlap_s:
         _check_count(act, old.business)
@@ -67,8 +54,9 @@ def rotate(act: Act, key_id: str, overlap_s: int = 0) -> tuple[ApiKey, str]:
 
 
 def revoke(act: Act, key_id: str, reason: str = "") -> ApiKey:
-    """Ends a key: the next request with it is refused. Raises Refused."""
+    """Ends a key: the next request with it is refused. Raises Refused, also where it may do more than the actor."""
     key = _good(act, key_id)
+    act.actor.must_have(key.scopes, "key")
     set_revoked(act, key_id)
     act.audit("key.revoke", key_id, business=key.business, reason=fields.reason(reason))
     return key._replace(revoked_at=act.now_ms)
@@ -97,15 +85,10 @@ def _check_scopes(business: str | None, scopes: Collection[str]) -> frozenset[st
     return frozenset(scopes)
 
 
-def _check_grant(act: Act, scopes: frozenset[str]) -> None:
-    """Nobody gives away more than they have."""
-    if OPERATOR not in act.actor.scopes and not scopes <= act.actor.scopes:
-        raise Refused("forbidden", "scopes", "a key cannot have more scopes than the one that makes it")
-
-
 def _check_end(act: Act, expires_at: int | None) -> None:
-    """Nor for longer: what is made with a key that was lost must not outlive it."""
-    own = find_key(act.connection, act.sealer, act.actor.name.removeprefix("key:")) if act.actor.business else None
+    """What is made with a key that was lost must not outlive it."""
+    kind, _, own_id = act.actor.name.partition(":")
+    own = find_key(act.connection, act.sealer, own_id) if kind == "key" else None
     if own is not None and own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
         raise Refused("forbidden", "expires_at", "a key cannot last longer than the one that makes it")
 

@@ -8,13 +8,28 @@ not be kept beyond its transaction.
 from __future__ import annotations
 
 import getpass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from relay.errors import Refused
 from relay.store.audit import Entry, add_entry
 from relay.store.connection import Connection
 from relay.store.sealing import Sealer
 
-OPERATOR = frozenset(["operator"])
+BusinessScope = Literal[
+    "bindings:read",
+    "bindings:write",
+    "numbers:read",
+    "calls:read",
+    "calls:hangup",
+    "parties:read",
+    "webhooks",
+    "lists",
+    "reports",
+    "keys",
+]
+Scope = Literal[BusinessScope, "trace", "operator"]
+BUSINESS_SCOPES: frozenset[str] = frozenset(get_args(BusinessScope))
+OPERATOR: frozenset[str] = frozenset(get_args(Scope))  # all: whoever runs commands on this machine has them
 
 
 class Actor(NamedTuple):
@@ -23,6 +38,14 @@ class Actor(NamedTuple):
     name: str
     business: str | None
     scopes: frozenset[str]
+
+    def must_have(self, rights: frozenset[str], field: str) -> None:
+        """Nobody grants, changes or revokes what he has not got himself. Raises Refused for `field`.
+
+        A scope "operator" is one right among others: it stands for no other.
+        """
+        if lacking := rights - self.scopes:
+            raise Refused("forbidden", field, f"the key lacks the scope {min(lacking)} itself: take one that has it")
 
 
 RELAY = Actor("relay", None, OPERATOR)

@@ -60,6 +60,29 @@ async def test_nobody_looks_for_a_party_without_the_scope_that_shows_numbers(api
     assert (await seeing.post(f"{path}/search", {"party": A}, 200))["items"] == []
 
 
+async def test_no_way_leads_from_a_key_without_a_right_to_one_with_it(api: Api) -> None:
+    """An operator's key without parties:read neither makes itself one, nor has numbers sent or shown in clear."""
+    strong = await api.company("acme", ["parties:read", "keys"])
+    blind = await api.operator(OPERATOR_SCOPES - {"parties:read", "trace"})
+    key_id = strong.key.split("_")[1]
+    asked = {"scopes": ["parties:read"]}
+    webhook = {"url": "https://a.example/", "business": "acme", "parties": "clear"}
+    span = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "number": A, "reason": "case 1"}
+    for method, path, body in (
+        ("POST", "/v1/businesses/acme/keys", asked),
+        ("POST", f"/v1/keys/{key_id}/rotate", {}),
+        ("DELETE", f"/v1/keys/{key_id}", None),
+        ("POST", "/v1/webhooks", webhook),
+        ("POST", "/v1/evidence", span),
+        ("POST", "/v1/trace", {"number": A, "at": span["since"], "reason": "case 1"}),
+        ("GET", "/v1/calls?reveal=true&reason=case", None),
+        ("GET", "/v1/audit?reveal=true&reason=case", None),
+        ("GET", f"/v1/calls/export?since={span['since']}&until={span['until']}&reveal=true&reason=case", None),
+    ):
+        await blind.refused(method, path, "forbidden", body)
+    assert await strong.get("/v1/businesses/acme/keys")  # it is good still
+
+
 async def test_each_scope_is_needed_somewhere(api: Api) -> None:
     needed = {scope for route in api.app.routes if isinstance(route, APIRoute) for scope in scopes_of(route) or ()}
     assert needed == OPERATOR_SCOPES - {"parties:read"}  # asked for where numbers are shown or looked for

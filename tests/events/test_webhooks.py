@@ -8,7 +8,7 @@ from relay.errors import Refused
 from relay.events.webhooks import KINDS, MOST_TESTS, MOST_WEBHOOKS, change, get, make, remove, resend
 from relay.events.webhooks import test as send_test
 from relay.service.businesses import Application, apply
-from relay.store.act import Act, Actor
+from relay.store.act import OPERATOR, Act, Actor
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
 
@@ -103,6 +103,10 @@ def test_parties_in_clear_take_a_scope(shop: Shop) -> None:
     assert made.parties == "clear"
     masked = shop.hook()
     assert refusal(shop, lambda act: change(act, masked.id, parties="clear")) == ("forbidden", "parties")
+    blind = Actor("key:0123456789ab", None, OPERATOR - {"parties:read"})
+    for do in (clear, lambda act: change(act, masked.id, parties="clear")):
+        with pytest.raises(Refused, match="parties:read"):
+            as_(shop, blind, do)
 
 
 def test_nobody_has_more_than_enough(shop: Shop) -> None:

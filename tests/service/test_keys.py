@@ -13,7 +13,7 @@ from relay.events.webhooks import make as make_webhook
 from relay.service import keys
 from relay.service.businesses import Application, apply, set_state
 from relay.service.keys import BUSINESS_SCOPES, OPERATOR_SCOPES
-from relay.store.act import RELAY, Actor
+from relay.store.act import RELAY, Actor, operator_cli
 from relay.store.audit_log import AuditQuery, all_entries
 from relay.store.keys import ApiKey, find_key
 from relay.store.webhooks import find_webhook
@@ -69,9 +69,30 @@ def test_no_key_gives_more_than_it_has(store: Acting) -> None:
         assert refused(store, lambda act, of=scopes: keys.make_key(act, "acme", of), actor) == ("forbidden", "scopes")
 
 
-def test_no_key_rotates_one_that_can_do_more(store: Acting) -> None:
-    strong = made(store, "acme", "parties:read")
-    assert refused(store, lambda act: keys.rotate(act, strong.id), key_of("acme", "keys")) == ("forbidden", "scopes")
+def test_no_key_rotates_or_revokes_one_that_can_do_more(store: Acting) -> None:
+    strong, weak = made(store, "acme", "keys", "parties:read"), made(store, "acme", "keys")
+    actor = key_of("acme", "keys")
+    assert refused(store, lambda act: keys.rotate(act, strong.id), actor) == ("forbidden", "scopes")
+    assert refused(store, lambda act: keys.revoke(act, strong.id), actor) == ("forbidden", "key")
+    assert found(store, strong.id) == strong
+    assert store.run(lambda act: keys.revoke(act, weak.id), actor).revoked_at == NOW_MS
+
+
+@pytest.mark.parametrize("scope", sorted(OPERATOR_SCOPES))
+def test_an_operators_key_gives_and_ends_no_right_but_its_own(store: Acting, scope: str) -> None:
+    """The scope "operator" stands for no other one."""
+    actor = Actor("key:0123456789ab", None, OPERATOR_SCOPES - {scope})
+    strong = made(store, None, scope)
+    assert refused(store, lambda act: keys.rotate(act, strong.id), actor) == ("forbidden", "scopes")
+    assert refused(store, lambda act: keys.revoke(act, strong.id), actor) == ("forbidden", "key")
+    for owner in (None, "acme") if scope in BUSINESS_SCOPES else (None,):
+        making = refused(store, lambda act, of=owner: keys.make_key(act, of, [scope]), actor)
+        assert making == ("forbidden", "scopes")
+
+
+def test_whoever_runs_commands_on_the_machine_has_all_rights(store: Acting) -> None:
+    key = made(store, None, *OPERATOR_SCOPES, actor=operator_cli())
+    assert store.run(lambda act: keys.revoke(act, key.id), operator_cli()).scopes == OPERATOR_SCOPES
 
 
 @pytest.mark.parametrize(
@@ -141,6 +162,15 @@ def test_no_key_makes_one_that_outlives_it(store: Acting) -> None:
     assert made(store, "acme", "keys", actor=actor, expires_at=NOW_MS + 1_000).expires_at == NOW_MS + 1_000
     endless = made(store, "acme", "keys")
     assert refused(store, lambda act: keys.rotate(act, endless.id), actor) == ("forbidden", "expires_at")
+
+
+def test_no_operators_key_makes_one_that_outlives_it(store: Acting) -> None:
+    own = made(store, None, "keys", expires_at=NOW_MS + 1_000)
+    actor = Actor(f"key:{own.id}", None, own.scopes)
+    assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"]), actor) == ("forbidden", "expires_at")
+    endless = made(store, None, "keys")
+    assert refused(store, lambda act: keys.rotate(act, endless.id), actor) == ("forbidden", "expires_at")
+    assert made(store, "acme", "keys", actor=actor, expires_at=NOW_MS + 1_000).expires_at == NOW_MS + 1_000
 
 
 def test_a_business_user_has_so_many_keys_and_no_more(store: Acting) -> None:
