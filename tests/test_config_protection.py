@@ -12,6 +12,7 @@ from relay.config import load_config
 from relay.config.values import VerifyConfig
 from relay.policy.fraud import Signal
 from relay.policy.hours import Hours
+from relay.policy.quotas import NO_LIMIT, Quotas
 from relay.policy.rules import Cap
 from tests.test_config import config, problem, problems
 
@@ -32,6 +33,13 @@ def test_defaults_are_those_of_the_law_and_the_issue() -> None:
     assert (kept.records_ms, kept.bindings_ms) == (184 * DAY_MS, 184 * DAY_MS)
     assert (kept.audit_ms, kept.businesses_ms) == (731 * DAY_MS, 731 * DAY_MS)
     assert empty.purge_at_minute == 3 * 60 + 30
+
+
+def test_quotas_of_new_business_users_are_small_and_none_is_said_by_name() -> None:
+    assert config("").numbers.quotas == Quotas(1_000, 50, 1_000, 100, 20) == config("").rules.quotas
+    made = config('[quotas]\nmax_bindings = 7\nmax_cps = "none"')
+    assert made.numbers.quotas == Quotas(7, 50, 1_000, 100, NO_LIMIT) == made.rules.quotas
+    assert "quotas.max_calls: " in problem("[quotas]\nmax_calls = -1")
 
 
 def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None:

@@ -40,6 +40,7 @@ from relay.api.door import Door
 from relay.api.edge import Edge
 from relay.api.models import FORMS
 from relay.api.problems import HTTP_KINDS, errors_of, problem_response
+from relay.call.rates import Rates
 from relay.errors import ParseError, Refused, StoreError
 
 _NOUNS = (
@@ -85,6 +86,7 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
     )
     app.state.desk = desk
     app.state.long_reads = CapacityLimiter(LONG_READS)
+    app.state.binds = Rates()
     app.router.routes.extend(_ROUTES)
     app.state.document = _document()
     return app

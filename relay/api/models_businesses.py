@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -17,7 +17,7 @@ Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], patter
 Application = Annotated[str, StringConstraints(max_length=LONGEST["application"], pattern=CLEAN)]
 Contact = Annotated[str, StringConstraints(max_length=LONGEST["contact"], pattern=CLEAN)]
 Scheme = Annotated[str, StringConstraints(max_length=LONGEST["scheme"], pattern=CLEAN)]
-Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)]
+Limit = Annotated[int, Field(ge=0, le=LARGEST_LIMIT)] | Literal["none"] | None
 Modes = Annotated[list[Mode], Field(min_length=1, max_length=len(MODES), json_schema_extra={"uniqueItems": True})]
 
 Scopes = Annotated[
@@ -34,9 +34,11 @@ class _Terms(Asked):
     contact: Contact = Field("", description="person and phone; sealed at rest")
     scheme: Scheme = Field("", description="reference of the technical scheme")
     modes: Modes = Field(default=[*MODES], description="of bindings it may make")
-    max_bindings: Limit | None = Field(None, description="live at once; null: no limit")
-    max_calls: Limit | None = Field(None, description="at once; null: no limit")
-    max_cps: Limit | None = Field(None, description="new calls a second; null: no limit")
+    max_bindings: Limit = Field(None, description="live at once; null: as configured in [quotas]; none: no limit")
+    max_calls: Limit = Field(None, description="at once; likewise")
+    max_cps: Limit = Field(None, description="new calls a second; likewise")
+    max_binds_per_s: Limit = Field(None, description="bindings that its keys make a second; likewise")
+    max_binds_per_day: Limit = Field(None, description="bindings made on a day in China; likewise")
     white_only: bool = Field(False, description="only callers on its whitelist get through")
     hours: Hours | None = None
     live_events: bool = Field(False, description="also tell call.received, call.ringing and call.answered")
@@ -60,9 +62,11 @@ class BusinessChange(Asked):
     contact: Contact = Field(default_factory=left_out)
     scheme: Scheme = Field(default_factory=left_out)
     modes: Modes = Field(default_factory=left_out)
-    max_bindings: Limit | None = None
-    max_calls: Limit | None = None
-    max_cps: Limit | None = None
+    max_bindings: Limit = None
+    max_calls: Limit = None
+    max_cps: Limit = None
+    max_binds_per_s: Limit = None
+    max_binds_per_day: Limit = None
     white_only: bool = Field(default_factory=left_out)
     hours: Hours | None = None
     live_events: bool = Field(default_factory=left_out)
@@ -82,9 +86,11 @@ class Business(Shown):
     contact: str = Field(description="numbers in it are masked")
     scheme: str
     modes: list[Mode]
-    max_bindings: int | None
-    max_calls: int | None
-    max_cps: int | None
+    max_bindings: Limit = Field(description="null: as configured in [quotas]; none: no limit")
+    max_calls: Limit
+    max_cps: Limit
+    max_binds_per_s: Limit
+    max_binds_per_day: Limit
     live_bindings: int
     white_only: bool
     hours: str | None

@@ -90,7 +90,7 @@ async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
     business, rules = visit.own(asked.business), visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
-        binding = bind(act, _request(asked, business, act.now_ms), rules)
+        binding = bind(act, _request(asked, business, act.now_ms), rules, visit.binds)
         return Answer(shown_binding(binding, act.now_ms), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await visit.change(do)
@@ -129,7 +129,7 @@ def _bind_each(act: Act, items: Sequence[models.BindingNew], visit: Visit) -> li
     """A refusal for each that names another's business user or an end that is too near, too."""
     asked = [_request_of_item(item, visit, act.now_ms) for item in items]
     wanted = [one for one in asked if isinstance(one, BindingRequest)]
-    made = iter(bind_all(act, wanted, visit.desk.settings.rules))
+    made = iter(bind_all(act, wanted, visit.desk.settings.rules, visit.binds))
     return [next(made) if isinstance(one, BindingRequest) else one for one in asked]
 
 

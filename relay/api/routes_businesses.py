@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from relay.api import models_businesses as models
@@ -13,7 +14,8 @@ from relay.api.pages import Paging
 from relay.api.visit import Answer, Needs, OperatorChanges, Revealing, Visit
 from relay.errors import Refused
 from relay.log import mask_text
-from relay.service.businesses import Application, Step, apply, change, set_state
+from relay.policy.quotas import NO_LIMIT
+from relay.service.businesses import QUOTAS, Application, Step, apply, change, set_state
 from relay.store.act import Act
 from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
 
@@ -26,10 +28,17 @@ _APPLICATION = frozenset(Application._fields)
 def shown_business(business: Business, *, clear: bool = False) -> models.Business:
     """As answered."""
     values = business._asdict()
+    values |= {name: "none" for name in QUOTAS if values[name] == NO_LIMIT}
     values["contact"] = business.contact if clear else mask_text(business.contact)
     values["created_at"] = shown_moment(business.created_at)
     values["updated_at"] = shown_moment(business.updated_at)
     return models.Business(**values)
+
+
+def _given(asked: BaseModel) -> dict[str, Any]:
+    """In the words of the service."""
+    values = given(asked)
+    return values | {name: NO_LIMIT for name in QUOTAS if values.get(name) == "none"}
 
 
 def own_business(visit: Visit, business_id: str) -> Business:
@@ -45,7 +54,7 @@ def own_business(visit: Visit, business_id: str) -> Business:
 @router.post("", status_code=201, response_model=models.Business, summary="Apply for a business user")
 async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Response:
     """It is `applied`, and can do nothing until it is approved."""
-    values = given(asked)
+    values = _given(asked)
     application = Application(**{name: values.pop(name) or "" for name in _APPLICATION & values.keys()})
 
     def do(act: Act) -> Answer:
@@ -79,7 +88,7 @@ async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -
 @router.patch("/{business_id}", response_model=models.Business, summary="Change a business user")
 async def patch_business(business_id: BusinessId, asked: models.BusinessChange, visit: OperatorChanges) -> Response:
     """Limits, modes and hours work with the next request and the next call."""
-    values = given(asked)
+    values = _given(asked)
     return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 

@@ -20,8 +20,9 @@ from relay.api.desk import Desk
 from relay.api.models import Reason
 from relay.api.pages import Asked, Part, make_cursor, read_cursor
 from relay.call.numbers import normalise_party
+from relay.call.rates import Rates
 from relay.errors import Refused
-from relay.service.bindings import DEFAULT_BUSINESS
+from relay.policy.quotas import DEFAULT_BUSINESS
 from relay.service.fields import invalid
 from relay.service.keys import OPERATOR, PARTIES
 from relay.store.act import Act, Actor
@@ -62,6 +63,12 @@ class Visit(NamedTuple):
     def business(self) -> str | None:
         """Whose things may be seen: a condition of every query. None: an operator sees all."""
         return self.actor.business
+
+    @property
+    def binds(self) -> Rates:
+        """How many bindings each business user has asked for in the last second."""
+        rates: Rates = self.request.app.state.binds
+        return rates
 
     def own(self, business: str | None) -> str:
         """Whose a new thing is: a key's own business user, or for an operator the one named. Raises Refused."""

@@ -15,9 +15,10 @@ from relay.cli.options import NONE, given, json_option, needed_reason, or_none, 
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
+from relay.policy.quotas import NO_LIMIT
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import SCENARIOS, Application
+from relay.service.businesses import QUOTAS, SCENARIOS, Application
 from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
 
@@ -27,7 +28,18 @@ _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "rev
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
 
-_limit = or_none(int)
+CONFIGURED = "default"
+_LIMIT = "N|none|default"
+
+
+def _limit(text: str) -> Any:
+    """A click type: a number, "none" for no limit, or "default" for what is configured."""
+    if text.strip().lower() == CONFIGURED:
+        return NONE
+    parsed = or_none(int)(text)
+    return NO_LIMIT if parsed == NONE else parsed
+
+
 _details = stacked(
     click.option("--licence", metavar="TEXT", help="Number of its business licence."),
     click.option("--application", metavar="TEXT", help="Reference of its application for the pilot."),
@@ -137,9 +149,11 @@ def change(config_path: Path | None, business_id: str, as_json: bool, **options:
 @business.command("limits")
 @click.argument("business_id", metavar="ID")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="A mode it may use; repeat for more.")
-@click.option("--max-bindings", type=_limit, metavar="N|none", help="Live at once.")
-@click.option("--max-calls", type=_limit, metavar="N|none", help="At once.")
-@click.option("--max-cps", type=_limit, metavar="N|none", help="New calls a second.")
+@click.option("--max-bindings", type=_limit, metavar=_LIMIT, help="Live at once; default: as [quotas] says.")
+@click.option("--max-binds-per-s", type=_limit, metavar=_LIMIT, help="That its keys make in a second.")
+@click.option("--max-binds-per-day", type=_limit, metavar=_LIMIT, help="Made on a day in China.")
+@click.option("--max-calls", type=_limit, metavar=_LIMIT, help="At once.")
+@click.option("--max-cps", type=_limit, metavar=_LIMIT, help="New calls a second.")
 @click.option("--hours", type=or_none(str), metavar="HH:MM-HH:MM|none", help="Of service, in China time.")
 @click.option("--white-only/--all-callers", default=None, help="Let only callers on its whitelist in.")
 @click.option("--live-events/--end-events", default=None, help="Whether webhooks are told of calls before their end.")
@@ -156,7 +170,7 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
 
 
 def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:
-    values = plain(business)
+    values = plain(business) | {name: "none" for name in QUOTAS if getattr(business, name) == NO_LIMIT}
     if not clear:
         values["contact"] = mask_text(business.contact)
     show_one(values, as_json=as_json)

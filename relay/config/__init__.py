@@ -130,7 +130,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
     settings = build_settings(tables, problems)
     recorded = recordings(tables.recording, tables.media, tables.api, problems)
     recording = bool(recorded.spools)
-    numbers = bind_rules(tables.numbers, recording, problems)
+    numbers = bind_rules(tables.numbers, tables.quotas, recording, problems)
     verify = verify_config(tables.verify, problems)
     return Config(
         settings=replace(settings, legacy=legacy_numbers(tables.numbers.legacy, problems), recording=recording),

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
 from relay.call.numbers import normalise_party
 from relay.config.parties import read_parties
 from relay.config.tables import (
@@ -16,6 +18,7 @@ from relay.config.tables import (
     FraudTable,
     NumbersTable,
     PolicyTable,
+    QuotasTable,
     RetentionTable,
     SignalTable,
     VerifyTable,
@@ -27,6 +30,7 @@ from relay.events.settings import DeliveryRules
 from relay.net.addresses import is_loopback
 from relay.policy.fraud import Signal, Signals
 from relay.policy.hours import Hours, parse_hours
+from relay.policy.quotas import NO_LIMIT, Quotas
 from relay.policy.rules import Cap, RefusalCaps, Rules
 from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
@@ -37,7 +41,7 @@ LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
 
 
-def bind_rules(table: NumbersTable, recording: bool, problems: list[str]) -> BindRules:
+def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, problems: list[str]) -> BindRules:
     """`recording`: whether calls can be recorded."""
     return BindRules(
         phase=table.phase,
@@ -46,6 +50,7 @@ def bind_rules(table: NumbersTable, recording: bool, problems: list[str]) -> Bin
         legacy_until_ms=_end_of_day("numbers.legacy_until", table.legacy_until, problems),
         recording=recording,
         parties=read_parties(table, problems),
+        quotas=Quotas(**{name: NO_LIMIT if most == "none" else most for name, most in asdict(quotas).items()}),
     )
 
 
@@ -91,6 +96,7 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
             _pause_s("policy.refused_pause", table.refused_pause, problems),
         ),
         parties=numbers.parties,
+        quotas=numbers.quotas,
     )
 
 

@@ -16,6 +16,9 @@ _DURATION = 'a duration, such as "24h", "90m" or "7d"'
 _CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
 
+_Quota = Annotated[
+    Annotated[int, Meta(ge=0)] | Literal["none"], Meta(description='a number, such as 1000, or "none" for no limit')
+]
 _Certificate = Annotated[str, Meta(min_length=1, description="the path of a PEM file, our certificate first")]
 _Key = Annotated[str, Meta(min_length=1, description="the path of a PEM file without a password")]
 _Authorities = Annotated[str, Meta(min_length=1, description="the path of a PEM file with the peers' authorities")]
@@ -117,6 +120,16 @@ class ApiTable(Struct, frozen=True):
     key: _Key | None = None
     requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = 600
     burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = 1_200
+
+
+class QuotasTable(Struct, frozen=True):
+    """Names are those of `relay.policy.quotas.Quotas`."""
+
+    max_bindings: _Quota = 1_000
+    max_binds_per_s: _Quota = 50
+    max_binds_per_day: _Quota = 1_000
+    max_calls: _Quota = 100
+    max_cps: _Quota = 20
 
 
 class PolicyTable(Struct, frozen=True):
@@ -310,6 +323,7 @@ class Tables(Struct, frozen=True):
     recording: RecordingTable = RecordingTable()
     sms: SmsTable = SmsTable()
     api: ApiTable = ApiTable()
+    quotas: QuotasTable = QuotasTable()
     policy: PolicyTable = PolicyTable()
     fraud: FraudTable = FraudTable()
     verify: VerifyTable | None = None

@@ -18,6 +18,7 @@ from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer
 from relay.policy.judge import Asked, Found, judge, refused
 from relay.policy.last_caller import LastCaller
+from relay.policy.quotas import quota
 from relay.policy.recent import Recent
 from relay.policy.refused_attempts import RefusedAttempts
 from relay.policy.rules import (
@@ -100,7 +101,8 @@ class Gate:
             if bound is None and caller and peer is not None and answer in _GUESSED_WRONG:
                 self._note_refused(number, caller, unix_s, peer)
             return answer
-        if not self._rates.admit(bound.business, bound.max_cps, unix_s):
+        max_cps = quota(bound.business, bound.max_cps, self._rules.quotas.max_cps)
+        if not self._rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
         self._note(asked.caller_key, asked.number_key, unix_s)
         if bound.party in ("g", "*") and caller:

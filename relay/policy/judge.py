@@ -14,6 +14,7 @@ from relay.call.parties import is_foreign
 from relay.call.routing import ConcurrencyCap, Refusal, Route
 from relay.policy import rules as told
 from relay.policy.hours import parse_hours
+from relay.policy.quotas import quota
 from relay.policy.recent import Recent
 from relay.policy.rules import MEMORY_S, Cap, Rules
 
@@ -251,7 +252,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         bound.ring_timeout_s,
         direction,
         bool(found.legacy),
-        _caps(bound.business, bound.max_calls, asked.number, rules.max_calls_per_number),
+        _caps(bound, asked.number, rules),
         bool(bound.live_events),
         rules.verify,
         bool(bound.record),
@@ -260,13 +261,15 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
     return Route._make(fields)  # as in `Call.record`
 
 
-def _caps(business: str, max_calls: int | None, number: str, most_of_number: int) -> tuple[ConcurrencyCap, ...]:
+def _caps(bound: Bound, number: str, rules: Rules) -> tuple[ConcurrencyCap, ...]:
     """What the engine counts."""
+    max_calls = quota(bound.business, bound.max_calls, rules.quotas.max_calls)
+    most_of_number = rules.max_calls_per_number
     if max_calls is None and not most_of_number:
         return ()
     caps: list[ConcurrencyCap] = []
     if max_calls is not None:
-        caps.append((f"business {business}", max_calls, told.BUSINESS_BUSY))
+        caps.append((f"business {bound.business}", max_calls, told.BUSINESS_BUSY))
     if most_of_number:
         caps.append((f"number {number}", most_of_number, told.NUMBER_BUSY))
     return tuple(caps)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from relay.call.parties import MOBILES_ALONE, Parties
 from relay.call.routing import Refusal
 from relay.policy.hours import Hours
+from relay.policy.quotas import Quotas
 
 MEMORY_S: Final = 900  # granted calls are remembered so long; older ones are counted in the store
 
@@ -40,6 +41,7 @@ class Rules(NamedTuple):
     verify: bool = False  # a hook is asked before each call
     refusal_caps: RefusalCaps = RefusalCaps()
     parties: Parties = MOBILES_ALONE  # who may call as a party, and be called
+    quotas: Quotas = Quotas()  # of business users that have none of their own
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:

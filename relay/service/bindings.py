@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
+from relay.call.rates import Rates
 from relay.errors import Refused
+from relay.policy.quotas import DEFAULT_BUSINESS, quota
 from relay.service import fields
 from relay.service.businesses import get as get_business
+from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.placement import Asked, check_parties, place
 from relay.service.releases import SWEEP, BindRules, release_due
 from relay.store.act import Act
+from relay.store.businesses import Business
 
-DEFAULT_BUSINESS = "default"
 # What an expired binding can be the reason of, which the sweep has not come to.
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
 
@@ -48,16 +51,21 @@ class BindingRequest(NamedTuple):
     record: bool = False
 
 
-def bind(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
-    """Makes one binding. Raises Refused."""
+def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
+    """Makes one binding. Raises Refused.
+
+    `rates`: how many each business user has asked for in the last second, of whoever has many ask at once.
+    """
     release_due(act, rules)
-    binding = _bind(act, request, rules)
+    binding = _bind(act, request, rules, rates)
     details: dict[str, object] = {"mode": binding.mode, "x": binding.x, "y": binding.y}
     act.audit("binding.make", binding.binding_id, business=binding.business, details=details)
     return binding
 
 
-def bind_all(act: Act, requests: Sequence[BindingRequest], rules: BindRules) -> list[Binding | Refused]:
+def bind_all(
+    act: Act, requests: Sequence[BindingRequest], rules: BindRules, rates: Rates | None = None
+) -> list[Binding | Refused]:
     """Makes many in one act. Each stands for itself; the answers are in the order of the requests.
 
     A hundred take some 15 ms, for which nobody else can write: make more in several acts.
@@ -66,7 +74,7 @@ def bind_all(act: Act, requests: Sequence[BindingRequest], rules: BindRules) -> 
     answers: list[Binding | Refused] = []
     for request in requests:
         try:
-            answers.append(_bind(act, request, rules))
+            answers.append(_bind(act, request, rules, rates))
         except Refused as refused:
             answers.append(refused)
     made = [answer.binding_id for answer in answers if isinstance(answer, Binding)]
@@ -76,31 +84,35 @@ def bind_all(act: Act, requests: Sequence[BindingRequest], rules: BindRules) -> 
     return answers
 
 
-def _bind(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
-    wanted = _checked(act, request, rules)
+def _bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
+    business = _business(act, request)
+    _check_rate(act, business, rules, rates)
+    wanted = _checked(act, request, rules, business)
     asked = Asked(request.x, request.y, request.pool, request.area)
     try:
-        return place(act, wanted, asked, rules)
+        return place(act, wanted, asked, rules, business)
     except Refused as refused:
         if refused.kind not in _HELD or not release_due(act, rules):
             raise
     while release_due(act, rules) == SWEEP:
         pass
-    return place(act, wanted, asked, rules)
+    return place(act, wanted, asked, rules, business)
 
 
 # -- what is asked for
 
 
-def _checked(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
+def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Business) -> Binding:
     """The binding that is wanted, all but its numbers."""
     mode = fields.mode(request.mode)
+    if mode not in business.modes:
+        raise Refused("mode_not_allowed", "mode", f"this business user may bind {', '.join(business.modes)} alone")
     if request.y.strip() and mode not in TWO_NUMBER_MODES:
         raise invalid("y", f"an {mode} has x alone: leave it out, or take another mode")
     binding = Binding(
         binding_id=f"{act.now_ms:012x}{secrets.token_hex(6)}",
         mode=mode,
-        business=_business(act, request.business, mode),
+        business=business.id,
         order_id=fields.text("order_id", request.order_id, fields.LONGEST_ORDER),
         x="",
         y=None,
@@ -124,14 +136,24 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules) -> Binding:
     return binding
 
 
-def _business(act: Act, business_id: str, mode: str) -> str:
-    business = get_business(act, business_id.strip() or act.actor.business or DEFAULT_BUSINESS)
+def _business(act: Act, request: BindingRequest) -> Business:
+    fields.mode(request.mode)
+    business = get_business(act, request.business.strip() or act.actor.business or DEFAULT_BUSINESS)
     if business.state != "approved":
         problem = f"the business user is {business.state}: only an approved one may bind numbers"
         raise Refused("business_not_approved", "business", problem)
-    if mode not in business.modes:
-        raise Refused("mode_not_allowed", "mode", f"this business user may bind {', '.join(business.modes)} alone")
-    return business.id
+    return business
+
+
+def _check_rate(act: Act, business: Business, rules: BindRules, rates: Rates | None) -> None:
+    """Of business users' own keys alone."""
+    if rates is None or act.actor.business is None:
+        return
+    most = quota(business.id, business.max_binds_per_s, rules.quotas.max_binds_per_s)
+    if not rates.admit(business.id, most, act.now_ms / 1000):
+        raise Refused(
+            "rate_limited", "business", f"it may bind {most} numbers a second: {raised_by('max_binds_per_s')}"
+        )
 
 
 def _check_order(act: Act, binding: Binding, rules: BindRules) -> None:

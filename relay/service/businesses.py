@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 from relay.call.binding import MODES
 from relay.call.routing import LANGUAGES, Language
 from relay.errors import Refused
+from relay.policy.quotas import NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
 from relay.store.act import Act
@@ -41,8 +42,9 @@ STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
 }
 
 
+QUOTAS = ("max_bindings", "max_calls", "max_cps", "max_binds_per_s", "max_binds_per_day")
 _NO_TERMS: dict[str, Any] = {
-    **dict.fromkeys(("max_bindings", "max_calls", "max_cps", "hours", "language")),
+    **dict.fromkeys((*QUOTAS, "hours", "language")),
     **dict.fromkeys(("white_only", "live_events"), False),
 }
 
@@ -60,7 +62,7 @@ class Application(NamedTuple):
 
 
 class Fields(TypedDict, total=False):
-    """What of a business user can be changed. A limit of None is no limit."""
+    """What of a business user can be changed. A quota of None is the configured one, NO_LIMIT none at all."""
 
     name: str
     licence: str
@@ -72,6 +74,8 @@ class Fields(TypedDict, total=False):
     max_bindings: int | None
     max_calls: int | None
     max_cps: int | None
+    max_binds_per_s: int | None
+    max_binds_per_day: int | None
     white_only: bool
     hours: str | None
     live_events: bool
@@ -138,6 +142,11 @@ def get(act: Act, business_id: str) -> Business:
     return business
 
 
+def raised_by(quota: str) -> str:
+    """Who helps where a quota is reached."""
+    return f"an operator raises it (`relay700 business limits ID --{quota.replace('_', '-')} N`)"
+
+
 def _put(act: Act, business: Business) -> Business:
     changed = business._replace(version=business.version + 1, updated_at=act.now_ms)
     put_business(act, changed)
@@ -173,8 +182,8 @@ def _modes(field: str, value: Collection[str]) -> tuple[str, ...]:
 
 
 def _limit(field: str, value: int | None) -> int | None:
-    if value is not None and not 0 <= value <= LARGEST_LIMIT:
-        raise invalid(field, f"it is 0 to {LARGEST_LIMIT}, or none for no limit")
+    if value not in (None, NO_LIMIT) and not 0 <= value <= LARGEST_LIMIT:
+        raise invalid(field, f"it is 0 to {LARGEST_LIMIT}, none for no limit, or the configured one")
     return value
 
 
@@ -195,7 +204,7 @@ def _flag(_: str, value: bool) -> bool:
 _CHECKS: dict[str, Any] = {
     **dict.fromkeys(LONGEST, _text),
     "name": _name,
-    **dict.fromkeys(("max_bindings", "max_calls", "max_cps"), _limit),
+    **dict.fromkeys(QUOTAS, _limit),
     **dict.fromkeys(("white_only", "live_events"), _flag),
     "scenario": _scenario,
     "modes": _modes,

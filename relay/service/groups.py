@@ -12,8 +12,8 @@ from functools import partial
 from relay.call.numbers import mask_number, normalise_party
 from relay.call.parties import parse_party
 from relay.errors import Refused
+from relay.policy.quotas import DEFAULT_BUSINESS
 from relay.service import fields
-from relay.service.bindings import DEFAULT_BUSINESS
 from relay.service.businesses import get as get_business
 from relay.service.fields import invalid
 from relay.service.releases import MOST_ROUTES, BindRules

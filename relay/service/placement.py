@@ -13,12 +13,14 @@ from typing import NamedTuple
 from relay.call.binding import GROUP_MODES, TWO_NUMBER_MODES, Binding
 from relay.call.numbers import normalise_700, normalise_party
 from relay.errors import ParseError, Refused
+from relay.policy.quotas import quota
+from relay.service.businesses import raised_by
 from relay.service.fields import invalid
 from relay.service.releases import MOST_ROUTES, BindRules
 from relay.store.act import Act
 from relay.store.allocation import Wish, choose, take
 from relay.store.bindings import count_of_group, insert
-from relay.store.businesses import count_binding
+from relay.store.businesses import Business, count_binding
 from relay.store.connection import Connection
 from relay.store.groups import find_group, is_member, member_hashes
 from relay.store.numbers import find_number
@@ -66,8 +68,8 @@ def check_group(act: Act, binding: Binding) -> None:
         raise Refused("quota", "group_id", f"a group has at most {MOST_ROUTES} bindings: make another")
 
 
-def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
-    """Takes its numbers, and makes it. Undone as a whole where it is refused."""
+def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules, business: Business) -> Binding:
+    """Takes its numbers, and makes it for its business user. Undone as a whole where it is refused."""
     with _undone_if_refused(act.connection):
         found = _numbers(act, wanted, asked, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
@@ -75,8 +77,24 @@ def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> Binding:
             raise invalid("y", "it is the same number as x: take another")
         binding = wanted._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(act, binding)
+        _count(act, business, rules)
         settle(act, binding, [_cap(one.pool, rules) for one in found])
     return binding
+
+
+def _count(act: Act, business: Business, rules: BindRules) -> None:
+    """Raises Refused where the business user has bound as much as it may."""
+    most = quota(business.id, business.max_bindings, rules.quotas.max_bindings)
+    most_today = quota(business.id, business.max_binds_per_day, rules.quotas.max_binds_per_day)
+    match count_binding(act, business.id, most, most_today):
+        case "max_bindings":
+            words = (
+                f"the business user has {most} bindings, as many as it may: end some, or {raised_by('max_bindings')}"
+            )
+            raise Refused("quota", "business", words)
+        case "max_binds_per_day":
+            words = f"the business user has made {most_today} bindings today, as many as it may: "
+            raise Refused("quota", "business", words + raised_by("max_binds_per_day"))
 
 
 def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
@@ -85,8 +103,6 @@ def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
         take(act, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
-    if not count_binding(act, binding.business):
-        raise Refused("quota", "business", "the business user has as many bindings as it may: end some")
     check_group(act, binding)
     insert(act, binding)
     members = member_hashes(act.connection, act.sealer, binding.group_id) if binding.group_id else ()

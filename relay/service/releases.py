@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from relay.call.binding import Binding
 from relay.call.parties import MOBILES_ALONE, Parties
+from relay.policy.quotas import Quotas
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, give_back
@@ -31,6 +32,7 @@ class BindRules(NamedTuple):
     legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot
     recording: bool = False  # calls can be recorded
     parties: Parties = MOBILES_ALONE  # who may be bound
+    quotas: Quotas = Quotas()  # of business users that have none of their own
 
 
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from relay.call.routing import Language
+from relay.policy.quotas import NO_LIMIT
 from relay.store.act import Act
 from relay.store.connection import Connection
 from relay.store.ledger import require
@@ -20,7 +21,7 @@ State = Literal["applied", "approved", "suspended", "revoked"]
 
 
 class Business(NamedTuple):
-    """A business user (业务使用方). Times are Unix milliseconds; a limit of None is no limit."""
+    """A business user (业务使用方). Times are Unix milliseconds; quotas are as `relay.policy.quotas` says."""
 
     id: str
     state: State
@@ -34,6 +35,8 @@ class Business(NamedTuple):
     max_bindings: int | None
     max_calls: int | None
     max_cps: int | None
+    max_binds_per_s: int | None
+    max_binds_per_day: int | None
     live_bindings: int
     white_only: bool
     hours: str | None
@@ -61,9 +64,12 @@ _ADD = f"INSERT INTO business ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * l
 _CHANGED = tuple(name for name in _COLUMNS if name not in ("id", "live_bindings", "created_at"))
 _CHANGE = f"UPDATE business SET {', '.join(f'{name} = :{name}' for name in _CHANGED)} WHERE id = :id"
 _COUNT_UP = """
-UPDATE business SET live_bindings = live_bindings + 1
-WHERE id = ? AND (max_bindings IS NULL OR live_bindings < max_bindings)
+UPDATE business SET live_bindings = live_bindings + 1, bound_day = :day,
+  bound_today = CASE WHEN bound_day = :day THEN bound_today + 1 ELSE 1 END
+WHERE id = :id AND live_bindings < :most AND (CASE WHEN bound_day = :day THEN bound_today ELSE 0 END) < :most_today
 """
+_IS_FULL = "SELECT live_bindings >= ? FROM business WHERE id = ?"
+_DAY_MS, _CHINA_MS = 24 * 3_600_000, 8 * 3_600_000
 _COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
 _ADD_CHANGE = "INSERT INTO business_change (business, at, seq, state, by, sealed) VALUES (?, ?, ?, ?, ?, ?)"
 _HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE business = ? ORDER BY at, seq"
@@ -94,9 +100,22 @@ def put_business(act: Act, business: Business) -> None:
     act.connection.execute(_CHANGE, _row(act.sealer, business))
 
 
-def count_binding(act: Act, business_id: str) -> bool:
-    """Counts one more live binding. False, and it is not counted, where the business has as many as it may."""
-    return act.connection.execute(_COUNT_UP, (business_id,)).rowcount == 1
+def count_binding(act: Act, business_id: str, most: int | None, most_today: int | None) -> str | None:
+    """Counts one more binding, live and made today.
+
+    Where the business has as many as it may it is not counted, and the name of the quota that is reached comes back.
+    """
+    most = NO_LIMIT if most is None else most
+    counted = {
+        "id": business_id,
+        "day": (act.now_ms + _CHINA_MS) // _DAY_MS,
+        "most": most,
+        "most_today": NO_LIMIT if most_today is None else most_today,
+    }
+    if act.connection.execute(_COUNT_UP, counted).rowcount == 1:
+        return None
+    (is_full,) = act.connection.execute(_IS_FULL, (most, business_id)).fetchone()
+    return "max_bindings" if is_full else "max_binds_per_day"
 
 
 def discount_binding(act: Act, business_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from relay.policy.quotas import Quotas
 from relay.service.releases import BindRules
 from relay.store.writer import GroupWriter, now_ms
 from tests.api.conftest import PREFIX, A, Api, B, C, Client, Json
@@ -335,3 +336,22 @@ async def test_calls_are_recorded_where_that_can_be(api: Api, company: Client) -
     assert (await company.ask("PATCH", path, {"record": False}))["record"] is False
     answer = await company.post("/v1/bindings/batch", {"items": [AXB | {"a": C, "record": True}]}, 200)
     assert answer["items"][0]["binding"]["record"] is True
+
+
+async def test_over_its_binds_a_second_a_key_is_told_to_come_again(api: Api, company: Client) -> None:
+    first = await company.post("/v1/bindings", AXB, idempotency_key="k1")
+    rules = BindRules(quotas=Quotas(max_binds_per_s=0))
+    api.desk.settings = api.desk.settings._replace(rules=rules)
+    batch = await company.post("/v1/bindings/batch", {"items": [AXB, AXB | {"b": C}]}, 200)
+    assert [item["problem"]["type"] for item in batch["items"]] == ["/problems/rate_limited"] * 2
+    answer = await company.http.post("/v1/bindings", json=AXB | {"b": C})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    assert answer.json()["errors"][0]["field"] == "business" and "--max-binds-per-s" in answer.json()["detail"]
+    assert await company.post("/v1/bindings", AXB, idempotency_key="k1") == first  # nothing is made
+
+
+async def test_over_its_bindings_a_business_user_is_told_who_raises_them(api: Api, company: Client) -> None:
+    api.desk.settings = api.desk.settings._replace(rules=BindRules(quotas=Quotas(max_bindings=1)))
+    await company.post("/v1/bindings", AXB)
+    problem = await company.refused("POST", "/v1/bindings", "quota", AXB | {"b": C})
+    assert problem["status"] == 409 and "--max-bindings N" in problem["detail"]

@@ -41,6 +41,16 @@ async def test_a_change_leaves_alone_what_it_does_not_name(operator: Client) -> 
     assert refused["errors"][0]["field"] == "name"
 
 
+async def test_a_quota_is_a_number_or_none_or_the_configured_one(operator: Client) -> None:
+    made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "max_cps": "none"})
+    assert (made["max_bindings"], made["max_cps"]) == (None, "none")
+    asked = {"max_bindings": 20_000, "max_cps": None, "max_binds_per_s": "none", "max_binds_per_day": 0}
+    changed = await operator.ask("PATCH", "/v1/businesses/acme", asked)
+    assert {name: changed[name] for name in asked} == asked
+    for wrong in (-1, "many", 1 << 62):
+        await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"max_bindings": wrong})
+
+
 async def test_the_language_of_announcements(operator: Client) -> None:
     made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "language": "en"})
     assert made["language"] == "en"

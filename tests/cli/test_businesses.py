@@ -79,7 +79,10 @@ def test_limits_are_set_and_taken_away(relay700: Command, usage: Callable[..., s
     assert (changed["max_bindings"], changed["max_calls"], changed["max_cps"]) == (10, None, 5)
     assert (changed["modes"], changed["hours"], changed["white_only"]) == (["AXB"], "08:00-22:00", True)
     freed = one(relay700, "business", "limits", "acme", "--max-bindings", "none", "--hours", "none", "--all-callers")
-    assert (freed["max_bindings"], freed["max_cps"], freed["hours"], freed["white_only"]) == (None, 5, None, False)
+    assert (freed["max_bindings"], freed["max_cps"], freed["hours"], freed["white_only"]) == ("none", 5, None, False)
+    quotas = ("--max-bindings", "default", "--max-binds-per-s", "7", "--max-binds-per-day", "none")
+    raised = one(relay700, "business", "limits", "acme", *quotas)
+    assert [raised[name] for name in ("max_bindings", "max_binds_per_s", "max_binds_per_day")] == [None, 7, "none"]
     assert 'write one, or "none"' in usage("business", "limits", "acme", "--max-cps", "many")
 
 

@@ -14,6 +14,7 @@ from relay.net.shared import SharedCounts, make_region
 from relay.policy.gate import Gate
 from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
+from relay.policy.quotas import Quotas
 from relay.policy.rules import STORE_FAILED, Cap, RefusalCaps, Rules
 from tests.policy.cases import FOUND, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
@@ -82,6 +83,12 @@ def test_calls_of_a_business_a_second_and_what_is_over_them_counts_nowhere() -> 
     refused = bench.gate.look_up(X, A, NOW_S + 1.2)
     assert refused == Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", "order-1")
     assert bench.call(after_s=2.5) == "granted"
+
+
+def test_calls_a_second_of_a_business_without_a_quota_of_its_own_are_the_configured_ones() -> None:
+    for business, granted in (("firm", 2), ("default", 5)):
+        bench = Bench(found(business=business), quotas=Quotas(max_cps=2))
+        assert [bench.call() for _ in range(5)].count("granted") == granted
 
 
 def test_gates_of_workers_grant_so_many_together() -> None:

@@ -11,6 +11,7 @@ from relay.call.routing import Refusal, Route
 from relay.config.parties import read_parties
 from relay.config.tables import NumbersTable
 from relay.policy.hours import Hours
+from relay.policy.quotas import NO_LIMIT, Quotas
 from relay.policy.recent import Recent
 from relay.policy.rules import BUSINESS_BUSY, NUMBER_BUSY, Cap
 from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found, judged, outcome
@@ -70,6 +71,17 @@ def test_caps_on_calls_at_once_go_with_the_route() -> None:
     assert isinstance(route, Route)
     assert route.caps == (("business firm", 9, BUSINESS_BUSY), (f"number {X}", 4, NUMBER_BUSY))
     assert getattr(judged(found(max_calls=0)), "caps", None) == (("business firm", 0, BUSINESS_BUSY),)
+
+
+@pytest.mark.parametrize(
+    ("business", "own", "most"), [("firm", None, 7), ("firm", 9, 9), ("firm", NO_LIMIT, None), ("default", None, None)]
+)
+def test_a_business_user_without_a_quota_of_its_own_has_the_configured_one(
+    business: str, own: int | None, most: int | None
+) -> None:
+    route = judged(found(business=business, max_calls=own), quotas=Quotas(max_calls=7))
+    caps = () if most is None else ((f"business {business}", most, BUSINESS_BUSY),)
+    assert isinstance(route, Route) and route.caps == caps
 
 
 @pytest.mark.parametrize(

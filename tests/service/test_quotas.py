@@ -1,0 +1,133 @@
+"""What one business user may bind: new ones start small, and an operator raises it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.call.rates import Rates
+from relay.config import parse_config
+from relay.errors import Refused
+from relay.policy.quotas import NO_LIMIT, Quotas
+from relay.service.bindings import BindingRequest, bind, bind_all
+from relay.service.businesses import change
+from relay.service.changes import end
+from relay.service.releases import BindRules
+from relay.store.act import Act, Actor
+from relay.store.bindings import all_bindings
+from relay.store.pools import usage
+from tests.service.conftest import Desk
+from tests.support.stored import PREFIX
+
+DAY_MS = 86_400_000
+FEW = BindRules(quotas=Quotas(max_bindings=3, max_binds_per_day=5))
+
+
+@pytest.fixture
+def acme(desk: Desk) -> Desk:
+    """A new business user's key acts."""
+    desk.business("acme")
+    desk.key_of("acme")
+    return desk
+
+
+def raised(desk: Desk, **quotas: int) -> None:
+    desk.run(lambda act: change(act, "acme", **quotas), Actor("cli:test", None, frozenset(["operator"])))  # type: ignore[arg-type]
+
+
+def bound(desk: Desk, rules: BindRules = FEW, n: int = 0, **more: Any) -> Any:
+    return desk.bind(a=f"138{n:08}", b=f"139{n:08}", order_id="17", rules=rules, **more)
+
+
+def refusal(desk: Desk, rules: BindRules = FEW, **more: Any) -> str:
+    with pytest.raises(Refused) as refused:
+        bound(desk, rules, 99, **more)
+    assert (refused.value.kind, refused.value.field) == ("quota", "business")
+    return refused.value.problem
+
+
+def test_a_new_business_user_does_not_empty_the_common_pool(acme: Desk) -> None:
+    """With the quotas as shipped, for as long as it tries."""
+    rules = parse_config(f'[numbers]\nprefixes = ["{PREFIX}"]', "test").numbers
+    asked = [BindingRequest("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
+    made: list[Any] = []
+    for start in range(0, len(asked), 100):
+        made += acme.run(lambda act, at=start: bind_all(act, asked[at : at + 100], rules))
+    assert sum(not isinstance(one, Refused) for one in made) == 1_000
+    assert {one.kind for one in made if isinstance(one, Refused)} == {"quota"}
+    (pool,) = usage(acme.reader, acme.now_ms)
+    assert (pool.total, pool.free) == (10_000, 9_000)
+
+
+def test_as_many_bindings_as_it_may_are_live_and_an_operator_raises_it(acme: Desk) -> None:
+    made = [bound(acme, n=n) for n in range(3)]
+    problem = refusal(acme)
+    assert "3 bindings" in problem and "relay700 business limits ID --max-bindings N" in problem
+    acme.run(lambda act: end(act, made[0].binding_id, FEW))
+    bound(acme, n=4)
+    refusal(acme)
+    raised(acme, max_bindings=4)
+    bound(acme, n=5)
+
+
+def test_numbers_that_rest_are_used_up_no_faster_by_unbinding(acme: Desk) -> None:
+    """A number rests after its binding: without the day's quota as many would rest as it can bind and unbind."""
+    for n in range(5):
+        made = bound(acme, n=n)
+        acme.run(lambda act, of=made: end(act, of.binding_id, FEW))
+    assert "5 bindings today" in refusal(acme) and "--max-binds-per-day" in refusal(acme)
+    raised(acme, max_binds_per_day=6)
+    bound(acme, n=6)
+    refusal(acme)
+    raised(acme, max_binds_per_day=NO_LIMIT)
+    bound(acme, n=7)
+    raised(acme, max_binds_per_day=0)
+    acme.now_ms += DAY_MS
+    refusal(acme)
+    raised(acme, max_binds_per_day=5, max_bindings=NO_LIMIT)
+    for n in range(8, 13):
+        bound(acme, n=n)
+    refusal(acme)
+
+
+def test_one_that_is_refused_is_not_counted(acme: Desk) -> None:
+    for _ in range(9):
+        with pytest.raises(Refused, match="pool"):
+            bound(acme, pool="nowhere")
+    first = bound(acme)
+    with pytest.raises(Refused) as refused:
+        bound(acme, x=first.x)
+    assert refused.value.kind == "conflict"
+    for n in (1, 2):
+        bound(acme, n=n)
+
+
+def test_the_operators_own_business_user_has_the_quotas_alone_that_it_is_given(desk: Desk) -> None:
+    for n in range(6):
+        bound(desk, n=n)
+    desk.run(lambda act: change(act, "default", max_bindings=6))
+    refusal(desk)
+
+
+def test_keys_of_a_business_user_bind_so_many_a_second(acme: Desk) -> None:
+    rules, rates = BindRules(quotas=Quotas(max_binds_per_s=2)), Rates()
+
+    def make(n: int, actor: Actor | None = None) -> None:
+        def do(act: Act) -> object:
+            return bind(act, BindingRequest("AXB", f"138{n:08}", f"139{n:08}", "", "", "", "17", "acme"), rules, rates)
+
+        acme.run(do, actor)
+
+    make(1)
+    make(2)
+    with pytest.raises(Refused) as refused:
+        make(3)
+    assert (refused.value.kind, refused.value.field) == ("rate_limited", "business")
+    assert "2 numbers a second" in refused.value.problem and "--max-binds-per-s N" in refused.value.problem
+    make(4, Actor("key:operator", None, frozenset(["bindings:write"])))  # operators are not held up
+    raised(acme, max_binds_per_s=3)
+    make(5)
+    acme.now_ms += 1_000
+    make(6)
+    assert len(list(all_bindings(acme.reader, acme.sealer))) == 5
