@@ -16,6 +16,7 @@ from relay.api.credentials import Bearer, Nonces, Signed, read_authorization, si
 from relay.api.desk import Desk
 from relay.api.limits import Allowance, Buckets
 from relay.api.problems import problem_response
+from relay.call.bans import source_of
 from relay.errors import Refused, StoreError
 from relay.store.act import Actor
 from relay.store.keys import ApiKey, find_key
@@ -79,7 +80,7 @@ class Door:
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
         client = scope.get("client")
-        allowance = self._failures.take(client[0] if client else "", self._clock())
+        allowance = self._failures.take(source_of(client[0]) if client else "", self._clock())
         headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
         kind, detail = refused.kind, refused.problem
         if not allowance.granted:

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from relay.api import connection
 from relay.api.connection import Connection
+from relay.call.bans import source_of
 from tests.api.conftest import Api, Client
 from tests.support.addresses import Address, free
 
@@ -48,8 +51,8 @@ async def address(api: Api) -> AsyncIterator[Address]:
         yield server.address
 
 
-async def connect(address: Address) -> Streams:
-    return await asyncio.open_connection(*address)
+async def connect(address: Address, source: str = "127.0.0.1") -> Streams:
+    return await asyncio.open_connection(*address, local_addr=(source, 0))
 
 
 async def answer(streams: Streams) -> bytes:
@@ -168,6 +171,82 @@ async def test_one_address_has_so_many_but_for_this_machine_s(
     else:
         assert await is_closed(second)
     first[1].close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea", HEAD + b"\r\n"])
+async def test_idle_and_half_open_ones_of_whoever_has_the_most_make_room(
+    address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """What others leave unused an address may have, until they want it."""
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 6)
+    greedy = [await connect(address, "127.0.0.2") for _ in range(5)]
+    for streams in greedy:
+        streams[1].write(sent)
+        if sent.endswith(b"\r\n\r\n"):
+            await answer(streams)
+    modest = [await connect(address, "127.0.0.3"), await connect(address), await connect(address)]
+    for streams in modest:
+        streams[1].write(HEAD + b"\r\n")
+        assert await answer(streams) == b"HTTP/1.1 200 OK"
+    for streams in greedy[:3]:
+        assert await is_closed(streams)
+    assert await is_closed(await connect(address, "127.0.0.2"))  # those of its own make no room
+    for streams in [*greedy[3:], *modest]:
+        assert not streams[0].at_eof()
+        streams[1].close()
+
+
+async def test_1000_half_open_connections_of_one_address_close_the_api_to_nobody_else(address: Address) -> None:
+    half_open = [await connect(address, "127.0.0.2") for _ in range(connection.MOST_CONNECTIONS)]
+    for streams in half_open:
+        streams[1].write(b"GET /healthz HTTP/1.1\r\n")
+    for source in ("127.0.0.1", "127.0.0.3") * 5:
+        streams = await connect(address, source)
+        streams[1].write(HEAD + b"\r\n")
+        assert await answer(streams) == b"HTTP/1.1 200 OK"
+        streams[1].close()
+    for _, writer in half_open:
+        writer.close()
+
+
+async def test_a_request_that_is_being_answered_makes_no_room(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
+    go_on, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(_: Request) -> Response:
+        begun.release()
+        await go_on.wait()
+        return Response("x")
+
+    api.app.router.add_route("/slow", slow)
+    async with serving(api) as server:
+        busy = [await connect(server.address, "127.0.0.2") for _ in range(2)]
+        for streams in busy:
+            streams[1].write(b"GET /slow HTTP/1.1\r\nhost: relay\r\n\r\n")
+            await begun.acquire()
+        assert await is_closed(await connect(server.address))
+        go_on.set()
+        for streams in busy:
+            assert await answer(streams) == b"HTTP/1.1 200 OK"
+        streams = await connect(server.address)
+        streams[1].write(HEAD + b"\r\n")
+        assert await answer(streams) == b"HTTP/1.1 200 OK"
+        for _, writer in [*busy, streams]:
+            writer.close()
+
+
+async def test_the_addresses_of_an_ipv6_network_are_one(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
+    monkeypatch.setattr(connection, "ip_address", lambda _: ip_address("2001:db8::1"))
+    monkeypatch.setattr(connection, "source_of", lambda host: source_of(f"2001:db8:0:{host[-1]}::{host[-1]}"))
+    first = await connect(address, "127.0.0.1")
+    second = await connect(address, "127.0.0.11")
+    third = await connect(address, "127.0.0.2")
+    assert await is_closed(second)
+    for streams in (first, third):
+        streams[1].write(HEAD + b"\r\n")
+        assert await answer(streams) == b"HTTP/1.1 200 OK"
+        streams[1].close()
 
 
 async def test_who_is_gone_before_the_end_of_a_request_is_no_fault(
