@@ -28,14 +28,16 @@ class ProtocolError(RelayError):
 class Refused(RelayError):
     """What was asked of the service cannot be. `problem` says what is wrong and the fix, and holds no real number.
 
-    `kind` is the problem type of the API, such as "conflict"; `field` names the part of the request, or is "".
+    `kind` is the problem type of the API, such as "conflict"; `field` names the part of the request, or is "". Where
+    several are wrong at once `fields` has them all, each with its problem.
     """
 
-    def __init__(self, kind: str, field: str, problem: str) -> None:
+    def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
         self.kind = kind
         self.field = field
         self.problem = problem
+        self.fields = fields or (((field, problem),) if field else ())
 
 
 class StoreError(RelayError):

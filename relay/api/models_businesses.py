@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from relay.api.models import CLEAN, Asked, Hours, Moment, Name, Shown, Text128, Time, left_out
+from relay.api.models import CLEAN, Asked, Hours, Moment, Name, Reason, Shown, Text128, Time, left_out
 from relay.call.binding import MODES, Mode
 from relay.call.routing import Language
-from relay.service.businesses import LARGEST_LIMIT, LONGEST, Scenario
+from relay.service.businesses import LARGEST_LIMIT, LONGEST
 from relay.service.keys import LONGEST_OVERLAP_S, OPERATOR_SCOPES, Scope
+from relay.service.qualification import Scenario
 from relay.store.businesses import State
 
 Licence = Annotated[str, StringConstraints(max_length=LONGEST["licence"], pattern=CLEAN)]
@@ -72,6 +73,7 @@ class BusinessChange(Asked):
     live_events: bool = Field(default_factory=left_out)
     language: Language | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
+    reason: Reason | None = Field(None, description="why; needed where the qualification of an approved one changes")
 
 
 class Business(Shown):
@@ -99,19 +101,30 @@ class Business(Shown):
     version: int
     created_at: Moment
     updated_at: Moment
+    qualification: int = Field(description="the version that was approved last, as call records name it")
+
+
+class Changed(Shown):
+    """A field of the qualification, or the contact, before and after. Numbers in a contact are masked."""
+
+    field: str
+    before: str
+    after: str
 
 
 class BusinessEvent(Shown):
-    """One change of state."""
+    """One change of state, qualification or contact."""
 
     state: State
     reason: str
     by: str
     at: Moment
+    version: int = Field(description="that it led to; that of an approval is the `qualification` of call records")
+    changed: list[Changed]
 
 
 class History(Shown):
-    """All changes of state, the oldest first."""
+    """All changes of state, qualification and contact, the oldest first."""
 
     items: list[BusinessEvent]
 

@@ -59,6 +59,9 @@ class Call(Shown):
     kind: Literal["call", "message"]
     text_bytes: int | None = Field(description="of a message: how long its text was; the text is kept nowhere")
     recording: str | None = Field(description="of a call that was recorded: its id")
+    qualification: int | None = Field(
+        description="version of the business user's approval in force; its history has it"
+    )
 
 
 class OneCall(Call):

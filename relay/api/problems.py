@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "number_cooling": (409, "The number rests after its last binding"),
     "number_locked": (409, "The number is locked"),
     "quota": (409, "A limit of the business user is reached"),
+    "unqualified": (409, "The business user's qualification is not complete"),
     "state_conflict": (409, "The state of the thing does not allow this"),
     "ended": (409, "The binding has ended"),
     "too_large": (413, "The request is too large"),
@@ -82,8 +83,8 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
 
 
 def errors_of(refused: Refused) -> list[tuple[str, str]]:
-    """The field that a refusal names, if any, and what is wrong with it."""
-    return [(refused.field, refused.problem)] if refused.field else []
+    """The fields that a refusal names, if any, and what is wrong with each."""
+    return list(refused.fields)
 
 
 def problem_of(refused: Refused, request_id: str) -> Problem:

@@ -17,7 +17,7 @@ from relay.log import mask_text
 from relay.policy.quotas import NO_LIMIT
 from relay.service.businesses import QUOTAS, Application, Step, apply, change, set_state
 from relay.store.act import Act
-from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
+from relay.store.businesses import Business, Changed, State, find_business, list_businesses, state_changes
 
 router = APIRouter(prefix="/v1/businesses", tags=["businesses"])
 BusinessId = Annotated[Name, Path()]
@@ -87,19 +87,35 @@ async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -
 
 @router.patch("/{business_id}", response_model=models.Business, summary="Change a business user")
 async def patch_business(business_id: BusinessId, asked: models.BusinessChange, visit: OperatorChanges) -> Response:
-    """Limits, modes and hours work with the next request and the next call."""
+    """Limits, modes and hours work with the next request and the next call.
+
+    Where its name, licence, application, scenario or scheme changes, one that was approved is `applied` again: all
+    calls on its bindings are refused until it is approved. That takes a reason.
+    """
     values = _given(asked)
     return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 
 @router.get("/{business_id}/history", summary="Show how a business user came to its state")
 async def get_history(business_id: BusinessId, visit: Seen) -> models.History:
-    """Who changed its state, when and why."""
+    """Who changed its state or its qualification, when and why, and what it was before."""
     own_business(visit, business_id)
     changes = await visit.read(lambda connection: state_changes(connection, visit.desk.sealer, business_id))
     return models.History(
-        items=[models.BusinessEvent(**one._asdict() | {"at": shown_moment(one.at)}) for one in changes]
+        items=[
+            models.BusinessEvent(
+                **one._asdict() | {"at": shown_moment(one.at), "changed": [_changed(each) for each in one.changed]}
+            )
+            for one in changes
+        ]
     )
+
+
+def _changed(changed: Changed) -> models.Changed:
+    field, before, after = changed
+    if field == "contact":
+        before, after = mask_text(before), mask_text(after)
+    return models.Changed(field=field, before=before, after=after)
 
 
 def _step(step: Step, summary: str, words: str) -> None:
@@ -110,7 +126,11 @@ def _step(step: Step, summary: str, words: str) -> None:
         return await visit.change(lambda act: Answer(shown_business(set_state(act, business_id, step, asked.reason))))
 
 
-_step("approve", "Approve a business user", "One that has applied.")
+_step(
+    "approve",
+    "Approve a business user",
+    "One that has applied, and has shown what its scenario needs: licence, application, scheme and contact.",
+)
 _step("suspend", "Suspend a business user", "From the next call on, all calls on its bindings are refused.")
 _step("resume", "Resume a suspended business user", "Its bindings work again.")
 _step("revoke", "Revoke a business user", "For good. Nothing is deleted, and all calls on its bindings are refused.")

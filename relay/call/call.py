@@ -73,6 +73,7 @@ class Call:
         "outcome",
         "peer_out",
         "q850_cause",
+        "qualification",
         "received_at",
         "recording",
         "ringing_at",
@@ -112,6 +113,7 @@ class Call:
         self.mode: str | None = None
         self.business: str | None = None
         self.order_id: str | None = None
+        self.qualification: int | None = None  # of its business
         self.shown: str | None = None
         self.callee_number: str | None = None
         self.peer_out: str | None = None
@@ -187,6 +189,7 @@ class Call:
             "call",
             None,  # the length of a text
             self.recording,
+            self.qualification,
         )
         record = CallRecord._make(fields)  # called with them it runs through interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)
@@ -198,6 +201,7 @@ class Call:
         # A call that is forwarded has no binding: its Route has "" for what there is not.
         self.binding_id, self.mode = route.binding_id or None, route.mode or None
         self.business, self.order_id = route.business or None, route.order_id
+        self.qualification = route.qualification
         self.callee_number, self.shown = route.target, route.shown
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
@@ -221,6 +225,7 @@ class Call:
         if refusal.binding_id is not None:
             self.binding_id, self.mode = refusal.binding_id, refusal.mode
             self.business, self.order_id = refusal.business, refusal.order_id
+            self.qualification = refusal.qualification
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt did not connect: record it, then answer the caller."""

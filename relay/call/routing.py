@@ -21,6 +21,7 @@ class Refusal(NamedTuple):
     order_id: str | None = None
     language: str = ""  # as Route's
     end_reason: str = ""  # what the record says; "": the outcome
+    qualification: int | None = None  # of the business, as in the record
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told
@@ -44,6 +45,7 @@ class Route(NamedTuple):
     verify: bool = False  # the hook is to be asked before the call goes on
     record: bool = False  # the call is to be recorded
     language: str = ""  # a `Language`, or "" for the configured one
+    qualification: int | None = None  # of the business, as in the record
 
 
 def named(refusal: Refusal, route: Route) -> Refusal:
@@ -54,4 +56,5 @@ def named(refusal: Refusal, route: Route) -> Refusal:
         business=route.business,
         order_id=route.order_id,
         language=route.language,
+        qualification=route.qualification,
     )

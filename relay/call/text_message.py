@@ -132,6 +132,7 @@ class TextMessage:
             routed_at=self._wall_ms(now),
             direction=answer.direction,
             legacy=answer.legacy,
+            qualification=answer.qualification,
         )
         self._places = core.peers.candidates(answer.target, now, core.token)
         self._try_next(masking.NO_PEER, "no_peer", now)
@@ -226,6 +227,7 @@ class TextMessage:
                 mode=refusal.mode,
                 business=refusal.business,
                 order_id=refusal.order_id,
+                qualification=refusal.qualification,
             )
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"

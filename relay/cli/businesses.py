@@ -18,11 +18,13 @@ from relay.log import mask_text
 from relay.policy.quotas import NO_LIMIT
 from relay.service import businesses as service
 from relay.service import keys as key_service
-from relay.service.businesses import QUOTAS, SCENARIOS, Application
-from relay.store.businesses import Business, State, find_business, list_businesses, state_changes
+from relay.service.businesses import QUOTAS, Application
+from relay.service.qualification import SCENARIOS
+from relay.store.businesses import Business, Changed, State, StateChange, find_business, list_businesses, state_changes
 from relay.store.keys import ApiKey, list_keys
 
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
+_HISTORY = ("at", "state", "by", "version", "reason", "changed")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
 # What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
@@ -103,10 +105,20 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
 @json_option
 @config_option
 def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """List changes of a business user's state: who, when and why."""
+    """List changes of a business user's state, qualification and contact: who, when, why, and what it was before."""
     with opened(config_path) as store:
         changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
-    show_list(changes, ("at", "state", "by", "reason"), as_json=as_json)
+    show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY, as_json=as_json)
+
+
+def _step_object(step: StateChange, *, as_json: bool) -> dict[str, Any]:
+    """Numbers in a contact are masked."""
+    changed = [
+        Changed(field, mask_text(before), mask_text(after)) if field == "contact" else Changed(field, before, after)
+        for field, before, after in step.changed
+    ]
+    words = [f"{field}: {before or '-'} -> {after or '-'}" for field, before, after in changed]
+    return plain(step) | {"changed": [each._asdict() for each in changed] if as_json else words}
 
 
 def _found(store: Opened, business_id: str) -> Business:
@@ -128,7 +140,7 @@ def _step(step: service.Step, words: str) -> None:
             click.echo(f"{changed.id} is {changed.state}")
 
 
-_step("approve", "Let a business user make bindings.")
+_step("approve", "Let a business user make bindings. It must have shown what its scenario needs.")
 _step("suspend", "Refuse all calls of a business user, from the next one on, until it is resumed.")
 _step("resume", "End a suspension.")
 _step("revoke", "Refuse all calls of a business user for good.")
@@ -139,10 +151,15 @@ _step("revoke", "Refuse all calls of a business user for good.")
 @click.option("--name", metavar="TEXT")
 @_details
 @click.option("--language", type=click.Choice([*LANGUAGES, NONE]), help="Of announcements; none: as configured.")
+@reason_option
 @json_option
 @config_option
 def change(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Change what is known of a business user."""
+    """Change what is known of a business user.
+
+    Where the name, licence, application, scenario or scheme of an approved one changes, which takes a reason, its calls
+    are refused until it is approved again.
+    """
     _change(config_path, business_id, options, as_json=as_json)
 
 
@@ -166,7 +183,12 @@ def limits(config_path: Path | None, business_id: str, as_json: bool, **options:
 
 def _change(config_path: Path | None, business_id: str, options: dict[str, Any], *, as_json: bool) -> None:
     with opened(config_path) as store:
-        _show(store.act(lambda act: service.change(act, business_id, **given(options))), as_json=as_json)
+        before = find_business(store.reader, store.sealer, business_id)
+        changed = store.act(lambda act: service.change(act, business_id, **given(options)))
+    _show(changed, as_json=as_json)
+    if before is not None and before.state != changed.state:
+        words = f"{business_id} is {changed.state} again: its calls are refused from the next one on, until"
+        click.echo(f"{words} `relay700 business approve {business_id} --reason …`", err=True)
 
 
 def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:

@@ -47,6 +47,7 @@ class Bound(NamedTuple):
     live_events: int
     record: int
     entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
+    qualification: int | None  # of the business: the version that was approved last
     a: str | None
     b: str | None
     order_id: str | None
@@ -109,6 +110,7 @@ def refused(refusal: Refusal, bound: Bound) -> Refusal:
         business=bound.business,
         order_id=bound.order_id,
         language=bound.language or "",
+        qualification=bound.qualification,
     )
 
 
@@ -257,6 +259,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         rules.verify,
         bool(bound.record),
         bound.language or "",
+        bound.qualification,
     )
     return Route._make(fields)  # as in `Call.record`
 

@@ -27,7 +27,7 @@ PART = 1_000  # records
 ROW_GROUP = 10_000  # records: Parquet compresses and reads them together
 _FORMULA = (*"=+-@", *"＝＋－＠", "\t", "\r", "\n")  # a spreadsheet takes full-width signs for the same
 _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets", "_lost", "_jitter_ms")))
-_INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", *_COUNTS)
+_INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)
 
 
 def export_parts(records: Iterable[CallRecord], format_: Format, *, reveal: bool = False) -> Iterator[bytes]:

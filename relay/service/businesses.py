@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 from relay.call.binding import MODES
 from relay.call.routing import LANGUAGES, Language
@@ -15,10 +15,12 @@ from relay.errors import Refused
 from relay.policy.quotas import NO_LIMIT
 from relay.service import fields
 from relay.service.fields import invalid
+from relay.service.qualification import SCENARIOS, changes_qualification, check_complete
 from relay.store.act import Act
 from relay.store.businesses import (
     Business,
     State,
+    Terms,
     add_business,
     add_state_change,
     find_business,
@@ -28,8 +30,6 @@ from relay.store.keys import revoke_all
 from relay.store.webhooks import disable_all
 
 Step = Literal["approve", "suspend", "resume", "revoke"]
-Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
-SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 LARGEST_LIMIT = 1_000_000_000
 LONGEST = {"name": 128, "licence": 64, "application": 128, "scheme": 256, "contact": 256}
 
@@ -90,11 +90,18 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
     terms = _checked(_NO_TERMS | given)
     now_ms = act.now_ms
     business = Business(
-        id=business_id, state="applied", live_bindings=0, version=1, created_at=now_ms, updated_at=now_ms, **terms
+        id=business_id,
+        state="applied",
+        live_bindings=0,
+        version=1,
+        created_at=now_ms,
+        updated_at=now_ms,
+        qualification=1,
+        **terms,
     )
     if not add_business(act, business):
         raise Refused("state_conflict", "id", "there is a business user with this id: take another")
-    add_state_change(act, business, "")
+    add_state_change(act, None, business, "")
     act.audit("business.apply", business_id, business=business_id, details=_details(given))
     return business
 
@@ -102,15 +109,18 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
 def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
     """Takes a step, which works from the next call on, on all of its bindings. Raises Refused.
 
-    Revocation ends its keys and stops its webhooks as well.
+    Only who shows what its scenario needs is approved. Revocation ends its keys and stops its webhooks as well.
     """
     reason = fields.reason(reason, required=True)
     business = get(act, business_id)
     from_states, to_state = STEPS[step]
     if business.state not in from_states:
         raise Refused("state_conflict", "state", f"it is {business.state}: {step} is for {' or '.join(from_states)}")
-    changed = _put(act, business._replace(state=to_state))
-    add_state_change(act, changed, reason)
+    if to_state == "approved":
+        check_complete(business)
+    wanted = business._replace(state=to_state)
+    changed = _put(act, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
+    add_state_change(act, business, changed, reason)
     if to_state == "revoked":  # it has no business with the platform's records any more
         revoke_all(act, business_id)
         disable_all(act, business_id)
@@ -118,8 +128,14 @@ def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
     return changed
 
 
-def change(act: Act, business_id: str, version: int | None = None, **asked: Unpack[Fields]) -> Business:
-    """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused."""
+def change(
+    act: Act, business_id: str, version: int | None = None, reason: str = "", **asked: Unpack[Fields]
+) -> Business:
+    """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused.
+
+    One that was approved is `applied` again where its qualification changes, which takes a reason: until it is approved
+    its calls are refused.
+    """
     business = get(act, business_id)
     if version not in (None, business.version):
         raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {business.version}")
@@ -128,8 +144,18 @@ def change(act: Act, business_id: str, version: int | None = None, **asked: Unpa
     if not asked:
         return business
     given: dict[str, Any] = {**asked}
-    changed = _put(act, business._replace(**_checked(given)))
-    act.audit("business.change", business_id, business=business_id, details=_details(given))
+    wanted = business._replace(**_checked(given))
+    requalified = changes_qualification(business, wanted)
+    reason = fields.reason(reason)
+    if requalified and not reason:
+        problem = "say why: its qualification changes, and its calls are refused until it is approved again"
+        raise invalid("reason", problem)
+    if wanted.state == "approved" and wanted.contact != business.contact:
+        check_complete(wanted)
+    changed = _put(act, wanted._replace(state="applied") if requalified else wanted)
+    if any(getattr(business, name) != getattr(changed, name) for name in Terms._fields):
+        add_state_change(act, business, changed, reason)
+    act.audit("business.change", business_id, business=business_id, reason=reason, details=_details(given))
     return changed
 
 

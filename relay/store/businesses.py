@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from relay.call.routing import Language
 from relay.policy.quotas import NO_LIMIT
 from relay.store.act import Act
@@ -45,15 +47,47 @@ class Business(NamedTuple):
     version: int
     created_at: int
     updated_at: int
+    qualification: int  # the version of it that was approved last; 1: that it was made with
+
+
+class Terms(NamedTuple):
+    """What is kept of each change: what a business user has shown of itself, and whom to ask."""
+
+    name: str
+    licence: str
+    application: str
+    scenario: str
+    scheme: str
+    contact: str
+
+
+class Changed(NamedTuple):
+    """A field of the terms that was changed."""
+
+    field: str
+    before: str
+    after: str
 
 
 class StateChange(NamedTuple):
-    """One change of a business user's state; the newest has led to its state now."""
+    """A change of a business user's state or terms; the newest has led to what it is now."""
 
     state: State
     reason: str
     by: str
     at: int
+    version: int  # that it led to
+    changed: list[Changed]
+
+
+class Qualification(NamedTuple):
+    """What a business user had shown, and who had approved it."""
+
+    business: str
+    version: int  # as call records name it
+    state: State  # of the business user: when this was approved, or at the moment asked for
+    terms: Terms
+    approval: StateChange | None  # None: it was made approved, or before this was kept
 
 
 _COLUMNS = tuple("sealed_contact" if name == "contact" else name for name in Business._fields)
@@ -71,8 +105,12 @@ WHERE id = :id AND live_bindings < :most AND (CASE WHEN bound_day = :day THEN bo
 _IS_FULL = "SELECT live_bindings >= ? FROM business WHERE id = ?"
 _DAY_MS, _CHINA_MS = 24 * 3_600_000, 8 * 3_600_000
 _COUNT_DOWN = "UPDATE business SET live_bindings = live_bindings - 1 WHERE id = ?"
-_ADD_CHANGE = "INSERT INTO business_change (business, at, seq, state, by, sealed) VALUES (?, ?, ?, ?, ?, ?)"
-_HISTORY = "SELECT seq, state, by, at, sealed FROM business_change WHERE business = ? ORDER BY at, seq"
+_ADD_CHANGE = """
+INSERT INTO business_change (business, at, seq, state, by, sealed, sealed_terms) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_HISTORY = "SELECT seq, state, by, at, sealed, sealed_terms FROM business_change WHERE business = ? ORDER BY seq"
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[dict[str, str], Terms, int]).decode
 
 
 def find_business(connection: Connection, sealer: Sealer, business_id: str) -> Business | None:
@@ -123,21 +161,77 @@ def discount_binding(act: Act, business_id: str) -> None:
     act.connection.execute(_COUNT_DOWN, (business_id,))
 
 
-def add_state_change(act: Act, business: Business, reason: str) -> None:
-    """Keeps who has brought it to the state that it is in, and why."""
-    sealed = act.sealer.seal(reason.encode(), _change_context(business.id, business.version))
-    row = (business.id, act.now_ms, business.version, business.state, act.actor.name, sealed)
+def add_state_change(act: Act, old: Business | None, new: Business, reason: str) -> None:
+    """Keeps who has brought it to what it is now, why, and which of its terms were others before."""
+    after = _terms(new)
+    before = {} if old is None else dict(set(_terms(old)._asdict().items()) - set(after._asdict().items()))
+    sealed = act.sealer.seal(reason.encode(), _change_context(new.id, new.version))
+    sealed_terms = act.sealer.seal(_encode((before, after, new.qualification)), _terms_context(new.id, new.version))
+    row = (new.id, act.now_ms, new.version, new.state, act.actor.name, sealed, sealed_terms)
     act.connection.execute(_ADD_CHANGE, row)
 
 
 def state_changes(connection: Connection, sealer: Sealer, business_id: str) -> list[StateChange]:
     """The oldest first. Raises StoreError where one does not prove itself."""
+    return [kept.change for kept in _history(connection, sealer, business_id)]
+
+
+def qualification_at(
+    connection: Connection, sealer: Sealer, business_id: str, *, version: int | None = None, at_ms: int | None = None
+) -> Qualification | None:
+    """The qualification of that version, as call records name it; or the one in force at a moment, or now.
+
+    None where there is no such business user, or was none. Raises StoreError where a row of it does not prove itself.
+    """
+    business = find_business(connection, sealer, business_id)
+    if business is None or (at_ms is not None and at_ms < business.created_at):
+        return None
+    history = _history(connection, sealer, business_id)
+    state: State = "approved"
+    if version is None:
+        past = [kept for kept in history if at_ms is None or kept.change.at <= at_ms]
+        version = past[-1].qualification if past else 1
+        state = past[-1].change.state if past else "approved"
+    approvals = (kept.change for kept in history if kept.change.version == version)
+    approval = next((change for change in approvals if change.state == "approved"), None)
+    return Qualification(business_id, version, state, _terms_at(business, history, version), approval)
+
+
+class _Kept(NamedTuple):
+    change: StateChange
+    before: dict[str, str]  # which of the terms were others
+    after: Terms | None  # None: it was made before they were kept
+    qualification: int
+
+
+def _history(connection: Connection, sealer: Sealer, business_id: str) -> list[_Kept]:
+    """In the order of versions."""
+    found = []
     rows = connection.execute(_HISTORY, (business_id,)).fetchall()
-    require(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, _ in rows])
-    return [
-        StateChange(state, sealer.open_(sealed, _change_context(business_id, seq)).decode(), by, at)
-        for seq, state, by, at, sealed in rows
-    ]
+    require(connection, sealer, "business_change", [key_of(business_id, at, seq) for seq, _, _, at, *_ in rows])
+    for seq, state, by, at, sealed, sealed_terms in rows:
+        reason = sealer.open_(sealed, _change_context(business_id, seq)).decode()
+        before: dict[str, str] = {}
+        after, qualification = None, 1
+        if sealed_terms is not None:
+            before, after, qualification = _decode(sealer.open_(sealed_terms, _terms_context(business_id, seq)))
+        named = [Changed(name, before[name], getattr(after, name)) for name in Terms._fields if name in before]
+        found.append(_Kept(StateChange(state, reason, by, at, seq, named), before, after, qualification))
+    return found
+
+
+def _terms_at(business: Business, history: list[_Kept], version: int) -> Terms:
+    kept_then = [kept.after for kept in history if kept.change.version <= version and kept.after is not None]
+    if kept_then:
+        return kept_then[-1]
+    terms = _terms(business)  # they were not kept yet: as they are now, without what was changed since
+    for kept in reversed(history):
+        terms = terms._replace(**kept.before)
+    return terms
+
+
+def _terms(business: Business) -> Terms:
+    return Terms._make(getattr(business, name) for name in Terms._fields)
 
 
 def _row(sealer: Sealer, business: Business) -> dict[str, Any]:
@@ -157,11 +251,16 @@ def _open(sealer: Sealer, row: tuple[Any, ...]) -> Business:
         modes=tuple(row[Business._fields.index("modes")].split()),
         white_only=bool(business.white_only),
         live_events=bool(business.live_events),
+        qualification=business.qualification or 1,
     )
 
 
 def _contact_context(business_id: str) -> bytes:
     return f"contact {business_id}".encode()
+
+
+def _terms_context(business_id: str, seq: int) -> bytes:
+    return f"qualification {business_id} {seq}".encode()
 
 
 def _change_context(business_id: str, seq: int) -> bytes:
@@ -170,3 +269,6 @@ def _change_context(business_id: str, seq: int) -> bytes:
 
 SEALED_CONTACTS = SealedRows("business", ("id",), ("id",), _contact_context, "sealed_contact")
 SEALED_REASONS = SealedRows("business_change", ("business", "at", "seq"), ("business", "seq"), _change_context)
+SEALED_TERMS = SealedRows(
+    "business_change", ("business", "at", "seq"), ("business", "seq"), _terms_context, "sealed_terms"
+)

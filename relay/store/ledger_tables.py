@@ -58,9 +58,10 @@ TABLES: Final = {
             "business",
             "id",
             "state name licence application scenario scheme sealed_contact* modes max_bindings max_calls max_cps"
-            " white_only hours live_events version created_at updated_at language",
+            " white_only hours live_events version created_at updated_at language max_binds_per_s max_binds_per_day"
+            " qualification",
         ),
-        _table("business_change", "business at# seq#", "state by sealed*"),
+        _table("business_change", "business at# seq#", "state by sealed* sealed_terms*"),
         _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at"),
         _table("pool", "id", "business area max_bindings warn_percent created_at"),
         _table("prefix", "prefix", "operator platform peer state cool_down_ms created_at"),
@@ -92,7 +93,11 @@ CHAINS: Final = {"call_record": "chain_seq", "audit": "seq"}
 
 # Columns of covered tables that anybody who writes to the database may change, and why that gives no right.
 NOT_COVERED_COLUMNS: Final = {
-    "business": {"live_bindings": "a count, against which a limit is held"},
+    "business": {
+        "live_bindings": "a count, against which a limit is held",
+        "bound_day": "says of which day the next one is",
+        "bound_today": "a count, against which a limit is held",
+    },
     "number": {
         "exclusive": "what the choice of a number goes by; routes refuse a second use",
         "bindings": "what the choice of a number goes by; routes refuse a second use",

@@ -47,7 +47,7 @@ SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
            binding.expires_at, binding.ended_at,
            business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
            business.language, business.live_events,
-           binding.record, ifnull(of_binding.kind, of_business.kind){counts})
+           binding.record, ifnull(of_binding.kind, of_business.kind), ifnull(business.qualification, 1){counts})
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
 LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
@@ -72,7 +72,7 @@ VALUES: Final = 6  # the place of the last one, and in it:
 IN_FORCE: Final = 3  # where the values of Bound begin, with whether the route is in force
 PARTY: Final = IN_FORCE + 1
 _BOUND: Final = IN_FORCE
-_BOUND_END: Final = 26
+_BOUND_END: Final = 27
 
 decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 

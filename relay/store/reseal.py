@@ -16,7 +16,7 @@ from typing import Any, Final
 from relay.errors import StoreError
 from relay.store.act import RELAY, Act
 from relay.store.binding_rows import SEALED_BINDINGS, SEALED_CHANGES
-from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS
+from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
@@ -33,7 +33,8 @@ from relay.store.webhooks import SEALED_WEBHOOKS
 from relay.store.writer import Writer
 
 RESEALED: Final = (
-    *(SEALED_CONTACTS, SEALED_REASONS, SEALED_KEYS, SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
+    *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
+    *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # which end by themselves

@@ -39,7 +39,7 @@ SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
        binding.expires_at, binding.ended_at,
        business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
        business.language, business.live_events,
-       binding.record, coalesce(of_binding.kind, of_business.kind){counts}
+       binding.record, coalesce(of_binding.kind, of_business.kind), coalesce(business.qualification, 1){counts}
 FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
 LEFT JOIN number ON number.number = $1
 LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash

@@ -22,6 +22,7 @@ from relay.store.database import open_store
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.writer import GroupWriter
+from tests.support.papers import PAPERS
 from tests.support.stored import PBX
 
 Json = dict[str, Any]
@@ -113,7 +114,7 @@ class Api:
 
         def do(act: Act) -> str:
             if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
-                apply(act, Application(name, name))
+                apply(act, Application(name, name, **PAPERS))
                 set_state(act, name, "approve", "test")
             return make_key(act, name, scopes)[1]
 

@@ -14,6 +14,7 @@ from relay.service.numbers import NewPool, NewPrefix, load_prefix, make_pool
 from relay.service.releases import BindRules
 from relay.store.act import Act
 from tests.api.conftest import PREFIX, A, B, C
+from tests.support.papers import PAPERS
 
 CALL_ID = "a" * 32
 
@@ -22,7 +23,7 @@ Seeds = dict[str, Any]
 
 def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     """A business user with one of each; what stands for each parameter of a path and field of a body."""
-    apply(act, Application(business.title(), business, contact=f"Li Lei {A}"))
+    apply(act, Application(business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"}))
     set_state(act, business, "approve", "test")
     key, _ = make_key(act, business, BUSINESS_SCOPES)
     make_pool(act, NewPool(f"{business}-pool", business))

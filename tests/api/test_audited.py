@@ -13,6 +13,7 @@ from relay.call.settings import Limits
 from relay.net.bans import BanAnswers
 from tests.api.conftest import A, Api, B, C, Client, Json
 from tests.api.seeds import CALL_ID, Seeds, sow
+from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
@@ -124,7 +125,7 @@ async def test_every_route_is_tried(api: Api) -> None:
 @pytest.mark.parametrize("name", CHANGES)
 async def test_whoever_changes_something_stands_in_the_log(operator: Client, seeds: Seeds, name: str) -> None:
     if name.endswith("/approve"):
-        applied = await operator.post("/v1/businesses", {"name": "Applied"})
+        applied = await operator.post("/v1/businesses", {"name": "Applied"} | PAPERS)
         seeds["business_id"] = applied["id"]
     if name in FIRST:
         await _ask(operator, FIRST[name], seeds, WHY)

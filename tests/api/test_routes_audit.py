@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tests.api.conftest import Api, Client
+from tests.support.papers import PAPERS
 
 
 async def test_each_change_is_in_the_log_with_its_actor_and_reason(operator: Client) -> None:
-    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     await operator.post("/v1/businesses/acme/approve", {"reason": "papers complete"}, 200)
     (line,) = (await operator.get("/v1/audit?action=business.approve"))["items"]
     assert (line["object"], line["reason"]) == ("acme", "papers complete")
@@ -24,7 +25,7 @@ async def test_the_log_comes_in_pages_the_newest_first(operator: Client) -> None
 
 
 async def test_the_log_is_verified(api: Api, operator: Client) -> None:
-    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     assert (await operator.get("/v1/audit/verify"))["broken"] is None
     await api.act(lambda act: act.connection.execute("UPDATE audit SET actor = 'cli:nobody' WHERE seq = 1"))
     assert (await operator.get("/v1/audit/verify"))["broken"] is not None
@@ -51,7 +52,7 @@ async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(ap
 
 
 async def test_a_revelation_is_logged_with_its_reason(api: Api, operator: Client) -> None:
-    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     await operator.refused("GET", "/v1/businesses/acme?reveal=true", "invalid")
     await operator.get("/v1/businesses/acme?reveal=true&reason=complaint%2017")
     (line,) = (await operator.get("/v1/audit?action=read"))["items"]

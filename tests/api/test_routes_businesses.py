@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.api.conftest import Api, Client
+from tests.support.papers import PAPERS
 
 
 async def test_a_business_user_from_application_to_revocation(operator: Client) -> None:
-    applied = await operator.post("/v1/businesses", {"name": "快送 Express", "scenario": "express", "max_calls": 10})
+    applied = await operator.post(
+        "/v1/businesses", {"name": "快送 Express", "scenario": "express", "max_calls": 10} | PAPERS
+    )
     assert (applied["state"], applied["max_calls"], applied["max_cps"]) == ("applied", 10, None)
     path = f"/v1/businesses/{applied['id']}"
     for step, state in (
@@ -22,6 +25,36 @@ async def test_a_business_user_from_application_to_revocation(operator: Client) 
     history = (await operator.get(f"{path}/history"))["items"]
     assert [line["reason"] for line in history] == ["", "approve it", "suspend it", "resume it", "revoke it"]
     assert {line["by"] for line in history} == {f"key:{operator.key.split('_')[1]}"}
+
+
+async def test_who_lacks_what_its_scenario_needs_is_told_all_of_it(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "scenario": "express", "scheme": "S-1"})
+    body = {"reason": "looks good"}
+    problem = await operator.refused("POST", "/v1/businesses/acme/approve", "unqualified", body)
+    assert problem["status"] == 409
+    assert [error["field"] for error in problem["errors"]] == ["licence", "application", "contact"]
+    assert "快递业务经营许可证" in problem["errors"][0]["problem"]
+    assert (await operator.get("/v1/businesses/acme"))["state"] == "applied"
+
+
+async def test_a_change_of_the_qualification_goes_back_to_applied_and_leaves_a_trace(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
+    approved = await operator.post("/v1/businesses/acme/approve", {"reason": "papers complete"}, 200)
+    assert (approved["state"], approved["qualification"]) == ("approved", approved["version"])
+    problem = await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"licence": "L-2"})
+    assert problem["errors"][0]["field"] == "reason"
+    new = {"licence": "L-2", "contact": "Li Lei 13800000001", "reason": "a new permit"}
+    assert (await operator.ask("PATCH", "/v1/businesses/acme", new))["state"] == "applied"
+    step = (await operator.get("/v1/businesses/acme/history"))["items"][-1]
+    assert (step["state"], step["reason"], step["by"]) == (
+        "applied",
+        "a new permit",
+        f"key:{operator.key.split('_')[1]}",
+    )
+    assert step["changed"] == [
+        {"field": "licence", "before": "L-1", "after": "L-2"},
+        {"field": "contact", "before": "Li Lei", "after": "Li Lei 138****0001"},
+    ]
 
 
 async def test_a_step_from_the_wrong_state_is_a_conflict(operator: Client) -> None:

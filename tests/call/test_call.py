@@ -79,6 +79,7 @@ def test_each_value_stands_in_its_own_field_of_the_record() -> None:
     for value, name in enumerate((*times, "sip_status", "q850_cause")):
         setattr(made, name, value + 1)
     made.legacy = True
+    made.qualification = 99
     fields = made.record()._asdict()
     for name in (*strings, "callee_leg_call_id", "direction", "recording"):
         assert fields.pop(name) == name
@@ -99,6 +100,7 @@ def test_each_value_stands_in_its_own_field_of_the_record() -> None:
         ),
         "kind": "call",
         "text_bytes": None,
+        "qualification": 99,
     }
 
 

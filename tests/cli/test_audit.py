@@ -9,12 +9,13 @@ import pytest
 
 from relay.store.database import connect
 from tests.cli.conftest import Command
+from tests.support.papers import PAPER_OPTIONS
 
 
 @pytest.fixture
 def busy(relay700: Command) -> Command:
     """A store in which something was done."""
-    relay700.done("business", "apply", "acme", "--name", "Acme")
+    relay700.done("business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS)
     relay700.done("business", "approve", "acme", "--reason", "papers complete")
     relay700.done("keys", "make", "--business", "acme")
     return relay700

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Command
+from tests.support.papers import PAPER_OPTIONS
 
-APPLY = ("business", "apply", "acme", "--name", "快送", "--licence", "91110000", "--scenario", "express")
+APPLY = ("business", "apply", "acme", "--name", "快送", "--scenario", "express", *PAPER_OPTIONS)
 
 
 def one(relay700: Command, *arguments: str) -> dict[str, Any]:
@@ -64,6 +65,31 @@ def test_a_step_that_does_not_lead_on_is_refused_in_one_line(relay700: Command) 
     assert "another" in relay700.refused(*APPLY)
 
 
+def test_who_lacks_what_its_scenario_needs_is_not_approved(relay700: Command) -> None:
+    relay700.done("business", "apply", "acme", "--name", "Acme", "--scenario", "ride_hailing")
+    refused = relay700.refused("business", "approve", "acme", "--reason", "x")
+    assert all(f"{field}: " in refused for field in ("licence", "application", "scheme", "contact"))
+    assert "网络预约出租汽车经营许可证" in refused and "relay700 business change" in refused
+
+
+def test_a_change_of_the_qualification_stops_its_calls_says_so_and_is_kept(relay700: Command) -> None:
+    relay700.done(*APPLY)
+    relay700.done("business", "approve", "acme", "--reason", "x")
+    assert relay700.refused("business", "change", "acme", "--licence", "L-2").startswith("reason: say why")
+    done = relay700.run("business", "change", "acme", "--licence", "L-2", "--reason", "a new permit")
+    assert done.exit_code == 0 and "state" in done.stdout
+    assert (
+        done.stderr.startswith("acme is applied again: its calls are refused")
+        and "business approve acme" in done.stderr
+    )
+    relay700.done("business", "change", "acme", "--contact", "Li Lei 13800000009")
+    *_, licence, contact = relay700.objects("business", "history", "acme")
+    assert (licence["state"], licence["version"], licence["reason"]) == ("applied", 3, "a new permit")
+    assert licence["changed"] == [{"field": "licence", "before": "L-1", "after": "L-2"}]
+    assert contact["changed"][0]["after"] == "Li Lei 138****0009"
+    assert "licence: L-1 -> L-2" in relay700.done("business", "history", "acme")
+
+
 def test_a_step_needs_a_reason(relay700: Command, usage: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     relay700.done(*APPLY)
     assert "--reason" in usage("business", "approve", "acme")
@@ -100,7 +126,7 @@ def test_what_is_known_of_a_business_is_changed(relay700: Command) -> None:
     assert (changed["name"], changed["scheme"], changed["licence"], changed["version"]) == (
         "Acme",
         "s-2",
-        "91110000",
+        "L-1",
         2,
     )
 

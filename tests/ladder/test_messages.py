@@ -56,12 +56,12 @@ def test_it_is_shown_from_the_700_number_and_nothing_else_crosses(ladder: Ladder
     [("AXB", X, B, X), ("AXYB", X, B, Y), ("GXB", X, B, X), ("GXYB", X, B, Y), ("AXN", X, B, X), ("AXYB", Y, B, X)],
 )
 def test_it_goes_by_the_binding_in_each_mode(mode: str, dialled: str, target: str, shown: str) -> None:
-    ladder = texting(routes={(dialled, A): Route("b1", mode, "default", None, target, shown)})
+    ladder = texting(routes={(dialled, A): Route("b1", mode, "default", None, target, shown, qualification=3)})
     ladder.caller.texts(dialled)
     message = ladder.callee.expects("MESSAGE")
     assert message.from_.uri_text == f"sip:{shown}@127.0.0.10"
     ladder.caller.get(200)
-    assert (ladder.record.mode, ladder.record.number_shown) == (mode, shown)
+    assert (ladder.record.mode, ladder.record.number_shown, ladder.record.qualification) == (mode, shown, 3)
     ladder.settle()
 
 

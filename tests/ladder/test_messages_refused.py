@@ -255,10 +255,11 @@ def test_what_a_call_would_be_refused_for(
 
 
 def test_a_cause_and_when_to_try_again_are_told(ladder: Ladder) -> None:
-    ladder.routes = {(X, A): Refusal("business_rate", 503, 42, retry_after_s=1)}
+    ladder.routes = {(X, A): Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", qualification=3)}
     ladder.caller.texts(X)
     answer = ladder.caller.get_response(503)
     assert (answer.get("reason"), answer.get("retry-after")) == ("Q.850;cause=42", "1")
+    assert (ladder.record.business, ladder.record.qualification) == ("firm", 3)
     ladder.settle()
 
 

@@ -33,13 +33,14 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
     ],
 )
 def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
-    refusal = Refusal(outcome, status, cause, retry_after_s, "b9", "AXB", "firm", "order-9")
+    refusal = Refusal(outcome, status, cause, retry_after_s, "b9", "AXB", "firm", "order-9", qualification=3)
     ladder = Ladder({(X, A): refusal})
     ladder.caller.calls(X)
     is_refused(ladder, status, cause=cause, retry_after=None if retry_after_s is None else str(retry_after_s))
     record = ladder.record
     assert (record.outcome, record.sip_status, record.q850_cause, record.ended_by) == (outcome, status, cause, "relay")
     assert (record.binding_id, record.mode, record.business, record.order_id) == ("b9", "AXB", "firm", "order-9")
+    assert record.qualification == 3
     assert (record.caller, record.callee, record.peer_in, record.peer_out) == (A, None, "pbx", None)
     assert ladder.engine.refusals() == {outcome: 1}
     ladder.settle()

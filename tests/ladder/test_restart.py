@@ -7,9 +7,10 @@ from ipaddress import ip_network
 import pytest
 
 from relay.call.actions import Commit
+from relay.call.routing import Route
 from relay.call.settings import Listener
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
-from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, Ladder, X, connect, hang_up, peer, sides
+from tests.ladder.ladder import CALLER_HOST, EITHER, RELAY, A, Ladder, X, connect, hang_up, peer, sides
 
 
 def restart(ladder: Ladder) -> None:
@@ -33,6 +34,16 @@ def test_bye(ladder: Ladder, by: str) -> None:
     record = ladder.record
     assert (record.outcome, record.ended_by, record.duration_ms) == ("answered", by, 60_000)
     ladder.settle()
+
+
+def test_the_record_tells_the_qualification_of_the_look_up(ladder: Ladder) -> None:
+    route = ladder.routes[X, A]
+    assert isinstance(route, Route)
+    ladder.routes = {(X, A): route._replace(qualification=3)}
+    connect(ladder)
+    restart(ladder)
+    hang_up(ladder)
+    assert ladder.record.qualification == 3
 
 
 @EITHER

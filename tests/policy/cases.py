@@ -38,6 +38,7 @@ BOUND = Bound(
     live_events=0,
     record=0,
     entry=None,
+    qualification=None,
     a=A,
     b=B,
     order_id="order-1",

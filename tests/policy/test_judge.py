@@ -73,6 +73,11 @@ def test_caps_on_calls_at_once_go_with_the_route() -> None:
     assert getattr(judged(found(max_calls=0)), "caps", None) == (("business firm", 0, BUSINESS_BUSY),)
 
 
+def test_the_qualification_goes_with_route_and_refusal() -> None:
+    for case in (found(qualification=3), found(qualification=3, entry="black"), found(qualification=3, ended_at=1)):
+        assert judged(case).qualification == (None if case.bound and case.bound.ended_at else 3)
+
+
 @pytest.mark.parametrize(
     ("business", "own", "most"), [("firm", None, 7), ("firm", 9, 9), ("firm", NO_LIMIT, None), ("default", None, None)]
 )

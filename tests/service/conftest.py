@@ -21,6 +21,7 @@ from relay.store.bindings import all_bindings, find_binding
 from relay.store.database import connect
 from tests.support.acting import Acting
 from tests.support.look_ups import LookUps
+from tests.support.papers import PAPERS
 from tests.support.stored import PBX, PREFIX
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Desk(Acting):
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
         """Makes a business user."""
-        self.run(lambda act: apply(act, Application(business, business), **fields))
+        self.run(lambda act: apply(act, Application(business, business, **PAPERS), **fields))
         if approved:
             self.run(lambda act: set_state(act, business, "approve", "checked"))
 

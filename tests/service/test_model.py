@@ -41,6 +41,7 @@ from relay.store.ledger import ledger_transaction
 from relay.store.ledger_check import ledger_faults
 from relay.store.lookup import RouteReader
 from tests.service.model import ANYBODY, Made, Model
+from tests.support.papers import PAPERS
 from tests.support.stored import NOW_MS, PBX
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ def template() -> Path:
         rows = [(number,) for number in NUMBERS]
         connection.executemany("INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default')", rows)
         act = Act(connection, sealer, OPERATOR, NOW_MS)
-        apply(act, Application("Acme", "acme"))
+        apply(act, Application("Acme", "acme", **PAPERS))
         set_state(act, "acme", "approve", "checked")
         change_business(act, "acme", max_bindings=MOST)
         for name in GROUPS:

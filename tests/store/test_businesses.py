@@ -10,11 +10,12 @@ from relay.errors import StoreError
 from relay.service.businesses import Application, apply, set_state
 from relay.store.businesses import find_business, put_business, state_changes
 from tests.support.acting import Acting, acting
+from tests.support.papers import PAPERS
 
 
 def two(store: Acting) -> None:
     for name in ("acme", "other"):
-        application = Application(name, name, contact=f"canary of {name} 13800000001")
+        application = Application(name, name, **PAPERS | {"contact": f"canary of {name} 13800000001"})
         store.run(lambda act, made=application: apply(act, made))
         store.run(lambda act, name=name: set_state(act, name, "approve", f"canary for {name} 13800000001"))
 

@@ -72,6 +72,7 @@ def test_a_locked_and_a_legacy_number_are_told(rows: Rows, reader: RouteReader) 
 
 def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
     limits = {"max_calls": 9, "max_cps": 5, "white_only": 1, "hours": "06:00-23:00", "live_events": 1, "language": "en"}
+    limits["qualification"] = 3
     rows.business("firm", **limits)
     rows.binding(
         "b7", "AXYB", y=Y, business="firm", direction="a_to_b", max_call_s=60, ring_timeout_s=30, white_only=1,
@@ -81,7 +82,7 @@ def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
         in_force=True, party="a", binding_id="b7", mode="AXYB", business="firm", x=X, y=Y, direction="a_to_b",
         max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
         ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
-        business_hours="06:00-23:00", language="en", live_events=1, record=1, entry=None, a=A, b=B,
+        business_hours="06:00-23:00", language="en", live_events=1, record=1, entry=None, qualification=3, a=A, b=B,
         order_id="order-1", last_caller=None,
     )  # fmt: skip
     assert bound(reader, Y, B).party == "b"
@@ -226,7 +227,9 @@ def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
         route = gate.look_up(X, C, NOW_S)
         refusal = gate.look_up(Y, B, NOW_S)
     caps = (("business firm", 3, BUSINESS_BUSY),)
-    assert route == Route("b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh")
+    assert route == Route(
+        "b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh", qualification=1
+    )
     assert isinstance(refusal, Refusal)
     assert (refusal.outcome, refusal.business, refusal.language) == ("caller_not_listed", "firm", "zh")
     assert last == [LastCaller("b1", X, C, NOW_MS)]

@@ -248,7 +248,13 @@ def add_business(disk: Disk, business: str, state: str, days_ago: int) -> None:
         "INSERT INTO business (id, state, name, created_at, updated_at) VALUES (?, ?, '', ?, ?)",
         *(business, state, at, at),
     )
-    execute(disk, "INSERT INTO business_change VALUES (?, ?, 1, ?, '', x'')", business, at, state)
+    execute(
+        disk,
+        "INSERT INTO business_change (business, at, seq, state, by, sealed) VALUES (?, ?, 1, ?, '', x'')",
+        business,
+        at,
+        state,
+    )
     execute(disk, "INSERT INTO api_key VALUES (?, ?, '', x'', x'', 0, '', NULL, NULL)", f"k-{business}", business)
     execute(disk, "INSERT INTO party_group VALUES (?, ?, 1, 1, 0, x'')", f"g-{business}", business)
     execute(disk, "INSERT INTO group_member VALUES (?, x'01', x'', 0)", f"g-{business}")

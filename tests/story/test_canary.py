@@ -19,6 +19,7 @@ from tests.interop.conftest import running_relay
 from tests.story.company import Client, Inbox, Json
 from tests.support.addresses import RELAY, free
 from tests.support.live_call import Call
+from tests.support.papers import PAPERS
 from tests.support.phone import Phone
 from tests.support.relay_process import RelayProcess, Setup, X
 
@@ -49,7 +50,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             await operator.until_ready()
             contact = f"Li Lei {CONTACT[:3]}-{CONTACT[3:7]}-{CONTACT[7:]}"
             await operator.post(
-                "/v1/businesses", {"id": "acme", "name": "Acme", "contact": contact, "live_events": True}
+                "/v1/businesses", PAPERS | {"id": "acme", "name": "Acme", "contact": contact, "live_events": True}
             )
             await operator.post("/v1/businesses/acme/approve", {"reason": f"papers of {TEXT}"}, 200)
             scopes = ["bindings:read", "bindings:write", "calls:read", "calls:hangup", "lists", "webhooks", "reports"]

@@ -12,6 +12,7 @@ import pytest
 from tests.story.calls import Ends, call, refused
 from tests.story.company import Inbox
 from tests.support.addresses import RELAY, free
+from tests.support.papers import PAPER_OPTIONS
 from tests.support.phone import Phone
 from tests.support.relay_process import A, B, RelayProcess, Setup
 
@@ -43,7 +44,7 @@ async def firm(tmp_path: Path) -> AsyncIterator[Firm]:
     relay = RelayProcess(tmp_path, Setup(api=free(RELAY)))
     relay.start()
     try:
-        done(relay, "business", "apply", "firm", "--name", "Firm")
+        done(relay, "business", "apply", "firm", "--name", "Firm", *PAPER_OPTIONS)
         done(relay, "business", "approve", "firm", "--reason", "papers complete")
         done(relay, "business", "limits", "firm", "--live-events")
         async with Phone(relay.setup.caller) as left, Phone(relay.setup.callee) as right, Inbox() as inbox:

@@ -17,6 +17,7 @@ import pytest
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, refused
 from tests.support.addresses import RELAY, free
+from tests.support.papers import PAPER_OPTIONS
 from tests.support.phone import Phone
 from tests.support.relay_process import A, B, Setup, X
 
@@ -41,7 +42,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     began = datetime.now(UTC)
     with running_relay(tmp_path, setup, (A, B, STRANGER)) as relay:
         for arguments in (
-            ("business", "apply", "acme", "--name", "Acme"),
+            ("business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS),
             ("business", "approve", "acme", "--reason", "papers complete"),
             ("bind", "AXB", "--a", A, "--b", B, "--x", X, "--business", "acme", "--order", "17"),
         ):

@@ -21,6 +21,7 @@ from tests.story.calls import Ends, call, refused
 from tests.support.addresses import RELAY, STRANGER, free
 from tests.support.hook import Hook
 from tests.support.live_call import Call
+from tests.support.papers import PAPER_OPTIONS
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
 from tests.support.shelf import Shelf
@@ -92,7 +93,7 @@ def _expired(relay: RelayProcess, x: str) -> None:
 def _business(*steps: tuple[str, ...]) -> Callable[[RelayProcess, str], None]:
     def before(relay: RelayProcess, x: str) -> None:
         name = f"firm-{x[-4:]}"
-        done(relay, "business", "apply", name, "--name", name)
+        done(relay, "business", "apply", name, "--name", name, *PAPER_OPTIONS)
         done(relay, "business", "approve", name, "--reason", "papers complete")
         bind(relay, x, "--business", name)
         for command, *options in steps:

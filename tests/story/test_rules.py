@@ -13,6 +13,7 @@ import pytest
 from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, assert_sees_none_of, call, refused
 from tests.support.addresses import STRANGER, free
+from tests.support.papers import PAPER_OPTIONS
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import RelayProcess, Setup
 
@@ -99,7 +100,7 @@ async def test_only_number_protection(tmp_path: Path, x: str) -> None:
             bind(relay, "AXB", "--a", A, "--b", B, "--x", x)
             assert (await refused(ends, A2, x)).status == 403
             assert outcome(relay, x) == "no_binding"
-            done(relay, "business", "apply", "acme", "--name", "Acme")
+            done(relay, "business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS)
             done(relay, "business", "approve", "acme", "--reason", "papers complete")
             said = is_refused(relay, "bind", "AXB", "--a", A2, "--b", B2, "--business", "acme")
             assert said.startswith("order_id: it is missing")
@@ -112,7 +113,7 @@ async def test_only_number_protection(tmp_path: Path, x: str) -> None:
 async def test_three_roles(ends: Ends, x: str) -> None:
     """Business users live: applied, approved, suspended, revoked. Carriers are peers, and nobody else gets through."""
     relay = ends.relay
-    done(relay, "business", "apply", "roles", "--name", "Roles")
+    done(relay, "business", "apply", "roles", "--name", "Roles", *PAPER_OPTIONS)
     options = ("--a", A, "--b", B, "--x", x, "--order", "1", "--business", "roles")
     assert "it is applied" in is_refused(relay, "business", "suspend", "roles", "--reason", "early")
     assert "only an approved one" in is_refused(relay, "bind", "AXB", *options)
@@ -137,7 +138,7 @@ async def test_no_sub_leasing(ends: Ends, x: str) -> None:
     """A binding traces to one business user, one order and real parties; nobody binds another's numbers."""
     relay = ends.relay
     for business in ("owner", "lessee"):
-        done(relay, "business", "apply", business, "--name", business)
+        done(relay, "business", "apply", business, "--name", business, *PAPER_OPTIONS)
         done(relay, "business", "approve", business, "--reason", "papers complete")
     done(relay, "pools", "make", "owned", "--business", "owner")
     done(relay, "numbers", "move", x, "--pool", "owned")

@@ -18,6 +18,7 @@ from tests.interop.conftest import running_relay
 from tests.story.calls import Ends, call, connect, refused
 from tests.story.company import PATIENCE_S, Client, Json
 from tests.support.addresses import RELAY, Address, free
+from tests.support.papers import PAPERS
 from tests.support.phone import Phone
 from tests.support.relay_process import RelayProcess, Setup
 
@@ -85,7 +86,7 @@ async def platform(shared: RelayProcess, operator_key: str) -> AsyncIterator[Pla
         Phone(setup.callee) as right,
         Client(setup.api, operator_key) as operator,
     ):
-        await operator.post("/v1/businesses", {"id": business, "name": business})
+        await operator.post("/v1/businesses", {"id": business, "name": business} | PAPERS)
         await operator.post(f"/v1/businesses/{business}/approve", {"reason": "papers complete"}, 200)
         key = (await operator.post(f"/v1/businesses/{business}/keys", {"scopes": SCOPES}))["secret"]
         async with Client(setup.api, key) as company:

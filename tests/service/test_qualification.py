@@ -1,0 +1,153 @@
+"""Who is approved has shown what its scenario needs, and is approved again when that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused, StoreError
+from relay.service.businesses import Application, apply, change, set_state
+from relay.service.qualification import REQUIRED, SCENARIOS
+from relay.store.act import RELAY, Actor
+from relay.store.businesses import Business, Changed, Terms, qualification_at, state_changes
+from tests.support.acting import Acting, acting
+from tests.support.papers import PAPERS
+from tests.support.stored import NOW_MS
+
+CHECKER = Actor("cli:checker", None, RELAY.scopes)
+MADE = Terms(name="Acme", licence="L-1", application="A-1", scenario="express", scheme="S-1", contact="Li Lei")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Acting]:
+    with acting(tmp_path) as store:
+        yield store
+
+
+def approved(store: Acting) -> Business:
+    store.run(lambda act: apply(act, Application("Acme", "acme", scenario="express", **PAPERS)))
+    store.now_ms += 10
+    return store.run(lambda act: set_state(act, "acme", "approve", "papers complete"), CHECKER)
+
+
+def changed(store: Acting, business: str = "acme", reason: str = "a new permit", **fields: Any) -> Business:
+    store.now_ms += 10
+    return store.run(lambda act: change(act, business, reason=reason, **fields), CHECKER)
+
+
+def refusal(store: Acting, do: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        store.run(do)
+    return refused.value
+
+
+def history(store: Acting, business: str = "acme") -> list[tuple[Any, ...]]:
+    return [
+        (step.state, step.version, step.reason, step.changed)
+        for step in state_changes(store.reader, store.sealer, business)
+    ]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_all_that_a_scenario_needs_and_is_missing_is_named_at_once(store: Acting, scenario: str) -> None:
+    store.run(lambda act: apply(act, Application("Acme", "acme", scenario=scenario, scheme="S-1")))
+    refused = refusal(store, lambda act: set_state(act, "acme", "approve", "papers complete"))
+    assert refused.kind == "unqualified"
+    assert [field for field, _ in refused.fields] == ["licence", "application", "contact"]
+    assert REQUIRED[scenario]["licence"] in refused.problem and "application" in refused.problem
+    changed(store, reason="", licence="L-1", application="A-1", contact="Li Lei")
+    assert store.run(lambda act: set_state(act, "acme", "approve", "now")).state == "approved"
+
+
+@pytest.mark.parametrize(
+    "new", [{"name": "B"}, {"licence": "L-2"}, {"application": "A-2"}, {"scenario": "takeaway"}, {"scheme": "S-2"}]
+)
+@pytest.mark.parametrize("state", ["approved", "suspended"])
+def test_a_change_of_the_qualification_has_to_be_approved_again(store: Acting, new: dict[str, Any], state: str) -> None:
+    approved(store)
+    if state == "suspended":
+        store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
+    refused = refusal(store, lambda act: change(act, "acme", **new))
+    assert (refused.kind, refused.field) == ("invalid", "reason")
+    assert changed(store, **new).state == "applied"
+    assert refusal(store, lambda act: set_state(act, "acme", "resume", "so")).field == "state"
+    ((field, after),) = new.items()
+    assert history(store)[-1][2:] == ("a new permit", [Changed(field, getattr(MADE, field), after)])
+    again = store.run(lambda act: set_state(act, "acme", "approve", "seen"))
+    assert (again.state, again.qualification) == ("approved", again.version)
+
+
+def test_what_is_no_qualification_changes_as_before(store: Acting) -> None:
+    approved(store)
+    kept = changed(store, reason="", max_calls=7, licence=" L-1 ", contact="Han Meimei")
+    assert (kept.state, kept.qualification) == ("approved", 2)
+    assert history(store)[-1] == ("approved", 3, "", [Changed("contact", "Li Lei", "Han Meimei")])
+    changed(store, reason="", max_calls=8)
+    assert len(history(store)) == 3
+    assert refusal(store, lambda act: change(act, "acme", contact="")).kind == "unqualified"
+
+
+def test_who_lacks_it_is_not_resumed_either(store: Acting) -> None:
+    """In a store of before: it was approved without."""
+    approved(store)
+    store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
+    store.run(lambda act: act.connection.execute("UPDATE business SET licence = '' WHERE id = 'acme'"))
+    assert refusal(store, lambda act: set_state(act, "acme", "resume", "so")).kind == "unqualified"
+
+
+def test_the_operators_own_business_user_shows_none(store: Acting) -> None:
+    assert changed(store, "default", reason="", name="Ours").state == "approved"
+    assert history(store, "default") == [("approved", 2, "", [Changed("name", "default", "Ours")])]
+    store.run(lambda act: set_state(act, "default", "suspend", "x"))
+    assert store.run(lambda act: set_state(act, "default", "resume", "x")).qualification == 1
+
+
+def test_each_version_is_found_with_what_it_said_and_who_approved_it(store: Acting) -> None:
+    approved(store)
+    changed(store, licence="L-2", contact="Han Meimei")
+    store.now_ms += 10
+    store.run(lambda act: set_state(act, "acme", "approve", "seen"))
+
+    def found(**which: int) -> Any:
+        return qualification_at(store.reader, store.sealer, "acme", **which)
+
+    now = MADE._replace(licence="L-2", contact="Han Meimei")
+    approvals = {2: ("cli:checker", "papers complete"), 4: ("relay", "seen")}
+    for which, version, state, terms in (
+        ({"version": 2}, 2, "approved", MADE),
+        ({"version": 4}, 4, "approved", now),
+        ({}, 4, "approved", now),
+        ({"at_ms": NOW_MS + 10}, 2, "approved", MADE),
+        ({"at_ms": NOW_MS + 29}, 2, "applied", MADE),
+        ({"at_ms": NOW_MS + 30}, 4, "approved", now),
+    ):
+        one = found(**which)
+        assert (one.version, one.state, one.terms) == (version, state, terms), which
+        assert (one.approval.by, one.approval.reason) == approvals[version]
+    assert found(at_ms=NOW_MS).approval is None
+    assert found(at_ms=NOW_MS - 1) is None
+    assert qualification_at(store.reader, store.sealer, "nobody") is None
+
+
+def test_one_that_was_approved_before_this_was_kept_is_told_as_it_is_known(store: Acting) -> None:
+    approved(store)
+    store.run(lambda act: act.connection.execute("UPDATE business_change SET sealed_terms = NULL"))
+    store.run(lambda act: act.connection.execute("UPDATE business SET qualification = 1 WHERE id = 'acme'"))
+    changed(store, scheme="S-2")
+    one = qualification_at(store.reader, store.sealer, "acme", version=1)
+    assert one is not None and (one.terms, one.approval) == (MADE, None)
+
+
+def test_what_is_kept_of_a_change_is_sealed_to_it(store: Acting) -> None:
+    approved(store)
+    changed(store, licence="canary 13800000001")
+    kept = "SELECT sealed_terms FROM business_change WHERE seq = 3"
+    (sealed,) = store.run(lambda act: act.connection.execute(kept).fetchone())
+    assert b"canary" not in sealed
+    theft = "UPDATE business_change SET sealed_terms = ? WHERE seq = 2"
+    store.run(lambda act: act.connection.execute(theft, (sealed,)))
+    with pytest.raises(StoreError):
+        state_changes(store.reader, store.sealer, "acme")
