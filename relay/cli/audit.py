@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import json_option, reason_option, reveal_option, stacked
+from relay.cli.options import in_clear, json_option, reason_option, reveal_option, stacked
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
@@ -47,6 +47,7 @@ def audit() -> None:
 @config_option
 def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
     """List entries, the newest first."""
+    in_clear(reveal=reveal, reason=reason)
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
@@ -62,6 +63,7 @@ def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, rea
 @config_option
 def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
     """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
+    in_clear(reveal=reveal, reason=reason)
     asked = AuditQuery(**query)
     with opened(config_path) as store:
         if reveal:

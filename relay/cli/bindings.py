@@ -10,16 +10,15 @@ import click
 from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, reason_option, showing_options, stacked
+from relay.cli.options import NONE, in_clear, json_option, reason_option, showing_options, stacked
 from relay.cli.output import (
     BINDING_HEADING,
     binding_object,
     binding_row,
     json_line,
+    masked_binding,
     show_list,
     show_one,
-    shower,
-    shower_of_text,
     table,
 )
 from relay.cli.progress import file_progress
@@ -145,16 +144,16 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
     number, order, since = (asked.pop(name) for name in ("number", "order", "since"))
     query = BindingQuery(either=number, order_id=order, since_ms=since, **asked)
     with opened(config_path) as store:
-        now = now_ms()
-        if as_json or reveal:
+        now, clear = now_ms(), in_clear(reveal=reveal, reason=reason, as_json=as_json)
+        if clear:
             details = asked | {"number": number, "order": order, "since": since}
             said_in_clear(store, number if number and is_700(number) else "bindings", reason, details)
         found = all_bindings(store.reader, store.sealer, query, now)
         if as_json:
             for binding in found:
-                click.echo(json_line(binding_object(binding, now)))
+                click.echo(json_line(masked_binding(binding, now, clear=clear)))
             return
-        for line in table(BINDING_HEADING, (binding_row(binding, now, reveal=reveal) for binding in found)):
+        for line in table(BINDING_HEADING, (binding_row(binding, now, reveal=clear) for binding in found)):
             click.echo(line)
 
 
@@ -164,11 +163,12 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
 @config_option
 def show_(config_path: Path | None, binding_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one binding."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         binding = _found_one(store, binding_id)
-        if as_json or reveal:
+        if clear:
             said_in_clear(store, binding_id, reason)
-    _show(binding, as_json=as_json, clear=as_json or reveal)
+    _show(binding, as_json=as_json, clear=clear)
 
 
 def _found_one(store: Opened, binding_id: str) -> Binding:
@@ -176,11 +176,7 @@ def _found_one(store: Opened, binding_id: str) -> Binding:
 
 
 def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
-    show, show_text = shower(reveal=clear), shower_of_text(reveal=clear)
-    values = binding_object(binding, now_ms())
-    values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
-    values |= {name: values[name] and show_text(values[name]) for name in ("order_id", "user_data")}
-    show_one(values, as_json=as_json)
+    show_one(masked_binding(binding, now_ms(), clear=clear), as_json=as_json)
 
 
 @bindings.command("history")

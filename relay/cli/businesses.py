@@ -11,7 +11,17 @@ import click
 from relay.call.binding import MODES
 from relay.call.routing import LANGUAGES
 from relay.cli import config_option
-from relay.cli.options import NONE, given, json_option, needed_reason, or_none, reason_option, showing_options, stacked
+from relay.cli.options import (
+    NONE,
+    given,
+    in_clear,
+    json_option,
+    needed_reason,
+    or_none,
+    reason_option,
+    showing_options,
+    stacked,
+)
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
@@ -76,15 +86,16 @@ def apply_(config_path: Path | None, business_id: str, as_json: bool, **options:
 @config_option
 def list_(config_path: Path | None, state: State | None, as_json: bool, reason: str) -> None:
     """List all business users."""
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        if as_json:
+        if clear:
             said_in_clear(store, "businesses", reason, {"state": state})
         found = every(
             partial(list_businesses, store.reader, store.sealer, None, state),
             "",
             lambda one: one.id,
         )
-        show_list(found, _COLUMNS, as_json=as_json)
+        show_list((_object(one, clear=clear) for one in found), _COLUMNS, as_json=as_json)
 
 
 @business.command("show")
@@ -93,11 +104,12 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
 @config_option
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one business user. Numbers of its contact are masked without --reveal."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         shown = _found(store, business_id)
-        if as_json or reveal:
+        if clear:
             said_in_clear(store, f"business {business_id}", reason)
-    _show(shown, as_json=as_json, clear=as_json or reveal)
+    _show(shown, as_json=as_json, clear=clear)
 
 
 @business.command("history")
@@ -192,10 +204,12 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
 
 
 def _show(business: Business, *, as_json: bool, clear: bool = False) -> None:
+    show_one(_object(business, clear=clear), as_json=as_json)
+
+
+def _object(business: Business, *, clear: bool) -> dict[str, Any]:
     values = plain(business) | {name: "none" for name in QUOTAS if getattr(business, name) == NO_LIMIT}
-    if not clear:
-        values["contact"] = mask_text(business.contact)
-    show_one(values, as_json=as_json)
+    return values if clear else values | {"contact": mask_text(business.contact)}
 
 
 @click.group()

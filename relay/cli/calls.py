@@ -14,7 +14,7 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.asking import ask
-from relay.cli.options import needed_reason, reason_option, reveal_option, showing_options
+from relay.cli.options import in_clear, needed_reason, reason_option, reveal_option, showing_options
 from relay.cli.output import (
     RECORD_HEADING,
     json_line,
@@ -79,17 +79,18 @@ def list_(
     A call is here once it is answered or has ended, not while it rings.
     """
     wanted = Wanted(number, None, None, order, business, since or 0, LAST_MS if until is None else until)
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        if as_json or reveal:
+        if clear:
             query = {"number": number, "order": order, "business": business, "since": since, "until": until}
             said_in_clear(store, number if number and is_700(number) else "calls", reason, query)
         found: Iterable[CallRecord] = _found(store, wanted, live=live)
         found = (record for record in found if outcome in (None, record.outcome))
         if as_json:
             for record in found:
-                click.echo(json_line(record_object(record)))
+                click.echo(json_line(record_object(record, clear=clear)))
             return
-        show = shower(reveal=reveal)
+        show = shower(reveal=clear)
         for line in table(RECORD_HEADING, (record_row(record, show) for record in found)):
             click.echo(line)
 
@@ -109,7 +110,7 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
 @config_option
 def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show one call that has ended, or is answered and up."""
-    clear = as_json or reveal
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
         if clear:
@@ -124,7 +125,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
 @config_option
 def live_(config_path: Path | None, business: str | None, as_json: bool, reveal: bool, reason: str) -> None:
     """List the calls that ring or are up, as the running relay knows them."""
-    clear = as_json or reveal
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
             said_in_clear(store, "calls live", reason, {"business": business})
@@ -173,6 +174,7 @@ def export(
 ) -> None:
     """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
     wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
+    in_clear(reveal=reveal, reason=reason)
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())

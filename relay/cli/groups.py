@@ -10,7 +10,7 @@ from typing import Any, TextIO, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, json_option, showing_options
+from relay.cli.options import business_option, in_clear, json_option, showing_options
 from relay.cli.output import plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, every, opened, required, said_in_clear
@@ -64,11 +64,12 @@ def list_(config_path: Path | None, business: str | None, as_json: bool) -> None
 @config_option
 def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show a group and its members."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         group = _found(store, group_id)
-        if as_json or reveal:
+        if clear:
             said_in_clear(store, group_id, reason)
-        show = str if as_json else shower(reveal=reveal)
+        show = shower(reveal=clear)
         members = [show(number) for number in _members(store, group_id)]
     show_one(_group(group) | {"members": members}, as_json=as_json)
 
@@ -153,11 +154,12 @@ _owner = click.argument("owner_id", metavar="ID")
 @config_option
 def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: bool, reveal: bool, reason: str) -> None:
     """Show who is on the lists of a business user or a binding."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
-        if as_json or reveal:
+        if clear:
             said_in_clear(store, owner_id, reason)
-        show = str if as_json else shower(reveal=reveal)
+        show = shower(reveal=clear)
         show_list(_entries(store, owner, show), _ENTRY_COLUMNS, as_json=as_json)
 
 

@@ -9,17 +9,24 @@ import click
 
 NONE = "none"  # on the command line: no limit, no hours
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, real numbers in clear.")
-reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full.")
+REASON = "RELAY700_REASON"
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full; takes a reason.")
 business_option = click.option(
     "--business", default="default", metavar="ID", help="The business user; if not given, `default`."
 )
+
+
+def _said(context: click.Context, parameter: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("it is empty: say what for, the audit log keeps it", context, parameter)
+    return reason
+
+
 needed_reason = click.option(
-    "--reason", required=True, envvar="RELAY700_REASON", metavar="TEXT", help="Why; the audit log keeps it."
+    "--reason", required=True, envvar=REASON, callback=_said, metavar="TEXT", help="Why; the audit log keeps it."
 )
-reason_option = click.option(
-    "--reason", default="", envvar="RELAY700_REASON", metavar="TEXT", help="Why; the audit log keeps it."
-)
+reason_option = click.option("--reason", default="", envvar=REASON, metavar="TEXT", help="Why; the audit log keeps it.")
 
 
 def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -50,4 +57,18 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == NONE else value for name, value in options.items() if value not in (None, ())}
 
 
-showing_options = stacked(json_option, reveal_option, reason_option)  # of what --json and --reveal show in clear
+showing_options = stacked(
+    click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with a reason numbers are in clear."),
+    reveal_option,
+    reason_option,
+)
+
+
+def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
+    """Whether real numbers are shown: with --reveal, and to programs. Nobody sees one without saying what for."""
+    is_said = bool(reason.strip())
+    if reveal and not is_said:
+        raise click.UsageError(
+            f"Missing option '--reason': --reveal shows real numbers; say what for ({REASON} does, too)."
+        )
+    return reveal or (as_json and is_said)

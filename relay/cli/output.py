@@ -1,6 +1,6 @@
 """How bindings and call records are printed: JSON objects for programs, tables for people.
 
-JSON is the auditable form and shows real numbers; a table masks them unless it is told to reveal.
+Real numbers are masked, in tables and in JSON, unless they are to be shown in clear (`relay.cli.options.in_clear`).
 """
 
 from __future__ import annotations
@@ -73,9 +73,17 @@ def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
     return plain(binding) | {"state": state_of(binding, now_ms)}
 
 
-def record_object(record: CallRecord) -> dict[str, Value]:
+def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, Any]:
+    """The same with numbers masked, also in what its business user has written, unless they are shown in `clear`."""
+    show, show_text = shower(reveal=clear), shower_of_text(reveal=clear)
+    values = binding_object(binding, now_ms)
+    values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
+    return values | {name: values[name] and show_text(values[name]) for name in ("order_id", "user_data")}
+
+
+def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]:
     """A call record as `--json` prints it, the fields in DESIGN 5's order."""
-    return with_moments(record_form(record, reveal=True))
+    return with_moments(record_form(record, reveal=clear))
 
 
 def json_line(value: object) -> str:

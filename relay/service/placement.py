@@ -77,36 +77,49 @@ def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules, business: B
             raise invalid("y", "it is the same number as x: take another")
         binding = wanted._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(act, binding)
-        _count(act, business, rules)
-        settle(act, binding, [_cap(one.pool, rules) for one in found])
+        settle(act, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
     return binding
 
 
-def _count(act: Act, business: Business, rules: BindRules) -> None:
-    """Raises Refused where the business user has bound as much as it may."""
-    most = quota(business.id, business.max_bindings, rules.quotas.max_bindings)
-    most_today = quota(business.id, business.max_binds_per_day, rules.quotas.max_binds_per_day)
-    match count_binding(act, business.id, most, most_today):
-        case "max_bindings":
-            words = (
-                f"the business user has {most} bindings, as many as it may: end some, or {raised_by('max_bindings')}"
-            )
-            raise Refused("quota", "business", words)
-        case "max_binds_per_day":
-            words = f"the business user has made {most_today} bindings today, as many as it may: "
-            raise Refused("quota", "business", words + raised_by("max_binds_per_day"))
+class Allowed(NamedTuple):
+    """How many bindings a business user may have at once, and make on a day; None: no limit."""
+
+    live: int | None = None
+    today: int | None = None
 
 
-def settle(act: Act, binding: Binding, caps: Sequence[int]) -> None:
+_ANY = Allowed()
+
+
+def _allowed(business: Business, rules: BindRules) -> Allowed:
+    return Allowed(
+        quota(business.id, business.max_bindings, rules.quotas.max_bindings),
+        quota(business.id, business.max_binds_per_day, rules.quotas.max_binds_per_day),
+    )
+
+
+def settle(act: Act, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
     """Takes the numbers of a binding and makes it. `caps`: how many bindings x and y may carry. Raises Refused."""
     pair = pair_of(act.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
         take(act, field, number or "", binding.business, cap, pair, exclusive=binding.mode == "AXN")
+    _count(act, binding.business, allowed)
     check_group(act, binding)
     insert(act, binding)
     members = member_hashes(act.connection, act.sealer, binding.group_id) if binding.group_id else ()
     add_routes(act, binding, pair, lines_of(act.sealer, binding) + member_lines(binding, members))
+
+
+def _count(act: Act, business: str, allowed: Allowed) -> None:
+    """Raises Refused where the business user has as many as it may."""
+    match count_binding(act, business, allowed.live, allowed.today):
+        case "max_bindings":
+            words = f"the business user has {allowed.live} bindings, as many as it may: end some, or "
+            raise Refused("quota", "business", words + raised_by("max_bindings"))
+        case "max_binds_per_day":
+            words = f"the business user has made {allowed.today} bindings today, as many as it may: "
+            raise Refused("quota", "business", words + raised_by("max_binds_per_day"))
 
 
 class _Found(NamedTuple):

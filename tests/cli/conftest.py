@@ -25,16 +25,22 @@ class Command(NamedTuple):
 
     folder: Path
 
-    def run(self, *arguments: str, input: str | None = None) -> Result:
-        return CliRunner().invoke(main, [*arguments, "-c", str(self.folder / "relay.toml")], input=input)
+    def run(self, *arguments: str, input: str | None = None, reason: str | None = None) -> Result:
+        environment = {"RELAY700_REASON": reason}
+        return CliRunner().invoke(
+            main, [*arguments, "-c", str(self.folder / "relay.toml")], input=input, env=environment
+        )
 
     def done(self, *arguments: str, input: str | None = None) -> str:
         result = self.run(*arguments, input=input)
         assert (result.exit_code, result.stderr) == (0, ""), result.output
         return result.stdout
 
-    def objects(self, *arguments: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.done(*arguments, "--json").splitlines()]
+    def objects(self, *arguments: str, reason: str | None = "test") -> list[dict[str, Any]]:
+        """With a reason, so that numbers are in clear."""
+        result = self.run(*arguments, "--json", reason=reason)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return [json.loads(line) for line in result.stdout.splitlines()]
 
     def refused(self, *arguments: str) -> str:
         """The one line on stderr of a command that ends with status 1."""

@@ -62,10 +62,10 @@ def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700
     assert "13800000009" not in said and "13900000002" not in said
     assert relay700.objects("audit", "list", "--action", "read") == []
     assert "8613900000002" in relay700.done("audit", "list", "--json", "--reveal", "--reason", "inspection")
-    relay700.done("audit", "export", export, "--reveal")
+    relay700.done("audit", "export", export, "--reveal", "--reason", "test")
     assert "Li Lei 13800000009" in (relay700.folder / "audit.jsonl").read_text()
     read = relay700.objects("audit", "list", "--action", "read")
-    assert [(entry["object"], entry["reason"]) for entry in read] == [("audit", "cli"), ("audit", "inspection")]
+    assert [(entry["object"], entry["reason"]) for entry in read] == [("audit", "test"), ("audit", "inspection")]
 
 
 def test_where_there_is_nothing_to_export_the_file_is_empty(busy: Command) -> None:

@@ -31,7 +31,7 @@ def test_bind_says_what_to_dial_and_a_call_finds_it(relay700: Command) -> None:
     said = relay700.done("bind", "AXB", *AB, "--x", X, "--order", "17").splitlines()
     assert said[1:] == [f"138****0001 and 139****0002 dial {X} to reach each other"]
     binding_id = said[0].removeprefix("binding ")
-    assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b")
+    assert route(relay700, X, A) == Route(binding_id, "AXB", "default", "17", B, X, direction="a_to_b", qualification=1)
 
 
 def test_bind_axyb_says_who_dials_what(relay700: Command) -> None:
@@ -189,7 +189,7 @@ def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) ->
     relay700.done("bindings", "list", "--reveal", "--reason", "case 7")
     relay700.objects("bindings", "list", "--number", "13800000001")
     read = relay700.objects("audit", "list", "--action", "read")
-    assert [(entry["object"], entry["reason"]) for entry in read] == [("bindings", "cli"), ("bindings", "case 7")]
+    assert [(entry["object"], entry["reason"]) for entry in read] == [("bindings", "test"), ("bindings", "case 7")]
     assert read[0]["details"] == {"number": "138****0001"}
 
 
@@ -209,7 +209,7 @@ def test_tables_mask_real_numbers_unless_told_to_reveal(relay700: Command) -> No
     for command in (("bindings", "list"), ("bindings", "show", made["binding_id"])):
         masked = relay700.done(*command)
         assert "138****0001" in masked and X in masked and A[2:] not in masked
-        assert A in relay700.done(*command, "--reveal")
+        assert A in relay700.done(*command, "--reveal", "--reason", "case 7")
 
 
 def test_bindings_are_listed_by_number_in_any_notation(relay700: Command) -> None:

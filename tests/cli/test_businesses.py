@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.cli.conftest import Command
 from tests.support.papers import PAPER_OPTIONS
 
@@ -40,7 +38,7 @@ def test_a_contact_is_masked_and_its_reading_is_logged(relay700: Command) -> Non
     assert relay700.objects("business", "list", "--state", "approved")[0]["contact"] == "Li Lei, 13800000009"
     read = relay700.objects("audit", "list", "--action", "read")
     assert [(entry["object"], entry["reason"]) for entry in read] == [
-        ("businesses", "cli"), ("business acme", "call back"), ("business acme", "cli"),
+        ("businesses", "test"), ("business acme", "call back"), ("business acme", "test"),
     ]  # fmt: skip
 
 
@@ -90,11 +88,10 @@ def test_a_change_of_the_qualification_stops_its_calls_says_so_and_is_kept(relay
     assert "licence: L-1 -> L-2" in relay700.done("business", "history", "acme")
 
 
-def test_a_step_needs_a_reason(relay700: Command, usage: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_needs_a_reason(relay700: Command, usage: Callable[..., str]) -> None:
     relay700.done(*APPLY)
     assert "--reason" in usage("business", "approve", "acme")
-    monkeypatch.setenv("RELAY700_REASON", "told so by the environment")
-    relay700.done("business", "approve", "acme")
+    assert relay700.run("business", "approve", "acme", reason="told so by the environment").exit_code == 0
     assert relay700.objects("business", "history", "acme")[-1]["reason"] == "told so by the environment"
 
 

@@ -75,10 +75,11 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "kind": "call",
             "text_bytes": None,
             "recording": None,
+            "qualification": None,
         }
     ]
     # "… in exactly this order"
-    line = relay700.done("calls", "list", "--json")
+    line = relay700.done("calls", "list", "--json", "--reason", "case 7")
     places = [line.index(f'"{name}": ') for name in CallRecord._fields]
     assert places == sorted(places)
 
@@ -137,7 +138,7 @@ def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: C
     (record,) = relay700.objects("calls", "show", "c1")
     assert record == relay700.objects("calls", "list")[0] | {"recording_ms": None, "recording_sha256": None}
     read = relay700.objects("audit", "list", "--action", "read", "--object", "call c1")
-    assert [entry["reason"] for entry in read] == ["cli", "case 7"]
+    assert [entry["reason"] for entry in read] == ["test", "case 7"]
     assert relay700.refused("calls", "show", "c9").startswith("there is no such call")
 
 
@@ -154,7 +155,7 @@ def test_whoever_sees_real_numbers_stands_in_the_audit_log(relay700: Command) ->
     relay700.done("calls", "list", "--reveal", "--number", X, "--reason", "case 7")
     relay700.objects("calls", "list", "--number", "13800000001")
     read = relay700.objects("audit", "list", "--action", "read")
-    assert [(entry["object"], entry["reason"]) for entry in read] == [("calls", "cli"), (X, "case 7")]
+    assert [(entry["object"], entry["reason"]) for entry in read] == [("calls", "test"), (X, "case 7")]
 
 
 def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Command) -> None:
@@ -164,7 +165,9 @@ def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Co
     heading, first, second = file.read_text().splitlines()
     assert heading.startswith("call_id,binding_id,") and first.startswith("c1,") and second.startswith("c2,")
     assert A not in file.read_text() and "138****0001" in first
-    lines = relay700.done("calls", "export", "-", "--format", "jsonl", "--business", "acme", "--reveal").splitlines()
+    lines = relay700.done(
+        "calls", "export", "-", "--format", "jsonl", "--business", "acme", "--reveal", "--reason", "x"
+    ).splitlines()
     assert [json.loads(line)["caller"] for line in lines] == [A]
     assert len(relay700.objects("audit", "list", "--action", "read")) == 1
 
@@ -218,7 +221,7 @@ def test_the_table_masks_real_numbers_unless_told_to_reveal(relay700: Command) -
     masked = relay700.done("calls", "list")
     assert "138****0001" in masked and A[2:] not in masked and B[2:] not in masked
     assert len(masked.splitlines()) == 3
-    assert A in relay700.done("calls", "list", "--reveal")
+    assert A in relay700.done("calls", "list", "--reveal", "--reason", "case 7")
 
 
 def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> None:

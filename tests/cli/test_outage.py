@@ -50,8 +50,8 @@ def test_it_is_said_who_is_in_the_way_and_what_to_do(locked: Command) -> None:
 def test_real_numbers_are_not_shown_and_how_to_see_them_masked_is_said(
     locked: Command, command: tuple[str, ...]
 ) -> None:
-    said = locked.refused(*command)
-    assert "database is locked" in said and "leave out --json and --reveal" in said
+    said = locked.refused(*command, "--reason", "case 7")
+    assert "database is locked" in said and "leave out --reveal and --reason" in said
     assert A[-8:] not in said
 
 

@@ -1,0 +1,69 @@
+"""Nobody sees a real number without saying what for: wherever one would be shown, in tables, in JSON and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+import pytest
+
+from tests.cli.conftest import Command
+from tests.cli.test_calls import bind, write
+from tests.cli.test_parity import commands
+from tests.support.stored import A, X, binding, ended_record
+
+# What those need that show real numbers, or write them.
+NEEDED = {
+    "business show": ("default",),
+    "groups show": ("g1",),
+    "lists show": ("business", "default"),
+    "bindings show": ("b1",),
+    "calls show": ("c1",),
+    "calls export": ("-",),
+    "audit export": ("-",),
+    "trace": (X, "--at", "2026-01-01T00:00:05Z"),
+    "evidence make": (X, "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z", "--out", "-"),
+    "recordings get": ("c1", "--out", "-"),
+}
+ALWAYS = ("trace", "evidence make", "recordings get")
+
+
+def revealing() -> dict[str, click.Command]:
+    return {name: each for name, each in commands() if any("--reveal" in option.opts for option in each.params)}
+
+
+@pytest.mark.parametrize("name", [*revealing(), *ALWAYS])
+def test_without_a_reason_it_is_wrong_usage(relay700: Command, usage: Callable[..., str], name: str) -> None:
+    bind(relay700, binding())
+    write(relay700, ended_record())
+    asked = (*name.split(), *NEEDED.get(name, ()), *(() if name in ALWAYS else ("--reveal",)))
+    for reason in ((), ("--reason", ""), ("--reason", "  ")):
+        assert "--reason" in usage(*asked, *reason)
+    assert relay700.objects("audit", "list", "--action", "read") == []
+
+
+def test_what_is_revealed_can_always_be_given_a_reason() -> None:
+    for name, command in revealing().items():
+        assert any("--reason" in option.opts for option in command.params), name
+
+
+@pytest.mark.parametrize("name", ["bindings list", "bindings show", "calls list", "calls show"])
+def test_json_is_masked_without_a_reason_and_leaves_no_line(relay700: Command, name: str) -> None:
+    bind(relay700, binding())
+    write(relay700, ended_record())
+    asked = (*name.split(), *NEEDED.get(name, ()))
+    (masked,) = relay700.objects(*asked, reason=None)
+    (clear,) = relay700.objects(*asked, reason="case 7")
+    assert A[2:] not in str(masked) and A in clear.values()
+    assert masked.keys() == clear.keys()
+    assert [line["reason"] for line in relay700.objects("audit", "list", "--action", "read")] == ["case 7"]
+
+
+def test_members_entries_and_contacts_are_masked_in_json_without_a_reason(relay700: Command) -> None:
+    (group,) = relay700.objects("groups", "make", "riders", "--member", "13800000001")
+    relay700.done("lists", "black", "business", "default", "13800000001")
+    relay700.done("business", "change", "default", "--contact", "Li Lei 13800000001")
+    for asked in (("groups", "show", group["id"]), ("lists", "show", "business", "default"), ("business", "list")):
+        assert "138****0001" in str(relay700.objects(*asked, reason=None))
+        assert "13800000001" in str(relay700.objects(*asked, reason="case 7"))
+    assert len(relay700.objects("audit", "list", "--action", "read")) == 3
