@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from relay.api.connection import MOST_CONNECTIONS, Connection
+from relay.api.handshakes import TlsListener
 from relay.net.addresses import family_of
 
 LISTEN_AGAIN_S = 2.0
@@ -85,7 +86,19 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Signals are not its business."""
+    """Signals are not its business, and TLS hand-shakes are `TlsListener`'s."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        context = self.config.ssl
+        if context is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for listening in sockets or ():
+            self.servers.append(TlsListener(listening, self._protocol, context))  # type: ignore[arg-type]
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
