@@ -29,7 +29,6 @@ from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, audited_first, number, opened, past, required, said_in_clear
 from relay.reports.export import Format, export_parts
-from relay.reports.record_form import record_form, with_moments
 from relay.reports.recordings import of_call
 from relay.reports.search import find_call
 from relay.service import fields
@@ -116,7 +115,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
         recording = of_call(store.reader, store.sealer, call_id)
-    show_one(with_moments(record_form(record, reveal=clear)) | recording, as_json=as_json)
+    show_one(record_object(record, clear=clear) | recording, as_json=as_json)
 
 
 @calls.command("live")

@@ -82,8 +82,10 @@ def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, A
 
 
 def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]:
-    """A call record as `--json` prints it, the fields in DESIGN 5's order."""
-    return with_moments(record_form(record, reveal=clear))
+    """A call record as `--json` prints it, the fields in DESIGN 5's order; what its order says is masked likewise."""
+    values = record_form(record, reveal=clear)
+    order_id = record.order_id and shower_of_text(reveal=clear)(record.order_id)
+    return with_moments(values | {"order_id": order_id and printable(order_id)})
 
 
 def json_line(value: object) -> str:

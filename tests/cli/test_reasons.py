@@ -49,12 +49,14 @@ def test_what_is_revealed_can_always_be_given_a_reason() -> None:
 
 @pytest.mark.parametrize("name", ["bindings list", "bindings show", "calls list", "calls show"])
 def test_json_is_masked_without_a_reason_and_leaves_no_line(relay700: Command, name: str) -> None:
-    bind(relay700, binding())
-    write(relay700, ended_record())
+    order = "to 138-0000-0001"
+    bind(relay700, binding()._replace(order_id=order))
+    write(relay700, ended_record(order_id=order))
     asked = (*name.split(), *NEEDED.get(name, ()))
     (masked,) = relay700.objects(*asked, reason=None)
     (clear,) = relay700.objects(*asked, reason="case 7")
     assert A[2:] not in str(masked) and A in clear.values()
+    assert (masked["order_id"], clear["order_id"]) == ("to 138****0001", order)
     assert masked.keys() == clear.keys()
     assert [line["reason"] for line in relay700.objects("audit", "list", "--action", "read")] == ["case 7"]
 
