@@ -34,7 +34,7 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
         "outcome": "answered", "ended_by": "caller", "end_reason": "bye",
         "caller_packets": None, "caller_lost": None, "caller_jitter_ms": None,
         "callee_packets": None, "callee_lost": None, "callee_jitter_ms": None,
-        "text_bytes": None, "recording": None,
+        "text_bytes": None, "recording": None, "qualification": None,
     }  # fmt: skip
 
 
