@@ -5,11 +5,12 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from relay.errors import Refused
-from relay.store.act import Act, operator_cli
+from relay.store.act import Act, Scope, operator_cli
 from relay.store.audit_log import AuditQuery, newest_entries
 from relay.store.outbox import tell
 from tests.support.acting import Acting, acting, key_of
@@ -67,10 +68,10 @@ def test_an_event_goes_once_to_each_webhook_that_wants_its_kind(store: Acting) -
     assert rows == [(w, "b1.expired", "binding.expired", NOW_MS) for w in ("w1", "w2")]
 
 
-def test_whoever_runs_a_command_is_an_operator() -> None:
+def test_whoever_runs_a_command_is_an_operator_with_all_rights() -> None:
     actor = operator_cli()
     assert actor.name == f"cli:{getpass.getuser()}"
-    assert (actor.business, actor.scopes) == (None, {"operator"})
+    assert (actor.business, actor.scopes) == (None, frozenset(get_args(Scope)))
 
 
 def test_a_user_without_a_name_may_run_commands(monkeypatch: pytest.MonkeyPatch) -> None:

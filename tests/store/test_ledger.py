@@ -108,7 +108,7 @@ def is_number(table: str, column: str, kind: str) -> bool:
 
 
 INTEGERS: dict[str, tuple[str, ...]] = {
-    "business": ("max_bindings", "max_calls", "max_cps", "version"),
+    "business": ("max_bindings", "max_calls", "max_cps", "max_binds_per_day", "version", "qualification"),
     "pool": ("max_bindings", "warn_percent"),
     "number": ("locked", "legacy"),
     "past_party": ("to_ms",),
