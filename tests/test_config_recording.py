@@ -71,6 +71,10 @@ def test_without_rtpengine_nothing_records() -> None:
         ('[recording]\ncipher = "des"', "recording.cipher: invalid enum value"),
         ('[recording]\non_failure = "shrug"', "recording.on_failure: invalid enum value"),
         ('[retention]\nrecordings = "soon"', "retention.recordings: not a duration"),
+        (
+            '[retention]\nrecordings = "183d"',
+            'recordings: 183d is shorter than the six months that the law sets; write "184d"',
+        ),
         ('[retention]\nrecordings = "185d"', "recordings: 185d is longer than records, 184d, without which"),
     ],
 )
@@ -82,7 +86,7 @@ def test_a_wrong_value_is_told(text: str, told: str) -> None:
 
 
 def test_recordings_may_go_before_the_records() -> None:
-    assert config('[retention]\nrecordings = "30d"').retention.recordings_ms == 30 * DAY_MS
+    assert config('[retention]\nrecords = "400d"\nrecordings = "200d"').retention.recordings_ms == 200 * DAY_MS
 
 
 def test_what_is_there_is_good(here: Path) -> None:

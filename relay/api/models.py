@@ -10,7 +10,15 @@ from typing import Annotated, Any, Generic, TypeVar, overload
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from relay.service.fields import LONGEST_REASON, NAME, NAME_WORDS, PREFIX, PREFIX_WORDS
+from relay.service.fields import (
+    INDUSTRIAL_ID,
+    INDUSTRIAL_ID_WORDS,
+    LONGEST_REASON,
+    NAME,
+    NAME_WORDS,
+    PREFIX,
+    PREFIX_WORDS,
+)
 from relay.service.times import format_moment
 
 T = TypeVar("T")
@@ -23,6 +31,7 @@ _NUMBER_700 = r"^700[0-9]{12}$"
 _PREFIX = f"^{PREFIX}$"
 _NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"
+_INDUSTRIAL_ID = f"^{INDUSTRIAL_ID}$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
 # What a text is that has one of these forms, for who sent another.
 FORMS = {
@@ -31,6 +40,7 @@ FORMS = {
     _PREFIX: PREFIX_WORDS,
     _NAME: NAME_WORDS,
     _PARTY: "it is a number such as 13800000001 or +86 138 0000 0001",
+    _INDUSTRIAL_ID: INDUSTRIAL_ID_WORDS,
     _HOURS: "it is two times of a day in China, such as 08:00-22:00",
 }
 
@@ -43,6 +53,11 @@ Party = Annotated[
     Field(description="a real number in any usual form, of a kind that may be bound", examples=["13800000001"]),
 ]
 Masked = Annotated[str, Field(description="a real number with its middle hidden, unless it was to be revealed")]
+IndustrialId = Annotated[
+    str,
+    StringConstraints(pattern=_INDUSTRIAL_ID),
+    Field(description="of the goods or the order, in the industrial internet", examples=["88.101.1/order-1"]),
+]
 Hours = Annotated[
     str,
     StringConstraints(pattern=_HOURS),

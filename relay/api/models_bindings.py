@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from relay.api.models import (
     Asked,
     Hours,
+    IndustrialId,
     Masked,
     Moment,
     Name,
@@ -67,6 +68,7 @@ class BindingNew(Expiry):
     white_only: bool = Field(False, description="only callers on the whitelist get through")
     hours: Hours | None = None
     record: bool = Field(False, description="its calls are recorded, both sides are told so first")
+    industrial_id: IndustrialId | None = None
 
 
 class BindingChange(Expiry):
@@ -82,6 +84,7 @@ class BindingChange(Expiry):
     hours: Hours | None = None
     user_data: Text1024 | None = None
     record: bool = Field(default_factory=left_out)
+    industrial_id: IndustrialId | None = None
     version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
 
 
@@ -127,6 +130,7 @@ class Binding(Shown):
     ended_at: Moment | None
     ended_by: str | None = Field(description="who unbound it")
     record: bool = Field(description="its calls are recorded")
+    industrial_id: str | None
     version: int
 
 

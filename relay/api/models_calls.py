@@ -62,6 +62,7 @@ class Call(Shown):
     qualification: int | None = Field(
         description="version of the business user's approval in force; its history has it"
     )
+    industrial_id: str | None = Field(description="of its binding")
 
 
 class OneCall(Call):

@@ -45,6 +45,7 @@ class Binding(NamedTuple):
     version: int = 1
     ended_by: str | None = None  # who unbound it
     record: bool = False  # its calls are recorded
+    industrial_id: str | None = None  # of what is delivered, in the industrial internet (工业互联网标识)
 
     def is_live(self, at_ms: int) -> bool:
         """Whether it is in force at a moment after it was made."""

@@ -64,6 +64,7 @@ class Call:
         "ended",
         "ended_at",
         "ended_by",
+        "industrial_id",
         "invite_key",
         "kept",
         "legacy",
@@ -114,6 +115,7 @@ class Call:
         self.business: str | None = None
         self.order_id: str | None = None
         self.qualification: int | None = None  # of its business
+        self.industrial_id: str | None = None
         self.shown: str | None = None
         self.callee_number: str | None = None
         self.peer_out: str | None = None
@@ -190,6 +192,7 @@ class Call:
             None,  # the length of a text
             self.recording,
             self.qualification,
+            self.industrial_id,
         )
         record = CallRecord._make(fields)  # called with them it runs through interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)
@@ -202,6 +205,7 @@ class Call:
         self.binding_id, self.mode = route.binding_id or None, route.mode or None
         self.business, self.order_id = route.business or None, route.order_id
         self.qualification = route.qualification
+        self.industrial_id = route.industrial_id
         self.callee_number, self.shown = route.target, route.shown
         if route.max_call_s is not None:
             self._max_call_s = min(route.max_call_s, self._max_call_s)
@@ -226,6 +230,7 @@ class Call:
             self.binding_id, self.mode = refusal.binding_id, refusal.mode
             self.business, self.order_id = refusal.business, refusal.order_id
             self.qualification = refusal.qualification
+            self.industrial_id = refusal.industrial_id
 
     def closed(self, verdict: Verdict, by: str, reason: str, then: Continuation, now: float) -> None:
         """The attempt did not connect: record it, then answer the caller."""

@@ -48,3 +48,4 @@ class CallRecord(NamedTuple):
     text_bytes: int | None = None  # length of a message's text, which is kept nowhere
     recording: str | None = None  # reference of what was recorded of the call: its id; None where nothing was
     qualification: int | None = None  # the version of the business user's approval in force when it was looked up
+    industrial_id: str | None = None  # of the binding: 工业互联网标识

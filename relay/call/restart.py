@@ -100,6 +100,7 @@ def take_over(call: Call, record: CallRecord) -> None:
     call.call_id = record.call_id
     call.binding_id, call.mode = record.binding_id, record.mode
     call.business, call.order_id, call.qualification = record.business, record.order_id, record.qualification
+    call.industrial_id = record.industrial_id
     call.shown, call.callee_number, call.peer_out = record.number_shown, record.callee, record.peer_out
     call.routed_at, call.ringing_at, call.answered_at = record.routed_at, record.ringing_at, record.answered_at
     call.sip_status = record.sip_status

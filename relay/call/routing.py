@@ -22,6 +22,7 @@ class Refusal(NamedTuple):
     language: str = ""  # as Route's
     end_reason: str = ""  # what the record says; "": the outcome
     qualification: int | None = None  # of the business, as in the record
+    industrial_id: str | None = None
 
 
 ConcurrencyCap = tuple[str, int, Refusal]  # what is counted, how many at once, and what the next one is told
@@ -46,6 +47,7 @@ class Route(NamedTuple):
     record: bool = False  # the call is to be recorded
     language: str = ""  # a `Language`, or "" for the configured one
     qualification: int | None = None  # of the business, as in the record
+    industrial_id: str | None = None  # of the binding: 工业互联网标识
 
 
 def named(refusal: Refusal, route: Route) -> Refusal:
@@ -57,4 +59,5 @@ def named(refusal: Refusal, route: Route) -> Refusal:
         order_id=route.order_id,
         language=route.language,
         qualification=route.qualification,
+        industrial_id=route.industrial_id,
     )

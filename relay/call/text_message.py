@@ -127,6 +127,7 @@ class TextMessage:
             mode=answer.mode,
             business=answer.business,
             order_id=answer.order_id,
+            industrial_id=answer.industrial_id,
             number_shown=answer.shown,
             callee=answer.target,
             routed_at=self._wall_ms(now),
@@ -228,6 +229,7 @@ class TextMessage:
                 business=refusal.business,
                 order_id=refusal.order_id,
                 qualification=refusal.qualification,
+                industrial_id=refusal.industrial_id,
             )
         if refusal.retry_after_s is not None:
             extra += f"Retry-After: {refusal.retry_after_s}\r\n"

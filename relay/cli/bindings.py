@@ -49,6 +49,9 @@ _restrictions = stacked(
     click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="How long it may ring."),
     click.option("--hours", metavar="HH:MM-HH:MM", help="Of service, in China time."),
     click.option("--user-data", metavar="TEXT", help="Comes back with each event."),
+    click.option(
+        "--industrial-id", metavar="ID", help="Of the goods or the order in the industrial internet: 88.101.1/1."
+    ),
 )
 
 

@@ -68,6 +68,8 @@ def _print_binding(binding: Binding, members: dict[str, list[str]]) -> None:
     values = binding_object(binding, now_ms())
     click.echo(f"binding {binding.binding_id}: {binding.mode}, {values['state']}")
     click.echo(f"  business {binding.business}, order {binding.order_id or '-'}")
+    if binding.industrial_id:
+        click.echo(f"  industrial id {binding.industrial_id}")
     click.echo(f"  x {binding.x}" + (f", y {binding.y}" if binding.y else ""))
     click.echo(f"  a {binding.a or '-'}, b {binding.b or '-'}")
     if binding.group_id:

@@ -148,8 +148,8 @@ def retention_config(table: RetentionTable, problems: list[str]) -> Retention:
 
 
 def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
-    """No law sets a time. Without the record of its call nobody could tell what a recording is of."""
-    kept_ms = _duration("retention.recordings", table.recordings, problems)
+    """Without the record of its call nobody could tell what a recording is of."""
+    kept_ms = _kept("recordings", table.recordings, HALF_YEAR_MS, problems)
     if kept_ms > max(_duration("retention.records", table.records, []), HALF_YEAR_MS):
         problems.append(
             f"retention.recordings: {table.recordings} is longer than records, {table.records}, without which a "

@@ -175,7 +175,7 @@ class RetentionTable(Struct, frozen=True):
     records: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     audit: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
-    recordings: Annotated[str, Meta(description='a duration, such as "184d"')] = "184d"
+    recordings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
     purge_at: Annotated[
         str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in China such as "03:30"')

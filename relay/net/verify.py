@@ -105,6 +105,7 @@ def _question(look_up: LookUp, route: Route, unix_s: float) -> dict[str, object]
         "business": route.business,
         "binding_id": route.binding_id,
         "order_id": route.order_id,
+        "industrial_id": route.industrial_id,
         "mode": route.mode,
         "direction": route.direction,
         "at": int(unix_s * 1000),

@@ -52,6 +52,7 @@ class Bound(NamedTuple):
     b: str | None
     order_id: str | None
     last_caller: str | None  # where he may still be reached through this binding
+    industrial_id: str | None = None
 
 
 class Found(NamedTuple):
@@ -111,6 +112,7 @@ def refused(refusal: Refusal, bound: Bound) -> Refusal:
         order_id=bound.order_id,
         language=bound.language or "",
         qualification=bound.qualification,
+        industrial_id=bound.industrial_id,
     )
 
 
@@ -260,6 +262,7 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         bool(bound.record),
         bound.language or "",
         bound.qualification,
+        bound.industrial_id,
     )
     return Route._make(fields)  # as in `Call.record`
 

@@ -49,6 +49,7 @@ class BindingRequest(NamedTuple):
     white_only: bool = False
     hours: str = ""
     record: bool = False
+    industrial_id: str = ""
 
 
 def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
@@ -130,6 +131,7 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Busi
         user_data=fields.text("user_data", request.user_data, fields.LONGEST_USER_DATA),
         created_by=act.actor.name,
         record=fields.record(request.record, possible=rules.recording),
+        industrial_id=fields.industrial_id(request.industrial_id),
     )
     check_parties(act, binding)
     _check_order(act, binding, rules)

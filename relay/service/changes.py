@@ -35,7 +35,7 @@ from relay.store.sealing import Sealer
 
 _CHANGEABLE = (
     *("a", "b", "group_id", "expires_at", "direction", "max_call_s", "ring_timeout_s", "white_only", "hours"),
-    *("user_data", "record"),
+    *("user_data", "record", "industrial_id"),
 )
 
 
@@ -53,6 +53,7 @@ class BindingChange(NamedTuple):
     hours: str | None = None
     user_data: str | None = None
     record: bool | None = None
+    industrial_id: str | None = None
     version: int | None = None  # refuse it where the binding was changed since
 
 
@@ -153,6 +154,7 @@ def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> 
         "hours": fields.hours,
         "user_data": partial(fields.text, "user_data", longest=fields.LONGEST_USER_DATA),
         "record": partial(fields.record, possible=rules.recording),
+        "industrial_id": fields.industrial_id,
     }
     given = asked._asdict()
     new = {name: check(given[name]) for name, check in checks.items() if given[name] is not None}

@@ -25,6 +25,8 @@ LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500
 LONGEST_USER_DATA = 1_024
+INDUSTRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9._:/+=@#-]{0,127}"
+INDUSTRIAL_ID_WORDS = "it is letters, digits and . _ : / + = @ # -, at most 128 of them, such as 88.101.1/order-1"
 MAX_CALL_S = range(10, 86_401)
 RING_TIMEOUT_S = range(5, 181)
 DIRECTIONS: tuple[Direction, ...] = ("both", "a_to_b", "b_to_a")
@@ -86,6 +88,14 @@ def text(field: str, written: str, longest: int) -> str | None:
     if len(written) > longest or not written.isprintable():
         raise invalid(field, f"it is printable text of at most {longest} characters")
     return written.strip() or None
+
+
+def industrial_id(written: str) -> str | None:
+    """An identifier in the industrial internet, as its registrar gave it; None where it is empty."""
+    given = written.strip()
+    if given and re.fullmatch(INDUSTRIAL_ID, given) is None:
+        raise invalid("industrial_id", INDUSTRIAL_ID_WORDS)
+    return given or None
 
 
 def reason(written: str, *, required: bool = False) -> str:

@@ -21,6 +21,7 @@ from relay.store.writer import Run
 COLUMNS = (
     *("mode", "x", "y", "a", "b", "expires_in", "order_id", "business"),
     *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
+    "industrial_id",
 )
 CHUNK = 200  # bindings a transaction: a relay that serves waits some 30 ms for the lock
 _FIELDS = {"group": "group_id"}  # where a column is not named like the field

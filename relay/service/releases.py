@@ -48,7 +48,8 @@ def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
         routes += release(act, binding, rules)
         released += 1
         data: dict[str, object] = {"binding_id": binding.binding_id, "mode": binding.mode, "order_id": binding.order_id}
-        data |= {"user_data": binding.user_data, "expired_at": format_moment(binding.expires_at or act.now_ms)}
+        data |= {"industrial_id": binding.industrial_id, "user_data": binding.user_data}
+        data |= {"expired_at": format_moment(binding.expires_at or act.now_ms)}
         tell(act, binding.business, "binding.expired", f"{binding.binding_id}.expired", data)
     return released
 

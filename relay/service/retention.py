@@ -1,8 +1,8 @@
 """How long what is kept, and the purge of the rest.
 
-The law's times are the least, whatever is configured: six months for bindings and call records, two years for the audit
-log and for who used numbers (DESIGN 1). A purge goes in small transactions with a gap after each (`Writer`), so calls
-do not notice. One that is interrupted has done a part, and the next one goes on.
+The law's times are the least, whatever is configured: six months for bindings, call records and recordings, two years
+for the audit log and for who used numbers (DESIGN 1). A purge goes in small transactions with a gap after each
+(`Writer`), so calls do not notice. One that is interrupted has done a part, and the next one goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Retention(NamedTuple):
     bindings_ms: int = HALF_YEAR_MS  # from when its numbers were given back
     audit_ms: int = TWO_YEARS_MS
     businesses_ms: int = TWO_YEARS_MS  # from when they were revoked
-    recordings_ms: int = HALF_YEAR_MS  # of calls, from when they were taken over: no law says how long
+    recordings_ms: int = HALF_YEAR_MS  # of calls, from when they were taken over
 
 
 class Purged(NamedTuple):
@@ -126,7 +126,7 @@ def _before(retention: Retention, now_ms: int) -> _Before:
         now_ms - max(retention.bindings_ms, HALF_YEAR_MS),
         now_ms - max(retention.audit_ms, TWO_YEARS_MS),
         now_ms - max(retention.businesses_ms, TWO_YEARS_MS),
-        now_ms - retention.recordings_ms,
+        now_ms - max(retention.recordings_ms, HALF_YEAR_MS),
     )
 
 

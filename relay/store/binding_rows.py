@@ -39,7 +39,7 @@ def order_hash(sealer: Sealer, order_id: str) -> bytes:
 def binding_row(sealer: Sealer, binding: Binding) -> Row:
     """The row, in the order of COLUMNS."""
     it = binding
-    secret = Secret(it.a, it.b, it.order_id, it.consent, it.user_data)
+    secret = Secret(it.a, it.b, it.order_id, it.consent, it.user_data, it.industrial_id)
     return (
         *(it.binding_id, it.mode, it.business, it.pool, it.x, it.y, it.group_id),
         it.a and sealer.lookup_hash(it.a),

@@ -5,7 +5,7 @@ It owns this form, for those who write the rows and for the look-up that reads t
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -23,14 +23,18 @@ class Secret(NamedTuple):
     order_id: str | None = None
     consent: str | None = None
     user_data: str | None = None
+    industrial_id: str | None = None  # left out where there is none: as it was sealed before there were any
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(tuple[str | None, str | None, str | None, str | None, str | None]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[str | None, ...]).decode
+_Fields = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
+_LEAST: Final = len(Secret._fields) - 1
 
 
 def seal_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, secret: Secret) -> bytes:
-    return sealer.seal(_encode(tuple(secret)), binding_context(binding_id, mode, x, y))
+    fields = tuple(secret) if secret.industrial_id is not None else tuple(secret)[:_LEAST]
+    return sealer.seal(_encode(fields), binding_context(binding_id, mode, x, y))
 
 
 def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> Secret:
@@ -38,14 +42,17 @@ def open_binding(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | No
     return Secret._make(open_fields(sealer, binding_id, mode, x, y, sealed))
 
 
-def open_fields(
-    sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes
-) -> tuple[str | None, str | None, str | None, str | None, str | None]:
+def open_fields(sealer: Sealer, binding_id: str, mode: str, x: str, y: str | None, sealed: bytes) -> _Fields:
     """As `open_binding`, the fields of a Secret alone: a named tuple is made by interpreted code."""
     try:
-        return _decode(sealer.open_(sealed, binding_context(binding_id, mode, x, y)))
+        fields = _decode(sealer.open_(sealed, binding_context(binding_id, mode, x, y)))
     except msgspec.DecodeError:
         raise StoreError("a binding cannot be read") from None
+    if len(fields) == _LEAST:
+        fields = (*fields, None)
+    if len(fields) != _LEAST + 1:
+        raise StoreError("a binding cannot be read")
+    return cast(_Fields, fields)
 
 
 def binding_context(binding_id: str, mode: str, x: str, y: str | None) -> bytes:

@@ -211,14 +211,14 @@ class Opener:
             _, party, binding_id, mode, _, x, y = columns[:7]
             if mode is None:
                 raise StoreError("a route without its binding")
-            a, b, order_id, _, _ = open_fields(self._sealer, binding_id, mode, x, y, sealed)
+            a, b, order_id, _, _, industrial_id = open_fields(self._sealer, binding_id, mode, x, y, sealed)
             last_caller = None
             if last_number is not None:
                 is_member = proven[_BACK] is not None and proven[_BACK + 2][1] == "g"
                 last_caller = self._last_caller(
                     party, mode, binding_id, last_number, last_hash, last_sealed, is_member=is_member
                 )
-            bound = Bound._make((*columns, a, b, order_id, last_caller))
+            bound = Bound._make((*columns, a, b, order_id, last_caller, industrial_id))
         split = _BOUND_END + len(self._caller_windows_s)
         by_caller, by_number = values[_BOUND_END:split], values[split:]
         is_own = route_hash == caller_hash

@@ -6,8 +6,9 @@ beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -36,6 +37,9 @@ _decode: Final = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 # The two legs' Call-IDs, which may be no UTF-8, stand apart.
 _LEGS: Final = CallRecord._fields.index("caller_leg_call_id")
 _VERSION: Final = b"\x05"
+# Without the legs' two. What was added to the form since is left out of its end where it is None, as a relay of the
+# version before writes and reads it.
+_LEAST: Final = CallRecord._fields.index("recording") - 1
 _CONTEXT: Final = b"record"
 
 
@@ -81,6 +85,8 @@ def encode_record(record: CallRecord, audit: Head | None = None) -> bytes:
     )
     fields = list(record)
     del fields[_LEGS : _LEGS + 2]
+    while fields[-1] is None and len(fields) > _LEAST:
+        del fields[-1]
     return _VERSION + _encode((fields, *legs) if audit is None else (fields, *legs, *audit))
 
 
@@ -89,7 +95,7 @@ def decode_record(encoded: bytes) -> CallRecord:
     try:
         fields, caller_leg, callee_leg, *_ = _decode(encoded.removeprefix(_VERSION))
         legs = (_text(caller_leg), None if callee_leg is None else _text(callee_leg))
-        return CallRecord._make((*fields[:_LEGS], *legs, *fields[_LEGS:]))
+        return CallRecord._make((*fields[:_LEGS], *legs, *fields[_LEGS:], *_left_out(len(fields))))
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
         raise StoreError("a call record cannot be read") from None
 
@@ -98,6 +104,11 @@ def anchor_of(encoded: bytes) -> Head:
     """Where the audit log ended when an encoded record was written; EMPTY where it does not say."""
     audit = _decode(encoded.removeprefix(_VERSION))[3:]
     return Head(*audit) if audit else EMPTY
+
+
+def _left_out(found: int) -> Iterable[None]:
+    """What a record of so many fields, without the legs' two, lacks at its end; nothing where it is no record."""
+    return repeat(None, len(CallRecord._fields) - 2 - found) if found >= _LEAST else ()
 
 
 def insert(connection: Connection, statement: str, rows: list[Row]) -> None:

@@ -24,6 +24,7 @@ async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
         "expires_in": 3600,
         "user_data": "u1",
         "consent": "c1",
+        "industrial_id": "88.101.1/7",
         "max_call_s": 600,
         "hours": "08:00-22:00",
     }
@@ -31,6 +32,7 @@ async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
     assert (made["x"], made["y"], made["state"], made["business"], made["version"]) == (X, None, "live", "acme", 1)
     assert (made["a"], made["b"]) == ("138****0001", "139****0002")
     assert (made["order_id"], made["user_data"], made["consent"]) == ("order-1", "u1", "c1")
+    assert made["industrial_id"] == "88.101.1/7"
     assert made["created_by"] == f"key:{company.key.split('_')[1]}"
     path = f"/v1/bindings/{made['id']}"
     assert await company.get(path) == made
@@ -79,6 +81,8 @@ async def test_an_answer_says_where_the_binding_is(company: Client) -> None:
         ({"y": Y}, "y"),
         ({"order_id": None}, "order_id"),
         ({"order_id": "a\nb"}, "order_id"),
+        ({"industrial_id": "88 1"}, "industrial_id"),
+        ({"industrial_id": "8" * 129}, "industrial_id"),
         ({"expires_in": 59}, "expires_in"),
         ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),

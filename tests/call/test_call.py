@@ -56,8 +56,9 @@ def test_call_ids_are_32_hexadecimal_digits_and_its_own() -> None:
 
 def test_refusal_says_which_binding_refused() -> None:
     made = call()
-    made.refused(Refusal("expired", 403, 21, None, "b7", "AXB", "firm", "order"))
-    assert (made.record().binding_id, made.record().business) == ("b7", "firm")
+    made.refused(Refusal("expired", 403, 21, None, "b7", "AXB", "firm", "order", industrial_id="88.1/7"))
+    record = made.record()
+    assert (record.binding_id, record.business, record.industrial_id) == ("b7", "firm", "88.1/7")
     made.refused(Refusal("no_binding", 403, 21))
     assert made.record().binding_id == "b7"
 
@@ -73,7 +74,7 @@ def test_each_value_stands_in_its_own_field_of_the_record() -> None:
     """The record is made of a plain tuple, whose order no type checker knows."""
     made = call()
     strings = ("binding_id", "mode", "business", "order_id", "peer_out", "outcome", "ended_by", "end_reason")
-    for name in (*strings, "callee_leg_call_id", "direction", "recording"):
+    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
         setattr(made, name, name)
     times = ("received_at", "routed_at", "ringing_at", "answered_at", "ended_at")
     for value, name in enumerate((*times, "sip_status", "q850_cause")):
@@ -81,7 +82,7 @@ def test_each_value_stands_in_its_own_field_of_the_record() -> None:
     made.legacy = True
     made.qualification = 99
     fields = made.record()._asdict()
-    for name in (*strings, "callee_leg_call_id", "direction", "recording"):
+    for name in (*strings, "callee_leg_call_id", "direction", "recording", "industrial_id"):
         assert fields.pop(name) == name
     for value, name in enumerate((*times, "sip_status", "q850_cause")):
         assert fields.pop(name) == value + 1

@@ -45,7 +45,7 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
         *("binding_id", "mode", "business", "order_id", "x", "y", "a", "b"),
         *("created_at", "expires_at", "ended_at", "group_id", "pool", "direction", "max_call_s", "ring_timeout_s"),
         *("white_only", "hours", "consent", "user_data", "created_by", "changed_at", "changed_by", "released_at"),
-        *("version", "ended_by", "record", "state"),
+        *("version", "ended_by", "record", "industrial_id", "state"),
     ]
     assert (made["a"], made["b"], made["business"], made["order_id"]) == (A, B, "default", None)
     assert (made["y"], made["ended_at"], made["state"]) == (None, None, "live")
@@ -151,6 +151,15 @@ def test_numbers_in_what_business_users_have_written_are_masked_too(relay700: Co
         assert order in relay700.done("bindings", *command, "--reveal", "--reason", "asked")
     (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--max-call", "600")
     assert order not in (changed["order_id"], changed["user_data"])
+
+
+def test_an_industrial_id_is_bound_shown_and_changed(relay700: Command) -> None:
+    (made,) = relay700.objects("bind", "AXB", *AB, "--industrial-id", "88.101.1/7")
+    assert made["industrial_id"] == "88.101.1/7"
+    binding_id = made["binding_id"]
+    assert "industrial_id  88.101.1/7" in relay700.done("bindings", "show", binding_id)
+    relay700.done("bindings", "change", binding_id, "--industrial-id", "none")
+    assert relay700.objects("bindings", "show", binding_id)[0]["industrial_id"] is None
 
 
 def test_bindings_are_listed_by_order_business_and_mode(relay700: Command) -> None:

@@ -76,6 +76,7 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "text_bytes": None,
             "recording": None,
             "qualification": None,
+            "industrial_id": None,
         }
     ]
     # "… in exactly this order"

@@ -127,8 +127,6 @@ def test_verify_tells_of_those_that_were_never_taken_over(recorded: Command) -> 
 
 
 def test_a_purged_one_is_gone_and_told_so(recorded: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (recorded.folder / "relay.toml").open("a") as config:
-        config.write('[retention]\nrecordings = "1s"\n')
     monkeypatch.setattr("relay.cli.audit.now_ms", lambda: 1 << 42)
     assert recorded.objects("purge", "--dry-run")[0]["recordings"] == 1
     assert recorded.objects("purge")[0]["recordings"] == 1

@@ -34,7 +34,7 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
         "outcome": "answered", "ended_by": "caller", "end_reason": "bye",
         "caller_packets": None, "caller_lost": None, "caller_jitter_ms": None,
         "callee_packets": None, "callee_lost": None, "callee_jitter_ms": None,
-        "text_bytes": None, "recording": None, "qualification": None,
+        "text_bytes": None, "recording": None, "qualification": None, "industrial_id": None,
     }  # fmt: skip
 
 
@@ -48,8 +48,8 @@ def test_a_record_is_written_with_its_times_in_utc() -> None:
 )
 def test_a_call_under_way_says_who_and_when(kind: str, at: str) -> None:
     event = shown(call_data(kind, live_record()), kind=f"call.{kind}")
-    fields = ["call_id", "binding_id", "mode", "direction", "order_id", "number_dialled", "number_shown"]
-    assert list(event) == ["id", "kind", "at", "business", *fields, "caller", "callee"]
+    fields = ["call_id", "binding_id", "mode", "direction", "order_id", "industrial_id", "number_dialled"]
+    assert list(event) == ["id", "kind", "at", "business", *fields, "number_shown", "caller", "callee"]
     assert event["at"] == at
 
 

@@ -96,8 +96,8 @@ def peer(
 
 
 AXB = {
-    (X, A): Route("b1", "AXB", "default", "order-1", B, X),
-    (X, B): Route("b1", "AXB", "default", "order-1", A, X),
+    (X, A): Route("b1", "AXB", "default", "order-1", B, X, industrial_id="88.101.1/7"),
+    (X, B): Route("b1", "AXB", "default", "order-1", A, X, industrial_id="88.101.1/7"),
 }
 
 

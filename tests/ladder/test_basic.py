@@ -32,7 +32,7 @@ def test_caller_hangs_up(ladder: Ladder) -> None:
     record = ladder.record
     assert (record.caller, record.callee, record.number_dialled, record.number_shown) == (A, B, X, X)
     assert (record.outcome, record.sip_status, record.ended_by, record.end_reason) == ("answered", 200, "caller", "bye")
-    assert record.duration_ms == 60_000
+    assert (record.duration_ms, record.industrial_id) == (60_000, "88.101.1/7")
     ladder.settle()
 
 

@@ -44,6 +44,7 @@ def test_it_is_shown_from_the_700_number_and_nothing_else_crosses(ladder: Ladder
     assert (record.kind, record.outcome, record.sip_status, record.q850_cause) == ("message", "delivered", 200, None)
     assert (record.caller, record.callee) == ((A, B) if by == "caller" else (B, A))
     assert (record.number_dialled, record.number_shown, record.order_id) == (X, X, "order-1")
+    assert record.industrial_id == "88.101.1/7"
     assert (record.ended_by, record.end_reason, record.text_bytes) == ("callee", "sip_202", 17)
     assert (record.peer_in, record.peer_out) == (("pbx", "carrier") if by == "caller" else ("carrier", "pbx"))
     assert (record.answered_at, record.duration_ms) == (None, None)

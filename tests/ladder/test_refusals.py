@@ -33,7 +33,8 @@ def is_refused(ladder: Ladder, status: int, *, cause: int | None, retry_after: s
     ],
 )
 def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: int | None) -> None:
-    refusal = Refusal(outcome, status, cause, retry_after_s, "b9", "AXB", "firm", "order-9", qualification=3)
+    named = ("b9", "AXB", "firm", "order-9")
+    refusal = Refusal(outcome, status, cause, retry_after_s, *named, qualification=3, industrial_id="88.1/9")
     ladder = Ladder({(X, A): refusal})
     ladder.caller.calls(X)
     is_refused(ladder, status, cause=cause, retry_after=None if retry_after_s is None else str(retry_after_s))
@@ -41,6 +42,7 @@ def test_by_the_look_up(outcome: str, status: int, cause: int, retry_after_s: in
     assert (record.outcome, record.sip_status, record.q850_cause, record.ended_by) == (outcome, status, cause, "relay")
     assert (record.binding_id, record.mode, record.business, record.order_id) == ("b9", "AXB", "firm", "order-9")
     assert record.qualification == 3
+    assert record.industrial_id == "88.1/9"
     assert (record.caller, record.callee, record.peer_in, record.peer_out) == (A, None, "pbx", None)
     assert ladder.engine.refusals() == {outcome: 1}
     ladder.settle()

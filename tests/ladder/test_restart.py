@@ -33,6 +33,7 @@ def test_bye(ladder: Ladder, by: str) -> None:
     asking.get(200)
     record = ladder.record
     assert (record.outcome, record.ended_by, record.duration_ms) == ("answered", by, 60_000)
+    assert record.industrial_id == "88.101.1/7"
     ladder.settle()
 
 

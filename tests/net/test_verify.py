@@ -18,9 +18,9 @@ from relay.net.verify import LONGEST_ANSWER, Verifier
 from tests.support.stored import A, B, X
 
 ASKED = LookUp(7, X, A)
-ROUTE = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", verify=True)
-FAILED = Refusal("verification_failed", 503, 41, 5, "b1", "AXB", "firm", "order-1")
-REFUSED = Refusal("verification_refused", 403, 21, None, "b1", "AXB", "firm", "order-1")
+ROUTE = Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", verify=True, industrial_id="88.101.1/7")
+FAILED = Refusal("verification_failed", 503, 41, 5, "b1", "AXB", "firm", "order-1", industrial_id="88.101.1/7")
+REFUSED = Refusal("verification_refused", 403, 21, None, "b1", "AXB", "firm", "order-1", industrial_id="88.101.1/7")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -133,6 +133,7 @@ async def test_it_is_asked_with_the_call_and_without_the_callee_and_signed() -> 
         "business": "firm",
         "binding_id": "b1",
         "order_id": "order-1",
+        "industrial_id": "88.101.1/7",
         "mode": "AXB",
         "direction": "a_to_b",
     }

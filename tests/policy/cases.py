@@ -14,6 +14,7 @@ NOW_S = NOW_MS / 1000  # 08:00 in China
 C = "8613700000003"
 FOREIGN = "442071838750"
 
+ID = "88.101.1/7"  # in the industrial internet
 BOUND = Bound(
     in_force=True,
     party="a",
@@ -43,6 +44,7 @@ BOUND = Bound(
     b=B,
     order_id="order-1",
     last_caller=None,
+    industrial_id=ID,
 )
 FOUND = Found(b"hash", 0, 0, True, BOUND, (), ())
 

@@ -16,7 +16,7 @@ from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
 from relay.policy.quotas import Quotas
 from relay.policy.rules import STORE_FAILED, Cap, RefusalCaps, Rules
-from tests.policy.cases import FOUND, NOW_S, C, found, named_peer, outcome
+from tests.policy.cases import FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
 TWICE = (Cap(2, 300),)
@@ -81,7 +81,7 @@ def test_calls_of_a_business_a_second_and_what_is_over_them_counts_nowhere() -> 
     bench = Bench(found(max_cps=2), caller_caps=(Cap(5, 300),))
     assert [bench.call(after_s=tenth / 10) for tenth in range(12)].count("granted") == 4
     refused = bench.gate.look_up(X, A, NOW_S + 1.2)
-    assert refused == Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", "order-1")
+    assert refused == Refusal("business_rate", 503, 42, 1, "b1", "AXB", "firm", "order-1", industrial_id=ID)
     assert bench.call(after_s=2.5) == "granted"
 
 

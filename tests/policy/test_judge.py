@@ -14,7 +14,7 @@ from relay.policy.hours import Hours
 from relay.policy.quotas import NO_LIMIT, Quotas
 from relay.policy.recent import Recent
 from relay.policy.rules import BUSINESS_BUSY, NUMBER_BUSY, Cap
-from tests.policy.cases import BOUND, FOREIGN, NOW_S, C, found, judged, outcome
+from tests.policy.cases import BOUND, FOREIGN, ID, NOW_S, C, found, judged, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
 ALL = read_parties(NumbersTable(parties=KINDS, countries=("GB",), extensions=("1000-1999",)), [])
@@ -43,7 +43,7 @@ def test_each_mode_leads_where_its_table_says(
 ) -> None:
     case = found(mode=mode, party=party, y=y, last_caller=last_caller)
     route = judged(case, caller="8613600000009")
-    assert route == Route("b1", mode, "firm", "order-1", target, shown, direction=direction)
+    assert route == Route("b1", mode, "firm", "order-1", target, shown, direction=direction, industrial_id=ID)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,9 @@ def test_each_mode_leads_where_its_table_says(
 )
 def test_a_call_back_that_reaches_nobody(mode: str, party: str) -> None:
     case = found(mode=mode, party=party, a=None if party == "b" else A, b=None if party == "a" else B)
-    assert judged(case, caller="8613600000009") == Refusal("no_callee", 480, 20, None, "b1", mode, "firm", "order-1")
+    assert judged(case, caller="8613600000009") == Refusal(
+        "no_callee", 480, 20, None, "b1", mode, "firm", "order-1", "", ID
+    )
 
 
 def test_nobody_is_led_to_himself() -> None:
@@ -120,6 +122,7 @@ def test_refusals(changes: dict[str, object], refusal: tuple[str, int, int]) -> 
     assert answer[:3] == refusal
     named = (answer.binding_id, answer.mode, answer.business, answer.order_id)
     assert named == ((None,) * 4 if answer.outcome == "no_binding" else ("b1", "AXB", "firm", "order-1"))
+    assert answer.industrial_id == (None if answer.outcome == "no_binding" else ID)
 
 
 @pytest.mark.parametrize(
@@ -303,5 +306,5 @@ def test_a_call_that_is_refused_for_another_reason_is_not_told_of_frequency() ->
 
 
 def test_the_case_of_these_tests_is_granted() -> None:
-    assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b")
+    assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", industrial_id=ID)
     assert BOUND.party == "a"

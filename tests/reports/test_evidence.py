@@ -100,6 +100,14 @@ def test_it_holds_the_calls_going_on_in_that_time_with_their_links(shelf: Shelf,
     assert manifest.files["records.jsonl"].lines == 3
 
 
+def test_it_names_the_industrial_id(shelf: Shelf, writer: Writer) -> None:
+    writer.run(RELAY, lambda act: store.insert(act, binding(industrial_id="88.101.1/7")))
+    shelf.add(call(1, industrial_id="88.101.1/7"))
+    data = made(shelf, writer)
+    assert lines(data, "records.jsonl")[0]["record"]["industrial_id"] == "88.101.1/7"
+    assert lines(data, "bindings.jsonl")[0]["binding"]["industrial_id"] == "88.101.1/7"
+
+
 def test_the_first_record_behind_a_purge_follows_the_checkpoint(shelf: Shelf, writer: Writer) -> None:
     shelf.add(call(1), call(2), call(3))
     shelf.follow()

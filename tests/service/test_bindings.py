@@ -41,10 +41,11 @@ def test_a_binding_is_completed_and_kept(desk: Desk) -> None:
         user_data="{}",
         white_only=True,
         hours="08:00-22:00",
+        industrial_id=" 88.101.1/order-1 ",
     )
     assert made == Binding(
         made.binding_id, "AXB", "default", "17", X, None, A, B, NOW_MS, NOW_MS + 7_200_000, None, None, "default",
-        "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", desk.actor.name,
+        "a_to_b", 600, 30, True, "08:00-22:00", "form 9", "{}", desk.actor.name, industrial_id="88.101.1/order-1",
     )  # fmt: skip
     assert desk.binding(made.binding_id) == made
     assert desk.one("SELECT bindings, exclusive FROM number WHERE number = ?", X) == (1, 0)
@@ -136,6 +137,9 @@ def test_an_axn_has_its_number_for_itself(desk: Desk) -> None:
         ({"business": "\udcff"}, "not_found", "business", "no such business user"),
         ({"order_id": "x" * 129}, "invalid", "order_id", "at most 128"),
         ({"order_id": "a\nb"}, "invalid", "order_id", "printable"),
+        ({"industrial_id": "x" * 129}, "invalid", "industrial_id", "at most 128"),
+        ({"industrial_id": "88.101 1"}, "invalid", "industrial_id", "letters, digits and"),
+        ({"industrial_id": "/88"}, "invalid", "industrial_id", "letters, digits and"),
         ({"order_id": "\udcff"}, "invalid", "order_id", "printable"),
         ({"consent": "x" * 129}, "invalid", "consent", "at most 128"),
         ({"user_data": "x" * 1025}, "invalid", "user_data", "at most 1024"),

@@ -197,6 +197,7 @@ def test_after_the_end_those_who_were_joined_last_may_come_back_at_once(desk: De
         ({"ring_timeout_s": 4}, "invalid", "ring_timeout_s"),
         ({"hours": "8-22"}, "invalid", "hours"),
         ({"user_data": "x" * 1025}, "invalid", "user_data"),
+        ({"industrial_id": "88 1"}, "invalid", "industrial_id"),
         ({"b": C, "version": 7}, "state_conflict", "version"),
     ],
 )
@@ -257,6 +258,16 @@ def test_who_did_what_and_when(desk: Desk) -> None:
     ]
     past = history(desk.connection, desk.sealer, made.binding_id)
     assert [(form.version, form.b, form.user_data) for form in past] == [(1, B, None), (2, C, "u2")]
+
+
+def test_an_industrial_id_is_given_and_taken_away(desk: Desk) -> None:
+    made = desk.bind(x=X)
+    named = changed(desk, made, industrial_id="88.101.1/7")
+    assert (made.industrial_id, named.industrial_id) == (None, "88.101.1/7")
+    gone = changed(desk, named, industrial_id="")
+    assert (gone.industrial_id, desk.binding(made.binding_id)) == (None, gone)
+    found = steps(desk.connection, desk.sealer, gone)
+    assert [step.changed for step in found] == [[], ["industrial_id"], ["industrial_id"]]
 
 
 def test_recording_is_switched_on_and_off(desk: Desk) -> None:

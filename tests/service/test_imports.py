@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.errors import ParseError
+from relay.service import fields
 from relay.service.groups import make_group
 from relay.service.imports import CHUNK, import_bindings, import_members
 from tests.service.conftest import RULES, Desk
@@ -29,6 +30,14 @@ def test_lines_become_bindings(desk: Desk) -> None:
     first = made["AXB", "8613800000001", "8613900000002"]
     assert (first.x, first.order_id, first.expires_at) == (X, "17", NOW_MS + 7_200_000)
     assert made["AXYB", "8001", "8002"].order_id is None
+
+
+def test_a_line_may_name_an_industrial_id(desk: Desk) -> None:
+    assert run(desk, "mode,a,b,industrial_id\nAXB,8001,8002,88.101.1/7\nAXB,8003,8004,?\n") == {
+        2: None,
+        3: f"industrial_id: {fields.INDUSTRIAL_ID_WORDS}",
+    }
+    assert [found.industrial_id for found in desk.bindings()] == ["88.101.1/7"]
 
 
 def test_the_header_may_be_missing_or_in_another_order(desk: Desk) -> None:

@@ -155,8 +155,11 @@ def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monke
 
 
 def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store: Store) -> None:
-    old, young = store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1), store.add_recording("0b" * 16, NOW_MS - DAY_MS)
-    retention = Retention(recordings_ms=DAY_MS)
+    old, young = (
+        store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1),
+        store.add_recording("0b" * 16, NOW_MS - HALF_YEAR_MS),
+    )
+    retention = Retention()
     assert due(store.connection, retention, NOW_MS).recordings == 1
     assert purge(store.writer, retention, store.kept_in, NOW_MS, operator_cli()) == Purged(0, 0, 0, 0, 1)
     assert (old.parent.exists(), young.exists()) == (False, True)
@@ -168,27 +171,33 @@ def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store:
 
 
 def test_what_is_known_of_a_recording_goes_with_the_records_of_its_time(store: Store) -> None:
-    retention = Retention(recordings_ms=DAY_MS)
+    retention = Retention()
     store.add_recording("0a" * 16, NOW_MS)
-    purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS)
+    purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS + 1)
     assert find_recording(store.connection, store.sealer, "0a" * 16) is not None
     purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS + 1)
     assert find_recording(store.connection, store.sealer, "0a" * 16) is None
 
 
+def test_less_than_the_laws_time_counts_as_that(store: Store) -> None:
+    path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS)
+    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 0
+    assert path.exists()
+
+
 def test_a_file_that_is_gone_already_does_not_hold_up_a_purge(store: Store) -> None:
-    store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1).unlink()
-    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 1
+    store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1).unlink()
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
 
 
 def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(store: Store) -> None:
-    path = store.add_recording("0a" * 16, NOW_MS - DAY_MS - 1)
+    path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
     path.unlink()
     path.mkdir()
     with pytest.raises(StoreError, match=path.name):
-        purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS)
+        purge(store.writer, Retention(), store.kept_in, NOW_MS)
     path.rmdir()
-    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 1
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
 
 
 def test_files_that_the_store_does_not_know_go_in_their_time_too(store: Store) -> None:
@@ -203,11 +212,11 @@ def test_files_that_the_store_does_not_know_go_in_their_time_too(store: Store) -
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"sealed")
     for path in (known, *strays, *others):
-        os.utime(path, ((NOW_MS - DAY_MS - 1) / 1000,) * 2)
-    os.utime(young, ((NOW_MS - DAY_MS) / 1000,) * 2)
-    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 3
+        os.utime(path, ((NOW_MS - HALF_YEAR_MS - 1) / 1000,) * 2)
+    os.utime(young, ((NOW_MS - HALF_YEAR_MS) / 1000,) * 2)
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 3
     assert (known.exists(), young.exists(), [path.exists() for path in strays]) == (True, True, [False] * 3)
     assert all(path.exists() for path in others)
     line = "SELECT object FROM audit WHERE action = 'recording.purge' ORDER BY object"
     assert [row[0] for row in store.connection.execute(line)] == ["0a" * 16, "0b" * 16, "0c" * 16]
-    assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 0
+    assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 0

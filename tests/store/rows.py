@@ -70,7 +70,7 @@ class Rows:
         **columns: object,
     ) -> None:
         """The binding and the routes that its mode compiles to (DESIGN 1)."""
-        sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1"))
+        sealed = seal_binding(self.sealer, binding_id, mode, x, y, Secret(a, b, "order-1", industrial_id="88.101.1/7"))
         self.write(_BINDING, binding_id, mode, business, x, y, sealed, NOW_MS)
         self.change("binding", binding_id, **columns)
         if mode == "AXN":

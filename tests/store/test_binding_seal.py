@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from relay.errors import StoreError
@@ -30,6 +31,22 @@ def test_a_secret_opens_in_its_own_row_alone(place: tuple[str, str, str, str | N
     sealed = seal_binding(SEALER, "b1", "AXB", X, None, SECRET)
     with pytest.raises(StoreError):
         open_binding(SEALER, *place, sealed)
+
+
+def test_an_industrial_id_comes_back_and_without_one_a_secret_is_what_it_was_before_there_were_any() -> None:
+    context = f"binding b1 AXB {X} ".encode()
+    named = SECRET._replace(industrial_id="88.101.1/7")
+    assert open_binding(SEALER, "b1", "AXB", X, None, seal_binding(SEALER, "b1", "AXB", X, None, named)) == named
+    old = msgspec.msgpack.encode(tuple(SECRET)[:5])
+    assert SEALER.open_(seal_binding(SEALER, "b1", "AXB", X, None, SECRET), context) == old
+    assert open_binding(SEALER, "b1", "AXB", X, None, SEALER.seal(old, context)) == SECRET
+
+
+@pytest.mark.parametrize("fields", [(A, B, None, None), (A, B, None, None, None, None, None)])
+def test_a_secret_of_another_length_is_an_error(fields: tuple[str | None, ...]) -> None:
+    sealed = SEALER.seal(msgspec.msgpack.encode(fields), f"binding b1 AXB {X} ".encode())
+    with pytest.raises(StoreError):
+        open_binding(SEALER, "b1", "AXB", X, None, sealed)
 
 
 def test_what_is_no_secret_is_an_error() -> None:

@@ -83,7 +83,7 @@ def test_a_binding_is_found_whole(rows: Rows, reader: RouteReader) -> None:
         max_call_s=60, ring_timeout_s=30, white_only=1, hours="08:00-22:00", expires_at=NOW_MS + 5,
         ended_at=NOW_MS + 3, business_state="approved", max_calls=9, max_cps=5, business_white_only=1,
         business_hours="06:00-23:00", language="en", live_events=1, record=1, entry=None, qualification=3, a=A, b=B,
-        order_id="order-1", last_caller=None,
+        order_id="order-1", last_caller=None, industrial_id="88.101.1/7",
     )  # fmt: skip
     assert bound(reader, Y, B).party == "b"
     assert found(reader, X, B).bound is None
@@ -228,7 +228,8 @@ def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
         refusal = gate.look_up(Y, B, NOW_S)
     caps = (("business firm", 3, BUSINESS_BUSY),)
     assert route == Route(
-        "b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh", qualification=1
+        "b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh", qualification=1,
+        industrial_id="88.101.1/7",
     )
     assert isinstance(refusal, Refusal)
     assert (refusal.outcome, refusal.business, refusal.language) == ("caller_not_listed", "firm", "zh")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ RECORDS = st.builds(
     *(WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WORDS, WORDS, WORDS),
     *(PEERS_TEXT, st.none() | PEERS_TEXT, WORDS, st.booleans()),
     *([WHOLE] * 6),
-    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE),
+    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE, WORDS),
 )
 
 
@@ -43,6 +44,16 @@ def test_any_record_is_read_back_as_it_was(record: CallRecord) -> None:
     row, encoded = row_of(SEALER, record)
     assert open_row(SEALER, (*row, *LINK)) == (record, encoded, *LINK)
     assert decode_record(encoded) == record
+
+
+def test_a_record_of_before_there_were_industrial_ids_is_read_and_one_without_is_written_as_it_was() -> None:
+    fields: list[object] = list(ended_record())
+    legs = [str(leg).encode() for leg in fields[22:24]]
+    old = b"\x05" + msgspec.msgpack.encode((fields[:22] + fields[24:35], *legs))
+    assert encode_record(ended_record()) == old
+    assert decode_record(old) == ended_record()
+    with pytest.raises(StoreError):
+        decode_record(b"\x05" + msgspec.msgpack.encode((fields[:22] + fields[24:34], *legs)))
 
 
 def test_a_row_shows_no_real_number_and_no_text_of_a_peer() -> None:
