@@ -48,6 +48,12 @@ def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None
         assert getattr(made, table) == getattr(empty, table), table
 
 
+@pytest.mark.parametrize("filing", ["off", "warn", "require"])
+def test_what_becomes_of_an_a_number_that_is_not_filed(filing: str) -> None:
+    made = config(f'[numbers]\nfiling = "{filing}"')
+    assert (made.numbers.filing, made.rules.filing_required) == (filing, filing == "require")
+
+
 def test_legacy_numbers_are_made_normal_and_work_through_their_last_day_in_china() -> None:
     made = config('[numbers]\nlegacy = ["+86 170-0000-0001", "17000000001"]\nlegacy_until = "2027-03-31"')
     assert made.settings.legacy == {"8617000000001"}

@@ -22,6 +22,7 @@ from relay.api import (
     routes_bindings,
     routes_businesses,
     routes_calls,
+    routes_filings,
     routes_groups,
     routes_health,
     routes_keys,
@@ -46,6 +47,7 @@ from relay.errors import ParseError, Refused, StoreError
 _NOUNS = (
     routes_bindings,
     routes_groups,
+    routes_filings,
     routes_lists,
     routes_numbers,
     routes_pools,

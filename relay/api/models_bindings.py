@@ -131,6 +131,9 @@ class Binding(Shown):
     ended_by: str | None = Field(description="who unbound it")
     record: bool = Field(description="its calls are recorded")
     industrial_id: str | None
+    warning: str | None = Field(
+        None, description="where it is made or changed: what is amiss, such as an A number not filed"
+    )
     version: int
 
 

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "forbidden": (403, "The key does not allow this"),
     "business_not_approved": (403, "The business user is not approved"),
     "mode_not_allowed": (403, "The business user may not make bindings of this mode"),
+    "not_filed": (403, "An A number is not filed with the carriers"),
     "not_found": (404, "There is no such thing"),
     "number_unknown": (404, "There is no such number"),
     "method_not_allowed": (405, "This address does not know the method"),

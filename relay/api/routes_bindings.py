@@ -19,6 +19,8 @@ from relay.errors import Refused
 from relay.service.bindings import BindingRequest, bind, bind_all
 from relay.service.changes import BindingChange, change, end, renew, steps
 from relay.service.fields import invalid
+from relay.service.filings import filing_warning
+from relay.service.releases import BindRules
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, find_binding, find_page, state_of
@@ -31,7 +33,7 @@ Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
 CHUNK = 100  # bindings of a batch that one act makes
 
 
-def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> models.Binding:
+def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> models.Binding:
     """As answered at a moment."""
     values = binding._asdict()
     del values["released_at"]
@@ -41,7 +43,7 @@ def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False) -> model
     for moment in ("created_at", "changed_at", "expires_at", "ended_at"):
         values[moment] = shown_moment(values[moment])
     values["state"] = state_of(binding, at_ms)
-    return models.Binding(**values)
+    return models.Binding(**values, warning=warning)
 
 
 def _own(visit: Visit, binding_id: str) -> Binding:
@@ -91,7 +93,8 @@ async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
 
     def do(act: Act) -> Answer:
         binding = bind(act, _request(asked, business, act.now_ms), rules, visit.binds)
-        return Answer(shown_binding(binding, act.now_ms), 201, f"/v1/bindings/{binding.binding_id}")
+        warning = filing_warning(act.connection, act.sealer, binding, rules)
+        return Answer(shown_binding(binding, act.now_ms, warning=warning), 201, f"/v1/bindings/{binding.binding_id}")
 
     return await visit.change(do)
 
@@ -99,12 +102,12 @@ async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
 @router.post("/batch", response_model=models.BatchAnswers, summary="Make many bindings")
 async def post_batch(asked: models.Batch, visit: Writes) -> Response:
     """Where all are well formed, each stands for itself; the answers are in the order of the request."""
-    request_id = visit.request.state.request_id
+    request_id, rules = visit.request.state.request_id, visit.desk.settings.rules
 
     def make(chunk: Sequence[models.BindingNew]) -> Callable[[Act], Answer]:
         def do(act: Act) -> Answer:
             answers = _bind_each(act, chunk, visit)
-            return Answer(models.BatchAnswers(items=[_batch_answer(one, act.now_ms, request_id) for one in answers]))
+            return Answer(models.BatchAnswers(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
 
         return do
 
@@ -140,9 +143,10 @@ def _request_of_item(item: models.BindingNew, visit: Visit, at_ms: int) -> Bindi
         return refused
 
 
-def _batch_answer(answer: Binding | Refused, at_ms: int, request_id: str) -> models.BatchAnswer:
+def _batch_answer(act: Act, answer: Binding | Refused, rules: BindRules, request_id: str) -> models.BatchAnswer:
     if isinstance(answer, Binding):
-        return models.BatchAnswer(status=201, binding=shown_binding(answer, at_ms))
+        warning = filing_warning(act.connection, act.sealer, answer, rules)
+        return models.BatchAnswer(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
     return models.BatchAnswer(status=status_of(answer.kind), problem=problem_of(answer, request_id))
 
 
@@ -224,7 +228,9 @@ async def patch_binding(binding_id: BindingId, asked: models.BindingChange, visi
 
     def do(act: Act) -> Answer:
         changed = change(act, binding_id, _changes(asked, act.now_ms), rules)
-        return Answer(shown_binding(changed, act.now_ms))
+        return Answer(
+            shown_binding(changed, act.now_ms, warning=filing_warning(act.connection, act.sealer, changed, rules))
+        )
 
     return await visit.change(do)
 

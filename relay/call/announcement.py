@@ -43,6 +43,7 @@ OF_REFUSAL: Final = {
     "caller_international": "not_bound",
     "party_not_allowed": "not_bound",
     "own_number": "not_bound",
+    "not_filed": "not_bound",
     "verification_refused": "not_bound",
     "number_locked": "out_of_service",
     "business_suspended": "out_of_service",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "bindings": "relay.cli.bindings",
     "groups": "relay.cli.groups",
     "lists": "relay.cli.groups",
+    "filings": "relay.cli.filings",
     "calls": "relay.cli.calls",
     "recordings": "relay.cli.recordings",
     "trace": "relay.cli.oversight",

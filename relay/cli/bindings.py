@@ -28,6 +28,7 @@ from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
 from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
+from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.writer import now_ms
@@ -90,12 +91,18 @@ def bind(config_path: Path | None, as_json: bool, **asked: Any) -> None:
     request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
     with opened(config_path, make=True) as store:
         binding = store.act(lambda act: make_binding(act, request, store.rules))
+        _warn(store, binding)
     if as_json:
         click.echo(json_line(binding_object(binding, now_ms())))
         return
     click.echo(f"binding {binding.binding_id}")
     for line in _who_dials(binding):
         click.echo(line)
+
+
+def _warn(store: Opened, binding: Binding) -> None:
+    if warning := filing_warning(store.reader, store.sealer, binding, store.rules):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _who_dials(binding: Binding) -> list[str]:
@@ -210,6 +217,7 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, **asked: An
         asked[name] = "" if value == NONE else value
     with opened(config_path) as store:
         changed = store.act(lambda act: changes.change(act, binding_id, BindingChange(**asked), store.rules))
+        _warn(store, changed)
     _show(changed, as_json=as_json)
 
 

@@ -51,6 +51,7 @@ def bind_rules(table: NumbersTable, quotas: QuotasTable, recording: bool, proble
         recording=recording,
         parties=read_parties(table, problems),
         quotas=Quotas(**{name: NO_LIMIT if most == "none" else most for name, most in asdict(quotas).items()}),
+        filing=table.filing,
     )
 
 
@@ -97,6 +98,7 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
         ),
         parties=numbers.parties,
         quotas=numbers.quotas,
+        filing_required=numbers.filing == "require",
     )
 
 

@@ -76,6 +76,7 @@ class NumbersTable(Struct, frozen=True):
     ] = ("mobile",)
     countries: Annotated[tuple[str, ...], Meta(description='two letters (ISO 3166) of each, such as ["HK", "SG"]')] = ()
     extensions: Annotated[tuple[str, ...], Meta(description='ranges of digits, such as ["1000-1999"]')] = ()
+    filing: Annotated[Literal["off", "warn", "require"], Meta(description='"off", "warn" or "require"')] = "off"
     legacy_until: Annotated[str, Meta(description='the last day that they work, such as "2027-03-31", or ""')] = ""
 
 

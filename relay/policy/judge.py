@@ -53,6 +53,7 @@ class Bound(NamedTuple):
     order_id: str | None
     last_caller: str | None  # where he may still be reached through this binding
     industrial_id: str | None = None
+    filed: bool = True  # the A number of this call is; or it need not be
 
 
 class Found(NamedTuple):
@@ -196,7 +197,11 @@ def _party(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
     return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) else told.PARTY_NOT_ALLOWED
 
 
-_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party)
+def _filing(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
+    return None if bound.filed or _target(bound) is None else told.NOT_FILED
+
+
+_OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party, _filing)
 
 
 def _direction_of(bound: Bound) -> str:

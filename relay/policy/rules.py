@@ -42,6 +42,7 @@ class Rules(NamedTuple):
     refusal_caps: RefusalCaps = RefusalCaps()
     parties: Parties = MOBILES_ALONE  # who may call as a party, and be called
     quotas: Quotas = Quotas()  # of business users that have none of their own
+    filing_required: bool = False  # calls of an A number that its business has not filed are refused
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:
@@ -68,6 +69,7 @@ CALLER_BLACKLISTED: Final = Refusal("caller_blacklisted", 403, 21)
 CALLER_NOT_LISTED: Final = Refusal("caller_not_listed", 403, 21)
 OUTSIDE_HOURS: Final = Refusal("outside_hours", 480, 31)
 PARTY_NOT_ALLOWED: Final = Refusal("party_not_allowed", 403, 21)
+NOT_FILED: Final = Refusal("not_filed", 403, 21)
 NO_CALLEE: Final = Refusal("no_callee", 480, 20)
 OWN_NUMBER: Final = Refusal("own_number", 403, 21)
 FREQUENCY_CALLER: Final = Refusal("frequency_caller", 403, 21)

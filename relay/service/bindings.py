@@ -18,6 +18,7 @@ from relay.service import fields
 from relay.service.businesses import get as get_business
 from relay.service.businesses import raised_by
 from relay.service.fields import invalid
+from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import Asked, check_parties, place
 from relay.service.releases import SWEEP, BindRules, release_due
 from relay.store.act import Act
@@ -86,6 +87,12 @@ def bind_all(
 
 
 def _bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
+    binding = _placed(act, request, rules, rates)
+    note_unfiled(act, binding, rules)
+    return binding
+
+
+def _placed(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None) -> Binding:
     business = _business(act, request)
     _check_rate(act, business, rules, rates)
     wanted = _checked(act, request, rules, business)
@@ -134,6 +141,7 @@ def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Busi
         industrial_id=fields.industrial_id(request.industrial_id),
     )
     check_parties(act, binding)
+    check_filing(act, binding, rules)
     _check_order(act, binding, rules)
     return binding
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from relay.call.binding import Binding
 from relay.errors import Refused
 from relay.service import fields
+from relay.service.filings import check_filing, note_unfiled
 from relay.service.placement import check_group, check_parties
 from relay.service.releases import BindRules, release, release_due
 from relay.store.act import Act
@@ -85,12 +86,17 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
     if changed == old:
         return old
     check_parties(act, changed)
+    other_a = (old.a, old.group_id) != (changed.a, changed.group_id)
+    if other_a:
+        check_filing(act, changed, rules)
     new = changed._replace(version=old.version + 1, changed_at=act.now_ms, changed_by=act.actor.name)
     keep_past(act, old, new)
     if (old.a, old.b, old.group_id) != (new.a, new.b, new.group_id):
         _reroute(act, old, new, rules)
     update(act, new)
     act.audit("binding.change", binding_id, business=old.business, details={"changed": _differing(old, new)})
+    if other_a:
+        note_unfiled(act, new, rules)
     return new
 
 

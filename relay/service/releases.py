@@ -5,7 +5,7 @@ From then on they cool down, and so does each of its parties on them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from relay.call.binding import Binding
 from relay.call.parties import MOBILES_ALONE, Parties
@@ -18,6 +18,7 @@ from relay.store.businesses import discount_binding
 from relay.store.outbox import tell
 from relay.store.routes import rest_routes
 
+Filing = Literal["off", "warn", "require"]
 SWEEP = 500  # bindings of one sweep: 40 ms
 # Routes that one act writes, give or take those of one binding: 100 ms, for which a call's record may have to wait.
 MOST_ROUTES = 10_000
@@ -33,6 +34,7 @@ class BindRules(NamedTuple):
     recording: bool = False  # calls can be recorded
     parties: Parties = MOBILES_ALONE  # who may be bound
     quotas: Quotas = Quotas()  # of business users that have none of their own
+    filing: Filing = "off"  # of A numbers: whether one that is not filed is bound, bound with a warning, or not
 
 
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:

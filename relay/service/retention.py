@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from relay.store.act import RELAY, Act, Actor
 from relay.store.audit_log import count_audit, purge_audit
 from relay.store.connection import Connection
+from relay.store.filings import purge_filings
 from relay.store.idempotency import KEPT_MS
 from relay.store.purge import (
     Reached,
@@ -153,6 +154,7 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
+    sweep.all(purge_filings, before.audit)
     sweep.all(purge_answers, now_ms - KEPT_MS)
     sweep.all(purge_events, before.records)
     sweep.all(purge_complaints, day)

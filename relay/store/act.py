@@ -24,6 +24,7 @@ BusinessScope = Literal[
     "parties:read",
     "webhooks",
     "lists",
+    "filings",
     "reports",
     "keys",
 ]

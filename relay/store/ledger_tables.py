@@ -80,6 +80,7 @@ TABLES: Final = {
         _table("past_party", "hash* binding_id", "to_ms"),
         _table("route", "number caller_hash*", "binding_id party pair* free_at"),
         _table("list_entry", "owner caller_hash*", "kind sealed* added_at added_by"),
+        _table("filing", "business hash*", "sealed* filed_at filed_by withdrawn_at withdrawn_by"),
         _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
         _table("recording", "call_id", "business taken_at length_ms size sha256 purged_at"),
         _table("complaint", "day business prefix", "count by"),

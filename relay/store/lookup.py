@@ -47,7 +47,7 @@ SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
            binding.expires_at, binding.ended_at,
            business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
            business.language, business.live_events,
-           binding.record, ifnull(of_binding.kind, of_business.kind), ifnull(business.qualification, 1){counts})
+           binding.record, ifnull(of_binding.kind, of_business.kind), ifnull(business.qualification, 1){filed}{counts})
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
 LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
@@ -59,12 +59,18 @@ LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || bindin
 LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND +back.binding_id = route.binding_id AND back.free_at IS NULL
+{filing}"""
+# Where A numbers must be filed. A is who calls as a or member of the group, else whom the call is to reach.
+FILING: Final = """LEFT JOIN filing ON filing.business = binding.business AND filing.withdrawn_at IS NULL
+    AND filing.hash = CASE WHEN route.party IN ('a', 'g') THEN {caller}
+        WHEN binding.mode IN ('GXB', 'GXYB') AND back.number IS NOT NULL THEN last.caller_hash ELSE binding.a_hash END
 """
 # What a call goes by, as table and alias: it must prove itself.
 PROVEN: Final = (
     *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back")),
 )
+_FILING_PROVEN: Final = (*PROVEN, ("filing", "filing"))
 _BACK: Final = 3 * (len(PROVEN) - 1)  # where the key of the last caller's own route is
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
@@ -103,7 +109,7 @@ class RouteReader:
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
         self._opener.follow(rules)
-        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s))
+        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
@@ -177,11 +183,15 @@ class Opener:
         self.revision = 0  # the last of the ledger that was seen
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
+        self._first_count = _BOUND_END
+        self._proven: tuple[tuple[str, str], ...] = PROVEN
 
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
+        self._first_count = _BOUND_END + rules.filing_required
+        self._proven = proven_rows(filing=rules.filing_required)
 
     def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
         """What the counts of earlier calls are asked with; nothing where none is."""
@@ -205,6 +215,7 @@ class Opener:
         self.revision = max(self.revision, now)
         self._check(proven)
         locked, legacy, last_number = values[:_BOUND]
+        first = self._first_count
         bound = None
         if route_hash is not None:
             columns = values[_BOUND:_BOUND_END]
@@ -218,14 +229,15 @@ class Opener:
                 last_caller = self._last_caller(
                     party, mode, binding_id, last_number, last_hash, last_sealed, is_member=is_member
                 )
-            bound = Bound._make((*columns, a, b, order_id, last_caller, industrial_id))
-        split = _BOUND_END + len(self._caller_windows_s)
-        by_caller, by_number = values[_BOUND_END:split], values[split:]
+            filed = first == _BOUND_END or bool(values[_BOUND_END])
+            bound = Bound._make((*columns, a, b, order_id, last_caller, industrial_id, filed))
+        split = first + len(self._caller_windows_s)
+        by_caller, by_number = values[first:split], values[split:]
         is_own = route_hash == caller_hash
         return Found._make((caller_hash, locked, legacy, is_own, bound, by_caller, by_number))
 
     def _check(self, proven: tuple[Any, ...]) -> None:
-        for place, (table, _) in enumerate(PROVEN):
+        for place, (table, _) in enumerate(self._proven):
             key, proof, values = proven[3 * place : 3 * place + 3]
             if key is not None and not is_proven(self._sealer, table, key, values, bytes.fromhex(proof or "")):
                 raise StoreError(not_proven(table, key))
@@ -250,11 +262,18 @@ class Opener:
         return caller if self._sealer.lookup_hash(caller) == caller_hash else None
 
 
-def _statement(caller_windows: int, number_windows: int) -> str:
+def proven_rows(*, filing: bool) -> tuple[tuple[str, str], ...]:
+    """What a call goes by, as table and alias; with `filing` also the filing of its A number."""
+    return _FILING_PROVEN if filing else PROVEN
+
+
+def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
     """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
     keys = [4] * caller_windows + [5] * number_windows
     counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
-    return _LOOK_UP.format(counts="".join(counts), proven=FILE.proven(PROVEN))
+    filed, join = (", filing.hash IS NOT NULL", FILING.format(caller="?2")) if filing else ("", "")
+    proven = FILE.proven(proven_rows(filing=filing))
+    return _LOOK_UP.format(counts="".join(counts), proven=proven, filed=filed, filing=join)
 
 
 class Granted(NamedTuple):

@@ -36,7 +36,7 @@ TABLES: Final = (
     *("business", "business_change", "api_key", "pool", "prefix", "number", "party_group", "group_member"),
     *("past_member", "binding", "binding_change", "past_party", "route", "list_entry", "last_caller", "idempotency"),
     *("audit", "audit_head", "checkpoint", "call_record", "chain_head", "call_event", "call_index", "cursor"),
-    *("webhook", "outbox", "complaint", "recording", "sealing_key"),
+    *("webhook", "outbox", "complaint", "recording", "sealing_key", "filing"),
 )
 LEFT_OUT: Final = ("key_check", "schema_least", "live_call", "ledger", "ledger_touch", "ledger_head")
 _COUNTED: Final = ("call_event", "outbox")  # whose `seq` the store counts up itself

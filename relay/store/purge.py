@@ -19,6 +19,7 @@ from relay.store.call_index import index_rows
 from relay.store.chain import RECORDS
 from relay.store.checkpoints import read_checkpoint, write_checkpoint
 from relay.store.connection import Connection
+from relay.store.filings import DELETE_OF_BUSINESS
 from relay.store.record_rows import COLUMNS, SELECT
 from relay.store.records import follow
 
@@ -57,6 +58,7 @@ _OF_BUSINESS = (
     "DELETE FROM group_member WHERE group_id IN (SELECT id FROM party_group WHERE business = ?1)",
     "DELETE FROM party_group WHERE business = ?1",
     "DELETE FROM list_entry WHERE owner = 'business ' || ?1",
+    DELETE_OF_BUSINESS,
     "DELETE FROM outbox WHERE webhook IN (SELECT id FROM webhook WHERE business = ?1)",
     "DELETE FROM webhook WHERE business = ?1",
     "DELETE FROM business WHERE id = ?1",

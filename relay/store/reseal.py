@@ -20,6 +20,7 @@ from relay.store.businesses import SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS
 from relay.store.chain import AUDIT, RECORDS, Chain, reseal_head
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
+from relay.store.filings import SEALED_FILINGS
 from relay.store.groups import SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS
 from relay.store.journal_rows import SEALED_CALLERS
 from relay.store.keys import SEALED_KEYS
@@ -36,6 +37,7 @@ RESEALED: Final = (
     *(SEALED_CONTACTS, SEALED_REASONS, SEALED_TERMS, SEALED_KEYS),
     *(SEALED_GROUPS, SEALED_MEMBERS, SEALED_PAST_MEMBERS),
     *(SEALED_BINDINGS, SEALED_CHANGES, SEALED_ENTRIES, SEALED_CALLERS, SEALED_WEBHOOKS),
+    SEALED_FILINGS,
 )
 LEFT: Final = ("live_call", "call_event", "outbox", "idempotency")  # which end by themselves
 CHUNK: Final = 100  # rows of an act, some 3 ms

@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.ledger_tables import SERVER
-from relay.store.lookup import IN_FORCE, PARTY, PROVEN, VALUES, Opener, decode
+from relay.store.lookup import FILING, IN_FORCE, PARTY, VALUES, Opener, decode, proven_rows
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
@@ -39,7 +39,7 @@ SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
        binding.expires_at, binding.ended_at,
        business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
        business.language, business.live_events,
-       binding.record, coalesce(of_binding.kind, of_business.kind), coalesce(business.qualification, 1){counts}
+       binding.record, coalesce(of_binding.kind, of_business.kind), coalesce(business.qualification, 1){filed}{counts}
 FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
 LEFT JOIN number ON number.number = $1
 LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
@@ -51,7 +51,7 @@ LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || bindin
 LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND back.binding_id = route.binding_id AND back.free_at IS NULL
-{keys}ORDER BY whose.place
+{filing}{keys}ORDER BY whose.place
 """
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ${key} AND at > ${since}::bigint AND at <= $5::bigint)"
 
@@ -79,7 +79,7 @@ class ServerRouteReader:
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
         self._opener.follow(rules)
-        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s))
+        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
 
     async def open(self) -> None:
         """Raises StoreError where the server cannot be reached."""
@@ -137,8 +137,10 @@ def _row(record: asyncpg.Record) -> tuple[Any, ...]:
     return (*record[: VALUES - 1], decode(record[VALUES - 1]), record[VALUES:])
 
 
-def _statement(caller_windows: int, number_windows: int) -> str:
+def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
     """$3 and $4: the keys of the pair and of the number; $5: where the memory begins; $6 on: where each window does."""
     keys = [3] * caller_windows + [4] * number_windows
     counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
-    return _LOOK_UP.format(counts="".join(counts), keys=_KEYS if keys else "", proven=SERVER.proven(PROVEN))
+    filed, join = (", CAST(filing.hash IS NOT NULL AS integer)", FILING.format(caller="$2")) if filing else ("", "")
+    proven = SERVER.proven(proven_rows(filing=filing))
+    return _LOOK_UP.format(counts="".join(counts), filed=filed, filing=join, keys=_KEYS if keys else "", proven=proven)

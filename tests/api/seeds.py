@@ -7,6 +7,7 @@ from typing import Any
 from relay.events.webhooks import make as make_webhook
 from relay.service.bindings import BindingRequest, bind
 from relay.service.businesses import Application, apply, set_state
+from relay.service.filings import add_filing
 from relay.service.groups import make_group
 from relay.service.keys import BUSINESS_SCOPES, make_key
 from relay.service.lists import set_entry
@@ -32,6 +33,7 @@ def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
     request = BindingRequest("AXB", A, B, x=f"{prefix}0001", order_id="order-1", business=business)
     binding = bind(act, request, BindRules())
     set_entry(act, "business", business, C, "black")
+    add_filing(act, business, A, "CT-1")
     set_entry(act, "binding", binding.binding_id, C, "black")
     webhook, _ = make_webhook(act, business, "https://platform.example/events")
     return {
@@ -44,6 +46,7 @@ def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
         "until": "2026-01-02T00:00:00Z",
         "day": "2026-01-01",
         "order_id": "order-1",
+        "reference": "CT-2",
         "a": A,
         "b": B,
         "x": f"{prefix}0002",

@@ -49,6 +49,8 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/groups/{group_id}/members/remove": {"members": [A]},
     "PUT /v1/lists/{whose}/{owner_id}/entries": {"number": A, "kind": "black"},
     "DELETE /v1/lists/{whose}/{owner_id}/entries": {"number": C},
+    "POST /v1/filings": {"number": C, "reference": "CT-2"},
+    "DELETE /v1/filings": {"number": A, "business": "acme"},
     "DELETE /v1/calls/live/{call_id}": None,
     "POST /v1/bans": {"address": "192.0.2.1", "for_s": 60},
     "DELETE /v1/bans": None,

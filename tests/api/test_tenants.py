@@ -63,6 +63,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/bindings": ("", None),
     "POST /v1/bindings/search": ("", {"party": A}),
     "GET /v1/groups": ("", None),
+    "GET /v1/filings": ("", None),
     "GET /v1/calls": ("", None),
     "POST /v1/calls/search": ("", {"party": A}),
     "GET /v1/calls/live": ("", None),
@@ -81,6 +82,8 @@ MAKING: dict[str, list[Json]] = {
     ],
     "POST /v1/bindings/batch": [{"items": [BINDING | {"business": "acme"}]}],
     "POST /v1/groups": [{"name": "riders", "business": "acme"}],
+    "POST /v1/filings": [{"number": A, "reference": "r", "business": "acme"}],
+    "DELETE /v1/filings": [{"number": A, "business": "acme"}],
     "POST /v1/webhooks": [{"url": "https://evil.example/", "business": "acme"}],
 }
 UNKNOWN: Seeds = {
@@ -133,7 +136,7 @@ async def tenants(api: Api, relay: dict[str, Callable[..., Json]]) -> AsyncItera
 async def _view(tenants: Tenants) -> list[Any]:
     """All that acme has, as acme sees it."""
     seeds = tenants.seeds
-    paths = [f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "numbers?limit=20")]
+    paths = [f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "filings?all=true", "numbers?limit=20")]
     paths += [f"/v1/groups/{seeds['group_id']}/members", "/v1/lists/business/acme/entries"]
     paths += [f"/v1/lists/binding/{seeds['binding_id']}/entries", "/v1/businesses/acme/keys"]
     return [await tenants.acme.get(path) for path in paths]

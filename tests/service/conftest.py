@@ -67,6 +67,11 @@ class Desk(Acting):
         """What a call gets at this moment; `caller` in the normal form."""
         return self._gate.look_up(number, caller, self.now_ms / 1000)
 
+    def follow(self, rules: Rules) -> None:
+        """Calls are judged by these from now on."""
+        self._routes.follow(rules)
+        self._gate.follow(rules)
+
     def reaches(self, number: str, caller: str) -> str:
         """Whom a call reaches, or the outcome of its refusal."""
         answer = self.call(number, caller)

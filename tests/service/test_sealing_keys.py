@@ -14,6 +14,7 @@ from relay.errors import Refused, StoreError
 from relay.policy.last_caller import LastCaller
 from relay.service import sealing_keys as service
 from relay.service.changes import BindingChange, change
+from relay.service.filings import add_filing
 from relay.service.groups import make_group, remove_members
 from relay.service.keys import make_key
 from relay.service.lists import set_entry
@@ -23,6 +24,7 @@ from relay.store.audit_log import AuditQuery, newest_entries, verify_audit
 from relay.store.bindings import history
 from relay.store.businesses import find_business, state_changes
 from relay.store.database import open_store
+from relay.store.filings import find_filing
 from relay.store.groups import find_groups, members_at, members_between
 from relay.store.journal_rows import caller_row, open_caller
 from relay.store.key_file import make_key as make_key_file
@@ -70,6 +72,7 @@ def filled(desk: Desk) -> Binding:
     group = desk.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
     desk.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
     desk.run(lambda act: set_entry(act, "business", "acme", "13600000005", "black"))
+    desk.run(lambda act: add_filing(act, "acme", A, "CT-1"))
     desk.run(lambda act: make_key(act, "acme", ["bindings:read"]))
     desk.run(lambda act: put_webhook(act, HOOK))
     made: Binding = desk.bind(x=X, business="acme", order_id="o1")
@@ -95,6 +98,7 @@ def read(desk: Desk, made: Binding) -> list[Any]:
         list(members_between(reader, sealer, group.group_id, 0, desk.now_ms + 1)),
         [key.signing_key for key in list_keys(reader, sealer, "acme", "", 9)],
         [entry.number for entry in find_entries(reader, sealer, of_business("acme"), b"", 9)],
+        find_filing(reader, sealer, "acme", A),
         webhooks_of(reader, sealer, "acme", "", 9),
         open_caller(sealer, made.binding_id, number, sealed),
     ]

@@ -96,6 +96,7 @@ _TO_SCHEMA_2 = (
     "DROP TABLE ledger_head",
     "ALTER TABLE route ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
     "ALTER TABLE checkpoint ADD COLUMN mac BLOB NOT NULL DEFAULT x''",
+    "DROP TABLE filing",
     "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
     "ALTER TABLE business DROP COLUMN language",

@@ -1,0 +1,100 @@
+"""Filings over HTTP: the A numbers that a business user has filed with the carriers. Numbers stand in bodies alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from relay.api.models import Asked, Masked, Moment, Name, Page, Party, Shown, Text128, shown_moment
+from relay.api.pages import Paging
+from relay.api.visit import Answer, Changes, Needs, Revealing, Visit
+from relay.call.numbers import mask_number
+from relay.service.filings import add_filing, remove_filing
+from relay.store.act import Act
+from relay.store.filings import FIRST, find_filings
+from relay.store.filings import Filing as Row
+
+router = APIRouter(prefix="/v1/filings", tags=["filings"])
+Reads = Annotated[Visit, Depends(Needs("filings"))]
+Writes = Annotated[Visit, Depends(Changes("filings"))]
+
+
+class FilingNew(Asked):
+    """An A number that was filed."""
+
+    number: Party
+    reference: Text128 = Field(description="the carrier's, of the filing; papers stay with the carrier")
+    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+
+
+class FilingGone(Asked):
+    """An A number whose filing is withdrawn."""
+
+    number: Party
+    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+
+
+class Filing(Shown):
+    """An A number that a business user has filed."""
+
+    business: str
+    number: Masked
+    reference: str
+    filed_at: Moment
+    filed_by: str
+    withdrawn_at: Moment | None = Field(description="null: it is in force")
+    withdrawn_by: str | None
+
+
+def _shown(filing: Row, *, clear: bool = False) -> Filing:
+    return Filing(
+        business=filing.business,
+        number=filing.number if clear else mask_number(filing.number),
+        reference=filing.reference,
+        filed_at=shown_moment(filing.filed_at),
+        filed_by=filing.filed_by,
+        withdrawn_at=shown_moment(filing.withdrawn_at),
+        withdrawn_by=filing.withdrawn_by,
+    )
+
+
+@router.post("", status_code=201, response_model=Filing, summary="File an A number")
+async def post_filing(asked: FilingNew, visit: Writes) -> Response:
+    """Or give its filing another reference. It works with the next call."""
+    business = visit.own(asked.business)
+
+    def do(act: Act) -> Answer:
+        return Answer(_shown(add_filing(act, business, asked.number, asked.reference)), 201)
+
+    return await visit.change(do)
+
+
+@router.get("", summary="List filings")
+async def get_filings(
+    visit: Reads,
+    paging: Paging,
+    asked: Revealing,
+    business: Name | None = None,
+    all_: Annotated[bool, Query(alias="all", description="withdrawn ones too")] = False,
+) -> Page[Filing]:
+    """In no order that means anything."""
+    sealer, whose = visit.desk.sealer, visit.only(business)
+    found = await visit.part(
+        "filings",
+        paging,
+        lambda connection, after, most: find_filings(connection, sealer, whose, after, most, all_=all_),
+        FIRST,
+        lambda filing: filing.place,
+    )
+    clear = await visit.reveal(asked, "filings")
+    return found.shown(lambda filing: _shown(filing, clear=clear))
+
+
+@router.delete("", response_model=Filing, summary="Withdraw a filing")
+async def delete_filing(asked: FilingGone, visit: Writes) -> Response:
+    """From the next call on the number is not filed. It stands in the body: an address would show it to logs."""
+    business = visit.own(asked.business)
+    return await visit.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))

@@ -1,0 +1,94 @@
+"""`relay700 filings`: the A numbers that business users have filed with the carriers."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from relay.cli import config_option
+from relay.cli.options import business_option, json_option, showing_options
+from relay.cli.output import Show, plain, show_list, show_one, shower
+from relay.cli.progress import file_progress
+from relay.cli.stores import every, opened, said_in_clear
+from relay.service.filings import add_filing, import_filings, remove_filing
+from relay.store.filings import FIRST, Filing, find_filings
+
+_COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdrawn_at")
+
+
+@click.group()
+def filings() -> None:
+    """A numbers that were filed with the carriers."""
+
+
+@filings.command("add")
+@click.argument("number")
+@click.option("--reference", required=True, metavar="TEXT", help="The carrier's, of the filing.")
+@business_option
+@json_option
+@config_option
+def add(config_path: Path | None, number: str, reference: str, business: str, as_json: bool) -> None:
+    """File an A number, or give its filing another reference. It works with the next call."""
+    with opened(config_path, make=True) as store:
+        filing = store.act(lambda act: add_filing(act, business, number, reference))
+    show_one(_form(filing, str if as_json else shower(reveal=False)), as_json=as_json)
+
+
+@filings.command("list")
+@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--all", "all_", is_flag=True, help="Withdrawn ones too.")
+@showing_options
+@config_option
+def list_(config_path: Path | None, business: str | None, all_: bool, as_json: bool, reveal: bool, reason: str) -> None:
+    """List filings; in no order that means anything."""
+    with opened(config_path) as store:
+        if as_json or reveal:
+            said_in_clear(store, "filings", reason, {"business": business, "all": all_})
+        show = str if as_json else shower(reveal=reveal)
+        find = partial(find_filings, store.reader, store.sealer, business, all_=all_)
+        show_list((_form(filing, show) for filing in every(find, FIRST, _place)), _COLUMNS, as_json=as_json)
+
+
+@filings.command("remove")
+@click.argument("number")
+@business_option
+@config_option
+def remove(config_path: Path | None, number: str, business: str) -> None:
+    """Withdraw a filing: from the next call on the number is not filed."""
+    with opened(config_path) as store:
+        store.act(lambda act: remove_filing(act, business, number))
+    click.echo(f"withdrawn from the filings of {business}")
+
+
+@filings.command("import", epilog="Columns: number,reference. A first line may name them.")
+@click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@business_option
+@config_option
+def import_(config_path: Path | None, file: TextIO, business: str) -> None:
+    """File the A number on each line of a CSV file (- for standard input).
+
+    Bad lines are named and left out; the exit status is 1 then.
+    """
+    good = bad = 0
+    with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
+        for line, refused in import_filings(file, business, store.act):
+            if refused is None:
+                good += 1
+                done()
+                continue
+            bad += 1
+            click.echo(f"line {line}: {refused}", err=True)
+    click.echo(f"{good} filed, {bad} refused")
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _place(filing: Filing) -> tuple[str, str]:
+    return filing.place
+
+
+def _form(filing: Filing, show: Show) -> dict[str, Any]:
+    return plain(filing) | {"number": show(filing.number)}

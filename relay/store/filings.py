@@ -1,0 +1,130 @@
+"""The A numbers that business users have filed with the carriers, each with the reference of its filing.
+
+It owns the table `filing`. What a number that is not filed may do is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from relay.errors import StoreError
+from relay.store.act import Act
+from relay.store.connection import Connection
+from relay.store.sealed_rows import SealedRows
+from relay.store.sealing import Sealer
+
+_COLUMNS = "business, hash, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by"
+_PUT = f"""
+INSERT INTO filing ({_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL)
+ON CONFLICT (business, hash) DO UPDATE
+SET sealed = ?3, filed_at = ?4, filed_by = ?5, withdrawn_at = NULL, withdrawn_by = NULL
+"""
+_WITHDRAW = """
+UPDATE filing SET withdrawn_at = ?3, withdrawn_by = ?4 WHERE business = ?1 AND hash = ?2 AND withdrawn_at IS NULL
+"""
+_FIND = f"SELECT {_COLUMNS} FROM filing WHERE business = ? AND hash = ?"
+_PAGE = f"""
+SELECT {_COLUMNS} FROM filing WHERE (:business IS NULL OR business = :business)
+AND (:all = 1 OR withdrawn_at IS NULL) AND (business, hash) > (:after_business, :after_hash)
+ORDER BY business, hash LIMIT :most
+"""
+_IN_FORCE = "SELECT 1 FROM filing WHERE business = ? AND hash = ? AND withdrawn_at IS NULL"
+_UNFILED_MEMBERS = """
+SELECT count(*) FROM group_member WHERE group_id = ?1 AND NOT EXISTS (
+    SELECT 1 FROM filing WHERE filing.business = ?2 AND filing.hash = group_member.hash AND withdrawn_at IS NULL)
+"""
+_PURGE = """
+DELETE FROM filing WHERE (business, hash) IN (SELECT business, hash FROM filing WHERE withdrawn_at < ? LIMIT ?)
+"""
+DELETE_OF_BUSINESS = "DELETE FROM filing WHERE business = ?1"
+
+Place = tuple[str, str]  # of a filing in their order: its business user, its hash in hexadecimal digits
+FIRST: Place = ("", "")  # in front of all
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+class Filing(NamedTuple):
+    """A number (normal form) that a business user has filed. Times are Unix milliseconds."""
+
+    business: str
+    number: str
+    reference: str
+    filed_at: int
+    filed_by: str
+    withdrawn_at: int | None
+    withdrawn_by: str | None
+    hash: bytes
+
+    @property
+    def place(self) -> Place:
+        return self.business, self.hash.hex()
+
+
+# -- inside an act
+
+
+def put_filing(act: Act, business: str, number: str, reference: str) -> None:
+    """Files the number, or gives its filing another reference."""
+    sealed = act.sealer.seal(_encode((number, reference)), _context(business))
+    act.connection.execute(_PUT, (business, act.sealer.lookup_hash(number), sealed, act.now_ms, act.actor.name))
+
+
+def withdraw_filing(act: Act, business: str, number: str) -> bool:
+    """Returns whether it was in force."""
+    values = (business, act.sealer.lookup_hash(number), act.now_ms, act.actor.name)
+    return act.connection.execute(_WITHDRAW, values).rowcount == 1
+
+
+def purge_filings(act: Act, before_ms: int, most: int) -> int:
+    """Those that were withdrawn before that moment."""
+    return act.connection.execute(_PURGE, (before_ms, most)).rowcount
+
+
+# -- reading
+
+
+def find_filing(connection: Connection, sealer: Sealer, business: str, number: str) -> Filing | None:
+    """In force or withdrawn."""
+    row = connection.execute(_FIND, (business, sealer.lookup_hash(number))).fetchone()
+    return None if row is None else _opened(sealer, row)
+
+
+def find_filings(
+    connection: Connection, sealer: Sealer, business: str | None, after: Place, most: int, *, all_: bool = False
+) -> list[Filing]:
+    """Those of a business user, or of all (None), behind `after`; with `all_` withdrawn ones too."""
+    values: dict[str, Any] = {"business": business, "all": int(all_), "most": most}
+    values |= {"after_business": after[0], "after_hash": bytes.fromhex(after[1])}
+    return [_opened(sealer, row) for row in connection.execute(_PAGE, values).fetchall()]
+
+
+def is_filed(connection: Connection, sealer: Sealer, business: str, number: str) -> bool:
+    return connection.execute(_IN_FORCE, (business, sealer.lookup_hash(number))).fetchone() is not None
+
+
+def unfiled_members(connection: Connection, business: str, group_id: str) -> int:
+    """How many members of a group the business user has not filed."""
+    (count,) = connection.execute(_UNFILED_MEMBERS, (group_id, business)).fetchone()
+    return int(count)
+
+
+def _opened(sealer: Sealer, row: tuple[Any, ...]) -> Filing:
+    business, hash_, sealed, filed_at, filed_by, withdrawn_at, withdrawn_by = row
+    try:
+        number, reference = _decode(sealer.open_(sealed, _context(business)))
+    except msgspec.DecodeError:
+        raise StoreError(f"a filing of {business} cannot be read") from None
+    if sealer.lookup_hash(number) != hash_:
+        raise StoreError(f"a filing of {business} was altered: it would be found by what is not its own")
+    return Filing(business, number, reference, filed_at, filed_by, withdrawn_at, withdrawn_by, hash_)
+
+
+def _context(business: str) -> bytes:
+    return f"filing {business}".encode()
+
+
+SEALED_FILINGS = SealedRows("filing", ("business", "hash"), ("business",), _context)

@@ -1,0 +1,53 @@
+"""`relay700 filings`, and what `bind` says of a number that is not filed."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Command
+
+AB = ("--a", "13800000001", "--b", "13900000002")
+
+
+def configured(relay700: Command, filing: str) -> None:
+    with (relay700.folder / "relay.toml").open("a") as config:
+        config.write(f'filing = "{filing}"\n')  # [numbers] is the last table
+
+
+def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
+    (made,) = relay700.objects("filings", "add", "138-0000-0001", "--reference", "CT-17")
+    assert (made["number"], made["reference"], made["business"]) == ("8613800000001", "CT-17", "default")
+    assert "138****0001" in relay700.done("filings", "add", "13800000001", "--reference", "CT-18")
+    listed = relay700.done("filings", "list", "--business", "default")
+    assert "138****0001" in listed and "CT-18" in listed and "8613800000001" not in listed
+    assert relay700.objects("audit", "list", "--action", "read") == []
+    assert "8613800000001" in relay700.done("filings", "list", "--reveal", "--reason", "case 7")
+    (entry,) = relay700.objects("audit", "list", "--action", "read")
+    assert (entry["object"], entry["reason"]) == ("filings", "case 7")
+    relay700.done("filings", "remove", "13800000001")
+    assert relay700.objects("filings", "list") == []
+    assert relay700.objects("filings", "list", "--all")[0]["withdrawn_by"].startswith("cli:")
+    assert relay700.refused("filings", "remove", "13800000001") == "number: it is not filed"
+    actions = [entry["action"] for entry in relay700.objects("audit", "list")]
+    assert (actions.count("filing.add"), actions.count("filing.remove")) == (2, 1)
+
+
+def test_lines_of_a_file_are_filed(relay700: Command) -> None:
+    result = relay700.run("filings", "import", "-", input="number,reference\n13800000001,CT-1\n13700000003,\n")
+    assert (result.exit_code, result.stdout) == (1, "1 filed, 1 refused\n")
+    assert "line 3: reference: it is missing" in result.stderr
+
+
+def test_an_a_number_that_is_not_filed_is_not_bound(relay700: Command) -> None:
+    configured(relay700, "require")
+    assert relay700.refused("bind", "AXB", *AB).startswith(
+        "a: it is an A number that is not filed: `relay700 filings add`"
+    )
+    relay700.done("filings", "add", "13800000001", "--reference", "CT-17")
+    relay700.done("bind", "AXB", *AB)
+
+
+def test_or_it_is_bound_with_a_warning(relay700: Command) -> None:
+    configured(relay700, "warn")
+    result = relay700.run("bind", "AXB", *AB, "--json")
+    assert (result.exit_code, result.stderr) == (0, "warning: a: it is an A number that is not filed\n")
+    relay700.done("filings", "add", "13800000001", "--reference", "CT-17")
+    assert relay700.run("bind", "AXN", "--a", "13800000001").stderr == ""
