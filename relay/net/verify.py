@@ -48,7 +48,8 @@ class Verifier:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MOST_OPEN),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            headers={"User-Agent": "relay700"},
+            headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
+            auto_decompress=False,  # a packed answer would be bounded where it is long already
         )
 
     def ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:

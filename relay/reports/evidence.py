@@ -12,18 +12,17 @@ key, once and from elsewhere, can check a bundle without relay700: `README.txt` 
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec import Struct
 
 from relay.call.binding import Binding
@@ -31,6 +30,17 @@ from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.reports.asking import Asked, ask
 from relay.reports.record_form import record_form, with_moments
+from relay.reports.signed import (
+    LONGEST,
+    MANIFEST,
+    PUBLIC_KEY,
+    SIGNATURE,
+    SIGNED,
+    File,
+    Link,
+    faults_of_signature,
+    pem,
+)
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import bindings_of, history
@@ -41,12 +51,21 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_pages import LONGEST_CALL_MS, Wanted
+from relay.store.record_rows import StoredRecord
 from relay.store.records import ended_between, live_calls
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 
-MANIFEST, SIGNATURE, PUBLIC_KEY, README = "manifest.json", "manifest.sig", "public_key.pem", "README.txt"
-_SIGNED = (MANIFEST, SIGNATURE, PUBLIC_KEY)
+README = "README.txt"
+# What a stranger's bundle may cost whoever checks it. Records and bindings are packed to a tenth, in rare cases to a
+# fiftieth; deflated zeroes to a thousandth.
+MOST_FILES = 16
+MOST_BYTES = 1 << 32  # of all files, unpacked
+MOST_RATIO = 100  # unpacked bytes for one of the bundle, beyond
+FREE_BYTES = 16 << 20
+_PART = 1 << 16
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1
 _GOES_BY = (
     *("business", "business_change", "binding", "binding_change", "past_party"),
     *("party_group", "group_member", "past_member", "recording", "checkpoint"),
@@ -73,20 +92,6 @@ for line in open("records.jsonl", encoding="utf-8"):
 bindings.jsonl  what tied the numbers to parties: as it is known now, and before each of its changes.
 Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
 """
-
-
-class Link(Struct, frozen=True):
-    """A place in the chain of call records; the hash is hexadecimal."""
-
-    seq: int
-    hash: str
-
-
-class File(Struct, frozen=True):
-    """A file of the bundle; the hash is hexadecimal."""
-
-    sha256: str
-    lines: int
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -128,7 +133,7 @@ def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifes
         closing(connect_reader(path)) as connection,
         zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        _require_whole(connection, sealer)
+        require_whole(connection, sealer)
         contents: dict[str, Iterable[str]] = {
             "records.jsonl": _record_lines(connection, sealer, asked),
             "bindings.jsonl": _binding_lines(connection, sealer, asked),
@@ -139,41 +144,74 @@ def bundle(path: Place, sealer: Sealer, asked: Asked, out: IO[bytes]) -> Manifes
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         archive.writestr(MANIFEST, text)
         archive.writestr(SIGNATURE, sealer.sign(text))
-        archive.writestr(PUBLIC_KEY, _pem(sealer.public_key()))
+        archive.writestr(PUBLIC_KEY, pem(sealer.public_key()))
     return manifest
 
 
 def check(file: Path | IO[bytes], *public_keys: bytes) -> Checked:
     """Whether a bundle is as it was signed; with `public_keys` (32 bytes each) also whether one of them signed it.
 
-    Without a key from elsewhere only accidents show: whoever changes a bundle can sign it anew.
+    Without a key from elsewhere only accidents show: whoever changes a bundle can sign it anew. One that unpacks to
+    more than a bundle can is not read to its end.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            return _check(archive, public_keys)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
+            return _check(_Reading(archive, _size(file)), public_keys)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, msgspec.MsgspecError) as error:
         return Checked(None, [f"it is no evidence bundle, or is damaged: {error}"])
 
 
-def _check(archive: zipfile.ZipFile, public_keys: Sequence[bytes]) -> Checked:
+def _size(file: Path | IO[bytes]) -> int:
+    return file.stat().st_size if isinstance(file, Path) else file.seek(0, io.SEEK_END)
+
+
+class _Reading:
+    """Reads a bundle that may be a stranger's, and no more of it than a bundle can hold. Raises ValueError for that."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        """`size`: of the bundle, in bytes."""
+        members = archive.infolist()
+        if len(members) > MOST_FILES:
+            raise ValueError(f"it has {len(members)} files, and a bundle has at most {MOST_FILES}")
+        if any(member.compress_type not in _PACKED or member.flag_bits & _ENCRYPTED for member in members):
+            raise ValueError("it is packed in a way that a bundle is not")
+        self._archive = archive
+        self._left = min(MOST_BYTES, MOST_RATIO * size + FREE_BYTES)
+        self._take(0, sum(member.file_size for member in members))  # as it says itself; then what there is
+        self.names = archive.namelist()
+
+    def parts(self, name: str) -> Iterator[bytes]:
+        with self._archive.open(name) as member:
+            while part := member.read(_PART):
+                self._take(len(part))
+                yield part
+
+    def read(self, name: str) -> bytes:
+        """A file that is small."""
+        data = b""
+        for part in self.parts(name):
+            data += part
+            if len(data) > LONGEST[name]:
+                raise ValueError(f"{name} is longer than {LONGEST[name]} bytes")
+        return data
+
+    def _take(self, size: int, said: int = 0) -> None:
+        self._left -= size
+        if self._left < said:
+            raise ValueError("it unpacks to more than a bundle can")
+
+
+def _check(archive: _Reading, public_keys: Sequence[bytes]) -> Checked:
     text = archive.read(MANIFEST)
     manifest = msgspec.json.decode(text, type=Manifest)
     key = bytes.fromhex(manifest.public_key)
-    problems: list[str] = []
-    if public_keys and key not in public_keys:
-        problems.append("it was signed with another key")
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(archive.read(SIGNATURE), text)
-    except InvalidSignature:
-        problems.append(f"{MANIFEST} was changed: its signature is not right")
-    if archive.read(PUBLIC_KEY) != _pem(key):
-        problems.append(f"{PUBLIC_KEY} is not the key that {MANIFEST} names")
+    problems = list(faults_of_signature(key, text, archive.read(SIGNATURE), archive.read(PUBLIC_KEY), public_keys))
     return Checked(manifest, problems + list(_faults_of_files(archive, manifest.files)))
 
 
-def _faults_of_files(archive: zipfile.ZipFile, files: dict[str, File]) -> Iterator[str]:
-    names = archive.namelist()
-    for name in sorted(set(names) - {*files, *_SIGNED}):
+def _faults_of_files(archive: _Reading, files: dict[str, File]) -> Iterator[str]:
+    names = archive.names
+    for name in sorted(set(names) - {*files, *SIGNED}):
         yield f"{name} was added"
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name} is there twice"
@@ -181,15 +219,17 @@ def _faults_of_files(archive: zipfile.ZipFile, files: dict[str, File]) -> Iterat
         if name not in names:
             yield f"{name} is missing"
         else:
-            with archive.open(name) as member:
-                if hashlib.file_digest(member, "sha256").hexdigest() != told.sha256:  # type: ignore[arg-type]
-                    yield f"{name} was changed"
+            digest = hashlib.sha256()
+            for part in archive.parts(name):
+                digest.update(part)
+            if digest.hexdigest() != told.sha256:
+                yield f"{name} was changed"
 
 
-def _require_whole(connection: Connection, sealer: Sealer) -> None:
-    """Raises StoreError where a row that evidence goes by was changed, added, removed or put back."""
+def require_whole(connection: Connection, sealer: Sealer, tables: Iterable[str] = _GOES_BY) -> None:
+    """Raises StoreError where a row of what is signed was changed, added, removed or put back."""
     with one_moment(connection):
-        faults = [str(fault) for fault in itertools.islice(ledger_faults(connection, sealer, _GOES_BY), 3)]
+        faults = [str(fault) for fault in itertools.islice(ledger_faults(connection, sealer, tables), 3)]
     if faults:
         raise StoreError(f"nothing is signed of what does not verify: {'; '.join(faults)}")
 
@@ -232,15 +272,20 @@ def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Itera
     read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
     ended = [(before, stored) for before, stored in read if wanted.fits(stored.record)]
     for before, stored in sorted(ended, key=lambda pair: (pair[1].record.received_at, pair[1].chain_seq)):
-        link = {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
-        yield _record_line(stored.record, link)
+        yield record_line(stored.record, link_form(before, stored))
     over = {stored.record.call_id for _, stored in ended}
     for record in sorted(up, key=lambda record: record.received_at):
         if record.call_id not in over:
-            yield _record_line(record, dict.fromkeys(("chain_seq", "chain_hash", "follows")))
+            yield record_line(record, dict.fromkeys(("chain_seq", "chain_hash", "follows")))
 
 
-def _record_line(record: CallRecord, link: dict[str, Any]) -> str:
+def link_form(before: Head, stored: StoredRecord) -> dict[str, Any]:
+    """The place of a record in the chain, as its line shows it."""
+    return {"chain_seq": stored.chain_seq, "chain_hash": stored.chain_hash.hex(), "follows": before.hash.hex()}
+
+
+def record_line(record: CallRecord, link: dict[str, Any]) -> str:
+    """A record in clear with its place, as a line of JSON."""
     form = with_moments(record_form(record, reveal=True))
     plain = json.dumps(form, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return _line(link | {"sha256": hashlib.sha256(plain.encode()).hexdigest(), "record": form})
@@ -287,8 +332,3 @@ def _binding_form(binding: Binding) -> dict[str, Any]:
 
 def _line(values: dict[str, Any]) -> str:
     return f"{json.dumps(values, ensure_ascii=False)}\n"
-
-
-def _pem(public_key: bytes) -> bytes:
-    key = Ed25519PublicKey.from_public_bytes(public_key)
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

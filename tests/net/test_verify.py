@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
@@ -92,6 +93,19 @@ async def test_the_endpoints_word_counts(text: str, answer: object) -> None:
 async def test_anything_else_is_no_verdict(answer: Answer, fail_open: bool) -> None:
     async with endpoint(answer) as url:
         assert await asked(url, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
+
+
+async def test_an_answer_that_is_packed_all_the_same_is_not_unpacked() -> None:
+    """What is bounded is what comes over the line."""
+    asked_for: list[str] = []
+
+    async def packed(request: web.Request) -> web.StreamResponse:
+        asked_for.append(request.headers["Accept-Encoding"])
+        return web.Response(body=gzip.compress(b'{"allow": true}'), headers={"Content-Encoding": "gzip"})
+
+    async with endpoint(packed) as url:
+        assert await asked(url) == FAILED
+    assert asked_for == ["identity"]
 
 
 @pytest.mark.parametrize("fail_open", [False, True])

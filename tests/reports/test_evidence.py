@@ -230,6 +230,31 @@ def test_what_is_no_bundle_is_said_to_be_none(data: bytes) -> None:
     assert "no evidence bundle" in check(io.BytesIO(data)).problems[0]
 
 
+def test_one_that_unpacks_to_more_than_a_bundle_can_is_not_read(shelf: Shelf, writer: Writer) -> None:
+    """A stranger's 2.9 MB made 5.7 GB of them."""
+    contents = files(made(shelf, writer))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (contents | {"records.jsonl": bytes(40 << 20)}).items():
+            archive.writestr(name, data)
+    assert out.tell() < 100_000
+    assert "it unpacks to more than a bundle can" in check(out).problems[0]
+    said = out.getvalue().replace((40 << 20).to_bytes(4, "little"), (1 << 20).to_bytes(4, "little"))
+    assert check(io.BytesIO(said)).problems != []  # also where it says that it is smaller
+
+
+def test_one_of_many_files_or_of_another_packing_is_not_read(shelf: Shelf, writer: Writer) -> None:
+    contents = files(made(shelf, writer))
+    many = contents | {f"more{n}": b"" for n in range(11)}
+    assert "it has 17 files, and a bundle has at most 16" in check(packed(many)).problems[0]
+    long = contents | {"manifest.sig": bytes(65)}
+    assert "manifest.sig is longer than 64 bytes" in check(packed(long)).problems[0]
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("manifest.json", contents["manifest.json"])
+    assert "packed in a way that a bundle is not" in check(out).problems[0]
+
+
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'"x"', b'{"format": "relay700-evidence/1"}'])
 def test_a_manifest_that_is_none_is_no_crash(shelf: Shelf, writer: Writer, manifest: bytes) -> None:
     contents = files(made(shelf, writer)) | {"manifest.json": manifest}
