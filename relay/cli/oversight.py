@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,16 +13,19 @@ from relay.call.binding import Binding
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.cli import config_option
+from relay.cli.batch import batch, show_checked
 from relay.cli.options import json_option, needed_reason
 from relay.cli.output import binding_object, json_line, plain, record_object, show_list
 from relay.cli.private_file import FILE_OR_DASH, written
+from relay.cli.stores import day as day_type
 from relay.cli.stores import moment, number, opened
 from relay.errors import StoreError
+from relay.reports.batch_check import check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
 from relay.reports.trace import Trace, ask_trace
 from relay.reports.trace import trace as read_trace
-from relay.service.times import CHINA, format_moment
+from relay.service.times import format_moment
 from relay.store.writer import now_ms
 
 _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused", "minutes", "parties", "complaints")
@@ -122,11 +125,11 @@ def make(
 
 
 @evidence.command("check")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True), metavar="FILE|FOLDER")
 @click.option("--public-key", metavar="HEX", help="Whose it must be; one of this store's keys otherwise.")
 @config_option
 def check_(config_path: Path | None, file: Path, public_key: str | None) -> None:
-    """Tell whether a bundle is as it was signed."""
+    """Tell whether a bundle of evidence, or the folder of a daily batch, is as it was signed."""
     try:
         keys = [bytes.fromhex(public_key)] if public_key else []
     except ValueError:
@@ -134,6 +137,9 @@ def check_(config_path: Path | None, file: Path, public_key: str | None) -> None
     if not keys:
         with opened(config_path) as store:
             keys = [store.sealer.public_key(key_id) for key_id in store.sealer.key_ids]
+    if file.is_dir():
+        show_checked(check_batch(file, *keys))
+        return
     manifest, problems = check(file, *keys)
     if problems or manifest is None:
         raise StoreError("\n".join(problems))
@@ -144,23 +150,16 @@ def check_(config_path: Path | None, file: Path, public_key: str | None) -> None
 # -- reports
 
 
-def _day(text: str) -> date:
-    """A click type: a day in China, or "today"."""
-    if text == "today":
-        return datetime.now(CHINA).date()
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter("not a day: write it as 2026-01-31, or today") from None
-
-
 @click.group()
 def report() -> None:
     """What a day's calls came to."""
 
 
+report.add_command(batch)
+
+
 @report.command("daily")
-@click.argument("day", type=_day)
+@click.argument("day", type=day_type)
 @click.option("--business", metavar="ID", help="Only those of this business user.")
 @click.option("--out", type=click.File("w", encoding="utf-8"), metavar="FILE", help="Write CSV to a file.")
 @json_option
@@ -184,7 +183,7 @@ def _line(line: DailyLine, *, as_json: bool) -> dict[str, Any]:
 
 
 @report.command("complaints")
-@click.argument("day", type=_day)
+@click.argument("day", type=day_type)
 @click.argument("business", metavar="BUSINESS")
 @click.argument("prefix")
 @click.argument("count", type=int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from relay.errors import ParseError, Refused, StoreError
 from relay.service import fields
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
-from relay.service.times import parse_duration_ms, parse_moment_ms
+from relay.service.times import CHINA, parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, is_there, open_store, store_errors
@@ -129,6 +130,16 @@ def moment(text: str) -> int:
 def past(text: str) -> int:
     """A click type: a time, or how long ago."""
     return moment(text) if "-" in text else now_ms() - _span_ms(text, "how long ago")
+
+
+def day(text: str) -> date:
+    """A click type: a day in China, or "today"."""
+    if text == "today":
+        return datetime.now(CHINA).date()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("not a day: write it as 2026-01-31, or today") from None
 
 
 def duration(text: str) -> int:

@@ -32,7 +32,7 @@ from relay.config.protection import (
 from relay.config.reading import parse_toml, read_file, read_tables
 from relay.config.recording import recordings
 from relay.config.tables import StoreTable, Tables, TlsTable
-from relay.config.values import ApiConfig, VerifyConfig
+from relay.config.values import ApiConfig, ReportConfig, VerifyConfig
 from relay.errors import ConfigError
 from relay.events.settings import DeliveryRules
 from relay.net.settings import PeerCertificate, RtpengineAddress, StreamLimits, TlsFiles
@@ -88,6 +88,7 @@ class Config:
     verify: VerifyConfig | None
     webhooks: DeliveryRules
     retention: Retention
+    report: ReportConfig
     purge_at_minute: int  # of the day in China
     log: LogConfig
     tls: TlsFiles | None
@@ -142,6 +143,7 @@ def _config(tables: Tables, problems: list[str]) -> Config:
         verify=verify,
         webhooks=delivery_rules(tables.webhooks, problems),
         retention=retention_config(tables.retention, problems),
+        report=ReportConfig(Path(tables.report.sm4_key_file), Path(tables.report.batches)),
         purge_at_minute=minute_of_day(tables.retention.purge_at),
         log=LogConfig(tables.log.format, tables.log.level),
         tls=_tls(tables.tls, peer_certificates(tables.peer, settings.peers, problems)),

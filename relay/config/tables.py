@@ -172,6 +172,11 @@ class WebhooksTable(Struct, frozen=True):
     batch: Annotated[int, Meta(ge=1, le=50, description="a number of events, 1 to 50")] = 50
 
 
+class ReportTable(Struct, frozen=True):
+    sm4_key_file: Annotated[str, Meta(min_length=1, description='a file, such as "var/report.sm4"')] = "var/report.sm4"
+    batches: Annotated[str, Meta(min_length=1, description='a folder, such as "var/batches"')] = "var/batches"
+
+
 class RetentionTable(Struct, frozen=True):
     records: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
     bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
@@ -330,6 +335,7 @@ class Tables(Struct, frozen=True):
     verify: VerifyTable | None = None
     webhooks: WebhooksTable = WebhooksTable()
     retention: RetentionTable = RetentionTable()
+    report: ReportTable = ReportTable()
     log: LogTable = LogTable()
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()

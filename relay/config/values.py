@@ -19,6 +19,14 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """Daily batches for the authority."""
+
+    key_file: Path
+    batches: Path
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyConfig:
     url: str
     secret_file: Path

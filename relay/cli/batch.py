@@ -1,0 +1,66 @@
+"""`relay700 report batch`: a day's records and recordings for the authority."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import click
+import msgspec
+
+from relay.cli import config_option
+from relay.cli.options import needed_reason
+from relay.cli.output import json_line
+from relay.cli.stores import day as day_type
+from relay.cli.stores import opened
+from relay.errors import StoreError
+from relay.reports.batch import ask_batch, make_batch
+from relay.reports.batch_check import Checked
+from relay.reports.segments import load_batch_key
+
+
+@click.command()
+@click.argument("day", type=day_type)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="To write; if not given, one named after the day in [report] batches.",
+)
+@needed_reason
+@click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
+@config_option
+def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as_json: bool) -> None:
+    """Write a day's records, in clear, and recordings, in SM4, for the authority: a signed folder.
+
+    DAY is one in China that is over, as 2026-01-31. A run that was interrupted is gone on with by the same command; a
+    batch that is finished stays as it is.
+    """
+    with opened(config_path) as store:
+        asked = store.act(lambda act: ask_batch(act, day, reason))
+        config = store.config
+        is_new = not config.report.key_file.exists()
+        key = load_batch_key(config.report.key_file)
+        if is_new:
+            click.echo(f"made the key {config.report.key_file}: the authority needs it, by another way", err=True)
+        folder = out or config.report.batches / day.isoformat()
+        made = make_batch(config.store.path, store.sealer, config.recordings.kept_in, key, folder, asked)
+    for call_id, why in made.missing:
+        click.echo(f"no recording of {call_id}: {why}", err=True)
+    if as_json:
+        click.echo(json_line(msgspec.to_builtins(made.manifest)))
+        return
+    manifest = made.manifest
+    records = manifest.files["records.jsonl"].lines
+    counts = f"{records} records, {manifest.recordings} recordings in {manifest.segments} segments"
+    click.echo(f"{folder}: {counts}" + ("" if made.is_new else "; it was finished before"))
+    click.echo(f"signed by the key {manifest.public_key}")
+
+
+def show_checked(checked: Checked) -> None:
+    """What `evidence check` says of a folder. Raises StoreError where it is not good."""
+    manifest, problems = checked
+    if problems or manifest is None:
+        raise StoreError("\n".join(problems))
+    click.echo(f"good: the batch of {manifest.day}, {manifest.recordings} recordings, {manifest.missing} missing")
+    click.echo(f"made at {manifest.made_at} by {manifest.made_by}, for: {manifest.reason}")

@@ -1,0 +1,362 @@
+"""A day's records and recordings for the authority, as a folder that shows by itself whether it was changed.
+
+    asked = writer.run(actor, lambda act: ask_batch(act, day, reason))
+    make_batch(path, sealer, kept_in, key, folder, asked)
+
+The records are those that ended on that day in China, in clear, each with its link in the chain, which was checked.
+The recordings are theirs, sealed for the authority. `manifest.json` is written last, so a folder that has one is
+finished; in one that is not, `progress.jsonl` names the segments that are done, and the next run goes on behind them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import date
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from relay.errors import StoreError
+from relay.reports.daily import day_span
+from relay.reports.evidence import linked_form, predecessor
+from relay.reports.recordings import TAKEN_MS, read_recording
+from relay.reports.segments import SEGMENT, BatchKey, Segment, cut, planned, seal_segment, write_private
+from relay.reports.signed import MANIFEST, PUBLIC_KEY, SIGNATURE, File, Link, pem
+from relay.service import fields
+from relay.service.times import format_moment
+from relay.store.act import Act
+from relay.store.chain import RECORDS, Head, read_checkpoint, read_head
+from relay.store.connection import Connection
+from relay.store.database import connect_reader, store_errors
+from relay.store.files import sync_folder
+from relay.store.lock import takes
+from relay.store.record_pages import read_ended
+from relay.store.recordings import Recording, find_recording
+from relay.store.sealing import Sealer
+from relay.store.server import Place
+
+README: Final = "README.txt"
+RECORDS_FILE: Final = "records.jsonl"
+RECORDINGS_FILE: Final = "recordings.jsonl"
+FOLDER: Final = "recordings"
+_PROGRESS: Final = "progress.jsonl"
+_README: Final = f"""This folder shows by itself whether it was changed. With OpenSSL 3:
+
+    openssl pkeyutl -verify -pubin -inkey {PUBLIC_KEY} -rawin -in {MANIFEST} -sigfile {SIGNATURE}
+    sha256sum {RECORDS_FILE} {RECORDINGS_FILE} {README}      and compare with {MANIFEST}
+    sha256sum {FOLDER}/*                                       and compare with {RECORDINGS_FILE}
+
+{PUBLIC_KEY} must be the key that the platform's operator gave you by another way: compare the two.
+`relay700 evidence check FOLDER` does all of it where the operator's key file is.
+
+{RECORDS_FILE}     the calls and messages that ended on the day, a JSON object a line: chain_seq and chain_hash are its
+                  place in the chain of all records, follows is the hash of its predecessor.
+{RECORDINGS_FILE}  what was recorded of them, a JSON object a line, with its segments; "missing" says why there is none.
+{FOLDER}/       the segments, in SM4 (GB/T 32907), counter mode. KEY is 32 hexadecimal digits, which the operator gave
+                  you by another way; FILE and IV are a segment's. One after the other they give a capture (pcap):
+
+    openssl enc -d -sm4-ctr -K KEY -iv IV -in FILE
+
+Times are UTC. Numbers are in E.164 without "+", 700 numbers are their 15 digits.
+"""
+
+
+class BatchAsked(NamedTuple):
+    """What was asked for, by whom and what for, as the audit log has it."""
+
+    day: date
+    reason: str
+    by: str
+    at_ms: int
+
+
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What was recorded of a call; the hash, in hexadecimal digits, is that of the recording as it is when opened."""
+
+    call_id: str
+    length_ms: int = 0
+    size: int = 0
+    sha256: str = ""
+    segments: list[Segment] = []
+    missing: str = ""  # why there is none
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a batch is. Times are RFC 3339 in UTC, the public key is hexadecimal."""
+
+    format: Literal["relay700-batch/1"] = "relay700-batch/1"
+    day: str  # in China
+    since: str
+    until: str
+    reason: str
+    made_by: str
+    made_at: str
+    chain_purged_to: Link | None
+    chain_head: Link | None
+    recordings: int
+    missing: int  # recordings that are not there
+    segments: int
+    segment_bytes: int = SEGMENT
+    cipher: Literal["sm4-ctr"] = "sm4-ctr"
+    key_id: str  # of the SM4 key
+    public_key: str
+    files: dict[str, File]
+
+
+class Made(NamedTuple):
+    """A batch that is finished. `missing`: the call and why, of each recording that is not there."""
+
+    manifest: Manifest
+    missing: list[tuple[str, str]]
+    is_new: bool  # else it was finished before
+
+
+class _Due(NamedTuple):
+    """A call of the day that was recorded; None where no recording has come."""
+
+    call_id: str
+    ended_at: int
+    recording: Recording | None
+
+
+def ask_batch(act: Act, day: date, reason: str) -> BatchAsked:
+    """Writes to the audit log that a day's records leave the relay. Raises Refused, also for a day that is not over."""
+    why = fields.reason(reason, required=True)
+    _, until_ms = day_span(day)
+    if act.now_ms < until_ms:
+        raise fields.invalid("day", f"it is not over: its batch can be made from {format_moment(until_ms)} on")
+    act.audit("report.batch", day.isoformat(), reason=why)
+    return BatchAsked(day, why, act.actor.name, act.now_ms)
+
+
+def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchAsked) -> Made:
+    """Writes the batch, or the rest of it; one that is finished stays as it is.
+
+    Raises StoreError where a record does not follow its predecessor, where a recording is still to come, and for a
+    folder that cannot be written or holds something else. What is done until then stays, and the next run goes on.
+    """
+    try:
+        with (
+            _opened(folder, asked.day) as progress,
+            store_errors(place),
+            closing(connect_reader(place)) as connection,
+        ):
+            finished = _finished(folder, asked.day)
+            if finished is None:
+                finished = _Work(connection, sealer, kept_in, key, folder, asked, progress).done()
+            (folder / _PROGRESS).unlink()
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror}") from None
+    return finished
+
+
+@contextmanager
+def _opened(folder: Path, day: date) -> Iterator[_Progress]:
+    """The progress of the batch in this folder, which no other run has. It is made where there is none."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise StoreError(f"{folder} is another user's: name a folder of your own")
+    there = {path.name for path in folder.iterdir()}
+    if there and not there & {_PROGRESS, MANIFEST}:
+        raise StoreError(f"{folder} holds something else: name an empty folder, or one that is not there")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder / _PROGRESS, flags, 0o600)
+    try:
+        if not takes(descriptor):
+            raise StoreError(f"another run is at work in {folder}")
+        (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        yield _Progress(descriptor, folder, day)
+    finally:
+        os.close(descriptor)
+
+
+def _finished(folder: Path, day: date) -> Made | None:
+    """None where it is not finished."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        lines = (folder / RECORDINGS_FILE).read_bytes().splitlines()
+        recorded = [msgspec.json.decode(line, type=Recorded) for line in lines]
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"the batch in {folder} is damaged: {error}") from None
+    if manifest.day != day.isoformat():
+        raise StoreError(f"{folder} holds the batch of another day: {manifest.day}")
+    return Made(manifest, _missing(recorded), is_new=False)
+
+
+def _missing(recorded: Iterable[Recorded]) -> list[tuple[str, str]]:
+    return [(each.call_id, each.missing) for each in recorded if each.missing]
+
+
+class _Progress:
+    """The day, on a line of its own, and the segments that are done. A line that a killed run has written half counts
+    for nothing."""
+
+    def __init__(self, descriptor: int, folder: Path, day: date) -> None:
+        """Raises StoreError where it is another day's."""
+        self._descriptor = descriptor
+        self._folder = folder
+        lines = (folder / _PROGRESS).read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            os.ftruncate(descriptor, sum(map(len, lines[:-1])))
+            del lines[-1]
+        if not lines:
+            self._append(day.isoformat().encode())
+        elif lines[0].strip() != day.isoformat().encode():
+            raise StoreError(f"{folder} holds the batch of another day, or something else: name another folder")
+        try:
+            segments = [msgspec.json.decode(line, type=Segment) for line in lines[1:]]
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{folder / _PROGRESS} is damaged: delete it, and all is done anew: {error}") from None
+        self._done = {segment.file: segment for segment in segments}
+
+    def find(self, wanted: Segment) -> Segment | None:
+        """The segment, if it was sealed with the same key from the same recording and its file is there."""
+        done = self._done.get(wanted.file)
+        if done is None or (done.iv, done.offset, done.size) != (wanted.iv, wanted.offset, wanted.size):
+            return None
+        try:
+            return done if (self._folder / done.file).stat().st_size == done.size else None
+        except FileNotFoundError:
+            return None
+
+    def add(self, segment: Segment) -> None:
+        self._append(msgspec.json.encode(segment))
+        self._done[segment.file] = segment
+
+    def _append(self, line: bytes) -> None:
+        os.write(self._descriptor, line + b"\n")
+        os.fsync(self._descriptor)
+
+
+class _Work(NamedTuple):
+    """One run."""
+
+    connection: Connection
+    sealer: Sealer
+    kept_in: Path
+    key: BatchKey
+    folder: Path
+    asked: BatchAsked
+    progress: _Progress
+
+    def done(self) -> Made:
+        due: list[_Due] = []
+        files = {RECORDS_FILE: self._write(RECORDS_FILE, self._record_lines(due))}
+        late = [each for each in due if each.recording is None and each.ended_at > self.asked.at_ms - TAKEN_MS]
+        if late:
+            raise StoreError(
+                f"{len(late)} recordings of the day are still to be taken over: run it again within the hour; "
+                "what is done stays"
+            )
+        recorded = [self._recorded(each) for each in due]
+        lines = (msgspec.json.encode(each) + b"\n" for each in recorded)
+        files[RECORDINGS_FILE] = self._write(RECORDINGS_FILE, lines)
+        files[README] = self._write(README, (line.encode() for line in _README.splitlines(keepends=True)))
+        self._clear(recorded)
+        manifest = self._manifest(files, recorded)
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        write_private(self.folder / PUBLIC_KEY, [pem(self.sealer.public_key())])
+        write_private(self.folder / SIGNATURE, [self.sealer.sign(text)])
+        sync_folder(self.folder / FOLDER)
+        sync_folder(self.folder)
+        write_private(self.folder / MANIFEST, [text])
+        sync_folder(self.folder)
+        return Made(manifest, _missing(recorded), is_new=True)
+
+    def _write(self, name: str, lines: Iterable[bytes]) -> File:
+        count = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal count
+            for line in lines:
+                count += 1
+                yield line
+
+        return File(write_private(self.folder / name, counted()), count)
+
+    def _record_lines(self, due: list[_Due]) -> Iterator[bytes]:
+        """In the order of the chain. `due` gets what was recorded."""
+        before: Head | None = None
+        for stored in read_ended(self.connection, self.sealer, *day_span(self.asked.day)):
+            if before is None or before.seq != stored.chain_seq - 1:
+                before = predecessor(self.connection, self.sealer, stored.chain_seq)
+            form: dict[str, Any] = linked_form(self.sealer, before, stored)
+            yield json.dumps(form, ensure_ascii=False).encode() + b"\n"
+            before = Head(stored.chain_seq, stored.chain_hash)
+            record = stored.record
+            recording = find_recording(self.connection, record.call_id)
+            if recording is not None or record.recording is not None:
+                due.append(_Due(record.call_id, record.ended_at or 0, recording))
+
+    def _recorded(self, due: _Due) -> Recorded:
+        recording = due.recording
+        if recording is None:
+            return Recorded(due.call_id, missing="none was taken over")
+        if recording.purged_at is not None:
+            return Recorded(due.call_id, missing=f"it was deleted at {format_moment(recording.purged_at)}")
+        try:
+            segments = self._segments(recording)
+        except StoreError as error:
+            return Recorded(due.call_id, missing=str(error))
+        return Recorded(due.call_id, recording.length_ms, recording.size, recording.sha256, segments)
+
+    def _segments(self, recording: Recording) -> list[Segment]:
+        """Seals those that are not done. Raises StoreError where the recording is not as it was, or as long."""
+        wanted = planned(self.key, recording)
+        done = [self.progress.find(segment) for segment in wanted]
+        found = [segment for segment in done if segment is not None]
+        if len(found) == len(wanted):
+            return found
+        sealed = []
+        parts = cut(read_recording(self.kept_in, self.sealer, recording))
+        for segment, before, data in zip_longest(wanted, done, parts):
+            if segment is None or data is None or len(data) != segment.size:
+                raise StoreError(f"the recording of the call {recording.call_id} is not as long as the store has it")
+            if before is None:
+                digest = write_private(self.folder / segment.file, [seal_segment(self.key, segment, data)])
+                before = msgspec.structs.replace(segment, sha256=digest)
+                self.progress.add(before)
+            sealed.append(before)
+        return sealed
+
+    def _clear(self, recorded: Iterable[Recorded]) -> None:
+        """Deletes what earlier runs have left of recordings that are missing now."""
+        named = {segment.file for each in recorded for segment in each.segments}
+        for path in (self.folder / FOLDER).iterdir():
+            if f"{FOLDER}/{path.name}" not in named:
+                path.unlink()
+
+    def _manifest(self, files: dict[str, File], recorded: list[Recorded]) -> Manifest:
+        since_ms, until_ms = day_span(self.asked.day)
+        return Manifest(
+            day=self.asked.day.isoformat(),
+            since=format_moment(since_ms),
+            until=format_moment(until_ms),
+            reason=self.asked.reason,
+            made_by=self.asked.by,
+            made_at=format_moment(self.asked.at_ms),
+            chain_purged_to=_link(read_checkpoint(self.connection, self.sealer, RECORDS)),
+            chain_head=_link(read_head(self.connection, self.sealer, RECORDS)),
+            recordings=sum(not each.missing for each in recorded),
+            missing=sum(bool(each.missing) for each in recorded),
+            segments=sum(len(each.segments) for each in recorded),
+            key_id=self.key.id,
+            public_key=self.sealer.public_key().hex(),
+            files=files,
+        )
+
+
+def _link(head: Head) -> Link | None:
+    return Link(head.seq, head.hash.hex()) if head.seq else None

@@ -1,0 +1,130 @@
+"""Recordings for the authority: SM4 in segments, which OpenSSL alone opens, and the key that goes there by another way.
+
+SM4 is GB/T 32907's block cipher, here in counter mode (`openssl enc -sm4-ctr`). That a segment was not changed shows
+by its SHA-256 in what the manifest signs. A segment's IV is made from the key, the recording's hash and the segment's
+place in it: to seal one again gives the same bytes, and no IV is ever used for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from msgspec import Struct
+
+from relay.errors import StoreError
+from relay.store.files import sync_folder
+from relay.store.recordings import Recording
+
+SEGMENT: Final = 4 << 20  # bytes; the last one of a recording may have fewer
+_KEY: Final = re.compile(r"[0-9a-f]{32}\n?")
+
+
+class BatchKey(NamedTuple):
+    """16 bytes, and a name by which it is told from another one."""
+
+    key: bytes
+    id: str
+
+
+class Segment(Struct, frozen=True):
+    """A sealed part of a recording. IV and hash, which is that of the file, are hexadecimal."""
+
+    file: str  # from the batch's folder
+    offset: int  # of its first byte in the recording
+    size: int
+    iv: str
+    sha256: str
+
+
+def load_batch_key(path: Path) -> BatchKey:
+    """Of a file with 32 hexadecimal digits, which is made where there is none. Raises StoreError."""
+    try:
+        if not path.exists():
+            _make_key(path)
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(64)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is no text"
+        raise StoreError(f"the key file {path} cannot be read or made: {reason}") from None
+    if mode & 0o077:
+        raise StoreError(f"the key file {path} is open to other users (mode {mode:04o}): chmod 600 {path}")
+    if not _KEY.fullmatch(text):
+        raise StoreError(f"the key file {path} is damaged: it holds 32 hexadecimal digits; put the right one back")
+    key = bytes.fromhex(text)
+    return BatchKey(key, hashlib.sha256(b"relay700 batch key " + key).hexdigest()[:16])
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    write_private(temporary, [secrets.token_hex(16).encode() + b"\n"])
+    try:
+        os.link(temporary, path)
+    except FileExistsError:  # another process has just made one
+        pass
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
+
+
+def write_private(path: Path, parts: Iterable[bytes]) -> str:
+    """Writes a file of mode 0600, whole and durable before it has its name. Returns its SHA-256. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.part")
+    digest = hashlib.sha256()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)  # one that a killed run has left, too
+        for part in parts:
+            digest.update(part)
+            file.write(part)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    return digest.hexdigest()
+
+
+def planned(key: BatchKey, recording: Recording) -> list[Segment]:
+    """The segments that a recording has, their hashes still empty."""
+    return [
+        Segment(
+            f"recordings/{recording.call_id}.{number:04}.sm4",
+            offset,
+            min(SEGMENT, recording.size - offset),
+            _iv(key, recording, offset).hex(),
+            "",
+        )
+        for number, offset in enumerate(range(0, recording.size, SEGMENT))
+    ]
+
+
+def cut(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of a segment's size."""
+    waiting = bytearray()
+    for part in parts:
+        waiting += part
+        while len(waiting) >= SEGMENT:
+            yield bytes(waiting[:SEGMENT])
+            del waiting[:SEGMENT]
+    if waiting:
+        yield bytes(waiting)
+
+
+def seal_segment(key: BatchKey, segment: Segment, data: bytes) -> bytes:
+    """As long as `data`."""
+    encryptor = Cipher(algorithms.SM4(key.key), modes.CTR(bytes.fromhex(segment.iv))).encryptor()
+    return encryptor.update(data) + encryptor.finalize()
+
+
+def _iv(key: BatchKey, recording: Recording, offset: int) -> bytes:
+    place = f"relay700 segment {recording.call_id} {recording.sha256} {offset}".encode()
+    return hmac.digest(key.key, place, "sha256")[:16]

@@ -1,0 +1,455 @@
+"""A day's batch for the authority: what is in it, that a killed run is gone on with, and that a change of it shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import Refused, StoreError
+from relay.reports import batch as batches
+from relay.reports import segments
+from relay.reports.batch import Made, ask_batch, make_batch
+from relay.reports.batch_check import Checked, check_batch
+from relay.reports.daily import day_span
+from relay.reports.segments import load_batch_key
+from relay.store.act import RELAY
+from relay.store.recording_file import file_of
+from relay.store.recordings import purge_recordings
+from relay.store.sealing import Sealer
+from relay.store.writer import Writer
+from tests.support.recorded import keep
+from tests.support.shelf import Shelf
+from tests.support.stored import A, B, ended_record
+
+DAY = date(2026, 1, 1)
+BEGIN_MS, END_MS = day_span(DAY)
+FIRST, SECOND, THIRD = ("1" * 32, "2" * 32, "3" * 32)
+SOUND = bytes(range(256)) * 10  # 2,560 bytes: three segments of a thousand
+HOUR_MS = 3_600_000
+
+
+class Office:
+    """A store after the day, and the folder that the batch goes to."""
+
+    def __init__(self, shelf: Shelf, folder: Path) -> None:
+        self.shelf = shelf
+        self.kept_in = folder / "kept"
+        self.key_file = folder / "report.sm4"
+        self.folder = folder / "batches" / DAY.isoformat()
+        self.now_ms = END_MS + HOUR_MS
+        self.writer = Writer(shelf.path, shelf.sealer, clock_ms=lambda: self.now_ms)
+
+    def add(self, call_id: str, ended_at: int = BEGIN_MS, recorded: bytes | None = None, **changes: Any) -> None:
+        told = {"recording": None if recorded is None else call_id, "received_at": ended_at - 9, "ended_at": ended_at}
+        self.shelf.add(ended_record(call_id, **(told | changes)))
+        if recorded:
+            self.writer.run(RELAY, lambda act: keep(act, self.kept_in, call_id, recorded))
+
+    def make(self, folder: Path | None = None, day: date = DAY) -> Made:
+        asked = self.writer.run(RELAY, lambda act: ask_batch(act, day, "daily duty"))
+        key = load_batch_key(self.key_file)
+        shelf = self.shelf
+        return make_batch(shelf.path, shelf.sealer, self.kept_in, key, folder or self.folder, asked)
+
+    def check(self) -> Checked:
+        return check_batch(self.folder, self.shelf.sealer.public_key())
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """By name: the inode and time of each, which show whether it was written anew."""
+        found = {path: path.stat() for path in self.folder.rglob("*") if path.is_file()}
+        return {str(path.relative_to(self.folder)): (it.st_ino, it.st_mtime_ns) for path, it in found.items()}
+
+
+@pytest.fixture
+def office(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(segments, "SEGMENT", 1_000)
+    made = Office(shelf, tmp_path)
+    yield made
+    made.writer.close()
+
+
+def test_it_holds_what_ended_on_that_day_with_its_links_and_recordings(office: Office) -> None:
+    office.add("0" * 32, BEGIN_MS - 1)
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.add(SECOND, END_MS - 1, received_at=BEGIN_MS - 5, industrial_id="88.101.1/7")
+    office.add("4" * 32, END_MS, SOUND)
+    office.add(THIRD, BEGIN_MS + 5, b"short")
+    made = office.make()
+    assert (made.missing, made.is_new, made.manifest.day) == ([], True, "2026-01-01")
+    assert (made.manifest.recordings, made.manifest.segments, made.manifest.missing) == (2, 4, 0)
+    assert (made.manifest.since, made.manifest.until) == ("2025-12-31T16:00:00.000Z", "2026-01-01T16:00:00.000Z")
+    records = office.lines("records.jsonl")
+    assert [(line["chain_seq"], line["record"]["call_id"]) for line in records] == [(2, FIRST), (3, SECOND), (5, THIRD)]
+    assert records[1]["follows"] == records[0]["chain_hash"]
+    assert (records[0]["record"]["caller"], records[0]["record"]["callee"]) == (A, B)
+    assert records[1]["record"]["industrial_id"] == "88.101.1/7"
+    first, third = office.lines("recordings.jsonl")
+    assert [(one["offset"], one["size"]) for one in first["segments"]] == [(0, 1000), (1000, 1000), (2000, 560)]
+    assert (third["call_id"], third["size"], len(third["segments"])) == (THIRD, 5, 1)
+    assert office.check().problems == []
+    names = {path.name for path in office.folder.iterdir()}
+    assert names == {"README.txt", "manifest.json", "manifest.sig", "public_key.pem", "records.jsonl",
+                     "recordings.jsonl", "recordings"}  # fmt: skip
+    for path in (office.folder, *office.folder.rglob("*"), office.key_file):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+    sealed = b"".join((office.folder / one["file"]).read_bytes() for one in first["segments"])
+    assert SOUND[:16] not in sealed and len(sealed) == len(SOUND)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_it_can_be_checked_and_opened_by_openssl_alone(office: Office) -> None:
+    """As its README says."""
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.make()
+    check, open_ = (
+        line.strip() for line in (office.folder / "README.txt").read_text().splitlines() if "openssl" in line
+    )
+    subprocess.run(check.split(), cwd=office.folder, check=True, capture_output=True)
+    opened = b""
+    (recorded,) = office.lines("recordings.jsonl")
+    for segment in recorded["segments"]:
+        asked = {"KEY": office.key_file.read_text().strip(), "IV": segment["iv"], "FILE": segment["file"]}
+        command = [asked.get(word, word) for word in open_.split()]
+        opened += subprocess.run(command, cwd=office.folder, check=True, capture_output=True).stdout
+    assert opened == SOUND
+
+
+def test_a_day_that_is_not_over_is_refused_and_a_reading_stands_in_the_audit_log(office: Office) -> None:
+    office.now_ms = END_MS - 1
+    with pytest.raises(Refused, match=r"day: it is not over: its batch can be made from 2026-01-01T16:00:00.000Z on"):
+        office.make()
+    office.now_ms = END_MS
+    office.make()
+    lines = office.shelf.connection.execute("SELECT object FROM audit WHERE action = 'report.batch'").fetchall()
+    assert lines == [("2026-01-01",)]
+
+
+# Interrupted
+
+
+def stopped_at(monkeypatch: pytest.MonkeyPatch, nth: int) -> list[str]:
+    """The nth segment is not sealed. Returns the names of all that are tried."""
+    tried: list[str] = []
+    seal = segments.seal_segment
+
+    def stops(key: segments.BatchKey, segment: segments.Segment, data: bytes) -> bytes:
+        tried.append(segment.file)
+        if len(tried) == nth:
+            raise KeyboardInterrupt
+        return seal(key, segment, data)
+
+    monkeypatch.setattr(batches, "seal_segment", stops)
+    return tried
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_the_next_run_goes_on_where_one_was_stopped(office: Office, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.add(SECOND, BEGIN_MS, SOUND[:1_500])
+    tried = stopped_at(monkeypatch, nth)
+    with pytest.raises(KeyboardInterrupt):
+        office.make()
+    assert "no batch" in office.check().problems[0]
+    done = {name: it for name, it in office.files().items() if name.endswith(".sm4")}
+    assert len(done) == nth - 1
+    tried.clear()
+    stopped_at(monkeypatch, 99)
+    assert office.make().manifest.segments == 5
+    assert office.files().items() >= done.items()  # none was written again
+    assert office.check().problems == []
+
+
+def test_a_run_that_is_killed_is_gone_on_with(office: Office, tmp_path: Path) -> None:
+    """With its half-written line of progress."""
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.now_ms = END_MS + HOUR_MS
+    script = f"""
+import os, signal
+from pathlib import Path
+from relay.reports import batch, segments
+from relay.store.sealing import load_key
+segments.SEGMENT = 1000
+seal = batch.seal_segment
+def kills(key, segment, data):
+    if segment.offset == 2000:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return seal(key, segment, data)
+batch.seal_segment = kills
+asked = batch.BatchAsked(batch.date(2026, 1, 1), "test", "test", {office.now_ms})
+key = segments.load_batch_key(Path({str(office.key_file)!r}))
+batch.make_batch(Path({str(office.shelf.path)!r}), load_key(Path({str(tmp_path / "relay.key")!r})),
+                 Path({str(office.kept_in)!r}), key, Path({str(office.folder)!r}), asked)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    done = {name: it for name, it in office.files().items() if name.endswith(".sm4")}
+    assert len(done) == 2
+    with (office.folder / "progress.jsonl").open("ab") as progress:
+        progress.write(b'{"file": "recordings/')
+    office.make()
+    assert office.files().items() >= done.items()
+    assert office.check().problems == []
+
+
+def test_a_segment_that_is_gone_or_sealed_with_another_key_is_made_anew(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    stopped_at(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        office.make()
+    (office.folder / f"recordings/{FIRST}.0001.sm4").unlink()
+    tried = stopped_at(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        office.make()
+    assert [name[-8:] for name in tried] == ["0001.sm4", "0002.sm4"]
+    office.key_file.unlink()
+    tried = stopped_at(monkeypatch, 99)
+    office.make()
+    assert len(tried) == 3
+    assert office.check().problems == []
+
+
+def test_a_finished_batch_stays_as_it_is(office: Office) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    first = office.make()
+    before = office.files()
+    office.add(SECOND, BEGIN_MS)
+    again = office.make()
+    assert (again.manifest, again.is_new) == (first.manifest, False)
+    assert office.files() == before
+
+
+def test_a_folder_of_something_else_is_left_alone(office: Office, tmp_path: Path) -> None:
+    office.make()
+    with pytest.raises(StoreError, match="holds the batch of another day: 2026-01-01"):
+        office.make(day=date(2025, 12, 31))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError, match="holds something else"):
+        office.make(tmp_path / "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["mine.txt"]
+    open_ = tmp_path / "open"
+    open_.mkdir(mode=0o755)
+    office.make(open_)
+    assert open_.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_runs_at_once_are_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    refused: list[str] = []
+
+    def another(*args: Any) -> bytes:
+        with pytest.raises(StoreError) as error:
+            office.make()
+        refused.append(str(error.value))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batches, "seal_segment", another)
+    with pytest.raises(KeyboardInterrupt):
+        office.make()
+    assert refused == [f"another run is at work in {office.folder}"]
+
+
+# Recordings that are not there
+
+
+def test_a_recording_that_is_still_to_come_is_waited_for_and_then_named(office: Office) -> None:
+    office.add(FIRST, END_MS - 1, recording=FIRST)
+    office.now_ms = END_MS + HOUR_MS - 2
+    with pytest.raises(StoreError, match="1 recordings of the day are still to be taken over"):
+        office.make()
+    office.now_ms += 1
+    made = office.make()
+    assert made.missing == [(FIRST, "none was taken over")]
+    assert (made.manifest.recordings, made.manifest.missing) == (0, 1)
+    assert office.check().problems == []
+    assert office.make().missing == made.missing
+
+
+def test_purged_damaged_and_altered_ones_are_named(office: Office) -> None:
+    for call_id in (FIRST, SECOND, THIRD):
+        office.add(call_id, BEGIN_MS, SOUND)
+    office.writer.run(RELAY, lambda act: purge_recordings(act, office.now_ms + 1, 1, office.kept_in))
+    file_of(office.kept_in, SECOND).write_bytes(b"damaged")
+    office.shelf.connection.execute("UPDATE recording SET size = size + 1 WHERE call_id = ?", (THIRD,))
+    why = dict(office.make().missing)
+    assert why[FIRST].startswith("it was deleted at")
+    assert "was altered, or made with another key" in why[SECOND]
+    assert "is not as long as the store has it" in why[THIRD]
+    assert list((office.folder / "recordings").iterdir()) == []
+    assert office.check().problems == []
+
+
+def test_one_of_a_record_that_does_not_tell_of_it_is_there(office: Office) -> None:
+    """A relay was killed between rtpengine's answer and the record."""
+    office.add(FIRST, BEGIN_MS, SOUND, recording=None)
+    assert office.make().manifest.recordings == 1
+
+
+def test_a_record_that_was_replaced_is_in_no_batch(office: Office) -> None:
+    office.add(FIRST, BEGIN_MS)
+    office.add(SECOND, BEGIN_MS)
+    office.shelf.connection.execute("UPDATE call_record SET chain_hash = x'00' WHERE chain_seq = 1")
+    with pytest.raises(StoreError, match="does not follow its predecessor"):
+        office.make()
+
+
+# Checking
+
+
+def changed(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("records.jsonl", "records.jsonl was changed"),
+        ("recordings.jsonl", "recordings.jsonl was changed"),
+        ("README.txt", "README.txt was changed"),
+        (f"recordings/{FIRST}.0001.sm4", f"recordings/{FIRST}.0001.sm4 was changed"),
+        ("manifest.sig", "manifest.json was changed: its signature is not right"),
+        ("public_key.pem", "public_key.pem is not the key that manifest.json names"),
+    ],
+)
+def test_what_was_changed_is_named(office: Office, name: str, said: str) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.make()
+    changed(office.folder / name)
+    assert office.check().problems == [said]
+
+
+def test_what_was_added_or_taken_out_is_named(office: Office) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.make()
+    (office.folder / "more.txt").write_text("")
+    (office.folder / "recordings" / "more.sm4").write_text("")
+    assert office.check().problems == ["more.txt was added", "recordings/more.sm4 was added"]
+    (office.folder / "more.txt").unlink()
+    (office.folder / "recordings" / "more.sm4").unlink()
+    (office.folder / "recordings" / f"{FIRST}.0002.sm4").unlink()
+    (problem,) = office.check().problems
+    assert problem.startswith(f"recordings/{FIRST}.0002.sm4 is missing")
+    (office.folder / "records.jsonl").unlink()
+    assert "it is no batch, or is damaged" in office.check().problems[0]
+
+
+def signed_anew(office: Office, sealer: Sealer, **contents: list[dict[str, Any]]) -> None:
+    """By somebody who has the key: what it says of itself must fit all the same."""
+    manifest = json.loads((office.folder / "manifest.json").read_bytes()) | {"public_key": sealer.public_key().hex()}
+    for name, lines in contents.items():
+        path = office.folder / f"{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        manifest["files"][path.name]["sha256"] = batches.write_private(path, [path.read_bytes()])
+    text = json.dumps(manifest).encode()
+    (office.folder / "manifest.json").write_bytes(text)
+    (office.folder / "manifest.sig").write_bytes(sealer.sign(text))
+
+
+def test_one_signed_by_another_is_known_by_its_key(office: Office) -> None:
+    office.make()
+    signed_anew(office, Sealer(b"f" * 32))
+    assert office.check().problems == [
+        "it was signed with another key",
+        "public_key.pem is not the key that manifest.json names",
+    ]
+
+
+def test_records_that_do_not_follow_are_named(office: Office) -> None:
+    for call_id in (FIRST, SECOND, THIRD):
+        office.add(call_id, BEGIN_MS)
+    office.make()
+    records = office.lines("records.jsonl")
+    signed_anew(office, office.shelf.sealer, records=[records[0], records[1] | {"follows": "00"}, records[2]])
+    assert office.check().problems == ["records.jsonl: record 2 does not follow 1"]
+    signed_anew(office, office.shelf.sealer, records=[records[1], records[0]])
+    assert office.check().problems == ["records.jsonl: record 1 stands behind 2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"file": "../../../etc/passwd"}, "are not in their order"),
+        ({"file": f"recordings/{SECOND}.0000.sm4"}, "are not in their order"),
+        ({"offset": 1}, "are not in their order"),
+        ({"size": 999}, "it has not 999 bytes"),
+    ],
+)
+def test_segments_that_are_no_segments_of_it_are_named(office: Office, change: dict[str, Any], said: str) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND[:1_000])
+    office.make()
+    (recorded,) = office.lines("recordings.jsonl")
+    recorded["segments"][0] |= change
+    signed_anew(office, office.shelf.sealer, recordings=[recorded])
+    assert said in office.check().problems[0]
+
+
+def test_recordings_of_other_calls_or_fewer_than_told_are_named(office: Office) -> None:
+    office.add(FIRST, BEGIN_MS, b"one")
+    office.add(SECOND, BEGIN_MS, b"two")
+    office.make()
+    first, second = office.lines("recordings.jsonl")
+    signed_anew(office, office.shelf.sealer, recordings=[second, first])
+    assert f"{FIRST} is no call of this batch, or not in its place" in office.check().problems[0]
+    signed_anew(office, office.shelf.sealer, recordings=[first])
+    assert "has not as many recordings and segments" in office.check().problems[0]
+
+
+def test_nothing_but_plain_files_is_opened(office: Office, tmp_path: Path) -> None:
+    """A link would have another file read, a pipe would never end."""
+    office.add(FIRST, BEGIN_MS, b"one")
+    office.make()
+    path = office.folder / "recordings" / f"{FIRST}.0000.sm4"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert "is missing, or damaged" in office.check().problems[0]
+    path.unlink()
+    os.mkfifo(path)
+    assert "is no file" in office.check().problems[0]
+    (office.folder / "manifest.json").unlink()
+    os.mkfifo(office.folder / "manifest.json")
+    assert "manifest.json is no file" in office.check().problems[0]
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format": "relay700-batch/1"}', b" " * (1 << 20) + b"{}"])
+def test_a_manifest_that_is_none_is_no_crash(office: Office, manifest: bytes) -> None:
+    office.make()
+    (office.folder / "manifest.json").write_bytes(manifest)
+    assert "it is no batch, or is damaged" in office.check().problems[0]
+
+
+# The key
+
+
+def test_the_key_is_made_once_and_open_to_nobody_else(office: Office) -> None:
+    first = load_batch_key(office.key_file)
+    assert (load_batch_key(office.key_file), len(first.key)) == (first, 16)
+    assert first.key.hex() not in first.id
+    office.key_file.chmod(0o640)
+    with pytest.raises(StoreError, match="is open to other users"):
+        load_batch_key(office.key_file)
+    office.key_file.chmod(0o600)
+    office.key_file.write_text("0" * 31)
+    with pytest.raises(StoreError, match="is damaged"):
+        load_batch_key(office.key_file)
+
+
+def test_no_two_segments_have_one_iv(office: Office) -> None:
+    office.add(FIRST, BEGIN_MS, SOUND)
+    office.add(SECOND, BEGIN_MS, SOUND)
+    office.make()
+    ivs = [segment["iv"] for recorded in office.lines("recordings.jsonl") for segment in recorded["segments"]]
+    assert len(set(ivs)) == len(ivs) == 6
