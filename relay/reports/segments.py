@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from relay.errors import StoreError
 from relay.store.files import sync_folder
+from relay.store.recording_file import has_cipher
 from relay.store.recordings import Recording
 
 SEGMENT: Final = 4 << 20  # bytes; the last one of a recording may have fewer
@@ -46,7 +47,9 @@ class Segment(Struct, frozen=True):
 
 
 def load_batch_key(path: Path) -> BatchKey:
-    """Of a file with 32 hexadecimal digits, which is made where there is none. Raises StoreError."""
+    """Of a file with 32 hexadecimal digits, which is made where there is none. Raises StoreError, also without SM4."""
+    if not has_cipher("sm4-gcm"):
+        raise StoreError("the OpenSSL here has no SM4, which the authority's recordings are sealed with")
     try:
         if not path.exists():
             _make_key(path)

@@ -20,11 +20,17 @@ def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
 
 
 def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbinding(relay700: Command) -> None:
-    bind(relay700, binding(order_id="17"))
+    bind(relay700, binding(order_id="17", industrial_id="88.101.1/7"))
     write(relay700, ended_record())
     relay700.done("unbind", "b1")
     said = relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
-    for part in ("binding b1: AXB, ended", "business default, order 17", f"a {A}, b {B}", "call c1: answered"):
+    for part in (
+        "binding b1: AXB, ended",
+        "business default, order 17",
+        "industrial id 88.101.1/7",
+        f"a {A}, b {B}",
+        "call c1: answered",
+    ):
         assert part in said
     (traced,) = relay700.objects("trace", "+86" + X, *WHY, "--at", "2026-01-01T08:00:14+08:00")
     assert [found["binding_id"] for found in traced["bindings"]] == ["b1"]

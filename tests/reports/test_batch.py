@@ -447,6 +447,13 @@ def test_the_key_is_made_once_and_open_to_nobody_else(office: Office) -> None:
         load_batch_key(office.key_file)
 
 
+def test_without_sm4_it_says_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "has_cipher", lambda name: False)
+    with pytest.raises(StoreError, match="the OpenSSL here has no SM4"):
+        load_batch_key(office.key_file)
+    assert not office.key_file.exists()
+
+
 def test_no_two_segments_have_one_iv(office: Office) -> None:
     office.add(FIRST, BEGIN_MS, SOUND)
     office.add(SECOND, BEGIN_MS, SOUND)

@@ -14,7 +14,7 @@ from relay.service.changes import BindingChange, change
 from relay.service.filings import add_filing, filing_warning, import_filings, remove_filing
 from relay.service.groups import add_members, make_group
 from relay.service.releases import BindRules
-from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed
+from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed, purge_filings
 from relay.store.journal_rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
 from tests.service.conftest import Desk
@@ -87,6 +87,15 @@ def test_a_page_goes_on_behind_the_last(desk: Desk) -> None:
         after = page[-1].place
     assert len(seen) == len(set(seen)) == 6
     assert {number for _, number in seen} == {A, B, C}
+
+
+def test_what_was_withdrawn_goes_after_its_time(desk: Desk) -> None:
+    file(desk, A)
+    file(desk, B)
+    desk.run(lambda act: remove_filing(act, "default", A))
+    for before_ms, purged in ((NOW_MS, 0), (NOW_MS + 1, 1), (NOW_MS + 1, 0)):
+        assert desk.run(lambda act, before_ms=before_ms: purge_filings(act, before_ms, 10)) == purged
+    assert filed(desk, all_=True) == [("default", B)]
 
 
 def test_lines_of_a_file_are_filed_and_bad_ones_named(desk: Desk) -> None:

@@ -81,12 +81,12 @@ def test_a_binding_that_has_expired_counts_no_more_for_whoever_asks_next(desk: D
 def test_its_business_user_is_told_that_it_expired_and_that_the_number_rests(desk: Desk) -> None:
     webhook, _ = desk.run(lambda act: make_webhook(act, "default", "https://platform.example/events"))
     desk.bind("AXB", "8001", "8002", x=X)
-    first = desk.bind(x=X, expires_in="1h", order_id="17", user_data="u1")
+    first = desk.bind(x=X, expires_in="1h", order_id="17", user_data="u1", industrial_id="88.1/7")
     desk.now_ms += HOUR_MS
     swept(desk)
     ((kind, data),) = told(desk, webhook.id)
     assert (kind, data["binding_id"]) == ("binding.expired", first.binding_id)
-    assert (data["order_id"], data["user_data"]) == ("17", "u1")
+    assert (data["order_id"], data["user_data"], data["industrial_id"]) == ("17", "u1", "88.1/7")
     assert data["expired_at"] == "2026-01-01T01:00:00.000Z"
     second = desk.bind("AXYB", "8003", "8004", x=f"{PREFIX}0007", y=Y)
     desk.run(lambda act: end(act, second.binding_id, RULES))
