@@ -10,7 +10,6 @@ finished; in one that is not, `progress.jsonl` names the segments that are done,
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -18,27 +17,28 @@ from contextlib import closing, contextmanager
 from datetime import date
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from relay.errors import StoreError
 from relay.reports.daily import day_span
-from relay.reports.evidence import linked_form, predecessor
+from relay.reports.evidence import link_form, record_line, require_whole
 from relay.reports.recordings import TAKEN_MS, read_recording
 from relay.reports.segments import SEGMENT, BatchKey, Segment, cut, planned, seal_segment, write_private
 from relay.reports.signed import MANIFEST, PUBLIC_KEY, SIGNATURE, File, Link, pem
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.act import Act
-from relay.store.chain import RECORDS, Head, read_checkpoint, read_head
-from relay.store.connection import Connection
+from relay.store.chain import RECORDS, Head, read_head
+from relay.store.checkpoints import read_checkpoint
+from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import sync_folder
 from relay.store.lock import takes
-from relay.store.record_pages import read_ended
 from relay.store.recordings import Recording, find_recording
+from relay.store.records import ended_between
 from relay.store.sealing import Sealer
 from relay.store.server import Place
 
@@ -57,7 +57,8 @@ _README: Final = f"""This folder shows by itself whether it was changed. With Op
 `relay700 evidence check FOLDER` does all of it where the operator's key file is.
 
 {RECORDS_FILE}     the calls and messages that ended on the day, a JSON object a line: chain_seq and chain_hash are its
-                  place in the chain of all records, follows is the hash of its predecessor.
+                  place in the chain of all records, follows is the hash of its predecessor. sha256 is the record's
+                  own: of its JSON with sorted keys, without blanks.
 {RECORDINGS_FILE}  what was recorded of them, a JSON object a line, with its segments; "missing" says why there is none.
 {FOLDER}/       the segments, in SM4 (GB/T 32907), counter mode. KEY is 32 hexadecimal digits, which the operator gave
                   you by another way; FILE and IV are a segment's. One after the other they give a capture (pcap):
@@ -139,8 +140,8 @@ def ask_batch(act: Act, day: date, reason: str) -> BatchAsked:
 def make_batch(place: Place, sealer: Sealer, kept_in: Path, key: BatchKey, folder: Path, asked: BatchAsked) -> Made:
     """Writes the batch, or the rest of it; one that is finished stays as it is.
 
-    Raises StoreError where a record does not follow its predecessor, where a recording is still to come, and for a
-    folder that cannot be written or holds something else. What is done until then stays, and the next run goes on.
+    Raises StoreError where what it goes by does not verify, where a recording is still to come, and for a folder that
+    cannot be written or holds something else. What is done until then stays, and the next run goes on.
     """
     try:
         with (
@@ -252,6 +253,7 @@ class _Work(NamedTuple):
     progress: _Progress
 
     def done(self) -> Made:
+        require_whole(self.connection, self.sealer, ("recording", "checkpoint"))
         due: list[_Due] = []
         files = {RECORDS_FILE: self._write(RECORDS_FILE, self._record_lines(due))}
         late = [each for each in due if each.recording is None and each.ended_at > self.asked.at_ms - TAKEN_MS]
@@ -288,17 +290,13 @@ class _Work(NamedTuple):
 
     def _record_lines(self, due: list[_Due]) -> Iterator[bytes]:
         """In the order of the chain. `due` gets what was recorded."""
-        before: Head | None = None
-        for stored in read_ended(self.connection, self.sealer, *day_span(self.asked.day)):
-            if before is None or before.seq != stored.chain_seq - 1:
-                before = predecessor(self.connection, self.sealer, stored.chain_seq)
-            form: dict[str, Any] = linked_form(self.sealer, before, stored)
-            yield json.dumps(form, ensure_ascii=False).encode() + b"\n"
-            before = Head(stored.chain_seq, stored.chain_hash)
-            record = stored.record
-            recording = find_recording(self.connection, record.call_id)
-            if recording is not None or record.recording is not None:
-                due.append(_Due(record.call_id, record.ended_at or 0, recording))
+        with one_moment(self.connection):
+            for before, stored in ended_between(self.connection, self.sealer, *day_span(self.asked.day)):
+                record = stored.record
+                yield record_line(record, link_form(before, stored)).encode()
+                recording = find_recording(self.connection, self.sealer, record.call_id)
+                if recording is not None or record.recording is not None:
+                    due.append(_Due(record.call_id, record.ended_at or 0, recording))
 
     def _recorded(self, due: _Due) -> Recorded:
         recording = due.recording

@@ -10,12 +10,13 @@ import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from relay.reports.batch import FOLDER, README, RECORDINGS_FILE, RECORDS_FILE, Manifest, Recorded
+from relay.reports.evidence import hash_of_form
 from relay.reports.signed import LONGEST, MANIFEST, PUBLIC_KEY, SIGNATURE, SIGNED, faults_of_signature
 
 MOST_PROBLEMS: Final = 100  # that are told
@@ -32,17 +33,14 @@ class Checked(NamedTuple):
     problems: list[str]
 
 
-class _Record(Struct):
-    call_id: str
-
-
 class _Line(Struct):
-    """Of records.jsonl; what else stands there needs no check of its own."""
+    """Of records.jsonl."""
 
     chain_seq: int
     chain_hash: str
     follows: str
-    record: _Record
+    sha256: str
+    record: dict[str, Any]
 
 
 def check_batch(folder: Path, *public_keys: bytes) -> Checked:
@@ -53,7 +51,7 @@ def check_batch(folder: Path, *public_keys: bytes) -> Checked:
         key = bytes.fromhex(manifest.public_key)
         signed = faults_of_signature(key, text, _read(folder, SIGNATURE), _read(folder, PUBLIC_KEY), public_keys)
         problems = [*signed, *islice(_faults(folder, manifest), MOST_PROBLEMS)]
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         return Checked(None, [f"it is no batch, or is damaged: {error}"])
     return Checked(manifest, problems)
 
@@ -75,18 +73,20 @@ def _faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _faults_of_records(folder: Path) -> Iterator[str]:
-    """Each has its own place in the chain, and follows the one before, where that is here."""
+    """Each has its own place in the chain, and follows the one before, where that is here; and it has its own hash."""
     before: _Line | None = None
     for line in _records(folder):
         if before is not None and line.chain_seq <= before.chain_seq:
             yield f"{RECORDS_FILE}: record {line.chain_seq} stands behind {before.chain_seq}"
         elif before is not None and line.chain_seq == before.chain_seq + 1 and line.follows != before.chain_hash:
             yield f"{RECORDS_FILE}: record {line.chain_seq} does not follow {before.chain_seq}"
+        if hash_of_form(line.record) != line.sha256:
+            yield f"{RECORDS_FILE}: record {line.chain_seq} was changed"
         before = line
 
 
 def _faults_of_recordings(folder: Path, manifest: Manifest) -> Iterator[str]:
-    calls = (line.record.call_id for line in _records(folder))
+    calls = (line.record.get("call_id") for line in _records(folder))
     named: set[str] = set()
     recordings = 0
     for line in _lines(folder, RECORDINGS_FILE):

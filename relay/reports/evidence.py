@@ -287,8 +287,13 @@ def link_form(before: Head, stored: StoredRecord) -> dict[str, Any]:
 def record_line(record: CallRecord, link: dict[str, Any]) -> str:
     """A record in clear with its place, as a line of JSON."""
     form = with_moments(record_form(record, reveal=True))
+    return _line(link | {"sha256": hash_of_form(form), "record": form})
+
+
+def hash_of_form(form: dict[str, Any]) -> str:
+    """SHA-256, as the README says that it is made."""
     plain = json.dumps(form, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return _line(link | {"sha256": hashlib.sha256(plain.encode()).hexdigest(), "record": form})
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _binding_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Iterator[str]:

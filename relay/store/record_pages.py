@@ -40,11 +40,6 @@ AND (ended_at, chain_seq) {{beyond}} (:place_at, :place_seq) {{parts}}
 ORDER BY ended_at {{order}}, chain_seq {{order}} LIMIT :limit
 """
 
-_ENDED_SPAN = "SELECT min(chain_seq), max(chain_seq) FROM call_record WHERE ended_at >= ? AND ended_at < ?"
-_ENDED = f"""
-{SELECT} WHERE chain_seq > :after AND chain_seq <= :last AND ended_at >= :since AND ended_at < :until
-ORDER BY chain_seq LIMIT :limit
-"""
 _HAS_PART = """
 AND (number_dialled = :{name} OR number_shown = :{name} OR :{name}_hash IN (dialled_hash, caller_hash, callee_hash))
 """
@@ -125,19 +120,6 @@ def read_stored(connection: Connection, sealer: Sealer, wanted: Wanted, page: in
         if len(found) < page:
             return
         after = found[-1].position
-
-
-def read_ended(
-    connection: Connection, sealer: Sealer, since_ms: int, until_ms: int, page: int = 1_000
-) -> Iterator[StoredRecord]:
-    """Those that ended in that time, in the order of the chain. Raises StoreError where one was altered."""
-    first, last = connection.execute(_ENDED_SPAN, (since_ms, until_ms)).fetchone()
-    place = {"after": (first or 0) - 1, "last": last or 0, "since": since_ms, "until": until_ms, "limit": page}
-    while rows := connection.execute(_ENDED, place).fetchall():
-        for row in rows:
-            stored = open_row(sealer, row)
-            yield stored
-        place["after"] = stored.chain_seq
 
 
 def _is_indexed(connection: Connection) -> bool:

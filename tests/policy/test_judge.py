@@ -52,7 +52,7 @@ def test_each_mode_leads_where_its_table_says(
 def test_a_call_back_that_reaches_nobody(mode: str, party: str) -> None:
     case = found(mode=mode, party=party, a=None if party == "b" else A, b=None if party == "a" else B)
     assert judged(case, caller="8613600000009") == Refusal(
-        "no_callee", 480, 20, None, "b1", mode, "firm", "order-1", "", ID
+        "no_callee", 480, 20, None, "b1", mode, "firm", "order-1", industrial_id=ID
     )
 
 

@@ -29,6 +29,7 @@ from relay.store.writer import Writer
 from tests.support.recorded import keep
 from tests.support.shelf import Shelf
 from tests.support.stored import A, B, ended_record
+from tests.support.vouched import vouch
 
 DAY = date(2026, 1, 1)
 BEGIN_MS, END_MS = day_span(DAY)
@@ -284,6 +285,9 @@ def test_purged_damaged_and_altered_ones_are_named(office: Office) -> None:
     office.writer.run(RELAY, lambda act: purge_recordings(act, office.now_ms + 1, 1, office.kept_in))
     file_of(office.kept_in, SECOND).write_bytes(b"damaged")
     office.shelf.connection.execute("UPDATE recording SET size = size + 1 WHERE call_id = ?", (THIRD,))
+    with pytest.raises(StoreError, match=f"recording {THIRD}: was changed outside relay700"):
+        office.make()
+    vouch(office.shelf.path, office.shelf.sealer)
     why = dict(office.make().missing)
     assert why[FIRST].startswith("it was deleted at")
     assert "was altered, or made with another key" in why[SECOND]
@@ -302,7 +306,7 @@ def test_a_record_that_was_replaced_is_in_no_batch(office: Office) -> None:
     office.add(FIRST, BEGIN_MS)
     office.add(SECOND, BEGIN_MS)
     office.shelf.connection.execute("UPDATE call_record SET chain_hash = x'00' WHERE chain_seq = 1")
-    with pytest.raises(StoreError, match="does not follow its predecessor"):
+    with pytest.raises(StoreError, match="nothing is signed of what does not verify: call_record 1"):
         office.make()
 
 
@@ -375,6 +379,9 @@ def test_records_that_do_not_follow_are_named(office: Office) -> None:
     records = office.lines("records.jsonl")
     signed_anew(office, office.shelf.sealer, records=[records[0], records[1] | {"follows": "00"}, records[2]])
     assert office.check().problems == ["records.jsonl: record 2 does not follow 1"]
+    told = records[0]["record"] | {"caller": B}
+    signed_anew(office, office.shelf.sealer, records=[records[0] | {"record": told}])
+    assert office.check().problems == ["records.jsonl: record 1 was changed"]
     signed_anew(office, office.shelf.sealer, records=[records[1], records[0]])
     assert office.check().problems == ["records.jsonl: record 1 stands behind 2"]
 

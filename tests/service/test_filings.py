@@ -182,6 +182,16 @@ def test_a_call_needs_the_a_number_filed_whoever_calls(desk: Desk) -> None:
     assert made.a == A
 
 
+def test_a_filing_that_somebody_else_has_written_is_none(desk: Desk) -> None:
+    desk.bind(x=X)
+    file(desk, A)
+    desk.run(lambda act: remove_filing(act, "default", A))
+    desk.follow(Rules(filing_required=True))
+    assert desk.reaches(X, A) == "not_filed"
+    desk.connection.execute("UPDATE filing SET withdrawn_at = NULL, withdrawn_by = NULL")
+    assert (desk.reaches(X, A), desk.reaches(X, B)) == ("store_failed", "store_failed")
+
+
 def test_anybody_reaches_an_a_that_is_filed_alone(desk: Desk) -> None:
     desk.bind("AXN", A, B, x=X)
     desk.follow(Rules(filing_required=True))

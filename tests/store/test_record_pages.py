@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from relay.errors import StoreError
-from relay.store.record_pages import Position, Wanted, read_all, read_ended, read_page
+from relay.store.record_pages import Position, Wanted, read_all, read_page
 from tests.store.conftest import Disk
 from tests.support.shelf import REFUSED, Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y
@@ -145,13 +145,3 @@ def test_nothing_stays_open_between_two_pages(shelf: Shelf) -> None:
     shelf.add(*CALLS)
     next(read_all(shelf.connection, shelf.sealer, Wanted(), page=2))
     assert not shelf.connection.in_transaction
-
-
-@pytest.mark.parametrize("page", [1, 2, 100])
-def test_those_that_ended_in_a_time_are_read_in_the_order_of_the_chain(shelf: Shelf, page: int) -> None:
-    """Also where one came late, out of a spill."""
-    ends = (NOW_MS - 1, NOW_MS + 9, NOW_MS + 10, NOW_MS, NOW_MS + 5)
-    shelf.add(*(call(n, received_at=0, ended_at=at) for n, at in enumerate(ends)))
-    found = read_ended(shelf.connection, shelf.sealer, NOW_MS, NOW_MS + 10, page)
-    assert [(stored.chain_seq, stored.record.call_id) for stored in found] == [(2, "c1"), (4, "c3"), (5, "c4")]
-    assert list(read_ended(shelf.connection, shelf.sealer, NOW_MS + 11, NOW_MS + 20)) == []
