@@ -12,6 +12,8 @@ import msgspec
 from relay.errors import StoreError
 from relay.store.act import Act
 from relay.store.connection import Connection
+from relay.store.ledger import require
+from relay.store.ledger_proof import key_of
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
@@ -103,7 +105,12 @@ def find_filings(
 
 
 def is_filed(connection: Connection, sealer: Sealer, business: str, number: str) -> bool:
-    return connection.execute(_IN_FORCE, (business, sealer.lookup_hash(number))).fetchone() is not None
+    """Raises StoreError where its row does not prove itself."""
+    hash_ = sealer.lookup_hash(number)
+    if connection.execute(_IN_FORCE, (business, hash_)).fetchone() is None:
+        return False
+    require(connection, sealer, "filing", [key_of(business, hash_)])
+    return True
 
 
 def unfiled_members(connection: Connection, business: str, group_id: str) -> int:

@@ -98,12 +98,15 @@ class ServerRouteReader:
     async def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
-        counted = self._opener.counted(number, caller, unix_s)
         revision = self._opener.revision
         assert self._pool is not None  # open() made it
         try:
             async with asyncio.timeout(PATIENCE_S):
-                own, anybodys = await self._pool.fetch(self._statement, number, caller_hash, *counted)
+                statement = ""
+                while statement is not self._statement:  # else other rules have come meanwhile, with another form
+                    statement = self._statement
+                    counted = self._opener.counted(number, caller, unix_s)
+                    own, anybodys = await self._pool.fetch(statement, number, caller_hash, *counted)
             row = _row(own)
             if not own[VALUES + IN_FORCE] and (anybodys[VALUES + IN_FORCE] or own[VALUES + PARTY] is None):
                 row = _row(anybodys)

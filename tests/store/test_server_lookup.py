@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from relay.policy.rules import Rules
 from relay.store.database import open_store
 from relay.store.server_lookup import ServerRouteReader
 from tests.support import postgres
-from tests.support.stored import NOW_MS, A, X
+from tests.support.stored import NOW_MS, A, X, binding, put
 
 pytestmark = pytest.mark.outside
 
@@ -29,4 +30,21 @@ async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), Found)
         ((last,),) = looker.execute(_LAST).fetchall()
     assert last.strip().startswith("SELECT route.caller_hash")
+    postgres.drop(place)
+
+
+async def test_rules_that_change_while_a_look_up_is_under_way_are_gone_by(tmp_path: Path) -> None:
+    """Its answer has the form of the old ones."""
+    place = postgres.new_place(tmp_path)
+    sealer = open_store(place, tmp_path / "relay.key")
+    put(place, sealer, binding())
+    reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
+    await reader.open()
+    with closing(reader):
+        asked = asyncio.create_task(reader.fetch(X, A, NOW_MS / 1000))
+        await asyncio.sleep(0)  # it waits for the server now
+        reader.follow(Rules(filing_required=True))
+        found = await asked
+    assert isinstance(found, Found)
+    assert found.bound is not None and not found.bound.filed
     postgres.drop(place)
