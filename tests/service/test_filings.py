@@ -17,7 +17,7 @@ from relay.service.releases import BindRules
 from relay.store.filings import FIRST, Filing, find_filing, find_filings, is_filed, purge_filings
 from relay.store.journal_rows import PUT_CALLERS, caller_row
 from relay.store.record_rows import insert
-from tests.service.conftest import Desk
+from tests.service.conftest import RULES, Desk
 from tests.support.stored import NOW_MS, A, B, X
 
 C = "8613700000003"
@@ -133,11 +133,11 @@ def test_a_binding_needs_its_a_filed_by_its_own_business(desk: Desk, mode: str) 
 
 @pytest.mark.parametrize("mode", ["GXB", "GXYB"])
 def test_a_group_needs_all_its_members_filed_and_whom_b_reaches(desk: Desk, mode: str) -> None:
-    group = desk.run(lambda act: make_group(act, "riders", "default", [A, C])).group_id
+    group = desk.run(lambda act: make_group(act, "riders", RULES, "default", [A, C])).group_id
     file(desk, A)
     assert bound(desk, REQUIRED, mode, "", B, group_id=group) == "not_filed group_id"
     file(desk, C)
-    assert bound(desk, REQUIRED, mode, "8001", B, group_id=group) == "not_filed a"
+    assert bound(desk, REQUIRED, mode, "13600000004", B, group_id=group) == "not_filed a"
     assert bound(desk, REQUIRED, mode, "", B, group_id=group) == "made"
 
 
@@ -201,10 +201,10 @@ def test_anybody_reaches_an_a_that_is_filed_alone(desk: Desk) -> None:
 
 
 def test_each_member_of_a_group_calls_and_is_called_back_where_it_is_filed(desk: Desk) -> None:
-    group = desk.run(lambda act: make_group(act, "riders", "default", [A])).group_id
+    group = desk.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
     made = desk.bind("GXB", "", B, x=X, group_id=group)
     desk.follow(Rules(filing_required=True))
-    desk.run(lambda act: add_members(act, group, [C]))
+    desk.run(lambda act: add_members(act, group, [C], RULES))
     file(desk, A)
     assert (desk.reaches(X, A), desk.reaches(X, C)) == (B, "not_filed")
     assert desk.reaches(X, B) == "no_callee"
