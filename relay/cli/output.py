@@ -78,7 +78,9 @@ def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, A
     show, show_text = shower(reveal=clear), shower_of_text(reveal=clear)
     values = binding_object(binding, now_ms)
     values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
-    return values | {name: values[name] and show_text(values[name]) for name in ("order_id", "user_data", "industrial_id")}
+    return values | {
+        name: values[name] and show_text(values[name]) for name in ("order_id", "user_data", "industrial_id")
+    }
 
 
 def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]:

@@ -228,7 +228,20 @@ def test_what_is_found_can_be_judged(disk: Disk, rows: Rows) -> None:
         refusal = gate.look_up(Y, B, NOW_S)
     caps = (("business firm", 3, BUSINESS_BUSY),)
     assert route == Route(
-        "b1", "GXYB", "firm", "order-1", B, Y, 60, 30, "a_to_b", False, caps, True, language="zh", qualification=1,
+        "b1",
+        "GXYB",
+        "firm",
+        "order-1",
+        B,
+        Y,
+        60,
+        30,
+        "a_to_b",
+        False,
+        caps,
+        True,
+        language="zh",
+        qualification=1,
         industrial_id="88.101.1/7",
     )
     assert isinstance(refusal, Refusal)
