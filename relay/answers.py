@@ -67,6 +67,7 @@ class Answers:
             "tasks": len(asyncio.all_tasks()),
             "refused": self._engine.refusals(),
             "shed": self._engine.shed(),
+            "over_share": self._engine.over_share(),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
             **self._policy_counts(),
             **self._of_peers(),

@@ -1,24 +1,34 @@
-"""Look-ups of calls in a store that answers later: each is a task, and its answer is judged when it is there."""
+"""Look-ups of calls in a store that answers later: peers have their turns, and an answer is judged when it is there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.call.actions import LookUp
+from relay.call.peer_shares import is_within_share
 from relay.call.routing import Refusal, Route
+from relay.net.fair_queue import FairQueue
 from relay.net.tasks import Tasks
 from relay.policy.gate import Gate
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
-from relay.store.server_lookup import ServerRouteReader
+from relay.store.server_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
 
-MOST_ASKED: Final = 1_000  # at once; what comes beyond is refused
+MOST_WAITING: Final = 1_000  # of which a peer has a share; what comes beyond is refused
 
 Found = Callable[[LookUp, Route | Refusal], None]
+
+
+class _Waiting(NamedTuple):
+    gate: Gate
+    asked: LookUp
+    unix_s: float
+    found: Found
+    since: float  # by the loop's clock
 
 
 class ServerLookUps:
@@ -26,7 +36,9 @@ class ServerLookUps:
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
         self._reader = ServerRouteReader(server, sealer, rules, report)
+        self._waiting: FairQueue[_Waiting] = FairQueue()
         self._asking = Tasks()
+        self._askers = 0  # of these, those that still take what waits
         self.follow = self._reader.follow
         self.open = self._reader.open
         self.look = self._reader.look
@@ -38,18 +50,41 @@ class ServerLookUps:
 
     def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
         """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
+        loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
         if refusal is not None:
-            asyncio.get_running_loop().call_soon(found, asked, refusal)
-        elif len(self._asking) >= MOST_ASKED:
-            asyncio.get_running_loop().call_soon(found, asked, STORE_FAILED)
-        else:
-            self._asking.begin(self._answer(gate, asked, unix_s, found))
+            loop.call_soon(found, asked, refusal)
+            return
+        name = "" if asked.peer is None else asked.peer.name
+        if not is_within_share(waiting.count(name) + 1, len(waiting) + 1, MOST_WAITING):
+            loop.call_soon(found, asked, STORE_FAILED)
+            return
+        waiting.put(name, _Waiting(gate, asked, unix_s, found, loop.time()))
+        if self._askers < CONNECTIONS:
+            self._askers += 1
+            self._asking.begin(self._ask())
 
-    async def _answer(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
+    async def _ask(self) -> None:
+        """One after the other, each peer in its turn, until none waits."""
+        try:
+            while len(self._waiting):
+                _, waiting = self._waiting.take()
+                await self._answer(waiting)
+        except Exception:
+            if len(self._waiting):  # one that broke must not keep the others waiting
+                self._askers += 1
+                self._asking.begin(self._ask())
+            raise
+        finally:
+            self._askers -= 1
+
+    async def _answer(self, waiting: _Waiting) -> None:
+        gate, asked, unix_s, found, since = waiting
+        patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
         answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
         try:
-            row = await self._reader.fetch(asked.number, asked.caller, unix_s)
-            answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
+            if patience_s > 0:
+                row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
+                answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
             found(asked, answer)

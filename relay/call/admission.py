@@ -107,7 +107,7 @@ def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    admitted = not _is_over_limit(core, peer) and core.quotas_in.admits_call(peer.name, peer.quota_in, now)
+    admitted = _has_room(core, peer, now) and core.quotas_in.admits_call(peer.name, peer.quota_in, now)
     return None if admitted else (OVER_LIMIT, "")
 
 
@@ -119,8 +119,7 @@ def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
-    is_over = len(core.pending_lookups) >= core.settings.limits.max_pending_lookups or core.is_full()
-    admitted = not is_over and core.quotas_in.admits_request(peer.name, peer.quota_in, now)
+    admitted = core.has_room_for_lookup(peer.name, now) and core.quotas_in.admits_request(peer.name, peer.quota_in, now)
     return None if admitted else (OVER_LIMIT, "")
 
 
@@ -134,12 +133,12 @@ def _leads_back(request: Request) -> bool:
     return True
 
 
-def _is_over_limit(core: Core, peer: Peer) -> bool:
-    """The INVITE's own setup and transaction are counted already, its call towards its peer's limit is not."""
-    limits = core.settings.limits
+def _has_room(core: Core, peer: Peer, now: float) -> bool:
+    """The INVITE's own setup is counted already, its call towards its peer's limit is not."""
+    limits, name = core.settings.limits, peer.name
+    calls, in_all = core.quotas_in.calls.count(name) + 1, core.stages.count(UP) + core.stages.count(SETTING_UP)
     return (
-        core.stages.count(UP) + core.stages.count(SETTING_UP) > limits.max_calls
-        or core.quotas_in.calls.count(peer.name) >= limits.max_calls_per_peer
-        or len(core.pending_lookups) >= limits.max_pending_lookups
-        or core.is_full()
+        calls <= limits.max_calls_per_peer
+        and core.shares.admits(name, "calls", calls, in_all, limits.max_calls, now)
+        and core.has_room_for_lookup(name, now)
     )

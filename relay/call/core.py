@@ -25,7 +25,8 @@ from relay.call.actions import (
     Tell,
 )
 from relay.call.bans import Bans
-from relay.call.counts import Counts
+from relay.call.counts import Counts, Tally
+from relay.call.peer_shares import PeerShares
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
@@ -34,6 +35,7 @@ from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer, Settings, of_one_worker
 from relay.call.text_memory import TextMemory
 from relay.sip.flow import Flow
+from relay.sip.glance import marks
 from relay.sip.timers import TimerHeap
 from relay.sip.transaction import TransactionLayer
 
@@ -65,6 +67,11 @@ class Core:
         )
         self.bans = Bans(settings.limits)
         self.token = token
+        # Of all answers without state: they make no dialog, and the same request must have the same each time (RFC 3261
+        # 8.2.7).
+        self.stateless_tag = token()
+        self.shares = PeerShares(self)
+        self.name_at: Callable[[Flow], str] = self._name_at  # of the peer there; "" for a stranger
         self.clock_offset_s = clock_offset_s
         self.timers = TimerHeap()
         self.transactions = TransactionLayer(settings.timings, self.timers, self.send)
@@ -81,7 +88,8 @@ class Core:
         self.calls_by_key = counts.calls_by_key
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
-        self.pending_lookups: dict[int, Routed] = {}
+        self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # each with the peer whose it is
+        self.lookups_of = Tally()  # by that peer
         self.pending_media: dict[int, Answered] = {}
         self._pending_commits: dict[int, Continuation] = {}
         self._pending_mates: dict[int, Continuation] = {}
@@ -119,11 +127,16 @@ class Core:
             then(now)
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
-        self._actions.append(LookUp(self._keep(self.pending_lookups, then), number, caller, kind, peer))
+        """`peer`: the one that the call comes from."""
+        name = "" if peer is None else peer.name
+        self.lookups_of.begin(name)
+        self._actions.append(LookUp(self._keep(self.pending_lookups, (name, then)), number, caller, kind, peer))
 
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None:
-        then = self.pending_lookups.pop(token, None)
-        if then is not None:
+        pending = self.pending_lookups.pop(token, None)
+        if pending is not None:
+            peer, then = pending
+            self.lookups_of.end(peer)
             then(answer, now)
 
     def mediate(self, command: Mediate, then: Answered | None = None) -> None:
@@ -139,6 +152,23 @@ class Core:
         """The leg whose dialog the request is of (RFC 3261 12: Call-ID and both tags)."""
         leg = self.legs.get((request.to_tag or "", request.from_tag or ""))
         return leg if leg is not None and leg.dialog.call_id == request.call_id else None
+
+    def may_belong(self, data: bytes) -> bool:
+        """Whether a dialog or transaction that there is may be a message's, without a parse; True where that cannot be
+        told."""
+        found = marks(data)
+        if found is None:
+            return True
+        method, via, from_tag, to_tag = found
+        hop, _, parameters = via.partition(";")
+        branch = f";{parameters}".partition(";branch=")[2].partition(";")[0]
+        if not branch:
+            return True
+        if data.startswith(b"SIP/2.0 "):
+            return self.transactions.is_awaited(method, branch) or (from_tag, to_tag) in self.legs
+        if method == "ACK":  # to a refusal
+            method = "INVITE"
+        return (to_tag, from_tag) in self.legs or self.transactions.is_serving(method, hop, branch)
 
     def commit(self, record: CallRecord, dialogs: bytes | None, then: Continuation | None = None) -> None:
         """Have the record made durable, `then` go on."""
@@ -177,23 +207,35 @@ class Core:
         """A random number from 0 to less than 1: what begins together is not to go on together."""
         return int(self.token()[-4:], 16) / 0x10000
 
-    def is_full(self) -> bool:
-        """Whether there are more transactions than the limit: no more are begun but for what ends a call."""
-        return len(self.transactions) > self.settings.limits.max_transactions
+    def has_room(self, peer: str, now: float) -> bool:
+        """Whether the peer may have one more transaction: else none is begun but for what ends a call."""
+        used, in_all = self.transactions.served.get(peer, 0) + 1, len(self.transactions) + 1
+        return self.shares.admits(peer, "transactions", used, in_all, self.settings.limits.max_transactions, now)
 
-    def answer(self, request: Request, reply: Reply, status: int, now: float, extra: str = "") -> None:
-        """A final answer to a request that no call has a part in; over the limit without state (RFC 3261 8.2.7).
+    def has_room_for_lookup(self, peer: str, now: float) -> bool:
+        """Whether one more of the peer's look-ups may be pending."""
+        used, in_all = self.lookups_of.count(peer) + 1, len(self.pending_lookups) + 1
+        return self.shares.admits(peer, "look-ups", used, in_all, self.settings.limits.max_pending_lookups, now)
+
+    def answer(self, reply: Reply, status: int, now: float, extra: str = "") -> None:
+        """A final answer to a request that no call has a part in, without state (RFC 3261 8.2.7).
 
         `extra`: further header lines.
         """
-        self.answer_later(request, reply, status, extra)(now)
+        self.shares.admits_stray(self.name_at(reply.flow), now)
+        self.send(reply.write(status, to_tag=self.stateless_tag, extra=extra), reply.flow)
 
-    def answer_later(self, request: Request, reply: Reply, status: int, extra: str = "") -> Continuation:
+    def answer_later(
+        self, request: Request, reply: Reply, status: int, peer: str, now: float, extra: str
+    ) -> Continuation:
         """As `answer`, by what this gives, which must be called some day. What is sent again meanwhile is known."""
         data = reply.write(status, to_tag=self.token(), extra=extra)
-        if self.is_full():
+        if not self.has_room(peer, now):
             return lambda _: self.send(data, reply.flow)
-        return partial(self.transactions.serve(request, reply.flow).respond, status, data)
+        return partial(self.transactions.serve(request, reply.flow, peer).respond, status, data)
+
+    def _name_at(self, flow: Flow) -> str:
+        return self.peers.name_at(flow.host)
 
     # -- how targets fare
 

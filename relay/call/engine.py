@@ -24,6 +24,7 @@ from relay.call.known import known_sources
 from relay.call.leg import Leak, Leg
 from relay.call.logins import Logins
 from relay.call.lost import KeptAttempt, end_attempt, take_up_answer
+from relay.call.options import Options
 from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
@@ -63,9 +64,11 @@ class Engine:
         self._pings = Pings(self._core)
         self._registrar = Registrar(self._core)
         self._logins = Logins(self._core, self._registrar, secret or bytes.fromhex(token() + token()))
-        self._reception = Reception(self._core, self._registrar)
-        self._registrations = Registrations(self._core)
+        self._options = Options(self._core)
         self._shedding = Shedding(self._core, self._registrar)
+        self._reception = Reception(self._core, self._registrar, self._options, self._shedding)
+        self._registrations = Registrations(self._core)
+        self._core.name_at = self._registrar.name_at
         self.bans.spare(partial(known_sources, self._core))
         self.bans.spare(self._registrar.known)
         self.bans.follow(settings.limits, 0.0, believes=not self._logins.are_configured)
@@ -91,6 +94,8 @@ class Engine:
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """One datagram, or one message of a stream. What is malformed is answered 400 where it can be, and counted."""
+        if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=False):
+            return
         try:
             message = parse_message(data)
         except ParseError as error:
@@ -111,7 +116,27 @@ class Engine:
 
         `lasts`: as for `receive_new`.
         """
-        return self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
+        if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=True):
+            return None
+        rank = self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
+        return None if rank is Rank.INSIDE and self._is_flood(data, flow, now) else rank
+
+    def _is_flood(self, data: bytes, flow: Flow, now: float) -> bool:
+        """Whether a peer sends more that belongs to no call than its share, and this is more of it; it is counted
+        then."""
+        core = self._core
+        name = core.name_at(flow)
+        return (
+            core.shares.has_strayed(name, now) and not core.may_belong(data) and not core.shares.admits_stray(name, now)
+        )
+
+    def name_at(self, flow: Flow) -> str:
+        """Who has a share of our work there: a peer's name, "" for all strangers together."""
+        return self._core.name_at(flow)
+
+    def exceed_work(self, name: str, now: float) -> None:
+        """A message was dropped, since so much of that name waits already."""
+        self._core.shares.exceed(name, "work", now)
 
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool:
         """As `receive`, of one that is not `Rank.INSIDE` and has waited. False: it was shed.
@@ -174,6 +199,7 @@ class Engine:
         core.peers.take_over(former)
         self._logins.follow(settings)
         self._registrar.follow()
+        self._options.follow(settings)
         self._reception.follow(settings)
         self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
         self._pings.follow(now)
@@ -208,7 +234,7 @@ class Engine:
 
     def drain(self) -> None:
         """From now on new calls and OPTIONS are answered 503; calls that are up go on."""
-        self._reception.draining = True
+        self._reception.draining = self._options.draining = True
 
     def live(self) -> list[CallRecord]:
         """The calls that are up or setting up, as their records are so far."""
@@ -241,6 +267,10 @@ class Engine:
     def shed(self) -> dict[str, int]:
         """How many calls and text messages were turned away unread, by peer."""
         return dict(self._shedding.counts)
+
+    def over_share(self) -> dict[str, int]:
+        """How many calls and messages were beyond a peer's share, by peer."""
+        return dict(self._core.shares.counts)
 
     def statistics(self) -> dict[str, int]:
         core = self._core
@@ -298,6 +328,7 @@ class Engine:
         """DESIGN 4.5: 400 where the Via is usable, else counted and dropped."""
         core = self._core
         core.counters["malformed"] += 1
+        core.shares.admits_stray(core.name_at(flow), now)
         self.bans.offend(flow.host, "malformed", now, proven=flow.reliable)
         known = core.peers.by_source(flow.host) is not None or self._registrar.knows(flow)
         # Garbage from anywhere must not fill the disk with log.
@@ -317,6 +348,7 @@ class Engine:
         if core.transactions.receive_response(response, now):
             return
         core.counters["responses_stray"] += 1
+        core.shares.admits_stray(core.name_at(flow), now)
         if core.peers.by_source(flow.host) is None:
             self.bans.offend(flow.host, "stray response", now, proven=flow.reliable)
         leg = core.legs.get((response.from_tag or "", response.to_tag or ""))
@@ -344,6 +376,8 @@ class Engine:
             leg = self._core.leg_of(request)
             if leg is not None and may_speak(leg, peer, flow):
                 leg.receive_ack(request, now)
+            else:
+                core.shares.admits_stray(peer.name, now)
         elif request.method == "CANCEL":
             self._cancel(request, flow, peer, now)
         elif request.to_tag is None:
@@ -359,9 +393,9 @@ class Engine:
         if invite is None or (
             invite.reply_to.host != flow.host and core.peers.by_source(invite.reply_to.host) is not peer
         ):
-            core.answer(request, reply, 481, now)
+            core.answer(reply, 481, now)
             return
-        core.answer(request, reply, 200, now)
+        core.answer(reply, 200, now)
         user = invite.user
         if isinstance(user, Setup):
             user.cancel(request, now)
@@ -376,40 +410,39 @@ class Engine:
             check_request(request)
             self._take(request, reply, peer, now)
         except ProtocolError as error:
-            self._core.answer(request, reply, error.status, now)
+            self._core.answer(reply, error.status, now)
 
     def _take(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         core, leg = self._core, self._core.leg_of(request)
         if leg is None or not may_speak(leg, peer, reply.flow):
-            core.answer(request, reply, 481, now)
+            core.answer(reply, 481, now)
         elif request.max_forwards == 0:
-            core.answer(request, reply, 483, now)
-        elif core.is_full() and (request.method != "BYE" or leg.call.ended):
-            core.answer(request, reply, 503, now, BUSY)
+            core.answer(reply, 483, now)
+        elif (request.method != "BYE" or leg.call.ended) and not core.has_room(peer.name, now):
+            core.answer(reply, 503, now, BUSY)
         elif request.method == "BYE":
-            self._bye(leg, request, reply, now)
+            self._bye(leg, request, reply, peer, now)
         elif leg.call.ended or leg.bye_sent:
-            core.answer(request, reply, 481, now)
+            core.answer(reply, 481, now)
         elif request.method not in _RELAYED:
-            core.answer(request, reply, 405 if request.method in KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
+            core.answer(reply, 405 if request.method in KNOWN_ELSEWHERE else 501, now, masking.ALLOW)
         elif unknown := masking.unknown_requirements(request):
-            core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
         else:
-            self._relay(leg, request, reply, now)
+            self._relay(leg, request, reply, peer, now)
 
-    def _relay(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
+    def _relay(self, leg: Leg, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         leg.dialog.receive_cseq(request.cseq.number)
         core = self._core
-        transaction = core.transactions.serve(request, reply.flow)
+        transaction = core.transactions.serve(request, reply.flow, peer.name)
         if request.method == "INVITE":
             transaction.respond(100, reply.write(100), now)
         exchange = Exchange(core, leg, request, reply, transaction)
         transaction.user = exchange
         exchange.begin(now)
 
-    def _bye(self, leg: Leg, request: Request, reply: Reply, now: float) -> None:
+    def _bye(self, leg: Leg, request: Request, reply: Reply, peer: Peer, now: float) -> None:
         """Ends the call; the BYE is answered once the closing record is safe (DESIGN 4.1). Crossing BYEs meet here."""
-        leg.dialog.receive_cseq(request.cseq.number)
         core, call = self._core, leg.call
         if leg.bye_sent and leg is not call.callee and leg is not call.caller:
             leg.forget()
@@ -417,7 +450,8 @@ class Engine:
         early = call.setup
         if early is not None and leg.side == "callee":
             raise ProtocolError(481, "no BYE from the callee of an early dialog (RFC 3261 15)")
-        transaction = core.transactions.serve(request, reply.flow)
+        leg.dialog.receive_cseq(request.cseq.number)  # not before: what is sent again is to have the same 481
+        transaction = core.transactions.serve(request, reply.flow, peer.name)
         data = reply.write(200)
         if early is not None:
             early.cancel(request, now)

@@ -20,6 +20,7 @@ class Peers:
         self._by_name = {peer.name: peer for peer in settings.peers}
         self._routes: list[PeerRoute] = sorted(settings.routes, key=lambda route: len(route.prefix), reverse=True)
         self._by_source: dict[str, Peer | None] = {}
+        self._names: dict[str, str] = {}  # by address
         self._places = {peer.name: self._places_of(peer, peer.targets) for peer in settings.peers}
 
     def by_source(self, host: str) -> Peer | None:
@@ -41,6 +42,17 @@ class Peers:
             if network.version == address.version and address in network
         ]
         return max(matches, key=lambda match: match[0])[1] if matches else None
+
+    def name_at(self, host: str) -> str:
+        """Of the peer whose source or target the address is; "" for a stranger's."""
+        name = self._names.get(host)
+        if name is None:
+            if len(self._names) >= 10_000:
+                self._names.clear()
+            peer = self.by_source(host)
+            targets = [place.peer.name for place in self.places() if place.flow.host == host]
+            name = self._names[host] = peer.name if peer is not None else targets[0] if targets else ""
+        return name
 
     def all(self) -> Iterable[Peer]:
         return self._by_name.values()
@@ -77,6 +89,7 @@ class Peers:
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
         """Takes what DNS says of the targets of the named peers. A target that stays keeps its health."""
+        self._names.clear()
         for name, targets in located.items():
             peer = self._by_name.get(name)
             if peer is not None:
@@ -92,6 +105,7 @@ class Peers:
     def settle(self, name: str, place: Place | None) -> None:
         """Where a peer that logs in is reached from now on; None: nowhere."""
         self._places[name] = [] if place is None else [place]
+        self._names.clear()
 
     def _places_of(self, peer: Peer, targets: tuple[Target, ...]) -> list[Place]:
         """Those that a listener of ours speaks to, the first ones first."""

@@ -9,6 +9,7 @@ from relay.call.call import Call
 from relay.call.claims import may_call_as
 from relay.call.compose import Reply
 from relay.call.counts import SETTING_UP
+from relay.call.options import DRAINING
 from relay.call.setup import Setup
 from relay.call.strangers import Strangers
 from relay.call.text_message import TextMessage
@@ -17,9 +18,11 @@ from relay.sip.message import Request, check_request
 
 if TYPE_CHECKING:
     from relay.call.core import Core
+    from relay.call.options import Options
     from relay.call.registrar import Registrar
     from relay.call.routing import Refusal
     from relay.call.settings import Peer, Settings
+    from relay.call.shedding import Shedding
     from relay.sip.flow import Flow
 
 # Methods of others.
@@ -31,10 +34,12 @@ _IN_DIALOG_ONLY: Final = frozenset({"BYE", "UPDATE", "INFO", "PRACK"})
 class Reception:
     """Of one relay. `draining`: new calls, text messages and OPTIONS are answered 503."""
 
-    def __init__(self, core: Core, registrar: Registrar) -> None:
+    def __init__(self, core: Core, registrar: Registrar, options: Options, shedding: Shedding) -> None:
         self.draining = False
         self._core = core
         self._registrar = registrar
+        self._options = options
+        self._shedding = shedding
         self.follow(core.settings)
 
     def follow(self, settings: Settings) -> None:
@@ -44,7 +49,7 @@ class Reception:
     def receive(self, request: Request, flow: Flow, peer: Peer, now: float) -> None:
         """One of the peer's that has no To tag. Raises ParseError for what no answer can be made of."""
         is_recorded = self._is_recorded(request)
-        if is_recorded and self._is_overrun():
+        if is_recorded and self._shedding.turns_away(request, flow, peer, now):
             return
         reply = Reply(request, flow)
         try:
@@ -61,7 +66,7 @@ class Reception:
             if is_recorded:
                 self._refuse(request, reply, peer, admission.unusable(error), now)
             else:
-                self._core.answer(request, reply, error.status, now)
+                self._core.answer(reply, error.status, now)
 
     def turn_away(self, request: Request, flow: Flow, now: float) -> None:
         """A source that is no peer's: 403, for as many as the limit allows; the rest is not answered at all."""
@@ -75,19 +80,11 @@ class Reception:
         if request.to_tag is None and self._is_recorded(request):
             self._refuse(request, reply, Strangers.PEER, admission.STRANGER, now)
         else:
-            core.answer(request, reply, 403, now)
+            core.answer(reply, 403, now)
 
     def _is_recorded(self, request: Request) -> bool:
         """Whether it leaves a record, whatever becomes of it."""
         return request.method == "INVITE" or (request.method == "MESSAGE" and self._core.settings.sms)
-
-    def _is_overrun(self) -> bool:
-        """Whether even refusing a call, which takes a transaction and a record, would pass all bounds (DESIGN 4.5)."""
-        core = self._core
-        if len(core.transactions) <= 2 * core.settings.limits.max_transactions:
-            return False
-        core.counters["invites_unanswered"] += 1
-        return True
 
     def _refuse(self, request: Request, reply: Reply, peer: Peer, refusal: Refusal, now: float) -> None:
         if request.method == "INVITE":
@@ -123,7 +120,7 @@ class Reception:
     def _set_up(self, request: Request, reply: Reply, peer: Peer, now: float) -> Setup:
         core = self._core
         invite_key = (request.call_id, request.from_tag)  # read before there is a transaction that must be answered
-        transaction = core.transactions.serve(request, reply.flow)
+        transaction = core.transactions.serve(request, reply.flow, peer.name)
         call = Call(
             core,
             peer,
@@ -149,20 +146,17 @@ class Reception:
 
     def _question(self, request: Request, reply: Reply, now: float) -> None:
         core, method = self._core, request.method
-        if core.is_full():
-            core.answer(request, reply, 503, now, BUSY)
-        elif method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
+        if method == "OPTIONS":  # also without hops left (RFC 3261 11): that is how some ask their neighbour
             if unknown := masking.unknown_requirements(request):
-                core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+                core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             elif self.draining:
-                core.answer(request, reply, 503, now, "Retry-After: 30\r\n")
+                core.answer(reply, 503, now, DRAINING)
             else:
-                capable = masking.CAPABILITIES_WITH_MESSAGE if core.settings.sms else masking.CAPABILITIES
-                core.answer(request, reply, 200, now, capable)
+                core.answer(reply, 200, now, self._options.capabilities)
         elif request.max_forwards == 0:
-            core.answer(request, reply, 483, now)
+            core.answer(reply, 483, now)
         elif method in _IN_DIALOG_ONLY:
-            core.answer(request, reply, 481, now)
+            core.answer(reply, 481, now)
         else:
             allow = masking.ALLOW_WITH_MESSAGE if core.settings.sms else masking.ALLOW
-            core.answer(request, reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)
+            core.answer(reply, 405 if method in KNOWN_ELSEWHERE else 501, now, allow)

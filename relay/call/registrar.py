@@ -94,6 +94,11 @@ class Registrar:
         known = self._by_flow.get(flow)
         return None if known is None else known.peer
 
+    def name_at(self, flow: Flow) -> str:
+        """Of the peer there, by its address or since it has registered; "" for a stranger."""
+        known = self._by_flow.get(flow) if self._by_flow else None
+        return self._core.peers.name_at(flow.host) if known is None else known.peer.name
+
     def known(self) -> Known:
         """Where peers have registered."""
         return Known((), {flow.host for flow in self._by_flow})
@@ -103,19 +108,19 @@ class Registrar:
     def register(self, request: Request, reply: Reply, peer: Peer, flow: Flow, now: float) -> None:
         """RFC 3261 10.3, of a peer that has proved who it is: one Contact, and the last one counts."""
         if unknown := masking.unknown_requirements(request):
-            self._core.answer(request, reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
+            self._core.answer(reply, 420, now, f"Unsupported: {', '.join(unknown)}\r\n")
             return
         if not _is_own_address(request, peer):
-            self._core.answer(request, reply, 403, now)  # RFC 3261 10.3, step 4
+            self._core.answer(reply, 403, now)  # RFC 3261 10.3, step 4
             return
         before = self._registered.get(peer.name)
         try:
             self._take(request, peer, flow, now)
         except ProtocolError as error:
             lines = f"Min-Expires: {SHORTEST_S}\r\n" if error.status == 423 else ""
-            self._core.answer(request, reply, error.status, now, lines)
+            self._core.answer(reply, error.status, now, lines)
         except ParseError:
-            self._core.answer(request, reply, 400, now)
+            self._core.answer(reply, 400, now)
         else:
             self._accept(request, reply, peer, before, now)
 
@@ -125,7 +130,7 @@ class Registrar:
         lines = ""
         if registration is not None:
             lines = f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
-        answer = self._core.answer_later(request, reply, 200, lines)
+        answer = self._core.answer_later(request, reply, 200, peer.name, now, lines)
         if registration is before:
             answer(now)
         elif registration is not None:

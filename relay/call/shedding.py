@@ -1,5 +1,7 @@
 """New calls and text messages that are turned away while the relay is behind, before any work is done on them.
 
+So are those for whose transaction there is no room, or none in their peer's share.
+
 They get a 503 made of their own lines, of which nothing is kept but that it was given (RFC 3261 8.2.7): no transaction,
 no look-up, no record. They are counted by peer, and the log says how many there were. DESIGN 4.3 wants a record of
 every attempt, but a record is most of what a refusal costs: with it the relay would do less under overload instead of
@@ -9,16 +11,14 @@ going on at its rate.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from enum import Enum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from relay.call.compose import Reply, encode
+from relay.call.stateless import Answer, Glance
 from relay.errors import ParseError
-from relay.sip.glance import copied, is_untagged
-from relay.sip.headers import parse_via
+from relay.sip.glance import is_untagged
 from relay.sip.message import Request, parse_message
 
 if TYPE_CHECKING:
@@ -35,14 +35,7 @@ MOST_REMEMBERED: Final = 20_000  # twice as many at the most; that they stay in 
 REMEMBERED_S: Final = 16.0  # at least, where there are not too many
 
 _NEW: Final = (b"INVITE ", b"MESSAGE ", b"CANCEL ")
-_START: Final = b"SIP/2.0 503 Service Unavailable\r\nVia: "
-_BRANCH: Final = b";branch="
-_match_branch: Final = re.compile(rb'z9hG4bK[^,;"\s]*+').fullmatch
-# The rest of a Via that is alone in its line, with a blank for the branch. A parameter that begins with an "r" may be
-# "received", which is none of the sender's to say (RFC 3261 18.1.2), or rport with a value (RFC 3581 3).
-_match_way: Final = re.compile(
-    rb'(SIP/2\.0/[A-Z]++ [^;,"\s]++)(;rport)?+ (;rport)?+((?:;[^rR;,"\s][^;,"\s]*+)*+)'
-).fullmatch
+_START: Final = b"SIP/2.0 503 Service Unavailable\r\n"
 _END: Final = f"\r\n{RETRY_AFTER}Content-Length: 0\r\n\r\n".encode()
 
 
@@ -54,17 +47,6 @@ class Rank(Enum):
     STRANGER = "stranger"  # what begins something and is no peer's
 
 
-class Refusal:
-    """A 503 for a request that nothing is known of yet."""
-
-    __slots__ = ("data", "flow", "key")
-
-    def __init__(self, key: int, data: bytes, flow: Flow) -> None:
-        self.key = key  # the same each time that the request comes
-        self.data = data
-        self.flow = flow
-
-
 class Shedding:
     """Of one relay."""
 
@@ -72,13 +54,11 @@ class Shedding:
         self.counts: dict[str, int] = {}  # by the peer's name
         self._core = core
         self._registrar = registrar
-        # One for all 503s: they make no dialog, and the same request must have the same each time (RFC 3261 8.2.7).
-        self._tag = core.token()
-        self._end_of_to = f";tag={self._tag}\r\n".encode()
+        self._end_of_to = f";tag={core.stateless_tag}\r\n".encode()
         self._shed: set[int] = set()
         self._shed_before: set[int] = set()
         self._turn_at = 0.0
-        self._way: _Way | None = None  # of the last one: a peer sends many
+        self._glance = Glance()
         self._shed_late_at = -math.inf  # when one was shed that had waited
         self._told: dict[str, int] = {}  # what of `counts` the log has
         self._is_telling = False
@@ -97,7 +77,7 @@ class Shedding:
         is_late = self._is_late(wait_s, lasts=lasts)
         may_shed = is_late or bool(self._shed or self._shed_before)
         if may_shed and peer is not None and (refusal := self._usual(data, flow)):
-            if not (is_late or self._has_shed(refusal)):
+            if not (is_late or self._has_shed(refusal.key)):
                 return Rank.NEW
             self._refuse(refusal, peer, now)
             return None
@@ -115,6 +95,15 @@ class Shedding:
         if not self._sheds(data, flow, self._peer_at(flow), now, is_late=is_late):
             return False
         self._shed_late_at = now
+        return True
+
+    def turns_away(self, request: Request, flow: Flow, peer: Peer, now: float) -> bool:
+        """Whether one of a peer's that was read already is shed: there is no room for its transaction (DESIGN 4.5), or
+        it was shed before. Raises ParseError for what no answer can be made of."""
+        has_room = self._core.has_room(peer.name, now)
+        if has_room and (now > self._turn_at + REMEMBERED_S or not self._has_shed(_key(request))):
+            return False
+        self._refuse(self._refusal(request, flow), peer, now)
         return True
 
     def _is_late(self, waited_s: float, *, lasts: bool) -> bool:
@@ -137,58 +126,43 @@ class Shedding:
                 self._core.bans.offend(flow.host, "stranger", now, proven=flow.reliable)
             return is_late
         refusal = self._usual(data, flow) or self._any(data, flow)
-        if refusal is None or not (is_late or self._has_shed(refusal)):
+        if refusal is None or not (is_late or self._has_shed(refusal.key)):
             return False
         self._refuse(refusal, peer, now)
         return True
 
-    def _has_shed(self, refusal: Refusal) -> bool:
-        return refusal.key in self._shed or refusal.key in self._shed_before
+    def _has_shed(self, key: int) -> bool:
+        return key in self._shed or key in self._shed_before
 
-    def _refuse(self, refusal: Refusal, peer: Peer, now: float) -> None:
+    def _refuse(self, refusal: Answer, peer: Peer, now: float) -> None:
         self._remember(refusal.key, now)
         self.counts[peer.name] = self.counts.get(peer.name, 0) + 1
         self._tell_later(now)
         self._core.send_in_any_order(refusal.data, refusal.flow)
 
-    def _usual(self, data: bytes, flow: Flow) -> Refusal | None:
+    def _usual(self, data: bytes, flow: Flow) -> Answer | None:
         """Of a new call or text message, out of the bytes alone. None: it is written unusually, or being served."""
         method = "INVITE" if data.startswith(b"INVITE ") else "MESSAGE"
-        lines = copied(data) if method == "INVITE" or data.startswith(b"MESSAGE ") else None
-        if lines is None:
+        if method == "MESSAGE" and not data.startswith(b"MESSAGE "):
             return None
-        via, others, from_, to, call_id, cseq = lines
-        way = self._way_of(via, flow)
-        if way is None:
+        glimpse = self._glance.read(data, flow)
+        if glimpse is None or self._core.transactions.is_serving(method, glimpse.hop, glimpse.branch):
             return None
-        branch = via[len(way.before) : len(via) - len(way.behind)]
-        if not _match_branch(branch) or self._core.transactions.is_serving(method, way.hop, _text(branch)):
-            return None
-        data = b"%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
-            way.start, branch, way.end, others, from_, to, self._end_of_to, call_id, cseq, _END,
-        )  # fmt: skip
-        return Refusal(hash((call_id, cseq)), data, way.flow)
+        return glimpse.answer(_START, self._end_of_to, _END)
 
-    def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
-        """None: it is written unusually."""
-        way = self._way
-        if way is None or way.came_by != flow or not way.is_around(via):
-            before, equals, behind = via.partition(_BRANCH)
-            way = _way(before, b"".join(behind.partition(b";")[1:]), flow) if equals else None
-            self._way = way
-        return way
-
-    def _any(self, data: bytes, flow: Flow) -> Refusal | None:
+    def _any(self, data: bytes, flow: Flow) -> Answer | None:
         """Likewise by a full look. None: it cannot be read, or is being served."""
         try:
             request = parse_message(data)
             if not isinstance(request, Request) or self._core.transactions.find_server(request) is not None:
                 return None
-            reply = Reply(request, flow)
-            key = hash((encode(request.call_id), encode(request.demand("cseq"))))
-            return Refusal(key, reply.write(503, to_tag=self._tag, extra=RETRY_AFTER), reply.flow)
+            return self._refusal(request, flow)
         except ParseError:
             return None
+
+    def _refusal(self, request: Request, flow: Flow) -> Answer:
+        reply = Reply(request, flow)
+        return Answer(_key(request), reply.write(503, to_tag=self._core.stateless_tag, extra=RETRY_AFTER), reply.flow)
 
     # -- what is kept of them
 
@@ -210,53 +184,6 @@ class Shedding:
         self._core.note("overload.shed", count=since.total(), peers=dict(since), within_s=TOLD_EVERY_S)
 
 
-def _text(part: bytes) -> str:
-    return part.decode("utf-8", "surrogateescape")
-
-
-class _Way:
-    """A Via around its branch, as a response copies it, and where that goes (RFC 3261 18.2.2, RFC 3581)."""
-
-    __slots__ = ("before", "behind", "came_by", "end", "flow", "hop", "start")
-
-    def __init__(
-        self, came_by: Flow, before: bytes, behind: bytes, hop: str, start: bytes, end: bytes, flow: Flow
-    ) -> None:
-        self.came_by = came_by
-        self.before = before  # as it came, to "branch="
-        self.behind = behind
-        self.hop = hop
-        self.start = start  # as it goes, from the status line to "branch="
-        self.end = end  # with the line's end
-        self.flow = flow
-
-    def is_around(self, via: bytes) -> bool:
-        """Whether that has the same around its branch."""
-        is_long = len(via) >= len(self.before) + len(self.behind)
-        return is_long and via.startswith(self.before) and via.endswith(self.behind)
-
-
-@lru_cache(maxsize=1024)  # the same for all requests of a peer
-def _way(before: bytes, behind: bytes, flow: Flow) -> _Way | None:
-    """`before` and `behind`: the parameter branch. None: it is written unusually."""
-    found = _match_way(before + b" " + behind)
-    if found is None:
-        return None
-    hop, first, later, others = found.groups(b"")
-    try:
-        via = parse_via(_text(hop))
-    except ParseError:
-        return None
-    wants_port = bool(first or later)
-    port = flow.port if wants_port else via.port or 5060
-    rport = b";rport=%d" % flow.port
-    received = b";received=" + flow.host.encode() if wants_port or via.host != flow.host else b""
-    return _Way(
-        came_by=flow,
-        before=before + _BRANCH,
-        behind=behind,
-        hop=_text(hop),
-        start=_START + hop + (rport if first else b"") + _BRANCH,
-        end=(rport if later else b"") + others + received + b"\r\n",
-        flow=flow if flow.reliable or port == flow.port else flow._replace(port=port),
-    )
+def _key(request: Request) -> int:
+    """As that of an answer made of its bytes."""
+    return hash((encode(request.call_id), encode(request.demand("cseq"))))

@@ -71,7 +71,7 @@ class TextMessage:
         self._peer = peer
         self._request = request
         self._reply = reply
-        self._transaction: ServerTransaction = core.transactions.serve(request, reply.flow)
+        self._transaction: ServerTransaction = core.transactions.serve(request, reply.flow, peer.name)
         self._record = _record(core, peer, request, received_at)
         self._deadline = now + PATIENCE * core.settings.timings.transaction_s
         self._decided = False

@@ -44,7 +44,7 @@ from relay.sip.flow import Flow
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
 SLICE_S: Final = 0.01  # of serving what waits while the process is behind; then the sockets are read, and timers run
-ANSWERS_FIRST_S: Final = 0.05  # timers that are late wait so long at most for answers to what they send again
+ANSWERS_FIRST_S: Final = 0.02  # timers that are late wait so long at most for answers to what they send again
 # With a record that has waited for so long to be durable, new calls are shed: what is begun could not be answered. The
 # journal takes too little, as that of many workers may, or nothing (what a file does not take it spills; this is where
 # it cannot).
@@ -57,7 +57,7 @@ _LEVELS: Final = {
     "recording.failed": "error",
     "message.malformed": "debug",
     "attempt.not_readable": "error",
-    **dict.fromkeys(("target.up", "login.registered", "login.ended", "registration.up"), "info"),
+    **dict.fromkeys(("peer.within_share", "target.up", "login.registered", "login.ended", "registration.up"), "info"),
 }
 
 
@@ -76,6 +76,8 @@ class Engine(Protocol):
     @property
     def bans(self) -> Bans: ...
     def receive(self, data: bytes, flow: Flow, now: float) -> None: ...
+    def name_at(self, flow: Flow) -> str: ...
+    def exceed_work(self, name: str, now: float) -> None: ...
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None: ...
     def receive_new(self, data: bytes, flow: Flow, waited_s: float, now: float, *, lasts: bool) -> bool: ...
     def routed(self, token: int, answer: Route | Refusal, now: float) -> None: ...
@@ -251,17 +253,23 @@ class Driver:
         return bool(self._uncommitted) and now - self._uncommitted[0] > STALLED_S
 
     def _keep(self, data: bytes, flow: Flow, now: float) -> None:
-        while self._backlog.is_full:
-            self._serve_next(now)
-        lasts = self._backlog.lasts(now)
-        wait_s = math.inf if self._is_stalled(now) else self._backlog.wait_s(lasts=lasts)
+        backlog = self._backlog
+        name = self._engine.name_at(flow)
+        if not backlog.has_room(name, data):
+            self._engine.exceed_work(name, now)
+            if not flow.reliable:  # SIP sends it again
+                return
+            while not backlog.has_room(name, data) and self._serve_next(now):  # its stream is not read meanwhile
+                pass
+        lasts = backlog.lasts(now)
+        wait_s = math.inf if self._is_stalled(now) else backlog.wait_s(name, lasts=lasts)
         try:
             rank = self._engine.sort(data, flow, wait_s, now, lasts=lasts)
         except Exception:
             self._report_bug("sort", now)
             return
         if rank is not None:
-            self._backlog.keep(data, flow, rank, now)
+            backlog.keep(data, flow, rank, name, now)
         if not self._is_working:
             self._is_working = True
             asyncio.get_running_loop().call_soon(self._work)
@@ -275,7 +283,7 @@ class Driver:
         while now < until and self._serve_next(now):
             now = time.monotonic()
         self._outlet.release()
-        if self._backlog:
+        if len(self._backlog):
             asyncio.get_running_loop().call_soon(self._work)
         else:
             self._is_working = False
@@ -422,8 +430,8 @@ class Driver:
     def _wake_late(self) -> None:
         now = time.monotonic()
         until = now + ANSWERS_FIRST_S
-        while now < until and (waiting := self._backlog.take_inside()):
-            self._serve(waiting[0], waiting[1], now)
+        while now < until and self._backlog.has_inside:
+            self._serve_next(now)
             now = time.monotonic()
         self._expire(now)
 

@@ -22,6 +22,40 @@ _C: Final = ord("C")
 _ODD: Final = frozenset(b"v \t")
 
 
+Marks = tuple[str, str, str, str]
+"""The method, of a response that of its CSeq; the topmost Via; the tags of From and To, "" for none."""
+
+
+def marks(data: bytes) -> Marks | None:
+    """What a message's transaction and dialog are found by. None: it is written unusually, or malformed."""
+    via, from_, to, cseq = [_first(data, name) for name in (b"\r\nVia: ", b"\r\nFrom: ", b"\r\nTo: ", b"\r\nCSeq: ")]
+    from_tag, to_tag = _tag(from_), _tag(to)
+    if not (via and from_ and to and cseq) or from_tag is None or to_tag is None:
+        return None
+    method = cseq.rpartition(" ")[2] if data.startswith(b"SIP/2.0 ") else _text(data[: data.find(b" ")])
+    return method, via, from_tag, to_tag
+
+
+def _first(data: bytes, name: bytes) -> str:
+    """The value of the first such line, "" where there is none."""
+    start = data.find(name)
+    if start < 0:
+        return ""
+    start += len(name)
+    return _text(data[start : data.find(b"\r\n", start)])
+
+
+def _text(part: bytes) -> str:
+    return part.decode("utf-8", "surrogateescape")
+
+
+def _tag(address: str) -> str | None:
+    """None: it has parameters, and perhaps a tag in another spelling."""
+    _, _, parameters = address.rpartition(">")[2].partition(";")
+    _, equals, rest = f";{parameters}".partition(";tag=")
+    return None if parameters and not equals else rest.partition(";")[0]
+
+
 def is_untagged(data: bytes) -> bool:
     """Whether it is a request without a To tag (RFC 3261 8.1.1.2). Of what cannot be parsed: anything."""
     start = data.find(b"\r\nTo:")

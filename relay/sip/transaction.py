@@ -30,6 +30,7 @@ class TransactionLayer:
         self._servers: dict[str, ServerTransaction] = {}
         self._clients: dict[str, ClientTransaction] = {}
         self._awaiting: dict[Flow, set[ClientTransaction]] = {}
+        self.served: dict[str, int] = {}  # server transactions that have not terminated, by owner
 
     def __len__(self) -> int:
         """Transactions that have not terminated, those that only linger included."""
@@ -67,17 +68,22 @@ class TransactionLayer:
         """Whether there is a transaction of a request whose Via has that branch, with the magic cookie, after `hop`."""
         return f"{method} {branch} {_sent_by(hop)}" in self._servers
 
+    def is_awaited(self, method: str, branch: str) -> bool:
+        """Whether a response with that branch and method in its CSeq would find its transaction."""
+        return f"{method} {branch}" in self._clients
+
     def find_cancelled(self, cancel: Request) -> ServerTransaction | None:
         """The INVITE transaction that a CANCEL names (RFC 3261 9.2), answered or not. Raises ParseError."""
         return self._servers.get(_server_key(cancel, "INVITE"))
 
-    def serve(self, request: Request, reply_to: Flow) -> ServerTransaction:
+    def serve(self, request: Request, reply_to: Flow, owner: str = "") -> ServerTransaction:
         """A new transaction for a request that `find_server` knows none for. Responses go to `reply_to`.
 
-        It stands until it is answered: its user must give a final response some day.
+        It stands until it is answered: its user must give a final response some day. `owner`: whose it is in `served`.
         """
         key = request.transaction or _server_key(request, request.method)
-        transaction = self._servers[key] = ServerTransaction(self._ground, key, self._servers, request, reply_to)
+        transaction = ServerTransaction(self._ground, key, self._servers, request, reply_to, owner, self.served)
+        self._servers[key] = transaction
         return transaction
 
     # -- client side

@@ -31,15 +31,26 @@ class ServerTransaction(Transaction):
     that its user could do about it.
     """
 
-    __slots__ = ("_last", "answered", "reply_to", "request", "user")
+    __slots__ = ("_last", "_owner", "_served", "answered", "reply_to", "request", "user")
 
     def __init__(
-        self, ground: Ground, key: str, known: dict[str, ServerTransaction], request: Request, flow: Flow
+        self,
+        ground: Ground,
+        key: str,
+        known: dict[str, ServerTransaction],
+        request: Request,
+        flow: Flow,
+        owner: str,
+        served: dict[str, int],
     ) -> None:
+        """`served`: how many server transactions each owner has."""
         if request.method == "INVITE":
             Transaction.__init__(self, ground, INVITE_SERVER, PROCEEDING, key, known)
         else:
             Transaction.__init__(self, ground, NON_INVITE_SERVER, TRYING, key, known)
+        self._owner = owner
+        self._served = served
+        served[owner] = served.get(owner, 0) + 1
         self._last = b""  # the response that a retransmitted request gets
         self.answered = False  # a final response was given
         self.request: Request | None = request  # until it is answered
@@ -84,6 +95,7 @@ class ServerTransaction(Transaction):
 
     def _release(self, _: float, __: None) -> None:
         self.user = None
+        self._served[self._owner] -= 1
 
     def _start_timers_g_h(self, now: float, _: bytes) -> None:
         self._arm(now, self.reply_to.reliable)

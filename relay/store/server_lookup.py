@@ -23,7 +23,7 @@ from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 
-CONNECTIONS: Final = 8  # look-ups at once; what is over it waits within its time
+CONNECTIONS: Final = 8  # look-ups at once
 PATIENCE_S: Final = 2.0
 # The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
 SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
@@ -95,13 +95,13 @@ class ServerRouteReader:
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
-    async def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
+    async def fetch(self, number: str, caller: str, unix_s: float, patience_s: float = PATIENCE_S) -> Found | Refusal:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         revision = self._opener.revision
         assert self._pool is not None  # open() made it
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 statement = ""
                 while statement is not self._statement:  # else other rules have come meanwhile, with another form
                     statement = self._statement

@@ -125,9 +125,9 @@ def test_what_cannot_be_read(header: str) -> None:
         admission.judge_request(core(), invite(header), peer(), 1.0)
 
 
-@pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups", "transactions"])
+@pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups"])
 def test_limits(over: str) -> None:
-    """One call, two of a peer, two look-ups, three transactions (see `settings`)."""
+    """One call, two of a peer, two look-ups (see `settings`)."""
     ground = core()
     ground.stages.begin(SETTING_UP)
     ground.transactions.serve(invite(), FLOW)
@@ -141,10 +141,7 @@ def test_limits(over: str) -> None:
                 ground.quotas_in.calls.begin("pbx")
         case "look-ups":
             for _ in range(2):
-                ground.look_up("", "", lambda _, __: None)
-        case "transactions":
-            for number in range(3):
-                ground.transactions.serve(invite(f"Via: SIP/2.0/UDP h;branch=z9hG4bK{number}"), FLOW)
+                ground.look_up("", "", lambda _, __: None, peer=peer())
     assert admission.judge_request(ground, invite(), peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
 

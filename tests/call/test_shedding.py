@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay.call.actions import Action, Note, Send, SendAll
 from relay.call.engine import Engine
-from relay.call.shedding import BURST_LAG_S, MOST_REMEMBERED, TOLD_EVERY_S, Rank
+from relay.call.shedding import BURST_LAG_S, MOST_REMEMBERED, REMEMBERED_S, TOLD_EVERY_S, Rank
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.call.support import FLOW, core, invite, settings
@@ -89,6 +89,26 @@ def test_what_comes_in_a_burst_may_wait_until_just_before_it_would_be_sent_again
     assert is_served(made.take_actions())
     assert made.sort(of_call("b"), FLOW, BURST_LAG_S + 0.01, 1.0, lasts=False) is None
     made.receive_new(of_call("c"), FLOW, BURST_LAG_S + 0.01, 1.0, lasts=False)
+    assert made.shed() == {"pbx": 2}
+
+
+def test_what_there_is_no_room_for_is_shed_and_stays_so() -> None:
+    made = engine(max_transactions=1)
+    made.receive(of_call("a"), FLOW, 1.0)
+    assert is_served(made.take_actions())
+    made.receive(of_call("b"), FLOW, 1.0)
+    (answer,) = made.take_actions()
+    assert isinstance(answer, SendAll)
+    made.reload(replace(made.settings, limits=replace(made.settings.limits, max_transactions=9)), {}, 1.0)
+    made.take_actions()
+    made.receive(of_call("b"), FLOW, 1.5)
+    (again,) = made.take_actions()
+    assert isinstance(again, SendAll)
+    assert again.messages == answer.messages
+    made.receive(of_call("c"), FLOW, 1.5)
+    assert is_served(made.take_actions())
+    made.receive(of_call("b"), FLOW, 1.0 + 3 * REMEMBERED_S)
+    assert is_served(made.take_actions())
     assert made.shed() == {"pbx": 2}
 
 
@@ -221,7 +241,7 @@ def test_a_strangers_call_is_dropped() -> None:
         (b"\r\n\r\n" + INVITE, Rank.NEW, Rank.STRANGER),
         (invite(method="MESSAGE").serialize(), Rank.NEW, Rank.STRANGER),
         (invite(method="CANCEL").serialize(), Rank.NEW, Rank.STRANGER),  # it must not overtake its INVITE
-        (invite(method="OPTIONS").serialize(), Rank.INSIDE, Rank.STRANGER),
+        (invite("Require: x", method="OPTIONS").serialize(), Rank.INSIDE, Rank.STRANGER),
         (invite(method="REGISTER").serialize(), Rank.INSIDE, Rank.STRANGER),
         (invite("To: <sip:b@h>;tag=b").serialize(), Rank.INSIDE, Rank.INSIDE),
         (invite("To: <sip:b@h>;tag=b", method="BYE").serialize(), Rank.INSIDE, Rank.INSIDE),
@@ -242,7 +262,6 @@ def test_what_would_be_late_is_shed_when_it_comes() -> None:
     assert isinstance(answer, SendAll)
     assert answer.messages[0].startswith(b"SIP/2.0 503 ")
     assert made.sort(invite(method="CANCEL").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.NEW
-    assert made.sort(invite(method="OPTIONS").serialize(), FLOW, LATE_S, 1.0, lasts=True) is Rank.INSIDE
     assert made.sort(of_call("c"), STRANGER, LATE_S, 1.0, lasts=True) is None
     assert made.take_actions() == []
     made.receive(INVITE, FLOW, 1.0)

@@ -32,7 +32,7 @@ from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Listener, Peer, PeerRoute, Settings
 from relay.sip.flow import Flow
-from tests.ladder.checks import Checks
+from tests.ladder.checks import Checks, check_glance
 from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
 from tests.ladder.side import Side
 from tests.support.targets import target_at
@@ -162,6 +162,7 @@ class Ladder:
 
     def deliver(self, data: bytes, flow: Flow) -> None:
         self.checks.note_delivered(data)
+        check_glance(self.engine, data)
         self.engine.receive(data, flow, self.now)
         self.perform()
 

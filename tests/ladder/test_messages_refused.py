@@ -243,7 +243,6 @@ def drained(ladder: Ladder) -> None:
         (requires, 420, "failed", {}),
         (drained, 503, "draining", {}),
         (plain, 503, "over_limit", {"limits": Limits(max_pending_lookups=0)}),
-        (plain, 503, "over_limit", {"limits": Limits(max_transactions=0)}),
     ],
 )
 def test_what_a_call_would_be_refused_for(
@@ -272,13 +271,16 @@ def test_a_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     ladder.settle()
 
 
-def test_beyond_all_limits_it_is_not_answered() -> None:
+def test_one_for_whose_transaction_there_is_no_room_is_shed() -> None:
     ladder = texting(limits=Limits(max_transactions=1))
     ladder.caller.texts(X)
     ladder.caller.texts(X)
-    ladder.caller.get(503)
-    ladder.caller.texts(X)
-    assert ladder.engine.statistics()["invites_unanswered"] == 1
+    assert ladder.caller.get_response(503).get("retry-after") == "1"
+    assert ladder.engine.shed() == {"pbx": 1}
+    assert not ladder.records
+    ladder.callee.expects("MESSAGE")
+    ladder.caller.get(200)
+    ladder.settle()
 
 
 def test_one_that_came_two_ways_is_delivered_once(ladder: Ladder) -> None:

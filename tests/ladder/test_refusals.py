@@ -212,9 +212,8 @@ def test_over_the_limit_of_calls(limits: Limits) -> None:
     assert [record.outcome for record, _ in ladder.records.values()] == ["answered", "over_limit", "answered"]
 
 
-@pytest.mark.parametrize("limits", [Limits(max_pending_lookups=1), Limits(max_transactions=1)])
-def test_over_the_limit_of_what_is_pending(limits: Limits) -> None:
-    ladder = Ladder(limits=limits)
+def test_over_the_limit_of_what_is_pending() -> None:
+    ladder = Ladder(limits=Limits(max_pending_lookups=1))
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
     first = another(ladder)

@@ -52,6 +52,7 @@ class Obedient:
         self.clock_offset_s = 0.0
         self.bans = Bans(Limits())
         self.failed: list[Flow] = []
+        self.exceeded: list[str] = []
         self.woken = 0
         self.patience_s = 1.0
         self._flow: Flow
@@ -83,6 +84,12 @@ class Obedient:
             case "crash_in_action":
                 self._actions.append(Send(b"x", flow._replace(listener=99)))
                 self._send("after")
+
+    def name_at(self, flow: Flow) -> str:
+        return flow.host
+
+    def exceed_work(self, name: str, now: float) -> None:
+        self.exceeded.append(name)
 
     def sort(self, data: bytes, flow: Flow, wait_s: float, now: float, *, lasts: bool) -> Rank | None:
         if data == b"crash unsorted":
@@ -563,6 +570,40 @@ async def test_what_waits_is_bounded() -> None:
         for _ in range(2 * MOST_BYTES // len(long)):
             b.driver.receive(long, flow)
         assert len(b.driver._backlog) <= MOST_BYTES // len(long) + 1
+
+
+async def test_datagrams_beyond_a_share_are_dropped_and_others_are_served_in_their_turn() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        flow = b.engine._flow
+        flooder = flow._replace(host="127.0.0.9")
+        b.driver.pace.report(1.0, time.monotonic())
+        long = b"note flood y" + b" " * 60_000
+        for _ in range(2 * MOST_BYTES // len(long)):
+            b.driver.receive(long, flooder)
+        assert set(b.engine.exceeded) == {"127.0.0.9"}
+        b.driver.receive(b"echo good", flow)
+        assert set(b.engine.exceeded) == {"127.0.0.9"}
+        kept = len(b.driver._backlog)
+        b.driver.perform(time.monotonic())
+        for _ in range(2):
+            b.driver._serve_next(time.monotonic())
+        assert await b.hear() == "good"
+        await until(lambda: len(b.driver._backlog) == 0)
+        assert len(b.log.events(lambda event: event["event"] == "flood")) == kept - 1
+
+
+async def test_a_stream_beyond_its_share_waits_and_loses_nothing() -> None:
+    async with bench() as b:
+        await b.ask("echo hello")
+        stream = b.engine._flow._replace(transport="tcp", host="127.0.0.9", connection=1)
+        b.driver.pace.report(1.0, time.monotonic())
+        long = b"note flood y" + b" " * 60_000
+        count = 2 * MOST_BYTES // len(long)
+        for _ in range(count):
+            b.driver.receive(long, stream)
+        await until(lambda: len(b.driver._backlog) == 0)
+        assert len(b.log.events(lambda event: event["event"] == "flood")) == count
 
 
 async def test_a_bug_with_a_new_call_stops_nothing() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.sip.glance import copied, is_untagged
+from relay.sip.glance import copied, is_untagged, marks
 from relay.sip.message import Request, parse_message
 from tests.net.test_steering import METHODS, messages, tokens
 
@@ -98,3 +98,34 @@ def test_usual_requests_need_no_parser() -> None:
 def test_an_unusual_one_does(lines: bytes) -> None:
     assert copied(HEAD + REST) is not None
     assert copied(HEAD + lines + REST) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Via: ", b"v: "),
+        (b"From: ", b"from: "),
+        (b"To: ", b"To : "),
+        (b"CSeq: ", b"CSEQ: "),
+        (b"<sip:b@h>", b"<sip:b@h>;TAG=2"),
+        (b"<sip:b@h>", b"<sip:b@h>; tag=2"),
+    ],
+)
+def test_of_what_is_written_unusually_the_marks_say_nothing(old: bytes, new: bytes) -> None:
+    assert marks((HEAD + REST).replace(old, new)) is None
+
+
+def test_the_marks_of_a_message() -> None:
+    via = "SIP/2.0/UDP h;branch=z9hG4bKa"
+    assert marks(HEAD + REST) == ("INVITE", via, "1", "")
+    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"<sip:b@h>;x=y;tag=2;z")) == ("INVITE", via, "1", "2")
+    assert marks((HEAD + REST).replace(b"<sip:b@h>", b"sip:b@h;tag=2")) == ("INVITE", via, "1", "2")
+    response = b"SIP/2.0 200 OK" + (HEAD + REST).partition(b"SIP/2.0")[2]
+    assert marks(response.replace(b"1 INVITE", b"1 BYE")) == ("BYE", via, "1", "")
+
+
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
+def test_no_bytes_make_marks_raise(noise: bytes, start: int, end: int) -> None:
+    data = HEAD + REST
+    marks(noise)
+    marks(data[:start] + noise + data[end:])

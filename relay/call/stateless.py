@@ -1,0 +1,156 @@
+"""Answers to new requests out of their bytes alone: no parse, no transaction, nothing kept (RFC 3261 8.2.7).
+
+They serve where many come: what is shed, and OPTIONS. What is written unusually is left to
+the full parse.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from relay.errors import ParseError
+from relay.sip.glance import copied
+from relay.sip.headers import parse_via
+
+if TYPE_CHECKING:
+    from relay.sip.flow import Flow
+
+_BRANCH: Final = b";branch="
+_match_branch: Final = re.compile(rb'z9hG4bK[^,;"\s]*+').fullmatch
+# The rest of a Via that is alone in its line, with a blank for the branch. A parameter that begins with an "r" may be
+# "received", which is none of the sender's to say (RFC 3261 18.1.2), or rport with a value (RFC 3581 3).
+_match_way: Final = re.compile(
+    rb'(SIP/2\.0/[A-Z]++ [^;,"\s]++)(;rport)?+ (;rport)?+((?:;[^rR;,"\s][^;,"\s]*+)*+)'
+).fullmatch
+
+
+class Answer:
+    """To a request that nothing is known of yet."""
+
+    __slots__ = ("data", "flow", "key")
+
+    def __init__(self, key: int, data: bytes, flow: Flow) -> None:
+        self.key = key  # the same each time that the request comes
+        self.data = data
+        self.flow = flow
+
+
+class Glimpse:
+    """What an answer copies of a request, and where it goes."""
+
+    __slots__ = ("_branch", "_call_id", "_cseq", "_from", "_others", "_to", "_way")
+
+    def __init__(
+        self, way: _Way, branch: bytes, others: bytes, from_: bytes, to: bytes, call_id: bytes, cseq: bytes
+    ) -> None:
+        self._way = way
+        self._branch = branch
+        self._others = others
+        self._from = from_
+        self._to = to
+        self._call_id = call_id
+        self._cseq = cseq
+
+    @property
+    def hop(self) -> str:
+        """What its topmost Via says before the parameters."""
+        return self._way.hop
+
+    @property
+    def branch(self) -> str:
+        return _text(self._branch)
+
+    def is_of(self, method: bytes) -> bool:
+        """Whether its CSeq names that method."""
+        return self._cseq.endswith(b" " + method)
+
+    def answer(self, status_line: bytes, end_of_to: bytes, rest: bytes) -> Answer:
+        """`end_of_to`: the tag and the line's end; `rest`: all that comes after the CSeq's value."""
+        way = self._way
+        data = b"%b%b%b%b%bFrom: %b\r\nTo: %b%bCall-ID: %b\r\nCSeq: %b%b" % (
+            status_line, way.start, self._branch, way.end, self._others, self._from, self._to, end_of_to, self._call_id,
+            self._cseq, rest,
+        )  # fmt: skip
+        return Answer(hash((self._call_id, self._cseq)), data, way.flow)
+
+
+class Glance:
+    """Reads requests. It remembers the last Via: a peer sends many."""
+
+    def __init__(self) -> None:
+        self._way: _Way | None = None
+
+    def read(self, data: bytes, flow: Flow) -> Glimpse | None:
+        """Of a request without a To tag. None: it has one, or is written unusually."""
+        lines = copied(data)
+        if lines is None:
+            return None
+        via, others, from_, to, call_id, cseq = lines
+        way = self._way_of(via, flow)
+        if way is None:
+            return None
+        branch = via[len(way.before) : len(via) - len(way.behind)]
+        return Glimpse(way, branch, others, from_, to, call_id, cseq) if _match_branch(branch) else None
+
+    def _way_of(self, via: bytes, flow: Flow) -> _Way | None:
+        """None: it is written unusually."""
+        way = self._way
+        if way is None or way.came_by != flow or not way.is_around(via):
+            before, equals, behind = via.partition(_BRANCH)
+            way = _way(before, b"".join(behind.partition(b";")[1:]), flow) if equals else None
+            self._way = way
+        return way
+
+
+def _text(part: bytes) -> str:
+    return part.decode("utf-8", "surrogateescape")
+
+
+class _Way:
+    """A Via around its branch, as a response copies it, and where that goes (RFC 3261 18.2.2, RFC 3581)."""
+
+    __slots__ = ("before", "behind", "came_by", "end", "flow", "hop", "start")
+
+    def __init__(
+        self, came_by: Flow, before: bytes, behind: bytes, hop: str, start: bytes, end: bytes, flow: Flow
+    ) -> None:
+        self.came_by = came_by
+        self.before = before  # as it came, to "branch="
+        self.behind = behind
+        self.hop = hop
+        self.start = start  # as it goes, to "branch="
+        self.end = end  # with the line's end
+        self.flow = flow
+
+    def is_around(self, via: bytes) -> bool:
+        """Whether that has the same around its branch."""
+        is_long = len(via) >= len(self.before) + len(self.behind)
+        return is_long and via.startswith(self.before) and via.endswith(self.behind)
+
+
+@lru_cache(maxsize=1024)  # the same for all requests of a peer
+def _way(before: bytes, behind: bytes, flow: Flow) -> _Way | None:
+    """`before` and `behind`: the parameter branch. None: it is written unusually."""
+    found = _match_way(before + b" " + behind)
+    if found is None:
+        return None
+    hop, first, later, others = found.groups(b"")
+    try:
+        via = parse_via(_text(hop))
+    except ParseError:
+        return None
+    wants_port = bool(first or later)
+    port = flow.port if wants_port else via.port or 5060
+    rport = b";rport=%d" % flow.port
+    received = b";received=" + flow.host.encode() if wants_port or via.host != flow.host else b""
+    return _Way(
+        came_by=flow,
+        before=before + _BRANCH,
+        behind=behind,
+        hop=_text(hop),
+        start=b"Via: " + hop + (rport if first else b"") + _BRANCH,
+        end=(rport if later else b"") + others + received + b"\r\n",
+        flow=flow if flow.reliable or port == flow.port else flow._replace(port=port),
+    )

@@ -1,0 +1,114 @@
+"""OPTIONS of a peer: the same answer out of its bytes as after a parse, and none beyond a share while we are behind."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.call.actions import Send, SendAll
+from relay.call.engine import Engine
+from relay.call.options import MOST_BYTES
+from relay.call.peer_shares import STRAYS_PER_S
+from relay.sip.message import Response, parse_message
+from tests.call.support import FLOW, core, invite, peer, settings
+
+PLAIN = invite(method="OPTIONS").serialize()
+
+
+def engine(**changes: object) -> Engine:
+    return Engine(settings(**changes), core().token, 1000.0)
+
+
+def answers(made: Engine) -> list[bytes]:
+    return [action.data for action in made.take_actions() if isinstance(action, Send)]
+
+
+def parsed(made: Engine, data: bytes) -> list[bytes]:
+    """What the answer is after a parse: a blank before a colon is unusual."""
+    made.receive(data.replace(b"Call-ID:", b"Call-ID :"), FLOW, 1.0)
+    return answers(made)
+
+
+@pytest.mark.parametrize("sms", [False, True])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("Via: SIP/2.0/UDP 192.0.2.11;branch=z9hG4bKb",),
+        ("Via: SIP/2.0/UDP other:5070;branch=z9hG4bKb;rport;x=y",),
+        ("Via: SIP/2.0/UDP 192.0.2.11:5060;branch=z9hG4bKb;rport\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKc",),
+        ("Max-Forwards: 0",),
+    ],
+)
+@pytest.mark.parametrize("draining", [False, True])
+def test_it_is_answered_as_after_a_parse(lines: tuple[str, ...], sms: bool, draining: bool) -> None:
+    made = engine(sms=sms)
+    if draining:
+        made.drain()
+    data = invite(*lines, method="OPTIONS").serialize()
+    made.receive(data, FLOW, 1.0)
+    (answer,) = answers(made)
+    assert [answer] == parsed(made, data)
+    response = parse_message(answer)
+    assert isinstance(response, Response)
+    assert response.status == (503 if draining else 200)
+    assert made.statistics()["transactions"] == 0
+
+
+def test_what_comes_again_has_the_same_answer() -> None:
+    made = engine()
+    for _ in range(2):
+        made.receive(PLAIN, FLOW, 1.0)
+    first, second = answers(made)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (invite("Require: x", method="OPTIONS").serialize(), 420),
+        (invite("rEquire: x", method="OPTIONS").serialize(), 420),
+        (invite("CSeq: 7 INVITE", method="OPTIONS").serialize(), 400),
+        (PLAIN.replace(b" SIP/2.0\r\n", b" SIP/3.0\r\n", 1), 505),
+        (invite("To: <sip:b@h>;tag=gone", method="OPTIONS").serialize(), 481),
+        (invite("Subject: " + "x" * MOST_BYTES, method="OPTIONS").serialize(), 200),
+    ],
+)
+def test_what_is_not_plain_is_parsed(data: bytes, status: int) -> None:
+    made = engine()
+    made.receive(data, FLOW, 1.0)
+    (answer,) = answers(made)
+    assert answer.startswith(b"SIP/2.0 %d " % status)
+
+
+@pytest.mark.parametrize("host", ["198.51.100.1", "192.0.2.99"], ids=["nobody's", "a target that is no source"])
+def test_a_strangers_is_a_strangers(host: str) -> None:
+    other = peer("other", "192.0.2.99", "192.0.2.98/32")
+    made = engine(peers=(*settings().peers, other))
+    made.receive(PLAIN, FLOW._replace(host=host), 1.0)
+    assert made.statistics()["strangers"] == 1
+    assert [answer[:11] for answer in answers(made)] == [b"SIP/2.0 403"]
+    assert made.name_at(FLOW._replace(host=host)) == ("other" if host == "192.0.2.99" else "")
+
+
+def test_beyond_a_share_it_is_answered_unless_we_are_behind() -> None:
+    made = engine()
+    for _ in range(STRAYS_PER_S + 1):
+        made.receive(PLAIN, FLOW, 1.0)
+    assert len(answers(made)) == STRAYS_PER_S + 1
+    assert made.over_share() == {"pbx": 1}
+    assert made.sort(PLAIN, FLOW, 0.0, 1.0, lasts=True) is None
+    assert made.take_actions() == []
+    assert made.sort(PLAIN, FLOW, 0.0, 2.0, lasts=True) is None
+    (together,) = made.take_actions()
+    assert isinstance(together, SendAll)
+    assert together.messages[0].startswith(b"SIP/2.0 200 ")
+
+
+@given(st.binary(max_size=60), st.integers(0, len(PLAIN)), st.integers(0, len(PLAIN)))
+def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
+    made = engine()
+    for data in (b"OPTIONS " + noise, b"OPTIONS " + PLAIN[:start] + noise + PLAIN[end:], PLAIN[:start] + noise):
+        made.receive(data, FLOW, 1.0)
+        made.sort(data, FLOW, 0.0, 1.0, lasts=True)

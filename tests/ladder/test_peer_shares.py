@@ -1,0 +1,106 @@
+"""One peer takes all that it gets, and another one's call goes on as if it were alone."""
+
+from __future__ import annotations
+
+from relay.call.peer_shares import STRAYS_PER_S
+from relay.call.settings import Limits
+from relay.call.shedding import Rank
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
+from tests.ladder.side import Side
+
+PLACES = 20
+CALL_ALONE = 7 * (PLACES + 1) // 8
+
+
+def with_third_peer(**limits: int) -> tuple[Ladder, Side]:
+    """A ladder whose caller will flood, and another peer."""
+    peers = (peer("pbx", CALLER_HOST), peer("carrier", CALLEE_HOST), peer("other", STRANGER_HOST))
+    ladder = Ladder(peers=peers, limits=Limits(**limits))
+    return ladder, ladder.side(STRANGER_HOST, "other")
+
+
+def floods(ladder: Ladder, count: int) -> list[int]:
+    """New calls of the caller that it does not acknowledge the answers to; their final answers."""
+    side = ladder.caller
+    for number in range(count):
+        side.call_id = side.tag = f"flood{number}"
+        side.invites(X)
+    statuses = [int(data[8:11]) for data, _ in side.inbox]
+    side.inbox.clear()
+    return [status for status in statuses if status > 100]
+
+
+def others_call_goes_on(ladder: Ladder, other: Side) -> None:
+    other.invites(X)
+    other.get(100)
+    other.gets_nothing()
+
+
+def test_a_flood_of_calls_leaves_places_for_others() -> None:
+    ladder, other = with_third_peer(max_calls=PLACES)
+    assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
+    refused = [record.outcome for record, _ in ladder.records.values() if record.ended_at]
+    assert refused == ["over_limit"] * (3 * PLACES - CALL_ALONE), "each refused attempt has its record"
+    others_call_goes_on(ladder, other)
+    assert ladder.engine.over_share() == {"pbx": 3 * PLACES - CALL_ALONE}
+
+
+def test_a_flood_that_nobody_answers_leaves_look_ups_for_others() -> None:
+    ladder, other = with_third_peer(max_pending_lookups=PLACES)
+    ladder.hold_look_ups = True
+    assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
+    others_call_goes_on(ladder, other)
+
+
+def test_a_flood_leaves_transactions_for_others() -> None:
+    """What there is no transaction for is shed: 503 without a record."""
+    ladder, other = with_third_peer(max_transactions=PLACES)
+    ladder.hold_look_ups = True
+    assert floods(ladder, 3 * PLACES) == [503] * (3 * PLACES - CALL_ALONE)
+    assert ladder.engine.shed() == {"pbx": 3 * PLACES - CALL_ALONE}
+    others_call_goes_on(ladder, other)
+    assert not ladder.records
+
+
+def test_the_peer_is_named_once() -> None:
+    ladder, _ = with_third_peer(max_calls=PLACES)
+    floods(ladder, 3 * PLACES)
+    events = [(note.event, note.fields["peer"]) for note in ladder.notes if note.event.startswith("peer.")]
+    assert events == [("peer.over_share", "pbx")]
+    ladder.run(20.0)
+    events = [(note.event, note.fields["peer"]) for note in ladder.notes if note.event.startswith("peer.")]
+    assert events == [("peer.over_share", "pbx"), ("peer.within_share", "pbx")]
+
+
+def test_what_is_over_gives_the_places_back() -> None:
+    ladder, other = with_third_peer(max_calls=PLACES, max_pending_lookups=PLACES, max_transactions=10 * PLACES)
+    floods(ladder, 3 * PLACES)
+    ladder.run(400.0)
+    core = ladder.engine._core
+    assert not list(core.lookups_of)
+    assert not any(core.transactions.served.values())
+    assert len(core.transactions) == 0
+    others_call_goes_on(ladder, other)
+
+
+def test_while_we_are_behind_a_flood_of_strays_is_dropped_and_the_peers_calls_are_not() -> None:
+    """However the flood looks: what finds a dialog or a transaction waits for its turn."""
+    ladder, _ = with_third_peer()
+    connect(ladder)
+    side, engine = ladder.caller, ladder.engine
+    strays = [
+        side.sent["ACK"].replace(b"tag=", b"tag=x"),
+        b"SIP/2.0 200 OK" + side.sent["INVITE"].partition(b"SIP/2.0")[2],
+    ]
+    for stray in strays:
+        assert engine.sort(stray, side.flow, 0.0, ladder.now, lasts=True) is Rank.INSIDE
+    for _ in range(STRAYS_PER_S):
+        ladder.deliver(strays[0], side.flow)
+    for stray in strays:
+        assert engine.sort(stray, side.flow, 0.0, ladder.now, lasts=True) is None
+        assert engine.sort(stray, ladder.callee.flow, 0.0, ladder.now, lasts=True) is Rank.INSIDE
+    assert engine.over_share() == {"pbx": len(strays)}
+    assert engine.sort(side.sent["ACK"], side.flow, 0.0, ladder.now, lasts=True) is Rank.INSIDE
+    assert engine.sort(side.sent["INVITE"], side.flow, 0.0, ladder.now, lasts=True) is Rank.NEW
+    assert engine.sort(strays[0], side.flow, 0.0, ladder.now + 1.0, lasts=True) is Rank.INSIDE
+    hang_up(ladder)

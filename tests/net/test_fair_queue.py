@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.net.fair_queue import FairQueue
+
+
+def test_names_have_turns_and_each_its_own_order() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(3):
+        queue.put("a", number)
+    queue.put("b", 10)
+    queue.put("c", 20)
+    assert [queue.take() for _ in range(5)] == [("a", 0), ("b", 10), ("c", 20), ("a", 1), ("a", 2)]
+    assert not len(queue)
+
+
+def test_who_comes_again_does_not_go_before_others() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(4):
+        queue.put("a", number)
+    queue.put("b", 10)
+    assert [queue.take(), queue.take()] == [("a", 0), ("b", 10)]
+    queue.put("b", 11)
+    assert [queue.take(), queue.take(), queue.take()] == [("a", 1), ("b", 11), ("a", 2)]
+
+
+def test_it_knows_the_oldest_of_each() -> None:
+    queue: FairQueue[int] = FairQueue()
+    assert queue.heads() == []
+    for name, number in (("a", 1), ("b", 2), ("a", 3)):
+        queue.put(name, number)
+    assert queue.heads() == [("a", 1), ("b", 2)]
+
+
+@given(st.lists(st.sampled_from("abc")), st.sampled_from("abcd"))
+def test_it_says_how_many_turns_come_before_another_one_at_the_most(names: list[str], name: str) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number, each in enumerate(names):
+        queue.put(each, number)
+    before = queue.before(name)
+    queue.put(name, -1)
+    turns = [queue.take() for _ in range(len(queue))]
+    assert before >= turns.index((name, -1))
+    assert before <= len(names)
