@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import beside
+import fairness
 import growth
 import nodes
 import others
@@ -53,6 +54,8 @@ def _chosen(options: argparse.Namespace, run: Path) -> int:
         return sum(figure.failed for figure in figures)
     if options.overload:
         return _overload(options, run)
+    if options.floods:
+        return _floods(options, run)
     if options.nodes:
         return _nodes(options, run)
     if options.growth:
@@ -89,6 +92,13 @@ def _overload(options: argparse.Namespace, run: Path) -> int:
     )
     print("\n" + overload.table(figures))
     return sum(overload.CALLS_UP - figure.up_completed for figure in figures)
+
+
+def _floods(options: argparse.Namespace, run: Path) -> int:
+    bindings = Bindings(options.bindings[0], options.stores)
+    runs = fairness.measure(run, bindings, options.rates[0], options.seconds, compiled=options.compiled)
+    print("\n" + fairness.table(runs))
+    return sum(each.outcome.failed for each in runs)
 
 
 def _nodes(options: argparse.Namespace, run: Path) -> int:
@@ -160,6 +170,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
     by = "of --overload: by which SIPp's messages go, default udp"
     parser.add_argument("--transport", choices=SIPP_TRANSPORTS, default="udp", help=by)
+    floods = "measure the calls of one peer, the first of --rates a second, while another one floods the relay"
+    parser.add_argument("--floods", action="store_true", help=floods)
     several = (
         "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
     )

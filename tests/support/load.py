@@ -35,6 +35,8 @@ class LoadCall:
     target: str
     invite: SipText | None = None  # the callee's: what to answer
     final_status: int = 0  # of the INVITE, as seen by the caller
+    invited_s: float = 0.0  # when it was sent first, of time.monotonic()
+    final_s: float = 0.0  # when its final answer came
     up: bool = False
     lasts: bool = False  # neither side ends it
     bye_sent_s: float = 0.0  # when ours was sent first, of time.monotonic()
@@ -291,6 +293,7 @@ class LoadCaller(LoadPhone):
         )
         self.calls[call_id] = call
         self._branches[call_id] = branch
+        call.invited_s = time.monotonic()
         self.send_until_answered(call, "INVITE", self.request(call, "INVITE", 1, branch, SDP))
 
     def response(self, call: LoadCall, response: SipText) -> None:
@@ -301,12 +304,13 @@ class LoadCaller(LoadPhone):
         if response.status < 200:
             return
         if response.status >= 300:
-            call.final_status = response.status
+            call.final_status, call.final_s = response.status, time.monotonic()
             refused = LoadCall(call.call_id, call.local, response["to"], call.target)
             self.send(self.request(refused, "ACK", 1, self._branches[call.call_id]))
             return
         first = not call.final_status
         if first:
+            call.final_s = time.monotonic()
             call.final_status, call.remote, call.target = response.status, response["to"], response.contact_uri
             call.up = True
             asyncio.get_running_loop().call_later(self.dice.uniform(0.8, 2.0), self.hang_up, call, 2)

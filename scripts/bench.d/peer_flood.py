@@ -1,0 +1,71 @@
+"""What a peer floods the relay with, or somebody in its name: one kind of message, as fast as the clock says.
+
+`python peer_flood.py KIND SOURCE RELAY RATE SECONDS CALLER NUMBER` sends RATE messages a second of that kind from
+SOURCE to RELAY (each HOST:PORT; port 0 is any), and prints how many. INVITEs call NUMBER as CALLER. It reads no answer.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+TICK_S: Final = 0.002
+
+_SDP: Final = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8\r\n"
+
+Writer = Callable[[int], bytes]
+
+
+def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writer:
+    """Gives each message of that kind its own Call-ID, tag and branch. Raises KeyError for an unknown kind."""
+    method, to_tag, body = {
+        "options": ("OPTIONS", "", b""),
+        "invite": ("INVITE", "", _SDP),
+        "bye": ("BYE", ";tag=gone", b""),
+        "ack": ("ACK", ";tag=gone", b""),
+        "info": ("INFO", ";tag=gone", b""),
+        "response": ("BYE", ";tag=gone", b""),
+        "garbage": ("GARBAGE", "", b""),
+    }[kind]
+    start = {"response": "SIP/2.0 200 OK", "garbage": "SIP/2.0 or not"}.get(
+        kind, f"{method} sip:{number}@{relay} SIP/2.0"
+    )
+    # %d stands for the message's number.
+    text = (
+        f"{start}\r\nVia: SIP/2.0/UDP {source};branch=z9hG4bKflood%d;rport\r\n"
+        f"From: <sip:{caller}@{source}>;tag=f%d\r\nTo: <sip:{number}@{relay}>{to_tag}\r\nCall-ID: flood%d@{source}\r\n"
+        f"CSeq: 1 {method}\r\nMax-Forwards: 70\r\nContact: <sip:{caller}@{source}>\r\n"
+        f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    template = text.encode() + body
+    return lambda number: template % (number, number, number)
+
+
+def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
+    """Returns how many were sent: fewer than asked for where this process does not get the time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(_address(source))
+        sender.connect(_address(relay))
+        write = writer(kind, "{}:{}".format(*sender.getsockname()), relay, caller, number)
+        began = now = time.monotonic()
+        sent = 0
+        while now < began + seconds:
+            for serial in range(sent, int((now - began) * rate)):
+                sender.send(write(serial))
+                sent += 1
+            time.sleep(TICK_S)
+            now = time.monotonic()
+    return sent
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+if __name__ == "__main__":
+    kind, source, relay, rate, seconds, caller, number = sys.argv[1:]
+    print(flood(kind, source, relay, int(rate), float(seconds), caller, number))
