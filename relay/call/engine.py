@@ -39,6 +39,7 @@ from relay.call.setup import Setup
 from relay.call.shedding import Rank, Shedding
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
+from relay.sip.glance import is_untagged
 from relay.sip.message import Request, Response, check_request, parse_message, salvage
 
 _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
@@ -96,6 +97,8 @@ class Engine:
         """One datagram, or one message of a stream. What is malformed is answered 400 where it can be, and counted."""
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=False):
             return
+        if self._core.shares.flooders and self._is_flood(data, flow, now):
+            return
         try:
             message = parse_message(data)
         except ParseError as error:
@@ -118,17 +121,19 @@ class Engine:
         """
         if data.startswith(b"OPTIONS ") and self._options.take(data, flow, now, is_behind=True):
             return None
-        rank = self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
-        return None if rank is Rank.INSIDE and self._is_flood(data, flow, now) else rank
+        if self._core.shares.flooders and self._is_flood(data, flow, now):
+            return None
+        return self._shedding.sort(data, flow, wait_s, now, lasts=lasts)
 
     def _is_flood(self, data: bytes, flow: Flow, now: float) -> bool:
         """Whether a peer sends more that belongs to no call than its share, and this is more of it; it is counted
         then."""
         core = self._core
         name = core.name_at(flow)
-        return (
-            core.shares.has_strayed(name, now) and not core.may_belong(data) and not core.shares.admits_stray(name, now)
-        )
+        if not core.shares.has_strayed(name, now) or core.may_belong(data) or is_untagged(data):
+            return False
+        core.shares.admits_stray(name, now)
+        return True
 
     def name_at(self, flow: Flow) -> str:
         """Who has a share of our work there: a peer's name, "" for all strangers together."""

@@ -30,6 +30,7 @@ class PeerShares:
     """Of one relay: who is over its share, told once when it begins and once when it is over."""
 
     def __init__(self, core: Core) -> None:
+        self.flooders: set[str] = set()  # who has had its share of strays in the second that the last one came in
         self.counts: dict[str, int] = {}  # calls and messages beyond a share, by the peer's name
         self._core = core
         self._strays: dict[str, int] = {}  # by name, in the second under way
@@ -49,7 +50,10 @@ class PeerShares:
         if int(now) != self._second:
             self._second = int(now)
             self._strays.clear()
+            self.flooders.clear()
         strays = self._strays[name] = self._strays.get(name, 0) + 1
+        if strays >= STRAYS_PER_S:
+            self.flooders.add(name)
         if strays <= STRAYS_PER_S:
             return True
         self.exceed(name, "messages", now)
@@ -57,7 +61,7 @@ class PeerShares:
 
     def has_strayed(self, name: str, now: float) -> bool:
         """Whether the peer has had its share of messages that belong to no call in this second."""
-        return int(now) == self._second and self._strays.get(name, 0) >= STRAYS_PER_S
+        return int(now) == self._second and name in self.flooders
 
     def exceed(self, name: str, what: str, now: float) -> None:
         """Count one of `what` that is beyond the peer's share. The first one is logged."""

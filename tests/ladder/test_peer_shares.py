@@ -83,7 +83,7 @@ def test_what_is_over_gives_the_places_back() -> None:
     others_call_goes_on(ladder, other)
 
 
-def test_while_we_are_behind_a_flood_of_strays_is_dropped_and_the_peers_calls_are_not() -> None:
+def test_a_flood_of_strays_is_dropped_unread_and_messages_of_the_peers_calls_are_not() -> None:
     """However the flood looks: what finds a dialog or a transaction waits for its turn."""
     ladder, _ = with_third_peer()
     connect(ladder)
@@ -99,7 +99,13 @@ def test_while_we_are_behind_a_flood_of_strays_is_dropped_and_the_peers_calls_ar
     for stray in strays:
         assert engine.sort(stray, side.flow, 0.0, ladder.now, lasts=True) is None
         assert engine.sort(stray, ladder.callee.flow, 0.0, ladder.now, lasts=True) is Rank.INSIDE
-    assert engine.over_share() == {"pbx": len(strays)}
+    ladder.deliver(side.sent["ACK"].replace(b"ACK", b"BYE").replace(b"tag=", b"tag=x"), side.flow)
+    side.gets_nothing()
+    assert engine.over_share() == {"pbx": len(strays) + 1}
+    ladder.deliver(
+        side.sent["ACK"].replace(b"ACK", b"REGISTER").replace(f";tag={side.remote_tag}".encode(), b""), side.flow
+    )
+    side.get(405)
     assert engine.sort(side.sent["ACK"], side.flow, 0.0, ladder.now, lasts=True) is Rank.INSIDE
     assert engine.sort(side.sent["INVITE"], side.flow, 0.0, ladder.now, lasts=True) is Rank.NEW
     assert engine.sort(strays[0], side.flow, 0.0, ladder.now + 1.0, lasts=True) is Rank.INSIDE
