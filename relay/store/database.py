@@ -22,6 +22,7 @@ from relay.store.connection import transaction as transaction
 from relay.store.key_file import make_key
 from relay.store.ledger import ledger_transaction
 from relay.store.ledger_setup import open_ledger
+from relay.store.permissions import check_permissions, open_beside
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
 from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
@@ -57,9 +58,10 @@ def open_store(place: Place, key_file: Path) -> Sealer:
 
     A key is made only together with a new store, and a new store only where none was served: what is lost must be put
     back, not replaced. Where nothing is missing nothing is written: a store that takes nothing opens too. Raises
-    StoreError.
+    StoreError, also for files that others may use.
     """
     schema = schema_of(place)
+    check_permissions(place, key_file)
     is_new = not is_there(place)
     if isinstance(place, Path) and is_new and (served := place.with_name(place.name + ".lock")).exists():
         raise StoreError(
@@ -155,7 +157,7 @@ def _make_file(path: Path) -> None:
     """An empty file, mode 0600, for SQLite to fill; its -wal and -shm take the mode over."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.close(open_beside(path, os.O_WRONLY))
     except OSError as error:
         raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
 

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 from relay.errors import StoreError
+from relay.store.permissions import open_beside
 
 
 def open_lock(store: Path, suffix: str) -> int:
     """The descriptor of the lock file, mode 0600, which is made where there is none. Raises StoreError."""
     try:
-        return os.open(store.with_name(store.name + suffix), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open_beside(store.with_name(store.name + suffix), os.O_RDWR)
     except OSError as error:
         raise StoreError(f"the lock file of {store} cannot be opened: {error.strerror}") from None
 

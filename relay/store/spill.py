@@ -25,6 +25,7 @@ import msgspec
 from relay.call.actions import Commit
 from relay.errors import StoreError
 from relay.store.files import sync_folder
+from relay.store.permissions import open_beside
 from relay.store.record_rows import decode_record, encode_record
 from relay.store.sealing import Sealer
 
@@ -68,7 +69,7 @@ class Spill:
 
     def open(self) -> None:
         """Makes the file where there is none; what is in it stays."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_beside(self._path, os.O_RDWR)
         self._file = FileIO(descriptor, "r+")
         if os.fstat(descriptor).st_size < BYTES:
             os.posix_fallocate(descriptor, 0, BYTES)

@@ -145,6 +145,7 @@ def test_nothing_is_migrated_with_the_key_of_another_store(disk: Disk, tmp_path:
 def test_a_file_that_is_no_store_is_refused_and_left_alone(disk: Disk, tmp_path: Path) -> None:
     strange = tmp_path / "strange.db"
     strange.write_bytes(b"no database at all, and long enough for a header" * 50)
+    strange.chmod(0o600)
     before = strange.read_bytes()
     with pytest.raises(StoreError, match=r"strange\.db failed"):
         open_store(strange, disk.key_file)

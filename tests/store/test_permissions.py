@@ -1,0 +1,137 @@
+"""Files of the store that others could use or replace: a start is refused, with what mends it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StoreError
+from relay.store.database import open_store
+from relay.store.lock import open_lock
+from relay.store.permissions import SUFFIXES, check_permissions
+from relay.store.sealing import load_key
+from relay.store.server import Server
+from relay.store.spill import Spill
+from tests.store.conftest import Disk
+
+SOMEBODY = 12_345
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def refusal(disk: Disk) -> str:
+    with pytest.raises(StoreError) as refused:
+        open_store(disk.path, disk.key_file)
+    return str(refused.value)
+
+
+def mended_as_told(disk: Disk) -> None:
+    """Runs what the refusal says, and then the store opens."""
+    for fault in refusal(disk).split("; "):
+        subprocess.run(fault.rpartition(": ")[2], shell=True, check=True)
+    open_store(disk.path, disk.key_file)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o702])
+def test_a_folder_that_others_can_write(disk: Disk, mode: int) -> None:
+    disk.path.parent.chmod(mode)
+    assert f"{disk.path.parent} can be written by others (mode {mode:04o})" in refusal(disk)
+    mended_as_told(disk)
+
+
+def test_a_key_s_folder_that_others_can_write(disk: Disk) -> None:
+    disk.key_file.parent.chmod(0o777)
+    mended_as_told(disk)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_a_folder_in_which_nobody_else_replaces_our_files(disk: Disk, mode: int) -> None:
+    disk.path.parent.chmod(mode)
+    open_store(disk.path, disk.key_file)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", [0o666, 0o640, 0o604])
+def test_a_file_that_others_can_use(disk: Disk, suffix: str, mode: int) -> None:
+    file = disk.path.with_name(disk.path.name + suffix)
+    file.touch()
+    file.chmod(mode)
+    assert f"{file} is open to other users (mode {mode:04o}): chmod go= {file}" in refusal(disk)
+    mended_as_told(disk)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_link_in_the_place_of_a_file(disk: Disk, tmp_path: Path, suffix: str) -> None:
+    file = disk.path.with_name(disk.path.name + suffix)
+    file.unlink(missing_ok=True)
+    file.symlink_to(tmp_path / "elsewhere")
+    assert f"{file} is a link" in refusal(disk)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_link_to_the_key_as_containers_have_it(disk: Disk) -> None:
+    disk.key_file.rename(disk.key_file.with_name("real"))
+    disk.key_file.symlink_to("real")
+    open_store(disk.path, disk.key_file)
+
+
+@as_root
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_another_user_s(disk: Disk, suffix: str) -> None:
+    file = disk.path.with_name(disk.path.name + suffix)
+    file.touch(0o600)
+    os.chown(file, SOMEBODY, SOMEBODY)
+    assert f"{file} is another user's: chown 0 {file}" in refusal(disk)
+    mended_as_told(disk)
+
+
+@as_root
+def test_a_command_of_root_s_on_the_store_of_the_relay_s_user(disk: Disk) -> None:
+    """The folder says whose the store is."""
+    for file in (disk.path.parent, *disk.path.parent.iterdir(), disk.key_file):
+        os.chown(file, SOMEBODY, SOMEBODY)
+    open_store(disk.path, disk.key_file)
+
+
+def test_every_fault_is_told_at_once(disk: Disk) -> None:
+    disk.path.parent.chmod(0o777)
+    disk.path.chmod(0o666)
+    assert len(refusal(disk).split("; ")) == 2
+    mended_as_told(disk)
+
+
+def test_what_a_node_of_a_server_has_beside_it(tmp_path: Path) -> None:
+    server = Server("postgresql:///relay", "a", tmp_path / "relay.a")
+    os.close(open_lock(server.local, ".lock"))
+    check_permissions(server, tmp_path / "relay.key")
+    (tmp_path / "relay.a.lock").chmod(0o644)
+    with pytest.raises(StoreError, match="chmod go= "):
+        check_permissions(server, tmp_path / "relay.key")
+
+
+@pytest.mark.parametrize("use", ["spill", "lock"])
+def test_a_link_that_is_put_there_after_the_look_is_not_followed(disk: Disk, tmp_path: Path, use: str) -> None:
+    target = tmp_path / "elsewhere"
+    disk.path.with_name(f"{disk.path.name}.{use}").symlink_to(target)
+    opens: dict[str, Callable[[], object]] = {
+        "spill": Spill(disk.path.with_name("relay.db.spill"), load_key(disk.key_file)).open,
+        "lock": lambda: open_lock(disk.path, ".lock"),
+    }
+    with pytest.raises((OSError, StoreError)):
+        opens[use]()
+    assert not target.exists()
+
+
+def test_what_is_made_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_store(tmp_path / "var" / "relay.db", tmp_path / "var" / "relay.key")
+    finally:
+        os.umask(before)
+    files = [tmp_path / "var", *(tmp_path / "var").iterdir()]
+    assert {stat.S_IMODE(file.stat().st_mode) & 0o077 for file in files} == {0}
