@@ -63,6 +63,9 @@ class Call(Shown):
         description="version of the business user's approval in force; its history has it"
     )
     industrial_id: str | None = Field(description="of its binding")
+    source: str | None = Field(
+        description='for operator keys: where it came from, as "udp:192.0.2.7:5060"; unless revealed only a stranger\'s'
+    )
 
 
 class OneCall(Call):

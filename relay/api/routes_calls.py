@@ -30,9 +30,9 @@ Ends = Annotated[Visit, Depends(Needs("calls:hangup"))]
 _FILES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
 
 
-def shown_call(record: CallRecord, *, clear: bool) -> models.Call:
+def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> models.Call:
     """As answered."""
-    return models.Call.model_validate(with_moments(record_form(record, reveal=clear)))
+    return models.Call.model_validate(with_moments(record_form(record, reveal=clear, for_operator=for_operator)))
 
 
 async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging: Paging) -> Page[models.Call]:
@@ -53,7 +53,7 @@ async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging:
     found = await visit.read(lambda connection: search(connection, sealer, query, after, paging.limit))
     clear = await visit.reveal(reveal, "calls", [record.call_id for record in found.items])
     part = Part(found.items, None if found.next is None else make_cursor(sealer, "calls", found.next))
-    return part.shown(lambda record: shown_call(record, clear=clear))
+    return part.shown(lambda record: shown_call(record, clear=clear, for_operator=visit.business is None))
 
 
 @router.get("", summary="List call records")
@@ -88,12 +88,14 @@ async def get_live(
     """As the relay has them now, those that ring as well, the newest first."""
     clear = await visit.reveal(reveal, "calls live")
     answer = await visit.desk.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
-    calls = [_shown_live(call) for call in answer["calls"]]
+    calls = [_shown_live(visit, call) for call in answer["calls"]]
     return models.LiveCalls(items=calls, total=answer["total"], complete=not answer["workers_absent"])
 
 
-def _shown_live(call: dict[str, Any]) -> models.Call:
-    values = {"caller_leg_call_id": None, "callee_leg_call_id": None} | call
+def _shown_live(visit: Visit, call: dict[str, Any]) -> models.Call:
+    values = {"caller_leg_call_id": None, "callee_leg_call_id": None, "source": None} | call
+    if visit.business is not None:
+        values["source"] = None
     return models.Call.model_validate(with_moments(values))
 
 
@@ -129,7 +131,7 @@ async def get_export(
         with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
             yield from read_all(connection, sealer, wanted)
 
-    parts = export_parts(records(), format_, reveal=clear)
+    parts = export_parts(records(), format_, reveal=clear, for_operator=visit.business is None)
     headers = {"content-disposition": f'attachment; filename="calls.{format_}"'}
     return StreamingResponse(parts, headers=headers, media_type=MEDIA_TYPES[format_])
 
@@ -146,5 +148,6 @@ async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.O
     record, recording = await visit.read(query)
     if record is None:
         raise Refused("not_found", "", "there is no such call")
-    shown = shown_call(record, clear=await visit.reveal(reveal, f"call {call_id}"))
+    clear = await visit.reveal(reveal, f"call {call_id}")
+    shown = shown_call(record, clear=clear, for_operator=visit.business is None)
     return models.OneCall(**shown.model_dump(), **recording)

@@ -41,7 +41,7 @@ async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
         at=shown_moment(found.at_ms),
         bindings=[shown_binding(binding, at_ms, clear=True) for binding in found.bindings],
         members=found.members,
-        calls=[shown_call(call, clear=True) for call in found.calls],
+        calls=[shown_call(call, clear=True, for_operator=True) for call in found.calls],
     )
 
 

@@ -17,6 +17,7 @@ from relay.call.routing import Refusal, Route
 from relay.call.share import Share
 from relay.call.state import dump_call
 from relay.errors import ParseError
+from relay.sip.flow import transport_address
 from relay.sip.message import Response
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Call:
         "share",
         "shown",
         "sip_status",
+        "source",
         "tells",
     )
 
@@ -105,6 +107,7 @@ class Call:
         self.call_id = core.record_id(received_at)
         self.caller_peer = peer
         self.caller_flow = flow
+        self.source: str | None = transport_address(flow.transport, flow.host, flow.port)
         self.caller_number = caller
         self.dialled = dialled
         self.caller_leg_call_id = invite_key[0]
@@ -193,6 +196,7 @@ class Call:
             self.recording,
             self.qualification,
             self.industrial_id,
+            self.source,
         )
         record = CallRecord._make(fields)  # called with them it runs through interpreted code, at twice the cost
         return record if self.media is None else self.media.write_counts(record)

@@ -49,3 +49,4 @@ class CallRecord(NamedTuple):
     recording: str | None = None  # reference of what was recorded of the call: its id; None where nothing was
     qualification: int | None = None  # the version of the business user's approval in force when it was looked up
     industrial_id: str | None = None  # of the binding: 工业互联网标识
+    source: str | None = None  # where the INVITE or MESSAGE came from, as "udp:192.0.2.7:5060"; for operators alone

@@ -106,3 +106,4 @@ def take_over(call: Call, record: CallRecord) -> None:
     call.sip_status = record.sip_status
     call.callee_leg_call_id = record.callee_leg_call_id
     call.direction, call.legacy, call.recording = record.direction, record.legacy, record.recording
+    call.source = record.source

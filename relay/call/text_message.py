@@ -25,6 +25,7 @@ from relay.call.text_memory import after, mask_across
 from relay.call.text_reading import in_visual_order
 from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError, ProtocolError
+from relay.sip.flow import transport_address
 from relay.sip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from relay.call.masking import Body
     from relay.call.places import Place
     from relay.call.settings import Peer
+    from relay.sip.flow import Flow
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
@@ -72,7 +74,7 @@ class TextMessage:
         self._request = request
         self._reply = reply
         self._transaction: ServerTransaction = core.transactions.serve(request, reply.flow, peer.name)
-        self._record = _record(core, peer, request, received_at)
+        self._record = _record(core, peer, request, reply.flow, received_at)
         self._deadline = now + PATIENCE * core.settings.timings.transaction_s
         self._decided = False
         self._route: Route | None = None
@@ -321,7 +323,7 @@ class Delivery:
         self._message.not_answered(self, why, now)
 
 
-def _record(core: Core, peer: Peer, request: Request, received_at: int) -> CallRecord:
+def _record(core: Core, peer: Peer, request: Request, flow: Flow, received_at: int) -> CallRecord:
     """As it stands when the message has come."""
     return CallRecord(
         call_id=core.record_id(received_at),
@@ -350,4 +352,5 @@ def _record(core: Core, peer: Peer, request: Request, received_at: int) -> CallR
         callee_leg_call_id=None,
         kind="message",
         text_bytes=len(request.body),
+        source=transport_address(flow.transport, flow.host, flow.port),
     )

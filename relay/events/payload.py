@@ -17,8 +17,9 @@ from relay.store.outbox import Event
 from relay.store.webhooks import Webhook
 
 _PARTIES = ("caller", "callee", "a", "b")
-# Of a record: the legs' Call-IDs and the peers' names are the operator's own business; the event has a kind of its own.
-_LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "business", "kind")
+# Of a record: the legs' Call-IDs, the peers' names and addresses are the operator's own business; the event has a kind
+# of its own.
+_LEFT_OUT = ("caller_leg_call_id", "callee_leg_call_id", "peer_in", "peer_out", "source", "business", "kind")
 _UNDER_WAY = (
     *("call_id", "binding_id", "mode", "direction", "order_id", "industrial_id"),
     *("number_dialled", "number_shown", "caller", "callee"),

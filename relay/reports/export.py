@@ -30,9 +30,11 @@ _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets"
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)
 
 
-def export_parts(records: Iterable[CallRecord], format_: Format, *, reveal: bool = False) -> Iterator[bytes]:
+def export_parts(
+    records: Iterable[CallRecord], format_: Format, *, reveal: bool = False, for_operator: bool = True
+) -> Iterator[bytes]:
     """The file in parts, each made when it is asked for. Real numbers are masked unless revealed."""
-    forms = (record_form(record, reveal=reveal) for record in records)
+    forms = (record_form(record, reveal=reveal, for_operator=for_operator) for record in records)
     match format_:
         case "csv":
             return _csv_parts(forms)

@@ -13,17 +13,24 @@ NUMBERS = ("number_dialled", "number_shown", "caller", "callee")
 TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
 
 
-def record_form(record: CallRecord, *, reveal: bool) -> dict[str, Value]:
+def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) -> dict[str, Value]:
     """The fields in DESIGN 5's order, times as Unix milliseconds.
 
-    Without `reveal` real numbers are masked, and the Call-ID that the caller's phone chose is left out: it may be or
-    hold its number or address.
+    Without `reveal` real numbers are masked, and what may be or hold a party's number or address is left out: the
+    Call-ID that the caller's phone chose, and the source, unless it is a stranger's. A business user sees no source.
     """
     values: dict[str, Value] = record._asdict()
     if not reveal:
         values |= {name: number and mask_number(number) for name in NUMBERS if (number := getattr(record, name))}
         values["caller_leg_call_id"] = None
+    if not for_operator or not (reveal or is_stranger(record)):
+        values["source"] = None
     return {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def is_stranger(record: CallRecord) -> bool:
+    """Whether it came from a source that is no peer's: nobody who is bound, and to be found if it is a nuisance."""
+    return not record.peer_in
 
 
 def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:

@@ -44,6 +44,31 @@ async def test_a_record_is_shown_masked(api: Api) -> None:
     await company.refused("GET", f"/v1/calls/{'c' * 32}", "not_found")
 
 
+async def test_where_a_call_came_from_is_for_operators(
+    api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
+) -> None:
+    """A business user sees it nowhere, also where numbers are revealed to it; a stranger's is shown as it is."""
+    place, strange = "udp:192.0.2.7:5060", "udp:198.51.100.6:5071"
+    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf.add(
+        call(ACME, "acme", source=place),
+        ended_record(RIVAL, business=None, binding_id=None, peer_in="", source=strange),
+    )
+    shelf.follow()
+    relay["live"] = lambda **asked: _live(**asked, source=place)
+    company = await api.company("acme")
+    show = "reveal=true&reason=tax"
+    for url in (f"/v1/calls/{ACME}", "/v1/calls", "/v1/calls/live", f"/v1/calls/export?format=jsonl&{SPAN}"):
+        answer = await company.http.get(f"{url}{'&' if '?' in url else '?'}{show}")
+        assert answer.status_code == 200 and A in answer.text
+        assert place not in answer.text
+    assert place in (await operator.http.get(f"/v1/calls/{ACME}?{show}")).text
+    assert place in (await operator.http.get(f"/v1/calls/live?{show}")).text
+    assert place in (await operator.http.get(f"/v1/calls/export?format=jsonl&{SPAN}&{show}")).text
+    shown = {item["call_id"]: item["source"] for item in (await operator.get("/v1/calls"))["items"]}
+    assert shown == {ACME: None, RIVAL: strange}
+
+
 async def test_a_text_message_is_a_record_too(api: Api, operator: Client) -> None:
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(call(ACME, "acme", kind="message", text_bytes=17, outcome="delivered", answered_at=None))
@@ -111,8 +136,8 @@ async def test_an_export_needs_a_time_and_the_scope_to_reveal(api: Api) -> None:
     await company.refused("GET", f"/v1/calls/export?{SPAN}&reveal=true&reason=tax", "forbidden")
 
 
-def _live(business: str | None = None, most: int = 1_000, reveal: bool = False) -> Json:
-    call = ended_record(ACME, business="acme", ended_at=None, outcome=None)._asdict()
+def _live(business: str | None = None, most: int = 1_000, reveal: bool = False, source: str | None = None) -> Json:
+    call = ended_record(ACME, business="acme", ended_at=None, outcome=None, source=source)._asdict()
     del call["caller_leg_call_id"], call["callee_leg_call_id"]
     if not reveal:
         call |= {"caller": "138****0001", "callee": "139****0002"}

@@ -102,6 +102,7 @@ def test_each_value_stands_in_its_own_field_of_the_record() -> None:
         "kind": "call",
         "text_bytes": None,
         "qualification": 99,
+        "source": "udp:192.0.2.11:5060",
     }
 
 

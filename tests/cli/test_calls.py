@@ -37,7 +37,7 @@ def bind(relay700: Command, *bindings: Binding) -> None:
 
 
 def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
-    write(relay700, ended_record())
+    write(relay700, ended_record(source="udp:127.0.0.2:5060"))
     assert relay700.objects("calls", "list") == [
         {
             "call_id": "c1",
@@ -77,6 +77,7 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
             "recording": None,
             "qualification": None,
             "industrial_id": None,
+            "source": "udp:127.0.0.2:5060",
         }
     ]
     # "… in exactly this order"

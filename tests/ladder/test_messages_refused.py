@@ -268,6 +268,7 @@ def test_a_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     stranger.get(403)
     ladder.callee.gets_nothing()
     assert (ladder.record.kind, ladder.record.outcome) == ("message", "caller_not_allowed")
+    assert ladder.record.source == f"udp:127.0.0.66:{stranger.flow.port}"
     ladder.settle()
 
 

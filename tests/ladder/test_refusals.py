@@ -312,6 +312,7 @@ def test_stranger_is_refused_and_recorded(ladder: Ladder) -> None:
     assert side.get_response(403).get("reason") == "Q.850;cause=21"
     side.acks_refusal()
     assert (ladder.record.outcome, ladder.record.peer_in) == ("caller_not_allowed", "")
+    assert ladder.record.source == f"udp:{STRANGER_HOST}:{side.flow.port}"
     assert ladder.notes == [Note("request.stranger", {"source": STRANGER_HOST})]
     ladder.settle()
 

@@ -34,6 +34,7 @@ def test_bye(ladder: Ladder, by: str) -> None:
     record = ladder.record
     assert (record.outcome, record.ended_by, record.duration_ms) == ("answered", by, 60_000)
     assert record.industrial_id == "88.101.1/7"
+    assert record.source == f"udp:{CALLER_HOST}:5060"
     ladder.settle()
 
 
