@@ -15,10 +15,12 @@ from relay.api.pages import USUAL, Limit, Paging, Part, make_cursor, read_cursor
 from relay.api.visit import Needs, Reveal, Revealing, Visit, Why
 from relay.call.record import CallRecord
 from relay.errors import Refused
+from relay.policy.outcomes import OUTCOMES
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
 from relay.reports.record_form import record_form, with_moments
 from relay.reports.recordings import of_call
 from relay.reports.search import CallQuery, find_call, search
+from relay.service.fields import invalid
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.record_pages import LAST_MS, Wanted, read_all
@@ -36,6 +38,8 @@ def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> models
 
 
 async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging: Paging) -> Page[models.Call]:
+    if asked.outcome is not None and asked.outcome not in OUTCOMES:
+        raise invalid("outcome", f"there is none of that name: it is one of {', '.join(OUTCOMES)}")
     sealer = visit.desk.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None

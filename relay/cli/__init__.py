@@ -1,11 +1,14 @@
 """The command `relay700`: its sub-commands, the option -c that each of them takes, and what becomes of errors.
 
-Exit status 0 done, 1 refused or not found (one clear line on stderr for each fault), 2 usage.
+Exit status 0 done, 1 refused or not found (one clear line on stderr for each fault), 2 usage, 141 where nobody reads
+the output any more.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +51,7 @@ _COMMANDS = {
     "desk": "relay.cli.desk",
     "worker": "relay.cli.worker",
 }
+UNREAD = 128 + signal.SIGPIPE  # as a shell has it of programs that SIGPIPE ends
 _HIDDEN = ("desk", "worker")  # `serve` starts them
 
 config_option = click.option(
@@ -79,7 +83,12 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
+        except BrokenPipeError:  # `relay700 bindings list | head`: nobody reads on, which is no fault
+            _leave_stdout()
+            return ctx.exit(UNREAD)
         except ConfigError as error:
             for problem in error.problems:
                 click.echo(problem, err=True)
@@ -90,6 +99,12 @@ class _Commands(click.Group):
         except Exception:
             _report_bug()
         return ctx.exit(1)
+
+
+def _leave_stdout() -> None:
+    """What is still in its buffer goes nowhere, or the interpreter would complain of it at its end."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _report_bug() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import in_clear, json_option, reason_option, reveal_option, stacked
+from relay.cli.options import in_clear, json_option, limit_option, reason_option, reveal_option, stacked
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
-from relay.cli.stores import opened, past, said_in_clear
+from relay.cli.stores import every, opened, past, said_in_clear
 from relay.errors import StoreError
 from relay.reports.audit_form import details_form
 from relay.service.retention import due
@@ -40,19 +41,20 @@ def audit() -> None:
 
 @audit.command("list")
 @_query
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
+@limit_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the details.")
 @reveal_option
 @reason_option
 @config_option
-def list_(config_path: Path | None, limit: int, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
+def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
     """List entries, the newest first."""
     in_clear(reveal=reveal, reason=reason)
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "audit", reason, query)
-        found = newest_entries(store.reader, store.sealer, AuditQuery(**query), None, limit)
-    show_list((_plain(entry, reveal=reveal) for entry in found), _COLUMNS, as_json=as_json)
+        asked = AuditQuery(**query)
+        found = every(partial(newest_entries, store.reader, store.sealer, asked), None, lambda entry: entry.seq)
+        show_list((_plain(entry, reveal=reveal) for entry in found), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @audit.command("export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import click
 
 from relay.cli import config_option
 from relay.cli.asking import ask
-from relay.cli.options import json_option, reason_option
-from relay.cli.output import show_list
+from relay.cli.options import json_option, limit_option, reason_option
+from relay.cli.output import newest, show_list
 from relay.cli.stores import audited_first, duration, opened
 from relay.config import load_config
 from relay.net.bans import read_source
@@ -29,12 +30,13 @@ def bans() -> None:
 
 
 @bans.command("list")
+@limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, as_json: bool) -> None:
-    """List the bans in force, the one that ends first at the front. They end with the relay."""
+def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
+    """List the bans in force, the newest first. They end with the relay."""
     answer = ask(load_config(config_path), "bans")
-    show_list(map(_shown, answer["bans"]), _COLUMNS, as_json=as_json)
+    show_list(map(_shown, newest(answer["bans"], itemgetter("since"))), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @bans.command("add")

@@ -10,11 +10,12 @@ import click
 from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.options import NONE, in_clear, json_option, reason_option, showing_options, stacked
+from relay.cli.options import NONE, in_clear, json_option, limit_option, reason_option, showing_options, stacked
 from relay.cli.output import (
     BINDING_HEADING,
     binding_object,
     binding_row,
+    first_of,
     json_line,
     masked_binding,
     show_list,
@@ -147,10 +148,11 @@ def bindings() -> None:
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--live", "state", flag_value="live", help="Only those in force now: --state live.")
 @click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h (ago).")
+@limit_option
 @showing_options
 @config_option
-def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **asked: Any) -> None:
-    """List bindings, also those that have ended."""
+def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **asked: Any) -> None:
+    """List bindings, also those that have ended, the newest first."""
     number, order, since = (asked.pop(name) for name in ("number", "order", "since"))
     query = BindingQuery(either=number, order_id=order, since_ms=since, **asked)
     with opened(config_path) as store:
@@ -158,7 +160,7 @@ def list_(config_path: Path | None, as_json: bool, reveal: bool, reason: str, **
         if clear:
             details = asked | {"number": number, "order": order, "since": since}
             said_in_clear(store, number if number and is_700(number) else "bindings", reason, details)
-        found = all_bindings(store.reader, store.sealer, query, now)
+        found = first_of(all_bindings(store.reader, store.sealer, query, now, newest_first=True), limit)
         if as_json:
             for binding in found:
                 click.echo(json_line(masked_binding(binding, now, clear=clear)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,13 +17,14 @@ from relay.cli.options import (
     given,
     in_clear,
     json_option,
+    limit_option,
     needed_reason,
     or_none,
     reason_option,
     showing_options,
     stacked,
 )
-from relay.cli.output import plain, show_list, show_one
+from relay.cli.output import newest, plain, show_list, show_one
 from relay.cli.stores import Opened, coming, duration, every, opened, required, said_in_clear
 from relay.log import mask_text
 from relay.policy.quotas import NO_LIMIT
@@ -81,11 +83,12 @@ def apply_(config_path: Path | None, business_id: str, as_json: bool, **options:
 
 @business.command("list")
 @click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
+@limit_option
 @json_option
 @reason_option
 @config_option
-def list_(config_path: Path | None, state: State | None, as_json: bool, reason: str) -> None:
-    """List all business users."""
+def list_(config_path: Path | None, state: State | None, limit: int | None, as_json: bool, reason: str) -> None:
+    """List all business users, the newest first."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
@@ -95,7 +98,8 @@ def list_(config_path: Path | None, state: State | None, as_json: bool, reason: 
             "",
             lambda one: one.id,
         )
-        show_list((_object(one, clear=clear) for one in found), _COLUMNS, as_json=as_json)
+        shown = (_object(one, clear=clear) for one in newest(found, attrgetter("created_at")))
+        show_list(shown, _COLUMNS, as_json=as_json, limit=limit)
 
 
 @business.command("show")
@@ -246,13 +250,14 @@ def make(
 
 @keys.command("list")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
+@limit_option
 @json_option
 @config_option
-def list_keys_(config_path: Path | None, business: str | None, as_json: bool) -> None:
-    """List keys, also those that have ended."""
+def list_keys_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
+    """List keys, also those that have ended, the newest first."""
     with opened(config_path) as store:
         found = every(partial(list_keys, store.reader, store.sealer, business), "", lambda key: key.id)
-        show_list(map(plain, found), _KEY_COLUMNS, as_json=as_json)
+        show_list(newest(found, attrgetter("created_at")), _KEY_COLUMNS, as_json=as_json, limit=limit)
 
 
 @keys.command("rotate")

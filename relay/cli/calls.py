@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -14,9 +13,10 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.asking import ask
-from relay.cli.options import in_clear, needed_reason, reason_option, reveal_option, showing_options
+from relay.cli.options import in_clear, limit_option, needed_reason, reason_option, reveal_option, showing_options
 from relay.cli.output import (
     RECORD_HEADING,
+    first_of,
     json_line,
     record_object,
     record_row,
@@ -34,7 +34,7 @@ from relay.reports.search import find_call
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.record_pages import LAST_MS, Wanted, read_all
-from relay.store.records import all_records, count_ended, live_calls
+from relay.store.records import count_ended, live_calls
 from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
@@ -50,14 +50,24 @@ def calls() -> None:
     """Call records, and the calls that are up."""
 
 
+def _outcome(text: str) -> str:
+    """A click type: one that a record may have."""
+    from relay.policy.outcomes import OUTCOMES  # the rules of calls are of use to this option alone
+
+    if text not in OUTCOMES:
+        raise click.BadParameter(f"there is no outcome {text}: it is one of {', '.join(OUTCOMES)}")
+    return text
+
+
 @calls.command("list")
 @click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party, in any role.")
 @click.option("--order", metavar="TEXT", help="Only those of this order.")
 @_business
-@click.option("--outcome", metavar="NAME", help="Only those that ended so, such as answered or no_binding.")
+@click.option("--outcome", type=_outcome, metavar="NAME", help="Only those that ended so, as answered or no_binding.")
 @_since
 @_until
 @click.option("--live", is_flag=True, help="Only calls that are up.")
+@limit_option
 @showing_options
 @config_option
 def list_(
@@ -69,11 +79,12 @@ def list_(
     since: int | None,
     until: int | None,
     live: bool,
+    limit: int | None,
     as_json: bool,
     reveal: bool,
     reason: str,
 ) -> None:
-    """List all attempts: ended, refused and up.
+    """List all attempts: those that are up, then those that have ended and the refused ones, the newest first.
 
     A call is here once it is answered or has ended, not while it rings.
     """
@@ -84,7 +95,7 @@ def list_(
             query = {"number": number, "order": order, "business": business, "since": since, "until": until}
             said_in_clear(store, number if number and is_700(number) else "calls", reason, query)
         found: Iterable[CallRecord] = _found(store, wanted, live=live)
-        found = (record for record in found if outcome in (None, record.outcome))
+        found = first_of((record for record in found if outcome in (None, record.outcome)), limit)
         if as_json:
             for record in found:
                 click.echo(json_line(record_object(record, clear=clear)))
@@ -95,12 +106,12 @@ def list_(
 
 
 def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]:
-    """In the order of their arrival."""
-    if live or wanted._replace(since_ms=0, until_ms=LAST_MS) == Wanted():
-        found = all_records(store.reader, store.sealer, wanted.since_ms, live=live)
-        return (record for record in found if wanted.fits(record))
-    up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL)
-    return heapq.merge(read_all(store.reader, store.sealer, wanted), up, key=_ARRIVAL)
+    up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL, reverse=True)
+    yield from up
+    if not live:
+        seen = {record.call_id for record in up}  # one may end meanwhile
+        ended = read_all(store.reader, store.sealer, wanted, newest_first=True)
+        yield from (record for record in ended if record.call_id not in seen)
 
 
 @calls.command("show")
@@ -120,16 +131,19 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
 
 @calls.command("live")
 @_business
+@limit_option
 @showing_options
 @config_option
-def live_(config_path: Path | None, business: str | None, as_json: bool, reveal: bool, reason: str) -> None:
-    """List the calls that ring or are up, as the running relay knows them."""
+def live_(
+    config_path: Path | None, business: str | None, limit: int | None, as_json: bool, reveal: bool, reason: str
+) -> None:
+    """List the calls that ring or are up, as the running relay knows them, the newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
             said_in_clear(store, "calls live", reason, {"business": business})
         answer = ask(store.config, "live", business=business, most=MOST_LIVE, reveal=clear)
-    show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json)
+    show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json, limit=limit)
     if absent := answer["workers_absent"]:
         click.echo(f"not all: {absent} of the relay's workers did not answer, and may be being replaced", err=True)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, in_clear, json_option, showing_options
-from relay.cli.output import plain, show_list, show_one, shower
+from relay.cli.options import business_option, in_clear, json_option, limit_option, showing_options
+from relay.cli.output import newest, plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
 from relay.cli.stores import Opened, every, opened, required, said_in_clear
 from relay.service import groups as service
@@ -45,17 +46,18 @@ def make(config_path: Path | None, name: str, members: tuple[str, ...], business
 
 @groups.command("list")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
+@limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
-    """List groups."""
+def list_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
+    """List groups, the newest first."""
     with opened(config_path) as store:
         found = every(
             partial(find_groups, store.reader, store.sealer, business),
             "",
             lambda group: group.group_id,
         )
-        show_list(map(_group, found), _COLUMNS, as_json=as_json)
+        show_list(map(_group, newest(found, attrgetter("created_at"))), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @groups.command("show")
@@ -150,17 +152,26 @@ _owner = click.argument("owner_id", metavar="ID")
 @lists.command("show")
 @_whose
 @_owner
+@limit_option
 @showing_options
 @config_option
-def show_list_(config_path: Path | None, whose: Whose, owner_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show who is on the lists of a business user or a binding."""
+def show_list_(
+    config_path: Path | None,
+    whose: Whose,
+    owner_id: str,
+    limit: int | None,
+    as_json: bool,
+    reveal: bool,
+    reason: str,
+) -> None:
+    """Show who is on the lists of a business user or a binding, the newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
         if clear:
             said_in_clear(store, owner_id, reason)
         show = shower(reveal=clear)
-        show_list(_entries(store, owner, show), _ENTRY_COLUMNS, as_json=as_json)
+        show_list(_entries(store, owner, show), _ENTRY_COLUMNS, as_json=as_json, limit=limit)
 
 
 def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
@@ -169,7 +180,7 @@ def _entries(store: Opened, owner: str, show: Any) -> Iterator[dict[str, Any]]:
         b"",
         lambda entry: entry.caller_hash,
     )
-    return (plain(entry) | {"number": show(entry.number)} for entry in found)
+    return (plain(entry) | {"number": show(entry.number)} for entry in newest(found, attrgetter("added_at")))
 
 
 def _set(kind: str, words: str) -> None:

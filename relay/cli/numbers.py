@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from relay.cli import config_option
-from relay.cli.options import NONE, json_option, needed_reason, or_none, reason_option, stacked
+from relay.cli.options import NONE, json_option, limit_option, needed_reason, or_none, reason_option, stacked
 from relay.cli.output import plain, show_list, show_one
 from relay.cli.stores import duration, every, opened, required
 from relay.cli.stores import number as any_number
@@ -47,13 +47,14 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
 
 
 @numbers.command("prefixes")
+@limit_option
 @json_option
 @config_option
-def prefixes(config_path: Path | None, as_json: bool) -> None:
+def prefixes(config_path: Path | None, limit: int | None, as_json: bool) -> None:
     """List the prefixes."""
     with opened(config_path) as store:
         found = every(partial(find_prefixes, store.reader), "", lambda prefix: prefix.prefix)
-        show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json)
+        show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json, limit=limit)
 
 
 @numbers.command("prefix")
@@ -86,10 +87,18 @@ def prefix_(
 @click.option("--pool", metavar="ID")
 @click.option("--prefix", metavar="DIGITS", help="Only those that begin so.")
 @click.option("--state", type=click.Choice(get_args(State)))
+@limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, pool: str | None, prefix: str | None, state: str | None, as_json: bool) -> None:
-    """List numbers with their state."""
+def list_(
+    config_path: Path | None,
+    pool: str | None,
+    prefix: str | None,
+    state: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List numbers with their state, in their order."""
     query = NumberQuery(pool, prefix, state)
     with opened(config_path) as store:
         found = every(
@@ -97,7 +106,7 @@ def list_(config_path: Path | None, pool: str | None, prefix: str | None, state:
             "",
             lambda number: number.number,
         )
-        show_list(map(_number, found), _COLUMNS, as_json=as_json)
+        show_list(map(_number, found), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @numbers.command("show")
@@ -199,13 +208,14 @@ def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
 
 
 @pools.command("list")
+@limit_option
 @json_option
 @config_option
-def list_pools(config_path: Path | None, as_json: bool) -> None:
+def list_pools(config_path: Path | None, limit: int | None, as_json: bool) -> None:
     """List the pools."""
     with opened(config_path) as store:
         found = every(partial(find_pools, store.reader, None), "", lambda pool: pool.pool_id)
-        show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json)
+        show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json, limit=limit)
 
 
 @pools.command("usage")

@@ -57,6 +57,9 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == NONE else value for name, value in options.items() if value not in (None, ())}
 
 
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="The first so many; if not given, 50 on a terminal, else all."
+)
 showing_options = stacked(
     click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with a reason numbers are in clear."),
     reveal_option,

@@ -6,9 +6,11 @@ Real numbers are masked, in tables and in JSON, unless they are to be shown in c
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -21,6 +23,9 @@ from relay.service.times import format_moment
 from relay.store.bindings import state_of
 
 Show = Callable[[str], str]
+T = TypeVar("T")
+
+A_SCREEN: Final = 50  # lines of a list that a person sees without having asked for more
 
 
 def shower(*, reveal: bool) -> Show:
@@ -44,9 +49,27 @@ def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
         click.echo(f"{name:<{width}} {_cell(each)}")
 
 
-def show_list(values: Iterable[NamedTuple | dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Many things: a line of JSON for each, or a table of the named fields."""
-    objects = (value if isinstance(value, dict) else plain(value) for value in values)
+def newest(values: Iterable[T], made_at: Callable[[T], int]) -> list[T]:
+    """The same, the newest first; for what memory holds."""
+    return sorted(values, key=made_at, reverse=True)
+
+
+def first_of(values: Iterable[T], limit: int | None) -> Iterator[T]:
+    """So many of a list. Without a limit all, but on a terminal a screen of them, and a word of the rest."""
+    if limit is not None or not sys.stdout.isatty():
+        yield from islice(values, limit)
+        return
+    source = iter(values)
+    yield from islice(source, A_SCREEN)
+    if next(source, None) is not None:
+        click.echo(f"the first {A_SCREEN}; --limit N shows more", err=True)
+
+
+def show_list(
+    values: Iterable[NamedTuple | dict[str, Any]], columns: Sequence[str], *, as_json: bool, limit: int | None = None
+) -> None:
+    """Many things: a line of JSON for each, or a table of the named fields. `limit`: as for `first_of`."""
+    objects = (value if isinstance(value, dict) else plain(value) for value in first_of(values, limit))
     if as_json:
         for values_ in objects:
             click.echo(json_line(values_))

@@ -10,7 +10,7 @@ import click
 
 from relay.cli import config_option
 from relay.cli.asking import ask
-from relay.cli.options import json_option
+from relay.cli.options import json_option, limit_option
 from relay.cli.output import show_list
 from relay.config import load_config
 from relay.service.times import format_moment
@@ -25,15 +25,16 @@ def peers() -> None:
 
 
 @peers.command("list")
+@limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, as_json: bool) -> None:
+def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
     """List the targets of each peer.
 
     A target is up, down, or aside: it has asked for fewer calls, or does not answer and rests. Calls go there last.
     """
     answer = ask(load_config(config_path), "peers")
-    show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json)
+    show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json, limit=limit)
 
 
 def _lines(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

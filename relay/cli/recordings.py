@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from relay.cli import config_option
-from relay.cli.options import needed_reason
+from relay.cli.options import limit_option, needed_reason
 from relay.cli.output import show_list
 from relay.cli.private_file import written
 from relay.cli.stores import every, opened, past
@@ -28,9 +28,17 @@ def recordings() -> None:
 @click.option("--business", metavar="ID", help="Only those of this business user.")
 @click.option("--since", type=past, default=None, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago).")
 @click.option("--until", type=past, default=None, metavar="TIME", help="Before then; likewise.")
+@limit_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @config_option
-def list_(config_path: Path | None, business: str | None, since: int | None, until: int | None, as_json: bool) -> None:
+def list_(
+    config_path: Path | None,
+    business: str | None,
+    since: int | None,
+    until: int | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List recordings by when they were taken over, the newest first; purged ones too."""
     query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
@@ -39,7 +47,7 @@ def list_(config_path: Path | None, business: str | None, since: int | None, unt
             NEWEST,
             lambda recording: (recording.taken_at, recording.call_id),
         )
-        show_list(found, _COLUMNS, as_json=as_json)
+        show_list(found, _COLUMNS, as_json=as_json, limit=limit)
 
 
 @recordings.command("get")

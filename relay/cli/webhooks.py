@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, json_option
-from relay.cli.output import plain, show_list, show_one
+from relay.cli.options import business_option, json_option, limit_option
+from relay.cli.output import newest, plain, show_list, show_one
 from relay.cli.stores import Opened, every, opened, required
 from relay.events import webhooks as service
 from relay.events.webhooks import KINDS, PARTIES
@@ -57,13 +58,14 @@ def make(
 
 @webhooks.command("list")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
+@limit_option
 @json_option
 @config_option
-def list_(config_path: Path | None, business: str | None, as_json: bool) -> None:
-    """List webhooks and how their deliveries go."""
+def list_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
+    """List webhooks and how their deliveries go, the newest first."""
     with opened(config_path) as store:
         found = every(partial(webhooks_of, store.reader, store.sealer, business), "", lambda one: one.id)
-        show_list(map(_plain, found), _COLUMNS, as_json=as_json)
+        show_list(map(_plain, newest(found, attrgetter("created_at"))), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @webhooks.command("show")
@@ -106,13 +108,14 @@ def change(
 
 @webhooks.command("dead")
 @click.argument("webhook_id", metavar="ID")
+@limit_option
 @json_option
 @config_option
-def dead_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
-    """List the events that were given up."""
+def dead_(config_path: Path | None, webhook_id: str, limit: int | None, as_json: bool) -> None:
+    """List the events that were given up, the newest first."""
     with opened(config_path) as store:
         _found(store, webhook_id)
-        show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json)
+        show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json, limit=limit)
 
 
 def _found(store: Opened, webhook_id: str) -> Webhook:
@@ -120,7 +123,8 @@ def _found(store: Opened, webhook_id: str) -> Webhook:
 
 
 def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
-    for event in every(partial(dead, store.reader, store.sealer, webhook_id), 0, lambda event: event.seq):
+    found = every(partial(dead, store.reader, store.sealer, webhook_id), 0, lambda event: event.seq)
+    for event in newest(found, attrgetter("seq")):
         values = plain(event) | {"at": format_moment(event.at_ms)}
         yield {name: values[name] for name in _DEAD_COLUMNS}
 

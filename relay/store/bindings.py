@@ -205,12 +205,13 @@ def history(connection: Connection, sealer: Sealer, binding_id: str) -> list[Bin
 
 
 def all_bindings(
-    connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0
+    connection: Connection, sealer: Sealer, query: BindingQuery = _ANY, now_ms: int = 0, *, newest_first: bool = False
 ) -> Iterator[Binding]:
-    """Every binding that is asked for in the order they were made, however many."""
+    """Every binding that is asked for in the order they were made, or the reverse, however many."""
     where, values = _conditions(sealer, query, now_ms)
+    order = "DESC" if newest_first else "ASC"
     with one_moment(connection):
-        for row in each_row(connection, f"{SELECT} {where} ORDER BY id", values):
+        for row in each_row(connection, f"{SELECT} {where} ORDER BY id {order}", values):
             yield open_row(sealer, row)
 
 

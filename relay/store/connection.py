@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, runtime_checkable
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -82,5 +82,6 @@ def one_moment(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if connection.in_transaction:  # an I/O error has ended it
-            connection.execute("ROLLBACK")
+        with suppress(sqlite3.ProgrammingError):  # a list that was not read to its end outlives the connection
+            if connection.in_transaction:  # an I/O error has ended it
+                connection.execute("ROLLBACK")

@@ -99,12 +99,16 @@ def read_page(
         return [found for found, _ in zip(merged, range(limit), strict=False)]
 
 
-def read_all(connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[CallRecord]:
-    """All of them, the oldest first, a page in memory at a time."""
-    return (stored.record for stored in read_stored(connection, sealer, wanted, page))
+def read_all(
+    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+) -> Iterator[CallRecord]:
+    """All of them, the oldest first or the newest, a page in memory at a time."""
+    return (stored.record for stored in read_stored(connection, sealer, wanted, page, newest_first=newest_first))
 
 
-def read_stored(connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000) -> Iterator[StoredRecord]:
+def read_stored(
+    connection: Connection, sealer: Sealer, wanted: Wanted, page: int = 1_000, *, newest_first: bool = False
+) -> Iterator[StoredRecord]:
     """The same with their links in the chain.
 
     Where the index is far behind, as without a follower, all records of the time are looked at instead.
@@ -113,9 +117,9 @@ def read_stored(connection: Connection, sealer: Sealer, wanted: Wanted, page: in
     after: Position | None = None
     while True:
         if indexed:
-            found = read_page(connection, sealer, wanted, after, page)
+            found = read_page(connection, sealer, wanted, after, page, newest_first=newest_first)
         else:
-            found = _by_time(_Reading(connection, sealer, wanted, _Order(False, after), page))
+            found = _by_time(_Reading(connection, sealer, wanted, _Order(newest_first, after), page))
         yield from (one.stored for one in found if wanted.fits(one.stored.record))
         if len(found) < page:
             return

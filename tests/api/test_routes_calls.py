@@ -69,6 +69,11 @@ async def test_where_a_call_came_from_is_for_operators(
     assert shown == {ACME: None, RIVAL: strange}
 
 
+async def test_an_outcome_that_there_is_not_is_refused(operator: Client) -> None:
+    (error,) = (await operator.refused("GET", "/v1/calls?outcome=answred", "invalid"))["errors"]
+    assert error["field"] == "outcome" and "answered" in error["problem"]
+
+
 async def test_a_text_message_is_a_record_too(api: Api, operator: Client) -> None:
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(call(ACME, "acme", kind="message", text_bytes=17, outcome="delivered", answered_at=None))

@@ -89,14 +89,14 @@ def test_a_record_is_printed_as_the_contract_says(relay700: Command) -> None:
 def test_text_messages_are_listed_among_the_calls(relay700: Command) -> None:
     write(relay700, ended_record("c1"), ended_record("c2", kind="message", outcome="delivered", text_bytes=17))
     assert [line.split()[1:3] for line in relay700.done("calls", "list").splitlines()[1:]] == [
-        ["call", "answered"],
         ["message", "delivered"],
+        ["call", "answered"],
     ]
 
 
 def test_live_calls_are_listed_and_can_be_selected(relay700: Command) -> None:
     write(relay700, ended_record("c1"), live_record("c2"))
-    assert [record["call_id"] for record in relay700.objects("calls", "list")] == ["c1", "c2"]
+    assert [record["call_id"] for record in relay700.objects("calls", "list")] == ["c2", "c1"]
     (live,) = relay700.objects("calls", "list", "--live")
     assert (live["call_id"], live["ended_at"], live["outcome"]) == ("c2", None, None)
 
@@ -105,10 +105,10 @@ def test_calls_are_selected_by_number_in_any_notation_and_by_time(relay700: Comm
     write(relay700, ended_record("c1"), ended_record("c2", caller="8001", received_at=NOW_MS + 5_000))
     for selection, ids in [
         (("--number", "+86-138-0000-0001"), ["c1"]),
-        (("--number", X), ["c1", "c2"]),
+        (("--number", X), ["c2", "c1"]),
         (("--number", "8001"), ["c2"]),
         (("--since", "2026-01-01T08:00:05+08:00"), ["c2"]),
-        (("--since", "36500d"), ["c1", "c2"]),
+        (("--since", "36500d"), ["c2", "c1"]),
         (("--number", "13800000001", "--since", "2026-01-01T00:00:05Z"), []),
     ]:
         assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids
@@ -120,13 +120,13 @@ def test_calls_are_listed_by_order_business_and_outcome(relay700: Command) -> No
     )
     for selection, ids in [
         (("--order", "18"), ["c2"]),
-        (("--order", "order-1"), ["c1", "c3"]),
-        (("--business", "default"), ["c1", "c2"]),
+        (("--order", "order-1"), ["c3", "c1"]),
+        (("--business", "default"), ["c2", "c1"]),
         (("--outcome", "busy"), ["c2"]),
         (("--live", "--business", "default"), []),
-        (("--order", "order-1", "--number", "13800000001"), ["c1", "c3"]),
+        (("--order", "order-1", "--number", "13800000001"), ["c3", "c1"]),
         (("--until", "2025-12-31T23:59:59Z"), []),
-        (("--until", "2026-01-02T00:00:00Z"), ["c1", "c2", "c3"]),
+        (("--until", "2026-01-02T00:00:00Z"), ["c3", "c2", "c1"]),
     ]:
         assert [record["call_id"] for record in relay700.objects("calls", "list", *selection)] == ids, selection
 
@@ -138,7 +138,7 @@ def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: C
     assert relay700.objects("audit", "list", "--action", "read") == []
     assert A in relay700.done("calls", "show", "c1", "--reveal", "--reason", "case 7")
     (record,) = relay700.objects("calls", "show", "c1")
-    assert record == relay700.objects("calls", "list")[0] | {"recording_ms": None, "recording_sha256": None}
+    assert record == relay700.objects("calls", "list")[1] | {"recording_ms": None, "recording_sha256": None}
     read = relay700.objects("audit", "list", "--action", "read", "--object", "call c1")
     assert [entry["reason"] for entry in read] == ["test", "case 7"]
     assert relay700.refused("calls", "show", "c9").startswith("there is no such call")

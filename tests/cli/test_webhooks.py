@@ -69,7 +69,7 @@ def test_dead_events_are_listed_without_numbers_and_sent_again(relay700: Command
     leave_dead(relay700, "c1.ended", "c2.ended", "c3.ended")
     dead = relay700.objects("webhooks", "dead", made["id"])
     assert [(event["event_id"], event["last_error"]) for event in dead] == [
-        (f"c{n}.ended", "404 Not Found") for n in (1, 2, 3)
+        (f"c{n}.ended", "404 Not Found") for n in (3, 2, 1)
     ]
     assert "13800000001" not in relay700.done("webhooks", "dead", made["id"])
     assert relay700.done("webhooks", "resend", made["id"], "c2.ended") == "1 to be sent again\n"

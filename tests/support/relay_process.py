@@ -307,7 +307,9 @@ class RelayProcess:
         file.unlink()
 
     def calls(self, *options: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._answer("calls", "list", "--json", *options).splitlines()]
+        """In the order of their arrival."""
+        found = [json.loads(line) for line in self._answer("calls", "list", "--json", *options).splitlines()]
+        return sorted(reversed(found), key=lambda record: str(record["received_at"]))
 
     def verify(self) -> str:
         return self._answer("verify")

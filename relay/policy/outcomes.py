@@ -1,0 +1,30 @@
+"""All outcomes that a call record may have. They are gathered from where each of them is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from types import ModuleType
+from typing import Final
+
+from relay.call import admission, masking, text_message
+from relay.call.masking import Verdict
+from relay.call.routing import Refusal
+from relay.policy import rules
+
+ANSWERED: Final = "answered"
+
+
+def _refusals(module: ModuleType) -> Iterator[str]:
+    return (value.outcome for value in vars(module).values() if isinstance(value, Refusal))
+
+
+def _verdicts(module: ModuleType) -> Iterator[str]:
+    tables = (value.values() for value in vars(module).values() if isinstance(value, dict))
+    values = chain(vars(module).values(), *tables)
+    return (value.outcome for value in values if isinstance(value, Verdict))
+
+
+# Those of calls that the relay itself has refused.
+REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
+OUTCOMES: Final = tuple(sorted({ANSWERED, *REFUSALS, *_verdicts(masking), *_verdicts(text_message)}))
