@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
@@ -39,8 +38,7 @@ from relay.api.desk import Desk
 from relay.api.document import describe
 from relay.api.door import Door
 from relay.api.edge import Edge
-from relay.api.models import FORMS
-from relay.api.problems import HTTP_KINDS, errors_of, problem_response
+from relay.api.problems import HTTP_KINDS, errors_of, field_errors, problem_response, summary
 from relay.call.rates import Rates
 from relay.errors import ParseError, Refused, StoreError
 
@@ -121,8 +119,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if isinstance(error.body, bytes):  # FastAPI reads a body by its content type
         errors = [("body", "it is not read as JSON: send the header content-type: application/json")]
     else:
-        errors = [_told(fault) for fault in error.errors()]
-    return problem_response(request.state.request_id, "invalid", "; ".join(map(": ".join, errors[:3])), errors[:50])
+        errors = field_errors(error.errors(), within=1)
+    return problem_response(request.state.request_id, "invalid", summary(errors), errors)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -139,18 +137,3 @@ def _methods(request: Request) -> Iterator[str]:
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             yield from route.methods or ()
-
-
-def _told(fault: dict[str, Any]) -> tuple[str, str]:
-    """The field, and what is wrong with it."""
-    match fault["type"]:
-        case "json_invalid":
-            return "body", f"it is no JSON from character {fault['loc'][1]} on"
-        case "string_pattern_mismatch" if words := FORMS.get(fault["ctx"]["pattern"]):
-            return _path(fault["loc"]), words
-    return _path(fault["loc"]), fault["msg"].removeprefix("Value error, ")
-
-
-def _path(location: tuple[Any, ...]) -> str:
-    """("body", "items", 3, "a") -> items.3.a"""
-    return ".".join(str(part) for part in location[1:]) or str(location[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from relay.api.models import (
     Asked,
@@ -21,7 +22,7 @@ from relay.api.models import (
     Time,
     left_out,
 )
-from relay.api.problems import Problem
+from relay.api.problems import Problem, field_errors
 from relay.call.binding import Direction, Mode
 from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S
 from relay.store.bindings import State
@@ -152,15 +153,34 @@ class BindingHistory(Shown):
     items: list[BindingStep]
 
 
+class Malformed(NamedTuple):
+    """An item of a batch that no binding can be asked for with."""
+
+    errors: list[tuple[str, str]]  # field and problem
+
+
+def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """A wrong one is its own fault, and not that of the batch."""
+    try:
+        return read(value)
+    except ValidationError as error:
+        return Malformed(field_errors(error.errors(include_url=False, include_input=False)))
+
+
 class Batch(Asked):
     """Many bindings. Each stands for itself."""
 
-    items: Annotated[list[BindingNew], Field(min_length=1, max_length=1000)]
+    items: Annotated[list[Annotated[BindingNew, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
+
+    def asked(self) -> Sequence[BindingNew | Malformed]:
+        """In the order of the request."""
+        return self.items
 
 
 class BatchAnswer(Shown):
     """What became of one of them."""
 
+    index: int = Field(default=0, description="its place in the request, from 0")
     status: int = Field(description="as if it had been asked for alone")
     binding: Binding | None = None
     problem: Problem | None = None

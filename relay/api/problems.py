@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import Field
 from starlette.responses import Response
 
-from relay.api.models import Shown
+from relay.api.models import FORMS, Shown
 from relay.errors import Refused
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 50  # of one answer
 
 KINDS: dict[str, tuple[int, str]] = {
     "invalid": (400, "A field of the request is wrong"),
@@ -86,6 +87,34 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
 def errors_of(refused: Refused) -> list[tuple[str, str]]:
     """The fields that a refusal names, if any, and what is wrong with each."""
     return list(refused.fields)
+
+
+def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]]:
+    """What pydantic has found, as pairs of field and problem. They never repeat what was in a field.
+
+    `within`: how many parts of each place lead to what was asked, such as "body".
+    """
+    return [_told(fault, within) for fault in faults[:MOST_ERRORS]]
+
+
+def summary(errors: Sequence[tuple[str, str]]) -> str:
+    """The first of them in one line."""
+    return "; ".join(map(": ".join, errors[:3]))
+
+
+def _told(fault: Any, within: int) -> tuple[str, str]:
+    """The field, and what is wrong with it."""
+    match fault["type"]:
+        case "json_invalid":
+            return "body", f"it is no JSON from character {fault['loc'][1]} on"
+        case "string_pattern_mismatch" if words := FORMS.get(fault["ctx"]["pattern"]):
+            return _path(fault["loc"], within), words
+    return _path(fault["loc"], within), fault["msg"].removeprefix("Value error, ")
+
+
+def _path(location: tuple[Any, ...], within: int) -> str:
+    """("body", "items", 3, "a") -> items.3.a"""
+    return ".".join(str(part) for part in location[within:]) or str(location[0] if location else "item")
 
 
 def problem_of(refused: Refused, request_id: str) -> Problem:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from relay.api import models_bindings as models
 from relay.api.models import Name, Number700, Page, Text128, Time, given, given_ms, shown_moment
 from relay.api.pages import Paging
-from relay.api.problems import problem_of, status_of
+from relay.api.problems import Problem, problem, problem_of, status_of, summary
 from relay.api.visit import Answer, Changes, Needs, Reveal, Revealing, Visit, Why
 from relay.call.binding import Binding, Mode
 from relay.call.numbers import mask_number
@@ -99,36 +99,45 @@ async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
     return await visit.change(do)
 
 
+_Item = models.BindingNew | models.Malformed
+
+
 @router.post("/batch", response_model=models.BatchAnswers, summary="Make many bindings")
 async def post_batch(asked: models.Batch, visit: Writes) -> Response:
-    """Where all are well formed, each stands for itself; the answers are in the order of the request."""
-    request_id, rules = visit.request.state.request_id, visit.desk.settings.rules
+    """Each stands for itself, also one that is not well formed; the answers are in the order of the request."""
+    wanted, request_id, rules = asked.asked(), visit.request.state.request_id, visit.desk.settings.rules
 
-    def make(chunk: Sequence[models.BindingNew]) -> Callable[[Act], Answer]:
+    def make(start: int, end_: int) -> Callable[[Act], Answer]:
         def do(act: Act) -> Answer:
-            answers = _bind_each(act, chunk, visit)
+            answers = _bind_each(act, wanted[start:end_], visit)
             return Answer(models.BatchAnswers(items=[_batch_answer(act, one, rules, request_id) for one in answers]))
 
         return do
 
     items: list[models.BatchAnswer] = []
-    for start, end_ in _chunks(asked.items):
-        kept = await visit.once(make(asked.items[start:end_]), f" {start}")
+    for start, end_ in _chunks(wanted):
+        kept = await visit.once(make(start, end_), f" {start}")
         items += models.BatchAnswers.model_validate_json(kept.body).items
+    for index, item in enumerate(items):
+        item.index = index
     return Response(models.BatchAnswers(items=items).model_dump_json(), media_type="application/json")
 
 
-def _chunks(items: Sequence[models.BindingNew]) -> Iterator[tuple[int, int]]:
+def _chunks(items: Sequence[_Item]) -> Iterator[tuple[int, int]]:
     """Where each act begins and ends. One of a group, which may have 10,000 routes, has an act of its own."""
     start = 0
     for place, item in enumerate(items):
-        if place > start and (item.group_id or items[start].group_id or place - start == CHUNK):
+        if place > start and (_is_of_group(item) or _is_of_group(items[start]) or place - start == CHUNK):
             yield start, place
             start = place
     yield start, len(items)
 
 
-def _bind_each(act: Act, items: Sequence[models.BindingNew], visit: Visit) -> list[Binding | Refused]:
+def _is_of_group(item: _Item) -> bool:
+    return isinstance(item, models.BindingNew) and item.group_id is not None
+
+
+def _bind_each(act: Act, items: Sequence[_Item], visit: Visit) -> list[Binding | Refused | models.Malformed]:
     """A refusal for each that names another's business user or an end that is too near, too."""
     asked = [_request_of_item(item, visit, act.now_ms) for item in items]
     wanted = [one for one in asked if isinstance(one, BindingRequest)]
@@ -136,17 +145,24 @@ def _bind_each(act: Act, items: Sequence[models.BindingNew], visit: Visit) -> li
     return [next(made) if isinstance(one, BindingRequest) else one for one in asked]
 
 
-def _request_of_item(item: models.BindingNew, visit: Visit, at_ms: int) -> BindingRequest | Refused:
+def _request_of_item(item: _Item, visit: Visit, at_ms: int) -> BindingRequest | Refused | models.Malformed:
+    if isinstance(item, models.Malformed):
+        return item
     try:
         return _request(item, visit.own(item.business), at_ms)
     except Refused as refused:
         return refused
 
 
-def _batch_answer(act: Act, answer: Binding | Refused, rules: BindRules, request_id: str) -> models.BatchAnswer:
+def _batch_answer(
+    act: Act, answer: Binding | Refused | models.Malformed, rules: BindRules, request_id: str
+) -> models.BatchAnswer:
     if isinstance(answer, Binding):
         warning = filing_warning(act.connection, act.sealer, answer, rules)
         return models.BatchAnswer(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
+    if isinstance(answer, models.Malformed):
+        told = problem("invalid", summary(answer.errors), answer.errors, request_id)
+        return models.BatchAnswer(status=400, problem=Problem.model_validate(told))
     return models.BatchAnswer(status=status_of(answer.kind), problem=problem_of(answer, request_id))
 
 

@@ -250,9 +250,27 @@ async def test_an_end_or_a_business_user_that_is_wrong_is_one_items_own_fault(co
     assert answer["items"][3]["binding"]["x"] == X
 
 
-async def test_a_wrong_item_of_a_batch_is_named(company: Client) -> None:
-    problem = await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [AXB, AXB | {"mode": "A"}]})
-    assert problem["errors"][0]["field"] == "items.1.mode"
+async def test_a_malformed_item_of_a_batch_fails_alone(company: Client) -> None:
+    """As if it had been asked for alone; what stands in it is not repeated."""
+    wrong = [AXB | {"mode": "A"}, AXB | {"a": "13800000001; DROP"}, AXB | {"no": 1}, {}, 17, None]
+    items = [AXB | {"x": X}, *wrong, AXB | {"x": X, "a": C, "b": "13700000005"}]
+    answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
+    assert [(item["index"], item["status"]) for item in answer["items"]] == [
+        (0, 201), *((place, 400) for place in range(1, 7)), (7, 201)
+    ]  # fmt: skip
+    problems = [item["problem"] for item in answer["items"][1:7]]
+    assert {problem["type"] for problem in problems} == {"/problems/invalid"}
+    assert [problem["errors"][0]["field"] for problem in problems] == ["mode", "a", "no", "mode", "item", "item"]
+    assert "DROP" not in str(problems)
+    for item, problem in zip(wrong[:4], problems, strict=False):
+        alone = await company.refused("POST", "/v1/bindings", "invalid", item)
+        assert alone["errors"] == problem["errors"]
+    assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
+
+
+async def test_a_batch_that_is_none_is_refused(company: Client) -> None:
+    for body in ({"items": []}, {"items": AXB}, {}, {"items": [AXB], "more": 1}):
+        await company.refused("POST", "/v1/bindings/batch", "invalid", body)
 
 
 async def test_bindings_are_found_by_what_is_known_of_them(company: Client) -> None:
