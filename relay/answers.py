@@ -54,6 +54,7 @@ class Answers:
         return {
             "statistics": self.statistics,
             "live": self.live,
+            "call": self.call,
             "hang_up": self.hang_up,
             "peers": self.peers,
             **self._bans.by_name(),
@@ -96,6 +97,13 @@ class Answers:
         shown = [_live_call(record, reveal) for record in calls[:most]]
         return {"calls": shown, "total": len(calls), "workers_absent": 0}
 
+    def call(self, call_id: str, business: str | None = None, reveal: bool = False) -> Answer:
+        """One call that is up or setting up, as `live` has it. Raises Refused where there is none of that business."""
+        for record in self._live_records():
+            if record.call_id == call_id and business in (None, record.business):
+                return _live_call(record, reveal)
+        raise no_such_call()
+
     def _live_records(self) -> list[CallRecord]:
         """The newest first. Kept for a while, so that however many ask, this takes no more than a tenth of our time."""
         began = time.monotonic()
@@ -105,18 +113,23 @@ class Answers:
             self._live_until = ended + 10 * (ended - began)
         return self._live_known
 
-    def hang_up(self, call_id: str, business: str | None = None) -> Answer:
+    def hang_up(self, call_id: str, business: str | None = None, dry_run: bool = False) -> Answer:
         """Raises Refused if no such call is up, it is another business's, or too much is asked.
 
-        `business`: who asks; None: the operator.
+        `business`: who asks; None: the operator. `dry_run`: only whether it would be done.
         """
         now = time.monotonic()
-        if not self._hang_ups.admit(business or "", HANG_UPS_PER_S, now):
+        if not self._hang_ups.admit(f"{business or ''} {dry_run}", HANG_UPS_PER_S, now):
             raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} calls are hung up a second")
-        if not self._engine.hang_up(call_id, now, business):
-            raise Refused("not_found", "call_id", "no such call is up")
+        if not (self._engine.is_live(call_id, business) if dry_run else self._engine.hang_up(call_id, now, business)):
+            raise no_such_call()
         self._driver.perform(now)
         return {"call_id": call_id}
+
+
+def no_such_call() -> Refused:
+    """Of a call that is asked for and is neither up nor setting up."""
+    return Refused("not_found", "call_id", "no such call is up")
 
 
 def _live_call(record: CallRecord, reveal: bool) -> Answer:

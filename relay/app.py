@@ -319,7 +319,8 @@ It prints the 700 number that each of the two dials to reach the other. README.m
 """
 
 
-_OF_CALLS = ("live", "hang_up", "peers", "bans", "ban", "unban")  # what those who ask by these names ask the calls
+# What those who ask by these names ask the calls.
+_OF_CALLS = ("live", "call", "hang_up", "peers", "bans", "ban", "unban")
 
 
 class Alone:

@@ -35,7 +35,7 @@ from relay.sip.flow import Flow
 from relay.store.journal import Journal
 from relay.store.live_rows import LiveCall
 from relay.switch import owner_of
-from relay.totals import all_live, all_peers, all_statistics, who_hung_up
+from relay.totals import all_live, all_peers, all_statistics, who_has_it
 
 if TYPE_CHECKING:
     from relay.net.locate import Located
@@ -48,7 +48,8 @@ _TOTALS: Final[Mapping[str, Callable[..., Answer]]] = {
     "statistics": all_statistics,
     "live": all_live,
     "peers": all_peers,
-    "hang_up": who_hung_up,
+    "call": who_has_it,
+    "hang_up": who_has_it,
 }
 
 

@@ -51,7 +51,7 @@ def all_peers(answers: Sequence[Answer | Refused]) -> Answer:
     return {"peers": [_peer(of_one) for of_one in by_name.values()]}
 
 
-def who_hung_up(answers: Sequence[Answer | Refused], **_: object) -> Answer:
+def who_has_it(answers: Sequence[Answer | Refused], **_: object) -> Answer:
     """A call is up in one worker at most. Raises Refused if it is up in none, or too much is asked."""
     for answer in answers:
         if not isinstance(answer, Refused):

@@ -54,3 +54,12 @@ async def test_tasks_are_counted_so_that_a_leak_of_them_shows(answers: Answers) 
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(0))
         assert answers.statistics()["tasks"] == before + 1
+
+
+async def test_one_call_that_there_is_not_is_refused(answers: Answers) -> None:
+    with pytest.raises(Refused) as error:
+        answers.call("no such call")
+    assert error.value.kind == "not_found"
+    with pytest.raises(Refused) as error:
+        answers.hang_up("no such call", dry_run=True)
+    assert error.value.kind == "not_found"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.errors import Refused
-from relay.totals import all_live, all_peers, all_statistics, who_hung_up
+from relay.totals import all_live, all_peers, all_statistics, who_has_it
 
 GONE = Refused("relay_unavailable", "", "worker 1 does not answer")
 
@@ -77,10 +77,10 @@ def test_a_peers_calls_are_added_up_and_its_targets_shown_as_the_worst_finds_the
 
 def test_a_call_is_hung_up_by_the_worker_that_has_it() -> None:
     unknown = Refused("not_found", "call_id", "no such call is up")
-    assert who_hung_up([unknown, {"call_id": "c"}], call_id="c") == {"call_id": "c"}
+    assert who_has_it([unknown, {"call_id": "c"}], call_id="c") == {"call_id": "c"}
     for answers, kind in (([unknown, unknown], "not_found"), ([unknown, GONE], "relay_unavailable")):
         with pytest.raises(Refused) as refused:
-            who_hung_up(answers, call_id="c")
+            who_has_it(answers, call_id="c")
         assert refused.value.kind == kind
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from relay.api.models import Asked, Masked, Moment, Name, Number700, Party, Shown, Text64, Text128, Time
+from relay.reports.record_form import CallState
 
 
 class CallSearch(Asked):
@@ -71,6 +72,7 @@ class Call(Shown):
 class OneCall(Call):
     """A call record, with what was recorded of it."""
 
+    state: CallState
     recording_ms: int | None = Field(description="from the first packet to the last; null until it is taken over")
     recording_sha256: str | None = Field(description="of what GET …/recording answers")
 

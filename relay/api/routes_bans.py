@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from relay.api import models_bans as models
 from relay.api.models import shown_moment
-from relay.api.visit import Operator, Visit, Why
+from relay.api.visit import Operator, Why
 from relay.net.bans import read_source
 
 router = APIRouter(prefix="/v1/bans", tags=["bans"])
@@ -27,28 +27,30 @@ async def get_bans(visit: Operator) -> models.Bans:
 async def post_ban(asked: models.BanNew, visit: Operator) -> models.Ban:
     """Nothing from there is read, and no connection accepted. A peer's, or one of a call that is up, is refused."""
     source = read_source(asked.address)
-    await _say(visit, "ban.add", source, asked.reason, {"for_s": asked.for_s})
-    return _shown(await visit.desk.control.ask("ban", address=source, for_s=asked.for_s))
+    details: dict[str, object] = {"for_s": asked.for_s}
+    done = await visit.ask_relay(
+        "ban",
+        {"address": source, **details},
+        lambda act: act.audit("ban.add", source, reason=asked.reason or "", details=details),
+    )
+    return _shown(done)
 
 
 @router.delete("", summary="Lift all bans")
 async def delete_bans(visit: Operator, why: Why = None) -> models.Lifted:
     """Everybody is heard again."""
-    await _say(visit, "ban.lift", ALL, why, {})
-    return models.Lifted(lifted=(await visit.desk.control.ask("unban"))["lifted"])
+    done = await visit.ask_relay("unban", {}, lambda act: act.audit("ban.lift", ALL, reason=why or ""))
+    return models.Lifted(lifted=done["lifted"])
 
 
 @router.delete("/{address}", summary="Lift a ban")
 async def delete_ban(address: Address, visit: Operator, why: Why = None) -> models.Lifted:
     """Of a network that is banned any address of it."""
     source = read_source(address)
-    await _say(visit, "ban.lift", source, why, {})
-    return models.Lifted(lifted=(await visit.desk.control.ask("unban", address=source))["lifted"])
-
-
-async def _say(visit: Visit, action: str, source: str, reason: str | None, details: dict[str, object]) -> None:
-    """The audit line comes first: what is done is never without it."""
-    await visit.act(lambda act: act.audit(action, source, reason=reason or "", details=details))
+    done = await visit.ask_relay(
+        "unban", {"address": source}, lambda act: act.audit("ban.lift", source, reason=why or "")
+    )
+    return models.Lifted(lifted=done["lifted"])
 
 
 def _shown(ban: dict[str, Any]) -> models.Ban:

@@ -17,8 +17,8 @@ from relay.call.record import CallRecord
 from relay.errors import Refused
 from relay.policy.outcomes import OUTCOMES
 from relay.reports.export import MEDIA_TYPES, Format, export_parts
-from relay.reports.record_form import record_form, with_moments
-from relay.reports.recordings import of_call
+from relay.reports.record_form import record_form, state_of, with_moments
+from relay.reports.recordings import NOT_TAKEN, of_call
 from relay.reports.search import CallQuery, find_call, search
 from relay.service.fields import invalid
 from relay.store.connection import Connection
@@ -106,8 +106,11 @@ def _shown_live(visit: Visit, call: dict[str, Any]) -> models.Call:
 @router.delete("/live/{call_id}", status_code=202, response_model=models.HungUp, summary="Hang up a call")
 async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> models.HungUp:
     """Both sides get a BYE; the record tells `hung_up`."""
-    await visit.act(lambda act: act.audit("call.hang_up", call_id, business=visit.business, reason=why or ""))
-    await visit.desk.control.ask("hang_up", call_id=call_id, business=visit.business)
+    await visit.ask_relay(
+        "hang_up",
+        {"call_id": call_id, "business": visit.business},
+        lambda act: act.audit("call.hang_up", call_id, business=visit.business, reason=why or ""),
+    )
     return models.HungUp(call_id=call_id)
 
 
@@ -142,7 +145,25 @@ async def get_export(
 
 @router.get("/{call_id}", summary="Show a call")
 async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.OneCall:
-    """One that has ended, or is answered and up."""
+    """One that has ended, is up, or rings."""
+    found = await _recorded(visit, call_id)
+    if found is None and not await _is_live(visit, call_id):
+        found = await _recorded(visit, call_id)  # it may have been answered, or have ended, between the two looks
+        if found is None:
+            raise Refused("not_found", "", "there is no such call")
+    clear = await visit.reveal(reveal, f"call {call_id}")
+    if found is None:
+        call = await visit.desk.control.ask("call", call_id=call_id, business=visit.business, reveal=clear)
+        shown, recording = _shown_live(visit, call), NOT_TAKEN
+    else:
+        record, recording = found
+        shown = shown_call(record, clear=clear, for_operator=visit.business is None)
+    values = shown.model_dump()
+    return models.OneCall.model_validate(values | recording | {"state": state_of(values)})
+
+
+async def _recorded(visit: Visit, call_id: str) -> tuple[CallRecord, dict[str, Any]] | None:
+    """One that the store has, since it was answered or has ended; and its recording."""
 
     def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
         return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(
@@ -150,8 +171,13 @@ async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.O
         )
 
     record, recording = await visit.read(query)
-    if record is None:
-        raise Refused("not_found", "", "there is no such call")
-    clear = await visit.reveal(reveal, f"call {call_id}")
-    shown = shown_call(record, clear=clear, for_operator=visit.business is None)
-    return models.OneCall(**shown.model_dump(), **recording)
+    return None if record is None else (record, recording)
+
+
+async def _is_live(visit: Visit, call_id: str) -> bool:
+    """Whether the relay has it; where that does not run nothing rings."""
+    try:
+        await visit.desk.control.ask("call", call_id=call_id, business=visit.business)
+    except Refused:
+        return False
+    return True

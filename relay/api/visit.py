@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Annotated, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -139,6 +139,15 @@ class Visit(NamedTuple):
     async def act(self, do: Callable[[Act], T]) -> T:
         """Runs an act. Raises Refused and StoreError."""
         return await self.desk.writer.run(self.actor, do)
+
+    async def ask_relay(self, name: str, asked: dict[str, object], audit: Callable[[Act], None]) -> dict[str, Any]:
+        """Has the relay do something. Raises Refused.
+
+        The audit line comes before it is done, and after the relay has said that it can be: what was refused has none.
+        """
+        await self.desk.control.ask(name, **asked, dry_run=True)
+        await self.act(audit)
+        return await self.desk.control.ask(name, **asked)
 
     async def change(self, do: Callable[[Act], Answer]) -> Response:
         """Runs an act and answers what it gives. The same request with the same Idempotency-Key: answers that again."""

@@ -15,6 +15,7 @@ from typing import Final
 from relay.call import masking
 from relay.call.actions import Action, Mediated, Registered
 from relay.call.bans import Bans
+from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
 from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
@@ -245,13 +246,23 @@ class Engine:
         """The calls that are up or setting up, as their records are so far."""
         return [call.record() for call in self._core.attempts.values() if not call.ended]
 
+    def is_live(self, call_id: str, business: str | None = None) -> bool:
+        """Whether that call is up or setting up, and of the named business."""
+        return self._find_live(call_id, business) is not None
+
     def hang_up(self, call_id: str, now: float, business: str | None = None) -> bool:
         """Ends one call, whatever state it is in. False: no such call is live, or not of the named business."""
+        call = self._find_live(call_id, business)
+        if call is None:
+            return False
+        call.end("relay", "hung_up", now)
+        return True
+
+    def _find_live(self, call_id: str, business: str | None) -> Call | None:
         for call in self._core.attempts.values():
             if call.call_id == call_id and not call.ended and business in (None, call.business):
-                call.end("relay", "hung_up", now)
-                return True
-        return False
+                return call
+        return None
 
     def hang_up_all(self, now: float) -> None:
         """Ends every call, for the end of the service."""

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.asking import ask
+from relay.cli.asking import ask, ask_audited
 from relay.cli.options import json_option, limit_option, reason_option
 from relay.cli.output import newest, show_list
-from relay.cli.stores import audited_first, duration, opened
+from relay.cli.stores import duration, opened
 from relay.config import load_config
 from relay.net.bans import read_source
 from relay.service.times import format_moment
@@ -51,8 +51,8 @@ def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> Non
     """
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
-        audited_first(store, "ban.add", source, reason, for_s=for_s)
-        answer = ask(store.config, "ban", address=source, for_s=for_s)
+        asked = {"address": source, "for_s": for_s}
+        answer = ask_audited(store, "ban", asked, "ban.add", source, reason, for_s=for_s)
     click.echo(f"banned {source} until {format_moment(answer['until'])}")
 
 
@@ -67,8 +67,7 @@ def lift(config_path: Path | None, address: str | None, all_: bool, reason: str)
         raise click.UsageError("name one address, or --all")
     source = None if address is None else read_source(address)
     with opened(config_path) as store:
-        audited_first(store, "ban.lift", source or ALL, reason)
-        answer = ask(store.config, "unban", address=source)
+        answer = ask_audited(store, "unban", {"address": source}, "ban.lift", source or ALL, reason)
     for each in answer["lifted"]:
         click.echo(f"lifted {each}")
 

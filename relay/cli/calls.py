@@ -12,7 +12,7 @@ import click
 from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
-from relay.cli.asking import ask
+from relay.cli.asking import ask, ask_audited
 from relay.cli.options import in_clear, limit_option, needed_reason, reason_option, reveal_option, showing_options
 from relay.cli.output import (
     RECORD_HEADING,
@@ -27,8 +27,10 @@ from relay.cli.output import (
 )
 from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
-from relay.cli.stores import Opened, audited_first, number, opened, past, required, said_in_clear
+from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
+from relay.errors import Refused
 from relay.reports.export import Format, export_parts
+from relay.reports.record_form import state_of, with_moments
 from relay.reports.recordings import of_call
 from relay.reports.search import find_call
 from relay.service import fields
@@ -119,14 +121,28 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
 @showing_options
 @config_option
 def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one call that has ended, or is answered and up."""
+    """Show one call that has ended, is up, or rings."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        record = required(find_call(store.reader, store.sealer, call_id), "call", "calls list")
+        found = _one(store, call_id) or _one(store, call_id)  # it may end between two looks
+        shown = required(found, "call", "calls list")
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
+            shown = _one(store, call_id, reveal=True) or shown
         recording = of_call(store.reader, store.sealer, call_id)
-    show_one(record_object(record, clear=clear) | recording, as_json=as_json)
+    show_one(shown | recording | {"state": state_of(shown)}, as_json=as_json)
+
+
+def _one(store: Opened, call_id: str, *, reveal: bool = False) -> dict[str, Any] | None:
+    """As the store has it, or else the relay that runs."""
+    record = find_call(store.reader, store.sealer, call_id)
+    if record is not None:
+        return record_object(record, clear=reveal)
+    try:
+        live = ask(store.config, "call", call_id=call_id, reveal=reveal)
+    except Refused:
+        return None
+    return with_moments(dict.fromkeys(CallRecord._fields) | live)
 
 
 @calls.command("live")
@@ -161,8 +177,8 @@ def _live_call(call: dict[str, Any]) -> dict[str, Any]:
 def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
     """End a call on both sides."""
     with opened(config_path) as store:
-        audited_first(store, "call.hang_up", call_id, fields.reason(reason, required=True))
-        ask(store.config, "hang_up", call_id=call_id)
+        why = fields.reason(reason, required=True)
+        ask_audited(store, "hang_up", {"call_id": call_id}, "call.hang_up", call_id, why)
     click.echo(f"hung up {call_id}")
 
 

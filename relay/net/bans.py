@@ -55,28 +55,35 @@ class BanAnswers:
         """Those in force, the one that ends first at the front; moments in Unix milliseconds."""
         return {"bans": [_shown(ban) for ban in self._bans.in_force()]}
 
-    def ban(self, address: str, for_s: float) -> Answer:
-        """Begins one, or has it end at another time. Raises Refused."""
+    def ban(self, address: str, for_s: float, dry_run: bool = False) -> Answer:
+        """Begins one, or has it end at another time; with `dry_run` only whether it would. Raises Refused."""
         now = time.monotonic()
         if not 0 < for_s <= LONGEST_S:
             raise Refused("invalid", "for_s", "more than nothing and at most 366 days")
         source = read_source(address)
+        if dry_run:
+            if self._bans.knows(source, now):
+                raise is_known()
+            return {}
         try:
             self._bans.ban(source, now + for_s, now, OPERATOR)
         except ValueError:
             raise is_known() from None
         return _shown(Ban(source, OPERATOR, now, now + for_s))
 
-    def unban(self, address: str | None = None) -> Answer:
-        """Ends one, or all where none is named. Raises Refused."""
+    def unban(self, address: str | None = None, dry_run: bool = False) -> Answer:
+        """Ends one, or all where none is named; with `dry_run` only which. Raises Refused where there is none."""
+        lifted = self._named(address)
+        for source in () if dry_run else lifted:
+            self._bans.lift(source)
+        return {"lifted": lifted}
+
+    def _named(self, address: str | None) -> list[str]:
         if address is None:
-            lifted = [ban.source for ban in self._bans.in_force()]
-            for each in lifted:
-                self._bans.lift(each)
-            return {"lifted": lifted}
+            return [ban.source for ban in self._bans.in_force()]
         for source in (read_source(address), source_of(address)):
-            if self._bans.lift(source):
-                return {"lifted": [source]}
+            if self._bans.is_in_force(source):
+                return [source]
         raise Refused("not_found", "address", "it is not banned")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from relay.call.numbers import mask_number
 from relay.call.record import CallRecord
 from relay.service.times import format_moment
 
 Value = str | int | bool | None
+CallState = Literal["setting_up", "ringing", "up", "ended"]
 NUMBERS = ("number_dialled", "number_shown", "caller", "callee")
 TIMES = tuple(name for name in CallRecord._fields if name.endswith("_at"))
 
@@ -31,6 +33,15 @@ def record_form(record: CallRecord, *, reveal: bool, for_operator: bool = True) 
 def is_stranger(record: CallRecord) -> bool:
     """Whether it came from a source that is no peer's: nobody who is bound, and to be found if it is a nuisance."""
     return not record.peer_in
+
+
+def state_of(values: Mapping[str, object]) -> CallState:
+    """How far the call has come, by the times of its form."""
+    if values["ended_at"] is not None:
+        return "ended"
+    if values["answered_at"] is not None:
+        return "up"
+    return "setting_up" if values["ringing_at"] is None else "ringing"
 
 
 def with_moments(values: dict[str, Value], times: Iterable[str] = TIMES) -> dict[str, Value]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.call.record import CallRecord
 from relay.errors import Refused, StoreError
@@ -19,6 +19,7 @@ from relay.store.recording_file import file_of, open_file
 from relay.store.recordings import Recording, find_recording, kept_recordings
 from relay.store.sealing import Sealer
 
+NOT_TAKEN: Final[dict[str, Value]] = {"recording_ms": None, "recording_sha256": None}
 TAKEN_MS = 3_600_000  # after the end of its call a recording is taken over, also where rtpengine was killed
 MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 
@@ -26,10 +27,7 @@ MEDIA_TYPE = "application/vnd.tcpdump.pcap"
 def of_call(connection: Connection, sealer: Sealer, call_id: str) -> dict[str, Value]:
     """What is shown beside a call's record: length and hash, None until the recording is taken over."""
     found = find_recording(connection, sealer, call_id)
-    return {
-        "recording_ms": None if found is None else found.length_ms,
-        "recording_sha256": None if found is None else found.sha256,
-    }
+    return NOT_TAKEN if found is None else {"recording_ms": found.length_ms, "recording_sha256": found.sha256}
 
 
 def ask_recording(act: Act, call_id: str, reason: str) -> Recording:

@@ -51,6 +51,7 @@ async def test_what_cannot_be_is_refused(bans: Bans, operator: Client) -> None:
     await operator.refused("POST", "/v1/bans", "invalid", {"address": "1:2", "for_s": 60})
     await operator.refused("POST", "/v1/bans", "invalid", {"address": BAD, "for_s": 0})
     await operator.refused("DELETE", f"/v1/bans/{BAD}", "not_found")
+    assert [line for line in (await operator.get("/v1/audit"))["items"] if line["action"].startswith("ban.")] == []
 
 
 async def test_a_business_user_does_none_of_it(bans: Bans, api: Api) -> None:

@@ -163,7 +163,7 @@ async def test_live_calls_are_those_of_the_relay(api: Api, relay: dict[str, Call
 
 
 async def test_a_call_is_hung_up_by_the_relay(api: Api, relay: dict[str, Callable[..., Json]]) -> None:
-    def hang_up(call_id: str, business: str | None = None) -> Json:
+    def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
         if (call_id, business) != (ACME, "acme"):
             raise Refused("not_found", "", "no such call is up")
         return {"call_id": call_id}
@@ -173,13 +173,40 @@ async def test_a_call_is_hung_up_by_the_relay(api: Api, relay: dict[str, Callabl
     await rival.refused("DELETE", f"/v1/calls/live/{ACME}", "not_found")
     assert (await company.ask("DELETE", f"/v1/calls/live/{ACME}", status=202))["status"] == "hanging_up"
     operator = await api.operator()
-    assert len((await operator.get("/v1/audit?action=call.hang_up"))["items"]) == 2
+    assert len((await operator.get("/v1/audit?action=call.hang_up"))["items"]) == 1  # none of what was refused
+
+
+async def test_a_call_that_rings_is_shown(api: Api, operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
+    def call(call_id: str, business: str | None = None, reveal: bool = False) -> Json:
+        if call_id != ACME or business not in (None, "acme"):
+            raise Refused("not_found", "call_id", "no such call is up")
+        (found,) = _live(reveal=reveal, source="udp:192.0.2.7:5060")["calls"]
+        return dict(found) | {"answered_at": None}
+
+    relay["call"] = call
+    company, rival = await api.company("acme"), await api.company("rival")
+    shown = await company.get(f"/v1/calls/{ACME}")
+    assert (shown["state"], shown["caller"], shown["source"]) == ("ringing", "138****0001", None)
+    clear = await operator.get(f"/v1/calls/{ACME}?reveal=true&reason=help")
+    assert (clear["caller"], clear["source"], clear["caller_leg_call_id"]) == (A, "udp:192.0.2.7:5060", None)
+    await rival.refused("GET", f"/v1/calls/{ACME}", "not_found")
+    shelf = Shelf(api.desk.path, api.desk.sealer)
+    shelf.add(call_record := ended_record(ACME, business="acme"))
+    shelf.follow()
+    assert call_record.ended_at is not None
+    assert (await company.get(f"/v1/calls/{ACME}"))["state"] == "ended"
+
+
+async def test_without_the_relay_a_call_that_is_not_there_is_not_found(api: Api) -> None:
+    company = await api.company("acme")
+    await api.desk.server.close()
+    await company.refused("GET", f"/v1/calls/{ACME}", "not_found")
 
 
 async def test_who_hangs_up_too_often_is_told_when_to_come_again(
     api: Api, relay: dict[str, Callable[..., Json]]
 ) -> None:
-    def hang_up(call_id: str, business: str | None = None) -> Json:
+    def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
         raise Refused("rate_limited", "", "at most 20 calls are hung up a second")
 
     relay["hang_up"] = hang_up

@@ -51,6 +51,7 @@ def test_what_cannot_be_is_refused(relay: Command) -> None:
     assert "take it out of the configuration" in relay.refused("bans", "add", PEER, "--for", "1h")
     assert "not an address" in relay.refused("bans", "add", "carrier.example", "--for", "1h")
     assert "not banned" in relay.refused("bans", "lift", BAD)
+    assert relay.objects("audit", "list") == []
 
 
 @pytest.mark.parametrize("arguments", [(), (BAD, "--all")])

@@ -12,10 +12,11 @@ import pytest
 from relay.call.actions import Commit
 from relay.call.binding import Binding
 from relay.call.record import CallRecord
+from relay.errors import Refused
 from relay.net.control import ControlServer, control_path
 from relay.store.database import connect, open_store
 from relay.store.journal import Journal
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, serving
 from tests.support.stored import NOW_MS, A, B, X, binding, ended_record, live_record, put
 
 
@@ -138,7 +139,11 @@ def test_one_call_is_shown_masked_and_its_reading_in_clear_is_logged(relay700: C
     assert relay700.objects("audit", "list", "--action", "read") == []
     assert A in relay700.done("calls", "show", "c1", "--reveal", "--reason", "case 7")
     (record,) = relay700.objects("calls", "show", "c1")
-    assert record == relay700.objects("calls", "list")[1] | {"recording_ms": None, "recording_sha256": None}
+    assert record == relay700.objects("calls", "list")[1] | {
+        "recording_ms": None,
+        "recording_sha256": None,
+        "state": "ended",
+    }
     read = relay700.objects("audit", "list", "--action", "read", "--object", "call c1")
     assert [entry["reason"] for entry in read] == ["test", "case 7"]
     assert relay700.refused("calls", "show", "c9").startswith("there is no such call")
@@ -187,8 +192,37 @@ def test_without_a_relay_no_call_is_up_or_hung_up(relay700: Command) -> None:
     said = "the relay is not running, or does not answer"
     assert relay700.refused("calls", "live") == said
     assert relay700.refused("calls", "hang-up", "c1", "--reason", "x") == said
-    (entry,) = relay700.objects("audit", "list", "--action", "call.hang_up")  # written before it is tried
-    assert entry["object"] == "c1"
+    assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
+
+
+def test_a_hang_up_that_is_refused_leaves_no_line_in_the_audit_log(relay700: Command) -> None:
+    write(relay700, ended_record())
+
+    def hang_up(call_id: str, dry_run: bool = False) -> dict[str, object]:
+        raise Refused("not_found", "call_id", "no such call is up")
+
+    with serving(relay700.store[0], {"hang_up": hang_up}):
+        assert relay700.refused("calls", "hang-up", "c1", "--reason", "x") == "no such call is up"
+    assert relay700.objects("audit", "list", "--action", "call.hang_up") == []
+
+
+def test_a_call_that_rings_is_shown_as_the_relay_has_it(relay700: Command) -> None:
+    write(relay700, ended_record())
+    ringing = live_record("c2", answered_at=None)._asdict()
+    del ringing["caller_leg_call_id"], ringing["callee_leg_call_id"]
+
+    def call(call_id: str, reveal: bool = False) -> dict[str, object]:
+        if call_id != "c2":
+            raise Refused("not_found", "call_id", "no such call is up")
+        return ringing if reveal else ringing | {"caller": "138****0001", "callee": "139****0002"}
+
+    with serving(relay700.store[0], {"call": call}):
+        assert "caller             138****0001" in relay700.done("calls", "show", "c2")
+        (shown,) = relay700.objects("calls", "show", "c2")
+        assert (shown["state"], shown["caller"], shown["ended_at"]) == ("ringing", A, None)
+        assert shown["ringing_at"] == "2026-01-01T00:00:00.200Z"
+        assert relay700.objects("calls", "show", "c1")[0]["state"] == "ended"
+        assert relay700.refused("calls", "show", "c3").startswith("there is no such call")
 
 
 async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) -> None:
@@ -200,8 +234,8 @@ async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) 
         asked.append(fields)
         return {"calls": [call], "total": 1, "workers_absent": 0}
 
-    def hang_up(call_id: str) -> dict[str, object]:
-        asked.append({"call_id": call_id})
+    def hang_up(call_id: str, dry_run: bool = False) -> dict[str, object]:
+        asked.append({"call_id": call_id, "dry_run": dry_run})
         return {"call_id": call_id}
 
     server = ControlServer(control_path(relay700.store[0]), {"live": live, "hang_up": hang_up})
@@ -213,7 +247,11 @@ async def test_a_relay_is_asked_for_its_calls_and_to_end_one(relay700: Command) 
         await server.close()
     assert (shown["state"], shown["received_at"]) == ("ringing", "2026-01-01T00:00:00.000Z")
     assert said == "hung up c1\n"
-    assert asked == [{"business": "default", "most": 10_000, "reveal": True}, {"call_id": "c1"}]
+    assert asked == [
+        {"business": "default", "most": 10_000, "reveal": True},
+        {"call_id": "c1", "dry_run": True},
+        {"call_id": "c1", "dry_run": False},
+    ]
     (entry,) = relay700.objects("audit", "list", "--action", "call.hang_up")
     assert (entry["object"], entry["reason"]) == ("c1", "case 7")
 

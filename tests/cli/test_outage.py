@@ -23,8 +23,9 @@ def locked(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comma
     asked: list[str] = []
 
     def named(name: str) -> Callable[..., dict[str, object]]:
-        def answer(**_: object) -> dict[str, object]:
-            asked.append(name)
+        def answer(dry_run: bool = False, **_: object) -> dict[str, object]:
+            if not dry_run:
+                asked.append(name)
             return {}
 
         return answer

@@ -120,3 +120,17 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(Refused) as error:
         read_source(text)
     assert (error.value.kind, error.value.field) == ("invalid", "address")
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(bans: Bans) -> None:
+    answers = BanAnswers(bans)
+    assert answers.ban(BAD, 60.0, dry_run=True) == {}
+    assert not bans.holds(BAD)
+    for asked in ((GOOD, 60.0), (BAD, 0.0)):
+        with pytest.raises(Refused):
+            answers.ban(*asked, dry_run=True)
+    with pytest.raises(Refused):
+        answers.unban(BAD, dry_run=True)
+    answers.ban(BAD, 60.0)
+    assert answers.unban(BAD, dry_run=True) == answers.unban(dry_run=True) == {"lifted": [BAD]}
+    assert bans.holds(BAD)
