@@ -77,6 +77,11 @@ class Place:
         self._answers = other._answers
 
 
+def who_ended(reason: str) -> str:
+    """Of an attempt that came to nothing: a callee's own answer has a status; where there is none the relay gave up."""
+    return "callee" if reason.startswith("sip_") else "relay"
+
+
 def is_tried_elsewhere(status: int | None) -> bool:
     """Whether the next target is asked when this one has answered so; None: not at all (RFC 3263 4.3)."""
     return status is None or status == 408 or 500 <= status < 600

@@ -19,7 +19,7 @@ from relay.call.counts import ANNOUNCING, SETTING_UP
 from relay.call.leg import Leak, Leg
 from relay.call.masking import Body, Verdict
 from relay.call.media import neutral
-from relay.call.places import is_tried_elsewhere
+from relay.call.places import is_tried_elsewhere, who_ended
 from relay.call.quotas import next_admitted
 from relay.call.routing import Refusal, Route, named
 from relay.call.sdp_masking import SdpWriter
@@ -191,7 +191,7 @@ class Setup:
         elif self.call.peer_out is None and not was_none:  # their peers have all the calls that they may have
             self.refuse(admission.OVER_LIMIT, now)
         else:
-            self._close(verdict, "callee", reason, now)
+            self._close(verdict, who_ended(reason), reason, now)
 
     def _watch(self, now: float) -> None:
         """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""
@@ -229,7 +229,7 @@ class Setup:
         if is_tried_elsewhere(status):
             self._try_next(verdict, reason, now)
         else:
-            self._close(verdict, "callee", reason, now, extra)
+            self._close(verdict, who_ended(reason), reason, now, extra)
 
     # -- answers to the caller
 

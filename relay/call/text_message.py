@@ -14,7 +14,7 @@ from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Verdict
 from relay.call.numbers import is_700
 from relay.call.peers import hosts_of, user_for
-from relay.call.places import is_tried_elsewhere
+from relay.call.places import is_tried_elsewhere, who_ended
 from relay.call.quotas import next_admitted
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
@@ -151,7 +151,7 @@ class TextMessage:
             if self._record.peer_out is None and not was_none:  # their peers have all that they may have
                 self.refuse(admission.OVER_LIMIT, now)
             else:
-                self._close(verdict, "callee", reason, now)
+                self._close(verdict, who_ended(reason), reason, now)
             return
         assert self._route is not None
         assert self._body is not None
@@ -217,7 +217,7 @@ class TextMessage:
         if is_tried_elsewhere(status):
             self._try_next(verdict, reason, now)
         else:
-            self._close(verdict, "callee", reason, now)
+            self._close(verdict, who_ended(reason), reason, now)
 
     # -- the answer
 

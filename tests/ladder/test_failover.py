@@ -224,6 +224,7 @@ def test_last_peer_decides(ladder: Ladder) -> None:
     assert answer.get("reason") == "Q.850;cause=18"
     ladder.caller.acks_refusal()
     assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "sip_408")
+    assert ladder.record.ended_by == "callee"
     ladder.settle()
 
 
@@ -236,6 +237,7 @@ def test_no_peer_answers_at_all(ladder: Ladder, unreachable: bool, cause: int, o
     assert ladder.caller.get_response(480).get("reason") == f"Q.850;cause={cause}"
     ladder.caller.acks_refusal()
     assert (ladder.record.outcome, ladder.record.end_reason) == (outcome, "no_response")
+    assert ladder.record.ended_by == "relay"  # no callee has said anything
     ladder.settle()
 
 
@@ -244,7 +246,7 @@ def test_no_peer_for_the_number() -> None:
     ladder.caller.calls(X)
     assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=3"
     ladder.caller.acks_refusal()
-    assert ladder.record.end_reason == "no_peer"
+    assert (ladder.record.end_reason, ladder.record.ended_by) == ("no_peer", "relay")
     ladder.settle()
 
 

@@ -140,6 +140,7 @@ def test_the_sender_is_answered_before_his_own_patience_ends(ladder: Ladder, pro
     ladder.callee.answers(200, message)
     ladder.caller.gets_nothing()
     assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_response")
+    assert ladder.record.ended_by == "relay"
     ladder.settle()
 
 
@@ -205,6 +206,7 @@ def test_without_a_peer_it_reaches_nobody() -> None:
     ladder.caller.texts(X)
     ladder.caller.get(480)
     assert (ladder.record.outcome, ladder.record.end_reason) == ("unreachable", "no_peer")
+    assert ladder.record.ended_by == "relay"
     ladder.settle()
 
 
