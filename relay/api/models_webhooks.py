@@ -49,6 +49,8 @@ class Webhook(Shown):
     enabled: bool
     failures: int = Field(description="in a row")
     next_at: Moment | None = Field(description="of the next try after a failure")
+    last_error: str | None = Field(description="why a delivery failed at last, also where later ones were taken")
+    last_error_at: Moment | None
     created_at: Moment
 
 

@@ -29,6 +29,7 @@ def shown_webhook(webhook: Webhook) -> models.Webhook:
     values["kinds"] = list(webhook.kinds)
     values["enabled"] = webhook.disabled_at is None
     values["next_at"] = shown_moment(webhook.next_at or None)
+    values["last_error_at"] = shown_moment(webhook.last_error_at)
     values["created_at"] = shown_moment(webhook.created_at)
     return models.Webhook(**values)
 

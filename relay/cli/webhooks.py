@@ -20,7 +20,7 @@ from relay.service.times import format_moment
 from relay.store.outbox import dead
 from relay.store.webhooks import Webhook, find_webhook, webhooks_of
 
-_COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "kinds")
+_COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next_at", "last_error", "kinds")
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
 
 _kind = click.option(

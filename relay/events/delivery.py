@@ -31,7 +31,7 @@ from relay.store.outbox import Event, bury, bury_old, oldest, pending_webhooks, 
 from relay.store.reader import Reader
 from relay.store.sealing import Sealer
 from relay.store.server import Place
-from relay.store.webhooks import Webhook, disable, find_webhook, set_schedule
+from relay.store.webhooks import Webhook, disable, find_webhook, set_error, set_schedule
 from relay.store.writer import GroupWriter, now_ms
 
 T = TypeVar("T")
@@ -218,6 +218,7 @@ class Deliverer:
             return False
 
         def give_up(act: Act) -> None:
+            set_error(act, webhook.id, answer.reason)
             bury(act, [event.seq], answer.reason)
             set_schedule(act, webhook.id, 0, 0)
 
@@ -230,7 +231,12 @@ class Deliverer:
         wait_s = min(FIRST_WAIT_S * 2 ** min(webhook.failures, 20), LONGEST_WAIT_S) * random.uniform(0.8, 1.2)
         wait_s = max(wait_s, min(answer.retry_after_s, LONGEST_RETRY_AFTER_S))
         next_at = self._clock_ms() + int(1000 * wait_s)
-        await self._write(lambda act: set_schedule(act, webhook.id, webhook.failures + 1, next_at))
+
+        def act(act: Act) -> None:
+            set_error(act, webhook.id, answer.reason)
+            set_schedule(act, webhook.id, webhook.failures + 1, next_at)
+
+        await self._write(act)
         if not webhook.failures:
             self._log.warning("webhook.failing", webhook=webhook.id, business=webhook.business, reason=answer.reason)
 
@@ -239,6 +245,7 @@ class Deliverer:
 
         def act(act: Act) -> int:
             disable(act, webhook.id)
+            set_error(act, webhook.id, answer.reason)
             act.audit("webhook.disable", webhook.id, business=webhook.business, reason=answer.reason)
             return bury_old(act, webhook.id, act.now_ms + 1, answer.reason)
 

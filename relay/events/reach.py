@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, NamedTuple
 
 import aiohttp
 
+from relay.events.addresses import is_public
+
 MOST_CONNECTIONS = 200
 MOST_TO_ONE_HOST = 10
-_UNICAST = ip_network("2000::/3")  # RFC 4291 2.4: of the rest some is in use within networks alone, as fec0::/10
-_6TO4 = (ip_network("2002::/16"), ip_network("192.88.99.0/24"))  # RFC 7526: out of use
-_EMBEDDING = (
-    ip_network("64:ff9b::/96"),
-    ip_network("::/96"),
-)  # RFC 6052 2.1, RFC 4291 2.5.5.1: the last 32 bits are IPv4
 
 
 class Sessions(NamedTuple):
@@ -38,16 +33,6 @@ class Sessions(NamedTuple):
 def open_sessions() -> Sessions:
     """In the loop that they are used in."""
     return Sessions(_session(_public_socket), _session(_socket))
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's, which anybody could reach."""
-    parsed = ip_address(address.partition("%")[0])
-    if any(parsed in network for network in _EMBEDDING):
-        parsed = IPv4Address(int(parsed) & 0xFFFF_FFFF)
-    if not parsed.is_global or parsed.is_multicast or any(parsed in network for network in _6TO4):
-        return False
-    return parsed.version == 4 or parsed in _UNICAST
 
 
 def _session(make_socket: Any) -> aiohttp.ClientSession:

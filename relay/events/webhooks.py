@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from relay.errors import Refused
+from relay.events.addresses import why_never
 from relay.net.addresses import is_loopback
 from relay.service import fields, keys
 from relay.service.businesses import get as get_business
@@ -145,15 +146,17 @@ def _checked_url(act: Act, url: str) -> str:
     """https; for an operator also http to this machine itself, where nobody listens in."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
+        host, port = parts.hostname or "", parts.port
         host.encode("idna")  # as it is looked up: no label is empty or longer than 63 characters
     except ValueError:
-        parts, host = urlsplit(""), ""
+        parts, host, port = urlsplit(""), "", None
     fits = len(url) <= LONGEST_URL and url.isascii() and url.isprintable() and " " not in url
-    if not fits or not host or parts.username or parts.fragment:
+    if not fits or not host or "@" in parts.netloc or parts.fragment:
         raise fields.invalid("url", "it is a URL without user or fragment, such as https://shop.example/events")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host) and _is_operator(act)):
         raise fields.invalid("url", "it is https; an operator may have http sent to this machine itself")
+    if why := why_never(host, port, internal=_is_operator(act)):
+        raise fields.invalid("url", why)
     return url
 
 

@@ -106,7 +106,12 @@ NOT_COVERED_COLUMNS: Final = {
         "holder": "what the choice of a number goes by; routes refuse a second use",
     },
     "party_group": {"size": "a count", "version": "counted up with each change of its members"},
-    "webhook": {"failures": "when it is tried again", "next_at": "when it is tried again"},
+    "webhook": {
+        "failures": "when it is tried again",
+        "next_at": "when it is tried again",
+        "last_error": "shown alone",
+        "last_error_at": "shown alone",
+    },
 }
 
 NOT_COVERED: Final = {

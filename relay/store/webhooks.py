@@ -13,12 +13,15 @@ from relay.store.ledger import require
 from relay.store.sealed_rows import SealedRows
 from relay.store.sealing import Sealer
 
-_COLUMNS = "id, business, sealed, kinds, parties, disabled_at, failures, next_at, created_at"
+_CHANGED = (
+    *("business", "sealed", "kinds", "parties", "disabled_at", "failures", "next_at", "created_at"),
+    *("last_error", "last_error_at"),
+)
+_COLUMNS = ", ".join(("id", *_CHANGED))
 _FIND = f"SELECT {_COLUMNS} FROM webhook WHERE id = ?1 AND (?2 IS NULL OR business = ?2)"
 _PAGE = f"SELECT {_COLUMNS} FROM webhook WHERE id > ?1 AND (?2 IS NULL OR business = ?2) ORDER BY id LIMIT ?3"
-_CHANGED = ("business", "sealed", "kinds", "parties", "disabled_at", "failures", "next_at", "created_at")
 _PUT = f"""
-INSERT INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO webhook ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
 """
 _DISABLE = "UPDATE webhook SET disabled_at = ? WHERE disabled_at IS NULL AND"
@@ -38,6 +41,8 @@ class Webhook(NamedTuple):
     failures: int  # deliveries that failed since the last good one
     next_at: int  # when it is tried next
     created_at: int
+    last_error: str | None = None  # why a delivery failed at last; it stays when later ones are taken
+    last_error_at: int | None = None
     internal: bool = False  # it may be at an address that is not of the public internet
 
 
@@ -48,7 +53,7 @@ def put_webhook(act: Act, webhook: Webhook) -> None:
     """Adds it, or replaces the one with its id."""
     secret = msgspec.msgpack.encode((webhook.url, webhook.secret, webhook.internal))
     sealed = act.sealer.seal(secret, _context(webhook.id, webhook.business))
-    plain = (" ".join(webhook.kinds), *webhook[5:10])
+    plain = (" ".join(webhook.kinds), *webhook[5:12])
     act.connection.execute(_PUT, (webhook.id, webhook.business, sealed, *plain))
 
 
@@ -60,6 +65,13 @@ def remove_webhook(act: Act, webhook_id: str) -> None:
 
 def set_schedule(act: Act, webhook_id: str, failures: int, next_at: int) -> None:
     act.connection.execute("UPDATE webhook SET failures = ?, next_at = ? WHERE id = ?", (failures, next_at, webhook_id))
+
+
+def set_error(act: Act, webhook_id: str, reason: str) -> None:
+    """Notes that a delivery has failed now."""
+    act.connection.execute(
+        "UPDATE webhook SET last_error = ?, last_error_at = ? WHERE id = ?", (reason, act.now_ms, webhook_id)
+    )
 
 
 def disable(act: Act, webhook_id: str) -> None:

@@ -106,6 +106,8 @@ async def test_the_wait_outlives_the_process(shop: Shop, writer: GroupWriter, in
         await inbox.until(lambda: len(inbox.requests) == 1)
     next_at = shop.hook_now(hook).next_at / 1000
     assert 60 < next_at - time.time() <= 100
+    left = shop.hook_now(hook)
+    assert left.last_error == "status 503" and left.last_error_at is not None
     async with delivering(shop, writer) as deliverer:
         assert deliverer.statistics()["webhooks_under_way"] == 0
     assert len(inbox.requests) == 1

@@ -8,7 +8,7 @@ from relay.errors import Refused
 from relay.events.webhooks import KINDS, MOST_TESTS, MOST_WEBHOOKS, change, get, make, remove, resend
 from relay.events.webhooks import test as send_test
 from relay.service.businesses import Application, apply
-from relay.store.act import OPERATOR, Act, Actor
+from relay.store.act import OPERATOR, RELAY, Act, Actor
 from relay.store.writer import Writer
 from tests.events.conftest import NO_URL, Shop
 
@@ -55,6 +55,22 @@ def test_its_secret_and_url_are_not_in_the_store_in_clear(shop: Shop) -> None:
 )
 def test_urls_that_are_refused(shop: Shop, url: str) -> None:
     assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/x", "https://intranet/"])
+def test_a_business_user_names_no_address_that_it_would_never_be_sent_to(shop: Shop, url: str) -> None:
+    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+    made = as_(shop, OWN, lambda act: make(act, "shop", NO_URL))[0]
+    assert refusal(shop, lambda act: change(act, made.id, url=url)) == ("invalid", "url")
+    assert shop.hook(url).url == url  # an operator may
+
+
+@pytest.mark.parametrize(
+    "url", ["https://shop.example:0/", "https://0.0.0.0/", "https://1.2.3/", "https://:pw@shop.example/"]
+)
+def test_nobody_names_what_can_never_work(shop: Shop, url: str) -> None:
+    assert refusal(shop, lambda act: make(act, "shop", url)) == ("invalid", "url")
+    assert refusal(shop, lambda act: make(act, "shop", url), RELAY) == ("invalid", "url")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99/x", "http://[::1]/", "http://localhost/"])

@@ -99,6 +99,8 @@ _TO_SCHEMA_2 = (
     "DROP TABLE filing",
     "DROP TABLE sealing_key",
     "DROP TABLE schema_least",
+    "ALTER TABLE webhook DROP COLUMN last_error",
+    "ALTER TABLE webhook DROP COLUMN last_error_at",
     "ALTER TABLE business DROP COLUMN language",
     *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("max_binds_per_s", "max_binds_per_day")),
     *(f"ALTER TABLE business DROP COLUMN {name}" for name in ("bound_day", "bound_today", "qualification")),
