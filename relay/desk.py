@@ -33,7 +33,7 @@ from relay.events.recordings import Taker
 from relay.events.resealing import Resealer
 from relay.events.timers import Timers
 from relay.log import configure
-from relay.metrics import text
+from relay.metrics import text, with_zeros
 from relay.net.child import RELOAD, STOP
 from relay.net.control import ControlClient, SharedAnswers, control_path
 from relay.policy.fraud import Watch
@@ -147,7 +147,8 @@ class Desk:
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         parts |= self._ledger_watch.statistics()
-        return text(relay | parts | ours)
+        told = relay | parts | ours
+        return text(with_zeros(told, self.settings.peers or ()) if relay["up"] else told)
 
     def _stored(self) -> dict[str, int]:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
@@ -218,8 +219,13 @@ def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:
 
 
 def _api_settings(config: Config) -> ApiSettings:
-    kept_in = config.recordings.kept_in
-    return ApiSettings(config.api.requests_per_s, config.api.burst, rules=config.numbers, kept_in=kept_in)
+    return ApiSettings(
+        config.api.requests_per_s,
+        config.api.burst,
+        rules=config.numbers,
+        peers=tuple(peer.name for peer in config.settings.peers),
+        kept_in=config.recordings.kept_in,
+    )
 
 
 # -- the relay at the other end

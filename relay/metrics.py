@@ -7,11 +7,14 @@ Labels are outcomes, signals and the like: never a number, a business's text or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from relay.policy.outcomes import OUTCOMES, REFUSALS
 
 PREFIX = "relay700_"
 Statistics = Mapping[str, int | float | Mapping[str, int]]
@@ -110,11 +113,37 @@ _LABELLED_GAUGES = {
 }
 
 
+# What the labels of counters can be, as far as it is known from the start.
+_LABELS: dict[str, Collection[str]] = {
+    "refused": REFUSALS,
+    "calls_ended": OUTCOMES,
+    "fraud_findings": ("strangers", "short_calls", "sequential"),
+    "streams_closed": (
+        *("banned", "by_far_end", "framing", "half_message", "handshake", "idle", "pings", "refused", "slow_reader"),
+        *("unproven", "unreachable"),
+    ),
+}
+_CLOSED = "streams_closed_"  # the names of counts of closed connections begin so; why they were stands behind it
+
+
 def text(statistics: Statistics) -> bytes:
     """What is known under its name of the tables above; what is not, as a counter without a description."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Statistics(statistics))
     return generate_latest(registry)
+
+
+def with_zeros(statistics: Statistics, peers: Collection[str]) -> dict[str, int | float | Mapping[str, int]]:
+    """Also the counters that have counted nothing yet: where one appears with its first count, nobody sees it rise.
+
+    `peers`: the names of those that are configured.
+    """
+    told: dict[str, Any] = {name: value for name, value in statistics.items() if not name.startswith(_CLOSED)}
+    closed = {name.removeprefix(_CLOSED): value for name, value in statistics.items() if name.startswith(_CLOSED)}
+    told["streams_closed"] = closed
+    for name, labels in (_LABELS | {"shed": peers}).items():
+        told[name] = dict.fromkeys(labels, 0) | told.get(name, {})
+    return dict.fromkeys(_COUNTERS, 0) | told
 
 
 class _Statistics(Collector):

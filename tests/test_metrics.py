@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.call.engine import Engine
-from relay.metrics import text
+from relay.metrics import text, with_zeros
 from relay.net.mates import Mates, make_pairs
+from relay.policy.outcomes import REFUSALS
 from relay.tokens import tokens
 from tests.call.support import settings
 
@@ -59,3 +63,25 @@ def test_what_workers_count_is_described() -> None:
         families = read(text(Mates(0, own, [mate]).statistics()))
     assert len(families) == 2
     assert all(what for _, what, _ in families.values())
+
+
+def test_counters_are_there_before_they_have_counted_anything() -> None:
+    told = {"up": 1, "bugs": 2, "refused": {"expired": 3}, "streams_closed_idle": 4, "shed": {"gone": 5}}
+    found = read(text(with_zeros(told, ["carrier"])))
+    assert found["relay700_tripwire"][2] == [({}, 0.0)]
+    assert found["relay700_bugs"][2] == [({}, 2.0)]
+    refused = {labels["outcome"]: value for labels, value in found["relay700_refused"][2]}
+    assert refused.keys() == REFUSALS
+    assert {outcome: value for outcome, value in refused.items() if value} == {"expired": 3.0}
+    assert ({"outcome": "answered"}, 0.0) in found["relay700_calls_ended"][2]
+    assert ({"why": "idle"}, 4.0) in found["relay700_streams_closed"][2]
+    assert found["relay700_shed"][2] == [({"peer": "carrier"}, 0.0), ({"peer": "gone"}, 5.0)]
+    assert all(what for _, what, _ in found.values())
+
+
+def test_the_labels_that_are_known_from_the_start_are_those_that_are_counted() -> None:
+    """What closes a connection stands in the code as a word."""
+    source = Path("relay/net/stream.py").read_text() + Path("relay/net/streams.py").read_text()
+    words = re.findall(r'(?:abort\(|broken = |broken or |closed_because\[)"(\w+)"', source)
+    told = read(text(with_zeros({}, [])))["relay700_streams_closed"][2]
+    assert {labels["why"] for labels, _ in told} == set(words)

@@ -68,7 +68,8 @@ async def post_prefix(asked: models.PrefixNew, visit: OperatorChanges) -> Respon
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
     def do(act: Act) -> Answer:
-        loaded = load_prefix(act, NewPrefix(asked.prefix, asked.peer, asked.pool, cool_down_ms))
+        new = NewPrefix(asked.prefix, asked.peer, asked.pool, cool_down_ms)
+        loaded = load_prefix(act, new, visit.desk.settings.peers)
         shown = shown_prefix(get_prefix(act, asked.prefix)).model_dump()
         return Answer(models.PrefixLoaded(**shown, loaded=loaded), 201, f"/v1/prefixes/{asked.prefix}")
 
@@ -97,7 +98,8 @@ async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: Op
         cool_down_s = values.pop("cool_down_s")
         values["cool_down_ms"] = AS_CONFIGURED if cool_down_s is None else cool_down_s * 1000
     change = PrefixChange(**values)
-    return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason))))
+    peers = visit.desk.settings.peers
+    return await visit.change(lambda act: Answer(shown_prefix(change_prefix(act, prefix, change, reason, peers))))
 
 
 @router.get("/numbers", summary="List numbers")

@@ -19,4 +19,5 @@ class ApiSettings(NamedTuple):
     max_body: int = MIB  # bytes
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
     rules: BindRules = BindRules()
+    peers: tuple[str, ...] | None = None  # the names of those that are configured; None: not known
     kept_in: Path = Path("var/recordings")  # where recordings are

@@ -11,7 +11,7 @@ import click
 from relay.cli import config_option
 from relay.cli.options import NONE, json_option, limit_option, needed_reason, or_none, reason_option, stacked
 from relay.cli.output import plain, show_list, show_one
-from relay.cli.stores import duration, every, opened, required
+from relay.cli.stores import Opened, duration, every, opened, required
 from relay.cli.stores import number as any_number
 from relay.errors import StoreError
 from relay.service import numbers as service
@@ -42,7 +42,7 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
     """Put the 10,000 numbers of PREFIX, its 11 managed digits, into a pool."""
     asked = NewPrefix(prefix, peer, pool, cool_down)
     with opened(config_path, make=True) as store:
-        count = store.act(lambda act: service.load_prefix(act, asked))
+        count = store.act(lambda act: service.load_prefix(act, asked, _peers(store)))
     click.echo(f"{count} numbers loaded")
 
 
@@ -79,7 +79,7 @@ def prefix_(
     """Change a prefix."""
     asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else service.AS_CONFIGURED)
     with opened(config_path) as store:
-        changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason))
+        changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason, _peers(store)))
     show_one(_prefix(changed), as_json=as_json)
 
 
@@ -226,6 +226,11 @@ def usage_(config_path: Path | None, as_json: bool) -> None:
     with opened(config_path) as store:
         found = usage(store.reader, now_ms())
     show_list((_renamed(each, "pool_id", "pool") for each in found), _USAGE_COLUMNS, as_json=as_json)
+
+
+def _peers(store: Opened) -> list[str]:
+    """The names of those that are configured."""
+    return [peer.name for peer in store.config.settings.peers]
 
 
 def _prefix(prefix: Prefix) -> dict[str, Any]:

@@ -5,7 +5,7 @@ All of it is the operator's. What is written works with the next INVITE.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from relay.call.numbers import is_700, normalise_700, normalise_party
@@ -79,15 +79,18 @@ class PoolChange(NamedTuple):
 # -- prefixes
 
 
-def load_prefix(act: Act, asked: NewPrefix) -> int:
-    """Puts a prefix with its 10,000 numbers into a pool. Returns how many there are. Raises Refused."""
+def load_prefix(act: Act, asked: NewPrefix, peers: Collection[str] | None = None) -> int:
+    """Puts a prefix with its 10,000 numbers into a pool. Returns how many there are. Raises Refused.
+
+    `peers`: the names of those that are configured; None: not known.
+    """
     _operator(act)
     fields.prefix("prefix", asked.prefix)
     if find_prefix(act.connection, asked.prefix) is not None:
         raise Refused("state_conflict", "prefix", "it is loaded already")
     if find_pool(act.connection, asked.pool) is None or asked.pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")
-    peer = fields.text("peer", asked.peer, 64) or ""
+    peer = _peer(asked.peer, peers)
     cool_down_ms = _cool_down(asked.cool_down_ms)
     operator, platform = asked.prefix[3], asked.prefix[4:]
     loaded = insert_prefix(
@@ -97,13 +100,24 @@ def load_prefix(act: Act, asked: NewPrefix) -> int:
     return loaded
 
 
-def change_prefix(act: Act, prefix: str, asked: PrefixChange, reason: str = "") -> Prefix:
-    """Its peer, state (active, locked; returned for good) and cool-down. Raises Refused."""
+def _peer(asked: str, peers: Collection[str] | None) -> str:
+    """Raises Refused where none of the configured ones has that name."""
+    peer = fields.text("peer", asked, 64) or ""
+    if peer and peers is not None and peer not in peers:
+        there_are = f"it has {', '.join(sorted(peers))}" if peers else "it has none"
+        raise Refused("not_found", "peer", f"the configuration has no [[peer]] of that name: {there_are}")
+    return peer
+
+
+def change_prefix(
+    act: Act, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
+) -> Prefix:
+    """Its peer, state (active, locked; returned for good) and cool-down. Raises Refused. `peers`: as `load_prefix`."""
     _operator(act)
     old = get_prefix(act, prefix)
     new = old
     if asked.peer is not None:
-        new = new._replace(peer=fields.text("peer", asked.peer, 64) or "")
+        new = new._replace(peer=_peer(asked.peer, peers))
     if asked.cool_down_ms is not None:
         new = new._replace(cool_down_ms=None if asked.cool_down_ms == AS_CONFIGURED else _cool_down(asked.cool_down_ms))
     if asked.state is not None:

@@ -74,3 +74,12 @@ async def test_a_pool_is_changed_and_made_everybodys(api: Api, operator: Client)
     assert await operator.get("/v1/pools/bj") == changed
     assert changed in (await operator.get("/v1/pools"))["items"]
     await operator.refused("POST", "/v1/pools", "state_conflict", {"id": "bj"})
+
+
+async def test_a_peer_that_is_not_configured_is_refused(api: Api, operator: Client) -> None:
+    api.desk.settings = api.desk.settings._replace(peers=("carrier",))
+    wrong = {"prefix": PREFIX, "peer": "carier"}
+    (error,) = (await operator.refused("POST", "/v1/prefixes", "not_found", wrong))["errors"]
+    assert error["field"] == "peer" and "carrier" in error["problem"]
+    await operator.post("/v1/prefixes", {"prefix": PREFIX, "peer": "carrier"})
+    await operator.refused("PATCH", f"/v1/prefixes/{PREFIX}", "not_found", {"peer": "carier"})

@@ -16,6 +16,8 @@ AB = ("bind", "AXB", "--a", "8001", "--b", "8002")
 @pytest.fixture
 def loaded(relay700: Command) -> Command:
     """With the configured prefix, a pool of acme's and a second prefix in it."""
+    with (relay700.folder / "relay.toml").open("a") as config:
+        config.write('[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2"\n')
     relay700.done("business", "apply", "acme", "--name", "Acme")
     relay700.done("pools", "make", "acme-bj", "--business", "acme", "--area", "beijing", "--max-bindings", "1")
     relay700.done("numbers", "load", OTHER, "--pool", "acme-bj", "--peer", "carrier", "--cool-down", "12h")
@@ -89,3 +91,11 @@ def test_what_is_not_there_is_status_1(loaded: Command) -> None:
     assert loaded.refused("numbers", "show", "700999999999999").startswith("it is none of the platform's numbers")
     assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
     assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"
+
+
+def test_a_peer_that_is_not_configured_is_named_with_those_that_are(loaded: Command) -> None:
+    said = "peer: the configuration has no [[peer]] of that name: it has carrier"
+    assert loaded.refused("numbers", "load", "70030000003", "--peer", "carier") == said
+    assert loaded.refused("numbers", "prefix", OTHER, "--peer", "carier") == said
+    assert [line["prefix"] for line in loaded.objects("numbers", "prefixes")] == [PREFIX, OTHER]
+    loaded.done("numbers", "prefix", OTHER, "--peer", "")
