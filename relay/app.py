@@ -272,7 +272,7 @@ class Relay:
         self._tell_warnings()
         if not peers:
             self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused")
-        if self._config.log.format == "console":
+        if self._config.log.format == "console" and not self._notifier.is_heard:  # a terminal's, and no journal
             option = f" -c {self._path}" if self._path else ""
             command = sys.argv[0] if Path(sys.argv[0]).name == "relay700" else "relay700"
             sys.stdout.write(_NEXT.format(command=command, option=option))

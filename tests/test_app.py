@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import RELAY, free
 from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.live_call import call
 from tests.support.product import RELAY700, WORKERS
@@ -200,3 +201,20 @@ async def test_a_relay_without_peers_says_so(tmp_path: Path) -> None:
     process.start()
     assert process.wait_for_event("relay.no_peers")
     assert process.stop() == 0
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_what_to_do_next_is_told_to_a_person_and_not_to_a_journal(tmp_path: Path, managed: bool) -> None:
+    (tmp_path / "relay.toml").write_text(
+        f'[sip]\nlisten = ["udp:{free(RELAY)}"]\n[api]\nenabled = false\n[log]\nformat = "console"\n'
+    )
+    environment = {**os.environ, **({"NOTIFY_SOCKET": str(tmp_path / "notify")} if managed else {})}
+    command = [*RELAY700, "serve", "-c", "relay.toml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, env=environment, text=True) as relay:
+        assert relay.stdout is not None
+        said = ""
+        for line in relay.stdout:
+            said += line
+            if "relay.no_peers" in line:  # the last word of the log before it serves
+                relay.send_signal(signal.SIGTERM)
+    assert ("bind -c relay.toml AXB" in said) is not managed

@@ -20,6 +20,11 @@ class Notifier:
         self._is_watched = "WATCHDOG_USEC" in environ
         self._log = log
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether a service manager has started us."""
+        return bool(self._path)
+
     def serving(self) -> None:
         self._tell("READY=1")
 

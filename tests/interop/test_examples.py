@@ -98,6 +98,13 @@ def test_systemd_finds_no_fault_with_the_unit(unit: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_systemd_tries_a_start_that_fails_for_ever(unit: Path) -> None:
+    """By default it gives up after five within 10 s, and a listen address that comes 6 s late is one too late."""
+    own, _, service = unit.read_text().partition("[Service]")
+    assert "\nStartLimitIntervalSec=0\n" in own
+    assert re.search(r"^RestartMaxDelaySec=2s$", service, re.MULTILINE)
+
+
 def test_systemd_finds_the_unit_well_protected(unit: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSURE}", "--no-pager", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
