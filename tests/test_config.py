@@ -222,7 +222,7 @@ def test_the_sources_of_a_peer_are_its_address_unless_they_are_named() -> None:
         ("tel:+8613800000001", "not a SIP URI"),
         ("sip:user@127.0.0.2", "without a user"),
         ("sip:127.0.0.2;transport=sctp", "transport 'sctp' is not spoken here; write udp, tcp or tls"),
-        ("sips:127.0.0.2;transport=udp", "transport 'udp' is not spoken here"),
+        ("sips:127.0.0.2;transport=udp", "sips: goes by TLS alone; leave out the transport"),
         ("sip:127.0.0.2;transport=tcp", 'no listener speaks tcp over IPv4; add one to sip.listen, such as "tcp:'),
         ("sip:[::1]", 'no listener speaks udp over IPv6; add one to sip.listen, such as "udp:[::1]:5060"'),
         ("sip:127.0.0.2:0", "port 0 does not exist"),

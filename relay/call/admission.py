@@ -12,11 +12,12 @@ from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog import Dialog
 from relay.sip.headers import parse_name_addr
 from relay.sip.message import Request
-from relay.sip.uri import OtherUri, SipUri, TelUri
+from relay.sip.uri import OtherUri, SipUri, TelUri, is_sips
 
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.settings import Peer, Settings
+    from relay.sip.flow import Flow
 
 RETRY: Final = "Retry-After: 5\r\n"
 NUMBER_UNKNOWN: Final = Refusal("number_unknown", 404, 1)
@@ -28,6 +29,7 @@ LOOP: Final = Refusal("failed", 482, 25)
 TOO_MANY_HOPS: Final = Refusal("failed", 483, 25)
 BAD_EXTENSION: Final = Refusal("failed", 420, 111)
 NUMBER_IN_TEXT: Final = Refusal("number_in_text", 403, 21)
+NOT_SECURE: Final = Refusal("not_secure", 480, 21)  # sips: and no TLS; the status is that of RFC 5630 5.1.1
 BAD_CONTACT: Final = Refusal("failed", 400, 111)
 STRANGER: Final = Refusal("caller_not_allowed", 403, 21)
 REFUSED_TOO_OFTEN: Final = Refusal("over_limit", 503, 42, end_reason="refused_too_often")
@@ -97,12 +99,15 @@ def unusable(error: ProtocolError | ParseError) -> Refusal:
     return Refusal("failed", error.status if isinstance(error, ProtocolError) else 400, 111)
 
 
-def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
     """A refusal, with further header lines, for an INVITE that cannot be taken now whatever it dials."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if request.contact is None or not isinstance(request.contact.uri, SipUri) or not _leads_back(request):
+    way_back = _way_back(request)
+    if way_back is None:
         return BAD_CONTACT, ""
+    if is_insecure(request, flow) or not core.peers.may_go(peer, way_back, flow):
+        return NOT_SECURE, ""
     if core.calling_tags.knows(request.from_tag):
         return LOOP, ""
     if unknown := unknown_requirements(request):
@@ -111,26 +116,36 @@ def judge_request(core: Core, request: Request, peer: Peer, now: float) -> tuple
     return None if admitted else (OVER_LIMIT, "")
 
 
-def judge_message(core: Core, request: Request, peer: Peer, now: float) -> tuple[Refusal, str] | None:
+def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: float) -> tuple[Refusal, str] | None:
     """Likewise for a MESSAGE. It is no call that is up, so of the limits only those of what is pending hold."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
     if core.calling_tags.knows(request.from_tag):
         return LOOP, ""
+    if is_insecure(request, flow):
+        return NOT_SECURE, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
     admitted = core.has_room_for_lookup(peer.name, now) and core.quotas_in.admits_request(peer.name, peer.quota_in, now)
     return None if admitted else (OVER_LIMIT, "")
 
 
-def _leads_back(request: Request) -> bool:
-    """Whether requests can be sent along its Record-Route: nobody's phone rings for a call that cannot be answered."""
-    if request.has("record-route"):
-        try:
-            Dialog.as_uas(request, "")
-        except ProtocolError:
-            return False
-    return True
+def is_insecure(request: Request, flow: Flow) -> bool:
+    """RFC 3261 26.2.2: what is for a sips: URI goes by TLS on every hop, also on the one to us."""
+    return flow.transport != "tls" and is_sips(request.uri)
+
+
+def _way_back(request: Request) -> SipUri | None:
+    """Where requests in its dialog go: its Record-Route or Contact. None: nobody's phone rings for a call that cannot
+    be answered."""
+    if request.contact is None or not isinstance(request.contact.uri, SipUri):
+        return None
+    if not request.has("record-route"):
+        return request.contact.uri
+    try:
+        return Dialog.as_uas(request, "").next_hop
+    except ProtocolError:
+        return None
 
 
 def _has_room(core: Core, peer: Peer, now: float) -> bool:

@@ -78,7 +78,7 @@ class Attempt:
         self._credentials = ""  # the INVITE's header lines of them
         self._local_uri = f"sip:{route.shown}@{listener.advertised}"
         user = user_for(peer, route.target)
-        self._remote_uri = f"sip:{user}@{place.target.written}"
+        self._remote_uri = f"{'sips' if setup.secure else 'sip'}:{user}@{place.target.written}"
         # A number shown that is no 700 number hides nothing: were it the caller's own, the tripwire must strike.
         shown = (route.shown,) if is_700(route.shown) else ()
         self._own: tuple[str, ...] = (route.target, user, *shown)
@@ -169,7 +169,7 @@ class Attempt:
     def _identity_lines(self) -> str:
         setup = self._setup
         assert setup.route is not None
-        lines = contact_line(setup.core.peers.listener(self._flow), setup.route.shown)
+        lines = contact_line(setup.core.peers.listener(self._flow), setup.route.shown, secure=setup.secure)
         if self._peer.send_pai:
             lines += f"P-Asserted-Identity: <{self._local_uri}>\r\n"
         return lines
@@ -273,6 +273,7 @@ class Attempt:
         elif not self._is_over():
             leg = leg or self._leg(response)
             leg.establish(response)
+            self._check_way(leg.dialog)
             self._won = leg
             self._close()
             self._setup.answered(leg, response, now)
@@ -371,12 +372,18 @@ class Attempt:
             local_cseq=self._cseq,
             response=response,
         )
+        self._check_way(dialog)
         callee = Leg(core, call, "callee", dialog, self._peer, self._flow, setup.route.shown, self._writer)
         dialog.local_cseq = max(dialog.local_cseq, self._reached)
         callee.tripwire = self._tripwire
         callee.own = self._own
         callee.credentials = self._credentials
         return callee
+
+    def _check_way(self, dialog: Dialog) -> None:
+        """Raises ProtocolError where requests in it would have to go by TLS and cannot."""
+        if not self._setup.core.peers.may_go(self._peer, dialog.next_hop, self._flow):
+            raise ProtocolError(480, "a sips: Contact or Record-Route, and no TLS by which to get there")
 
     def _pair(self, callee: Leg) -> None:
         """Makes the caller's early dialog that is shown for the callee's."""

@@ -21,8 +21,13 @@ def encode(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
-def contact_line(listener: Listener, shown: str) -> str:
-    """Our Contact as a peer sees it that is spoken to by the listener; `shown`: the number that it knows, or ""."""
+def contact_line(listener: Listener, shown: str, *, secure: bool = False) -> str:
+    """Our Contact as a peer sees it that is spoken to by the listener; `shown`: the number that it knows, or "".
+
+    `secure`: of a dialog that a sips: URI has begun (RFC 3261 8.1.1.8, 12.1.1).
+    """
+    if secure:
+        return f"Contact: <sips:{shown}@{listener.contact.removesuffix(';transport=tls')}>\r\n"
     return f"Contact: <sip:{shown}@{listener.contact}>\r\n" if shown else f"Contact: <sip:{listener.contact}>\r\n"
 
 

@@ -14,10 +14,11 @@ from relay.call.compose import OutgoingRequest, Reply, contact_line
 from relay.call.masking import Body
 from relay.call.sending import SentRequest
 from relay.call.tripwire import Tripwire
-from relay.errors import ProtocolError, RelayError
+from relay.errors import ParseError, ProtocolError, RelayError
 from relay.sip.dialog import Dialog
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
+from relay.sip.uri import SipUri, is_sips
 
 if TYPE_CHECKING:
     from relay.call.call import Call
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from relay.call.media import Media
     from relay.call.sdp_masking import SdpWriter
     from relay.call.settings import Peer
+    from relay.sip.headers import NameAddr
     from relay.sip.transaction_client import Fail, Receive
 
 Side = Literal["caller", "callee"]
@@ -90,7 +92,7 @@ class Leg:
         self.flow = flow  # where the peer was last heard in this dialog
         self.shown = shown  # the number in our Contact: the 700 number this side knows
         self.writer = writer
-        self.contact = contact_line(core.peers.listener(flow), shown)
+        self.contact = contact_line(core.peers.listener(flow), shown, secure=dialog.secure)
         self.own: tuple[str, ...] = ()
         self.tripwire = Tripwire((), ())
         self.invite_cseq = dialog.local_cseq  # of our last INVITE on this leg
@@ -123,7 +125,8 @@ class Leg:
             hop = self.dialog.next_hop
             if hop.host != self.flow.host and not self._core.peers.may_be_sent_to(self.peer, hop.host):
                 return self.flow
-            transport = "tls" if hop.scheme == "sips" else (hop.params.get("transport") or self.flow.transport).lower()
+            secure = self.dialog.secure or hop.scheme == "sips"
+            transport = "tls" if secure else (hop.params.get("transport") or self.flow.transport).lower()
             port = hop.port or (5061 if transport == "tls" else 5060)
             listener: int | None = self.flow.listener
             if transport != self.flow.transport:
@@ -136,10 +139,21 @@ class Leg:
 
     def retarget(self, message: Request | Response, flow: Flow | None = None) -> None:
         """Takes the peer's new Contact (target refresh, RFC 3261 12.2) and where it was heard."""
-        self.dialog.refresh_target(message.contact)
+        if self._may_go_to(message.contact):
+            self.dialog.refresh_target(message.contact)
         self._destination = None
         if flow is not None and flow.transport == self.flow.transport:
             self.flow = flow
+
+    def _may_go_to(self, contact: NameAddr | None) -> bool:
+        """A sips: target to which no TLS leads is none."""
+        if contact is None or not is_sips(contact.uri_text) or self.dialog.route_set:
+            return True
+        try:
+            uri = contact.uri
+        except ParseError:  # it is no target either
+            return True
+        return not isinstance(uri, SipUri) or self._core.peers.may_go(self.peer, uri, self.flow)
 
     def request(self, method: str, cseq: int, *, extra: str = "", body: Body | None = None) -> OutgoingRequest:
         """A request in this dialog. `extra`: masked header lines. Raises Leak."""

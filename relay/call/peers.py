@@ -9,7 +9,7 @@ from relay.call.numbers import format_number, is_formatted
 from relay.call.places import Place, by_priority, in_order
 from relay.call.settings import Listener, Peer, PeerRoute, Settings, Target
 from relay.sip.flow import Flow
-from relay.sip.uri import uri_host
+from relay.sip.uri import SipUri, uri_host
 
 
 class Peers:
@@ -143,6 +143,16 @@ class Peers:
         if found is None:  # the peer of a call that is older than the configuration
             return holds(peer, host)
         return found.name == peer.name
+
+    def may_go(self, peer: Peer, hop: SipUri, flow: Flow) -> bool:
+        """Whether requests of a dialog with the peer, heard by `flow`, may go to that hop.
+
+        To a sips: URI they go by TLS alone (RFC 3261 26.2.2): without a listener for it, or where the host is not the
+        peer's, they do not.
+        """
+        if hop.scheme == "sip" or flow.transport == "tls":
+            return True
+        return self.listener_for("tls", hop.host) is not None and self.may_be_sent_to(peer, hop.host)
 
     def listener(self, flow: Flow) -> Listener:
         return self._settings.listeners[flow.listener]

@@ -77,6 +77,11 @@ class Place:
         self._answers = other._answers
 
 
+def secured(places: Sequence[Place]) -> list[Place]:
+    """Those that a request for a sips: URI may go to (RFC 3261 26.2.2)."""
+    return [place for place in places if place.flow.transport == "tls"]
+
+
 def who_ended(reason: str) -> str:
     """Of an attempt that came to nothing: a callee's own answer has a status; where there is none the relay gave up."""
     return "callee" if reason.startswith("sip_") else "relay"

@@ -97,7 +97,7 @@ class Reception:
         setup = self._set_up(request, reply, peer, now)
         dialled = setup.call.dialled
         try:
-            objection = admission.judge_request(core, request, peer, now)
+            objection = admission.judge_request(core, request, reply.flow, peer, now)
         except ParseError as error:
             objection = (admission.unusable(error), "")
         if core.attempts[setup.call.invite_key] is not setup.call:  # merged: it came another way too (RFC 3261 8.2.2.2)

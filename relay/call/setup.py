@@ -19,7 +19,7 @@ from relay.call.counts import ANNOUNCING, SETTING_UP
 from relay.call.leg import Leak, Leg
 from relay.call.masking import Body, Verdict
 from relay.call.media import neutral
-from relay.call.places import is_tried_elsewhere, who_ended
+from relay.call.places import is_tried_elsewhere, secured, who_ended
 from relay.call.quotas import next_admitted
 from relay.call.routing import Refusal, Route, named
 from relay.call.sdp_masking import SdpWriter
@@ -27,6 +27,7 @@ from relay.call.state import dump_attempt, head_of
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response
+from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
     from relay.call.call import Call
@@ -62,6 +63,7 @@ class Setup:
         "reply",
         "request",
         "route",
+        "secure",
         "transaction",
     )
     __deletable__ = ("reply", "request")  # asked for by mypyc: see _leave
@@ -74,6 +76,7 @@ class Setup:
         self.flow: Flow = reply.flow
         self.transaction = transaction
         self.decided = False
+        self.secure = is_sips(request.uri)  # it goes by TLS on every hop
         self.route: Route | None = None
         self._places: list[Place] = []  # that are not tried yet
         self._attempt: Attempt | None = None
@@ -132,9 +135,13 @@ class Setup:
         if refusal := self._over_cap(answer):
             self.refuse(refusal, now)
             return
+        places = self.core.peers.candidates(answer.target, now, self.core.token)
+        if self.secure and not (places := secured(places)):
+            self.refuse(named(admission.NOT_SECURE, answer), now)
+            return
         self.route = answer
         self.call.routed(answer, now)
-        self._places = self.core.peers.candidates(answer.target, now, self.core.token)
+        self._places = places
         self._ring_ends_at = now + (answer.ring_timeout_s or self.core.settings.ring_timeout_s)
         media = self.call.media
         if media is None:
@@ -356,7 +363,7 @@ class Setup:
         """An early dialog for an announcement. Raises ProtocolError and ParseError where there is nothing to show."""
         writer = SdpWriter(session_id(self.core.token()), anchored=True)
         writer.codecs = self.call.caller_peer.codecs
-        contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled)
+        contact = contact_line(self.core.peers.listener(self.flow), self.call.dialled, secure=self.secure)
         body = Body("application/sdp", writer.write(sdp))
         data = self.reply.write(183, to_tag=self.core.token(), extra=contact, body=body)
         self.transaction.respond(183, data, now)

@@ -14,7 +14,7 @@ from relay.call.compose import OutgoingRequest, Reply
 from relay.call.masking import Verdict
 from relay.call.numbers import is_700
 from relay.call.peers import hosts_of, user_for
-from relay.call.places import is_tried_elsewhere, who_ended
+from relay.call.places import is_tried_elsewhere, secured, who_ended
 from relay.call.quotas import next_admitted
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal, Route, named
@@ -27,6 +27,7 @@ from relay.call.tripwire import Tripwire, foreign_hosts
 from relay.errors import ParseError, ProtocolError
 from relay.sip.flow import transport_address
 from relay.sip.message import Request, Response
+from relay.sip.uri import is_sips
 
 if TYPE_CHECKING:
     from relay.call.core import Core
@@ -93,7 +94,7 @@ class TextMessage:
         """Looks up where it goes, or refuses it."""
         core, record = self._core, self._record
         try:
-            objection = admission.judge_message(core, self._request, self._peer, now)
+            objection = admission.judge_message(core, self._request, self._reply.flow, self._peer, now)
             self._text = read_text(self._request)
         except (ProtocolError, ParseError) as error:
             refusal = admission.unusable(error)
@@ -121,6 +122,10 @@ class TextMessage:
         if text != in_visual_order(self._text) and core.settings.sms_numbers == "refuse":
             self.refuse(named(admission.NUMBER_IN_TEXT, answer), now)
             return
+        places = core.peers.candidates(answer.target, now, core.token)
+        if is_sips(self._request.uri) and not (places := secured(places)):
+            self.refuse(named(admission.NOT_SECURE, answer), now)
+            return
         core.texts.remember(sender, answer.binding_id, after(before, text), now)
         self._route = answer
         self._body = text_body(text)
@@ -137,7 +142,7 @@ class TextMessage:
             legacy=answer.legacy,
             qualification=answer.qualification,
         )
-        self._places = core.peers.candidates(answer.target, now, core.token)
+        self._places = places
         self._try_next(masking.NO_PEER, "no_peer", now)
 
     # -- the targets
@@ -157,7 +162,7 @@ class TextMessage:
         assert self._body is not None
         self._record = self._record._replace(peer_out=place.peer.name)
         delivery = Delivery(core, self, place)
-        if not delivery.start(self._route, self._body, self._tripwire(place), self._request.max_forwards, now):
+        if not delivery.start(self._request, self._route, self._body, self._tripwire(place), now):
             core.counters["tripwire"] += 1
             core.note("tripwire", call_id=self._record.call_id, towards="callee")
             self._close(masking.LEAK, "relay", "tripwire", now)
@@ -287,18 +292,18 @@ class Delivery:
         self.place = place
         self.is_silent = True  # not even a provisional response has come
 
-    def start(self, route: Route, body: Body, tripwire: Tripwire, hops: int | None, now: float) -> bool:
-        """Sends it. False where the tripwire struck: nothing was sent then. `hops`: the sender's Max-Forwards."""
+    def start(self, request: Request, route: Route, body: Body, tripwire: Tripwire, now: float) -> bool:
+        """Sends it. False where the tripwire struck: nothing was sent then. `request`: the sender's."""
         core, place = self._core, self.place
         user = user_for(place.peer, route.target)
-        uri = f"sip:{user}@{place.target.written}"
+        uri = f"{'sips' if is_sips(request.uri) else 'sip'}:{user}@{place.target.written}"
         shown = f"<sip:{route.shown}@{core.peers.listener(place.flow).advertised}>"
         constants = f"From: {shown};tag={self._local_tag}\r\nTo: <{uri}>\r\nCall-ID: {self.call_id}\r\n"
         rest = f"P-Asserted-Identity: {shown}\r\n" if place.peer.send_pai else ""
         own = (route.target, user, route.shown) if is_700(route.shown) else (route.target, user)
         if tripwire.hit(constants + rest, body.data, own=own):
             return False
-        rest += f"Max-Forwards: {masking.mask_hops(hops)}\r\n"
+        rest += f"Max-Forwards: {masking.mask_hops(request.max_forwards)}\r\n"
         core.calling_tags.add(self._local_tag)
         outgoing = OutgoingRequest("MESSAGE", uri, constants, self._cseq, rest, body)
         SentRequest(core, outgoing, place.flow, place.peer, self._receive, self._fail, now, self._renumber)

@@ -153,7 +153,7 @@ def _targets(
         if uri is None:
             continue
         if transport is None:
-            problems.append(f"{key}: transport {uri.params['transport']!r} is not spoken here; write udp, tcp or tls")
+            problems.append(f"{key}: {_no_transport(uri)}")
             continue
         if listeners is not None and not _has_listener(listeners, transport, uri.host):
             problems.append(f"{key}: {_no_listener(transport, uri.host)}")
@@ -196,6 +196,13 @@ def _transport_of(uri: SipUri) -> Transport | None:
     if uri.scheme == "sips":
         return "tls" if "transport" not in uri.params or named in ("tcp", "tls") else None
     return cast(Transport, named) if named in ("udp", "tcp", "tls") else None
+
+
+def _no_transport(uri: SipUri) -> str:
+    named = uri.params["transport"]
+    if uri.scheme == "sips" and named in ("udp", "UDP"):  # RFC 3261 26.2.2
+        return "sips: goes by TLS alone; leave out the transport, or write sip:"
+    return f"transport {named!r} is not spoken here; write udp, tcp or tls"
 
 
 def _sources(path: str, texts: Sequence[str] | None, hosts: Sequence[str], problems: list[str]) -> tuple[Network, ...]:

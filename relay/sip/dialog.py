@@ -9,7 +9,7 @@ from relay.errors import ParseError, ProtocolError
 from relay.sip.dialog_state import DialogState
 from relay.sip.headers import NameAddr, parse_name_addr
 from relay.sip.message import Request, Response
-from relay.sip.uri import SipUri, parse_uri
+from relay.sip.uri import SipUri, is_sips, parse_uri
 
 
 class Dialog:
@@ -94,7 +94,7 @@ class Dialog:
             request.contact.uri_text,
             route_set,
             confirmed=False,
-            secure=_is_sips(request.uri),
+            secure=is_sips(request.uri),
             target=target,
         )
 
@@ -119,7 +119,7 @@ class Dialog:
             remote_uri if response.contact is None else response.contact.uri_text,
             _recorded_route(response)[::-1],
             confirmed=False,
-            secure=_is_sips(remote_uri),
+            secure=is_sips(remote_uri),
             target=target,
         )
 
@@ -245,10 +245,6 @@ def _sip_uri(contact: NameAddr | None) -> SipUri | None:
 
 def _recorded_route(message: Request | Response) -> tuple[str, ...]:
     return tuple(message.values("record-route")) if message.has("record-route") else ()
-
-
-def _is_sips(uri: str) -> bool:
-    return not uri.startswith("sip:") and uri[:5].lower() == "sips:"
 
 
 def _for_request_line(uri: SipUri, text: str) -> str:

@@ -32,6 +32,11 @@ def uri_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def is_sips(uri: str) -> bool:
+    """Whether what it names is reached by TLS alone (RFC 3261 19.1, 26.2.2)."""
+    return not uri.startswith("sip:") and uri[:5].lower() == "sips:"
+
+
 class SipUri:
     """Not changed after it is made; `params` may be shared with others."""
 

@@ -110,19 +110,19 @@ def test_what_is_forwarded_has_no_binding() -> None:
 def test_what_cannot_be_taken(lines: tuple[str, ...], refusal: Refusal, extra: str) -> None:
     ground = core()
     ground.calling_tags.add("ours")
-    assert admission.judge_request(ground, invite(*lines), peer(), 1.0) == (refusal, extra)
+    assert admission.judge_request(ground, invite(*lines), FLOW, peer(), 1.0) == (refusal, extra)
 
 
 def test_what_can_be_taken() -> None:
     ground = core()
     ground.stages.begin(SETTING_UP)  # its own
-    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), peer(), 1.0) is None
+    assert admission.judge_request(ground, invite("Require: timer", "Max-Forwards: 1"), FLOW, peer(), 1.0) is None
 
 
 @pytest.mark.parametrize("header", ["Contact: alice <", 'Require: a, "open', "Max-Forwards: alice"])
 def test_what_cannot_be_read(header: str) -> None:
     with pytest.raises(ParseError):
-        admission.judge_request(core(), invite(header), peer(), 1.0)
+        admission.judge_request(core(), invite(header), FLOW, peer(), 1.0)
 
 
 @pytest.mark.parametrize("over", ["calls", "setups", "calls of the peer", "look-ups"])
@@ -142,7 +142,7 @@ def test_limits(over: str) -> None:
         case "look-ups":
             for _ in range(2):
                 ground.look_up("", "", lambda _, __: None, peer=peer())
-    assert admission.judge_request(ground, invite(), peer(), 1.0) == (OVER_LIMIT, "")
+    assert admission.judge_request(ground, invite(), FLOW, peer(), 1.0) == (OVER_LIMIT, "")
     assert OVER_LIMIT.retry_after_s
 
 

@@ -304,13 +304,3 @@ def test_peer_that_no_listener_reaches() -> None:
     ladder.caller.is_refused(480)
     assert ladder.record.end_reason == "no_peer"
     ladder.settle()
-
-
-def test_tls_contact_that_no_listener_reaches_goes_where_the_peer_was_heard(ladder: Ladder) -> None:
-    ladder.caller.calls(X)
-    ladder.callee.get("INVITE")
-    ladder.callee.answers(200, body=ANSWER, contact="<sips:bob@127.0.0.22>")
-    assert ladder.callee.inbox[0][1] == Flow(0, "udp", CALLEE_HOST, 5060)
-    ladder.callee.get("ACK")
-    ladder.caller.is_answered()
-    hang_up(ladder)

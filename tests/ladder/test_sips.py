@@ -1,0 +1,171 @@
+"""RFC 3261 26.2.2: what is for a sips: URI goes by TLS on every hop, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.call.settings import Listener
+from relay.sip.flow import Flow
+from tests.ladder.descriptions import ANSWER, HELD, HOLD, OFFER
+from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, RELAY, SECOND_HOST, Ladder, X, connect, hang_up, peer
+
+PLAIN = (Listener("udp", RELAY, 5060, RELAY),)
+SECURE = (*PLAIN, Listener("tls", RELAY, 5061, RELAY))
+TLS = 1
+CALLER_FLOW = Flow(TLS, "tls", CALLER_HOST, 40123, 7)
+SIPS = f"sips:{X}@{RELAY}"
+
+
+def with_callee(transport: str = "tls", **settings: object) -> Ladder:
+    """Both sides speak TLS; the second callee does not."""
+    carrier = peer("carrier", CALLEE_HOST, 5061 if transport == "tls" else 5060, transport)  # type: ignore[arg-type]
+    peers = (peer("pbx", CALLER_HOST), carrier, peer("second", SECOND_HOST))
+    ladder = Ladder(listeners=SECURE, peers=peers, **settings)
+    ladder.caller.flow = CALLER_FLOW
+    ladder.caller.contact = f"<sips:alice@{CALLER_HOST}:40123>"
+    if transport == "tls":
+        ladder.callee.flow = Flow(TLS, "tls", CALLEE_HOST, 5061)
+        ladder.callee.contact = f"<sips:bob@{CALLEE_HOST}:5061>"
+    return ladder
+
+
+def calls(ladder: Ladder, method: str = "INVITE") -> None:
+    caller = ladder.caller
+    caller.from_uri, caller.to_uri, caller.target = f"sip:13800000001@{CALLER_HOST}", f"sip:{X}@{RELAY}", SIPS
+    if method == "INVITE":
+        caller.sends("INVITE", body=OFFER, headers=f"Contact: {caller.contact}\r\n")
+        caller.get(100)
+    else:
+        caller.sends("MESSAGE", body=b"at the gate", content_type="text/plain")
+
+
+def is_refused(ladder: Ladder) -> None:
+    assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=21"
+    ladder.caller.acks_refusal()
+    ladder.callee.gets_nothing()
+    assert (ladder.record.outcome, ladder.record.sip_status, ladder.record.ended_by) == ("not_secure", 480, "relay")
+    ladder.settle()
+
+
+def test_a_call_goes_by_tls_with_sips_contacts_on_both_sides() -> None:
+    ladder = with_callee()
+    calls(ladder)
+    assert {flow.transport for _, flow in ladder.callee.inbox} == {"tls"}
+    invite = ladder.callee.get_request("INVITE")
+    assert invite.uri.startswith("sips:")
+    assert invite.contact is not None and invite.contact.uri_text == f"sips:{X}@{RELAY}:5061"
+    ladder.callee.accepts(body=ANSWER)
+    answer = ladder.caller.get_response(200)
+    assert answer.contact is not None and answer.contact.uri_text == f"sips:{X}@{RELAY}:5061"
+    ladder.caller.acks()
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.is_answered()
+    hang_up(ladder)
+    assert {flow.transport for _, flow in ladder.checks.sent} == {"tls"}
+
+
+def test_it_goes_by_tls_where_a_contact_demands_another_transport() -> None:
+    ladder = with_callee()
+    calls(ladder)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, contact=f"<sip:bob@{CALLEE_HOST}:5061;transport=udp>")
+    assert ladder.callee.inbox[0][1].transport == "tls"
+
+
+def test_it_survives_a_restart() -> None:
+    ladder = with_callee()
+    calls(ladder)
+    ladder.callee.get("INVITE")
+    ladder.callee.accepts(body=ANSWER)
+    ladder.caller.get(200)
+    ladder.caller.acks()
+    ladder.restart()
+    for side in (ladder.caller, ladder.callee):
+        assert side.inbox[0][1].transport == "tls"
+        side.expects("OPTIONS")
+    hang_up(ladder)
+
+
+def test_without_tls_to_the_callee_it_is_refused() -> None:
+    ladder = with_callee("udp")
+    calls(ladder)
+    is_refused(ladder)
+
+
+def test_targets_without_tls_are_passed_over() -> None:
+    ladder = with_callee(tried=("second", "carrier"))
+    calls(ladder)
+    ladder.callee.get("INVITE")
+    assert not ladder.side(SECOND_HOST, "carol").inbox
+    ladder.callee.refuses(486)
+    ladder.caller.is_refused(486)
+    ladder.settle()
+
+
+def test_by_udp_it_is_refused() -> None:
+    ladder = with_callee()
+    ladder.caller.flow = Flow(0, "udp", CALLER_HOST, 5060)
+    calls(ladder)
+    is_refused(ladder)
+
+
+@pytest.mark.parametrize("by", ["tls", "udp"])
+def test_a_text_message_goes_by_tls_or_not_at_all(by: str) -> None:
+    ladder = with_callee(by, sms=True)
+    calls(ladder, "MESSAGE")
+    if by == "udp":
+        assert ladder.caller.get_response(480).get("reason") == "Q.850;cause=21"
+        assert ladder.record.outcome == "not_secure"
+        ladder.callee.gets_nothing()
+    else:
+        assert ladder.callee.inbox[0][1].transport == "tls"
+        message = ladder.callee.get_request("MESSAGE")
+        assert message.uri.startswith("sips:")
+        ladder.callee.answers(200, message)
+        ladder.caller.get(200)
+    ladder.settle()
+
+
+def test_a_sips_contact_that_nothing_leads_to_rings_nobody() -> None:
+    ladder = Ladder(listeners=PLAIN)
+    ladder.caller.calls(X, contact=f"<sips:alice@{CALLER_HOST}>")
+    is_refused(ladder)
+
+
+def test_a_callee_whose_sips_contact_nothing_leads_to_is_hung_up() -> None:
+    """The way of the INVITE, to its own target: what is taken down is not for the sips: URI."""
+    ladder = Ladder(listeners=PLAIN)
+    ladder.caller.calls(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{CALLEE_HOST}>")
+    assert ladder.callee.get_request("ACK").uri.startswith("sip:")
+    assert ladder.callee.expects("BYE").uri.startswith("sip:")
+    ladder.caller.is_refused(488)
+    assert ladder.record.outcome == "failed"
+    ladder.settle()
+
+
+def test_a_sips_target_in_mid_call_that_nothing_leads_to_is_none() -> None:
+    ladder = Ladder(listeners=PLAIN)
+    connect(ladder)
+    ladder.caller.contact = f"<sips:alice@{CALLER_HOST}>"
+    ladder.caller.reinvites(HOLD)
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 200, body=HELD)
+    ladder.callee.get("ACK")
+    ladder.caller.is_answered()
+    ladder.callee.sends("BYE")
+    assert ladder.caller.expects("BYE").uri == f"sip:alice@{CALLER_HOST}:5060"
+    ladder.callee.get(200)
+    ladder.settle()
+
+
+def test_a_sips_contact_that_tls_leads_to_is_reached_by_it() -> None:
+    ladder = Ladder(listeners=SECURE)
+    ladder.caller.calls(X)
+    ladder.callee.get("INVITE")
+    ladder.callee.answers(200, body=ANSWER, contact=f"<sips:bob@{CALLEE_HOST}>")
+    assert ladder.callee.inbox[0][1] == Flow(TLS, "tls", CALLEE_HOST, 5061)
