@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Final
 
 from relay.call.codecs import keep_codecs
+from relay.call.sdp_order import put_in_order
 from relay.errors import ParseError
 from relay.sip.sdp import Attribute, Connection, Media, Origin, Sdp, parse_sdp
 
@@ -98,7 +99,7 @@ class SdpWriter:
 
         Raises ParseError where nothing usable is left, ProtocolError 488 where no codec is that both sides may have.
         """
-        content, address = mask_description(body)
+        content, address = mask_description(body, in_order=self.anchored)
         if self.codecs is not None:
             content = keep_codecs(content, self.codecs)
         if content != self._last:
@@ -171,8 +172,10 @@ def _spelled(connection: Connection) -> str:
 _UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # RFC 3264 8.4: how hold was written once
 
 
-def mask_description(body: bytes) -> tuple[bytes, bytes]:
+def mask_description(body: bytes, *, in_order: bool = False) -> tuple[bytes, bytes]:
     """What follows the lines v=, o= and s=, and the address that the origin is to have.
+
+    `in_order`: codecs and attributes are put in an order that is the same for all phones.
 
     Of a peer's descriptions with one stream, nearly all differ in the origin and the port alone; what else they have in
     common is masked once.
@@ -181,13 +184,17 @@ def mask_description(body: bytes) -> tuple[bytes, bytes]:
     """
     found = _match_one_stream(body) if len(body) <= _LONGEST_REMEMBERED else None
     if found is None:
-        return _mask(parse_sdp(body))
+        return _mask(parse_sdp(body), in_order)
     before, port, behind = found.groups()
-    masked = _masked.get(before + behind)
+    remembered = _masked_in_order if in_order else _masked
+    masked = remembered.get(before + behind)
     if masked is None:
         if not _can_be_remembered(before, behind):
-            return _mask(parse_sdp(body))
-        masked = _remember(before, behind)
+            return _mask(parse_sdp(body), in_order)
+        masked = _masked_but_for_port(before, behind, in_order)
+        if len(remembered) >= _MAX_REMEMBERED:
+            remembered.clear()
+        remembered[before + behind] = masked
     before, behind, address = masked
     return (before + port + behind if behind else before), address
 
@@ -202,7 +209,9 @@ _ORIGIN: Final = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\n"
 _SOME_PORT: Final = b"59999"
 _LONGEST_REMEMBERED: Final = 2048  # bytes of a description
 _MAX_REMEMBERED: Final = 2048  # descriptions; a peer that makes them up must not fill memory
-_masked: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}  # by what is before and behind the port
+# By what is before and behind the port.
+_masked: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+_masked_in_order: Final[dict[bytes, tuple[bytes, bytes, bytes]]] = {}
 
 
 def _can_be_remembered(before: bytes, behind: bytes) -> bool:
@@ -211,19 +220,15 @@ def _can_be_remembered(before: bytes, behind: bytes) -> bool:
     return lines.find(b"\rm=") < 0 and behind.find(b"\nm") < 0 and lines.find(b"inline:") < 0
 
 
-def _remember(before: bytes, behind: bytes) -> tuple[bytes, bytes, bytes]:
+def _masked_but_for_port(before: bytes, behind: bytes, in_order: bool) -> tuple[bytes, bytes, bytes]:
     """The content before and behind the port, and the address; nothing behind where the stream is refused."""
-    content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind))
+    content, address = _mask(parse_sdp(_ORIGIN + before + _SOME_PORT + behind), in_order)
     start = before[before.rfind(b"m=") :]
     head, found, rest = content.partition(start + _SOME_PORT)
-    masked = (head + start if found else head, rest, address)
-    if len(_masked) >= _MAX_REMEMBERED:
-        _masked.clear()
-    _masked[before + behind] = masked
-    return masked
+    return head + start if found else head, rest, address
 
 
-def _mask(sdp: Sdp) -> tuple[bytes, bytes]:
+def _mask(sdp: Sdp, in_order: bool) -> tuple[bytes, bytes]:
     masked = Sdp(
         origin=_NOBODY,
         connection=None if sdp.connection is None else _mask_connection(sdp.connection),
@@ -232,6 +237,8 @@ def _mask(sdp: Sdp) -> tuple[bytes, bytes]:
         attributes=_mask_attributes(sdp.attributes),
         media=[_mask_media(media) for media in sdp.media],
     )
+    if in_order:
+        put_in_order(masked)
     streams = sorted(masked.media, key=_is_refused)
     first = masked.connection or next((c for media in streams for c in media.connections), None)
     if first is None:

@@ -45,6 +45,17 @@ PAIRS = {
         ("111 8 100", "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 cbr=1\r\na=rtpmap:100 telephone-event/8000\r\n"),
     ),
 }
+# In which order each side is told of the other's, whatever that side's own is.
+ORDERED = {
+    "97 8 101": "8 97 101",
+    "8 97 101": "8 97 101",
+    "8 18 101": "8 18 101",
+    "18 101": "18 101",
+    "96 8": "96 8",
+    "96": "96",
+    "8 96 101": "96 8 101",
+    "111 8 100": "111 8 100",
+}
 
 
 @contextmanager
@@ -71,7 +82,8 @@ def told(message: SipText) -> tuple[str, set[str]]:
 
 
 def words(formats: str, attributes: str) -> tuple[str, set[str]]:
-    return formats, {line for line in attributes.split("\r\n") if line.startswith("a=fmtp:")}
+    order = "8 96" if "AMR" in attributes else ORDERED[formats]
+    return order, {line for line in attributes.split("\r\n") if line.startswith("a=fmtp:")}
 
 
 def is_heard(source: socket.socket, described: SipText, payload: int, target: socket.socket) -> bool:

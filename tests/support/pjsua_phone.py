@@ -157,7 +157,8 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     if tls:
         binding.tlsConfig.certFile, binding.tlsConfig.privKeyFile = tls
     endpoint.transportCreate(TRANSPORTS[transport], binding)
-    endpoint.codecSetPriority("PCMA/8000", 255)  # a tone stays one
+    for codec in endpoint.codecEnum2():  # A-law first, and nothing that the relay would put before it: a tone stays one
+        endpoint.codecSetPriority(codec.codecId, {"PCMA/8000/1": 255, "PCMU/8000/1": 128}.get(codec.codecId, 0))
     endpoint.audDevManager().setNullDev()
     endpoint.libStart()
     account_settings = pj.AccountConfig()
