@@ -29,6 +29,7 @@ from relay.store.connection import Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.live_rows import LiveCall, open_live
 from relay.store.outage import Report
+from relay.store.permissions import open_beside
 from relay.store.record_rows import SELECT, StoredRecord, decode_record, encode_record, open_row
 from relay.store.sealing import Sealer
 from relay.store.server import Place
@@ -75,7 +76,7 @@ class AttemptFile:
     def open(self) -> list[KeptAttempt]:
         """What an earlier process has left. It stays there until it is dropped. Raises StoreError."""
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_beside(self._path, os.O_RDWR)
             self._count = os.fstat(self._descriptor).st_size // SLOT
             left = self._read()
         except OSError as error:

@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.store.server import Place, local_path
 
 # What is named after the store: itself, SQLite's log and its index, and what a relay keeps beside it.
-SUFFIXES: Final = ("", "-wal", "-shm", ".spill", ".lock", ".desk.lock", ".anchor")
+SUFFIXES: Final = ("", "-wal", "-shm", ".spill", ".lock", ".desk.lock", ".anchor", ".attempts")
 
 
 def check_permissions(place: Place, key_file: Path) -> None:
