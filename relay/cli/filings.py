@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, json_option, showing_options
-from relay.cli.output import Show, plain, show_list, show_one, shower
+from relay.cli.options import business_option, in_clear, json_option, limit_option, showing_options
+from relay.cli.output import Show, newest, plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
 from relay.cli.stores import every, opened, said_in_clear
 from relay.service.filings import add_filing, import_filings, remove_filing
@@ -40,16 +41,27 @@ def add(config_path: Path | None, number: str, reference: str, business: str, as
 @filings.command("list")
 @click.option("--business", metavar="ID", help="Only those of this business user.")
 @click.option("--all", "all_", is_flag=True, help="Withdrawn ones too.")
+@limit_option
 @showing_options
 @config_option
-def list_(config_path: Path | None, business: str | None, all_: bool, as_json: bool, reveal: bool, reason: str) -> None:
-    """List filings; in no order that means anything."""
+def list_(
+    config_path: Path | None,
+    business: str | None,
+    all_: bool,
+    limit: int | None,
+    as_json: bool,
+    reveal: bool,
+    reason: str,
+) -> None:
+    """List filings, the newest first."""
+    clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        if as_json or reveal:
+        if clear:
             said_in_clear(store, "filings", reason, {"business": business, "all": all_})
-        show = str if as_json else shower(reveal=reveal)
+        show = shower(reveal=clear)
         find = partial(find_filings, store.reader, store.sealer, business, all_=all_)
-        show_list((_form(filing, show) for filing in every(find, FIRST, _place)), _COLUMNS, as_json=as_json)
+        found = newest(every(find, FIRST, _place), attrgetter("filed_at"))
+        show_list((_form(filing, show) for filing in found), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @filings.command("remove")
