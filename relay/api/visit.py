@@ -23,10 +23,10 @@ from relay.call.numbers import normalise_party
 from relay.call.rates import Rates
 from relay.errors import Refused
 from relay.policy.quotas import DEFAULT_BUSINESS
-from relay.service.fields import invalid
+from relay.service import fields
 from relay.service.keys import OPERATOR, PARTIES
 from relay.store.act import Act, Actor
-from relay.store.connection import Connection
+from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
@@ -177,9 +177,7 @@ class Visit(NamedTuple):
             return False
         if PARTIES not in self.actor.scopes:
             raise lacks(PARTIES, "reveal")
-        if not asked.reason:
-            raise invalid("reason", "say what for: it stands in the audit log")
-        reason, details = asked.reason, {"shown": list(shown)}
+        reason, details = fields.reason(asked.reason or "", required=True), {"shown": list(shown)}
         await self.act(
             lambda act: act.audit("read", object_, business=self.business, reason=reason, details={**details})
         )
@@ -266,5 +264,5 @@ def _json(body: BaseModel) -> bytes:
 
 
 def _read_apart(desk: Desk, query: Callable[[Connection], T]) -> T:
-    with store_errors(desk.path), closing(connect_reader(desk.path)) as connection:
+    with store_errors(desk.path), closing(connect_reader(desk.path)) as connection, one_moment(connection):
         return query(connection)

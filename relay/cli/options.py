@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from relay.service.fields import says_something
+
 NONE = "none"  # on the command line: no limit, no hours
 
 REASON = "RELAY700_REASON"
@@ -18,7 +20,7 @@ business_option = click.option(
 
 
 def _said(context: click.Context, parameter: click.Parameter, reason: str) -> str:
-    if not reason.strip():
+    if not says_something(reason):
         raise click.BadParameter("it is empty: say what for, the audit log keeps it", context, parameter)
     return reason
 
@@ -69,7 +71,7 @@ showing_options = stacked(
 
 def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
     """Whether real numbers are shown: with --reveal, and to programs. Nobody sees one without saying what for."""
-    is_said = bool(reason.strip())
+    is_said = says_something(reason)
     if reveal and not is_said:
         raise click.UsageError(
             f"Missing option '--reason': --reveal shows real numbers; say what for ({REASON} does, too)."

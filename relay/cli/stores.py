@@ -17,6 +17,7 @@ from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.service.releases import BindRules
 from relay.service.times import CHINA, parse_duration_ms, parse_moment_ms
 from relay.store.act import Act, operator_cli
+from relay.store.anchor import AnchorFile
 from relay.store.connection import Connection
 from relay.store.database import connect_reader, is_there, open_store, store_errors
 from relay.store.sealing import Sealer
@@ -43,8 +44,8 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
-    """The store of the configuration. Raises ConfigError and StoreError.
+def opened(config_path: Path | None, *, make: bool = False, earlier: bool = False) -> Iterator[Opened]:
+    """The store of the configuration. Raises ConfigError and StoreError; without `earlier` also for an earlier copy.
 
     With `make` it is made where there is none. Without, that is an error: an empty list, or "intact", from the wrong
     folder would pass for an answer.
@@ -64,6 +65,8 @@ def opened(config_path: Path | None, *, make: bool = False) -> Iterator[Opened]:
         closing(connect_reader(place)) as reader,
         closing(Writer(place, sealer)) as writer,
     ):
+        if not earlier:
+            AnchorFile(config.store.local, sealer).check(reader)
         store = Opened(config, sealer, config.numbers, reader, writer)
         if make:
             _load_numbers(store)

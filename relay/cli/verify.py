@@ -67,9 +67,9 @@ def verify(
     or by --publish, and give it to --since later.
     """
     anchor = _anchor(since)
-    if accept and not reason.strip():
+    if accept and not fields.says_something(reason):
         raise click.UsageError("--accept needs --reason TEXT: the audit log keeps it")
-    with opened(config_path) as store:
+    with opened(config_path, earlier=True) as store:
         if accept:
             _accept(store, reason)
         found = _check(store, anchor)

@@ -6,6 +6,7 @@ It knows no store.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,7 @@ LONGEST_GROUP = 64
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that show nothing
 LONGEST_USER_DATA = 1_024
 INDUSTRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9._:/+=@#-]{0,127}"
 INDUSTRIAL_ID_WORDS = "it is letters, digits and . _ : / + = @ # -, at most 128 of them, such as 88.101.1/order-1"
@@ -101,9 +103,14 @@ def industrial_id(written: str) -> str | None:
 def reason(written: str, *, required: bool = False) -> str:
     """Why something is done, as the audit log keeps it; "" where it is not given and need not be."""
     given = text("reason", written, LONGEST_REASON)
-    if given is None and required:
+    if required and not says_something(given or ""):
         raise invalid("reason", "say why: it stands in the audit log")
     return given or ""
+
+
+def says_something(written: str) -> bool:
+    """Whether any sign of a text shows: some letters and symbols are blanks by another name."""
+    return any(unicodedata.category(sign)[0] in "LNPS" and sign not in _BLANK for sign in written)
 
 
 def direction(written: str) -> Direction:

@@ -61,11 +61,16 @@ def growth_fault(connection: Connection, since: Anchor, words: str) -> str | Non
     return None
 
 
+def anchor_path(store: Path) -> Path:
+    """Of the file beside a store."""
+    return store.with_name(store.name + ".anchor")
+
+
 class AnchorFile:
     """The file beside a store, mode 0600. `store` is the local path of the store, also of one on a server."""
 
     def __init__(self, store: Path, sealer: Sealer) -> None:
-        self.path = store.with_name(store.name + ".anchor")
+        self.path = anchor_path(store)
         self._sealer = sealer
 
     def read(self) -> Anchor | None:

@@ -25,6 +25,12 @@ class ServerBusy(ServerError):
 DATABASE_ERRORS: Final = (sqlite3.Error, ServerError)
 
 
+class FileConnection(sqlite3.Connection):
+    """One to a store in a file."""
+
+    schema_seen: object = None  # of `relay.store.schema_check`
+
+
 class Rows(Protocol):
     """What a statement gives."""
 
@@ -76,8 +82,11 @@ def transaction(connection: Connection) -> Iterator[None]:
 def one_moment(connection: Connection) -> Iterator[None]:
     """All statements of the block see the store as it was at the first one, whatever others write meanwhile.
 
-    Keep it short: while it lasts, the write-ahead log grows.
+    Within a transaction it is that one's moment. Keep it short: while it lasts, the write-ahead log grows.
     """
+    if connection.in_transaction:
+        yield
+        return
     connection.execute("BEGIN")
     try:
         yield

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from relay.errors import StoreError
 from relay.store import scripts as store_scripts
-from relay.store.connection import DATABASE_ERRORS, Connection, ServerBusy
+from relay.store.anchor import anchor_path
+from relay.store.connection import DATABASE_ERRORS, Connection, FileConnection, ServerBusy
 from relay.store.connection import one_moment as one_moment
 from relay.store.connection import transaction as transaction
 from relay.store.key_file import make_key
@@ -26,7 +27,7 @@ from relay.store.permissions import check_permissions, open_beside
 from relay.store.scripts import Schema, Script, least, schema_of, scripts_of
 from relay.store.sealing import Sealer, load_key
 from relay.store.sealing_keys import check_keys, enter_keys, sealing_keys
-from relay.store.server import Place, Server
+from relay.store.server import Place, Server, local_path
 
 BUSY_TIMEOUT_S = 5.0
 LOCK_PATIENCE_S = 60.0  # for a table that a script changes
@@ -82,8 +83,8 @@ def open_store(place: Place, key_file: Path) -> Sealer:
         _migrate(connection, schema, sealer, place)
         _check_key(connection, sealer, key_file)
         now_ms = time.time_ns() // 1_000_000
-        changed = schema.seen(connection) != seen
-        open_ledger(connection, sealer, now_ms, changed=changed, may_begin=seen < schema.ledger)
+        may_begin = seen < schema.ledger and not anchor_path(local_path(place)).exists()
+        open_ledger(connection, sealer, now_ms, changed=schema.seen(connection) != seen, may_begin=may_begin)
         if not sealing_keys(connection):
             with ledger_transaction(connection, sealer, now_ms):
                 enter_keys(connection, sealer)
@@ -110,7 +111,12 @@ def connect(place: Place) -> Connection:
     if isinstance(place, Server):
         return _connect_server(place)
     connection = sqlite3.connect(
-        uri_of(place), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64
+        uri_of(place),
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        cached_statements=64,
+        factory=FileConnection,
     )
     for pragma in WRITER_PRAGMAS:
         connection.execute(pragma)

@@ -24,10 +24,12 @@ import msgspec
 
 from relay.errors import StoreError
 from relay.store.audit import Entry, add_entry
-from relay.store.chain import AUDIT, EMPTY, RECORDS, Head, read_head, stored_head
+from relay.store.chain import AUDIT, RECORDS, Head, read_head, stored_head
 from relay.store.connection import Connection, transaction
 from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven, make_proof, not_proven
 from relay.store.ledger_tables import TABLES, Dialect, LedgerTable, dialect_of
+from relay.store.schema_check import require_own_schema
+from relay.store.scripts import schema_by
 from relay.store.sealing import Sealer
 
 MODULUS: Final = 1 << 256
@@ -45,7 +47,7 @@ ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, sealed = excluded.s
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Values).decode
 _decode_head: Final = msgspec.msgpack.Decoder(
-    tuple[dict[str, tuple[int, bytes]], tuple[int, bytes], tuple[int, bytes]]
+    tuple[dict[str, tuple[int, bytes]], tuple[int, bytes], tuple[int, bytes], int]
 ).decode
 
 
@@ -63,10 +65,10 @@ class LedgerHead(NamedTuple):
     sums: dict[str, Sum]
     records: Head
     audit: Head
+    scripts: int  # that the store had seen
 
 
 NO_ROWS: Final = Sum(0, 0)
-BEGINNING: Final = LedgerHead(0, {}, EMPTY, EMPTY)
 
 
 # -- reading
@@ -104,6 +106,7 @@ def _is_ours(connection: Connection, sealer: Sealer, table: str, row_key: str, p
 def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
     """A write transaction whose changes of covered rows are proven at its end."""
     with transaction(connection):
+        require_own_schema(connection)
         distrust_touched(connection, sealer, now_ms)
         yield
         settle(connection, sealer)
@@ -265,7 +268,7 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
         raise StoreError("the head of the ledger was removed")
     revision, sealed = row
     try:
-        sums, records, audit = _decode_head(sealer.open_(sealed, _context(revision)))
+        sums, records, audit, scripts = _decode_head(sealer.open_(sealed, _context(revision)))
     except (StoreError, msgspec.DecodeError) as error:
         raise StoreError(f"the head of the ledger was altered: {error}") from None
     return LedgerHead(
@@ -273,14 +276,16 @@ def read_ledger_head(connection: Connection, sealer: Sealer) -> LedgerHead:
         {table: Sum(rows, int.from_bytes(total)) for table, (rows, total) in sums.items()},
         Head(*records),
         Head(*audit),
+        scripts,
     )
 
 
 def write_ledger_head(connection: Connection, sealer: Sealer, revision: int, sums: dict[str, Sum]) -> None:
-    """Anchors both chains' ends as they are now."""
+    """Anchors both chains' ends as they are now, and how many scripts the store has seen."""
     plain = {table: (sum_.rows, sum_.total.to_bytes(32)) for table, sum_ in sums.items()}
     chains = (tuple(stored_head(connection, RECORDS)), tuple(read_head(connection, sealer, AUDIT)))
-    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains)), _context(revision))))
+    seen = schema_by(connection).seen(connection)
+    connection.execute(_PUT_HEAD, (revision, sealer.seal(_encode((plain, *chains, seen)), _context(revision))))
 
 
 def _context(revision: int) -> bytes:

@@ -17,8 +17,9 @@ from relay.store.chain import AUDIT, RECORDS, anchor_fault
 from relay.store.connection import Connection, each_row
 from relay.store.ledger import MODULUS, NO_ROWS, LedgerHead, Sum, read_ledger_head
 from relay.store.ledger_proof import DISTRUSTED, Values, element, is_proven
-from relay.store.ledger_setup import displaced_triggers
 from relay.store.ledger_tables import CHAINS, TABLES, LedgerTable, dialect_of
+from relay.store.schema_check import foreign_objects
+from relay.store.scripts import schema_by
 from relay.store.sealing import Sealer
 
 OUTSIDE: Final = "was changed outside relay700"
@@ -59,8 +60,10 @@ def quick_faults(connection: Connection, head: LedgerHead) -> Iterator[Fault]:
     """What shows without reading the tables."""
     for table, row_key in connection.execute(_TOUCHES).fetchall():
         yield Fault(table, row_key, OUTSIDE)
-    for trigger in displaced_triggers(connection):
-        yield Fault("ledger_touch", "", f"the trigger {trigger} was removed or changed")
+    for name in foreign_objects(connection):
+        yield Fault("schema", name, "is not as relay700 made it")
+    if (seen := schema_by(connection).seen(connection)) != head.scripts:
+        yield Fault("schema", "", f"it says that {seen} scripts were run, and they were {head.scripts}")
     for chain, anchor in ((RECORDS, head.records), (AUDIT, head.audit)):
         if fault := anchor_fault(connection, chain, anchor, "when the head of the ledger was written"):
             yield Fault(chain.table, str(anchor.seq), fault)
@@ -85,12 +88,21 @@ def _table_faults(
             continue
         bad += 1
         yield Fault(name, row_key, _what(proof))
+    if not dialect.is_server:
+        yield from _pages_faults(connection, name)
     for row_key in _without_row(connection, table, found, bad):
         bad += 1
         yield Fault(name, row_key, "is missing")
     if not bad and Sum(count, total % MODULUS) != signed:
         difference = "" if count == signed.rows else f": it has {count} rows, and had {signed.rows}"
         yield Fault(name, "", f"rows were removed, or put back as they were earlier, with their proofs{difference}")
+
+
+def _pages_faults(connection: Connection, table: str) -> Iterator[Fault]:
+    """Pages that are out of order, of a table or an index, hide rows from look-ups but not from who reads them all."""
+    for (said,) in connection.execute(f"PRAGMA integrity_check({table})").fetchall():
+        if said != "ok":
+            yield Fault(table, "", said)
 
 
 def _what(proof: bytes | None) -> str:

@@ -1,31 +1,21 @@
 """How the ledger of a store begins, and its triggers, which note what is changed.
 
-A store that is new, or was made before there was a ledger, is vouched for as it is, once. Triggers that are missing in
-any other one were removed by somebody: they are put back, and the audit log says so. Where that fails, as in a store
-that takes nothing or that lacks a table, they are missing still, as `verify` and the running relay say.
+A store that is new, or was made before there was a ledger, is vouched for as it is, once. Triggers that are missing or
+foreign in any other one are somebody's doing: they are put right, and the audit log says so. Where that fails, as in a
+store that takes nothing or that lacks a table, they stay as they are, as `verify` and the running relay say.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from relay.errors import StoreError
 from relay.store.audit import Entry, add_entry
 from relay.store.connection import DATABASE_ERRORS, Connection, transaction
-from relay.store.ledger import sign_all
+from relay.store.ledger import read_ledger_head, sign_all, write_ledger_head
 from relay.store.ledger_tables import dialect_of, triggers
-from relay.store.scripts import is_newer
+from relay.store.schema_check import foreign_objects
 from relay.store.sealing import Sealer
 
-_FILE: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'ledger\\_%' ESCAPE '\\'"
-_SERVER: Final = """
-SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), function.prosrc, trigger.tgenabled
-FROM pg_trigger AS trigger JOIN pg_proc AS function ON function.oid = trigger.tgfoid
-WHERE trigger.tgname LIKE 'ledger\\_%' AND NOT trigger.tgisinternal
-    AND pg_table_is_visible(trigger.tgrelid)
-"""
-_HEADS: Final = "SELECT count(*) FROM ledger_head"
+_HEADS = "SELECT count(*) FROM ledger_head"
 
 
 def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool, may_begin: bool) -> None:
@@ -33,9 +23,9 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
 
     `may_begin`: the store had no ledger before them. Raises StoreError where it had one, and it is gone.
     """
-    if not displaced_triggers(connection) and _has_head(connection):
-        return
     is_begun = _has_head(connection)
+    if not changed and is_begun and not foreign_triggers(connection):
+        return
     if not is_begun and not may_begin:
         raise StoreError("the head of the ledger was removed: put a backup of the store in its place")
     try:
@@ -46,31 +36,28 @@ def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed:
             raise
 
 
+def foreign_triggers(connection: Connection) -> list[str]:
+    """Those that are not as they were made: missing, changed, disabled, or nobody's."""
+    names = (name.partition(" ") for name in foreign_objects(connection))
+    return [name for kind, _, name in names if kind == "trigger"]
+
+
 def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool) -> None:
-    displaced = displaced_triggers(connection)  # another process may have been faster
+    displaced = foreign_triggers(connection)  # another process may have been faster
     _put_back(connection, displaced)
     if not _has_head(connection):
         sign_all(connection, sealer)
-    elif displaced and not changed:
+        _note(connection, sealer, now_ms, "ledger.begin", "store", "")
+    elif changed:
+        head = read_ledger_head(connection, sealer)
+        write_ledger_head(connection, sealer, head.revision + 1, head.sums)  # it says which scripts were run
+    elif displaced:
         what = f"{len(displaced)} triggers, {displaced[0]} first"
-        add_entry(connection, sealer, Entry(now_ms, "relay", "ledger.fault", what, None, "removed or changed", {}))
+        _note(connection, sealer, now_ms, "ledger.fault", what, "removed, changed or added outside relay700")
 
 
-def displaced_triggers(connection: Connection) -> list[str]:
-    """Those that are not as they were made, by name: missing, changed, disabled, or nobody's.
-
-    A later version makes its own, which this one cannot judge.
-    """
-    if is_newer(connection):
-        return []
-    dialect = dialect_of(connection)
-    if dialect.is_server:
-        found = {name: (_plain(made), source, enabled) for name, made, source, enabled in connection.execute(_SERVER)}
-        wanted = {name: (_plain(made), _source(function), "O") for name, (function, made) in triggers(dialect).items()}
-        return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-    made_here = dict(connection.execute(_FILE).fetchall())
-    statements = {name: sql for name, (sql,) in triggers(dialect).items()}
-    return sorted(name for name in made_here.keys() | statements.keys() if made_here.get(name) != statements.get(name))
+def _note(connection: Connection, sealer: Sealer, now_ms: int, action: str, what: str, reason: str) -> None:
+    add_entry(connection, sealer, Entry(now_ms, "relay", action, what, None, reason, {}))
 
 
 def _put_back(connection: Connection, names: list[str]) -> None:
@@ -83,26 +70,16 @@ def _put_back(connection: Connection, names: list[str]) -> None:
 
 def _drop(connection: Connection, name: str) -> None:
     if not dialect_of(connection).is_server:
-        connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+        connection.execute(f'DROP TRIGGER IF EXISTS "{name}"')
         return
-    table = connection.execute(
+    tables = connection.execute(
         "SELECT CAST(CAST(tgrelid AS regclass) AS text) FROM pg_trigger"
         " WHERE tgname = ? AND pg_table_is_visible(tgrelid)",
         (name,),
-    ).fetchone()
-    if table is not None:
-        connection.execute(f"DROP TRIGGER {name} ON {table[0]}")
+    ).fetchall()
+    for (table,) in tables:
+        connection.execute(f'DROP TRIGGER "{name}" ON {table}')
 
 
 def _has_head(connection: Connection) -> bool:
     return bool(connection.execute(_HEADS).fetchone() != (0,))
-
-
-def _plain(statement: str) -> str:
-    """Without what a server adds when it says how a trigger was made."""
-    return re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", statement)).replace('"', "")
-
-
-def _source(function: str) -> str:
-    """The body of a statement that makes a function."""
-    return function.split(" AS '", 1)[1].removesuffix("'").replace("''", "'")

@@ -27,7 +27,7 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.journal_rows import open_caller
 from relay.store.ledger_proof import is_proven, not_proven
-from relay.store.ledger_tables import FILE
+from relay.store.ledger_tables import FILE, TABLES
 from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
@@ -71,6 +71,8 @@ PROVEN: Final = (
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back")),
 )
 _FILING_PROVEN: Final = (*PROVEN, ("filing", "filing"))
+_ROUTE: Final = 3  # where the key of the route is
+_FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
 _BACK: Final = 3 * (len(PROVEN) - 1)  # where the key of the last caller's own route is
 _COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
@@ -119,7 +121,7 @@ class RouteReader:
         counted = self._opener.counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
-            if not row[VALUES][IN_FORCE]:
+            if not row[VALUES][IN_FORCE] and not rests(row, unix_s):
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
                 if anybodys[VALUES][IN_FORCE] or row[VALUES][PARTY] is None:
                     row = anybodys
@@ -173,6 +175,12 @@ class RouteReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = self._files = None
+
+
+def rests(row: tuple[Any, ...], unix_s: float) -> bool:
+    """Whether the caller's own route on the number rests: a former party reaches nobody there meanwhile."""
+    values = row[VALUES - 1][_ROUTE + 2]
+    return values is not None and values[_FREE_AT] is not None and values[_FREE_AT] > unix_s * 1000
 
 
 class Opener:

@@ -44,6 +44,8 @@ _IN_TRANSACTION: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 class ServerConnection:
     """One connection, made anew where it was lost between two transactions. Threads may use it one after the other."""
 
+    schema_seen: object = None  # of `relay.store.schema_check`
+
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         """Raises ServerError where the server cannot be reached."""
         self._url = url

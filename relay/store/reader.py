@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from relay.errors import StoreError
-from relay.store.connection import Connection
+from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
 from relay.store.server import Place
 
@@ -26,7 +26,8 @@ class Reader:
             with store_errors(self._path):
                 if self._connection is None:
                     self._connection = connect_reader(self._path)
-                return query(self._connection)
+                with one_moment(self._connection):  # a row, and its proof
+                    return query(self._connection)
         except StoreError:
             self.close()
             raise

@@ -148,9 +148,19 @@ def schema_of(place: Place) -> Schema:
     return _ServerSchema() if isinstance(place, Server) else _FileSchema()
 
 
+def file_schema() -> Schema:
+    """That of a store in a file."""
+    return _FileSchema()
+
+
+def schema_by(connection: Connection) -> Schema:
+    """That of the store which the connection is to."""
+    return _FileSchema() if isinstance(connection, sqlite3.Connection) else _ServerSchema()
+
+
 def is_newer(connection: Connection) -> bool:
     """Whether a later version has added to the store what this one does not know."""
-    schema: Schema = _FileSchema() if isinstance(connection, sqlite3.Connection) else _ServerSchema()
+    schema = schema_by(connection)
     return schema.seen(connection) > len(scripts_of(schema))
 
 

@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.ledger_tables import SERVER
-from relay.store.lookup import FILING, IN_FORCE, PARTY, VALUES, Opener, decode, proven_rows
+from relay.store.lookup import FILING, IN_FORCE, PARTY, VALUES, Opener, decode, proven_rows, rests
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
@@ -108,7 +108,11 @@ class ServerRouteReader:
                     counted = self._opener.counted(number, caller, unix_s)
                     own, anybodys = await self._pool.fetch(statement, number, caller_hash, *counted)
             row = _row(own)
-            if not own[VALUES + IN_FORCE] and (anybodys[VALUES + IN_FORCE] or own[VALUES + PARTY] is None):
+            if (
+                not own[VALUES + IN_FORCE]
+                and not rests(row, unix_s)
+                and (anybodys[VALUES + IN_FORCE] or own[VALUES + PARTY] is None)
+            ):
                 row = _row(anybodys)
             found = self._opener.found(number, caller_hash, row, revision)
         except StoreError as error:

@@ -244,6 +244,9 @@ class Model:
         if self.numbers[number].locked:
             return "number_locked"
         uses = [use for who in (caller, ANYBODY) if (use := self.uses.get((number, who)))]
+        own = self.uses.get((number, caller))
+        if own is not None and (own.free_at or 0) > now:
+            uses = [own]  # a former party is not just anybody
         use = next((use for use in uses if use.free_at is None), uses[0] if uses else None)
         if use is None or self.bindings[use.holder].ended:
             return "no_binding"

@@ -17,11 +17,21 @@ from structlog.testing import capture_logs
 
 from relay.errors import StoreError
 from relay.events.ledger_watch import LedgerWatch
+from relay.store.anchor import AnchorFile, read_anchor
 from relay.store.connection import Connection, one_moment
-from relay.store.database import connect
+from relay.store.database import connect, open_store
 from relay.store.ledger import require
 from relay.store.ledger_check import Fault, ledger_faults
-from relay.store.ledger_tables import CHAINS, NOT_COVERED, NOT_COVERED_COLUMNS, TABLES, LedgerTable, dialect_of
+from relay.store.ledger_tables import (
+    CHAINS,
+    FILE,
+    NOT_COVERED,
+    NOT_COVERED_COLUMNS,
+    TABLES,
+    LedgerTable,
+    dialect_of,
+    triggers,
+)
 from tests.support.acting import Acting, acting
 
 # Columns whose values the schema checks.
@@ -356,7 +366,7 @@ async def test_a_trigger_that_was_removed_is_named(store: Acting) -> None:
         on = " ON binding" if dialect_of(thief).is_server else ""
         thief.execute(f"DROP TRIGGER ledger_binding_update{on}")
     assert [str(fault) for fault in faults(store)] == [
-        "ledger_touch: the trigger ledger_binding_update was removed or changed"
+        "schema trigger ledger_binding_update: is not as relay700 made it"
     ]
     assert await found_while_running(LedgerWatch(store.path, store.sealer, get_logger()))
 
@@ -371,6 +381,92 @@ async def test_the_whole_ledger_put_back_as_it_was_is_found_while_running(store:
         thief.execute("DELETE FROM ledger_touch")
         thief.execute("UPDATE ledger_head SET revision = ?, sealed = ?", old)
     assert any("has 1 now" in fault or "revision" in fault for fault in await found_while_running(watch))
+
+
+HELPER = "CREATE TRIGGER helper AFTER INSERT ON audit BEGIN UPDATE business SET state = 'approved'; END"
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        HELPER,
+        "CREATE VIEW another AS SELECT 1 AS one",
+        "CREATE UNIQUE INDEX another ON audit (action)",
+        "DROP INDEX binding_a",
+        "ALTER TABLE business ADD COLUMN another TEXT",
+        "DROP TRIGGER ledger_binding_update",
+        "PRAGMA user_version = 99",
+    ],
+)
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+async def test_a_schema_that_was_changed_is_named_and_nothing_is_written_meanwhile(store: Acting, deed: str) -> None:
+    """Whatever somebody has the database do by itself would be proven as if relay700 had done it."""
+    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    await watch.look()
+    with closing(connect(store.path)) as thief:
+        thief.execute(deed)
+    assert any(fault.table == "schema" for fault in faults(store))
+    assert any(fault.startswith("schema") for fault in await found_while_running(watch))
+    if "PRAGMA" not in deed:
+        with pytest.raises(StoreError, match="nothing is written to it"):
+            store.run(lambda act: act.audit("test", "store"))
+
+
+@pytest.mark.parametrize("store_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "CREATE FUNCTION helper() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        " CREATE TRIGGER helper AFTER INSERT ON audit FOR EACH ROW EXECUTE FUNCTION helper()",
+        "CREATE RULE helper AS ON INSERT TO audit DO ALSO UPDATE business SET state = 'approved'",
+        "ALTER TABLE binding DISABLE TRIGGER ledger_binding_update",
+    ],
+)
+async def test_a_servers_schema_that_was_changed_is_named_too(store: Acting, deed: str) -> None:
+    with closing(connect(store.path)) as thief:
+        thief.execute(deed)
+    assert any(fault.table == "schema" for fault in faults(store))
+    with pytest.raises(StoreError, match="nothing is written to it"):
+        store.run(lambda act: act.audit("test", "store"))
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_a_trigger_of_somebody_elses_is_dropped_when_the_store_is_opened(store: Acting, tmp_path: Path) -> None:
+    with closing(connect(store.path)) as thief:
+        thief.execute(HELPER)
+    open_store(store.path, tmp_path / "relay.key")
+    store.run(lambda act: act.audit("test", "store"))
+    assert store.reader.execute("SELECT object FROM audit WHERE action = 'ledger.fault'").fetchall() == [
+        ("1 triggers, helper first",)
+    ]
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_an_index_whose_pages_hide_rows_is_named(store: Acting) -> None:
+    """The schema's text was put back as it was."""
+    fill(store, TABLES["binding"])
+    with closing(connect(store.path)) as thief:
+        (sql,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = 'binding_a'").fetchone()
+        thief.execute("DROP INDEX binding_a")
+        thief.execute("CREATE INDEX binding_a ON binding (a_hash, created_at) WHERE id IS NULL AND id = 'zz'")
+        thief.execute("PRAGMA writable_schema = ON")
+        thief.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'binding_a'", (sql,))
+        (version,) = thief.execute("PRAGMA schema_version").fetchone()
+        thief.execute(f"PRAGMA schema_version = {version + 1}")
+    assert [fault.table for fault in faults(store)] == ["binding"]
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_a_ledger_is_not_begun_anew_where_there_was_one(store: Acting, tmp_path: Path) -> None:
+    AnchorFile(store.path, store.sealer).write(read_anchor(store.reader, store.sealer))
+    with closing(connect(store.path)) as thief:
+        for name in triggers(FILE):
+            thief.execute(f"DROP TRIGGER {name}")
+        for table in ("ledger", "ledger_touch", "ledger_head", "filing"):
+            thief.execute(f"DROP TABLE {table}")
+        thief.execute("PRAGMA user_version = 9")
+    with pytest.raises(StoreError):
+        open_store(store.path, tmp_path / "relay.key")
 
 
 def test_nobody_has_a_list_that_he_is_on_taken_away(store: Acting) -> None:

@@ -106,10 +106,19 @@ def test_own_in_force_comes_before_any_and_any_before_own_of_the_past(rows: Rows
     rows.binding("b1", "AXN")
     rows.route(X, C, "b1", "g")
     assert bound(reader, X, C).party == "g"
-    rows.free(C)
+    rows.free(C, NOW_MS)
     assert (bound(reader, X, C).party, bound(reader, X, C).in_force) == ("*", True)
     rows.run("DELETE FROM route WHERE party = '*'")
     assert (bound(reader, X, C).party, bound(reader, X, C).in_force) == ("g", False)
+
+
+def test_a_former_party_who_rests_on_a_number_is_not_just_anybody_there(rows: Rows, reader: RouteReader) -> None:
+    """Whatever the number's own rest says, which anybody who writes to the database may change."""
+    rows.binding("b1", "AXN")
+    rows.route(X, C, "b0", "b")
+    rows.binding("b0", "AXB", x=Y)
+    rows.free(C, NOW_MS + 1)
+    assert (bound(reader, X, C).binding_id, bound(reader, X, C).in_force) == ("b0", False)
 
 
 def test_the_bindings_list_comes_before_the_businesss(rows: Rows, reader: RouteReader) -> None:

@@ -1,0 +1,111 @@
+"""Whether a store's tables, indexes, triggers and views are those that its scripts and the ledger make, and no others.
+
+Whoever can write to a database can have it change rows by itself: by a trigger of theirs within a transaction of ours,
+which would prove what it did; by an index that hides rows, or a view in a table's place. So nothing is written to a
+store whose schema is not its own, and `verify` and the running relay name what is different.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from functools import cache
+from typing import Final
+
+from relay.errors import StoreError
+from relay.store.connection import Connection
+from relay.store.ledger_tables import FILE, SERVER, dialect_of, triggers
+from relay.store.scripts import file_schema, is_newer, scripts_of
+
+# Objects of a store in a file, but for those that SQLite makes itself.
+_FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
+_SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
+_TRIGGERS: Final = """
+SELECT trigger.tgname, pg_get_triggerdef(trigger.oid) || ' ' || CAST(trigger.tgenabled AS text) || ' ' || function.prosrc
+FROM pg_trigger AS trigger
+JOIN pg_proc AS function ON function.oid = trigger.tgfoid
+JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
+WHERE NOT trigger.tgisinternal AND relation.relnamespace = CAST(current_schema() AS regnamespace)
+"""
+_RULES: Final = """
+SELECT 'rule ' || rulename FROM pg_rules WHERE schemaname = current_schema()
+UNION ALL SELECT 'policy ' || policyname FROM pg_policies WHERE schemaname = current_schema()
+UNION ALL SELECT 'view ' || viewname FROM pg_views WHERE schemaname = current_schema()
+"""
+# What changes where somebody changes a trigger, a rule or an index of a server's store.
+_VERSION: Final = """
+SELECT (SELECT CAST(count(*) AS text) || ' ' || sum(CAST(CAST(xmin AS text) AS bigint)) FROM pg_trigger)
+    || ' ' || (SELECT count(*) FROM pg_rewrite) || ' ' || (SELECT count(*) FROM pg_policy)
+"""
+
+
+def require_own_schema(connection: Connection) -> None:
+    """At the begin of a transaction that writes. Raises StoreError naming what is not as relay700 made it.
+
+    What a connection has seen once it does not look at again until somebody changes the schema.
+    """
+    version = _version(connection)
+    if getattr(connection, "schema_seen", None) == version:
+        return
+    if different := foreign_objects(connection):
+        raise StoreError(
+            f"the store is not as relay700 made it, and nothing is written to it: {', '.join(different[:3])}."
+            " Remove what somebody has added (DROP …), or put a backup in its place"
+        )
+    if hasattr(connection, "schema_seen"):
+        connection.schema_seen = version
+
+
+def foreign_objects(connection: Connection) -> list[str]:
+    """What is missing, changed or nobody's, by kind and name. Of a later version's store this one cannot judge."""
+    if is_newer(connection):
+        return []
+    if dialect_of(connection).is_server:
+        return _of_server(connection)
+    found = _objects(connection)
+    wanted = _own_objects()
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+def _of_server(connection: Connection) -> list[str]:
+    found = {name: _plain(made) for name, made in connection.execute(_TRIGGERS).fetchall()}
+    wanted = {
+        name: f"{_plain(made)} O {_plain(_source(function))}" for name, (function, made) in triggers(SERVER).items()
+    }
+    different = [f"trigger {name}" for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
+    return sorted(different + [name for (name,) in connection.execute(_RULES).fetchall()])
+
+
+def _version(connection: Connection) -> object:
+    statement = _VERSION if dialect_of(connection).is_server else "PRAGMA schema_version"
+    return connection.execute(statement).fetchone()
+
+
+def _objects(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(_FILE).fetchall()
+    return {name: _plain(made) for name, made in rows if not _SQLITES_OWN.match(name)}
+
+
+@cache
+def _own_objects() -> dict[str, str]:
+    """Of a store that was made just now."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.create_function("seal", 2, lambda text, context: text)
+        for script in scripts_of(file_schema()):
+            for statement in script.for_empty_tables().statements():
+                connection.execute(statement)
+        for (statement,) in triggers(FILE).values():
+            connection.execute(statement)
+        return _objects(connection)
+
+
+def _plain(text: str) -> str:
+    """As it is compared: without what different versions of a database write in different ways."""
+    text = re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", text))
+    return " ".join(re.sub(r"--.*", "", text).replace('"', "").split())
+
+
+def _source(function: str) -> str:
+    """The body of a statement that makes a function."""
+    return function.split(" AS '", 1)[1].removesuffix("'").replace("''", "'")
