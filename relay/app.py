@@ -139,6 +139,15 @@ class Relay:
         with store_errors(place), closing(connect_reader(place)) as reader:
             AnchorFile(config.store.local, self._sealer).check(reader)
 
+    def _keep_anchor(self) -> None:
+        """Now that the last record is written. Without it the next start compares with what was some seconds before."""
+        place = self._config.store.path
+        try:
+            with store_errors(place), closing(connect_reader(place)) as reader:
+                AnchorFile(self._config.store.local, self._sealer).keep(reader)
+        except StoreError as error:
+            self._log.warning("ledger.anchor_not_kept", reason=str(error))
+
     def _load_numbers(self, config: Config) -> None:
         """Enters the configured numbers that the store does not have yet: calls reach no others."""
         place, prefixes, legacy = config.store.path, config.settings.prefixes, config.settings.legacy
@@ -201,6 +210,7 @@ class Relay:
             await self._tasks.cancel()
         finally:
             await self._journal.close()
+            await asyncio.to_thread(self._keep_anchor)
             if self._desk is not None:  # now that it can have read the last record
                 await self._desk.stop()
             await self._control.close()

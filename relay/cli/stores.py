@@ -53,7 +53,7 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
     config = load_config(config_path)
     place = config.store.path
     # An empty file is one that was served and has lost all: `open_store` says so.
-    if not make and not (place.exists() if isinstance(place, Path) else is_there(place)):
+    if not make and not (_exists(place) if isinstance(place, Path) else is_there(place)):
         where = place.absolute() if isinstance(place, Path) else place
         raise StoreError(
             f"there is no store at {where}: `serve` and `bind` make it; where they have, start "
@@ -65,12 +65,23 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
         closing(connect_reader(place)) as reader,
         closing(Writer(place, sealer)) as writer,
     ):
+        anchor = AnchorFile(config.store.local, sealer)
         if not earlier:
-            AnchorFile(config.store.local, sealer).check(reader)
+            anchor.check(reader)
         store = Opened(config, sealer, config.numbers, reader, writer)
         if make:
             _load_numbers(store)
         yield store
+        if writer.has_written and not earlier:
+            anchor.keep(reader)
+
+
+def _exists(path: Path) -> bool:
+    """Raises StoreError where the folder is closed to this user."""
+    try:
+        return path.exists()
+    except PermissionError:
+        raise StoreError(f"{path.parent.absolute()} is closed to this user: run this as the relay's user") from None
 
 
 def _load_numbers(store: Opened) -> None:

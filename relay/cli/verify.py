@@ -22,7 +22,7 @@ from relay.reports.recordings import Checked, verify_recordings
 from relay.service import fields
 from relay.service.times import format_moment
 from relay.store.act import Act
-from relay.store.anchor import Anchor, AnchorFile, growth_fault, parse_anchor, read_anchor
+from relay.store.anchor import Anchor, AnchorFile, growth_fault, parse_anchor, present_anchor, read_anchor
 from relay.store.audit_log import AuditVerdict, verify_audit
 from relay.store.connection import one_moment
 from relay.store.ledger import sign_all
@@ -45,7 +45,11 @@ class _Found(NamedTuple):
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--since", metavar="HEAD", help="Prove, too, that the store has only grown since it printed this head.")
+@click.option(
+    "--since",
+    metavar="HEAD",
+    help="Prove, too, that the store has only grown since this head, or the last in a FILE of --publish.",
+)
 @click.option(
     "--publish", multiple=True, metavar="TARGET", help="Write the head to: log (syslog), a FILE, https://URL."
 )
@@ -74,7 +78,8 @@ def verify(
             _accept(store, reason)
         found = _check(store, anchor)
         if found.problems:
-            raise StoreError("\n".join(found.problems))
+            lost = ["accepted are the rows as they are; what is lost stays so:"] if accept else []
+            raise StoreError("\n".join(lost + found.problems))
         head = read_anchor(store.reader, store.sealer)
         for target in publish:
             _publish(store, target, head)
@@ -82,10 +87,21 @@ def verify(
 
 
 def _anchor(since: str | None) -> Anchor | None:
+    if since is None:
+        return None
     try:
-        return None if since is None else parse_anchor(since)
+        return parse_anchor(_published(Path(since)) if Path(since).is_file() else since)
     except ParseError as error:
         raise click.BadParameter(error.reason, param_hint="--since") from None
+
+
+def _published(file: Path) -> str:
+    """The last head that was published to a file."""
+    try:
+        *_, last = file.read_text().splitlines()
+        return str(msgspec.json.decode(last)["head"])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        raise ParseError(f"{file} holds no head that `relay700 verify --publish` wrote") from None
 
 
 def _check(store: Opened, since: Anchor | None) -> _Found:
@@ -128,7 +144,7 @@ def _accept(store: Opened, reason: str) -> None:
         act.audit("ledger.accept", "store", reason=fields.reason(reason), details={"faults": faults})
 
     store.act(do)
-    file.write(read_anchor(store.reader, store.sealer))
+    file.write(present_anchor(store.reader, store.sealer))
 
 
 def _publish(store: Opened, target: str, head: Anchor) -> None:

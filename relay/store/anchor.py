@@ -50,6 +50,16 @@ def read_anchor(connection: Connection, sealer: Sealer) -> Anchor:
     return Anchor(revision, read_head(connection, sealer, RECORDS), read_head(connection, sealer, AUDIT))
 
 
+def present_anchor(connection: Connection, sealer: Sealer) -> Anchor:
+    """The same without the end of a chain whose last link is lost: it could not be found again."""
+    anchor = read_anchor(connection, sealer)
+    heads = [
+        EMPTY if anchor_fault(connection, chain, head, "now") else head
+        for chain, head in ((RECORDS, anchor.records), (AUDIT, anchor.audit))
+    ]
+    return Anchor(anchor.revision, *heads)
+
+
 def growth_fault(connection: Connection, since: Anchor, words: str) -> str | None:
     """What shows that the store has not only grown since then; `words` says when that was."""
     (revision,) = connection.execute(_REVISION).fetchone()
@@ -67,7 +77,11 @@ def anchor_path(store: Path) -> Path:
 
 
 class AnchorFile:
-    """The file beside a store, mode 0600. `store` is the local path of the store, also of one on a server."""
+    """The file beside a store, mode 0600. `store` is the local path of the store, also of one on a server.
+
+    The process beside the relay writes it every few seconds, the relay when it stops, and each command that has changed
+    something.
+    """
 
     def __init__(self, store: Path, sealer: Sealer) -> None:
         self.path = anchor_path(store)
@@ -93,10 +107,17 @@ class AnchorFile:
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w") as file:
+                if os.geteuid() == 0:  # by a command of root's, for a relay of another user
+                    folder = os.stat(self.path.parent)
+                    os.fchown(descriptor, folder.st_uid, folder.st_gid)
                 file.write(f"{text} {self._mac(text)}\n")
             new.replace(self.path)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    def keep(self, connection: Connection) -> None:
+        """Has it say where the store ends now. Raises StoreError."""
+        self.write(read_anchor(connection, self._sealer))
 
     def check(self, connection: Connection) -> None:
         """Raises StoreError where the store holds less than it did when the file was written."""

@@ -22,7 +22,8 @@ from relay.store.scripts import file_schema, is_newer, scripts_of
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
 _TRIGGERS: Final = """
-SELECT trigger.tgname, pg_get_triggerdef(trigger.oid) || ' ' || CAST(trigger.tgenabled AS text) || ' ' || function.prosrc
+SELECT trigger.tgname,
+    pg_get_triggerdef(trigger.oid) || ' ' || CAST(trigger.tgenabled AS text) || ' ' || function.prosrc
 FROM pg_trigger AS trigger
 JOIN pg_proc AS function ON function.oid = trigger.tgfoid
 JOIN pg_class AS relation ON relation.oid = trigger.tgrelid

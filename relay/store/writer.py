@@ -69,6 +69,7 @@ class Writer:
         self._sealer = sealer
         self._clock_ms = clock_ms
         self._gap = _Gap()
+        self.has_written = False
         with store_errors(path):
             self._connection = connect(path)
 
@@ -79,6 +80,7 @@ class Writer:
             now_ms = self._clock_ms()
             with store_errors(self._path), ledger_transaction(self._connection, self._sealer, now_ms):
                 follow_key(self._connection, self._sealer)
+                self.has_written = True
                 return do(Act(self._connection, self._sealer, actor, now_ms))
         finally:
             self._gap.begin()

@@ -53,7 +53,8 @@ async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(ap
 
 async def test_a_revelation_is_logged_with_its_reason(api: Api, operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
-    await operator.refused("GET", "/v1/businesses/acme?reveal=true", "invalid")
+    for reason in ("", "&reason=", "&reason=%20", "&reason=%E2%80%8B", "&reason=%E3%85%A4"):
+        await operator.refused("GET", f"/v1/businesses/acme?reveal=true{reason}", "invalid")
     await operator.get("/v1/businesses/acme?reveal=true&reason=complaint%2017")
     (line,) = (await operator.get("/v1/audit?action=read"))["items"]
     assert (line["object"], line["reason"]) == ("business acme", "complaint 17")

@@ -37,7 +37,7 @@ def test_without_a_reason_it_is_wrong_usage(relay700: Command, usage: Callable[.
     bind(relay700, binding())
     write(relay700, ended_record())
     asked = (*name.split(), *NEEDED.get(name, ()), *(() if name in ALWAYS else ("--reveal",)))
-    for reason in ((), ("--reason", ""), ("--reason", "  ")):
+    for reason in ((), ("--reason", ""), ("--reason", "  "), ("--reason", "\u3164\u2800")):
         assert "--reason" in usage(*asked, *reason)
     assert relay700.objects("audit", "list", "--action", "read") == []
 

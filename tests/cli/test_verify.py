@@ -113,6 +113,8 @@ def test_the_head_is_published_to_a_file_that_anybody_can_check(relay700: Comman
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["head"] for line in lines] == [head_of(relay700)] * 2
     assert file.stat().st_mode & 0o777 == 0o600
+    relay700.done("verify", "--since", str(file))
+    assert relay700.run("verify", "--since", __file__).exit_code == 2
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(lines[0]["public_key"]))
     key.verify(bytes.fromhex(lines[0]["signature"]), lines[0]["signed"].encode())
     assert json.loads(lines[0]["signed"]) == {"head": lines[0]["head"], "at": lines[0]["at"]}
@@ -159,3 +161,26 @@ def test_an_anchor_that_was_altered_is_named(relay700: Command) -> None:
     anchor = relay700.store[0].with_name("relay.db.anchor")
     anchor.write_text(anchor.read_text().replace(":1:", ":2:"))
     assert "was altered, or made with another key" in relay700.run("verify").stderr
+
+
+def test_a_relay_starts_again_once_somebody_has_accepted_that_records_are_lost(relay700: Command) -> None:
+    write(relay700, ended_record("c1"), ended_record("c2"))
+    keep_anchor(relay700)
+    steal(relay700, "DELETE FROM call_record WHERE chain_seq = 2")
+    assert "records 2 to 2 were cut off the end" in relay700.run("verify").stderr
+    accepted = relay700.run("verify", "--accept", "--reason", "a disk fault")
+    assert "what is lost stays so" in accepted.stderr
+    assert relay700.run("bindings", "list").exit_code == 0
+
+
+def test_what_a_command_has_changed_is_kept_outside_the_store(relay700: Command) -> None:
+    bind(relay700, binding("b1"))
+    path = relay700.store[0]
+    with closing(connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = path.read_bytes()
+    relay700.done("unbind", "b1")
+    for file in path.parent.glob("relay.db-*"):
+        file.unlink()
+    path.write_bytes(backup)
+    assert "earlier copy of the store" in relay700.run("bindings", "list").stderr

@@ -371,6 +371,9 @@ async def test_call_keeps_its_rtpengine_through_a_restart_of_the_relay(start_rel
     async with Rtpengine(tmp_path) as engine, phones(start_relay, engine) as (relay, caller, callee):
         asking, asked = await call_up(relay, caller, callee)
         (call_id,) = await engine.calls()
+        await asked.request("INFO")  # the relay has had the caller's ACK
+        await asking.answer(await caller.expect("INFO"), 200)
+        await callee.expect(200, "INFO")
         relay.kill()
         relay.start()
         for leg in (asking, asked):

@@ -28,6 +28,19 @@ def test_after_an_error_it_is_opened_anew(disk: Disk) -> None:
         assert reader.read(businesses) == [("default",)]
 
 
+def test_a_query_sees_one_moment(disk: Disk) -> None:
+    """What it reads of a row, and of what proves it."""
+    with closing(Reader(disk.path)) as reader, closing(connect(disk.path)) as writer:
+
+        def twice(connection: sqlite3.Connection) -> list[list[tuple[str]]]:
+            first = businesses(connection)
+            writer.execute("UPDATE business SET id = 'other'")
+            return [first, businesses(connection)]
+
+        assert reader.read(twice) == [[("default",)]] * 2
+        assert reader.read(businesses) == [("other",)]
+
+
 def test_a_store_that_is_missing_is_not_made(disk: Disk) -> None:
     disk.path.unlink()
     with closing(Reader(disk.path)) as reader, pytest.raises(StoreError, match="unable to open"):
