@@ -105,6 +105,7 @@ def _is_ours(connection: Connection, sealer: Sealer, table: str, row_key: str, p
 @contextmanager
 def ledger_transaction(connection: Connection, sealer: Sealer, now_ms: int) -> Iterator[None]:
     """A write transaction whose changes of covered rows are proven at its end."""
+    require_own_schema(connection)  # here at leisure, and there it costs nothing unless it was changed since
     with transaction(connection):
         require_own_schema(connection)
         distrust_touched(connection, sealer, now_ms)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from relay.errors import StoreError
 from relay.store.audit import Entry, add_entry
+from relay.store.chain import AUDIT, EMPTY, RECORDS, stored_head
 from relay.store.connection import DATABASE_ERRORS, Connection, transaction
 from relay.store.ledger import read_ledger_head, sign_all, write_ledger_head
 from relay.store.ledger_tables import dialect_of, triggers
@@ -21,7 +22,8 @@ _HEADS = "SELECT count(*) FROM ledger_head"
 def open_ledger(connection: Connection, sealer: Sealer, now_ms: int, *, changed: bool, may_begin: bool) -> None:
     """Puts the triggers in place. `changed`: scripts were run just now, so others are expected.
 
-    `may_begin`: the store had no ledger before them. Raises StoreError where it had one, and it is gone.
+    `may_begin`: the store had no ledger before them. Raises StoreError where it had one, and it is gone. Where
+    there was something to begin with the audit log says when.
     """
     is_begun = _has_head(connection)
     if not changed and is_begun and not foreign_triggers(connection):
@@ -47,7 +49,8 @@ def _repair(connection: Connection, sealer: Sealer, now_ms: int, *, changed: boo
     _put_back(connection, displaced)
     if not _has_head(connection):
         sign_all(connection, sealer)
-        _note(connection, sealer, now_ms, "ledger.begin", "store", "")
+        if stored_head(connection, AUDIT) != EMPTY or stored_head(connection, RECORDS) != EMPTY:
+            _note(connection, sealer, now_ms, "ledger.begin", "store", "")
     elif changed:
         head = read_ledger_head(connection, sealer)
         write_ledger_head(connection, sealer, head.revision + 1, head.sums)  # it says which scripts were run

@@ -66,7 +66,11 @@ def foreign_objects(connection: Connection) -> list[str]:
         return _of_server(connection)
     found = _objects(connection)
     wanted = _own_objects()
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return sorted(name for name in found.keys() | wanted.keys() if not _is_same(found.get(name), wanted.get(name)))
+
+
+def _is_same(made: str | None, wanted: str | None) -> bool:
+    return made == wanted or (made is not None and wanted is not None and _plain(made) == _plain(wanted))
 
 
 def _of_server(connection: Connection) -> list[str]:
@@ -85,7 +89,7 @@ def _version(connection: Connection) -> object:
 
 def _objects(connection: Connection) -> dict[str, str]:
     rows = connection.execute(_FILE).fetchall()
-    return {name: _plain(made) for name, made in rows if not _SQLITES_OWN.match(name)}
+    return {name: made for name, made in rows if not _SQLITES_OWN.match(name)}
 
 
 @cache

@@ -114,7 +114,7 @@ def _live(business: str | None = None, most: int = 0, reveal: bool = False) -> J
     return {"calls": [], "total": 0, "workers_absent": 0}
 
 
-def _hang_up(call_id: str, business: str | None = None) -> Json:
+def _hang_up(call_id: str, business: str | None = None, **_: object) -> Json:
     assert business == "rival"
     raise Refused("not_found", "", "no such call is up")
 
