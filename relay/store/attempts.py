@@ -2,8 +2,12 @@
 
 Each has a slot of one page, sealed; a long one has several. A write is one system call into the system's memory, which
 outlives the process. It does not outlive the machine: a loss of power takes what was not committed. A page is written
-whole or not at all, whenever the process is killed. Of a long attempt half may be written: then it does not open, as
-one that was altered, and is reported.
+whole or not at all, whenever the process is killed: an attempt of one slot is written over in place. A long one goes to
+fresh slots, its first part last, and what it replaces is freed after that, its first part first: parts without a first
+one are what a kill left of a write or of a drop. Each write has a number, its generation; the highest that is whole
+counts.
+
+What is in the file is not trusted: what was altered is reported, and passed over.
 
 Which attempts there are, and when they come and go, is the engine's business. It blocks for as long as the disk does.
 """
@@ -38,8 +42,8 @@ SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
 MOST_SLOTS = 65_536  # 256 MiB
 TELL_S: Final = 60.0  # between two reports that an attempt could not be written
-_HEAD: Final = struct.Struct(">4s32sHHH")  # _MAGIC, the attempt's id, which of how many slots, bytes of it in this one
-_MAGIC: Final = b"r7a1"
+_HEAD: Final = struct.Struct(">4s32sQHHH")  # _MAGIC, the attempt's id, generation, which of how many parts, its bytes
+_MAGIC: Final = b"r7a2"
 _FREE: Final = bytes(len(_MAGIC))
 _ROOM: Final = SLOT - _HEAD.size
 
@@ -70,14 +74,16 @@ class AttemptFile:
         self._slots: dict[str, list[int]] = {}  # by attempt
         self._free: list[int] = []
         self._count = 0  # of the slots that there is room for
+        self._generation = 0  # of the last write
         self._works = True  # the last attempt was written
         self._told_at = -TELL_S  # that one was not
 
     def open(self) -> list[KeptAttempt]:
         """What an earlier process has left. It stays there until it is dropped. Raises StoreError."""
+        is_new = not os.path.lexists(self._path)
         try:
             self._descriptor = open_beside(self._path, os.O_RDWR)
-            self._count = os.fstat(self._descriptor).st_size // SLOT
+            self._measure(is_new)
             left = self._read()
         except OSError as error:
             raise StoreError(f"the attempts under way in {self._path} cannot be read: {error.strerror}") from None
@@ -94,16 +100,16 @@ class AttemptFile:
     def keep(self, record: CallRecord, state: bytes) -> bool:
         """Notes it, in place of what was noted before. False where it cannot, which is reported."""
         call_id = record.call_id
-        sealed = self._sealer.seal(_encode((encode_record(record), state)), _context(call_id))
+        self._generation += 1
+        sealed = self._sealer.seal(_encode((encode_record(record), state)), _context(call_id, self._generation))
         slots = self._slots.get(call_id)
         try:
-            if slots is None:
-                slots = self._slots[call_id] = [self._take()]
-            if len(sealed) <= _ROOM and len(slots) == 1:
-                head = _HEAD.pack(_MAGIC, call_id.encode(), 0, 1, len(sealed))
-                os.pwrite(self._descriptor, head + sealed, slots[0] * SLOT)
+            if len(sealed) > _ROOM or (slots is not None and len(slots) > 1):
+                self._write_anew(call_id, sealed)
             else:
-                self._write_long(call_id, sealed, slots)
+                if slots is None:
+                    slots = self._slots[call_id] = [self._take()]
+                self._write(call_id, 0, 1, sealed, slots[0])
         except OSError as error:
             self._failed(error)
         else:
@@ -119,15 +125,25 @@ class AttemptFile:
 
     # -- slots
 
-    def _write_long(self, call_id: str, sealed: bytes, slots: list[int]) -> None:
+    def _write(self, call_id: str, number: int, of: int, part: bytes, slot: int) -> None:
+        head = _HEAD.pack(_MAGIC, call_id.encode(), self._generation, number, of, len(part))
+        os.pwrite(self._descriptor, head + part, slot * SLOT)
+
+    def _write_anew(self, call_id: str, sealed: bytes) -> None:
+        """To fresh slots. What was noted before stays until this is whole. Raises OSError."""
         parts = [sealed[start : start + _ROOM] for start in range(0, len(sealed), _ROOM)]
-        while len(slots) < len(parts):
-            slots.append(self._take())
-        for index, part in enumerate(parts):
-            head = _HEAD.pack(_MAGIC, call_id.encode(), index, len(parts), len(part))
-            os.pwrite(self._descriptor, head + part, slots[index] * SLOT)
-        self._clear(slots[len(parts) :])
-        del slots[len(parts) :]
+        fresh: list[int] = []
+        try:
+            for number in range(len(parts) - 1, -1, -1):
+                fresh.append(self._take())
+                self._write(call_id, number, len(parts), parts[number], fresh[-1])
+        except OSError:
+            self._clear(fresh)
+            raise
+        fresh.reverse()
+        replaced = self._slots.get(call_id, [])
+        self._slots[call_id] = fresh
+        self._clear(replaced)
 
     def _take(self) -> int:
         """A free one. Raises OSError where there is no room for more."""
@@ -159,34 +175,68 @@ class AttemptFile:
 
     # -- what was left
 
+    def _measure(self, is_new: bool) -> None:
+        """Counts its slots. What is too much of it, or no whole slot, is cut off. Raises OSError."""
+        size = os.fstat(self._descriptor).st_size
+        self._count = min(size // SLOT, MOST_SLOTS)
+        if size > MOST_SLOTS * SLOT:
+            self._altered(f"it has {size} bytes: {MOST_SLOTS * SLOT} at most are the relay's, the others are cut off")
+        elif size % SLOT:
+            self._altered(f"it has {size} bytes, no multiple of {SLOT}: a part of it is missing")
+        elif not (size or is_new):
+            self._altered("it is empty: it was emptied, or the disk was full when it was made")
+        if size > self._count * SLOT:
+            os.ftruncate(self._descriptor, self._count * SLOT)
+
     def _read(self) -> list[KeptAttempt]:
-        by_id: dict[str, list[_Part]] = {}
-        for slot in range(self._count):
-            data = os.pread(self._descriptor, SLOT, slot * SLOT)
-            magic, call_id, number, of, length = _HEAD.unpack_from(data)
-            if magic == _MAGIC:
-                part = _Part(slot, number, of, data[_HEAD.size : _HEAD.size + length])
-                by_id.setdefault(call_id.decode("ascii", "replace"), []).append(part)
-            else:
-                self._free.append(slot)
+        """The highest whole generation of each attempt. The slots of the others are freed."""
+        by_write = self._parts()
         left: list[KeptAttempt] = []
-        for call_id, parts in by_id.items():
+        for generation, call_id in sorted(by_write, reverse=True):
+            parts = sorted(by_write[generation, call_id], key=lambda part: part.number)
+            slots = [part.slot for part in parts]
+            if call_id in self._slots or parts[0].number > 0:  # it was replaced, or a kill left a part of it
+                self._clear(slots)
+                continue
             try:
-                left.append(self._opened(call_id, parts))
+                left.append(self._opened(call_id, generation, parts))
             except StoreError as error:
                 self._report("attempts.altered", {"call_id": call_id, "reason": str(error)})
-                self._clear([part.slot for part in parts])
+                self._clear(slots)
             else:
-                self._slots[call_id] = [part.slot for part in parts]  # _opened has put them in order
+                self._slots[call_id] = slots
+                self._generation = max(self._generation, generation)
         return left
 
-    def _opened(self, call_id: str, parts: list[_Part]) -> KeptAttempt:
-        parts.sort(key=lambda part: part.number)
+    def _parts(self) -> dict[tuple[int, str], list[_Part]]:
+        """What stands in the slots, by generation and attempt. The other slots are free. Raises OSError."""
+        by_write: dict[tuple[int, str], list[_Part]] = {}
+        strange: list[int] = []
+        for slot in range(self._count):
+            data = os.pread(self._descriptor, SLOT, slot * SLOT)
+            magic, call_id, generation, number, of, length = _HEAD.unpack_from(data)
+            if magic == _MAGIC:
+                part = _Part(slot, number, of, data[_HEAD.size : _HEAD.size + length])
+                by_write.setdefault((generation, call_id.decode("ascii", "replace")), []).append(part)
+            elif magic == _FREE:
+                self._free.append(slot)
+            else:
+                strange.append(slot)
+        if strange:
+            self._altered(f"other bytes than the relay's in {len(strange)} slots, the first at {strange[0] * SLOT}")
+            self._clear(strange)
+        return by_write
+
+    def _altered(self, reason: str) -> None:
+        self._report("attempts.altered", {"file": str(self._path), "reason": reason})
+
+    def _opened(self, call_id: str, generation: int, parts: list[_Part]) -> KeptAttempt:
+        """`parts`: in order. Raises StoreError."""
         if [part.number for part in parts] != list(range(parts[0].of)):
             raise StoreError("a part of what was noted of an attempt is missing")
         sealed = b"".join([part.sealed for part in parts])
         try:
-            encoded, state = _decode(self._sealer.open_(sealed, _context(call_id)))
+            encoded, state = _decode(self._sealer.open_(sealed, _context(call_id, generation)))
         except msgspec.DecodeError:
             raise StoreError("what was noted of an attempt cannot be read") from None
         return KeptAttempt(decode_record(encoded), state)
@@ -238,5 +288,5 @@ def _record(kept: CallRecord, read: Callable[[], LiveCall | StoredRecord]) -> Ca
         return kept._replace(ended_at=kept.received_at)
 
 
-def _context(call_id: str) -> bytes:
-    return f"attempt {call_id}".encode()
+def _context(call_id: str, generation: int) -> bytes:
+    return f"attempt {call_id} {generation}".encode()

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from relay.call.actions import Commit
 from relay.call.lost import KeptAttempt
 from relay.errors import StoreError
 from relay.store import attempts as attempts_module
-from relay.store.attempts import FIRST_SLOTS, SLOT, AttemptFile, with_records
+from relay.store.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, AttemptFile, with_records
 from relay.store.journal import Journal
 from relay.store.sealing import Sealer
 from tests.store.conftest import Disk
@@ -25,7 +25,8 @@ from tests.support.stored import A, B, ended_record, live_record
 C1, C2 = "c1".ljust(32, "0"), "c2".ljust(32, "0")
 RINGS = live_record(C1, answered_at=None, sip_status=None)
 STATE = b"INVITE sip:13900000002@carrier"
-LONG = os.urandom(3 * SLOT)
+LONG, OTHER = os.urandom(3 * SLOT), os.urandom(3 * SLOT)
+PARTS = 4  # of these
 
 
 class Reports(list[tuple[str, dict[str, object]]]):
@@ -101,6 +102,108 @@ def test_one_that_grows_or_shrinks_is_whole(open_file: Opening, first: bytes, th
     file.keep(RINGS, first)
     file.keep(RINGS, then)
     assert [attempt.state for attempt in open_file()[1]] == [then]
+
+
+class Killed(BaseException):
+    """In place of the signal, after which a process does nothing more."""
+
+
+def let_through(monkeypatch: pytest.MonkeyPatch, writes: int, then: BaseException | None = None) -> None:
+    """Of the writes that follow only the first `writes` are done. `then`: what the others raise, Killed by default."""
+    left, pwrite = [None] * writes, os.pwrite
+
+    def write(descriptor: int, data: bytes, offset: int) -> int:
+        if not left:
+            raise then or Killed
+        left.pop()
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(attempts_module.os, "pwrite", write)
+
+
+@pytest.mark.parametrize("writes", range(8))
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [(LONG, OTHER), (OTHER[:SLOT], LONG), (LONG, OTHER[:SLOT]), (STATE, LONG), (LONG, STATE), (STATE, STATE + b"!")],
+    ids=["long", "grows", "shrinks", "grows from one slot", "shrinks to one slot", "stays in one slot"],
+)
+def test_killed_after_any_write_it_is_as_it_was_or_as_it_became(
+    open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes, writes: int
+) -> None:
+    file, _ = open_file()
+    file.keep(RINGS, first)
+    with monkeypatch.context() as context:
+        let_through(context, writes)
+        with suppress(Killed):
+            file.keep(RINGS, then)
+    again, left = open_file()
+    assert [attempt.state in (first, then) for attempt in left] == [True]
+    for state in (then, first, then):
+        again.keep(RINGS, state)
+        again, left = open_file()
+        assert [attempt.state for attempt in left] == [state]
+    again.drop([C1])
+    assert open_file()[1] == reports == []
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_killed_while_a_long_one_is_first_noted_or_dropped_it_is_whole_or_gone(
+    open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    file, _ = open_file()
+    with monkeypatch.context() as context:
+        let_through(context, writes)
+        with suppress(Killed):
+            file.keep(RINGS, LONG)
+    file, left = open_file()
+    assert [attempt.state for attempt in left] == [LONG] * (writes >= PARTS)
+    file.keep(RINGS, LONG)
+    with monkeypatch.context() as context:
+        let_through(context, writes)
+        with suppress(Killed):
+            file.drop([C1])
+    assert [attempt.state for attempt in open_file()[1]] == [LONG] * (writes == 0)
+    assert reports == []
+
+
+def test_what_is_written_after_a_start_is_newer_than_what_was_left(
+    open_file: Opening, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = open_file()
+    for _ in range(3):
+        file.keep(RINGS, LONG)
+    file, _ = open_file()
+    with monkeypatch.context() as context:
+        let_through(context, PARTS)  # and nothing is freed
+        with suppress(Killed):
+            file.keep(RINGS, OTHER)
+    assert [attempt.state for attempt in open_file()[1]] == [OTHER]
+    assert reports == []
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_write_that_fails_takes_nothing(
+    open_file: Opening, monkeypatch: pytest.MonkeyPatch, path: Path, writes: int
+) -> None:
+    """Neither what was noted before, nor the room of what could not be written."""
+    file, _ = open_file()
+    file.keep(RINGS, LONG)
+    for _ in range(FIRST_SLOTS):
+        with monkeypatch.context() as context:
+            let_through(context, writes, OSError(errno.EIO, os.strerror(errno.EIO)))
+            assert not file.keep(RINGS, OTHER)
+    assert path.stat().st_size == FIRST_SLOTS * SLOT
+    assert [attempt.state for attempt in open_file()[1]] == [LONG]
+    assert file.keep(RINGS, OTHER)
+    assert [attempt.state for attempt in open_file()[1]] == [OTHER]
+
+
+def test_one_that_stays_in_its_slot_is_one_write(open_file: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = open_file()
+    for state in (b"", STATE, STATE + b"!"):
+        with monkeypatch.context() as context:
+            let_through(context, 1)
+            file.keep(RINGS, state)
 
 
 def test_slots_are_used_again(open_file: Opening, path: Path) -> None:
@@ -190,12 +293,98 @@ def test_that_of_another_store_is_reported(open_file: Opening, path: Path, repor
     assert reports.events == ["attempts.altered"]
 
 
-def test_what_is_no_slot_is_passed_over(open_file: Opening, path: Path) -> None:
-    path.write_bytes(b"r7a0" + os.urandom(SLOT + 100))
+def test_a_generation_that_was_altered_does_not_count(open_file: Opening, path: Path, reports: Reports) -> None:
+    """Nor does a huge one stop the writes that follow."""
+    file, _ = open_file()
+    file.keep(RINGS, STATE)
+    with path.open("r+b") as raw:
+        raw.seek(4 + 32)
+        raw.write(b"\xff" * 8)
     file, left = open_file()
     assert left == []
-    file.keep(RINGS, STATE)
+    assert reports.events == ["attempts.altered"]
+    assert file.keep(RINGS, STATE)
     assert len(open_file()[1]) == 1
+
+
+def test_where_the_newest_was_altered_the_one_before_it_counts(
+    open_file: Opening, path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = open_file()
+    file.keep(RINGS, LONG)
+    with monkeypatch.context() as context:
+        let_through(context, PARTS)
+        with suppress(Killed):
+            file.keep(RINGS, OTHER)
+    with path.open("r+b") as raw:
+        raw.seek(PARTS * SLOT + 60)
+        raw.write(b"!!!!")
+    assert [attempt.state for attempt in open_file()[1]] == [LONG]
+    assert reports.events == ["attempts.altered"]
+
+
+def altered(path: Path, reports: Reports, reason: str) -> bool:
+    """It was reported once, with this reason."""
+    return reports.events == ["attempts.altered"] and reports[0][1] == {"file": str(path), "reason": reason}
+
+
+def test_slots_that_hold_other_bytes_are_reported_once(open_file: Opening, path: Path, reports: Reports) -> None:
+    path.write_bytes(bytes(SLOT) + (b"r7a0" + os.urandom(SLOT - 4)) * 3)
+    file, left = open_file()
+    assert left == []
+    assert altered(path, reports, "other bytes than the relay's in 3 slots, the first at 4096")
+    for number in range(5):
+        assert file.keep(RINGS._replace(call_id=f"{number:032}"), STATE)
+    assert len(open_file()[1]) == 5
+    assert len(reports) == 1
+
+
+def test_one_that_was_cut_is_reported_and_what_is_left_is_read(
+    open_file: Opening, path: Path, reports: Reports
+) -> None:
+    file, _ = open_file()
+    file.keep(RINGS, STATE)
+    file.keep(RINGS._replace(call_id=C2), STATE)
+    os.truncate(path, SLOT + 100)
+    file, left = open_file()
+    assert [attempt.record.call_id for attempt in left] == [C1]
+    assert altered(path, reports, "it has 4196 bytes, no multiple of 4096: a part of it is missing")
+    file.keep(RINGS._replace(call_id=C2), STATE)
+    assert len(open_file()[1]) == 2
+    assert len(reports) == 1
+
+
+def test_one_that_was_emptied_is_reported(open_file: Opening, path: Path, reports: Reports) -> None:
+    file, _ = open_file()
+    file.keep(RINGS, STATE)
+    os.truncate(path, 0)
+    assert open_file()[1] == []
+    assert altered(path, reports, "it is empty: it was emptied, or the disk was full when it was made")
+    assert open_file()[1] == []
+    assert len(reports) == 1
+
+
+def test_of_one_that_was_made_huge_the_most_that_there_may_be_is_read(
+    open_file: Opening, path: Path, reports: Reports
+) -> None:
+    file, _ = open_file()
+    file.keep(RINGS, STATE)
+    os.truncate(path, 16 << 30)
+    assert [attempt.state for attempt in open_file()[1]] == [STATE]
+    most = MOST_SLOTS * SLOT
+    reason = f"it has {16 << 30} bytes: {most} at most are the relay's, the others are cut off"
+    assert altered(path, reports, reason)
+    assert path.stat().st_size == most
+    assert len(open_file()[1]) == len(reports) == 1
+
+
+def test_a_link_is_refused(open_file: Opening, path: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"another's")
+    path.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match=r"relay\.db\.attempts cannot be read: Too many levels of symbolic links"):
+        open_file()
+    assert elsewhere.read_bytes() == b"another's"
 
 
 def test_where_nothing_can_be_written_it_is_said_once(
