@@ -105,7 +105,7 @@ class Gate:
         if not self._rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
         self._note(asked.caller_key, asked.number_key, unix_s)
-        if bound.party in ("g", "*") and caller:
+        if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # who may not be called takes no place
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 

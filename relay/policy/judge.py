@@ -198,7 +198,7 @@ def _party(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _filing(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
-    return None if bound.filed or _target(bound) is None else told.NOT_FILED
+    return None if bound.filed or _target(bound, rules) is None else told.NOT_FILED
 
 
 _OF_BINDING: Final = (_in_force, _business, _direction, _lists, _hours, _party, _filing)
@@ -208,11 +208,15 @@ def _direction_of(bound: Bound) -> str:
     return "b_to_a" if bound.party in ("b", "*") else "a_to_b"
 
 
-def _target(bound: Bound) -> str | None:
-    """DESIGN 1's table: the party that the call goes to."""
+def _target(bound: Bound, rules: Rules) -> str | None:
+    """DESIGN 1's table: the party that the call goes to.
+
+    Anybody may call an AXN: who may not be bound is passed over. A group's members may, unless the rules have changed.
+    """
     match bound.party:
         case "a":
-            return (bound.last_caller or bound.b) if bound.mode == "AXN" else bound.b
+            last = bound.last_caller if bound.mode == "AXN" else None
+            return last if last is not None and rules.parties.allow(last) else bound.b
         case "g":
             return bound.b
         case "b":
@@ -222,8 +226,8 @@ def _target(bound: Bound) -> str | None:
 
 
 def _callee(bound: Bound, asked: Asked, rules: Rules) -> str | Refusal:
-    """Where the call goes. Also the last caller must be one who may be bound: anybody may call an AXN."""
-    target = _target(bound)
+    """Where the call goes, whoever it is: he may be bound today."""
+    target = _target(bound, rules)
     if target is None:
         return told.NO_CALLEE
     if not rules.parties.allow(target):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class LastCaller(NamedTuple):
-    """Made where a call of a group's member, or of anybody to an AXN, is granted. Anonymous callers make none."""
+    """Made where a call of a group's member, or of anybody to an AXN, is granted. Who may not be bound makes none."""
 
     binding_id: str
     number: str  # the 700 number dialled

@@ -16,7 +16,7 @@ from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
 from relay.policy.quotas import Quotas
 from relay.policy.rules import STORE_FAILED, Cap, RefusalCaps, Rules
-from tests.policy.cases import FOUND, ID, NOW_S, C, found, named_peer, outcome
+from tests.policy.cases import FOREIGN, FOUND, ID, NOW_S, C, found, named_peer, outcome
 from tests.support.stored import NOW_MS, A, B, X, Y
 
 TWICE = (Cap(2, 300),)
@@ -117,6 +117,13 @@ def test_who_can_be_called_back_is_remembered(mode: str, party: str, caller: str
     bench = Bench(found(mode=mode, party=party))
     assert bench.call(caller=caller) == "granted"
     assert bench.remembered == [LastCaller("b1", X, caller, NOW_MS)]
+
+
+@pytest.mark.parametrize("caller", ["1001", "110", "8695588", "861088886666", FOREIGN])
+def test_who_may_not_be_called_back_does_not_take_the_place_of_who_may(caller: str) -> None:
+    bench = Bench(found(mode="AXN", party="*", is_own=False), international_allowed=True)
+    assert [bench.call(caller=C), bench.call(caller=caller)] == ["granted", "granted"]
+    assert [last.caller for last in bench.remembered] == [C]
 
 
 def test_nobody_else_is_remembered() -> None:

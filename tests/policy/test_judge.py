@@ -194,11 +194,21 @@ def test_a_party_calls_and_is_called_only_while_its_kind_may_be_bound(
         assert (answer.binding_id, answer.order_id) == ("b1", "order-1")
 
 
-@pytest.mark.parametrize("mode", ["AXN", "GXB", "GXYB"])
-@pytest.mark.parametrize("last_caller", [FOREIGN, LANDLINE, "1001", "110", "8695588", "700100000010001"])
-def test_nor_is_a_call_back_led_to_whoever_called_last(mode: str, last_caller: str) -> None:
+NO_PARTIES = [FOREIGN, LANDLINE, "1001", "110", "8695588", "700100000010001"]
+
+
+@pytest.mark.parametrize("last_caller", NO_PARTIES)
+def test_a_call_back_passes_over_who_may_not_be_bound(last_caller: str) -> None:
     """Anybody may call an AXN, who is no party for that."""
-    case = found(mode=mode, party="a" if mode == "AXN" else "b", last_caller=last_caller)
+    answer = judged(found(mode="AXN", last_caller=last_caller), caller="8613600000009")
+    assert isinstance(answer, Route) and answer.target == B
+    assert outcome(judged(found(mode="AXN", last_caller=last_caller, b=None))) == "no_callee"
+
+
+@pytest.mark.parametrize("mode", ["GXB", "GXYB"])
+@pytest.mark.parametrize("last_caller", NO_PARTIES)
+def test_a_call_back_is_not_led_to_a_member_who_may_not_be_bound_any_more(mode: str, last_caller: str) -> None:
+    case = found(mode=mode, party="b", last_caller=last_caller)
     assert outcome(judged(case, caller="8613600000009")) == "party_not_allowed"
 
 
