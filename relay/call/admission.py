@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from relay.call.claims import may_call_as
 from relay.call.counts import SETTING_UP, UP
 from relay.call.masking import NotAnchored, unknown_requirements
 from relay.call.numbers import is_700, number_of_uri_user
@@ -85,6 +86,11 @@ def _begins(prefix: str, dialled: str) -> bool:
 def is_ours(settings: Settings, dialled: str) -> bool:
     """Whether the number is a 700 number or a legacy one: the store knows which of them there are."""
     return is_700(dialled) or dialled in settings.legacy
+
+
+def may_forward_as(settings: Settings, peer: Peer, caller: str) -> bool:
+    """Whether a call that is none of ours may name that caller. What shows a masked call is nobody's own number."""
+    return not is_ours(settings, caller) and may_call_as(peer.numbers, caller)
 
 
 def forwarded(dialled: str, caller: str) -> Route:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from relay.call import admission, masking
 from relay.call.call import Call
-from relay.call.claims import may_call_as
 from relay.call.compose import Reply
 from relay.call.counts import SETTING_UP
 from relay.call.options import DRAINING
@@ -111,7 +110,7 @@ class Reception:
         elif admission.is_ours(core.settings, dialled):
             setup.call.share.comes_from(peer.name)
             setup.look_up()
-        elif not may_call_as(peer.numbers, setup.call.caller_number):
+        elif not admission.may_forward_as(core.settings, peer, setup.call.caller_number):
             setup.refuse(admission.CALLER_NOT_OF_PEER, now)
         else:
             setup.call.share.comes_from(peer.name)

@@ -125,6 +125,20 @@ def test_a_forwarded_call_in_somebody_s_name_is_refused() -> None:
     ladder.callee.get("INVITE")
 
 
+@pytest.mark.parametrize(
+    "caller", [X, "+700100000010001", "700-1000-0001-0001", "700999999990001", "1064899", "86700100000010001"]
+)
+def test_no_forwarded_call_looks_like_a_masked_one(caller: str) -> None:
+    """A 700 number is nobody's own, whoever the peer may name."""
+    ladder = Gated(peer("pbx", CALLER_HOST), CARRIER, other_numbers="forward", legacy=frozenset({"1064899"}))
+    ladder.numbers_pass = True  # it is told its own word
+    calls(ladder.caller, caller, "13900000002")
+    refused(ladder.caller, 403)
+    is_forged(ladder)
+    ladder.callee.gets_nothing()
+    ladder.settle()
+
+
 def test_a_changed_list_holds_from_the_next_call_on() -> None:
     ladder = Gated(pbx(C), CARRIER)
     calls(ladder.caller, "13800000001")
