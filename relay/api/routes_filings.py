@@ -64,10 +64,10 @@ def _shown(filing: Row, *, clear: bool = False) -> Filing:
 @router.post("", status_code=201, response_model=Filing, summary="File an A number")
 async def post_filing(asked: FilingNew, visit: Writes) -> Response:
     """Or give its filing another reference. It works with the next call."""
-    business = visit.own(asked.business)
+    business, parties = visit.own(asked.business), visit.desk.settings.rules.parties
 
     def do(act: Act) -> Answer:
-        return Answer(_shown(add_filing(act, business, asked.number, asked.reference)), 201)
+        return Answer(_shown(add_filing(act, business, asked.number, asked.reference, parties)), 201)
 
     return await visit.change(do)
 

@@ -10,11 +10,12 @@ from typing import Any, TextIO
 import click
 
 from relay.cli import config_option
-from relay.cli.options import business_option, in_clear, json_option, limit_option, showing_options
+from relay.cli.options import business_option, in_clear, limit_option, showing_options, shown_object_options
 from relay.cli.output import Show, newest, plain, show_list, show_one, shower
 from relay.cli.progress import file_progress
-from relay.cli.stores import every, opened, said_in_clear
+from relay.cli.stores import audit_reading, every, opened, said_in_clear
 from relay.service.filings import add_filing, import_filings, remove_filing
+from relay.store.act import Act
 from relay.store.filings import FIRST, Filing, find_filings
 
 _COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdrawn_at")
@@ -29,13 +30,21 @@ def filings() -> None:
 @click.argument("number")
 @click.option("--reference", required=True, metavar="TEXT", help="The carrier's, of the filing.")
 @business_option
-@json_option
+@shown_object_options
 @config_option
-def add(config_path: Path | None, number: str, reference: str, business: str, as_json: bool) -> None:
-    """File an A number, or give its filing another reference. It works with the next call."""
+def add(config_path: Path | None, number: str, reference: str, business: str, as_json: bool, reason: str) -> None:
+    """File an A number that may be bound, or give its filing another reference. It works with the next call."""
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
-        filing = store.act(lambda act: add_filing(act, business, number, reference))
-    show_one(_form(filing, str if as_json else shower(reveal=False)), as_json=as_json)
+
+        def add_and_say(act: Act) -> Filing:
+            filing = add_filing(act, business, number, reference, store.rules.parties)
+            if clear:
+                audit_reading(act, "filings", reason)
+            return filing
+
+        filing = store.act(add_and_say)
+    show_one(_form(filing, shower(reveal=clear)), as_json=as_json)
 
 
 @filings.command("list")
@@ -86,7 +95,7 @@ def import_(config_path: Path | None, file: TextIO, business: str) -> None:
     """
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "filings") as done:
-        for line, refused in import_filings(file, business, store.act):
+        for line, refused in import_filings(file, business, store.act, store.rules.parties):
             if refused is None:
                 good += 1
                 done()

@@ -68,6 +68,11 @@ showing_options = stacked(
     reason_option,
 )
 
+shown_object_options = stacked(  # of what was just made or changed
+    click.option("--json", "as_json", is_flag=True, help="One JSON object; with a reason numbers are in clear."),
+    reason_option,
+)
+
 
 def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
     """Whether real numbers are shown: with --reveal, and to programs. Nobody sees one without saying what for."""

@@ -112,11 +112,15 @@ def required(value: T | None, what: str, shown_by: str) -> T:
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
     """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
-    why = fields.reason(reason, required=True)
     try:
-        store.act(lambda act: act.audit("read", object_, reason=why, details=details))
+        store.act(lambda act: audit_reading(act, object_, reason, details))
     except StoreError as error:
         raise StoreError(f"{error}; to see it masked, without an audit line, leave out --reveal and --reason") from None
+
+
+def audit_reading(act: Act, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
+    """In an act that makes what is shown in clear: that stands in the audit log, or nothing is made."""
+    act.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
 
 
 def audited_first(store: Opened, action: str, object_: str, reason: str, **details: object) -> None:

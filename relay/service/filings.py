@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from relay.call.binding import Binding
 from relay.call.numbers import normalise_party
+from relay.call.parties import MOBILES_ALONE, Parties, parse_party
 from relay.errors import Refused
 from relay.service import fields
 from relay.service.businesses import get as get_business
@@ -38,9 +39,12 @@ class Outcome(NamedTuple):
     refused: Refused | None
 
 
-def add_filing(act: Act, business: str, number: str, reference: str) -> Filing:
-    """Files an A number, or gives its filing another reference. It works with the next call. Raises Refused."""
-    filing = _put(act, business, number, reference)
+def add_filing(act: Act, business: str, number: str, reference: str, parties: Parties = MOBILES_ALONE) -> Filing:
+    """Files an A number, or gives its filing another reference. It works with the next call. Raises Refused.
+
+    It is one of the `parties` that may be bound: of any other no call could be carried.
+    """
+    filing = _put(act, business, number, reference, parties)
     details: dict[str, object] = {"number": filing.number, "reference": filing.reference}
     act.audit("filing.add", filing.business, business=filing.business, details=details)
     return filing
@@ -49,18 +53,20 @@ def add_filing(act: Act, business: str, number: str, reference: str) -> Filing:
 def remove_filing(act: Act, business: str, number: str) -> Filing:
     """Withdraws it: from the next call on the number is not filed. Raises Refused."""
     owner = get_business(act, business).id
-    party = fields.parsed("number", number, normalise_party)
+    party = fields.parsed("number", number, normalise_party)  # also one that could not be filed any more
     if not withdraw_filing(act, owner, party):
         raise Refused("not_found", "number", "it is not filed")
     act.audit("filing.remove", owner, business=owner, details={"number": party})
     return _found(act, owner, party)
 
 
-def import_filings(lines: Iterable[str], business: str, run: Run) -> Iterator[Outcome]:
+def import_filings(
+    lines: Iterable[str], business: str, run: Run, parties: Parties = MOBILES_ALONE
+) -> Iterator[Outcome]:
     """Files the number on each line of a CSV file (number, reference), a chunk at a time. Bad lines are left out."""
     rows = _rows(lines)
     while chunk := list(islice(rows, CHUNK)):
-        yield from run(partial(_file_rows, business=business, rows=chunk))
+        yield from run(partial(_file_rows, business=business, rows=chunk, parties=parties))
 
 
 def _rows(lines: Iterable[str]) -> Iterator[_Row]:
@@ -78,7 +84,7 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
             yield reader.line_num, cells
 
 
-def _file_rows(act: Act, business: str, rows: Sequence[_Row]) -> list[Outcome]:
+def _file_rows(act: Act, business: str, rows: Sequence[_Row], parties: Parties) -> list[Outcome]:
     outcomes = []
     for line, cells in rows:
         try:
@@ -86,7 +92,8 @@ def _file_rows(act: Act, business: str, rows: Sequence[_Row]) -> list[Outcome]:
                 raise cells
             if len(cells) != len(COLUMNS):
                 raise fields.invalid("line", f"it has {len(cells)} cells: write number,reference")
-            _put(act, business, *cells)
+            number, reference = cells
+            _put(act, business, number, reference, parties)
             outcomes.append(Outcome(line, None))
         except Refused as refused:
             outcomes.append(Outcome(line, refused))
@@ -95,9 +102,9 @@ def _file_rows(act: Act, business: str, rows: Sequence[_Row]) -> list[Outcome]:
     return outcomes
 
 
-def _put(act: Act, business: str, number: str, reference: str) -> Filing:
+def _put(act: Act, business: str, number: str, reference: str, parties: Parties) -> Filing:
     owner = get_business(act, business).id
-    party = fields.parsed("number", number, normalise_party)
+    party = fields.parsed("number", number, partial(parse_party, parties=parties))
     given = fields.text("reference", reference, LONGEST_REFERENCE)
     if given is None:
         raise fields.invalid("reference", "it is missing: name the carrier's reference of the filing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import EXTENSIONS, Command
 
 AB = ("--a", "13800000001", "--b", "13900000002")
 
@@ -13,8 +13,8 @@ def configured(relay700: Command, filing: str) -> None:
 
 
 def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
-    (made,) = relay700.objects("filings", "add", "138-0000-0001", "--reference", "CT-17")
-    assert (made["number"], made["reference"], made["business"]) == ("8613800000001", "CT-17", "default")
+    (made,) = relay700.objects("filings", "add", "138-0000-0001", "--reference", "CT-17", reason=None)
+    assert (made["number"], made["reference"], made["business"]) == ("138****0001", "CT-17", "default")
     assert "138****0001" in relay700.done("filings", "add", "13800000001", "--reference", "CT-18")
     listed = relay700.done("filings", "list", "--business", "default")
     assert "138****0001" in listed and "CT-18" in listed and "8613800000001" not in listed
@@ -28,6 +28,30 @@ def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
     assert relay700.refused("filings", "remove", "13800000001") == "number: it is not filed"
     actions = [entry["action"] for entry in relay700.objects("audit", "list")]
     assert (actions.count("filing.add"), actions.count("filing.remove")) == (2, 1)
+
+
+def test_what_may_not_be_bound_is_not_filed(relay700: Command) -> None:
+    """So that a slip of the pen is found now, and not by the first call."""
+    for number in ("1380000", "110", "010-88886666", "+442071838750"):
+        refused = relay700.refused("filings", "add", number, "--reference", "r")
+        assert "a:" + refused.removeprefix("number:") == relay700.refused("bind", "AXN", "--a", number)
+    result = relay700.run("filings", "import", "-", input="1380000,CT-1\n8001,CT-2\n")
+    assert (result.exit_code, result.stdout) == (1, "1 filed, 1 refused\n")
+
+
+def test_what_could_not_be_filed_any_more_can_be_withdrawn(relay700: Command) -> None:
+    relay700.done("filings", "add", "8001", "--reference", "CT-1")
+    config = relay700.folder / "relay.toml"
+    config.write_text(config.read_text().replace(EXTENSIONS, ""))
+    relay700.done("filings", "remove", "8001")
+
+
+def test_json_of_a_filing_is_masked_without_a_reason(relay700: Command) -> None:
+    asked = ("filings", "add", "13800000001", "--reference", "CT-1")
+    (masked,), (clear,) = relay700.objects(*asked, reason=None), relay700.objects(*asked, reason="case 7")
+    assert (masked["number"], clear["number"]) == ("138****0001", "8613800000001")
+    (entry,) = relay700.objects("audit", "list", "--action", "read")
+    assert (entry["object"], entry["reason"]) == ("filings", "case 7")
 
 
 def test_lines_of_a_file_are_filed(relay700: Command) -> None:

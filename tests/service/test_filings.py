@@ -59,6 +59,9 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(desk: Desk) -> None:
     [
         ("1", "r", "number"),
         ("", "r", "number"),
+        ("1380000", "r", "number"),
+        ("8001", "r", "number"),
+        ("+1 202 555 0143", "r", "number"),
         (A, " ", "reference"),
         (A, "r" * 129, "reference"),
         (A, "\n", "reference"),
@@ -99,7 +102,15 @@ def test_what_was_withdrawn_goes_after_its_time(desk: Desk) -> None:
 
 
 def test_lines_of_a_file_are_filed_and_bad_ones_named(desk: Desk) -> None:
-    lines = ["number,reference\n", "13800000001,CT-1\n", "\n", "12,CT-2\n", "13700000003\n", "8001,\n", '8002,"a\nb"\n']
+    lines = [
+        "number,reference\n",
+        "13800000001,CT-1\n",
+        "\n",
+        "12,CT-2\n",
+        "13700000003\n",
+        "13700000004,\n",
+        '13700000004,"a\nb"\n',
+    ]
     outcomes = import_filings(lines, "default", desk.run)
     assert {line: refused and refused.field for line, refused in outcomes} == {
         2: None, 4: "number", 5: "line", 6: "reference", 7: "reference",
