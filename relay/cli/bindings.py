@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
@@ -10,7 +11,16 @@ import click
 from relay.call.binding import MODES, Binding
 from relay.call.numbers import is_700, mask_number
 from relay.cli import config_option
-from relay.cli.options import NONE, in_clear, json_option, limit_option, reason_option, showing_options, stacked
+from relay.cli.options import (
+    NONE,
+    in_clear,
+    json_option,
+    limit_option,
+    reason_option,
+    showing_options,
+    shown_object_options,
+    stacked,
+)
 from relay.cli.output import (
     BINDING_HEADING,
     binding_object,
@@ -23,7 +33,7 @@ from relay.cli.output import (
     table,
 )
 from relay.cli.progress import file_progress
-from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
+from relay.cli.stores import Opened, audit_reading, number, opened, past, required, said_in_clear
 from relay.service import changes
 from relay.service.bindings import BindingRequest
 from relay.service.bindings import bind as make_binding
@@ -31,6 +41,7 @@ from relay.service.changes import BindingChange
 from relay.service.fields import DIRECTIONS
 from relay.service.filings import filing_warning
 from relay.service.imports import COLUMNS, import_bindings
+from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.writer import now_ms
 
@@ -80,25 +91,38 @@ _restrictions = stacked(
 @click.option("--white-only", is_flag=True, help="Let only callers on the whitelist in.")
 @click.option("--record", is_flag=True, help="Record its calls; both sides are told so first.")
 @_restrictions
-@json_option
+@shown_object_options
 @config_option
-def bind(config_path: Path | None, as_json: bool, **asked: Any) -> None:
+def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> None:
     """Let parties call each other through a 700 number."""
     for needed in _NEEDED[asked["mode"]]:
         if not asked[needed]:
             raise click.UsageError(
                 f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings have it."
             )
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
     with opened(config_path, make=True) as store:
-        binding = store.act(lambda act: make_binding(act, request, store.rules))
+        binding = _made(store, lambda act: make_binding(act, request, store.rules), reason, clear=clear)
         _warn(store, binding)
     if as_json:
-        click.echo(json_line(binding_object(binding, now_ms())))
+        _show(binding, as_json=True, clear=clear)
         return
     click.echo(f"binding {binding.binding_id}")
     for line in _who_dials(binding):
         click.echo(line)
+
+
+def _made(store: Opened, make: Callable[[Act], Binding], reason: str, *, clear: bool) -> Binding:
+    """Makes or changes a binding. Where it is shown in clear, the audit log says so, or nothing is done."""
+
+    def make_and_say(act: Act) -> Binding:
+        binding = make(act)
+        if clear:
+            audit_reading(act, binding.binding_id, reason)
+        return binding
+
+    return store.act(make_and_say)
 
 
 def _warn(store: Opened, binding: Binding) -> None:
@@ -211,29 +235,32 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
 @_restrictions
 @click.option("--white-only/--all-callers", default=None, help="Let only callers on the whitelist in.")
 @click.option("--record/--no-record", default=None, help="Record its calls; both sides are told so first.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
+@shown_object_options
 @config_option
-def change(config_path: Path | None, binding_id: str, as_json: bool, **asked: Any) -> None:
+def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str, **asked: Any) -> None:
     """Change a binding from the next call on. What is not named stays; "none" takes away what need not be there."""
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     for name, value in asked.items():
         asked[name] = "" if value == NONE else value
     with opened(config_path) as store:
-        changed = store.act(lambda act: changes.change(act, binding_id, BindingChange(**asked), store.rules))
+        wanted = BindingChange(**asked)
+        changed = _made(store, lambda act: changes.change(act, binding_id, wanted, store.rules), reason, clear=clear)
         _warn(store, changed)
-    _show(changed, as_json=as_json)
+    _show(changed, as_json=as_json, clear=clear)
 
 
 @bindings.command("renew")
 @click.argument("binding_id")
 @click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, real numbers masked.")
+@shown_object_options
 @config_option
-def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool) -> None:
+def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool, reason: str) -> None:
     """Set another expiry for a binding that is in force."""
+    clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        changed = store.act(lambda act: changes.renew(act, binding_id, expires_in, store.rules))
+        changed = _made(store, lambda act: changes.renew(act, binding_id, expires_in, store.rules), reason, clear=clear)
     if as_json:
-        _show(changed, as_json=True)
+        _show(changed, as_json=True, clear=clear)
     else:
         click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
 

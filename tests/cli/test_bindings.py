@@ -111,7 +111,7 @@ def test_a_binding_is_changed_from_the_next_call_on(relay700: Command) -> None:
     (changed,) = relay700.objects("bindings", "list")
     assert (changed["user_data"], changed["direction"], changed["version"]) == (None, "a_to_b", 2)
     assert changed["changed_by"].startswith("cli:")
-    (again,) = relay700.objects("bindings", "change", made["binding_id"], "--direction", "both")
+    (again,) = relay700.objects("bindings", "change", made["binding_id"], "--direction", "both", reason=None)
     assert (again["direction"], again["b"]) == ("both", "139****0003")
 
 
@@ -134,7 +134,7 @@ def test_a_binding_is_renewed(relay700: Command) -> None:
     (made,) = relay700.objects("bind", "AXB", *AB, "--expires-in", "1h")
     said = relay700.done("bindings", "renew", made["binding_id"], "--expires-at", "2099-01-01T00:00:00Z")
     assert said == f"{made['binding_id']} expires 2099-01-01T00:00:00.000Z\n"
-    (renewed,) = relay700.objects("bindings", "renew", made["binding_id"], "--expires-in", "2h")
+    (renewed,) = relay700.objects("bindings", "renew", made["binding_id"], "--expires-in", "2h", reason=None)
     assert (renewed["version"], renewed["a"]) == (3, "138****0001")
     relay700.done("bindings", "change", made["binding_id"], "--expires-in", "none")
     (changed,) = relay700.objects("bindings", "list")
@@ -149,7 +149,7 @@ def test_numbers_in_what_business_users_have_written_are_masked_too(relay700: Co
         assert order not in said
         assert "138****0001" in said
         assert order in relay700.done("bindings", *command, "--reveal", "--reason", "asked")
-    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--max-call", "600")
+    (changed,) = relay700.objects("bindings", "change", made["binding_id"], "--max-call", "600", reason=None)
     assert order not in (changed["order_id"], changed["user_data"])
 
 

@@ -61,6 +61,24 @@ def test_json_is_masked_without_a_reason_and_leaves_no_line(relay700: Command, n
     assert [line["reason"] for line in relay700.objects("audit", "list", "--action", "read")] == ["case 7"]
 
 
+@pytest.mark.parametrize("command", ["bind", "change", "renew"])
+def test_json_of_what_was_just_bound_is_masked_too(relay700: Command, command: str) -> None:
+    made = ("bind", "AXB", "--a", "13800000001", "--b", "13900000002", "--order", "to 138-0000-0001")
+    (masked,) = relay700.objects(*made, reason=None)
+    asked = made
+    if command != "bind":
+        asked = ("bindings", command, masked["binding_id"], "--expires-in", "2h")
+        (masked,) = relay700.objects(*asked, reason=None)
+    else:
+        relay700.done("unbind", masked["binding_id"])
+    (clear,) = relay700.objects(*asked, reason="case 7")
+    assert (masked["a"], masked["b"], masked["order_id"]) == ("138****0001", "139****0002", "to 138****0001")
+    assert (clear["a"], clear["b"], clear["order_id"]) == (A, "8613900000002", "to 138-0000-0001")
+    assert masked.keys() == clear.keys() and masked["x"].startswith("700")
+    (line,) = relay700.objects("audit", "list", "--action", "read")
+    assert (line["object"], line["reason"]) == (clear["binding_id"], "case 7")
+
+
 def test_members_entries_and_contacts_are_masked_in_json_without_a_reason(relay700: Command) -> None:
     (group,) = relay700.objects("groups", "make", "riders", "--member", "13800000001")
     relay700.done("lists", "black", "business", "default", "13800000001")
