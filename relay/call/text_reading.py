@@ -162,9 +162,10 @@ _SPELLED: Final = {
     )
     for word in words.split()
 }
+_ANY_CASE: Final = re.IGNORECASE | re.ASCII  # else i is also ı and İ, which no table has
 _WORD: Final = "|".join(sorted(_SPELLED, key=len, reverse=True))
-_each_word: Final = re.compile(_WORD, re.IGNORECASE).sub
-_spelled: Final = re.compile(f"(?<![a-z])(?:{_WORD})+(?![a-z])", re.IGNORECASE).sub  # not the end of "phone"
+_each_word: Final = re.compile(_WORD, _ANY_CASE).sub
+_spelled: Final = re.compile(f"(?<![a-z])(?:{_WORD})+(?![a-z])", _ANY_CASE).sub  # not the end of "phone"
 
 
 def _digits_of_words(found: re.Match[str]) -> str:

@@ -264,6 +264,11 @@ def test_the_sender_s_own_is_found_whatever_stands_between(text: str, masked: st
     assert mask_numbers(text, SENDER) == masked
 
 
+@pytest.mark.parametrize("text", ["sıx", "sİx", "trıple nıne", "ſix"])
+def test_letters_whose_other_case_is_of_another_alphabet_are_read(text: str) -> None:
+    assert mask_numbers(text, SENDER) == text
+
+
 @pytest.mark.parametrize("sign", "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 def test_marks_of_direction_do_not_cross(sign: str) -> None:
     assert mask_numbers(f"ab{sign}cd", SENDER) in ("abcd", "abdc")
