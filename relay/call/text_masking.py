@@ -18,6 +18,8 @@ from relay.call.text_reading import (
     LISTING,
     as_digits,
     as_letters,
+    as_mixture_in_words,
+    as_mixture_of_signs,
     as_round_letters,
     as_spoken,
     as_words,
@@ -75,8 +77,8 @@ def mask_numbers(text: str, sender: str) -> str:
     any script's digits, in Chinese words and in words that sound alike, with separators between the digits, or one sign
     of a list; but not where they are made of dates, times and prices. Mobile numbers are found also in letters that
     look like digits, and with the same few signs between the digits all the way. The sender's number (E.164 without
-    "+", "" where unknown) is found whatever stands between its digits. One of less than 7 digits, an extension, is
-    found where it stands alone.
+    "+", "" where unknown) is found whatever stands between its digits, and in words, numerals and letters at once. One
+    of less than 7 digits, an extension, is found where it stands alone.
     """
     text = in_visual_order(text)
     while (masked := _masked(text, national_form(sender))) != text:
@@ -297,6 +299,6 @@ _FINDERS: Final[tuple[tuple[Find, Read], ...]] = (
     *((find, read) for read in (as_digits, as_words) for find in (_shapes, _own)),
     *((find, as_spoken) for find in (_spoken_shapes, _own)),
     *((_divided, read) for read in (as_digits, as_words)),
-    *((_own, read) for read in (as_round_letters, as_letters)),
+    *((_own, read) for read in (as_round_letters, as_letters, as_mixture_in_words, as_mixture_of_signs)),
     (_letters, as_letters),
 )

@@ -18,6 +18,8 @@ from relay.call.text_reading import (
     DIGITS,
     as_digits,
     as_letters,
+    as_mixture_in_words,
+    as_mixture_of_signs,
     as_round_letters,
     as_spoken,
     as_words,
@@ -27,7 +29,10 @@ from relay.call.text_reading import (
 WINDOW_S: Final = 600.0  # from one text to the next
 MOST_SENDERS: Final = 10_000  # at 2 kB or less; the one whose last text is the oldest goes first
 
-_READINGS: Final[tuple[Read, ...]] = (as_digits, as_words, as_spoken, as_round_letters, as_letters)
+_READINGS: Final[tuple[Read, ...]] = (
+    *(as_digits, as_words, as_spoken, as_round_letters, as_letters),
+    *(as_mixture_in_words, as_mixture_of_signs),
+)
 _KEPT_SIGNS: Final = 32  # a mobile number but for its last digit, with a sign between each two
 _KEPT_DIGITS: Final = 14  # the longest number of a sender but for its last digit
 

@@ -59,6 +59,21 @@ def as_letters(signs: str) -> str:
     return _separated(signs.translate(_LETTERS))
 
 
+def as_mixture_in_words(signs: str) -> str:
+    """All of that in one text: words, also "double zero", sounds, numerals, and letters in words of such letters alone.
+
+    It makes digits of much that is none, so is good for a number that is known: the sender's own.
+    """
+    read = _repeated(_digits_of_mixture, signs.translate(_SPOKEN))
+    return as_words(_each_token(_letters_of_token, read))
+
+
+def as_mixture_of_signs(signs: str) -> str:
+    """The same with words in other words, and round letters anywhere."""
+    read = _each_repeated(_digits_of_one, signs.translate(_SPOKEN))
+    return as_words(read.translate(_ROUND))
+
+
 def in_visual_order(text: str) -> str:
     """The text as it is shown: what marks of direction turn round (U+202E) stands in that order, and they are gone.
 
@@ -124,6 +139,8 @@ def _separator(sign: str) -> str:
 def _plain(sign: str) -> str:
     if sign.isascii():
         return sign
+    if sign in _TAGS:
+        return str(_TAGS.index(sign))
     value = unicodedata.numeric(sign, -1)
     if value in _VALUES and ord(sign) not in _WORDS:
         return str(int(value))
@@ -131,6 +148,7 @@ def _plain(sign: str) -> str:
 
 
 _VALUES: Final = frozenset(range(10))
+_TAGS: Final = "".join(map(chr, range(0xE0030, 0xE003A)))  # digits without a shape, of flags
 
 # -- words, sounds and shapes
 
@@ -174,3 +192,30 @@ def _digits_of_words(found: re.Match[str]) -> str:
 
 _ROUND: Final = _table("oOоОοΟσօՕ०০ᴏøØөӨ〇○◯●⚪⚫⭕◎° lIiıіІιΙӏӀɩƖǀ∣|丨亅!¡†")
 _LETTERS: Final = _ROUND | _table("zZƨ eEеЕзЗЭэƷʒєЄ aAаАчЧһ sSѕЅ§ bбЬь tTтТ BВвßβ gqց", 2)
+
+
+# -- everything together
+
+_ZEROS: Final = dict.fromkeys("nought naught nil".split(), "0")
+_OF_MIXTURE: Final = _SPELLED | _ZEROS | dict(zip(DIGITS, DIGITS, strict=True)) | {"o": "0"}
+_TIMES: Final = {"double": 2, "triple": 3}
+_WORD_OF_MIXTURE: Final = "|".join(sorted(_SPELLED | _ZEROS, key=len, reverse=True))
+_REPEATED: Final = f"(?:(double|triple)[^0-9a-z]{{0,3}}({_WORD_OF_MIXTURE}|[0-9o])|({_WORD_OF_MIXTURE}))"
+_each_repeated: Final = re.compile(_REPEATED, _ANY_CASE).sub
+_repeated: Final = re.compile(f"(?<![a-z]){_REPEATED}+(?![a-z])", _ANY_CASE).sub
+_SIMILAR: Final = "".join(map(chr, _LETTERS))
+_each_token: Final = re.compile(f"[0-9A-Za-z{re.escape(_SIMILAR)}]+").sub
+_has_other_letters: Final = re.compile(f"[^0-9{re.escape(_SIMILAR)}]").search
+
+
+def _digits_of_mixture(found: re.Match[str]) -> str:
+    return _each_repeated(_digits_of_one, found[0])
+
+
+def _digits_of_one(found: re.Match[str]) -> str:
+    times = _TIMES[found[1].lower()] if found[1] else 1
+    return (_OF_MIXTURE[(found[2] or found[3]).lower()] * times).ljust(len(found[0]), "-")
+
+
+def _letters_of_token(found: re.Match[str]) -> str:
+    return found[0] if _has_other_letters(found[0]) else found[0].translate(_LETTERS)
