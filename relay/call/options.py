@@ -1,7 +1,7 @@
-"""OPTIONS of peers outside a dialog (RFC 3261 11): answered out of their bytes, without state.
+"""OPTIONS of peers outside a dialog (RFC 3261 11): answered out of their bytes, without state, where many come.
 
 Peers ask that way whether the relay is there. Each answer costs a fraction of what a parse does, so that a flood of
-them, or one in a peer's name, is no load worth speaking of.
+them, or one in a peer's name, is no load worth speaking of. The rest is parsed, for only that finds what is malformed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ class Options:
     def take(self, data: bytes, flow: Flow, now: float, *, is_behind: bool) -> bool:
         """Answer it, or drop it where we are behind and its peer has asked more than its share.
 
-        False: it is to be parsed, since it is none, no peer's, needs something of us, or is written unusually.
+        False: it is to be parsed, since we have the time and its peer is within its share, or it is none, no peer's,
+        needs something of us, or is written unusually.
         """
         core = self._core
         peer = core.peers.by_source(flow.host)
-        if peer is None or not _is_usual(data):
+        if peer is None or not (is_behind or core.shares.has_strayed(peer.name, now)) or not _is_usual(data):
             return False
         glimpse = self._glance.read(data, flow)
         if glimpse is None or not glimpse.is_of(b"OPTIONS"):

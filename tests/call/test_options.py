@@ -1,4 +1,4 @@
-"""OPTIONS of a peer: the same answer out of its bytes as after a parse, and none beyond a share while we are behind."""
+"""OPTIONS of a peer: parsed within its share; beyond it answered out of the bytes alone, or not while we are behind."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def answers(made: Engine) -> list[bytes]:
     return [action.data for action in made.take_actions() if isinstance(action, Send)]
 
 
+def beyond_its_share(made: Engine) -> Engine:
+    """Where the next one is answered out of its bytes."""
+    for _ in range(STRAYS_PER_S):
+        made._core.shares.admits_stray("pbx", 1.0)
+    return made
+
+
 def parsed(made: Engine, data: bytes) -> list[bytes]:
     """What the answer is after a parse: a blank before a colon is unusual."""
     made.receive(data.replace(b"Call-ID:", b"Call-ID :"), FLOW, 1.0)
@@ -47,9 +54,10 @@ def test_it_is_answered_as_after_a_parse(lines: tuple[str, ...], sms: bool, drai
     if draining:
         made.drain()
     data = invite(*lines, method="OPTIONS").serialize()
-    made.receive(data, FLOW, 1.0)
+    expected = parsed(made, data)
+    beyond_its_share(made).receive(data, FLOW, 1.0)
     (answer,) = answers(made)
-    assert [answer] == parsed(made, data)
+    assert [answer] == expected
     response = parse_message(answer)
     assert isinstance(response, Response)
     assert response.status == (503 if draining else 200)
@@ -60,6 +68,7 @@ def test_what_comes_again_has_the_same_answer() -> None:
     made = engine()
     for _ in range(2):
         made.receive(PLAIN, FLOW, 1.0)
+        beyond_its_share(made)
     first, second = answers(made)
     assert first == second
 
@@ -71,15 +80,45 @@ def test_what_comes_again_has_the_same_answer() -> None:
         (invite("rEquire: x", method="OPTIONS").serialize(), 420),
         (invite("CSeq: 7 INVITE", method="OPTIONS").serialize(), 400),
         (PLAIN.replace(b" SIP/2.0\r\n", b" SIP/3.0\r\n", 1), 505),
-        (invite("To: <sip:b@h>;tag=gone", method="OPTIONS").serialize(), 481),
         (invite("Subject: " + "x" * MOST_BYTES, method="OPTIONS").serialize(), 200),
     ],
 )
 def test_what_is_not_plain_is_parsed(data: bytes, status: int) -> None:
+    made = beyond_its_share(engine())
+    made.receive(data, FLOW, 1.0)
+    (answer,) = answers(made)
+    assert answer.startswith(b"SIP/2.0 %d " % status)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (PLAIN.replace(b"\r\nTo: <", b"\r\nTo: < "), 400),
+        (PLAIN.replace(b"Max-Forwards", b"Content-Length: 0\r\nContent-Length: 1\r\nMax-Forwards"), 400),
+        (b"OPTIONS unknown:x SIP/2.0\r\n" + PLAIN.partition(b"\r\n")[2], 416),
+        (b"OPTIONS soap.beep://192.0.2.10 SIP/2.0\r\n" + PLAIN.partition(b"\r\n")[2], 416),
+    ],
+)
+def test_what_is_malformed_is_refused_within_a_share(data: bytes, status: int) -> None:
+    """Only a parse finds it; beyond the share, and while we are behind, there is no time for one."""
     made = engine()
     made.receive(data, FLOW, 1.0)
     (answer,) = answers(made)
     assert answer.startswith(b"SIP/2.0 %d " % status)
+    assert made._core.shares._strays == {"pbx": 1}
+    beyond_its_share(made).receive(data, FLOW, 1.0)
+    (answer,) = answers(made)
+    assert answer.startswith(b"SIP/2.0 200 ")
+
+
+def test_what_is_of_a_dialog_is_not_answered_out_of_its_bytes() -> None:
+    made = engine()
+    data = invite("To: <sip:b@h>;tag=gone", method="OPTIONS").serialize()
+    made.receive(data, FLOW, 1.0)
+    (answer,) = answers(made)
+    assert answer.startswith(b"SIP/2.0 481 ")
+    beyond_its_share(made).receive(data, FLOW, 1.0)
+    assert not answers(made), "there is no such dialog, so it is dropped as any other stray"
 
 
 @pytest.mark.parametrize("host", ["198.51.100.1", "192.0.2.99"], ids=["nobody's", "a target that is no source"])
@@ -97,6 +136,7 @@ def test_beyond_a_share_it_is_answered_unless_we_are_behind() -> None:
     for _ in range(STRAYS_PER_S + 1):
         made.receive(PLAIN, FLOW, 1.0)
     assert len(answers(made)) == STRAYS_PER_S + 1
+    assert made._core.shares._strays == {"pbx": STRAYS_PER_S + 1}, "each is counted once, parsed or not"
     assert made.over_share() == {"pbx": 1}
     assert made.sort(PLAIN, FLOW, 0.0, 1.0, lasts=True) is None
     assert made.take_actions() == []
@@ -111,4 +151,5 @@ def test_no_bytes_raise(noise: bytes, start: int, end: int) -> None:
     made = engine()
     for data in (b"OPTIONS " + noise, b"OPTIONS " + PLAIN[:start] + noise + PLAIN[end:], PLAIN[:start] + noise):
         made.receive(data, FLOW, 1.0)
+        beyond_its_share(made).receive(data, FLOW, 1.0)
         made.sort(data, FLOW, 0.0, 1.0, lasts=True)

@@ -90,6 +90,10 @@ class Phone:
         else:
             wanted.set_result(message)
 
+    def forget(self) -> None:
+        """What comes from now on is new, whatever came before: answers without state are the same each time."""
+        self._seen.clear()
+
     def take_arrived(self) -> list[SipText]:
         """What has come and was not yet asked for."""
         return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
