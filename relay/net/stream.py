@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from relay.errors import ParseError
 from relay.net.settings import StreamLimits
+from relay.net.turns import Turns
 from relay.sip.flow import Flow
 from relay.sip.framing import KEEPALIVE_PING, StreamFramer
 
@@ -22,6 +23,7 @@ class Owner(Protocol):
 
     limits: StreamLimits
     now: float  # loop time, about a second exact: idle times need no better
+    turns: Turns
 
     def opened(self, connection: Connection) -> None: ...
     def received(self, frame: bytes, flow: Flow) -> None: ...
@@ -34,6 +36,9 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_carried",
         "_framer",
+        "_is_held",
+        "_is_lost",
+        "_is_waiting",
         "_owner",
         "_pings",
         "_pings_since",
@@ -58,6 +63,9 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
         self._transport: asyncio.Transport | None = None
+        self._is_held = False
+        self._is_lost = False
+        self._is_waiting = False  # for its turn, with what has come
         self._waiting = bytearray()
         self._pings = 0
         self._pings_since = 0.0
@@ -85,6 +93,8 @@ class Connection(asyncio.Protocol):
         self.heard = self._owner.now
         if self._transport is not None:
             self._transport.write(data)
+        elif self._is_lost:  # told as failed with all that it carried
+            return
         elif len(self._waiting) + len(data) > self._owner.limits.max_unsent:
             self.abort("slow_reader")
         elif not self.broken:
@@ -105,22 +115,45 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._owner.now
+        self._framer.add(data)
+        if not self._is_waiting and self._owner.turns.serve(self):
+            self._look_for_half()
+
+    def serve_next(self) -> bool:
+        """One frame of what has come. False: none is whole, or all is over."""
         try:
-            frames = self._framer.feed(data)
+            frame = None if self.broken else self._framer.take()
         except ParseError:
             self.abort("framing")
-            return
-        for frame in frames:
-            if self.broken:  # by what one of them was
-                return
-            if isinstance(frame, bytes):
-                self.useful = True
-                self._owner.received(frame, self.flow)
-            elif frame is KEEPALIVE_PING:
-                self._pong()
+            return False
+        if frame is None:
+            return False
+        self.message_since = None
+        if isinstance(frame, bytes):
+            self.useful = True
+            self._owner.received(frame, self.flow)
+        elif frame is KEEPALIVE_PING:
+            self._pong()
+        return True
+
+    def wait(self) -> None:
+        """Read no more until all that has come has had its turn: TCP slows the far end."""
+        self._is_waiting = True
+        self._see_to_reading()
+
+    def waited(self) -> None:
+        """All that had come has been served."""
+        self._is_waiting = False
+        self._look_for_half()
+        if self._is_lost:
+            self._owner.closed(self)
+        else:
+            self._see_to_reading()
+
+    def _look_for_half(self) -> None:
         if not self._framer.pending:
             self.message_since = None
-        elif frames or self.message_since is None:
+        elif self.message_since is None:
             self.message_since = self._owner.now
 
     def _pong(self) -> None:
@@ -135,15 +168,23 @@ class Connection(asyncio.Protocol):
 
     def hold(self) -> None:
         """Read no more until `go_on`."""
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._is_held = True
+        self._see_to_reading()
 
     def go_on(self) -> None:
         """The pause was not the far end's doing: its times begin anew."""
         self.heard = self._owner.now
         if self._framer.pending:
             self.message_since = self._owner.now
-        if self._transport is not None:
+        self._is_held = False
+        self._see_to_reading()
+
+    def _see_to_reading(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._is_held or self._is_waiting:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
 
     def pause_writing(self) -> None:
@@ -152,7 +193,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._owner.closed(self)
+        if self._is_waiting and not self.broken:  # what came before the end is served before it
+            self._is_lost = True
+        else:
+            self._owner.closed(self)
 
     def abort(self, why: str) -> None:
         """Close without delivering what waits."""

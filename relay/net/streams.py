@@ -25,6 +25,7 @@ from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.stream import Connection
 from relay.net.tasks import Tasks
 from relay.net.tls import client_context, peer_contexts, proves, server_context
+from relay.net.turns import Turns
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
@@ -56,6 +57,7 @@ class Streams:
         bans.spare(self._known)
         bans.listeners.append(self._take_ban)
         self._peers = Peers(settings)
+        self.turns = Turns(lambda host: self._peers.name_at(host))
         self._admission = Admission(limits, self._peers)
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: the name that is verified, and whose

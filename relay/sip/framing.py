@@ -51,19 +51,31 @@ class StreamFramer:
         every split of the stream gives the same frames. Raises ParseError for a head or body over the limits and for a
         Content-Length that is missing or cannot be read; frames before the fault are returned first.
         """
-        if self._error is not None:
-            raise self._error
-        self._buffer += data
+        self.add(data)
         frames: list[Frame] = []
         try:
-            while (frame := self._next()) is not None:
+            while (frame := self.take()) is not None:
                 frames.append(frame)
-        except ParseError as error:
-            self._error = error
-            self._buffer.clear()
+        except ParseError:
             if not frames:
                 raise
         return frames
+
+    def add(self, data: bytes) -> None:
+        """Have `take` give what `data` completes."""
+        if self._error is None:
+            self._buffer += data
+
+    def take(self) -> Frame | None:
+        """The next frame, None until it is whole. Raises ParseError as `feed` does."""
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._next()
+        except ParseError as error:
+            self._error = error
+            self._buffer.clear()
+            raise
 
     @property
     def pending(self) -> bool:

@@ -1,11 +1,13 @@
 """What a peer floods the relay with, or somebody in its name: one kind of message, as fast as the clock says.
 
 `python peer_flood.py KIND SOURCE RELAY RATE SECONDS CALLER NUMBER` sends RATE messages a second of that kind from
-SOURCE to RELAY (each HOST:PORT; port 0 is any), and prints how many. INVITEs call NUMBER as CALLER. It reads no answer.
+SOURCE to RELAY (each HOST:PORT; port 0 is any), and prints how many. INVITEs call NUMBER as CALLER. They go by UDP, and
+no answer is read; of KIND-tcp by one TCP connection, as many as it takes, and answers are read.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 TICK_S: Final = 0.002
+MOST_AT_ONCE: Final = 500  # messages, by a stream
 
 _SDP: Final = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8\r\n"
 
@@ -46,6 +49,8 @@ def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writ
 
 def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
     """Returns how many were sent: fewer than asked for where this process does not get the time."""
+    if kind.endswith("-tcp"):
+        return _flood_stream(kind.removesuffix("-tcp"), source, relay, rate, seconds, caller, number)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(_address(source))
         sender.connect(_address(relay))
@@ -57,6 +62,26 @@ def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller:
                 sender.send(write(serial))
                 sent += 1
             time.sleep(TICK_S)
+            now = time.monotonic()
+    return sent
+
+
+def _flood_stream(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
+    with socket.create_connection(_address(relay), source_address=_address(source)) as sender:
+        sender.setblocking(False)
+        write = writer(kind, "{}:{}".format(*sender.getsockname()), relay, caller, number)
+        began = now = time.monotonic()
+        sent, rest = 0, b""
+        while now < began + seconds:
+            if not rest:
+                due = min(int((now - began) * rate), sent + MOST_AT_ONCE)
+                rest = b"".join(map(write, range(sent, due)))
+                sent = due
+            readable, writable, _ = select.select([sender], [sender] if rest else [], [], TICK_S)
+            if readable:
+                sender.recv(1_000_000)
+            if writable:
+                rest = rest[sender.send(rest) :]
             now = time.monotonic()
     return sent
 
