@@ -3,7 +3,7 @@
 Triggers note each change that did not come from relay700. The next transaction of any process, of this one at the
 latest, distrusts those rows and says so in the audit log; here it is logged. What leaves no note, such as changes made
 with the triggers off, is found by reading: everything a minute in a small store, and in a large one as often as that
-takes a thirtieth of the time. It also keeps the anchor file (`relay.store.anchor`) up to date.
+takes a two-hundredth of the time. It also keeps the anchor file (`relay.store.anchor`) up to date.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from relay.store.server import Place, local_path
 from relay.store.writer import Writer
 
 LOOK_S: Final = 5.0
-CHECK_S: Final = 50.0  # between two checks of all rows, at least
-SHARE: Final = 30  # a check waits for so many times what the last one took
+CHECK_S: Final = 50.0  # between two checks of all rows, at least, and before the first
+SHARE: Final = 200  # a check waits for so many times what the last one took
 PAUSE_S: Final = 0.002  # after every 200 rows
 MOST_TOLD: Final = 1_000  # faults that are remembered
 _NOTED: Final = "SELECT seq, object, action FROM audit WHERE seq > ? ORDER BY seq LIMIT 10000"
@@ -61,7 +61,7 @@ class LedgerWatch:
         self._told: set[str] = set()
         self._read_to: int | None = None  # of the audit log
         self._anchor: Anchor | None = None  # the last good one
-        self._check_at_s = clock_s()
+        self._check_at_s = clock_s() + CHECK_S
 
     def statistics(self) -> dict[str, int]:
         return {"ledger_faults": len(self._told)}

@@ -16,7 +16,7 @@ from structlog import get_logger
 from structlog.testing import capture_logs
 
 from relay.errors import StoreError
-from relay.events.ledger_watch import LedgerWatch
+from relay.events.ledger_watch import CHECK_S, LedgerWatch
 from relay.store.anchor import AnchorFile, read_anchor
 from relay.store.connection import Connection, one_moment
 from relay.store.database import connect, open_store
@@ -204,7 +204,17 @@ def faults(store: Acting) -> list[Fault]:
         return list(ledger_faults(store.reader, store.sealer))
 
 
+_now_s = [0.0]
+
+
+def watching(store: Acting) -> LedgerWatch:
+    """One whose clock the test sets."""
+    return LedgerWatch(store.path, store.sealer, get_logger(), clock_s=lambda: _now_s[0])
+
+
 async def found_while_running(watch: LedgerWatch) -> list[str]:
+    """What it tells when it is time to check all rows again."""
+    _now_s[0] += CHECK_S
     with capture_logs() as logs:
         await watch.look()
     return [log["fault"] for log in logs if log["event"] == "ledger.fault"]
@@ -230,7 +240,7 @@ async def test_what_is_done_to_a_row_is_named_and_it_grants_nothing(
     store: Acting, table: LedgerTable, attack: Attack
 ) -> None:
     row = fill(store, table)
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     await watch.look()
     assert faults(store) == []
     assert not refused(store, row)
@@ -259,7 +269,7 @@ async def test_a_row_that_is_put_back_as_it_was_is_named_and_grants_nothing(stor
         "SELECT proof FROM ledger WHERE table_name = ? AND row_key = ?", [table.name, row.key]
     ).fetchone()
     change(store, row)
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     await watch.look()
     assert faults(store) == []
     with closing(connect(store.path)) as thief:
@@ -290,12 +300,12 @@ async def test_one_that_is_put_back_without_a_note_shows_in_the_sum_of_its_table
         thief.executemany("UPDATE ledger SET proof = ?3 WHERE table_name = ?1 AND row_key = ?2", proofs)
         thief.execute("DELETE FROM ledger_touch")
     assert [fault.table for fault in faults(store)] == [table.name]
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     assert any(fault.startswith(f"{table.name}: rows were removed") for fault in await found_while_running(watch))
 
 
 async def test_a_row_that_was_added_is_named_and_grants_nothing(store: Acting) -> None:
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     await watch.look()
     for table in TABLES.values():
         names_ = [column.name for column in (*table.key, *table.columns)]
@@ -354,9 +364,7 @@ async def test_a_head_that_was_altered_is_named_and_nothing_is_written_any_more(
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
     assert [named in str(fault) for fault in faults(store)] == [True]
-    assert any(
-        named in fault for fault in await found_while_running(LedgerWatch(store.path, store.sealer, get_logger()))
-    )
+    assert any(named in fault for fault in await found_while_running(watching(store)))
     with pytest.raises(StoreError, match=named):
         store.run(lambda act: act.connection.execute("UPDATE api_key SET expires_at = 5"))
 
@@ -368,13 +376,13 @@ async def test_a_trigger_that_was_removed_is_named(store: Acting) -> None:
     assert [str(fault) for fault in faults(store)] == [
         "schema trigger ledger_binding_update: is not as relay700 made it"
     ]
-    assert await found_while_running(LedgerWatch(store.path, store.sealer, get_logger()))
+    assert await found_while_running(watching(store))
 
 
 async def test_the_whole_ledger_put_back_as_it_was_is_found_while_running(store: Acting) -> None:
     old = store.reader.execute("SELECT revision, sealed FROM ledger_head").fetchone()
     row = fill(store, TABLES["api_key"])
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     await watch.look()
     with closing(connect(store.path)) as thief:
         delete_with_its_proof(thief, row)
@@ -401,7 +409,7 @@ HELPER = "CREATE TRIGGER helper AFTER INSERT ON audit BEGIN UPDATE business SET 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
 async def test_a_schema_that_was_changed_is_named_and_nothing_is_written_meanwhile(store: Acting, deed: str) -> None:
     """Whatever somebody has the database do by itself would be proven as if relay700 had done it."""
-    watch = LedgerWatch(store.path, store.sealer, get_logger())
+    watch = watching(store)
     await watch.look()
     with closing(connect(store.path)) as thief:
         thief.execute(deed)
