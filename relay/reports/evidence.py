@@ -29,7 +29,7 @@ from relay.call.binding import Binding
 from relay.call.record import CallRecord
 from relay.errors import StoreError
 from relay.reports.asking import Asked, ask
-from relay.reports.record_form import record_form, with_moments
+from relay.reports.record_form import Value, record_form, with_moments
 from relay.reports.signed import (
     LONGEST,
     MANIFEST,
@@ -44,10 +44,12 @@ from relay.reports.signed import (
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.bindings import bindings_of, history
+from relay.store.businesses import Qualification, qualification_at
 from relay.store.chain import RECORDS, Head, read_head
 from relay.store.checkpoints import read_checkpoint
 from relay.store.connection import Connection, one_moment
 from relay.store.database import connect_reader, store_errors
+from relay.store.filings import Filing, find_filing
 from relay.store.groups import members_between
 from relay.store.ledger_check import ledger_faults
 from relay.store.record_pages import LONGEST_CALL_MS, Wanted
@@ -68,7 +70,7 @@ _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
 _GOES_BY = (
     *("business", "business_change", "binding", "binding_change", "past_party"),
-    *("party_group", "group_member", "past_member", "recording", "checkpoint"),
+    *("party_group", "group_member", "past_member", "recording", "checkpoint", "filing"),
 )
 _README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3 and the files of this archive:
 
@@ -80,8 +82,10 @@ _README = f"""This bundle shows by itself whether it was changed. With OpenSSL 3
 
 records.jsonl   the calls, a JSON object a line: chain_seq and chain_hash are its place in the chain of all records,
                 follows is the hash of its predecessor. A call that was still up has no place yet. Both hashes are
-                keyed: they were checked before this was signed, and `relay700 verify` checks them again. sha256 is the
-                record's own and needs no key. For each line of records.jsonl this prints its place, and True:
+                keyed: they were checked before this was signed, and `relay700 verify` checks them again. business_user
+                is who the business user was when the call came, filings are the numbers of the call that it had filed
+                by then. sha256 is the record's own and needs no key. For each line of records.jsonl this prints its
+                place, and True:
 
 python3 -c 'import hashlib, json
 for line in open("records.jsonl", encoding="utf-8"):
@@ -272,11 +276,42 @@ def _record_lines(connection: Connection, sealer: Sealer, asked: Asked) -> Itera
     read = ended_between(connection, sealer, asked.since_ms, asked.until_ms + LONGEST_CALL_MS)
     ended = [(before, stored) for before, stored in read if wanted.fits(stored.record)]
     for before, stored in sorted(ended, key=lambda pair: (pair[1].record.received_at, pair[1].chain_seq)):
-        yield record_line(stored.record, link_form(before, stored))
+        standing = _standing(connection, sealer, stored.record)
+        yield record_line(stored.record, link_form(before, stored) | standing)
     over = {stored.record.call_id for _, stored in ended}
     for record in sorted(up, key=lambda record: record.received_at):
         if record.call_id not in over:
-            yield record_line(record, dict.fromkeys(("chain_seq", "chain_hash", "follows")))
+            link = dict.fromkeys(("chain_seq", "chain_hash", "follows"))
+            yield record_line(record, link | _standing(connection, sealer, record))
+
+
+def _standing(connection: Connection, sealer: Sealer, record: CallRecord) -> dict[str, Any]:
+    """Who the business user of a call was when it came, by what licence, and which of the numbers it had filed."""
+    if record.business is None:
+        return {"business_user": None, "filings": []}
+    at_ms = record.received_at
+    found = qualification_at(connection, sealer, record.business, at_ms=at_ms)
+    filings = [
+        find_filing(connection, sealer, record.business, number) for number in (record.caller, record.callee) if number
+    ]
+    return {
+        "business_user": None if found is None else _business_form(found),
+        "filings": [_filing_form(filing) for filing in filings if filing is not None and filing.was_in_force(at_ms)],
+    }
+
+
+def _business_form(found: Qualification) -> dict[str, Any]:
+    """Without the contact: a person, and a phone."""
+    terms, approval = found.terms._asdict(), found.approval
+    del terms["contact"]
+    values: dict[str, Value] = {"id": found.business, "state": found.state, "qualification": found.version, **terms}
+    values |= {"approved_at": approval and approval.at, "approved_by": approval and approval.by}
+    return with_moments(values, ("approved_at",))
+
+
+def _filing_form(filing: Filing) -> dict[str, Any]:
+    values: dict[str, Value] = {"number": filing.number, "reference": filing.reference, "filed_at": filing.filed_at}
+    return with_moments(values, ("filed_at",))
 
 
 def link_form(before: Head, stored: StoredRecord) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Filing(NamedTuple):
     withdrawn_by: str | None
     hash: bytes
 
+    def was_in_force(self, at_ms: int) -> bool:
+        """As far as it is known: a number that is filed again has the time of that alone."""
+        return self.filed_at <= at_ms and (self.withdrawn_at is None or self.withdrawn_at > at_ms)
+
     @property
     def place(self) -> Place:
         return self.business, self.hash.hex()

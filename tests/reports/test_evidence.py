@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,18 @@ import pytest
 
 from relay.errors import StoreError
 from relay.reports.evidence import Link, ask_evidence, bundle, check
+from relay.service.businesses import Application, apply, set_state
+from relay.service.businesses import change as change_business
 from relay.store import bindings as store
 from relay.store import groups
 from relay.store.act import RELAY, Act
+from relay.store.filings import put_filing, withdraw_filing
 from relay.store.live_rows import PUT, live_row
 from relay.store.purge import purge_records
 from relay.store.record_rows import insert
 from relay.store.sealing import Sealer
 from relay.store.writer import Writer
+from tests.support.papers import PAPERS
 from tests.support.shelf import Shelf, call
 from tests.support.stored import NOW_MS, A, B, X, Y, binding, live_record
 from tests.support.stored import put as store_put
@@ -349,3 +354,27 @@ def test_the_readme_says_how_to_check_each_record_without_a_key(shelf: Shelf, wr
     records = (tmp_path / "records.jsonl").read_text()
     (tmp_path / "records.jsonl").write_text(records.replace('"call_id": "c3"', '"call_id": "c9"'))
     assert said()[4:6] == ["3", "False"]
+
+
+def test_each_call_tells_who_the_business_user_was_and_what_it_had_filed_then(shelf: Shelf, writer: Writer) -> None:
+    """Whatever it has changed since."""
+    store_put(shelf.path, shelf.sealer, binding("b1"))
+
+    def make(act: Act) -> None:
+        apply(act, Application("Acme", "acme", **PAPERS))
+        set_state(act, "acme", "approve", "papers seen")
+        put_filing(act, "acme", A, "carrier 17")
+
+    with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS)) as early:
+        early.run(RELAY, make)
+    shelf.add(call(1, business="acme"), call(2))
+    with closing(Writer(shelf.path, shelf.sealer, clock_ms=lambda: NOW_MS + HOUR_MS)) as late:
+        late.run(RELAY, lambda act: change_business(act, "acme", reason="a new licence", licence="L-2"))
+        late.run(RELAY, lambda act: withdraw_filing(act, "acme", A))
+    first, second = lines(made(shelf, writer), "records.jsonl")
+    told = first["business_user"]
+    assert (told["name"], told["licence"], told["state"]) == ("Acme", PAPERS["licence"], "approved")
+    assert told["approved_at"] == "2026-01-01T00:00:00.000Z"
+    assert "contact" not in told
+    assert [(filing["number"], filing["reference"]) for filing in first["filings"]] == [(A, "carrier 17")]
+    assert second["filings"] == []
