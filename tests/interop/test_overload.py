@@ -153,7 +153,7 @@ async def test_more_calls_than_can_be_done(start_relay: StartRelay, transport: s
     assert not [call for call in up if not (call.bye_answered == 200 or call.bye_received)]
     for phone in (caller, callee):
         assert {call.bye_answered for call in phone.calls.values() if call.bye_answered} == {200}
-    if transport == "udp" or workers == 1:  # of a stream the parent of several reads no more than they take
+    if transport == "udp":  # of a stream no more is read than can be done: nothing need be shed, the sender waits
         assert flood.has_enough()
         assert len({event.get("worker") for event in _told(relay)}) == workers
     _check_what_was_shed(relay, flood, caller, statistics)
