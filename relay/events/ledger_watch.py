@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from relay.errors import RelayError, StoreError
+from relay.errors import StoreError
 from relay.store.act import RELAY
 from relay.store.anchor import Anchor, AnchorFile, growth_fault, read_anchor
-from relay.store.connection import Connection
+from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, one_moment, store_errors
 from relay.store.ledger import read_ledger_head
 from relay.store.ledger_check import ledger_faults, quick_faults
@@ -61,6 +61,7 @@ class LedgerWatch:
         self._told: set[str] = set()
         self._read_to: int | None = None  # of the audit log
         self._anchor: Anchor | None = None  # the last good one
+        self._anchor_failed = False  # it could not be written, which was told
         self._check_at_s = clock_s() + CHECK_S
 
     def statistics(self) -> dict[str, int]:
@@ -72,18 +73,27 @@ class LedgerWatch:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Logs what is new, and keeps the anchor."""
+        """Logs what is new, and keeps the anchor. Of a store that fails others tell."""
         try:
             found = await asyncio.to_thread(self._look)
-            for fault in found.faults:
-                self._tell(fault)
-            if found.anchor is not None and found.anchor != self._anchor:
-                self._file.write(found.anchor)
-                self._anchor = found.anchor
         except StoreError as error:
-            self._tell(str(error))
-        except RelayError as error:
-            self._log.error("ledger.not_checked", reason=str(error))
+            if not isinstance(error.__cause__, DATABASE_ERRORS):
+                self._tell(str(error))
+            return
+        for fault in found.faults:
+            self._tell(fault)
+        if found.anchor is not None and found.anchor != self._anchor:
+            self._keep(found.anchor)
+
+    def _keep(self, anchor: Anchor) -> None:
+        try:
+            self._file.write(anchor)
+        except StoreError as error:
+            if not self._anchor_failed:
+                self._log.warning("ledger.anchor_not_kept", reason=str(error))
+            self._anchor_failed = True
+        else:
+            self._anchor, self._anchor_failed = anchor, False
 
     def _tell(self, fault: str) -> None:
         if fault not in self._told and len(self._told) < MOST_TOLD:
@@ -107,7 +117,7 @@ class LedgerWatch:
             with contextlib.closing(Writer(self._place, self._sealer)) as writer:
                 writer.run(RELAY, lambda act: None)
         except StoreError as error:
-            return [str(error)]
+            return [] if isinstance(error.__cause__, DATABASE_ERRORS) else [str(error)]
         return []
 
     def _noted(self, connection: Connection) -> list[str]:
