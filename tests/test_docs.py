@@ -17,6 +17,7 @@ from relay import metrics
 from relay.cli import main
 from relay.config.tables import Tables
 from tests.test_config import msgspec_struct
+from tests.test_metrics import read
 
 DOCUMENTS = [Path("README.md"), Path("ARCHITECTURE.md"), Path("SECURITY.md"), *Path("docs").glob("*.md")]
 README = Path("README.md").read_text()
@@ -138,3 +139,11 @@ def test_all_sub_commands_are_named_and_all_named_exist() -> None:
         command = main.get_command(click.Context(main), name)
         if isinstance(command, click.Group):
             assert named[name] == set(command.commands), name
+
+
+def test_the_labels_that_are_known_from_the_start_are_those_that_are_counted() -> None:
+    """What closes a connection stands in the code as a word."""
+    source = Path("relay/net/stream.py").read_text() + Path("relay/net/streams.py").read_text()
+    words = re.findall(r'(?:abort\(|broken = |broken or |closed_because\[)"(\w+)"', source)
+    told = read(metrics.text(metrics.with_zeros({}, [])))["relay700_streams_closed"][2]
+    assert {labels["why"] for labels, _ in told} == set(words)

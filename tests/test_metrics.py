@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.call.engine import Engine
@@ -77,11 +74,3 @@ def test_counters_are_there_before_they_have_counted_anything() -> None:
     assert ({"why": "idle"}, 4.0) in found["relay700_streams_closed"][2]
     assert found["relay700_shed"][2] == [({"peer": "carrier"}, 0.0), ({"peer": "gone"}, 5.0)]
     assert all(what for _, what, _ in found.values())
-
-
-def test_the_labels_that_are_known_from_the_start_are_those_that_are_counted() -> None:
-    """What closes a connection stands in the code as a word."""
-    source = Path("relay/net/stream.py").read_text() + Path("relay/net/streams.py").read_text()
-    words = re.findall(r'(?:abort\(|broken = |broken or |closed_because\[)"(\w+)"', source)
-    told = read(text(with_zeros({}, [])))["relay700_streams_closed"][2]
-    assert {labels["why"] for labels, _ in told} == set(words)

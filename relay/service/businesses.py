@@ -129,7 +129,7 @@ def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
 
 
 def change(
-    act: Act, business_id: str, version: int | None = None, reason: str = "", **asked: Unpack[Fields]
+    act: Act, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
 ) -> Business:
     """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused.
 
@@ -146,8 +146,8 @@ def change(
     given: dict[str, Any] = {**asked}
     wanted = business._replace(**_checked(given))
     requalified = changes_qualification(business, wanted)
-    reason = fields.reason(reason)
-    if requalified and not reason:
+    reason = fields.reason(reason or "")
+    if requalified and not fields.says_something(reason):
         problem = "say why: its qualification changes, and its calls are refused until it is approved again"
         raise invalid("reason", problem)
     if wanted.state == "approved" and wanted.contact != business.contact:

@@ -168,3 +168,8 @@ async def test_a_repeated_request_for_a_key_makes_none_and_shows_no_secret(opera
     first = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
     second = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
     assert second == first | {"secret": None}
+
+
+async def test_no_reason_may_be_written_as_null(operator: Client) -> None:
+    await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
+    await operator.ask("PATCH", "/v1/businesses/acme", {"max_calls": 7, "reason": None})

@@ -35,7 +35,7 @@ RECORDS = st.builds(
     *(WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WORDS, WORDS, WORDS),
     *(PEERS_TEXT, st.none() | PEERS_TEXT, WORDS, st.booleans()),
     *([WHOLE] * 6),
-    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE, WORDS),
+    *(st.sampled_from(["call", "message"]), WHOLE, WORDS, WHOLE, WORDS, WORDS),
 )
 
 
