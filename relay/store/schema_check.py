@@ -22,8 +22,7 @@ from relay.store.scripts import file_schema, is_newer, scripts_of
 _FILE: Final = "SELECT type || ' ' || name, tbl_name || ' ' || coalesce(sql, '') FROM sqlite_master"
 _SQLITES_OWN: Final = re.compile(r"\w+ sqlite_")
 _TRIGGERS: Final = """
-SELECT trigger.tgname,
-    pg_get_triggerdef(trigger.oid) || ' ' || CAST(trigger.tgenabled AS text) || ' ' || function.prosrc
+SELECT trigger.tgname, pg_get_triggerdef(trigger.oid), CAST(trigger.tgenabled AS text), function.prosrc
 FROM pg_trigger AS trigger
 JOIN pg_proc AS function ON function.oid = trigger.tgfoid
 JOIN pg_class AS relation ON relation.oid = trigger.tgrelid
@@ -66,18 +65,12 @@ def foreign_objects(connection: Connection) -> list[str]:
         return _of_server(connection)
     found = _objects(connection)
     wanted = _own_objects()
-    return sorted(name for name in found.keys() | wanted.keys() if not _is_same(found.get(name), wanted.get(name)))
-
-
-def _is_same(made: str | None, wanted: str | None) -> bool:
-    return made == wanted or (made is not None and wanted is not None and _plain(made) == _plain(wanted))
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
 
 
 def _of_server(connection: Connection) -> list[str]:
-    found = {name: _plain(made) for name, made in connection.execute(_TRIGGERS).fetchall()}
-    wanted = {
-        name: f"{_plain(made)} O {_plain(_source(function))}" for name, (function, made) in triggers(SERVER).items()
-    }
+    found = {name: (_plain(made), *rest) for name, made, *rest in connection.execute(_TRIGGERS).fetchall()}
+    wanted = {name: (_plain(made), "O", _source(function)) for name, (function, made) in triggers(SERVER).items()}
     different = [f"trigger {name}" for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
     return sorted(different + [name for (name,) in connection.execute(_RULES).fetchall()])
 
@@ -105,10 +98,9 @@ def _own_objects() -> dict[str, str]:
         return _objects(connection)
 
 
-def _plain(text: str) -> str:
-    """As it is compared: without what different versions of a database write in different ways."""
-    text = re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", text))
-    return " ".join(re.sub(r"--.*", "", text).replace('"', "").split())
+def _plain(made: str) -> str:
+    """How a trigger is made, without the schema's name and the quotes that a server adds."""
+    return re.sub(r" ON [\w\"]+\.", " ON ", re.sub(r"FUNCTION [\w\"]+\.", "FUNCTION ", made)).replace('"', "")
 
 
 def _source(function: str) -> str:

@@ -485,3 +485,13 @@ def test_nobody_has_a_list_that_he_is_on_taken_away(store: Acting) -> None:
     store.run(lambda act: None)
     with pytest.raises(StoreError, match="business default is not as relay700 wrote it"):
         require(store.reader, store.sealer, "business", ["default"])
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
+def test_a_trigger_is_compared_to_the_letter(store: Acting) -> None:
+    """What looks like a comment may stand in a text, and name another row."""
+    with closing(connect(store.path)) as thief:
+        (made,) = thief.execute("SELECT sql FROM sqlite_master WHERE name = 'ledger_route_update'").fetchone()
+        thief.execute("DROP TRIGGER ledger_route_update")
+        thief.execute(made.replace("' '", "'--\n '", 1))
+    assert any(fault.row_key == "trigger ledger_route_update" for fault in faults(store))
