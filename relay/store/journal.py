@@ -354,7 +354,7 @@ async def _next_slice() -> float:
     """Lets the loop go round. Gives until when to go on, in monotonic seconds."""
     since = time.monotonic()
     await asyncio.sleep(0)
-    return slice_end(since)
+    return slice_end(time.monotonic(), since)
 
 
 async def _call(

@@ -27,12 +27,11 @@ SLICE_S: Final = 0.0003
 LONG_TURN_S: Final = 0.002  # of the loop; one in which the driver works on its backlog takes 10 ms
 
 
-def slice_end(since: float) -> float:
-    """Until when to go on, in monotonic seconds, where others have had the loop since then.
+def slice_end(now: float, since: float) -> float:
+    """The end of a slice that starts now, in monotonic seconds; others have had the loop since `since`.
 
-    To the end where they had it for long: the process is behind, and nobody's answer is to wait for more such turns.
+    Infinity where they had it for long: the process is behind, and no answer should wait for more such turns.
     """
-    now = time.monotonic()
     return now + SLICE_S if now - since < LONG_TURN_S else math.inf
 
 
@@ -54,7 +53,8 @@ Waiting = tuple[Item, Callable[[int], None] | None]
 class Acknowledgements:
     """Tells those who wait that what they gave is durable: each by `done(token)`, in order, in slices."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # monotonic seconds
         self._due: deque[tuple[Callable[[int], None], int]] = deque()
         self._goes_on = False
         self._others_since = 0.0
@@ -68,13 +68,13 @@ class Acknowledgements:
     def _go_on(self) -> None:
         self._goes_on = bool(self._due)
         if self._goes_on:
-            self._others_since = time.monotonic()
+            self._others_since = self._clock()
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        until = slice_end(self._others_since)
+        until = slice_end(self._clock(), self._others_since)
         try:
-            while self._due and time.monotonic() < until:
+            while self._due and self._clock() < until:
                 done, token = self._due.popleft()
                 done(token)
         finally:
