@@ -137,7 +137,7 @@ class Switch:
             self._rtpengine.mediate if self._rtpengine else None,
             context.registered if context else None,
             None if isinstance(self._reader, RouteReader) else partial(self._reader.look_up, self._gate),
-            None if attempts is None else (attempts.keep, attempts.drop),
+            attempts,
         )
         self._answers = Answers(
             self.engine, self.driver, network.statistics, self._rtpengine, self._verifier, self._gate.statistics

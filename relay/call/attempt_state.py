@@ -19,18 +19,9 @@ class SentInvite(msgspec.Struct, array_like=True, frozen=True):
     credentials: bytes  # its header lines of them
 
 
-class GivenAnswer(msgspec.Struct, array_like=True, frozen=True):
-    """A 2xx to the caller's INVITE: it goes out once its record is durable."""
-
-    cseq: int
-    data: bytes
-    ack_cseq: int  # of the callee's 2xx, where that waits for the caller's ACK; else 0
-
-
 class AttemptState(msgspec.Struct, array_like=True, frozen=True):
     version: int
     flow: tuple[int, str, str, int]  # by which its request came, as of LegState
     head: bytes  # of its request: what an answer copies, and what finds the transaction
     media: str  # the rtpengine that has it; "" for none
     invites: list[SentInvite]
-    answer: GivenAnswer | None

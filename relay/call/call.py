@@ -65,6 +65,7 @@ class Call:
         "ended",
         "ended_at",
         "ended_by",
+        "given",
         "industrial_id",
         "invite_key",
         "kept",
@@ -143,6 +144,7 @@ class Call:
         self.callee: Leg | None = None
         self.ended = False
         self.kept = False  # it is noted as an attempt under way
+        self.given: tuple[int, bytes, int] | None = None  # the fields of a GivenAnswer, until it is acknowledged
         self.share = Share(core)
         self._end_committed = False
         self._waiting_for_end: list[Continuation] = []
@@ -386,6 +388,7 @@ class Call:
 
     def drop(self, at_once: bool = False) -> None:
         """It is no attempt any more that a start would have to end. `at_once`: as of `DropAttempt`."""
+        self.given = None
         if self.kept:
             self.kept = False
             self.core.drop_attempt(self.call_id, at_once)
@@ -423,7 +426,9 @@ class Call:
         assert self.callee is not None
         media = None if self.media is None else self.media.state
         records = self._recorder is not None
-        return dump_call(self.caller, self.callee, self._max_call_s, self._session_s, self.share.keys, media, records)
+        return dump_call(
+            self.caller, self.callee, self._max_call_s, self._session_s, self.share.keys, media, records, self.given
+        )
 
     def follow_clock(self, now: float) -> None:
         """Of a call from before a restart: nothing happens before what has happened, were the clock set back since."""
@@ -440,6 +445,8 @@ class Call:
         self._greeted = True
         self._limit(max(state.max_call_s - lasted_s, 0), now)
         self._session_s = state.session_s
+        if state.given is not None:
+            self.given = (state.given.cseq, state.given.data, state.given.ack_cseq)
         self._restart_session_timer(now)
         if self.media is not None:
             self.media.watch(self._media_gone, now)

@@ -328,7 +328,9 @@ class Engine:
         core = self._core
         call = restore(core, record, dialogs, now, streams)
         if call is not None:
-            if kept is not None:
+            if kept is None:
+                call.given = None  # his ACK came
+            else:
                 take_up_answer(core, call, kept, now)
             ask(core, call, now)
         elif kept is not None:

@@ -42,6 +42,14 @@ def flow_by(known: tuple[int, str, str, int], peers: Peers) -> Flow:
     return Flow(index, transport, host, port)
 
 
+class GivenAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """A 2xx to the caller's INVITE: it goes out once its record is durable."""
+
+    cseq: int
+    data: bytes
+    ack_cseq: int  # of the callee's 2xx, where that waits for the caller's ACK; else 0
+
+
 class CallState(msgspec.Struct, array_like=True, frozen=True):
     version: int
     caller: LegState
@@ -51,3 +59,4 @@ class CallState(msgspec.Struct, array_like=True, frozen=True):
     held: list[str]  # what the call counts towards: keys of its route's caps
     media: tuple[str, str, str, str] | None  # where they go through rtpengine: of `Media.state`
     records: bool  # the call is to be recorded
+    given: GivenAnswer | None = None  # until the caller has acknowledged it

@@ -108,18 +108,19 @@ def take_up_answer(core: Core, call: Call, kept: KeptAttempt, now: float) -> Non
     assert callee is not None
     call.kept = True
     try:
-        answer = (state := load_attempt(kept.state)).answer
+        state = load_attempt(kept.state)
         asked = _asked(core, state)
     except (StoreError, ParseError) as error:
         core.note("attempt.not_readable", call_id=call.call_id, reason=str(error))
         call.drop()
         return
-    if answer is None:
+    if call.given is None:
         call.drop()
         return
-    callee.ack_due = answer.ack_cseq or None
-    caller.give_answer(answer.cseq, answer.data, asked.reply.flow, now)
-    asked.transaction.respond(200, answer.data, now)
+    cseq, data, ack_cseq = call.given
+    callee.ack_due = ack_cseq or None
+    caller.give_answer(cseq, data, asked.reply.flow, now)
+    asked.transaction.respond(200, data, now)
     others = _setup(core, kept.record, asked, now)  # targets that were passed over, and may ring yet
     others.call.kept = False
     others.lose(_attempts(others, state, call.callee_leg_call_id, now), LOST, now)  # the caller has his answer

@@ -130,8 +130,7 @@ class Reception:
             received_at=core.wall_ms(now),
         )
         setup = call.setup = Setup(core, call, request, reply, transaction)
-        setup.keep()
-        transaction.respond(100, reply.write(100), now)
+        setup.begin(now)
         transaction.user = setup
         core.stages.begin(SETTING_UP)
         return setup

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from relay.sip.timers import Timer
     from relay.sip.transaction import ServerTransaction
 
+TRYING_S: Final = 0.1  # until the 100 of a caller whose call nothing has gone out of yet (RFC 3261 17.2.1: 0.2 s)
 LOST_AT_RESTART: Final = "lost_at_restart"  # end_reason of an attempt that was under way when the relay died
 
 
@@ -49,6 +50,7 @@ class Setup:
         "_had_early_media",
         "_head",
         "_is_told",
+        "_is_trying",
         "_language",
         "_offer",
         "_outstanding",
@@ -82,32 +84,42 @@ class Setup:
         self._attempt: Attempt | None = None
         self._outstanding: list[Attempt] = []  # whose INVITE has gone out and has no final answer that is settled
         self._is_told = False  # the caller has been refused
+        self._is_trying = False  # the caller has had his 100
         self._head = head_of(request) if core.keeps_attempts else b""
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
         self._language = ""  # of it
         # b"": he hears nothing. Read now, since rtpengine's own description will stand in its place.
         self._offer = neutral(request) if core.settings.announcements.refused else b""
-        self._ring_ends_at = 0.0
+        self._ring_ends_at = math.inf
         self._timer: Timer | None = None
         self._wake_at = 0.0  # when the timer fires
 
     # -- what is noted for a start after a crash
 
-    def keep(self, answer: tuple[int, bytes, int] | None = None) -> None:
-        """Has it noted how far it is. `answer`: as `dump_attempt` takes it."""
+    def _keep(self) -> None:
+        """Has it noted how far it is."""
         core, call = self.core, self.call
         if core.keeps_attempts:
             media = "" if call.media is None else call.media.instance
             invites = [attempt.state() for attempt in self._outstanding]
             call.kept = True
-            core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites, answer))
+            core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
     def goes_out(self, attempt: Attempt) -> None:
         """Its INVITE is about to."""
         if attempt not in self._outstanding:
             self._outstanding.append(attempt)
-        self.keep()
+        self._keep()
+        self._give_trying(attempt.started_at)
+
+    def _give_trying(self, now: float) -> None:
+        """100, after which the caller sends his INVITE no more: a start after a crash must know of the attempt."""
+        if not self._is_trying:
+            self._is_trying = True
+            if not self._outstanding:
+                self._keep()
+            self.transaction.respond(100, self.reply.write(100), now)
 
     def over(self, attempt: Attempt) -> None:
         """Its INVITE needs no CANCEL any more, and no answer of its callee an ACK that it has not got."""
@@ -120,6 +132,11 @@ class Setup:
             self.call.drop()
 
     # -- the look-up and the attempts
+
+    def begin(self, now: float) -> None:
+        """The caller waits from now on."""
+        self._wake_at = now + TRYING_S
+        self._timer = self.core.timers.set(self._wake_at, self._wake)
 
     def look_up(self) -> None:
         call = self.call
@@ -201,7 +218,7 @@ class Setup:
             self._close(verdict, who_ended(reason), reason, now)
 
     def _watch(self, now: float) -> None:
-        """Sets the one timer of both clocks. It is never moved later: most calls are answered before it fires."""
+        """Sets the one timer of all clocks. It is never moved later: most calls are answered before it fires."""
         when = min(self._ring_ends_at, self._silence_ends_at())
         if self._timer is None or when < self._wake_at:
             self.core.timers.cancel(self._timer)
@@ -217,6 +234,7 @@ class Setup:
 
     def _wake(self, now: float) -> None:
         self._timer = None
+        self._give_trying(now)
         attempt = self._attempt
         if now >= self._ring_ends_at:
             self._not_answered(now)
@@ -224,7 +242,7 @@ class Setup:
             attempt.pass_over(now)
             self._attempt = None
             self._try_next(masking.NO_PROGRESS, "no_response", now)
-        else:
+        elif self.route is not None:
             self._watch(now)
 
     def failed(self, status: int | None, verdict: Verdict, now: float, extra: str = "") -> None:
@@ -265,7 +283,7 @@ class Setup:
         caller.dialog.confirmed = True
         late_offer = not masking.has_sdp(self.request)
         cseq = self.request.cseq.number
-        self.keep((cseq, data, leg.invite_cseq if late_offer else 0))
+        self.call.given = (cseq, data, leg.invite_cseq if late_offer else 0)
         self._outstanding.clear()  # what was noted stays until the caller acknowledges: the call sees to that
         self._decide()
         self._leave()
@@ -343,6 +361,7 @@ class Setup:
         self._decide()
         finish = partial(self._finish, verdict, by, reason, extra)
         if self._can_hear(verdict):
+            self._give_trying(now)
             sound = OF_REFUSAL[verdict.outcome]
             self._announcement = Announcement(self.core, self.call.call_id, sound, self._language, self._show, finish)
             self._announcement.begin(self._offer)
@@ -370,6 +389,8 @@ class Setup:
 
     def _finish(self, verdict: Verdict, by: str, reason: str, extra: str, now: float) -> None:
         self._announcement = None
+        if not self.call.kept:  # else a start would take the INVITE that comes again for another call
+            self._keep()
         data = self._refusal(verdict, extra)
         self._leave()
         self.call.closed(verdict, by, reason, partial(self._tell, verdict.status, data), now)

@@ -42,8 +42,10 @@ def dump_call(
     held: tuple[str, ...] = (),
     media: tuple[str, str, str, str] | None = None,
     records: bool = False,
+    given: tuple[int, bytes, int] | None = None,
 ) -> bytes:
-    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records))
+    """`given`: the fields of a GivenAnswer."""
+    return _encode((VERSION, _dump_leg(caller), _dump_leg(callee), max_call_s, session_s, held, media, records, given))
 
 
 def load_call(data: bytes) -> CallState:
@@ -88,10 +90,9 @@ def dump_attempt(
     head: bytes,
     media: str = "",
     invites: list[tuple[object, ...]] | None = None,
-    answer: tuple[int, bytes, int] | None = None,
 ) -> bytes:
-    """`invites`: each the fields of a SentInvite; `answer`: those of a GivenAnswer."""
-    return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or [], answer))
+    """`invites`: each the fields of a SentInvite."""
+    return _encode((ATTEMPT_VERSION, flow[:4], head, media, invites or []))
 
 
 def load_attempt(data: bytes) -> AttemptState:

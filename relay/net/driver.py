@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -64,8 +64,6 @@ _LEVELS: Final = {
 Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
 Found = Callable[[LookUp, Route | Refusal], None]
 Answered = Callable[[int, Mediated | None], None]  # Mediate.token, and its answer
-Keep = Callable[[CallRecord, bytes], bool]  # notes an attempt; False: it cannot
-Drop = Callable[[list[str]], None]  # forgets attempts, by call_id
 
 
 class Engine(Protocol):
@@ -102,6 +100,16 @@ class Outlet(Protocol):
     def release(self) -> None: ...
 
 
+class Attempts(Protocol):
+    """Keeps what a crash is to leave of attempts under way."""
+
+    def is_ready(self) -> bool:
+        """Whether a new one can be kept; while it is not, new calls are refused."""
+
+    def keep(self, record: CallRecord, state: bytes) -> None: ...
+    def drop(self, call_ids: Iterable[str]) -> None: ...
+
+
 class Driver:
     """The outlet and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
 
@@ -118,7 +126,7 @@ class Driver:
         mediate: Callable[[Mediate, Answered], None] | None = None,
         registered: Callable[[Registered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
-        attempts: tuple[Keep, Drop] | None = None,
+        attempts: Attempts | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds, the peer that says who calls); `append` a commit and whom
         to tell that it is durable.
@@ -126,8 +134,8 @@ class Driver:
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
         rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
-        `look_up_later` is asked instead of `look_up` where it is given. `attempts` keeps what a crash is to leave of
-        attempts; needed where the engine keeps them. While it cannot, new calls are refused.
+        `look_up_later` is asked instead of `look_up` where it is given. `attempts` is
+        needed where the engine keeps them.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -142,7 +150,6 @@ class Driver:
         self._registered = registered
         self._look_up_later = look_up_later
         self._attempts = attempts
-        self._keeps = True  # the last attempt could be kept
         self._dropped: list[str] = []  # attempts that are to be forgotten
         self._log = log
         self._log_ended = log_ended
@@ -337,7 +344,7 @@ class Driver:
     ) -> None:
         if isinstance(action, KeepAttempt):
             if self._attempts is not None:
-                self._keeps = self._attempts[0](action.record, action.state)
+                self._attempts.keep(action.record, action.state)
         elif isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
@@ -384,10 +391,12 @@ class Driver:
 
     def _drop(self, call_ids: list[str]) -> None:
         if call_ids and self._attempts is not None:
-            self._attempts[1](call_ids)
+            self._attempts.drop(call_ids)
 
     def _answer(self, action: LookUp, now: float) -> None:
-        if self._is_stalled(now) or not self._keeps:  # a call that was begun before, or nothing is to be shed
+        attempts = self._attempts
+        # Stalled: a call that was begun before, or nothing is to be shed.
+        if self._is_stalled(now) or (attempts is not None and not attempts.is_ready()):
             self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:

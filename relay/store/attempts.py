@@ -41,6 +41,7 @@ from relay.store.server import Place
 SLOT: Final = 4096  # bytes; a page
 FIRST_SLOTS: Final = 1024
 MOST_SLOTS = 65_536  # 256 MiB
+SPARE_SLOTS: Final = 256  # kept free for attempts that have been looked up, or go on to another target
 TELL_S: Final = 60.0  # between two reports that an attempt could not be written
 _HEAD: Final = struct.Struct(">4s32sQHHH")  # _MAGIC, the attempt's id, generation, which of how many parts, its bytes
 _MAGIC: Final = b"r7a2"
@@ -97,8 +98,8 @@ class AttemptFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def keep(self, record: CallRecord, state: bytes) -> bool:
-        """Notes it, in place of what was noted before. False where it cannot, which is reported."""
+    def keep(self, record: CallRecord, state: bytes) -> None:
+        """Notes it, in place of what was noted before. That it cannot is reported, and `is_ready` tells."""
         call_id = record.call_id
         self._generation += 1
         sealed = self._sealer.seal(_encode((encode_record(record), state)), _context(call_id, self._generation))
@@ -110,6 +111,17 @@ class AttemptFile:
                 if slots is None:
                     slots = self._slots[call_id] = [self._take()]
                 self._write(call_id, 0, 1, sealed, slots[0])
+        except OSError as error:
+            self._failed(error)
+
+    def is_ready(self) -> bool:
+        """Whether a new attempt can be noted. Where one could not, it is tried again."""
+        if self._works and len(self._free) >= SPARE_SLOTS:
+            return True
+        try:
+            if len(self._free) < SPARE_SLOTS:
+                self._grow(max(self._count, FIRST_SLOTS))
+            os.pwrite(self._descriptor, _FREE, self._free[-1] * SLOT)
         except OSError as error:
             self._failed(error)
         else:

@@ -170,7 +170,8 @@ class Side:
     def calls(self, number: str, **invite: Any) -> None:
         """`invites`, and gets the 100 that comes at once."""
         self.invites(number, **invite)
-        self.get(100)
+        if self.inbox and self.inbox[0][0].startswith(b"SIP/2.0 100 "):  # a call that is refused at once has none
+            self.get(100)
 
     def is_answered(self) -> None:
         """Gets the 200 to its last INVITE, and acknowledges it."""

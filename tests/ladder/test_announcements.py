@@ -39,7 +39,6 @@ def sounds(ladder: AnchoredLadder) -> list[str]:
 
 
 def refused_at_once(ladder: AnchoredLadder, status: int = 403) -> None:
-    ladder.caller.get(100)
     ladder.caller.is_refused(status)
     ladder.settle()
 
@@ -225,7 +224,7 @@ def test_only_the_codecs_that_the_peer_may_have() -> None:
     peers = settings_for().peers
     peers = (replace(peers[0], codecs=frozenset({"g722"})), *peers[1:])
     ladder = AnchoredLadder(routes={}, announcements=REFUSED, peers=peers)
-    ladder.caller.invites(X)
+    ladder.caller.calls(X)
     refused_at_once(ladder)
 
 

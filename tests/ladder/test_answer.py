@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.call.setup import TRYING_S
 from tests.ladder.descriptions import ANSWER, OFFER
 from tests.ladder.ladder import Ladder, X, connect, hang_up
 
@@ -11,6 +12,7 @@ from tests.ladder.ladder import Ladder, X, connect, hang_up
 def test_trying_comes_before_anything_else(ladder: Ladder) -> None:
     ladder.hold_look_ups = ladder.hold_commits = True
     ladder.caller.invites(X)
+    ladder.run(TRYING_S)
     trying = ladder.caller.get_response(100)
     assert trying.to_tag is None
     ladder.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.call.setup import TRYING_S
 from tests.ladder.descriptions import ANSWER
 from tests.ladder.ladder import Ladder, X, connect, hang_up
 
@@ -47,6 +48,10 @@ def test_invite_is_not_sent_again_after_a_provisional_response(ladder: Ladder) -
 def test_invite_that_comes_again_while_the_look_up_is_pending(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
+    ladder.caller.sends_again("INVITE")
+    ladder.caller.gets_nothing()
+    ladder.run(TRYING_S)
+    ladder.caller.get(100)
     for _ in range(3):
         ladder.caller.sends_again("INVITE")
         ladder.caller.get(100)

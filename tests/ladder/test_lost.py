@@ -7,6 +7,7 @@ import pytest
 from relay.call.actions import Commit
 from relay.call.lost import KeptAttempt
 from relay.call.settings import Account, Listener
+from relay.call.setup import TRYING_S
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.ladder.anchored import AnchoredLadder
@@ -72,10 +73,27 @@ def test_before_the_callee_has_said_anything(ladder: Ladder) -> None:
 def test_before_it_is_known_where_it_goes(ladder: Ladder) -> None:
     ladder.hold_look_ups = True
     ladder.caller.calls(X)
+    ladder.run(TRYING_S)
+    ladder.caller.get(100)
     ladder.restart()
     is_lost(ladder)
     assert ladder.record.callee is ladder.record.callee_leg_call_id is None
     ladder.callee.gets_nothing()
+    ladder.settle()
+
+
+def test_before_the_caller_has_had_a_100_his_invite_comes_again(ladder: Ladder) -> None:
+    ladder.hold_look_ups = True
+    ladder.caller.calls(X)
+    ladder.hold_look_ups = False
+    ladder.restart()
+    ladder.caller.gets_nothing()
+    ladder.caller.sends_again("INVITE")
+    ladder.caller.get(100)
+    ladder.callee.expects("INVITE", 486)
+    ladder.callee.get("ACK")
+    ladder.caller.is_refused(486)
+    assert ladder.record.outcome == "busy"
     ladder.settle()
 
 

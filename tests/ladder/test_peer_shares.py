@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.call.peer_shares import STRAYS_PER_S
 from relay.call.settings import Limits
+from relay.call.setup import TRYING_S
 from relay.call.shedding import Rank
 from tests.ladder.ladder import CALLEE_HOST, CALLER_HOST, STRANGER_HOST, Ladder, X, connect, hang_up, peer
 from tests.ladder.side import Side
@@ -32,6 +33,7 @@ def floods(ladder: Ladder, count: int) -> list[int]:
 
 def others_call_goes_on(ladder: Ladder, other: Side) -> None:
     other.invites(X)
+    ladder.run(TRYING_S)
     other.get(100)
     other.gets_nothing()
 

@@ -161,7 +161,6 @@ def test_invite_that_comes_again_makes_no_second_call(ladder: Ladder) -> None:
     restart(ladder)
     ladder.caller.sends_again("INVITE")
     ladder.callee.gets_nothing()
-    ladder.caller.get(100)
     tag = ladder.caller.remote_tag
     ladder.caller.is_refused(482)
     ladder.caller.remote_tag = tag

@@ -34,7 +34,8 @@ def calls(ladder: Ladder, method: str = "INVITE") -> None:
     caller.from_uri, caller.to_uri, caller.target = f"sip:13800000001@{CALLER_HOST}", f"sip:{X}@{RELAY}", SIPS
     if method == "INVITE":
         caller.sends("INVITE", body=OFFER, headers=f"Contact: {caller.contact}\r\n")
-        caller.get(100)
+        if caller.inbox[0][0].startswith(b"SIP/2.0 100 "):
+            caller.get(100)
     else:
         caller.sends("MESSAGE", body=b"at the gate", content_type="text/plain")
 

@@ -172,7 +172,6 @@ def test_our_own_invite_that_comes_back_to_the_other_worker() -> None:
         first.callee.get("INVITE")
         via = b"Via: SIP/2.0/UDP 127.0.0.22:5060;branch=z9hG4bKloop\r\n"
         second.deliver(first.callee.received[-1].replace(b"Via:", via + b"Via:", 1), second.callee.flow)
-        second.callee.get(100)
         second.callee.get(482)
         first.callee.refuses(486)
         first.caller.is_refused(486)

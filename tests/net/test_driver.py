@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import asyncio_dgram
@@ -183,13 +183,18 @@ class Bench:
             lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
             self.registered.append,
-            attempts=(self.keep, self.dropped.extend),
+            attempts=self,
         )
         self.peer: asyncio_dgram.DatagramClient
 
-    def keep(self, record: CallRecord, state: bytes) -> bool:
-        self.kept.append((record, state))
+    def is_ready(self) -> bool:
         return self.can_keep
+
+    def drop(self, call_ids: Iterable[str]) -> None:
+        self.dropped.extend(call_ids)
+
+    def keep(self, record: CallRecord, state: bytes) -> None:
+        self.kept.append((record, state))
 
     async def say(self, text: str) -> None:
         await self.peer.send(text.encode())

@@ -16,7 +16,7 @@ from relay.call.actions import Commit
 from relay.call.lost import KeptAttempt
 from relay.errors import StoreError
 from relay.store import attempts as attempts_module
-from relay.store.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, AttemptFile, with_records
+from relay.store.attempts import FIRST_SLOTS, MOST_SLOTS, SLOT, SPARE_SLOTS, AttemptFile, with_records
 from relay.store.journal import Journal
 from relay.store.sealing import Sealer
 from tests.store.conftest import Disk
@@ -191,10 +191,10 @@ def test_a_write_that_fails_takes_nothing(
     for _ in range(FIRST_SLOTS):
         with monkeypatch.context() as context:
             let_through(context, writes, OSError(errno.EIO, os.strerror(errno.EIO)))
-            assert not file.keep(RINGS, OTHER)
+            file.keep(RINGS, OTHER)
     assert path.stat().st_size == FIRST_SLOTS * SLOT
     assert [attempt.state for attempt in open_file()[1]] == [LONG]
-    assert file.keep(RINGS, OTHER)
+    file.keep(RINGS, OTHER)
     assert [attempt.state for attempt in open_file()[1]] == [OTHER]
 
 
@@ -219,7 +219,7 @@ def test_it_grows_with_the_attempts(open_file: Opening, path: Path) -> None:
     file, _ = open_file()
     ids = [f"{number:032}" for number in range(FIRST_SLOTS + 1)]
     for call_id in ids:
-        assert file.keep(RINGS._replace(call_id=call_id), STATE)
+        file.keep(RINGS._replace(call_id=call_id), STATE)
     assert path.stat().st_size == 2 * FIRST_SLOTS * SLOT
     assert sorted(attempt.record.call_id for attempt in open_file()[1]) == ids
 
@@ -229,12 +229,17 @@ def test_it_does_not_grow_for_ever(
 ) -> None:
     monkeypatch.setattr(attempts_module, "MOST_SLOTS", FIRST_SLOTS)
     file, _ = open_file()
-    ids = [f"{number:032}" for number in range(FIRST_SLOTS + 1)]
-    assert [file.keep(RINGS._replace(call_id=call_id), STATE) for call_id in ids] == [True] * FIRST_SLOTS + [False]
+    ids = [f"{number:032}" for number in range(FIRST_SLOTS - SPARE_SLOTS + 1)]
+    for call_id in ids:
+        assert file.is_ready()
+        file.keep(RINGS._replace(call_id=call_id), STATE)
+    assert not file.is_ready()
     assert path.stat().st_size == FIRST_SLOTS * SLOT
     assert reports.events == ["attempts.cannot_keep"]
-    file.drop(ids[:1])
-    assert file.keep(RINGS._replace(call_id=ids[-1]), STATE)
+    file.keep(RINGS._replace(call_id=C2), STATE)
+    assert C2 in [attempt.record.call_id for attempt in open_file()[1]], "one that goes on finds a place"
+    file.drop([*ids[:1], C2])
+    assert file.is_ready()
 
 
 def test_kill_9_leaves_what_was_noted(open_file: Opening, disk: Disk, path: Path) -> None:
@@ -303,7 +308,7 @@ def test_a_generation_that_was_altered_does_not_count(open_file: Opening, path: 
     file, left = open_file()
     assert left == []
     assert reports.events == ["attempts.altered"]
-    assert file.keep(RINGS, STATE)
+    file.keep(RINGS, STATE)
     assert len(open_file()[1]) == 1
 
 
@@ -334,7 +339,7 @@ def test_slots_that_hold_other_bytes_are_reported_once(open_file: Opening, path:
     assert left == []
     assert altered(path, reports, "other bytes than the relay's in 3 slots, the first at 4096")
     for number in range(5):
-        assert file.keep(RINGS._replace(call_id=f"{number:032}"), STATE)
+        file.keep(RINGS._replace(call_id=f"{number:032}"), STATE)
     assert len(open_file()[1]) == 5
     assert len(reports) == 1
 
@@ -393,11 +398,13 @@ def test_where_nothing_can_be_written_it_is_said_once(
     file, _ = open_file()
     with monkeypatch.context() as context:
         context.setattr(attempts_module.os, "pwrite", _no_space)
-        assert not file.keep(RINGS, STATE)
-        assert not file.keep(RINGS._replace(call_id=C2), STATE)
+        file.keep(RINGS, STATE)
+        assert not file.is_ready()
     assert reports.events == ["attempts.cannot_keep"]
     assert reports[0][1]["reason"] == "No space left on device"
-    assert file.keep(RINGS._replace(call_id=C2), STATE)
+    assert file.is_ready()
+    file.keep(RINGS._replace(call_id=C2), STATE)
+    assert [attempt.record.call_id for attempt in open_file()[1]] == [C2]
 
 
 def _no_space(*_: object) -> int:

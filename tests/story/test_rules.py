@@ -250,6 +250,7 @@ async def test_fail_closed(tmp_path: Path, x: str) -> None:
             bind(relay, "AXB", "--a", A, "--b", B, "--x", x)
             await call(ends, A, x)
             with closing(sqlite3.connect(tmp_path / "relay.db")) as thief:
+                schema = thief.execute("SELECT sql, name FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
                 thief.execute("ALTER TABLE route RENAME TO taken_away")
             answer = await refused(ends, A, x)
             assert (answer.status, bool(answer["retry-after"])) == (503, True)
@@ -257,6 +258,9 @@ async def test_fail_closed(tmp_path: Path, x: str) -> None:
             assert_sees_none_of(bytes(right.raw_received), [A])
             with closing(sqlite3.connect(tmp_path / "relay.db")) as thief:
                 thief.execute("ALTER TABLE taken_away RENAME TO route")
+                with thief:  # to the letter, as it was
+                    thief.execute("PRAGMA writable_schema = ON")
+                    thief.executemany("UPDATE sqlite_schema SET sql = ? WHERE name = ?", schema)
             assert outcome(relay, x) == "store_failed"
             await call(ends, A, x)
     finally:
