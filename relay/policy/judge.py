@@ -38,6 +38,7 @@ class Bound(NamedTuple):
     hours: str | None
     expires_at: int | None
     ended_at: int | None
+    record: int
     business_state: str | None
     max_calls: int | None  # of the business at once
     max_cps: int | None
@@ -45,9 +46,8 @@ class Bound(NamedTuple):
     business_hours: str | None
     language: str | None  # of the business
     live_events: int
-    record: int
-    entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
     qualification: int | None  # of the business: the version that was approved last
+    entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
     a: str | None
     b: str | None
     order_id: str | None

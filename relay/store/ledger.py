@@ -81,20 +81,21 @@ def require(connection: Connection, sealer: Sealer, table: str, row_keys: Sequen
         keys = row_keys[start : start + _CHUNK]
         rows, proofs = _rows(connection, declared, keys), _proofs(connection, table, keys)
         for key, values in rows.items():
-            if not is_proven(sealer, table, key, values, proofs.get(key)) and not _is_ours(
-                connection, sealer, table, key, proofs.get(key)
+            proof = proofs.get(key)
+            if not is_proven(sealer, table, key, values, declared.called, proof) and not _is_ours(
+                connection, sealer, declared, key, proof
             ):
                 raise StoreError(not_proven(table, key))
 
 
-def _is_ours(connection: Connection, sealer: Sealer, table: str, row_key: str, proof: bytes | None) -> bool:
+def _is_ours(connection: Connection, sealer: Sealer, table: LedgerTable, row_key: str, proof: bytes | None) -> bool:
     """Whether this transaction has changed the row, which it proves at its end."""
     dialect = dialect_of(connection)
     if not connection.in_transaction or dialect.only_reads(connection):
         return False
     touch = connection.execute(
         f"SELECT before FROM ledger_touch WHERE table_name = ? AND row_key = ? AND {dialect.own_touch}",
-        (table, row_key),
+        (table.name, row_key),
     ).fetchone()
     return touch is not None and _was_good(sealer, table, row_key, touch[0], proof)
 
@@ -182,13 +183,13 @@ class _Settling(NamedTuple):
         count, total = sum_
         for key, before in touched.items():
             old, values = proofs.get(key), rows.get(key)
-            if not _was_good(self.sealer, table.name, key, before, old):
+            if not _was_good(self.sealer, table, key, before, old):
                 put.append((table.name, key, DISTRUSTED))  # whatever was made of it: it was not ours before
                 continue
             if old is not None:
                 count, total = count - 1, total - element(self.sealer, table.name, key, old)
             if values is not None:
-                proof = make_proof(self.sealer, table.name, key, values, self.revision)
+                proof = make_proof(self.sealer, table.name, key, values, table.called, self.revision)
                 count, total = count + 1, total + element(self.sealer, table.name, key, proof)
                 put.append((table.name, key, proof))
             elif old is not None:
@@ -198,11 +199,11 @@ class _Settling(NamedTuple):
         return Sum(count, total % MODULUS)
 
 
-def _was_good(sealer: Sealer, table: str, row_key: str, before: str | None, proof: bytes | None) -> bool:
+def _was_good(sealer: Sealer, table: LedgerTable, row_key: str, before: str | None, proof: bytes | None) -> bool:
     """Whether a row was proven before this transaction changed it, or was not there."""
     if before is None or proof is None:
         return before is None and proof is None
-    return is_proven(sealer, table, row_key, _decode(before), proof)
+    return is_proven(sealer, table.name, row_key, _decode(before), table.called, proof)
 
 
 def _rows(connection: Connection, table: LedgerTable, keys: Sequence[str]) -> dict[str, Values]:
@@ -314,7 +315,7 @@ def sign_all(connection: Connection, sealer: Sealer, *, beyond: int = 0) -> None
         for start in range(0, len(rows), 1_000):
             proven = []
             for key, values in rows[start : start + 1_000]:
-                proof = make_proof(sealer, table.name, key, _decode(values), revision)
+                proof = make_proof(sealer, table.name, key, _decode(values), table.called, revision)
                 total += element(sealer, table.name, key, proof)
                 proven.append((table.name, key, proof))
             count += len(proven)

@@ -83,7 +83,7 @@ def _table_faults(
         found += 1
         if found % 200 == 0:
             pause()
-        if is_proven(sealer, name, row_key, _decode(values), proof):
+        if is_proven(sealer, name, row_key, _decode(values), table.called, proof):
             count, total = count + 1, total + element(sealer, name, row_key, proof)
             continue
         bad += 1

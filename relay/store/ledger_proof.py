@@ -1,5 +1,8 @@
 """The proof of one row: a keyed MAC over its table, key, covered columns and the ledger's revision when it was written.
 
+The columns that a call goes by stand first. Over the others, the rest, is a MAC of its own, which stands in the proof:
+so a look-up reads no more of a row than it needs.
+
 It knows no table and no SQL: the look-up of each call goes by it.
 """
 
@@ -17,24 +20,48 @@ Values = list[str | int | None]  # the covered columns in their order, blobs as 
 
 DISTRUSTED: Final = b""  # the proof of a row that somebody else has changed
 _REVISION: Final = 6  # the first bytes of a proof
+_REST: Final = 22  # where the MAC of the rest begins
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def make_proof(sealer: Sealer, table: str, row_key: str, values: Values, revision: int) -> bytes:
-    """22 bytes: the revision, and 16 of a MAC."""
-    while values and values[-1] is None:  # so that a column that is added later changes no proof
+def make_proof(sealer: Sealer, table: str, row_key: str, values: Values, called: int, revision: int) -> bytes:
+    """The revision (6 bytes), a MAC (16), and the MAC of the rest (16), where any of it is there.
+
+    `called`: how many of the values, the first, a call goes by.
+    """
+    rest = _short(values[called:])
+    return _prove(sealer, table, row_key, values[:called], sealer.row_mac(_encode(rest)) if rest else b"", revision)
+
+
+def _prove(sealer: Sealer, table: str, row_key: str, values: Values, rest: bytes, revision: int) -> bytes:
+    mac = sealer.row_mac(_encode(("ledger", table, row_key, revision, _short(values), rest)))
+    return revision.to_bytes(_REVISION, "big") + mac + rest
+
+
+def _short(values: Values) -> Values:
+    """So that a column that is added later changes no proof."""
+    while values and values[-1] is None:
         values = values[:-1]
-    mac = sealer.row_mac(_encode(("ledger", table, row_key, revision, values)))
-    return revision.to_bytes(_REVISION, "big") + mac
+    return values
 
 
-def is_proven(sealer: Sealer, table: str, row_key: str, values: Values, proof: bytes | None) -> bool:
-    """Whether relay700 wrote these values into this row, now or at an earlier time."""
+def is_proven(sealer: Sealer, table: str, row_key: str, values: Values, called: int, proof: bytes | None) -> bool:
+    """Whether relay700 wrote these values into this row, now or at an earlier time. `called`: as of `make_proof`."""
     if not proof:
         return False
-    revision = int.from_bytes(proof[:_REVISION], "big")
-    return hmac.compare_digest(proof, make_proof(sealer, table, row_key, values, revision))
+    return hmac.compare_digest(proof, make_proof(sealer, table, row_key, values, called, _revision(proof)))
+
+
+def is_proven_for_call(sealer: Sealer, table: str, row_key: str, values: Values, proof: bytes) -> bool:
+    """As `is_proven`, of the values that a call goes by alone."""
+    return bool(proof) and hmac.compare_digest(
+        proof, _prove(sealer, table, row_key, values, proof[_REST:], _revision(proof))
+    )
+
+
+def _revision(proof: bytes) -> int:
+    return int.from_bytes(proof[:_REVISION], "big")
 
 
 def element(sealer: Sealer, table: str, row_key: str, proof: bytes) -> int:

@@ -29,6 +29,7 @@ class LedgerTable(NamedTuple):
     name: str
     key: tuple[Column, ...]  # no text in it has a blank but the first
     columns: tuple[Column, ...]  # besides the key
+    called: int  # how many of these, the first, a call goes by
 
     def parameters(self, row_key: str) -> list[Any]:
         """The values of the key columns that `row_key` names."""
@@ -47,40 +48,41 @@ def _columns(names: str) -> tuple[Column, ...]:
 
 
 def _table(name: str, key: str, columns: str) -> LedgerTable:
-    return LedgerTable(name, _columns(key), _columns(columns))
+    called, _, rest = columns.rpartition("| ")
+    return LedgerTable(name, _columns(key), _columns(f"{called}{rest}"), len(called.split()))
 
 
-# "*" marks a blob, and "#" an integer in a key.
+# "*" marks a blob, and "#" an integer in a key. What a call goes by stands before "|".
 TABLES: Final = {
     table.name: table
     for table in (
         _table(
             "business",
             "id",
-            "state name licence application scenario scheme sealed_contact* modes max_bindings max_calls max_cps"
-            " white_only hours live_events version created_at updated_at language max_binds_per_s max_binds_per_day"
-            " qualification",
+            "state max_calls max_cps white_only hours language live_events qualification | name licence application"
+            " scenario scheme sealed_contact* modes max_bindings version created_at updated_at max_binds_per_s"
+            " max_binds_per_day",
         ),
         _table("business_change", "business at# seq#", "state by sealed* sealed_terms*"),
         _table("api_key", "id", "business scopes hash* sealed* created_at created_by expires_at revoked_at"),
         _table("pool", "id", "business area max_bindings warn_percent created_at"),
         _table("prefix", "prefix", "operator platform peer state cool_down_ms created_at"),
-        _table("number", "number", "prefix pool locked legacy"),
+        _table("number", "number", "locked legacy | prefix pool"),
         _table("party_group", "id", "business created_at sealed*"),
         _table("group_member", "group_id hash*", "sealed* added_at"),
         _table("past_member", "group_id hash* added_at#", "sealed* removed_at"),
         _table(
             "binding",
             "id",
-            "mode business pool x y group_id a_hash* b_hash* order_hash* sealed* direction max_call_s ring_timeout_s"
-            " white_only hours version created_at created_by changed_at changed_by expires_at ended_at released_at"
-            " ended_by record",
+            "mode business x y direction max_call_s ring_timeout_s white_only hours expires_at ended_at record sealed*"
+            " | pool group_id a_hash* b_hash* order_hash* version created_at created_by changed_at changed_by"
+            " released_at ended_by",
         ),
         _table("binding_change", "binding_id version#", "at by sealed*"),
         _table("past_party", "hash* binding_id", "to_ms"),
-        _table("route", "number caller_hash*", "binding_id party pair* free_at"),
-        _table("list_entry", "owner caller_hash*", "kind sealed* added_at added_by"),
-        _table("filing", "business hash*", "sealed* filed_at filed_by withdrawn_at withdrawn_by"),
+        _table("route", "number caller_hash*", "party binding_id free_at | pair*"),
+        _table("list_entry", "owner caller_hash*", "kind | sealed* added_at added_by"),
+        _table("filing", "business hash*", "withdrawn_at | sealed* filed_at filed_by withdrawn_by"),
         _table("webhook", "id", "business sealed* kinds parties disabled_at created_at"),
         _table("recording", "call_id", "business taken_at length_ms size sha256 purged_at"),
         _table("complaint", "day business prefix", "count by"),
@@ -151,26 +153,29 @@ class Dialect(NamedTuple):
         return " || ' ' || ".join(parts) if len(parts) > 1 else parts[0]
 
     def values(self, table: LedgerTable, prefix: str = "") -> str:
-        """The expression for the covered columns as the text of a JSON array."""
-        found = self.array(table, prefix)
-        return f"CAST({found} AS text)" if self.is_server else found
+        """The expression for the covered columns as the text of a JSON array.
 
-    def array(self, table: LedgerTable, prefix: str = "") -> str:
-        """The same as JSON. Blobs are hexadecimal digits, and NULL where they are empty."""
+        Blobs are hexadecimal digits, and NULL where they are empty.
+        """
         return self.json(*(self._value(column, prefix) for column in table.columns))
 
     def json(self, *parts: str) -> str:
-        return f"{'json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
+        """The expression for an array of these as text."""
+        return f"CAST({self._array(parts)} AS text)" if self.is_server else self._array(parts)
 
-    def proven(self, rows: Iterable[tuple[str, str]]) -> str:
-        """For rows given as table and alias: their keys, proofs and covered columns, in one JSON array."""
-        return self.json(*(part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")))
+    def proven(self, rows: Iterable[tuple[str, str]]) -> list[str]:
+        """Expressions for rows given as table and alias: of each its key, proof, and columns that a call goes by."""
+        return [part for table, alias in rows for part in self._proven(TABLES[table], f"{alias}.")]
+
+    def _array(self, parts: Iterable[str]) -> str:
+        return f"{'json_build_array' if self.is_server else 'json_array'}({', '.join(parts)})"
 
     def _proven(self, table: LedgerTable, prefix: str) -> tuple[str, str, str]:
         key = self.row_key(table, prefix)
         proof = f"SELECT {self._hex('proof')} FROM ledger WHERE table_name = '{table.name}' AND row_key = {key}"
         first = self._name(table.key[0], prefix)
-        return key, f"({proof})", f"CASE WHEN {first} IS NOT NULL THEN {self.array(table, prefix)} END"
+        values = self._array(self._value(column, prefix) for column in table.columns[: table.called])
+        return key, f"({proof})", f"CASE WHEN {first} IS NOT NULL THEN {values} END"
 
     def _key_part(self, column: Column, prefix: str) -> str:
         name = self._name(column, prefix)

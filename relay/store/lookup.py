@@ -26,7 +26,7 @@ from relay.store.connection import DATABASE_ERRORS, Connection
 from relay.store.database import connect_reader, store_errors
 from relay.store.files import Displaced, StoreFiles
 from relay.store.journal_rows import open_caller
-from relay.store.ledger_proof import is_proven, not_proven
+from relay.store.ledger_proof import is_proven_for_call, not_proven
 from relay.store.ledger_tables import FILE, TABLES
 from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
@@ -35,19 +35,9 @@ from relay.store.server import Place
 
 # Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
-# Each column that is returned costs the sqlite3 module as much as finding it: all but the blobs are returned in one.
+# Each column that is returned costs the sqlite3 module as much as finding it: most are returned in one.
 _LOOK_UP: Final = """
-SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
-       (SELECT revision FROM ledger_head WHERE id = 1), {proven},
-       json_array(
-           number.locked, ifnull(number.legacy, 0), last.number,
-           route.party IS NOT NULL AND route.free_at IS NULL,
-           route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
-           binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
-           binding.expires_at, binding.ended_at,
-           business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
-           business.language, business.live_events,
-           binding.record, ifnull(of_binding.kind, of_business.kind), ifnull(business.qualification, 1){filed}{counts})
+SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}
 FROM (SELECT 1)
 LEFT JOIN number ON number.number = ?1
 LEFT JOIN route ON route.number = ?1 AND route.caller_hash = ?3
@@ -68,24 +58,23 @@ FILING: Final = """LEFT JOIN filing ON filing.business = binding.business AND fi
 # What a call goes by, as table and alias: it must prove itself.
 PROVEN: Final = (
     *(("number", "number"), ("route", "route"), ("binding", "binding"), ("business", "business")),
-    *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back")),
+    *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back"), ("filing", "filing")),
 )
-_FILING_PROVEN: Final = (*PROVEN, ("filing", "filing"))
-_ROUTE: Final = 3  # where the key of the route is
-_FREE_AT: Final = [column.name for column in TABLES["route"].columns].index("free_at")
-_BACK: Final = 3 * (len(PROVEN) - 1)  # where the key of the last caller's own route is
-_COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
+_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
 _BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
-VALUES: Final = 6  # the place of the last one, and in it:
-IN_FORCE: Final = 3  # where the values of Bound begin, with whether the route is in force
-PARTY: Final = IN_FORCE + 1
-_BOUND: Final = IN_FORCE
-_BOUND_END: Final = 27
+# Where in what is found of a call stand those of each row that there may be: its key, its proof, its columns.
+_NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
+_NOT_FILING: Final = PROVEN[:-1]
+_NO_BUSINESS: Final = (None,) * TABLES["business"].called
 
 decode: Final = msgspec.json.Decoder(tuple[Any, ...]).decode
 
 LOOKS: Final = 3  # after so many a log that is not in its place is let go: the journal has saved what stands in it
 CALM_LOOKS: Final = 30  # after so many without an error an outage is over: of a damaged store parts can be read
+
+
+# The ledger's revision; the hash and the sealed number of who called last; and what is found, decoded.
+Row = tuple[int | None, bytes | None, bytes | None, tuple[Any, ...]]
 
 
 class RouteReader:
@@ -121,9 +110,9 @@ class RouteReader:
         counted = self._opener.counted(number, caller, unix_s)
         try:
             row = self._row((number, caller_hash, caller_hash, *counted))
-            if not row[VALUES][IN_FORCE] and not rests(row, unix_s):
+            if not is_in_force(row) and not rests(row, unix_s):
                 anybodys = self._row((number, caller_hash, ANY_CALLER, *counted))
-                if anybodys[VALUES][IN_FORCE] or row[VALUES][PARTY] is None:
+                if is_in_force(anybodys) or not has_route(row):
                     row = anybodys
             found = self._opener.found(number, caller_hash, row, self._opener.revision)
         except StoreError as error:
@@ -161,14 +150,14 @@ class RouteReader:
         self._good, self._calm_looks = False, 0
         self._outage.failed(reason)
 
-    def _row(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _row(self, arguments: tuple[Any, ...]) -> Row:
         if self._connection is None:
             self._connection = connect_reader(self._path)
         # fetchall: a statement left open would hold the WAL's read mark and stop checkpoints.
-        ((*blobs, proven, values),) = self._connection.execute(self._statement, arguments).fetchall()
+        ((revision, last_hash, last_sealed, found),) = self._connection.execute(self._statement, arguments).fetchall()
         if self._files is None:
             self._files = StoreFiles(self._path)
-        return (*blobs, decode(proven), decode(values))
+        return revision, last_hash, last_sealed, decode(found)
 
     def close(self) -> None:
         """Closes the connection; a later look-up opens another."""
@@ -177,10 +166,24 @@ class RouteReader:
             self._connection = self._files = None
 
 
-def rests(row: tuple[Any, ...], unix_s: float) -> bool:
+def has_route(row: Row) -> bool:
+    return row[3][_ROUTE] is not None
+
+
+def is_in_force(row: Row) -> bool:
+    """Whether there is a route, and not the memory of one."""
+    return has_route(row) and _free_at(row) is None
+
+
+def rests(row: Row, unix_s: float) -> bool:
     """Whether the caller's own route on the number rests: a former party reaches nobody there meanwhile."""
-    values = row[VALUES - 1][_ROUTE + 2]
-    return values is not None and values[_FREE_AT] is not None and values[_FREE_AT] > unix_s * 1000
+    free_at = _free_at(row) if has_route(row) else None
+    return free_at is not None and free_at > unix_s * 1000
+
+
+def _free_at(row: Row) -> int | None:
+    free_at: int | None = row[3][_ROUTE + 2][2]
+    return free_at
 
 
 class Opener:
@@ -191,15 +194,15 @@ class Opener:
         self.revision = 0  # the last of the ledger that was seen
         self._caller_windows_s: tuple[int, ...] = ()
         self._number_windows_s: tuple[int, ...] = ()
-        self._first_count = _BOUND_END
         self._proven: tuple[tuple[str, str], ...] = PROVEN
+        self._first_count = 0
 
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
         self._caller_windows_s = rules.caller_windows_s
         self._number_windows_s = rules.number_windows_s
-        self._first_count = _BOUND_END + rules.filing_required
         self._proven = proven_rows(filing=rules.filing_required)
+        self._first_count = 3 * len(self._proven) + 1
 
     def counted(self, number: str, caller: str, unix_s: float) -> tuple[Any, ...]:
         """What the counts of earlier calls are asked with; nothing where none is."""
@@ -212,42 +215,64 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(self, number: str, caller_hash: bytes, row: tuple[Any, ...], revision: int) -> Found:
-        """A row of the statement, with what its last two columns hold. `revision`: the last seen when it was asked.
+    def found(self, number: str, caller_hash: bytes, row: Row, revision: int) -> Found:
+        """A row of the statement. `revision`: the last seen when it was asked.
 
         Raises StoreError where it does not prove itself.
         """
-        route_hash, sealed, last_hash, last_sealed, now, proven, values = row
+        now, last_hash, last_sealed, values = row
         if now is None or now < revision:
             raise StoreError("the store is as it was at an earlier time: put the right one back")
         self.revision = max(self.revision, now)
-        self._check(proven)
-        locked, legacy, last_number = values[:_BOUND]
-        first = self._first_count
-        bound = None
-        if route_hash is not None:
-            columns = values[_BOUND:_BOUND_END]
-            _, party, binding_id, mode, _, x, y = columns[:7]
-            if mode is None:
-                raise StoreError("a route without its binding")
-            a, b, order_id, _, _, industrial_id = open_fields(self._sealer, binding_id, mode, x, y, sealed)
-            last_caller = None
-            if last_number is not None:
-                is_member = proven[_BACK] is not None and proven[_BACK + 2][1] == "g"
-                last_caller = self._last_caller(
-                    party, mode, binding_id, last_number, last_hash, last_sealed, is_member=is_member
-                )
-            filed = first == _BOUND_END or bool(values[_BOUND_END])
-            bound = Bound._make((*columns, a, b, order_id, last_caller, industrial_id, filed))
-        split = first + len(self._caller_windows_s)
-        by_caller, by_number = values[first:split], values[split:]
-        is_own = route_hash == caller_hash
-        return Found._make((caller_hash, locked, legacy, is_own, bound, by_caller, by_number))
+        self._check(values)
+        locked, legacy = values[_NUMBER + 2] or (None, 0)
+        route = values[_ROUTE + 2]
+        bound = None if route is None else self._bound(route, last_hash, last_sealed, values)
+        split = self._first_count + len(self._caller_windows_s)
+        by_caller, by_number = values[self._first_count : split], values[split:]
+        is_own = route is not None and values[_ROUTE].endswith(caller_hash.hex().upper())
+        return Found._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number))
 
-    def _check(self, proven: tuple[Any, ...]) -> None:
+    def _bound(
+        self, route: list[Any], last_hash: bytes | None, last_sealed: bytes | None, values: tuple[Any, ...]
+    ) -> Bound:
+        party, binding_id, free_at = route
+        binding = values[_BINDING + 2]
+        if binding is None:
+            raise StoreError("a route without its binding")
+        *columns, sealed = binding
+        mode, _, x, y, *_ = columns
+        a, b, order_id, _, _, industrial_id = open_fields(
+            self._sealer, binding_id, mode, x, y, bytes.fromhex(sealed or "")
+        )
+        last_caller = None
+        last_number = values[3 * len(self._proven)]
+        if last_number is not None:
+            back = values[_BACK + 2]
+            assert last_hash is not None
+            assert last_sealed is not None
+            last_caller = self._last_caller(
+                party,
+                mode,
+                binding_id,
+                last_number,
+                last_hash,
+                last_sealed,
+                is_member=back is not None and back[0] == "g",
+            )
+        *business, qualification = values[_BUSINESS + 2] or _NO_BUSINESS
+        entry = values[_OF_BINDING + 2] or values[_OF_BUSINESS + 2]
+        kind = None if entry is None else entry[0]
+        filed = len(self._proven) == len(_NOT_FILING) or values[_FILING] is not None
+        fields = (a, b, order_id, last_caller, industrial_id, filed)
+        return Bound._make((free_at is None, party, binding_id, *columns, *business, qualification or 1, kind, *fields))
+
+    def _check(self, values: tuple[Any, ...]) -> None:
         for place, (table, _) in enumerate(self._proven):
-            key, proof, values = proven[3 * place : 3 * place + 3]
-            if key is not None and not is_proven(self._sealer, table, key, values, bytes.fromhex(proof or "")):
+            key, proof, columns = values[3 * place : 3 * place + 3]
+            if key is not None and not is_proven_for_call(
+                self._sealer, table, key, columns, bytes.fromhex(proof or "")
+            ):
                 raise StoreError(not_proven(table, key))
 
     def _last_caller(
@@ -272,16 +297,15 @@ class Opener:
 
 def proven_rows(*, filing: bool) -> tuple[tuple[str, str], ...]:
     """What a call goes by, as table and alias; with `filing` also the filing of its A number."""
-    return _FILING_PROVEN if filing else PROVEN
+    return PROVEN if filing else _NOT_FILING
 
 
 def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
     """?4 and ?5: the keys of the pair and of the number; ?6: where the memory begins; ?7 on: where each window does."""
     keys = [4] * caller_windows + [5] * number_windows
     counts = [_COUNT.format(key=key, since=7 + place) for place, key in enumerate(keys)]
-    filed, join = (", filing.hash IS NOT NULL", FILING.format(caller="?2")) if filing else ("", "")
-    proven = FILE.proven(proven_rows(filing=filing))
-    return _LOOK_UP.format(counts="".join(counts), proven=proven, filed=filed, filing=join)
+    found = FILE.json(*FILE.proven(proven_rows(filing=filing)), "last.number", *counts)
+    return _LOOK_UP.format(found=found, filing=FILING.format(caller="?2") if filing else "")
 
 
 class Granted(NamedTuple):

@@ -8,7 +8,7 @@ takes too long, is a Refusal.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -17,7 +17,7 @@ from relay.errors import StoreError
 from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.ledger_tables import SERVER
-from relay.store.lookup import FILING, IN_FORCE, PARTY, VALUES, Opener, decode, proven_rows, rests
+from relay.store.lookup import FILING, Opener, Row, decode, has_route, is_in_force, proven_rows, rests
 from relay.store.nodes import SERVER_FAULTS
 from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
@@ -30,16 +30,7 @@ SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enabl
 
 # As in `relay.store.lookup`, with the two whose route it may be.
 _LOOK_UP: Final = """
-SELECT route.caller_hash, binding.sealed, last.caller_hash, last.sealed,
-       (SELECT revision FROM ledger_head WHERE id = 1), CAST({proven} AS text),
-       number.locked, coalesce(number.legacy, 0), last.number,
-       CAST(route.party IS NOT NULL AND route.free_at IS NULL AS integer),
-       route.party, route.binding_id, binding.mode, binding.business, binding.x, binding.y, binding.direction,
-       binding.max_call_s, binding.ring_timeout_s, binding.white_only, binding.hours,
-       binding.expires_at, binding.ended_at,
-       business.state, business.max_calls, business.max_cps, business.white_only, business.hours,
-       business.language, business.live_events,
-       binding.record, coalesce(of_binding.kind, of_business.kind), coalesce(business.qualification, 1){filed}{counts}
+SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}
 FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
 LEFT JOIN number ON number.number = $1
 LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
@@ -53,7 +44,7 @@ LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last
     AND back.binding_id = route.binding_id AND back.free_at IS NULL
 {filing}{keys}ORDER BY whose.place
 """
-_COUNT: Final = ", (SELECT count(*) FROM call_index WHERE key = ${key} AND at > ${since}::bigint AND at <= $5::bigint)"
+_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ${key} AND at > ${since}::bigint AND at <= $5::bigint)"
 
 _KEYS: Final = (
     "WHERE $3::bytea IS NOT NULL AND $4::bytea IS NOT NULL\n"  # so that each has a type where one is not used
@@ -108,12 +99,10 @@ class ServerRouteReader:
                     counted = self._opener.counted(number, caller, unix_s)
                     own, anybodys = await self._pool.fetch(statement, number, caller_hash, *counted)
             row = _row(own)
-            if (
-                not own[VALUES + IN_FORCE]
-                and not rests(row, unix_s)
-                and (anybodys[VALUES + IN_FORCE] or own[VALUES + PARTY] is None)
-            ):
-                row = _row(anybodys)
+            if not is_in_force(row) and not rests(row, unix_s):
+                other = _row(anybodys)
+                if is_in_force(other) or not has_route(row):
+                    row = other
             found = self._opener.found(number, caller_hash, row, revision)
         except StoreError as error:
             self._outage.altered(str(error))
@@ -140,14 +129,15 @@ async def _leaves_nothing(connection: asyncpg.Connection) -> None:
     """What a pool has the server forget after each use, which costs as much as a look-up, none of these leaves."""
 
 
-def _row(record: asyncpg.Record) -> tuple[Any, ...]:
-    return (*record[: VALUES - 1], decode(record[VALUES - 1]), record[VALUES:])
+def _row(record: asyncpg.Record) -> Row:
+    revision, last_hash, last_sealed, found = record
+    return revision, last_hash, last_sealed, decode(found)
 
 
 def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
     """$3 and $4: the keys of the pair and of the number; $5: where the memory begins; $6 on: where each window does."""
     keys = [3] * caller_windows + [4] * number_windows
     counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
-    filed, join = (", CAST(filing.hash IS NOT NULL AS integer)", FILING.format(caller="$2")) if filing else ("", "")
-    proven = SERVER.proven(proven_rows(filing=filing))
-    return _LOOK_UP.format(counts="".join(counts), filed=filed, filing=join, keys=_KEYS if keys else "", proven=proven)
+    found = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number", *counts)
+    join = FILING.format(caller="$2") if filing else ""
+    return _LOOK_UP.format(found=found, filing=join, keys=_KEYS if keys else "")

@@ -186,7 +186,7 @@ def test_other_caps_are_counted_from_the_next_look_up_on(disk: Disk, rows: Rows,
     [
         "UPDATE route SET binding_id = 'b2' WHERE binding_id = 'b1'",
         "UPDATE route SET party = 'b' WHERE party = 'a'",
-        "UPDATE route SET pair = zeroblob(16)",
+        "UPDATE route SET party = 'g'",
         f"UPDATE OR REPLACE route SET number = '{X}' WHERE number = '{Y}'",
         f"UPDATE binding SET y = '{Y}'",
         "UPDATE binding SET mode = 'GXB'",
@@ -207,7 +207,7 @@ def test_an_altered_row_fails_closed(rows: Rows, reader: RouteReader, theft: str
     "theft",
     [
         "UPDATE last_caller SET sealed = (SELECT sealed FROM last_caller WHERE binding_id = 'b2')",
-        "UPDATE route SET pair = zeroblob(16) WHERE party = 'g'",
+        "UPDATE route SET free_at = NULL, party = 'b' WHERE party = 'g'",
     ],
 )
 def test_an_altered_last_caller_fails_closed(rows: Rows, reader: RouteReader, theft: str) -> None:
@@ -292,7 +292,7 @@ def test_an_outage_is_reported_once_and_its_end_when_it_has_been_calm_for_a_whil
 
 def test_an_altered_row_is_reported_once(rows: Rows, reader: RouteReader, reported: Reported) -> None:
     rows.binding()
-    rows.run("UPDATE route SET pair = zeroblob(16)")
+    rows.run("UPDATE route SET party = 'b'")
     for _ in range(3):
         reader.fetch(X, A, NOW_S)
     assert [event for event, _ in reported] == ["lookup.altered"]

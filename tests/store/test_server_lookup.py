@@ -29,7 +29,7 @@ async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
     with closing(reader), closing(postgres.connect(place)) as looker:
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), Found)
         ((last,),) = looker.execute(_LAST).fetchall()
-    assert last.strip().startswith("SELECT route.caller_hash")
+    assert last.strip().startswith("SELECT (SELECT revision FROM ledger_head")
     postgres.drop(place)
 
 

@@ -2,7 +2,7 @@
 CREATE TABLE ledger (
     table_name TEXT NOT NULL,
     row_key    TEXT NOT NULL,
-    proof      BLOB NOT NULL, -- revision (6 bytes) and keyed MAC (16) over the row; empty: the row is distrusted
+    proof      BLOB NOT NULL, -- revision (6 bytes), keyed MACs (16 each) over the row and over what of it no call goes by; empty: distrusted
     PRIMARY KEY (table_name, row_key)
 ) STRICT, WITHOUT ROWID;
 

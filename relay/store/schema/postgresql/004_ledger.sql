@@ -2,7 +2,7 @@
 CREATE TABLE ledger (
     table_name text COLLATE "C" NOT NULL,
     row_key    text COLLATE "C" NOT NULL,
-    proof      bytea NOT NULL, -- revision (6 bytes) and keyed MAC (16) over the row; empty: the row is distrusted
+    proof      bytea NOT NULL, -- revision (6 bytes), keyed MACs (16 each) over the row and over what of it no call goes by; empty: distrusted
     PRIMARY KEY (table_name, row_key)
 );
 
