@@ -95,7 +95,7 @@ class Answers:
         """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
         calls = [record for record in self._live_records() if business is None or record.business == business]
         shown = [_live_call(record, reveal) for record in calls[:most]]
-        return {"calls": shown, "total": len(calls), "workers_absent": 0}
+        return {"calls": shown, "total": len(calls)}
 
     def call(self, call_id: str, business: str | None = None, reveal: bool = False) -> Answer:
         """One call that is up or setting up, as `live` has it. Raises Refused where there is none of that business."""

@@ -1,9 +1,8 @@
 """The composition root: one relay, from its configuration to its drain. It decides nothing about calls.
 
-It has the store's journal and lock, the control socket, and the words for the service manager. Calls are carried by a
-switch in this process (`relay.switch`), or by those of several workers (`relay.crew`). Beside it runs the desk
-(`relay.desk`), a process of its own, so that no call waits for HTTP clients or webhooks, and they wait for no call. It
-asks this process over the control socket.
+It has the store's journal and lock, the control socket, and the words for the service manager. A switch in this
+process carries the calls (`relay.switch`). Beside it runs the desk (`relay.desk`), a process of its own, so that no
+call waits for HTTP clients or webhooks, and they wait for no call. It asks this process over the control socket.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -27,14 +25,13 @@ from relay.config.passwords import with_passwords
 from relay.config.reload import what_is_fixed
 from relay.errors import ConfigError, Refused, StoreError
 from relay.events.ledger_watch import LedgerWatch
-from relay.log import STANDARD_OUTPUT, configure, reporter
+from relay.log import configure, reporter
 from relay.net.addresses import is_literal
 from relay.net.child import RELOAD, Child
-from relay.net.control import Answer, ControlServer, control_path
+from relay.net.control import Answer, ControlServer, Handlers, control_path
 from relay.net.notify import Notifier
 from relay.net.rlimits import SPARE, leave_no_core, take_descriptors
 from relay.net.tasks import Tasks
-from relay.net.transports import Transports
 from relay.service.numbers import ensure_numbers, lacks_numbers
 from relay.sip.flow import transport_address
 from relay.store.act import RELAY
@@ -42,15 +39,12 @@ from relay.store.anchor import AnchorFile
 from relay.store.attempts import AttemptFile, with_records
 from relay.store.database import connect_reader, open_store, store_errors
 from relay.store.journal import Journal
-from relay.store.live_rows import LiveCall
 from relay.store.sealing import Sealer
-from relay.store.server import Place, local_path
+from relay.store.server import Place
 from relay.store.writer import Writer
 from relay.switch import Switch
 
 if TYPE_CHECKING:
-    from relay.call.lost import KeptAttempt
-    from relay.call.record import CallRecord
     from relay.net.locate import Located, Locator
     from relay.store.server_journal import ServerJournal
 
@@ -58,11 +52,10 @@ ALIVE_S = 1.0  # between two words to the service manager
 LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
 
 
-def serve(config: Config, path: Path | None, workers: int = 1) -> int:
+def serve(config: Config, path: Path | None) -> int:
     """Run the relay until it is told to stop. Returns the exit status.
 
-    `workers`: how many processes carry its calls; with 1 this one does. Raises ConfigError and StoreError if it cannot
-    start.
+    Raises ConfigError and StoreError if it cannot start.
     """
     check_files(config)
     log = configure(config.log.format, config.log.level)
@@ -70,37 +63,13 @@ def serve(config: Config, path: Path | None, workers: int = 1) -> int:
     if (descriptors := take_descriptors()) < config.streams.max_connections + SPARE:
         log.warning("relay.few_descriptors", limit=descriptors, max_connections=config.streams.max_connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Relay(with_passwords(config), path, log, workers).run())
-
-
-class Calls(Protocol):
-    """What carries the calls: a switch in this process, or a crew of workers."""
-
-    async def start(self, located: Located) -> int:
-        """Begins to serve. Returns how many calls were taken up. Raises ConfigError."""
-
-    def locate(self, located: Located) -> None: ...
-
-    async def reload(self, config: Config, located: Located) -> None:
-        """Raises ConfigError, and then nothing has changed."""
-
-    def take_over(self, calls: Sequence[LiveCall]) -> None:
-        """Carries on with the calls of a node that is gone."""
-
-    async def ask(self, name: str, **fields: object) -> Answer:
-        """Raises Refused."""
-
-    def pids(self) -> list[int]:
-        """The other processes that serve."""
-
-    async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool: ...
-    async def close(self) -> None: ...
+        return runner.run(Relay(with_passwords(config), path, log).run())
 
 
 class Relay:
     """One running relay."""
 
-    def __init__(self, config: Config, path: Path | None, log: FilteringBoundLogger, workers: int) -> None:
+    def __init__(self, config: Config, path: Path | None, log: FilteringBoundLogger) -> None:
         """`path`: where the configuration came from; it is only shown to the operator. Raises StoreError."""
         self._config = config
         self._path = path
@@ -109,8 +78,10 @@ class Relay:
         self._check_anchor(config)
         self._load_numbers(config)
         self._journal = _journal(config.store.path, self._sealer, log)
-        self._calls = self._alone(config) if workers == 1 else self._crew(config, workers)
-        self._locator = _locator(config, self._calls.locate, log)
+        file = config.store.local
+        self._attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(log))
+        self._switch = Switch(config, self._sealer, self._journal.queue, self._attempts, log)
+        self._locator = _locator(config, self._switch.locate, log)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._control = ControlServer(control_path(config.store.local), self._answers())
@@ -118,20 +89,6 @@ class Relay:
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
         self._tasks = Tasks()
-
-    def _alone(self, config: Config) -> Calls:
-        transports = Transports(config.settings, config.streams, config.tls)
-        file = local_path(config.store.path)
-        attempts = AttemptFile(file.with_name(file.name + ".attempts"), self._sealer, reporter(self._log))
-        switch = Switch(
-            config, self._sealer, self._journal.queue, transports, self._log, STANDARD_OUTPUT, attempts=attempts
-        )
-        return Alone(switch, self._journal, attempts, partial(with_records, config.store.path, self._sealer))
-
-    def _crew(self, config: Config, workers: int) -> Calls:
-        from relay.crew import Crew  # of no use to a relay alone
-
-        return Crew(config, self._journal, self._log, workers)
 
     def _check_anchor(self, config: Config) -> None:
         """Raises StoreError where the store holds less than it did."""
@@ -170,11 +127,11 @@ class Relay:
             check_files(config)
             config = with_passwords(config)
             await asyncio.to_thread(self._load_numbers, config)
-            locator = _locator(config, self._calls.locate, self._log, self._locator)
+            locator = _locator(config, self._switch.locate, self._log, self._locator)
             if locator is not None:
                 await locator.start(LOCATE_S)
             try:
-                await self._calls.reload(config, {} if locator is None else locator.located())
+                await self._switch.reload(config, {} if locator is None else locator.located())
             except ConfigError:  # a file has changed since it was checked
                 if locator is not None:
                     await locator.close()
@@ -191,9 +148,9 @@ class Relay:
         """Serve, drain, and end. Returns 0 unless live calls were left to a restart."""
         await self._journal.open()
         try:
-            restored = await self._calls.start(await self._located())
+            restored = await self._begin_to_serve()
             if not isinstance(self._journal, Journal):
-                self._journal.watch(self._calls.take_over)
+                self._journal.watch(self._switch.take_over)
             await self._control.open()
             if self._desk is not None:
                 self._desk.start()
@@ -205,7 +162,7 @@ class Relay:
             self._notifier.serving()
             await self._stop.wait()
             self._notifier.stopping()
-            clean = await self._calls.drain(self._config.drain_s, self._stop_at_once)
+            clean = await self._switch.drain(self._config.drain_s, self._stop_at_once)
             alive.cancel()
             await self._tasks.cancel()
         finally:
@@ -216,9 +173,19 @@ class Relay:
             await self._control.close()
             if self._locator is not None:
                 await self._locator.close()
-            await self._calls.close()
+            await self._switch.close()
+            self._attempts.close()
         self._log.info("relay.stopped", clean=clean)
         return 0 if clean else 1
+
+    async def _begin_to_serve(self) -> int:
+        """Returns how many calls were taken up. Raises ConfigError."""
+        located = await self._located()
+        live = self._journal.live()
+        unwritten = [commit.record for commit in self._journal.queue.unwritten()]
+        kept = with_records(self._config.store.path, self._sealer, self._attempts.open(), unwritten)
+        await self._switch.open(live, [call.record for call in live] + unwritten, located, kept)
+        return len(live)
 
     async def _located(self) -> Located:
         """Where the peers are whose URIs have names, before the first call."""
@@ -234,24 +201,23 @@ class Relay:
 
     # What is asked by the control socket
 
-    def _answers(self) -> Mapping[str, Callable[..., Answer | Awaitable[Answer]]]:
-        of_calls = {name: partial(self._calls.ask, name) for name in _OF_CALLS}
+    def _answers(self) -> Handlers:
         return {
+            **self._switch.answers.by_name(),
             "state": self._state,
             "statistics": self._statistics,
             "reload": self._reload_asked,
             "sealing_keys": self._sealing_keys,
-            **of_calls,
         }
 
     def _state(self) -> Answer:
         return {"state": "draining" if self._stop.is_set() else "serving", "pid": os.getpid()}
 
-    async def _statistics(self) -> Answer:
+    def _statistics(self) -> Answer:
         return {
-            **await self._calls.ask("statistics"),
+            **self._switch.answers.statistics(),
             "journal_backlog": self._journal.queue.backlog,
-            "rss_bytes": sum(map(_rss_bytes, (os.getpid(), *self._calls.pids()))),
+            "rss_bytes": _rss_bytes(),
         }
 
     def _sealing_keys(self) -> Answer:
@@ -277,8 +243,7 @@ class Relay:
     def _tell_ready(self, restored: int) -> None:
         listen = [transport_address(it.transport, it.host, it.port) for it in self._config.settings.listeners]
         peers = [peer.name for peer in self._config.settings.peers]
-        workers = {"workers": self._calls.pids()} if self._calls.pids() else {}
-        self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid(), **workers)
+        self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid())
         self._tell_warnings()
         if not peers:
             self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused")
@@ -292,11 +257,8 @@ class Relay:
         for warning in self._config.warnings:
             self._log.warning("config.warning", problem=warning)
 
-    async def _tell_statistics(self) -> None:
-        try:
-            self._log.info("relay.statistics", **await self._statistics())
-        except Refused as refused:  # all workers are being replaced
-            self._log.warning("relay.no_statistics", reason=refused.problem)
+    def _tell_statistics(self) -> None:
+        self._log.info("relay.statistics", **self._statistics())
 
     # Signals
 
@@ -304,7 +266,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop_signal)
         loop.add_signal_handler(signal.SIGINT, self._stop_signal)
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self._tasks.begin(self._tell_statistics()))
+        loop.add_signal_handler(signal.SIGUSR1, self._tell_statistics)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.begin(self._reload_or_say_why()))
 
     async def _reload_or_say_why(self) -> None:
@@ -329,53 +291,6 @@ It prints the 700 number that each of the two dials to reach the other. README.m
 """
 
 
-# What those who ask by these names ask the calls.
-_OF_CALLS = ("live", "call", "hang_up", "peers", "bans", "ban", "unban")
-
-
-class Alone:
-    """A switch in this process."""
-
-    def __init__(
-        self,
-        switch: Switch,
-        journal: Journal | ServerJournal,
-        attempts: AttemptFile,
-        with_records: Callable[[list[KeptAttempt], list[CallRecord]], list[KeptAttempt]],
-    ) -> None:
-        """`with_records`: as the function of `relay.store.attempts`, of this store."""
-        self._switch = switch
-        self._journal = journal
-        self._attempts = attempts
-        self._with_records = with_records
-        self._answers = switch.answers()
-        self.locate = switch.locate
-        self.take_over = switch.take_over
-        self.reload = switch.reload
-        self.drain = switch.drain
-
-    async def start(self, located: Located) -> int:
-        """As `Calls.start`."""
-        live = self._journal.live()
-        unwritten = [commit.record for commit in self._journal.queue.unwritten()]
-        kept = self._with_records(self._attempts.open(), unwritten)
-        await self._switch.open(live, [call.record for call in live] + unwritten, located, kept=kept)
-        return len(live)
-
-    async def close(self) -> None:
-        """As `Calls.close`."""
-        await self._switch.close()
-        self._attempts.close()
-
-    async def ask(self, name: str, **fields: object) -> Answer:
-        """As `Calls.ask`."""
-        return self._answers[name](**fields)
-
-    def pids(self) -> list[int]:
-        """None: this process serves."""
-        return []
-
-
 def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal | ServerJournal:
     if isinstance(place, Path):
         return Journal(place, sealer, reporter(log))
@@ -384,12 +299,8 @@ def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal
     return ServerJournal(place, sealer, reporter(log))
 
 
-def _rss_bytes(pid: int) -> int:
-    """Of one of our processes; 0 if it has just ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 0
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

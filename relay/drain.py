@@ -15,7 +15,6 @@ from relay.net.driver import Driver
 POLL_S = 0.05
 HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the time of the calls is over
 UNREGISTER_S = 2.0  # for the answers of trunks that we were registered at
-ENDING_S = HANG_UP_S + UNREGISTER_S + 1.0  # all that may come after the time of the calls
 _UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pending_commits")  # of the statistics
 
 

@@ -15,6 +15,7 @@ from relay.net.settings import StreamLimits
 from relay.net.transports import Transports
 from relay.policy.gate import Gate
 from relay.policy.rules import Rules
+from relay.store.attempts import AttemptFile
 from relay.store.database import open_store
 from relay.store.journal import Journal
 from relay.store.lookup import RouteReader
@@ -33,7 +34,8 @@ async def answers(tmp_path: Path) -> Answers:
     gate = Gate(RouteReader(path, sealer, Rules(), lambda *_: None).fetch, Rules(), journal.queue.remember)
     log = Log()
     queue = journal.queue
-    driver = Driver(engine, transports, gate.look_up, queue.append, queue.tell, log.logger, log.ended)
+    kept = AttemptFile(tmp_path / "relay.db.attempts", sealer, lambda event, fields: None)
+    driver = Driver(*(engine, transports, gate.look_up, queue.append, queue.tell, kept, log.logger, log.ended))
     return Answers(engine, driver, dict, None, None)
 
 

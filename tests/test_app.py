@@ -16,7 +16,7 @@ import pytest
 from tests.support.addresses import RELAY, free
 from tests.support.huge_pages import huge_kib, needs_huge_pages
 from tests.support.live_call import call
-from tests.support.product import RELAY700, WORKERS
+from tests.support.product import RELAY700
 from tests.support.relay_process import RelayProcess, Setup, X
 
 pytestmark = pytest.mark.outside
@@ -46,16 +46,15 @@ def test_all_descriptors_are_taken_and_no_core_is_left(tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path, Setup(more=f"\n[streams]\nmax_connections = {most}\n"))
     with soft_limit(resource.RLIMIT_NOFILE, 300), soft_limit(resource.RLIMIT_CORE, None):
         relay.start()
-    for pid in relay.pids:
-        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (most, most)
-        assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 1  # 0 holds for files alone
+    assert resource.prlimit(relay.pid, resource.RLIMIT_NOFILE) == (most, most)
+    assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 1  # 0 holds for files alone
     assert relay.wait_for_event("relay.few_descriptors")["limit"] == most
     relay.stop()
 
 
 def test_whoever_carries_calls_has_memory_in_huge_pages(relay: RelayProcess) -> None:
     needs_huge_pages()
-    assert all(huge_kib(pid) > 0 for pid in relay.worker_pids() or [relay.pid])
+    assert huge_kib(relay.pid) > 0
 
 
 @contextmanager
@@ -128,15 +127,14 @@ async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None
         event = relay.wait_for_event("call.ended")
     assert (event["outcome"], event["ended_by"], event["sip_status"]) == ("answered", "caller", 200)
     assert (event["caller"], event["callee"], event["number_dialled"]) == ("138****0001", "139****0002", X)
-    names = [name for name in event_names(relay) if name not in ("relay.statistics", "worker.ready")]
+    names = [name for name in event_names(relay) if name != "relay.statistics"]
     assert names == ["relay.ready", "call.ended"]
 
 
 async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_up(relay: RelayProcess) -> None:
     async with call(relay) as up:
         os.kill(relay.pid, signal.SIGTERM)
-        for worker in range(WORKERS):
-            relay.wait_for_event("relay.draining", matching=lambda event, of=worker: event.get("worker", 0) == of)
+        relay.wait_for_event("relay.draining")
         assert (await up.refused())["retry-after"]
         await up.hang_up()
         assert relay.ended() == 0

@@ -6,7 +6,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.call.engine import Engine
 from relay.metrics import text, with_zeros
-from relay.net.mates import Mates, make_pairs
 from relay.policy.outcomes import REFUSALS
 from relay.tokens import tokens
 from tests.call.support import settings
@@ -52,14 +51,6 @@ def test_what_the_engine_counts_is_described() -> None:
     families = read(text(engine.statistics()))
     assert len(families) == len(engine.statistics())
     assert [name for name, (_, what, _) in families.items() if not what] == []
-
-
-def test_what_workers_count_is_described() -> None:
-    (own, mate), *_ = make_pairs(1)
-    with own, mate:
-        families = read(text(Mates(0, own, [mate]).statistics()))
-    assert len(families) == 2
-    assert all(what for _, what, _ in families.values())
 
 
 def test_counters_are_there_before_they_have_counted_anything() -> None:

@@ -101,4 +101,3 @@ class LiveCalls(Shown):
 
     items: list[Call]
     total: int = Field(description="how many there are, also beyond the limit")
-    complete: bool = Field(description="false while a worker of the relay is replaced: its calls are missing then")

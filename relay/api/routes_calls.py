@@ -93,7 +93,7 @@ async def get_live(
     clear = await visit.reveal(reveal, "calls live")
     answer = await visit.desk.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
     calls = [_shown_live(visit, call) for call in answer["calls"]]
-    return models.LiveCalls(items=calls, total=answer["total"], complete=not answer["workers_absent"])
+    return models.LiveCalls(items=calls, total=answer["total"])
 
 
 def _shown_live(visit: Visit, call: dict[str, Any]) -> models.Call:

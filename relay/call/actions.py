@@ -144,19 +144,6 @@ class Tell(NamedTuple):
     record: CallRecord  # as it is then
 
 
-class Registered(NamedTuple):
-    """A peer has registered, moved or gone: tell the mates of this worker, by their `Engine.registered`.
-
-    Then call `Engine.mates_know(token, now)`; `token` 0 needs no answer. Never asked for where there are no mates.
-    """
-
-    peer: str
-    contact: str  # the URI, as it was written
-    flow: Flow  # by which its REGISTER came
-    expires_at: float | None  # monotonic seconds; None: it is there no more
-    token: int = 0
-
-
 class Note(NamedTuple):
     """Something for the log. Values hold no real number in clear unless under a key that `relay.log` masks."""
 
@@ -164,4 +151,4 @@ class Note(NamedTuple):
     fields: dict[str, object]
 
 
-Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Registered | Note
+Action = Send | SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Note

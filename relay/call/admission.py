@@ -114,7 +114,7 @@ def judge_request(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
         return BAD_CONTACT, ""
     if is_insecure(request, flow) or not core.peers.may_go(peer, way_back, flow):
         return NOT_SECURE, ""
-    if core.calling_tags.knows(request.from_tag):
+    if request.from_tag in core.calling_tags:
         return LOOP, ""
     if unknown := unknown_requirements(request):
         return BAD_EXTENSION, f"Unsupported: {', '.join(unknown)}\r\n"
@@ -126,7 +126,7 @@ def judge_message(core: Core, request: Request, flow: Flow, peer: Peer, now: flo
     """Likewise for a MESSAGE. It is no call that is up, so of the limits only those of what is pending hold."""
     if request.max_forwards == 0:
         return TOO_MANY_HOPS, ""
-    if core.calling_tags.knows(request.from_tag):
+    if request.from_tag in core.calling_tags:
         return LOOP, ""
     if is_insecure(request, flow):
         return NOT_SECURE, ""

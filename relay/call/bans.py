@@ -34,7 +34,6 @@ class Ban(NamedTuple):
     reason: str
     since: float  # monotonic seconds
     until: float
-    here: bool = True  # found or asked for in this process; False: told by another one of the same relay
     proven: bool = True  # it is certain that it came from there
 
 
@@ -46,18 +45,16 @@ class Known(NamedTuple):
 
 
 class Bans:
-    """Of one process. `now` is in monotonic seconds.
+    """`now` is in monotonic seconds.
 
     `listeners` hear of each ban: "banned" when it begins, "unbanned" when it ends, and "spared" when one that is known
-    would have been banned, once a window. `agree` takes a ban that was found here, in its order of preference: one of
-    several processes asks the others whether they know who is there before one of these begins.
+    would have been banned, once a window.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.silenced: set[str] = set()  # sources that `drops` knows; empty nearly always, so that asking costs nothing
         self.dropped = 0  # datagrams
         self.listeners: list[Callable[[str, Ban], None]] = []
-        self.agree: Callable[[list[Ban]], None] = self._begin_first
         self._limits = limits
         self._believes = True  # of datagrams whose source may be forged, that they came from there
         self._bans: dict[str, Ban] = {}
@@ -129,16 +126,12 @@ class Bans:
     def _find(self, ban: Ban, host: str, now: float) -> None:
         """Of a network that somebody known is in the address alone is banned, unless it is the one that is known."""
         address = ban._replace(source=source_of(host, exact=True))
-        found = [each for each in (ban, address) if not self.knows(each.source, now)]
-        if found:
-            self.silenced.add(found[0].source)  # for no more than a second, where no ban comes of it
-            self.agree(found)
-        else:
-            self._spared.add(ban.source)
-            self._tell("spared", address)
-
-    def _begin_first(self, found: list[Ban]) -> None:
-        self._begin(found[0])
+        for each in (ban, address):
+            if not self.knows(each.source, now):
+                self._begin(each)
+                return
+        self._spared.add(ban.source)
+        self._tell("spared", address)
 
     def _doubt(self, source: str, now: float) -> None:
         if int(now) != self._second or len(self._unproven) >= MOST_COUNTED:
@@ -150,29 +143,27 @@ class Bans:
 
     # -- bans
 
-    def ban(
-        self, source: str, until: float, now: float, reason: str, *, here: bool = True, proven: bool = True
-    ) -> None:
-        """Also the way in of another process's. Raises ValueError where the source is known here, or none."""
+    def ban(self, source: str, until: float, now: float, reason: str) -> None:
+        """Begins one that was asked for. Raises ValueError where the source is known, or none."""
         if self.knows(source, now):
             raise ValueError(f"{source} is a peer's, or of a call that is up")
-        self._begin(Ban(source, reason, now, until, here, proven))
+        self._begin(Ban(source, reason, now, until))
 
     def _begin(self, ban: Ban) -> None:
         if ban.source not in self._bans and len(self._bans) >= MOST_BANNED:
             self._end(min(self._bans.values(), key=lambda ban: ban.until))
         self._bans[ban.source] = ban
         self.silenced.add(ban.source)
-        self._offences.pop(ban.source, None)  # which another process may have begun it for
+        self._offences.pop(ban.source, None)
         self._count += 1
         self._tell("banned", ban)
 
-    def lift(self, source: str, *, here: bool = True) -> bool:
+    def lift(self, source: str) -> bool:
         """Ends one before its time. False: there is none."""
         ban = self._bans.get(source)
         if ban is None:
             return False
-        self._end(ban._replace(here=here))
+        self._end(ban)
         return True
 
     def expire(self, now: float) -> None:
@@ -216,7 +207,7 @@ class Bans:
     # -- who is known
 
     def knows(self, source: str, now: float) -> bool:
-        """Whether somebody is there who is never banned, of those that this process knows."""
+        """Whether somebody is there who is never banned."""
         if now >= self._known_until:
             self._learn_known(now)
         network = ip_network(source)

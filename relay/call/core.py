@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from relay.call.actions import (
@@ -19,20 +18,19 @@ from relay.call.actions import (
     Mediate,
     Mediated,
     Note,
-    Registered,
     Send,
     SendAll,
     Tell,
 )
 from relay.call.bans import Bans
-from relay.call.counts import Counts, Tally
+from relay.call.counts import Tally
 from relay.call.peer_shares import PeerShares
 from relay.call.peers import Peers
 from relay.call.places import LONGEST_REST_S, REST_S, Place, retry_after_s
 from relay.call.quotas import Quotas
 from relay.call.record import CallRecord, Kind
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings, of_one_worker
+from relay.call.settings import Peer, Settings
 from relay.call.text_memory import TextMemory
 from relay.sip.flow import Flow
 from relay.sip.glance import marks
@@ -55,11 +53,7 @@ Then = TypeVar("Then")
 class Core:
     """The calls' common ground; one for each engine."""
 
-    def __init__(
-        self, settings: Settings, token: Callable[[], str], clock_offset_s: float, counts: Counts | None = None
-    ) -> None:
-        counts = counts or Counts()
-        settings = of_one_worker(settings, counts.workers)
+    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
         self.settings = settings
         self.peers = Peers(settings)
         self.hosts = frozenset(
@@ -79,20 +73,18 @@ class Core:
         self.attempts: dict[tuple[str, str | None], Call] = {}  # by the Call-ID and From tag of the caller's INVITE
         self.messages: dict[tuple[str, str | None, int], TextMessage] = {}  # by Call-ID, From tag and CSeq
         self.texts = TextMemory()
-        self.keeps_attempts = False  # whether attempts under way are noted for a start after a crash
-        self.counts = counts
-        self.calling_tags = counts.calling_tags
-        self.stages = counts.stages
-        self.quotas_in = Quotas(counts.calls_in, counts.requests_in)
-        self.quotas_out = Quotas(counts.calls_out, counts.requests_out)
-        self.calls_by_key = counts.calls_by_key
+        # Our From tags of INVITEs and MESSAGEs under way: one that comes back is a loop.
+        self.calling_tags: set[str] = set()
+        self.stages = Tally()  # of calls
+        self.quotas_in = Quotas()  # of calls from peers
+        self.quotas_out = Quotas()  # of those to them
+        self.calls_by_key = Tally()  # towards the caps of routes
         self.refusals: Counter[str] = Counter()  # by outcome
         self.counters: Counter[str] = Counter()
         self.pending_lookups: dict[int, tuple[str, Routed]] = {}  # each with the peer whose it is
         self.lookups_of = Tally()  # by that peer
         self.pending_media: dict[int, Answered] = {}
         self._pending_commits: dict[int, Continuation] = {}
-        self._pending_mates: dict[int, Continuation] = {}
         self._actions: list[Action] = []
         self._together: dict[Flow, list[bytes]] = {}  # those of a SendAll in `_actions`
         self._serial = 0
@@ -113,18 +105,6 @@ class Core:
 
     def tell(self, kind: str, record: CallRecord) -> None:
         self._actions.append(Tell(kind, record))
-
-    def registered(self, told: Registered, now: float, then: Continuation | None = None) -> None:
-        """Have the mates told, whatever its token, and `then` go on once they know: at once where there are none."""
-        if self.counts.workers > 1:
-            self._actions.append(told._replace(token=self._keep(self._pending_mates, then)))
-        elif then is not None:
-            then(now)
-
-    def mates_know(self, token: int, now: float) -> None:
-        then = self._pending_mates.pop(token, None)
-        if then is not None:
-            then(now)
 
     def look_up(self, number: str, caller: str, then: Routed, kind: Kind = "call", peer: Peer | None = None) -> None:
         """`peer`: the one that the call comes from."""
@@ -224,15 +204,6 @@ class Core:
         """
         self.shares.admits_stray(self.name_at(reply.flow), now)
         self.send(reply.write(status, to_tag=self.stateless_tag, extra=extra), reply.flow)
-
-    def answer_later(
-        self, request: Request, reply: Reply, status: int, peer: str, now: float, extra: str
-    ) -> Continuation:
-        """As `answer`, by what this gives, which must be called some day. What is sent again meanwhile is known."""
-        data = reply.write(status, to_tag=self.token(), extra=extra)
-        if not self.has_room(peer, now):
-            return lambda _: self.send(data, reply.flow)
-        return partial(self.transactions.serve(request, reply.flow, peer).respond, status, data)
 
     def _name_at(self, flow: Flow) -> str:
         return self.peers.name_at(flow.host)

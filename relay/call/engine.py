@@ -13,12 +13,12 @@ from functools import partial
 from typing import Final
 
 from relay.call import masking
-from relay.call.actions import Action, Mediated, Registered
+from relay.call.actions import Action, Mediated
 from relay.call.bans import Bans
 from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
-from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Counts
+from relay.call.counts import ANNOUNCING, SETTING_UP, UP
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer, may_speak
 from relay.call.known import known_sources
@@ -35,7 +35,7 @@ from relay.call.registrar import Registrar
 from relay.call.registrations import Registrations
 from relay.call.restart import ask, restore
 from relay.call.routing import Refusal, Route
-from relay.call.settings import Peer, Settings, Target, of_one_worker
+from relay.call.settings import Peer, Settings, Target
 from relay.call.setup import Setup
 from relay.call.shedding import Rank, Shedding
 from relay.errors import ParseError, ProtocolError
@@ -49,23 +49,12 @@ _RELAYED: Final = frozenset({"INVITE", "UPDATE", "INFO", "PRACK", "OPTIONS"})
 class Engine:
     """The dual-dialog relay of DESIGN 2. `now` is in monotonic seconds everywhere."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        token: Callable[[], str],
-        clock_offset_s: float,
-        counts: Counts | None = None,
-        secret: bytes = b"",
-    ) -> None:
-        """`token` gives 16 random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock.
-
-        Of a worker with mates: `counts`, that they have in common; `secret`, 16 random bytes or more, the same for all;
-        and its tokens begin with its index as a hexadecimal digit.
-        """
-        self._core = Core(settings, token, clock_offset_s, counts)
+    def __init__(self, settings: Settings, token: Callable[[], str], clock_offset_s: float) -> None:
+        """`token` gives 16 random hexadecimal digits; `clock_offset_s` is wall clock less monotonic clock."""
+        self._core = Core(settings, token, clock_offset_s)
         self._pings = Pings(self._core)
         self._registrar = Registrar(self._core)
-        self._logins = Logins(self._core, self._registrar, secret or bytes.fromhex(token() + token()))
+        self._logins = Logins(self._core, self._registrar)
         self._options = Options(self._core)
         self._shedding = Shedding(self._core, self._registrar)
         self._reception = Reception(self._core, self._registrar, self._options, self._shedding)
@@ -175,7 +164,7 @@ class Engine:
     def transport_failed(self, flow: Flow, now: float) -> None:
         """Nothing can be sent on `flow`: its client transactions fail (RFC 3261 17.1.4)."""
         self._core.transactions.transport_failed(flow, now)
-        self._registrar.lose(flow, now)
+        self._registrar.lose(flow)
 
     def expire(self, now: float) -> None:
         self._core.timers.run(now)
@@ -199,7 +188,6 @@ class Engine:
         What a call is made by holds from its INVITE on: those that are there keep their peers, quotas aside.
         """
         core = self._core
-        settings = of_one_worker(settings, core.counts.workers)
         former, core.settings, core.peers = core.peers, settings, Peers(settings)
         core.peers.locate(located)
         core.peers.take_over(former)
@@ -210,14 +198,6 @@ class Engine:
         self.bans.follow(settings.limits, now, believes=not self._logins.are_configured)
         self._pings.follow(now)
         self._registrations.follow(now)
-
-    def registered(self, told: Registered, now: float) -> None:
-        """Another worker says where a peer is that has registered there, or that it is there no more."""
-        self._registrar.registered(told, now)
-
-    def mates_know(self, token: int, now: float) -> None:
-        """All other workers have heard what a Registered says."""
-        self._core.mates_know(token, now)
 
     def unregister(self, now: float) -> None:
         """Gives up the registrations at trunks, for the end of the service; `leaving` tells when that is done."""
@@ -274,7 +254,7 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         """No call, and nothing that an ended one left to wait for."""
-        return not (len(self._core.transactions) or self._core.legs or self._core.stages.own(SETTING_UP))
+        return not (len(self._core.transactions) or self._core.legs or self._core.stages.count(SETTING_UP))
 
     def refusals(self) -> dict[str, int]:
         """How many calls the relay itself has refused, by outcome."""
@@ -291,9 +271,9 @@ class Engine:
     def statistics(self) -> dict[str, int]:
         core = self._core
         return {
-            "calls_up": core.stages.own(UP),
-            "calls_setting_up": core.stages.own(SETTING_UP),
-            "announcing": core.stages.own(ANNOUNCING),
+            "calls_up": core.stages.count(UP),
+            "calls_setting_up": core.stages.count(SETTING_UP),
+            "announcing": core.stages.count(ANNOUNCING),
             "attempts": len(core.attempts),
             "messages": len(core.messages),
             "legs": len(core.legs),
@@ -308,25 +288,13 @@ class Engine:
             **core.counters,
         }
 
-    def keep_attempts(self) -> None:
-        """From now on has each attempt under way noted (`KeepAttempt`), for `end_attempt` after a crash."""
-        self._core.keeps_attempts = True
-
-    def restore(
-        self,
-        record: CallRecord,
-        dialogs: bytes,
-        now: float,
-        streams: Mapping[Flow, Flow],
-        kept: KeptAttempt | None = None,
-    ) -> None:
+    def restore(self, record: CallRecord, dialogs: bytes, now: float, kept: KeptAttempt | None = None) -> None:
         """Takes up a live call of the journal after a restart, and asks both of its sides whether they are there.
 
-        `streams`: the connections that are open, each by its flow without the connection. `kept`: what was noted of it
-        before its caller had acknowledged the answer.
+        `kept`: what was noted of it before its caller had acknowledged the answer.
         """
         core = self._core
-        call = restore(core, record, dialogs, now, streams)
+        call = restore(core, record, dialogs, now)
         if call is not None:
             if kept is None:
                 call.given = None  # his ACK came

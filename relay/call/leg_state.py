@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,14 +22,6 @@ class LegState(msgspec.Struct, array_like=True, frozen=True):
     session_id: int
     session_version: int
     own: list[str]
-
-    def restored_flow(self, peers: Peers, streams: Mapping[Flow, Flow]) -> Flow:
-        """By its connection where that is one of `streams`: those that are open, by their flows without the connection.
-
-        Raises StoreError where no listener of that transport is configured any more.
-        """
-        flow = flow_by(self.flow, peers)
-        return streams.get(flow, flow)
 
 
 def flow_by(known: tuple[int, str, str, int], peers: Peers) -> Flow:

@@ -3,13 +3,11 @@
 Requests from where a peer has registered (`relay.call.registrar`) are the peer's, others from an unknown source are
 challenged. What a stranger can make us do is bounded: a challenge keeps nothing, and there are so many a second, of
 which one source gets few.
-
-Uses of a nonce are counted by each of several workers alone: credentials are good for one method and URI, and those
-always come to the same worker.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from relay.call.bans import GRAVE
@@ -35,13 +33,12 @@ _NOT_CHALLENGED: Final = frozenset({"ACK", "CANCEL"})  # RFC 3261 22.1
 class Logins:
     """Challenges and credentials of one relay."""
 
-    def __init__(self, core: Core, registrar: Registrar, secret: bytes) -> None:
-        """`secret`: what nonces are made with, the same for all workers; at least 16 random bytes."""
+    def __init__(self, core: Core, registrar: Registrar) -> None:
         self._core = core
         self._registrar = registrar
-        self._nonces = Nonces(secret)
+        self._nonces = Nonces(bytes.fromhex(core.token() + core.token()))
         self._by_username: dict[str, Peer] = {}
-        self._failures = core.counts.failures
+        self._failures: Counter[str] = Counter()  # by source address
         self._failures_end_at = 0.0
         self.follow(core.settings)
 
@@ -86,7 +83,7 @@ class Logins:
             self._failures_end_at = now + FAILURES_S
         peer = self._by_username.get(credentials.username)
         login: Account | None = None if peer is None else peer.login
-        if login is None or self._failures.count(flow.host) >= MOST_FAILURES:
+        if login is None or self._failures[flow.host] >= MOST_FAILURES:
             return None
         if credentials.qop != "auth" or credentials.algorithm not in self._core.settings.login_algorithms:
             return None
@@ -95,7 +92,7 @@ class Logins:
         return peer if credentials.is_proved_by(login.password, request.method) else None
 
     def _fail(self, request: Request, flow: Flow, now: float) -> None:
-        self._failures.begin(flow.host)
+        self._failures[flow.host] += 1
         self._core.counters["logins_failed"] += 1
         # A nonce of ours for that address came back from there: this source is not forged.
         self._core.bans.offend(flow.host, "wrong password", now, proven=True, weight=GRAVE)

@@ -41,8 +41,8 @@ def peer_states(core: Core, is_registered: Callable[[Peer, float], bool | None],
     return [
         PeerState(
             peer.name,
-            calls_in.own(peer.name),
-            calls_out.own(peer.name),
+            calls_in.count(peer.name),
+            calls_out.count(peer.name),
             is_registered(peer, now),
             tuple(targets.get(peer.name, ())),
         )

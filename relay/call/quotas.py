@@ -18,10 +18,9 @@ class Quotas:
 
     __slots__ = ("_rates", "calls")
 
-    def __init__(self, calls: Tally, rates: Rates) -> None:
-        """Both by the peer's name; `rates` has its INVITEs and MESSAGEs."""
-        self.calls = calls
-        self._rates = rates
+    def __init__(self) -> None:
+        self.calls = Tally()  # by the peer's name
+        self._rates = Rates()  # of its INVITEs and MESSAGEs
 
     def admits_call(self, name: str, quota: Quota, now: float) -> bool:
         """Whether the named peer may have one more call; its INVITE is counted then."""

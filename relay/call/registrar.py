@@ -1,8 +1,5 @@
 """Where peers without a fixed address are: they register here (RFC 3261 10.3), and calls go where each has said last.
 
-Of several workers the first one takes all REGISTERs, and tells the others where each peer is; it answers once they
-know, and it alone counts and logs them.
-
 Registrations end with the process: no live call needs one, since its legs know where they were heard. The price is that
 such a peer cannot be called after a restart until it has registered again.
 """
@@ -13,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from relay.call import masking
-from relay.call.actions import Registered
 from relay.call.admission import number_of_uri
 from relay.call.bans import Known
 from relay.call.claims import may_call_as
@@ -49,21 +45,12 @@ class Registration:
         self.expires_at = expires_at
         self.timer = timer
 
-    def told(self) -> Registered:
-        """What the other workers are told of it."""
-        return Registered(self.peer.name, self.contact, self.flow, self.expires_at)
-
-    def gone(self) -> Registered:
-        """What they are told when it is over before its time."""
-        return Registered(self.peer.name, self.contact, self.flow, None)
-
 
 class Registrar:
     """Where the peers of one relay have registered. `relay.call.logins` has made sure who they are."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._is_first = core.counts.index == 0
         self._registered: dict[str, Registration] = {}  # by the peer's name
         self._by_flow: dict[Flow, Registration] = {}
 
@@ -78,8 +65,8 @@ class Registrar:
                 self._settle(registration)
 
     def count(self) -> int:
-        """How many peers are registered, as the first worker counts them."""
-        return len(self._registered) if self._is_first else 0
+        """How many peers are registered."""
+        return len(self._registered)
 
     def holds(self, name: str) -> bool:
         """Whether the named peer is registered."""
@@ -113,7 +100,6 @@ class Registrar:
         if not _is_own_address(request, peer):
             self._core.answer(reply, 403, now)  # RFC 3261 10.3, step 4
             return
-        before = self._registered.get(peer.name)
         try:
             self._take(request, peer, flow, now)
         except ProtocolError as error:
@@ -122,21 +108,19 @@ class Registrar:
         except ParseError:
             self._core.answer(reply, 400, now)
         else:
-            self._accept(request, reply, peer, before, now)
+            self._accept(request, reply, peer, now)
 
-    def _accept(self, request: Request, reply: Reply, peer: Peer, before: Registration | None, now: float) -> None:
-        """200, once the other workers know where the peer is: from then on it may be called."""
-        registration = self._registered.get(peer.name)
+    def _accept(self, request: Request, reply: Reply, peer: Peer, now: float) -> None:
+        """200, in a transaction: its credentials are good once, and sent again it must have the same answer."""
+        core, registration = self._core, self._registered.get(peer.name)
         lines = ""
         if registration is not None:
             lines = f"Contact: <{registration.contact}>;expires={int(registration.expires_at - now)}\r\n"
-        answer = self._core.answer_later(request, reply, 200, peer.name, now, lines)
-        if registration is before:
-            answer(now)
-        elif registration is not None:
-            self._core.registered(registration.told(), now, answer)
-        elif before is not None:
-            self._core.registered(before.gone(), now, answer)
+        data = reply.write(200, to_tag=core.token(), extra=lines)
+        if core.has_room(peer.name, now):
+            core.transactions.serve(request, reply.flow, peer.name).respond(200, data, now)
+        else:
+            core.send(data, reply.flow)
 
     def _take(self, request: Request, peer: Peer, flow: Flow, now: float) -> None:
         """Raises ProtocolError and ParseError."""
@@ -161,34 +145,16 @@ class Registrar:
 
     def _enter(self, peer: Peer, contact: NameAddr, flow: Flow, seconds: int, now: float) -> None:
         expires_at = now + seconds
-        if self._hold(peer, contact.uri_text, flow, expires_at):
-            self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
-
-    def _hold(self, peer: Peer, contact: str, flow: Flow, expires_at: float) -> bool:
-        """Whether it was not there before."""
         before = self._registered.get(peer.name)
         if before is not None:
             self._remove(before)
         timer = self._core.timers.set(expires_at, partial(self._expire, peer.name))
-        registration = Registration(peer, contact, flow, expires_at, timer)
+        registration = Registration(peer, contact.uri_text, flow, expires_at, timer)
         self._registered[peer.name] = self._by_flow[flow] = registration
         self._core.bans.meet(flow.host)
-        if before is not None and (before.flow, before.contact) == (flow, contact):
-            return False
-        self._settle(registration)
-        return True
-
-    def registered(self, told: Registered, now: float) -> None:
-        """Another worker says where a peer is, or is no more."""
-        peer, expires_at = self._core.peers.by_name(told.peer), told.expires_at
-        if peer is None or peer.login is None:  # the mate goes by another configuration yet, or already
-            return
-        if expires_at is None:
-            registration = self._registered.get(told.peer)
-            if registration is not None and (registration.flow, registration.contact) == (told.flow, told.contact):
-                self._end(registration, "connection")
-        elif expires_at > now:
-            self._hold(peer, told.contact, told.flow, expires_at)
+        if before is None or (before.flow, before.contact) != (flow, contact.uri_text):
+            self._settle(registration)
+            self._core.note("login.registered", peer=peer.name, source=flow.host, expires_s=seconds)
 
     def _settle(self, registration: Registration) -> None:
         """Calls go to where the Contact says, by the way that its REGISTER came."""
@@ -209,11 +175,10 @@ class Registrar:
     def _expire(self, name: str, _: float) -> None:
         self._end(self._registered[name], "expired")
 
-    def lose(self, flow: Flow, now: float) -> None:
+    def lose(self, flow: Flow) -> None:
         """Nothing gets through to `flow`. A connection that is gone only its peer opens anew, and then it registers."""
         registration = self._by_flow.get(flow) if flow.reliable else None
         if registration is not None:
-            self._core.registered(registration.gone(), now)
             self._end(registration, "connection")
 
     def _end(self, registration: Registration, why: str) -> None:
@@ -222,8 +187,7 @@ class Registrar:
 
     def _forget(self, registration: Registration, why: str) -> None:
         self._remove(registration)
-        if self._is_first:
-            self._core.note("login.ended", peer=registration.peer.name, reason=why)
+        self._core.note("login.ended", peer=registration.peer.name, reason=why)
 
     def _remove(self, registration: Registration) -> None:
         self._core.timers.cancel(registration.timer)

@@ -1,7 +1,6 @@
 """Registrations of ours at trunks that want them (RFC 3261 10.2): made, refreshed, tried again, given up.
 
-Of several workers the first one alone makes them: the trunk's calls come to the right one all the same. Each is made
-anew at half the time that was granted. What is refused or not answered is tried again after a while, at
+Each is made anew at half the time that was granted. What is refused or not answered is tried again after a while, at
 the next target of the peer where it has several.
 """
 
@@ -43,8 +42,6 @@ class Registrations:
 
     def follow(self, now: float) -> None:
         """Keeps one at each peer of the configuration that wants it, and gives up the others."""
-        if self._core.counts.index:
-            return
         if self._is_over:  # a reload, or DNS, has come after the end: no call is to be drawn here any more
             return
         wanted = {peer.name: peer for peer in self._core.settings.peers if peer.registers}

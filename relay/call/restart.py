@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from relay.call.actions import Mediate
 from relay.call.call import NORMAL_UNSPECIFIED, Call
 from relay.call.codecs import common_codecs
-from relay.call.leg_state import CallState
+from relay.call.leg_state import CallState, flow_by
 from relay.call.media import Media
 from relay.call.settings import Peer
 from relay.call.state import load_call, load_leg
@@ -18,21 +17,17 @@ from relay.errors import StoreError
 if TYPE_CHECKING:
     from relay.call.core import Core
     from relay.call.record import CallRecord
-    from relay.sip.flow import Flow
 
 
 _NOT_RESTORABLE: Final = "not_restorable"
 
 
-def restore(core: Core, record: CallRecord, dialogs: bytes, now: float, streams: Mapping[Flow, Flow]) -> Call | None:
-    """Goes on with the call. None where it cannot be read, or not be reached: its record is closed.
-
-    `streams` as `LegState.restored_flow` takes them.
-    """
+def restore(core: Core, record: CallRecord, dialogs: bytes, now: float) -> Call | None:
+    """Goes on with the call. None where it cannot be read, or not be reached: its record is closed."""
     state: CallState | None = None
     try:
         state = load_call(dialogs)
-        call = _restored(core, record, state, now, streams)
+        call = _restored(core, record, state, now)
     except StoreError as error:
         core.note("restore.failed", call_id=record.call_id, reason=str(error))
         _close(core, record, now)
@@ -64,11 +59,11 @@ def _close(core: Core, record: CallRecord, now: float) -> None:
     core.commit(closed, None)
 
 
-def _restored(core: Core, record: CallRecord, state: CallState, now: float, streams: Mapping[Flow, Flow]) -> Call:
+def _restored(core: Core, record: CallRecord, state: CallState, now: float) -> Call:
     """The call as it was committed. Raises StoreError where a listener of it is no longer configured."""
     caller_peer, callee_peer = peer_of(core, state.caller.peer), peer_of(core, state.callee.peer)
-    to_caller = state.caller.restored_flow(core.peers, streams)
-    to_callee = state.callee.restored_flow(core.peers, streams)
+    to_caller = flow_by(state.caller.flow, core.peers)
+    to_callee = flow_by(state.callee.flow, core.peers)
     call = Call(
         core,
         caller_peer,

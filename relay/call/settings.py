@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -145,19 +145,3 @@ class Settings:
     sms: bool = False  # MESSAGE to 700 numbers is relayed
     sms_numbers: Literal["refuse", "mask"] = "refuse"  # what becomes of a text with a real number in it
     legacy: frozenset[str] = frozenset()  # old middle numbers that are looked up too, E.164 without "+"
-
-
-def of_one_worker(settings: Settings, workers: int) -> Settings:
-    """With its part, rounded up, of the limits that each of so many workers keeps by itself."""
-    if workers == 1:
-        return settings
-    limits = settings.limits
-    return replace(
-        settings,
-        limits=replace(
-            limits,
-            max_pending_lookups=-(-limits.max_pending_lookups // workers),
-            max_transactions=-(-limits.max_transactions // workers),
-            stranger_answers_per_s=-(-limits.stranger_answers_per_s // workers),
-        ),
-    )

@@ -85,7 +85,7 @@ class Setup:
         self._outstanding: list[Attempt] = []  # whose INVITE has gone out and has no final answer that is settled
         self._is_told = False  # the caller has been refused
         self._is_trying = False  # the caller has had his 100
-        self._head = head_of(request) if core.keeps_attempts else b""
+        self._head = head_of(request)
         self._had_early_media = False  # the callee's network has told the caller itself what there is to hear
         self._announcement: Announcement | None = None
         self._language = ""  # of it
@@ -100,11 +100,10 @@ class Setup:
     def _keep(self) -> None:
         """Has it noted how far it is."""
         core, call = self.core, self.call
-        if core.keeps_attempts:
-            media = "" if call.media is None else call.media.instance
-            invites = [attempt.state() for attempt in self._outstanding]
-            call.kept = True
-            core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
+        media = "" if call.media is None else call.media.instance
+        invites = [attempt.state() for attempt in self._outstanding]
+        call.kept = True
+        core.keep_attempt(call.record(), dump_attempt(self.flow, self._head, media, invites))
 
     def goes_out(self, attempt: Attempt) -> None:
         """Its INVITE is about to."""

@@ -21,17 +21,17 @@ class Share:
 
     def comes_from(self, peer: str) -> None:
         self._source = peer
-        self._core.counts.calls_in.begin(peer)
+        self._core.quotas_in.calls.begin(peer)
 
     def goes_to(self, peer: str) -> None:
         """No earlier one's any more."""
         self._leave()
         self._target = peer
-        self._core.counts.calls_out.begin(peer)
+        self._core.quotas_out.calls.begin(peer)
 
     def _leave(self) -> None:
         if self._target is not None:
-            self._core.counts.calls_out.end(self._target)
+            self._core.quotas_out.calls.end(self._target)
             self._target = None
 
     def falls_under(self, keys: tuple[str, ...]) -> None:
@@ -43,7 +43,7 @@ class Share:
         """All of it. Idempotent."""
         self._leave()
         if self._source is not None:
-            self._core.counts.calls_in.end(self._source)
+            self._core.quotas_in.calls.end(self._source)
             self._source = None
         for key in self.keys:
             self._core.calls_by_key.end(key)

@@ -85,8 +85,7 @@ class TextMessage:
         self._delivery: Delivery | None = None
         self._timer: Timer | None = None
         core.messages.setdefault(self._key, self)
-        if core.keeps_attempts:
-            core.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
+        core.keep_attempt(self._record, dump_attempt(reply.flow, head_of(request)))
 
     # -- the look-up
 
@@ -274,8 +273,7 @@ class TextMessage:
         if self._core.messages.get(self._key) is self:
             del self._core.messages[self._key]
         self._transaction.respond(status, data, now)
-        if self._core.keeps_attempts:
-            self._core.drop_attempt(self._record.call_id)
+        self._core.drop_attempt(self._record.call_id)
 
 
 class Delivery:

@@ -49,10 +49,9 @@ _COMMANDS = {
     "replay": "relay.cli.replay",
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",
-    "worker": "relay.cli.worker",
 }
 UNREAD = 128 + signal.SIGPIPE  # as a shell has it of programs that SIGPIPE ends
-_HIDDEN = ("desk", "worker")  # `serve` starts them
+_HIDDEN = ("desk",)  # `serve` starts it
 
 config_option = click.option(
     "-c",

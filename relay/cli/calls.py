@@ -160,8 +160,6 @@ def live_(
             said_in_clear(store, "calls live", reason, {"business": business})
         answer = ask(store.config, "live", business=business, most=MOST_LIVE, reveal=clear)
     show_list(map(_live_call, answer["calls"]), _LIVE_COLUMNS, as_json=as_json, limit=limit)
-    if absent := answer["workers_absent"]:
-        click.echo(f"not all: {absent} of the relay's workers did not answer, and may be being replaced", err=True)
 
 
 def _live_call(call: dict[str, Any]) -> dict[str, Any]:

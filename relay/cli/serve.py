@@ -16,15 +16,8 @@ RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
 
 @click.command()
 @config_option
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 16),
-    default=1,
-    show_default=True,
-    help="Processes that carry calls. Several share all addresses, and one that dies is replaced.",
-)
 @click.pass_context
-def serve(context: click.Context, config_path: Path | None, workers: int) -> None:
+def serve(context: click.Context, config_path: Path | None) -> None:
     """Run the relay until SIGTERM or Ctrl-C.
 
     The first signal drains: new calls get 503, live ones go on up to `[sip] drain_s`. A second one ends at once.
@@ -32,7 +25,7 @@ def serve(context: click.Context, config_path: Path | None, workers: int) -> Non
     """
     from relay.app import serve as run  # the event loop and the engine are of no use to `check`
 
-    context.exit(run(load_config(config_path), config_path, workers))
+    context.exit(run(load_config(config_path), config_path))
 
 
 @click.command()

@@ -5,7 +5,7 @@ It reads the file that it is told and nothing else: no environment variable, no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +101,6 @@ class Config:
     drain_s: float  # how long live calls may go on after SIGTERM
     warnings: tuple[str, ...] = ()  # of what is valid, and should be thought about: each with its key path
     name: str = ""  # where it came from, as errors say it
-    text: str = field(default="", repr=False)  # that it was read from
 
 
 def default_path() -> Path | None:
@@ -124,7 +123,7 @@ def parse_config(text: str, name: str) -> Config:
     config = _config(tables, problems)
     if problems:
         raise ConfigError([f"{name}: {problem}" for problem in problems])
-    return replace(config, name=name, text=text)
+    return replace(config, name=name)
 
 
 def _config(tables: Tables, problems: list[str]) -> Config:

@@ -19,7 +19,7 @@ OPERATOR = "operator"  # the reason of a ban that was asked for
 
 
 class BanLog:
-    """A listener of `Bans`: each that began here or ended, up to a rate, and how many were left out since."""
+    """A listener of `Bans`: each that began or ended, up to a rate, and how many were left out since."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
@@ -27,8 +27,6 @@ class BanLog:
         self._left_out = 0
 
     def __call__(self, event: str, ban: Ban) -> None:
-        if not ban.here:
-            return
         if not self._rates.admit("", LOGGED_PER_S, time.monotonic()):
             self._left_out += 1
             return
@@ -63,12 +61,12 @@ class BanAnswers:
         source = read_source(address)
         if dry_run:
             if self._bans.knows(source, now):
-                raise is_known()
+                raise _is_known()
             return {}
         try:
             self._bans.ban(source, now + for_s, now, OPERATOR)
         except ValueError:
-            raise is_known() from None
+            raise _is_known() from None
         return _shown(Ban(source, OPERATOR, now, now + for_s))
 
     def unban(self, address: str | None = None, dry_run: bool = False) -> Answer:
@@ -87,7 +85,7 @@ class BanAnswers:
         raise Refused("not_found", "address", "it is not banned")
 
 
-def is_known() -> Refused:
+def _is_known() -> Refused:
     """Why somebody is not banned."""
     problem = "a peer or a call that is up is there: take it out of the configuration first"
     return Refused("state_conflict", "address", problem)

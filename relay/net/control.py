@@ -74,10 +74,10 @@ class ControlServer:
             request = _LINE.decode(line)
         except msgspec.DecodeError as error:
             return {"error": "invalid", "problem": type(error).__name__}
-        return await answer_to(self._handlers, str(request.pop("ask", "")), request)
+        return await _answer_to(self._handlers, str(request.pop("ask", "")), request)
 
 
-async def answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
+async def _answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
     """What the handler of that name says to the fields: under "answer", or under "error" and "problem"."""
     handler = handlers.get(name)
     if handler is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import Final
@@ -31,24 +30,12 @@ class Datagrams:
         self._holds = False
         self._held: list[tuple[UdpSocket, bytes, str, Flow]] = []
 
-    async def listen(
-        self,
-        index: int,
-        host: str,
-        port: int,
-        receive: Callable[[bytes, Flow], None],
-        bound: socket.socket | None = None,
-        unreachable: Callable[[Flow], None] | None = None,
-    ) -> None:
-        """Have `receive` get what comes to Settings.listeners[index]. Raises OSError.
-
-        `bound`: a socket that is bound there already; None: one is made. `unreachable`: who hears of ICMP errors
-        instead of ours, to tell it in turn.
-        """
+    async def listen(self, index: int, host: str, port: int, receive: Callable[[bytes, Flow], None]) -> None:
+        """Have `receive` get what comes to Settings.listeners[index]. Raises OSError."""
         self._sockets[index] = udp = UdpSocket(
-            index, receive, unreachable or self.unreachable, self._pace, self._begin_to_hold, self.release
+            index, receive, self._unreachable, self._pace, self._begin_to_hold, self.release
         )
-        await udp.open(host, port, bound)
+        await udp.open(host, port)
 
     def send(self, data: bytes, flow: Flow) -> None:
         """Send, or tell `failed` with this flow, at once or later."""
@@ -97,7 +84,7 @@ class Datagrams:
         for flow in [flow for udp, data, address, flow in held if not udp.send(data, address, flow.port)]:
             self._failed(flow)
 
-    def unreachable(self, flow: Flow) -> None:
+    def _unreachable(self, flow: Flow) -> None:
         """An ICMP error says so of an address: so are the names that stand for it."""
         self._failed(flow)
         for name in self._resolver.names_of(flow.host):

@@ -24,7 +24,6 @@ from relay.call.actions import (
     Mediate,
     Mediated,
     Note,
-    Registered,
     Send,
     SendAll,
     Tell,
@@ -37,6 +36,7 @@ from relay.call.settings import Peer
 from relay.call.shedding import Rank
 from relay.net.backlog import Backlog, Waiting
 from relay.net.pace import BEHIND_S, Pace
+from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
@@ -46,8 +46,7 @@ BUGS_LOGGED_PER_S: Final = 5
 SLICE_S: Final = 0.01  # of serving what waits while the process is behind; then the sockets are read, and timers run
 ANSWERS_FIRST_S: Final = 0.02  # timers that are late wait so long at most for answers to what they send again
 # With a record that has waited for so long to be durable, new calls are shed: what is begun could not be answered. The
-# journal takes too little, as that of many workers may, or nothing (what a file does not take it spills; this is where
-# it cannot).
+# journal takes too little, or nothing (what a file does not take it spills; this is where it cannot).
 STALLED_S: Final = 2.0
 DROP_S: Final = 0.05  # what was noted of an attempt goes so much later: its last messages are out then
 
@@ -87,19 +86,6 @@ class Engine(Protocol):
     def take_actions(self) -> list[Action]: ...
 
 
-class Outlet(Protocol):
-    """The way out: `relay.net.transports.Transports`, or a worker's network. What fails is told `transport_failed`."""
-
-    def send(self, data: bytes, flow: Flow) -> None: ...
-    def send_all(self, messages: list[bytes], flow: Flow) -> None:
-        """In any order."""
-
-    def hold(self) -> None:
-        """Have what is sent from now on go together: by `release`, or when the loop comes round."""
-
-    def release(self) -> None: ...
-
-
 class Attempts(Protocol):
     """Keeps what a crash is to leave of attempts under way."""
 
@@ -111,43 +97,39 @@ class Attempts(Protocol):
 
 
 class Driver:
-    """The outlet and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
+    """The transports and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
 
     def __init__(
         self,
         engine: Engine,
-        outlet: Outlet,
+        transports: Transports,
         look_up: Callable[[str, str, float, Peer | None], Route | Refusal],
         append: Callable[[Commit, Callable[[int], None]], None],
         tell: Callable[[str, CallRecord], None],
+        attempts: Attempts,
         log: FilteringBoundLogger,
         log_ended: Callable[[dict[str, object]], None],
         verify: Callable[[LookUp, Route, Routed], None] | None = None,
         mediate: Callable[[Mediate, Answered], None] | None = None,
-        registered: Callable[[Registered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
-        attempts: Attempts | None = None,
     ) -> None:
         """`look_up` takes (700 number, caller, Unix seconds, the peer that says who calls); `append` a commit and whom
         to tell that it is durable.
 
         `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
         ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later. `registered` tells the mates of a worker; without it there must be none.
-        `look_up_later` is asked instead of `look_up` where it is given. `attempts` is
-        needed where the engine keeps them.
+        rtpengine; both answer later. `look_up_later` is asked instead of `look_up` where it is given.
         """
         self.bugs = 0
         self.pace = Pace()
         self._engine = engine
         self._bans = engine.bans
-        self._outlet = outlet
+        self._transports = transports
         self._look_up = look_up
         self._append = append
         self._tell = tell
         self._verify = verify
         self._mediate = mediate
-        self._registered = registered
         self._look_up_later = look_up_later
         self._attempts = attempts
         self._dropped: list[str] = []  # attempts that are to be forgotten
@@ -206,7 +188,7 @@ class Driver:
         now = time.monotonic()
         self._uncommitted.popleft()
         if not self.pace.is_behind:  # then the loop comes round late
-            self._outlet.hold()  # records become durable together, so many are answered in this turn of it
+            self._transports.hold()  # records become durable together, so many are answered in this turn of it
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -283,13 +265,13 @@ class Driver:
 
     def _work(self) -> None:
         now = time.monotonic()
-        self._outlet.hold()
+        self._transports.hold()
         self.pace.report(self._backlog.waited_s(now), now)
         self.perform(now)  # answers to what was not kept
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
-        self._outlet.release()
+        self._transports.release()
         if len(self._backlog):
             asyncio.get_running_loop().call_soon(self._work)
         else:
@@ -322,7 +304,7 @@ class Driver:
         if self._performing:  # a send failed at once: the loop below takes what the engine makes of it
             return
         self._performing = True
-        take, send = self._engine.take_actions, self._outlet.send
+        take, send = self._engine.take_actions, self._transports.send
         while actions := take():
             for action in actions:
                 try:
@@ -339,12 +321,11 @@ class Driver:
 
     def _do(
         self,
-        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Registered | Note,
+        action: SendAll | LookUp | Mediate | Commit | KeepAttempt | DropAttempt | Tell | Note,
         now: float,
     ) -> None:
         if isinstance(action, KeepAttempt):
-            if self._attempts is not None:
-                self._attempts.keep(action.record, action.state)
+            self._attempts.keep(action.record, action.state)
         elif isinstance(action, LookUp):
             self._answer(action, now)
         elif isinstance(action, Commit):
@@ -352,11 +333,11 @@ class Driver:
         elif isinstance(action, DropAttempt):
             self._drop_attempt(action)
         elif isinstance(action, SendAll):
-            self._outlet.send_all(action.messages, action.flow)
+            self._transports.send_all(action.messages, action.flow)
         else:
             self._do_rarer(action, now)
 
-    def _do_rarer(self, action: Mediate | Tell | Registered | Note, now: float) -> None:
+    def _do_rarer(self, action: Mediate | Tell | Note, now: float) -> None:
         if isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
@@ -364,9 +345,6 @@ class Driver:
                 self._mediate(action, self.mediated)
             else:  # a call from before a restart, and rtpengine is no longer configured
                 self._engine.mediated(action.token, None, now)
-        elif isinstance(action, Registered):
-            if self._registered is not None:
-                self._registered(action)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
 
@@ -379,7 +357,7 @@ class Driver:
 
     def _drop_attempt(self, action: DropAttempt) -> None:
         if action.at_once:
-            self._drop([action.call_id])
+            self._attempts.drop([action.call_id])
             return
         if not self._dropped:
             asyncio.get_running_loop().call_later(DROP_S, self._drop_due)
@@ -387,16 +365,12 @@ class Driver:
 
     def _drop_due(self) -> None:
         dropped, self._dropped = self._dropped, []
-        self._drop(dropped)
-
-    def _drop(self, call_ids: list[str]) -> None:
-        if call_ids and self._attempts is not None:
-            self._attempts.drop(call_ids)
+        if dropped:
+            self._attempts.drop(dropped)
 
     def _answer(self, action: LookUp, now: float) -> None:
-        attempts = self._attempts
         # Stalled: a call that was begun before, or nothing is to be shed.
-        if self._is_stalled(now) or (attempts is not None and not attempts.is_ready()):
+        if self._is_stalled(now) or not self._attempts.is_ready():
             self._engine.routed(action.token, STORE_FAILED, now)
             return
         try:

@@ -1,15 +1,12 @@
-"""What the system lets this process and its children have (setrlimit(2)), must not keep of them, and ends with us.
+"""What the system lets this process and its child have (setrlimit(2)), and must not keep of them.
 
 A service manager that has set both already may forbid to ask for them: then nothing is asked.
 """
 
 from __future__ import annotations
 
-import ctypes
 import resource
-import signal
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SPARE = 200  # descriptors beside connections: the store's files, listeners, names that are asked for, the desk
 
 
@@ -31,9 +28,3 @@ def leave_no_core() -> None:
     least = 1 if most else 0
     if size != least:
         resource.setrlimit(resource.RLIMIT_CORE, (least, most))
-
-
-def die_with_parent() -> None:
-    """Have this process killed when the one that started it is gone, however that ended. Raises OSError."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")

@@ -36,7 +36,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_carried",
         "_framer",
-        "_is_held",
         "_is_lost",
         "_is_waiting",
         "_owner",
@@ -63,7 +62,6 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
         self._transport: asyncio.Transport | None = None
-        self._is_held = False
         self._is_lost = False
         self._is_waiting = False  # for its turn, with what has come
         self._waiting = bytearray()
@@ -166,23 +164,10 @@ class Connection(asyncio.Protocol):
         else:
             self.send(b"\r\n")
 
-    def hold(self) -> None:
-        """Read no more until `go_on`."""
-        self._is_held = True
-        self._see_to_reading()
-
-    def go_on(self) -> None:
-        """The pause was not the far end's doing: its times begin anew."""
-        self.heard = self._owner.now
-        if self._framer.pending:
-            self.message_since = self._owner.now
-        self._is_held = False
-        self._see_to_reading()
-
     def _see_to_reading(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._is_held or self._is_waiting:
+        if self._is_waiting:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

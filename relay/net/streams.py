@@ -64,7 +64,6 @@ class Streams:
         self.reload(settings, tls)
         self._serial = 0
         self._by_number: dict[int, Connection] = {}
-        self._held: set[int] = set()  # numbers of connections
         self._by_address: dict[Flow, Connection] = {}  # key: the flow with connection 0
         self._servers: list[StreamListener] = []
         self._tasks = Tasks()
@@ -107,25 +106,10 @@ class Streams:
         if connection is not None:
             connection.carry(data, flow)
 
-    def hold(self, flow: Flow) -> None:
-        """Read no more of the connection that this came by, until `go_on`: nobody can take it now."""
-        connection = self._by_number.get(flow.connection)
-        if connection is not None and flow.connection not in self._held:
-            self._held.add(flow.connection)
-            connection.hold()
-
-    def go_on(self) -> None:
-        """Read again of all that are held."""
-        held, self._held = self._held, set()
-        for number in held & self._by_number.keys():
-            self._by_number[number].go_on()
-
     def sweep(self, now: float) -> None:
         """Close what is idle or takes too long over a message. To be called about once a second."""
         self.now = now
-        for number, connection in list(self._by_number.items()):
-            if number in self._held:
-                continue
+        for connection in list(self._by_number.values()):
             since = connection.message_since
             if since is not None and now - since > self.limits.message_timeout_s:
                 connection.abort("half_message")
@@ -135,10 +119,6 @@ class Streams:
                 else:
                     connection.broken = "idle"
                     connection.close()
-
-    def flows(self) -> list[Flow]:
-        """Of all connections."""
-        return [connection.flow for connection in self._by_number.values()]
 
     def statistics(self) -> dict[str, int]:
         counts = {f"streams_closed_{why}": count for why, count in sorted(self.closed_because.items())}

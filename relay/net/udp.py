@@ -86,10 +86,10 @@ class UdpSocket:
         self._ready: select.epoll | None = None
         self._flows: dict[tuple[Any, ...] | bytes, Flow] = {}  # by address, as Python or as the kernel writes it
 
-    async def open(self, host: str, port: int, bound: socket.socket | None = None) -> None:
-        """Bind and listen, or listen on a socket that is bound there already. Raises OSError."""
+    async def open(self, host: str, port: int) -> None:
+        """Bind and listen. Raises OSError."""
         self.family = family_of(host)
-        self._socket = bound or bound_socket(host, port)
+        self._socket = _bound_socket(host, port)
         self._burst = Burst(self._socket)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
@@ -249,8 +249,7 @@ def _is_unreachable(extended_error: bytes) -> bool:
     return number in _UNREACHABLE and _TIME_EXCEEDED.get(origin) != kind
 
 
-def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """`shared`: with others of the same user (SO_REUSEPORT). Raises OSError."""
+def _bound_socket(host: str, port: int) -> socket.socket:
     family = family_of(host)
     udp = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -260,10 +259,8 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         else:
             udp.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        if shared:
-            udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        enlarge(udp, socket.SO_RCVBUF)
-        enlarge(udp, socket.SO_SNDBUF)
+        _enlarge(udp, socket.SO_RCVBUF)
+        _enlarge(udp, socket.SO_SNDBUF)
         udp.bind((host, port))
     except BaseException:
         udp.close()
@@ -271,7 +268,7 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
     return udp
 
 
-def enlarge(end: socket.socket, buffer: int) -> None:
+def _enlarge(end: socket.socket, buffer: int) -> None:
     """SO_RCVBUF or SO_SNDBUF: to BUFFER_BYTES where we may go over the system's limit, else up to that limit."""
     try:
         end.setsockopt(socket.SOL_SOCKET, _FORCED[buffer], BUFFER_BYTES)

@@ -42,19 +42,17 @@ class Gate:
         fetch: Callable[[str, str, float], Found | Refusal],
         rules: Rules,
         remember: Callable[[LastCaller], None],
-        rates: Rates | None = None,
         report: Report | None = None,
     ) -> None:
         """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down.
 
-        `rates`, of granted calls by business, is one that workers have in common (`Counts.granted`).
         `report(event, fields)` is told of peers that have to wait.
         """
         self._fetch = fetch
         self._rules = rules
         self._remember = remember
         self._recent = Recent()
-        self._rates = rates or Rates()
+        self._rates = Rates()  # of granted calls, by business
         self._report = report
         self._refused = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # begun, by what had to wait

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.call.actions import Commit
 from relay.call.record import CallRecord
@@ -35,18 +35,7 @@ def slice_end(now: float, since: float) -> float:
     return now + SLICE_S if now - since < LONG_TURN_S else math.inf
 
 
-class Mark(NamedTuple):
-    """A place in the queue that somebody waits for."""
-
-    reached: asyncio.Future[None]
-
-    def reach(self, _: int) -> None:
-        """All before it is durable, and whoever waited for that was told."""
-        if not self.reached.done():
-            self.reached.set_result(None)
-
-
-Item = Commit | Told | LastCaller | Mark
+Item = Commit | Told | LastCaller
 Waiting = tuple[Item, Callable[[int], None] | None]
 
 
@@ -151,10 +140,8 @@ class JournalQueue:
             self._idle.set()
 
     def acknowledge(self, item: Item, done: Callable[[int], None] | None) -> None:
-        """It is durable; a mark: all before it."""
-        if isinstance(item, Mark):
-            self._acknowledgements.put(item.reach, 0)
-        elif done is not None and isinstance(item, Commit) and item.token:
+        """It is durable."""
+        if done is not None and isinstance(item, Commit) and item.token:
             self._acknowledgements.put(done, item.token)
 
     async def all_told(self) -> None:
@@ -169,12 +156,6 @@ class JournalQueue:
     def unwritten(self) -> list[Commit]:
         """The commits that are not in the store yet, in their order. Those in the spill are durable all the same."""
         return [item for item, _ in self.waiting if isinstance(item, Commit)]
-
-    async def flushed(self) -> None:
-        """Returns when all commits that were put before are durable, however long that takes."""
-        mark = Mark(asyncio.get_running_loop().create_future())
-        self.put(mark, None)
-        await mark.reached
 
     async def emptied(self, patience_s: float) -> None:
         """Returns when nothing waits, at the latest after `patience_s`."""

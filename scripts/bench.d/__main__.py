@@ -123,9 +123,8 @@ def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tup
     load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     with contextlib.ExitStack() as stack:
         started: list[Server] = []
-        for workers in options.workers if not options.without_relay else []:
-            folder = run / f"relay{workers}"
-            relay = servers.relay(folder, bindings, load.callee, compiled=options.compiled, workers=workers)
+        if not options.without_relay:
+            relay = servers.relay(run / "relay", bindings, load.callee, compiled=options.compiled)
             started.append(stack.enter_context(relay))
         for name in options.against:
             other = others.ALL[name](run / name, bindings, load.callee)
@@ -154,8 +153,6 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rates", type=_numbers, default=[300, 1000], help="calls a second, default 300,1000")
     parser.add_argument("--bindings", type=_numbers, default=[10_000], help="such as 10000,1000000; default 10000")
-    workers = "relay700 with so many workers, each a column, such as 1,2; default 1"
-    parser.add_argument("--workers", type=_numbers, default=[1], help=workers)
     parser.add_argument("--seconds", type=int, default=20, help="length of a run, default 20")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each server at each rate, default 3")
     parser.add_argument("--settle", type=float, default=5, help="seconds after a run that still count, default 5")

@@ -37,7 +37,6 @@ def relay(
     callee: Address,
     *,
     compiled: bool = False,
-    workers: int = 1,
     api: Address | None = None,
     more: str = "",
     transport: str = "udp",
@@ -52,9 +51,7 @@ def relay(
     config.write_text(relay_toml(run, address, callee, bindings.prefixes, api=api, more=more, transport=transport))
     command = relay700(compiled)
     stores.put_relay_store(run, bindings, [*command, "bindings", "import", "-c", str(config)])
-    spread = ["--workers", str(workers)] if workers > 1 else []
-    name = f"relay700 x{workers}" if workers > 1 else "relay700"
-    with running(name, [*command, "serve", *spread, "-c", str(config)], address, run / "relay.log") as server:
+    with running("relay700", [*command, "serve", "-c", str(config)], address, run / "relay.log") as server:
         yield server
 
 

@@ -68,7 +68,6 @@ def soak(options: argparse.Namespace, run: Path) -> list[str]:
         bindings,
         free(CALLEE_HOST),
         compiled=options.compiled,
-        workers=options.workers,
         api=free("127.0.0.10"),
         more=mix.peers_toml(),
     ) as server:
@@ -176,7 +175,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30, help="default 30")
     parser.add_argument("--rate", type=int, default=300, help="calls a second, of all kinds together; default 300")
     parser.add_argument("--hold", type=float, default=5, help="seconds that calls are up on average, default 5")
-    parser.add_argument("--workers", type=int, default=1, help="of the relay, default 1")
     parser.add_argument("--compiled", action="store_true", help="the relay that scripts/compile makes")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of who calls when")
     kept = "where the store of bindings is kept for the next run, default var/bench-stores"

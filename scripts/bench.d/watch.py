@@ -77,13 +77,11 @@ def _size(file: Path) -> int:
 
 
 def _resident(members: Sequence[int]) -> dict[str, int]:
-    """Named by their commands, workers by their order."""
+    """Named by their commands."""
     found: dict[str, int] = {}
     for member in members:
         words = Path(f"/proc/{member}/cmdline").read_text().split("\0")
         name = words[words.index("relay") + 1] if "relay" in words else Path(words[0]).name
-        if name == "worker":
-            name = f"worker {sum(each.startswith('worker') for each in found)}"
         found[name] = int(Path(f"/proc/{member}/statm").read_text().split()[1]) * PAGE
     return found
 

@@ -51,21 +51,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--rounds", type=int, default=10, help="of each kind; over UDP and TCP half of the kills each")
     parser.add_argument("--only", action="append", choices=list(KINDS), help="may be given several times")
-    parser.add_argument("--workers", type=int, default=2, help="of the relay that is killed (1: a single process)")
     return parser.parse_args()
 
 
 def crash(options: argparse.Namespace, dice: random.Random) -> None:
-    """kill -9 of a worker, of the parent, of both, under load; then while records lie in the spill, too."""
+    """kill -9 under load; then while records lie in the spill, too."""
     for transport in ("udp", "tcp"):
-        with _relay(setup_for(transport), PARTIES, options.workers) as relay:
+        with _relay(setup_for(transport), PARTIES) as relay:
             relay.import_bindings(BINDINGS)
             print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2)), transport, flush=True)
     for name in ("locked", "full"):
         fault = store_faults.FAULTS[name]
         with tempfile.TemporaryDirectory(prefix="relay700-store-") as folder:
             setup = replace(setup_for("udp"), store_in=Path(folder))
-            with store_faults.disk_for(Path(folder), fault), _relay(setup, PARTIES, options.workers) as relay:
+            with store_faults.disk_for(Path(folder), fault), _relay(setup, PARTIES) as relay:
                 relay.import_bindings(BINDINGS)
                 print(asyncio.run(Crashes(relay, dice).run(options.rounds // 2, fault)), name, flush=True)
 
@@ -79,7 +78,7 @@ def store(options: argparse.Namespace, dice: random.Random) -> None:
             tempfile.TemporaryDirectory(prefix="relay700-store-") as folder,
             store_faults.disk_for(Path(folder), fault),
         ):
-            with _relay(Setup(api=free(RELAY), store_in=Path(folder)), (A, B), 1) as relay:
+            with _relay(Setup(api=free(RELAY), store_in=Path(folder)), (A, B)) as relay:
                 relay.bind()
                 relay.wait_for_event("desk.ready")
                 witness = asyncio.run(store_faults.outlives(relay, fault))
@@ -90,7 +89,7 @@ def clock(options: argparse.Namespace, dice: random.Random) -> None:
     """The wall clock is set by up to an hour, back and forth; every other time the relay is killed meanwhile."""
     with tempfile.TemporaryDirectory(prefix="relay700-clock-") as folder:
         wall = WallClock(Path(folder, "clock"))
-        with _relay(Setup(environment=wall.environment()), (A, B), 1) as relay:
+        with _relay(Setup(environment=wall.environment()), (A, B)) as relay:
             relay.bind()
             for number in range(options.rounds):
                 ahead_s = dice.randrange(-HOUR_S, HOUR_S)
@@ -118,10 +117,10 @@ KINDS: dict[str, Callable[[argparse.Namespace, random.Random], None]] = {
 
 
 @contextmanager
-def _relay(setup: Setup, numbers: tuple[str, ...] | list[str], workers: int) -> Iterator[RelayProcess]:
+def _relay(setup: Setup, numbers: tuple[str, ...] | list[str]) -> Iterator[RelayProcess]:
     """One that is started, and looked through and stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="relay700-chaos-") as folder:
-        relay = RelayProcess(Path(folder), setup, numbers, workers=workers)
+        relay = RelayProcess(Path(folder), setup, numbers)
         relay.start()
         try:
             yield relay

@@ -86,7 +86,7 @@ def _reveals(route: APIRoute) -> bool:
 
 @pytest.fixture
 async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
-    relay["live"] = lambda **_: {"calls": [], "total": 0, "workers_absent": 0}
+    relay["live"] = lambda **_: {"calls": [], "total": 0}
     relay["hang_up"] = lambda call_id, **_: {"call_id": call_id}
     bans = BanAnswers(Bans(Limits()))
     bans.ban("192.0.2.1", 60.0)

@@ -62,7 +62,7 @@ OPERATIONS = [
 ]
 RELAY = {
     "state": lambda: {"state": "serving"},
-    "live": lambda **_: {"calls": [], "total": 0, "workers_absent": 0},
+    "live": lambda **_: {"calls": [], "total": 0},
     "hang_up": lambda call_id, **_: {"call_id": call_id},
     "peers": lambda: {"peers": []},
     **BanAnswers(Bans(Limits())).by_name(),

@@ -111,7 +111,7 @@ class Tenants(NamedTuple):
 
 def _live(business: str | None = None, most: int = 0, reveal: bool = False) -> Json:
     assert (business, bool(most), reveal) == ("rival", True, False)
-    return {"calls": [], "total": 0, "workers_absent": 0}
+    return {"calls": [], "total": 0}
 
 
 def _hang_up(call_id: str, business: str | None = None, **_: object) -> Json:

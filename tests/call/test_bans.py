@@ -46,29 +46,6 @@ def test_the_offence_that_is_too_many_bans_its_source_alone(heard: Heard) -> Non
     assert heard.events == [("banned", BAD)]
 
 
-def test_one_of_several_processes_has_the_others_agree_first(heard: Heard) -> None:
-    asked: list[list[Ban]] = []
-    heard.bans.agree = asked.append
-    heard.offends("2001:db8::1")
-    assert [[ban.source for ban in found] for found in asked] == [["2001:db8::/64", "2001:db8::1"]]
-    assert heard.events == []
-    assert not heard.bans.in_force()
-    assert heard.bans.drops("2001:db8::2"), "until they have"
-    heard.bans.expire(1001.0)
-    assert not heard.bans.drops("2001:db8::2"), "or for a second"
-    heard.bans.ban("2001:db8::1", 1600.0, 1001.0, "stranger", proven=False)
-    assert heard.bans.in_force() == [Ban("2001:db8::1", "stranger", 1001.0, 1600.0, proven=False)]
-    assert heard.bans.is_in_force("2001:db8::1")
-
-
-def test_who_was_banned_by_another_process_begins_anew_here_too(heard: Heard) -> None:
-    heard.offends(times=19)
-    heard.bans.ban(BAD, 1600.0, 1000.0, "stranger", here=False)
-    assert heard.bans.lift(BAD)
-    heard.offends(times=19)
-    assert not heard.bans.silenced
-
-
 def test_a_ban_ends_by_itself(heard: Heard) -> None:
     heard.offends()
     heard.bans.expire(1599.9)
@@ -181,18 +158,6 @@ def test_a_login_that_comes_with_a_reload_ends_bans_that_may_be_forged(heard: He
     heard.offends(OTHER)
     heard.bans.follow(LIMITS, 1001.0, believes=False)
     assert [ban.source for ban in heard.bans.in_force()] == [OTHER]
-
-
-# -- what an operator or another process asks for
-
-
-def test_a_ban_of_another_process_is_told_as_such(heard: Heard) -> None:
-    told: list[bool] = []
-    heard.bans.listeners.append(lambda event, ban: told.append(ban.here))
-    heard.bans.ban(BAD, 2000.0, 1000.0, "stranger", here=False)
-    assert heard.bans.lift(BAD, here=False)
-    assert not heard.bans.lift(BAD)
-    assert told == [False, False]
 
 
 # -- IPv6

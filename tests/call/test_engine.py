@@ -132,7 +132,7 @@ def test_statistics_name_all_that_can_be_left_behind() -> None:
 
 def test_live_call_that_cannot_be_restored_is_closed() -> None:
     made = engine()
-    made.restore(RECORD, b"nonsense", 1.0, {})
+    made.restore(RECORD, b"nonsense", 1.0)
     *notes, commit = made.take_actions()
     assert [note.event for note in notes if isinstance(note, Note)] == ["restore.failed"]
     record = commit.record  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ def place(host: str = "192.0.2.22", *, priority: int = 0, weight: int = 1, **hea
 
 
 def counting() -> Callable[[], str]:
-    """Each draw the next one of all that there are, evenly; all begin with the digit of one worker."""
+    """Each draw the next one of all that there are, evenly."""
     number = 0
 
     def draw() -> str:

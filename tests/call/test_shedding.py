@@ -15,7 +15,7 @@ from relay.call.shedding import BURST_LAG_S, MOST_REMEMBERED, REMEMBERED_S, TOLD
 from relay.sip.flow import Flow
 from relay.sip.message import Request, Response, parse_message
 from tests.call.support import FLOW, core, invite, settings
-from tests.net.test_steering import messages
+from tests.sip.spelled import messages
 
 STRANGER = Flow(0, "udp", "198.51.100.1", 5060)
 LATE_S, EARLY_S = 0.3, 0.05

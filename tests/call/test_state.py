@@ -8,6 +8,7 @@ import pytest
 from relay.call.call import Call
 from relay.call.core import Core
 from relay.call.leg import Leg
+from relay.call.leg_state import flow_by
 from relay.call.sdp_masking import SdpWriter
 from relay.call.state import CSEQ_STEP, VERSION, dump_call, load_call, load_leg
 from relay.errors import StoreError
@@ -58,24 +59,15 @@ def test_a_leg_comes_back() -> None:
     assert new.legs == {("ours", "a"): back}
 
 
-def test_a_connection_comes_back_where_it_is_open() -> None:
-    ground = core()
-    state = load_call(dump_call(leg(ground), leg(ground, Flow(1, "tcp", "192.0.2.22", 40_000, 8)), 1.0, 0))
-    closed = Flow(1, "tcp", "192.0.2.22", 40_000, 0)
-    assert state.callee.restored_flow(ground.peers, {}) == closed
-    assert state.callee.restored_flow(ground.peers, {closed: Flow(*closed[:4], 3)}).connection == 3
-    assert state.caller.restored_flow(ground.peers, {closed: Flow(*closed[:4], 3)}) == FLOW
-
-
 def test_listeners_may_have_changed_places_meanwhile() -> None:
     old = core()
     state = load_call(dump_call(leg(old), leg(old, Flow(1, "tcp", "192.0.2.22", 5060)), 1.0, 0))
     turned = core(listeners=(TCP, UDP6, UDP)).peers
-    assert state.caller.restored_flow(turned, {}).listener == 2
-    assert state.callee.restored_flow(turned, {}).listener == 0
+    assert flow_by(state.caller.flow, turned).listener == 2
+    assert flow_by(state.callee.flow, turned).listener == 0
     for listeners in ((UDP6, UDP), (UDP,)):
         with pytest.raises(StoreError):
-            state.callee.restored_flow(core(listeners=listeners).peers, {})
+            flow_by(state.callee.flow, core(listeners=listeners).peers)
 
 
 def test_what_is_no_state() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.relay_process import WORKERS, A, B, RelayProcess, Setup
-from tests.support.workers import BINDINGS, StartWorkers
+from tests.support.relay_process import A, B, RelayProcess, Setup
 
 StartRelay = Callable[..., RelayProcess]
 
@@ -30,11 +29,11 @@ def running_relay(folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, 
 
 @pytest.fixture
 def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
-    """Starts one relay for the test. Called as `start_relay(setup, real_numbers, workers)`."""
+    """Starts one relay for the test. Called as `start_relay(setup, real_numbers)`."""
     relays: list[RelayProcess] = []
 
-    def start(setup: Setup | None = None, real_numbers: Sequence[str] = (A, B), workers: int = WORKERS) -> RelayProcess:
-        relay = RelayProcess(tmp_path, setup or Setup(), real_numbers, workers)
+    def start(setup: Setup | None = None, real_numbers: Sequence[str] = (A, B)) -> RelayProcess:
+        relay = RelayProcess(tmp_path, setup or Setup(), real_numbers)
         relays.append(relay)
         relay.start()
         return relay
@@ -42,22 +41,3 @@ def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
     yield start
     for relay in relays:
         relay.stop_and_check()
-
-
-@pytest.fixture
-def start_workers(tmp_path: Path) -> Iterator[StartWorkers]:
-    """Starts relays that the test may end. Called as `start_workers(setup, workers, bindings)`, of (x, a, b)."""
-    relays: list[RelayProcess] = []
-
-    def start(setup: Setup, workers: int = 2, bindings: Sequence[tuple[str, str, str]] = BINDINGS) -> RelayProcess:
-        parties = {party for _, *both in bindings for party in both}
-        relay = RelayProcess(tmp_path, setup, sorted(parties), workers)
-        relays.append(relay)
-        relay.start()
-        relay.import_bindings(bindings)
-        return relay
-
-    yield start
-    for relay in relays:
-        relay.stop_if_running()
-        assert "Traceback" not in relay.log()

@@ -1,29 +1,37 @@
-"""The store takes nothing, and what carries the calls is killed: they go on, also those that the spill alone knows."""
+"""The store takes nothing, and the relay is killed: calls go on, also those that the spill alone knows."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import StartWorkers
 from tests.support.live_call import Call
 from tests.support.phone import SDP, Leg, Phone
-from tests.support.relay_process import RelayProcess, Setup
+from tests.support.relay_process import A, RelayProcess, Setup, X
 from tests.support.store_faults import FAULTS, Fault, disk_for, reran_with_own_disk
-from tests.support.workers import NUMBERS, A, kill, wait_for_successor
 
 pytestmark = pytest.mark.outside
 
 
-def _kill(relay: RelayProcess, victim: str) -> None:
-    """And wait for whoever comes next."""
-    if victim == "worker":
-        wait_for_successor(relay, 0, kill(relay, 0))
-    else:
-        relay.kill()
-        relay.start()
+@contextmanager
+def _serving(folder: Path, setup: Setup) -> Iterator[RelayProcess]:
+    relay = RelayProcess(folder, setup)
+    relay.start()
+    try:
+        relay.bind()
+        yield relay
+    finally:
+        relay.stop_if_running()
+    assert "Traceback" not in relay.log()
+
+
+def _kill_and_start(relay: RelayProcess) -> None:
+    relay.kill()
+    relay.start()
 
 
 async def _goes_on(call: Call) -> None:
@@ -44,61 +52,51 @@ async def _offer_again(asks: Leg, hears: Leg) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("workers", "victim", "name"),
-    [(1, "relay", "full"), (1, "relay", "locked"), (2, "relay", "locked"), (2, "worker", "locked")],
-)
+@pytest.mark.parametrize("name", ["full", "locked"])
 async def test_they_can_be_ended_by_either_side_while_it_lasts(
-    request: pytest.FixtureRequest, tmp_path: Path, start_workers: StartWorkers, workers: int, victim: str, name: str
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
     fault = FAULTS[name]
     if reran_with_own_disk(request, fault):
         return
     folder = tmp_path / "store"
-    with disk_for(folder, fault):
-        relay = start_workers(Setup(sip={"t1_ms": 200}, store_in=folder), workers)
-        try:
-            await _outlived(relay, folder, fault, victim)
-        finally:
-            relay.stop_if_running()
+    with disk_for(folder, fault), _serving(tmp_path, Setup(sip={"t1_ms": 200}, store_in=folder)) as relay:
+        await _outlived(relay, folder, fault)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("workers", "victim"), [(1, "relay"), (2, "relay"), (2, "worker")])
-async def test_those_that_ended_in_it_count_against_the_caps(
-    tmp_path: Path, start_workers: StartWorkers, workers: int, victim: str
-) -> None:
+async def test_those_that_ended_in_it_count_against_the_caps(tmp_path: Path) -> None:
     setup = Setup(sip={"t1_ms": 200}, policy={"caller_caps": ["2/5m"], "number_caps": []})
-    relay = start_workers(setup, workers)
-    undo = FAULTS["locked"].happens(tmp_path)
-    try:
-        async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
-            for _ in range(2):
-                call = Call(relay, caller, callee, A, NUMBERS[0])
-                await call.answer()
-                await call.hang_up()
-            await asyncio.to_thread(_kill, relay, victim)
-            leg = Leg.calling(caller, setup.relay, A, NUMBERS[0])
-            branch = await leg.request("INVITE", body=SDP)
-            leg.learn(await caller.expect(403, "INVITE"))
-            await leg.request("ACK", cseq=leg.cseq, branch=branch)
-    finally:
-        undo()
-    relay.stop()
-    assert [record["outcome"] for record in relay.calls()] == ["answered", "answered", "frequency_caller"]
+    with _serving(tmp_path, setup) as relay:
+        undo = FAULTS["locked"].happens(tmp_path)
+        try:
+            async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:
+                for _ in range(2):
+                    call = Call(relay, caller, callee)
+                    await call.answer()
+                    await call.hang_up()
+                await asyncio.to_thread(_kill_and_start, relay)
+                leg = Leg.calling(caller, setup.relay, A, X)
+                branch = await leg.request("INVITE", body=SDP)
+                leg.learn(await caller.expect(403, "INVITE"))
+                await leg.request("ACK", cseq=leg.cseq, branch=branch)
+        finally:
+            undo()
+        relay.stop()
+        assert [record["outcome"] for record in relay.calls()] == ["answered", "answered", "frequency_caller"]
 
 
-async def _outlived(relay: RelayProcess, folder: Path, fault: Fault, victim: str) -> None:
+async def _outlived(relay: RelayProcess, folder: Path, fault: Fault) -> None:
     async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
         undo = fault.happens(folder)
-        calls = [Call(relay, caller, callee, A, NUMBERS[0]) for _ in range(3)]
+        calls = [Call(relay, caller, callee) for _ in range(3)]
         for call in calls:
             await call.answer()
         await _offer_again(calls[0].leg, calls[0].called)
         await _offer_again(calls[0].called, calls[0].leg)
         await calls[2].hang_up()
         mark = len(relay.log().splitlines())
-        await asyncio.to_thread(_kill, relay, victim)
+        await asyncio.to_thread(_kill_and_start, relay)
         for call in calls[:2]:
             await _goes_on(call)
         await calls[0].hang_up()

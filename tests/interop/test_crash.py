@@ -21,44 +21,27 @@ from tests.support.store_faults import FAULTS, disk_for, reran_with_own_disk
 pytestmark = pytest.mark.outside
 
 KILLS = 10
-KILLS_OF_WORKERS = 6
 KILLS_IN_AN_OUTAGE = 2
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_no_record_is_lost_or_doubled_by_kill_9_under_load(start_relay: StartRelay, transport: str) -> None:
-    relay = start_relay(setup_for(transport), PARTIES, workers=1)
+    relay = start_relay(setup_for(transport), PARTIES)
     relay.import_bindings(BINDINGS)
     await Crashes(relay, dice()).run(KILLS)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_nor_by_kill_9_of_workers_and_of_their_parent(tmp_path: Path, transport: str) -> None:
-    relay = RelayProcess(tmp_path, setup_for(transport), PARTIES, workers=2)
-    relay.start()
-    try:
-        relay.import_bindings(BINDINGS)
-        await Crashes(relay, dice()).run(KILLS_OF_WORKERS)
-    finally:
-        relay.stop()
-    relay.assert_nothing_in_clear()
-    assert "Traceback" not in relay.log()
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("workers", "name"), [(1, "full"), (2, "locked")])
-async def test_nor_while_they_lie_in_the_spill(
-    request: pytest.FixtureRequest, tmp_path: Path, workers: int, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["full", "locked"])
+async def test_nor_while_they_lie_in_the_spill(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     """The store takes nothing when it is killed, and is well again when the next one comes."""
     fault = FAULTS[name]
     if reran_with_own_disk(request, fault):
         return
     folder = tmp_path / "store"
     with disk_for(folder, fault):
-        relay = RelayProcess(tmp_path, replace(setup_for("udp"), store_in=folder), PARTIES, workers=workers)
+        relay = RelayProcess(tmp_path, replace(setup_for("udp"), store_in=folder), PARTIES)
         relay.start()
         try:
             relay.import_bindings(BINDINGS)

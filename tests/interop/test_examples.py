@@ -79,23 +79,46 @@ def test_what_one_freeswitch_file_names_stands_in_another() -> None:
 # --- systemd
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
+def unit_of(folder: Path, name: str) -> Path:
     """The example, for the relay700 of this environment."""
     command = str(Path(PYTHON).with_name("relay700"))
-    text = (CONFIG / "systemd" / "relay700.service").read_text()
+    text = (CONFIG / "systemd" / name).read_text()
     assert "/opt/relay700/.venv/bin/relay700 serve" in text
-    file = tmp_path / "relay700.service"
+    file = folder / name
     file.write_text(text.replace("/opt/relay700/.venv/bin/relay700", command))
     return file
 
 
-def test_systemd_finds_no_fault_with_the_unit(unit: Path) -> None:
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    return unit_of(tmp_path, "relay700.service")
+
+
+@pytest.mark.parametrize("name", ["relay700.service", "relay700@.service"])
+def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path, name: str) -> None:
+    unit = unit_of(tmp_path, name)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_of_a_node_is_the_other_one_with_files_of_its_own() -> None:
+    alone, of_node = (
+        (CONFIG / "systemd" / name).read_text().partition("[Unit]")[2]
+        for name in ("relay700.service", "relay700@.service")
+    )
+    for there, here in (
+        ("Description=relay700,", "Description=relay700 node %i,"),
+        ("/etc/relay700/relay.toml", "/etc/relay700/%i.toml"),
+        ("a line of relay.toml", "a line of %i.toml"),
+        ("WorkingDirectory=/var/lib/relay700\n", "WorkingDirectory=/var/lib/relay700/%i\n"),
+        ("StateDirectory=relay700\n", "StateDirectory=relay700/%i\n"),
+    ):
+        assert there in alone
+        alone = alone.replace(there, here)
+    assert of_node == alone
 
 
 def test_systemd_tries_a_start_that_fails_for_ever(unit: Path) -> None:

@@ -60,7 +60,7 @@ async def test_every_caller_is_answered_and_every_callee_cancelled(start_relay: 
         f'\n[[peer]]\nname = "rings"\nuri = "sip:{rings_at};transport=udp"\nsources = ["{rings_at.host}/32"]\n'
         '\n[[route]]\nprefix = "86137"\npeers = ["rings"]\n'
     )
-    relay = start_relay(setup, [*PARTIES, RING[1], RINGS], workers=1)
+    relay = start_relay(setup, [*PARTIES, RING[1], RINGS])
     relay.import_bindings([*BINDINGS, (*RING, RINGS)])
     chance = dice()
     caller = LoadCaller(setup.caller, setup.relay, chance, lambda: numbers_of(chance))

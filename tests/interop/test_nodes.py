@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +16,9 @@ from tests.support.addresses import RELAY, Address
 from tests.support.live_call import Call, call
 from tests.support.namespace import reran_in_own_network
 from tests.support.phone import SDP, Leg, Phone
-from tests.support.product import WORKERS
 from tests.support.relay_process import A, B, RelayProcess, Setup, X
 
-NUMBERS = ("700100000010002", "700100000010001")  # of the first worker and of the second
+NUMBERS = ("700100000010002", "700100000010001")
 CALLEES = (B, "13900000003")
 
 
@@ -31,17 +28,17 @@ def url() -> Iterator[str]:
         yield url
 
 
-def node(folder: Path, url: str, name: str, setup: Setup | None = None, workers: int = WORKERS) -> RelayProcess:
+def node(folder: Path, url: str, name: str, setup: Setup | None = None) -> RelayProcess:
     """Not started."""
     store = {"url": url, "node": name, "key_file": f"{folder}/relay.key"}
     own = folder / name
     own.mkdir()
-    return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES), workers)
+    return RelayProcess(own, replace(setup or Setup(), store=store), (A, *CALLEES))
 
 
 async def test_a_node_that_was_killed_ends_what_rang_there_when_it_comes_back(tmp_path: Path, url: str) -> None:
     """What it noted is on its machine, where others do not see it: none of them records the attempt a second time."""
-    relay, other = node(tmp_path, url, "a", workers=1), node(tmp_path, url, "b", Setup(), workers=1)
+    relay, other = node(tmp_path, url, "a"), node(tmp_path, url, "b")
     with running(relay, other):
         relay.bind()
         async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
@@ -108,28 +105,6 @@ async def test_what_is_bound_through_one_relay_is_used_by_the_other_at_once(tmp_
         second.stop_and_check()
 
 
-async def test_a_call_goes_on_where_a_worker_of_its_node_is_killed(tmp_path: Path, url: str) -> None:
-    relay = node(tmp_path, url, "a", Setup(sip={"t1_ms": 200}), workers=2)
-    with running(relay):
-        bind(relay)
-        async with Phone(relay.setup.caller) as caller, Phone(relay.setup.callee) as callee:
-            calls = [Call(relay, caller, callee, A, number) for number in NUMBERS]
-            for up in calls:
-                await up.answer()
-            assert [up.leg.remote.rpartition("tag=")[2][0] for up in calls] == ["0", "1"]
-            mark = len(relay.log().splitlines())
-            os.kill(relay.worker_pids()[1], signal.SIGKILL)
-            successor = await asyncio.to_thread(relay.wait_for_event, "worker.ready", after=mark)
-            assert successor["calls_restored"] == 1
-            for phone, leg in ((caller, calls[1].leg), (callee, calls[1].called)):
-                await leg.answer(await phone.expect("OPTIONS"), 200)
-            for up in calls:
-                await up.hang_up()
-        assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
-        relay.verify()
-        assert relay.stop() == 0
-
-
 # What another node's calls become
 
 
@@ -160,15 +135,14 @@ async def answer_probes(phone: Phone, stays: Leg, ends: Leg) -> None:
             await ends.answer(probe, 481)
 
 
-@pytest.mark.parametrize(("workers", "heirs"), [(1, 1), (2, 2)])
 async def test_calls_of_a_node_that_dies_go_on_at_its_address(
-    request: pytest.FixtureRequest, tmp_path: Path, url: str, workers: int, heirs: int
+    request: pytest.FixtureRequest, tmp_path: Path, url: str
 ) -> None:
     if reran_in_own_network(request):
         return
     setup = Setup(sip={"t1_ms": 100}, listen=["udp"])
     heir = replace(setup, relay=Address("127.0.0.13", setup.relay.port), sip={**setup.sip, "advertise": RELAY})
-    first, second = node(tmp_path, url, "a", setup, workers), node(tmp_path, url, "b", heir, heirs)
+    first, second = node(tmp_path, url, "a", setup), node(tmp_path, url, "b", heir)
     with running(first, second):
         bind(first)
         async with Phone(setup.caller) as caller, Phone(setup.callee) as callee:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.support.product import PYTHON, WORKERS
+from tests.support.product import PYTHON
 
 pytestmark = pytest.mark.outside
 
@@ -19,7 +19,6 @@ SCRIPTS = Path("scripts/bench.d").resolve()
 
 def test_each_call_of_a_mixed_load_goes_as_drawn_and_has_its_record() -> None:
     command = [PYTHON, str(SCRIPTS / "soak.py"), "--minutes", "0.1", "--rate", "60", "--hold", "1", "--seed", "6"]
-    command += ["--workers", str(WORKERS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no call failed" in done.stdout

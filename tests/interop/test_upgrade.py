@@ -102,11 +102,8 @@ def change_things(relay: RelayProcess) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_command_of_a_later_version_migrates_the_file_of_a_relay_that_serves(
-    tmp_path: Path, workers: int
-) -> None:
-    relay = RelayProcess(tmp_path, Setup(api=free(RELAY), sip=QUICK), PARTIES, workers=workers)
+async def test_a_command_of_a_later_version_migrates_the_file_of_a_relay_that_serves(tmp_path: Path) -> None:
+    relay = RelayProcess(tmp_path, Setup(api=free(RELAY), sip=QUICK), PARTIES)
     newer = Newer(tmp_path / "newer", FILE, FILE_SCRIPTS)
     relay.start()
     try:
@@ -156,4 +153,4 @@ def node(folder: Path, url: str, name: str, setup: Setup) -> RelayProcess:
     own = folder / name
     own.mkdir()
     store = {"url": url, "node": name, "key_file": f"{folder}/relay.key"}
-    return RelayProcess(own, replace(setup, store=store), PARTIES, workers=1)
+    return RelayProcess(own, replace(setup, store=store), PARTIES)

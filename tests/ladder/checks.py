@@ -118,17 +118,13 @@ class Checks:
 
     # -- when it is over
 
-    def check_records(self, records: Iterable[CallRecord], *, attempts_kept: bool) -> None:
-        """One closed record for each attempt that was answered, and no other.
-
-        Where those under way are kept: for each that its caller has heard anything of, over all restarts.
-        """
+    def check_records(self, records: Iterable[CallRecord]) -> None:
+        """One closed record for each attempt that its caller has heard anything of, over all restarts, and no other."""
         records = list(records)
         assert all(record.ended_at is not None for record in records), "a record is open"
         assert all(record.outcome and record.ended_by and record.end_reason for record in records)
         counted = Counter(record.caller_leg_call_id for record in records)
-        heard = self._provisional if attempts_kept else self._answered
-        expected = Counter(self._initial[branch] for branch in heard)
+        expected = Counter(self._initial[branch] for branch in self._provisional)
         if self.restarted:  # what comes again after that may be an attempt of its own
             assert not expected - counted, f"not recorded: {expected - counted}"
         else:

@@ -21,7 +21,6 @@ from relay.call.actions import (
     LookUp,
     Mediate,
     Note,
-    Registered,
     Send,
     SendAll,
     Tell,
@@ -142,9 +141,7 @@ class Ladder:
             yield f"fedcba9876{number:06x}"
 
     def _start(self) -> Engine:
-        engine = Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
-        engine.keep_attempts()
-        return engine
+        return Engine(self.settings, lambda: next(self._tokens), clock_offset_s=self._clock_offset_s)
 
     def side(self, host: str, name: str) -> Side:
         """A further user agent, at an address of its own."""
@@ -203,7 +200,7 @@ class Ladder:
         for record, dialogs in list(self.records.values()):
             if record.ended_at is None:
                 assert dialogs is not None
-                self.engine.restore(record, dialogs, self.now, {}, kept.pop(record.call_id, None))
+                self.engine.restore(record, dialogs, self.now, kept.pop(record.call_id, None))
         for attempt in kept.values():
             self.engine.end_attempt(attempt, self.now)
         self.perform()
@@ -226,7 +223,7 @@ class Ladder:
                     case _:
                         self._note(action)
 
-    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | Tell | Registered) -> None:
+    def _note(self, action: KeepAttempt | DropAttempt | Mediate | Note | Tell) -> None:
         match action:
             case KeepAttempt():
                 self.kept[action.record.call_id] = KeptAttempt(action.record, action.state)
@@ -238,8 +235,6 @@ class Ladder:
                 self.notes.append(action)
             case Tell():
                 self.told.append(action)
-            case Registered():
-                self.tell_mates(action)
 
     def _carry(self, action: Send | SendAll) -> None:
         for data in [action.data] if isinstance(action, Send) else action.messages:
@@ -272,9 +267,6 @@ class Ladder:
         """For rtpengine, which is not there."""
         self.engine.mediated(command.token, None, self.now)
 
-    def tell_mates(self, told: Registered) -> None:
-        raise AssertionError(f"a lone relay has nobody to tell {told}")
-
     # -- what must hold
 
     @property
@@ -287,8 +279,7 @@ class Ladder:
         """All timers run out: nothing is left, every record is closed, and nothing crossed."""
         self.run(seconds)
         self.check_nothing_left()
-        kept = self.engine._core.keeps_attempts
-        self.checks.check_records((record for record, _ in self.records.values()), attempts_kept=kept)
+        self.checks.check_records(record for record, _ in self.records.values())
         self.check_privacy()
 
     def check_nothing_left(self) -> None:

@@ -320,6 +320,32 @@ def test_no_credentials_are_taken_twice(called: Ladder) -> None:
     called.settle()
 
 
+@pytest.mark.parametrize("expires", ["100", "0"])
+def test_a_register_that_is_sent_again_has_the_same_answer(called: Ladder, expires: str) -> None:
+    """Its credentials are good once, and the answer may have been lost."""
+    registers(called.callee)
+    asks_to_register(called.callee, expires=expires)
+    line = credentials(called.callee, "REGISTER", challenged(called.callee)["SHA-256"])
+    asks_to_register(called.callee, line, expires=expires)
+    first = called.callee.get_response(200)
+    called.callee.sends_again("REGISTER")
+    again = called.callee.get_response(200)
+    assert (again.to_tag, again.get("contact")) == (first.to_tag, first.get("contact"))
+    called.settle()
+
+
+def test_a_register_that_finds_no_room_for_its_transaction_is_answered_once(called: Ladder) -> None:
+    called.engine.reload(replace(called.settings, limits=Limits(max_transactions=0)), {}, called.now)
+    asks_to_register(called.callee)
+    line = credentials(called.callee, "REGISTER", challenged(called.callee)["SHA-256"])
+    asks_to_register(called.callee, line)
+    called.callee.get(200)
+    called.callee.sends_again("REGISTER")
+    assert challenged(called.callee)["SHA-256"].stale
+    assert is_registered(called)
+    called.settle()
+
+
 def test_a_nonce_ages_and_is_for_one_source(called: Ladder) -> None:
     asks_to_register(called.callee)
     challenge = challenged(called.callee)["SHA-256"]

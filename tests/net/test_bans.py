@@ -63,12 +63,6 @@ def test_how_many_were_left_out_is_told() -> None:
     assert told[0] > 0
 
 
-def test_what_another_process_found_is_logged_there() -> None:
-    log = Log()
-    BanLog(log.logger)("banned", Ban(BAD, "stranger", 1.0, 2.0, here=False))
-    assert log.events() == []
-
-
 def test_an_operator_bans_lists_and_lifts(bans: Bans) -> None:
     answers = BanAnswers(bans)
     before = time.time() * 1000

@@ -20,7 +20,6 @@ from relay.call.actions import (
     Mediate,
     Mediated,
     Note,
-    Registered,
     Send,
     SendAll,
     Tell,
@@ -68,8 +67,8 @@ class Obedient:
                 self._send(*rest)
             case "echo_all":
                 self._actions.append(SendAll([each.encode() for each in rest], flow))
-            case "look_up" | "mediate" | "registered" | "tell":
-                self._actions.append(_action(word, flow, *rest))
+            case "look_up" | "mediate" | "tell":
+                self._actions.append(_action(word, *rest))
             case "commit" | "keep" | "drop":
                 self._actions += _several(word, flow, rest)
             case "timers":
@@ -135,14 +134,12 @@ class Obedient:
         self._actions.append(Send(" ".join(words).encode(), self._flow))
 
 
-def _action(word: str, flow: Flow, name: str = "") -> Action:
+def _action(word: str, name: str = "") -> Action:
     match word:
         case "look_up":
             return LookUp(1, X, name)
         case "mediate":
             return Mediate(5, "offer", "call", "")
-        case "registered":
-            return Registered(name, "sip:bob@there", flow, None)
     return Tell(name, RECORD)
 
 
@@ -165,7 +162,6 @@ class Bench:
         self.told: list[tuple[str, CallRecord]] = []
         self.verifying: list[tuple[LookUp, Route, Routed]] = []
         self.mediating: list[tuple[Mediate, Answered]] = []
-        self.registered: list[Registered] = []
         self.kept: list[tuple[CallRecord, bytes]] = []
         self.dropped: list[str] = []
         self.can_keep = True
@@ -178,12 +174,11 @@ class Bench:
             lambda number, caller, wall_s, peer: self.look_up(number, caller, wall_s),
             lambda commit, done: self.journal.append((commit, done)),
             lambda kind, record: self.told.append((kind, record)),
+            self,
             self.log.logger,
             self.log.ended,
             lambda asked, route, then: self.verifying.append((asked, route, then)),
             lambda command, then: self.mediating.append((command, then)),
-            self.registered.append,
-            attempts=self,
         )
         self.peer: asyncio_dgram.DatagramClient
 
@@ -374,13 +369,6 @@ async def test_without_rtpengine_a_command_for_it_comes_to_nothing() -> None:
     async with bench() as b:
         b.driver._mediate = None
         assert await b.ask("mediate") == "mediated 5 nothing"
-
-
-async def test_where_a_peer_has_registered_is_told() -> None:
-    async with bench() as b:
-        await b.say("registered phone")
-        await b.ask("echo done")
-        assert [(told.peer, told.expires_at) for told in b.registered] == [("phone", None)]
 
 
 async def test_what_happens_to_a_call_is_told() -> None:

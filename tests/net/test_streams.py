@@ -143,38 +143,6 @@ async def test_strangers_leave_room_for_peers() -> None:
             writer.close()
 
 
-async def test_a_connection_that_is_held_is_read_later_and_no_time_runs_for_it() -> None:
-    async with listening(message_timeout_s=30) as h:
-        reader, writer = await h.connect()
-        writer.write(message() + message("half")[:-1])
-        _, flow = await h.heard()
-        h.streams.hold(flow)
-        h.streams.hold(flow)
-        begun = h.streams.now
-        h.streams.sweep(begun + 60)
-        writer.write(b"f" + message("next") + b"OPTIONS ")
-        h.streams.go_on()
-        assert [(await h.heard())[0] for _ in range(2)] == [message("half"), message("next")]
-        h.streams.sweep(begun + 89)
-        assert h.streams.statistics()["streams"] == 1
-        h.streams.sweep(begun + 91)
-        assert await ended(reader)
-        writer.close()
-
-
-async def test_a_connection_that_ends_while_it_is_held_is_not_looked_for() -> None:
-    async with listening() as h:
-        _, writer = await h.connect()
-        writer.write(message())
-        _, flow = await h.heard()
-        h.streams.hold(flow)
-        next(iter(h.streams._by_number.values())).abort("a test")
-        await h.settled(0)
-        h.streams.go_on()
-        h.streams.hold(flow)
-        writer.close()
-
-
 async def test_a_far_end_that_does_not_read_is_closed() -> None:
     async with listening(max_unsent=131_072) as h:
         _, writer = await h.connect()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from relay.call.claims import CallerNumbers
-from relay.call.rates import Rates
 from relay.call.routing import Refusal, Route
 from relay.call.settings import Peer
-from relay.net.shared import SharedCounts, make_region
 from relay.policy.gate import Gate
 from relay.policy.judge import Found
 from relay.policy.last_caller import LastCaller
@@ -25,10 +21,10 @@ TWICE = (Cap(2, 300),)
 class Bench:
     """A gate over a store that finds the same for each call."""
 
-    def __init__(self, answer: Found | Refusal, rates: Rates | None = None, **rules: object) -> None:
+    def __init__(self, answer: Found | Refusal, **rules: object) -> None:
         self.answer = answer
         self.remembered: list[LastCaller] = []
-        self.gate = Gate(self.fetch, Rules(**rules), self.remembered.append, rates)  # type: ignore[arg-type]
+        self.gate = Gate(self.fetch, Rules(**rules), self.remembered.append)  # type: ignore[arg-type]
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Found | Refusal:
         answer = self.answer
@@ -89,13 +85,6 @@ def test_calls_a_second_of_a_business_without_a_quota_of_its_own_are_the_configu
     for business, granted in (("firm", 2), ("default", 5)):
         bench = Bench(found(business=business), quotas=Quotas(max_cps=2))
         assert [bench.call() for _ in range(5)].count("granted") == granted
-
-
-def test_gates_of_workers_grant_so_many_together() -> None:
-    region = make_region(2)
-    first, second = (Bench(found(max_cps=2), SharedCounts(region, index, 2).granted) for index in range(2))
-    os.close(region)
-    assert [bench.call() for bench in (first, second, first)] == ["granted", "granted", "business_rate"]
 
 
 def test_what_was_granted_before_a_start_counts() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relay.errors import ParseError
 from relay.sip.glance import copied, is_untagged, marks
 from relay.sip.message import Request, parse_message
-from tests.net.test_steering import METHODS, messages, tokens
+from tests.sip.spelled import METHODS, messages, tokens
 
 HEAD = b"INVITE sip:b@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\n"
 REST = b"From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: c@h\r\nCSeq: 1 INVITE\r\n\r\n"

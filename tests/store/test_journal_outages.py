@@ -176,7 +176,7 @@ async def test_calls_go_on_while_the_store_takes_nothing(disk: Disk, monkeypatch
             journal.queue.append(Commit(3, ended_record("c2"), None), done)
             await done.until(lambda: done.tokens == [1, 2, 3])
             saboteur.execute("ALTER TABLE gone RENAME TO call_record")
-        await journal.queue.flushed()
+        await journal.queue.emptied(60)
         journal.queue.append(Commit(4, ended_record("c4"), None), done)
         await done.until(lambda: done.tokens == [1, 2, 3, 4])
     assert [record.call_id for record in stored(disk)] == ["c1", "c2", "c4"]
@@ -204,7 +204,7 @@ async def test_what_the_store_takes_while_it_is_being_spilled_is_told_once(
                 journal.queue.append(Commit(token, ended_record(f"c{token}"), None), done)
             await asyncio.to_thread(begun.wait, 20)
             saboteur.execute("ALTER TABLE gone RENAME TO call_record")
-        await journal.queue.flushed()
+        await journal.queue.emptied(60)
         may_go_on.set()
         journal.queue.append(Commit(3, ended_record("c3"), None), done)
         await done.until(lambda: 3 in done.tokens)
@@ -235,7 +235,7 @@ async def test_what_is_in_the_spill_is_written_once_wherever_the_process_was_kil
     async with opened(disk) as journal:
         for commit in commits[:taken]:
             journal.queue.append(commit, Waiter())
-        await journal.queue.flushed()
+        await journal.queue.emptied(60)
     spill_file.write_bytes(kept)
     async with opened(disk, []) as journal:
         assert journal.live() == []
@@ -262,7 +262,6 @@ async def test_while_the_store_takes_nothing_it_opens_and_goes_on_with_the_spill
             done = Waiter()
             journal.queue.append(Commit(1, live_record("c3"), b"three"), done)
             journal.queue.append(Commit(2, ended_record("c1"), None), done)
-            await journal.queue.flushed()
             await done.until(lambda: done.tokens == [1, 2])
             assert [call.dialogs for call in journal.live()] == [b"in the store", b"three"]
             killed_here = spill_file.read_bytes()
@@ -294,7 +293,7 @@ async def test_a_later_state_of_a_call_is_not_in_the_store_before_the_spill_is_c
             monkeypatch.setattr(journal_module, "SPILL_AFTER_S", 600.0)
             journal.queue.append(Commit(1, live_record(f"c{MAX_BATCH}"), b"later"), Waiter())
             other.execute("ROLLBACK")
-            await journal.queue.flushed()
+            await journal.queue.emptied(60)
             assert {call.dialogs for call in journal.live()} == {b"first", b"later"}
     assert found == [{b"first"}]
 

@@ -36,21 +36,6 @@ async def test_those_that_were_told_before_are_not_told_again() -> None:
     assert done.tokens == [4, 5]
 
 
-async def test_who_waits_for_a_place_goes_on_when_it_is_reached_and_no_earlier() -> None:
-    done = Waiter()
-    queue = filled(1, done)
-    flushed = asyncio.create_task(queue.flushed())
-    gone = asyncio.create_task(queue.flushed())
-    first = await queue.batch()
-    await asyncio.sleep(0)
-    gone.cancel()
-    queue.took(first)
-    await done.until(lambda: done.tokens == [1])
-    assert not flushed.done()
-    queue.took(await queue.batch())
-    await flushed
-
-
 async def test_a_batch_waits_for_the_gap_and_for_something_to_write() -> None:
     queue = JournalQueue(min_gap_s=600.0)
     assert queue.rest_s <= 0

@@ -39,7 +39,7 @@ async def _fill(disk: Disk, *, up: bool = False) -> None:
             journal.queue.append(Commit(n + 1, ended_record(f"c{n}"), None), done)
         if up:
             journal.queue.append(Commit(9_999, live_record("up"), b""), done)
-        await journal.queue.flushed()
+        await journal.queue.emptied(60)
 
 
 def test_every_table_is_thought_of(disk: Disk) -> None:

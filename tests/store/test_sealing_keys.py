@@ -36,7 +36,7 @@ def turned(place: Place, key_file: Path) -> None:
 async def write(journal: Journal, *commits: Commit) -> None:
     for commit in commits:
         journal.queue.append(commit, lambda token: None)
-    await journal.queue.flushed()
+    await journal.queue.emptied(60)
 
 
 def ids(connection: Connection, column: str, table: str) -> list[int]:

@@ -123,7 +123,7 @@ async def test_events_and_last_callers_are_kept(store: Store) -> None:
         journal.queue.tell("answered", live_record("c1"))
         for caller in ("1", "2"):  # in one transaction
             journal.queue.remember(LastCaller("b1", "700100000010001", caller, 5))
-        await journal.queue.flushed()
+        await journal.queue.emptied(60)
     with closing(connect_reader(store.place)) as connection:
         assert [row[2] for row in event_rows(connection, 0, 10)] == ["ringing", "answered"]
         ((hash_,),) = connection.execute("SELECT caller_hash FROM last_caller").fetchall()
@@ -178,7 +178,7 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
 
     async with store.journal("a") as first, store.journal("b") as second:
         remember(first, "b0", "b1", "b2")
-        await first.queue.flushed()
+        await first.queue.emptied(60)
         with closing(postgres.connect(store.place)) as holder, closing(postgres.connect(store.place)) as looker:
             holder.execute("BEGIN IMMEDIATE")
             holder.execute("UPDATE last_caller SET at = 6 WHERE binding_id = 'b0'")
@@ -187,7 +187,7 @@ async def test_nodes_that_remember_the_same_callers_do_not_wait_for_each_other(s
             remember(first, "b2", "b0", "b1")
             await until(lambda: looker.execute(_WAITING).fetchone() == (2,))
             holder.execute("COMMIT")
-        await asyncio.gather(first.queue.flushed(), second.queue.flushed())
+        await asyncio.gather(first.queue.emptied(60), second.queue.emptied(60))
     assert store.said == []
 
 

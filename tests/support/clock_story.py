@@ -27,19 +27,13 @@ async def outlives(relay: RelayProcess, clock: WallClock, ahead_s: int, *, resta
             for phone, leg in ((up.caller, up.leg), (up.callee, up.called)):
                 await leg.answer(await phone.expect("OPTIONS"), 200)
         else:
-            for worker in range(relay.workers):
-                await asyncio.to_thread(_wait_until_noticed, relay, worker, mark)
+            await asyncio.to_thread(relay.wait_for_event, "clock.was_set", after=mark)
         await witness.until(GO_ON)
         await up.hang_up()
     assert await asyncio.to_thread(relay.verify)
     await asyncio.to_thread(witness.check_records, relay)
     for record in await asyncio.to_thread(relay.calls):
         check_times(record)
-
-
-def _wait_until_noticed(relay: RelayProcess, worker: int, mark: int) -> None:
-    """Each that carries calls does, and says so."""
-    relay.wait_for_event("clock.was_set", after=mark, matching=lambda event: event.get("worker", 0) == worker)
 
 
 def check_times(record: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ One step a line, seen from the phone that the ladder is of:
     < 100?                    receives; with "?" it may also stay away
     < 183 save=RSeq           receives, and keeps that header's value as [$RSeq]
     > 487 to INVITE           answers the INVITE received last instead of the request received last
+    < 481? last               where that comes instead, the ladder is over
     < 401 challenge           receives a challenge, which `[authentication username=… password=…]` answers later
     > INVITE fresh            sends it again as a new one, without a tag in its To; likewise `< INVITE fresh`
     < INVITE proves=u:p       receives it with credentials that user u with password p could have made, else fails
@@ -27,6 +28,7 @@ from xml.sax.saxutils import quoteattr
 CALLER_NUMBER = "[field0]"
 DIALLED_NUMBER = "[field1]"
 RETRANSMIT_AFTER_MS = 500
+_END = "1"
 
 REASONS = {
     100: "Trying", 180: "Ringing", 183: "Session Progress", 200: "OK", 302: "Moved Temporarily", 401: "Unauthorized",
@@ -107,9 +109,10 @@ class _Compiler:
 
     def compile(self, name: str) -> str:
         body = "\n".join(self._step(index, step) for index, step in enumerate(self._steps))
+        end = f'<label id="{_END}"/>' if any("last" in step.options for step in self._steps) else ""
         saved = ",".join(sorted(self._saved))  # SIPp refuses a variable that is never used, unless it is named here
         reference = f"<Reference variables={quoteattr(saved)}/>" if saved else ""
-        return f'<?xml version="1.0"?>\n<scenario name={quoteattr(name)}>\n{body}\n{reference}\n</scenario>\n'
+        return f'<?xml version="1.0"?>\n<scenario name={quoteattr(name)}>\n{body}\n{end}{reference}\n</scenario>\n'
 
     def _step(self, index: int, step: Step) -> str:
         match step.direction:
@@ -142,10 +145,12 @@ class _Compiler:
                 if self._invites_received == 1:
                     actions += [self._save("From", "from"), self._save("To", "to")]
         has_contact = not step.is_response or 100 < int(step.name) < 300
-        keep_route = ' rrs="true"' if has_contact and not self._dialog_known else ""
+        # Of what may stay away none: SIPp keeps the first that it gets, which may be of another early dialog.
+        keep_route = ' rrs="true"' if has_contact and not step.optional and not self._dialog_known else ""
         if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
             self._dialog_known = True
         optional = ' optional="true"' if step.optional else ""
+        last = f' next="{_END}"' if "last" in step.options else ""
         challenge = ' auth="true"' if "challenge" in step.options else ""
         proof = ""
         if "proves" in step.options:
@@ -157,7 +162,7 @@ class _Compiler:
                 '<action><error message="wrong credentials"/></action></nop>'
             )
         inner = f"<action>{''.join(actions)}</action>" if actions else ""
-        return f"<recv {kind}{optional}{challenge}{keep_route}>{inner}</recv>{proof}"
+        return f"<recv {kind}{optional}{last}{challenge}{keep_route}>{inner}</recv>{proof}"
 
     def _save(self, header: str, variable: str) -> str:
         self._saved.add(variable)

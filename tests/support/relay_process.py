@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.support.addresses import CALLEE, CALLER, RELAY, Address, free
-from tests.support.product import RELAY700, WORKERS
+from tests.support.product import RELAY700
 
 A = "13800000001"
 B = "13900000002"
@@ -113,18 +113,14 @@ def _table(name: str, values: dict[str, Any]) -> str:
 class RelayProcess:
     """`real_numbers` are what must never stand in clear in the log, the store or the process's surroundings."""
 
-    def __init__(
-        self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B), workers: int = WORKERS
-    ) -> None:
+    def __init__(self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B)) -> None:
         self.folder = folder
         self.setup = setup
-        self.workers = workers
         self.real_numbers = list(real_numbers)
         self.config = folder / "relay.toml"
         self.config.write_text(setup.toml(folder))
         self._log_file = folder / "relay.log"
         self._lines: list[str] = []
-        self._begin = 0  # where those of the process that runs begin
         self._grown = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -134,8 +130,8 @@ class RelayProcess:
 
     def start(self) -> None:
         """Returns once the relay has said that it is ready."""
-        command = [*RELAY700, "serve", "-c", str(self.config), "--workers", str(self.workers)]
-        self._begin = mark = len(self._lines)
+        command = [*RELAY700, "serve", "-c", str(self.config)]
+        mark = len(self._lines)
         self._ended = False
         environment = {**os.environ, **self.setup.environment}
         self._process = subprocess.Popen(
@@ -193,21 +189,9 @@ class RelayProcess:
         assert self._process is not None
         return self._process.pid
 
-    def worker_pids(self) -> list[int]:
-        """Those that carry calls now, the first worker first."""
-        events = self.events(self._begin)
-        newest = {event["worker"]: event["pid"] for event in events if event.get("event") == "worker.ready"}
-        return [newest[index] for index in sorted(newest)]
-
-    @property
-    def pids(self) -> list[int]:
-        """The relay's and its workers'."""
-        return [self.pid, *self.worker_pids()]
-
     @property
     def resident_bytes(self) -> int:
-        """Of all its processes; what they share counts for each."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     # --- the log
@@ -335,11 +319,11 @@ class RelayProcess:
     # --- privacy
 
     def assert_nothing_in_clear(self) -> None:
-        """No real number in the log, the store's files, or what /proc shows of its processes."""
+        """No real number in the log, the store's files, or what /proc shows of its process."""
         stored = (self.setup.store_in or self.folder).glob("relay.db*")
         places = [self._log_file, *(file for file in stored if not file.is_socket())]
         if self._process is not None and self._process.poll() is None:
-            places += [Path(f"/proc/{pid}/{name}") for pid in self.pids for name in ("environ", "cmdline")]
+            places += [Path(f"/proc/{self.pid}/{name}") for name in ("environ", "cmdline")]
         for place in places:
             data = place.read_bytes()
             for number in self.real_numbers:

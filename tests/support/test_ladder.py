@@ -51,3 +51,10 @@ def test_pause_of_the_numbers_file_is_read_into_the_variable_that_it_waits_for()
     assert text.attrib["value"] == "[field2]"
     assert number.attrib["variable"] == text.attrib["assign_to"]
     assert pause.attrib["variable"] == number.attrib["assign_to"]
+
+
+def test_what_comes_instead_is_the_last_of_the_ladder() -> None:
+    instead, usual, end = steps_of("> BYE\n< 481? last\n< 200")[1:]
+    assert (instead.attrib["response"], instead.attrib["optional"]) == ("481", "true")
+    assert "next" not in usual.attrib
+    assert (end.tag, end.attrib["id"]) == ("label", instead.attrib["next"])
