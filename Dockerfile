@@ -1,6 +1,6 @@
 # relay700 in a container:
 #
-#   docker build -t relay700 .
+#   docker build -t relay700 .        # with --build-arg EXTRAS=parquet also `calls export --format parquet`
 #   docker run --network host -v relay700:/var/lib/relay700 -v /etc/relay700:/etc/relay700:ro relay700
 #
 # SIP names addresses in its messages, so the relay needs the host's network, or [sip] advertise with all ports published. Paths in
@@ -11,9 +11,15 @@ FROM debian:trixie-slim AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
+COPY requirements /source/requirements
+ARG EXTRAS=""
+RUN python3 -m venv /opt/relay700 \
+    && for name in run $EXTRAS; do \
+        /opt/relay700/bin/pip install --no-cache-dir --require-hashes -r /source/requirements/$name.txt || exit; \
+    done
 COPY pyproject.toml README.md LICENSE /source/
 COPY relay /source/relay
-RUN python3 -m venv /opt/relay700 && /opt/relay700/bin/pip install --no-cache-dir /source
+RUN /opt/relay700/bin/pip install --no-cache-dir --no-deps --no-build-isolation /source
 
 FROM debian:trixie-slim
 RUN apt-get update \

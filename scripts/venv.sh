@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # scripts/venv.sh VENV [EXTRA…]: makes an environment of Python with this tree's relay700 installed in it, and the named extras
-# of pyproject.toml (test, lint). Does nothing where that is so already. One that another Python made, or that comes from
-# another folder, is made anew. On Debian it installs python3-venv where Python has come without it. VENV is one of
+# of pyproject.toml (parquet, test, lint), at the versions and with the hashes of requirements/*.txt. Does nothing where that is
+# so already. Extras that it had before stay with it. One that another Python made, or that comes from another folder, is made
+# anew. On Debian it installs python3-venv where Python has come without it. VENV is one of
 #   .venv           serves: the distribution's own Python, which is built for speed, else the newest there is
 #   .venv-test      tests and checks: Python 3.11, the only one that the tests' softphone pjsua2 comes for, else as .venv
+#   .venv-test-3.13 tests with that Python
 #   .venv-compiled  as .venv, but left empty: scripts/compile fills it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$1
 shift
 stamp=$venv/relay700.stamp
-version=$(sha256sum pyproject.toml | cut -d' ' -f1)
+version=$(cat pyproject.toml requirements/*.txt | sha256sum | cut -d' ' -f1)
 
 has_venv() {
     "$1" -c 'import ensurepip' 2>/dev/null
@@ -41,8 +43,24 @@ find_test_python() {
     find_product_python
 }
 
+find_named_python() {
+    local python
+    for python in $(type -aP "python$1"); do
+        if "$python" -c "" 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    echo "there is no python$1 on this machine" >&2
+    exit 1
+}
+
 find_python() {
-    if [[ $venv == .venv-test ]]; then find_test_python; else find_product_python; fi
+    case $venv in
+        .venv-test) find_test_python ;;
+        .venv-test-*) find_named_python "${venv#.venv-test-}" ;;
+        *) find_product_python ;;
+    esac
 }
 
 # Not the patch level: a security update of Python must not ask for the network at the next start.
@@ -52,28 +70,36 @@ identity() {
 }
 
 make_venv() {
-    has_venv "$python" || scripts/apt.sh python3-venv
+    has_venv "$python" || scripts/apt.sh "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
     echo "making $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
     identity "$python" >"$venv/relay700.python"
 }
 
-missing_extras() {
-    local extra
-    for extra in relay700 "$@"; do
-        grep -qsx "$version $extra" "$stamp" || echo "$extra"
-    done
+# What is asked for, and what it had before of what there still is.
+wanted() {
+    local name
+    {
+        printf '%s\n' run "$@"
+        for name in $(cut -sd' ' -f2 "$stamp" 2>/dev/null); do
+            [[ ! -e requirements/$name.txt ]] || echo "$name"
+        done
+    } | sort -u
 }
 
 install() {
-    local missing extras
-    mapfile -t missing < <(missing_extras "$@")
-    ((${#missing[@]})) || return 0
-    extras=$(IFS=,; echo "$*")
-    echo "installing relay700${extras:+ with $extras} into $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"
-    [[ ! -f $stamp ]] || sed -i "/^$version /!d" "$stamp"
-    printf "$version %s\n" "${missing[@]}" >>"$stamp"
+    local name wanted files=()
+    mapfile -t wanted < <(wanted "$@")
+    printf "$version %s\n" "${wanted[@]}" | cmp -s - "$stamp" && return
+    echo "installing relay700 and what it needs (${wanted[*]}) into $venv"
+    for name in "${wanted[@]}"; do files+=(--requirement "requirements/$name.txt"); done
+    pip_install --require-hashes "${files[@]}"
+    pip_install --no-deps --no-build-isolation --editable . # what builds it is in requirements/run.txt
+    printf "$version %s\n" "${wanted[@]}" >"$stamp"
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
 python=$(find_python)

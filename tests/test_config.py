@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import re
+import tomllib
+from contextlib import suppress
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from relay.call.settings import Announcements, Limits, Listener, PeerRoute
+from relay.call.settings import Announcements, Limits, Listener, PeerRoute, Settings
 from relay.config import Config, load_config, parse_config
 from relay.config.files import check_files
 from relay.config.tables import Tables
-from relay.errors import ConfigError
+from relay.errors import ConfigError, ParseError
+from relay.events.settings import DeliveryRules
 from relay.net.settings import StreamLimits, TlsFiles
 from relay.net.sounds import SoundFiles
+from relay.policy.fraud import Signals
+from relay.service.releases import BindRules
+from relay.service.retention import Retention
+from relay.service.times import parse_duration_ms
 
 PEER = '[[peer]]\nname = "carrier"\nuri = "sip:127.0.0.2:5060;transport=udp"\n'
 
@@ -79,8 +88,10 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_those_of_the_engine_and_the_transports() -> None:
     empty = config("")
-    assert empty.settings.limits == Limits()
+    assert empty.settings == Settings(empty.settings.listeners, (), (), empty.settings.prefixes)
     assert empty.streams == StreamLimits()
+    assert empty.numbers == BindRules(quotas=empty.numbers.quotas)
+    assert (empty.fraud, empty.webhooks, empty.retention) == (Signals(), DeliveryRules(), Retention())
     assert (empty.settings.timings.t1, empty.settings.timings.t2, empty.settings.timings.t4) == (0.5, 4, 5)
     assert (empty.log.format, empty.log.level, empty.tls, empty.drain_s) == ("json", "info", None, 30)
     assert (empty.settings.other_numbers, empty.numbers.phase) == ("reject", "pilot")
@@ -374,13 +385,44 @@ def test_all_faults_are_told_at_once_and_places_count_from_the_file() -> None:
 
 # The commented file
 
+# A comment says what the default of the first two is; the third is an example, behind a #.
+OTHER_VALUES = {"sip.listen", "log.format", "peer.targets"}
 
-def test_the_commented_configuration_holds_every_setting_with_its_default() -> None:
-    text = Path("config/relay.toml").read_text()
+
+def commented() -> dict[str, dict[str, Any]]:
+    """Each table of config/relay.toml with its settings, those behind a # too. Of [[peer]] and [[route]] the first."""
+    tables: dict[str, dict[str, Any]] = {}
+    table: dict[str, Any] = {}
+    for line in Path("config/relay.toml").read_text().splitlines():
+        if found := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
+            table = tables.setdefault(found[1], {}) if found[1] not in tables else {}
+        elif found := re.fullmatch(r"(?:# )?(\w+ = .+)", line):
+            table |= tomllib.loads(found[1])
+    return tables
+
+
+def test_the_commented_configuration_holds_every_setting() -> None:
+    known = {table.name: msgspec.structs.fields(msgspec_struct(table.type)) for table in msgspec.structs.fields(Tables)}
+    told = {name: sorted(table) for name, table in commented().items()}
+    assert told == {name: sorted(setting.name for setting in settings) for name, settings in known.items()}
+
+
+def test_the_commented_configuration_tells_defaults() -> None:
+    differing = set()
     for table in msgspec.structs.fields(Tables):
-        assert f"[{table.name}]" in text or f"[[{table.name}]]" in text, table.name
         for setting in msgspec.structs.fields(msgspec_struct(table.type)):
-            assert f"\n{setting.name} = " in text or f"\n# {setting.name} = " in text, f"{table.name}.{setting.name}"
+            told = msgspec.convert(commented()[table.name][setting.name], setting.type)
+            is_needed = setting.default is msgspec.NODEFAULT or setting.default is None
+            if not is_needed and as_read(told) != as_read(setting.default):
+                differing.add(f"{table.name}.{setting.name}")
+    assert differing == OTHER_VALUES
+
+
+def as_read(value: object) -> object:
+    """A duration in milliseconds, since 24h is 1d."""
+    with suppress(TypeError, AttributeError, ParseError):
+        return parse_duration_ms(value)  # type: ignore[arg-type]
+    return value
 
 
 def test_the_commented_configuration_is_good_and_sends_each_phone_s_number_to_it() -> None:

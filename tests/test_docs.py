@@ -29,6 +29,8 @@ _ANCHOR = re.compile(r"\]\(([^):#]*)#([^)]+)\)")
 _PATH = re.compile(r"(?:\./)?((?:relay|config|scripts|tests|docs|\.ci)/[\w./-]+)")
 _METRIC = re.compile(r"\brelay700_(\w+)")
 _SETTING = re.compile(r"\[{1,2}(\w+)\]{1,2} (\w+)")
+_UNIT = r"(\d+) (?:ms|s|seconds)\b"
+_DEFAULT = re.compile(rf"`\[(\w+)\] (\w+)`(?: \(|, ){_UNIT}|{_UNIT} \(`\[(\w+)\] (\w+)`")  # (`[sip] drain_s`, 30 s)
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
 # Classes of other programs and words that only look like a class of ours.
@@ -81,6 +83,17 @@ def test_settings_exist(document: Path) -> None:
         if table in tables:
             settings = [field.name for field in msgspec.structs.fields(msgspec_struct(tables[table]))]
             assert setting in settings, f"[{table}] {setting}"
+
+
+def test_defaults_that_are_told_are_those() -> None:
+    text = "".join(document.read_text() for document in [*DOCUMENTS, Path("CHANGELOG.md")])
+    told = [
+        (table or other_table, setting or other_setting, float(before or after))
+        for table, setting, after, before, other_table, other_setting in _DEFAULT.findall(text)
+    ]
+    assert told
+    for table, setting, value in told:
+        assert getattr(getattr(Tables(), table), setting) == value, f"[{table}] {setting}"
 
 
 def test_classes_exist() -> None:

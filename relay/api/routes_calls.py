@@ -16,7 +16,7 @@ from relay.api.visit import Needs, Reveal, Revealing, Visit, Why
 from relay.call.record import CallRecord
 from relay.errors import Refused
 from relay.policy.outcomes import OUTCOMES
-from relay.reports.export import MEDIA_TYPES, Format, export_parts
+from relay.reports.export import MEDIA_TYPES, Format, check_format, export_parts
 from relay.reports.record_form import record_form, state_of, with_moments
 from relay.reports.recordings import NOT_TAKEN, of_call
 from relay.reports.search import CallQuery, find_call, search
@@ -128,7 +128,8 @@ async def get_export(
     format_: Annotated[Format, Query(alias="format")] = "csv",
     business: Name | None = None,
 ) -> Response:
-    """Ended calls that were received in a time, the oldest first, as CSV, JSON lines or Parquet."""
+    """Ended calls that were received in a time, the oldest first. Parquet is 400 where the relay has no pyarrow."""
+    check_format(format_)
     sealer, path = visit.desk.sealer, visit.desk.path
     wanted = Wanted(business=visit.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
     clear = await visit.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])

@@ -1,4 +1,4 @@
-"""What the HTTP API is told by the configuration. Defaults are those of [api] in relay.toml."""
+"""What the HTTP API is told by the configuration."""
 
 from __future__ import annotations
 

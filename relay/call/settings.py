@@ -9,6 +9,8 @@ from typing import Literal
 from relay.call.claims import CallerNumbers
 from relay.sip.timers import Timings
 
+LoginAlgorithm = Literal["SHA-256", "MD5"]
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -131,7 +133,7 @@ class Settings:
     routes: tuple[PeerRoute, ...]
     prefixes: tuple[str, ...]  # the 11 managed digits of each: what begins so and is too short is told apart
     other_numbers: Literal["reject", "forward"] = "reject"
-    login_algorithms: tuple[str, ...] = ("SHA-256", "MD5")  # that peers who log in are offered, in that order
+    login_algorithms: tuple[LoginAlgorithm, ...] = ("SHA-256", "MD5")  # offered to peers who log in, in that order
     timings: Timings = field(default_factory=Timings)
     ring_timeout_s: float = 90.0
     no_progress_s: float = 6.0  # without any response; then the next target is tried, if there is one

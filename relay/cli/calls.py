@@ -29,7 +29,7 @@ from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
 from relay.cli.stores import Opened, number, opened, past, required, said_in_clear
 from relay.errors import Refused
-from relay.reports.export import Format, export_parts
+from relay.reports.export import Format, check_format, export_parts
 from relay.reports.record_form import state_of, with_moments
 from relay.reports.recordings import of_call
 from relay.reports.search import find_call
@@ -202,6 +202,7 @@ def export(
     """Write the records of ended calls to FILE (- for standard output). Real numbers are masked without --reveal."""
     wanted = Wanted(business=business, since_ms=since or 0, until_ms=now_ms() if until is None else until)
     in_clear(reveal=reveal, reason=reason)
+    check_format(format_)
     with opened(config_path) as store:
         if reveal:
             said_in_clear(store, "calls export", reason, wanted._asdict())

@@ -1,18 +1,39 @@
 """The tables of relay.toml as an operator writes them: names, types, ranges, defaults, and a word on each.
 
-The word is what an error tells to write. What the values mean together is `relay.config.checks`' business.
+The word is what an error tells to write. What the values mean together is `relay.config.checks`' business. A default
+stands once: with the values that a part of the program goes by, where that has one, else here. A test holds
+config/relay.toml to it.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from relay.api.settings import ApiSettings
 from relay.call.parties import Kind
 from relay.call.routing import Language
+from relay.call.settings import Account, LoginAlgorithm, Peer, Settings, Target
+from relay.events.settings import DeliveryRules
+from relay.net.settings import StreamLimits, TlsFiles
+from relay.policy.fraud import Signals
+from relay.policy.rules import Phase, RefusalCaps
+from relay.service.releases import BindRules, Filing
+from relay.service.retention import Retention
+from relay.service.times import format_duration
+from relay.store.recording_file import CipherName, Recordings
+
+_ENGINE = Settings(listeners=(), peers=(), routes=(), prefixes=())
+_LIMITS, _STREAMS = _ENGINE.limits, StreamLimits()
+_PEER, _TARGET = Peer("", (), tcp_allowed=False, sources=()), Target("", 0, "udp", "")
+_ACCOUNT, _TLS = Account("", ""), TlsFiles(Path(), Path())
+_API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Signals()
+_DELIVERY, _KEPT, _RECORDINGS = DeliveryRules(), Retention(), Recordings(_API.kept_in)
 
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
+_CALLS, _CPS = "a number of calls, 0 for no limit", "calls a second, 0 for no limit"
 _CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
 _SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
 
@@ -32,15 +53,19 @@ class SipTable(Struct, frozen=True):
         str | tuple[str, ...] | None,
         Meta(description='the address or name that peers see, such as "203.0.113.7"; a list for IPv4 and IPv6'),
     ] = None
-    t1_ms: Annotated[int, Meta(ge=10, le=10_000, description="milliseconds, 10 to 10000, such as 500")] = 500
-    ring_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, such as 90")] = 90.0
-    no_progress_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 6")] = 6.0
-    max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = 14_400.0
+    t1_ms: Annotated[int, Meta(ge=10, le=10_000, description="milliseconds, 10 to 10000, such as 500")] = round(
+        1000 * _ENGINE.timings.t1
+    )
+    ring_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, such as 90")] = _ENGINE.ring_timeout_s
+    no_progress_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 6")] = _ENGINE.no_progress_s
+    max_call_s: Annotated[float, Meta(gt=0, le=604_800, description="seconds, such as 14400")] = _ENGINE.max_call_s
     drain_s: Annotated[float, Meta(ge=0, le=86_400, description="seconds, such as 30")] = 30.0
-    other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = "reject"
+    other_numbers: Annotated[Literal["reject", "forward"], Meta(description='"reject" or "forward"')] = (
+        _ENGINE.other_numbers
+    )
     login_algorithms: Annotated[
-        tuple[Literal["SHA-256", "MD5"], ...], Meta(min_length=1, description='such as ["SHA-256", "MD5"]')
-    ] = ("SHA-256", "MD5")
+        tuple[LoginAlgorithm, ...], Meta(min_length=1, description='such as ["SHA-256", "MD5"]')
+    ] = _ENGINE.login_algorithms
 
 
 class StoreTable(Struct, frozen=True):
@@ -62,11 +87,11 @@ class NumbersTable(Struct, frozen=True):
         tuple[Annotated[str, Meta(pattern="^700[0-9]{8}$")], ...],
         Meta(min_length=1, description='the 11 managed digits of each range, such as ["70010000001"]'),
     ] = ("70010000001",)
-    phase: Annotated[
-        Literal["preparation", "transition", "pilot"], Meta(description='"preparation", "transition" or "pilot"')
-    ] = "pilot"
-    cool_down: Annotated[str, Meta(description=_DURATION)] = "24h"
-    max_bindings: Annotated[int, Meta(ge=1, le=5000, description="a number of bindings, 1 to 5000, such as 200")] = 200
+    phase: Annotated[Phase, Meta(description='"preparation", "transition" or "pilot"')] = _BIND.phase
+    cool_down: Annotated[str, Meta(description=_DURATION)] = format_duration(_BIND.cool_down_ms)
+    max_bindings: Annotated[int, Meta(ge=1, le=5000, description="a number of bindings, 1 to 5000, such as 200")] = (
+        _BIND.max_bindings
+    )
     legacy: Annotated[
         tuple[str, ...], Meta(description='the old middle numbers, such as ["95013000001", "17000000001"]')
     ] = ()
@@ -76,7 +101,7 @@ class NumbersTable(Struct, frozen=True):
     ] = ("mobile",)
     countries: Annotated[tuple[str, ...], Meta(description='two letters (ISO 3166) of each, such as ["HK", "SG"]')] = ()
     extensions: Annotated[tuple[str, ...], Meta(description='ranges of digits, such as ["1000-1999"]')] = ()
-    filing: Annotated[Literal["off", "warn", "require"], Meta(description='"off", "warn" or "require"')] = "off"
+    filing: Annotated[Filing, Meta(description='"off", "warn" or "require"')] = _BIND.filing
     legacy_until: Annotated[str, Meta(description='the last day that they work, such as "2027-03-31", or ""')] = ""
 
 
@@ -85,21 +110,23 @@ class MediaTable(Struct, frozen=True):
     rtpengine: Annotated[
         str | tuple[str, ...] | None, Meta(description='such as "udp:127.0.0.1:2223", or a list of several')
     ] = None
-    check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = 20.0
+    check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = _ENGINE.media_check_s
 
 
 class AnnouncementsTable(Struct, frozen=True):
-    refused: Annotated[bool, Meta(description="true or false")] = False
-    begin: Annotated[bool, Meta(description="true or false")] = False
-    ending: Annotated[bool, Meta(description="true or false")] = False
+    refused: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.refused
+    begin: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.begin
+    ending: Annotated[bool, Meta(description="true or false")] = _ENGINE.announcements.ending
     language: Annotated[Language, Meta(description='"zh" or "en"')] = "zh"
     folder: Annotated[str, Meta(description='a folder with WAV files such as busy.wav, or ""')] = ""
-    max_at_once: Annotated[int, Meta(ge=1, le=10_000, description="a number of callers, such as 100")] = 100
+    max_at_once: Annotated[int, Meta(ge=1, le=10_000, description="a number of callers, such as 100")] = (
+        _ENGINE.announcements.max_at_once
+    )
 
 
 class SmsTable(Struct, frozen=True):
-    enabled: Annotated[bool, Meta(description="true or false")] = False
-    numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = "refuse"
+    enabled: Annotated[bool, Meta(description="true or false")] = _ENGINE.sms
+    numbers: Annotated[Literal["refuse", "mask"], Meta(description='"refuse" or "mask"')] = _ENGINE.sms_numbers
 
 
 class RecordingTable(Struct, frozen=True):
@@ -107,8 +134,10 @@ class RecordingTable(Struct, frozen=True):
         str | tuple[str, ...],
         Meta(description='rtpengine\'s recording-dir, such as "/var/spool/rtpengine", a list of several, or ""'),
     ] = ""
-    kept_in: Annotated[str, Meta(min_length=1, description='a folder, such as "var/recordings"')] = "var/recordings"
-    cipher: Annotated[Literal["aes-256-gcm", "sm4-gcm"], Meta(description='"aes-256-gcm" or "sm4-gcm"')] = "aes-256-gcm"
+    kept_in: Annotated[str, Meta(min_length=1, description='a folder, such as "var/recordings"')] = str(
+        _RECORDINGS.kept_in
+    )
+    cipher: Annotated[CipherName, Meta(description='"aes-256-gcm" or "sm4-gcm"')] = _RECORDINGS.cipher
     on_failure: Annotated[Literal["continue", "end"], Meta(description='"continue" or "end"')] = "continue"
 
 
@@ -119,8 +148,10 @@ class ApiTable(Struct, frozen=True):
     enabled: Annotated[bool, Meta(description="true or false")] = True
     certificate: _Certificate | None = None
     key: _Key | None = None
-    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = 600
-    burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = 1_200
+    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = (
+        _API.requests_per_s
+    )
+    burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = _API.burst
 
 
 class QuotasTable(Struct, frozen=True):
@@ -142,7 +173,7 @@ class PolicyTable(Struct, frozen=True):
     max_calls_per_number: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
     refused_per_number: Annotated[int, Meta(ge=0, le=1_000, description="a number of callers, 0 for no limit")] = 10
     refused_per_caller: Annotated[int, Meta(ge=0, le=1_000, description="a number of attempts, 0 for no limit")] = 20
-    refused_pause: Annotated[str, Meta(description=_DURATION)] = "15m"
+    refused_pause: Annotated[str, Meta(description=_DURATION)] = format_duration(1000 * _REFUSALS.longest_pause_s)
 
 
 class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,10 +184,10 @@ class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FraudTable(Struct, frozen=True):
-    strangers: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(20, 0)
-    short_calls: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(10, 0)
-    sequential: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(10, 0)
-    short_s: Annotated[int, Meta(ge=1, le=60, description="seconds, 1 to 60, such as 6")] = 6
+    strangers: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.strangers)
+    short_calls: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.short_calls)
+    sequential: Annotated[SignalTable, Meta(description=_SIGNAL)] = SignalTable(*_SIGNALS.sequential)
+    short_s: Annotated[int, Meta(ge=1, le=60, description="seconds, 1 to 60, such as 6")] = _SIGNALS.short_s
 
 
 class VerifyTable(Struct, frozen=True):
@@ -167,9 +198,9 @@ class VerifyTable(Struct, frozen=True):
 
 
 class WebhooksTable(Struct, frozen=True):
-    timeout_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 10")] = 10.0
-    give_up: Annotated[str, Meta(description=_DURATION)] = "24h"
-    batch: Annotated[int, Meta(ge=1, le=50, description="a number of events, 1 to 50")] = 50
+    timeout_s: Annotated[float, Meta(gt=0, le=60, description="seconds, such as 10")] = _DELIVERY.timeout_s
+    give_up: Annotated[str, Meta(description=_DURATION)] = format_duration(_DELIVERY.give_up_ms)
+    batch: Annotated[int, Meta(ge=1, le=50, description="a number of events, 1 to 50")] = _DELIVERY.batch
 
 
 class ReportTable(Struct, frozen=True):
@@ -178,11 +209,11 @@ class ReportTable(Struct, frozen=True):
 
 
 class RetentionTable(Struct, frozen=True):
-    records: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
-    bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
-    audit: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
-    recordings: Annotated[str, Meta(description='a duration of at least "184d"')] = "184d"
-    businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = "731d"
+    records: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.records_ms)
+    bindings: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.bindings_ms)
+    audit: Annotated[str, Meta(description='a duration of at least "731d"')] = format_duration(_KEPT.audit_ms)
+    recordings: Annotated[str, Meta(description='a duration of at least "184d"')] = format_duration(_KEPT.recordings_ms)
+    businesses: Annotated[str, Meta(description='a duration of at least "731d"')] = format_duration(_KEPT.businesses_ms)
     purge_at: Annotated[
         str, Meta(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$", description='a time of day in China such as "03:30"')
     ] = "03:30"
@@ -199,35 +230,49 @@ class TlsTable(Struct, frozen=True):
     certificate: _Certificate
     key: _Key
     ca: _Authorities | None = None
-    verify: Annotated[bool, Meta(description="true or false")] = True
+    verify: Annotated[bool, Meta(description="true or false")] = _TLS.verify
     client_ca: _Authorities | None = None
 
 
 class LimitsTable(Struct, frozen=True):
-    """Names and defaults are those of `relay.call.settings.Limits`; a test holds them together."""
+    """Names are those of `relay.call.settings.Limits`."""
 
-    max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
-    max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = 20_000
-    max_pending_lookups: Annotated[int, Meta(ge=1, description="a number, such as 5000")] = 5_000
-    max_transactions: Annotated[int, Meta(ge=1, description="a number, such as 200000")] = 200_000
-    shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 250; 0 for never")] = 250
-    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="a number a second, such as 20")] = 20
-    ban_after: Annotated[int, Meta(ge=1, description="a number of offences, such as 100")] = 100
-    ban_s: Annotated[float, Meta(ge=0, le=31_536_000, description="seconds, such as 600; 0 for no bans")] = 600.0
+    max_calls: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = _LIMITS.max_calls
+    max_calls_per_peer: Annotated[int, Meta(ge=1, description="a number of calls, such as 20000")] = (
+        _LIMITS.max_calls_per_peer
+    )
+    max_pending_lookups: Annotated[int, Meta(ge=1, description="a number, such as 5000")] = _LIMITS.max_pending_lookups
+    max_transactions: Annotated[int, Meta(ge=1, description="a number, such as 200000")] = _LIMITS.max_transactions
+    shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 250; 0 for never")] = (
+        _LIMITS.shed_lag_ms
+    )
+    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="a number a second, such as 20")] = (
+        _LIMITS.stranger_answers_per_s
+    )
+    ban_after: Annotated[int, Meta(ge=1, description="a number of offences, such as 100")] = _LIMITS.ban_after
+    ban_s: Annotated[float, Meta(ge=0, le=31_536_000, description="seconds, such as 600; 0 for no bans")] = (
+        _LIMITS.ban_s
+    )
 
 
 class StreamsTable(Struct, frozen=True):
-    """Names and defaults are those of `relay.net.settings.StreamLimits`; a test holds them together."""
+    """Names are those of `relay.net.settings.StreamLimits`."""
 
-    max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = 10_000
-    max_per_source: Annotated[int, Meta(ge=1, description="a number of connections, such as 1000")] = 1_000
-    max_strangers: Annotated[int, Meta(ge=0, description="a number of connections, such as 500")] = 500
-    idle_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 900")] = 900.0
-    message_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 30")] = 30.0
-    connect_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 5")] = 5.0
-    max_head: Annotated[int, Meta(ge=1024, le=65_536, description="bytes, such as 16384")] = 16_384
-    max_body: Annotated[int, Meta(ge=1024, le=1_048_576, description="bytes, such as 65536")] = 65_536
-    max_unsent: Annotated[int, Meta(ge=65_536, description="bytes, such as 2097152")] = 2_097_152
+    max_connections: Annotated[int, Meta(ge=1, description="a number of connections, such as 10000")] = (
+        _STREAMS.max_connections
+    )
+    max_per_source: Annotated[int, Meta(ge=1, description="a number of connections, such as 1000")] = (
+        _STREAMS.max_per_source
+    )
+    max_strangers: Annotated[int, Meta(ge=0, description="a number of connections, such as 500")] = (
+        _STREAMS.max_strangers
+    )
+    idle_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 900")] = _STREAMS.idle_timeout_s
+    message_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 30")] = _STREAMS.message_timeout_s
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="seconds, such as 5")] = _STREAMS.connect_timeout_s
+    max_head: Annotated[int, Meta(ge=1024, le=65_536, description="bytes, such as 16384")] = _STREAMS.max_head
+    max_body: Annotated[int, Meta(ge=1024, le=1_048_576, description="bytes, such as 65536")] = _STREAMS.max_body
+    max_unsent: Annotated[int, Meta(ge=65_536, description="bytes, such as 2097152")] = _STREAMS.max_unsent
 
 
 class DnsTable(Struct, frozen=True):
@@ -238,8 +283,8 @@ class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
     """One of several places where a peer is reached."""
 
     uri: str
-    priority: Annotated[int, Meta(ge=0, le=65_535)] = 0
-    weight: Annotated[int, Meta(ge=0, le=65_535)] = 1
+    priority: Annotated[int, Meta(ge=0, le=65_535)] = _TARGET.priority
+    weight: Annotated[int, Meta(ge=0, le=65_535)] = _TARGET.weight
 
 
 _USERNAME = Meta(pattern="^[A-Za-z0-9_.+@~-]{1,64}$")
@@ -250,7 +295,7 @@ class AuthTable(Struct, frozen=True, forbid_unknown_fields=True):
 
     username: Annotated[str, _USERNAME]
     password_file: Annotated[str, Meta(min_length=1)]
-    realm: Annotated[str, Meta(pattern='^[^"\\\\]*$')] = ""
+    realm: Annotated[str, Meta(pattern='^[^"\\\\]*$')] = _ACCOUNT.realm
 
 
 class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -267,13 +312,15 @@ class PeerTable(Struct, frozen=True):
         tuple[TargetTable, ...],
         Meta(description='such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}, {uri = "sip:192.0.2.11"}]'),
     ] = ()
-    ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = 0.0
-    down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = 2
-    up_after: Annotated[int, Meta(ge=1, le=100, description="a number of answers, such as 1")] = 1
-    max_calls_in: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
-    max_calls_out: Annotated[int, Meta(ge=0, description="a number of calls, 0 for no limit")] = 0
-    max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
-    max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description="calls a second, 0 for no limit")] = 0
+    ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = _PEER.health.ping_s
+    down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = (
+        _PEER.health.down_after
+    )
+    up_after: Annotated[int, Meta(ge=1, le=100, description="a number of answers, such as 1")] = _PEER.health.up_after
+    max_calls_in: Annotated[int, Meta(ge=0, description=_CALLS)] = _PEER.quota_in.max_calls
+    max_calls_out: Annotated[int, Meta(ge=0, description=_CALLS)] = _PEER.quota_out.max_calls
+    max_cps_in: Annotated[int, Meta(ge=0, le=10_000, description=_CPS)] = _PEER.quota_in.max_cps
+    max_cps_out: Annotated[int, Meta(ge=0, le=10_000, description=_CPS)] = _PEER.quota_out.max_cps
     max_refused_in: (
         Annotated[int, Meta(ge=0, le=1_000_000, description="a number of attempts, 0 for no limit")] | None
     ) = None
@@ -281,7 +328,7 @@ class PeerTable(Struct, frozen=True):
         tuple[str, ...] | None,
         Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
     ] = None
-    identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = "from"
+    identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = _PEER.identity
     numbers: Annotated[
         Literal["any"] | tuple[str, ...] | None,
         Meta(description='"any", or a list such as ["13800000001", "138*", "1000-1999"]'),
@@ -292,18 +339,18 @@ class PeerTable(Struct, frozen=True):
             pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
             description='"national", "e164", "plus" or such as "prefix:00"',
         ),
-    ] = "national"
+    ] = _PEER.number_format
     auth: (
         Annotated[AuthTable, Meta(description='such as {username = "4001", password_file = "var/carrier.password"}')]
         | None
     ) = None
-    register: Annotated[bool, Meta(description="true or false")] = False
+    register: Annotated[bool, Meta(description="true or false")] = _PEER.registers
     login: (
         Annotated[LoginTable, Meta(description='such as {username = "1001", password_file = "var/phone.password"}')]
         | None
     ) = None
     codecs: Annotated[tuple[str, ...], Meta(description='such as ["PCMA", "telephone-event"]')] = ()
-    send_pai: Annotated[bool, Meta(description="true or false")] = False
+    send_pai: Annotated[bool, Meta(description="true or false")] = _PEER.send_pai
     certificate: _Certificate | None = None
     key: _Key | None = None
 

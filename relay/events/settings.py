@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 
 class DeliveryRules(NamedTuple):
-    """Defaults are those of [webhooks] in relay.toml."""
-
     timeout_s: float = 10.0
     give_up_ms: int = 24 * 3_600_000
     batch: int = 50  # events a request

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from relay.call.parties import MOBILES_ALONE, Parties
 from relay.call.routing import Refusal
 from relay.policy.hours import Hours
 from relay.policy.quotas import Quotas
 
+Phase = Literal["preparation", "transition", "pilot"]
 MEMORY_S: Final = 900  # granted calls are remembered so long; older ones are counted in the store
 
 
@@ -35,7 +36,7 @@ class Rules(NamedTuple):
     anonymous_allowed: bool = False  # where a route is for any caller; nobody is bound as anonymous
     international_allowed: bool = False  # likewise; whether a foreign party that is bound may call, `parties` says
     hours: Hours | None = None
-    phase: str = "pilot"
+    phase: Phase = "pilot"
     legacy_until_ms: int | None = None  # legacy numbers are served before it, in phases that allow them
     max_calls_per_number: int = 0  # at once; 0: no limit
     verify: bool = False  # a hook is asked before each call

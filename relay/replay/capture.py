@@ -1,22 +1,25 @@
 """Capture files: pcap and pcapng to packets with their time and link type. It knows nothing of what is in a packet.
 
-The two formats take a hundred lines; of the libraries at hand one reads one interface of a pcapng only, the other
-is licensed otherwise than this program.
+dpkt reads pcap. pcapng is read here: dpkt takes all packets of a file for those of its first interface, which is wrong
+for a capture of both sides of a relay.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from dpkt.pcap import Reader
 
 from relay.errors import ParseError
 
 MAX_PACKET = 262_144  # bytes; tcpdump's own bound
-_PCAP_MAGIC = {0xA1B2C3D4: 1_000_000, 0xA1B23C4D: 1_000_000_000}  # -> ticks a second
-_SECTION_HEADER = 0x0A0D0D0A
-_BYTE_ORDER = 0x1A2B3C4D
+_SECTION_HEADER = b"\x0a\x0d\x0d\x0a"  # the same in both byte orders
+_LITTLE_ENDIAN = b"\x4d\x3c\x2b\x1a"
 _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 1, 2, 3, 6
 _TIME_RESOLUTION, _TIME_OFFSET = 9, 14  # options of an interface
 
@@ -33,28 +36,29 @@ def read_packets(path: Path) -> Iterator[Packet]:
     A file that ends within a packet (the capture was killed) ends there.
     """
     data = path.read_bytes()
-    if len(data) >= 24:
-        for order in "<>":
-            (magic,) = struct.unpack_from(order + "I", data)
-            if magic in _PCAP_MAGIC:
-                return _pcap(data, order, _PCAP_MAGIC[magic])
-            if magic == _SECTION_HEADER:
-                return _pcapng(data)
-    raise ParseError(f"{path.name} is neither a pcap nor a pcapng file")
+    if data.startswith(_SECTION_HEADER) and len(data) >= 24:
+        return _pcapng(data)
+    try:
+        return _pcap(Reader(_WholeReads(data)))
+    except (ValueError, EOFError):
+        raise ParseError(f"{path.name} is neither a pcap nor a pcapng file") from None
 
 
-def _pcap(data: bytes, order: str, ticks: int) -> Iterator[Packet]:
-    # The upper bits of the last word tell of frame check sequences.
-    link_type = struct.unpack_from(order + "I", data, 20)[0] & 0x0FFFFFFF
-    head = struct.Struct(order + "IIII")
-    place = 24
-    while place + head.size <= len(data):
-        seconds, fraction, size, _ = head.unpack_from(data, place)
-        place += head.size
-        if size > MAX_PACKET or place + size > len(data):
-            return
-        yield Packet(seconds + fraction / ticks, link_type, data[place : place + size])
-        place += size
+class _WholeReads(io.BytesIO):
+    """Ends where a file is cut or broken: dpkt would give what is left as a packet."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or len(data) < size or size > MAX_PACKET:
+            raise EOFError
+        return data
+
+
+def _pcap(file: Any) -> Iterator[Packet]:
+    link_type = file.datalink() & 0x0FFFFFFF  # the upper bits tell of frame check sequences
+    with suppress(EOFError):
+        for time_s, data in file:
+            yield Packet(float(time_s), link_type, data)
 
 
 class _Interface(NamedTuple):
@@ -69,8 +73,8 @@ def _pcapng(data: bytes) -> Iterator[Packet]:
     last_s = 0.0
     place = 0
     while place + 12 <= len(data):
-        if data[place : place + 4] == b"\x0a\x0d\x0d\x0a":
-            order = "<" if struct.unpack_from("<I", data, place + 8)[0] == _BYTE_ORDER else ">"
+        if data.startswith(_SECTION_HEADER, place):
+            order = "<" if data.startswith(_LITTLE_ENDIAN, place + 8) else ">"
             interfaces = []
         kind, size = struct.unpack_from(order + "II", data, place)
         if size < 12 or size % 4 or place + size > len(data):

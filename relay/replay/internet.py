@@ -1,33 +1,40 @@
-"""IPv4 and IPv6 packets: addresses, fragments put together (RFC 791 3.2, RFC 8200 4.5), what the payload is.
+"""From captured frames to UDP datagrams and TCP segments: fragments are put together (RFC 791 3.2, RFC 8200 4.5).
 
-Checksums are not looked at: captures on the sending machine hold wrong ones.
+dpkt reads the headers. Checksums are not looked at: captures on the sending machine hold wrong ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-TCP, UDP = 6, 17
+from dpkt import Error
+from dpkt.ethernet import Ethernet
+from dpkt.ip import IP, IP_PROTO_FRAGMENT, IP_PROTO_TCP, IP_PROTO_UDP
+from dpkt.ip6 import IP6
+from dpkt.tcp import TCP
+from dpkt.udp import UDP
+
+from relay.replay.capture import Packet
+
 MAX_ASSEMBLING = 1024  # datagrams of which fragments are kept; the oldest goes
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
-_EXTENSIONS = frozenset({_HOP_BY_HOP, _ROUTING, _DESTINATION})
+_CARRIED = {IP_PROTO_TCP: TCP, IP_PROTO_UDP: UDP}
+# dpkt raises more than its own error on frames that are cut, odd or hostile: IndexError (MPLS), AttributeError (IPv6
+# options behind a fragment header), RecursionError (IP in IP hundreds of times over).
+_UNREADABLE = (Error, AttributeError, IndexError, RecursionError)
 
 
 class IpPayload(NamedTuple):
     source: str  # address literals
     destination: str
-    protocol: int
-    data: bytes
+    content: Any  # dpkt's UDP or TCP
 
 
 class _Piece(NamedTuple):
-    key: tuple[bytes, ...]  # what all fragments of one datagram share
-    addresses: tuple[str, str]
-    protocol: int
+    key: tuple[bytes | int, ...]  # what all fragments of one datagram share
     offset: int  # bytes
     last: bool
-    data: bytes
 
 
 class _Assembling:
@@ -36,78 +43,96 @@ class _Assembling:
     def __init__(self) -> None:
         self._pieces: dict[int, bytes] = {}
         self._size: int | None = None
-        self._protocol = 0
 
-    def add(self, piece: _Piece) -> bytes | None:
+    def add(self, piece: _Piece, data: bytes) -> bytes | None:
         """The whole payload, if it is whole now."""
-        self._pieces.setdefault(piece.offset, piece.data)
+        self._pieces.setdefault(piece.offset, data)
         if piece.last:
-            self._size = piece.offset + len(piece.data)
-        if piece.offset == 0:
-            self._protocol = piece.protocol
+            self._size = piece.offset + len(data)
         whole = b""
         for offset in sorted(self._pieces):
             whole = whole[:offset] + self._pieces[offset]
         return whole if self._size == len(whole) else None
 
-    @property
-    def protocol(self) -> int:
-        return self._protocol
-
 
 class Fragments:
-    """Turns IP packets into payloads, keeping fragments until a datagram is whole."""
+    """Turns captured packets into payloads, keeping fragments until a datagram is whole."""
 
     def __init__(self) -> None:
-        self._assembling: dict[tuple[bytes, ...], _Assembling] = {}
+        self._assembling: dict[tuple[bytes | int, ...], _Assembling] = {}
 
-    def receive(self, packet: bytes) -> IpPayload | None:
-        """The payload that the packet holds or completes; None for a fragment or what cannot be read."""
-        piece = _ipv4(packet) if packet[0] >> 4 == 4 else _ipv6(packet)
-        if piece is None:
+    def receive(self, packet: Packet) -> IpPayload | None:
+        """The payload that the packet holds or completes; None for a fragment, and for what is neither UDP nor TCP."""
+        try:
+            ip = _ip(packet)
+            content = self._content(ip) if ip else None
+        except _UNREADABLE:
             return None
+        return IpPayload(str(ip_address(ip.src)), str(ip_address(ip.dst)), content) if content else None
+
+    def _content(self, ip: Any) -> Any:
+        if ip.p not in _CARRIED:
+            return None
+        piece = _ipv4(ip) if ip.v == 4 else _ipv6(ip)
         if piece.offset == 0 and piece.last:
-            return IpPayload(*piece.addresses, piece.protocol, piece.data)
+            return ip.data if isinstance(ip.data, _CARRIED[ip.p]) else None
         if piece.key not in self._assembling and len(self._assembling) >= MAX_ASSEMBLING:
             del self._assembling[next(iter(self._assembling))]
-        assembling = self._assembling.setdefault(piece.key, _Assembling())
-        whole = assembling.add(piece)
+        whole = self._assembling.setdefault(piece.key, _Assembling()).add(piece, bytes(ip.data))
         if whole is None:
             return None
         del self._assembling[piece.key]
-        return IpPayload(*piece.addresses, assembling.protocol, whole)
+        return _CARRIED[ip.p](whole)
 
 
-def _ipv4(packet: bytes) -> _Piece | None:
-    head = (packet[0] & 0x0F) * 4
-    if head < 20 or len(packet) < head:
-        return None
-    total = int.from_bytes(packet[2:4], "big") or len(packet)  # 0: the network card was to cut it (TSO)
-    flags = int.from_bytes(packet[6:8], "big")
-    addresses = str(ip_address(packet[12:16])), str(ip_address(packet[16:20]))
-    key = (packet[4:6], packet[9:10], packet[12:20])
-    return _Piece(key, addresses, packet[9], (flags & 0x1FFF) * 8, not flags & 0x2000, packet[head:total])
+def _ipv4(ip: Any) -> _Piece:
+    return _Piece((ip.src, ip.dst, ip.p, ip.id), ip.offset * 8, not ip.mf)
 
 
-def _ipv6(packet: bytes) -> _Piece | None:
-    if len(packet) < 40:
-        return None
-    addresses = str(ip_address(packet[8:24])), str(ip_address(packet[24:40]))
-    size = int.from_bytes(packet[4:6], "big")
-    protocol, rest = packet[6], packet[40 : 40 + size] if size else packet[40:]
-    key: tuple[bytes, ...] = (packet[8:40],)
-    offset, last = 0, True
-    while len(rest) >= 8:
-        if protocol in _EXTENSIONS:
-            skip = (rest[1] + 1) * 8
-        elif protocol == _AUTHENTICATION:
-            skip = (rest[1] + 2) * 4
-        elif protocol == _FRAGMENT:
-            place = int.from_bytes(rest[2:4], "big")
-            key, offset, last, skip = (packet[8:40], rest[4:8]), place & 0xFFF8, not place & 1, 8
-        else:
-            break
-        protocol, rest = rest[0], rest[skip:]
-        if offset:  # only the first fragment begins with what comes next
-            break
-    return _Piece(key, addresses, protocol, offset, last, rest)
+def _ipv6(ip: Any) -> _Piece:
+    header = ip.extension_hdrs.get(IP_PROTO_FRAGMENT)
+    if header is None:
+        return _Piece((), 0, True)
+    return _Piece((ip.src, ip.dst, ip.p, header.id), header.frag_off * 8, not header.m_flag)
+
+
+def _ip(packet: Packet) -> Any:
+    """The IPv4 or IPv6 packet in the frame; None where it carries something else or the link type is not known."""
+    read = _LINKS.get(packet.link_type)
+    layer: Any = read(packet.data) if read else None
+    while layer and not isinstance(layer, (IP, IP6)):
+        layer = getattr(layer, "data", None)  # VLAN tags, PPPoE
+    return layer if layer and layer.v == (4 if isinstance(layer, IP) else 6) else None
+
+
+def _raw(data: bytes) -> Any:
+    return (IP if data[0] >> 4 == 4 else IP6)(data)
+
+
+def _loopback(data: bytes) -> Any:
+    """Four bytes of address family come first, in the order and with the number of the machine that captured."""
+    return _raw(data[4:])
+
+
+def _cooked(data: bytes) -> Any:
+    """A Linux cooked header ends with a type, as Ethernet's: VLAN tags may follow, which the SLL of dpkt misses."""
+    return Ethernet(bytes(12) + data[14:])
+
+
+def _cooked_2(data: bytes) -> Any:
+    return Ethernet(bytes(12) + data[:2] + data[20:])
+
+
+# Numbers of the tcpdump registry of link types; 12 and 14 are what some systems write for raw IP.
+_LINKS: dict[int, Callable[[bytes], Any]] = {
+    0: _loopback,
+    1: Ethernet,
+    12: _raw,
+    14: _raw,
+    101: _raw,
+    108: _loopback,
+    113: _cooked,
+    228: _raw,
+    229: _raw,
+    276: _cooked_2,
+}

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from relay.errors import ParseError
 from relay.replay.capture import read_packets
 from relay.replay.internet import Fragments
-from relay.replay.link import ip_packet
 from relay.replay.transport import Endpoint, Transports
 from relay.sip.message import Request, Response, parse_message
 
@@ -35,8 +34,7 @@ def read_trace(path: Path) -> Trace:
     trace, fragments, transports = Trace(), Fragments(), Transports()
     for packet in read_packets(path):
         trace.packets += 1
-        data = ip_packet(packet)
-        payload = fragments.receive(data) if data else None
+        payload = fragments.receive(packet)
         for found in transports.receive(payload) if payload else ():
             try:
                 message = parse_message(found.data)

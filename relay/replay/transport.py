@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from dpkt.tcp import TCP, TH_SYN
+
 from relay.errors import ParseError
-from relay.replay.internet import TCP, UDP, IpPayload
+from relay.replay.internet import IpPayload
 from relay.sip.framing import StreamFramer
 
 MAX_WAITING = 1024  # segments of one stream that wait for an earlier one
 MAX_START_LINE = 2048  # bytes
-_SYN = 0x02
 # A method is at least three letters: random bytes of media are taken for SIP by nothing less.
 _begins_like_sip = re.compile(rb"(?:\r\n)*(?:SIP/2\.0 \d{3}|[A-Z]{3,20} [^\r\n ]+ SIP/2\.0\r\n)").match
 
@@ -43,36 +44,27 @@ class Transports:
         self._streams: dict[tuple[Endpoint, Endpoint], _Stream] = {}
 
     def receive(self, payload: IpPayload) -> list[SipData]:
-        data = payload.data
-        if payload.protocol == UDP and len(data) > 8:
-            source, destination = _endpoints(payload)
-            body = data[8:]
-            return [SipData(source, destination, body)] if _begins_like_sip(body) else []
-        if payload.protocol == TCP and len(data) >= 20:
-            return self._segment(payload)
-        return []
+        content = payload.content
+        source, destination = Endpoint(payload.source, content.sport), Endpoint(payload.destination, content.dport)
+        if isinstance(content, TCP):
+            messages = self._segment(source, destination, content)
+        else:
+            messages = [content.data] if _begins_like_sip(content.data) else []
+        return [SipData(source, destination, message) for message in messages]
 
-    def _segment(self, payload: IpPayload) -> list[SipData]:
-        data = payload.data
-        source, destination = _endpoints(payload)
-        sequence = int.from_bytes(data[4:8], "big")
-        flags, content = data[13], data[(data[12] >> 4) * 4 :]
+    def _segment(self, source: Endpoint, destination: Endpoint, segment: TCP) -> list[bytes]:
+        begins = segment.flags & TH_SYN
         stream = self._streams.get((source, destination))
-        if flags & _SYN or stream is None:
-            if not content and not flags & _SYN:
+        if begins or stream is None:
+            if not segment.data and not begins:
                 return []
-            stream = self._streams[source, destination] = _Stream(sequence + 1 if flags & _SYN else sequence)
+            stream = self._streams[source, destination] = _Stream(segment.seq + 1 if begins else segment.seq)
         try:
-            return [SipData(source, destination, message) for message in stream.receive(sequence, content)]
+            return stream.receive(segment.seq, segment.data)
         except ParseError:
             self.unreadable += 1
             del self._streams[source, destination]  # the next segment begins anew
             return []
-
-
-def _endpoints(payload: IpPayload) -> tuple[Endpoint, Endpoint]:
-    ports = int.from_bytes(payload.data[:2], "big"), int.from_bytes(payload.data[2:4], "big")
-    return Endpoint(payload.source, ports[0]), Endpoint(payload.destination, ports[1])
 
 
 class _Stream:

@@ -1,5 +1,7 @@
 """Call records as files: CSV, JSON lines and Parquet. A part at a time, so that no table is ever in memory whole.
 
+Parquet is written by pyarrow, 150 MB that nothing else needs: it is an extra, and imported when it is asked for.
+
 CSV has a line of headings; JSON lines have an object each, as `calls list --json` prints it. In CSV a text that a
 spreadsheet would take for a formula (a peer may choose a Call-ID) begins with an apostrophe.
 """
@@ -11,11 +13,13 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
 from relay.call.record import CallRecord
 from relay.reports.record_form import TIMES, Value, record_form, with_moments
+from relay.service.fields import invalid
 
 Format = Literal["csv", "jsonl", "parquet"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -30,6 +34,14 @@ _COUNTS = tuple(name for name in CallRecord._fields if name.endswith(("_packets"
 _INTEGERS = ("duration_ms", "sip_status", "q850_cause", "text_bytes", "qualification", *_COUNTS)
 
 
+def check_format(format_: Format) -> None:
+    """Raises Refused where what writes the format is not installed."""
+    if format_ == "parquet" and find_spec("pyarrow") is None:
+        raise invalid(
+            "format", "parquet needs the extra relay700[parquet]: `scripts/venv.sh .venv parquet` installs it"
+        )
+
+
 def export_parts(
     records: Iterable[CallRecord], format_: Format, *, reveal: bool = False, for_operator: bool = True
 ) -> Iterator[bytes]:
@@ -41,7 +53,6 @@ def export_parts(
         case "jsonl":
             return _json_parts(forms)
         case "parquet":
-            # Imported when it is asked for: 80 MB of memory that nothing else needs.
             return _parquet_parts(forms, import_module("pyarrow"), import_module("pyarrow.parquet"))
 
 

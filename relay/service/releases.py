@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from relay.call.binding import Binding
 from relay.call.parties import MOBILES_ALONE, Parties
 from relay.policy.quotas import Quotas
+from relay.policy.rules import Phase, Rules
 from relay.service.times import format_moment
 from relay.store.act import Act
 from relay.store.allocation import cool_down_ms, give_back
@@ -27,7 +28,7 @@ MOST_ROUTES = 10_000
 class BindRules(NamedTuple):
     """What the configuration says of bindings."""
 
-    phase: str = "pilot"  # preparation, transition, pilot
+    phase: Phase = Rules().phase
     cool_down_ms: int = 24 * 3_600_000  # where a number's prefix has none of its own
     max_bindings: int = 200  # of one number; its pool may allow fewer
     legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot

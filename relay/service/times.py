@@ -28,6 +28,15 @@ def parse_duration_ms(text: str) -> int:
     return int(duration.total_seconds() * 1000)
 
 
+def format_duration(duration_ms: float) -> str:
+    """As `parse_duration_ms` reads it, in whole days, hours, minutes or seconds."""
+    seconds = round(duration_ms / 1000)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
 def parse_moment_ms(text: str) -> int:
     """An RFC 3339 time or date. Without Z or an offset it is local time. Raises ParseError."""
     try:

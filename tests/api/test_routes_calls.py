@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -132,6 +133,13 @@ async def test_records_are_exported_masked_or_with_a_reason_in_clear(api: Api, o
     assert parquet.content[:4] == b"PAR1"
     (line,) = (await operator.get("/v1/audit?action=read"))["items"]
     assert (line["reason"], line["object"]) == ("tax", "calls export")
+
+
+async def test_an_export_as_parquet_needs_pyarrow(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refusal = await operator.refused("GET", f"/v1/calls/export?format=parquet&{SPAN}", "invalid")
+    assert [error["field"] for error in refusal["errors"]] == ["format"]
+    assert "relay700[parquet]" in refusal["detail"]
 
 
 @pytest.mark.usefixtures("shelf")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from contextlib import closing
 
+import pyarrow.parquet
 import pytest
 
 from relay.call.actions import Commit
@@ -177,6 +179,24 @@ def test_records_are_exported_masked_unless_they_are_to_be_revealed(relay700: Co
     ).splitlines()
     assert [json.loads(line)["caller"] for line in lines] == [A]
     assert len(relay700.objects("audit", "list", "--action", "read")) == 1
+
+
+def test_records_are_exported_as_parquet(relay700: Command) -> None:
+    write(relay700, ended_record("c1"))
+    file = relay700.folder / "calls.parquet"
+    relay700.done("calls", "export", str(file), "--format", "parquet")
+    assert pyarrow.parquet.read_table(file)["call_id"].to_pylist() == ["c1"]
+
+
+def test_without_pyarrow_a_line_says_how_to_get_parquet(relay700: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    write(relay700, ended_record("c1"))
+    file = relay700.folder / "calls"
+    file.write_text("of an earlier export")
+    said = relay700.refused("calls", "export", str(file), "--format", "parquet", "--reveal", "--reason", "x")
+    assert said == ("format: parquet needs the extra relay700[parquet]: `scripts/venv.sh .venv parquet` installs it")
+    assert file.read_text() == "of an earlier export"
+    assert relay700.objects("audit", "list", "--action", "read") == []
 
 
 def test_where_there_is_nothing_to_export_the_file_is_empty(relay700: Command) -> None:

@@ -191,7 +191,22 @@ def test_dockerfile_copies_all_that_is_installed(instructions: list[dockerfile.C
     assert [source for source in copied if not (ROOT / source).exists()] == []
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, wheel = tables["project"], tables["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {"pyproject.toml", project["readme"], *project["license-files"], *wheel["packages"]} <= copied
+    assert {
+        "pyproject.toml",
+        "requirements",
+        project["readme"],
+        *project["license-files"],
+        *wheel["packages"],
+    } <= copied
+
+
+def test_dockerfile_installs_what_has_hashes_alone(instructions: list[dockerfile.Command]) -> None:
+    commands = [
+        command for each in instructions if each.cmd == "RUN" for command in re.split(r"&&|;|do ", each.value[0])
+    ]
+    installing = [command for command in commands if "pip install" in command]
+    assert len(installing) == 2
+    assert all("--require-hashes" in command or "--no-deps" in command for command in installing)
 
 
 def test_what_the_container_runs_starts_and_is_found_healthy(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import ParseError
-from relay.service.times import format_moment, parse_duration_ms, parse_moment_ms
+from relay.service.times import format_duration, format_moment, parse_duration_ms, parse_moment_ms
 
 NEW_YEAR = 1_767_225_600_000
 
@@ -18,6 +18,11 @@ NEW_YEAR = 1_767_225_600_000
 )
 def test_durations(text: str, seconds: int) -> None:
     assert parse_duration_ms(text) == 1_000 * seconds
+
+
+@pytest.mark.parametrize("text", ["1s", "90s", "15m", "90m", "23h", "1d", "184d"])
+def test_durations_are_written_as_they_are_read(text: str) -> None:
+    assert format_duration(parse_duration_ms(text)) == text
 
 
 @pytest.mark.parametrize(

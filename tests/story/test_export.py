@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import pyarrow.parquet
 import pytest
 
 from tests.interop.conftest import running_relay
@@ -68,14 +67,11 @@ def read(format_: str, data: bytes) -> list[dict[str, Any]]:
     match format_:
         case "csv":
             return list(csv.DictReader(io.StringIO(data.decode())))
-        case "jsonl":
-            return [json.loads(line) for line in data.splitlines()]
         case _:
-            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
-            return rows
+            return [json.loads(line) for line in data.splitlines()]
 
 
-@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])  # scripts/run installs nothing that writes Parquet
 async def test_records_are_exported_by_time_and_business(shop: Shop, format_: str) -> None:
     relay, file = shop.ends.relay, shop.ends.relay.folder / "calls"
     records = [(record["call_id"], record["outcome"]) for record in relay.calls()]
