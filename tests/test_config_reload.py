@@ -65,7 +65,7 @@ FOLLOWED = {
 }
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
 IN_PARTS = {"settings", "api", "recordings"}
-READ_FROM = {"name", "text", "warnings"}
+READ_FROM = {"name", "warnings"}
 OF_COMMANDS = {"report"}  # which the relay does not look at
 
 
