@@ -185,12 +185,16 @@ class Switch:
         self._reader.close()
 
     def _recall(self, known: Iterable[CallRecord]) -> None:
-        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`."""
-        if not self._gate.recall_s:
+        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`.
+
+        A store on a server has counted it.
+        """
+        place = self._config.store.path
+        if not self._gate.recall_s or not isinstance(place, Path):
             return
         now_ms = int(time.time() * 1000)
         since_ms = now_ms - 1000 * self._gate.recall_s
-        for at_ms, number, caller_hash in granted_since(self._config.store.path, self._sealer, since_ms, known):
+        for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
             self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
 
     async def _tick(self) -> None:

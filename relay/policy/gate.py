@@ -1,7 +1,7 @@
 """The gate that each call passes: what the store found is judged, and what is granted is counted.
 
-It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). It reads no
-clock and no store itself.
+It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). What a store on
+a server has counted it goes by (`Found.counted`). It reads no clock and no store itself.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Gate:
         max_cps = quota(bound.business, bound.max_cps, self._rules.quotas.max_cps)
         if not self._rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
-        self._note(asked.caller_key, asked.number_key, unix_s)
+        if found.counted is None:
+            self._note(asked.caller_key, asked.number_key, unix_s)
         if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # who may not be called takes no place
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer

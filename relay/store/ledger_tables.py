@@ -125,6 +125,7 @@ NOT_COVERED: Final = {
     "idempotency": "answers to repeated requests for a day, each sealed to its request",
     "call_event": "news of calls under way, each sealed to its place",
     "call_index": "finds records; evidence reads the chain, and a record is shown by what it says itself",
+    "frequency": "counts, against which caps are held; who deletes them has calls counted anew",
     "cursor": "how far the follower has read",
     "outbox": "events that wait, each sealed to its webhook",
     "schema_least": "which versions may use the store",
