@@ -20,6 +20,7 @@ from relay.answers import Answers
 from relay.call.engine import Engine
 from relay.call.lost import KeptAttempt
 from relay.call.record import CallRecord
+from relay.call.shared_limits import SharedLimits
 from relay.config import Config
 from relay.drain import Drain
 from relay.garbage import collect_the_young
@@ -94,6 +95,7 @@ class Switch:
             self._verifier,
             self._gate.statistics,
         )
+        self.limits = _shared_limits(self._engine, self._gate)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
@@ -220,6 +222,13 @@ class Switch:
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
+
+
+def _shared_limits(engine: Engine, gate: Gate) -> SharedLimits:
+    """Those that hold over all nodes of a store."""
+    tallies, rates = engine.limited()
+    timed = {what: (each, time.monotonic) for what, each in rates.items()}
+    return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)
 
 
 def _sounds(config: Config) -> dict[tuple[str, str], bytes]:

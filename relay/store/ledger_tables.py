@@ -131,6 +131,7 @@ NOT_COVERED: Final = {
     "schema_least": "which versions may use the store",
     "schema_version": "which scripts the store has seen",
     "node": "relays that use the store",
+    "node_count": "counts, against which limits are held",
     "ledger": "is the proof: its rows add up to what the sealed head says",
     "ledger_touch": "is what others changed",
     "ledger_head": "is sealed; an older one is noticed by its revision",

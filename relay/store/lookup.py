@@ -214,9 +214,7 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(
-        self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None
-    ) -> Found:
+    def found(self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> Found:
         """A row of the statement. `revision`: the last seen when it was asked. `counted`: as in what is found.
 
         Raises StoreError where it does not prove itself.

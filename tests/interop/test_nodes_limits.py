@@ -14,6 +14,7 @@ import pytest
 from tests.interop.test_nodes import node, running
 from tests.support import postgres
 from tests.support.addresses import RELAY, free
+from tests.support.live_call import Call
 from tests.support.phone import SDP, Leg, Phone
 from tests.support.relay_process import A, RelayProcess, Setup, X
 from tests.support.sip_text import SipText
@@ -64,5 +65,37 @@ async def test_a_cap_of_three_is_three_calls_through_both_relays(tmp_path: Path,
         assert Counter(answers) == {486: 3, 403: 9}
         outcomes = Counter(record["outcome"] for record in relays[0].calls())
         assert outcomes == {"busy": 3, "frequency_caller": 9}
+        for relay in relays:
+            relay.stop_and_check()
+
+
+async def refused_with(phone: Phone, relay: RelayProcess) -> int:
+    return (await final(phone, *await invite(phone, relay))).status
+
+
+async def until_answered_with(status: int, phone: Phone, relay: RelayProcess) -> None:
+    """Nodes hear of each other's calls within a second or two."""
+    async with asyncio.timeout(30):
+        while await refused_with(phone, relay) != status:
+            pass
+
+
+async def test_calls_at_once_are_counted_over_both_relays(tmp_path: Path, url: str) -> None:
+    relays = first, second = two(tmp_path, url, max_calls_per_number=1)
+    with running(*relays):
+        first.bind()
+        async with Phone(first.setup.caller) as caller, Phone(first.setup.callee) as callee:
+            up = Call(first, caller, callee)
+            await up.answer()
+            refusing = asyncio.create_task(refuse_all(callee, relays))
+            await until_answered_with(503, caller, second)
+            refusing.cancel()
+            await up.hang_up()
+            refusing = asyncio.create_task(refuse_all(callee, relays))
+            await until_answered_with(486, caller, second)
+            refusing.cancel()
+        outcomes = Counter(record["outcome"] for record in first.calls())
+        assert outcomes["answered"] == 1
+        assert outcomes["number_busy"] >= 1
         for relay in relays:
             relay.stop_and_check()

@@ -7,3 +7,10 @@ CREATE TABLE frequency (
     before  bigint[] NOT NULL, -- what `granted` was then
     PRIMARY KEY (key)
 ) WITH (fillfactor = 80);
+
+-- What each node has at the moment of what is limited, for the others. It writes its row once a second.
+CREATE TABLE node_count (
+    node   text COLLATE "C" NOT NULL,
+    counts text COLLATE "C" NOT NULL, -- JSON: how many, by what is counted and by name
+    PRIMARY KEY (node)
+);
