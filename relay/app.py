@@ -150,7 +150,7 @@ class Relay:
         try:
             restored = await self._begin_to_serve()
             if not isinstance(self._journal, Journal):
-                self._journal.watch(self._switch.take_over)
+                self._journal.watch(self._switch.take_over, self._switch.limits)
             await self._control.open()
             if self._desk is not None:
                 self._desk.start()

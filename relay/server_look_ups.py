@@ -12,22 +12,24 @@ from relay.call.routing import Refusal, Route
 from relay.net.fair_queue import FairQueue
 from relay.net.tasks import Tasks
 from relay.policy.gate import Gate
+from relay.policy.judge import Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.outage import Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
 
+SWEEP_EACH: Final = 5  # seconds
 MOST_WAITING: Final = 1_000  # of which a peer has a share; what comes beyond is refused
 
-Found = Callable[[LookUp, Route | Refusal], None]
+Answered = Callable[[LookUp, Route | Refusal], None]
 
 
 class _Waiting(NamedTuple):
     gate: Gate
     asked: LookUp
     unix_s: float
-    found: Found
+    found: Answered
     since: float  # by the loop's clock
 
 
@@ -41,14 +43,21 @@ class ServerLookUps:
         self._askers = 0  # of these, those that still take what waits
         self.follow = self._reader.follow
         self.open = self._reader.open
-        self.look = self._reader.look
         self.close = self._reader.close
+        self._looks = 0
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
         """For a `Gate` whose `look_up` is not asked: `look_up` here is."""
         return STORE_FAILED
 
-    def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Found) -> None:
+    def look(self) -> None:
+        """Once a second: whether an outage is over, and now and then whether counts are."""
+        self._reader.look()
+        self._looks += 1
+        if self._looks % SWEEP_EACH == 0:
+            self._asking.begin(self._reader.sweep())
+
+    def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Answered) -> None:
         """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
@@ -82,9 +91,12 @@ class ServerLookUps:
         gate, asked, unix_s, found, since = waiting
         patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
         answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
+        row: Found | Refusal = STORE_FAILED
         try:
             if patience_s > 0:
                 row = await self._reader.fetch(asked.number, asked.caller, unix_s, patience_s)
                 answer = gate.answer(row, asked.number, asked.caller, unix_s, asked.peer)
         finally:
             found(asked, answer)
+        if isinstance(answer, Refusal) and isinstance(row, Found) and row.counted is not None and row.counted.under:
+            await self._reader.give_back(row.counted)

@@ -20,6 +20,7 @@ from relay.answers import Answers
 from relay.call.engine import Engine
 from relay.call.lost import KeptAttempt
 from relay.call.record import CallRecord
+from relay.call.shared_limits import SharedLimits
 from relay.config import Config
 from relay.drain import Drain
 from relay.garbage import collect_the_young
@@ -94,6 +95,7 @@ class Switch:
             self._verifier,
             self._gate.statistics,
         )
+        self.limits = _shared_limits(self._engine, self._gate)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(
@@ -185,12 +187,16 @@ class Switch:
         self._reader.close()
 
     def _recall(self, known: Iterable[CallRecord]) -> None:
-        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`."""
-        if not self._gate.recall_s:
+        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`.
+
+        A store on a server has counted it.
+        """
+        place = self._config.store.path
+        if not self._gate.recall_s or not isinstance(place, Path):
             return
         now_ms = int(time.time() * 1000)
         since_ms = now_ms - 1000 * self._gate.recall_s
-        for at_ms, number, caller_hash in granted_since(self._config.store.path, self._sealer, since_ms, known):
+        for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
             self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
 
     async def _tick(self) -> None:
@@ -216,6 +222,13 @@ class Switch:
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
         self._log.warning(event, **fields)
+
+
+def _shared_limits(engine: Engine, gate: Gate) -> SharedLimits:
+    """Those that hold over all nodes of a store."""
+    tallies, rates = engine.limited()
+    timed = {what: (each, time.monotonic) for what, each in rates.items()}
+    return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)
 
 
 def _sounds(config: Config) -> dict[tuple[str, str], bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 # Names in `Core.stages`.
@@ -14,10 +14,11 @@ ANNOUNCING: Final = "announcing"  # of the first, refused callers who hear why
 class Tally:
     """By name. A name that has none is forgotten."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "elsewhere")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self.elsewhere: Mapping[str, int] = {}  # what other nodes of the store have (`relay.call.shared_limits`)
 
     def begin(self, name: str) -> None:
         """One more."""
@@ -33,6 +34,14 @@ class Tally:
 
     def count(self, name: str) -> int:
         return self._counts.get(name, 0)
+
+    def everywhere(self, name: str) -> int:
+        """Those of all nodes."""
+        return self.count(name) + self.elsewhere.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Ours, by name."""
+        return dict(self._counts)
 
     def __len__(self) -> int:
         """How many names there are."""

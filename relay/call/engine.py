@@ -18,7 +18,7 @@ from relay.call.bans import Bans
 from relay.call.call import Call
 from relay.call.compose import Reply
 from relay.call.core import Core
-from relay.call.counts import ANNOUNCING, SETTING_UP, UP
+from relay.call.counts import ANNOUNCING, SETTING_UP, UP, Tally
 from relay.call.exchange import Exchange
 from relay.call.former import former_peer, may_speak
 from relay.call.known import known_sources
@@ -29,6 +29,7 @@ from relay.call.options import Options
 from relay.call.peer_state import PeerState, peer_states
 from relay.call.peers import Peers
 from relay.call.pings import Pings
+from relay.call.rates import Rates
 from relay.call.reception import BUSY, KNOWN_ELSEWHERE, Reception
 from relay.call.record import CallRecord
 from relay.call.registrar import Registrar
@@ -267,6 +268,14 @@ class Engine:
     def over_share(self) -> dict[str, int]:
         """How many calls and messages were beyond a peer's share, by peer."""
         return dict(self._core.shares.counts)
+
+    def limited(self) -> tuple[dict[str, Tally], dict[str, Rates]]:
+        """What quotas and caps count, at once and in a second, by what that is: for `SharedLimits`."""
+        core = self._core
+        return (
+            {"calls": core.calls_by_key, "calls_in": core.quotas_in.calls, "calls_out": core.quotas_out.calls},
+            {"rate_in": core.quotas_in.rates, "rate_out": core.quotas_out.rates},
+        )
 
     def statistics(self) -> dict[str, int]:
         core = self._core

@@ -16,21 +16,21 @@ from relay.call.settings import Quota
 class Quotas:
     """One way: calls from the peers of one relay, or calls to them."""
 
-    __slots__ = ("_rates", "calls")
+    __slots__ = ("calls", "rates")
 
     def __init__(self) -> None:
         self.calls = Tally()  # by the peer's name
-        self._rates = Rates()  # of its INVITEs and MESSAGEs
+        self.rates = Rates()  # of its INVITEs and MESSAGEs
 
     def admits_call(self, name: str, quota: Quota, now: float) -> bool:
         """Whether the named peer may have one more call; its INVITE is counted then."""
-        if quota.max_calls and self.calls.count(name) >= quota.max_calls:
+        if quota.max_calls and self.calls.everywhere(name) >= quota.max_calls:
             return False
         return self.admits_request(name, quota, now)
 
     def admits_request(self, name: str, quota: Quota, now: float) -> bool:
         """Whether its rate leaves room for one more INVITE or MESSAGE, which is counted then."""
-        return not quota.max_cps or self._rates.admit(name, quota.max_cps, now)
+        return not quota.max_cps or self.rates.admit(name, quota.max_cps, now)
 
 
 def next_admitted(places: list[Place], admits: Callable[[str, Quota, float], bool], now: float) -> Place | None:

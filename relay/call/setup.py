@@ -187,7 +187,7 @@ class Setup:
     def _over_cap(self, route: Route) -> Refusal | None:
         """How many calls a business or a number may have at once is counted here, where calls begin and end."""
         for key, most, refusal in route.caps:
-            if self.core.calls_by_key.count(key) >= most:
+            if self.core.calls_by_key.everywhere(key) >= most:
                 return named(refusal, route)
         return None
 

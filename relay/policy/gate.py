@@ -1,7 +1,7 @@
 """The gate that each call passes: what the store found is judged, and what is granted is counted.
 
-It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). It reads no
-clock and no store itself.
+It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). What a store on
+a server has counted it goes by (`Found.counted`). It reads no clock and no store itself.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Gate:
         self._rules = rules
         self._remember = remember
         self._recent = Recent()
-        self._rates = Rates()  # of granted calls, by business
+        self.rates = Rates()  # of granted calls, by business
         self._report = report
-        self._refused = RefusedAttempts()
+        self.refused_attempts = RefusedAttempts()
         self._pauses: Counter[str] = Counter()  # begun, by what had to wait
 
     def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
@@ -78,7 +78,7 @@ class Gate:
         """A refusal that needs no look-up, and so tells nothing of bindings: the peer must wait, or may not say so."""
         if peer is None:
             return None
-        pause_s = self._refused.pause_s(peer.name, number, caller, unix_s)
+        pause_s = self.refused_attempts.pause_s(peer.name, number, caller, unix_s)
         if pause_s > 0:
             return REFUSED_TOO_OFTEN._replace(retry_after_s=math.ceil(pause_s))
         if may_call_as(peer.numbers, caller):
@@ -100,16 +100,17 @@ class Gate:
                 self._note_refused(number, caller, unix_s, peer)
             return answer
         max_cps = quota(bound.business, bound.max_cps, self._rules.quotas.max_cps)
-        if not self._rates.admit(bound.business, max_cps, unix_s):
+        if not self.rates.admit(bound.business, max_cps, unix_s):
             return refused(BUSINESS_RATE, bound)
-        self._note(asked.caller_key, asked.number_key, unix_s)
+        if found.counted is None:
+            self._note(asked.caller_key, asked.number_key, unix_s)
         if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # who may not be called takes no place
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 
     def _note_refused(self, number: str, caller: str, unix_s: float, peer: Peer) -> None:
         caps = self._rules.refusal_caps
-        pauses = self._refused.note(peer.name, number, caller, caps, peer.max_refused_in, unix_s)
+        pauses = self.refused_attempts.note(peer.name, number, caller, caps, peer.max_refused_in, unix_s)
         self._pauses.update(pauses.keys())
         if pauses and self._report is not None:
             self._report("peer.refused_too_often", {"peer": peer.name, "number": number, "waits_s": pauses})
@@ -125,7 +126,7 @@ class Gate:
     def clock_was_set(self, by_s: float) -> None:
         """What was counted stays as long ago as it is."""
         self._recent.shift(by_s)
-        self._refused.shift(by_s)
+        self.refused_attempts.shift(by_s)
 
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
         """Counts a call that was granted before the start. They come in the order of time."""

@@ -56,6 +56,13 @@ class Bound(NamedTuple):
     filed: bool = True  # the A number of this call is; or it need not be
 
 
+class Counted(NamedTuple):
+    """What a store of several nodes has counted of a call towards caps on frequency, when it was looked up."""
+
+    under: Sequence[tuple[bytes, int]]  # keys, and slices of time: to be given back where it is not granted
+    over: Refusal | None  # the cap that forbids it
+
+
 class Found(NamedTuple):
     """What the store knows about a call that is to be."""
 
@@ -66,6 +73,7 @@ class Found(NamedTuple):
     bound: Bound | None
     earlier_by_caller: Sequence[int]  # granted calls before the memory's time: for each of `Rules.caller_windows_s`
     earlier_by_number: Sequence[int]
+    counted: Counted | None = None  # None: calls are counted here, in `Recent`
 
 
 class Asked:
@@ -97,10 +105,9 @@ def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | R
     target = _callee(bound, asked, rules)
     if isinstance(target, Refusal):
         return refused(target, bound)
-    if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
-        return refused(told.FREQUENCY_CALLER, bound)
-    if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
-        return refused(told.FREQUENCY_NUMBER, bound)
+    over = _over_cap(found, asked, rules, recent) if found.counted is None else found.counted.over
+    if over is not None:
+        return refused(over, bound)
     return _route(found, bound, asked, rules, target)
 
 
@@ -236,6 +243,14 @@ def _callee(bound: Bound, asked: Asked, rules: Rules) -> str | Refusal:
 
 
 # -- how often, and how many at once
+
+
+def _over_cap(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Refusal | None:
+    if _is_over(rules.caller_caps, asked.caller_key, found.earlier_by_caller, asked.unix_s, recent):
+        return told.FREQUENCY_CALLER
+    if _is_over(rules.number_caps, asked.number_key, found.earlier_by_number, asked.unix_s, recent):
+        return told.FREQUENCY_NUMBER
+    return None
 
 
 def _is_over(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: float, recent: Recent) -> bool:

@@ -4,11 +4,17 @@ An attempt counts where the caller was never bound on the number, or is one that
 waits nothing is looked up for it, so what it tries meanwhile tells it nothing. Other peers do not wait with it.
 
 What is kept is bounded: of each peer so many numbers and callers. It reads no clock: times are Unix seconds.
+
+Other nodes of a store count by themselves, and have the peer wait as soon as it does at one of them. Of callers they
+are told nothing: their numbers are nobody's to read in a database.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from relay.policy.rules import RefusalCaps
@@ -16,6 +22,7 @@ from relay.policy.rules import RefusalCaps
 WINDOW_S: Final = 600
 FIRST_PAUSE_S: Final = 10.0  # each further one is twice as long, until no attempt is refused for WINDOW_S
 MOST_KEYS = 20_000  # numbers, or callers, of one peer; the oldest are forgotten first
+MOST_TOLD = 1_000  # pauses of one peer that other nodes are told of, the latest
 
 OF_NUMBER: Final = "number"  # what has to wait: the peer's calls to a number, those in a caller's name, or all
 OF_CALLER: Final = "caller"
@@ -57,6 +64,28 @@ class RefusedAttempts:
         }
         return {what: pause_s for what, pause_s in pauses.items() if pause_s}
 
+    def pauses(self, at_s: float) -> tuple[dict[str, int], dict[str, int]]:
+        """Of those that have begun here: how many seconds each lasts, and how many ms are left of it.
+
+        By "PEER NUMBER"; those of all calls of a peer have no number.
+        """
+        lengths: dict[str, int] = {}
+        left: dict[str, int] = {}
+        for peer, of_peer in self._peers.items():
+            for attempts in (of_peer.by_number, of_peer.as_a_whole):
+                for number, pause in attempts.ours(at_s):
+                    lengths[f"{peer} {number}"] = math.ceil(pause.length_s)
+                    left[f"{peer} {number}"] = math.ceil(1000 * (pause.ends_at_s - at_s))
+        return lengths, left
+
+    def hear(self, lengths: Mapping[str, int], left: Mapping[str, int], at_s: float) -> None:
+        """The `pauses` of another node hold here too."""
+        for name in lengths.keys() & left.keys():
+            peer, _, number = name.rpartition(" ")
+            of_peer = self._peers.setdefault(peer, _OfPeer())
+            attempts = of_peer.by_number if number else of_peer.as_a_whole
+            attempts.hear(number, lengths[name], at_s + left[name] / 1000)
+
     def shift(self, by_s: float) -> None:
         """The clock was set by so much: all times move with it."""
         for of_peer in self._peers.values():
@@ -83,11 +112,12 @@ class _Count:
 
 
 class _Pause:
-    __slots__ = ("ends_at_s", "length_s")
+    __slots__ = ("ends_at_s", "is_ours", "length_s")
 
-    def __init__(self, length_s: float, ends_at_s: float) -> None:
+    def __init__(self, length_s: float, ends_at_s: float, *, is_ours: bool = True) -> None:
         self.length_s = length_s
         self.ends_at_s = ends_at_s
+        self.is_ours = is_ours  # it has begun here
 
 
 class _Attempts:
@@ -113,10 +143,26 @@ class _Attempts:
         else:
             length_s = min(FIRST_PAUSE_S, longest_s)
             del self._counts[key]
-        self._pauses[key] = _Pause(length_s, at_s + length_s)
+        self._begin(key, _Pause(length_s, at_s + length_s))
+        return length_s
+
+    def _begin(self, key: str, pause: _Pause) -> None:
+        self._pauses[key] = pause
         if len(self._pauses) > MOST_KEYS:
             self._pauses.popitem(last=False)
-        return length_s
+
+    def ours(self, at_s: float) -> Iterator[tuple[str, _Pause]]:
+        """The latest pauses that have begun here and are not over."""
+        latest = islice(reversed(self._pauses.items()), MOST_TOLD)
+        return ((key, pause) for key, pause in latest if pause.is_ours and pause.ends_at_s > at_s)
+
+    def hear(self, key: str, length_s: float, ends_at_s: float) -> None:
+        """It has begun at another node."""
+        pause = self._pauses.get(key)
+        if pause is None or pause.ends_at_s < ends_at_s:
+            length_s = length_s if pause is None else max(length_s, pause.length_s)
+            self._pauses.pop(key, None)
+            self._begin(key, _Pause(length_s, ends_at_s, is_ours=False))
 
     def _count(self, key: str, caller: str, at_s: float) -> int:
         count = self._counts.pop(key, None)

@@ -8,7 +8,7 @@ is reported once. What the call's answer is, `relay.policy.judge` decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ import msgspec
 from relay.call.record import CallRecord
 from relay.call.routing import Refusal
 from relay.errors import StoreError
-from relay.policy.judge import GROUP_MODES, Bound, Found
+from relay.policy.judge import GROUP_MODES, Bound, Counted, Found
 from relay.policy.rules import MEMORY_S, STORE_FAILED, Rules
 from relay.store.binding_seal import ANY_CALLER, open_fields
 from relay.store.call_index import number_key, pair_key
@@ -31,7 +31,6 @@ from relay.store.ledger_tables import FILE, TABLES
 from relay.store.outage import LookupOutage, Report
 from relay.store.record_rows import SELECT, open_row
 from relay.store.sealing import Sealer
-from relay.store.server import Place
 
 # Each part is a search by key. ?3 is whose route: the caller's hash, or ANY_CALLER. The last caller's own route tells
 # whether he is a member still; "+" keeps SQLite from going by binding_id.
@@ -61,7 +60,7 @@ PROVEN: Final = (
     *(("list_entry", "of_binding"), ("list_entry", "of_business"), ("route", "back"), ("filing", "filing")),
 )
 _COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ?{key} AND at > ?{since} AND at <= ?6)"
-_BEFORE: Final = f"{SELECT} WHERE chain_seq < ? ORDER BY chain_seq DESC LIMIT 1000"
+_NEWEST_FIRST: Final = f"{SELECT} ORDER BY chain_seq DESC"
 # Where in what is found of a call stand those of each row that there may be: its key, its proof, its columns.
 _NUMBER, _ROUTE, _BINDING, _BUSINESS, _OF_BINDING, _OF_BUSINESS, _BACK, _FILING = range(0, 3 * len(PROVEN), 3)
 _NOT_FILING: Final = PROVEN[:-1]
@@ -215,8 +214,8 @@ class Opener:
             *(int((unix_s - window_s) * 1000) for window_s in windows_s),
         )
 
-    def found(self, number: str, caller_hash: bytes, row: Row, revision: int) -> Found:
-        """A row of the statement. `revision`: the last seen when it was asked.
+    def found(self, number: str, caller_hash: bytes, row: Row, revision: int, counted: Counted | None = None) -> Found:
+        """A row of the statement. `revision`: the last seen when it was asked. `counted`: as in what is found.
 
         Raises StoreError where it does not prove itself.
         """
@@ -231,7 +230,7 @@ class Opener:
         split = self._first_count + len(self._caller_windows_s)
         by_caller, by_number = values[self._first_count : split], values[split:]
         is_own = route is not None and values[_ROUTE].endswith(caller_hash.hex().upper())
-        return Found._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number))
+        return Found._make((caller_hash, locked, legacy or 0, is_own, bound, by_caller, by_number, counted))
 
     def _bound(
         self, route: list[Any], last_hash: bytes | None, last_sealed: bytes | None, values: tuple[Any, ...]
@@ -316,7 +315,7 @@ class Granted(NamedTuple):
     caller_hash: bytes
 
 
-def granted_since(path: Place, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
+def granted_since(path: Path, sealer: Sealer, since_ms: int, known: Iterable[CallRecord] = ()) -> list[Granted]:
     """The calls received since then that were granted, in the order of time. Raises StoreError.
 
     They are those that the store has as ended, and those of `known`: calls that are up, and calls whose end may not be
@@ -329,7 +328,7 @@ def granted_since(path: Place, sealer: Sealer, since_ms: int, known: Iterable[Ca
         if record.routed_at is not None and record.received_at >= since_ms
     ]
     with store_errors(path), closing(connect_reader(path)) as connection:
-        for row in _newest_first(connection):
+        for row in connection.execute(_NEWEST_FIRST):
             call_id, dialled, shown, received_at, ended_at, _, caller_hash, *_ = row
             if ended_at < since_ms:
                 break  # those before ended earlier still
@@ -339,11 +338,3 @@ def granted_since(path: Place, sealer: Sealer, since_ms: int, known: Iterable[Ca
             if shown is not None and received_at >= since_ms and call_id not in by_id:
                 found.append(Granted(received_at, dialled, caller_hash))
     return sorted(found)
-
-
-def _newest_first(connection: Connection) -> Iterator[tuple[Any, ...]]:
-    """By pages: a server sends all that it is asked for."""
-    before = 2**63 - 1
-    while rows := connection.execute(_BEFORE, (before,)).fetchall():
-        yield from rows
-        *_, before, _ = rows[-1]

@@ -1,6 +1,7 @@
 """The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
 
-Each writes every second that it is there, by the server's clock, and which sealing keys it has. One that has not for
+Each writes every second that it is there, by the server's clock, which sealing keys it has, and what it has of what is
+limited over all nodes. One that has not for
 DEAD_S has its calls taken over by another, exactly once: by one statement that raises its epoch. A node that was only
 slow finds that what it writes is refused, since its epoch has passed, and must end at once: its calls are another's.
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import asyncpg
+import msgspec
 
+from relay.call.shared_limits import SharedLimits, Told
 from relay.errors import StoreError
 from relay.store.live_rows import LiveCall, open_all
 from relay.store.outage import Report
@@ -48,12 +51,24 @@ WHERE name <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at < now()
 RETURNING name
 """
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
+_PUT_COUNTS: Final = """
+INSERT INTO node_count (node, counts) SELECT name, $3 FROM node WHERE name = $1 AND epoch = $2
+ON CONFLICT (node) DO UPDATE SET counts = excluded.counts WHERE node_count.counts <> excluded.counts
+"""
+_OTHERS: Final = """
+SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
+WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
+"""
 
 # InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
 SERVER_FAULTS: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
     asyncpg.InternalClientError,
 )
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0)]]]).decode
 
 
 class Node:
@@ -69,6 +84,7 @@ class Node:
         self._dead_s = dead_s
         self._connection: asyncpg.Connection | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._unreadable: set[str] = set()  # nodes whose counts were reported
 
     async def open(self) -> None:
         """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
@@ -78,12 +94,17 @@ class Node:
         except SERVER_FAULTS as error:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
-    def watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
+    def watch(
+        self,
+        take: Callable[[list[LiveCall]], None],
+        lost: Callable[[], None],
+        limits: SharedLimits | None = None,
+    ) -> None:
         """From now on: says that we are here, and hands over to `take` the calls of those that are not any more.
 
-        `lost` is called once another has taken ours over.
+        `lost` is called once another has taken ours over. `limits` are told of the other nodes, and these of them.
         """
-        self._watching = asyncio.create_task(self._watch(take, lost), name="node")
+        self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
 
     async def close(self) -> None:
         """Calls that are left are for whoever takes over, in a while; without any, nobody needs to."""
@@ -96,7 +117,9 @@ class Node:
             await self._connection.execute(_STOP, self.name, self.epoch, timeout=PATIENCE_S)
         self._connection.terminate()
 
-    async def _watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
+    async def _watch(
+        self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None], limits: SharedLimits | None
+    ) -> None:
         """Judges the others only once it has itself been seen for as long: after an outage of the server each looks
         as if it were gone until it has written again."""
         loop = asyncio.get_running_loop()
@@ -109,6 +132,8 @@ class Node:
                     if not await self._beat():
                         lost()
                         return
+                    if limits is not None:
+                        await self._exchange(limits)
                     if loop.time() - since > self._dead_s + BEAT_S:
                         take(await self._take())
             except SERVER_FAULTS as error:
@@ -125,6 +150,19 @@ class Node:
             return False
         self._turning.to(key_id)
         return True
+
+    async def _exchange(self, limits: SharedLimits) -> None:
+        assert self._connection is not None
+        await self._connection.execute(_PUT_COUNTS, self.name, self.epoch, _encode(limits.own()).decode())
+        others: list[Told] = []
+        for name, counts in await self._connection.fetch(_OTHERS, self.name, self._dead_s):
+            try:
+                others.append(_decode(counts))
+            except msgspec.DecodeError as error:
+                if name not in self._unreadable:
+                    self._unreadable.add(name)
+                    self._report("node.counts_altered", {"node": name, "reason": str(error)})
+        limits.hear(others)
 
     async def _take(self) -> list[LiveCall]:
         assert self._connection is not None

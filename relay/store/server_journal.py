@@ -18,6 +18,7 @@ from typing import Any, Final
 import asyncpg
 
 from relay.call.actions import Commit
+from relay.call.shared_limits import SharedLimits
 from relay.errors import StoreError
 from relay.policy.last_caller import LastCaller
 from relay.store.chain import EMPTY, RECORDS, Head, HeadRow, checked_head, head_row, next_link, read_head
@@ -126,9 +127,12 @@ class ServerJournal:
         """The calls that are this node's, with their dialogs. Altered ones are reported instead."""
         return read_live(self._server, self._sealer, self._report)
 
-    def watch(self, take: Callable[[list[LiveCall]], None]) -> None:
-        """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one."""
-        self._node.watch(take, self._lost)
+    def watch(self, take: Callable[[list[LiveCall]], None], limits: SharedLimits | None = None) -> None:
+        """From now on hands over to `take` the calls of nodes that are gone, and ends this process once it is one.
+
+        `limits` are told of the other nodes, and these of them.
+        """
+        self._node.watch(take, self._lost, limits)
 
     def _lost(self) -> None:
         """Whatever we would still send belongs to calls that another node goes on with."""

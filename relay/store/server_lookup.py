@@ -8,13 +8,14 @@ takes too long, is a Refusal.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 import asyncpg
 
 from relay.call.routing import Refusal
 from relay.errors import StoreError
-from relay.policy.judge import Found
+from relay.policy.judge import Counted, Found
 from relay.policy.rules import STORE_FAILED, Rules
 from relay.store.ledger_tables import SERVER
 from relay.store.lookup import FILING, Opener, Row, decode, has_route, is_in_force, proven_rows, rests
@@ -22,15 +23,24 @@ from relay.store.nodes import SERVER_FAULTS
 from relay.store.outage import LookupOutage, Report
 from relay.store.sealing import Sealer
 from relay.store.server import Server
+from relay.store.server_caps import GIVE_BACK, SWEEP, Counting, sweep_parts
 
 CONNECTIONS: Final = 8  # look-ups at once
 PATIENCE_S: Final = 2.0
 # The plan is made once, whatever the values are: each part is a search by key, and planning takes longer than that.
-SETTINGS: Final = {"plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off"}
+# Counts alone are written: others see them at once, and no call waits until they are on disk.
+SETTINGS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "synchronous_commit": "off",
+    "default_transaction_isolation": "read committed",
+}
 
-# As in `relay.store.lookup`, with the two whose route it may be.
-_LOOK_UP: Final = """
-SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found}
+# As in `relay.store.lookup`, with the two whose route it may be. `counted_by`: what calls are counted by.
+_FOUND: Final = """
+SELECT (SELECT revision FROM ledger_head WHERE id = 1), last.caller_hash, last.sealed, {found},
+       whose.place AS place{counted_by}
 FROM (VALUES (1, $2::bytea), (2, ''::bytea)) AS whose (place, hash)
 LEFT JOIN number ON number.number = $1
 LEFT JOIN route ON route.number = $1 AND route.caller_hash = whose.hash
@@ -42,20 +52,19 @@ LEFT JOIN list_entry AS of_business ON of_business.owner = 'business ' || bindin
 LEFT JOIN last_caller AS last ON last.binding_id = route.binding_id
 LEFT JOIN route AS back ON back.number = last.number AND back.caller_hash = last.caller_hash
     AND back.binding_id = route.binding_id AND back.free_at IS NULL
-{filing}{keys}ORDER BY whose.place
-"""
-_COUNT: Final = "(SELECT count(*) FROM call_index WHERE key = ${key} AND at > ${since}::bigint AND at <= $5::bigint)"
-
-_KEYS: Final = (
-    "WHERE $3::bytea IS NOT NULL AND $4::bytea IS NOT NULL\n"  # so that each has a type where one is not used
-)
+{filing}"""
+_COUNTED_BY: Final = """,
+       number.locked AS locked, route.party IS NOT NULL AS has_route, route.free_at AS free_at,
+       binding.expires_at AS expires_at, binding.ended_at AS ended_at, business.state AS state"""
+_LOOK_UP: Final = "{found}ORDER BY place"
+_COUNTING: Final = "WITH found AS MATERIALIZED ({found}),{tables}\nSELECT found.*, {columns} FROM found ORDER BY place"
 
 
 class ServerRouteReader:
     """Open it in the loop that it is used in. A connection that is lost is made anew."""
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
-        """Of the rules only the caps whose windows are longer than the memory matter here: their calls are counted.
+        """Of the rules only the caps on frequency matter here, and whether A numbers must be filed.
 
         `report(event, fields)` is told of outages and their end, and of rows that were altered.
         """
@@ -65,12 +74,14 @@ class ServerRouteReader:
         self._opener = Opener(sealer)
         self._good = False  # the last look-up was
         self._pool: asyncpg.Pool | None = None
+        self._parts = sweep_parts()
         self.follow(rules)
 
     def follow(self, rules: Rules) -> None:
         """Counts for the caps of these rules from now on."""
-        self._opener.follow(rules)
-        self._statement = _statement(len(rules.caller_windows_s), len(rules.number_windows_s), rules.filing_required)
+        self._opener.follow(rules._replace(caller_caps=(), number_caps=()))  # what it opens holds no counts
+        self._counting = Counting(rules) if rules.caller_caps or rules.number_caps else None
+        self._statement = _statement(self._counting, filing=rules.filing_required)
 
     async def open(self) -> None:
         """Raises StoreError where the server cannot be reached."""
@@ -90,20 +101,15 @@ class ServerRouteReader:
         """What is known of a call to `number`; `caller` is E.164 without "+", "" where anonymous."""
         caller_hash = self._sealer.lookup_hash(caller)
         revision = self._opener.revision
-        assert self._pool is not None  # open() made it
         try:
             async with asyncio.timeout(patience_s):
-                statement = ""
-                while statement is not self._statement:  # else other rules have come meanwhile, with another form
-                    statement = self._statement
-                    counted = self._opener.counted(number, caller, unix_s)
-                    own, anybodys = await self._pool.fetch(statement, number, caller_hash, *counted)
+                own, anybodys, counted = await self._ask(number, caller, caller_hash, unix_s)
             row = _row(own)
             if not is_in_force(row) and not rests(row, unix_s):
                 other = _row(anybodys)
                 if is_in_force(other) or not has_route(row):
                     row = other
-            found = self._opener.found(number, caller_hash, row, revision)
+            found = self._opener.found(number, caller_hash, row, revision, counted)
         except StoreError as error:
             self._outage.altered(str(error))
             return STORE_FAILED
@@ -113,6 +119,37 @@ class ServerRouteReader:
             return STORE_FAILED
         self._good = True
         return found
+
+    async def _ask(
+        self, number: str, caller: str, caller_hash: bytes, unix_s: float
+    ) -> tuple[asyncpg.Record, asyncpg.Record, Counted | None]:
+        """The caller's own route and anybody's, and what was counted."""
+        assert self._pool is not None  # open() made it
+        while True:
+            statement, counting = self._statement, self._counting
+            if counting is None:
+                own, anybodys = await self._pool.fetch(statement, number, caller_hash)
+                counted = None
+            else:
+                keys = counting.keys(self._sealer, number, caller)
+                own, anybodys = await self._pool.fetch(statement, number, caller_hash, int(unix_s * 1000), *keys)
+                counted = counting.read(own[-counting.width :], keys)
+            if statement is self._statement:  # else other rules have come meanwhile, with another form
+                return own, anybodys, counted
+
+    async def give_back(self, counted: Counted) -> None:
+        """The call was not granted. Where the server fails it stays counted."""
+        for key, slice_ms in counted.under:  # one by one: nobody waits for us with another row locked
+            await self._write(GIVE_BACK, key, slice_ms)
+
+    async def sweep(self) -> None:
+        """Deletes a part of the counts that are over. To be called every few seconds."""
+        await self._write(SWEEP, *next(self._parts))
+
+    async def _write(self, statement: str, *values: object) -> None:
+        with suppress(*SERVER_FAULTS):
+            if self._pool is not None:
+                await self._pool.execute(statement, *values, timeout=PATIENCE_S)
 
     def look(self) -> None:
         """Once a second: whether an outage is over."""
@@ -130,14 +167,15 @@ async def _leaves_nothing(connection: asyncpg.Connection) -> None:
 
 
 def _row(record: asyncpg.Record) -> Row:
-    revision, last_hash, last_sealed, found = record
+    revision, last_hash, last_sealed, found = record[:4]
     return revision, last_hash, last_sealed, decode(found)
 
 
-def _statement(caller_windows: int, number_windows: int, filing: bool) -> str:
-    """$3 and $4: the keys of the pair and of the number; $5: where the memory begins; $6 on: where each window does."""
-    keys = [3] * caller_windows + [4] * number_windows
-    counts = [_COUNT.format(key=key, since=6 + place) for place, key in enumerate(keys)]
-    found = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number", *counts)
+def _statement(counting: Counting | None, *, filing: bool) -> str:
+    """$1: the number; $2: the caller's hash; where calls are counted also what that takes."""
+    columns = SERVER.json(*SERVER.proven(proven_rows(filing=filing)), "last.number")
     join = FILING.format(caller="$2") if filing else ""
-    return _LOOK_UP.format(found=found, filing=join, keys=_KEYS if keys else "")
+    if counting is None:
+        return _LOOK_UP.format(found=_FOUND.format(found=columns, counted_by="", filing=join))
+    found = _FOUND.format(found=columns, counted_by=_COUNTED_BY, filing=join)
+    return _COUNTING.format(found=found, tables=counting.tables, columns=counting.columns)

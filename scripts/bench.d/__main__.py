@@ -104,7 +104,8 @@ def _floods(options: argparse.Namespace, run: Path) -> int:
 def _nodes(options: argparse.Namespace, run: Path) -> int:
     bindings = Bindings(options.bindings[0], options.stores)
     share, first, seconds = options.share or 0.25, options.rates[0], options.seconds
-    figures = nodes.measure(run, bindings, options.nodes, share, first, seconds, compiled=options.compiled)
+    kind = {"compiled": options.compiled, "caps": options.caps}
+    figures = nodes.measure(run, bindings, options.nodes, share, first, seconds, **kind)
     print("\n" + nodes.table(figures))
     return sum(outcome.failed for figure in figures for outcome in figure.outcomes)
 
@@ -173,6 +174,8 @@ def _options() -> argparse.Namespace:
         "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
+    caps = "of --nodes: caps on frequency as by default, but so high that no call reaches them"
+    parser.add_argument("--caps", action="store_true", help=caps)
     share = "of one CPU for each of --nodes, default 0.25, or the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
     numbers = (

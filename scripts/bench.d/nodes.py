@@ -95,13 +95,22 @@ class _Setting:
     first: int  # calls a second of each node that the search begins with
     seconds: int
     compiled: bool
+    caps: bool
 
 
 def measure(
-    run: Path, bindings: Bindings, counts: Sequence[int], share: float, first: int, seconds: int, *, compiled: bool
+    run: Path,
+    bindings: Bindings,
+    counts: Sequence[int],
+    share: float,
+    first: int,
+    seconds: int,
+    *,
+    compiled: bool,
+    caps: bool,
 ) -> list[Nodes]:
     """`share`: of one CPU for each node. `first`: calls a second of each that the search begins with."""
-    setting = _Setting(bindings, share, first, seconds, compiled)
+    setting = _Setting(bindings, share, first, seconds, compiled, caps)
     with _store(run) as store:
         _import(run, store, setting)
         return [_measure_so_many(run / str(count), store, count, setting) for count in counts]
@@ -132,7 +141,8 @@ def _import(run: Path, store: _Store, setting: _Setting) -> None:
 def _config(folder: Path, store: _Store, name: str, address: Address, callee: Address, setting: _Setting) -> Path:
     lines = f'url = "{store.url}"\nnode = "{name}"\nkey_file = "{folder.parent}/relay.key"'
     config = folder / "relay.toml"
-    config.write_text(servers.relay_toml(folder, address, callee, setting.bindings.prefixes, store=lines))
+    prefixes, caps = setting.bindings.prefixes, setting.caps
+    config.write_text(servers.relay_toml(folder, address, callee, prefixes, store=lines, caps=caps))
     return config
 
 

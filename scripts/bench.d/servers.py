@@ -71,14 +71,16 @@ def relay_toml(
     store: str | None = None,
     more: str = "",
     transport: str = "udp",
+    caps: bool = False,
 ) -> str:
-    """Without caps: the same few thousand callers call again and again. `api` None: the relay's process alone.
+    """Without caps, or with ones that nobody reaches: the same few thousand callers call again and again.
 
-    `store`: the lines of its table, where it is not a file in `run`. `more`: further tables. `transport`: to the
-    callees; the relay listens for UDP too.
+    `api` None: the relay's process alone. `store`: the lines of its table, where it is not a file in `run`. `more`:
+    further tables. `transport`: to the callees; the relay listens for UDP too.
     """
     if store is None:
         store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
+    windows = [f"9000000/{window}" for window in ("5m", "10m", "24h")] if caps else []
     return f"""
 [sip]
 listen = {[f"{each}:{address}" for each in sorted({"udp", transport})]!r}
@@ -89,8 +91,8 @@ prefixes = {list(prefixes)!r}
 [api]
 {f'listen = "{api}"' if api else "enabled = false"}
 [policy]
-caller_caps = []
-number_caps = []
+caller_caps = {windows!r}
+number_caps = {windows!r}
 refused_per_number = 0
 refused_per_caller = 0
 [log]

@@ -77,6 +77,7 @@ def running(*relays: RelayProcess) -> Iterator[None]:
     except BaseException:
         for relay in relays:
             print(relay.log_tail())
+            relay.stop_if_running()
         raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.policy.judge import Found
-from relay.policy.rules import Rules
+from relay.policy.rules import Cap, Rules
 from relay.store.database import open_store
 from relay.store.server_lookup import ServerRouteReader
 from tests.support import postgres
@@ -30,6 +30,24 @@ async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
         assert isinstance(await reader.fetch(X, A, NOW_MS / 1000), Found)
         ((last,),) = looker.execute(_LAST).fetchall()
     assert last.strip().startswith("SELECT (SELECT revision FROM ledger_head")
+    postgres.drop(place)
+
+
+async def test_it_is_one_statement_with_caps_on_frequency_too(tmp_path: Path) -> None:
+    """They are counted by it."""
+    place = postgres.new_place(tmp_path)
+    sealer = open_store(place, tmp_path / "relay.key")
+    put(place, sealer, binding())
+    caps = (Cap(3, 300), Cap(10, 86_400))
+    reader = ServerRouteReader(place, sealer, Rules(caller_caps=caps, number_caps=caps), lambda event, fields: None)
+    await reader.open()
+    with closing(reader), closing(postgres.connect(place)) as looker:
+        found = await reader.fetch(X, A, NOW_MS / 1000)
+        ((last,),) = looker.execute(_LAST).fetchall()
+        ((granted,),) = looker.execute("SELECT count(*) FROM frequency").fetchall()
+    assert isinstance(found, Found) and found.counted is not None and found.counted.over is None
+    assert last.strip().startswith("WITH found AS")
+    assert granted == 2
     postgres.drop(place)
 
 

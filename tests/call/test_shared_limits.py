@@ -1,0 +1,134 @@
+"""Limits over several nodes, which hear of each other once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from relay.call.counts import Tally
+from relay.call.quotas import Quotas
+from relay.call.rates import Rates
+from relay.call.settings import Quota
+from relay.call.shared_limits import SharedLimits
+from relay.policy.refused_attempts import RefusedAttempts
+from relay.policy.rules import RefusalCaps
+
+
+class Node:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls, self.rates, self.refused = Tally(), Rates(), RefusedAttempts()
+        self.limits = SharedLimits(
+            {"calls": self.calls}, {"rate": (self.rates, lambda: self.now)}, self.refused, lambda: self.now
+        )
+
+    def offered(self, rate: int, most: int) -> int:
+        """How many of so many calls, over the next second, are granted."""
+        begun, granted = self.now, 0
+        for place in range(rate):
+            self.now = begun + (place + 0.5) / rate
+            granted += self.rates.admit("firm", most, self.now)
+        self.now = begun + 1
+        return granted
+
+
+def exchange(nodes: Sequence[Node]) -> None:
+    """All tell and hear at once."""
+    told = {id(node): node.limits.own() for node in nodes}
+    for node in nodes:
+        node.limits.hear([told[id(other)] for other in nodes if other is not node])
+
+
+def test_calls_of_all_nodes_count_together_as_soon_as_they_are_heard_of() -> None:
+    first, second, third = nodes = [Node() for _ in range(3)]
+    for node in nodes:
+        node.calls.begin("business firm")
+    assert [node.calls.everywhere("business firm") for node in nodes] == [1, 1, 1]
+    exchange(nodes)
+    assert [node.calls.everywhere("business firm") for node in nodes] == [3, 3, 3]
+    assert [node.calls.count("business firm") for node in nodes] == [1, 1, 1]
+    first.calls.end("business firm")
+    assert first.calls.everywhere("business firm") == 2
+    exchange(nodes)
+    assert [node.calls.everywhere("business firm") for node in nodes] == [2, 2, 2]
+    second.limits.hear([third.limits.own()])  # the first is gone, and what it had with it
+    assert second.calls.everywhere("business firm") == 2
+    second.limits.hear([])
+    assert second.calls.everywhere("business firm") == 1
+
+
+@pytest.mark.parametrize(
+    ("most", "offered"), [(20, (15, 15)), (20, (60, 60)), (20, (40, 4)), (21, (60, 60, 60)), (20, (0, 50)), (1, (5,))]
+)
+def test_a_rate_is_one_for_all_nodes_within_two_seconds_and_is_used_up(most: int, offered: Sequence[int]) -> None:
+    nodes = [Node() for _ in offered]
+    granted = []
+    for _ in range(12):
+        granted.append(sum(node.offered(rate, most) for node, rate in zip(nodes, offered, strict=True)))
+        exchange(nodes)
+    possible = min(most, sum(offered))
+    assert all(0.9 * possible <= count <= 1.1 * possible for count in granted[2:]), granted
+
+
+def test_no_node_keeps_another_off() -> None:
+    """However much comes through one, the other has its part at once."""
+    busy, quiet = nodes = [Node(), Node()]
+    for _ in range(3):
+        busy.offered(100, 20)
+        exchange(nodes)
+    assert quiet.offered(100, 20) == 10
+
+
+def test_what_nobody_has_called_for_a_second_is_not_told() -> None:
+    node = Node()
+    node.offered(3, 20)
+    assert node.limits.own()["rate"] == {"firm": 3}
+    node.now += 1
+    assert node.limits.own()["rate"] == {}
+
+
+def test_who_has_to_wait_at_one_node_waits_at_the_others_and_longer_each_time() -> None:
+    first, second, _ = nodes = [Node() for _ in range(3)]
+
+    def tries(node: Node, number: str, caller: str) -> None:
+        node.refused.note("pbx 1", number, caller, RefusalCaps(of_number=2, of_caller=9), 3, node.now)
+
+    def waits(number: str, caller: str = "other") -> list[float]:
+        return [round(max(node.refused.pause_s("pbx 1", number, caller, node.now), 0.0)) for node in nodes]
+
+    tries(first, "7001", "a")
+    tries(second, "7001", "b")
+    exchange(nodes)
+    assert waits("7001") == [0, 0, 0]  # each has counted one
+    tries(first, "7001", "b")
+    exchange(nodes)
+    assert (waits("7001"), waits("7002")) == ([10, 10, 10], [0, 0, 0])
+    for _ in range(11):
+        for node in nodes:
+            node.now += 1
+        exchange(nodes)
+    assert waits("7001") == [0, 0, 0]
+    tries(second, "7001", "c")  # twice as long, for it knows of the first time
+    exchange(nodes)
+    assert waits("7001") == [20, 20, 20]
+    tries(first, "7003", "a")
+    exchange(nodes)
+    assert waits("7002") == [10, 10, 10]  # all of the peer
+
+
+def test_nothing_of_callers_is_told() -> None:
+    node = Node()
+    for number in "789":
+        node.refused.note("pbx", number, "8613800000001", RefusalCaps(of_number=9, of_caller=1), 0, 0.0)
+    assert node.refused.pause_s("pbx", "7", "8613800000001", 0.0) > 0
+    assert "8613800000001" not in str(node.limits.own())
+
+
+def test_calls_of_a_peer_count_over_all_nodes() -> None:
+    quotas = Quotas()
+    quotas.calls.elsewhere = {"carrier": 2}
+    assert not quotas.admits_call("carrier", Quota(max_calls=2), 0.0)
+    assert quotas.admits_call("carrier", Quota(max_calls=3), 0.0)
+    quotas.calls.begin("carrier")
+    assert not quotas.admits_call("carrier", Quota(max_calls=3), 0.0)
