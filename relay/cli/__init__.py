@@ -35,7 +35,7 @@ _COMMANDS = {
     "filings": "relay.cli.filings",
     "calls": "relay.cli.calls",
     "recordings": "relay.cli.recordings",
-    "trace": "relay.cli.oversight",
+    "traceback": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
     "verify": "relay.cli.verify",

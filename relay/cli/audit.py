@@ -26,7 +26,7 @@ _COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 
 _query = stacked(
     click.option("--actor", metavar="NAME", help='Who did it: "cli:USER", "key:ID" or "relay".'),
-    click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
+    click.option("--action", metavar="NAME", help="Such as business.suspend, read, traceback."),
     click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
     click.option("--business", metavar="ID"),
     click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago)."),

@@ -1,4 +1,4 @@
-"""`relay700 trace`, `evidence` and `report`: who was behind a number, the proof of it, and the figures of a day."""
+"""`relay700 traceback`, `evidence` and `report`: who was behind a number, the proof of it, and the figures of a day."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from relay.errors import StoreError
 from relay.reports.batch_check import check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
-from relay.reports.trace import Trace, ask_trace
-from relay.reports.trace import trace as read_trace
+from relay.reports.trace import Trace, ask_trace, trace
 from relay.service.times import format_moment
 from relay.store.writer import now_ms
 
@@ -37,14 +36,14 @@ _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused
 @needed_reason
 @json_option
 @config_option
-def trace(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
+def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
     """Tell who was behind a number at a time.
 
     The order, the business user, the parties and the calls going on. Real numbers are in clear.
     """
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_trace(act, number, at_ms, reason))
-        found = read_trace(store.config.store.path, store.sealer, asked)
+        found = trace(store.config.store.path, store.sealer, asked)
     if not found.bindings and not found.calls:
         raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
     if as_json:

@@ -10,7 +10,7 @@ from relay.cli import main
 from relay.errors import StoreError
 from tests.support.product import RELAY700
 
-COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "trace", "verify", "replay")
+COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "traceback", "verify", "replay")
 
 
 def check(folder: Path, text: str) -> Result:

@@ -43,7 +43,7 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
         ("bindings", "show", "b1"),
         ("unbind", "b1"),
         ("verify",),
-        ("trace", X, "--at", "2026-01-01T00:00:00Z", "--reason", "x"),
+        ("traceback", X, "--at", "2026-01-01T00:00:00Z", "--reason", "x"),
         ("business", "list"),
         ("keys", "list"),
         ("numbers", "prefixes"),
