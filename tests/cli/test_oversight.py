@@ -57,8 +57,8 @@ def test_a_text_message_is_traced_as_one(relay700: Command) -> None:
 def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
     bind(relay700, binding())
     said = relay700.refused("traceback", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
-    assert said == f"{X} was not bound and in no call at 2025-12-31T23:59:59.999Z"
-    assert "138****0001 was not bound" in relay700.refused(
+    assert said == f"{X} was neither bound nor in a call at 2025-12-31T23:59:59.999Z"
+    assert "138****0001 was neither bound nor" in relay700.refused(
         "traceback", "13800000001", *WHY, "--at", "2025-01-01T00:00:00Z"
     )
 

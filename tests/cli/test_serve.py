@@ -34,7 +34,9 @@ def test_what_is_good_and_believes_too_much_is_warned_of(tmp_path: Path) -> None
 def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
-        CliRunner().invoke(main, ["check"]).stdout.startswith("no config/relay.toml here; what is built in is good: ")
+        CliRunner()
+        .invoke(main, ["check"])
+        .stdout.startswith("no config/relay.toml; the built-in configuration is good: ")
     )
     Path("config").mkdir()
     Path("config/relay.toml").write_text("")
@@ -110,7 +112,7 @@ def test_a_defect_is_told_with_its_place_and_with_numbers_masked(monkeypatch: py
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 1
     assert "ZeroDivisionError: of 138****0001" in result.stderr
-    assert "defect of relay700" in result.stderr
+    assert "bug in relay700" in result.stderr
 
 
 def test_the_module_is_the_command() -> None:
