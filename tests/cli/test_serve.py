@@ -27,7 +27,7 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
 def test_what_is_good_and_believes_too_much_is_warned_of(tmp_path: Path) -> None:
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n')
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may call in")
+    assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may claim any")
     assert check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n').stderr == ""
 
 
