@@ -74,12 +74,12 @@ def test_a_range(entry: str, ends: tuple[str, str]) -> None:
         ("12", "3 to 15 digits"),
         ("700100000010001", "no party"),
         ("1999-1000", "a higher one"),
-        ("1*", "may stand for extensions and others"),  # or half of China
-        ("86*", "may stand for extensions and others"),
-        ("8613*", "may stand for extensions and others"),
-        ("0*", "may stand for extensions and others"),
-        ("00*", "may stand for extensions and others"),
-        ("01*", "may stand for extensions and others"),
+        ("1*", "fits extensions and other numbers"),  # or half of China
+        ("86*", "fits extensions and other numbers"),
+        ("8613*", "fits extensions and other numbers"),
+        ("0*", "fits extensions and other numbers"),
+        ("00*", "fits extensions and other numbers"),
+        ("01*", "fits extensions and other numbers"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(entry: str, word: str) -> None:
@@ -120,19 +120,19 @@ def test_a_login_with_numbers_has_those_alone() -> None:
 
 def test_a_login_may_not_be_anybody() -> None:
     (told,) = problems(f'{PHONE.format("1001")}numbers = "any"')
-    assert told.startswith("peer[0].numbers: a peer with a login may name its own alone")
+    assert told.startswith("peer[0].numbers: a peer with a login needs a list")
 
 
 def test_a_peer_without_numbers_is_warned_of_with_what_to_write() -> None:
     (told,) = config(PEER).warnings
-    assert told.startswith("peer[0].numbers: missing: carrier may call in anybody's name; ")
+    assert told.startswith("peer[0].numbers: missing: carrier may claim any caller number; ")
     assert '"any"' in told
     assert '"13800000001"' in told
 
 
 def test_a_login_that_can_call_nobody_is_warned_of() -> None:
     (told,) = config(PHONE.format("branch")).warnings
-    assert told.startswith("peer[0].numbers: missing, and the login's username is no number: ")
+    assert told.startswith("peer[0].numbers: missing, and the login's username is not a number: ")
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,12 @@ def test_faults_of_targets_are_told_with_their_places() -> None:
 @pytest.mark.parametrize("more", ["", 'uri = "sip:192.0.2.1"\ntargets = [{uri = "sip:192.0.2.1"}]'])
 def test_either_a_uri_or_targets(more: str) -> None:
     found = problem(f'[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\n{more}')
-    assert found.startswith("peer[0].uri: write either it, such as")
+    assert found.startswith("peer[0].uri: write one such as")
 
 
 def test_an_unknown_field_of_a_target() -> None:
     found = problems('[[peer]]\nname = "p"\ntargets = [{uri = "sip:192.0.2.1", prio = 1}]')[0]
-    assert found.startswith("peer[0].targets[0]: object contains unknown field prio; write such as")
+    assert found.startswith("peer[0].targets[0]: object contains unknown field prio; write a list such as")
 
 
 TLS = '[tls]\ncertificate = "c"\nkey = "k"\n[sip]\nlisten = ["tls:127.0.0.1:5061", "udp:127.0.0.1:5060"]\n'
@@ -78,7 +78,7 @@ def test_a_peer_may_be_shown_another_certificate() -> None:
     assert made is not None
     assert made.peers == (PeerCertificate("p", Path("pc"), Path("pk"), "peer[0]"),)
     assert problem(TLS + secured.replace('key = "pk"', "")) == "peer[0].key: missing; write both or neither"
-    assert problem(TLS + secured.replace("sips", "sip")).startswith("peer[0].certificate: nothing is sent to this peer")
+    assert problem(TLS + secured.replace("sips", "sip")).startswith("peer[0].certificate: this peer is not reached")
 
 
 def test_dns_servers() -> None:
@@ -94,7 +94,7 @@ def test_codecs_by_their_names() -> None:
     assert config(PEER).settings.peers[0].codecs is None
     assert config(PEER + 'codecs = ["PCMA", "T38"]').settings.peers[0].codecs == {"pcma", "t38"}
     found = problem(PEER + 'codecs = ["PCMA", "PCMAA"]')
-    assert found == "peer[0].codecs[1]: 'PCMAA' is no codec that is relayed; did you mean PCMA?"
+    assert found == "peer[0].codecs[1]: 'PCMAA' is not a codec that is relayed; did you mean PCMA?"
 
 
 def test_numbers_may_have_digits_before_them() -> None:
@@ -156,7 +156,7 @@ def test_a_peer_that_logs_in_has_no_address(line: str, path: str) -> None:
 
 def test_no_two_peers_log_in_by_one_name() -> None:
     twice = "".join(f'[[peer]]\nname = "{name}"\nlogin = {AUTH}\n' for name in ("a", "b"))
-    assert problem(twice).startswith("peer[1].login.username: 4001 stands at peer[0].login.username as well")
+    assert problem(twice).startswith("peer[1].login.username: 4001 is taken by peer[0].login.username")
 
 
 def test_who_logs_in_must_be_answered() -> None:

@@ -82,7 +82,7 @@ def test_the_api_is_plain_http_on_loopback(listen: str, host: str) -> None:
 
 
 def test_the_api_listens_elsewhere_with_a_certificate_alone() -> None:
-    assert "keys would cross in clear" in problem('[api]\nlisten = "0.0.0.0:8700"')
+    assert "keys would cross the network in clear" in problem('[api]\nlisten = "0.0.0.0:8700"')
     made = config('[api]\nlisten = "0.0.0.0:8700"\ncertificate = "c.pem"\nkey = "k.pem"').api
     assert (made.certificate, made.key) == (Path("c.pem"), Path("k.pem"))
 
@@ -93,8 +93,8 @@ def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
         "https://platform.example/v", Path("s"), 2.0, "open"
     )
     assert config(hook.format("http://127.0.0.1:99/v")).verify is not None
-    assert problem(hook.format("http://platform.example/v")).startswith("verify.url: real numbers would cross in clear")
-    assert "is no URL" in problem(hook.format("platform.example"))
+    assert problem(hook.format("http://platform.example/v")).startswith("verify.url: http shows real numbers")
+    assert "is not a URL" in problem(hook.format("platform.example"))
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,23 @@ def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
         ("[numbers]\nmax_bindings = 0", "numbers.max_bindings: expected int >= 1"),
         ('[numbers]\nlegacy = ["x"]', "numbers.legacy[0]: not a number"),
         ('[numbers]\nlegacy = ["700100000010001"]', "numbers.legacy[0]: a 700 number is no party"),
-        ('[numbers]\nlegacy_until = "31.3.2027"', "numbers.legacy_until: '31.3.2027' is no day"),
-        ('[api]\nlisten = "999.0.0.1:8700"', "api.listen: 999.0.0.1 is no address"),
+        ('[numbers]\nlegacy_until = "31.3.2027"', "numbers.legacy_until: '31.3.2027' is not a day"),
+        ('[api]\nlisten = "999.0.0.1:8700"', "api.listen: 999.0.0.1 is not an address"),
         ('[api]\nlisten = "127.0.0.1:0"', "api.listen: port 0 does not exist"),
         ('[api]\ncertificate = "c"', "api.key: missing"),
         ('[api]\nkey = "k"', "api.certificate: missing"),
-        ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is no cap"),
+        ('[policy]\ncaller_caps = ["3/5m", "0/5m"]', "policy.caller_caps[1]: '0/5m' is not a cap"),
         ('[policy]\nnumber_caps = ["3/x"]', "policy.number_caps[0]: not a duration"),
         ('[policy]\ncaller_caps = ["3/25h"]', "policy.caller_caps[0]: 25h is too long"),
         ('[policy]\nhours = "8-22"', "policy.hours: hours are two times of a day"),
-        ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: it locks before it warns"),
+        ("[fraud]\nstrangers = {warn = 20, lock = 10}", "fraud.strangers: lock is below warn"),
         ("[fraud]\nstrangers = {wrn = 20}", "fraud.strangers: object contains unknown field wrn"),
         ('[verify]\nurl = "https://x.example"', "verify.secret_file: missing"),
         ('[webhooks]\ngive_up = "soon"', "webhooks.give_up: not a duration"),
         ("[webhooks]\nbatch = 51", "webhooks.batch: expected int <= 50"),
-        ('[retention]\nrecords = "183d"', '183d is shorter than the six months that the law sets; write "184d'),
+        ('[retention]\nrecords = "183d"', '183d is shorter than the six months that the law requires; write "184d'),
         ('[retention]\nbindings = "1d"', "retention.bindings: 1d is shorter than the six months"),
-        ('[retention]\naudit = "730d"', 'audit: 730d is shorter than the two years that the law sets; write "731d"'),
+        ('[retention]\naudit = "730d"', '730d is shorter than the two years that the law requires; write "731d"'),
         ('[retention]\nbusinesses = "730d"', "retention.businesses: 730d is shorter than the two years"),
         ('[retention]\npurge_at = "24:00"', "retention.purge_at: "),
     ],
@@ -140,23 +140,29 @@ def test_all_faults_are_told_at_once() -> None:
     [
         ("parties = []", "numbers.parties: "),
         ('parties = ["cell"]', "numbers.parties[0]: invalid enum value 'cell'; write kinds of numbers"),
-        ('parties = ["foreign"]', 'numbers.countries: missing, for "foreign" in parties; write such as ["HK", "SG"]'),
+        (
+            'parties = ["foreign"]',
+            'numbers.countries: missing, for "foreign" in parties; write a list such as ["HK", "SG"]',
+        ),
         (
             'parties = ["extension"]',
-            'numbers.extensions: missing, for "extension" in parties; write such as ["1000-1999"]',
+            'numbers.extensions: missing, for "extension" in parties; write a list such as ["1000-1999"]',
         ),
         (
             'countries = ["UK"]',
-            "numbers.countries[0]: 'UK' is no country; write its two letters of ISO 3166, such as \"GB\"",
+            "numbers.countries[0]: 'UK' is not a country; write two letters of ISO 3166, such as \"GB\"",
         ),
-        ('countries = ["GB", "44"]', "numbers.countries[1]: '44' is no country"),
+        ('countries = ["GB", "44"]', "numbers.countries[1]: '44' is not a country"),
         ('countries = ["CN"]', 'numbers.countries[0]: China\'s own numbers are "mobile" and "landline" in parties'),
         *(
-            (f'extensions = ["1000-1999", "{text}"]', f"numbers.extensions[1]: '{text}' is no range of 3 to 8 digits")
+            (
+                f'extensions = ["1000-1999", "{text}"]',
+                f"numbers.extensions[1]: '{text}' is not a range of 3 to 8 digits",
+            )
             for text in ("1000", "10-19", "1000-199", "1999-1000", "100000000-199999999", "+100-+199", "１００-１９９")
         ),
         *(
-            (f'extensions = ["{text}"]', f"those of {size} digits that begin with {start}; leave them out")
+            (f'extensions = ["{text}"]', f"({size} digits that begin with {start}); leave them out")
             for text, size, start in [
                 ("100-199", 3, "11"),
                 ("110-110", 3, "11"),

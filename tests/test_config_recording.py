@@ -67,15 +67,15 @@ def test_without_rtpengine_nothing_records() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (RECORDS + "[api]\nenabled = false", "recording.spool: the process that has the API takes recordings over"),
+        (RECORDS + "[api]\nenabled = false", "recording.spool: recordings are taken over by the backend process"),
         ('[recording]\ncipher = "des"', "recording.cipher: invalid enum value"),
         ('[recording]\non_failure = "shrug"', "recording.on_failure: invalid enum value"),
         ('[retention]\nrecordings = "soon"', "retention.recordings: not a duration"),
         (
             '[retention]\nrecordings = "183d"',
-            'recordings: 183d is shorter than the six months that the law sets; write "184d"',
+            'recordings: 183d is shorter than the six months that the law requires; write "184d"',
         ),
-        ('[retention]\nrecordings = "185d"', "recordings: 185d is longer than records, 184d, without which"),
+        ('[retention]\nrecordings = "185d"', "recordings: 185d is longer than retention.records, 184d: a recording"),
     ],
 )
 def test_a_wrong_value_is_told(text: str, told: str) -> None:
@@ -94,7 +94,7 @@ def test_what_is_there_is_good(here: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
-    assert "recording.spool: elsewhere is no folder here" in faults(
+    assert "recording.spool: elsewhere is not a folder here" in faults(
         config('[recording]\nspool = ["spool", "elsewhere"]')
     )
 
@@ -102,12 +102,12 @@ def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
 @pytest.mark.parametrize("name", ["", "pcaps", "metadata"])
 def test_a_folder_that_cannot_be_read_is_named(here: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _deny(monkeypatch, Path("spool") / name)
-    assert f"recording.spool: {Path('spool') / name} cannot be read and cleared" in faults(config(RECORDS))
+    assert f"recording.spool: this user may not read and delete in {Path('spool') / name};" in faults(config(RECORDS))
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _deny(monkeypatch, here)
-    assert "recording.kept_in: var/recordings cannot be written to" in faults(config(RECORDS))
+    assert "recording.kept_in: var/recordings cannot be written" in faults(config(RECORDS))
 
 
 def _deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_key_that_is_gone_is_named(here: Path) -> None:
 
 def test_a_cipher_that_openssl_lacks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_cipher", lambda name: False)
-    assert "recording.cipher: the OpenSSL here has no aes-256-gcm" in faults(config(RECORDS))
+    assert "recording.cipher: this OpenSSL has no aes-256-gcm" in faults(config(RECORDS))
 
 
 def test_where_nothing_is_recorded_nothing_is_looked_at(here: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_may_change(changed: str) -> None:
 )
 def test_what_is_named(changed: str, named: str) -> None:
     (told,) = what_is_fixed(config(""), config(changed))
-    assert told == f"{named}: changed, and holds from a restart on; write what was there, or restart the relay"
+    assert told == f"{named}: a change needs a restart; write the former value, or restart the relay"
 
 
 def test_all_are_named_at_once() -> None:

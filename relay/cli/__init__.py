@@ -1,7 +1,6 @@
-"""The command `relay700`: its sub-commands, the option -c that each of them takes, and what becomes of errors.
+"""The command `relay700`: sub-commands, the common option -c, and exit statuses.
 
-Exit status 0 done, 1 refused or not found (one clear line on stderr for each fault), 2 usage, 141 where nobody reads
-the output any more.
+0 done; 1 refused or not found, one line on stderr per fault; 2 usage; 141 standard output closed by its reader.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import click
 
 from relay.errors import ConfigError, RelayError
 
-# Imported when they are asked for: `relay700 bind` needs no event loop, `relay700 serve` no trace reader.
+# Imported on first use: `relay700 bind` needs no event loop, `relay700 serve` no capture reader.
 _COMMANDS = {
     "serve": "relay.cli.serve",
     "check": "relay.cli.serve",
@@ -35,7 +34,7 @@ _COMMANDS = {
     "filings": "relay.cli.filings",
     "calls": "relay.cli.calls",
     "recordings": "relay.cli.recordings",
-    "trace": "relay.cli.oversight",
+    "traceback": "relay.cli.oversight",
     "evidence": "relay.cli.oversight",
     "report": "relay.cli.oversight",
     "verify": "relay.cli.verify",
@@ -50,7 +49,7 @@ _COMMANDS = {
     "completion": "relay.cli.completion",
     "desk": "relay.cli.desk",
 }
-UNREAD = 128 + signal.SIGPIPE  # as a shell has it of programs that SIGPIPE ends
+UNREAD = 128 + signal.SIGPIPE  # a shell's status for a program ended by SIGPIPE
 _HIDDEN = ("desk",)  # `serve` starts it
 
 config_option = click.option(
@@ -58,7 +57,7 @@ config_option = click.option(
     "config_path",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Configuration file; config/relay.toml if not given, built-in values if there is none.",
+    help="Configuration file. Default: config/relay.toml, else built-in values.",
 )
 
 
@@ -74,10 +73,10 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Bytes that are no UTF-8 come in as surrogates, which nothing here can store or look for."""
+        """Refuse arguments that are not UTF-8: they arrive as surrogates, which cannot be stored or searched for."""
         for argument in args:
             if any("\ud800" <= character <= "\udfff" for character in argument):
-                raise click.UsageError(f"{os.fsencode(argument)!r} is no text in UTF-8")
+                raise click.UsageError(f"{os.fsencode(argument)!r} is not UTF-8 text")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -85,7 +84,7 @@ class _Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
             return done
-        except BrokenPipeError:  # `relay700 bindings list | head`: nobody reads on, which is no fault
+        except BrokenPipeError:  # `relay700 bindings list | head`: the reader has ended, which is not an error
             _leave_stdout()
             return ctx.exit(UNREAD)
         except ConfigError as error:
@@ -101,19 +100,19 @@ class _Commands(click.Group):
 
 
 def _leave_stdout() -> None:
-    """What is still in its buffer goes nowhere, or the interpreter would complain of it at its end."""
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    """Discard what is still buffered: the interpreter would report a broken pipe at its exit."""
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 def _report_bug() -> None:
     from relay.log import mask_numbers
 
     click.echo(mask_numbers(traceback.format_exc()), err=True, nl=False)
-    click.echo("This is a defect of relay700: please report the lines above; numbers in them are masked.", err=True)
+    click.echo("This is a bug in relay700: please report the lines above. Numbers in them are masked.", err=True)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="relay700", message="%(prog)s %(version)s")
 def main() -> None:
-    """Number protection with China's 700 numbers: a SIP relay, its bindings and its call records."""
+    """Number protection with China's 700 numbers: SIP relay, bindings and call records."""

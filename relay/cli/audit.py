@@ -1,4 +1,4 @@
-"""`relay700 audit` and `purge`: who did what, whether the log is whole, and deleting what need not be kept."""
+"""`relay700 audit` and `purge`: the audit log and its chain, and deletion at the end of retention times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relay.cli import config_option
-from relay.cli.options import in_clear, json_option, limit_option, reason_option, reveal_option, stacked
+from relay.cli.options import SINCE, UNTIL, in_clear, json_option, limit_option, reason_option, reveal_option, stacked
 from relay.cli.output import json_line, plain, show_list, show_one
 from relay.cli.private_file import FILE_OR_DASH, written
 from relay.cli.progress import progress
@@ -25,29 +25,29 @@ from relay.store.writer import now_ms
 _COLUMNS = ("at", "actor", "action", "object", "business", "reason")
 
 _query = stacked(
-    click.option("--actor", metavar="NAME", help='Who did it: "cli:USER", "key:ID" or "relay".'),
-    click.option("--action", metavar="NAME", help="Such as business.suspend, read, trace."),
-    click.option("--object", "object_", metavar="ID", help="What it was done to: an id or a 700 number."),
-    click.option("--business", metavar="ID"),
-    click.option("--since", "since_ms", type=past, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago)."),
-    click.option("--until", "until_ms", type=past, metavar="TIME", help="Likewise."),
+    click.option("--actor", metavar="NAME", help='Only entries of this actor: "cli:USER", "key:ID" or "relay".'),
+    click.option("--action", metavar="NAME", help="Only this action, such as business.suspend, read or traceback."),
+    click.option("--object", "object_", metavar="ID", help="Only entries about this ID or 700 number."),
+    click.option("--business", metavar="ID", help="Only entries about this business user."),
+    click.option("--since", "since_ms", type=past, metavar="TIME", help=SINCE),
+    click.option("--until", "until_ms", type=past, metavar="TIME", help=UNTIL),
 )
 
 
 @click.group()
 def audit() -> None:
-    """Who did what, and who read real numbers."""
+    """The audit log: who changed what, and who read real numbers."""
 
 
 @audit.command("list")
 @_query
 @limit_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the details.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the details.")
 @reveal_option
 @reason_option
 @config_option
 def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **query: Any) -> None:
-    """List entries, the newest first."""
+    """List entries, newest first."""
     in_clear(reveal=reveal, reason=reason)
     with opened(config_path) as store:
         if reveal:
@@ -64,7 +64,7 @@ def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bo
 @reason_option
 @config_option
 def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **query: Any) -> None:
-    """Write entries to FILE (- for standard output), the oldest first, one JSON object a line."""
+    """Write entries to FILE (- for standard output), oldest first, one JSON object per line."""
     in_clear(reveal=reveal, reason=reason)
     asked = AuditQuery(**query)
     with opened(config_path) as store:
@@ -80,7 +80,7 @@ def export(config_path: Path | None, file: Path, reveal: bool, reason: str, **qu
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 def verify(config_path: Path | None, as_json: bool) -> None:
-    """Check the chain of the log. Keep what it prints in another place."""
+    """Verify the hash chain of the log. Keep the printed head in another place."""
     with opened(config_path) as store:
         verdict = verify_audit(store.reader, store.sealer)
     if verdict.broken is not None:
@@ -92,11 +92,11 @@ def verify(config_path: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Only count what is due for deletion.")
 @json_option
 @config_option
 def purge(config_path: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Delete what was kept for as long as [retention] says. The relay does it by itself each night."""
+    """Delete what has been kept for its [retention] time. The relay does this by itself every night."""
     with opened(config_path) as store:
         if dry_run:
             purged = due(store.reader, store.config.retention, now_ms())

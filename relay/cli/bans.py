@@ -1,4 +1,4 @@
-"""`relay700 bans`: which addresses the running relay does not hear, and changing that."""
+"""`relay700 bans`: temporary bans of source addresses."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from relay.config import load_config
 from relay.net.bans import read_source
 from relay.service.times import format_moment
 
-ALL = "all"  # what the audit log calls them together
+ALL = "all"  # object of the audit line when all bans are lifted
 _COLUMNS = ("address", "reason", "since", "until")
 
 
 @click.group()
 def bans() -> None:
-    """Addresses that the relay does not hear for a while.
+    """Temporary bans of source addresses.
 
-    They flooded the relay, guessed passwords or broke its bounds.
+    The relay bans an address that floods it, guesses passwords or exceeds its limits, and reads nothing from it.
     """
 
 
@@ -34,20 +34,22 @@ def bans() -> None:
 @json_option
 @config_option
 def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
-    """List the bans in force, the newest first. They end with the relay."""
+    """List bans in force, newest first. A restart of the relay clears them."""
     answer = ask(load_config(config_path), "bans")
     show_list(map(_shown, newest(answer["bans"], itemgetter("since"))), _COLUMNS, as_json=as_json, limit=limit)
 
 
 @bans.command("add")
 @click.argument("address")
-@click.option("--for", "for_ms", type=duration, required=True, metavar="DURATION", help="For how long, such as 1h.")
+@click.option(
+    "--for", "for_ms", type=duration, required=True, metavar="DURATION", help="Length of the ban, such as 1h."
+)
 @reason_option
 @config_option
 def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> None:
-    """Ban ADDRESS, or a network such as 2001:db8::/64. A ban that is there already ends then, too.
+    """Ban ADDRESS, or a network such as 2001:db8::/64. An existing ban gets the new end.
 
-    An address of a peer, or of a call that is up, is refused.
+    Addresses of peers and of live calls are refused.
     """
     source, for_s = read_source(address), for_ms / 1000
     with opened(config_path) as store:
@@ -62,9 +64,9 @@ def add(config_path: Path | None, address: str, for_ms: int, reason: str) -> Non
 @reason_option
 @config_option
 def lift(config_path: Path | None, address: str | None, all_: bool, reason: str) -> None:
-    """Lift the ban on ADDRESS."""
+    """Lift the ban of ADDRESS, or all bans with --all."""
     if (address is None) is not all_:
-        raise click.UsageError("name one address, or --all")
+        raise click.UsageError("give either ADDRESS or --all")
     source = None if address is None else read_source(address)
     with opened(config_path) as store:
         answer = ask_audited(store, "unban", {"address": source}, "ban.lift", source or ALL, reason)

@@ -1,4 +1,4 @@
-"""`relay700 report batch`: a day's records and recordings for the authority."""
+"""`relay700 report batch`: a day's call records and recordings for the authority."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from relay.reports.segments import load_batch_key
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="To write; if not given, one named after the day in [report] batches.",
+    help="Output folder. Default: a folder named after the day, in [report] batches.",
 )
 @needed_reason
 @click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
 @config_option
 def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as_json: bool) -> None:
-    """Write a day's records, in clear, and recordings, in SM4, for the authority: a signed folder.
+    """Write a signed folder for the authority: a day's call records in clear, its recordings in SM4.
 
-    DAY is one in China that is over, as 2026-01-31. A run that was interrupted is gone on with by the same command; a
-    batch that is finished stays as it is.
+    DAY is a past day in China, such as 2026-01-31. The same command resumes an interrupted run and leaves a finished
+    batch as it is.
     """
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_batch(act, day, reason))
@@ -42,7 +42,7 @@ def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as
         is_new = not config.report.key_file.exists()
         key = load_batch_key(config.report.key_file)
         if is_new:
-            click.echo(f"made the key {config.report.key_file}: the authority needs it, by another way", err=True)
+            click.echo(f"made the key {config.report.key_file}: give it to the authority out of band", err=True)
         folder = out or config.report.batches / day.isoformat()
         made = make_batch(config.store.path, store.sealer, config.recordings.kept_in, key, folder, asked)
     for call_id, why in made.missing:
@@ -53,12 +53,12 @@ def batch(config_path: Path | None, day: date, out: Path | None, reason: str, as
     manifest = made.manifest
     records = manifest.files["records.jsonl"].lines
     counts = f"{records} records, {manifest.recordings} recordings in {manifest.segments} segments"
-    click.echo(f"{folder}: {counts}" + ("" if made.is_new else "; it was finished before"))
+    click.echo(f"{folder}: {counts}" + ("" if made.is_new else "; finished before"))
     click.echo(f"signed by the key {manifest.public_key}")
 
 
 def show_checked(checked: Checked) -> None:
-    """What `evidence check` says of a folder. Raises StoreError where it is not good."""
+    """Print the verdict of `evidence check` on a batch. Raises StoreError if it has faults."""
     manifest, problems = checked
     if problems or manifest is None:
         raise StoreError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""`relay700 bind`, `unbind` and `bindings`: the numbers that are bound, changed and ended by hand or from a file."""
+"""`relay700 bind`, `unbind` and `bindings`: make, list, change, end and import bindings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from relay.store.act import Act
 from relay.store.bindings import BindingQuery, State, all_bindings, find_binding
 from relay.store.writer import now_ms
 
-# What a mode cannot do without.
+# Required options of each mode.
 _NEEDED = {
     "AXB": ("a", "b"),
     "AXYB": ("a", "b"),
@@ -54,51 +54,63 @@ _NEEDED = {
     "AXN": ("a",),
 }
 _OPTIONS = {"group_id": "--group"}
-_SHOWN_EVERY = 500  # lines of an import: how far it has come
+_SHOWN_EVERY = 500  # lines of an import between two updates of the progress bar
+
+_EXPIRY = "90s, 30m, 2h, 7d, or a time such as 2026-01-31T08:00:00Z."
 
 _restrictions = stacked(
-    click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call whom; members of a group are a."),
-    click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="How long a call may last."),
-    click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="How long it may ring."),
-    click.option("--hours", metavar="HH:MM-HH:MM", help="Of service, in China time."),
-    click.option("--user-data", metavar="TEXT", help="Comes back with each event."),
+    click.option("--direction", type=click.Choice(DIRECTIONS), help="Who may call; members of a group count as a."),
+    click.option("--max-call", "max_call_s", type=int, metavar="SECONDS", help="Maximum length of a call."),
+    click.option("--ring-timeout", "ring_timeout_s", type=int, metavar="SECONDS", help="Maximum ringing time."),
+    click.option("--hours", metavar="HH:MM-HH:MM", help="Service hours, China time."),
+    click.option("--user-data", metavar="TEXT", help="Text that each event returns."),
     click.option(
-        "--industrial-id", metavar="ID", help="Of the goods or the order in the industrial internet: 88.101.1/1."
+        "--industrial-id",
+        metavar="ID",
+        help="Industrial-internet identifier of the goods or the order, such as 88.101.1/1.",
     ),
 )
 
 
 @click.command()
 @click.argument("mode", type=click.Choice(MODES, case_sensitive=False), metavar="|".join(MODES))
-@click.option("--a", default="", metavar="NUMBER", help="One party's real number, of an allowed kind.")
-@click.option("--b", default="", metavar="NUMBER", help="The other party's.")
-@click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: whose members call b.")
-@click.option("--x", default="", metavar="NUMBER", help="The 700 number that a dials; if not given, a free one.")
-@click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: the 700 number that b dials; likewise.")
-@click.option("--pool", default="", metavar="ID", help="The pool to choose from.")
-@click.option("--area", default="", metavar="TEXT", help="Choose from a pool of this area.")
+@click.option("--a", default="", metavar="NUMBER", help="Real number of party a, of a kind in [numbers] parties.")
+@click.option("--b", default="", metavar="NUMBER", help="Real number of party b.")
+@click.option("--group", "group_id", default="", metavar="ID", help="GXB, GXYB: group whose members call b.")
+@click.option("--x", default="", metavar="NUMBER", help="700 number that a dials. Default: a free one.")
+@click.option("--y", default="", metavar="NUMBER", help="AXYB, GXYB: 700 number that b dials. Default: a free one.")
+@click.option("--pool", default="", metavar="ID", help="Pool to take free numbers from.")
+@click.option("--area", default="", metavar="TEXT", help="Take free numbers from a pool of this area.")
 @click.option(
     "--expires-in",
     "--expires-at",
     "expires_in",
     default="",
     metavar="TIME",
-    help="90s, 30m, 2h, 7d, or a time as 2026-01-31T08:00:00Z. Without it: until it is unbound.",
+    help=f"{_EXPIRY} Default: no expiry.",
 )
-@click.option("--order", "order_id", default="", metavar="TEXT", help="The order that this binding serves.")
-@click.option("--business", default="", metavar="ID", help="The business user; if not given, `default`.")
+@click.option("--order", "order_id", default="", metavar="TEXT", help="Order that this binding serves.")
+@click.option("--business", default="", metavar="ID", help="Business user. Default: `default`.")
 @click.option("--consent", default="", metavar="TEXT", help="Reference of the parties' consent.")
-@click.option("--white-only", is_flag=True, help="Let only callers on the whitelist in.")
-@click.option("--record", is_flag=True, help="Record its calls; both sides are told so first.")
+@click.option("--white-only", is_flag=True, help="Accept callers on the whitelist only.")
+@click.option("--record", is_flag=True, help="Record the calls, after an announcement to both sides.")
 @_restrictions
 @shown_object_options
 @config_option
 def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> None:
-    """Let parties call each other through a 700 number."""
+    """Let parties call each other through a 700 number.
+
+    \b
+    AXB   a and b dial x to reach each other
+    AXYB  a dials x to reach b, b dials y to reach a
+    GXB   members of a group dial x to reach b, b dials x to reach the last caller, else a
+    GXYB  the same, but b dials y
+    AXN   anybody dials x to reach a, a dials x to reach the last caller, else b
+    """
     for needed in _NEEDED[asked["mode"]]:
         if not asked[needed]:
             raise click.UsageError(
-                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings have it."
+                f"Missing option '{_OPTIONS.get(needed, f'--{needed}')}': {asked['mode']} bindings need it."
             )
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     request = BindingRequest(**{name: value for name, value in asked.items() if value is not None})
@@ -114,7 +126,7 @@ def bind(config_path: Path | None, as_json: bool, reason: str, **asked: Any) -> 
 
 
 def _made(store: Opened, make: Callable[[Act], Binding], reason: str, *, clear: bool) -> Binding:
-    """Makes or changes a binding. Where it is shown in clear, the audit log says so, or nothing is done."""
+    """Make or change a binding; if it is shown in clear, write the audit line in the same transaction."""
 
     def make_and_say(act: Act) -> Binding:
         binding = make(act)
@@ -152,7 +164,7 @@ def _who_dials(binding: Binding) -> list[str]:
 @reason_option
 @config_option
 def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
-    """End a binding: the next call is refused."""
+    """End a binding. The next call is refused; a live call goes on."""
     with opened(config_path) as store:
         binding = store.act(lambda act: changes.end(act, binding_id, store.rules, reason))
     click.echo(f"unbound {binding.binding_id}")
@@ -160,23 +172,23 @@ def unbind(config_path: Path | None, binding_id: str, reason: str) -> None:
 
 @click.group()
 def bindings() -> None:
-    """List, show, change or import bindings."""
+    """List, show, change and import bindings."""
 
 
 @bindings.command("list")
-@click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party.")
-@click.option("--order", metavar="TEXT", help="Only those of this order.")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
-@click.option("--mode", type=click.Choice(MODES), help="Only those of this mode.")
-@click.option("--group", "group_id", metavar="ID", help="Only those of this group.")
-@click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
-@click.option("--live", "state", flag_value="live", help="Only those in force now: --state live.")
-@click.option("--since", type=past, metavar="TIME", help="Only those made since: 2026-01-31T08:00:00Z, or 2h (ago).")
+@click.option("--number", type=number, metavar="NUMBER", help="Only bindings of this 700 number or party.")
+@click.option("--order", metavar="TEXT", help="Only bindings of this order.")
+@click.option("--business", metavar="ID", help="Only bindings of this business user.")
+@click.option("--mode", type=click.Choice(MODES), help="Only bindings of this mode.")
+@click.option("--group", "group_id", metavar="ID", help="Only bindings of this group.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only bindings in this state.")
+@click.option("--live", "state", flag_value="live", help="Same as --state live: bindings in force.")
+@click.option("--since", type=past, metavar="TIME", help="Made since 2026-01-31T08:00:00Z, or 2h (ago).")
 @limit_option
 @showing_options
 @config_option
 def list_(config_path: Path | None, limit: int | None, as_json: bool, reveal: bool, reason: str, **asked: Any) -> None:
-    """List bindings, also those that have ended, the newest first."""
+    """List bindings, ended ones included, newest first."""
     number, order, since = (asked.pop(name) for name in ("number", "order", "since"))
     query = BindingQuery(either=number, order_id=order, since_ms=since, **asked)
     with opened(config_path) as store:
@@ -220,7 +232,7 @@ def _show(binding: Binding, *, as_json: bool, clear: bool = False) -> None:
 @json_option
 @config_option
 def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
-    """List who made, changed and unbound a binding, and when; never what was in it."""
+    """List who made, changed and ended a binding, and when, without the numbers in it."""
     with opened(config_path) as store:
         steps = changes.steps(store.reader, store.sealer, _found_one(store, binding_id))
     show_list(steps, ("at", "action", "by", "changed"), as_json=as_json)
@@ -228,17 +240,17 @@ def history(config_path: Path | None, binding_id: str, as_json: bool) -> None:
 
 @bindings.command("change")
 @click.argument("binding_id")
-@click.option("--a", metavar="NUMBER")
-@click.option("--b", metavar="NUMBER")
-@click.option("--group", "group_id", metavar="ID")
-@click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help="none: until it is unbound.")
+@click.option("--a", metavar="NUMBER", help="Real number of party a.")
+@click.option("--b", metavar="NUMBER", help="Real number of party b.")
+@click.option("--group", "group_id", metavar="ID", help="GXB, GXYB: group whose members call b.")
+@click.option("--expires-in", "--expires-at", "expires_in", metavar="TIME|none", help=f"{_EXPIRY} none: no expiry.")
 @_restrictions
-@click.option("--white-only/--all-callers", default=None, help="Let only callers on the whitelist in.")
-@click.option("--record/--no-record", default=None, help="Record its calls; both sides are told so first.")
+@click.option("--white-only/--all-callers", default=None, help="Accept callers on the whitelist only, or all.")
+@click.option("--record/--no-record", default=None, help="Record the calls, after an announcement to both sides.")
 @shown_object_options
 @config_option
 def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str, **asked: Any) -> None:
-    """Change a binding from the next call on. What is not named stays; "none" takes away what need not be there."""
+    """Change a binding, from the next call on. Options not given keep their value; "none" clears an optional one."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     for name, value in asked.items():
         asked[name] = "" if value == NONE else value
@@ -251,11 +263,11 @@ def change(config_path: Path | None, binding_id: str, as_json: bool, reason: str
 
 @bindings.command("renew")
 @click.argument("binding_id")
-@click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME")
+@click.option("--expires-in", "--expires-at", "expires_in", required=True, metavar="TIME", help=_EXPIRY)
 @shown_object_options
 @config_option
 def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: bool, reason: str) -> None:
-    """Set another expiry for a binding that is in force."""
+    """Set a new expiry for a binding in force."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         changed = _made(store, lambda act: changes.renew(act, binding_id, expires_in, store.rules), reason, clear=clear)
@@ -265,13 +277,13 @@ def renew(config_path: Path | None, binding_id: str, expires_in: str, as_json: b
         click.echo(f"{changed.binding_id} expires {binding_object(changed, now_ms())['expires_at']}")
 
 
-@bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A first line may name them in another order.")
+@bindings.command("import", epilog=f"Columns: {','.join(COLUMNS)}. A header line may give them in another order.")
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @config_option
 def import_(config_path: Path | None, file: TextIO) -> None:
-    """Make a binding of each line of a CSV file (- for standard input).
+    """Make a binding from each line of a CSV file (- for standard input).
 
-    Bad lines are named and left out; the exit status is 1 then.
+    Bad lines are reported and skipped; the exit status is then 1.
     """
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "bindings") as done:

@@ -1,4 +1,4 @@
-"""`relay700 business` and `keys`: who may use numbers, and the keys of their programs."""
+"""`relay700 business` and `keys`: business users and API keys."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from relay.store.keys import ApiKey, list_keys
 _COLUMNS = ("id", "state", "name", "scenario", "live_bindings", "max_bindings", "max_calls", "max_cps")
 _HISTORY = ("at", "state", "by", "version", "reason", "changed")
 _KEY_COLUMNS = ("id", "business", "created_at", "created_by", "expires_at", "revoked_at", "scopes")
-# What a key gets that is asked for without scopes: nothing that shows real numbers or makes further keys.
+# Scopes of a key made without --scope: none that shows real numbers or makes further keys.
 _USUAL = key_service.BUSINESS_SCOPES - {key_service.PARTIES, "keys"}
 _USUAL_OF_OPERATOR = key_service.OPERATOR_SCOPES - {key_service.PARTIES}
 
@@ -47,7 +47,7 @@ _LIMIT = "N|none|default"
 
 
 def _limit(text: str) -> Any:
-    """A click type: a number, "none" for no limit, or "default" for what is configured."""
+    """A click type: a number, "none" for no limit, or "default" for the configured value."""
     if text.strip().lower() == CONFIGURED:
         return NONE
     parsed = or_none(int)(text)
@@ -55,11 +55,11 @@ def _limit(text: str) -> Any:
 
 
 _details = stacked(
-    click.option("--licence", metavar="TEXT", help="Number of its business licence."),
-    click.option("--application", metavar="TEXT", help="Reference of its application for the pilot."),
-    click.option("--contact", metavar="TEXT", help="Person and phone; sealed in the store."),
-    click.option("--scheme", metavar="TEXT", help="Reference of its technical scheme."),
-    click.option("--scenario", type=click.Choice(SCENARIOS), help="What its numbers are for."),
+    click.option("--licence", metavar="TEXT", help="Number of the business licence."),
+    click.option("--application", metavar="TEXT", help="Reference of the application for the pilot."),
+    click.option("--contact", metavar="TEXT", help="Contact person and phone; sealed in the store."),
+    click.option("--scheme", metavar="TEXT", help="Reference of the technical scheme."),
+    click.option("--scenario", type=click.Choice(SCENARIOS), help="Purpose of the numbers."),
 )
 
 
@@ -70,25 +70,25 @@ def business() -> None:
 
 @business.command("apply")
 @click.argument("business_id", metavar="ID")
-@click.option("--name", required=True, metavar="TEXT")
+@click.option("--name", required=True, metavar="TEXT", help="Name of the company.")
 @_details
 @json_option
 @config_option
 def apply_(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Enter an application. The business user may do nothing until it is approved."""
+    """Enter the application of a business user. It may do nothing until it is approved."""
     asked = Application(id=business_id, **given(options))
     with opened(config_path, make=True) as store:
         _show(store.act(lambda act: service.apply(act, asked)), as_json=as_json)
 
 
 @business.command("list")
-@click.option("--state", type=click.Choice(get_args(State)), help="Only those in this state.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only business users in this state.")
 @limit_option
 @json_option
 @reason_option
 @config_option
 def list_(config_path: Path | None, state: State | None, limit: int | None, as_json: bool, reason: str) -> None:
-    """List all business users, the newest first."""
+    """List business users, newest first."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
@@ -107,7 +107,7 @@ def list_(config_path: Path | None, state: State | None, limit: int | None, as_j
 @showing_options
 @config_option
 def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one business user. Numbers of its contact are masked without --reveal."""
+    """Show one business user. Phone numbers of its contact are masked without --reveal."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         shown = _found(store, business_id)
@@ -121,14 +121,14 @@ def show_(config_path: Path | None, business_id: str, as_json: bool, reveal: boo
 @json_option
 @config_option
 def history(config_path: Path | None, business_id: str, as_json: bool) -> None:
-    """List changes of a business user's state, qualification and contact: who, when, why, and what it was before."""
+    """List changes of state, qualification and contact: who, when, why, and the former values."""
     with opened(config_path) as store:
         changes = state_changes(store.reader, store.sealer, _found(store, business_id).id)
     show_list((_step_object(each, as_json=as_json) for each in changes), _HISTORY, as_json=as_json)
 
 
 def _step_object(step: StateChange, *, as_json: bool) -> dict[str, Any]:
-    """Numbers in a contact are masked."""
+    """A change as it is printed; phone numbers of a contact are masked."""
     changed = [
         Changed(field, mask_text(before), mask_text(after)) if field == "contact" else Changed(field, before, after)
         for field, before, after in step.changed
@@ -156,24 +156,26 @@ def _step(step: service.Step, words: str) -> None:
             click.echo(f"{changed.id} is {changed.state}")
 
 
-_step("approve", "Let a business user make bindings. It must have shown what its scenario needs.")
-_step("suspend", "Refuse all calls of a business user, from the next one on, until it is resumed.")
-_step("resume", "End a suspension.")
-_step("revoke", "Refuse all calls of a business user for good.")
+_step("approve", "Approve a business user. All details that its scenario requires must be there.")
+_step("suspend", "Suspend a business user: its new calls are refused until it is resumed.")
+_step("resume", "End the suspension of a business user.")
+_step("revoke", "Revoke a business user: its new calls are refused for good.")
 
 
 @business.command("change")
 @click.argument("business_id", metavar="ID")
-@click.option("--name", metavar="TEXT")
+@click.option("--name", metavar="TEXT", help="Name of the company.")
 @_details
-@click.option("--language", type=click.Choice([*LANGUAGES, NONE]), help="Of announcements; none: as configured.")
+@click.option(
+    "--language", type=click.Choice([*LANGUAGES, NONE]), help="Language of announcements; none: as configured."
+)
 @reason_option
 @json_option
 @config_option
 def change(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Change what is known of a business user.
+    """Change the details of a business user. Options not given keep their value.
 
-    Where the name, licence, application, scenario or scheme of an approved one changes, which takes a reason, its calls
+    Once it is approved, a change of name, licence, application, scenario or scheme needs a reason, and its new calls
     are refused until it is approved again.
     """
     _change(config_path, business_id, options, as_json=as_json)
@@ -181,19 +183,22 @@ def change(config_path: Path | None, business_id: str, as_json: bool, **options:
 
 @business.command("limits")
 @click.argument("business_id", metavar="ID")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="A mode it may use; repeat for more.")
-@click.option("--max-bindings", type=_limit, metavar=_LIMIT, help="Live at once; default: as [quotas] says.")
-@click.option("--max-binds-per-s", type=_limit, metavar=_LIMIT, help="That its keys make in a second.")
-@click.option("--max-binds-per-day", type=_limit, metavar=_LIMIT, help="Made on a day in China.")
-@click.option("--max-calls", type=_limit, metavar=_LIMIT, help="At once.")
-@click.option("--max-cps", type=_limit, metavar=_LIMIT, help="New calls a second.")
-@click.option("--hours", type=or_none(str), metavar="HH:MM-HH:MM|none", help="Of service, in China time.")
-@click.option("--white-only/--all-callers", default=None, help="Let only callers on its whitelist in.")
-@click.option("--live-events/--end-events", default=None, help="Whether webhooks are told of calls before their end.")
+@click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="Allowed binding mode; repeat for more.")
+@click.option("--max-bindings", type=_limit, metavar=_LIMIT, help="Live bindings.")
+@click.option("--max-binds-per-s", type=_limit, metavar=_LIMIT, help="Bindings made with its keys per second.")
+@click.option("--max-binds-per-day", type=_limit, metavar=_LIMIT, help="Bindings made per day, China time.")
+@click.option("--max-calls", type=_limit, metavar=_LIMIT, help="Concurrent calls.")
+@click.option("--max-cps", type=_limit, metavar=_LIMIT, help="New calls per second.")
+@click.option("--hours", type=or_none(str), metavar="HH:MM-HH:MM|none", help="Service hours, China time.")
+@click.option("--white-only/--all-callers", default=None, help="Accept callers on the whitelist only, or all.")
+@click.option("--live-events/--end-events", default=None, help="Send webhooks during a call, or only at its end.")
 @json_option
 @config_option
 def limits(config_path: Path | None, business_id: str, as_json: bool, **options: Any) -> None:
-    """Change what a business user may do. What is not named stays."""
+    """Change the limits of a business user. Options not given keep their value.
+
+    "none" is no limit; "default" is the value in [quotas].
+    """
     _change(config_path, business_id, options, as_json=as_json)
 
 
@@ -203,7 +208,7 @@ def _change(config_path: Path | None, business_id: str, options: dict[str, Any],
         changed = store.act(lambda act: service.change(act, business_id, **given(options)))
     _show(changed, as_json=as_json)
     if before is not None and before.state != changed.state:
-        words = f"{business_id} is {changed.state} again: its calls are refused from the next one on, until"
+        words = f"{business_id} is {changed.state} again: its new calls are refused until"
         click.echo(f"{words} `relay700 business approve {business_id} --reason …`", err=True)
 
 
@@ -222,10 +227,10 @@ def keys() -> None:
 
 
 @keys.command("make")
-@click.option("--business", metavar="ID", help="The business user whose program it is for.")
-@click.option("--operator", is_flag=True, help="A key for the operator's own programs, which sees all.")
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="What it allows; repeat for more.")
-@click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="As 90d, or a time.")
+@click.option("--business", metavar="ID", help="Business user that the key is for.")
+@click.option("--operator", is_flag=True, help="Key for the operator's own programs, across all business users.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="Right of the key; repeat for more.")
+@click.option("--expires-in", "--expires-at", "expires_at", type=coming, metavar="TIME", help="90d, or a time.")
 @json_option
 @config_option
 def make(
@@ -236,12 +241,12 @@ def make(
     expires_at: int | None,
     as_json: bool,
 ) -> None:
-    """Make a key. Its secret is shown once.
+    """Make a key. Its secret is shown only once.
 
-    Without --scope it allows all but to see real numbers (parties:read) and, for a business, to make keys (keys).
+    Without --scope it gets all scopes but parties:read (real numbers) and, for a business user, keys (more keys).
     """
     if operator == (business is not None):
-        raise click.UsageError("name the business user with --business, or say --operator")
+        raise click.UsageError("give either --business ID or --operator")
     wanted = scopes or (_USUAL_OF_OPERATOR if operator else _USUAL)
     with opened(config_path, make=True) as store:
         key, secret = store.act(lambda act: key_service.make_key(act, business, wanted, expires_at))
@@ -249,12 +254,12 @@ def make(
 
 
 @keys.command("list")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--business", metavar="ID", help="Only keys of this business user.")
 @limit_option
 @json_option
 @config_option
 def list_keys_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
-    """List keys, also those that have ended, the newest first."""
+    """List keys, expired and revoked ones included, newest first."""
     with opened(config_path) as store:
         found = every(partial(list_keys, store.reader, store.sealer, business), "", lambda key: key.id)
         show_list(newest(found, attrgetter("created_at")), _KEY_COLUMNS, as_json=as_json, limit=limit)
@@ -262,11 +267,13 @@ def list_keys_(config_path: Path | None, business: str | None, limit: int | None
 
 @keys.command("rotate")
 @click.argument("key_id", metavar="ID")
-@click.option("--overlap", type=duration, default="0s", metavar="TIME", help="How long the old one stays good: 1h.")
+@click.option(
+    "--overlap", type=duration, default="0s", metavar="TIME", help="How long the old key stays valid, such as 1h."
+)
 @json_option
 @config_option
 def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -> None:
-    """Make a new key in place of another."""
+    """Replace a key by a new one with the same scopes."""
     with opened(config_path) as store:
         key, secret = store.act(lambda act: key_service.rotate(act, key_id, overlap // 1000))
     _show_secret(key, secret, as_json=as_json)
@@ -277,7 +284,7 @@ def rotate(config_path: Path | None, key_id: str, overlap: int, as_json: bool) -
 @reason_option
 @config_option
 def revoke(config_path: Path | None, key_id: str, reason: str) -> None:
-    """End a key: the next request with it is refused."""
+    """Revoke a key: the next request with it is refused."""
     with opened(config_path) as store:
         key = store.act(lambda act: key_service.revoke(act, key_id, reason))
     click.echo(f"revoked {key.id}")

@@ -1,4 +1,4 @@
-"""`relay700 calls`: what was called and is up, as tables and files."""
+"""`relay700 calls`: call records and live calls, as tables and files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from relay.call.numbers import is_700
 from relay.call.record import CallRecord
 from relay.cli import config_option
 from relay.cli.asking import ask, ask_audited
-from relay.cli.options import in_clear, limit_option, needed_reason, reason_option, reveal_option, showing_options
+from relay.cli.options import (
+    SINCE,
+    UNTIL,
+    in_clear,
+    limit_option,
+    needed_reason,
+    reason_option,
+    reveal_option,
+    showing_options,
+)
 from relay.cli.output import (
     RECORD_HEADING,
     first_of,
@@ -41,34 +50,34 @@ from relay.store.writer import now_ms
 
 MOST_LIVE = 10_000
 _LIVE_COLUMNS = ("received_at", "state", "number_dialled", "caller", "callee", "business", "call_id")
-_since = click.option("--since", type=past, metavar="TIME", help="From then on: 2026-01-31T08:00:00Z, or 2h (ago).")
-_until = click.option("--until", type=past, metavar="TIME", help="Before then; likewise.")
-_business = click.option("--business", metavar="ID", help="Only those of this business user.")
+_since = click.option("--since", type=past, metavar="TIME", help=SINCE)
+_until = click.option("--until", type=past, metavar="TIME", help=UNTIL)
+_business = click.option("--business", metavar="ID", help="Only calls of this business user.")
 _ARRIVAL = attrgetter("received_at")
 
 
 @click.group()
 def calls() -> None:
-    """Call records, and the calls that are up."""
+    """Call records and live calls."""
 
 
 def _outcome(text: str) -> str:
-    """A click type: one that a record may have."""
-    from relay.policy.outcomes import OUTCOMES  # the rules of calls are of use to this option alone
+    """A click type: an outcome of call records."""
+    from relay.policy.outcomes import OUTCOMES  # imported here: only this option needs the call policy
 
     if text not in OUTCOMES:
-        raise click.BadParameter(f"there is no outcome {text}: it is one of {', '.join(OUTCOMES)}")
+        raise click.BadParameter(f"unknown outcome {text}: write one of {', '.join(OUTCOMES)}")
     return text
 
 
 @calls.command("list")
-@click.option("--number", type=number, metavar="NUMBER", help="Only those of this 700 number or party, in any role.")
-@click.option("--order", metavar="TEXT", help="Only those of this order.")
+@click.option("--number", type=number, metavar="NUMBER", help="Only calls with this 700 number or party, in any role.")
+@click.option("--order", metavar="TEXT", help="Only calls of this order.")
 @_business
-@click.option("--outcome", type=_outcome, metavar="NAME", help="Only those that ended so, as answered or no_binding.")
+@click.option("--outcome", type=_outcome, metavar="NAME", help="Only calls with this outcome, such as no_binding.")
 @_since
 @_until
-@click.option("--live", is_flag=True, help="Only calls that are up.")
+@click.option("--live", is_flag=True, help="Only live calls.")
 @limit_option
 @showing_options
 @config_option
@@ -86,9 +95,9 @@ def list_(
     reveal: bool,
     reason: str,
 ) -> None:
-    """List all attempts: those that are up, then those that have ended and the refused ones, the newest first.
+    """List call records: live calls, then ended and refused ones, newest first.
 
-    A call is here once it is answered or has ended, not while it rings.
+    A call has a record once it is answered or has ended; `calls live` shows ringing calls too.
     """
     wanted = Wanted(number, None, None, order, business, since or 0, LAST_MS if until is None else until)
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
@@ -111,7 +120,7 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
     up = sorted(filter(wanted.fits, live_calls(store.reader, store.sealer)), key=_ARRIVAL, reverse=True)
     yield from up
     if not live:
-        seen = {record.call_id for record in up}  # one may end meanwhile
+        seen = {record.call_id for record in up}  # a live call may end before the next read
         ended = read_all(store.reader, store.sealer, wanted, newest_first=True)
         yield from (record for record in ended if record.call_id not in seen)
 
@@ -121,10 +130,10 @@ def _found(store: Opened, wanted: Wanted, *, live: bool) -> Iterator[CallRecord]
 @showing_options
 @config_option
 def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, reason: str) -> None:
-    """Show one call that has ended, is up, or rings."""
+    """Show one call: ended, live or ringing."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
-        found = _one(store, call_id) or _one(store, call_id)  # it may end between two looks
+        found = _one(store, call_id) or _one(store, call_id)  # a call may end between the store and the relay
         shown = required(found, "call", "calls list")
         if clear:
             said_in_clear(store, f"call {call_id}", reason)
@@ -134,7 +143,7 @@ def show_(config_path: Path | None, call_id: str, as_json: bool, reveal: bool, r
 
 
 def _one(store: Opened, call_id: str, *, reveal: bool = False) -> dict[str, Any] | None:
-    """As the store has it, or else the relay that runs."""
+    """Return a call from the store, else from the running relay."""
     record = find_call(store.reader, store.sealer, call_id)
     if record is not None:
         return record_object(record, clear=reveal)
@@ -153,7 +162,7 @@ def _one(store: Opened, call_id: str, *, reveal: bool = False) -> dict[str, Any]
 def live_(
     config_path: Path | None, business: str | None, limit: int | None, as_json: bool, reveal: bool, reason: str
 ) -> None:
-    """List the calls that ring or are up, as the running relay knows them, the newest first."""
+    """List ringing and live calls of the running relay, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
@@ -173,7 +182,7 @@ def _live_call(call: dict[str, Any]) -> dict[str, Any]:
 @needed_reason
 @config_option
 def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
-    """End a call on both sides."""
+    """Hang up a call on both sides."""
     with opened(config_path) as store:
         why = fields.reason(reason, required=True)
         ask_audited(store, "hang_up", {"call_id": call_id}, "call.hang_up", call_id, why)
@@ -182,7 +191,9 @@ def hang_up(config_path: Path | None, call_id: str, reason: str) -> None:
 
 @calls.command("export")
 @click.argument("file", type=FILE_OR_DASH)
-@click.option("--format", "format_", type=click.Choice(get_args(Format)), default="csv", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice(get_args(Format)), default="csv", show_default=True, help="File format."
+)
 @_business
 @_since
 @_until

@@ -1,4 +1,4 @@
-"""`relay700 completion`: the script with which a shell completes commands, options and their values."""
+"""`relay700 completion`: shell completion of commands, options and values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete relay700's commands.
+    """Print the completion script for a shell.
 
     \b
     relay700 completion bash > /etc/bash_completion.d/relay700

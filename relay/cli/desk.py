@@ -1,4 +1,4 @@
-"""`relay700 desk`: the process that `serve` starts beside the calls. Not for people: it needs a relay as its parent."""
+"""`relay700 desk`: the backend process, started by `serve`. Internal: it needs a relay as its parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.config import load_config
 @config_option
 @click.pass_context
 def desk(context: click.Context, config_path: Path | None) -> None:
-    """Serve the HTTP API, deliver events and keep the timers of a relay, until its end of standard input."""
+    """Serve the HTTP API, deliver events and run the timers of a relay, until standard input ends."""
     from relay.desk import serve as run
 
     context.exit(run(load_config(config_path), config_path))

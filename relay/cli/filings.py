@@ -1,4 +1,4 @@
-"""`relay700 filings`: the A numbers that business users have filed with the carriers."""
+"""`relay700 filings`: A numbers that business users have filed with the carriers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _COLUMNS = ("business", "number", "reference", "filed_at", "filed_by", "withdraw
 
 @click.group()
 def filings() -> None:
-    """A numbers that were filed with the carriers."""
+    """A numbers filed with the carriers."""
 
 
 @filings.command("add")
 @click.argument("number")
-@click.option("--reference", required=True, metavar="TEXT", help="The carrier's, of the filing.")
+@click.option("--reference", required=True, metavar="TEXT", help="The carrier's reference of the filing.")
 @business_option
 @shown_object_options
 @config_option
 def add(config_path: Path | None, number: str, reference: str, business: str, as_json: bool, reason: str) -> None:
-    """File an A number that may be bound, or give its filing another reference. It works with the next call."""
+    """File an A number, or change the reference of its filing. Holds from the next call on."""
     clear = in_clear(reveal=False, reason=reason, as_json=as_json)
     with opened(config_path, make=True) as store:
 
@@ -48,8 +48,8 @@ def add(config_path: Path | None, number: str, reference: str, business: str, as
 
 
 @filings.command("list")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
-@click.option("--all", "all_", is_flag=True, help="Withdrawn ones too.")
+@click.option("--business", metavar="ID", help="Only filings of this business user.")
+@click.option("--all", "all_", is_flag=True, help="Include withdrawn filings.")
 @limit_option
 @showing_options
 @config_option
@@ -62,7 +62,7 @@ def list_(
     reveal: bool,
     reason: str,
 ) -> None:
-    """List filings, the newest first."""
+    """List filings, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         if clear:
@@ -78,20 +78,20 @@ def list_(
 @business_option
 @config_option
 def remove(config_path: Path | None, number: str, business: str) -> None:
-    """Withdraw a filing: from the next call on the number is not filed."""
+    """Withdraw a filing. From the next call on the number counts as not filed."""
     with opened(config_path) as store:
         store.act(lambda act: remove_filing(act, business, number))
     click.echo(f"withdrawn from the filings of {business}")
 
 
-@filings.command("import", epilog="Columns: number,reference. A first line may name them.")
+@filings.command("import", epilog="Columns: number,reference. A header line is optional.")
 @click.argument("file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @business_option
 @config_option
 def import_(config_path: Path | None, file: TextIO, business: str) -> None:
     """File the A number on each line of a CSV file (- for standard input).
 
-    Bad lines are named and left out; the exit status is 1 then.
+    Bad lines are reported and skipped; the exit status is then 1.
     """
     good = bad = 0
     with opened(config_path, make=True) as store, file_progress(file, "filings") as done:

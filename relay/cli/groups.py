@@ -1,4 +1,4 @@
-"""`relay700 groups` and `lists`: the parties that share a number, and the callers that are let in or kept out."""
+"""`relay700 groups` and `lists`: groups of parties that share a number, and black- and whitelists of callers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ENTRY_COLUMNS = ("number", "kind", "added_at", "added_by")
 
 @click.group()
 def groups() -> None:
-    """Groups of parties: G of GXB and GXYB."""
+    """Groups of parties: the G of GXB and GXYB."""
 
 
 @groups.command("make")
 @click.argument("name")
-@click.option("--member", "members", multiple=True, metavar="NUMBER", help="Repeat for more.")
+@click.option("--member", "members", multiple=True, metavar="NUMBER", help="Party's real number; repeat for more.")
 @business_option
 @json_option
 @config_option
@@ -45,12 +45,12 @@ def make(config_path: Path | None, name: str, members: tuple[str, ...], business
 
 
 @groups.command("list")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--business", metavar="ID", help="Only groups of this business user.")
 @limit_option
 @json_option
 @config_option
 def list_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
-    """List groups, the newest first."""
+    """List groups, newest first."""
     with opened(config_path) as store:
         found = every(
             partial(find_groups, store.reader, store.sealer, business),
@@ -81,7 +81,7 @@ def show_(config_path: Path | None, group_id: str, as_json: bool, reveal: bool, 
 @click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
 @config_option
 def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
-    """Add members, who may call from the next INVITE on."""
+    """Add members. They may call from the next INVITE on."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.add_members(act, group_id, members, store.rules))
     click.echo(f"{count} added")
@@ -92,7 +92,7 @@ def add(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> No
 @click.argument("members", metavar="NUMBER...", nargs=-1, required=True)
 @config_option
 def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) -> None:
-    """Remove members, whose next call is refused."""
+    """Remove members. Their next call is refused."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.remove_members(act, group_id, members, store.rules))
     click.echo(f"{count} removed")
@@ -103,7 +103,7 @@ def remove(config_path: Path | None, group_id: str, members: tuple[str, ...]) ->
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
 @config_option
 def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
-    """Add a member for each line of a file (- for standard input)."""
+    """Add the number on each line of a file (- for standard input) as a member."""
     count = 0
     with opened(config_path) as store, file_progress(file, "members") as done:
         for added in import_members(file, group_id, store.act, store.rules):
@@ -116,7 +116,7 @@ def import_(config_path: Path | None, group_id: str, file: TextIO) -> None:
 @click.argument("group_id", metavar="ID")
 @config_option
 def delete(config_path: Path | None, group_id: str) -> None:
-    """Delete a group that no binding is in force for."""
+    """Delete a group. Refused while a binding in force uses it."""
     with opened(config_path) as store:
         store.act(lambda act: service.remove_group(act, group_id, store.rules))
     click.echo(f"deleted {group_id}")
@@ -142,7 +142,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 @click.group()
 def lists() -> None:
-    """Black- and whitelists of callers."""
+    """Blacklists and whitelists of callers."""
 
 
 _whose = click.argument("whose", type=click.Choice(get_args(Whose)))
@@ -164,7 +164,7 @@ def show_list_(
     reveal: bool,
     reason: str,
 ) -> None:
-    """Show who is on the lists of a business user or a binding, the newest first."""
+    """Show the black- and whitelisted callers of a business user or binding, newest first."""
     clear = in_clear(reveal=reveal, reason=reason, as_json=as_json)
     with opened(config_path) as store:
         owner = store.act(lambda act: list_service.owner_of(act, whose, owner_id))
@@ -195,8 +195,8 @@ def _set(kind: str, words: str) -> None:
         click.echo(f"on the {kind}list of {owner_id}")
 
 
-_set("black", "Refuse a caller from the next call on.")
-_set("white", "Let a caller in where only listed ones are.")
+_set("black", "Blacklist a caller: calls are refused from the next one on.")
+_set("white", "Whitelist a caller, where only whitelisted callers are accepted (--white-only).")
 
 
 @lists.command("remove")
@@ -205,7 +205,7 @@ _set("white", "Let a caller in where only listed ones are.")
 @click.argument("number")
 @config_option
 def remove_entry(config_path: Path | None, whose: Whose, owner_id: str, number: str) -> None:
-    """Take a caller off the list."""
+    """Remove a caller from the list."""
     with opened(config_path) as store:
         store.act(lambda act: list_service.remove_entry(act, whose, owner_id, number))
     click.echo(f"off the list of {owner_id}")

@@ -1,4 +1,4 @@
-"""`relay700 migrate`."""
+"""`relay700 migrate`: SQLite to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from relay.store.server import Server
 @click.argument("target", metavar="postgresql://…")
 @config_option
 def migrate(config_path: Path | None, source: str, target: str) -> None:
-    """Move a store from a file to PostgreSQL.
+    """Copy a store from SQLite to PostgreSQL.
 
-    The database must be empty, the relay stopped, and no call up. The key is that of the configuration, and stays the
-    same. The file is left as it is. Then write `url` and `node` under [store], and start the relay.
+    The database must be empty, the relay stopped, and no call live. The key file stays the configured one, and the
+    SQLite file is left as it is. Afterwards set `url` and `node` under [store] and start the relay.
     """
-    from relay.store.migrate import migrate as move  # a driver that other commands do without
+    from relay.store.migrate import migrate as move  # imported here: loads a driver that other commands do not need
 
     if not source.startswith("sqlite:"):
         raise click.BadParameter('write it as "sqlite:PATH"', param_hint="SOURCE")

@@ -1,4 +1,4 @@
-"""`relay700 numbers` and `pools`: the platform's prefixes and numbers, and which of them are given to whom."""
+"""`relay700 numbers` and `pools`: the platform's prefixes and 700 numbers, and the pools they are in."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def numbers() -> None:
 
 @numbers.command("load")
 @click.argument("prefix")
-@click.option("--peer", default="", metavar="NAME", help="The carrier's [[peer]].")
-@click.option("--pool", default="default", metavar="ID", show_default=True)
-@click.option("--cool-down", type=duration, metavar="TIME", help="As 12h; what the configuration says otherwise.")
+@click.option("--peer", default="", metavar="NAME", help="[[peer]] of the carrier.")
+@click.option("--pool", default="default", metavar="ID", show_default=True, help="Pool to put them into.")
+@click.option(
+    "--cool-down", type=duration, metavar="TIME", help="Rest before re-use, such as 12h. Default: as configured."
+)
 @config_option
 def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down: int | None) -> None:
-    """Put the 10,000 numbers of PREFIX, its 11 managed digits, into a pool."""
+    """Put the 10,000 numbers of PREFIX, the 11 managed digits, into a pool."""
     asked = NewPrefix(prefix, peer, pool, cool_down)
     with opened(config_path, make=True) as store:
         count = store.act(lambda act: service.load_prefix(act, asked, _peers(store)))
@@ -51,7 +53,7 @@ def load(config_path: Path | None, prefix: str, peer: str, pool: str, cool_down:
 @json_option
 @config_option
 def prefixes(config_path: Path | None, limit: int | None, as_json: bool) -> None:
-    """List the prefixes."""
+    """List prefixes."""
     with opened(config_path) as store:
         found = every(partial(find_prefixes, store.reader), "", lambda prefix: prefix.prefix)
         show_list(map(_prefix, found), _PREFIX_COLUMNS, as_json=as_json, limit=limit)
@@ -60,10 +62,12 @@ def prefixes(config_path: Path | None, limit: int | None, as_json: bool) -> None
 @numbers.command("prefix")
 @click.argument("prefix")
 @click.option(
-    "--state", type=click.Choice(PREFIX_STATES), help="A locked one's calls are refused; returned is for good."
+    "--state", type=click.Choice(PREFIX_STATES), help="locked: calls are refused; returned: refused for good."
 )
-@click.option("--peer", metavar="NAME", help="The carrier's [[peer]].")
-@click.option("--cool-down", type=or_none(duration), metavar="TIME|none", help="none: as the configuration says.")
+@click.option("--peer", metavar="NAME", help="[[peer]] of the carrier.")
+@click.option(
+    "--cool-down", type=or_none(duration), metavar="TIME|none", help="Rest before re-use; none: as configured."
+)
 @reason_option
 @json_option
 @config_option
@@ -76,7 +80,7 @@ def prefix_(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Change a prefix."""
+    """Change a prefix. Options not given keep their value."""
     asked = PrefixChange(peer, state, cool_down if isinstance(cool_down, int | None) else service.AS_CONFIGURED)
     with opened(config_path) as store:
         changed = store.act(lambda act: service.change_prefix(act, prefix, asked, reason, _peers(store)))
@@ -84,9 +88,9 @@ def prefix_(
 
 
 @numbers.command("list")
-@click.option("--pool", metavar="ID")
-@click.option("--prefix", metavar="DIGITS", help="Only those that begin so.")
-@click.option("--state", type=click.Choice(get_args(State)))
+@click.option("--pool", metavar="ID", help="Only numbers of this pool.")
+@click.option("--prefix", metavar="DIGITS", help="Only numbers that begin with these digits.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only numbers in this state.")
 @limit_option
 @json_option
 @config_option
@@ -98,7 +102,7 @@ def list_(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List numbers with their state, in their order."""
+    """List numbers and their state, in ascending order."""
     query = NumberQuery(pool, prefix, state)
     with opened(config_path) as store:
         found = every(
@@ -118,7 +122,7 @@ def show_(config_path: Path | None, number: str, as_json: bool) -> None:
     with opened(config_path) as store:
         found = find_number(store.reader, number, now_ms())
     if found is None:
-        raise StoreError("it is none of the platform's numbers: `relay700 numbers prefixes` shows those it has")
+        raise StoreError("not a number of this platform: `relay700 numbers prefixes` lists its prefixes")
     show_one(_number(found), as_json=as_json)
 
 
@@ -127,7 +131,7 @@ def show_(config_path: Path | None, number: str, as_json: bool) -> None:
 @needed_reason
 @config_option
 def lock(config_path: Path | None, number: str, reason: str) -> None:
-    """Take a number out of use: its calls are refused from the next one on."""
+    """Lock a number: its calls are refused from the next one on."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.lock(act, number, reason))
     click.echo(f"{found.number} is {found.state}")
@@ -138,7 +142,7 @@ def lock(config_path: Path | None, number: str, reason: str) -> None:
 @reason_option
 @config_option
 def unlock(config_path: Path | None, number: str, reason: str) -> None:
-    """Undo a lock, also one made for fraud."""
+    """Unlock a number, also one locked for fraud."""
     with opened(config_path) as store:
         found = store.act(lambda act: service.unlock(act, number, reason))
     click.echo(f"{found.number} is {found.state}")
@@ -146,10 +150,10 @@ def unlock(config_path: Path | None, number: str, reason: str) -> None:
 
 @numbers.command("move")
 @click.argument("numbers", nargs=-1, required=True, type=any_number)
-@click.option("--pool", required=True, metavar="ID")
+@click.option("--pool", required=True, metavar="ID", help="Pool to move them to.")
 @config_option
 def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
-    """Put numbers into another pool. Their bindings stay."""
+    """Move numbers to another pool. Their bindings stay."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.move(act, numbers, pool))
     click.echo(f"{count} moved")
@@ -157,19 +161,19 @@ def move(config_path: Path | None, numbers: tuple[str, ...], pool: str) -> None:
 
 @click.group()
 def pools() -> None:
-    """The pools that numbers are chosen from, and their use."""
+    """Pools of free numbers, and their usage."""
 
 
 _limits = stacked(
-    click.option("--area", metavar="TEXT", help="Such as beijing."),
-    click.option("--max-bindings", type=int, metavar="N", help="How many bindings one number carries."),
-    click.option("--warn-percent", type=int, metavar="N", help="Warn from so many of its numbers in use on."),
+    click.option("--area", metavar="TEXT", help="Area of the numbers, such as beijing."),
+    click.option("--max-bindings", type=int, metavar="N", help="Maximum number of bindings per number."),
+    click.option("--warn-percent", type=int, metavar="N", help="Usage, in percent, from which on to warn."),
 )
 
 
 @pools.command("make")
 @click.argument("pool_id", metavar="ID")
-@click.option("--business", metavar="ID", help="Whose it is; if not given, of all that have none of their own.")
+@click.option("--business", metavar="ID", help="Owner. Default: shared by business users without a pool.")
 @_limits
 @json_option
 @config_option
@@ -183,12 +187,12 @@ def make(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) 
 
 @pools.command("change")
 @click.argument("pool_id", metavar="ID")
-@click.option("--business", metavar="ID|none", help="Whose it is; none: of all that have none of their own.")
+@click.option("--business", metavar="ID|none", help="Owner; none: shared by business users without a pool.")
 @_limits
 @json_option
 @config_option
 def change(config_path: Path | None, pool_id: str, as_json: bool, **options: Any) -> None:
-    """Change a pool. What is not named stays."""
+    """Change a pool. Options not given keep their value."""
     if options["business"] == NONE:
         options["business"] = ""
     with opened(config_path) as store:
@@ -212,7 +216,7 @@ def show_pool(config_path: Path | None, pool_id: str, as_json: bool) -> None:
 @json_option
 @config_option
 def list_pools(config_path: Path | None, limit: int | None, as_json: bool) -> None:
-    """List the pools."""
+    """List pools."""
     with opened(config_path) as store:
         found = every(partial(find_pools, store.reader, None), "", lambda pool: pool.pool_id)
         show_list(map(_pool, found), _POOL_COLUMNS, as_json=as_json, limit=limit)
@@ -222,14 +226,14 @@ def list_pools(config_path: Path | None, limit: int | None, as_json: bool) -> No
 @json_option
 @config_option
 def usage_(config_path: Path | None, as_json: bool) -> None:
-    """Show what is left in each pool. `warning`: its warn_percent is reached."""
+    """Show the usage of each pool. `warning`: warn_percent is reached."""
     with opened(config_path) as store:
         found = usage(store.reader, now_ms())
     show_list((_renamed(each, "pool_id", "pool") for each in found), _USAGE_COLUMNS, as_json=as_json)
 
 
 def _peers(store: Opened) -> list[str]:
-    """The names of those that are configured."""
+    """The names of the configured peers."""
     return [peer.name for peer in store.config.settings.peers]
 
 

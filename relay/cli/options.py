@@ -1,4 +1,4 @@
-"""The options that many commands take."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import click
 
 from relay.service.fields import says_something
 
-NONE = "none"  # on the command line: no limit, no hours
+NONE = "none"  # on the command line: clears a limit or hours
+SINCE = "From this time on: 2026-01-31T08:00:00Z, or 2h (ago)."
+UNTIL = "Before this time, in the same form."
 
 REASON = "RELAY700_REASON"
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full; takes a reason.")
-business_option = click.option(
-    "--business", default="default", metavar="ID", help="The business user; if not given, `default`."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+reveal_option = click.option("--reveal", is_flag=True, help="Show real numbers in full; needs --reason.")
+business_option = click.option("--business", default="default", metavar="ID", show_default=True, help="Business user.")
 
 
 def _said(context: click.Context, parameter: click.Parameter, reason: str) -> str:
     if not says_something(reason):
-        raise click.BadParameter("it is empty: say what for, the audit log keeps it", context, parameter)
+        raise click.BadParameter("it is empty: the audit log needs a reason", context, parameter)
     return reason
 
 
 needed_reason = click.option(
-    "--reason", required=True, envvar=REASON, callback=_said, metavar="TEXT", help="Why; the audit log keeps it."
+    "--reason", required=True, envvar=REASON, callback=_said, metavar="TEXT", help="Reason, for the audit log."
 )
-reason_option = click.option("--reason", default="", envvar=REASON, metavar="TEXT", help="Why; the audit log keeps it.")
+reason_option = click.option("--reason", default="", envvar=REASON, metavar="TEXT", help="Reason, for the audit log.")
 
 
 def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One decorator of several, which stand in this order in --help."""
+    """One decorator of several; --help lists the options in this order."""
 
     def decorate(command: Any) -> Any:
         for option in reversed(options):
@@ -43,7 +43,7 @@ def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A click type: what `parse` takes, or "none", which comes out as NONE."""
+    """A click type: what `parse` accepts, or "none" for NONE."""
 
     def read(text: str) -> Any:
         try:
@@ -55,30 +55,28 @@ def or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given; NONE becomes None."""
+    """Return the options that were given; NONE becomes None."""
     return {name: None if value == NONE else value for name, value in options.items() if value not in (None, ())}
 
 
 limit_option = click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="The first so many; if not given, 50 on a terminal, else all."
+    "--limit", type=click.IntRange(1), metavar="N", help="Maximum number of rows. Default: 50 on a terminal, else all."
 )
 showing_options = stacked(
-    click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with a reason numbers are in clear."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object per line; numbers in clear with --reason."),
     reveal_option,
     reason_option,
 )
 
-shown_object_options = stacked(  # of what was just made or changed
-    click.option("--json", "as_json", is_flag=True, help="One JSON object; with a reason numbers are in clear."),
+shown_object_options = stacked(  # for an object just made or changed
+    click.option("--json", "as_json", is_flag=True, help="One JSON object; numbers in clear with --reason."),
     reason_option,
 )
 
 
 def in_clear(*, reveal: bool, reason: str, as_json: bool = False) -> bool:
-    """Whether real numbers are shown: with --reveal, and to programs. Nobody sees one without saying what for."""
-    is_said = says_something(reason)
-    if reveal and not is_said:
-        raise click.UsageError(
-            f"Missing option '--reason': --reveal shows real numbers; say what for ({REASON} does, too)."
-        )
-    return reveal or (as_json and is_said)
+    """Return whether real numbers are shown: with --reveal or --json, and only with a reason. Raises UsageError."""
+    has_reason = says_something(reason)
+    if reveal and not has_reason:
+        raise click.UsageError(f"Missing option '--reason': --reveal needs one (the variable {REASON} sets it, too).")
+    return reveal or (as_json and has_reason)

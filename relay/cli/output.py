@@ -1,6 +1,6 @@
-"""How bindings and call records are printed: JSON objects for programs, tables for people.
+"""Output of commands: JSON objects for programs, tables for people.
 
-Real numbers are masked, in tables and in JSON, unless they are to be shown in clear (`relay.cli.options.in_clear`).
+Real numbers are masked in both, unless `relay.cli.options.in_clear` allows them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from relay.store.bindings import state_of
 Show = Callable[[str], str]
 T = TypeVar("T")
 
-A_SCREEN: Final = 50  # lines of a list that a person sees without having asked for more
+A_SCREEN: Final = 50  # rows of a list on a terminal without --limit
 
 
 def shower(*, reveal: bool) -> Show:
-    """How numbers are shown to people."""
+    """Return the function that shows a number: in full, or masked."""
     return str if reveal else mask_number
 
 
 def shower_of_text(*, reveal: bool) -> Show:
-    """How what business users have written is shown to people: where it holds numbers, these as `shower` does."""
+    """Return the function that shows a business user's text: as it is, or with the numbers in it masked."""
     return str if reveal else partial(mask_numbers, sender="")
 
 
 def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
-    """One thing: a line of JSON, or a line a field."""
+    """Print one object: a line of JSON, or a line per field."""
     values = value if isinstance(value, dict) else plain(value)
     if as_json:
         click.echo(json_line(values))
@@ -50,12 +50,12 @@ def show_one(value: NamedTuple | dict[str, Any], *, as_json: bool) -> None:
 
 
 def newest(values: Iterable[T], made_at: Callable[[T], int]) -> list[T]:
-    """The same, the newest first; for what memory holds."""
+    """Return the values, newest first. For lists that fit in memory."""
     return sorted(values, key=made_at, reverse=True)
 
 
 def first_of(values: Iterable[T], limit: int | None) -> Iterator[T]:
-    """So many of a list. Without a limit all, but on a terminal a screen of them, and a word of the rest."""
+    """Yield at most `limit` values; without one all, but on a terminal A_SCREEN of them and a note on stderr."""
     if limit is not None or not sys.stdout.isatty():
         yield from islice(values, limit)
         return
@@ -68,7 +68,7 @@ def first_of(values: Iterable[T], limit: int | None) -> Iterator[T]:
 def show_list(
     values: Iterable[NamedTuple | dict[str, Any]], columns: Sequence[str], *, as_json: bool, limit: int | None = None
 ) -> None:
-    """Many things: a line of JSON for each, or a table of the named fields. `limit`: as for `first_of`."""
+    """Print a list: a line of JSON per object, or a table of the named fields. `limit` as for `first_of`."""
     objects = (value if isinstance(value, dict) else plain(value) for value in first_of(values, limit))
     if as_json:
         for values_ in objects:
@@ -97,7 +97,7 @@ def binding_object(binding: Binding, now_ms: int) -> dict[str, Any]:
 
 
 def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, Any]:
-    """The same with numbers masked, also in what its business user has written, unless they are shown in `clear`."""
+    """A binding as `--json` prints it; without `clear` numbers are masked, also in the business user's texts."""
     show, show_text = shower(reveal=clear), shower_of_text(reveal=clear)
     values = binding_object(binding, now_ms)
     values |= {name: values[name] and show(values[name]) for name in ("a", "b")}
@@ -107,7 +107,7 @@ def masked_binding(binding: Binding, now_ms: int, *, clear: bool) -> dict[str, A
 
 
 def record_object(record: CallRecord, *, clear: bool = True) -> dict[str, Value]:
-    """A call record as `--json` prints it, the fields in DESIGN 5's order; what its order says is masked likewise."""
+    """A call record as `--json` prints it, in the order of DESIGN 5; without `clear` numbers are masked."""
     values = record_form(record, reveal=clear)
     order_id = record.order_id and shower_of_text(reveal=clear)(record.order_id)
     return with_moments(values | {"order_id": order_id and printable(order_id)})
@@ -118,7 +118,7 @@ def json_line(value: object) -> str:
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines in columns. The widths are those of the first thousand rows, so that a long list starts at once."""
+    """Lines in columns. The first thousand rows set the widths, so that a long list starts at once."""
     source = iter(rows)
     first = [row for _, row in zip(range(1_000), source, strict=False)]
     widths = [max(map(len, cells)) for cells in zip(heading, *first, strict=True)]
@@ -152,7 +152,7 @@ def record_row(record: CallRecord, show: Show) -> tuple[str, ...]:
 
 
 def plain(value: NamedTuple) -> dict[str, Any]:
-    """The fields of a tuple as JSON has them: moments in RFC 3339, no bytes."""
+    """The fields of a tuple for JSON: times in RFC 3339, bytes left out."""
     fields: dict[str, Any] = value._asdict()
     return {name: _value(name, each) for name, each in fields.items() if not isinstance(each, bytes)}
 

@@ -1,4 +1,4 @@
-"""`relay700 trace`, `evidence` and `report`: who was behind a number, the proof of it, and the figures of a day."""
+"""`relay700 traceback`, `evidence` and `report`: who was behind a number, signed evidence, and daily reports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from relay.errors import StoreError
 from relay.reports.batch_check import check_batch
 from relay.reports.daily import DailyLine, daily, daily_csv, set_complaints
 from relay.reports.evidence import ask_evidence, bundle, check
-from relay.reports.trace import Trace, ask_trace
-from relay.reports.trace import trace as read_trace
+from relay.reports.trace import Trace, ask_trace, trace
 from relay.service.times import format_moment
 from relay.store.writer import now_ms
 
@@ -33,20 +32,22 @@ _COLUMNS = ("business", "prefix", "attempts", "answered", "unanswered", "refused
 
 @click.command()
 @click.argument("number", type=number)
-@click.option("--at", "at_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
+@click.option(
+    "--at", "at_ms", type=moment, required=True, metavar="TIME", help="Time, such as 2026-01-31T16:00:00+08:00."
+)
 @needed_reason
 @json_option
 @config_option
-def trace(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
-    """Tell who was behind a number at a time.
+def traceback(config_path: Path | None, number: str, at_ms: int, reason: str, as_json: bool) -> None:
+    """Show who was behind a number at a time.
 
-    The order, the business user, the parties and the calls going on. Real numbers are in clear.
+    NUMBER is a 700 number or a party. Shows order, business user, parties and calls of that time, numbers in clear.
     """
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_trace(act, number, at_ms, reason))
-        found = read_trace(store.config.store.path, store.sealer, asked)
+        found = trace(store.config.store.path, store.sealer, asked)
     if not found.bindings and not found.calls:
-        raise StoreError(f"{mask_number(number)} was not bound and in no call at {format_moment(at_ms)}")
+        raise StoreError(f"{mask_number(number)} was neither bound nor in a call at {format_moment(at_ms)}")
     if as_json:
         click.echo(json_line(_trace_object(found)))
         return
@@ -97,21 +98,23 @@ def _print_call(record: CallRecord) -> None:
 
 @click.group()
 def evidence() -> None:
-    """Signed bundles of all that is kept about a number."""
+    """Signed bundles of the records and bindings of a number."""
 
 
 @evidence.command("make")
 @click.argument("number", type=number)
-@click.option("--from", "since_ms", type=moment, required=True, metavar="TIME", help="As 2026-01-31T16:00:00+08:00.")
-@click.option("--to", "until_ms", type=moment, required=True, metavar="TIME", help="Likewise; not included.")
-@click.option("--out", type=FILE_OR_DASH, required=True, metavar="FILE", help="The ZIP to write.")
+@click.option(
+    "--from", "since_ms", type=moment, required=True, metavar="TIME", help="Such as 2026-01-31T16:00:00+08:00."
+)
+@click.option("--to", "until_ms", type=moment, required=True, metavar="TIME", help="End of the time, not included.")
+@click.option("--out", type=FILE_OR_DASH, required=True, metavar="FILE", help="ZIP file to write.")
 @needed_reason
 @click.option("--json", "as_json", is_flag=True, help="The manifest as one JSON object.")
 @config_option
 def make(
     config_path: Path | None, number: str, since_ms: int, until_ms: int, out: Path, reason: str, as_json: bool
 ) -> None:
-    """Write the calls and bindings of a number in a time, in clear and signed."""
+    """Write the calls and bindings of a number in a span of time, numbers in clear, signed."""
     with opened(config_path) as store:
         asked = store.act(lambda act: ask_evidence(act, number, since_ms, until_ms, reason))
         with written(out) as file:
@@ -126,10 +129,10 @@ def make(
 
 @evidence.command("check")
 @click.argument("file", type=click.Path(path_type=Path, exists=True), metavar="FILE|FOLDER")
-@click.option("--public-key", metavar="HEX", help="Whose it must be; one of this store's keys otherwise.")
+@click.option("--public-key", metavar="HEX", help="Required signer. Default: the keys of this store.")
 @config_option
 def check_(config_path: Path | None, file: Path, public_key: str | None) -> None:
-    """Tell whether a bundle of evidence, or the folder of a daily batch, is as it was signed."""
+    """Check the signature and contents of an evidence bundle (FILE) or a daily batch (FOLDER)."""
     try:
         keys = [bytes.fromhex(public_key)] if public_key else []
     except ValueError:
@@ -152,7 +155,7 @@ def check_(config_path: Path | None, file: Path, public_key: str | None) -> None
 
 @click.group()
 def report() -> None:
-    """What a day's calls came to."""
+    """Daily figures, complaints, and batches for the authority."""
 
 
 report.add_command(batch)
@@ -160,12 +163,12 @@ report.add_command(batch)
 
 @report.command("daily")
 @click.argument("day", type=day_type)
-@click.option("--business", metavar="ID", help="Only those of this business user.")
-@click.option("--out", type=click.File("w", encoding="utf-8"), metavar="FILE", help="Write CSV to a file.")
+@click.option("--business", metavar="ID", help="Only lines of this business user.")
+@click.option("--out", type=click.File("w", encoding="utf-8"), metavar="FILE", help="CSV file to write.")
 @json_option
 @config_option
 def daily_(config_path: Path | None, day: date, business: str | None, out: TextIO | None, as_json: bool) -> None:
-    """A line for each business user and prefix. DAY is one in China, as 2026-01-31, or today."""
+    """Report the calls of a day, a line per business user and prefix. DAY is a day in China: 2026-01-31, or today."""
     with opened(config_path) as store:
         lines = daily(store.reader, store.sealer, day, business)
     if out is not None:
@@ -189,7 +192,7 @@ def _line(line: DailyLine, *, as_json: bool) -> dict[str, Any]:
 @click.argument("count", type=int)
 @config_option
 def complaints(config_path: Path | None, day: date, business: str, prefix: str, count: int) -> None:
-    """Enter how many complaints came in for a business user and prefix on a day."""
+    """Enter the number of complaints about a business user and prefix on a day."""
     with opened(config_path) as store:
         store.act(lambda act: set_complaints(act, day, business, prefix, count))
     click.echo(f"{count} entered")

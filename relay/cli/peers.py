@@ -1,4 +1,4 @@
-"""`relay700 peers`: how the SIP neighbours fare, as the running relay sees them."""
+"""`relay700 peers`: state and calls of the SIP peers, from the running relay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOWHERE = {"target": None, "failures": 0, "aside_until": None}
 
 @click.group()
 def peers() -> None:
-    """The SIP neighbours."""
+    """SIP peers: trunks and PBXs."""
 
 
 @peers.command("list")
@@ -31,17 +31,17 @@ def peers() -> None:
 def list_(config_path: Path | None, limit: int | None, as_json: bool) -> None:
     """List the targets of each peer.
 
-    A target is up, down, or aside: it has asked for fewer calls, or does not answer and rests. Calls go there last.
+    A target is up, down or aside. Aside: it sent Retry-After or does not answer; calls try it last.
     """
     answer = ask(load_config(config_path), "peers")
     show_list(_lines(answer["peers"]), _COLUMNS, as_json=as_json, limit=limit)
 
 
 def _lines(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One for each target; the calls, and whether it is registered here or we there, are the peer's."""
+    """A line per target; calls and registration are those of the whole peer."""
     for peer in found:
-        its_own = {name: peer[name] for name in ("calls_in", "calls_out", "registered")}
+        of_peer = {name: peer[name] for name in ("calls_in", "calls_out", "registered")}
         why_nowhere = "not registered" if peer["registered"] is False else "no address"
         for target in peer["targets"] or [_NOWHERE | {"state": why_nowhere}]:
             until = target["aside_until"]
-            yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **its_own}
+            yield {"peer": peer["peer"], **target, "aside_until": until and format_moment(until), **of_peer}

@@ -1,7 +1,7 @@
-"""Files that commands write for their user alone, since they may hold real numbers.
+"""Output files readable by their user alone, since they may hold real numbers.
 
-A folder such as /tmp is everybody's: whoever puts a file of his own there first would read what is written, or have it
-written over another one, by a link.
+In a shared folder such as /tmp another user could prepare a file, to read the output, or a link, to have another file
+overwritten: both are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILE_OR_DASH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)  # -:
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """The file, empty, or standard output for "-". Raises StoreError where it cannot be written."""
+    """Yield the file, emptied, or standard output for "-". Raises StoreError if it cannot be written."""
     if str(path) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -38,7 +38,7 @@ def written(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def appended(path: Path) -> Iterator[BinaryIO]:
-    """The file, to be written to behind what it holds, and on disk afterwards. Raises StoreError."""
+    """Yield the file for appending; synced to disk at the end. Raises StoreError."""
     try:
         with os.fdopen(_open_private(path, keep=True), "ab") as file:
             yield file
@@ -49,14 +49,16 @@ def appended(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_private(path: Path, *, keep: bool = False) -> int:
-    """A descriptor to write the file from its beginning. One that is made has mode 0600, one that is there keeps its
-    own. Raises OSError, also for a file, pipe or link of another user's."""
+    """Open the file for writing; without `keep` it is emptied. A new file gets mode 0600, an existing one keeps its.
+
+    Raises OSError, also for a file, pipe or link that belongs to another user.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if keep else 0)
     us = os.geteuid()
     try:
         descriptor, is_checked = os.open(path, flags | os.O_NOFOLLOW, 0o600), False
     except OSError as error:
-        if error.errno != errno.ELOOP or os.lstat(path).st_uid not in (0, us):  # /dev/stdout is a link of root's
+        if error.errno != errno.ELOOP or os.lstat(path).st_uid not in (0, us):  # root owns the link /dev/stdout
             raise _others() if error.errno == errno.ELOOP else error from None
         descriptor, is_checked = os.open(path, flags, 0o600), True
     found = os.fstat(descriptor)
@@ -70,4 +72,4 @@ def _open_private(path: Path, *, keep: bool = False) -> int:
 
 
 def _others() -> PermissionError:
-    return PermissionError(errno.EPERM, "it is another user's: name a file of your own")
+    return PermissionError(errno.EPERM, "it belongs to another user: name another file")

@@ -1,4 +1,4 @@
-"""How far a long command has come: a bar on a terminal, nothing elsewhere."""
+"""Progress bars of long commands; nothing is shown unless stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 @contextmanager
 def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Yields what is to be called with the number of steps done, of `length` in all; 0: nobody knows how many."""
+    """Yield a function that takes the number of steps just done, of `length` in all; 0 if unknown."""
     if not length or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -25,7 +25,7 @@ def progress(length: int, label: str) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def file_progress(file: TextIO, label: str) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called now and then while the file is read."""
+    """Yield a function to call now and then while the file is read; it shows how far."""
     size = _size(file)
     read = 0
     with progress(size, label) as step:
@@ -41,7 +41,7 @@ def file_progress(file: TextIO, label: str) -> Iterator[Callable[[], None]]:
 
 
 def _size(file: TextIO) -> int:
-    """Bytes; 0 of what is no file."""
+    """Size in bytes; 0 for anything but a regular file."""
     try:
         found = os.fstat(file.fileno())
     except OSError:

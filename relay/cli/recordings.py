@@ -1,4 +1,4 @@
-"""`relay700 recordings`: which there are of calls, and each, with a reason."""
+"""`relay700 recordings`: list and export recordings of calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from relay.cli import config_option
-from relay.cli.options import limit_option, needed_reason
+from relay.cli.options import SINCE, UNTIL, limit_option, needed_reason
 from relay.cli.output import show_list
 from relay.cli.private_file import written
 from relay.cli.stores import every, opened, past
@@ -25,11 +25,11 @@ def recordings() -> None:
 
 
 @recordings.command("list")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
-@click.option("--since", type=past, default=None, metavar="TIME", help="As 2026-01-31T08:00:00Z, or 2h (ago).")
-@click.option("--until", type=past, default=None, metavar="TIME", help="Before then; likewise.")
+@click.option("--business", metavar="ID", help="Only recordings of this business user.")
+@click.option("--since", type=past, default=None, metavar="TIME", help=SINCE)
+@click.option("--until", type=past, default=None, metavar="TIME", help=UNTIL)
 @limit_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @config_option
 def list_(
     config_path: Path | None,
@@ -39,7 +39,7 @@ def list_(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """List recordings by when they were taken over, the newest first; purged ones too."""
+    """List recordings, purged ones included, by the time they were taken over from rtpengine, newest first."""
     query = RecordingQuery(business, since or 0, LAST_MS if until is None else until)
     with opened(config_path) as store:
         found = every(
@@ -53,12 +53,17 @@ def list_(
 @recordings.command("get")
 @click.argument("call_id")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE", help="To write."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Capture file to write.",
 )
 @needed_reason
 @config_option
 def get(config_path: Path | None, call_id: str, out: Path, reason: str) -> None:
-    """Write the recording of a call: a capture (pcap) with the addresses of both sides. Nobody else can read it."""
+    """Write the recording of a call as a capture (pcap), with the addresses of both sides. The file has mode 0600."""
     with opened(config_path) as store:
         recording = store.act(lambda act: ask_recording(act, call_id, reason))
         parts = read_recording(store.config.recordings.kept_in, store.sealer, recording)

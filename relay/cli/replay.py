@@ -1,4 +1,4 @@
-"""`relay700 replay`."""
+"""`relay700 replay`: play a capture's calls through a running relay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from relay.replay.transport import Endpoint
 
 
 def _address(text: str) -> Endpoint:
-    """A click type: HOST:PORT, IPv6 in brackets, `udp:` before it or not."""
+    """A click type: HOST:PORT, IPv6 in brackets, with or without `udp:` in front."""
     host, colon, port = text.removeprefix("udp:").rpartition(":")
     if text.startswith(("tcp:", "tls:")):
         raise click.BadParameter("the replay speaks UDP: write udp:HOST:PORT")
@@ -30,35 +30,41 @@ def _address(text: str) -> Endpoint:
 
 
 def _local_address(text: str) -> Endpoint:
-    """The same; without a port a free one is taken."""
+    """A click type: as `_address`; without a port a free one is used."""
     has_port = ":" in text and not text.endswith("]") and (text.count(":") == 1 or "]" in text)
     return _address(text if has_port else f"{text}:0")
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--to", type=_address, metavar="udp:HOST:PORT", help="The relay; without it the configured one.")
+@click.option("--to", type=_address, metavar="udp:HOST:PORT", help="Address of the relay. Default: as configured.")
 @click.option(
     "--caller-address",
     type=_local_address,
     metavar="HOST[:PORT]",
-    help="Local address of the callers; without it the first [[peer]] that is not the callees'.",
+    help="Local address of the callers. Default: the first [[peer]] that is not the callees'.",
 )
 @click.option(
     "--callee-address",
     "--callee",
     type=_address,
     metavar="HOST:PORT",
-    help="Local address of the callees, a [[peer]]'s; without it the only peer that a [[route]] begins with.",
+    help="Local address of the callees, that of a [[peer]]. Default: the peer that is first in all [[route]]s.",
 )
-@click.option("--speed", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Times the trace's.")
-@click.option("--longest-pause", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Seconds.")
+@click.option("--speed", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Times the capture's.")
+@click.option(
+    "--longest-pause",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Maximum pause between two messages, in seconds.",
+)
 @click.option(
     "--patience",
     type=click.FloatRange(min=0.1),
     default=5.0,
     show_default=True,
-    help="Seconds that a message may take through the relay.",
+    help="Seconds to wait for a message to come through the relay.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
@@ -79,9 +85,9 @@ def replay(
 
     TRACE is a pcap or pcapng file.
 
-    Both sides of each call are played from local addresses that the configuration knows as peers. The traced numbers
-    are mapped onto bindings that are made for the replay and ended with it. Exit status 0 if the relay relayed what
-    the trace shows, but for what it does on purpose; 1 if a call differs.
+    Both sides of each call are played from local addresses of configured peers. The captured numbers are mapped to
+    bindings that are made for the replay and ended with it. Exit status 0 if the relayed calls match the capture, but
+    for intended differences; 1 if a call differs.
     """
     read = read_trace(trace)
     calls = find_calls(read)

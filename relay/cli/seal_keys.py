@@ -1,4 +1,4 @@
-"""`relay700 seal-key`: another key for what the store seals, while the relay runs."""
+"""`relay700 seal-key`: rotation of the store's sealing key while the relay runs."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _id = click.argument("key_id", metavar="ID", type=click.IntRange(1, LAST_ID))
 
 @click.group("seal-key")
 def seal_key() -> None:
-    """The keys that the store is sealed with.
+    """Keys that the store is sealed with.
 
-    A new key is added, copied to the other nodes of a shared store, and then used. The old ones stay in the key file
-    until nothing needs them any more.
+    To rotate: add a key, copy the key file to the other nodes of a shared store, use it. Old keys stay in the key file
+    until no row needs them.
     """
 
 
 @seal_key.command("status")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the public keys.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with the public keys.")
 @config_option
 def status(config_path: Path | None, as_json: bool) -> None:
-    """List the keys, and how many rows of which table need each. It reads the whole store."""
+    """List the keys, and how many rows of which tables need each. Reads the whole store."""
     with opened(config_path) as store:
         found = list(_states(store))
     show_list(found if as_json else map(_in_words, found), _COLUMNS, as_json=as_json)
@@ -48,7 +48,7 @@ def status(config_path: Path | None, as_json: bool) -> None:
 @seal_key.command("add")
 @config_option
 def add(config_path: Path | None) -> None:
-    """Make a key, in the key file and known to the store. It is not in use yet."""
+    """Make a key and add it to the key file and the store, not in use yet."""
     with opened(config_path) as store:
         key_file = store.config.store.key_file
         key_id = store.act(lambda act: service.add(act, key_file))
@@ -61,7 +61,7 @@ def add(config_path: Path | None) -> None:
 def use(config_path: Path | None, key_id: int) -> None:
     """Seal with the key ID from now on, in all processes and nodes at once.
 
-    Refused while one of them has not read it. The relay then reseals what lives on with it, in the background.
+    Refused while one of them has not read the key. The relay then reseals current rows in the background.
     """
     with opened(config_path) as store:
         unaware = _unaware(store, key_id)
@@ -72,7 +72,7 @@ def use(config_path: Path | None, key_id: int) -> None:
 @seal_key.command("reseal")
 @config_option
 def reseal_(config_path: Path | None) -> None:
-    """Reseal with the key in use what lives on. The relay does it by itself; this is for one that does not run."""
+    """Reseal current rows with the key in use. A running relay does this by itself."""
     with opened(config_path) as store:
         _refuse_newer(store)
         rows = reseal(store.config.store.path, store.sealer)
@@ -83,7 +83,7 @@ def reseal_(config_path: Path | None) -> None:
 @_id
 @config_option
 def drop(config_path: Path | None, key_id: int) -> None:
-    """Delete the key ID from the key file. Refused while something in the store needs it.
+    """Delete the key ID from the key file. Refused while a row of the store needs it.
 
     Call records and the audit log need the keys of their time until they are purged.
     """
@@ -93,14 +93,14 @@ def drop(config_path: Path | None, key_id: int) -> None:
         store.act(lambda act: service.drop(act, key_id, needed))
         key_file = store.config.store.key_file
         was_there = service.forget(key_file, key_id, store.sealer.hash_keys)
-    click.echo(f"dropped the key {key_id}" + ("" if was_there else f"; {key_file} had it no more"))
+    click.echo(f"dropped the key {key_id}" + ("" if was_there else f"; it was no longer in {key_file}"))
 
 
 def _refuse_newer(store: Opened) -> None:
-    """Raises StoreError where there may be rows that this version neither counts nor reseals."""
+    """Raise StoreError if the store is of a newer version, with tables that this one would miss."""
     place = store.config.store.path
     if is_newer(place):
-        raise StoreError(f"a newer relay700 has added to the store {place}: do this with that version")
+        raise StoreError(f"the store {place} was written by a newer relay700: run this command with that version")
 
 
 def _states(store: Opened) -> Iterator[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _in_words(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unaware(store: Opened, key_id: int) -> list[str]:
-    """Who serves this store and does not have the key."""
+    """The relays that serve this store and do not have the key."""
     if isinstance(store.config.store.path, Server):
         return [f"the node {name}" for name in nodes_without(store.reader, key_id)]
     try:
@@ -141,5 +141,5 @@ def _unaware(store: Opened, key_id: int) -> list[str]:
     except Refused as refused:
         if refused.kind == "relay_unavailable" and not is_served(store.config.store.local):
             return []
-        raise StoreError(f"the relay that runs was asked which keys it has: {refused.problem}") from None
-    return [] if key_id in answer["ids"] else ["the relay that runs"]
+        raise StoreError(f"the running relay did not say which keys it has: {refused.problem}") from None
+    return [] if key_id in answer["ids"] else ["the running relay"]

@@ -1,4 +1,4 @@
-"""`relay700 serve`, `relay700 check` and `relay700 reload`."""
+"""`relay700 serve`, `check` and `reload`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.cli.asking import ask
 from relay.config import Config, default_path, load_config
 from relay.config.files import check_files
 
-RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
+RELOAD_PATIENCE_S = 60.0  # a reload waits for the store and DNS
 
 
 @click.command()
@@ -20,10 +20,10 @@ RELOAD_PATIENCE_S = 60.0  # for the store, and for DNS
 def serve(context: click.Context, config_path: Path | None) -> None:
     """Run the relay until SIGTERM or Ctrl-C.
 
-    The first signal drains: new calls get 503, live ones go on up to `[sip] drain_s`. A second one ends at once.
-    SIGUSR1 logs statistics.
+    The first signal drains: new calls get 503, live calls go on up to `[sip] drain_s`. A second signal ends the relay
+    at once. SIGUSR1 logs statistics.
     """
-    from relay.app import serve as run  # the event loop and the engine are of no use to `check`
+    from relay.app import serve as run  # imported here: `check` needs no event loop and no engine
 
     context.exit(run(load_config(config_path), config_path))
 
@@ -31,30 +31,30 @@ def serve(context: click.Context, config_path: Path | None) -> None:
 @click.command()
 @config_option
 def check(config_path: Path | None) -> None:
-    """Check the configuration and report every fault at once.
+    """Check the configuration and report all faults at once.
 
-    What is valid and should be thought about, such as a peer that may call in anybody's name, is a warning: the exit
-    status is 0.
+    A valid but risky setting, such as a peer that may use any caller number, is a warning; the exit status stays 0.
     """
     config = load_config(config_path)
     check_files(config)
     for warning in config.warnings:
         click.echo(f"{config.name}: warning: {warning}", err=True)
     click.echo(
-        f"{config_path or default_path() or 'no config/relay.toml here; what is built in'} is good: {_summary(config)}"
+        f"{config_path or default_path() or 'no config/relay.toml; the built-in configuration'} is good:"
+        f" {_summary(config)}"
     )
 
 
 @click.command()
 @config_option
 def reload(config_path: Path | None) -> None:
-    """Have the running relay go by its changed file.
+    """Apply the changed configuration file to the running relay.
 
-    SIGHUP does the same. The relay reads the file that it was started with. If anything in it is wrong, or needs a
-    restart, nothing changes. Calls that are up go on as they are.
+    SIGHUP does the same. The relay reads the file that it was started with. If the file has a fault, or a change that
+    needs a restart, nothing changes. Live calls keep their settings.
     """
     answer = ask(load_config(config_path), "reload", patience_s=RELOAD_PATIENCE_S)
-    click.echo(f"reloaded: process {answer['pid']} goes by its configuration as it is now")
+    click.echo(f"reloaded: process {answer['pid']} has applied its configuration")
 
 
 def _summary(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""Opens the configured store for the administration commands."""
+"""The configured store, opened for one command; and the click types of its arguments."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ class Opened(NamedTuple):
     writer: Writer
 
     def act(self, do: Callable[[Act], T]) -> T:
-        """Runs an act of whoever typed the command."""
+        """Run a transaction in the name of the user who typed the command."""
         return self.writer.run(operator_cli(), do)
 
 
 @contextmanager
 def opened(config_path: Path | None, *, make: bool = False, earlier: bool = False) -> Iterator[Opened]:
-    """The store of the configuration. Raises ConfigError and StoreError; without `earlier` also for an earlier copy.
+    """Open the configured store. Raises ConfigError and StoreError; without `earlier` also for a restored older copy.
 
-    With `make` it is made where there is none. Without, that is an error: an empty list, or "intact", from the wrong
-    folder would pass for an answer.
+    With `make` a missing store is created. Without it that is an error: run in the wrong folder, a command would
+    answer with an empty list, or "intact".
     """
     config = load_config(config_path)
     place = config.store.path
-    # An empty file is one that was served and has lost all: `open_store` says so.
+    # An empty file is a store that has lost everything: `open_store` reports it.
     if not make and not (_exists(place) if isinstance(place, Path) else is_there(place)):
         where = place.absolute() if isinstance(place, Path) else place
         raise StoreError(
-            f"there is no store at {where}: `serve` and `bind` make it; where they have, start "
-            "from the folder that the relay was started in, or name its configuration with -c"
+            f"there is no store at {where}: `serve` and `bind` create it; if they have, run this in the folder that "
+            "the relay was started in, or name its configuration with -c"
         )
     sealer = open_store(place, config.store.key_file)
     with (
@@ -77,24 +77,24 @@ def opened(config_path: Path | None, *, make: bool = False, earlier: bool = Fals
 
 
 def _exists(path: Path) -> bool:
-    """Raises StoreError where the folder is closed to this user."""
+    """Raises StoreError if this user may not read the folder."""
     try:
         return path.exists()
     except PermissionError:
-        raise StoreError(f"{path.parent.absolute()} is closed to this user: run this as the relay's user") from None
+        raise StoreError(f"{path.parent.absolute()}: permission denied; run this as the relay's user") from None
 
 
 def _load_numbers(store: Opened) -> None:
-    """The prefixes and old middle numbers of the configuration that the store has not seen yet."""
+    """Add configured prefixes and old middle numbers that the store does not have yet."""
     prefixes, legacy = store.config.settings.prefixes, store.config.settings.legacy
     if lacks_numbers(store.reader, prefixes, legacy):
         store.act(lambda act: ensure_numbers(act, prefixes, legacy))
 
 
 def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K]) -> Iterator[T]:
-    """All that a list of the store holds, read PAGE items at a time.
+    """Yield all items of a list in the store, read PAGE at a time.
 
-    `read(after, most)` gives the items behind a position, `first` is the one before all, `position` gives an item's.
+    `read(after, most)` returns items behind a position, `first` is the position before all, `position` an item's.
     """
     after = first
     while page := read(after, PAGE):
@@ -103,37 +103,37 @@ def every(read: Callable[[K, int], list[T]], first: K, position: Callable[[T], K
 
 
 def required(value: T | None, what: str, shown_by: str) -> T:
-    """What was looked for. Raises Refused where there is none, with the command that shows those that there are."""
+    """Return the value. Raises Refused if it is None, naming the command that lists the existing ones."""
     if value is None:
         raise Refused("not_found", "", f"there is no such {what}: `relay700 {shown_by}` shows them")
     return value
 
 
 def said_in_clear(store: Opened, object_: str, reason: str, asked: Mapping[str, object] | None = None) -> None:
-    """Real numbers are about to be shown: who sees them, and of what was `asked`, stands in the audit log first."""
+    """Write the audit line that must exist before real numbers are shown; `asked` are the filters of the query."""
     details = {name: value for name, value in (asked or {}).items() if value not in (None, False)}
     try:
         store.act(lambda act: audit_reading(act, object_, reason, details))
     except StoreError as error:
-        raise StoreError(f"{error}; to see it masked, without an audit line, leave out --reveal and --reason") from None
+        raise StoreError(f"{error}; without --reveal and --reason it is shown masked, with no audit line") from None
 
 
 def audit_reading(act: Act, object_: str, reason: str, details: dict[str, object] | None = None) -> None:
-    """In an act that makes what is shown in clear: that stands in the audit log, or nothing is made."""
+    """Write the audit line of a reading, in the transaction that makes what is shown."""
     act.audit("read", object_, reason=fields.reason(reason, required=True), details=details)
 
 
 def audited_first(store: Opened, action: str, object_: str, reason: str, **details: object) -> None:
-    """Writes the audit line of what the relay is asked to do next. Raises Refused, and StoreError that says so."""
+    """Write the audit line of a command that the relay gets next. Raises Refused and StoreError."""
     why = fields.reason(reason)
     try:
         store.act(lambda act: act.audit(action, object_, reason=why, details=details))
     except StoreError as error:
-        raise StoreError(f"{error}; nothing was done, since the audit log must have it first") from None
+        raise StoreError(f"{error}; nothing was done, since the audit line comes first") from None
 
 
 def number(text: str) -> str:
-    """A click type: a 700 number or a party in any notation, made normal."""
+    """A click type: a 700 number or a party in any notation, normalised."""
     try:
         return fields.number("number", text)
     except Refused as refused:
@@ -141,13 +141,13 @@ def number(text: str) -> str:
 
 
 def moment(text: str) -> int:
-    """A click type: a time, as Unix milliseconds."""
+    """A click type: a time in RFC 3339, as Unix milliseconds."""
     return _usage(parse_moment_ms, text)
 
 
 def past(text: str) -> int:
-    """A click type: a time, or how long ago."""
-    return moment(text) if "-" in text else now_ms() - _span_ms(text, "how long ago")
+    """A click type: a time, or a duration before now, as Unix milliseconds."""
+    return moment(text) if "-" in text else now_ms() - _span_ms(text, "a duration ago")
 
 
 def day(text: str) -> date:
@@ -157,17 +157,17 @@ def day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter("not a day: write it as 2026-01-31, or today") from None
+        raise click.BadParameter("not a day: write one such as 2026-01-31, or today") from None
 
 
 def duration(text: str) -> int:
-    """A click type: a time span in milliseconds; "0s" is none."""
+    """A click type: a duration, in milliseconds; "0s" is allowed."""
     return 0 if text == "0s" else _usage(parse_duration_ms, text)
 
 
 def coming(text: str) -> int:
-    """A click type: a time, or in how long, as Unix milliseconds."""
-    return moment(text) if "-" in text else now_ms() + _span_ms(text, "in how long")
+    """A click type: a time, or a duration from now, as Unix milliseconds."""
+    return moment(text) if "-" in text else now_ms() + _span_ms(text, "a duration from now")
 
 
 def _span_ms(text: str, words: str) -> int:
@@ -175,7 +175,7 @@ def _span_ms(text: str, words: str) -> int:
         return parse_duration_ms(text)
     except ParseError:
         raise click.BadParameter(
-            f"not a time: write it as 2026-01-31T08:00:00Z, or {words}, as 90s, 30m, 2h or 7d"
+            f"not a time: write one such as 2026-01-31T08:00:00Z, or {words} such as 90s, 30m, 2h or 7d"
         ) from None
 
 

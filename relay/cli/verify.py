@@ -1,4 +1,4 @@
-"""`relay700 verify`: whether the store is as relay700 has written it, and where it ends now."""
+"""`relay700 verify`: proof that the store is as relay700 wrote it, and the head where it ends."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from relay.store.ledger_check import ledger_faults
 from relay.store.records import Verdict, verify_records
 from relay.store.writer import now_ms
 
-MOST_NAMED = 1_000  # faults that are printed, or written to the audit log
-PUBLISH_S = 10.0  # for an endpoint to take the head
+MOST_NAMED = 1_000  # faults printed, or written to the audit log
+PUBLISH_S = 10.0  # timeout of the POST to an endpoint
 
 
 class _Found(NamedTuple):
-    """What was checked, and all that is wrong."""
+    """Results of the checks, and all faults."""
 
     records: Verdict
     audit: AuditVerdict
@@ -48,12 +48,14 @@ class _Found(NamedTuple):
 @click.option(
     "--since",
     metavar="HEAD",
-    help="Prove, too, that the store has only grown since this head, or the last in a FILE of --publish.",
+    help="Prove also that the store has only grown since HEAD, or since the last head in a FILE written by --publish.",
 )
 @click.option(
-    "--publish", multiple=True, metavar="TARGET", help="Write the head to: log (syslog), a FILE, https://URL."
+    "--publish", multiple=True, metavar="TARGET", help="Publish the head to log (syslog), a FILE or an https:// URL."
 )
-@click.option("--accept", is_flag=True, help="Vouch for the rows as they are, as after a restored backup.")
+@click.option(
+    "--accept", is_flag=True, help="Sign the rows as they are, such as after restoring a backup; needs --reason."
+)
 @reason_option
 @config_option
 def verify(
@@ -66,19 +68,19 @@ def verify(
 ) -> None:
     """Check that the store is as relay700 wrote it.
 
-    Every row, record, audit line and recording is checked against the key. What somebody else has changed, added,
-    removed or put back is named. The head that is printed says where the store ends: keep it in another place, by hand
-    or by --publish, and give it to --since later.
+    Every row, record, audit line and recording is checked against the key. Anything changed, added, removed or put
+    back by someone else is reported. The printed head says where the store ends: keep it in another place, by hand or
+    with --publish, and give it to --since later.
     """
     anchor = _anchor(since)
     if accept and not fields.says_something(reason):
-        raise click.UsageError("--accept needs --reason TEXT: the audit log keeps it")
+        raise click.UsageError("--accept needs --reason TEXT, for the audit log")
     with opened(config_path, earlier=True) as store:
         if accept:
             _accept(store, reason)
         found = _check(store, anchor)
         if found.problems:
-            lost = ["accepted are the rows as they are; what is lost stays so:"] if accept else []
+            lost = ["the rows were accepted as they are; what is lost stays lost:"] if accept else []
             raise StoreError("\n".join(lost + found.problems))
         head = read_anchor(store.reader, store.sealer)
         for target in publish:
@@ -96,12 +98,12 @@ def _anchor(since: str | None) -> Anchor | None:
 
 
 def _published(file: Path) -> str:
-    """The last head that was published to a file."""
+    """The last head published to a file."""
     try:
         *_, last = file.read_text().splitlines()
         return str(msgspec.json.decode(last)["head"])
     except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
-        raise ParseError(f"{file} holds no head that `relay700 verify --publish` wrote") from None
+        raise ParseError(f"{file} holds no head written by `relay700 verify --publish`") from None
 
 
 def _check(store: Opened, since: Anchor | None) -> _Found:
@@ -121,7 +123,7 @@ def _check(store: Opened, since: Anchor | None) -> _Found:
 def _not_grown(store: Opened, since: Anchor | None) -> Iterator[str]:
     file = AnchorFile(store.config.store.local, store.sealer)
     for anchor, words in (
-        (since, "when the head that was given was written"),
+        (since, "when the given head was written"),
         (file.read(), f"when {file.path} was written"),
     ):
         if anchor is not None and (fault := growth_fault(store.reader, anchor, words)):
@@ -133,7 +135,7 @@ def _some(faults: list[str]) -> list[str]:
 
 
 def _accept(store: Opened, reason: str) -> None:
-    """Signs what there is, and says in the audit log what was wrong with it."""
+    """Sign all rows as they are, and list their faults in the audit log."""
     file = AnchorFile(store.config.store.local, store.sealer)
     known = file.read()
     with one_moment(store.reader):
@@ -148,7 +150,7 @@ def _accept(store: Opened, reason: str) -> None:
 
 
 def _publish(store: Opened, target: str, head: Anchor) -> None:
-    """Raises StoreError where the target does not take it."""
+    """Write the head to one target. Raises StoreError on failure."""
     now = format_moment(now_ms())
     if target == "log":
         syslog.syslog(syslog.LOG_NOTICE, f"relay700 head {head}")
@@ -171,9 +173,9 @@ async def _post(url: str, line: str) -> None:
             session.post(url, data=line.encode(), headers=headers, allow_redirects=False) as answer,
         ):
             if answer.status // 100 != 2:
-                raise StoreError(f"{url} did not take the head: status {answer.status}")
+                raise StoreError(f"{url} did not accept the head: status {answer.status}")
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise StoreError(f"{url} did not take the head: {error or 'no answer in time'}") from None
+        raise StoreError(f"{url} did not accept the head: {error or 'no answer in time'}") from None
 
 
 def _object(found: _Found, head: Anchor) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`relay700 webhooks`: where a business user's events are sent, and those that could not be delivered."""
+"""`relay700 webhooks`: URLs that receive a business user's events, and their dead letters."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _COLUMNS = ("id", "business", "url", "parties", "disabled_at", "failures", "next
 _DEAD_COLUMNS = ("seq", "event_id", "kind", "at", "dead_at", "tries", "last_error")
 
 _kind = click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Repeat for more. Without: all, or no change."
+    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Kind of event to send; repeat for more."
 )
 _parties = click.option(
     "--parties",
     type=click.Choice(PARTIES),
     default="masked",
     show_default=True,
-    help="How real numbers are shown to it.",
+    help="Form of real numbers in its events.",
 )
 
 
 @click.group()
 def webhooks() -> None:
-    """Where events are sent, and those that were given up."""
+    """Webhooks: URLs that receive events, and their dead letters."""
 
 
 @webhooks.command("make")
@@ -50,19 +50,22 @@ def webhooks() -> None:
 def make(
     config_path: Path | None, url: str, business: str, kinds: tuple[str, ...], parties: str, as_json: bool
 ) -> None:
-    """Have a business user's events sent to URL. The secret that signs them is shown once."""
+    """Send a business user's events to URL; without --kind all of them.
+
+    The secret that signs them is shown only once.
+    """
     with opened(config_path, make=True) as store:
         webhook, secret = store.act(lambda act: service.make(act, business, url, kinds or KINDS, parties))
     show_one(_plain(webhook) | {"secret": secret}, as_json=as_json)
 
 
 @webhooks.command("list")
-@click.option("--business", metavar="ID", help="Only those of this business user.")
+@click.option("--business", metavar="ID", help="Only webhooks of this business user.")
 @limit_option
 @json_option
 @config_option
 def list_(config_path: Path | None, business: str | None, limit: int | None, as_json: bool) -> None:
-    """List webhooks and how their deliveries go, the newest first."""
+    """List webhooks and the state of their deliveries, newest first."""
     with opened(config_path) as store:
         found = every(partial(webhooks_of, store.reader, store.sealer, business), "", lambda one: one.id)
         show_list(map(_plain, newest(found, attrgetter("created_at"))), _COLUMNS, as_json=as_json, limit=limit)
@@ -73,17 +76,17 @@ def list_(config_path: Path | None, business: str | None, limit: int | None, as_
 @json_option
 @config_option
 def show_(config_path: Path | None, webhook_id: str, as_json: bool) -> None:
-    """Show one webhook and how its deliveries go."""
+    """Show one webhook and the state of its deliveries."""
     with opened(config_path) as store:
         show_one(_plain(_found(store, webhook_id)), as_json=as_json)
 
 
 @webhooks.command("change")
 @click.argument("webhook_id", metavar="ID")
-@click.option("--url", metavar="URL", help="Where events are sent from now on.")
+@click.option("--url", metavar="URL", help="New URL.")
 @_kind
-@click.option("--parties", type=click.Choice(PARTIES), help="How real numbers are shown to it.")
-@click.option("--enabled/--disabled", "enabled", default=None, help="Whether events are sent to it.")
+@click.option("--parties", type=click.Choice(PARTIES), help="Form of real numbers in its events.")
+@click.option("--enabled/--disabled", "enabled", default=None, help="Send events to it, or none.")
 @json_option
 @config_option
 def change(
@@ -95,7 +98,7 @@ def change(
     enabled: bool | None,
     as_json: bool,
 ) -> None:
-    """Change a webhook, which is tried again at once. What is not named stays."""
+    """Change a webhook and retry its deliveries at once. Options not given keep their value."""
     disabled = None if enabled is None else not enabled
     with opened(config_path) as store:
         changed = store.act(
@@ -112,7 +115,7 @@ def change(
 @json_option
 @config_option
 def dead_(config_path: Path | None, webhook_id: str, limit: int | None, as_json: bool) -> None:
-    """List the events that were given up, the newest first."""
+    """List dead letters: events that could not be delivered, newest first."""
     with opened(config_path) as store:
         _found(store, webhook_id)
         show_list(_dead_events(store, webhook_id), _DEAD_COLUMNS, as_json=as_json, limit=limit)
@@ -134,7 +137,7 @@ def _dead_events(store: Opened, webhook_id: str) -> Iterator[dict[str, Any]]:
 @click.argument("event_ids", metavar="[EVENT_ID]...", nargs=-1)
 @config_option
 def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]) -> None:
-    """Send dead events again, all or the named ones."""
+    """Send dead letters again, all or the given events."""
     with opened(config_path) as store:
         count = store.act(lambda act: service.resend(act, webhook_id, event_ids or None))
     click.echo(f"{count} to be sent again")
@@ -144,7 +147,7 @@ def resend(config_path: Path | None, webhook_id: str, event_ids: tuple[str, ...]
 @click.argument("webhook_id", metavar="ID")
 @config_option
 def test(config_path: Path | None, webhook_id: str) -> None:
-    """Send an event of the kind webhook.test, behind those that wait."""
+    """Queue an event of the kind webhook.test."""
     with opened(config_path) as store:
         event_id = store.act(lambda act: service.test(act, webhook_id))
     click.echo(f"event {event_id} is to be sent")
@@ -154,7 +157,7 @@ def test(config_path: Path | None, webhook_id: str) -> None:
 @click.argument("webhook_id", metavar="ID")
 @config_option
 def enable(config_path: Path | None, webhook_id: str) -> None:
-    """Send to a webhook again that was disabled."""
+    """Enable a disabled webhook."""
     with opened(config_path) as store:
         store.act(lambda act: service.change(act, webhook_id, disabled=False))
     click.echo(f"enabled {webhook_id}")
@@ -164,14 +167,14 @@ def enable(config_path: Path | None, webhook_id: str) -> None:
 @click.argument("webhook_id", metavar="ID")
 @config_option
 def remove(config_path: Path | None, webhook_id: str) -> None:
-    """Remove a webhook with all that waits for it."""
+    """Remove a webhook and its queued events."""
     with opened(config_path) as store:
         store.act(lambda act: service.remove(act, webhook_id))
     click.echo(f"removed {webhook_id}")
 
 
 def _plain(webhook: Webhook) -> dict[str, Any]:
-    """Without the secret; a next try that is not due is null."""
+    """A webhook as it is printed: without the secret; `next_at` is null where no retry is due."""
     values = plain(webhook)
     del values["secret"]
     return values | {"next_at": values["next_at"] if webhook.next_at else None}

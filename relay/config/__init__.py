@@ -1,6 +1,6 @@
-"""The configuration: one TOML file to plain values, every fault of it reported at once with its key path (DESIGN 5).
+"""The configuration: one TOML file to plain values; all faults are reported at once, each with its key path (DESIGN 5).
 
-It reads the file that it is told and nothing else: no environment variable, no store.
+It reads the given file alone: no environment variable, no store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from relay.store.server import Place, Server, local_path
 
 DEFAULT_PATH = Path("config/relay.toml")
 
-# What serves where there is no file: DESIGN 5's example.
+# Used where there is no file: the example of DESIGN 5.
 _BUILT_IN = """
 [[peer]]
 name = "carrier"
@@ -62,12 +62,12 @@ peers = ["carrier"]
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    path: Place  # of a file, relative to the working folder
+    path: Place  # a file, relative to the working folder, or a server
     key_file: Path
 
     @property
     def local(self) -> Path:
-        """What sockets and locks of this machine are named after."""
+        """The path that names sockets and locks on this machine."""
         return local_path(self.path)
 
 
@@ -93,23 +93,23 @@ class Config:
     log: LogConfig
     tls: TlsFiles | None
     streams: StreamLimits
-    rtpengine: tuple[RtpengineAddress, ...]  # what media go through; none: they go directly
-    sounds: SoundFiles | None  # None: nothing is to be heard
+    rtpengine: tuple[RtpengineAddress, ...]  # empty: media go directly between peers
+    sounds: SoundFiles | None  # None: no announcements
     recordings: Recordings
-    passwords: tuple[PasswordFile, ...]  # of accounts, whose passwords `with_passwords` puts into the settings
-    dns: tuple[tuple[str, int], ...]  # servers' addresses and ports; none: the system's
+    passwords: tuple[PasswordFile, ...]  # of accounts; `with_passwords` puts the passwords into the settings
+    dns: tuple[tuple[str, int], ...]  # addresses and ports of servers; empty: the system's
     drain_s: float  # how long live calls may go on after SIGTERM
-    warnings: tuple[str, ...] = ()  # of what is valid, and should be thought about: each with its key path
-    name: str = ""  # where it came from, as errors say it
+    warnings: tuple[str, ...] = ()  # valid but risky settings, each with its key path
+    name: str = ""  # source of the configuration, for errors
 
 
 def default_path() -> Path | None:
-    """config/relay.toml where the working folder has it."""
+    """config/relay.toml if it is in the working folder."""
     return DEFAULT_PATH if DEFAULT_PATH.is_file() else None
 
 
 def load_config(path: Path | None = None) -> Config:
-    """`path`, else config/relay.toml if it exists, else built-in values. Raises ConfigError with every fault."""
+    """Load `path`, else config/relay.toml if it exists, else built-in values. Raises ConfigError with all faults."""
     path = path or default_path()
     if path is None:
         return parse_config(_BUILT_IN, "built-in values")
@@ -117,7 +117,7 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def parse_config(text: str, name: str) -> Config:
-    """A configuration from TOML text; `name` says in errors where it came from. Raises ConfigError."""
+    """Return the configuration in a TOML text; `name` is its source in errors. Raises ConfigError."""
     problems: list[str] = []
     tables = read_tables(parse_toml(text, name), problems)
     config = _config(tables, problems)
@@ -162,7 +162,7 @@ def _store(table: StoreTable, problems: list[str]) -> StoreConfig:
     if table.url.startswith("sqlite:"):
         return StoreConfig(Path(table.url.removeprefix("sqlite:")), key_file)
     if not table.node:
-        problems.append("store.node: it is missing: each relay that uses a PostgreSQL store needs a name of its own")
+        problems.append("store.node: missing; each relay on a PostgreSQL store needs a unique name")
     return StoreConfig(Server(table.url, table.node, key_file.with_name(f"{key_file.stem}.{table.node}")), key_file)
 
 

@@ -1,4 +1,4 @@
-"""What is announced, and by which files, each fault with its key path."""
+"""Announcements and their sound files, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def announcements(table: AnnouncementsTable) -> Announcements:
 def sound_files(
     table: AnnouncementsTable, media: MediaTable, recording: bool, problems: list[str]
 ) -> SoundFiles | None:
-    """None where there is nothing to be heard. `recording`: calls are recorded, and both sides are told."""
+    """Return None where nothing is announced. `recording`: calls are recorded, which both sides are told."""
     announced = table.refused or table.begin or table.ending
     if announced and media.mode != "rtpengine":
         problems.append('announcements: rtpengine plays them; write media.mode = "rtpengine", or set none of them')

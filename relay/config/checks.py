@@ -1,4 +1,4 @@
-"""What the tables mean together: listeners and routes as the engine takes them, each fault with its key path."""
+"""Checks across tables: listeners and routes as the engine takes them, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from relay.sip.timers import Timings
 _LISTEN = re.compile(r"(udp|tcp|tls):(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]*)(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*")
 _LISTEN_HELP = 'write "udp|tcp|tls:address:port", such as "udp:127.0.0.1:5060" or "tcp:[::1]:5060"'
-USUAL_T1_MS = 500  # RFC 3261 17.1.1.1: a peer's, whatever ours is; one that is longer, peers have too
+USUAL_T1_MS = 500  # RFC 3261 17.1.1.1: T1 of a peer; a longer one of ours is agreed with the peers
 
 
 def build_settings(tables: Tables, problems: list[str]) -> Settings:
-    """Settings for the engine. What could not be made of a faulty value is left out; see `problems`."""
+    """Return the settings of the engine. A faulty value is added to `problems` and left out."""
     listeners = _listeners(tables, problems)
-    complete = len(listeners) == len(tables.sip.listen)  # else the fault may be the listener's alone
+    complete = len(listeners) == len(tables.sip.listen)  # else peers are not checked against the listeners
     peers = read_peers(tables.peer, listeners if complete else None, problems)
     sip = tables.sip
     if not tables.limits.stranger_answers_per_s and any(peer.login for peer in peers):
-        problems.append("limits.stranger_answers_per_s: nobody is challenged so, and no peer can log in; write 20")
+        problems.append("limits.stranger_answers_per_s: 0 sends no challenge, so no peer can log in; write 20")
     if tables.limits.shed_lag_ms >= (t1_ms := max(sip.t1_ms, USUAL_T1_MS)):
-        problems.append(f"limits.shed_lag_ms: peers send again what has waited for {t1_ms}; write less, such as 250")
+        problems.append(f"limits.shed_lag_ms: peers retransmit after {t1_ms} ms; write less, such as 250")
     return Settings(
         listeners=tuple(listeners),
         peers=tuple(peers),
@@ -53,7 +53,7 @@ def build_settings(tables: Tables, problems: list[str]) -> Settings:
 
 
 def _timings(t1_ms: int) -> Timings:
-    """T2 and T4 keep their ratio to T1 (RFC 3261 table 4), so that a small T1 makes all of them small."""
+    """T2 and T4 keep their ratio to T1 (RFC 3261 table 4): a small T1 makes all of them small."""
     t1 = t1_ms / 1000
     return Timings(t1, 8 * t1, 10 * t1)
 
@@ -72,12 +72,12 @@ def _listeners(tables: Tables, problems: list[str]) -> list[Listener]:
             continue
         transport, address, port = parsed
         if (transport, str(address), port) in seen:
-            problems.append(f"{path}: {text} stands here twice; leave one out")
+            problems.append(f"{path}: {text} is listed twice; leave one out")
         seen.add((transport, str(address), port))
         shown = _shown(address, advertised)
         if shown is None:
             problems.append(
-                f'{path}: {text} listens on every address; write sip.advertise = "…", the one that peers see'
+                f'{path}: {text} listens on every address; write sip.advertise = "…", the address that peers see'
             )
         elif transport == "tls" and tables.tls is None:
             problems.append(f"{path}: tls needs a certificate; write [tls] with certificate and key")
@@ -89,12 +89,12 @@ def _listeners(tables: Tables, problems: list[str]) -> list[Listener]:
 def _parse_listen(path: str, text: str, problems: list[str]) -> tuple[Transport, Address, int] | None:
     found = _LISTEN.fullmatch(text)
     if found is None:
-        problems.append(f"{path}: {text!r} is no listener; {_LISTEN_HELP}")
+        problems.append(f"{path}: {text!r} is not a listener; {_LISTEN_HELP}")
         return None
     try:
         address = ip_address(found[2] or found[3])
     except ValueError:
-        problems.append(f"{path}: {found[2] or found[3]} is no address; {_LISTEN_HELP}")
+        problems.append(f"{path}: {found[2] or found[3]} is not an address; {_LISTEN_HELP}")
         return None
     port = int(found[4])
     if not 1 <= port <= 65535:
@@ -114,13 +114,13 @@ def _advertised(value: str | tuple[str, ...] | None, problems: list[str]) -> lis
                 advertised.append(host)
             else:
                 problems.append(
-                    f'sip.advertise: {host!r} is no address; write it without a port, such as "203.0.113.7"'
+                    f'sip.advertise: {host!r} is not an address; write one without a port, such as "203.0.113.7"'
                 )
     return advertised
 
 
 def _shown(address: Address, advertised: Sequence[Address | str]) -> str | None:
-    """What peers see of a listener: the first advertised host of its family, else its own address."""
+    """The host that peers see of a listener: the first advertised one of its address family, else its own."""
     fits = (host for host in advertised if isinstance(host, str) or host.version == address.version)
     host = next(fits, None if address.is_unspecified else address)
     if host is None:
@@ -141,9 +141,7 @@ def _routes(
         if table is None:
             continue
         if table.prefix in routes:
-            problems.append(
-                f'route[{index}].prefix: "{table.prefix}" stands here twice; name all its peers in one route'
-            )
+            problems.append(f'route[{index}].prefix: "{table.prefix}" has two routes; name all its peers in one')
         routes[table.prefix] = PeerRoute(table.prefix, table.peers)
         if all_known:
             problems.extend(_unknown_peers(f"route[{index}]", table, names))
@@ -151,7 +149,7 @@ def _routes(
 
 
 def _unknown_peers(path: str, table: RouteTable, names: set[str]) -> list[str]:
-    known = ", ".join(sorted(names)) or "(none is there yet)"
+    known = ", ".join(sorted(names)) or "(there are no peers)"
     return [
         f"{path}.peers[{place}]: no peer is named {name}; write one of {known}"
         for place, name in enumerate(table.peers)

@@ -1,4 +1,4 @@
-"""`[[peer]] numbers` to the caller numbers that the peer may name, each fault with its key path."""
+"""`[[peer]] numbers`: the caller numbers that a peer may claim, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from relay.errors import ParseError
 
 _RANGE = re.compile(r"(\+?[0-9]+) *- *(\+?[0-9]+)", re.ASCII)
 _PREFIX = re.compile(r"((?:\+|00)(?=[1-9]))?([0-9]{1,15})\*", re.ASCII)
-_OF_MOBILES = ("13", "14", "15", "16", "17", "18", "19")  # what they begin with in China
+_OF_MOBILES = ("13", "14", "15", "16", "17", "18", "19")  # leading digits of mobile numbers in China
 
 
 def caller_numbers(path: str, table: PeerTable, problems: list[str]) -> CallerNumbers | None:
-    """None: any number. A peer that logs in may name its own alone: those that are listed, else its user name."""
+    """Return None for any number. A peer that logs in may claim its listed numbers alone, else its user name."""
     if table.numbers == "any" and table.login is not None:
-        problems.append(f'{path}.numbers: a peer with a login may name its own alone; list them, such as ["138*"]')
+        problems.append(f'{path}.numbers: a peer with a login needs a list of its numbers, such as ["138*"]')
     if table.numbers is None and table.login is not None:
         own = _number_of_login(table.login.username)
         return CallerNumbers(frozenset([own]) if own else frozenset())
@@ -28,20 +28,20 @@ def caller_numbers(path: str, table: PeerTable, problems: list[str]) -> CallerNu
 
 
 def claim_warnings(tables: Sequence[PeerTable | None]) -> list[str]:
-    """Of peers whose numbers nobody has thought about."""
+    """A warning for each peer whose numbers are left to the default."""
     warnings = []
     for index, table in enumerate(tables):
         if table is None or table.numbers is not None:
             continue
         if table.login is None:
             warnings.append(
-                f"peer[{index}].numbers: missing: {table.name} may call in anybody's name; list the numbers of a PBX, "
+                f"peer[{index}].numbers: missing: {table.name} may claim any caller number; list the numbers of a PBX, "
                 'such as ["13800000001", "0755*", "1000-1999"], and write "any" for a carrier'
             )
         elif not _number_of_login(table.login.username):
             warnings.append(
-                f"peer[{index}].numbers: missing, and the login's username is no number: calls from {table.name} are "
-                'refused; list its numbers, such as ["13800000001"], or write [] for one that is only called'
+                f"peer[{index}].numbers: missing, and the login's username is not a number: calls from {table.name} "
+                'are refused; list its numbers, such as ["13800000001"], or write [] for a peer that is only called'
             )
     return warnings
 
@@ -71,9 +71,9 @@ def _listed(path: str, entries: Sequence[str], problems: list[str]) -> CallerNum
 
 
 def _prefix(entry: str) -> tuple[str, bool]:
-    """Its digits as numbers that calls are looked up by begin, and whether it is one of extensions. Raises ParseError.
+    """Return the digits of a prefix in E.164, and whether it is one of extensions. Raises ParseError.
 
-    What could be either is refused: 1 and 86 begin extensions and, as calls are looked up, half of China's numbers.
+    An ambiguous prefix is refused: 1 and 86 begin extensions as well as half of China's numbers.
     """
     found = _PREFIX.fullmatch(entry)
     if found is None:
@@ -87,14 +87,14 @@ def _prefix(entry: str) -> tuple[str, bool]:
         return CHINA + digits[1:], False
     if digits == "1" or digits[0] == "0" or digits.startswith(CHINA):
         raise ParseError(
-            'it may stand for extensions and others; write "+" and the country code, such as "+86138*", an area code '
-            'such as "0755*", or extensions as a range such as "1000-1999"'
+            'ambiguous: it fits extensions and other numbers; write "+" and the country code, such as "+86138*", '
+            'an area code such as "0755*", or a range of extensions such as "1000-1999"'
         )
     return digits, True
 
 
 def _range(entry: str) -> tuple[str, str] | None:
-    """Two numbers of one length. None: one that is written with a dash, such as 0755-12345678. Raises ParseError."""
+    """Return the ends of a range; None for a number with a dash, such as 0755-12345678. Raises ParseError."""
     found = _RANGE.fullmatch(entry)
     if found is None or len(found[1]) != len(found[2]):
         return None

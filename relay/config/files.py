@@ -1,4 +1,4 @@
-"""The files that a configuration names: whether each of them can be used. It opens no store."""
+"""Checks of the files that a configuration names. It opens no store."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from relay.net.tls import check_identity, client_context, peer_contexts, server_
 
 
 def check_files(config: Config) -> None:
-    """Raises ConfigError with every fault."""
-    problems: dict[str, None] = {}  # each once, in order: the two contexts name the same files
+    """Raises ConfigError with all faults."""
+    problems: dict[str, None] = {}  # each fault once, in order: both TLS contexts read the same files
     for check in _checks(config):
         try:
             check()

@@ -1,4 +1,4 @@
-"""Where rtpengine is, each fault with its key path."""
+"""Addresses of the rtpengine instances, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HELP = 'write "udp:address:port", as rtpengine\'s listen-ng has it, such as "ud
 
 
 def read_rtpengine(table: MediaTable, problems: list[str]) -> tuple[RtpengineAddress, ...]:
-    """The instances that media go through; none where they go directly from peer to peer."""
+    """Return the instances that anchor media; none where media go directly between peers."""
     if table.mode == "direct":
         return ()
     texts = (table.rtpengine,) if isinstance(table.rtpengine, str) else table.rtpengine or ()
@@ -23,9 +23,9 @@ def read_rtpengine(table: MediaTable, problems: list[str]) -> tuple[RtpengineAdd
     for text in texts:
         address = _parse(text)
         if address is None:
-            problems.append(f"media.rtpengine: {text!r} is no place of an rtpengine; {_HELP}")
+            problems.append(f"media.rtpengine: {text!r} is not an rtpengine address; {_HELP}")
         elif text in found:
-            problems.append(f"media.rtpengine: {text} stands here twice; leave one out")
+            problems.append(f"media.rtpengine: {text} is listed twice; leave one out")
         else:
             found[text] = address
     return tuple(found.values())

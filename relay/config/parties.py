@@ -1,6 +1,6 @@
-"""`[numbers] parties`, `countries` and `extensions` to `Parties`, each fault with its key path.
+"""`[numbers] parties`, `countries` and `extensions`: the numbers that may be bound, each fault with its key path.
 
-How complete numbers of landlines and of other countries look is libphonenumber's knowledge; it becomes one pattern.
+The numbering plans of landlines and other countries come from libphonenumber, each as one pattern.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _CHINA = "CN"
 
 
 def read_parties(table: NumbersTable, problems: list[str]) -> Parties:
-    """What of `countries` and `extensions` belongs to a kind that `parties` lacks is read, and lets nobody in."""
+    """Return the parties. `countries` and `extensions` are checked even if `parties` lacks their kind."""
     foreign = _foreign(table.countries, problems)
     extensions = tuple(_extensions(table.extensions, problems))
     if "foreign" in table.parties and not table.countries:
-        problems.append('numbers.countries: missing, for "foreign" in parties; write such as ["HK", "SG"]')
+        problems.append('numbers.countries: missing, for "foreign" in parties; write a list such as ["HK", "SG"]')
     if "extension" in table.parties and not table.extensions:
-        problems.append('numbers.extensions: missing, for "extension" in parties; write such as ["1000-1999"]')
+        problems.append('numbers.extensions: missing, for "extension" in parties; write a list such as ["1000-1999"]')
     return Parties(
         mobile="mobile" in table.parties,
         landline=_landline() if "landline" in table.parties else None,
@@ -34,21 +34,21 @@ def read_parties(table: NumbersTable, problems: list[str]) -> Parties:
 
 
 def _landline() -> re.Pattern[str]:
-    """Of an area code that there is, with as many digits as numbers have there."""
+    """Numbers of existing area codes, with the number of digits in use there."""
     fixed_line = _metadata(_CHINA).fixed_line
     assert fixed_line is not None
     return re.compile(rf"(?={LANDLINE_SHAPE}\Z)86(?:{fixed_line.national_number_pattern})")
 
 
 def _foreign(countries: Sequence[str], problems: list[str]) -> re.Pattern[str] | None:
-    """Landlines and mobile numbers of these countries: no freephone, premium or shared-cost numbers."""
+    """Landline and mobile numbers of these countries; no freephone, premium or shared-cost numbers."""
     patterns = []
     for index, country in enumerate(countries):
         path = f"numbers.countries[{index}]"
         if country == _CHINA:
             problems.append(f'{path}: China\'s own numbers are "mobile" and "landline" in parties; leave it out')
         elif country not in SUPPORTED_REGIONS:
-            problems.append(f'{path}: {country!r} is no country; write its two letters of ISO 3166, such as "GB"')
+            problems.append(f'{path}: {country!r} is not a country; write two letters of ISO 3166, such as "GB"')
         else:
             known = _metadata(country)
             kinds = (known.fixed_line, known.mobile)
@@ -68,11 +68,11 @@ def _extensions(ranges: Sequence[str], problems: list[str]) -> Iterator[tuple[st
         path = f"numbers.extensions[{index}]"
         found = _RANGE.fullmatch(text)
         if found is None or len(found[1]) != len(found[2]) or found[1] > found[2]:
-            problems.append(f'{path}: {text!r} is no range of 3 to 8 digits; write such as "1000-1999"')
+            problems.append(f'{path}: {text!r} is not a range of 3 to 8 digits; write one such as "1000-1999"')
         elif service := services_between(found[1], found[2]):
             problems.append(
-                f"{path}: {text} holds emergency, service or operator numbers, those of {len(found[1])} digits that "
-                f"begin with {service}; leave them out"
+                f"{path}: {text} holds emergency, service or operator numbers ({len(found[1])} digits that begin with "
+                f"{service}); leave them out"
             )
         else:
             yield found[1], found[2]

@@ -1,4 +1,4 @@
-"""The passwords of accounts, each in a file of its own: the relay alone reads them, not every command."""
+"""Passwords of accounts, one file each. The relay reads them; commands do not."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class PasswordFile(NamedTuple):
-    """Where the password of one account stands."""
+    """The password file of one account."""
 
     peer: str
-    is_login: bool  # the peer's account here, not ours there
-    key: str  # of the setting, for words on what is wrong with it
+    is_login: bool  # account of the peer here; else our account there
+    key: str  # key path of the setting, for errors
     path: Path
 
 
@@ -40,7 +40,7 @@ def password_files(tables: Sequence[PeerTable | None]) -> tuple[PasswordFile, ..
 
 
 def with_passwords(config: Config) -> Config:
-    """The configuration with the passwords in it. Raises ConfigError with every file that cannot be read."""
+    """Return the configuration with its passwords. Raises ConfigError with every file that cannot be read."""
     found: dict[tuple[str, bool], str] = {}
     problems: list[str] = []
     for file in config.passwords:

@@ -1,4 +1,4 @@
-"""The peers as the engine takes them: where each is reached, who it is by its sources, each fault with its key path."""
+"""Peers as the engine takes them: targets, sources, accounts and limits, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Transport = Literal["udp", "tcp", "tls"]
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-MAX_REFUSED = 200  # attempts of a peer with numbers of its own, within ten minutes
-_URI_HELP = 'write such as "sip:192.0.2.10:5060;transport=udp"'
+MAX_REFUSED = 200  # refused attempts within ten minutes, default of a peer with a list of numbers
+_URI_HELP = 'write one such as "sip:192.0.2.10:5060;transport=udp"'
 
 
 def read_peers(
     tables: Sequence[PeerTable | None], listeners: Sequence[Listener] | None, problems: list[str]
 ) -> list[Peer]:
-    """`listeners` is None where they are not known: whether one speaks to a peer is not judged then."""
+    """`listeners` is None where some are faulty: transports of peers are not checked against them then."""
     peers: list[Peer] = []
     names: set[str] = set()
     for index, table in enumerate(tables):
@@ -39,7 +39,7 @@ def read_peers(
         if table is None:
             continue
         if table.name in names:
-            problems.append(f"{path}.name: {table.name} is taken; each peer has a name of its own")
+            problems.append(f"{path}.name: {table.name} is taken; each peer needs a unique name")
         names.add(table.name)
         peer = _peer(path, table, listeners, problems)
         if peer is not None:
@@ -93,7 +93,7 @@ def _make_peer(
 
 
 def _max_refused(table: PeerTable, numbers: CallerNumbers | None) -> int:
-    """Unless it is written: no limit for a peer with any numbers, whose honest callers would pay for the others."""
+    """The default is no limit for a peer with any numbers: its honest callers would pay for the others."""
     if table.max_refused_in is not None:
         return table.max_refused_in
     return 0 if numbers is None else MAX_REFUSED
@@ -101,15 +101,15 @@ def _max_refused(table: PeerTable, numbers: CallerNumbers | None) -> int:
 
 def _check_accounts(path: str, table: PeerTable, problems: list[str]) -> None:
     if table.register and table.auth is None:
-        problems.append(f"{path}.register: as whom? Write auth as well, with username and password_file")
+        problems.append(f"{path}.register: needs auth; write it with username and password_file")
     if table.register and table.auth is not None and "@" in table.auth.username:
-        problems.append(f"{path}.auth.username: the relay registers as this user; leave out what begins with @")
+        problems.append(f"{path}.auth.username: the relay registers as this user; leave out the part from @ on")
     if table.login is None:
         return
     has_address = ("uri", "targets", "sources", "ping_s", "auth", "register", "certificate", "key")
     problems.extend(
         [
-            f"{path}.{name}: leave it out; a peer with a login has no address but where it registers"
+            f"{path}.{name}: leave it out; a peer with a login is reached where it has registered"
             for name in has_address
             if getattr(table, name)
         ]
@@ -123,7 +123,7 @@ def _check_logins(tables: Sequence[PeerTable | None], problems: list[str]) -> No
             path = f"peer[{index}].login.username"
             first = names.setdefault(table.login.username, path)
             if first != path:
-                problems.append(f"{path}: {table.login.username} stands at {first} as well; each peer has its own")
+                problems.append(f"{path}: {table.login.username} is taken by {first}; each peer needs its own")
 
 
 def _codecs(path: str, table: PeerTable, problems: list[str]) -> frozenset[str] | None:
@@ -131,21 +131,21 @@ def _codecs(path: str, table: PeerTable, problems: list[str]) -> frozenset[str] 
         if name.lower() not in KNOWN_CODECS:
             near = get_close_matches(name.lower(), KNOWN_CODECS, 1)
             hint = f"did you mean {near[0].upper()}?" if near else "write one such as PCMA"
-            problems.append(f"{path}.codecs[{index}]: {name!r} is no codec that is relayed; {hint}")
+            problems.append(f"{path}.codecs[{index}]: {name!r} is not a codec that is relayed; {hint}")
     return frozenset([name.lower() for name in table.codecs]) if table.codecs else None
 
 
 def _targets(
     path: str, table: PeerTable, listeners: Sequence[Listener] | None, problems: list[str]
 ) -> tuple[list[Target], bool]:
-    """Where the peer is reached, and whether large requests may go there by TCP."""
+    """Return the targets of the peer, and whether large requests may go there by TCP."""
     if (table.uri is None) == (not table.targets):
-        problems.append(f"{path}.uri: write either it, {_URI_HELP.removeprefix('write ')}, or a list of targets")
+        problems.append(f"{path}.uri: {_URI_HELP}, or a list of targets, not both")
         return [], False
     places = [(f"{path}.uri", TargetTable(table.uri))] if table.uri else []
     places += [(f"{path}.targets[{index}].uri", target) for index, target in enumerate(table.targets)]
     targets: list[Target] = []
-    # RFC 3261 18.1.1: over the MTU a request goes by TCP, unless the URI demands a transport.
+    # RFC 3261 18.1.1: a request over the MTU goes by TCP, unless the URI names a transport.
     large_by_tcp = True
     for key, target in places:
         uri = _parse_peer_uri(key, target.uri, problems)
@@ -164,7 +164,7 @@ def _targets(
 
 
 def _target(uri: SipUri, transport: Transport, table: TargetTable) -> Target:
-    """RFC 3263 4.1, 4.2: a name without a port has SRV records, and NAPTR ones where it has no transport either."""
+    """RFC 3263 4.1, 4.2: a name without a port is looked up by SRV, and by NAPTR if it has no transport either."""
     search: Literal["address", "srv", "naptr"] = "address"
     if uri.port is None and _literal(uri.host) is None:
         search = "srv" if "transport" in uri.params else "naptr"
@@ -183,7 +183,7 @@ def _parse_peer_uri(path: str, text: str, problems: list[str]) -> SipUri | None:
         problems.append(f"{path}: not a SIP URI; {_URI_HELP}")
         return None
     if uri.user is not None or uri.headers:
-        problems.append(f"{path}: a peer is a host, without a user and without headers; {_URI_HELP}")
+        problems.append(f"{path}: a peer's URI has no user and no headers; {_URI_HELP}")
         return None
     if uri.port == 0:
         problems.append(f"{path}: port 0 does not exist; {_URI_HELP}")
@@ -201,15 +201,17 @@ def _transport_of(uri: SipUri) -> Transport | None:
 def _no_transport(uri: SipUri) -> str:
     named = uri.params["transport"]
     if uri.scheme == "sips" and named in ("udp", "UDP"):  # RFC 3261 26.2.2
-        return "sips: goes by TLS alone; leave out the transport, or write sip:"
-    return f"transport {named!r} is not spoken here; write udp, tcp or tls"
+        return "sips: needs TLS; leave out the transport, or write sip:"
+    return f"unknown transport {named!r}; write udp, tcp or tls"
 
 
 def _sources(path: str, texts: Sequence[str] | None, hosts: Sequence[str], problems: list[str]) -> tuple[Network, ...]:
     if texts is None:
         addresses = [_literal(host) for host in hosts]
         if None in addresses:
-            problems.append(f'{path}.sources: missing, and the uri has a name; write networks such as ["192.0.2.0/28"]')
+            problems.append(
+                f'{path}.sources: missing, and the uri is a host name; write networks such as ["192.0.2.0/28"]'
+            )
             return ()
         return tuple([ip_network(address) for address in addresses if address])
     networks: list[Network] = []
@@ -233,7 +235,7 @@ def _no_listener(transport: str, host: str) -> str:
     address = _literal(host)
     family = f" over IPv{address.version}" if address else ""
     example = f"{transport}:{'[::1]' if address and address.version == 6 else '127.0.0.1'}:5060"
-    return f'no listener speaks {transport}{family}; add one to sip.listen, such as "{example}"'
+    return f'no listener for {transport}{family}; add one to sip.listen, such as "{example}"'
 
 
 def _literal(host: str) -> Address | None:
@@ -246,7 +248,7 @@ def _literal(host: str) -> Address | None:
 def peer_certificates(
     tables: Sequence[PeerTable | None], peers: Sequence[Peer], problems: list[str]
 ) -> tuple[PeerCertificate, ...]:
-    """Of the peers that are shown another certificate than [tls] names."""
+    """The certificates of peers that have one of their own, other than that of [tls]."""
     by_tls = {
         peer.name for peer in peers for target in peer.targets if target.transport == "tls" or target.search == "naptr"
     }
@@ -258,27 +260,25 @@ def peer_certificates(
         if table.certificate is None or table.key is None:
             problems.append(f"{path}.{'key' if table.key is None else 'certificate'}: missing; write both or neither")
         elif table.name not in by_tls:
-            problems.append(
-                f"{path}.certificate: nothing is sent to this peer by tls; write its uri with transport=tls"
-            )
+            problems.append(f"{path}.certificate: this peer is not reached by TLS; write its uri with transport=tls")
         else:
             found.append(PeerCertificate(table.name, Path(table.certificate), Path(table.key), path))
     return tuple(found)
 
 
 def dns_servers(table: DnsTable, problems: list[str]) -> tuple[tuple[str, int], ...]:
-    """Addresses and ports."""
+    """Return the addresses and ports of the DNS servers."""
     servers = []
     for index, text in enumerate(table.servers):
         found = _SERVER.fullmatch(text)
         address = _literal(found[1] or found[2] or found[4]) if found else None
         port = int(found[3] or 53) if found else 0
         if address is None or not 1 <= port <= 65535:
-            problems.append(f'dns.servers[{index}]: {text!r} is no address; write such as "192.0.2.53" or "[::1]:5353"')
+            problems.append(f'dns.servers[{index}]: {text!r} is not an address; write "192.0.2.53" or "[::1]:5353"')
         else:
             servers.append((str(address), port))
     return tuple(servers)
 
 
-# An address without a port, or with one: [IPv6]:port, IPv4:port.
+# An address, or one with a port: [IPv6]:port, IPv4:port.
 _SERVER = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")

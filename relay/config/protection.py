@@ -1,4 +1,4 @@
-"""The tables of the number-protection service to values, each fault with its key path."""
+"""Tables of the number-protection service to plain values, each fault with its key path."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from relay.service.releases import BindRules
 from relay.service.retention import DAY_MS, HALF_YEAR_MS, TWO_YEARS_MS, Retention
 from relay.service.times import CHINA, parse_duration_ms
 
-LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted that far back
+LONGEST_WINDOW_MS = DAY_MS  # of a cap: call records are counted no further back
 
 _CAP = re.compile(r"([1-9][0-9]{0,6})/(\S+)", re.ASCII)
 
@@ -62,11 +62,11 @@ def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
     try:
         loopback = ip_address(host).is_loopback
     except ValueError:
-        problems.append(f'api.listen: {host} is no address; write such as "127.0.0.1:8700"')
+        problems.append(f'api.listen: {host} is not an address; write one such as "127.0.0.1:8700"')
     else:
         if not loopback and table.certificate is None:
             problems.append(
-                f"api.listen: {host} is reached from other machines, and keys would cross in clear; "
+                f"api.listen: {host} is reachable from other machines, and keys would cross the network in clear; "
                 "write api.certificate and api.key, or listen on 127.0.0.1 behind a proxy"
             )
     if not 1 <= int(port) <= 65535:
@@ -80,7 +80,7 @@ def api_config(table: ApiTable, problems: list[str]) -> ApiConfig:
 
 
 def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: list[str]) -> Rules:
-    """`verify`: whether a hook is configured."""
+    """`verify`: whether a verification hook is configured."""
     return Rules(
         caller_caps=_caps("policy.caller_caps", table.caller_caps, problems),
         number_caps=_caps("policy.number_caps", table.number_caps, problems),
@@ -105,14 +105,14 @@ def call_rules(table: PolicyTable, numbers: BindRules, verify: bool, problems: l
 def _pause_s(path: str, text: str, problems: list[str]) -> float:
     pause_ms = _duration(path, text, problems)
     if pause_ms > DAY_MS:
-        problems.append(f"{path}: {text} is too long; write 24h at the most, such as 15m")
+        problems.append(f"{path}: {text} is too long; write 24h at most, such as 15m")
     return pause_ms / 1000
 
 
 def fraud_config(table: FraudTable, problems: list[str]) -> Signals:
     def signal(name: str, value: SignalTable) -> Signal:
         if 0 < value.lock < value.warn:
-            problems.append(f"fraud.{name}: it locks before it warns; write lock = 0, or one above warn")
+            problems.append(f"fraud.{name}: lock is below warn; write lock = 0, or warn or more")
         return Signal(value.warn, value.lock)
 
     return Signals(
@@ -128,9 +128,9 @@ def verify_config(table: VerifyTable | None, problems: list[str]) -> VerifyConfi
         return None
     url = urlsplit(table.url)
     if url.scheme not in ("https", "http") or not url.hostname:
-        problems.append(f'verify.url: {table.url!r} is no URL; write such as "https://platform.example/verify"')
+        problems.append(f'verify.url: {table.url!r} is not a URL; write one such as "https://platform.example/verify"')
     elif url.scheme == "http" and not is_loopback(url.hostname):
-        problems.append("verify.url: real numbers would cross in clear; write https, or http to a loopback address")
+        problems.append("verify.url: http shows real numbers to the network; write https, or a loopback address")
     return VerifyConfig(table.url, Path(table.secret_file), table.timeout_ms / 1000, table.fail)
 
 
@@ -150,24 +150,24 @@ def retention_config(table: RetentionTable, problems: list[str]) -> Retention:
 
 
 def _recordings_kept(table: RetentionTable, problems: list[str]) -> int:
-    """Without the record of its call nobody could tell what a recording is of."""
+    """A recording may not outlive its call record, which says what it is of."""
     kept_ms = _kept("recordings", table.recordings, HALF_YEAR_MS, problems)
     if kept_ms > max(_duration("retention.records", table.records, []), HALF_YEAR_MS):
         problems.append(
-            f"retention.recordings: {table.recordings} is longer than records, {table.records}, without which a "
-            "recording says nothing; write no more than that"
+            f"retention.recordings: {table.recordings} is longer than retention.records, {table.records}: a recording "
+            "needs its call record; write no more than that"
         )
     return kept_ms
 
 
 def minute_of_day(text: str) -> int:
-    """Of a time such as 03:30, which the table has checked."""
+    """Minutes after midnight of a time such as 03:30, which the table has checked."""
     hour, minute = map(int, text.split(":"))
     return 60 * hour + minute
 
 
 def _duration(path: str, text: str, problems: list[str]) -> int:
-    """Milliseconds; 0 where the fault is told."""
+    """Milliseconds; 0 for a faulty value."""
     try:
         return parse_duration_ms(text)
     except ParseError as error:
@@ -180,14 +180,14 @@ def _kept(name: str, text: str, least_ms: int, problems: list[str]) -> int:
     if 0 < kept_ms < least_ms:
         law = "six months" if least_ms == HALF_YEAR_MS else "two years"
         problems.append(
-            f"retention.{name}: {text} is shorter than the {law} that the law sets; "
+            f"retention.{name}: {text} is shorter than the {law} that the law requires; "
             f'write "{least_ms // DAY_MS}d" or more'
         )
     return kept_ms
 
 
 def legacy_numbers(texts: Sequence[str], problems: list[str]) -> frozenset[str]:
-    """In E.164 without "+"."""
+    """The old middle numbers, in E.164 without "+"."""
     numbers: list[str] = []
     for index, text in enumerate(texts):
         try:
@@ -198,13 +198,13 @@ def legacy_numbers(texts: Sequence[str], problems: list[str]) -> frozenset[str]:
 
 
 def _end_of_day(path: str, text: str, problems: list[str]) -> int | None:
-    """The first millisecond after that day in China."""
+    """The first millisecond after the day in China, as Unix time."""
     if not text:
         return None
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        problems.append(f'{path}: {text!r} is no day; write such as "2027-03-31", or ""')
+        problems.append(f'{path}: {text!r} is not a day; write one such as "2027-03-31", or ""')
         return None
     return round(datetime.combine(day + timedelta(days=1), time(), CHINA).timestamp() * 1000)
 
@@ -216,11 +216,11 @@ def _caps(path: str, texts: Sequence[str], problems: list[str]) -> tuple[Cap, ..
 def _cap(path: str, text: str, problems: list[str]) -> Cap | None:
     found = _CAP.fullmatch(text)
     if found is None:
-        problems.append(f'{path}: {text!r} is no cap; write calls in a time, such as "3/5m"')
+        problems.append(f'{path}: {text!r} is not a cap; write calls per time, such as "3/5m"')
         return None
     window_ms = _duration(path, found[2], problems)
     if window_ms > LONGEST_WINDOW_MS:
-        problems.append(f"{path}: {found[2]} is too long; calls are counted over 24h at the most")
+        problems.append(f"{path}: {found[2]} is too long; write 24h at most")
     return Cap(int(found[1]), window_ms // 1000)
 
 
@@ -228,7 +228,7 @@ def _hours(text: str, problems: list[str]) -> Hours | None:
     try:
         return parse_hours(text) if text else None
     except ParseError as error:
-        problems.append(f'policy.hours: {error.reason}; "" is always')
+        problems.append(f'policy.hours: {error.reason}; "" for always')
         return None
 
 

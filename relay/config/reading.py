@@ -1,4 +1,4 @@
-"""TOML text to the tables of `relay.config.tables`, each fault with its key path. It checks single values alone."""
+"""TOML text to the tables of `relay.config.tables`, each fault with its key path. It checks each value by itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_file(path: Path) -> str:
 
 
 def read_tables(document: dict[str, Any], problems: list[str]) -> Tables:
-    """The whole file; a value that is wrong is reported and left at its default, or its table left out."""
+    """Return all tables. A wrong value is reported and replaced by its default, or its table is left out."""
     values: dict[str, Any] = {}
     known = {field.name: field for field in fields(Tables)}
     for key, raw in document.items():
@@ -54,7 +54,7 @@ def read_tables(document: dict[str, Any], problems: list[str]) -> Tables:
 
 
 def read_table(path: str, raw: dict[str, Any], type_: type[Struct], problems: list[str]) -> Struct | None:
-    """None when something required is missing or wrong."""
+    """Return the table; None if a required value is missing or wrong."""
     known = {field.name: field for field in fields(type_)}
     values: dict[str, Any] = {}
     problems.extend(f"{path}.{_unknown(key, 'setting', known)}" for key in raw if key not in known)
@@ -95,7 +95,7 @@ def _lower_first(text: str) -> str:
 
 
 def _description(type_: Any) -> str:
-    """The word that the field's Meta holds, which may stand within `… | None`."""
+    """The description in the field's Meta, which may be inside `… | None`."""
     for part in getattr(type_, "__metadata__", ()):
         if isinstance(part, msgspec.Meta) and part.description:
             return part.description

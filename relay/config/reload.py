@@ -1,4 +1,4 @@
-"""What of a configuration cannot change while the relay runs: it is named, and the whole reload refused."""
+"""Settings that need a restart: a reload that changes one is refused as a whole."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _FIXED: dict[str, Callable[[Config], object]] = {
 
 
 def what_is_fixed(now: Config, wanted: Config) -> list[str]:
-    """Each thing that is another one in `wanted` and cannot be before a restart."""
+    """Return a fault for each changed setting that needs a restart."""
     return [
-        f"{keys}: changed, and holds from a restart on; write what was there, or restart the relay"
+        f"{keys}: a change needs a restart; write the former value, or restart the relay"
         for keys, value in _FIXED.items()
         if value(now) != value(wanted)
     ]

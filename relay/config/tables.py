@@ -1,8 +1,8 @@
-"""The tables of relay.toml as an operator writes them: names, types, ranges, defaults, and a word on each.
+"""The tables of relay.toml as an operator writes them: names, types, ranges, defaults and descriptions.
 
-The word is what an error tells to write. What the values mean together is `relay.config.checks`' business. A default
-stands once: with the values that a part of the program goes by, where that has one, else here. A test holds
-config/relay.toml to it.
+An error quotes the description after "write". `relay.config.checks` checks values against each other. A default is
+defined once: in the settings class of the part that uses it, if it has one, else here. A test compares it with
+config/relay.toml.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _API, _BIND, _REFUSALS, _SIGNALS = ApiSettings(), BindRules(), RefusalCaps(), Si
 _DELIVERY, _KEPT, _RECORDINGS = DeliveryRules(), Retention(), Recordings(_API.kept_in)
 
 _DURATION = 'a duration, such as "24h", "90m" or "7d"'
-_CALLS, _CPS = "a number of calls, 0 for no limit", "calls a second, 0 for no limit"
-_CAPS = 'calls in a time, such as ["3/5m", "10/24h"], or [] for no limit'
-_SIGNAL = "such as {warn = 20, lock = 0}, counted in ten minutes; 0 is never"
+_CALLS, _CPS = "a number of calls, 0 for no limit", "calls per second, 0 for no limit"
+_CAPS = 'calls per time, such as ["3/5m", "10/24h"], or [] for no limit'
+_SIGNAL = "a table such as {warn = 20, lock = 0}, counts within ten minutes; 0 for never"
 
 _Quota = Annotated[
     Annotated[int, Meta(ge=0)] | Literal["none"], Meta(description='a number, such as 1000, or "none" for no limit')
@@ -64,7 +64,7 @@ class SipTable(Struct, frozen=True):
         _ENGINE.other_numbers
     )
     login_algorithms: Annotated[
-        tuple[LoginAlgorithm, ...], Meta(min_length=1, description='such as ["SHA-256", "MD5"]')
+        tuple[LoginAlgorithm, ...], Meta(min_length=1, description='a list such as ["SHA-256", "MD5"]')
     ] = _ENGINE.login_algorithms
 
 
@@ -97,18 +97,18 @@ class NumbersTable(Struct, frozen=True):
     ] = ()
     parties: Annotated[
         tuple[Kind, ...],
-        Meta(min_length=1, description='kinds of numbers, of "mobile", "landline", "foreign" and "extension"'),
+        Meta(min_length=1, description='kinds of numbers: "mobile", "landline", "foreign" or "extension"'),
     ] = ("mobile",)
-    countries: Annotated[tuple[str, ...], Meta(description='two letters (ISO 3166) of each, such as ["HK", "SG"]')] = ()
+    countries: Annotated[tuple[str, ...], Meta(description='two-letter codes (ISO 3166), such as ["HK", "SG"]')] = ()
     extensions: Annotated[tuple[str, ...], Meta(description='ranges of digits, such as ["1000-1999"]')] = ()
     filing: Annotated[Filing, Meta(description='"off", "warn" or "require"')] = _BIND.filing
-    legacy_until: Annotated[str, Meta(description='the last day that they work, such as "2027-03-31", or ""')] = ""
+    legacy_until: Annotated[str, Meta(description='the last day of their service, such as "2027-03-31", or ""')] = ""
 
 
 class MediaTable(Struct, frozen=True):
     mode: Annotated[Literal["direct", "rtpengine"], Meta(description='"direct" or "rtpengine"')] = "direct"
     rtpengine: Annotated[
-        str | tuple[str, ...] | None, Meta(description='such as "udp:127.0.0.1:2223", or a list of several')
+        str | tuple[str, ...] | None, Meta(description='an address such as "udp:127.0.0.1:2223", or a list')
     ] = None
     check_s: Annotated[float, Meta(ge=1, le=3600, description="seconds, such as 20")] = _ENGINE.media_check_s
 
@@ -143,12 +143,16 @@ class RecordingTable(Struct, frozen=True):
 
 class ApiTable(Struct, frozen=True):
     listen: Annotated[
-        str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$", description='such as "127.0.0.1:8700"')
+        str,
+        Meta(
+            pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+            description='an address and port, such as "127.0.0.1:8700"',
+        ),
     ] = "127.0.0.1:8700"
     enabled: Annotated[bool, Meta(description="true or false")] = True
     certificate: _Certificate | None = None
     key: _Key | None = None
-    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="a number a second, such as 600")] = (
+    requests_per_s: Annotated[int, Meta(ge=1, le=100_000, description="requests per second, such as 600")] = (
         _API.requests_per_s
     )
     burst: Annotated[int, Meta(ge=1, le=1_000_000, description="a number of requests, such as 1200")] = _API.burst
@@ -177,7 +181,7 @@ class PolicyTable(Struct, frozen=True):
 
 
 class SignalTable(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many of a signal within ten minutes warn, and how many lock the number. 0: never."""
+    """Counts of a signal within ten minutes that warn and that lock the number. 0: never."""
 
     warn: Annotated[int, Meta(ge=0, le=100_000)] = 0
     lock: Annotated[int, Meta(ge=0, le=100_000)] = 0
@@ -191,7 +195,7 @@ class FraudTable(Struct, frozen=True):
 
 
 class VerifyTable(Struct, frozen=True):
-    url: Annotated[str, Meta(min_length=1, description='such as "https://platform.example/verify"')]
+    url: Annotated[str, Meta(min_length=1, description='a URL such as "https://platform.example/verify"')]
     secret_file: Annotated[str, Meta(min_length=1, description='the path of a file, such as "var/verify.secret"')]
     timeout_ms: Annotated[int, Meta(ge=50, le=10_000, description="milliseconds, 50 to 10000, such as 2000")] = 2_000
     fail: Annotated[Literal["closed", "open"], Meta(description='"closed" or "open"')] = "closed"
@@ -246,7 +250,7 @@ class LimitsTable(Struct, frozen=True):
     shed_lag_ms: Annotated[int, Meta(ge=0, le=10_000, description="milliseconds, such as 250; 0 for never")] = (
         _LIMITS.shed_lag_ms
     )
-    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="a number a second, such as 20")] = (
+    stranger_answers_per_s: Annotated[int, Meta(ge=0, description="answers per second, such as 20")] = (
         _LIMITS.stranger_answers_per_s
     )
     ban_after: Annotated[int, Meta(ge=1, description="a number of offences, such as 100")] = _LIMITS.ban_after
@@ -280,7 +284,7 @@ class DnsTable(Struct, frozen=True):
 
 
 class TargetTable(Struct, frozen=True, forbid_unknown_fields=True):
-    """One of several places where a peer is reached."""
+    """One of several targets of a peer."""
 
     uri: str
     priority: Annotated[int, Meta(ge=0, le=65_535)] = _TARGET.priority
@@ -291,7 +295,7 @@ _USERNAME = Meta(pattern="^[A-Za-z0-9_.+@~-]{1,64}$")
 
 
 class AuthTable(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the relay proves to a peer that challenges it."""
+    """Our account at a peer that challenges the relay."""
 
     username: Annotated[str, _USERNAME]
     password_file: Annotated[str, Meta(min_length=1)]
@@ -299,7 +303,7 @@ class AuthTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer without a fixed address proves to the relay."""
+    """Account here of a peer without a fixed address."""
 
     username: Annotated[str, _USERNAME]
     password_file: Annotated[str, Meta(min_length=1)]
@@ -307,10 +311,10 @@ class LoginTable(Struct, frozen=True, forbid_unknown_fields=True):
 
 class PeerTable(Struct, frozen=True):
     name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$", description="letters, digits, _ . -, such as carrier")]
-    uri: Annotated[str, Meta(description='such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
+    uri: Annotated[str, Meta(description='a URI such as "sip:192.0.2.10:5060;transport=udp"')] | None = None
     targets: Annotated[
         tuple[TargetTable, ...],
-        Meta(description='such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}, {uri = "sip:192.0.2.11"}]'),
+        Meta(description='a list such as [{uri = "sip:192.0.2.10", priority = 0, weight = 1}]'),
     ] = ()
     ping_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, such as 30; 0 for none")] = _PEER.health.ping_s
     down_after: Annotated[int, Meta(ge=1, le=100, description="a number of failures, such as 2")] = (
@@ -326,7 +330,7 @@ class PeerTable(Struct, frozen=True):
     ) = None
     sources: Annotated[
         tuple[str, ...] | None,
-        Meta(description='the networks that its requests come from, such as ["192.0.2.0/28"]'),
+        Meta(description='networks that its requests come from, such as ["192.0.2.0/28"]'),
     ] = None
     identity: Annotated[Literal["from", "pai"], Meta(description='"from" or "pai"')] = _PEER.identity
     numbers: Annotated[
@@ -337,19 +341,17 @@ class PeerTable(Struct, frozen=True):
         str,
         Meta(
             pattern="^(national|e164|plus|prefix:[0-9]{1,12})$",
-            description='"national", "e164", "plus" or such as "prefix:00"',
+            description='"national", "e164", "plus" or a prefix such as "prefix:00"',
         ),
     ] = _PEER.number_format
     auth: (
-        Annotated[AuthTable, Meta(description='such as {username = "4001", password_file = "var/carrier.password"}')]
-        | None
+        Annotated[AuthTable, Meta(description='{username = "4001", password_file = "var/carrier.password"}')] | None
     ) = None
     register: Annotated[bool, Meta(description="true or false")] = _PEER.registers
     login: (
-        Annotated[LoginTable, Meta(description='such as {username = "1001", password_file = "var/phone.password"}')]
-        | None
+        Annotated[LoginTable, Meta(description='{username = "1001", password_file = "var/phone.password"}')] | None
     ) = None
-    codecs: Annotated[tuple[str, ...], Meta(description='such as ["PCMA", "telephone-event"]')] = ()
+    codecs: Annotated[tuple[str, ...], Meta(description='a list such as ["PCMA", "telephone-event"]')] = ()
     send_pai: Annotated[bool, Meta(description="true or false")] = _PEER.send_pai
     certificate: _Certificate | None = None
     key: _Key | None = None
@@ -357,7 +359,7 @@ class PeerTable(Struct, frozen=True):
 
 class RouteTable(Struct, frozen=True):
     peers: Annotated[
-        tuple[str, ...], Meta(min_length=1, description='names of peers in the order of trial, such as ["carrier"]')
+        tuple[str, ...], Meta(min_length=1, description='names of peers, tried in order, such as ["carrier"]')
     ]
     prefix: Annotated[
         str,
@@ -366,7 +368,7 @@ class RouteTable(Struct, frozen=True):
 
 
 class Tables(Struct, frozen=True):
-    """The whole file. TOML writes an array of tables as [[peer]]; None stands for one that could not be read."""
+    """The whole file. TOML writes an array of tables as [[peer]]; None is one that could not be read."""
 
     sip: SipTable = SipTable()
     store: StoreTable = StoreTable()

@@ -1,4 +1,4 @@
-"""What the tables of the number-protection service mean, as plain values in milliseconds. It parses nothing."""
+"""Plain values of the number-protection service's tables. It parses nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Asking for real numbers: who may see them is decided elsewhere, but nobody sees them before the audit log says so.
 
-What reads them (`trace`, `evidence`) takes an `Asked`, and only an act makes one. So the line in the log is durable
+What reads them (`traceback`, `evidence`) takes an `Asked`, and only an act makes one. So the line in the log is durable
 before the first number is read, and the reading holds up no writer.
 """
 

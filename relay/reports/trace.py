@@ -36,7 +36,7 @@ class Trace(NamedTuple):
 
 def ask_trace(act: Act, number: str, at_ms: int, reason: str) -> Asked:
     """`number` is a 700 number or a party, in the normal form. Raises Refused where the reason is missing."""
-    return ask(act, "trace", number, at_ms, at_ms + 1, reason)
+    return ask(act, "traceback", number, at_ms, at_ms + 1, reason)
 
 
 def trace(path: Place, sealer: Sealer, asked: Asked) -> Trace:

@@ -40,7 +40,7 @@ async def test_the_log_is_for_operators(api: Api) -> None:
 async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(api: Api, operator: Client) -> None:
     asked = {"number": "13900000002", "at": "2026-01-01T00:00:00Z", "reason": "case 7"}
     await operator.post("/v1/trace", asked, 200)
-    path = "/v1/audit?action=trace"
+    path = "/v1/audit?action=traceback"
     (line,) = (await operator.get(path))["items"]
     assert (line["object"], line["details"]["number"]) == ("party", "139****0002")
     (clear,) = (await operator.get(f"{path}&reveal=true&reason=inspection"))["items"]

@@ -32,7 +32,7 @@ async def test_a_trace_shows_who_was_behind_a_number_and_is_audited(inspector: C
     (bound,), (call,) = traced["bindings"], traced["calls"]
     assert (bound["id"], bound["a"], bound["b"], bound["order_id"]) == ("0123456789abcdef", A, B, "order-1")
     assert (call["call_id"], call["caller"], call["callee"]) == (CALL, A, B)
-    (line,) = (await inspector.get("/v1/audit?action=trace"))["items"]
+    (line,) = (await inspector.get("/v1/audit?action=traceback"))["items"]
     assert line["reason"] == "case 2026-114"
     assert line["object"] in (X, "party")
 

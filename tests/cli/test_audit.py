@@ -54,7 +54,7 @@ def test_the_log_is_exported_oldest_first(busy: Command) -> None:
 def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(relay700: Command) -> None:
     relay700.done("business", "apply", "acme", "--name", "Acme", "--contact", "Li Lei 13800000009")
     at = ("--at", "2026-01-01T00:00:00Z", "--reason", "case 7")
-    assert "was not bound" in relay700.refused("trace", "13900000002", *at)
+    assert "was neither bound nor" in relay700.refused("traceback", "13900000002", *at)
     export = str(relay700.folder / "audit.jsonl")
     relay700.done("audit", "export", export)
     said = relay700.done("audit", "list", "--json") + (relay700.folder / "audit.jsonl").read_text()

@@ -56,7 +56,7 @@ def test_what_cannot_be_is_refused(relay: Command) -> None:
 
 @pytest.mark.parametrize("arguments", [(), (BAD, "--all")])
 def test_one_or_all_must_be_named(usage: Callable[..., str], arguments: tuple[str, ...]) -> None:
-    assert "name one address, or --all" in usage("bans", "lift", *arguments)
+    assert "give either ADDRESS or --all" in usage("bans", "lift", *arguments)
 
 
 def test_without_a_relay(relay700: Command) -> None:

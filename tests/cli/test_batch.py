@@ -38,9 +38,9 @@ def test_a_day_is_written_once_and_checked(office: Command) -> None:
     folder = office.folder / "batches" / "2026-01-01"
     result = office.run("report", "batch", "2026-01-01", *WHY)
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"made the key {office.folder / 'report.sm4'}: the authority needs it")
+    assert result.stderr.startswith(f"made the key {office.folder / 'report.sm4'}: give it to the authority")
     assert result.stdout.startswith(f"{folder}: 2 records, 1 recordings in 1 segments\nsigned by the key ")
-    assert office.done("report", "batch", "2026-01-01", *WHY).splitlines()[0].endswith("; it was finished before")
+    assert office.done("report", "batch", "2026-01-01", *WHY).splitlines()[0].endswith("; finished before")
     (manifest,) = office.objects("report", "batch", "2026-01-01", *WHY)
     assert (manifest["day"], manifest["files"]["records.jsonl"]["lines"]) == ("2026-01-01", 2)
     said = office.done("evidence", "check", str(folder))

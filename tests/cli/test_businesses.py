@@ -77,7 +77,7 @@ def test_a_change_of_the_qualification_stops_its_calls_says_so_and_is_kept(relay
     done = relay700.run("business", "change", "acme", "--licence", "L-2", "--reason", "a new permit")
     assert done.exit_code == 0 and "state" in done.stdout
     assert (
-        done.stderr.startswith("acme is applied again: its calls are refused")
+        done.stderr.startswith("acme is applied again: its new calls are refused")
         and "business approve acme" in done.stderr
     )
     relay700.done("business", "change", "acme", "--contact", "Li Lei 13800000009")
@@ -146,7 +146,7 @@ def test_an_operator_s_key_may_do_all_but_see_real_numbers(relay700: Command) ->
 
 def test_a_key_is_somebody_s(usage: Callable[..., str]) -> None:
     for whose in ((), ("--operator", "--business", "default")):
-        assert "name the business user with --business, or say --operator" in usage("keys", "make", *whose)
+        assert "give either --business ID or --operator" in usage("keys", "make", *whose)
 
 
 def test_keys_are_rotated_and_revoked(relay700: Command) -> None:

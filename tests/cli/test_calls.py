@@ -300,7 +300,9 @@ def test_a_reason_that_cannot_be_printed_is_refused(relay700: Command, command: 
 
 
 def test_bytes_that_are_no_text_are_wrong_usage(usage: Callable[..., str]) -> None:
-    assert r"b'x\xff' is no text" in usage("calls", "list", "--order", b"x\xff".decode("utf-8", "surrogateescape"))
+    assert r"b'x\xff' is not UTF-8 text" in usage(
+        "calls", "list", "--order", b"x\xff".decode("utf-8", "surrogateescape")
+    )
 
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:

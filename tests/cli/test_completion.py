@@ -25,7 +25,12 @@ def test_each_shell_has_a_script_that_asks_relay700(shell: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("relay700 bus", {"business"}), ("relay700 business app", {"apply", "approve"}), ("relay700 des", set())],
+    [
+        ("relay700 bus", {"business"}),
+        ("relay700 business app", {"apply", "approve"}),
+        ("relay700 trace", {"traceback"}),
+        ("relay700 des", set()),
+    ],
 )
 def test_words_are_completed(words: str, found: set[str]) -> None:
     asked = {"_RELAY700_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}

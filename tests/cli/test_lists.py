@@ -116,5 +116,5 @@ def test_calls_that_ended_last_are_first(relay700: Command, follow: bool, option
 
 def test_an_outcome_that_there_is_not_is_a_usage_error(usage: Callable[..., str]) -> None:
     said = usage("calls", "list", "--outcome", "answred")
-    assert "there is no outcome answred: it is one of answered, " in said
+    assert "unknown outcome answred: write one of answered, " in said
     assert all(outcome in said for outcome in OUTCOMES)

@@ -88,7 +88,7 @@ def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
 
 
 def test_what_is_not_there_is_status_1(loaded: Command) -> None:
-    assert loaded.refused("numbers", "show", "700999999999999").startswith("it is none of the platform's numbers")
+    assert loaded.refused("numbers", "show", "700999999999999").startswith("not a number of this platform")
     assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
     assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"
 

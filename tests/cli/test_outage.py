@@ -52,7 +52,7 @@ def test_real_numbers_are_not_shown_and_how_to_see_them_masked_is_said(
     locked: Command, command: tuple[str, ...]
 ) -> None:
     said = locked.refused(*command, "--reason", "case 7")
-    assert "database is locked" in said and "leave out --reveal and --reason" in said
+    assert "database is locked" in said and "without --reveal and --reason it is shown masked" in said
     assert A[-8:] not in said
 
 

@@ -1,4 +1,4 @@
-"""`relay700 trace` and `report`."""
+"""`relay700 traceback`, `evidence` and `report`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ WHY = ("--reason", "case 7")
 
 
 def test_wrong_usage_is_status_2(usage: Callable[..., str]) -> None:
-    assert "'--at'" in usage("trace", X, *WHY)
-    assert "'--at': not a time" in usage("trace", X, *WHY, "--at", "now")
-    assert "'NUMBER'" in usage("trace", "x", *WHY, "--at", "2026-01-01T00:00:00Z")
-    assert "'--reason'" in usage("trace", X, "--at", "2026-01-01T00:00:00Z")
+    assert "'--at'" in usage("traceback", X, *WHY)
+    assert "'--at': not a time" in usage("traceback", X, *WHY, "--at", "now")
+    assert "'NUMBER'" in usage("traceback", "x", *WHY, "--at", "2026-01-01T00:00:00Z")
+    assert "'--reason'" in usage("traceback", X, "--at", "2026-01-01T00:00:00Z")
     assert "'DAY': not a day" in usage("report", "daily", "yesterday")
+
+
+def test_trace_is_an_unknown_command(usage: Callable[..., str]) -> None:
+    assert "No such command 'trace'." in usage("trace", X, *WHY, "--at", "2026-01-01T00:00:00Z")
 
 
 def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbinding(relay700: Command) -> None:
     bind(relay700, binding(order_id="17", industrial_id="88.101.1/7"))
     write(relay700, ended_record())
     relay700.done("unbind", "b1")
-    said = relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    said = relay700.done("traceback", X, *WHY, "--at", "2026-01-01T00:00:05Z")
     for part in (
         "binding b1: AXB, ended",
         "business default, order 17",
@@ -32,36 +36,38 @@ def test_a_number_is_traced_to_order_business_parties_and_call_long_after_unbind
         "call c1: answered",
     ):
         assert part in said
-    (traced,) = relay700.objects("trace", "+86" + X, *WHY, "--at", "2026-01-01T08:00:14+08:00")
+    (traced,) = relay700.objects("traceback", "+86" + X, *WHY, "--at", "2026-01-01T08:00:14+08:00")
     assert [found["binding_id"] for found in traced["bindings"]] == ["b1"]
     assert (traced["number"], traced["at"], traced["calls"]) == (X, "2026-01-01T00:00:14.000Z", [])
 
 
 def test_a_live_call_is_traced_by_its_party(relay700: Command) -> None:
     write(relay700, live_record())
-    said = relay700.done("trace", "13800000001", *WHY, "--at", "2026-01-01T00:00:05Z")
+    said = relay700.done("traceback", "13800000001", *WHY, "--at", "2026-01-01T00:00:05Z")
     assert "call c1: live" in said and "to now" in said
 
 
 def test_a_text_message_is_traced_as_one(relay700: Command) -> None:
     bind(relay700, binding(order_id="17"))
     write(relay700, ended_record(kind="message", outcome="delivered"))
-    said = relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    said = relay700.done("traceback", X, *WHY, "--at", "2026-01-01T00:00:05Z")
     assert "message c1: delivered" in said and f"{A} texted {X}, reached {B}" in said
 
 
 def test_a_number_that_was_not_bound_then_is_status_1(relay700: Command) -> None:
     bind(relay700, binding())
-    said = relay700.refused("trace", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
-    assert said == f"{X} was not bound and in no call at 2025-12-31T23:59:59.999Z"
-    assert "138****0001 was not bound" in relay700.refused("trace", "13800000001", *WHY, "--at", "2025-01-01T00:00:00Z")
+    said = relay700.refused("traceback", X, *WHY, "--at", "2025-12-31T23:59:59.999Z")
+    assert said == f"{X} was neither bound nor in a call at 2025-12-31T23:59:59.999Z"
+    assert "138****0001 was neither bound nor" in relay700.refused(
+        "traceback", "13800000001", *WHY, "--at", "2025-01-01T00:00:00Z"
+    )
 
 
 def test_who_traced_what_and_why_stands_in_the_audit_log(relay700: Command) -> None:
     bind(relay700, binding())
-    relay700.done("trace", X, *WHY, "--at", "2026-01-01T00:00:05Z")
-    relay700.refused("trace", "13800000009", "--reason", "case 8", "--at", "2026-01-01T00:00:05Z")
-    traced = relay700.objects("audit", "list", "--action", "trace")
+    relay700.done("traceback", X, *WHY, "--at", "2026-01-01T00:00:05Z")
+    relay700.refused("traceback", "13800000009", "--reason", "case 8", "--at", "2026-01-01T00:00:05Z")
+    traced = relay700.objects("audit", "list", "--action", "traceback")
     assert [(entry["object"], entry["reason"]) for entry in traced] == [("party", "case 8"), (X, "case 7")]
 
 
@@ -70,9 +76,9 @@ def test_a_group_is_traced_to_who_was_in_it_then(relay700: Command) -> None:
     relay700.done("bind", "GXB", "--group", group["id"], "--b", "13900000002", "--x", X)
     (made,) = relay700.objects("bindings", "list")
     relay700.done("groups", "remove", group["id"], "8001")
-    (traced,) = relay700.objects("trace", X, *WHY, "--at", made["created_at"])
+    (traced,) = relay700.objects("traceback", X, *WHY, "--at", made["created_at"])
     assert traced["bindings"][0]["members"] == ["8001", "8002"]
-    said = relay700.done("trace", X, *WHY, "--at", made["created_at"])
+    said = relay700.done("traceback", X, *WHY, "--at", made["created_at"])
     assert f"group {group['id']}: 8001 8002" in said and "a -, b 8613900000002" in said
 
 

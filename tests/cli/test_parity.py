@@ -78,7 +78,7 @@ SAME: dict[str, str] = {
     "POST /v1/bans": "bans add",
     "DELETE /v1/bans": "bans lift",
     "DELETE /v1/bans/{address}": "bans lift",
-    "POST /v1/trace": "trace",
+    "POST /v1/trace": "traceback",
     "POST /v1/evidence": "evidence make",
     "GET /v1/reports/daily": "report daily",
     "PUT /v1/reports/daily/complaints": "report complaints",
@@ -146,4 +146,4 @@ def test_a_list_is_narrowed_alike(operation: str) -> None:
 def test_what_answers_has_a_form_for_programs() -> None:
     """What shows or makes a thing prints it as JSON, too; what only does something says so by its exit status."""
     silent = {name for name, command in commands() if not any("--json" in each.opts for each in command.params)}
-    assert not [name for name in silent if name.endswith((" list", " show", " make", "history", "trace"))]
+    assert not [name for name in silent if name.endswith((" list", " show", " make", "history", "traceback"))]

@@ -21,11 +21,11 @@ NEEDED = {
     "calls show": ("c1",),
     "calls export": ("-",),
     "audit export": ("-",),
-    "trace": (X, "--at", "2026-01-01T00:00:05Z"),
+    "traceback": (X, "--at", "2026-01-01T00:00:05Z"),
     "evidence make": (X, "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z", "--out", "-"),
     "recordings get": ("c1", "--out", "-"),
 }
-ALWAYS = ("trace", "evidence make", "recordings get")
+ALWAYS = ("traceback", "evidence make", "recordings get")
 
 
 def revealing() -> dict[str, click.Command]:

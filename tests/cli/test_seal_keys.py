@@ -64,7 +64,7 @@ def test_a_key_is_not_used_while_the_relay_does_not_have_it(relay700: Command) -
     relay700.done("seal-key", "add")
     ids: list[Any] = [1]
     with serving(relay700.store[0], {"sealing_keys": lambda: {"ids": ids}}):
-        assert relay700.refused("seal-key", "use", "2").startswith("the relay that runs does not have the key 2 yet")
+        assert relay700.refused("seal-key", "use", "2").startswith("the running relay does not have the key 2 yet")
         ids.append(2)
         relay700.done("seal-key", "use", "2")
 
@@ -74,7 +74,7 @@ def test_a_relay_that_does_not_answer_is_not_passed_over(relay700: Command) -> N
     relay700.done("seal-key", "add")
     lock = open_lock(relay700.store[0], ".lock")
     assert takes(lock)
-    assert relay700.refused("seal-key", "use", "2").startswith("the relay that runs was asked which keys it has: ")
+    assert relay700.refused("seal-key", "use", "2").startswith("the running relay did not say which keys it has: ")
 
     def unreadable() -> dict[str, Any]:
         raise Refused("invalid", "", "the key file is damaged")
@@ -93,5 +93,5 @@ def test_what_a_newer_version_has_added_is_not_passed_over(relay700: Command, st
         connection.execute("PRAGMA user_version = 99")
     before = states(relay700)
     said = relay700.refused("seal-key", *step)
-    assert said == f"a newer relay700 has added to the store {relay700.store[0]}: do this with that version"
+    assert said == f"the store {relay700.store[0]} was written by a newer relay700: run this command with that version"
     assert states(relay700) == before

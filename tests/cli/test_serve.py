@@ -10,7 +10,7 @@ from relay.cli import main
 from relay.errors import StoreError
 from tests.support.product import RELAY700
 
-COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "trace", "verify", "replay")
+COMMANDS = ("serve", "check", "bind", "unbind", "bindings", "calls", "traceback", "verify", "replay")
 
 
 def check(folder: Path, text: str) -> Result:
@@ -27,14 +27,16 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
 def test_what_is_good_and_believes_too_much_is_warned_of(tmp_path: Path) -> None:
     result = check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\n')
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may call in")
+    assert result.stderr.startswith(f"{tmp_path}/relay.toml: warning: peer[0].numbers: missing: p may claim any")
     assert check(tmp_path, '[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"\nnumbers = "any"\n').stderr == ""
 
 
 def test_which_configuration_is_good_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
-        CliRunner().invoke(main, ["check"]).stdout.startswith("no config/relay.toml here; what is built in is good: ")
+        CliRunner()
+        .invoke(main, ["check"])
+        .stdout.startswith("no config/relay.toml; the built-in configuration is good: ")
     )
     Path("config").mkdir()
     Path("config/relay.toml").write_text("")
@@ -110,7 +112,7 @@ def test_a_defect_is_told_with_its_place_and_with_numbers_masked(monkeypatch: py
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 1
     assert "ZeroDivisionError: of 138****0001" in result.stderr
-    assert "defect of relay700" in result.stderr
+    assert "bug in relay700" in result.stderr
 
 
 def test_the_module_is_the_command() -> None:

@@ -24,7 +24,7 @@ def test_a_past_time_is_a_moment_or_how_long_ago() -> None:
     assert past("2026-01-01T00:00:00Z") == moment("2026-01-01T00:00:00Z") == NOW_MS
     before = now_ms() - 7_200_000
     assert before <= past("2h") <= now_ms() - 7_200_000
-    with pytest.raises(click.BadParameter, match="2026-01-31T08:00:00Z, or how long ago, as"):
+    with pytest.raises(click.BadParameter, match="2026-01-31T08:00:00Z, or a duration ago such as"):
         past("yesterday")
 
 
@@ -43,7 +43,7 @@ def test_the_first_command_makes_the_store_and_its_key(relay700: Command) -> Non
         ("bindings", "show", "b1"),
         ("unbind", "b1"),
         ("verify",),
-        ("trace", X, "--at", "2026-01-01T00:00:00Z", "--reason", "x"),
+        ("traceback", X, "--at", "2026-01-01T00:00:00Z", "--reason", "x"),
         ("business", "list"),
         ("keys", "list"),
         ("numbers", "prefixes"),

@@ -16,16 +16,16 @@ INSPECTOR = Actor("key:ab12", None, frozenset(["operator"]))
 
 
 def test_what_is_asked_stands_in_the_audit_log(shelf: Shelf, writer: Writer) -> None:
-    asked = writer.run(INSPECTOR, lambda act: ask(act, "trace", X, 5, 6, "  case 42/2026 "))
+    asked = writer.run(INSPECTOR, lambda act: ask(act, "traceback", X, 5, 6, "  case 42/2026 "))
     assert asked == Asked(X, 5, 6, "case 42/2026", "key:ab12", NOW_MS)
     (row,) = shelf.connection.execute(SELECT).fetchall()
     entry = open_entry(shelf.sealer, row)
-    assert (entry.actor, entry.action, entry.object_, entry.reason) == ("key:ab12", "trace", X, "case 42/2026")
+    assert (entry.actor, entry.action, entry.object_, entry.reason) == ("key:ab12", "traceback", X, "case 42/2026")
     assert entry.details == {"number": X, "since_ms": 5, "until_ms": 6}
 
 
 def test_a_partys_number_is_sealed_there(shelf: Shelf, writer: Writer) -> None:
-    writer.run(INSPECTOR, lambda act: ask(act, "trace", A, 5, 6, "case"))
+    writer.run(INSPECTOR, lambda act: ask(act, "traceback", A, 5, 6, "case"))
     (row,) = shelf.connection.execute(SELECT).fetchall()
     assert open_entry(shelf.sealer, row).details["number"] == A
     assert A[2:].encode() not in b"".join(str(value).encode() for value in row)
@@ -34,7 +34,7 @@ def test_a_partys_number_is_sealed_there(shelf: Shelf, writer: Writer) -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "a" * 501, "a\nb", "a\x1b[2J"])
 def test_without_a_reason_nothing_is_read(shelf: Shelf, writer: Writer, reason: str) -> None:
     with pytest.raises(Refused, match="reason"):
-        writer.run(INSPECTOR, lambda act: ask(act, "trace", X, 5, 6, reason))
+        writer.run(INSPECTOR, lambda act: ask(act, "traceback", X, 5, 6, reason))
     assert shelf.connection.execute(SELECT).fetchall() == []
 
 

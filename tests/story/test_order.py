@@ -175,5 +175,5 @@ async def _assert_inspector_finds(story: Story, record: Json) -> None:
     assert f"86{CUSTOMER}" in (binding["a"], binding["b"])
     (found,) = traced["calls"]
     assert (found["caller"], found["callee"]) == (f"86{COURIER}", f"86{CUSTOMER}")
-    lines = await story.operator.items("/v1/audit?action=trace")
+    lines = await story.operator.items("/v1/audit?action=traceback")
     assert [line["reason"] for line in lines] == ["case 2026-114"]

@@ -230,8 +230,8 @@ async def test_traceability(ends: Ends, x: str) -> None:
     await call(ends, A, x)
     at = str(relay.calls("--number", x)[-1]["answered_at"])
     done(relay, "unbind", made)
-    assert relay.command("trace", x, "--at", at).returncode == 2
-    traced = relay.answer("trace", x, "--at", at, "--reason", "case 7", "--json")
+    assert relay.command("traceback", x, "--at", at).returncode == 2
+    traced = relay.answer("traceback", x, "--at", at, "--reason", "case 7", "--json")
     (binding,) = traced["bindings"]
     assert (binding["order_id"], binding["business"]) == ("order-9", "default")
     assert (binding["a"], binding["b"]) == (f"86{A}", f"86{B}")
