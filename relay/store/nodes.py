@@ -1,8 +1,8 @@
-"""The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
+"""The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
 
-Each writes every second that it is there, by the server's clock, and which sealing keys it has. One that has not for
-DEAD_S has its calls taken over by another, exactly once: by one statement that raises its epoch. A node that was only
-slow finds that what it writes is refused, since its epoch has passed, and must end at once: its calls are another's.
+Each node writes a heartbeat every second, by the server's clock, with the sealing keys it has. If a node is silent for
+DEAD_S, another takes over its calls, exactly once: by one statement that raises its epoch. A node that was only slow
+finds its writes refused, since its epoch is outdated, and must exit at once: its calls belong to another node.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from relay.store.server import Server
 
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
-PATIENCE_S: Final = 3.0  # for one beat
-# Of a connection, in ms: a machine that freezes or is cut off within a transaction must not keep its locks, which hold
-# up all nodes. Whoever was only slow finds the connection gone, and does the same again.
+PATIENCE_S: Final = 3.0  # for one heartbeat
+# In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
+# node that was only slow finds its connection closed, and retries.
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
 
 _JOIN: Final = """
@@ -49,7 +49,7 @@ RETURNING name
 """
 _TAKE_CALLS: Final = "UPDATE live_call SET node = $1 WHERE node = ANY($2::text[]) RETURNING id, call_id, sealed"
 
-# InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
+# InternalClientError: losing a connection in use at times leaves asyncpg in an inconsistent state.
 SERVER_FAULTS: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
     asyncpg.InternalClientError,
@@ -57,7 +57,7 @@ SERVER_FAULTS: Final = (
 
 
 class Node:
-    """This relay among them. Open it before the journal: what the journal writes carries its epoch."""
+    """This node. Open it before the journal, whose transactions check its epoch."""
 
     def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
         self.name = server.node
@@ -71,7 +71,7 @@ class Node:
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
+        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError."""
         try:
             await self._connect()
             self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
@@ -79,14 +79,14 @@ class Node:
             raise StoreError(f"the store {self._server} failed: {error}") from error
 
     def watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
-        """From now on: says that we are here, and hands over to `take` the calls of those that are not any more.
+        """Start heartbeats, and pass the calls of failed nodes to `take`.
 
-        `lost` is called once another has taken ours over.
+        `lost` is called once another node has taken over our calls.
         """
         self._watching = asyncio.create_task(self._watch(take, lost), name="node")
 
     async def close(self) -> None:
-        """Calls that are left are for whoever takes over, in a while; without any, nobody needs to."""
+        """Stop. If calls are left, another node takes them over after DEAD_S; if none, mark this node as stopped."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
@@ -97,8 +97,8 @@ class Node:
         self._connection.terminate()
 
     async def _watch(self, take: Callable[[list[LiveCall]], None], lost: Callable[[], None]) -> None:
-        """Judges the others only once it has itself been seen for as long: after an outage of the server each looks
-        as if it were gone until it has written again."""
+        """Take over others only after beating for DEAD_S ourselves: after an outage of the server every node looks
+        dead until its next heartbeat."""
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
@@ -118,7 +118,7 @@ class Node:
             await asyncio.sleep(BEAT_S)
 
     async def _beat(self) -> bool:
-        """False where another has taken our calls over."""
+        """Write a heartbeat. False if another node has taken over our calls."""
         assert self._connection is not None
         key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
         if key_id is None:
