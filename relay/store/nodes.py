@@ -1,4 +1,4 @@
-"""The nodes of a shared store: which relays use it, which of them are gone, and who takes over a lost one's calls.
+"""The nodes of a shared store: heartbeats, and the takeover of calls from nodes that have failed.
 
 Each writes every second that it is there, by the server's clock, which sealing keys it has, and what it has of what is
 limited over all nodes. One that has not for
@@ -26,9 +26,9 @@ from relay.store.server import Server
 
 BEAT_S: Final = 1.0
 DEAD_S: Final = 5.0
-PATIENCE_S: Final = 3.0  # for one beat
-# Of a connection, in ms: a machine that freezes or is cut off within a transaction must not keep its locks, which hold
-# up all nodes. Whoever was only slow finds the connection gone, and does the same again.
+PATIENCE_S: Final = 3.0  # for one heartbeat
+# In ms: a machine that freezes or is cut off within a transaction must not keep its locks, which block all nodes. A
+# node that was only slow finds its connection closed, and retries.
 NOT_IDLE_FOR_EVER: Final = {"idle_in_transaction_session_timeout": "1000"}
 
 _JOIN: Final = """
@@ -60,7 +60,7 @@ SELECT node, counts FROM node_count JOIN node ON node.name = node_count.node
 WHERE node <> $1 AND taken_by IS NULL AND stopped_at IS NULL AND seen_at >= now() - make_interval(secs => $2)
 """
 
-# InternalClientError: a connection that is lost while it is used at times leaves asyncpg's own states in disorder.
+# InternalClientError: losing a connection in use at times leaves asyncpg in an inconsistent state.
 SERVER_FAULTS: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
     asyncpg.InternalClientError,
@@ -72,7 +72,7 @@ _decode: Final = msgspec.json.Decoder(dict[str, dict[str, Annotated[int, msgspec
 
 
 class Node:
-    """This relay among them. Open it before the journal: what the journal writes carries its epoch."""
+    """This node. Open it before the journal, whose transactions check its epoch."""
 
     def __init__(self, server: Server, sealer: Sealer, report: Report, *, dead_s: float = DEAD_S) -> None:
         self.name = server.node
@@ -87,7 +87,7 @@ class Node:
         self._unreadable: set[str] = set()  # nodes whose counts were reported
 
     async def open(self) -> None:
-        """Joins, with an epoch that no earlier process of this name has. Raises StoreError."""
+        """Join with a new epoch, so that an earlier process of this name can write no more. Raises StoreError."""
         try:
             await self._connect()
             self.epoch = await self._ask(_JOIN, self.name, self._turning.known())
@@ -107,7 +107,7 @@ class Node:
         self._watching = asyncio.create_task(self._watch(take, lost, limits), name="node")
 
     async def close(self) -> None:
-        """Calls that are left are for whoever takes over, in a while; without any, nobody needs to."""
+        """Stop. If calls are left, another node takes them over after DEAD_S; if none, mark this node as stopped."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
@@ -143,7 +143,7 @@ class Node:
             await asyncio.sleep(BEAT_S)
 
     async def _beat(self) -> bool:
-        """False where another has taken our calls over."""
+        """Write a heartbeat. False if another node has taken over our calls."""
         assert self._connection is not None
         key_id: int | None = await self._connection.fetchval(_BEAT, self.name, self.epoch, self._turning.known())
         if key_id is None:

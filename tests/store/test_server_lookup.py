@@ -1,4 +1,4 @@
-"""The look-up of a call on a PostgreSQL server. What it finds is tested in `tests.service`, on both kinds of store."""
+"""The look-up of a call on a PostgreSQL server. `tests.service` tests its results, on both kinds of store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.outside
 _LAST = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
-async def test_a_look_up_is_one_statement(tmp_path: Path) -> None:
-    """Each that follows it would cost the server as much again."""
+async def test_look_up_is_one_statement(tmp_path: Path) -> None:
+    """Each further statement would double the cost on the server."""
     place = postgres.new_place(tmp_path)
     sealer = open_store(place, tmp_path / "relay.key")
     reader = ServerRouteReader(place, sealer, Rules(), lambda event, fields: None)
