@@ -29,7 +29,7 @@ def test_a_prefix_is_loaded_with_its_ten_thousand_numbers(loaded: Command) -> No
     assert (first["prefix"], first["cool_down_s"], first["state"]) == (PREFIX, None, "active")
     assert (second["prefix"], second["operator"], second["platform"]) == (OTHER, "2", "0000002")
     assert (second["peer"], second["cool_down_s"]) == ("carrier", 43_200)
-    assert loaded.refused("numbers", "load", OTHER) == "prefix: it is loaded already"
+    assert loaded.refused("numbers", "load", OTHER) == "prefix: already loaded"
     assert len(loaded.objects("numbers", "list", "--pool", "acme-bj")) == 10_000
 
 
@@ -89,7 +89,7 @@ def test_a_pool_is_shown_and_given_to_another(loaded: Command) -> None:
 
 def test_what_is_not_there_is_status_1(loaded: Command) -> None:
     assert loaded.refused("numbers", "show", "700999999999999").startswith("it is none of the platform's numbers")
-    assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: it is not loaded")
+    assert loaded.refused("numbers", "prefix", "70099999999", "--peer", "x").startswith("prefix: not loaded")
     assert loaded.refused("pools", "change", "none") == "pool: there is no such pool"
 
 
