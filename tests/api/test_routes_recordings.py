@@ -20,7 +20,7 @@ READ = f"/v1/calls/{CALL}/recording?reason=case%207"
 
 @pytest.fixture
 async def kept_in(api: Api, tmp_path: Path) -> Path:
-    """A store with two calls of acme, one of them recorded."""
+    """The folder of recordings. The store has two calls of acme, one of them recorded."""
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(ended_record(CALL, business="acme", recording=CALL), ended_record(OTHER, business="acme"))
     shelf.follow()
