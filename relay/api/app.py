@@ -1,4 +1,4 @@
-"""The HTTP API as one application: its layers, its routes, and how each fault is answered. It starts no server."""
+"""The ASGI application of the HTTP API: middleware, routes and exception handlers. It starts no server."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ _NOUNS = (
     routes_bans,
     routes_health,
 )
-_ROUTES = [route for noun in _NOUNS for route in noun.router.routes]  # flat, so that a route knows its whole path
-LONG_READS = 4  # at once
+_ROUTES = [route for noun in _NOUNS for route in noun.router.routes]  # flat: each route has its full path
+LONG_READS = 4  # concurrent
 
 
 def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
-    """The application over a desk, which must be there as long as it serves. `clock` gives Unix seconds."""
+    """Build the application on a backend, which must outlive it. `clock` returns Unix seconds."""
     app = FastAPI(
         title="relay700",
         docs_url=None,  # FastAPI's pages load scripts from other hosts
@@ -94,13 +94,13 @@ def make_app(desk: Desk, clock: Callable[[], float] = time.time) -> FastAPI:
 
 @cache
 def _document() -> bytes:
-    """Made once: it takes longer than all else of an application, and whoever asks for it may ask often."""
+    """The OpenAPI document. Cached: it is the slowest part of building an application, and is served often."""
     return json.dumps(describe(_ROUTES), ensure_ascii=False).encode()
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"retry-after": "1"} if error.kind == "rate_limited" else {}  # the relay's own bounds are a second's
+    headers = {"retry-after": "1"} if error.kind == "rate_limited" else {}  # these limits count per second
     return problem_response(request.state.request_id, error.kind, str(error), errors_of(error), headers)
 
 
@@ -114,10 +114,10 @@ async def _store_failed(request: Request, _: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Names each field, and never repeats what was in it."""
+    """Name each invalid field, and never repeat its value."""
     assert isinstance(error, RequestValidationError)
     if isinstance(error.body, bytes):  # FastAPI reads a body by its content type
-        errors = [("body", "it is not read as JSON: send the header content-type: application/json")]
+        errors = [("body", "must be JSON: send the header content-type: application/json")]
     else:
         errors = field_errors(error.errors(), within=1)
     return problem_response(request.state.request_id, "invalid", summary(errors), errors)
@@ -127,13 +127,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = {"allow": ", ".join(sorted(_methods(request)))} if error.status_code == 405 else error.headers
     kind = HTTP_KINDS.get(error.status_code, "invalid")
-    ours = error.detail if kind in ("too_large", "rate_limited") else ""  # of `relay.api.edge`
-    detail = "there is no such address: /docs shows them all" if kind == "not_found" else ours
+    ours = error.detail if kind in ("too_large", "rate_limited") else ""  # raised by `relay.api.edge`
+    detail = "there is no such path: /docs lists all of them" if kind == "not_found" else ours
     return problem_response(request.state.request_id, kind, detail, headers=headers)
 
 
 def _methods(request: Request) -> Iterator[str]:
-    """Those that the address knows, whichever route answers them."""
+    """The methods of all routes that match the path (RFC 9110 15.5.6)."""
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             yield from route.methods or ()

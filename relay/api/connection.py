@@ -1,8 +1,7 @@
-"""One HTTP connection to the API, and the bounds that uvicorn does not set: on heads, on time, on how many there are.
+"""One HTTP connection to the API, with the limits that uvicorn lacks: size of heads, duration, number of connections.
 
-It knows nothing of requests. Whoever passes a bound is disconnected: who does so means no good, or is gone. What an
-address leaves unused of the connections others may have, until it wants it: where there are as many as there may be, a
-new one takes the place of one that is idle, or half open, of the address with the most.
+It does not interpret requests. A client over a limit is disconnected without an answer: it is hostile or gone. When all
+connections are in use, a new one replaces an idle or half-open one of the address that has the most.
 """
 
 from __future__ import annotations
@@ -18,51 +17,51 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from relay.call.bans import source_of
 
 MOST_CONNECTIONS = 1_000
-# From one address or IPv6 network of 64 bits. This machine's have no such bound: a proxy in front of us is there.
+# Connections of one IPv4 address or IPv6 /64. Loopback is exempt: a reverse proxy connects from there.
 MOST_FROM_ONE = 100
-MAX_HEAD = 1 << 16  # bytes until a head is complete, and what was read with them
-MAX_REQUEST = 1 << 24  # bytes of a request with its chunks' own: more than the largest body has (`ApiSettings`)
-REQUEST_S = 30.0  # from the first byte of a request to the last, and before the first
-STALLED_S = 60.0  # that an answer waits for a client to read
+MAX_HEAD = 1 << 16  # bytes read before a head is complete
+MAX_REQUEST = 1 << 24  # bytes of a request with chunk framing: more than the largest body (`ApiSettings`)
+REQUEST_S = 30.0  # to receive a request, and to wait for its first byte
+STALLED_S = 60.0  # to wait for a client that does not read its answer
 
-_places = count()
+_arrivals = count()
 
 
 class Connection(HttpToolsProtocol):
-    """Give it to uvicorn as its `http`."""
+    """The protocol class for uvicorn's option `http`."""
 
-    source = ""  # who has it: an IPv4 address, or an IPv6 network of 64 bits
+    source = ""  # IPv4 address or IPv6 /64
     _arriving: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _in_head = True
     _read = 0  # bytes of this request
-    _place = 0  # in the order of arrival
+    _arrival = 0  # number in the order of arrival
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         host = self.client[0] if self.client else ""
         self.source = source_of(host) if host else ""
-        self._place = next(_places)
-        if self._are_too_many(host) or not self._has_room():
+        self._arrival = next(_arrivals)
+        if self._is_over_share(host) or not self._make_room():
             self.connections.discard(self)
             transport.abort()
             return
         self._await_request()
 
-    def _are_too_many(self, host: str) -> bool:
+    def _is_over_share(self, host: str) -> bool:
         if not host or ip_address(host.partition("%")[0]).is_loopback:
             return False
         connections: set[Any] = self.connections
         return len([each for each in connections if each.source == self.source]) > MOST_FROM_ONE
 
-    def _has_room(self) -> bool:
-        """Whether there are fewer than there may be, or one that goes for it: of whoever has the most, the oldest."""
+    def _make_room(self) -> bool:
+        """Whether the connection may stay, after evicting the oldest idle one of the largest source if all are used."""
         connections: set[Any] = self.connections
-        if len(connections) < MOST_CONNECTIONS:  # where there are as many, uvicorn answers 503 to all
+        if len(connections) < MOST_CONNECTIONS:  # at this number uvicorn answers 503 to everyone
             return True
         had = Counter(each.source for each in connections)
         others = [each for each in connections if each.source != self.source and each.may_go]
-        chosen = max(others, key=lambda each: (had[each.source], -each._place), default=None)
+        chosen = max(others, key=lambda each: (had[each.source], -each._arrival), default=None)
         if chosen is None or had[chosen.source] < had[self.source]:
             return False
         connections.discard(chosen)
@@ -71,7 +70,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def may_go(self) -> bool:
-        """Whether it waits for its client: for the rest of a request, for the next one, or to have an answer read."""
+        """Whether the connection waits for its client: for a request, for the rest of one, or to read an answer."""
         is_answered = self.cycle is None or self.cycle.response_complete
         return is_answered or self._arriving is not None or self._stalled is not None
 

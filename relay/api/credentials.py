@@ -1,6 +1,6 @@
-"""The two ways to show a key: `Bearer`, and `RELAY700`, a signature over the request that cannot be used twice.
+"""Authorization schemes: `Bearer` with the secret, and `RELAY700`, a signature over the request, valid once.
 
-It reads headers and compares signatures. Which keys there are, and what they allow, it does not know.
+It parses headers and computes signatures. It does not know which keys exist or what they allow.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 from relay.errors import Refused
 
-BEHIND_S = 300  # how old a signed request may be
-AHEAD_S = 5  # how far the client's clock may be ahead
+BEHIND_S = 300  # maximum age of a signed request
+AHEAD_S = 5  # maximum lead of the client's clock
 _BEARER = re.compile(r"rk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
 _PART = re.compile(r'\s*(key|ts|nonce|sig)="?([A-Za-z0-9_.~+/=-]{1,128})"?\s*', re.ASCII)
 _TIME = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class Bearer(NamedTuple):
-    """The secret itself."""
+    """A key shown by its secret."""
 
     key_id: str
     secret: str
 
 
 class Signed(NamedTuple):
-    """A signature over method, target, time, nonce and body."""
+    """A key shown by a signature over method, target, time, nonce and body."""
 
     key_id: str
     ts: int  # Unix seconds
@@ -37,44 +37,45 @@ class Signed(NamedTuple):
 
 
 def read_authorization(header: str) -> Bearer | Signed:
-    """Reads an Authorization header. Raises Refused("unauthorised")."""
+    """Parse an Authorization header. Raises Refused("unauthorised")."""
     scheme, _, rest = header.partition(" ")
     match scheme.lower():
         case "bearer" if found := _BEARER.fullmatch(rest.strip()):
             return Bearer(found[1], found[2])
         case "relay700":
             return _signed(rest)
-    raise _unauthorised("send `Authorization: Bearer rk_ID_SECRET`, or a signed request")
+    raise _unauthorised("missing or malformed: send `Authorization: Bearer rk_ID_SECRET`, or a signed request")
 
 
 def signature(key: bytes, method: str, target: str, ts: int, nonce: str, body: bytes) -> str:
-    """What a client computes. `key` is SHA-256 of its secret; `target` is the path with its query, as sent."""
+    """The hexadecimal signature. `key` is SHA-256 of the secret; `target` is the path with its query, as sent."""
     text = f"{method}\n{target}\n{ts}\n{nonce}\n{hashlib.sha256(body).hexdigest()}"
     return hmac.new(key, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
 class Nonces:
-    """The signed requests of the last minutes, so that none is taken twice.
+    """The nonces of the last BEHIND_S seconds, so that no signed request is accepted twice.
 
-    They are in memory alone, so nothing is taken that may have been seen before the start: for the first AHEAD_S
+    They are in memory only, so requests that may have been accepted before the start are refused: in the first AHEAD_S
     seconds only clients whose clock is ahead are served.
     """
 
     def __init__(self, started_s: float) -> None:
         self._earliest_s = started_s + AHEAD_S
-        # Until when it is kept, in about this order, and its time.
+        # (key id, nonce) -> (time to forget it, ts), roughly in that order.
         self._seen: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def admit(self, signed: Signed, now_s: float) -> None:
-        """Takes a request whose signature is right. Raises Refused("replayed")."""
+        """Accept a request whose signature is valid, once. Raises Refused("replayed")."""
         if signed.ts < self._earliest_s or not now_s - BEHIND_S <= signed.ts <= now_s + AHEAD_S:
-            raise Refused("replayed", "authorization", "ts is not of now, or the service has just begun: sign it anew")
+            problem = "ts must be current, and later than the start of the service: check the clock, and sign again"
+            raise Refused("replayed", "authorization", problem)
         name = (signed.key_id, signed.nonce)
         while self._seen and next(iter(self._seen.values()))[0] < now_s:
             _, (_, ts) = self._seen.popitem(last=False)
-            self._earliest_s = max(self._earliest_s, ts + 1)  # nor when the clock is set back
+            self._earliest_s = max(self._earliest_s, ts + 1)  # holds even if the clock is set back
         if name in self._seen:
-            raise Refused("replayed", "authorization", "this nonce was used: sign each request with one of its own")
+            raise Refused("replayed", "authorization", "the nonce was used before: sign each request with a new one")
         self._seen[name] = (now_s + BEHIND_S + 2 * AHEAD_S, signed.ts)
 
 
@@ -83,11 +84,11 @@ def _signed(text: str) -> Signed:
     for part in text.split(",", 8):
         found = _PART.fullmatch(part)
         if found is None or found[1] in parts:
-            raise _unauthorised("the signed form is `RELAY700 key=…, ts=…, nonce=…, sig=…`")
+            raise _unauthorised("a signed request must have the form `RELAY700 key=…, ts=…, nonce=…, sig=…`")
         parts[found[1]] = found[2]
     nonce = parts.get("nonce", "")
     if len(parts) < 4 or not _TIME.fullmatch(parts["ts"]) or not 16 <= len(nonce) <= 64:
-        raise _unauthorised("key, ts (Unix seconds), nonce (16 to 64 characters) and sig are all needed")
+        raise _unauthorised("key, ts (Unix seconds), nonce (16 to 64 characters) and sig are all required")
     return Signed(parts["key"], int(parts["ts"]), nonce, parts["sig"].lower())
 
 

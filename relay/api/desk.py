@@ -1,4 +1,4 @@
-"""What the HTTP API needs of the process it runs in. It opens nothing and starts nothing."""
+"""What the HTTP API needs from the backend process: protocols only."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from relay.store.writer import GroupWriter
 
 
 class Control(Protocol):
-    """Asks the relay beside us: `ControlClient`. Raises Refused("relay_unavailable") where it does not answer."""
+    """A client of the relay's control socket (`ControlClient`). Raises Refused("relay_unavailable") on no answer."""
 
     async def ask(self, name: str, **args: object) -> dict[str, Any]: ...
 
 
 class Desk(Protocol):
-    """The process: the store, who writes to it, and the relay beside it. The tests bring one of their own."""
+    """The backend process: the store, its writer, and the control client. The tests have a second implementation."""
 
     path: Place  # of the store
     sealer: Sealer
-    reader: Reader  # of the event loop's thread: for single rows
+    reader: Reader  # runs in the event loop's thread: for single rows
     writer: GroupWriter
     control: Control
     settings: ApiSettings
 
     async def metrics(self) -> bytes:
-        """Those of the relay and of this process, as Prometheus reads them. Raises Refused("relay_unavailable")."""
+        """The metrics of relay and backend in Prometheus text format. Raises Refused("relay_unavailable")."""
         ...

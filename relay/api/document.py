@@ -1,6 +1,6 @@
-"""The OpenAPI document: what FastAPI makes of the routes, and what is the same for each of them.
+"""The OpenAPI document: FastAPI's description of the routes, completed with what all of them share.
 
-That is: the problem answers, the two ways to show a key, the scope that is needed, the rate-limit headers.
+That is: problem responses, the two authorization schemes, required scopes, the Retry-After header.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from relay.api.problems import KINDS, MEDIA_TYPE, Problem
 from relay.api.visit import Needs
 
 STATUSES = (400, 401, 403, 404, 409, 413, 422, 429, 503)
-_OPEN_STATUSES = (400, 503)  # of what needs no key
+_OPEN_STATUSES = (400, 503)  # of routes without a key
 _REF = "#/components/{}"
 _DESCRIPTION = """\
 Number protection with 700 numbers: businesses, numbers, bindings, calls.
 
-Times are RFC 3339; answers are in UTC with milliseconds. Real numbers are masked (`138****0001`) unless `reveal` asks
-for them. Lists come in pages: `next` of one is `cursor` of the following. Each request that changes something may carry
-an `Idempotency-Key`: the same request with the same key within 24 hours is done once and answered alike.
+Times are RFC 3339; responses use UTC with milliseconds. Real numbers are masked (`138****0001`) unless `reveal` is set.
+Lists are paginated: send `next` of a page as `cursor` to get the following one. Every request that changes data accepts
+an `Idempotency-Key`: a repetition with the same key within 24 hours is executed once and gets the same response.
 
 Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_64_CHARACTERS, sig=HEX` with
 `sig = HMAC-SHA256(SHA-256(secret), METHOD \\n path?query \\n ts \\n nonce \\n hex(SHA-256(body)))`.
@@ -32,7 +32,7 @@ Signed requests: `Authorization: RELAY700 key=ID, ts=UNIX_SECONDS, nonce=16_TO_6
 
 
 def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
-    """The document of all routes, complete."""
+    """Return the complete document of these routes."""
     document = get_openapi(title="relay700", version=version("relay700"), routes=routes, description=_DESCRIPTION)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -54,7 +54,7 @@ def describe(routes: Sequence[BaseRoute]) -> dict[str, Any]:
 
 
 def scopes_of(route: APIRoute) -> tuple[str, ...] | None:
-    """The scopes that a route needs; None where it needs no key."""
+    """The scopes that a route requires; None if it requires no key."""
     for dependency in route.dependant.dependencies:
         if isinstance(dependency.call, Needs):
             return dependency.call.scopes

@@ -1,6 +1,6 @@
-"""The door of /v1: who asks, whether the key is good, and how often it may ask. Nothing behind it runs for a stranger.
+"""Authentication and rate limits of /v1, as ASGI middleware: no route runs without a valid key.
 
-What a key may do is asked by each route (`relay.api.visit`).
+Authorisation by scope is the routes' own (`relay.api.visit`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from relay.errors import Refused, StoreError
 from relay.store.act import Actor
 from relay.store.keys import ApiKey, find_key
 
-_PASSED_ON = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
+_PROXY_HEADERS = frozenset([b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"])
 _BAD_KEY = "the key is unknown, wrong, expired or revoked"
 
 
 class Door:
-    """ASGI middleware. Lets a request through with `actor` in `scope["state"]`."""
+    """ASGI middleware that puts the authenticated `actor` into `scope["state"]`."""
 
     def __init__(self, app: ASGIApp, desk: Desk, nonces: Nonces, clock: Callable[[], float]) -> None:
         self._app = app
@@ -38,22 +38,22 @@ class Door:
         self._nonces = nonces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http" or not _is_behind(scope):
+        """Authenticate one request."""
+        if scope["type"] != "http" or not _needs_key(scope):
             await self._app(scope, receive, send)
             return
         state = scope["state"]
         try:
             key, receive = await self._authenticate(scope, receive)
         except Refused as refused:
-            await self._turn_away(scope, receive, send, refused)
+            await self._reject(scope, receive, send, refused)
             return
         except StoreError:
             await problem_response(state["request_id"], "store_busy", headers={"retry-after": "1"})(
                 scope, receive, send
             )
             return
-        whose = key.id if key.business is None else f"business {key.business}"  # which may have many keys
+        whose = key.id if key.business is None else f"business {key.business}"  # all keys of a business share a bucket
         self._requests.follow(self._desk.settings.requests_per_s, self._desk.settings.burst)
         allowance = self._requests.take(whose, self._clock())
         if not allowance.granted:
@@ -65,20 +65,20 @@ class Door:
         await self._app(scope, receive, _with_headers(send, _rate_headers(allowance)))
 
     async def _authenticate(self, scope: Scope, receive: Receive) -> tuple[ApiKey, Receive]:
-        """The key that the request shows, and a `receive` that gives the body. Raises Refused."""
+        """Return the key of the request, and a `receive` that still yields the body. Raises Refused."""
         shown = read_authorization(Headers(scope=scope).get("authorization", ""))
         now_s = self._clock()
         key = self._desk.reader.read(lambda connection: find_key(connection, self._desk.sealer, shown.key_id))
         if isinstance(shown, Bearer):
             return _good(key, now_s, lambda key: key.is_secret(self._desk.sealer, shown.secret)), receive
         if key is None:
-            raise Refused("unauthorised", "authorization", _BAD_KEY)  # without reading what a stranger sends
+            raise Refused("unauthorised", "authorization", _BAD_KEY)  # no body is read for an unknown key
         body = await Request(scope, receive).body()
         good = _good(key, now_s, lambda key: _is_signed(key, shown, scope, body))
         self._nonces.admit(shown, now_s)
         return good, _replay(body, receive)
 
-    async def _turn_away(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
+    async def _reject(self, scope: Scope, receive: Receive, send: Send, refused: Refused) -> None:
         client = scope.get("client")
         allowance = self._failures.take(source_of(client[0]) if client else "", self._clock())
         headers = {"www-authenticate": 'Bearer realm="relay700", RELAY700'}
@@ -89,22 +89,22 @@ class Door:
 
 
 def _good(key: ApiKey | None, now_s: float, shows: Callable[[ApiKey], bool]) -> ApiKey:
-    """The key, if the request shows it and it is in force. One answer for all else: it tells no id."""
+    """Return the key if the request proves it and it is valid. All failures look alike, so no key id can be probed."""
     if key is None or not shows(key) or not key.is_good(int(now_s * 1000)):
         raise Refused("unauthorised", "authorization", _BAD_KEY)
     return key
 
 
-def _is_behind(scope: Scope) -> bool:
+def _needs_key(scope: Scope) -> bool:
     path = scope["path"]
-    return path.startswith("/v1/") or (path == "/metrics" and not _is_near(scope))
+    return path.startswith("/v1/") or (path == "/metrics" and not _is_local(scope))
 
 
-def _is_near(scope: Scope) -> bool:
-    """Whether it comes from this machine, and no proxy says that it passes it on."""
+def _is_local(scope: Scope) -> bool:
+    """Whether the request comes from this machine and was not forwarded by a proxy."""
     client = scope.get("client")
-    is_ours = client is not None and (client[0].startswith("127.") or client[0] == "::1")
-    return is_ours and _PASSED_ON.isdisjoint(name for name, _ in scope["headers"])
+    is_loopback = client is not None and (client[0].startswith("127.") or client[0] == "::1")
+    return is_loopback and _PROXY_HEADERS.isdisjoint(name for name, _ in scope["headers"])
 
 
 def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:
@@ -116,7 +116,7 @@ def _is_signed(key: ApiKey, signed: Signed, scope: Scope, body: bytes) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then whatever comes."""
+    """A `receive` that yields the body already read, then what follows."""
     given = False
 
     async def receive_again() -> Message:

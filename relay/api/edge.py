@@ -1,6 +1,6 @@
-"""The outermost layer of the API: request ids, the bound on bodies, headers against browsers, the log, the last resort.
+"""The outermost middleware of the API: request ids, body limits, security headers, access log, uncaught errors.
 
-It knows nothing of keys and routes. Paths are logged by their template and without a query: no party gets into a log.
+It knows no keys or routes. Paths are logged as templates without a query: no party reaches the log.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from relay.api.problems import HTTP_KINDS, problem_response
 from relay.api.settings import ApiSettings
 
 BATCH = "/v1/bindings/batch"
-SMALL = 1 << 16  # bytes of each body that need no room
-ROOM = 1 << 26  # bytes
+SMALL = 1 << 16  # bytes of each body that do not count against ROOM
+ROOM = 1 << 26  # bytes of all large bodies together
 _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -29,7 +29,7 @@ _HEADERS = {
 
 
 class Edge:
-    """ASGI middleware. The one place of the API with a broad except: a fault ends its own request and no other."""
+    """ASGI middleware. Holds the only broad `except` of the API: an error fails its own request and no other."""
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
@@ -38,7 +38,7 @@ class Edge:
         self._room = Room()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request. `scope["state"]` gets its `request_id`."""
+        """Serve one request, with its `request_id` in `scope["state"]`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,9 +61,9 @@ class Edge:
                 await problem_response(request_id, "too_large", _too_large(most))(scope, receive, send_marked)
             else:
                 await self._app(scope, body.receive, send_marked)
-        except ClientDisconnect:  # while its body was read
+        except ClientDisconnect:  # while the body was read
             pass
-        except HTTPException as error:  # `_Body`, while a signature was checked
+        except HTTPException as error:  # from `_Body`, when the auth middleware reads the body to check a signature
             kind = HTTP_KINDS[error.status_code]
             await problem_response(request_id, kind, error.detail, headers=error.headers)(scope, receive, send_marked)
         except Exception:
@@ -72,9 +72,9 @@ class Edge:
                 await problem_response(request_id, "internal")(scope, receive, send_marked)
         finally:
             body.leave()
-        self._tell(scope, request_id, status, begun)
+        self._log_request(scope, request_id, status, begun)
 
-    def _tell(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
+    def _log_request(self, scope: Scope, request_id: str, status: int, begun: float) -> None:
         self._log.info(
             "api.request",
             request_id=request_id,
@@ -103,24 +103,24 @@ def _declared_length(scope: Scope) -> int:
 
 
 class Room:
-    """For what large bodies have beyond SMALL bytes, all together: 1,000 of them at once would fill the memory."""
+    """The memory for large bodies beyond their first SMALL bytes: 1,000 of them at once would exhaust the machine."""
 
     def __init__(self) -> None:
-        self.taken = 0  # of ROOM
+        self.taken = 0  # bytes of ROOM
 
 
 class _Body:
-    """The body of one request. One without a declared length (chunked) is counted as it comes."""
+    """The body of one request, counted as it arrives: a chunked one declares no length."""
 
     def __init__(self, receive: Receive, most: int, room: Room) -> None:
         self._receive = receive
         self._most = most
         self._room = room
         self._size = 0
-        self._taken = 0  # of the room
+        self._taken = 0  # bytes of the room
 
     async def receive(self) -> Message:
-        """Raises HTTPException 413 for too large a body, 429 where there is no room for it now."""
+        """Receive the next part. Raises HTTPException: 413 over the body's limit, 429 if there is no room now."""
         message = await self._receive()
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
@@ -128,16 +128,16 @@ class _Body:
                 raise HTTPException(413, _too_large(self._most))
             more = max(self._size - SMALL, 0) - self._taken
             if self._room.taken + more > ROOM:
-                raise HTTPException(429, "too many large bodies at once: send it again", {"retry-after": "1"})
+                raise HTTPException(429, "too many large bodies at once: retry after 1 second", {"retry-after": "1"})
             self._taken += more
             self._room.taken += more
         return message
 
     def leave(self) -> None:
-        """Nobody has it any more."""
+        """Release the room that the body took."""
         self._room.taken -= self._taken
         self._taken = 0
 
 
 def _too_large(most: int) -> str:
-    return f"at most {most} bytes are taken"
+    return f"the body must be at most {most} bytes"

@@ -1,7 +1,7 @@
-"""TLS hand-shakes of the API: so many at once, and for one more the oldest goes of whoever has the most.
+"""The TLS listener of the API. It limits concurrent handshakes: a new one evicts the oldest of the largest source.
 
-Until a hand-shake is over uvicorn and `Connection` know nothing of a connection, and it is where a stranger costs most.
-It decides nothing about connections that are up.
+uvicorn and `Connection` first see a connection after its handshake, which is the dearest step an unknown client can
+cause. Established connections are not its concern.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from relay.call.bans import source_of
 MOST_HANDSHAKES = 200
 HANDSHAKE_S = 10.0
 _BACKLOG = 2_048
-_AT_ONCE = 100  # connections that are accepted before others have their turn
-_PAUSE_S = 1.0  # where there is no descriptor left
+_AT_ONCE = 100  # connections accepted in one turn of the event loop
+_PAUSE_S = 1.0  # before the next accept when file descriptors have run out
 
 
 class TlsListener:
-    """Accepts until it is closed. uvicorn has it among its `servers`."""
+    """A listening socket that accepts TLS until it is closed; one of uvicorn's `servers`."""
 
     def __init__(self, listening: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
         self._listening = listening
         self._make = make
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._under_way: dict[asyncio.Task[None], str] = {}  # whose each is, in the order of arrival
+        self._under_way: dict[asyncio.Task[None], str] = {}  # handshake -> source, in the order of arrival
         self._closed = False
         listening.setblocking(False)
         listening.listen(_BACKLOG)
         self._go_on()
 
     def close(self) -> None:
-        """Accepts no more."""
+        """Stop accepting, and cancel the handshakes under way."""
         self._closed = True
         self._loop.remove_reader(self._listening)
         for task in self._under_way:
@@ -76,11 +76,11 @@ class TlsListener:
     def _done(self, connected: socket.socket, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
         if task.cancelled():
-            connected.close()  # the loop has not, where the task had not begun
+            connected.close()  # the loop closes it only if the task had started
 
     async def _shake_hands(self, connected: socket.socket) -> None:
         connected.setblocking(False)
-        with contextlib.suppress(OSError):  # TLS that failed or took too long, or nobody there
+        with contextlib.suppress(OSError):  # failed or slow handshake, or client gone
             await self._loop.connect_accepted_socket(
                 self._make, connected, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S
             )

@@ -1,6 +1,6 @@
-"""What the models of all nouns share: text without control characters, numbers, moments, pages.
+"""Types shared by the request and response models: clean text, numbers, times, pages.
 
-A model says the form of what is asked and answered. Whether it may be is the business of `relay.service`.
+A model checks the form of a request; `relay.service` checks its meaning.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _NAME = f"^{NAME}$"
 _PARTY = r"^\+?[0-9][-0-9. ()]*$"
 _INDUSTRIAL_ID = f"^{INDUSTRIAL_ID}$"
 _HOURS = r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-4]):[0-5][0-9]$"
-# What a text is that has one of these forms, for who sent another.
+# Pattern -> problem text for a value that does not match.
 FORMS = {
-    CLEAN: "it is text without control characters",
-    _NUMBER_700: "it is the 15 digits of a 700 number, such as 700100000010001",
+    CLEAN: "must not contain control characters",
+    _NUMBER_700: "must be the 15 digits of a 700 number, such as 700100000010001",
     _PREFIX: PREFIX_WORDS,
     _NAME: NAME_WORDS,
-    _PARTY: "it is a number such as 13800000001 or +86 138 0000 0001",
+    _PARTY: "must be a phone number, such as 13800000001 or +86 138 0000 0001",
     _INDUSTRIAL_ID: INDUSTRIAL_ID_WORDS,
-    _HOURS: "it is two times of a day in China, such as 08:00-22:00",
+    _HOURS: "must be two times of day in China time, such as 08:00-22:00",
 }
 
 Number700 = Annotated[str, StringConstraints(pattern=_NUMBER_700)]
@@ -50,35 +50,35 @@ Name = Annotated[str, StringConstraints(pattern=_NAME)]  # an id
 Party = Annotated[
     str,
     StringConstraints(min_length=3, max_length=24, pattern=_PARTY),
-    Field(description="a real number in any usual form, of a kind that may be bound", examples=["13800000001"]),
+    Field(description="a real number in any usual notation, of a kind that may be bound", examples=["13800000001"]),
 ]
-Masked = Annotated[str, Field(description="a real number with its middle hidden, unless it was to be revealed")]
+Masked = Annotated[str, Field(description="a number, masked unless revealed")]
 IndustrialId = Annotated[
     str,
     StringConstraints(pattern=_INDUSTRIAL_ID),
-    Field(description="of the goods or the order, in the industrial internet", examples=["88.101.1/order-1"]),
+    Field(description="industrial-internet identifier of the goods or the order", examples=["88.101.1/order-1"]),
 ]
 Hours = Annotated[
     str,
     StringConstraints(pattern=_HOURS),
-    Field(description="of service, in China time", examples=["08:00-22:00"]),
+    Field(description="service hours, China time", examples=["08:00-22:00"]),
 ]
 
 
-def _is_of_our_time(moment: datetime) -> datetime:
+def _check_year(moment: datetime) -> datetime:
     if not _EARLIEST <= moment <= _LATEST:
-        raise ValueError("it is a time from 1970 to 2200")
+        raise ValueError("must be between 1970 and 2200")
     return moment
 
 
-def _is_day_of_our_time(day: date) -> date:
-    _is_of_our_time(datetime.combine(day, time(), UTC))
+def _check_year_of_day(day: date) -> date:
+    _check_year(datetime.combine(day, time(), UTC))
     return day
 
 
-Time = Annotated[AwareDatetime, AfterValidator(_is_of_our_time)]  # in a request
-Day = Annotated[date, AfterValidator(_is_day_of_our_time)]
-Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # RFC 3339, UTC, milliseconds
+Time = Annotated[AwareDatetime, AfterValidator(_check_year)]  # in requests
+Day = Annotated[date, AfterValidator(_check_year_of_day)]
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]  # in responses: UTC, milliseconds
 Reason = Annotated[
     str, StringConstraints(min_length=1, max_length=LONGEST_REASON, pattern=CLEAN, strip_whitespace=True)
 ]
@@ -90,36 +90,36 @@ Text1024 = Annotated[str, StringConstraints(max_length=1024, pattern=CLEAN)]
 
 
 class Asked(BaseModel):
-    """A body of a request. Unknown fields are refused."""
+    """Base of request bodies. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Shown(BaseModel):
-    """A body of an answer."""
+    """Base of response bodies."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Page(Shown, Generic[T]):
-    """Part of a list."""
+    """One page of a list."""
 
     items: list[T]
-    next: str | None = Field(None, description="cursor of the next page; null: this was the last")
+    next: str | None = Field(None, description="cursor of the next page; null on the last page")
 
 
 def left_out() -> Any:
-    """The default of what a change may leave out and may not set to null. Nobody reads it: see `given`."""
+    """The default of a field that a change may omit but not set to null. It is never read: see `given`."""
     return None
 
 
 def given(asked: BaseModel) -> dict[str, Any]:
-    """The fields that stood in the request."""
+    """The fields present in the request."""
     return {name: getattr(asked, name) for name in asked.model_fields_set}
 
 
 class Because(Asked):
-    """Why something is done. It stands in the audit log."""
+    """The reason for a change, for the audit log."""
 
     reason: Reason
 
@@ -129,7 +129,7 @@ def shown_moment(moment_ms: int) -> Moment: ...
 @overload
 def shown_moment(moment_ms: int | None) -> Moment | None: ...
 def shown_moment(moment_ms: int | None) -> Moment | None:
-    """Unix milliseconds as the API writes them."""
+    """Format Unix milliseconds as RFC 3339."""
     return None if moment_ms is None else format_moment(moment_ms)
 
 
@@ -138,5 +138,5 @@ def given_ms(moment: AwareDatetime) -> int: ...
 @overload
 def given_ms(moment: AwareDatetime | None) -> int | None: ...
 def given_ms(moment: AwareDatetime | None) -> int | None:
-    """Unix milliseconds of a time in a request."""
+    """Convert a time of a request to Unix milliseconds."""
     return None if moment is None else round(moment.timestamp() * 1000)

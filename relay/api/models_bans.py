@@ -1,4 +1,4 @@
-"""Bans as asked for and as shown."""
+"""Request and response models of bans."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ Address = Annotated[str, StringConstraints(min_length=2, max_length=49, pattern=
 
 
 class BanNew(Asked):
-    """An address that is not to be heard."""
+    """A ban to impose."""
 
-    address: Address = Field(description="of IPv6 also a network of 64 bits", examples=["192.0.2.1", "2001:db8::/64"])
-    for_s: float = Field(gt=0, le=LONGEST_S, description="seconds from now; at most 366 days")
-    reason: Reason | None = Field(None, description="why; it stands in the audit log")
+    address: Address = Field(description="IPv4 or IPv6 address, or IPv6 /64", examples=["192.0.2.1", "2001:db8::/64"])
+    for_s: float = Field(gt=0, le=LONGEST_S, description="duration in seconds; at most 366 days")
+    reason: Reason | None = Field(None, description="reason for the audit log")
 
 
 class Ban(Shown):
-    """An address that is not heard."""
+    """A banned address."""
 
     address: str
-    reason: str = Field(description='the last of its offences, or "operator"')
+    reason: str = Field(description='the last offence of the address, or "operator"')
     since: Moment
     until: Moment
 
 
 class Bans(Shown):
-    """All in force, the one that ends first at the front."""
+    """All bans in force, the first to expire first."""
 
     items: list[Ban]
 
 
 class Lifted(Shown):
-    """Who is heard again."""
+    """The addresses whose bans were lifted."""
 
     lifted: list[str]

@@ -1,4 +1,4 @@
-"""Bindings, groups and list entries, as asked for and as shown. Parties are masked in every answer."""
+"""Request and response models of bindings, groups and list entries. Parties are masked in every response."""
 
 from __future__ import annotations
 
@@ -28,52 +28,54 @@ from relay.service.fields import MAX_CALL_S, RING_TIMEOUT_S
 from relay.store.bindings import State
 from relay.store.lists import Kind
 
-SOONEST_S = 60  # from now, that a binding may end by itself
-LATEST_S = 90 * 86_400
+SOONEST_S = 60  # shortest life of a binding
+LATEST_S = 90 * 86_400  # longest life of a binding
 ExpiresIn = Annotated[int, Field(ge=SOONEST_S, le=LATEST_S, description="seconds from now")]
 MaxCall = Annotated[int, Field(ge=MAX_CALL_S[0], le=MAX_CALL_S[-1])]
 RingTimeout = Annotated[int, Field(ge=RING_TIMEOUT_S[0], le=RING_TIMEOUT_S[-1])]
 
 
 class Expiry(Asked):
-    """When a binding ends by itself: one of the two, or neither."""
+    """The expiry of a binding: one of the two fields, or neither."""
 
     expires_in: ExpiresIn | None = None
-    expires_at: Time | None = Field(None, description="more than 60 s ahead")
+    expires_at: Time | None = Field(None, description="more than 60 s and at most 90 days ahead")
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:
         if self.expires_in is not None and self.expires_at is not None:
-            raise ValueError("give expires_in or expires_at, not both")
+            raise ValueError("expires_in and expires_at exclude each other: send one of them")
         return self
 
 
 class BindingNew(Expiry):
-    """A binding that is asked for."""
+    """A binding to make."""
 
     mode: Mode
-    a: Party | None = Field(None, description="party a; in GXB and GXYB whom b reaches before any member has called")
-    b: Party | None = Field(None, description="party b; in AXN whom a reaches before anybody has called")
-    group_id: Name | None = Field(None, description="GXB, GXYB: whose members call b")
-    x: Number700 | None = Field(None, description="left out: one of the pool is chosen")
-    y: Number700 | None = Field(None, description="AXYB, GXYB")
-    pool: Name | None = Field(None, description="to choose from; left out: its own, else the common one")
-    area: Text128 | None = Field(None, description="of the pool to choose from")
-    business: Name | None = Field(None, description="for operator keys; left out: `default`")
-    order_id: Text128 | None = Field(None, description="needed in the pilot phase")
+    a: Party | None = Field(None, description="party a; in GXB and GXYB the callee of b until a member has called")
+    b: Party | None = Field(None, description="party b; in AXN the callee of a until someone has called")
+    group_id: Name | None = Field(None, description="GXB, GXYB: the group whose members call b")
+    x: Number700 | None = Field(None, description="omitted: chosen from the pool")
+    y: Number700 | None = Field(None, description="AXYB, GXYB only; omitted: chosen from the pool")
+    pool: Name | None = Field(
+        None, description="pool to choose numbers from; omitted: those of the business user, else the common one"
+    )
+    area: Text128 | None = Field(None, description="area of the pool to choose numbers from")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
+    order_id: Text128 | None = Field(None, description="required in the pilot phase")
     consent: Text128 | None = Field(None, description="reference of the parties' consent")
-    user_data: Text1024 | None = Field(None, description="comes back with each event")
+    user_data: Text1024 | None = Field(None, description="returned with each event")
     direction: Direction = "both"
     max_call_s: MaxCall | None = None
     ring_timeout_s: RingTimeout | None = None
-    white_only: bool = Field(False, description="only callers on the whitelist get through")
+    white_only: bool = Field(False, description="admit callers on the whitelist only")
     hours: Hours | None = None
-    record: bool = Field(False, description="its calls are recorded, both sides are told so first")
+    record: bool = Field(False, description="record its calls, after an announcement to both sides")
     industrial_id: IndustrialId | None = None
 
 
 class BindingChange(Expiry):
-    """What is to change; what is left out stays, null clears. `expires_at: null` makes it endless."""
+    """Fields to change. Omitted fields keep their value, null clears one; `expires_at: null` removes the expiry."""
 
     a: Party | None = None
     b: Party | None = None
@@ -86,11 +88,11 @@ class BindingChange(Expiry):
     user_data: Text1024 | None = None
     record: bool = Field(default_factory=left_out)
     industrial_id: IndustrialId | None = None
-    version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
+    version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
 
 
 class BindingSearch(Asked):
-    """What bindings are looked for. Parties stand here, since an address would show them to proxies and logs."""
+    """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
 
     number: Number700 | None = None
     party: Party | None = None
@@ -99,7 +101,7 @@ class BindingSearch(Asked):
     business: Name | None = Field(None, description="for operator keys")
     state: State | None = None
     mode: Mode | None = None
-    since: Time | None = Field(None, description="made at or after")
+    since: Time | None = Field(None, description="created at or after")
 
 
 class Binding(Shown):
@@ -129,38 +131,38 @@ class Binding(Shown):
     changed_by: str | None
     expires_at: Moment | None
     ended_at: Moment | None
-    ended_by: str | None = Field(description="who unbound it")
+    ended_by: str | None = Field(description="actor that unbound it")
     record: bool = Field(description="its calls are recorded")
     industrial_id: str | None
     warning: str | None = Field(
-        None, description="where it is made or changed: what is amiss, such as an A number not filed"
+        None, description="a problem found when it was made or changed, such as an A number that is not filed"
     )
     version: int
 
 
 class BindingStep(Shown):
-    """That somebody made, changed or ended a binding."""
+    """One event in the life of a binding."""
 
     action: Literal["made", "changed", "ended"]
     at: Moment
     by: str | None
-    changed: list[str] = Field(description="names of fields")
+    changed: list[str] = Field(description="names of the changed fields")
 
 
 class BindingHistory(Shown):
-    """Who did what to a binding, in the order of time."""
+    """The life of a binding, oldest event first."""
 
     items: list[BindingStep]
 
 
 class Malformed(NamedTuple):
-    """An item of a batch that no binding can be asked for with."""
+    """A malformed item of a batch."""
 
     errors: list[tuple[str, str]]  # field and problem
 
 
 def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    """A wrong one is its own fault, and not that of the batch."""
+    """Validate one item; a malformed one does not fail the batch."""
     try:
         return read(value)
     except ValidationError as error:
@@ -168,53 +170,53 @@ def _item(value: object, read: ValidatorFunctionWrapHandler) -> object:
 
 
 class Batch(Asked):
-    """Many bindings. Each stands for itself."""
+    """Up to 1,000 bindings to make, independently of each other."""
 
     items: Annotated[list[Annotated[BindingNew, WrapValidator(_item)]], Field(min_length=1, max_length=1000)]
 
     def asked(self) -> Sequence[BindingNew | Malformed]:
-        """In the order of the request."""
+        """The items in the order of the request."""
         return self.items
 
 
 class BatchAnswer(Shown):
-    """What became of one of them."""
+    """The result of one item of a batch."""
 
-    index: int = Field(default=0, description="its place in the request, from 0")
-    status: int = Field(description="as if it had been asked for alone")
+    index: int = Field(default=0, description="index of the item in the request, from 0")
+    status: int = Field(description="HTTP status of the item, as of a single request")
     binding: Binding | None = None
     problem: Problem | None = None
 
 
 class BatchAnswers(Shown):
-    """In the order of the request."""
+    """The results of a batch, in the order of the request."""
 
     items: list[BatchAnswer]
 
 
 class GroupNew(Asked):
-    """A group that is asked for."""
+    """A group to make."""
 
     name: Text128
-    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
     members: list[Party] = Field(default=[], max_length=1000)
 
 
 class Membership(Shown):
-    """What became of the parties."""
+    """A group after a change of members."""
 
     group: Group
-    changed: int = Field(description="how many were added or removed")
+    changed: int = Field(description="number of members added or removed")
 
 
 class Members(Asked):
-    """Parties of a group."""
+    """Members to add or remove."""
 
     members: Annotated[list[Party], Field(min_length=1, max_length=1000)]
 
 
 class Group(Shown):
-    """A group of parties: G of GXB and GXYB."""
+    """A group of parties: the G of GXB and GXYB."""
 
     id: str
     business: str
@@ -225,20 +227,20 @@ class Group(Shown):
 
 
 class Member(Shown):
-    """A party of a group."""
+    """A member of a group."""
 
     number: Masked
 
 
 class EntryNew(Asked):
-    """A caller to be let in (white) or kept out (black)."""
+    """A caller to put on the whitelist or blacklist."""
 
     number: Party
     kind: Kind
 
 
 class EntryGone(Asked):
-    """A caller to be taken off a list."""
+    """A caller to remove from a list."""
 
     number: Party
 
@@ -253,6 +255,6 @@ class Entry(Shown):
 
 
 class EntryRemoved(Shown):
-    """A caller that was taken off a list."""
+    """A caller removed from a list."""
 
     number: Masked

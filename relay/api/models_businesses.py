@@ -1,4 +1,4 @@
-"""Business users and API keys, as asked for and as shown."""
+"""Request and response models of business users and API keys."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ Scopes = Annotated[
 
 
 class _Terms(Asked):
-    """What is agreed with a business user and may be changed."""
+    """The changeable terms of a business user."""
 
     licence: Licence = Field("", description="number of its business licence")
     application: Application = Field("", description="reference of its application for the pilot")
     scenario: Scenario = "other"
     contact: Contact = Field("", description="person and phone; sealed at rest")
     scheme: Scheme = Field("", description="reference of the technical scheme")
-    modes: Modes = Field(default=[*MODES], description="of bindings it may make")
-    max_bindings: Limit = Field(None, description="live at once; null: as configured in [quotas]; none: no limit")
-    max_calls: Limit = Field(None, description="at once; likewise")
-    max_cps: Limit = Field(None, description="new calls a second; likewise")
-    max_binds_per_s: Limit = Field(None, description="bindings that its keys make a second; likewise")
-    max_binds_per_day: Limit = Field(None, description="bindings made on a day in China; likewise")
-    white_only: bool = Field(False, description="only callers on its whitelist get through")
+    modes: Modes = Field(default=[*MODES], description="binding modes it may use")
+    max_bindings: Limit = Field(None, description="live bindings; null: as configured in [quotas]; none: unlimited")
+    max_calls: Limit = Field(None, description="concurrent calls; null and none as above")
+    max_cps: Limit = Field(None, description="new calls per second; null and none as above")
+    max_binds_per_s: Limit = Field(None, description="new bindings per second by its keys; null and none as above")
+    max_binds_per_day: Limit = Field(None, description="new bindings per day, China time; null and none as above")
+    white_only: bool = Field(False, description="admit callers on its whitelist only")
     hours: Hours | None = None
-    live_events: bool = Field(False, description="also tell call.received, call.ringing and call.answered")
-    language: Language | None = Field(None, description="of announcements; null: as the relay is configured")
+    live_events: bool = Field(False, description="also send call.received, call.ringing and call.answered")
+    language: Language | None = Field(None, description="language of announcements; null: as configured")
 
 
 class BusinessNew(_Terms):
-    """An application of a business user."""
+    """The application of a business user."""
 
-    id: Name | None = Field(None, description="of your choice, for good; left out: one is made", examples=["acme"])
+    id: Name | None = Field(None, description="permanent id of your choice; omitted: generated", examples=["acme"])
     name: Text128
 
 
 class BusinessChange(Asked):
-    """What is to change; what is left out stays."""
+    """Fields to change. Omitted fields keep their value."""
 
     name: Text128 = Field(default_factory=left_out)
     licence: Licence = Field(default_factory=left_out)
@@ -72,8 +72,10 @@ class BusinessChange(Asked):
     hours: Hours | None = None
     live_events: bool = Field(default_factory=left_out)
     language: Language | None = None
-    version: int | None = Field(None, ge=1, le=1 << 53, description="change only this version")
-    reason: Reason | None = Field(None, description="why; needed where the qualification of an approved one changes")
+    version: int | None = Field(None, ge=1, le=1 << 53, description="the current version; any other is refused")
+    reason: Reason | None = Field(
+        None, description="reason for the audit log; required if the qualification of an approved business user changes"
+    )
 
 
 class Business(Shown):
@@ -88,7 +90,7 @@ class Business(Shown):
     contact: str = Field(description="numbers in it are masked")
     scheme: str
     modes: list[Mode]
-    max_bindings: Limit = Field(description="null: as configured in [quotas]; none: no limit")
+    max_bindings: Limit = Field(description="null: as configured in [quotas]; none: unlimited")
     max_calls: Limit
     max_cps: Limit
     max_binds_per_s: Limit
@@ -101,11 +103,11 @@ class Business(Shown):
     version: int
     created_at: Moment
     updated_at: Moment
-    qualification: int = Field(description="the version that was approved last, as call records name it")
+    qualification: int = Field(description="version approved last; call records refer to it")
 
 
 class Changed(Shown):
-    """A field of the qualification, or the contact, before and after. Numbers in a contact are masked."""
+    """A change of the contact or of one field of the qualification. Numbers in a contact are masked."""
 
     field: str
     before: str
@@ -119,27 +121,27 @@ class BusinessEvent(Shown):
     reason: str
     by: str
     at: Moment
-    version: int = Field(description="that it led to; that of an approval is the `qualification` of call records")
+    version: int = Field(description="resulting version; of an approval: the `qualification` of call records")
     changed: list[Changed]
 
 
 class History(Shown):
-    """All changes of state, qualification and contact, the oldest first."""
+    """All changes of state, qualification and contact, oldest first."""
 
     items: list[BusinessEvent]
 
 
 class KeyNew(Asked):
-    """A key that is asked for."""
+    """A key to make."""
 
     scopes: Scopes
     expires_at: Time | None = None
 
 
 class KeyRotation(Asked):
-    """How long the old secret of a key stays good."""
+    """The rotation of a key."""
 
-    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S)
+    overlap_s: int = Field(0, ge=0, le=LONGEST_OVERLAP_S, description="seconds for which the old key stays valid")
 
 
 class Key(Shown):
@@ -155,6 +157,6 @@ class Key(Shown):
 
 
 class KeyMade(Key):
-    """A new key. The secret is shown now and never again."""
+    """A new key, with its secret. The secret is shown only once."""
 
-    secret: str | None = Field(description="to send as `Authorization: Bearer`; null in a repeated answer")
+    secret: str | None = Field(description="value for `Authorization: Bearer`; null in a repeated response")

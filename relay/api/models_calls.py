@@ -1,4 +1,4 @@
-"""Call records as shown, and what is looked for among them."""
+"""Request and response models of call records and recordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.reports.record_form import CallState
 
 
 class CallSearch(Asked):
-    """What calls are looked for. Parties stand here, since an address would show them to proxies and logs."""
+    """Search criteria. They are a body, because a URL would expose parties to proxies and logs."""
 
     number: Number700 | None = None
     party: Party | None = None
@@ -23,14 +23,14 @@ class CallSearch(Asked):
 
 
 class Call(Shown):
-    """A call record: one attempt to call, or to send a text message. null where it did not happen."""
+    """A call record: one attempt to call or to send a text message. Steps that were not reached are null."""
 
     call_id: str
     binding_id: str | None
     mode: str | None
     business: str | None
     order_id: str | None
-    number_dialled: Masked = Field(description="masked where it is no 700 number")
+    number_dialled: Masked = Field(description="masked unless it is a 700 number")
     number_shown: Masked | None
     caller: Masked
     callee: Masked | None
@@ -41,52 +41,53 @@ class Call(Shown):
     ringing_at: Moment | None
     answered_at: Moment | None
     ended_at: Moment | None
-    duration_ms: int | None = Field(description="from answer to end")
+    duration_ms: int | None = Field(description="milliseconds from answer to end")
     sip_status: int | None
     q850_cause: int | None
     outcome: str | None = Field(description="null while the call is up")
     ended_by: Literal["caller", "callee", "relay"] | None
     end_reason: str | None
-    caller_leg_call_id: str | None = Field(description="null unless revealed: a phone may name its number there")
+    caller_leg_call_id: str | None = Field(description="null unless revealed: it may contain the caller's number")
     callee_leg_call_id: str | None
     direction: Literal["a_to_b", "b_to_a"] | None
     legacy: bool
-    caller_packets: int | None = Field(description="RTP from the caller, where media go through rtpengine")
-    caller_lost: int | None = Field(description="packets of these, as the callee's side has reported; null: it has not")
-    caller_jitter_ms: int | None = Field(description="the mean of the same reports")
-    callee_packets: int | None = Field(description="RTP from the callee")
+    caller_packets: int | None = Field(description="RTP packets from the caller; null unless rtpengine relays media")
+    caller_lost: int | None = Field(description="of these, reported lost by the callee's side; null: no report")
+    caller_jitter_ms: int | None = Field(description="mean jitter in the same reports")
+    callee_packets: int | None = Field(description="RTP packets from the callee")
     callee_lost: int | None
     callee_jitter_ms: int | None
     kind: Literal["call", "message"]
-    text_bytes: int | None = Field(description="of a message: how long its text was; the text is kept nowhere")
-    recording: str | None = Field(description="of a call that was recorded: its id")
+    text_bytes: int | None = Field(description="length of a message's text; the text itself is not stored")
+    recording: str | None = Field(description="id of the recording; null if the call was not recorded")
     qualification: int | None = Field(
-        description="version of the business user's approval in force; its history has it"
+        description="version of the business user's approval in force at the call; see its history"
     )
-    industrial_id: str | None = Field(description="of its binding")
+    industrial_id: str | None = Field(description="identifier of the binding")
     source: str | None = Field(
-        description='for operator keys: where it came from, as "udp:192.0.2.7:5060"; unless revealed only a stranger\'s'
+        description='for operator keys: transport address of origin, such as "udp:192.0.2.7:5060"; '
+        "unless revealed only for unknown sources"
     )
 
 
 class OneCall(Call):
-    """A call record, with what was recorded of it."""
+    """A call record with its recording."""
 
     state: CallState
-    recording_ms: int | None = Field(description="from the first packet to the last; null until it is taken over")
-    recording_sha256: str | None = Field(description="of what GET …/recording answers")
+    recording_ms: int | None = Field(description="from the first packet to the last; null until it is stored")
+    recording_sha256: str | None = Field(description="hash of the body of GET …/recording")
 
 
 class Recording(Shown):
-    """What was recorded of a call."""
+    """The recording of a call."""
 
     call_id: str
     business: str
-    taken_at: Moment = Field(description="when it was taken over from rtpengine, and sealed")
+    taken_at: Moment = Field(description="when it was fetched from rtpengine and sealed")
     length_ms: int = Field(description="from the first packet to the last")
-    size: int = Field(description="bytes of what GET /v1/calls/{call_id}/recording answers")
-    sha256: str = Field(description="of the same")
-    purged_at: Moment | None = Field(description="when it was deleted; null: it is kept")
+    size: int = Field(description="bytes of the body of GET /v1/calls/{call_id}/recording")
+    sha256: str = Field(description="hash of the same body")
+    purged_at: Moment | None = Field(description="when it was deleted; null while it is kept")
 
 
 class HungUp(Shown):
@@ -97,7 +98,7 @@ class HungUp(Shown):
 
 
 class LiveCalls(Shown):
-    """Calls that are up."""
+    """Live calls."""
 
     items: list[Call]
-    total: int = Field(description="how many there are, also beyond the limit")
+    total: int = Field(description="number of live calls, regardless of the limit")

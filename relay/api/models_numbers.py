@@ -1,4 +1,4 @@
-"""Prefixes, numbers and pools, as asked for and as shown."""
+"""Request and response models of prefixes, numbers and pools."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ CoolDown = Annotated[int, Field(ge=0, le=LONGEST_COOL_DOWN_MS // 1000, descripti
 
 
 class PrefixNew(Asked):
-    """A prefix of 10,000 numbers that the ministry assigned."""
+    """A prefix of 10,000 numbers, assigned by the ministry."""
 
     prefix: Prefix
     peer: Text64 = Field("", description="name of the carrier's [[peer]]")
     pool: Name = "default"
-    cool_down_s: CoolDown | None = Field(None, description="null: as the configuration says")
+    cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
 
 
 class PrefixChange(Asked):
-    """What is to change; what is left out stays. `returned` is for good."""
+    """Fields to change. Omitted fields keep their value; the state `returned` is final."""
 
     state: PrefixState = Field(default_factory=left_out)
     peer: Text64 = Field(default_factory=left_out)
-    cool_down_s: CoolDown | None = Field(None, description="null: as the configuration says")
+    cool_down_s: CoolDown | None = Field(None, description="seconds; null: as configured")
     reason: Reason = Field(default_factory=left_out)
 
 
@@ -35,7 +35,7 @@ class PrefixShown(Shown):
     """A prefix."""
 
     prefix: str
-    operator: str = Field(description="its digit, the fourth")
+    operator: str = Field(description="the carrier's digit, the fourth")
     platform: str = Field(description="digits 5 to 11")
     peer: str
     state: PrefixState
@@ -44,9 +44,9 @@ class PrefixShown(Shown):
 
 
 class PrefixLoaded(PrefixShown):
-    """A prefix that was just loaded."""
+    """A prefix after loading."""
 
-    loaded: int = Field(description="numbers that were added")
+    loaded: int = Field(description="count of added numbers")
 
 
 class Number(Shown):
@@ -57,39 +57,39 @@ class Number(Shown):
     pool: str
     state: State
     locked_by: list[Lock]
-    bindings: int | None = Field(description="that it carries; null where others' may be among them")
-    exclusive: bool = Field(description="an AXN is on it: nobody else")
+    bindings: int | None = Field(description="live bindings; null if other business users may share the number")
+    exclusive: bool = Field(description="taken by an AXN binding, which shares with no other")
     cools_until: Moment | None
     legacy: bool
 
 
 class Move(Asked):
-    """Numbers for another pool."""
+    """Numbers to move to another pool."""
 
     pool: Name
     numbers: Annotated[list[Number700], Field(min_length=1, max_length=1000)]
 
 
 class Moved(Shown):
-    """How many numbers moved."""
+    """The count of moved numbers."""
 
     moved: int
 
 
 class PoolNew(Asked):
-    """A pool that is asked for."""
+    """A pool to make."""
 
     id: Name
-    business: Name | None = Field(None, description="null: for all business users without a pool of their own")
+    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
     area: Text64 = ""
-    max_bindings: int = Field(200, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1], description="that one number carries")
+    max_bindings: int = Field(200, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1], description="bindings per number")
     warn_percent: int = Field(80, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
 
 
 class PoolChange(Asked):
-    """What is to change; what is left out stays."""
+    """Fields to change. Omitted fields keep their value."""
 
-    business: Name | None = Field(None, description="null: for all business users without a pool of their own")
+    business: Name | None = Field(None, description="owner; null: all business users without their own pool")
     area: Text64 = Field(default_factory=left_out)
     max_bindings: int = Field(default_factory=left_out, ge=MOST_BINDINGS[0], le=MOST_BINDINGS[-1])
     warn_percent: int = Field(default_factory=left_out, ge=WARN_PERCENT[0], le=WARN_PERCENT[-1])
@@ -107,7 +107,7 @@ class Pool(Shown):
 
 
 class Usage(Shown):
-    """How much of a pool is in use."""
+    """The usage of a pool, in numbers."""
 
     pool: str
     total: int
@@ -115,6 +115,6 @@ class Usage(Shown):
     bound: int
     cooling: int
     locked: int
-    bindings: int = Field(description="that hold a number; one with x and y counts twice")
-    percent: int = Field(description="in use, of the numbers that are not locked")
+    bindings: int = Field(description="bindings that hold a number; one with x and y counts twice")
+    percent: int = Field(description="share in use of the numbers that are not locked")
     warning: bool = Field(description="percent has reached the pool's warn_percent")

@@ -1,4 +1,4 @@
-"""Traces, evidence, reports and the audit log, as asked for and as shown."""
+"""Request and response models of traces, evidence, reports and the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.reports.daily import MOST_COMPLAINTS
 
 
 class TraceAsked(Asked):
-    """Who was behind a number at a moment. The reason stands in the audit log."""
+    """A trace of the parties behind a number at one time. The reason goes to the audit log."""
 
     number: Party
     at: Time
@@ -21,17 +21,17 @@ class TraceAsked(Asked):
 
 
 class Trace(Shown):
-    """The bindings in force and the calls that were up, real numbers in clear."""
+    """The bindings in force and the calls up at that time, with real numbers in clear."""
 
     number: str
     at: Moment
     bindings: list[Binding]
-    members: dict[str, list[str]] = Field(description="by group of these bindings: who was in it then")
+    members: dict[str, list[str]] = Field(description="members at that time, by group of these bindings")
     calls: list[Call]
 
 
 class EvidenceAsked(Asked):
-    """All that is kept about a number in a time, as a signed bundle."""
+    """A request for everything stored about a number in a period, as a signed bundle."""
 
     number: Party
     since: Time
@@ -41,35 +41,35 @@ class EvidenceAsked(Asked):
     @model_validator(mode="after")
     def _forward(self) -> EvidenceAsked:
         if self.until <= self.since:
-            raise ValueError("until is after since")
+            raise ValueError("until must be after since")
         return self
 
 
 class DailyLine(Shown):
-    """One business user on one prefix on one day, in China time."""
+    """The totals of one business user on one prefix and day, China time."""
 
     day: Day
     business: str
     prefix: str
-    attempts: int = Field(description="to call")
+    attempts: int = Field(description="call attempts")
     answered: int
-    unanswered: int = Field(description="routed, but busy, not answered, cancelled and the like")
-    refused: dict[str, int] = Field(description="by outcome")
+    unanswered: int = Field(description="routed, but busy, unanswered, cancelled or the like")
+    refused: dict[str, int] = Field(description="refused attempts by outcome")
     minutes: float
-    parties: int = Field(description="distinct ones")
+    parties: int = Field(description="distinct parties")
     complaints: int
-    messages: int = Field(description="text messages that came, whatever became of them")
+    messages: int = Field(description="text messages received, delivered or not")
     messages_delivered: int
 
 
 class Daily(Shown):
-    """The report of a day."""
+    """The report of one day."""
 
     items: list[DailyLine]
 
 
 class Complaints(Asked):
-    """How many complaints came in."""
+    """The number of complaints about a business user on one prefix and day."""
 
     day: Day
     business: Name
@@ -78,7 +78,7 @@ class Complaints(Asked):
 
 
 class AuditLine(Shown):
-    """Who did what, or read real numbers, when and what for."""
+    """One line of the audit log: a change, or an access to real numbers."""
 
     seq: int
     at: Moment
@@ -91,7 +91,7 @@ class AuditLine(Shown):
 
 
 class AuditVerdict(Shown):
-    """Whether the log is whole."""
+    """The result of verifying the audit log."""
 
-    intact: int
-    broken: str | None
+    intact: int = Field(description="count of intact lines before the first fault")
+    broken: str | None = Field(description="the first fault; null if there is none")

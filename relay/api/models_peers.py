@@ -1,4 +1,4 @@
-"""SIP neighbours as shown."""
+"""Response models of SIP peers."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from relay.api.models import Moment, Shown
 
 
 class Target(Shown):
-    """A place where a peer is reached."""
+    """A transport address of a peer."""
 
     target: str = Field(description="transport:address:port", examples=["udp:192.0.2.10:5060"])
     state: Literal["up", "down", "aside"] = Field(
-        description="aside: it has asked for fewer calls, or does not answer and rests; tried last, as what is down"
+        description="aside: it sent Retry-After or stopped answering, and is tried last, like targets that are down"
     )
-    failures: int = Field(description="pings or calls in a row without an answer")
+    failures: int = Field(description="consecutive pings or calls without an answer")
     aside_until: Moment | None
 
 
 class Peer(Shown):
-    """A SIP neighbour. Without a target nothing is sent to it: its name has no address, or it is not registered."""
+    """A SIP peer. Without targets it gets no calls: its name does not resolve, or it is not registered."""
 
     name: str
-    calls_in: int = Field(description="from it, that ring or are up")
-    calls_out: int
+    calls_in: int = Field(description="calls from the peer, ringing or up")
+    calls_out: int = Field(description="calls to the peer, ringing or up")
     registered: bool | None = Field(
-        description="whether it is registered at the relay, or the relay at it; null where neither is wanted"
+        description="state of the registration at or by the relay; null if none is configured"
     )
     targets: list[Target]
 
 
 class Peers(Shown):
-    """All of them, in the order of the configuration."""
+    """All peers, in the order of the configuration."""
 
     items: list[Peer]

@@ -1,4 +1,4 @@
-"""Webhooks and the events that could not be delivered."""
+"""Request and response models of webhooks and dead letters."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Url = Annotated[
     str,
     StringConstraints(max_length=LONGEST_URL, pattern=r"^https?://[!-~]+$"),
     Field(
-        description="https, at an address of the internet; an operator may name any, and http to loopback",
+        description="https, at a public internet address; operator keys may set any address, and http to loopback",
         examples=["https://platform.example/events"],
     ),
 ]
 
 
 class WebhookNew(Asked):
-    """A webhook that is asked for."""
+    """A webhook to make."""
 
     url: Url
-    kinds: Kinds = Field(default=[*KINDS], description="of events; left out: all")
-    parties: Parties = Field("masked", description="how caller and callee come; `clear` needs parties:read")
-    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    kinds: Kinds = Field(default=[*KINDS], description="event kinds to send; omitted: all")
+    parties: Parties = Field("masked", description="form of caller and callee; `clear` requires parties:read")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class WebhookChange(Asked):
-    """What is to change; what is left out stays."""
+    """Fields to change. Omitted fields keep their value."""
 
     url: Url = Field(default_factory=left_out)
     kinds: Kinds = Field(default_factory=left_out)
@@ -39,7 +39,7 @@ class WebhookChange(Asked):
 
 
 class Webhook(Shown):
-    """Where the events of a business user go."""
+    """A receiver of the events of a business user."""
 
     id: str
     business: str
@@ -47,21 +47,21 @@ class Webhook(Shown):
     kinds: list[Kind]
     parties: Parties
     enabled: bool
-    failures: int = Field(description="in a row")
-    next_at: Moment | None = Field(description="of the next try after a failure")
-    last_error: str | None = Field(description="why a delivery failed at last, also where later ones were taken")
+    failures: int = Field(description="consecutive failed deliveries")
+    next_at: Moment | None = Field(description="time of the next attempt after a failure")
+    last_error: str | None = Field(description="error of the last failed delivery, even if later ones succeeded")
     last_error_at: Moment | None
     created_at: Moment
 
 
 class WebhookMade(Webhook):
-    """A new webhook. The secret is shown now and never again."""
+    """A new webhook, with its secret. The secret is shown only once."""
 
-    secret: str | None = Field(description="key of the HMAC in Relay700-Signature; null in a repeated answer")
+    secret: str | None = Field(description="key of the HMAC in Relay700-Signature; null in a repeated response")
 
 
 class DeadEvent(Shown):
-    """An event that was given up."""
+    """A dead letter: an event whose delivery was given up."""
 
     seq: int
     event_id: str
@@ -73,18 +73,20 @@ class DeadEvent(Shown):
 
 
 class Resend(Asked):
-    """Which dead events are sent again; left out: all."""
+    """The dead letters to send again."""
 
-    events: Annotated[list[Text128], Field(min_length=1, max_length=1000)] | None = Field(None, description="event_ids")
+    events: Annotated[list[Text128], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="event ids; omitted: all"
+    )
 
 
 class Resent(Shown):
-    """How many events wait again."""
+    """The count of events queued again."""
 
     resent: int
 
 
 class Tested(Shown):
-    """The event that was put behind the others."""
+    """The queued test event."""
 
     event_id: str

@@ -1,7 +1,6 @@
-"""Cursor pagination: where a page ended, as an opaque text that only this store's key can have made.
+"""Cursor pagination: the end of a page as an opaque text, authenticated with a key of the store.
 
-A cursor says a position in one list and no more: what may be seen is decided anew by each request. Pages are read by
-`relay.api.visit`.
+A cursor is a position in one list and no more: each request is authorised anew. `relay.api.visit` reads the pages.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ T = TypeVar("T")
 
 MOST = 500
 USUAL = 50
-_MAC = 8
+_MAC = 8  # bytes
 
 Position = tuple[str | int, ...]  # of an item in its list
-Limit = Annotated[int, Query(ge=1, le=MOST, description="how many at most")]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="maximum number of items")]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Position).decode
 
 
 class Asked(NamedTuple):
-    """Which page of a list is asked for."""
+    """The requested page of a list."""
 
     limit: int
     cursor: str | None
@@ -40,9 +39,9 @@ class Asked(NamedTuple):
 
 def asked_page(
     limit: Limit = USUAL,
-    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the page before")] = None,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next` of the previous page")] = None,
 ) -> Asked:
-    """The dependency of whatever answers a page."""
+    """FastAPI dependency: the query parameters of a paginated list."""
     return Asked(limit, cursor)
 
 
@@ -50,24 +49,24 @@ Paging = Annotated[Asked, Depends(asked_page)]
 
 
 class Part(NamedTuple, Generic[T]):
-    """What one page shows of a list, and the cursor of the next one; None where nothing follows."""
+    """The items of one page, and the cursor of the next; None if nothing follows."""
 
     items: list[T]
     next: str | None
 
     def shown(self, show: Callable[[T], Any]) -> Page[Any]:
-        """The page, as it is answered."""
+        """The response model of the page."""
         return Page(items=[show(item) for item in self.items], next=self.next)
 
 
 def make_cursor(sealer: Sealer, list_: str, last: Position) -> str:
-    """The cursor behind `last`, the position of a page's last item. `list_` names the list it is good for."""
+    """The cursor after `last`, the position of a page's last item; valid for the list named `list_` only."""
     packed = _encode(last)
     return urlsafe_b64encode(packed + _mac(sealer, list_, packed)).decode().rstrip("=")
 
 
 def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Position | None:
-    """The position that `make_cursor` was given; None for no cursor. Raises Refused for what it did not make."""
+    """The position in a cursor of `make_cursor`; None for no cursor. Raises Refused for any other text."""
     if cursor is None:
         return None
     try:
@@ -77,7 +76,7 @@ def read_cursor(sealer: Sealer, list_: str, cursor: str | None) -> Position | No
             return _decode(packed)
     except (ValueError, msgspec.DecodeError):
         pass
-    raise invalid("cursor", "it is none that this list gave: leave it out to begin again")
+    raise invalid("cursor", "must be `next` of a page of this list: omit it to start from the beginning")
 
 
 def _mac(sealer: Sealer, list_: str, packed: bytes) -> bytes:

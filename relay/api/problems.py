@@ -1,7 +1,4 @@
-"""Problem documents (RFC 9457): each refusal of the API has a kind, a status and the field that is wrong.
-
-It knows the kinds and how they are written, and nothing of what is refused.
-"""
+"""Problem documents (RFC 9457): the kinds of refusal, their HTTP statuses and titles, and their JSON form."""
 
 from __future__ import annotations
 
@@ -16,64 +13,64 @@ from relay.api.models import FORMS, Shown
 from relay.errors import Refused
 
 MEDIA_TYPE = "application/problem+json"
-MOST_ERRORS = 50  # of one answer
+MOST_ERRORS = 50  # per response
 
 KINDS: dict[str, tuple[int, str]] = {
-    "invalid": (400, "A field of the request is wrong"),
-    "unauthorised": (401, "The request carries no valid key"),
-    "replayed": (401, "The signed request was seen before, or was signed at another time"),
-    "forbidden": (403, "The key does not allow this"),
+    "invalid": (400, "A field of the request is invalid"),
+    "unauthorised": (401, "The request has no valid key"),
+    "replayed": (401, "The signed request was repeated, or its time is out of range"),
+    "forbidden": (403, "The key does not permit this"),
     "business_not_approved": (403, "The business user is not approved"),
-    "mode_not_allowed": (403, "The business user may not make bindings of this mode"),
+    "mode_not_allowed": (403, "The business user may not use this binding mode"),
     "not_filed": (403, "An A number is not filed with the carriers"),
-    "not_found": (404, "There is no such thing"),
-    "number_unknown": (404, "There is no such number"),
-    "method_not_allowed": (405, "This address does not know the method"),
-    "conflict": (409, "A party is bound on this number already"),
-    "pool_empty": (409, "No number of the pool is free for these parties"),
-    "number_full": (409, "The number carries as many bindings as it may"),
-    "number_cooling": (409, "The number rests after its last binding"),
+    "not_found": (404, "The resource does not exist"),
+    "number_unknown": (404, "The number does not exist"),
+    "method_not_allowed": (405, "The method is not allowed on this path"),
+    "conflict": (409, "A party is already bound on this number"),
+    "pool_empty": (409, "The pool has no free number for these parties"),
+    "number_full": (409, "The number carries its maximum of bindings"),
+    "number_cooling": (409, "The number is cooling down after its last binding"),
     "number_locked": (409, "The number is locked"),
-    "quota": (409, "A limit of the business user is reached"),
-    "unqualified": (409, "The business user's qualification is not complete"),
-    "state_conflict": (409, "The state of the thing does not allow this"),
-    "ended": (409, "The binding has ended"),
-    "too_large": (413, "The request is too large"),
+    "quota": (409, "A quota of the business user is exhausted"),
+    "unqualified": (409, "The qualification of the business user is incomplete"),
+    "state_conflict": (409, "The state of the resource does not allow this"),
+    "ended": (409, "The binding or key has ended"),
+    "too_large": (413, "The request body is too large"),
     "idempotency_mismatch": (422, "The Idempotency-Key was used for another request"),
     "rate_limited": (429, "Too many requests"),
-    "internal": (500, "The request failed by a fault of the service"),
-    "store_busy": (503, "The store cannot answer now"),
+    "internal": (500, "Internal error"),
+    "store_busy": (503, "The store is unavailable"),
     "relay_unavailable": (503, "The relay does not answer"),
 }
 HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 429: "rate_limited"}
 
 
 class FieldProblem(Shown):
-    """What is wrong with one field of the request."""
+    """The problem of one field of the request."""
 
-    field: str = Field(description="its path, such as `items.3.expires_in`")
-    problem: str = Field(description="what is wrong with it")
+    field: str = Field(description="path of the field, such as `items.3.expires_in`")
+    problem: str = Field(description="what is wrong, and the fix")
 
 
 class Problem(Shown):
-    """Every answer that is no success (RFC 9457)."""
+    """A problem document (RFC 9457), the body of every error response."""
 
-    type: str = Field(description="`/problems/` and the kind, which is stable")
+    type: str = Field(description="`/problems/` and a stable kind")
     title: str
     status: int
     detail: str
     errors: list[FieldProblem] = Field(default=[])
-    request_id: str = Field(description="also in the header Request-Id and in the log")
+    request_id: str = Field(description="as in the header Request-Id and in the log")
 
 
 def status_of(kind: str) -> int:
-    """The HTTP status of a kind; 409 for one that is not listed."""
+    """The HTTP status of a kind; 409 if it is not listed."""
     return KINDS.get(kind, (409, ""))[0]
 
 
 def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), request_id: str = "") -> dict[str, Any]:
-    """The document. `errors` are pairs of field and problem."""
-    status, title = KINDS.get(kind, (409, "The request cannot be done"))
+    """The problem document. `errors` are pairs of field and problem."""
+    status, title = KINDS.get(kind, (409, "The request cannot be fulfilled"))
     return {
         "type": f"/problems/{kind}",
         "title": title,
@@ -85,28 +82,27 @@ def problem(kind: str, detail: str, errors: Sequence[tuple[str, str]] = (), requ
 
 
 def errors_of(refused: Refused) -> list[tuple[str, str]]:
-    """The fields that a refusal names, if any, and what is wrong with each."""
+    """The pairs of field and problem of a refusal."""
     return list(refused.fields)
 
 
 def field_errors(faults: Sequence[Any], within: int = 0) -> list[tuple[str, str]]:
-    """What pydantic has found, as pairs of field and problem. They never repeat what was in a field.
+    """Pydantic's errors as pairs of field and problem, without the values of the fields.
 
-    `within`: how many parts of each place lead to what was asked, such as "body".
+    `within`: how many leading parts of a location to drop, such as "body".
     """
-    return [_told(fault, within) for fault in faults[:MOST_ERRORS]]
+    return [_field_error(fault, within) for fault in faults[:MOST_ERRORS]]
 
 
 def summary(errors: Sequence[tuple[str, str]]) -> str:
-    """The first of them in one line."""
+    """The first three errors in one line."""
     return "; ".join(map(": ".join, errors[:3]))
 
 
-def _told(fault: Any, within: int) -> tuple[str, str]:
-    """The field, and what is wrong with it."""
+def _field_error(fault: Any, within: int) -> tuple[str, str]:
     match fault["type"]:
         case "json_invalid":
-            return "body", f"it is no JSON from character {fault['loc'][1]} on"
+            return "body", f"must be JSON: syntax error at character {fault['loc'][1]}"
         case "string_pattern_mismatch" if words := FORMS.get(fault["ctx"]["pattern"]):
             return _path(fault["loc"], within), words
     return _path(fault["loc"], within), fault["msg"].removeprefix("Value error, ")
@@ -118,7 +114,7 @@ def _path(location: tuple[Any, ...], within: int) -> str:
 
 
 def problem_of(refused: Refused, request_id: str) -> Problem:
-    """The document of a refusal that is part of a larger answer."""
+    """The problem document of one refusal within a larger response."""
     return Problem.model_validate(problem(refused.kind, refused.problem, errors_of(refused), request_id))
 
 
@@ -129,6 +125,6 @@ def problem_response(
     errors: Sequence[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer. Text that is no UTF-8 (a field's name may hold a lone surrogate) comes out as JSON escapes."""
+    """The HTTP response. The JSON is ASCII: a field name may hold a lone surrogate, which UTF-8 cannot encode."""
     body = json.dumps(problem(kind, detail, errors, request_id)).encode()
     return Response(body, status_of(kind), dict(headers or {}), MEDIA_TYPE)

@@ -1,4 +1,4 @@
-"""The audit log over HTTP: for operators alone."""
+"""Routes of the audit log, for operators only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
 def shown_line(logged: Logged, *, clear: bool) -> models.AuditLine:
-    """As answered."""
+    """The response model of an audit line."""
     entry = logged.entry
     return models.AuditLine(
         seq=logged.seq,
@@ -43,7 +43,7 @@ async def get_audit(
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[models.AuditLine]:
-    """The newest first: who did what, or read real numbers, when and what for. Numbers in it are masked, too."""
+    """Changes and accesses to real numbers, newest first. Numbers in the lines are masked as well."""
     sealer = visit.desk.sealer
     query = AuditQuery(actor, action, object_, business, given_ms(since), given_ms(until))
     found = await visit.part(
@@ -57,8 +57,8 @@ async def get_audit(
     return found.shown(lambda logged: shown_line(logged, clear=clear))
 
 
-@router.get("/verify", summary="Check that the audit log is whole")
+@router.get("/verify", summary="Verify the audit log")
 async def get_verdict(visit: Operator) -> models.AuditVerdict:
-    """Reads every line."""
+    """Check the chain over all lines, which takes time in proportion to the log."""
     verdict = await visit.read_long(lambda connection: verify_audit(connection, visit.desk.sealer))
     return models.AuditVerdict(intact=verdict.intact, broken=verdict.broken)

@@ -1,4 +1,4 @@
-"""Bindings over HTTP. Parties stand in bodies, never in an address, and never in clear in an answer unless revealed."""
+"""Routes of bindings. Parties are in bodies, never in a URL, and masked in responses unless revealed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ router = APIRouter(prefix="/v1/bindings", tags=["bindings"])
 BindingId = Annotated[str, Path(pattern="^[0-9a-f]{8,40}$")]
 Reads = Annotated[Visit, Depends(Needs("bindings:read"))]
 Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
-CHUNK = 100  # bindings of a batch that one act makes
+CHUNK = 100  # bindings of a batch per unit of work
 
 
 def shown_binding(binding: Binding, at_ms: int, *, clear: bool = False, warning: str | None = None) -> models.Binding:
-    """As answered at a moment."""
+    """The response model of a binding, with its state at `at_ms`."""
     values = binding._asdict()
     del values["released_at"]
     values["id"] = values.pop("binding_id")
@@ -53,16 +53,16 @@ def _own(visit: Visit, binding_id: str) -> Binding:
 
 
 def _request(asked: models.BindingNew, business: str, at_ms: int) -> BindingRequest:
-    """Raises Refused for its end."""
+    """The request for the service. Raises Refused for an invalid expiry."""
     values = given(asked) | {"business": business, "expires_in": _expiry(asked, at_ms)}
     values.pop("expires_at", None)
     return BindingRequest(**{name: value for name, value in values.items() if value is not None})
 
 
 def _expiry(asked: models.Expiry, at_ms: int) -> str:
-    """In the words of the service; "" for none. Raises Refused where it is too near or too far.
+    """The expiry in the notation of the service; "" for none. Raises Refused if it is too soon or too late.
 
-    It is asked in the act: a request that is sent again is answered as before, however near its end has come.
+    Checked inside the unit of work: a repeated request gets its stored response although its expiry has come near.
     """
     if asked.expires_in is not None:
         return f"{asked.expires_in}s"
@@ -70,12 +70,12 @@ def _expiry(asked: models.Expiry, at_ms: int) -> str:
     if until_ms is None:
         return ""
     if not models.SOONEST_S * 1000 < until_ms - at_ms <= models.LATEST_S * 1000:
-        raise invalid("expires_at", "it is more than 60 seconds and at most 90 days ahead")
+        raise invalid("expires_at", "must be more than 60 seconds and at most 90 days in the future")
     return format_moment(until_ms)
 
 
 def _changes(asked: models.BindingChange, at_ms: int) -> BindingChange:
-    """null clears a field: that is "" for a text and 0 for a number of seconds. Raises Refused for its end."""
+    """The change for the service, where "" or 0 clears a field. Raises Refused for an invalid expiry."""
     values = given(asked)
     if values.keys() & {"expires_in", "expires_at"}:
         values["expires_in"] = _expiry(asked, at_ms)
@@ -88,7 +88,7 @@ def _changes(asked: models.BindingChange, at_ms: int) -> BindingChange:
 
 @router.post("", status_code=201, response_model=models.Binding, summary="Make a binding")
 async def post_binding(asked: models.BindingNew, visit: Writes) -> Response:
-    """Works with the next call. Where no number is named, a free one is chosen."""
+    """Effective from the next call. Numbers that are not given are chosen from the pool."""
     business, rules = visit.own(asked.business), visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
@@ -104,7 +104,7 @@ _Item = models.BindingNew | models.Malformed
 
 @router.post("/batch", response_model=models.BatchAnswers, summary="Make many bindings")
 async def post_batch(asked: models.Batch, visit: Writes) -> Response:
-    """Each stands for itself, also one that is not well formed; the answers are in the order of the request."""
+    """Items succeed or fail independently, malformed ones too. Results are in the order of the request."""
     wanted, request_id, rules = asked.asked(), visit.request.state.request_id, visit.desk.settings.rules
 
     def make(start: int, end_: int) -> Callable[[Act], Answer]:
@@ -124,7 +124,7 @@ async def post_batch(asked: models.Batch, visit: Writes) -> Response:
 
 
 def _chunks(items: Sequence[_Item]) -> Iterator[tuple[int, int]]:
-    """Where each act begins and ends. One of a group, which may have 10,000 routes, has an act of its own."""
+    """The slice of each unit of work. A group binding, which may have 10,000 routes, is one by itself."""
     start = 0
     for place, item in enumerate(items):
         if place > start and (_is_of_group(item) or _is_of_group(items[start]) or place - start == CHUNK):
@@ -138,7 +138,7 @@ def _is_of_group(item: _Item) -> bool:
 
 
 def _bind_each(act: Act, items: Sequence[_Item], visit: Visit) -> list[Binding | Refused | models.Malformed]:
-    """A refusal for each that names another's business user or an end that is too near, too."""
+    """Make the bindings; an item that is malformed, of another business user or ill-timed gets its own refusal."""
     asked = [_request_of_item(item, visit, act.now_ms) for item in items]
     wanted = [one for one in asked if isinstance(one, BindingRequest)]
     made = iter(bind_all(act, wanted, visit.desk.settings.rules, visit.binds))
@@ -161,8 +161,8 @@ def _batch_answer(
         warning = filing_warning(act.connection, act.sealer, answer, rules)
         return models.BatchAnswer(status=201, binding=shown_binding(answer, act.now_ms, warning=warning))
     if isinstance(answer, models.Malformed):
-        told = problem("invalid", summary(answer.errors), answer.errors, request_id)
-        return models.BatchAnswer(status=400, problem=Problem.model_validate(told))
+        document = problem("invalid", summary(answer.errors), answer.errors, request_id)
+        return models.BatchAnswer(status=400, problem=Problem.model_validate(document))
     return models.BatchAnswer(status=status_of(answer.kind), problem=problem_of(answer, request_id))
 
 
@@ -203,7 +203,7 @@ async def get_bindings(
     mode: Mode | None = None,
     since: Time | None = None,
 ) -> Page[models.Binding]:
-    """The newest first. By a party: POST /v1/bindings/search."""
+    """Bindings, newest first. To search by party use POST /v1/bindings/search."""
     asked = models.BindingSearch(
         number=number, order_id=order_id, group_id=group_id, business=business, state=state, mode=mode, since=since
     )
@@ -214,23 +214,23 @@ async def get_bindings(
 async def search_bindings(
     asked: models.BindingSearch, visit: Reads, paging: Paging, reveal: Revealing
 ) -> Page[models.Binding]:
-    """The newest first; by a party, too: one that it has, had before a change, or that is a member of its group.
+    """Bindings, newest first, also by party: a current one, one before a change, or a member of the group.
 
-    A party takes the scope parties:read.
+    The field `party` requires the scope parties:read.
     """
     return await _found(visit, asked, reveal, paging)
 
 
 @router.get("/{binding_id}", summary="Show a binding")
 async def get_binding(binding_id: BindingId, visit: Reads, reveal: Revealing) -> models.Binding:
-    """In force or not."""
+    """A binding, live or ended."""
     found = _own(visit, binding_id)
     return shown_binding(found, now_ms(), clear=await visit.reveal(reveal, f"binding {binding_id}"))
 
 
-@router.get("/{binding_id}/history", summary="Show who made and changed a binding")
+@router.get("/{binding_id}/history", summary="Show the history of a binding")
 async def get_history(binding_id: BindingId, visit: Reads) -> models.BindingHistory:
-    """When, and which fields; never what was in them."""
+    """Who made, changed and ended it, and when. Changed fields are named, without their values."""
     binding = _own(visit, binding_id)
     found = await visit.read(lambda connection: steps(connection, visit.desk.sealer, binding))
     items = [models.BindingStep(**step._asdict() | {"at": shown_moment(step.at)}) for step in found]
@@ -239,7 +239,7 @@ async def get_history(binding_id: BindingId, visit: Reads) -> models.BindingHist
 
 @router.patch("/{binding_id}", response_model=models.Binding, summary="Change a binding")
 async def patch_binding(binding_id: BindingId, asked: models.BindingChange, visit: Writes) -> Response:
-    """One that is in force. Works with the next call; whoever is taken out cools down on its number."""
+    """Change a live binding, effective from the next call. A replaced party cools down on the number."""
     rules = visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
@@ -251,9 +251,9 @@ async def patch_binding(binding_id: BindingId, asked: models.BindingChange, visi
     return await visit.change(do)
 
 
-@router.post("/{binding_id}/renew", response_model=models.Binding, summary="Give a binding another end")
+@router.post("/{binding_id}/renew", response_model=models.Binding, summary="Renew a binding")
 async def post_renewal(binding_id: BindingId, asked: models.Expiry, visit: Writes) -> Response:
-    """One that is in force."""
+    """Set a new expiry of a live binding."""
     rules = visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
@@ -265,6 +265,6 @@ async def post_renewal(binding_id: BindingId, asked: models.Expiry, visit: Write
 
 @router.delete("/{binding_id}", response_model=models.Binding, summary="End a binding")
 async def delete_binding(binding_id: BindingId, visit: Writes, why: Why = None) -> Response:
-    """The next call is refused, one that is up goes on. It can still be read."""
+    """Refuse calls from the next one on; calls that are up continue. The binding can still be read."""
     rules = visit.desk.settings.rules
     return await visit.change(lambda act: Answer(shown_binding(end(act, binding_id, rules, why or ""), act.now_ms)))

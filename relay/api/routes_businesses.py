@@ -1,4 +1,4 @@
-"""Business users over HTTP: an operator makes and changes them, each sees itself."""
+"""Routes of business users. Operators make and change them; a business user sees itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _APPLICATION = frozenset(Application._fields)
 
 
 def shown_business(business: Business, *, clear: bool = False) -> models.Business:
-    """As answered."""
+    """The response model of a business user."""
     values = business._asdict()
     values |= {name: "none" for name in QUOTAS if values[name] == NO_LIMIT}
     values["contact"] = business.contact if clear else mask_text(business.contact)
@@ -36,13 +36,13 @@ def shown_business(business: Business, *, clear: bool = False) -> models.Busines
 
 
 def _given(asked: BaseModel) -> dict[str, Any]:
-    """In the words of the service."""
+    """The fields present in the request, in the terms of the service."""
     values = given(asked)
     return values | {name: NO_LIMIT for name in QUOTAS if values.get(name) == "none"}
 
 
 def own_business(visit: Visit, business_id: str) -> Business:
-    """One that the key may see. Raises Refused."""
+    """A business user that the key may see. Raises Refused."""
     business = None
     if visit.business in (None, business_id):
         business = visit.row(lambda connection: find_business(connection, visit.desk.sealer, business_id))
@@ -53,7 +53,7 @@ def own_business(visit: Visit, business_id: str) -> Business:
 
 @router.post("", status_code=201, response_model=models.Business, summary="Apply for a business user")
 async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Response:
-    """It is `applied`, and can do nothing until it is approved."""
+    """Create a business user in state `applied`. It can do nothing until it is approved."""
     values = _given(asked)
     application = Application(**{name: values.pop(name) or "" for name in _APPLICATION & values.keys()})
 
@@ -66,7 +66,7 @@ async def post_business(asked: models.BusinessNew, visit: OperatorChanges) -> Re
 
 @router.get("", summary="List business users")
 async def get_businesses(visit: Seen, paging: Paging, state: State | None = None) -> Page[models.Business]:
-    """In the order of their ids. A business user sees itself."""
+    """All business users, by id. A business user sees only itself."""
     sealer = visit.desk.sealer
     found = await visit.part(
         "businesses",
@@ -80,25 +80,25 @@ async def get_businesses(visit: Seen, paging: Paging, state: State | None = None
 
 @router.get("/{business_id}", summary="Show a business user")
 async def get_business(business_id: BusinessId, visit: Seen, asked: Revealing) -> models.Business:
-    """A business user sees itself."""
+    """One business user; a business user sees only itself."""
     business = own_business(visit, business_id)
     return shown_business(business, clear=await visit.reveal(asked, f"business {business_id}"))
 
 
 @router.patch("/{business_id}", response_model=models.Business, summary="Change a business user")
 async def patch_business(business_id: BusinessId, asked: models.BusinessChange, visit: OperatorChanges) -> Response:
-    """Limits, modes and hours work with the next request and the next call.
+    """Quotas, modes and hours are effective from the next request and the next call.
 
-    Where its name, licence, application, scenario or scheme changes, one that was approved is `applied` again: all
-    calls on its bindings are refused until it is approved. That takes a reason.
+    A change of name, licence, application, scenario or scheme returns an approved business user to `applied`: all calls
+    on its bindings are refused until it is approved again. Such a change requires a reason.
     """
     values = _given(asked)
     return await visit.change(lambda act: Answer(shown_business(change(act, business_id, **values))))
 
 
-@router.get("/{business_id}/history", summary="Show how a business user came to its state")
+@router.get("/{business_id}/history", summary="Show the history of a business user")
 async def get_history(business_id: BusinessId, visit: Seen) -> models.History:
-    """Who changed its state or its qualification, when and why, and what it was before."""
+    """Changes of its state, qualification and contact: actor, time, reason and previous value."""
     own_business(visit, business_id)
     changes = await visit.read(lambda connection: state_changes(connection, visit.desk.sealer, business_id))
     return models.History(
@@ -129,8 +129,12 @@ def _step(step: Step, summary: str, words: str) -> None:
 _step(
     "approve",
     "Approve a business user",
-    "One that has applied, and has shown what its scenario needs: licence, application, scheme and contact.",
+    "Requires state `applied`, and the fields that its scenario needs: licence, application, scheme and contact.",
 )
-_step("suspend", "Suspend a business user", "From the next call on, all calls on its bindings are refused.")
-_step("resume", "Resume a suspended business user", "Its bindings work again.")
-_step("revoke", "Revoke a business user", "For good. Nothing is deleted, and all calls on its bindings are refused.")
+_step("suspend", "Suspend a business user", "All calls on its bindings are refused from the next one on.")
+_step("resume", "Resume a suspended business user", "Calls on its bindings are served again.")
+_step(
+    "revoke",
+    "Revoke a business user",
+    "Final. All calls on its bindings are refused, its keys end, its webhooks stop. Nothing is deleted.",
+)

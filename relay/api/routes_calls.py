@@ -1,4 +1,4 @@
-"""Calls over HTTP: records of ended ones, those that are up, and hanging one up."""
+"""Routes of calls: records of ended calls, live calls, hang-up and export."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _FILES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
 
 
 def shown_call(record: CallRecord, *, clear: bool, for_operator: bool) -> models.Call:
-    """As answered."""
+    """The response model of a call record."""
     return models.Call.model_validate(with_moments(record_form(record, reveal=clear, for_operator=for_operator)))
 
 
 async def _found(visit: Visit, asked: models.CallSearch, reveal: Reveal, paging: Paging) -> Page[models.Call]:
     if asked.outcome is not None and asked.outcome not in OUTCOMES:
-        raise invalid("outcome", f"there is none of that name: it is one of {', '.join(OUTCOMES)}")
+        raise invalid("outcome", f"must be one of: {', '.join(OUTCOMES)}")
     sealer = visit.desk.sealer
     place = read_cursor(sealer, "calls", paging.cursor)
     after = (int(place[0]), int(place[1])) if place else None
@@ -72,7 +72,7 @@ async def get_calls(
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[models.Call]:
-    """Ended calls, the newest first. A page may be short, or empty, and yet not the last. By a party: POST …/search."""
+    """Ended calls, newest first. A short or empty page may not be the last one. By party: POST /v1/calls/search."""
     asked = models.CallSearch(
         number=number, order_id=order_id, business=business, outcome=outcome, since=since, until=until
     )
@@ -81,15 +81,15 @@ async def get_calls(
 
 @router.post("/search", summary="Search call records")
 async def search_calls(asked: models.CallSearch, visit: Reads, paging: Paging, reveal: Revealing) -> Page[models.Call]:
-    """As the list; by a party, too, with a key that has parties:read."""
+    """As the list, also by party. The field `party` requires the scope parties:read."""
     return await _found(visit, asked, reveal, paging)
 
 
-@router.get("/live", summary="List calls that are up")
+@router.get("/live", summary="List live calls")
 async def get_live(
     visit: Reads, reveal: Revealing, limit: Limit = USUAL, business: Name | None = None
 ) -> models.LiveCalls:
-    """As the relay has them now, those that ring as well, the newest first."""
+    """Calls in the relay, ringing or up, newest first."""
     clear = await visit.reveal(reveal, "calls live")
     answer = await visit.desk.control.ask("live", business=visit.only(business), most=limit, reveal=clear)
     calls = [_shown_live(visit, call) for call in answer["calls"]]
@@ -105,7 +105,7 @@ def _shown_live(visit: Visit, call: dict[str, Any]) -> models.Call:
 
 @router.delete("/live/{call_id}", status_code=202, response_model=models.HungUp, summary="Hang up a call")
 async def delete_live(call_id: CallId, visit: Ends, why: Why = None) -> models.HungUp:
-    """Both sides get a BYE; the record tells `hung_up`."""
+    """Send BYE to both sides. The `end_reason` of the record is `hung_up`."""
     await visit.ask_relay(
         "hang_up",
         {"call_id": call_id, "business": visit.business},
@@ -128,14 +128,14 @@ async def get_export(
     format_: Annotated[Format, Query(alias="format")] = "csv",
     business: Name | None = None,
 ) -> Response:
-    """Ended calls that were received in a time, the oldest first. Parquet is 400 where the relay has no pyarrow."""
+    """Ended calls received in a period, oldest first. `parquet` is refused (400) if the relay has no pyarrow."""
     check_format(format_)
     sealer, path = visit.desk.sealer, visit.desk.path
     wanted = Wanted(business=visit.only(business), since_ms=given_ms(since), until_ms=given_ms(until))
     clear = await visit.reveal(reveal, "calls export", [f"{since.isoformat()} to {until.isoformat()}"])
 
     def records() -> Iterator[CallRecord]:
-        """Whichever thread asks for the next part goes on with this connection: one at a time."""
+        """Starlette reads each part in any thread of its pool, but one at a time: the connection may change threads."""
         with store_errors(path), closing(connect_reader(path, check_same_thread=False)) as connection:
             yield from read_all(connection, sealer, wanted)
 
@@ -146,10 +146,10 @@ async def get_export(
 
 @router.get("/{call_id}", summary="Show a call")
 async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.OneCall:
-    """One that has ended, is up, or rings."""
+    """A call that has ended, is up, or is ringing."""
     found = await _recorded(visit, call_id)
     if found is None and not await _is_live(visit, call_id):
-        found = await _recorded(visit, call_id)  # it may have been answered, or have ended, between the two looks
+        found = await _recorded(visit, call_id)  # it may have been answered or ended between the two checks
         if found is None:
             raise Refused("not_found", "", "there is no such call")
     clear = await visit.reveal(reveal, f"call {call_id}")
@@ -164,7 +164,7 @@ async def get_call(call_id: CallId, visit: Reads, reveal: Revealing) -> models.O
 
 
 async def _recorded(visit: Visit, call_id: str) -> tuple[CallRecord, dict[str, Any]] | None:
-    """One that the store has, since it was answered or has ended; and its recording."""
+    """The record and recording of a call that was answered or has ended; None if the store has no such call."""
 
     def query(connection: Connection) -> tuple[CallRecord | None, dict[str, Any]]:
         return find_call(connection, visit.desk.sealer, call_id, visit.business), of_call(
@@ -176,7 +176,7 @@ async def _recorded(visit: Visit, call_id: str) -> tuple[CallRecord, dict[str, A
 
 
 async def _is_live(visit: Visit, call_id: str) -> bool:
-    """Whether the relay has it; where that does not run nothing rings."""
+    """Whether the call is in the relay's memory; False if no relay runs."""
     try:
         await visit.desk.control.ask("call", call_id=call_id, business=visit.business)
     except Refused:

@@ -1,4 +1,4 @@
-"""Filings over HTTP: the A numbers that a business user has filed with the carriers. Numbers stand in bodies alone."""
+"""Routes and models of filings: the A numbers that a business user filed with the carriers. Never in a URL."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Writes = Annotated[Visit, Depends(Changes("filings"))]
 
 
 class FilingNew(Asked):
-    """An A number that was filed."""
+    """An A number to file."""
 
     number: Party
-    reference: Text128 = Field(description="the carrier's, of the filing; papers stay with the carrier")
-    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    reference: Text128 = Field(description="the carrier's reference of the filing; the carrier keeps the documents")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class FilingGone(Asked):
-    """An A number whose filing is withdrawn."""
+    """An A number whose filing to withdraw."""
 
     number: Party
-    business: Name | None = Field(None, description="for operator keys; left out: `default`")
+    business: Name | None = Field(None, description="for operator keys; omitted: `default`")
 
 
 class Filing(Shown):
-    """An A number that a business user has filed."""
+    """The filing of an A number by a business user."""
 
     business: str
     number: Masked
     reference: str
     filed_at: Moment
     filed_by: str
-    withdrawn_at: Moment | None = Field(description="null: it is in force")
+    withdrawn_at: Moment | None = Field(description="null while it is in force")
     withdrawn_by: str | None
 
 
@@ -63,7 +63,7 @@ def _shown(filing: Row, *, clear: bool = False) -> Filing:
 
 @router.post("", status_code=201, response_model=Filing, summary="File an A number")
 async def post_filing(asked: FilingNew, visit: Writes) -> Response:
-    """Or give its filing another reference. It works with the next call."""
+    """File an A number, or change the reference of its filing. Effective from the next call."""
     business, parties = visit.own(asked.business), visit.desk.settings.rules.parties
 
     def do(act: Act) -> Answer:
@@ -78,9 +78,9 @@ async def get_filings(
     paging: Paging,
     asked: Revealing,
     business: Name | None = None,
-    all_: Annotated[bool, Query(alias="all", description="withdrawn ones too")] = False,
+    all_: Annotated[bool, Query(alias="all", description="include withdrawn filings")] = False,
 ) -> Page[Filing]:
-    """In no order that means anything."""
+    """Filings in arbitrary but stable order."""
     sealer, whose = visit.desk.sealer, visit.only(business)
     found = await visit.part(
         "filings",
@@ -95,6 +95,6 @@ async def get_filings(
 
 @router.delete("", response_model=Filing, summary="Withdraw a filing")
 async def delete_filing(asked: FilingGone, visit: Writes) -> Response:
-    """From the next call on the number is not filed. It stands in the body: an address would show it to logs."""
+    """The number counts as not filed from the next call on. It is in the body, as a URL would expose it to logs."""
     business = visit.own(asked.business)
     return await visit.change(lambda act: Answer(_shown(remove_filing(act, business, asked.number))))

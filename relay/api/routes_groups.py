@@ -1,4 +1,4 @@
-"""Groups of parties over HTTP: G of GXB and GXYB. A change of members works with the next call."""
+"""Routes of groups: the G of GXB and GXYB. A change of members is effective from the next call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Writes = Annotated[Visit, Depends(Changes("bindings:write"))]
 
 
 def shown_group(group: Group) -> models.Group:
-    """As answered."""
+    """The response model of a group."""
     values = group._asdict() | {"created_at": shown_moment(group.created_at)}
     return models.Group(id=values.pop("group_id"), **values)
 
@@ -34,7 +34,7 @@ def _own(visit: Visit, group_id: str) -> Group:
 
 @router.post("", status_code=201, response_model=models.Group, summary="Make a group")
 async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
-    """With its first members."""
+    """Make a group, optionally with members."""
     business, rules = visit.own(asked.business), visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
@@ -46,7 +46,7 @@ async def post_group(asked: models.GroupNew, visit: Writes) -> Response:
 
 @router.get("", summary="List groups")
 async def get_groups(visit: Reads, paging: Paging, business: Name | None = None) -> Page[models.Group]:
-    """The oldest first."""
+    """Groups, oldest first."""
     sealer, whose = visit.desk.sealer, visit.only(business)
     found = await visit.part(
         "groups",
@@ -60,20 +60,20 @@ async def get_groups(visit: Reads, paging: Paging, business: Name | None = None)
 
 @router.get("/{group_id}", summary="Show a group")
 async def get_one_group(group_id: GroupId, visit: Reads) -> models.Group:
-    """Without its members."""
+    """A group without its members."""
     return shown_group(_own(visit, group_id))
 
 
 @router.delete("/{group_id}", response_model=models.Group, summary="Delete a group")
 async def delete_group(group_id: GroupId, visit: Writes) -> Response:
-    """One that no binding in force needs. Who was in it stays known for traces."""
+    """Delete a group without live bindings. Its former members stay available to traces."""
     rules = visit.desk.settings.rules
     return await visit.change(lambda act: Answer(shown_group(remove_group(act, group_id, rules))))
 
 
 @router.get("/{group_id}/members", summary="List the members of a group")
 async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Revealing) -> Page[models.Member]:
-    """In no order that means anything."""
+    """Members in arbitrary but stable order."""
     sealer, group = visit.desk.sealer, _own(visit, group_id)
     found = await visit.part(
         f"members {group.group_id}",
@@ -88,7 +88,7 @@ async def get_members(group_id: GroupId, visit: Reads, paging: Paging, asked: Re
 
 @router.post("/{group_id}/members", response_model=models.Membership, summary="Add members to a group")
 async def post_members(group_id: GroupId, asked: models.Members, visit: Writes) -> Response:
-    """All or none. Those that are in it already stay; 10,000 fit in."""
+    """Add all or none. Parties that are already members are ignored. A group has at most 10,000 members."""
     rules = visit.desk.settings.rules
 
     def do(act: Act) -> Answer:
@@ -100,7 +100,7 @@ async def post_members(group_id: GroupId, asked: models.Members, visit: Writes) 
 
 @router.post("/{group_id}/members/remove", response_model=models.Membership, summary="Remove members from a group")
 async def post_removal(group_id: GroupId, asked: models.Members, visit: Writes) -> Response:
-    """Those that are not in it do not matter."""
+    """Remove members. Parties that are not members are ignored."""
     rules = visit.desk.settings.rules
 
     def do(act: Act) -> Answer:

@@ -1,4 +1,4 @@
-"""Whether the service lives and is ready, its metrics, and its own description. Outside /v1, without a key."""
+"""Routes outside /v1, without a key: liveness, readiness, metrics and the API's own documentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PAGE = resources.files("relay.api").joinpath("docs.html").read_text(encoding="u
 
 
 def _hash_of(element: str) -> str:
-    """By which the page's policy allows its own script and style, and no other."""
+    """The hash of an inline element, so that the Content-Security-Policy admits it and no other."""
     content = re.search(f"<{element}>(.*)</{element}>", _PAGE, re.DOTALL)
     assert content is not None
     return f"'sha256-{b64encode(hashlib.sha256(content[1].encode()).digest()).decode()}'"
@@ -41,26 +41,26 @@ class Alive(Shown):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/healthz", summary="The API lives")
+@router.get("/healthz", summary="Check liveness")
 async def healthz() -> Alive:
     """200 as long as the process answers."""
     return Alive()
 
 
-@router.get("/readyz", summary="The API and the relay take work")
+@router.get("/readyz", summary="Check readiness")
 async def readyz(request: Request) -> Alive:
-    """200 where the store answers and the relay takes calls; else 503, also while it drains."""
+    """200 if the store answers and the relay accepts calls; otherwise 503, also while the relay drains."""
     desk: Desk = request.app.state.desk
     desk.reader.read(lambda connection: connection.execute("SELECT 1 FROM business LIMIT 1").fetchone())
     state: dict[str, Any] = await desk.control.ask("state")
     if state.get("state") != "serving":
-        raise Refused("relay_unavailable", "", "the relay is draining")
+        raise Refused("relay_unavailable", "", "the relay is draining and accepts no new calls")
     return Alive()
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """From this machine without a key, from elsewhere with an operator's."""
+    """Metrics in Prometheus text format. Requests from other machines require an operator key."""
     actor = getattr(request.state, "actor", None)
     if actor is not None and OPERATOR not in actor.scopes:
         raise lacks(OPERATOR)
@@ -70,11 +70,11 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    """The description of this API, OpenAPI 3.1."""
+    """The OpenAPI 3.1 document."""
     return Response(request.app.state.document, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(_: Request) -> Response:
-    """The description for people: one page of our own, which asks no other host for anything."""
+    """The documentation page, which loads nothing from other hosts."""
     return HTMLResponse(_PAGE, headers={"content-security-policy": _CSP})

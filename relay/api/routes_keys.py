@@ -1,4 +1,4 @@
-"""API keys over HTTP: an operator makes all, a key with the scope `keys` those of its own business user."""
+"""Routes of API keys. A key with the scope `keys` manages those of its business user; an operator key, all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KeyChanges = Annotated[Visit, Depends(Changes("keys"))]
 
 
 def shown_key(key: ApiKey) -> models.Key:
-    """As answered."""
+    """The response model of a key."""
     return models.Key(
         id=key.id,
         business=key.business,
@@ -41,14 +41,14 @@ def _made(key: ApiKey, secret: str) -> Answer:
 
 @router.post("/businesses/{business_id}/keys", status_code=201, response_model=models.KeyMade, summary="Make a key")
 async def post_key(business_id: BusinessId, asked: models.KeyNew, visit: KeyChanges) -> Response:
-    """With scopes that the asking key has itself. Its secret is in this answer alone."""
+    """Make a key with scopes that the requesting key has. The secret is shown in this response only."""
     expires_at = given_ms(asked.expires_at)
     return await visit.change(lambda act: _made(*make_key(act, business_id, asked.scopes, expires_at)))
 
 
 @router.get("/businesses/{business_id}/keys", summary="List the keys of a business user")
 async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> Page[models.Key]:
-    """In the order of their ids, also revoked and expired ones; never a secret."""
+    """All keys by id, including revoked and expired ones, without their secrets."""
     sealer, business = visit.desk.sealer, own_business(visit, business_id)
     found = await visit.part(
         f"keys {business.id}",
@@ -62,11 +62,14 @@ async def get_keys(business_id: BusinessId, visit: KeyReads, paging: Paging) -> 
 
 @router.delete("/keys/{key_id}", response_model=models.Key, summary="Revoke a key")
 async def delete_key(key_id: KeyId, visit: KeyChanges, why: Why = None) -> Response:
-    """The next request with it is refused. It takes a key that has all of its scopes."""
+    """Refuse the key from the next request on. The requesting key must have all of its scopes."""
     return await visit.change(lambda act: Answer(shown_key(revoke(act, key_id, why or ""))))
 
 
-@router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyMade, summary="Replace a key")
+@router.post("/keys/{key_id}/rotate", status_code=201, response_model=models.KeyMade, summary="Rotate a key")
 async def post_rotation(key_id: KeyId, asked: models.KeyRotation, visit: KeyChanges) -> Response:
-    """A new key with the same scopes, all of which the asking key has; the old one ends after `overlap_s`."""
+    """Make a new key with the same scopes and expiry; the old key ends after `overlap_s` seconds.
+
+    The requesting key must have all of its scopes.
+    """
     return await visit.change(lambda act: _made(*rotate(act, key_id, asked.overlap_s)))

@@ -1,4 +1,4 @@
-"""Black- and whitelists over HTTP, of a business user or of one binding. They work with the next call."""
+"""Routes of black- and whitelists of a business user or a binding. Changes are effective from the next call."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from relay.store.bindings import find_binding
 from relay.store.lists import ListEntry, find_entries, of_binding, of_business
 
 router = APIRouter(prefix="/v1/lists/{whose}/{owner_id}/entries", tags=["lists"])
-WhoseList = Annotated[Whose, Path(description="whose list")]
-OwnerId = Annotated[Name, Path(description="of the business user or the binding")]
+WhoseList = Annotated[Whose, Path(description="kind of owner")]
+OwnerId = Annotated[Name, Path(description="id of the business user or binding")]
 Reads = Annotated[Visit, Depends(Needs("lists"))]
 Writes = Annotated[Visit, Depends(Changes("lists"))]
 
 
 def shown_entry(entry: ListEntry, *, clear: bool) -> models.Entry:
-    """As answered."""
+    """The response model of a list entry."""
     return models.Entry(
         number=entry.number if clear else mask_number(entry.number),
         kind=entry.kind,
@@ -46,7 +46,7 @@ def _owner(visit: Visit, whose: Whose, owner_id: str) -> str:
 async def get_entries(
     whose: WhoseList, owner_id: OwnerId, visit: Reads, paging: Paging, asked: Revealing
 ) -> Page[models.Entry]:
-    """In no order that means anything."""
+    """Entries in arbitrary but stable order."""
     sealer, owner = visit.desk.sealer, _owner(visit, whose, owner_id)
     found = await visit.part(
         f"list {owner}",
@@ -61,7 +61,7 @@ async def get_entries(
 
 @router.put("", response_model=models.Entry, summary="Put a caller on a list")
 async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: models.EntryNew, visit: Writes) -> Response:
-    """Black: kept out. White: let in, where only the whitelist gets through. A binding's own entry goes first."""
+    """`black` refuses the caller, `white` admits it under `white_only`. Entries of a binding override its business."""
 
     def do(act: Act) -> Answer:
         set_entry(act, whose, owner_id, asked.number, asked.kind)
@@ -73,7 +73,7 @@ async def put_entry(whose: WhoseList, owner_id: OwnerId, asked: models.EntryNew,
 
 @router.delete("", response_model=models.EntryRemoved, summary="Take a caller off a list")
 async def delete_entry(whose: WhoseList, owner_id: OwnerId, asked: models.EntryGone, visit: Writes) -> Response:
-    """The caller stands in the body: an address would show it to proxies and logs."""
+    """Remove an entry. The caller is in the body, because a URL would expose it to proxies and logs."""
 
     def do(act: Act) -> Answer:
         remove_entry(act, whose, owner_id, asked.number)

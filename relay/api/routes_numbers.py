@@ -1,4 +1,4 @@
-"""Prefixes and numbers over HTTP: the operator's. A business user sees the numbers it may be given."""
+"""Routes of prefixes and numbers, for operators. A business user can read the numbers of its pools."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
 
 
 def shown_prefix(prefix: Prefix) -> models.PrefixShown:
-    """As answered."""
+    """The response model of a prefix."""
     values = prefix._asdict()
     cool_down_ms = values.pop("cool_down_ms")
     values["cool_down_s"] = None if cool_down_ms is None else cool_down_ms // 1000
@@ -53,7 +53,7 @@ def shown_prefix(prefix: Prefix) -> models.PrefixShown:
 
 
 def shown_number(number: Number, *, alone: bool = True) -> models.Number:
-    """As answered. `alone`: no other business user can be on it, or an operator asks."""
+    """The response model of a number. `alone`: show the binding count, which may include other business users'."""
     values = number._asdict()
     del values["locked"]
     values["locked_by"] = number.locked_by
@@ -64,7 +64,7 @@ def shown_number(number: Number, *, alone: bool = True) -> models.Number:
 
 @router.post("/prefixes", status_code=201, response_model=models.PrefixLoaded, summary="Load a prefix")
 async def post_prefix(asked: models.PrefixNew, visit: OperatorChanges) -> Response:
-    """With its 10,000 numbers, which can be bound at once."""
+    """Load a prefix with its 10,000 numbers, available for binding at once."""
     cool_down_ms = None if asked.cool_down_s is None else asked.cool_down_s * 1000
 
     def do(act: Act) -> Answer:
@@ -78,20 +78,20 @@ async def post_prefix(asked: models.PrefixNew, visit: OperatorChanges) -> Respon
 
 @router.get("/prefixes", summary="List prefixes")
 async def get_prefixes(visit: Operator, paging: Paging) -> Page[models.PrefixShown]:
-    """In their order."""
+    """Loaded prefixes in ascending order."""
     found = await visit.part("prefixes", paging, find_prefixes, "", lambda prefix: prefix.prefix)
     return found.shown(shown_prefix)
 
 
 @router.get("/prefixes/{prefix}", summary="Show a prefix")
 async def get_one_prefix(prefix: PrefixPath, visit: Operator) -> models.PrefixShown:
-    """What is known of it."""
+    """One loaded prefix."""
     return shown_prefix(visit.one(lambda connection: find_prefix(connection, prefix), "prefix"))
 
 
 @router.patch("/prefixes/{prefix}", response_model=models.PrefixShown, summary="Change a prefix")
 async def patch_prefix(prefix: PrefixPath, asked: models.PrefixChange, visit: OperatorChanges) -> Response:
-    """A state other than `active` locks all of its numbers from the next call on."""
+    """Any state but `active` locks all numbers of the prefix from the next call on."""
     values = given(asked)
     reason = values.pop("reason", "")
     if "cool_down_s" in values:
@@ -110,7 +110,7 @@ async def get_numbers(
     state: State | None = None,
     prefix: PrefixText | None = None,
 ) -> Page[models.Number]:
-    """In their order. A business user sees those in pools of its own."""
+    """Numbers in ascending order. A business user sees those of its own pools."""
     query, at_ms = NumberQuery(pool, prefix, state, visit.business), now_ms()
     found = await visit.part(
         "numbers",
@@ -124,27 +124,27 @@ async def get_numbers(
 
 @router.get("/numbers/{number}", summary="Show a number")
 async def get_number(number: NumberPath, visit: Reads) -> models.Number:
-    """A business user sees those that it may be given."""
+    """One number. A business user sees those that its bindings may use."""
     found = visit.row(lambda connection: find_number(connection, number, now_ms()))
     pool = found and visit.row(lambda connection: find_pool(connection, found.pool, visit.business))
     if found is None or pool is None:
-        raise Refused("number_unknown", "", "it is none of the platform's numbers")
+        raise Refused("number_unknown", "", "not a number of this platform")
     return shown_number(found, alone=visit.business in (None, pool.business))
 
 
 @router.post("/numbers/{number}/lock", response_model=models.Number, summary="Lock a number")
 async def post_lock(number: NumberPath, asked: Because, visit: OperatorChanges) -> Response:
-    """Its next call is refused, and nobody is given it."""
+    """Refuse calls to the number from the next one on, and exclude it from new bindings."""
     return await visit.change(lambda act: Answer(shown_number(lock(act, number, asked.reason))))
 
 
 @router.post("/numbers/{number}/unlock", response_model=models.Number, summary="Unlock a number")
 async def post_unlock(number: NumberPath, asked: Because, visit: OperatorChanges) -> Response:
-    """Undoes an operator's lock and one for fraud; a lock of its prefix stays."""
+    """Release the operator's lock and the fraud lock. A lock of the prefix remains."""
     return await visit.change(lambda act: Answer(shown_number(unlock(act, number, asked.reason))))
 
 
 @router.post("/numbers/move", response_model=models.Moved, summary="Move numbers to another pool")
 async def post_move(asked: models.Move, visit: OperatorChanges) -> Response:
-    """All or none. Their bindings stay."""
+    """Move all or none. Their bindings remain."""
     return await visit.change(lambda act: Answer(models.Moved(moved=move(act, asked.numbers, asked.pool))))

@@ -1,4 +1,4 @@
-"""Oversight over HTTP: who was behind a number, the evidence for it, and the daily report."""
+"""Routes of oversight: traces, evidence bundles, daily reports and complaints."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Traces = Annotated[Visit, Depends(Needs("trace", OPERATOR))]
 Reports = Annotated[Visit, Depends(Needs("reports"))]
 _ZIP = "application/zip"
 _CHUNK = 1 << 16
-_IN_MEMORY = 1 << 26  # bytes of a bundle, which holds real numbers, that never touch a disk
+_IN_MEMORY = 1 << 26  # bytes of a bundle kept off the disk: it holds real numbers
 
 
 @router.post("/trace", summary="Trace a number")
 async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
-    """Who was behind it at that moment, in clear, also long after. The audit log has the question before the answer."""
+    """The parties behind a number at a given time, in clear, however long ago. Audited before the response."""
     number, at_ms = fields.number("number", asked.number), given_ms(asked.at)
     question = await visit.act(lambda act: ask_trace(act, number, at_ms, asked.reason))
     found = await anyio.to_thread.run_sync(trace, visit.desk.path, visit.desk.sealer, question)
@@ -49,10 +49,10 @@ async def post_trace(asked: models.TraceAsked, visit: Traces) -> models.Trace:
     "/evidence",
     summary="Export the evidence for a number",
     response_class=Response,
-    responses={200: {"description": "The bundle, a ZIP signed with Ed25519", "content": {_ZIP: {}}}},
+    responses={200: {"description": "The bundle: a ZIP file, signed with Ed25519", "content": {_ZIP: {}}}},
 )
 async def post_evidence(asked: models.EvidenceAsked, visit: Traces) -> Response:
-    """All that is kept about it in a time, in clear; `README.txt` in it says how to check it."""
+    """Everything stored about a number in a period, in clear. `README.txt` in the bundle explains how to verify it."""
     number, since_ms, until_ms = fields.number("number", asked.number), given_ms(asked.since), given_ms(asked.until)
     question = await visit.act(lambda act: ask_evidence(act, number, since_ms, until_ms, asked.reason))
     file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - `_chunks` closes it
@@ -69,15 +69,15 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def shown_line(line: DailyLine) -> models.DailyLine:
-    """As answered."""
+    """The response model of a line of the daily report."""
     values = line._asdict()
     del values["talk_ms"]
     return models.DailyLine(**values, minutes=line.minutes)
 
 
-@router.get("/reports/daily", summary="Report a day")
+@router.get("/reports/daily", summary="Show the report of a day")
 async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> models.Daily:
-    """A line for each business user and prefix. Days are China's; calls that are up are not in it yet."""
+    """One line per business user and prefix, for a day in China time. Calls still up are not included."""
     whose = visit.only(business)
     lines = await visit.read_long(lambda connection: daily(connection, visit.desk.sealer, day, whose))
     return models.Daily(items=[shown_line(line) for line in lines])
@@ -85,7 +85,7 @@ async def get_daily(visit: Reports, day: Day, business: Name | None = None) -> m
 
 @router.put("/reports/daily/complaints", response_model=models.Complaints, summary="Enter complaints of a day")
 async def put_complaints(asked: models.Complaints, visit: OperatorChanges) -> Response:
-    """An earlier count is replaced."""
+    """Set the number of complaints of a day, replacing an earlier number."""
 
     def do(act: Act) -> Answer:
         set_complaints(act, asked.day, asked.business, asked.prefix, asked.count)

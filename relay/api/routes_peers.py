@@ -1,4 +1,4 @@
-"""The SIP neighbours over HTTP, for those who watch over the service."""
+"""Routes of SIP peers, for operators only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/peers", tags=["peers"])
 
 @router.get("", summary="List peers")
 async def get_peers(visit: Operator) -> models.Peers:
-    """As the relay sees them now: which of their targets take calls, and how many calls there are."""
+    """Current state of all peers: reachability of their targets, and number of calls."""
     answer = await visit.desk.control.ask("peers")
     return models.Peers(
         items=[

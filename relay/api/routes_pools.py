@@ -1,4 +1,4 @@
-"""Pools over HTTP: the operator's. A business user sees those that its numbers come from."""
+"""Routes of pools, for operators. A business user can read the pools that its numbers come from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Reads = Annotated[Visit, Depends(Needs("numbers:read"))]
 
 
 def shown_pool(pool: Pool) -> models.Pool:
-    """As answered."""
+    """The response model of a pool."""
     values = pool._asdict() | {"created_at": shown_moment(pool.created_at)}
     return models.Pool(id=values.pop("pool_id"), **values)
 
 
 def shown_usage(usage: PoolUsage) -> models.Usage:
-    """As answered."""
+    """The response model of the usage of a pool."""
     values = usage._asdict()
     del values["business"]
     return models.Usage(pool=values.pop("pool_id"), **values)
@@ -40,7 +40,7 @@ def _own(visit: Visit, pool_id: str) -> Pool:
 
 @router.post("", status_code=201, response_model=models.Pool, summary="Make a pool")
 async def post_pool(asked: models.PoolNew, visit: OperatorChanges) -> Response:
-    """Empty: load prefixes into it, or move numbers."""
+    """Make an empty pool. Load prefixes or move numbers into it."""
     pool = NewPool(asked.id, asked.business, asked.area, asked.max_bindings, asked.warn_percent)
 
     def do(act: Act) -> Answer:
@@ -51,7 +51,7 @@ async def post_pool(asked: models.PoolNew, visit: OperatorChanges) -> Response:
 
 @router.get("", summary="List pools")
 async def get_pools(visit: Reads, paging: Paging) -> Page[models.Pool]:
-    """In the order of their ids. A business user sees its own."""
+    """Pools by id. A business user sees its own."""
     found = await visit.part(
         "pools",
         paging,
@@ -64,13 +64,13 @@ async def get_pools(visit: Reads, paging: Paging) -> Page[models.Pool]:
 
 @router.get("/{pool_id}", summary="Show a pool")
 async def get_pool(pool_id: PoolId, visit: Reads) -> models.Pool:
-    """A business user sees those that its numbers come from."""
+    """One pool. A business user sees those that its numbers come from."""
     return shown_pool(_own(visit, pool_id))
 
 
 @router.patch("/{pool_id}", response_model=models.Pool, summary="Change a pool")
 async def patch_pool(pool_id: PoolId, asked: models.PoolChange, visit: OperatorChanges) -> Response:
-    """Bindings that are there stay."""
+    """Change a pool. Existing bindings remain."""
     values = given(asked)
     if "business" in values:
         values["business"] = values["business"] or ""
@@ -78,8 +78,8 @@ async def patch_pool(pool_id: PoolId, asked: models.PoolChange, visit: OperatorC
     return await visit.change(lambda act: Answer(shown_pool(change_pool(act, pool_id, change))))
 
 
-@router.get("/{pool_id}/usage", summary="Show how much of a pool is in use")
+@router.get("/{pool_id}/usage", summary="Show the usage of a pool")
 async def get_usage(pool_id: PoolId, visit: Reads) -> models.Usage:
-    """Counted now."""
+    """Current count of free, bound, cooling and locked numbers."""
     pool = _own(visit, pool_id)
     return shown_usage(await visit.read(lambda connection: usage_of(connection, pool, now_ms())))

@@ -1,4 +1,4 @@
-"""Recordings over HTTP, for operators alone: which there are, and each, with a reason."""
+"""Routes of recordings, for operators only. Reading one requires a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["calls"])
 
 
 def shown_recording(recording: Recording) -> models.Recording:
-    """As answered."""
+    """The response model of a recording."""
     moments = {
         "taken_at": shown_moment(recording.taken_at),
         "purged_at": shown_moment(recording.purged_at),
@@ -36,7 +36,7 @@ async def get_recordings(
     since: Time | None = None,
     until: Time | None = None,
 ) -> Page[models.Recording]:
-    """By when they were taken over, the newest first; purged ones too, as long as the record of their call is kept."""
+    """Recordings by time of storage, newest first. Purged ones are listed as long as their call record is kept."""
     query = RecordingQuery(business, given_ms(since) or 0, LAST_MS if until is None else given_ms(until))
     found = await visit.part(
         "recordings",
@@ -52,10 +52,10 @@ async def get_recordings(
     "/calls/{call_id}/recording",
     summary="Read a recording",
     response_class=Response,
-    responses={200: {"description": "What was captured of the call's sound", "content": {MEDIA_TYPE: {}}}},
+    responses={200: {"description": "The captured RTP of the call", "content": {MEDIA_TYPE: {}}}},
 )
 async def get_recording(call_id: CallId, visit: Operator, reason: Reason) -> Response:
-    """A file in libpcap's format, with the addresses of both sides. The audit log has the reason before the answer."""
+    """A pcap file that includes the media addresses of both sides. The reason is audited before the response."""
     recording = await visit.act(lambda act: ask_recording(act, call_id, reason))
     kept_in, sealer = visit.desk.settings.kept_in, visit.desk.sealer
     try:

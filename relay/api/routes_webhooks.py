@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: where a business user's events go, and the ones that were given up."""
+"""Routes of webhooks and their dead letters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Writes = Annotated[Visit, Depends(Changes("webhooks"))]
 
 
 def shown_webhook(webhook: Webhook) -> models.Webhook:
-    """As answered: without the secret."""
+    """The response model of a webhook, without its secret."""
     values = webhook._asdict()
     del values["secret"], values["disabled_at"], values["internal"]
     values["kinds"] = list(webhook.kinds)
@@ -35,7 +35,7 @@ def shown_webhook(webhook: Webhook) -> models.Webhook:
 
 
 def shown_dead(event: Event) -> models.DeadEvent:
-    """As answered: without what it says."""
+    """The response model of a dead letter, without its payload."""
     return models.DeadEvent(
         seq=event.seq,
         event_id=event.event_id,
@@ -55,7 +55,7 @@ def _own(visit: Visit, webhook_id: str) -> Webhook:
 
 @router.post("", status_code=201, response_model=models.WebhookMade, summary="Make a webhook")
 async def post_webhook(asked: models.WebhookNew, visit: Writes) -> Response:
-    """Its secret is in this answer alone."""
+    """Make a webhook. Its secret is shown in this response only."""
     business = visit.own(asked.business)
 
     def do(act: Act) -> Answer:
@@ -69,7 +69,7 @@ async def post_webhook(asked: models.WebhookNew, visit: Writes) -> Response:
 
 @router.get("", summary="List webhooks")
 async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = None) -> Page[models.Webhook]:
-    """In the order of their ids."""
+    """Webhooks by id."""
     sealer, whose = visit.desk.sealer, visit.only(business)
     found = await visit.part(
         "webhooks",
@@ -83,13 +83,13 @@ async def get_webhooks(visit: Reads, paging: Paging, business: Name | None = Non
 
 @router.get("/{webhook_id}", summary="Show a webhook")
 async def get_webhook(webhook_id: WebhookId, visit: Reads) -> models.Webhook:
-    """And how its deliveries go."""
+    """A webhook with the state of its deliveries."""
     return shown_webhook(_own(visit, webhook_id))
 
 
 @router.patch("/{webhook_id}", response_model=models.Webhook, summary="Change a webhook")
 async def patch_webhook(webhook_id: WebhookId, asked: models.WebhookChange, visit: Writes) -> Response:
-    """It is tried again at once, whatever failed before."""
+    """Change a webhook. Delivery is retried at once, regardless of earlier failures."""
     values = given(asked)
     if "enabled" in values:
         values["disabled"] = not values.pop("enabled")
@@ -98,13 +98,13 @@ async def patch_webhook(webhook_id: WebhookId, asked: models.WebhookChange, visi
 
 @router.delete("/{webhook_id}", response_model=models.Webhook, summary="Remove a webhook")
 async def delete_webhook(webhook_id: WebhookId, visit: Writes) -> Response:
-    """With all events that wait for it."""
+    """Remove a webhook with all its queued events."""
     return await visit.change(lambda act: Answer(shown_webhook(remove(act, webhook_id))))
 
 
-@router.get("/{webhook_id}/dead", summary="List events that were given up")
+@router.get("/{webhook_id}/dead", summary="List dead letters")
 async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[models.DeadEvent]:
-    """The oldest first."""
+    """Events whose delivery was given up, oldest first."""
     sealer, webhook = visit.desk.sealer, _own(visit, webhook_id)
     found = await visit.part(
         f"dead {webhook.id}",
@@ -116,13 +116,13 @@ async def get_dead(webhook_id: WebhookId, visit: Reads, paging: Paging) -> Page[
     return found.shown(shown_dead)
 
 
-@router.post("/{webhook_id}/dead/resend", response_model=models.Resent, summary="Send dead events again")
+@router.post("/{webhook_id}/dead/resend", response_model=models.Resent, summary="Send dead letters again")
 async def post_resend(webhook_id: WebhookId, asked: models.Resend, visit: Writes) -> Response:
-    """At their old places: before what came later."""
+    """Queue dead letters again at their original positions, before later events that are still queued."""
     return await visit.change(lambda act: Answer(models.Resent(resent=resend(act, webhook_id, asked.events))))
 
 
 @router.post("/{webhook_id}/test", response_model=models.Tested, summary="Send a test event")
 async def post_test(webhook_id: WebhookId, visit: Writes) -> Response:
-    """One of the kind `webhook.test`, behind those that wait."""
+    """Queue an event of kind `webhook.test` behind the waiting ones."""
     return await visit.change(lambda act: Answer(models.Tested(event_id=test(act, webhook_id))))

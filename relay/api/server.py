@@ -1,4 +1,4 @@
-"""Where the HTTP API is served: one address, by uvicorn. It knows no route."""
+"""The HTTP server of the API: uvicorn on one address."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.api.handshakes import TlsListener
 from relay.net.addresses import family_of
 
 LISTEN_AGAIN_S = 2.0
-GRACEFUL_S = 3  # for requests under way at the end
+GRACEFUL_S = 3  # for requests under way at shutdown
 
 
 class Address(NamedTuple):
@@ -30,7 +30,7 @@ class Address(NamedTuple):
 
 
 class HttpServer:
-    """Serves from `run` on, until `finish`."""
+    """A server that serves from `run` until `finish`."""
 
     def __init__(self, app: FastAPI, address: Address, log: FilteringBoundLogger) -> None:
         self._address = address
@@ -44,7 +44,7 @@ class HttpServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="error",  # warnings tell of whatever nonsense strangers send
+                log_level="error",  # its warnings report every malformed request from the internet
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
@@ -56,7 +56,7 @@ class HttpServer:
         )
 
     def finish(self) -> None:
-        """Has `run` return when the requests under way are answered."""
+        """Make `run` return once the requests under way are answered."""
         self._finishing.set()
         self._server.should_exit = True
 
@@ -67,16 +67,17 @@ class HttpServer:
                 await self._server.serve([listening])
 
     async def _listen(self) -> socket.socket | None:
-        """Tried until the address can be had; None if `finish` comes first."""
-        host, port, told = self._address.host, self._address.port, False
+        """Bind the address, retrying while it is in use; None if `finish` comes first."""
+        host, port, logged = self._address.host, self._address.port, False
         while not self._finishing.is_set():
             try:
                 listening = socket.create_server((host, port), family=family_of(host))
             except OSError as error:
-                if not told:
-                    reason, effect = os.strerror(error.errno or 0), "no HTTP until it can; api.listen says where"
+                if not logged:
+                    reason = os.strerror(error.errno or 0)
+                    effect = "no HTTP API until the address is free: change api.listen, or free it"
                     self._log.error("api.cannot_listen", host=host, port=port, reason=reason, effect=effect)
-                    told = True
+                    logged = True
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._finishing.wait(), LISTEN_AGAIN_S)
             else:
@@ -86,7 +87,7 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Signals are not its business, and TLS hand-shakes are `TlsListener`'s."""
+    """uvicorn's server without signal handlers, and with `TlsListener` for TLS."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         context = self.config.ssl

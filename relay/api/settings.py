@@ -1,4 +1,4 @@
-"""What the HTTP API is told by the configuration."""
+"""Settings of the HTTP API."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MIB = 1 << 20
 
 
 class ApiSettings(NamedTuple):
-    """Bounds of the API. Rates are for a business user or an operator's key; `burst` comes after a pause."""
+    """Settings of the HTTP API. Request rates are per business user, or per operator key."""
 
     requests_per_s: int = 600
-    burst: int = 1_200
-    failures_per_s: int = 20  # refused credentials of one address
+    burst: int = 1_200  # requests at once after a pause
+    failures_per_s: int = 20  # failed authentications per address
     max_body: int = MIB  # bytes
     max_batch_body: int = 2 * MIB  # of POST /v1/bindings/batch
     rules: BindRules = BindRules()
-    peers: tuple[str, ...] | None = None  # the names of those that are configured; None: not known
-    kept_in: Path = Path("var/recordings")  # where recordings are
+    peers: tuple[str, ...] | None = None  # names of the configured peers; None: unknown
+    kept_in: Path = Path("var/recordings")  # folder of recordings

@@ -1,6 +1,6 @@
-"""What a route is given: who asks, and the ways to read the store and to change it for them.
+"""The request context of a route: the authenticated actor, and its access to the store.
 
-Each change is one act, with its idempotency key; each reading of real numbers is audited before it is answered.
+A change is one unit of work together with its Idempotency-Key. Access to real numbers is audited before the response.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from relay.store.database import connect_reader, store_errors
 from relay.store.idempotency import find_answer, keep_answer
 
 T = TypeVar("T")
-K = TypeVar("K")  # of a position in a list: a tuple, or what stands for a tuple of one
+K = TypeVar("K")  # a position in a list: a tuple, or the single element of one
 
 
 class Answer(NamedTuple):
-    """What an act answers."""
+    """The response of a unit of work."""
 
     body: BaseModel
     status: int = 200
     location: str | None = None
-    kept: BaseModel | None = None  # what a repeated request is answered: without a secret that is shown once
+    kept: BaseModel | None = None  # the body for a repeated request: without a secret, which is shown once
 
 
 class Done(NamedTuple):
-    """What an act answered, now or when the same request came before."""
+    """The serialized response, of this request or of the one that it repeats."""
 
     status: int
     body: bytes
@@ -53,7 +53,7 @@ class Done(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One request of a key that may make it."""
+    """The context of one authenticated request."""
 
     request: Request
     desk: Desk
@@ -61,31 +61,33 @@ class Visit(NamedTuple):
 
     @property
     def business(self) -> str | None:
-        """Whose things may be seen: a condition of every query. None: an operator sees all."""
+        """The business user whose data is visible: a condition of every query. None for an operator: everything."""
         return self.actor.business
 
     @property
     def binds(self) -> Rates:
-        """How many bindings each business user has asked for in the last second."""
+        """The rate of new bindings by business user, per second."""
         rates: Rates = self.request.app.state.binds
         return rates
 
     def own(self, business: str | None) -> str:
-        """Whose a new thing is: a key's own business user, or for an operator the one named. Raises Refused."""
+        """The owner of a new resource: the key's business user; for operators the named one. Raises Refused."""
         if self.actor.business is None:
             return business or DEFAULT_BUSINESS
         if business not in (None, self.actor.business):
-            raise Refused("not_found", "business", "there is no such business user")
+            raise Refused(
+                "not_found", "business", "there is no such business user: omit the field, or send your own id"
+            )
         return self.actor.business
 
     def only(self, business: str | None) -> str | None:
-        """Whose things a list is of: a key's own business user's, or for an operator the one named. Raises Refused."""
+        """The owner to filter a list by: the key's business user; for operators the named one. Raises Refused."""
         return business if self.actor.business is None else self.own(business)
 
     def looked_for(self, party: str | None) -> str | None:
-        """A party that is searched for, in the normal form. Raises Refused without the scope that shows numbers.
+        """The normal form of a party to search for. Raises Refused without the scope parties:read.
 
-        Whoever is answered 139****0002 could else try the ten thousand numbers that it may be.
+        Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it.
         """
         if party is None:
             return None
@@ -94,24 +96,24 @@ class Visit(NamedTuple):
         return normalise_party(party)
 
     def row(self, query: Callable[[Connection], T]) -> T:
-        """In the loop's thread: for single rows, found by their key."""
+        """Run a query in the event loop's thread: for single rows by primary key."""
         return self.desk.reader.read(query)
 
     def one(self, query: Callable[[Connection], T | None], what: str) -> T:
-        """As `row`, where it must be there. Raises Refused, which says `what` is not."""
+        """As `row`. Raises Refused if there is no row; `what` names the resource in the problem."""
         found = self.row(query)
         if found is None:
             raise Refused("not_found", "", f"there is no such {what}")
         return found
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """In a thread, over a connection of its own: for what may read many rows."""
+        """Run a query in a worker thread on its own connection: for many rows."""
         return await anyio.to_thread.run_sync(_read_apart, self.desk, query)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """As `read`, for what reads a whole day or log: few at once, so that nobody's short ones wait for them."""
-        few: anyio.CapacityLimiter = self.request.app.state.long_reads
-        return await anyio.to_thread.run_sync(_read_apart, self.desk, query, limiter=few)
+        """As `read`, for whole days or logs; few run at once, so that short reads do not wait for them."""
+        limiter: anyio.CapacityLimiter = self.request.app.state.long_reads
+        return await anyio.to_thread.run_sync(_read_apart, self.desk, query, limiter=limiter)
 
     async def part(
         self,
@@ -121,10 +123,10 @@ class Visit(NamedTuple):
         first: K,
         position: Callable[[T], K],
     ) -> Part[T]:
-        """The part of a list that is asked for. Raises Refused for a cursor that this list did not give.
+        """Read the requested page of a list. Raises Refused for a cursor of another list.
 
-        `read(connection, after, most)` gives the items behind a position, `first` is the one in front of all, and
-        `position` gives an item's.
+        `read(connection, after, most)` returns the items after a position, `first` precedes all items, and `position`
+        maps an item to its position.
         """
         sealer = self.desk.sealer
         behind = read_cursor(sealer, list_, asked.cursor)
@@ -137,20 +139,20 @@ class Visit(NamedTuple):
         return Part(list(found[: asked.limit]), cursor)
 
     async def act(self, do: Callable[[Act], T]) -> T:
-        """Runs an act. Raises Refused and StoreError."""
+        """Run a unit of work. Raises Refused and StoreError."""
         return await self.desk.writer.run(self.actor, do)
 
     async def ask_relay(self, name: str, asked: dict[str, object], audit: Callable[[Act], None]) -> dict[str, Any]:
-        """Has the relay do something. Raises Refused.
+        """Run a command in the relay, audited. Raises Refused.
 
-        The audit line comes before it is done, and after the relay has said that it can be: what was refused has none.
+        A dry run comes first, then the audit line, then the command: a refused command leaves no audit line.
         """
         await self.desk.control.ask(name, **asked, dry_run=True)
         await self.act(audit)
         return await self.desk.control.ask(name, **asked)
 
     async def change(self, do: Callable[[Act], Answer]) -> Response:
-        """Runs an act and answers what it gives. The same request with the same Idempotency-Key: answers that again."""
+        """Run a unit of work and return its response; a repeated request gets the stored one (Idempotency-Key)."""
         done = await self.once(do)
         headers = {"location": done.location} if done.location else {}
         if done.replayed:
@@ -158,7 +160,7 @@ class Visit(NamedTuple):
         return Response(done.body, done.status, headers, "application/json")
 
     async def once(self, do: Callable[[Act], Answer], part: str = "") -> Done:
-        """As `change`, for one of several acts that a request is made of; `part` names it."""
+        """As `change`, for one of several units of work of a request; `part` distinguishes their keys."""
         key = self.request.headers.get("idempotency-key")
         if key is None:
             return _done(await self.act(do))
@@ -169,9 +171,9 @@ class Visit(NamedTuple):
         return await self.act(lambda act: _do_once(act, once, do))
 
     async def reveal(self, asked: Reveal, object_: str, shown: Sequence[str] = ()) -> bool:
-        """Whether real numbers are shown. The audit line is durable before this returns. Raises Refused.
+        """Whether to show real numbers. If so, the audit line is durable before this returns. Raises Refused.
 
-        `shown` are the ids of what is on the page.
+        `shown`: the ids of the items in the response.
         """
         if not asked.reveal:
             return False
@@ -185,37 +187,37 @@ class Visit(NamedTuple):
 
 
 class Reveal(NamedTuple):
-    """Whether real numbers are wanted, and what for."""
+    """The request for real numbers, and its reason."""
 
     reveal: bool
     reason: str | None
 
 
 def asked_reveal(
-    reveal: Annotated[bool, Query(description="show real numbers; needs the scope parties:read")] = False,
-    reason: Annotated[Reason | None, Query(description="what for; needed with reveal")] = None,
+    reveal: Annotated[bool, Query(description="show real numbers; requires the scope parties:read")] = False,
+    reason: Annotated[Reason | None, Query(description="reason for the audit log; required with reveal")] = None,
 ) -> Reveal:
-    """The dependency of what may show real numbers."""
+    """FastAPI dependency: the query parameters of routes that can show real numbers."""
     return Reveal(reveal, reason)
 
 
 Revealing = Annotated[Reveal, Depends(asked_reveal)]
-Why = Annotated[Reason | None, Query(alias="reason", description="why; it stands in the audit log")]
+Why = Annotated[Reason | None, Query(alias="reason", description="reason for the audit log")]
 
 
 def lacks(scope: str, field: str = "authorization") -> Refused:
-    """That a key does not allow what `field` asks for."""
-    return Refused("forbidden", field, f"the key lacks the scope {scope}: take one that has it")
+    """The refusal of a request whose `field` requires a scope that the key lacks."""
+    return Refused("forbidden", field, f"the key lacks the scope {scope}: use a key that has it")
 
 
 class Needs:
-    """A dependency: the visit of a key with this scope. Raises Refused("forbidden")."""
+    """FastAPI dependency: the context of a request whose key has these scopes. Raises Refused("forbidden")."""
 
     def __init__(self, *scopes: str) -> None:
         self.scopes = scopes
 
     async def __call__(self, request: Request) -> Visit:
-        """FastAPI calls it."""
+        """Check the scopes."""
         actor: Actor = request.state.actor
         if lacking := [scope for scope in self.scopes if scope not in actor.scopes]:
             raise lacks(lacking[0])
@@ -223,17 +225,17 @@ class Needs:
 
 
 class Changes(Needs):
-    """As Needs, for what changes the store: it may carry an Idempotency-Key."""
+    """As Needs, for routes that change data: documents the header Idempotency-Key."""
 
     async def __call__(
         self,
         request: Request,
         idempotency_key: Annotated[
             str | None,
-            Header(min_length=1, max_length=64, pattern="^[!-~]+$", description="the same request twice is done once"),
+            Header(min_length=1, max_length=64, pattern="^[!-~]+$", description="a repeated request is executed once"),
         ] = None,
     ) -> Visit:
-        """FastAPI calls it."""
+        """Check the scopes."""
         return await super().__call__(request)
 
 

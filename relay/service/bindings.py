@@ -1,7 +1,7 @@
-"""How bindings are made: what is asked for is checked, completed with numbers and made, or refused with field and fix.
+"""Making bindings: a request is validated, completed with numbers and stored, or refused with field and fix.
 
-Everything happens inside one act, and SQLite's one writer makes of two requests for the same the first and the refused
-one. Which numbers it gets is the business of `relay.service.placement`.
+All of it runs in one unit of work. The store has one writer at a time, so of two conflicting requests the second is
+refused. `relay.service.placement` chooses the numbers.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from relay.service.releases import SWEEP, BindRules, release_due
 from relay.store.act import Act
 from relay.store.businesses import Business
 
-# What an expired binding can be the reason of, which the sweep has not come to.
+# Refusals that may be due to an expired binding that the sweep has not released yet.
 _HELD = frozenset(["conflict", "pool_empty", "number_full", "quota"])
 
 
 class BindingRequest(NamedTuple):
-    """A binding as it is asked for, in the words of the asker. "" and None are: not given."""
+    """A binding to make, in the caller's notation. "" and None: not given."""
 
     mode: str
-    a: str = ""  # G modes: whom b reaches while no member has called
-    b: str = ""  # AXN: whom a reaches while nobody has called
+    a: str = ""  # G modes: the callee of b until a member has called
+    b: str = ""  # AXN: the callee of a until someone has called
     x: str = ""
     y: str = ""
-    expires_in: str = ""  # a duration, or a moment
+    expires_in: str = ""  # a duration from now, or a time
     order_id: str = ""
     business: str = ""
     group_id: str = ""
@@ -54,9 +54,9 @@ class BindingRequest(NamedTuple):
 
 
 def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | None = None) -> Binding:
-    """Makes one binding. Raises Refused.
+    """Make one binding. Raises Refused.
 
-    `rates`: how many each business user has asked for in the last second, of whoever has many ask at once.
+    `rates` counts new bindings by business user per second; None: no limit on the rate.
     """
     release_due(act, rules)
     binding = _bind(act, request, rules, rates)
@@ -68,9 +68,9 @@ def bind(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | Non
 def bind_all(
     act: Act, requests: Sequence[BindingRequest], rules: BindRules, rates: Rates | None = None
 ) -> list[Binding | Refused]:
-    """Makes many in one act. Each stands for itself; the answers are in the order of the requests.
+    """Make many bindings in one unit of work, each independently. Results are in the order of the requests.
 
-    A hundred take some 15 ms, for which nobody else can write: make more in several acts.
+    A hundred take about 15 ms, during which the store is locked for other writers: split larger numbers.
     """
     release_due(act, rules)
     answers: list[Binding | Refused] = []
@@ -107,16 +107,17 @@ def _placed(act: Act, request: BindingRequest, rules: BindRules, rates: Rates | 
     return place(act, wanted, asked, rules, business)
 
 
-# -- what is asked for
+# -- the request
 
 
 def _checked(act: Act, request: BindingRequest, rules: BindRules, business: Business) -> Binding:
-    """The binding that is wanted, all but its numbers."""
+    """The requested binding, still without numbers."""
     mode = fields.mode(request.mode)
     if mode not in business.modes:
-        raise Refused("mode_not_allowed", "mode", f"this business user may bind {', '.join(business.modes)} alone")
+        allowed = ", ".join(business.modes)
+        raise Refused("mode_not_allowed", "mode", f"must be one of the modes of this business user: {allowed}")
     if request.y.strip() and mode not in TWO_NUMBER_MODES:
-        raise invalid("y", f"an {mode} has x alone: leave it out, or take another mode")
+        raise invalid("y", f"not used in mode {mode}: omit it, or use AXYB or GXYB")
     binding = Binding(
         binding_id=f"{act.now_ms:012x}{secrets.token_hex(6)}",
         mode=mode,
@@ -150,24 +151,24 @@ def _business(act: Act, request: BindingRequest) -> Business:
     fields.mode(request.mode)
     business = get_business(act, request.business.strip() or act.actor.business or DEFAULT_BUSINESS)
     if business.state != "approved":
-        problem = f"the business user is {business.state}: only an approved one may bind numbers"
+        problem = f"the business user is {business.state}: it must be approved to bind numbers"
         raise Refused("business_not_approved", "business", problem)
     return business
 
 
 def _check_rate(act: Act, business: Business, rules: BindRules, rates: Rates | None) -> None:
-    """Of business users' own keys alone."""
+    """Limit the rate of a business user's own keys. Raises Refused."""
     if rates is None or act.actor.business is None:
         return
     most = quota(business.id, business.max_binds_per_s, rules.quotas.max_binds_per_s)
     if not rates.admit(business.id, most, act.now_ms / 1000):
         raise Refused(
-            "rate_limited", "business", f"it may bind {most} numbers a second: {raised_by('max_binds_per_s')}"
+            "rate_limited", "business", f"limited to {most} new bindings a second: {raised_by('max_binds_per_s')}"
         )
 
 
 def _check_order(act: Act, binding: Binding, rules: BindRules) -> None:
-    """In the pilot every binding serves an order. A first try by hand, for `default`, needs none."""
+    """Require an order in the pilot phase, except for trials of `default` on the command line. Raises Refused."""
     by_hand = act.actor.name.startswith("cli:") and binding.business == DEFAULT_BUSINESS
     if binding.order_id is None and rules.phase == "pilot" and not by_hand:
-        raise invalid("order_id", "it is missing: in the pilot phase each binding serves an order")
+        raise invalid("order_id", "required: in the pilot phase every binding belongs to an order")

@@ -1,6 +1,6 @@
-"""The rules for business users: how they apply, are approved, suspended and revoked, and what they may change.
+"""The rules of business users: application, approval, suspension, revocation, and changes of their fields.
 
-A step changes nothing but the state. A call looks that up with its route, so a step works from the next INVITE on.
+A step changes the state only. A call reads the state with its route, so a step is effective from the next INVITE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Literal["approve", "suspend", "resume", "revoke"]
 LARGEST_LIMIT = 1_000_000_000
 LONGEST = {"name": 128, "licence": 64, "application": 128, "scheme": 256, "contact": 256}
 
-# From which states a step leads, and where to.
+# Step -> (states it is allowed in, resulting state).
 STEPS: dict[Step, tuple[tuple[State, ...], State]] = {
     "approve": (("applied",), "approved"),
     "suspend": (("approved",), "suspended"),
@@ -50,7 +50,7 @@ _NO_TERMS: dict[str, Any] = {
 
 
 class Application(NamedTuple):
-    """What a business user applies with. Without an id it is given one."""
+    """The application of a business user. Without an id one is generated."""
 
     name: str
     id: str = ""
@@ -62,7 +62,7 @@ class Application(NamedTuple):
 
 
 class Fields(TypedDict, total=False):
-    """What of a business user can be changed. A quota of None is the configured one, NO_LIMIT none at all."""
+    """The changeable fields of a business user. Quotas: None is the configured one, NO_LIMIT is unlimited."""
 
     name: str
     licence: str
@@ -83,7 +83,7 @@ class Fields(TypedDict, total=False):
 
 
 def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
-    """A new business user, which may do nothing until it is approved. Raises Refused."""
+    """Make a business user, which can do nothing until it is approved. Raises Refused."""
     business_id = fields.name("id", asked.id) if asked.id else f"b{secrets.token_hex(6)}"
     given = asked._asdict() | {"modes": MODES} | more
     del given["id"]
@@ -100,28 +100,29 @@ def apply(act: Act, asked: Application, **more: Unpack[Fields]) -> Business:
         **terms,
     )
     if not add_business(act, business):
-        raise Refused("state_conflict", "id", "there is a business user with this id: take another")
+        raise Refused("state_conflict", "id", "taken by another business user: choose another id")
     add_state_change(act, None, business, "")
     act.audit("business.apply", business_id, business=business_id, details=_details(given))
     return business
 
 
 def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
-    """Takes a step, which works from the next call on, on all of its bindings. Raises Refused.
+    """Take a step, effective from the next call on all of its bindings. Raises Refused.
 
-    Only who shows what its scenario needs is approved. Revocation ends its keys and stops its webhooks as well.
+    Approval requires the fields that the scenario needs. Revocation also ends all keys and disables all webhooks.
     """
     reason = fields.reason(reason, required=True)
     business = get(act, business_id)
     from_states, to_state = STEPS[step]
     if business.state not in from_states:
-        raise Refused("state_conflict", "state", f"it is {business.state}: {step} is for {' or '.join(from_states)}")
+        problem = f"the business user is {business.state}: {step} requires {' or '.join(from_states)}"
+        raise Refused("state_conflict", "state", problem)
     if to_state == "approved":
         check_complete(business)
     wanted = business._replace(state=to_state)
     changed = _put(act, wanted._replace(qualification=business.version + 1) if step == "approve" else wanted)
     add_state_change(act, business, changed, reason)
-    if to_state == "revoked":  # it has no business with the platform's records any more
+    if to_state == "revoked":  # it loses access to the platform's records
         revoke_all(act, business_id)
         disable_all(act, business_id)
     act.audit(f"business.{step}", business_id, business=business_id, reason=reason)
@@ -131,16 +132,17 @@ def set_state(act: Act, business_id: str, step: Step, reason: str) -> Business:
 def change(
     act: Act, business_id: str, version: int | None = None, reason: str | None = None, **asked: Unpack[Fields]
 ) -> Business:
-    """Changes the named fields. With `version`: only if nobody changed it since. Raises Refused.
+    """Change the given fields. `version`, if given, must be the current version. Raises Refused.
 
-    One that was approved is `applied` again where its qualification changes, which takes a reason: until it is approved
-    its calls are refused.
+    A change of the qualification requires a reason and returns an approved business user to `applied`: its calls are
+    refused until it is approved again.
     """
     business = get(act, business_id)
     if version not in (None, business.version):
-        raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {business.version}")
+        problem = f"must be the current version, {business.version}: read the business user again"
+        raise Refused("state_conflict", "version", problem)
     if business.state == "revoked":
-        raise Refused("state_conflict", "state", "it is revoked: nothing of it changes any more")
+        raise Refused("state_conflict", "state", "the business user is revoked and cannot be changed")
     if not asked:
         return business
     given: dict[str, Any] = {**asked}
@@ -148,7 +150,7 @@ def change(
     requalified = changes_qualification(business, wanted)
     reason = fields.reason(reason or "")
     if requalified and not fields.says_something(reason):
-        problem = "say why: its qualification changes, and its calls are refused until it is approved again"
+        problem = "required: the qualification changes, and calls are refused until it is approved again"
         raise invalid("reason", problem)
     if wanted.state == "approved" and wanted.contact != business.contact:
         check_complete(wanted)
@@ -160,7 +162,7 @@ def change(
 
 
 def get(act: Act, business_id: str) -> Business:
-    """Raises Refused where there is none, or none that the actor may see."""
+    """The business user. Raises Refused if it does not exist or is not visible to the actor."""
     seen = act.actor.business in (None, business_id) and business_id.isprintable()
     business = find_business(act.connection, act.sealer, business_id) if seen else None
     if business is None:
@@ -169,8 +171,8 @@ def get(act: Act, business_id: str) -> Business:
 
 
 def raised_by(quota: str) -> str:
-    """Who helps where a quota is reached."""
-    return f"an operator raises it (`relay700 business limits ID --{quota.replace('_', '-')} N`)"
+    """The fix for an exhausted quota, for the text of a refusal."""
+    return f"an operator can raise it (`relay700 business limits ID --{quota.replace('_', '-')} N`)"
 
 
 def _put(act: Act, business: Business) -> Business:
@@ -180,7 +182,7 @@ def _put(act: Act, business: Business) -> Business:
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields in their normal form. Raises Refused naming the first that is wrong."""
+    """The fields in normal form. Raises Refused for the first invalid one."""
     return {field: _CHECKS[field](field, value) for field, value in given.items()}
 
 
@@ -191,25 +193,25 @@ def _text(field: str, value: str) -> str:
 def _name(field: str, value: str) -> str:
     name = _text(field, value)
     if not name:
-        raise invalid(field, "it is missing")
+        raise invalid(field, "required")
     return name
 
 
 def _scenario(field: str, value: str) -> str:
     if value not in SCENARIOS:
-        raise invalid(field, f"it is one of: {', '.join(SCENARIOS)}")
+        raise invalid(field, f"must be one of: {', '.join(SCENARIOS)}")
     return value
 
 
 def _modes(field: str, value: Collection[str]) -> tuple[str, ...]:
     if not value or not set(value) <= set(MODES):
-        raise invalid(field, f"they are some of: {', '.join(MODES)}")
+        raise invalid(field, f"must be one or more of: {', '.join(MODES)}")
     return tuple(mode for mode in MODES if mode in value)
 
 
 def _limit(field: str, value: int | None) -> int | None:
     if value not in (None, NO_LIMIT) and not 0 <= value <= LARGEST_LIMIT:
-        raise invalid(field, f"it is 0 to {LARGEST_LIMIT}, none for no limit, or the configured one")
+        raise invalid(field, f"must be 0 to {LARGEST_LIMIT}, none for no limit, or unset for the configured one")
     return value
 
 
@@ -219,7 +221,7 @@ def _hours(_: str, value: str | None) -> str | None:
 
 def _language(field: str, value: str | None) -> str | None:
     if value is not None and value not in LANGUAGES:
-        raise invalid(field, f"it is one of: {', '.join(LANGUAGES)}, or none for the configured one")
+        raise invalid(field, f"must be one of: {', '.join(LANGUAGES)}; or unset for the configured one")
     return value
 
 

@@ -1,7 +1,7 @@
-"""How bindings are changed in place and ended. Whatever it is, it works with the next INVITE; calls that are up go on.
+"""Changing, renewing and ending bindings, effective from the next INVITE; calls that are up continue.
 
-Parties and limits stand in one row, which a call reads: a change of them is that row, and the routes of those who come
-and go. What it was before is kept for traces.
+Parties and limits are one row, which each call reads: a change rewrites that row, and the routes of parties that join
+or leave. Earlier versions are kept for traces.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _CHANGEABLE = (
 
 
 class BindingChange(NamedTuple):
-    """What of a binding is to change. None leaves a field as it is; "" or 0 clears it, where it need not be there."""
+    """Fields of a binding to change. None keeps a field; "" or 0 clears an optional one."""
 
     a: str | None = None
     b: str | None = None
     group_id: str | None = None
-    expires_in: str | None = None  # a duration from now, or a moment; "": until it is unbound
+    expires_in: str | None = None  # a duration from now, or a time; "": no expiry
     direction: str | None = None
     max_call_s: int | None = None
     ring_timeout_s: int | None = None
@@ -55,33 +55,34 @@ class BindingChange(NamedTuple):
     user_data: str | None = None
     record: bool | None = None
     industrial_id: str | None = None
-    version: int | None = None  # refuse it where the binding was changed since
+    version: int | None = None  # must be the current version
 
 
 class Step(NamedTuple):
-    """That somebody made, changed or unbound a binding. `at` is Unix milliseconds."""
+    """One event in the life of a binding. `at` is Unix milliseconds."""
 
     action: Literal["made", "changed", "ended"]
     at: int
-    by: str | None  # None: unbound before this was kept
+    by: str | None  # None: ended before the actor was recorded
     changed: list[str]  # names of fields
 
 
 def get(act: Act, binding_id: str) -> Binding:
-    """Raises Refused where there is none, or none that the actor may see."""
+    """The binding. Raises Refused if it does not exist or is not visible to the actor."""
     printable = binding_id.isprintable()
     binding = find_binding(act.connection, act.sealer, binding_id, act.actor.business) if printable else None
     if binding is None:
-        raise Refused("not_found", "binding", "there is no such binding: the list of bindings shows those there are")
+        raise Refused("not_found", "binding", "there is no such binding: see the list of bindings")
     return binding
 
 
 def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) -> Binding:
-    """Changes a binding that is in force. Raises Refused, also where a new party is on its number already."""
+    """Change a live binding. Raises Refused, also if a new party is already bound on its number."""
     release_due(act, rules)
     old = _live(act, binding_id)
     if asked.version not in (None, old.version):
-        raise Refused("state_conflict", "version", f"it was changed meanwhile: its version is {old.version}")
+        problem = f"must be the current version, {old.version}: read the binding again"
+        raise Refused("state_conflict", "version", problem)
     changed = _changed(act, old, asked, rules)
     if changed == old:
         return old
@@ -101,17 +102,17 @@ def change(act: Act, binding_id: str, asked: BindingChange, rules: BindRules) ->
 
 
 def renew(act: Act, binding_id: str, expires_in: str, rules: BindRules) -> Binding:
-    """Gives a binding that is in force another end: a duration from now, or a moment. Raises Refused."""
+    """Set a new expiry of a live binding: a duration from now, or a time. Raises Refused."""
     if not expires_in.strip():
-        raise fields.invalid("expires_in", "it is missing")
+        raise fields.invalid("expires_in", "required")
     return change(act, binding_id, BindingChange(expires_in=expires_in), rules)
 
 
 def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Binding:
-    """Unbinds: the next call is refused, one that is up goes on. Raises Refused."""
+    """Unbind: the next call is refused, a call that is up continues. Raises Refused."""
     binding = get(act, binding_id)
     if binding.ended_at is not None:
-        raise Refused("ended", "binding", "it was unbound before")
+        raise Refused("ended", "binding", "already unbound")
     released_at = binding.released_at or act.now_ms
     ended = binding._replace(ended_at=act.now_ms, ended_by=act.actor.name, released_at=released_at)
     if binding.released_at is None:
@@ -122,9 +123,9 @@ def end(act: Act, binding_id: str, rules: BindRules, reason: str = "") -> Bindin
 
 
 def steps(connection: Connection, sealer: Sealer, binding: Binding) -> list[Step]:
-    """Who made it, who changed what of it, and who unbound it, in the order of time."""
+    """The life of a binding, oldest event first."""
     found = [Step("made", binding.created_at, binding.created_by, [])]
-    # It may have been changed again since `binding` was read.
+    # Ignore changes made after `binding` was read.
     past = [form for form in history(connection, sealer, binding.binding_id) if form.version < binding.version]
     for old, new in pairwise([*past, binding]):
         at, by = new.changed_at or new.created_at, new.changed_by or new.created_by
@@ -141,13 +142,13 @@ def _differing(old: Binding, new: Binding) -> list[str]:
 def _live(act: Act, binding_id: str) -> Binding:
     binding = get(act, binding_id)
     if not binding.is_live(act.now_ms):
-        how = "it has expired" if binding.ended_at is None else "it was unbound"
-        raise Refused("ended", "binding", f"{how}: make another")
+        how = "expired" if binding.ended_at is None else "unbound"
+        raise Refused("ended", "binding", f"already {how}: make a new one")
     return binding
 
 
 def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> Binding:
-    """The binding with the new fields in their normal form."""
+    """The binding with the new fields in normal form."""
     checks: dict[str, Callable[[Any], Any]] = {
         "a": partial(fields.party, "a", parties=rules.parties, required=old.group_id is None),
         "b": partial(fields.party, "b", parties=rules.parties, required=old.mode != "AXN"),
@@ -168,7 +169,7 @@ def _changed(act: Act, old: Binding, asked: BindingChange, rules: BindRules) -> 
 
 
 def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
-    """Those who leave rest on the number from now on, those who stay are joined with the new ends, others come."""
+    """Update the routes: leaving callers cool down on the number, staying ones get the new ends, new ones are added."""
     if old.group_id != new.group_id:
         check_group(act, new)
     before, after = _routes(act, old, new), _routes(act, new, old)
@@ -187,7 +188,7 @@ def _reroute(act: Act, old: Binding, new: Binding, rules: BindRules) -> None:
 
 
 def _routes(act: Act, binding: Binding, other: Binding) -> dict[tuple[str, bytes], HashedLine]:
-    """The lines of a binding by their keys. Members are left out where `other` has the same group: they stay."""
+    """The routes of a binding by (number, caller). Members are omitted if `other` has the same group."""
     lines = lines_of(act.sealer, binding)
     if binding.group_id is not None and binding.group_id != other.group_id:
         lines += member_lines(binding, member_hashes(act.connection, act.sealer, binding.group_id))

@@ -1,4 +1,4 @@
-"""The fields of requests as people, files and programs write them: made normal, or refused with the field and the fix.
+"""Validation of request fields, as people, files and programs write them: a normal form, or a refusal with the fix.
 
 It knows no store.
 """
@@ -18,24 +18,26 @@ from relay.policy.hours import parse_hours
 from relay.service.times import parse_duration_ms, parse_moment_ms
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
-NAME_WORDS = "it is letters, digits, _ . - and at most 64 of them, such as acme"
+NAME_WORDS = "must be 1 to 64 letters, digits, _ . or -, beginning with a letter or digit, such as acme"
 PREFIX = r"700[0-9]{8}"
-PREFIX_WORDS = "it is the 11 managed digits of a 700 number, such as 70010000001"
+PREFIX_WORDS = "must be the 11 managed digits of a 700 number, such as 70010000001"
 LONGEST_GROUP = 64
 LONGEST_ORDER = 128
 LONGEST_CONSENT = 128
 LONGEST_REASON = 500
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that show nothing
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols without a visible glyph
 LONGEST_USER_DATA = 1_024
 INDUSTRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9._:/+=@#-]{0,127}"
-INDUSTRIAL_ID_WORDS = "it is letters, digits and . _ : / + = @ # -, at most 128 of them, such as 88.101.1/order-1"
+INDUSTRIAL_ID_WORDS = (
+    "must be 1 to 128 letters, digits or . _ : / + = @ # -, beginning with a letter or digit, such as 88.101.1/order-1"
+)
 MAX_CALL_S = range(10, 86_401)
 RING_TIMEOUT_S = range(5, 181)
 DIRECTIONS: tuple[Direction, ...] = ("both", "a_to_b", "b_to_a")
 
 
 def invalid(field: str, problem: str) -> Refused:
-    """A field that is wrong in itself, whatever the store holds."""
+    """The refusal of a field that is invalid regardless of the store."""
     return Refused("invalid", field, problem)
 
 
@@ -43,27 +45,27 @@ def mode(text: str) -> Mode:
     for known in MODES:
         if known == text.strip().upper():
             return known
-    raise invalid("mode", f"it is one of: {', '.join(MODES)}")
+    raise invalid("mode", f"must be one of: {', '.join(MODES)}")
 
 
 def name(field: str, written: str) -> str:
-    """An id that somebody chooses for good."""
+    """A permanent id."""
     if re.fullmatch(NAME, written) is None:
         raise invalid(field, NAME_WORDS)
     return written
 
 
 def prefix(field: str, written: str) -> str:
-    """What the ministry assigns."""
+    """An 11-digit prefix, as the ministry assigns them."""
     if re.fullmatch(PREFIX, written, re.ASCII) is None:
         raise invalid(field, PREFIX_WORDS)
     return written
 
 
 def parsed(field: str, written: str, parse: Callable[[str], str]) -> str:
-    """Required."""
+    """A required field in the normal form that `parse` returns."""
     if not written.strip():
-        raise invalid(field, "it is missing")
+        raise invalid(field, "required")
     try:
         return parse(written)
     except ParseError as error:
@@ -71,7 +73,7 @@ def parsed(field: str, written: str, parse: Callable[[str], str]) -> str:
 
 
 def number(field: str, written: str) -> str:
-    """A 700 number or a party, in the normal form."""
+    """A 700 number or a party, in normal form."""
     try:
         return normalise_700(written)
     except ParseError:
@@ -79,21 +81,21 @@ def number(field: str, written: str) -> str:
 
 
 def party(field: str, written: str, parties: Parties, *, required: bool) -> str | None:
-    """A real number that may be bound, in its normal form; None where it is not given and need not be."""
+    """A real number that may be bound, in normal form; None if it is optional and empty."""
     if not required and not written.strip():
         return None
     return parsed(field, written, partial(parse_party, parties=parties))
 
 
 def text(field: str, written: str, longest: int) -> str | None:
-    """Printable text without blanks around it; None where it is empty."""
+    """Printable text, stripped; None if it is empty."""
     if len(written) > longest or not written.isprintable():
-        raise invalid(field, f"it is printable text of at most {longest} characters")
+        raise invalid(field, f"must be printable text of at most {longest} characters")
     return written.strip() or None
 
 
 def industrial_id(written: str) -> str | None:
-    """An identifier in the industrial internet, as its registrar gave it; None where it is empty."""
+    """An industrial-internet identifier, unchanged; None if it is empty."""
     given = written.strip()
     if given and re.fullmatch(INDUSTRIAL_ID, given) is None:
         raise invalid("industrial_id", INDUSTRIAL_ID_WORDS)
@@ -101,15 +103,15 @@ def industrial_id(written: str) -> str | None:
 
 
 def reason(written: str, *, required: bool = False) -> str:
-    """Why something is done, as the audit log keeps it; "" where it is not given and need not be."""
+    """A reason for the audit log; "" if it is optional and empty."""
     given = text("reason", written, LONGEST_REASON)
     if required and not says_something(given or ""):
-        raise invalid("reason", "say why: it stands in the audit log")
+        raise invalid("reason", "required: the audit log records it")
     return given or ""
 
 
 def says_something(written: str) -> bool:
-    """Whether any sign of a text shows: some letters and symbols are blanks by another name."""
+    """Whether a text has a visible character. Some letters and symbols have no visible glyph."""
     return any(unicodedata.category(sign)[0] in "LNPS" and sign not in _BLANK for sign in written)
 
 
@@ -117,12 +119,12 @@ def direction(written: str) -> Direction:
     for known in DIRECTIONS:
         if known == (written.strip() or "both"):
             return known
-    raise invalid("direction", f"it is one of: {', '.join(DIRECTIONS)}")
+    raise invalid("direction", f"must be one of: {', '.join(DIRECTIONS)}")
 
 
 def seconds(field: str, value: int | None, allowed: range) -> int | None:
     if value is not None and value not in allowed:
-        raise invalid(field, f"it is {allowed.start} to {allowed.stop - 1} seconds")
+        raise invalid(field, f"must be {allowed.start} to {allowed.stop - 1} seconds")
     return value
 
 
@@ -137,14 +139,14 @@ def hours(written: str) -> str | None:
 
 
 def record(wanted: bool, *, possible: bool) -> bool:
-    """Whether calls are recorded."""
+    """Whether calls are recorded. Raises Refused if recording is not configured."""
     if wanted and not possible:
-        raise invalid("record", "calls are not recorded here: the operator has not configured it")
+        raise invalid("record", "must be false: call recording is not configured on this relay")
     return wanted
 
 
 def expiry(written: str, now_ms: int) -> int | None:
-    """Unix milliseconds of a duration from now, or of a moment to come; None where it is empty."""
+    """Unix milliseconds of a duration from now, or of a time in the future; None if it is empty."""
     if not written.strip():
         return None
     try:
@@ -154,5 +156,5 @@ def expiry(written: str, now_ms: int) -> int | None:
     except ParseError as error:
         raise invalid("expires_in", error.reason) from None
     if moment_ms <= now_ms:
-        raise invalid("expires_in", "this moment is over: take one to come")
+        raise invalid("expires_in", "must be in the future")
     return moment_ms

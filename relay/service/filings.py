@@ -1,7 +1,7 @@
-"""The rules for filing: carriers want to know a business user's A numbers before they carry calls of them.
+"""The rules of filings: carriers require a business user to file its A numbers before they carry calls from them.
 
-What is kept is the number and the reference of its filing; papers and photos stay with the carrier. A numbers are party
-a of AXB, AXYB and AXN, and of GXB and GXYB the members of the group, with party a where there is one.
+The store keeps the number and the carrier's reference; documents and photos stay with the carrier. A numbers are party
+a of AXB, AXYB and AXN; of GXB and GXYB the members of the group, and party a if there is one.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from relay.store.writer import Run
 
 LONGEST_REFERENCE = 128
 COLUMNS = ("number", "reference")
-CHUNK = 200  # filings of an act
+CHUNK = 200  # filings per unit of work
 
-_Row = tuple[int, list[str] | Refused]  # where it ends in the file, and its cells
+_Row = tuple[int, list[str] | Refused]  # line number of its end, and its cells
 
 
 class Outcome(NamedTuple):
-    """What became of one line of a file; `refused` is None where the number was filed."""
+    """The result of one line of a file; `refused` is None if the number was filed."""
 
     line: int
     refused: Refused | None
 
 
 def add_filing(act: Act, business: str, number: str, reference: str, parties: Parties = MOBILES_ALONE) -> Filing:
-    """Files an A number, or gives its filing another reference. It works with the next call. Raises Refused.
+    """File an A number, or change the reference of its filing, effective from the next call. Raises Refused.
 
-    It is one of the `parties` that may be bound: of any other no call could be carried.
+    The number must be of a kind in `parties`: no other can be bound.
     """
     filing = _put(act, business, number, reference, parties)
     details: dict[str, object] = {"number": filing.number, "reference": filing.reference}
@@ -51,11 +51,11 @@ def add_filing(act: Act, business: str, number: str, reference: str, parties: Pa
 
 
 def remove_filing(act: Act, business: str, number: str) -> Filing:
-    """Withdraws it: from the next call on the number is not filed. Raises Refused."""
+    """Withdraw a filing, effective from the next call. Raises Refused."""
     owner = get_business(act, business).id
-    party = fields.parsed("number", number, normalise_party)  # also one that could not be filed any more
+    party = fields.parsed("number", number, normalise_party)  # of any kind: `parties` may have changed since
     if not withdraw_filing(act, owner, party):
-        raise Refused("not_found", "number", "it is not filed")
+        raise Refused("not_found", "number", "not filed by this business user")
     act.audit("filing.remove", owner, business=owner, details={"number": party})
     return _found(act, owner, party)
 
@@ -63,14 +63,14 @@ def remove_filing(act: Act, business: str, number: str) -> Filing:
 def import_filings(
     lines: Iterable[str], business: str, run: Run, parties: Parties = MOBILES_ALONE
 ) -> Iterator[Outcome]:
-    """Files the number on each line of a CSV file (number, reference), a chunk at a time. Bad lines are left out."""
+    """File the number on each line of a CSV file (number, reference), in chunks. Invalid lines are skipped."""
     rows = _rows(lines)
     while chunk := list(islice(rows, CHUNK)):
         yield from run(partial(_file_rows, business=business, rows=chunk, parties=parties))
 
 
 def _rows(lines: Iterable[str]) -> Iterator[_Row]:
-    """With their line in the file. A first line may name the columns."""
+    """The rows of a CSV file with their line numbers. The first line may be a header."""
     reader = csv.reader(lines)
     while True:
         try:
@@ -78,7 +78,7 @@ def _rows(lines: Iterable[str]) -> Iterator[_Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, fields.invalid("line", f"it is no CSV: {error}")
+            yield reader.line_num, fields.invalid("line", f"must be CSV: {error}")
             continue
         if any(cells) and not (reader.line_num == 1 and tuple(map(str.lower, cells)) == COLUMNS):
             yield reader.line_num, cells
@@ -91,7 +91,7 @@ def _file_rows(act: Act, business: str, rows: Sequence[_Row], parties: Parties) 
             if isinstance(cells, Refused):
                 raise cells
             if len(cells) != len(COLUMNS):
-                raise fields.invalid("line", f"it has {len(cells)} cells: write number,reference")
+                raise fields.invalid("line", f"must have 2 cells (number,reference), not {len(cells)}")
             number, reference = cells
             _put(act, business, number, reference, parties)
             outcomes.append(Outcome(line, None))
@@ -107,7 +107,7 @@ def _put(act: Act, business: str, number: str, reference: str, parties: Parties)
     party = fields.parsed("number", number, partial(parse_party, parties=parties))
     given = fields.text("reference", reference, LONGEST_REFERENCE)
     if given is None:
-        raise fields.invalid("reference", "it is missing: name the carrier's reference of the filing")
+        raise fields.invalid("reference", "required: the carrier's reference of the filing")
     put_filing(act, owner, party, given)
     return _found(act, owner, party)
 
@@ -118,33 +118,33 @@ def _found(act: Act, business: str, number: str) -> Filing:
     return filing
 
 
-# -- what filing gates
+# -- filing of a binding's A numbers
 
 
 def check_filing(act: Act, binding: Binding, rules: BindRules) -> None:
-    """Raises Refused where an A number of the binding is not filed, and must be."""
+    """Raise Refused if filing is required and an A number of the binding is not filed."""
     field, problem = _unfiled(act.connection, act.sealer, binding) if rules.filing == "require" else ("", "")
     if field:
-        raise Refused("not_filed", field, f"{problem}: `relay700 filings add`, or POST /v1/filings, files a number")
+        raise Refused("not_filed", field, f"{problem}: file first (`relay700 filings add`, or POST /v1/filings)")
 
 
 def note_unfiled(act: Act, binding: Binding, rules: BindRules) -> None:
-    """A binding that was made or changed all the same stands in the audit log."""
+    """Write an audit line if unfiled A numbers cause a warning only, and one of the binding is not filed."""
     field, _ = _unfiled(act.connection, act.sealer, binding) if rules.filing == "warn" else ("", "")
     if field:
         act.audit("binding.not_filed", binding.binding_id, business=binding.business, details={"field": field})
 
 
 def filing_warning(connection: Connection, sealer: Sealer, binding: Binding, rules: BindRules) -> str | None:
-    """What of it whoever has made or changed the binding is told."""
+    """The warning about unfiled A numbers for the response; None if there is none."""
     field, problem = _unfiled(connection, sealer, binding) if rules.filing == "warn" else ("", "")
     return f"{field}: {problem}" if field else None
 
 
 def _unfiled(connection: Connection, sealer: Sealer, binding: Binding) -> tuple[str, str]:
-    """The field, and in words what of it is not filed; "" where all are."""
+    """The field with an unfiled A number, and the problem; "" and "" if all are filed."""
     if binding.a is not None and not is_filed(connection, sealer, binding.business, binding.a):
-        return "a", "it is an A number that is not filed"
+        return "a", "this A number is not filed"
     if binding.group_id is not None and (count := unfiled_members(connection, binding.business, binding.group_id)):
-        return "group_id", f"{count} of its members are A numbers that are not filed"
+        return "group_id", f"{count} members of the group (A numbers) are not filed"
     return "", ""

@@ -1,6 +1,6 @@
-"""The rules for groups: parties who share the number of each GXB or GXYB binding of their group.
+"""The rules of groups: parties that share the number of each GXB or GXYB binding of their group.
 
-Members come and go in place, in all bindings of the group at once, from the next INVITE on.
+A change of members applies to all bindings of the group at once, from the next INVITE.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ LONGEST_NAME = 128
 
 
 def make_group(act: Act, name: str, rules: BindRules, business: str = "", numbers: Sequence[str] = ()) -> Group:
-    """A group of a business user, with its first members. Raises Refused."""
+    """Make a group of a business user, with its first members. Raises Refused."""
     business = business.strip() or act.actor.business or DEFAULT_BUSINESS
     get_business(act, business)
     named = fields.text("name", name, LONGEST_NAME)
     if named is None:
-        raise invalid("name", "it is missing")
+        raise invalid("name", "required")
     group = Group(f"g{act.now_ms:012x}{secrets.token_hex(4)}", business, named, 0, 1, act.now_ms)
     insert_group(act, group)
     act.audit("group.make", group.group_id, business=business, details={"name": named})
@@ -51,7 +51,7 @@ def make_group(act: Act, name: str, rules: BindRules, business: str = "", number
 
 
 def get_group(act: Act, group_id: str) -> Group:
-    """Raises Refused where there is none, or none that the actor may see."""
+    """The group. Raises Refused if it does not exist or is not visible to the actor."""
     group = find_group(act.connection, act.sealer, group_id, act.actor.business) if group_id.isprintable() else None
     if group is None:
         raise Refused("not_found", "group", "there is no such group")
@@ -59,38 +59,39 @@ def get_group(act: Act, group_id: str) -> Group:
 
 
 def add_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
-    """Adds members, all or none, and their routes in each binding of the group. Returns how many are new.
+    """Add members, all or none, with their routes in each binding of the group. Returns the count of new ones.
 
-    Raises Refused: over 10,000 members (quota), or where one is on a number of the group already (conflict).
+    Raises Refused over 10,000 members (quota), or if one is already bound on a number of the group (conflict).
     """
     group = get_group(act, group_id)
     new = put_members(act, group_id, _normal(numbers, partial(parse_party, parties=rules.parties)))
     if group.size + len(new) > MOST_MEMBERS:
-        raise Refused("quota", "members", f"a group has at most {MOST_MEMBERS} members: make another")
+        raise Refused("quota", "members", f"limited to {MOST_MEMBERS} in a group: use another group")
     _check_routes(act, group_id, len(new))
     for binding in unreleased_of_group(act, group_id):
         for field, number in (("b", binding.b), ("x", binding.x), ("y", binding.y)):
             if number and act.sealer.lookup_hash(number) in new:
-                raise Refused("conflict", "members", f"{mask_number(number)} is {field} of a binding of this group")
+                problem = f"{mask_number(number)} is {field} of a binding of this group and cannot be a member"
+                raise Refused("conflict", "members", problem)
         add_routes(act, binding, pair_of(act.sealer, binding), member_lines(binding, new))
     act.audit("group.add", group_id, business=group.business, details={"added": len(new)})
     return len(new)
 
 
 def remove_members(act: Act, group_id: str, numbers: Sequence[str], rules: BindRules) -> int:
-    """Removes members, who then rest on the group's numbers. Returns how many were in it. Raises Refused."""
+    """Remove members, which then cool down on the group's numbers. Returns the count. Raises Refused."""
     group = get_group(act, group_id)
-    normal = _normal(numbers, normalise_party)  # also those that could not be added any more
+    normal = _normal(numbers, normalise_party)  # of any kind: `rules.parties` may have changed since
     gone = _take(act, group_id, [act.sealer.lookup_hash(number) for number in normal], rules)
     act.audit("group.remove", group_id, business=group.business, details={"removed": gone})
     return gone
 
 
 def remove_group(act: Act, group_id: str, rules: BindRules) -> Group:
-    """Removes a group that no binding needs any more. Who was in it stays known for traces. Raises Refused."""
+    """Remove a group without live bindings. Its former members stay available to traces. Raises Refused."""
     group = get_group(act, group_id)
     if any(binding.is_live(act.now_ms) for binding in unreleased_of_group(act, group_id)):
-        raise Refused("state_conflict", "group", "bindings are in force for it: end them first")
+        raise Refused("state_conflict", "group", "in use by live bindings: end them first")
     _take(act, group_id, member_hashes(act.connection, act.sealer, group_id), rules)
     delete_group(act, group_id)
     act.audit("group.delete", group_id, business=group.business)
@@ -108,11 +109,11 @@ def _take(act: Act, group_id: str, hashes: Iterable[bytes], rules: BindRules) ->
 
 
 def _check_routes(act: Act, group_id: str, members: int) -> None:
-    """Raises Refused where so many members are too many at once: each has a route in each binding of the group."""
+    """Raise Refused if the change would write more than MOST_ROUTES: one per member and binding of the group."""
     bindings = count_of_group(act, group_id)
     if members > 1 and members * bindings > MOST_ROUTES:
         most = max(1, MOST_ROUTES // bindings)
-        raise Refused("quota", "members", f"the group has {bindings} bindings: take at most {most} members at once")
+        raise Refused("quota", "members", f"limited to {most} per request, as the group has {bindings} bindings")
 
 
 def _normal(numbers: Sequence[str], parse: Callable[[str], str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Many bindings from a CSV file, or members of a group from a list: good lines are made, bad ones named.
+"""Import of bindings from a CSV file, and of group members from a list. Invalid lines are reported and skipped.
 
-It knows no command line. Each chunk is one act, and between two the writer leaves a gap, so that calls go on beside it.
+Each chunk is one unit of work. The writer pauses between two of them, so that calls are served meanwhile.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ COLUMNS = (
     *("group", "pool", "direction", "max_call_s", "ring_timeout_s", "consent", "user_data", "record"),
     "industrial_id",
 )
-CHUNK = 200  # bindings a transaction: a relay that serves waits some 30 ms for the lock
-_FIELDS = {"group": "group_id"}  # where a column is not named like the field
+CHUNK = 200  # bindings per transaction, which locks the store for about 30 ms
+_FIELDS = {"group": "group_id"}  # column -> field, if the names differ
 _YES_OR_NO = {"yes": True, "no": False, "": False}
 _SECONDS = ("max_call_s", "ring_timeout_s")
 
@@ -32,16 +32,16 @@ _Numbered = tuple[int, BindingRequest | Refused]
 
 
 class Outcome(NamedTuple):
-    """What became of one line; `refused` is None where the binding was made."""
+    """The result of one line; `refused` is None if the binding was made."""
 
     line: int
     refused: Refused | None
 
 
 def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterator[Outcome]:
-    """Makes a binding of each line, lazily, a chunk at a time. The first line may name the columns, in any order.
+    """Make a binding from each line, lazily, in chunks. The first line may be a header, with columns in any order.
 
-    Raises ParseError for a first line that names columns that do not exist.
+    Raises ParseError for a header with an unknown column.
     """
     requests = _requests(lines)
     while chunk := list(islice(requests, CHUNK)):
@@ -53,9 +53,9 @@ def import_bindings(lines: Iterable[str], run: Run, rules: BindRules) -> Iterato
 
 
 def import_members(lines: Iterable[str], group_id: str, run: Run, rules: BindRules) -> Iterator[int]:
-    """Adds the number on each line to a group, a chunk at a time; gives how many of each chunk are new.
+    """Add the number on each line to a group, in chunks; yields the count of new members in each.
 
-    Raises Refused for the first chunk that cannot be added; those before it stay.
+    Raises Refused for the first chunk that cannot be added; earlier ones remain.
     """
     numbers = (line.strip() for line in lines if line.strip())
     while chunk := list(islice(numbers, CHUNK)):
@@ -72,7 +72,7 @@ def _requests(lines: Iterable[str]) -> Iterator[_Numbered]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, invalid("line", f"it is no CSV: {error}")
+            yield reader.line_num, invalid("line", f"must be CSV: {error}")
             continue
         if first and _is_header(cells):
             columns = _header(cells)
@@ -88,22 +88,22 @@ def _is_header(cells: list[str]) -> bool:
 def _header(cells: list[str]) -> tuple[str, ...]:
     columns = tuple(cell.strip().lower().lstrip("\ufeff") for cell in cells)
     if wrong := [column for column in columns if column not in COLUMNS]:
-        raise ParseError(f"line 1: there is no column {wrong[0]!r}: the columns are {','.join(COLUMNS)}")
+        raise ParseError(f"line 1: unknown column {wrong[0]!r}: use {','.join(COLUMNS)}")
     return columns
 
 
 def _request(columns: tuple[str, ...], cells: list[str]) -> BindingRequest | Refused:
     if len(cells) > len(columns):
-        return invalid("line", f"it has {len(cells)} cells, and there are {len(columns)} columns")
+        return invalid("line", f"must have at most {len(columns)} cells, not {len(cells)}")
     fields: dict[str, Any] = {"mode": ""}
     for column, cell in zip(columns, cells, strict=False):
         if column in _SECONDS and cell.strip():
             if not (cell.strip().isascii() and cell.strip().isdecimal() and len(cell) < 10):
-                return invalid(column, "it is a number of seconds")
+                return invalid(column, "must be a number of seconds")
             fields[column] = int(cell)
         elif column == "record":
             if cell.strip().lower() not in _YES_OR_NO:
-                return invalid(column, 'it is "yes" or "no"')
+                return invalid(column, 'must be "yes" or "no"')
             fields[column] = _YES_OR_NO[cell.strip().lower()]
         elif column not in _SECONDS:
             fields[_FIELDS.get(column, column)] = cell

@@ -1,6 +1,6 @@
-"""The rules for black- and whitelists: who may keep one, and what stands on it.
+"""The rules of black- and whitelists: their owners and entries.
 
-A binding's entry goes before its business'. What an entry means for a call is judged at the call.
+An entry of a binding overrides one of its business user. Entries are evaluated at each call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = ("black", "white")
 
 
 def set_entry(act: Act, whose: Whose, owner_id: str, number: str, kind: str) -> None:
-    """Puts a caller on the list, from the next INVITE on, or gives it another kind. Raises Refused."""
+    """Put a caller on the list or change its kind, effective from the next INVITE. Raises Refused."""
     owner, business = _owner(act, whose, owner_id)
     for known in KINDS:
         if known == kind:
@@ -28,20 +28,20 @@ def set_entry(act: Act, whose: Whose, owner_id: str, number: str, kind: str) -> 
             put_entry(act, owner, caller, known)
             act.audit(f"list.{kind}", owner_id, business=business, details={"number": caller})
             return
-    raise fields.invalid("kind", f"it is one of: {', '.join(KINDS)}")
+    raise fields.invalid("kind", f"must be one of: {', '.join(KINDS)}")
 
 
 def remove_entry(act: Act, whose: Whose, owner_id: str, number: str) -> None:
-    """Takes a caller off the list. Raises Refused."""
+    """Remove a caller from the list. Raises Refused."""
     owner, business = _owner(act, whose, owner_id)
     caller = fields.parsed("number", number, normalise_party)
     if not delete_entry(act, owner, caller):
-        raise Refused("not_found", "number", "it is not on this list")
+        raise Refused("not_found", "number", "not on this list")
     act.audit("list.remove", owner_id, business=business, details={"number": caller})
 
 
 def owner_of(act: Act, whose: Whose, owner_id: str) -> str:
-    """The owner as the store names it. Raises Refused where there is none, or none that the actor may see."""
+    """The owner's key in the store. Raises Refused if the owner does not exist or is not visible to the actor."""
     return _owner(act, whose, owner_id)[0]
 
 

@@ -1,6 +1,6 @@
-"""The rules for the platform's numbers: prefixes are assigned to it, pools share them out, locks take them out of use.
+"""The rules of the platform's numbers: loading of assigned prefixes, pools, and locks.
 
-All of it is the operator's. What is written works with the next INVITE.
+Only operators change them. Changes are effective from the next INVITE.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from relay.store.pools import Pool, find_pool, insert_pool, update_pool
 
 DEFAULT_POOL = "default"
 PREFIX_STATES: tuple[PrefixState, ...] = ("active", "locked", "returned")
-AS_CONFIGURED = -1  # a cool-down that is the configured one again
+AS_CONFIGURED = -1  # resets a cool-down to the configured one
 LONGEST_COOL_DOWN_MS = 365 * 24 * 3_600_000
 MOST_BINDINGS = range(1, 5_001)
 WARN_PERCENT = range(1, 101)
 
 
 class NewPrefix(NamedTuple):
-    """A prefix as it is to be loaded. A cool-down of None is the configured one."""
+    """A prefix to load. A cool-down of None is the configured one."""
 
     prefix: str
     peer: str = ""
@@ -50,7 +50,7 @@ class NewPrefix(NamedTuple):
 
 
 class PrefixChange(NamedTuple):
-    """What of a prefix is to change; None leaves it. A cool-down may be AS_CONFIGURED."""
+    """Fields of a prefix to change; None keeps a field. A cool-down may be AS_CONFIGURED."""
 
     peer: str | None = None
     state: str | None = None
@@ -58,7 +58,7 @@ class PrefixChange(NamedTuple):
 
 
 class NewPool(NamedTuple):
-    """A pool as it is to be made. Without a business it is for all that have no pool of their own."""
+    """A pool to make. Without a business it is common: for all business users that have no pool."""
 
     pool_id: str
     business: str | None = None
@@ -68,7 +68,7 @@ class NewPool(NamedTuple):
 
 
 class PoolChange(NamedTuple):
-    """What of a pool is to change; None leaves it. A business of "" makes it everybody's."""
+    """Fields of a pool to change; None keeps a field. A business of "" makes the pool common."""
 
     business: str | None = None
     area: str | None = None
@@ -80,14 +80,14 @@ class PoolChange(NamedTuple):
 
 
 def load_prefix(act: Act, asked: NewPrefix, peers: Collection[str] | None = None) -> int:
-    """Puts a prefix with its 10,000 numbers into a pool. Returns how many there are. Raises Refused.
+    """Load a prefix with its 10,000 numbers into a pool. Returns the count of new numbers. Raises Refused.
 
-    `peers`: the names of those that are configured; None: not known.
+    `peers`: the names of the configured peers; None: unknown.
     """
     _operator(act)
     fields.prefix("prefix", asked.prefix)
     if find_prefix(act.connection, asked.prefix) is not None:
-        raise Refused("state_conflict", "prefix", "it is loaded already")
+        raise Refused("state_conflict", "prefix", "already loaded")
     if find_pool(act.connection, asked.pool) is None or asked.pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")
     peer = _peer(asked.peer, peers)
@@ -101,18 +101,18 @@ def load_prefix(act: Act, asked: NewPrefix, peers: Collection[str] | None = None
 
 
 def _peer(asked: str, peers: Collection[str] | None) -> str:
-    """Raises Refused where none of the configured ones has that name."""
+    """The name of a configured peer, or "". Raises Refused for an unknown name."""
     peer = fields.text("peer", asked, 64) or ""
     if peer and peers is not None and peer not in peers:
-        there_are = f"it has {', '.join(sorted(peers))}" if peers else "it has none"
-        raise Refused("not_found", "peer", f"the configuration has no [[peer]] of that name: {there_are}")
+        fix = f"use one of {', '.join(sorted(peers))}" if peers else "it has no [[peer]] at all"
+        raise Refused("not_found", "peer", f"the configuration has no [[peer]] of that name: {fix}")
     return peer
 
 
 def change_prefix(
     act: Act, prefix: str, asked: PrefixChange, reason: str = "", peers: Collection[str] | None = None
 ) -> Prefix:
-    """Its peer, state (active, locked; returned for good) and cool-down. Raises Refused. `peers`: as `load_prefix`."""
+    """Change peer, state or cool-down of a prefix. `returned` is final. Raises Refused. `peers`: as `load_prefix`."""
     _operator(act)
     old = get_prefix(act, prefix)
     new = old
@@ -129,17 +129,17 @@ def change_prefix(
 
 
 def get_prefix(act: Act, prefix: str) -> Prefix:
-    """Raises Refused where it is not loaded."""
+    """The prefix. Raises Refused if it is not loaded."""
     found = find_prefix(act.connection, prefix) if prefix.isprintable() else None
     if found is None:
-        raise Refused("not_found", "prefix", "it is not loaded: the list of prefixes shows those that are")
+        raise Refused("not_found", "prefix", "not loaded: see the list of prefixes")
     return found
 
 
 def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()) -> int:
-    """Loads the prefixes and old middle numbers (normal form) of the configuration that the store has not seen yet.
+    """Load the configured prefixes and legacy numbers (normal form) that the store does not have yet.
 
-    From then on the store decides. Returns how many numbers are new.
+    Once loaded, the store's values apply. Returns the count of new numbers.
     """
     new = 0
     for prefix in prefixes:
@@ -152,7 +152,7 @@ def ensure_numbers(act: Act, prefixes: Iterable[str], legacy: Iterable[str] = ()
 
 
 def lacks_numbers(connection: Connection, prefixes: Iterable[str], legacy: Iterable[str]) -> bool:
-    """Whether `ensure_numbers` would load any."""
+    """Whether `ensure_numbers` would load anything."""
     return any(find_prefix(connection, prefix) is None for prefix in prefixes) or any(
         find_number(connection, number, 0) is None for number in legacy
     )
@@ -162,7 +162,7 @@ def lacks_numbers(connection: Connection, prefixes: Iterable[str], legacy: Itera
 
 
 def get_number(act: Act, number: str) -> Number:
-    """One of the platform's, written in any way. Raises Refused where it is none."""
+    """A number of the platform, in any notation. Raises Refused if it is not one."""
     for parse in (normalise_700, normalise_party):
         try:
             found = find_number(act.connection, parse(number), act.now_ms)
@@ -170,28 +170,28 @@ def get_number(act: Act, number: str) -> Number:
             continue
         if found is not None:
             return found
-    raise Refused("number_unknown", "number", "it is none of the platform's numbers")
+    raise Refused("number_unknown", "number", "not a number of this platform")
 
 
 def lock(act: Act, number: str, reason: str) -> Number:
-    """Takes a number out of use: its calls are refused, and it is given to nobody. Raises Refused."""
+    """Lock a number: its calls are refused, and it gets no new bindings. Raises Refused."""
     return _locks(act, number, "number.lock", reason, add=LOCKED_BY_OPERATOR)
 
 
 def unlock(act: Act, number: str, reason: str = "") -> Number:
-    """Undoes the operator's lock and one for fraud. A lock of its prefix stays. Raises Refused."""
+    """Release the operator's lock and the fraud lock. A lock of the prefix remains. Raises Refused."""
     return _locks(act, number, "number.unlock", reason, clear=LOCKED_BY_OPERATOR | LOCKED_FOR_FRAUD)
 
 
 def move(act: Act, numbers: Iterable[str], pool: str) -> int:
-    """Puts numbers into another pool. Their bindings stay. Returns how many there were. Raises Refused."""
+    """Move numbers to another pool; their bindings remain. Returns the count of numbers. Raises Refused."""
     _operator(act)
     if find_pool(act.connection, pool) is None or pool == LEGACY_POOL:
         raise Refused("not_found", "pool", "there is no such pool: make it first")
     found = [get_number(act, number) for number in numbers]
     for number in found:
         if number.legacy:
-            raise invalid("numbers", "an old middle number is in no pool")
+            raise invalid("numbers", "must be 700 numbers: a legacy number cannot be moved to a pool")
         move_number(act, number.number, pool)
     if found:
         act.audit("number.move", found[0].number, details={"pool": pool, "moved": len(found)})
@@ -210,11 +210,11 @@ def _locks(act: Act, number: str, action: str, reason: str, *, clear: int = 0, a
 
 
 def make_pool(act: Act, asked: NewPool) -> Pool:
-    """Raises Refused."""
+    """Make an empty pool. Raises Refused."""
     _operator(act)
     fields.name("id", asked.pool_id)
     if find_pool(act.connection, asked.pool_id) is not None or asked.pool_id == LEGACY_POOL:
-        raise Refused("state_conflict", "id", "there is a pool with this id: take another")
+        raise Refused("state_conflict", "id", "taken by another pool: choose another id")
     pool = _checked(act, Pool(*asked, created_at=act.now_ms))
     insert_pool(act, pool)
     act.audit("pool.make", pool.pool_id, business=pool.business, details=asked._asdict())
@@ -222,7 +222,7 @@ def make_pool(act: Act, asked: NewPool) -> Pool:
 
 
 def change_pool(act: Act, pool_id: str, asked: PoolChange) -> Pool:
-    """Raises Refused."""
+    """Change the given fields of a pool. Raises Refused."""
     _operator(act)
     old = find_pool(act.connection, pool_id) if pool_id.isprintable() else None
     if old is None or pool_id == LEGACY_POOL:
@@ -243,28 +243,28 @@ def _checked(act: Act, pool: Pool) -> Pool:
         ("warn_percent", pool.warn_percent, WARN_PERCENT),
     ):
         if value not in allowed:
-            raise invalid(field, f"it is {allowed.start} to {allowed.stop - 1}")
+            raise invalid(field, f"must be {allowed.start} to {allowed.stop - 1}")
     return pool._replace(business=business, area=fields.text("area", pool.area, 64) or "")
 
 
-# -- for all of them
+# -- shared checks
 
 
 def _operator(act: Act) -> None:
     if act.actor.business is not None:
-        raise Refused("forbidden", "", "numbers, prefixes and pools are the operator's")
+        raise Refused("forbidden", "", "numbers, prefixes and pools require an operator key")
 
 
 def _cool_down(value: int | None) -> int | None:
     if value is not None and not 0 <= value <= LONGEST_COOL_DOWN_MS:
-        raise invalid("cool_down", "it is at most 365 days")
+        raise invalid("cool_down", "must be 0 to 365 days")
     return value
 
 
 def _prefix_state(old: Prefix, state: str) -> PrefixState:
     if old.state == "returned" and state != "returned":
-        raise Refused("state_conflict", "state", "it was returned to the ministry, for good")
+        raise Refused("state_conflict", "state", "the prefix was returned to the ministry, which is final")
     for known in PREFIX_STATES:
         if known == state:
             return known
-    raise invalid("state", f"it is one of: {', '.join(PREFIX_STATES)}")
+    raise invalid("state", f"must be one of: {', '.join(PREFIX_STATES)}")

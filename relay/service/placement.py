@@ -1,6 +1,6 @@
-"""Which numbers a binding gets, and how it is put on them: given ones where it may have them, else chosen ones.
+"""Placement of a binding on its numbers: requested ones if they are allowed, otherwise chosen from the pools.
 
-It must be used inside an act, and undoes what it began where it refuses.
+It runs inside a unit of work, and undoes its own changes when it refuses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from relay.store.routes import add_routes, lines_of, member_lines, pair_of
 
 
 class Asked(NamedTuple):
-    """Which numbers are asked for, in the words of the asker. "" is: not given."""
+    """The requested numbers or pool, in the caller's notation. "": not given."""
 
     x: str = ""
     y: str = ""
@@ -38,43 +38,43 @@ class Asked(NamedTuple):
 
 
 def check_parties(act: Act, binding: Binding) -> None:
-    """Raises Refused where its parties, its group and its numbers do not go together.
+    """Raise Refused if parties, group and numbers of a binding exclude each other.
 
-    What is wrong whoever the parties are comes first: else a change that fails in any case would tell a guess of the
-    party that stays from another.
+    Checks that do not depend on the parties come first. Otherwise a change that fails anyway would reveal whether a
+    guess of the other party is right.
     """
     if (binding.group_id is not None) != (binding.mode in GROUP_MODES):
-        wrong = "it is missing" if binding.group_id is None else f"an {binding.mode} has no group: leave it out"
-        raise invalid("group_id", wrong)
+        problem = "required" if binding.group_id is None else f"not used in mode {binding.mode}: omit it"
+        raise invalid("group_id", problem)
     group_id = binding.group_id
     if group_id is not None and find_group(act.connection, act.sealer, group_id, binding.business) is None:
-        raise Refused("not_found", "group_id", "there is no such group of this business user")
+        raise Refused("not_found", "group_id", "this business user has no such group")
     if binding.a == binding.b:
-        raise invalid("b", "it is the same number as a: a binding joins two parties")
+        raise invalid("b", "must differ from a: a binding joins two parties")
     numbers = [number for number in (binding.x, binding.y) if number]
-    # An old middle number reads like a party: as one, it would be shown to the other.
+    # A legacy number looks like a party. As a party it would be shown to the other side.
     if any(party in numbers for party in (binding.a, binding.b) if party):
-        raise invalid("x", "it is one of the parties: take another number")
+        raise invalid("x", "must not be one of the parties: choose another number")
     if group_id is None:
         return
     for field, number in [("b", binding.b), *(("x", number) for number in numbers)]:
         if number and is_member(act.connection, group_id, act.sealer.lookup_hash(number)):
-            raise invalid(field, "it is a member of the group")
+            raise invalid(field, "must not be a member of the group")
 
 
 def check_group(act: Act, binding: Binding) -> None:
-    """Raises Refused where its group has as many bindings as it may: each gets a route for each new member."""
+    """Raise Refused if the group has MOST_ROUTES bindings: a new member needs a route in each."""
     if binding.group_id is not None and count_of_group(act, binding.group_id) >= MOST_ROUTES:
-        raise Refused("quota", "group_id", f"a group has at most {MOST_ROUTES} bindings: make another")
+        raise Refused("quota", "group_id", f"limited to {MOST_ROUTES} bindings: use another group")
 
 
 def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules, business: Business) -> Binding:
-    """Takes its numbers, and makes it for its business user. Undone as a whole where it is refused."""
+    """Allocate the numbers and store the binding, or neither. Raises Refused."""
     with _undone_if_refused(act.connection):
         found = _numbers(act, wanted, asked, rules)
         x, y = found[0].number, found[1].number if len(found) > 1 else None
         if x == y:
-            raise invalid("y", "it is the same number as x: take another")
+            raise invalid("y", "must differ from x: choose another number")
         binding = wanted._replace(x=x, y=y, pool=found[0].pool.pool_id)
         check_parties(act, binding)
         settle(act, binding, [_cap(one.pool, rules) for one in found], _allowed(business, rules))
@@ -82,7 +82,7 @@ def place(act: Act, wanted: Binding, asked: Asked, rules: BindRules, business: B
 
 
 class Allowed(NamedTuple):
-    """How many bindings a business user may have at once, and make on a day; None: no limit."""
+    """The quotas of a business user: live bindings, and new ones per day. None: unlimited."""
 
     live: int | None = None
     today: int | None = None
@@ -99,7 +99,7 @@ def _allowed(business: Business, rules: BindRules) -> Allowed:
 
 
 def settle(act: Act, binding: Binding, caps: Sequence[int], allowed: Allowed = _ANY) -> None:
-    """Takes the numbers of a binding and makes it. `caps`: how many bindings x and y may carry. Raises Refused."""
+    """Allocate the numbers of a binding and store it. `caps`: the maximum bindings on x and y. Raises Refused."""
     pair = pair_of(act.sealer, binding)
     numbers = (("x", binding.x), ("y", binding.y))
     for (field, number), cap in zip(numbers, caps, strict=False):
@@ -112,14 +112,14 @@ def settle(act: Act, binding: Binding, caps: Sequence[int], allowed: Allowed = _
 
 
 def _count(act: Act, business: str, allowed: Allowed) -> None:
-    """Raises Refused where the business user has as many as it may."""
+    """Count a binding against the quotas of its business user. Raises Refused if one is exhausted."""
     match count_binding(act, business, allowed.live, allowed.today):
         case "max_bindings":
-            words = f"the business user has {allowed.live} bindings, as many as it may: end some, or "
-            raise Refused("quota", "business", words + raised_by("max_bindings"))
+            problem = f"limited to {allowed.live} bindings: end some, or "
+            raise Refused("quota", "business", problem + raised_by("max_bindings"))
         case "max_binds_per_day":
-            words = f"the business user has made {allowed.today} bindings today, as many as it may: "
-            raise Refused("quota", "business", words + raised_by("max_binds_per_day"))
+            problem = f"limited to {allowed.today} new bindings a day: "
+            raise Refused("quota", "business", problem + raised_by("max_binds_per_day"))
 
 
 class _Found(NamedTuple):
@@ -128,7 +128,7 @@ class _Found(NamedTuple):
 
 
 def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[_Found]:
-    """x, and y where the mode has one."""
+    """The number x, and y if the mode has one."""
     find = partial(_number, act, _pools(act, wanted.business, asked), rules)
     wish_x, wish_y = _wishes(act, wanted)
     given_x, given_y = _given(act, "x", asked.x, rules), _given(act, "y", asked.y, rules)
@@ -140,12 +140,12 @@ def _numbers(act: Act, wanted: Binding, asked: Asked, rules: BindRules) -> list[
     except Refused as refused:
         if given_x is not None or refused.kind != "pool_empty":
             raise
-    y = find("y", None, wish_y, None)  # the only one left for y may be the one that was chosen for x
+    y = find("y", None, wish_y, None)  # the only number left for y may be the one chosen for x: choose y first
     return [find("x", None, wish_x, y.number), y]
 
 
 def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
-    """Who will dial x, and who will dial y."""
+    """The requirements of x and y: their callers, and whether they may be shared."""
     a, b = (act.sealer.lookup_hash(party or "") for party in (wanted.a, wanted.b))
     wish = Wish(wanted.business)
     match wanted.mode:
@@ -162,21 +162,21 @@ def _wishes(act: Act, wanted: Binding) -> tuple[Wish, Wish]:
 
 
 def _pools(act: Act, business: str, asked: Asked) -> list[Pool]:
-    """Where the numbers may come from, in the order of preference."""
+    """The pools to choose from, in order of preference. Raises Refused for an unknown pool or area."""
     pools = pools_of(act.connection, business)
     if asked.pool.strip():
         if (pool := find_pool(act.connection, asked.pool.strip())) not in pools:
-            raise Refused("not_found", "pool", "there is no such pool for this business user")
+            raise Refused("not_found", "pool", "this business user has no such pool")
         pools = [pool]
     if asked.area.strip():
         pools = [pool for pool in pools if pool.area == asked.area.strip()]
         if not pools:
-            raise Refused("not_found", "area", "the business user has no pool of this area")
+            raise Refused("not_found", "area", "this business user has no pool of this area")
     return pools
 
 
 def _given(act: Act, field: str, written: str, rules: BindRules) -> str | None:
-    """A number that was asked for: one of ours, or an old middle number while these may be bound."""
+    """A requested number in normal form: a 700 number, or a legacy number while these may be bound."""
     if not written.strip():
         return None
     try:
@@ -187,7 +187,7 @@ def _given(act: Act, field: str, written: str, rules: BindRules) -> str | None:
             raise invalid(field, error.reason) from None
     over = rules.legacy_until_ms is not None and rules.legacy_until_ms <= act.now_ms
     if rules.phase == "pilot" or over:
-        raise invalid(field, "old middle numbers are not bound any more: take a 700 number")
+        raise invalid(field, "must be a 700 number: legacy numbers are no longer bound")
     return number
 
 
@@ -202,14 +202,14 @@ def _legacy(act: Act, written: str) -> str | None:
 def _number(
     act: Act, pools: Sequence[Pool], rules: BindRules, field: str, given: str | None, wish: Wish, not_this: str | None
 ) -> _Found:
-    """The number that was asked for, where the business may use it, or a chosen one."""
+    """The requested number if the business user may use it; a chosen one if none was requested."""
     if given is not None:
         return _Found(given, _pool_of(act, field, given, pools))
     for pool in pools:
         number = choose(act.connection, pool.pool_id, _cap(pool, rules), wish, not_this, act.now_ms)
         if number is not None:
             return _Found(number, pool)
-    raise Refused("pool_empty", field, "no number is left on which these parties are free: unbind, or add a prefix")
+    raise Refused("pool_empty", field, "no number is free for these parties: end bindings, or load a prefix")
 
 
 def _pool_of(act: Act, field: str, given: str, pools: Sequence[Pool]) -> Pool:
@@ -219,7 +219,7 @@ def _pool_of(act: Act, field: str, given: str, pools: Sequence[Pool]) -> Pool:
             return pool
     if number is not None and number.legacy and (pool_of_legacy := find_pool(act.connection, number.pool)):
         return pool_of_legacy
-    raise Refused("number_unknown", field, "it is not under an assigned prefix that this business user may use")
+    raise Refused("number_unknown", field, "must be under an assigned prefix that this business user may use")
 
 
 def _cap(pool: Pool, rules: BindRules) -> int:

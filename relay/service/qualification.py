@@ -1,7 +1,7 @@
-"""What a business user must show before it may bind numbers, by what its numbers are for.
+"""The qualification of a business user: the fields that its scenario requires before approval.
 
-An approval is of the qualification as it is then: whatever of it changes has to be approved again. The business user
-`default` is the operator's own and shows none.
+An approval covers the qualification as it is then, so any change of it needs a new approval. The business user
+`default` is the operator's own and needs no qualification.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from relay.store.businesses import Business, Terms
 Scenario = Literal["express", "takeaway", "ride_hailing", "other"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
-# Of what is kept of each change, what an approval is of: a contact may change without one.
+# The fields that an approval covers. A change of the contact needs none.
 QUALIFICATION = tuple(name for name in Terms._fields if name != "contact")
 
 _OF_ALL = {
@@ -32,22 +32,20 @@ REQUIRED: dict[str, dict[str, str]] = {
 
 
 def check_complete(business: Business) -> None:
-    """Raises Refused with all that its scenario asks for and that it lacks."""
+    """Raise Refused with all missing fields that the scenario requires."""
     if business.id == DEFAULT_BUSINESS:
         return
     missing = {field: words for field, words in REQUIRED[business.scenario].items() if not getattr(business, field)}
     if missing:
         named = "; ".join(f"{field}: {words}" for field, words in missing.items())
-        problem = (
-            f"the scenario {business.scenario} needs what is missing. {named}. Enter it (`relay700 business change ID`)"
-        )
+        problem = f"missing for the scenario {business.scenario}: {named}. Set it with `relay700 business change ID`"
         raise Refused(
-            "unqualified", "", problem, tuple((field, f"it is missing: {words}") for field, words in missing.items())
+            "unqualified", "", problem, tuple((field, f"required: {words}") for field, words in missing.items())
         )
 
 
 def changes_qualification(old: Business, new: Business) -> bool:
-    """Whether `new` has to be approved, as `old` was."""
+    """Whether the change from `old`, which was approved, to `new` needs a new approval."""
     if old.state not in ("approved", "suspended") or old.id == DEFAULT_BUSINESS:
         return False
     return any(getattr(old, name) != getattr(new, name) for name in QUALIFICATION)

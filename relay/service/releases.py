@@ -1,6 +1,6 @@
-"""How a binding gives back its numbers: at its end, or by the sweep after it has expired.
+"""Release of the numbers of a binding: when it is ended, or by the sweep after it has expired.
 
-From then on they cool down, and so does each of its parties on them.
+A released number cools down, and so does each party of the binding on it.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from relay.store.routes import rest_routes
 
 Filing = Literal["off", "warn", "require"]
 SWEEP = 500  # bindings of one sweep: 40 ms
-# Routes that one act writes, give or take those of one binding: 100 ms, for which a call's record may have to wait.
+# Routes that one unit of work writes, give or take those of one binding: 100 ms, which may delay a call record.
 MOST_ROUTES = 10_000
 
 
 class BindRules(NamedTuple):
-    """What the configuration says of bindings."""
+    """The configured rules of bindings."""
 
     phase: Phase = Rules().phase
-    cool_down_ms: int = 24 * 3_600_000  # where a number's prefix has none of its own
-    max_bindings: int = 200  # of one number; its pool may allow fewer
-    legacy_until_ms: int | None = None  # old middle numbers are bound before this moment alone, and never in the pilot
-    recording: bool = False  # calls can be recorded
-    parties: Parties = MOBILES_ALONE  # who may be bound
-    quotas: Quotas = Quotas()  # of business users that have none of their own
-    filing: Filing = "off"  # of A numbers: whether one that is not filed is bound, bound with a warning, or not
+    cool_down_ms: int = 24 * 3_600_000  # of numbers whose prefix sets none
+    max_bindings: int = 200  # per number; its pool may allow fewer
+    legacy_until_ms: int | None = None  # legacy numbers are bound until this time only, and never in the pilot phase
+    recording: bool = False  # call recording is configured
+    parties: Parties = MOBILES_ALONE  # kinds of numbers that may be bound
+    quotas: Quotas = Quotas()  # of business users that set none
+    filing: Filing = "off"  # an unfiled A number is bound (off), bound with a warning (warn), or refused (require)
 
 
 def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
-    """Gives back the numbers of at most `most` expired bindings, the oldest first, and tells their businesses.
+    """Release the numbers of at most `most` expired bindings, oldest first, and emit their events. Returns the count.
 
-    It is fewer if they are of large groups. Returns how many. Nothing depends on how often it is called: whoever makes
-    a binding calls it too.
+    Stops early at MOST_ROUTES routes, as with large groups. Correctness does not depend on how often it runs: making a
+    binding runs it as well.
     """
     released = routes = 0
     for binding in due(act, most):
@@ -58,7 +58,7 @@ def release_due(act: Act, rules: BindRules, most: int = SWEEP) -> int:
 
 
 def release(act: Act, binding: Binding, rules: BindRules) -> int:
-    """Gives back the numbers of a binding that still holds them. Returns how many routes rest now."""
+    """Release the numbers of a binding that still holds them. Returns the count of its routes, now cooling down."""
     routes = 0
     for number in filter(None, (binding.x, binding.y)):
         free_at = act.now_ms + cool_down_ms(act, number, rules.cool_down_ms)

@@ -1,8 +1,8 @@
-"""How long what is kept, and the purge of the rest.
+"""Retention periods, and the purge of expired data.
 
-The law's times are the least, whatever is configured: six months for bindings, call records and recordings, two years
-for the audit log and for who used numbers (DESIGN 1). A purge goes in small transactions with a gap after each
-(`Writer`), so calls do not notice. One that is interrupted has done a part, and the next one goes on.
+The legal minimum applies whatever is configured: six months for bindings, call records and recordings, two years for
+the audit log and for business users (DESIGN 1). A purge is a series of small transactions with a pause after each
+(`Writer`), so calls are not delayed. An interrupted purge is continued by the next.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ from relay.store.writer import Writer
 
 T = TypeVar("T")
 
-CHUNK = 500  # rows of an act
-RECORDS_CHUNK = 50  # of an act: the rows of the index that go with a record lie on a page each
-FILES_CHUNK = 10  # of an act: to delete a large file takes some milliseconds
+CHUNK = 500  # rows per unit of work
+RECORDS_CHUNK = 50  # records per unit of work: each record's index rows are on pages of their own
+FILES_CHUNK = 10  # files per unit of work: deleting a large file takes milliseconds
 DAY_MS = 86_400_000
 HALF_YEAR_MS = 184 * DAY_MS  # the longest six months
 TWO_YEARS_MS = 731 * DAY_MS  # with a leap day
 
 
 class Retention(NamedTuple):
-    """How long what is kept, in milliseconds, as configured. Less than the law's time counts as the law's time."""
+    """Configured retention periods in milliseconds. A shorter period than the legal minimum counts as the minimum."""
 
     records_ms: int = HALF_YEAR_MS  # from the end of the call
-    bindings_ms: int = HALF_YEAR_MS  # from when its numbers were given back
+    bindings_ms: int = HALF_YEAR_MS  # from the release of the numbers
     audit_ms: int = TWO_YEARS_MS
-    businesses_ms: int = TWO_YEARS_MS  # from when they were revoked
-    recordings_ms: int = HALF_YEAR_MS  # of calls, from when they were taken over
+    businesses_ms: int = TWO_YEARS_MS  # from the revocation
+    recordings_ms: int = HALF_YEAR_MS  # from when the store took the recording
 
 
 class Purged(NamedTuple):
-    """How many of each were deleted."""
+    """The count of deleted items of each kind."""
 
     records: int
     bindings: int
@@ -72,7 +72,7 @@ class Purged(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """What ended before these moments, Unix milliseconds, need not be kept."""
+    """The times, in Unix milliseconds, before which data has expired."""
 
     records: int
     bindings: int
@@ -89,10 +89,10 @@ def purge(
     actor: Actor = RELAY,
     going_on: Callable[[], bool] = lambda: True,
 ) -> Purged:
-    """Deletes what need not be kept at `now_ms`, and says so in the audit log before and after. It may take minutes.
+    """Delete what has expired at `now_ms`, with an audit line before and after. It may take minutes.
 
-    `kept_in` is where recordings are. It ends early once `going_on`, which is asked before each transaction, says no.
-    Raises StoreError if a chain is broken at its beginning; what it has deleted until then is gone.
+    `kept_in` is the folder of recordings. `going_on` is called before each transaction, and False ends the purge early.
+    Raises StoreError if a chain is broken at its beginning; earlier deletions are not undone.
     """
     before = _before(retention, now_ms)
     sweep = _Sweep(writer, actor, going_on)
@@ -110,7 +110,7 @@ def purge(
 
 
 def due(connection: Connection, retention: Retention, now_ms: int) -> Purged:
-    """What `purge` would delete now. It changes nothing."""
+    """The counts that `purge` would delete now, without deleting."""
     before = _before(retention, now_ms)
     return Purged(
         count_records(connection, before.records),
@@ -132,14 +132,14 @@ def _before(retention: Retention, now_ms: int) -> _Before:
 
 
 class _Sweep(NamedTuple):
-    """Repeats an act until it finds no more to delete."""
+    """Repetition of a unit of work until it finds nothing more to delete."""
 
     writer: Writer
     actor: Actor
     going_on: Callable[[], bool]
 
     def all(self, delete: Callable[[Act, T, int], int], before: T, most: int | None = None) -> int:
-        """How many rows went. `delete(act, before, most)` gives how many it deleted: fewer than `most` are the last."""
+        """Delete in chunks and return the total. `delete(act, before, most)` returns a count; under `most` ends it."""
         total, chunk = 0, most or CHUNK
         while self.going_on():
             deleted = self.writer.run(self.actor, lambda act: delete(act, before, chunk))
@@ -150,7 +150,7 @@ class _Sweep(NamedTuple):
 
 
 def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
-    """What no law asks for, or what goes with something else."""
+    """Delete data without a legal minimum, and data that depends on other data."""
     day = datetime.fromtimestamp(before.businesses // 1000, UTC).date().isoformat()
     sweep.all(purge_routes, now_ms)
     sweep.all(purge_members, before.bindings)
@@ -162,7 +162,7 @@ def _purge_the_rest(sweep: _Sweep, before: _Before, now_ms: int) -> None:
 
 
 def _purge_recordings(sweep: _Sweep, kept_in: Path, before_ms: int) -> int:
-    """Also files that the store does not know: none is kept longer than the others."""
+    """Delete recordings, including files that the store does not know."""
     total = sweep.all(partial(purge_recordings, kept_in=kept_in), before_ms, FILES_CHUNK)
     for path in files_before(kept_in, before_ms):
         if not sweep.going_on():

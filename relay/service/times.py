@@ -1,4 +1,4 @@
-"""Moments and durations as people and CSV files write them. Inside relay700 a moment is Unix milliseconds."""
+"""Parsing and formatting of times and durations. Inside relay700 a time is Unix milliseconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = timedelta(days=36_500)
 
 
 def parse_duration_ms(text: str) -> int:
-    """7d, 2h, 30m, 90s or 1h30m. Raises ParseError; nothing and zero are refused as well."""
+    """Parse 7d, 2h, 30m, 90s or 1h30m. Raises ParseError, also for an empty or zero duration."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or not text.strip():
         raise ParseError("not a duration: write a number with its unit, as 90s, 30m, 2h or 7d")
@@ -24,12 +24,12 @@ def parse_duration_ms(text: str) -> int:
     except OverflowError:
         duration = _LONGEST + timedelta(days=1)
     if not timedelta() < duration <= _LONGEST:
-        raise ParseError("a duration is more than nothing and at most 36500d")
+        raise ParseError("a duration must be more than 0 and at most 36500d")
     return int(duration.total_seconds() * 1000)
 
 
 def format_duration(duration_ms: float) -> str:
-    """As `parse_duration_ms` reads it, in whole days, hours, minutes or seconds."""
+    """Format a duration in whole days, hours, minutes or seconds, as `parse_duration_ms` reads it."""
     seconds = round(duration_ms / 1000)
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds % size == 0:
@@ -38,7 +38,7 @@ def format_duration(duration_ms: float) -> str:
 
 
 def parse_moment_ms(text: str) -> int:
-    """An RFC 3339 time or date. Without Z or an offset it is local time. Raises ParseError."""
+    """Parse an RFC 3339 time or date. Without Z or an offset it is local time. Raises ParseError."""
     try:
         moment = datetime.fromisoformat(text.strip())
         return round(moment.timestamp() * 1000)
@@ -47,6 +47,6 @@ def parse_moment_ms(text: str) -> int:
 
 
 def format_moment(moment_ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds: 2026-01-31T08:00:00.000Z."""
+    """Format as RFC 3339 in UTC with milliseconds: 2026-01-31T08:00:00.000Z."""
     moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03d}Z"

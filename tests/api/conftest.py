@@ -1,4 +1,4 @@
-"""The API over ASGI, in this process: a real store, the real writer, and a relay's control socket beside it."""
+"""The API over ASGI in this process, with a real store, the real writer, and the control socket of a relay."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAST = ApiSettings(requests_per_s=1_000_000, burst=1_000_000, failures_per_s=1_0
 
 
 class TestDesk:
-    """What `make_app` needs of the process it runs in."""
+    """The backend that `make_app` needs."""
 
     __test__ = False
 
@@ -57,7 +57,7 @@ class TestDesk:
 
 
 class Client:
-    """One key, asking."""
+    """An HTTP client with one key."""
 
     def __init__(self, app: FastAPI, key: str | None = None, address: str = "127.0.0.1") -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -66,7 +66,7 @@ class Client:
         self.key = key or ""
 
     async def ask(self, method: str, path: str, body: object = None, status: int = 200, **headers: str) -> Json:
-        """The answer's document, once its status is the wanted one."""
+        """The document of the response, after checking its status."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = await self.http.request(method, path, json=body, headers=names)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
@@ -80,7 +80,7 @@ class Client:
         return await self.ask("POST", path, body, status, **headers)
 
     async def refused(self, method: str, path: str, kind: str, body: object = None, **headers: str) -> Json:
-        """The problem, once it is of the wanted kind."""
+        """The problem document, after checking its kind."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = await self.http.request(method, path, json=body, headers=names)
         assert answer.headers["content-type"] == "application/problem+json", answer.text
@@ -96,7 +96,7 @@ class Api:
 
     def __init__(self, desk: TestDesk) -> None:
         self.desk = desk
-        self.ahead_s = 0.0  # of the door's clock
+        self.ahead_s = 0.0  # lead of the application's clock
         self.app = make_app(desk, self.now)
 
     def now(self) -> float:
@@ -110,7 +110,7 @@ class Api:
         return Client(self.app, text)
 
     async def company(self, name: str, scopes: Collection[str] = BUSINESS_SCOPES) -> Client:
-        """A key of an approved business user, which is made where there is none."""
+        """A client with a key of an approved business user, which is made if needed."""
 
         def do(act: Act) -> str:
             if act.connection.execute("SELECT 1 FROM business WHERE id = ?", (name,)).fetchone() is None:
@@ -126,7 +126,7 @@ class Api:
 
 @pytest.fixture
 def relay() -> dict[str, Callable[..., Json]]:
-    """What the relay beside the API answers; a test may change it."""
+    """The commands of the relay's control socket; a test may change them."""
     return {"state": lambda: {"state": "serving"}}
 
 
@@ -147,6 +147,6 @@ async def operator(api: Api) -> Client:
 
 @pytest.fixture
 async def company(api: Api, operator: Client) -> Client:
-    """A key of acme, whose numbers do not rest."""
+    """A client with a key of acme. Numbers have no cool-down."""
     await operator.post("/v1/prefixes", {"prefix": PREFIX, "cool_down_s": 0})
     return await api.company("acme")

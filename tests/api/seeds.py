@@ -1,4 +1,4 @@
-"""One thing of each kind in a store, so that generated requests meet something."""
+"""One resource of each kind in a store, for generated requests to find."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Seeds = dict[str, Any]
 
 
 def sow(act: Act, business: str = "acme", prefix: str = PREFIX) -> Seeds:
-    """A business user with one of each; what stands for each parameter of a path and field of a body."""
+    """Make a business user with one resource of each kind. Returns values for path parameters and body fields."""
     apply(act, Application(business.title(), business, **PAPERS | {"contact": f"Li Lei {A}"}))
     set_state(act, business, "approve", "test")
     key, _ = make_key(act, business, BUSINESS_SCOPES)

@@ -1,4 +1,4 @@
-"""The audit log has a line for each change and for each reading of real numbers, whichever route it comes by."""
+"""Every route that changes data or shows real numbers writes an audit line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stored import ended_record
 WHY: Json = {"reason": "test"}
 SPAN: Json = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
 BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9", "business": "acme"}
-# What changes something, or reads real numbers whatever is asked: with which body. Texts in braces are of the seeds.
+# Routes that change data or always show real numbers -> body. Names in braces are keys of the seeds.
 CHANGES: dict[str, Json | None] = {
     "POST /v1/businesses": {"name": "Another"},
     "PATCH /v1/businesses/{business_id}": {"max_cps": 3},
@@ -64,7 +64,7 @@ CHANGES: dict[str, Json | None] = {
     "POST /v1/evidence": {"number": A, "reason": "test", **SPAN},
     "PUT /v1/reports/daily/complaints": {"day": "2026-01-01", "business": "acme", "prefix": "{prefix}", "count": 1},
 }
-# What must have been done before.
+# Route -> route to request before it.
 FIRST = {
     "POST /v1/businesses/{business_id}/resume": "POST /v1/businesses/{business_id}/suspend",
 }
@@ -99,7 +99,7 @@ async def seeds(api: Api, relay: dict[str, Callable[..., Json]]) -> Seeds:
 
 
 async def _lines(operator: Client) -> list[Json]:
-    """The newest first."""
+    """All audit lines, newest first."""
     lines: list[Json] = (await operator.get("/v1/audit?limit=500"))["items"]
     return lines
 
@@ -118,14 +118,14 @@ def _filled(value: Any, seeds: Seeds) -> Any:
     return value.format_map(seeds) if isinstance(value, str) else value
 
 
-async def test_every_route_is_tried(api: Api) -> None:
-    """What no table here knows only reads, and shows no real number without `reveal`."""
+async def test_every_route_is_covered(api: Api) -> None:
+    """Routes missing in the tables above must be read-only, without real numbers unless revealed."""
     for name, _ in _routes(api):
-        assert name.startswith("GET ") or name in CHANGES or name in SEARCHES, f"{name}: say how it is audited"
+        assert name.startswith("GET ") or name in CHANGES or name in SEARCHES, f"{name}: add it to a table"
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_whoever_changes_something_stands_in_the_log(operator: Client, seeds: Seeds, name: str) -> None:
+async def test_each_change_writes_an_audit_line_with_its_actor(operator: Client, seeds: Seeds, name: str) -> None:
     if name.endswith("/approve"):
         applied = await operator.post("/v1/businesses", {"name": "Applied"} | PAPERS)
         seeds["business_id"] = applied["id"]
@@ -144,14 +144,12 @@ async def test_whoever_changes_something_stands_in_the_log(operator: Client, see
 @pytest.mark.parametrize(
     "name", ["DELETE /v1/bindings/{binding_id}", "DELETE /v1/keys/{key_id}", "DELETE /v1/calls/live/{call_id}"]
 )
-async def test_why_something_is_ended_may_be_said(operator: Client, seeds: Seeds, name: str) -> None:
+async def test_a_reason_in_the_query_is_audited(operator: Client, seeds: Seeds, name: str) -> None:
     await _ask(operator, name, seeds, None, "reason=customer%20asked")
     assert (await _lines(operator))[0]["reason"] == "customer asked"
 
 
-async def test_whoever_sees_real_numbers_says_why_and_stands_in_the_log(
-    api: Api, operator: Client, seeds: Seeds
-) -> None:
+async def test_reveal_requires_a_reason_and_writes_an_audit_line(api: Api, operator: Client, seeds: Seeds) -> None:
     revealing = [name for name, route in _routes(api) if _reveals(route)]
     assert len(revealing) >= 11
     for name in revealing:

@@ -1,4 +1,4 @@
-"""What a stranger can do with connections alone, against a real server: little, and not for long."""
+"""Connection limits of a real server against clients that misuse connections."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def connect(address: Address, source: str = "127.0.0.1") -> Streams:
 
 
 async def answer(streams: Streams) -> bytes:
-    """The status line of an answer, and its body from the stream."""
+    """Read an answer with its body from the stream. Returns the status line."""
     reader, _ = streams
     async with asyncio.timeout(PATIENCE_S):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -66,7 +66,7 @@ async def answer(streams: Streams) -> bytes:
 
 
 async def is_closed(streams: Streams) -> bool:
-    """Once the far end has closed; False where it said something first."""
+    """Wait until the server closes the connection; False if it sends something first."""
     reader, writer = streams
     async with asyncio.timeout(PATIENCE_S):
         try:
@@ -77,7 +77,7 @@ async def is_closed(streams: Streams) -> bool:
             writer.close()
 
 
-async def test_requests_one_after_the_other_and_at_once(address: Address) -> None:
+async def test_sequential_and_pipelined_requests_are_answered(address: Address) -> None:
     streams = await connect(address)
     for requests in (1, 3):
         streams[1].write((HEAD + b"\r\n") * requests)
@@ -96,9 +96,7 @@ async def test_requests_one_after_the_other_and_at_once(address: Address) -> Non
         b"POST /healthz HTTP/1.1\r\nhost: relay\r\ncontent-length: 9\r\n\r\nx",
     ],
 )
-async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
-    address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
+async def test_an_incomplete_request_times_out(address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(connection, "REQUEST_S", 0.2)
     streams = await connect(address)
     streams[1].write(sent)
@@ -108,7 +106,7 @@ async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
 
 
 async def flood(streams: Streams, piece: bytes) -> None:
-    """Until nobody takes any more."""
+    """Send until the server closes the connection."""
     with suppress(ConnectionError):
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -125,14 +123,16 @@ async def flood(streams: Streams, piece: bytes) -> None:
         (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x: " + b"y" * 997 + b"\r\n"),
     ],
 )
-async def test_a_head_without_end_is_not_kept(address: Address, begin: bytes, piece: bytes) -> None:
+async def test_a_head_over_the_size_limit_ends_the_connection(address: Address, begin: bytes, piece: bytes) -> None:
     streams = await connect(address)
     streams[1].write(begin)
     await flood(streams, piece)
     streams[1].close()
 
 
-async def test_an_answer_that_nobody_reads_is_not_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_its_answer_is_disconnected(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "STALLED_S", 0.2)
     api.app.state.document = b"x" * (1 << 25)
     async with serving(api) as server:
@@ -145,7 +145,7 @@ async def test_an_answer_that_nobody_reads_is_not_kept(api: Api, monkeypatch: py
         streams[1].close()
 
 
-async def test_more_connections_than_there_may_be_are_closed(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_over_the_maximum_are_closed(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
     first, second, third = [await connect(address) for _ in range(3)]
     assert await is_closed(third)
@@ -156,7 +156,7 @@ async def test_more_connections_than_there_may_be_are_closed(address: Address, m
 
 
 @pytest.mark.parametrize(("seen_as", "good"), [("127.0.0.1", True), ("192.0.2.1", False)])
-async def test_one_address_has_so_many_but_for_this_machine_s(
+async def test_connections_per_address_are_limited_except_for_loopback(
     address: Address, monkeypatch: pytest.MonkeyPatch, seen_as: str, good: bool
 ) -> None:
     monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
@@ -174,10 +174,10 @@ async def test_one_address_has_so_many_but_for_this_machine_s(
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hea", HEAD + b"\r\n"])
-async def test_idle_and_half_open_ones_of_whoever_has_the_most_make_room(
+async def test_idle_and_half_open_connections_of_the_largest_source_are_evicted(
     address: Address, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """What others leave unused an address may have, until they want it."""
+    """An address may use connections that others do not need, until they do."""
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 6)
     greedy = [await connect(address, "127.0.0.2") for _ in range(5)]
     for streams in greedy:
@@ -190,13 +190,13 @@ async def test_idle_and_half_open_ones_of_whoever_has_the_most_make_room(
         assert await answer(streams) == b"HTTP/1.1 200 OK"
     for streams in greedy[:3]:
         assert await is_closed(streams)
-    assert await is_closed(await connect(address, "127.0.0.2"))  # those of its own make no room
+    assert await is_closed(await connect(address, "127.0.0.2"))  # its own connections are not evicted for it
     for streams in [*greedy[3:], *modest]:
         assert not streams[0].at_eof()
         streams[1].close()
 
 
-async def test_1000_half_open_connections_of_one_address_close_the_api_to_nobody_else(address: Address) -> None:
+async def test_1000_half_open_connections_of_one_address_do_not_block_others(address: Address) -> None:
     half_open = [await connect(address, "127.0.0.2") for _ in range(connection.MOST_CONNECTIONS)]
     for streams in half_open:
         streams[1].write(b"GET /healthz HTTP/1.1\r\n")
@@ -209,7 +209,9 @@ async def test_1000_half_open_connections_of_one_address_close_the_api_to_nobody
         writer.close()
 
 
-async def test_a_request_that_is_being_answered_makes_no_room(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_with_a_request_in_progress_is_not_evicted(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 3)
     go_on, begun = asyncio.Event(), asyncio.Semaphore(0)
 
@@ -235,7 +237,7 @@ async def test_a_request_that_is_being_answered_makes_no_room(api: Api, monkeypa
             writer.close()
 
 
-async def test_the_addresses_of_an_ipv6_network_are_one(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_addresses_of_an_ipv6_64_count_as_one(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_FROM_ONE", 1)
     monkeypatch.setattr(connection, "ip_address", lambda _: ip_address("2001:db8::1"))
     monkeypatch.setattr(connection, "source_of", lambda host: source_of(f"2001:db8:0:{host[-1]}::{host[-1]}"))
@@ -249,7 +251,7 @@ async def test_the_addresses_of_an_ipv6_network_are_one(address: Address, monkey
         streams[1].close()
 
 
-async def test_who_is_gone_before_the_end_of_a_request_is_no_fault(
+async def test_a_client_that_disconnects_during_a_request_is_not_an_error(
     api: Api, operator: Client, address: Address
 ) -> None:
     key_id = operator.key.split("_")[1]

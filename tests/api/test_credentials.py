@@ -1,4 +1,4 @@
-"""Authorization headers as they come, and signed requests that come twice."""
+"""Parsing of Authorization headers, and replay protection of signed requests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NONCE = "0123456789abcdef"
 SIGNED = Signed("0123456789ab", 1_000, NONCE, "ab" * 32)
 
 
-def test_reads_a_bearer_key() -> None:
+def test_a_bearer_key_is_parsed() -> None:
     assert read_authorization(f"bearer rk_0123456789ab_{SECRET}") == Bearer("0123456789ab", SECRET)
 
 
-def test_reads_a_signed_request_with_and_without_quotes() -> None:
+def test_a_signed_request_is_parsed_with_and_without_quotes() -> None:
     parts = f"ts=1000, nonce={NONCE}, sig={'AB' * 32}"
     assert read_authorization(f"RELAY700 key=0123456789ab, {parts}") == SIGNED
     assert read_authorization(f'relay700 key="0123456789ab",{parts}') == SIGNED
@@ -42,20 +42,20 @@ def test_reads_a_signed_request_with_and_without_quotes() -> None:
         f"RELAY700 key=a, ts=٣, nonce={NONCE}, sig=00",
     ],
 )
-def test_refuses_what_is_no_credential(header: str) -> None:
+def test_a_malformed_authorization_header_is_refused(header: str) -> None:
     with pytest.raises(Refused) as refused:
         read_authorization(header)
     assert refused.value.kind == "unauthorised"
 
 
-def test_signs_method_target_time_nonce_and_body() -> None:
+def test_the_signature_covers_method_target_time_nonce_and_body() -> None:
     key = hashlib.sha256(SECRET.encode()).digest()
     text = "POST\n/v1/bindings?a=b\n1000\n" + NONCE + "\n" + hashlib.sha256(b"{}").hexdigest()
     expected = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
     assert signature(key, "POST", "/v1/bindings?a=b", 1000, NONCE, b"{}") == expected
 
 
-def test_takes_a_nonce_of_a_key_once() -> None:
+def test_a_nonce_is_accepted_once_per_key() -> None:
     nonces = Nonces(started_s=0)
     nonces.admit(SIGNED, 1_000)
     nonces.admit(SIGNED._replace(key_id="another"), 1_000)
@@ -64,8 +64,8 @@ def test_takes_a_nonce_of_a_key_once() -> None:
             nonces.admit(SIGNED, 1_000 + later_s)
 
 
-def test_keeps_a_nonce_as_long_as_its_time_is_taken() -> None:
-    """Also where the client's clock is ahead of ours."""
+def test_a_nonce_is_kept_as_long_as_its_time_is_valid() -> None:
+    """Also if the client's clock is ahead."""
     nonces = Nonces(started_s=0)
     ahead = SIGNED._replace(ts=1_000 + AHEAD_S)
     nonces.admit(ahead, 1_000)
@@ -75,30 +75,30 @@ def test_keeps_a_nonce_as_long_as_its_time_is_taken() -> None:
 
 
 @pytest.mark.parametrize("now_s", [1_000 - AHEAD_S - 1, 1_000 + BEHIND_S + 1])
-def test_refuses_a_time_that_is_not_of_now(now_s: int) -> None:
+def test_a_time_out_of_range_is_refused(now_s: int) -> None:
     with pytest.raises(Refused) as refused:
         Nonces(started_s=0).admit(SIGNED, now_s)
     assert refused.value.kind == "replayed"
 
 
-def test_takes_nothing_after_a_start_that_may_have_been_taken_before_it() -> None:
-    """A request whose clock was ahead by all it may be, taken at the last moment before the start."""
+def test_a_request_that_may_predate_the_start_is_refused() -> None:
+    """The last such request: accepted just before the start, from a client with the maximum lead."""
     nonces = Nonces(started_s=1_000)
     with pytest.raises(Refused):
         nonces.admit(SIGNED._replace(ts=1_000 + AHEAD_S - 1), 1_000.5)
     nonces.admit(SIGNED._replace(ts=1_000 + AHEAD_S), 1_000.5)
 
 
-def test_takes_no_nonce_again_when_the_clock_was_set_forth_and_back() -> None:
+def test_a_nonce_is_refused_after_the_clock_was_set_forward_and_back() -> None:
     nonces = Nonces(started_s=0)
     nonces.admit(SIGNED, 1_000)
-    nonces.admit(SIGNED._replace(ts=4_600, nonce="f" * 16), 4_600)  # what is older is forgotten
+    nonces.admit(SIGNED._replace(ts=4_600, nonce="f" * 16), 4_600)  # forgets the first
     with pytest.raises(Refused):
         nonces.admit(SIGNED, 1_010)
     nonces.admit(SIGNED._replace(ts=1_011, nonce="e" * 16), 1_011)
 
 
-def test_forgets_nonces_that_are_too_old_to_matter() -> None:
+def test_old_nonces_are_forgotten() -> None:
     nonces = Nonces(started_s=0)
     for second in range(2_000):
         nonces.admit(SIGNED._replace(ts=1_000 + second, nonce=f"{second:016d}"), 1_000 + second)

@@ -1,4 +1,4 @@
-"""Who gets in: keys, signatures, rates."""
+"""Authentication and rate limits: keys, signatures, token buckets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from relay.service.keys import make_key
 from relay.store.act import Act
 from tests.api.conftest import Api, Client, Json, TestDesk
 
-LATER_S = 60.0  # long enough after the start
+LATER_S = 60.0  # after the start, when signed requests are accepted
 
 
-async def test_without_a_key_nothing_behind_the_door_is_told(api: Api) -> None:
+async def test_every_path_below_v1_requires_a_key(api: Api) -> None:
     stranger = api.stranger()
     for path in ("/v1/businesses", "/v1/nothing", "/v1/"):
         await stranger.refused("GET", path, "unauthorised")
     assert (await stranger.http.get("/v1/businesses")).headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_a_wrong_secret_and_an_unknown_id_are_answered_alike(api: Api, operator: Client) -> None:
+async def test_a_wrong_secret_and_an_unknown_id_get_the_same_response(api: Api, operator: Client) -> None:
     _, key_id, secret = operator.key.split("_", 2)
     answers = [
         await api.stranger(key).refused("GET", "/v1/businesses", "unauthorised")
@@ -50,11 +50,11 @@ async def test_an_expired_key_is_refused(api: Api) -> None:
 async def test_a_key_without_the_scope_is_forbidden(api: Api) -> None:
     reader = await api.operator(["bindings:read"])
     problem = await reader.refused("POST", "/v1/businesses", "forbidden", {"name": "Acme"})
-    assert problem["detail"] == "authorization: the key lacks the scope operator: take one that has it"
+    assert problem["detail"] == "authorization: the key lacks the scope operator: use a key that has it"
 
 
 class Request(NamedTuple):
-    """A request to be signed. Times are seconds from the door's now."""
+    """A request to sign. `ts` is relative to the application's clock, in seconds."""
 
     method: str = "POST"
     target: str = "/v1/businesses?a=%20b"
@@ -63,7 +63,7 @@ class Request(NamedTuple):
     ts: int = 0
 
     async def send(self, api: Api, client: Client, **changes: object) -> httpx.Response:
-        """Signs this and sends it with `changes`."""
+        """Sign the request, and send it with `changes`."""
         _, key_id, secret = client.key.split("_", 2)
         ts = int(api.now()) + self.ts
         key = hashlib.sha256(secret.encode()).digest()
@@ -76,7 +76,7 @@ class Request(NamedTuple):
         return await api.stranger().http.request(sent.method, sent.target, content=sent.body, headers=headers)
 
 
-async def test_a_signed_request_is_taken_once(api: Api, operator: Client) -> None:
+async def test_a_signed_request_is_accepted_once(api: Api, operator: Client) -> None:
     api.ahead_s = LATER_S
     assert (await Request().send(api, operator)).status_code == 201
     answer = await Request().send(api, operator)
@@ -93,14 +93,14 @@ async def test_a_signed_request_is_taken_once(api: Api, operator: Client) -> Non
         {"method": "PATCH"},
     ],
 )
-async def test_a_signature_covers_all_of_the_request(api: Api, operator: Client, changes: Json) -> None:
+async def test_a_signature_covers_the_whole_request(api: Api, operator: Client, changes: Json) -> None:
     api.ahead_s = LATER_S
     answer = await Request().send(api, operator, **changes)
     assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorised")
 
 
 @pytest.mark.parametrize("ts", [-BEHIND_S - 2, AHEAD_S + 2])
-async def test_a_signature_of_another_time_is_refused(api: Api, operator: Client, ts: int) -> None:
+async def test_a_signature_with_a_time_out_of_range_is_refused(api: Api, operator: Client, ts: int) -> None:
     api.ahead_s = BEHIND_S + LATER_S
     assert (await Request(ts=ts).send(api, operator)).json()["type"] == "/problems/replayed"
 
@@ -114,7 +114,7 @@ async def slow_api(tmp_path: Path, relay: dict[str, Callable[..., Json]]) -> Api
     return Api(TestDesk(tmp_path, relay, ApiSettings(requests_per_s=1, burst=2, failures_per_s=1)))
 
 
-async def test_a_key_over_its_rate_waits(slow_api: Api) -> None:
+async def test_a_key_over_its_rate_gets_429(slow_api: Api) -> None:
     api = slow_api
     operator = await api.operator()
     answers = [await operator.http.get("/v1/businesses") for _ in range(3)]
@@ -126,7 +126,7 @@ async def test_a_key_over_its_rate_waits(slow_api: Api) -> None:
     await api.desk.close()
 
 
-async def test_a_business_user_has_one_rate_however_many_keys_it_has(slow_api: Api) -> None:
+async def test_all_keys_of_a_business_user_share_one_rate(slow_api: Api) -> None:
     api = slow_api
     answers = [await (await api.company("acme")).http.get("/v1/businesses/acme") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -134,14 +134,14 @@ async def test_a_business_user_has_one_rate_however_many_keys_it_has(slow_api: A
     await api.desk.close()
 
 
-async def test_each_answer_behind_the_door_says_how_much_is_left(api: Api, operator: Client) -> None:
+async def test_each_authenticated_response_has_ratelimit_headers(api: Api, operator: Client) -> None:
     for path, status in (("/v1/businesses", 200), ("/v1/nothing", 404), ("/v1/businesses?limit=0", 400)):
         answer = await operator.http.get(path)
         assert answer.status_code == status
         assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"} <= answer.headers.keys()
 
 
-async def test_an_address_that_shows_bad_keys_waits(slow_api: Api) -> None:
+async def test_an_address_with_failed_authentications_gets_429(slow_api: Api) -> None:
     api = slow_api
     await api.stranger().refused("GET", "/v1/businesses", "unauthorised")
     await api.stranger().refused("GET", "/v1/businesses", "rate_limited")

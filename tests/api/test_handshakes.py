@@ -1,4 +1,4 @@
-"""Connections whose TLS hand-shake does not go on: bounded, and in nobody else's way."""
+"""Unfinished TLS handshakes: limited in number, without blocking other clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ async def greeted(address: Address) -> str:
     return str(answer.json())
 
 
-async def test_half_open_ones_of_one_address_keep_nobody_out(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unfinished_handshakes_of_one_address_do_not_block_others(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(handshakes, "MOST_HANDSHAKES", 5)
     monkeypatch.setattr(handshakes, "HANDSHAKE_S", 1_000.0)
     assert await greeted(address) == "hello"
@@ -58,15 +60,13 @@ async def test_half_open_ones_of_one_address_keep_nobody_out(address: Address, m
         streams[1].close()
 
 
-async def test_a_hand_shake_that_does_not_come_to_its_end_is_not_waited_for(
-    address: Address, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unfinished_handshake_times_out(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshakes, "HANDSHAKE_S", 0.1)
     assert await is_closed(await connect((address.host, address.port)))
     assert await greeted(address) == "hello"
 
 
-async def test_what_is_no_tls_ends_at_once(address: Address) -> None:
+async def test_a_client_without_tls_is_disconnected(address: Address) -> None:
     streams = await connect((address.host, address.port))
     streams[1].write(b"GET / HTTP/1.1\r\n\r\n")
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""Cursors: what was made comes back, and nothing else is taken."""
+"""Cursors: round trip, and refusal of anything else."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ KEYS = st.lists(st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st
 
 
 @given(KEYS)
-def test_a_cursor_comes_back_as_the_key_it_was_made_of(key: list[str | int]) -> None:
+def test_a_cursor_round_trips(key: list[str | int]) -> None:
     assert read_cursor(SEALER, "bindings", make_cursor(SEALER, "bindings", tuple(key))) == tuple(key)
 
 
-def test_no_cursor_is_the_begin_of_the_list() -> None:
+def test_no_cursor_means_the_beginning_of_the_list() -> None:
     assert read_cursor(SEALER, "bindings", None) is None
 
 
-def test_a_cursor_is_good_for_its_own_list_and_store_alone() -> None:
+def test_a_cursor_is_valid_for_its_list_and_store_only() -> None:
     cursor = make_cursor(SEALER, "bindings", ("b1",))
     for sealer, list_ in ((SEALER, "calls"), (Sealer(b"\x01" * 32), "bindings")):
         with pytest.raises(Refused):
@@ -31,7 +31,7 @@ def test_a_cursor_is_good_for_its_own_list_and_store_alone() -> None:
 
 
 @given(st.text(max_size=40))
-def test_anything_else_is_refused(text: str) -> None:
+def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(Refused) as refused:
         read_cursor(SEALER, "bindings", text)
     assert (refused.value.kind, refused.value.field) == ("invalid", "cursor")

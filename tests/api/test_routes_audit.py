@@ -1,4 +1,4 @@
-"""The audit log over HTTP."""
+"""Routes of the audit log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def test_each_change_is_in_the_log_with_its_actor_and_reason(operator: Cli
     assert line["actor"] == f"key:{operator.key.split('_')[1]}"
 
 
-async def test_the_log_comes_in_pages_the_newest_first(operator: Client) -> None:
+async def test_the_log_is_paginated_newest_first(operator: Client) -> None:
     for name in ("a", "b", "c"):
         await operator.post("/v1/businesses", {"id": name, "name": name})
     path = "/v1/audit?action=business.apply&limit=2"
@@ -37,7 +37,7 @@ async def test_the_log_is_for_operators(api: Api) -> None:
     await company.refused("GET", "/v1/audit/verify", "forbidden")
 
 
-async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(api: Api, operator: Client) -> None:
+async def test_numbers_in_the_log_are_masked_and_revealing_them_is_audited(api: Api, operator: Client) -> None:
     asked = {"number": "13900000002", "at": "2026-01-01T00:00:00Z", "reason": "case 7"}
     await operator.post("/v1/trace", asked, 200)
     path = "/v1/audit?action=traceback"
@@ -51,7 +51,7 @@ async def test_real_numbers_in_the_log_are_masked_and_their_reading_is_logged(ap
     await blind.refused("GET", f"{path}&reveal=true&reason=curious", "forbidden")
 
 
-async def test_a_revelation_is_logged_with_its_reason(api: Api, operator: Client) -> None:
+async def test_revealing_is_audited_with_its_reason(api: Api, operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     for reason in ("", "&reason=", "&reason=%20", "&reason=%E2%80%8B", "&reason=%E3%85%A4"):
         await operator.refused("GET", f"/v1/businesses/acme?reveal=true{reason}", "invalid")

@@ -1,4 +1,4 @@
-"""Bans over HTTP, over the real table."""
+"""Routes of bans, over the real table of bans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bans(relay: dict[str, Callable[..., Json]]) -> Bans:
     return made
 
 
-async def test_an_operator_bans_an_address_and_lifts_it(bans: Bans, operator: Client) -> None:
+async def test_an_operator_bans_an_address_and_lifts_the_ban(bans: Bans, operator: Client) -> None:
     made = await operator.post("/v1/bans", {"address": BAD, "for_s": 60, "reason": "case 114"})
     assert bans.holds(BAD)
     assert (made["address"], made["reason"]) == (BAD, "operator")
@@ -34,19 +34,19 @@ async def test_an_operator_bans_an_address_and_lifts_it(bans: Bans, operator: Cl
     assert (lifted["action"], lifted["object"], lifted["reason"]) == ("ban.lift", BAD, "sorry")
 
 
-async def test_all_are_lifted(bans: Bans, operator: Client) -> None:
+async def test_all_bans_are_lifted_at_once(bans: Bans, operator: Client) -> None:
     await operator.post("/v1/bans", {"address": BAD, "for_s": 60})
     await operator.post("/v1/bans", {"address": "2001:db8::/64", "for_s": 61})
     assert await operator.ask("DELETE", "/v1/bans") == {"lifted": [BAD, "2001:db8::/64"]}
     assert (await operator.get("/v1/audit"))["items"][0]["object"] == "all"
 
 
-async def test_a_network_is_lifted_by_an_address_of_it(bans: Bans, operator: Client) -> None:
+async def test_the_ban_of_a_network_is_lifted_by_any_of_its_addresses(bans: Bans, operator: Client) -> None:
     await operator.post("/v1/bans", {"address": "2001:db8::/64", "for_s": 60})
     assert await operator.ask("DELETE", "/v1/bans/2001:db8::") == {"lifted": ["2001:db8::/64"]}
 
 
-async def test_what_cannot_be_is_refused(bans: Bans, operator: Client) -> None:
+async def test_bans_of_peers_and_invalid_addresses_are_refused(bans: Bans, operator: Client) -> None:
     await operator.refused("POST", "/v1/bans", "state_conflict", {"address": PEER, "for_s": 60})
     await operator.refused("POST", "/v1/bans", "invalid", {"address": "1:2", "for_s": 60})
     await operator.refused("POST", "/v1/bans", "invalid", {"address": BAD, "for_s": 0})
@@ -54,7 +54,7 @@ async def test_what_cannot_be_is_refused(bans: Bans, operator: Client) -> None:
     assert [line for line in (await operator.get("/v1/audit"))["items"] if line["action"].startswith("ban.")] == []
 
 
-async def test_a_business_user_does_none_of_it(bans: Bans, api: Api) -> None:
+async def test_bans_require_an_operator_key(bans: Bans, api: Api) -> None:
     company = await api.company("acme")
     await company.refused("GET", "/v1/bans", "forbidden")
     await company.refused("POST", "/v1/bans", "forbidden", {"address": BAD, "for_s": 60})

@@ -1,4 +1,4 @@
-"""Bindings over HTTP: from the request to the end."""
+"""Routes of bindings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_binding_is_made_read_and_ended(company: Client) -> None:
     await company.refused("PATCH", path, "ended", {"b": C})
 
 
-async def test_who_made_changed_and_ended_a_binding_is_kept(api: Api, company: Client) -> None:
+async def test_the_history_names_the_actors_of_a_binding(api: Api, company: Client) -> None:
     made = await company.post("/v1/bindings", AXB | {"x": X, "expires_in": 600})
     path, key = f"/v1/bindings/{made['id']}", made["created_by"]
     await company.ask("PATCH", path, {"b": C, "direction": "a_to_b"})
@@ -62,7 +62,7 @@ async def test_who_made_changed_and_ended_a_binding_is_kept(api: Api, company: C
     assert [step["at"] for step in history["items"]] == sorted(step["at"] for step in history["items"])
 
 
-async def test_an_answer_says_where_the_binding_is(company: Client) -> None:
+async def test_a_new_binding_has_a_location(company: Client) -> None:
     answer = await company.http.post("/v1/bindings", json=AXB)
     assert answer.headers["location"] == f"/v1/bindings/{answer.json()['id']}"
 
@@ -93,19 +93,19 @@ async def test_an_answer_says_where_the_binding_is(company: Client) -> None:
         ({"colour": "red"}, "colour"),
     ],
 )
-async def test_a_wrong_field_is_named(company: Client, changes: dict[str, Any], field: str) -> None:
+async def test_an_invalid_field_is_named(company: Client, changes: dict[str, Any], field: str) -> None:
     problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | changes)
     assert [error["field"] for error in problem["errors"]] == [field]
-    assert A not in str(problem).replace(f"such as {A}", "")  # which is an example
+    assert A not in str(problem).replace(f"such as {A}", "")  # the example in the text
 
 
-async def test_an_end_is_given_once(company: Client) -> None:
+async def test_expires_in_and_expires_at_exclude_each_other(company: Client) -> None:
     both = AXB | {"expires_in": 600, "expires_at": "2030-01-01T00:00:00Z"}
     problem = await company.refused("POST", "/v1/bindings", "invalid", both)
-    assert "not both" in problem["detail"]
+    assert "exclude each other" in problem["detail"]
 
 
-async def test_what_cannot_be_is_told_apart(api: Api, operator: Client, company: Client) -> None:
+async def test_each_refusal_has_its_kind(api: Api, operator: Client, company: Client) -> None:
     await company.post("/v1/bindings", AXB | {"x": X})
     await company.refused("POST", "/v1/bindings", "conflict", AXB | {"x": X, "b": C})
     await company.refused("POST", "/v1/bindings", "number_unknown", AXB | {"x": "700999999990000"})
@@ -119,7 +119,7 @@ async def test_what_cannot_be_is_told_apart(api: Api, operator: Client, company:
     await company.refused("POST", "/v1/bindings", "business_not_approved", AXB)
 
 
-async def test_a_change_keeps_what_it_does_not_name_and_null_clears(company: Client) -> None:
+async def test_a_change_keeps_omitted_fields_and_null_clears(company: Client) -> None:
     asked = AXB | {"expires_in": 600, "max_call_s": 600, "user_data": "u1", "direction": "a_to_b"}
     made = await company.post("/v1/bindings", asked)
     path = f"/v1/bindings/{made['id']}"
@@ -139,7 +139,7 @@ async def test_a_binding_is_renewed(company: Client) -> None:
     await company.refused("POST", f"/v1/bindings/{made['id']}/renew", "invalid", {})
 
 
-async def test_the_same_request_twice_is_done_once(company: Client) -> None:
+async def test_a_repeated_request_is_executed_once(company: Client) -> None:
     first = await company.http.post("/v1/bindings", json=AXB, headers={"idempotency-key": "k1"})
     second = await company.http.post("/v1/bindings", json=AXB, headers={"idempotency-key": "k1"})
     assert (second.status_code, second.content) == (first.status_code, first.content)
@@ -151,7 +151,7 @@ async def test_the_same_request_twice_is_done_once(company: Client) -> None:
 
 @pytest.fixture
 async def later(api: Api) -> AsyncIterator[list[int]]:
-    """By how many milliseconds the store's clock goes ahead."""
+    """The lead of the store's clock in milliseconds, as a list of one."""
     await api.desk.writer.close()
     ahead_ms = [0]
     api.desk.writer = GroupWriter(api.desk.path, api.desk.sealer, clock_ms=lambda: now_ms() + ahead_ms[0])
@@ -159,7 +159,7 @@ async def later(api: Api) -> AsyncIterator[list[int]]:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_a_request_sent_again_is_answered_as_before_though_its_end_has_come_near(
+async def test_a_repeated_request_gets_the_stored_response_although_its_expiry_is_near(
     company: Client, later: list[int], batch: bool
 ) -> None:
     item = AXB | {"x": X, "expires_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
@@ -171,7 +171,7 @@ async def test_a_request_sent_again_is_answered_as_before_though_its_end_has_com
     assert "expires_at" in (await company.http.post(path, json=body)).text.partition("errors")[2]
 
 
-async def test_a_change_sent_again_is_answered_as_before_though_its_end_has_come_near(
+async def test_a_repeated_change_gets_the_stored_response_although_its_expiry_is_near(
     company: Client, later: list[int]
 ) -> None:
     made = await company.post("/v1/bindings", AXB | {"x": X})
@@ -186,19 +186,19 @@ async def test_a_change_sent_again_is_answered_as_before_though_its_end_has_come
         assert problem["errors"][0]["field"] == "expires_at"
 
 
-async def test_the_same_request_at_once_is_done_once(company: Client) -> None:
+async def test_concurrent_repetitions_are_executed_once(company: Client) -> None:
     made = await asyncio.gather(*(company.post("/v1/bindings", AXB, idempotency_key="k1") for _ in range(10)))
     assert len({binding["id"] for binding in made}) == 1
 
 
-async def test_of_requests_for_one_number_at_once_one_wins(company: Client) -> None:
+async def test_one_of_concurrent_requests_for_a_number_succeeds(company: Client) -> None:
     asked = [company.http.post("/v1/bindings", json=AXB | {"x": X, "b": f"1390000{n:04d}"}) for n in range(20)]
     answers = await asyncio.gather(*asked)
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
     assert {answer.json().get("type") for answer in answers} == {None, "/problems/conflict"}
 
 
-async def test_a_refused_request_may_come_again(company: Client) -> None:
+async def test_a_refused_request_can_be_repeated(company: Client) -> None:
     blocking = await company.post("/v1/bindings", AXB | {"x": X})
     asked = AXB | {"x": X, "b": C}
     await company.refused("POST", "/v1/bindings", "conflict", asked, idempotency_key="k1")
@@ -206,30 +206,30 @@ async def test_a_refused_request_may_come_again(company: Client) -> None:
     await company.post("/v1/bindings", asked, idempotency_key="k1")
 
 
-async def test_a_key_of_one_business_is_nothing_to_another(api: Api, company: Client) -> None:
+async def test_an_idempotency_key_is_private_to_its_business_user(api: Api, company: Client) -> None:
     rival = await api.company("rival")
     first = await company.post("/v1/bindings", AXB, idempotency_key="k1")
     assert (await rival.post("/v1/bindings", AXB, idempotency_key="k1"))["id"] != first["id"]
 
 
-async def test_a_business_user_that_is_called_operator_is_not_taken_for_one(api: Api, operator: Client) -> None:
+async def test_a_business_user_named_operator_has_its_own_idempotency_keys(api: Api, operator: Client) -> None:
     await operator.post("/v1/prefixes", {"prefix": PREFIX})
     namesake = await api.company("operator")
     first = await namesake.post("/v1/bindings", AXB, idempotency_key="k1")
     assert (await operator.post("/v1/bindings", AXB, idempotency_key="k1"))["id"] != first["id"]
 
 
-async def test_each_of_a_batch_stands_for_itself(company: Client) -> None:
+async def test_items_of_a_batch_succeed_or_fail_independently(company: Client) -> None:
     items = [AXB | {"x": X, "a": f"1380000{n:04d}"} for n in range(250)]
     items[120] = AXB | {"x": X, "a": "13800000007"}
     answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
     statuses = [item["status"] for item in answer["items"]]
-    assert (statuses.count(201), statuses.count(409)) == (1, 249)  # b is on x once
+    assert (statuses.count(201), statuses.count(409)) == (1, 249)  # b can be on x only once
     assert answer["items"][1]["problem"]["type"] == "/problems/conflict"
     assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
 
 
-async def test_a_batch_of_a_thousand(company: Client) -> None:
+async def test_a_batch_has_at_most_1000_items(company: Client) -> None:
     items = [AXB | {"a": f"1380000{n:04d}", "b": f"1390000{n:04d}"} for n in range(1000)]
     answer = await company.post("/v1/bindings/batch", {"items": items}, 200)
     assert {item["status"] for item in answer["items"]} == {201}
@@ -237,7 +237,7 @@ async def test_a_batch_of_a_thousand(company: Client) -> None:
     await company.refused("POST", "/v1/bindings/batch", "invalid", {"items": [*items, AXB]})
 
 
-async def test_an_end_or_a_business_user_that_is_wrong_is_one_items_own_fault(company: Client) -> None:
+async def test_an_invalid_expiry_or_business_user_fails_its_item_only(company: Client) -> None:
     items = [
         AXB | {"expires_at": "2020-01-01T00:00:00Z"},
         AXB | {"business": "rival"},
@@ -250,8 +250,8 @@ async def test_an_end_or_a_business_user_that_is_wrong_is_one_items_own_fault(co
     assert answer["items"][3]["binding"]["x"] == X
 
 
-async def test_a_malformed_item_of_a_batch_fails_alone(company: Client) -> None:
-    """As if it had been asked for alone; what stands in it is not repeated."""
+async def test_a_malformed_item_fails_alone(company: Client) -> None:
+    """It gets the same problem as a single request, without its values."""
     wrong = [AXB | {"mode": "A"}, AXB | {"a": "13800000001; DROP"}, AXB | {"no": 1}, {}, 17, None]
     items = [AXB | {"x": X}, *wrong, AXB | {"x": X, "a": C, "b": "13700000005"}]
     answer = await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1")
@@ -268,12 +268,12 @@ async def test_a_malformed_item_of_a_batch_fails_alone(company: Client) -> None:
     assert await company.post("/v1/bindings/batch", {"items": items}, 200, idempotency_key="k1") == answer
 
 
-async def test_a_batch_that_is_none_is_refused(company: Client) -> None:
+async def test_a_malformed_batch_is_refused(company: Client) -> None:
     for body in ({"items": []}, {"items": AXB}, {}, {"items": [AXB], "more": 1}):
         await company.refused("POST", "/v1/bindings/batch", "invalid", body)
 
 
-async def test_bindings_are_found_by_what_is_known_of_them(company: Client) -> None:
+async def test_bindings_are_found_by_each_criterion(company: Client) -> None:
     first = await company.post("/v1/bindings", AXB | {"x": X})
     second = await company.post("/v1/bindings", AXB | {"x": Y, "order_id": "order-2"})
     await company.ask("DELETE", f"/v1/bindings/{second['id']}")
@@ -295,7 +295,9 @@ async def test_bindings_are_found_by_what_is_known_of_them(company: Client) -> N
     assert (await company.get(f"/v1/bindings?limit=1&cursor={page['next']}"))["items"][0]["id"] == first["id"]
 
 
-async def test_parties_are_shown_to_whom_may_see_them_and_says_why(api: Api, operator: Client, company: Client) -> None:
+async def test_reveal_requires_the_scope_and_a_reason_and_is_audited(
+    api: Api, operator: Client, company: Client
+) -> None:
     made = await company.post("/v1/bindings", AXB)
     path = f"/v1/bindings/{made['id']}"
     shown = await company.get(f"{path}?reveal=true&reason=complaint")
@@ -311,7 +313,7 @@ async def test_parties_are_shown_to_whom_may_see_them_and_says_why(api: Api, ope
     await blind.refused("GET", f"{path}?reveal=true&reason=curious", "forbidden")
 
 
-async def test_an_operator_binds_for_a_business(operator: Client, company: Client) -> None:
+async def test_an_operator_binds_for_a_business_user(operator: Client, company: Client) -> None:
     assert (await operator.post("/v1/bindings", AXB | {"business": "acme"}))["business"] == "acme"
     assert (await operator.post("/v1/bindings", AXB))["business"] == "default"
     assert len((await operator.get("/v1/bindings?business=acme"))["items"]) == 1
@@ -319,8 +321,8 @@ async def test_an_operator_binds_for_a_business(operator: Client, company: Clien
     await company.refused("GET", "/v1/bindings?business=default", "not_found")
 
 
-async def test_no_answer_shows_a_party(company: Client) -> None:
-    """Whatever is asked without reveal."""
+async def test_no_response_shows_a_party(company: Client) -> None:
+    """Requests without reveal."""
     made = await company.post("/v1/bindings", AXB | {"x": X})
     path = f"/v1/bindings/{made['id']}"
     answers = [
@@ -337,8 +339,8 @@ async def test_no_answer_shows_a_party(company: Client) -> None:
             assert party not in answer.text
 
 
-async def test_each_binding_of_a_group_in_a_batch_is_an_act_of_its_own(company: Client) -> None:
-    """Of a large group one writes 10,000 routes: others write between them."""
+async def test_each_group_binding_of_a_batch_is_a_unit_of_work_by_itself(company: Client) -> None:
+    """A binding of a large group writes 10,000 routes: other writers get their turn between two."""
     group = await company.post("/v1/groups", {"name": "riders", "members": [C]})
     of_group = {"mode": "GXB", "group_id": group["id"], "order_id": "7"}
     items = [AXB, AXB | {"a": "8001"}, *(of_group | {"b": f"800{n}"} for n in (2, 3)), AXB | {"a": "8004"}]
@@ -348,7 +350,7 @@ async def test_each_binding_of_a_group_in_a_batch_is_an_act_of_its_own(company: 
     assert len({*moments[1:]}) == 4 and moments == sorted(moments)
 
 
-async def test_calls_are_recorded_where_that_can_be(api: Api, company: Client) -> None:
+async def test_record_is_accepted_if_recording_is_configured(api: Api, company: Client) -> None:
     problem = await company.refused("POST", "/v1/bindings", "invalid", AXB | {"record": True})
     assert [error["field"] for error in problem["errors"]] == ["record"]
     api.desk.settings = api.desk.settings._replace(rules=BindRules(recording=True))
@@ -360,7 +362,7 @@ async def test_calls_are_recorded_where_that_can_be(api: Api, company: Client) -
     assert answer["items"][0]["binding"]["record"] is True
 
 
-async def test_over_its_binds_a_second_a_key_is_told_to_come_again(api: Api, company: Client) -> None:
+async def test_a_key_over_max_binds_per_s_gets_429(api: Api, company: Client) -> None:
     first = await company.post("/v1/bindings", AXB, idempotency_key="k1")
     rules = BindRules(quotas=Quotas(max_binds_per_s=0))
     api.desk.settings = api.desk.settings._replace(rules=rules)
@@ -369,10 +371,10 @@ async def test_over_its_binds_a_second_a_key_is_told_to_come_again(api: Api, com
     answer = await company.http.post("/v1/bindings", json=AXB | {"b": C})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
     assert answer.json()["errors"][0]["field"] == "business" and "--max-binds-per-s" in answer.json()["detail"]
-    assert await company.post("/v1/bindings", AXB, idempotency_key="k1") == first  # nothing is made
+    assert await company.post("/v1/bindings", AXB, idempotency_key="k1") == first  # the stored response
 
 
-async def test_over_its_bindings_a_business_user_is_told_who_raises_them(api: Api, company: Client) -> None:
+async def test_a_refusal_over_max_bindings_names_the_fix(api: Api, company: Client) -> None:
     api.desk.settings = api.desk.settings._replace(rules=BindRules(quotas=Quotas(max_bindings=1)))
     await company.post("/v1/bindings", AXB)
     problem = await company.refused("POST", "/v1/bindings", "quota", AXB | {"b": C})

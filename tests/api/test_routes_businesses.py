@@ -1,4 +1,4 @@
-"""Business users and their keys over HTTP."""
+"""Routes of business users and their keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_a_business_user_from_application_to_revocation(operator: Client) 
     assert {line["by"] for line in history} == {f"key:{operator.key.split('_')[1]}"}
 
 
-async def test_who_lacks_what_its_scenario_needs_is_told_all_of_it(operator: Client) -> None:
+async def test_a_refused_approval_names_all_missing_fields(operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "scenario": "express", "scheme": "S-1"})
     body = {"reason": "looks good"}
     problem = await operator.refused("POST", "/v1/businesses/acme/approve", "unqualified", body)
@@ -37,7 +37,7 @@ async def test_who_lacks_what_its_scenario_needs_is_told_all_of_it(operator: Cli
     assert (await operator.get("/v1/businesses/acme"))["state"] == "applied"
 
 
-async def test_a_change_of_the_qualification_goes_back_to_applied_and_leaves_a_trace(operator: Client) -> None:
+async def test_a_change_of_the_qualification_returns_to_applied_and_is_in_the_history(operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     approved = await operator.post("/v1/businesses/acme/approve", {"reason": "papers complete"}, 200)
     assert (approved["state"], approved["qualification"]) == ("approved", approved["version"])
@@ -63,7 +63,7 @@ async def test_a_step_from_the_wrong_state_is_a_conflict(operator: Client) -> No
     await operator.refused("POST", "/v1/businesses/nobody/approve", "not_found", {"reason": "why not"})
 
 
-async def test_a_change_leaves_alone_what_it_does_not_name(operator: Client) -> None:
+async def test_a_change_keeps_omitted_fields(operator: Client) -> None:
     made = await operator.post(
         "/v1/businesses", {"id": "acme", "name": "Acme", "max_calls": 10, "hours": "08:00-22:00"}
     )
@@ -74,7 +74,7 @@ async def test_a_change_leaves_alone_what_it_does_not_name(operator: Client) -> 
     assert refused["errors"][0]["field"] == "name"
 
 
-async def test_a_quota_is_a_number_or_none_or_the_configured_one(operator: Client) -> None:
+async def test_a_quota_is_a_number_or_none_or_null(operator: Client) -> None:
     made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "max_cps": "none"})
     assert (made["max_bindings"], made["max_cps"]) == (None, "none")
     asked = {"max_bindings": 20_000, "max_cps": None, "max_binds_per_s": "none", "max_binds_per_day": 0}
@@ -84,7 +84,7 @@ async def test_a_quota_is_a_number_or_none_or_the_configured_one(operator: Clien
         await operator.refused("PATCH", "/v1/businesses/acme", "invalid", {"max_bindings": wrong})
 
 
-async def test_the_language_of_announcements(operator: Client) -> None:
+async def test_the_language_of_announcements_can_be_set_and_reset(operator: Client) -> None:
     made = await operator.post("/v1/businesses", {"id": "acme", "name": "Acme", "language": "en"})
     assert made["language"] == "en"
     changed = await operator.ask("PATCH", "/v1/businesses/acme", {"language": None})
@@ -100,7 +100,7 @@ async def test_a_contact_is_masked_until_it_is_revealed(operator: Client) -> Non
     assert shown["contact"] == "Li Lei 138-0000-0001"
 
 
-async def test_a_list_comes_in_pages(operator: Client) -> None:
+async def test_business_users_are_paginated(operator: Client) -> None:
     for name in ("a", "b", "c"):
         await operator.post("/v1/businesses", {"id": name, "name": name})
     first = await operator.get("/v1/businesses?limit=3")
@@ -121,7 +121,7 @@ async def test_a_key_works_until_it_is_revoked(api: Api, operator: Client) -> No
     await operator.refused("DELETE", f"/v1/keys/{made['id']}", "ended")
 
 
-async def test_keys_come_in_pages(api: Api) -> None:
+async def test_keys_are_paginated(api: Api) -> None:
     company = await api.company("acme", ["keys"])
     for _ in range(4):
         await company.post("/v1/businesses/acme/keys", {"scopes": ["keys"]})
@@ -136,7 +136,7 @@ async def test_keys_come_in_pages(api: Api) -> None:
     assert seen == sorted(seen)
 
 
-async def test_the_keys_of_a_revoked_business_user_open_nothing(api: Api, operator: Client) -> None:
+async def test_the_keys_of_a_revoked_business_user_are_refused(api: Api, operator: Client) -> None:
     company = await api.company("acme", ["keys"])
     await company.get("/v1/businesses/acme")
     await operator.post("/v1/businesses/acme/revoke", {"reason": "fraud"}, 200)
@@ -146,7 +146,7 @@ async def test_the_keys_of_a_revoked_business_user_open_nothing(api: Api, operat
     await operator.refused("POST", "/v1/businesses/acme/keys", "business_not_approved", {"scopes": ["keys"]})
 
 
-async def test_a_rotated_key_leaves_the_old_one_for_the_overlap(api: Api) -> None:
+async def test_a_rotated_key_stays_valid_for_the_overlap(api: Api) -> None:
     company = await api.company("acme", ["keys"])
     key_id = company.key.split("_")[1]
     made = await company.post(f"/v1/keys/{key_id}/rotate", {"overlap_s": 60})
@@ -157,19 +157,19 @@ async def test_a_rotated_key_leaves_the_old_one_for_the_overlap(api: Api) -> Non
 
 
 @pytest.mark.parametrize("scope", ["operator", "trace", "bindings:read"])
-async def test_a_key_gives_away_no_more_than_it_has(api: Api, scope: str) -> None:
+async def test_a_key_cannot_grant_a_scope_it_lacks(api: Api, scope: str) -> None:
     company = await api.company("acme", ["keys"])
     answer = await company.http.post("/v1/businesses/acme/keys", json={"scopes": [scope]})
     assert answer.status_code in (400, 403)
 
 
-async def test_a_repeated_request_for_a_key_makes_none_and_shows_no_secret(operator: Client) -> None:
+async def test_a_repeated_request_for_a_key_makes_no_second_key_and_shows_no_secret(operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"})
     first = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
     second = await operator.post("/v1/businesses/acme/keys", {"scopes": ["keys"]}, idempotency_key="k1")
     assert second == first | {"secret": None}
 
 
-async def test_no_reason_may_be_written_as_null(operator: Client) -> None:
+async def test_an_optional_reason_may_be_null(operator: Client) -> None:
     await operator.post("/v1/businesses", {"id": "acme", "name": "Acme"} | PAPERS)
     await operator.ask("PATCH", "/v1/businesses/acme", {"max_calls": 7, "reason": None})

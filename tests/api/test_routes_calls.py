@@ -1,4 +1,4 @@
-"""Call records, live calls and exports over HTTP."""
+"""Routes of call records, live calls and exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def call(call_id: str, business: str, **changes: object) -> CallRecord:
 
 @pytest.fixture
 def shelf(api: Api) -> Shelf:
-    """Two calls, of two business users; the second came a second later."""
+    """A store with two calls of two business users, one second apart."""
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(
         call(ACME, "acme"),
@@ -45,10 +45,10 @@ async def test_a_record_is_shown_masked(api: Api) -> None:
     await company.refused("GET", f"/v1/calls/{'c' * 32}", "not_found")
 
 
-async def test_where_a_call_came_from_is_for_operators(
+async def test_the_source_of_a_call_is_for_operators(
     api: Api, operator: Client, relay: dict[str, Callable[..., Json]]
 ) -> None:
-    """A business user sees it nowhere, also where numbers are revealed to it; a stranger's is shown as it is."""
+    """A business user never sees it, even with reveal. An operator sees that of an unknown source without reveal."""
     place, strange = "udp:192.0.2.7:5060", "udp:198.51.100.6:5071"
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(
@@ -70,12 +70,12 @@ async def test_where_a_call_came_from_is_for_operators(
     assert shown == {ACME: None, RIVAL: strange}
 
 
-async def test_an_outcome_that_there_is_not_is_refused(operator: Client) -> None:
+async def test_an_unknown_outcome_is_refused(operator: Client) -> None:
     (error,) = (await operator.refused("GET", "/v1/calls?outcome=answred", "invalid"))["errors"]
     assert error["field"] == "outcome" and "answered" in error["problem"]
 
 
-async def test_a_text_message_is_a_record_too(api: Api, operator: Client) -> None:
+async def test_a_text_message_is_a_record(api: Api, operator: Client) -> None:
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(call(ACME, "acme", kind="message", text_bytes=17, outcome="delivered", answered_at=None))
     shelf.follow()
@@ -84,7 +84,7 @@ async def test_a_text_message_is_a_record_too(api: Api, operator: Client) -> Non
 
 
 @pytest.mark.usefixtures("shelf")
-async def test_records_are_found_by_what_is_known_of_them(api: Api, operator: Client) -> None:
+async def test_records_are_found_by_each_criterion(api: Api, operator: Client) -> None:
     async def found(query: str) -> list[str]:
         return [item["call_id"] for item in (await operator.get(f"/v1/calls?{query}"))["items"]]
 
@@ -92,7 +92,7 @@ async def test_records_are_found_by_what_is_known_of_them(api: Api, operator: Cl
         return [item["call_id"] for item in (await operator.post("/v1/calls/search", asked, 200))["items"]]
 
     assert await found("") == [RIVAL, ACME]
-    assert await found(f"number={X}") == [RIVAL, ACME]  # shown in both
+    assert await found(f"number={X}") == [RIVAL, ACME]  # X is in both
     assert await found(f"number={Y}") == await found("order_id=order-2") == await found("business=rival") == [RIVAL]
     assert await found("outcome=busy") == await found("since=2026-01-01T00:00:01Z") == [RIVAL]
     assert await found("until=2026-01-01T00:00:01Z") == [ACME]
@@ -101,14 +101,14 @@ async def test_records_are_found_by_what_is_known_of_them(api: Api, operator: Cl
 
 
 @pytest.mark.usefixtures("shelf")
-async def test_records_come_in_pages(operator: Client) -> None:
+async def test_records_are_paginated(operator: Client) -> None:
     first = await operator.get("/v1/calls?limit=1")
     second = await operator.get(f"/v1/calls?limit=1&cursor={first['next']}")
     assert [page["items"][0]["call_id"] for page in (first, second)] == [RIVAL, ACME]
 
 
 @pytest.mark.usefixtures("shelf")
-async def test_a_business_user_lists_its_own_alone(api: Api) -> None:
+async def test_a_business_user_lists_its_own_records_only(api: Api) -> None:
     company = await api.company("acme")
     assert [item["call_id"] for item in (await company.get("/v1/calls"))["items"]] == [ACME]
     searched = await company.post("/v1/calls/search", {"party": "13800000001"}, 200)
@@ -120,7 +120,7 @@ SPAN = "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
 
 
 @pytest.mark.usefixtures("shelf")
-async def test_records_are_exported_masked_or_with_a_reason_in_clear(api: Api, operator: Client) -> None:
+async def test_an_export_is_masked_unless_revealed(api: Api, operator: Client) -> None:
     company = await api.company("acme")
     masked = await company.http.get(f"/v1/calls/export?format=csv&{SPAN}")
     assert (masked.status_code, masked.headers["content-type"]) == (200, "text/csv; charset=utf-8")
@@ -135,7 +135,7 @@ async def test_records_are_exported_masked_or_with_a_reason_in_clear(api: Api, o
     assert (line["reason"], line["object"]) == ("tax", "calls export")
 
 
-async def test_an_export_as_parquet_needs_pyarrow(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_export_as_parquet_requires_pyarrow(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     refusal = await operator.refused("GET", f"/v1/calls/export?format=parquet&{SPAN}", "invalid")
     assert [error["field"] for error in refusal["errors"]] == ["format"]
@@ -143,7 +143,7 @@ async def test_an_export_as_parquet_needs_pyarrow(operator: Client, monkeypatch:
 
 
 @pytest.mark.usefixtures("shelf")
-async def test_an_export_needs_a_time_and_the_scope_to_reveal(api: Api) -> None:
+async def test_an_export_requires_a_period_and_the_scope_to_reveal(api: Api) -> None:
     company = await api.company("acme", ["calls:read"])
     await company.refused("GET", "/v1/calls/export", "invalid")
     await company.refused("GET", f"/v1/calls/export?{SPAN}&reveal=true&reason=tax", "forbidden")
@@ -180,10 +180,10 @@ async def test_a_call_is_hung_up_by_the_relay(api: Api, relay: dict[str, Callabl
     await rival.refused("DELETE", f"/v1/calls/live/{ACME}", "not_found")
     assert (await company.ask("DELETE", f"/v1/calls/live/{ACME}", status=202))["status"] == "hanging_up"
     operator = await api.operator()
-    assert len((await operator.get("/v1/audit?action=call.hang_up"))["items"]) == 1  # none of what was refused
+    assert len((await operator.get("/v1/audit?action=call.hang_up"))["items"]) == 1  # refused ones leave none
 
 
-async def test_a_call_that_rings_is_shown(api: Api, operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
+async def test_a_ringing_call_is_shown(api: Api, operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
     def call(call_id: str, business: str | None = None, reveal: bool = False) -> Json:
         if call_id != ACME or business not in (None, "acme"):
             raise Refused("not_found", "call_id", "no such call is up")
@@ -204,13 +204,13 @@ async def test_a_call_that_rings_is_shown(api: Api, operator: Client, relay: dic
     assert (await company.get(f"/v1/calls/{ACME}"))["state"] == "ended"
 
 
-async def test_without_the_relay_a_call_that_is_not_there_is_not_found(api: Api) -> None:
+async def test_an_unknown_call_is_not_found_without_the_relay(api: Api) -> None:
     company = await api.company("acme")
     await api.desk.server.close()
     await company.refused("GET", f"/v1/calls/{ACME}", "not_found")
 
 
-async def test_who_hangs_up_too_often_is_told_when_to_come_again(
+async def test_hanging_up_over_the_rate_gets_429_with_retry_after(
     api: Api, relay: dict[str, Callable[..., Json]]
 ) -> None:
     def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
@@ -222,7 +222,7 @@ async def test_who_hangs_up_too_often_is_told_when_to_come_again(
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
 
 
-async def test_without_the_relay_live_calls_are_unavailable(api: Api) -> None:
+async def test_live_calls_are_unavailable_without_the_relay(api: Api) -> None:
     company = await api.company("acme")
     await api.desk.server.close()
     await company.refused("GET", "/v1/calls/live", "relay_unavailable")

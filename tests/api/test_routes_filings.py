@@ -1,4 +1,4 @@
-"""Filings over HTTP, and what a binding of a number that is not filed is answered."""
+"""Routes of filings, and the response to a binding of an unfiled number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_a_number_is_filed_listed_and_withdrawn(api: Api, company: Client)
     assert problem["errors"][0]["field"] == "number"
 
 
-async def test_where_it_is_required_a_binding_is_refused(api: Api, company: Client) -> None:
+async def test_require_refuses_a_binding_of_an_unfiled_number(api: Api, company: Client) -> None:
     api.desk.settings = api.desk.settings._replace(rules=BindRules(filing="require"))
     problem = await company.refused("POST", "/v1/bindings", "not_filed", AXB)
     assert (problem["status"], problem["errors"][0]["field"]) == (403, "a")
@@ -31,10 +31,10 @@ async def test_where_it_is_required_a_binding_is_refused(api: Api, company: Clie
     assert (await company.post("/v1/bindings", AXB))["warning"] is None
 
 
-async def test_where_it_warns_the_answer_says_so(api: Api, company: Client) -> None:
+async def test_warn_adds_a_warning_to_the_binding(api: Api, company: Client) -> None:
     api.desk.settings = api.desk.settings._replace(rules=BindRules(filing="warn"))
     made = await company.post("/v1/bindings", AXB)
-    assert made["warning"] == "a: it is an A number that is not filed"
+    assert made["warning"] == "a: this A number is not filed"
     assert (await company.get(f"/v1/bindings/{made['id']}"))["warning"] is None
     changed = await company.ask("PATCH", f"/v1/bindings/{made['id']}", {"a": C})
     assert changed["warning"] == made["warning"]

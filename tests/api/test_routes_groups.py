@@ -1,11 +1,11 @@
-"""Groups and lists over HTTP."""
+"""Routes of groups and lists."""
 
 from __future__ import annotations
 
 from tests.api.conftest import PREFIX, A, B, C, Client
 
 
-async def test_members_come_and_go(company: Client) -> None:
+async def test_members_are_added_and_removed(company: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     path = f"/v1/groups/{group['id']}"
     assert (group["size"], group["name"], group["business"]) == (1, "riders", "acme")
@@ -20,7 +20,7 @@ async def test_members_come_and_go(company: Client) -> None:
     assert (removed["changed"], removed["group"]["size"]) == (1, 1)
 
 
-async def test_a_group_in_use_stays(company: Client) -> None:
+async def test_a_group_in_use_cannot_be_deleted(company: Client) -> None:
     group = await company.post("/v1/groups", {"name": "riders", "members": [A]})
     asked = {"mode": "GXB", "group_id": group["id"], "b": B, "order_id": "1"}
     binding = await company.post("/v1/bindings", asked)
@@ -31,7 +31,7 @@ async def test_a_group_in_use_stays(company: Client) -> None:
     await company.refused("GET", f"/v1/groups/{group['id']}", "not_found")
 
 
-async def test_members_come_in_pages(company: Client) -> None:
+async def test_members_are_paginated(company: Client) -> None:
     members = [f"1380000{n:04d}" for n in range(25)]
     group = await company.post("/v1/groups", {"name": "riders", "members": members})
     path = f"/v1/groups/{group['id']}/members?limit=10&reveal=true&reason=audit"
@@ -45,14 +45,14 @@ async def test_members_come_in_pages(company: Client) -> None:
     assert sorted(seen) == [f"86{member}" for member in members]
 
 
-async def test_a_wrong_member_is_named(company: Client) -> None:
+async def test_an_invalid_member_is_named(company: Client) -> None:
     problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [A, "x"]})
     assert problem["errors"][0]["field"] == "members.1"
     problem = await company.refused("POST", "/v1/groups", "invalid", {"name": "riders", "members": [PREFIX + "0001"]})
     assert problem["errors"][0]["field"] == "members.0"
 
 
-async def test_callers_come_on_lists_and_off_them(company: Client) -> None:
+async def test_callers_are_put_on_lists_and_removed(company: Client) -> None:
     binding = await company.post("/v1/bindings", {"mode": "AXN", "a": A, "order_id": "1"})
     for owner in ("business/acme", f"binding/{binding['id']}"):
         path = f"/v1/lists/{owner}/entries"
@@ -68,7 +68,7 @@ async def test_callers_come_on_lists_and_off_them(company: Client) -> None:
         assert (await company.get(path))["items"] == []
 
 
-async def test_there_is_no_list_of_nobody(company: Client) -> None:
+async def test_a_list_of_an_unknown_owner_is_not_found(company: Client) -> None:
     for owner in ("business/nobody", "binding/0123456789abcdef", "business/default"):
         await company.refused("GET", f"/v1/lists/{owner}/entries", "not_found")
         await company.refused("PUT", f"/v1/lists/{owner}/entries", "not_found", {"number": C, "kind": "black"})

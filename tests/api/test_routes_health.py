@@ -1,4 +1,4 @@
-"""Health, metrics and the service's own description."""
+"""Liveness, readiness, metrics and documentation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_not_ready_without_the_store(api: Api) -> None:
     await api.stranger().refused("GET", "/readyz", "store_busy")
 
 
-async def test_metrics_are_for_this_machine_and_for_operators(api: Api) -> None:
+async def test_metrics_require_an_operator_key_from_other_machines(api: Api) -> None:
     assert (await api.stranger().http.get("/metrics")).text == "relay700_up 1\n"
     await api.stranger(address="192.0.2.1").refused("GET", "/metrics", "unauthorised")
     await api.stranger().refused("GET", "/metrics", "unauthorised", X_Forwarded_For="192.0.2.1")
@@ -40,13 +40,13 @@ async def test_metrics_are_for_this_machine_and_for_operators(api: Api) -> None:
     await company.refused("GET", "/metrics", "forbidden")
 
 
-async def test_the_documentation_asks_no_other_host(api: Api) -> None:
+async def test_the_documentation_loads_nothing_from_other_hosts(api: Api) -> None:
     answer = await api.stranger().http.get("/docs")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert not re.findall(r"https?://", answer.text)
 
 
-async def test_the_description_is_openapi_3_1_and_names_scopes_and_problems(api: Api) -> None:
+async def test_the_document_is_openapi_3_1_with_scopes_and_problems(api: Api) -> None:
     document = await api.stranger().get("/openapi.json")
     assert document["openapi"].startswith("3.1")
     operation = document["paths"]["/v1/businesses"]["post"]

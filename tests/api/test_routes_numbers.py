@@ -1,4 +1,4 @@
-"""Prefixes, numbers and pools over HTTP."""
+"""Routes of prefixes, numbers and pools."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_number_is_locked_and_unlocked(operator: Client) -> None:
     await operator.refused("GET", "/v1/numbers/700999999990000", "number_unknown")
 
 
-async def test_numbers_move_to_a_pool_of_a_business_user(api: Api, operator: Client) -> None:
+async def test_numbers_are_moved_to_a_pool_of_a_business_user(api: Api, operator: Client) -> None:
     company = await api.company("acme")
     await operator.post("/v1/prefixes", {"prefix": PREFIX})
     await operator.post("/v1/pools", {"id": "acme-bj", "business": "acme", "area": "010", "warn_percent": 50})
@@ -56,9 +56,7 @@ async def company_binds(api: Api, x: str) -> None:
     await company.post("/v1/bindings", {"mode": "AXB", "x": x, "order_id": "1", "expires_in": 600, **parties})
 
 
-async def test_on_a_shared_number_others_bindings_are_not_counted_for_a_business_user(
-    api: Api, operator: Client
-) -> None:
+async def test_the_binding_count_of_a_shared_number_is_hidden_from_a_business_user(api: Api, operator: Client) -> None:
     await operator.post("/v1/prefixes", {"prefix": PREFIX})
     await company_binds(api, X)
     rival = await api.company("rival")
@@ -66,7 +64,7 @@ async def test_on_a_shared_number_others_bindings_are_not_counted_for_a_business
     assert (await operator.get(f"/v1/numbers/{X}"))["bindings"] == 1
 
 
-async def test_a_pool_is_changed_and_made_everybodys(api: Api, operator: Client) -> None:
+async def test_a_pool_is_changed_and_made_common(api: Api, operator: Client) -> None:
     await api.company("acme")
     made = await operator.post("/v1/pools", {"id": "bj", "business": "acme", "area": "010"})
     changed = await operator.ask("PATCH", "/v1/pools/bj", {"business": None, "max_bindings": 5})

@@ -1,4 +1,4 @@
-"""Traces, evidence and reports over HTTP."""
+"""Routes of traces, evidence and reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DURING = "2026-01-01T00:00:05Z"
 
 @pytest.fixture
 async def inspector(api: Api) -> Client:
-    """An operator's key, and a store with one binding and one call of it."""
+    """A client with an operator key, on a store with one binding and one call of it."""
     put(api.desk.path, api.desk.sealer, binding("0123456789abcdef"))
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(ended_record(CALL))
@@ -37,7 +37,7 @@ async def test_a_trace_shows_who_was_behind_a_number_and_is_audited(inspector: C
     assert line["object"] in (X, "party")
 
 
-async def test_a_trace_takes_a_reason_and_both_scopes(api: Api, inspector: Client) -> None:
+async def test_a_trace_requires_a_reason_and_both_scopes(api: Api, inspector: Client) -> None:
     asked = {"number": X, "at": DURING}
     await inspector.refused("POST", "/v1/trace", "invalid", asked)
     await inspector.refused("POST", "/v1/trace", "invalid", asked | {"reason": " "})

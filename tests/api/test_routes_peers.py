@@ -1,4 +1,4 @@
-"""The SIP neighbours over HTTP."""
+"""Routes of SIP peers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOWN = {"target": "udp:192.0.2.10:5060", "state": "down", "failures": 3, "aside_
 ASIDE = {"target": "udp:192.0.2.11:5060", "state": "aside", "failures": 0, "aside_until": 1_767_225_600_000}
 
 
-async def test_an_operator_sees_how_the_peers_fare(operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
+async def test_an_operator_sees_the_state_of_the_peers(operator: Client, relay: dict[str, Callable[..., Json]]) -> None:
     peer = {"peer": "carrier", "calls_in": 1, "calls_out": 2, "registered": False, "targets": [DOWN, ASIDE]}
     relay["peers"] = lambda: {"peers": [peer]}
     (shown,) = (await operator.get("/v1/peers"))["items"]
@@ -23,11 +23,11 @@ async def test_an_operator_sees_how_the_peers_fare(operator: Client, relay: dict
     }
 
 
-async def test_a_business_user_does_not(api: Api) -> None:
+async def test_peers_require_an_operator_key(api: Api) -> None:
     company = await api.company("acme")
     await company.refused("GET", "/v1/peers", "forbidden")
 
 
-async def test_without_the_relay_there_is_nothing_to_see(operator: Client, api: Api) -> None:
+async def test_peers_are_unavailable_without_the_relay(operator: Client, api: Api) -> None:
     await api.desk.server.close()
     await operator.refused("GET", "/v1/peers", "relay_unavailable")

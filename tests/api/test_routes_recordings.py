@@ -1,4 +1,4 @@
-"""Recordings over HTTP: for operators, with a reason."""
+"""Routes of recordings: for operators, with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READ = f"/v1/calls/{CALL}/recording?reason=case%207"
 
 @pytest.fixture
 async def kept_in(api: Api, tmp_path: Path) -> Path:
-    """Two calls of acme, of which one was recorded."""
+    """The folder of recordings. The store has two calls of acme, one of them recorded."""
     shelf = Shelf(api.desk.path, api.desk.sealer)
     shelf.add(ended_record(CALL, business="acme", recording=CALL), ended_record(OTHER, business="acme"))
     shelf.follow()
@@ -31,7 +31,7 @@ async def kept_in(api: Api, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_a_recording_is_read_for_a_reason_that_the_audit_log_has(operator: Client) -> None:
+async def test_reading_a_recording_is_audited_with_its_reason(operator: Client) -> None:
     answer = await operator.http.get(READ)
     assert (answer.status_code, answer.content) == (200, SOUND)
     assert answer.headers["content-type"] == "application/vnd.tcpdump.pcap"
@@ -42,26 +42,26 @@ async def test_a_recording_is_read_for_a_reason_that_the_audit_log_has(operator:
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_without_a_reason_nobody_reads_it(operator: Client) -> None:
+async def test_reading_a_recording_requires_a_reason(operator: Client) -> None:
     for reason in ("", "?reason=", "?reason=%20"):
         await operator.refused("GET", f"/v1/calls/{CALL}/recording{reason}", "invalid")
     assert (await operator.get("/v1/audit?action=recording.read"))["items"] == []
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_no_business_user_reads_or_lists_any(api: Api) -> None:
+async def test_recordings_require_an_operator_key(api: Api) -> None:
     company = await api.company("acme")
     await company.refused("GET", READ, "forbidden")
     await company.refused("GET", "/v1/recordings", "forbidden")
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_a_call_that_was_not_recorded(operator: Client) -> None:
+async def test_the_recording_of_an_unrecorded_call_is_not_found(operator: Client) -> None:
     await operator.refused("GET", READ.replace(CALL, OTHER), "not_found")
 
 
 @pytest.mark.parametrize("place", [100, -1])
-async def test_one_that_was_altered_is_told(kept_in: Path, operator: Client, place: int) -> None:
+async def test_an_altered_recording_is_refused(kept_in: Path, operator: Client, place: int) -> None:
     file = file_of(kept_in, CALL)
     data = bytearray(file.read_bytes())
     data[place] ^= 1
@@ -70,13 +70,13 @@ async def test_one_that_was_altered_is_told(kept_in: Path, operator: Client, pla
     assert "altered" in problem["detail"]
 
 
-async def test_one_whose_file_is_gone_is_told(kept_in: Path, operator: Client) -> None:
+async def test_a_recording_without_its_file_is_refused(kept_in: Path, operator: Client) -> None:
     file_of(kept_in, CALL).unlink()
     await operator.refused("GET", READ, "state_conflict")
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_they_are_listed_by_pages(api: Api, operator: Client, tmp_path: Path) -> None:
+async def test_recordings_are_paginated(api: Api, operator: Client, tmp_path: Path) -> None:
     await api.act(lambda act: keep(act, tmp_path / "recordings", OTHER, b"x"))
     first = await operator.get("/v1/recordings?limit=1")
     second = await operator.get(f"/v1/recordings?limit=1&cursor={first['next']}")

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP."""
+"""Routes of webhooks."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ async def test_a_repeated_request_shows_no_secret(api: Api) -> None:
     assert second == first | {"secret": None}
 
 
-async def test_events_go_to_https_alone(api: Api) -> None:
+async def test_a_webhook_requires_https(api: Api) -> None:
     company = await api.company("acme")
     problem = await company.refused("POST", "/v1/webhooks", "invalid", {"url": "http://platform.example/events"})
     assert problem["errors"][0]["field"] == "url"
 
 
-async def test_parties_in_clear_take_the_scope(api: Api) -> None:
+async def test_parties_in_clear_require_the_scope(api: Api) -> None:
     company = await api.company("acme", ["webhooks"])
     await company.refused("POST", "/v1/webhooks", "forbidden", {"url": URL, "parties": "clear"})
 
 
-async def test_dead_events_are_listed_and_sent_again(api: Api) -> None:
+async def test_dead_letters_are_listed_and_sent_again(api: Api) -> None:
     company = await api.company("acme")
     webhook = await company.post("/v1/webhooks", {"url": URL})
     path = f"/v1/webhooks/{webhook['id']}"

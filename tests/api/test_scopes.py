@@ -1,4 +1,4 @@
-"""What a key may do is in its scopes: each route is tried with a key that has all of them but one."""
+"""Scopes of keys: each route is requested with a key that has all scopes but one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = {
 
 
 async def test_each_route_is_forbidden_to_a_key_without_its_scope(api: Api) -> None:
-    """Before anything is looked up, and whatever the body."""
+    """The scope is checked before any look-up, and whatever the body."""
     tried = 0
     for route in api.app.routes:
         if not isinstance(route, APIRoute):
@@ -40,7 +40,7 @@ async def test_each_route_is_forbidden_to_a_key_without_its_scope(api: Api) -> N
     assert tried > 50
 
 
-async def test_without_a_scope_a_key_is_told_of_its_own_business_user_alone(api: Api) -> None:
+async def test_a_key_without_scopes_reads_its_own_business_user_only(api: Api) -> None:
     free = [route.path for route in api.app.routes if isinstance(route, APIRoute) and scopes_of(route) == ()]
     assert free == ["/v1/businesses", "/v1/businesses/{business_id}", "/v1/businesses/{business_id}/history"]
     company = api.stranger((await api.company("acme", ["lists"])).key)
@@ -50,8 +50,8 @@ async def test_without_a_scope_a_key_is_told_of_its_own_business_user_alone(api:
 
 
 @pytest.mark.parametrize(("scope", "path"), [("calls:read", "/v1/calls"), ("bindings:read", "/v1/bindings")])
-async def test_nobody_looks_for_a_party_without_the_scope_that_shows_numbers(api: Api, scope: str, path: str) -> None:
-    """Else whoever is shown 139****0002 would try the ten thousand numbers that it may be."""
+async def test_a_search_by_party_requires_parties_read(api: Api, scope: str, path: str) -> None:
+    """Otherwise a key that sees 139****0002 could try the ten thousand numbers behind it."""
     blind, seeing = await api.operator([scope]), await api.operator([scope, "parties:read"])
     problem = await blind.refused("POST", f"{path}/search", "forbidden", {"party": A})
     assert problem["errors"][0]["field"] == "party"
@@ -60,8 +60,8 @@ async def test_nobody_looks_for_a_party_without_the_scope_that_shows_numbers(api
     assert (await seeing.post(f"{path}/search", {"party": A}, 200))["items"] == []
 
 
-async def test_no_way_leads_from_a_key_without_a_right_to_one_with_it(api: Api) -> None:
-    """An operator's key without parties:read neither makes itself one, nor has numbers sent or shown in clear."""
+async def test_a_key_cannot_gain_a_scope_it_lacks(api: Api) -> None:
+    """An operator key without parties:read cannot make a key with it, nor have numbers sent or shown in clear."""
     strong = await api.company("acme", ["parties:read", "keys"])
     blind = await api.operator(OPERATOR_SCOPES - {"parties:read", "trace"})
     key_id = strong.key.split("_")[1]
@@ -80,9 +80,9 @@ async def test_no_way_leads_from_a_key_without_a_right_to_one_with_it(api: Api) 
         ("GET", f"/v1/calls/export?since={span['since']}&until={span['until']}&reveal=true&reason=case", None),
     ):
         await blind.refused(method, path, "forbidden", body)
-    assert await strong.get("/v1/businesses/acme/keys")  # it is good still
+    assert await strong.get("/v1/businesses/acme/keys")  # still valid
 
 
-async def test_each_scope_is_needed_somewhere(api: Api) -> None:
+async def test_each_scope_is_required_by_some_route(api: Api) -> None:
     needed = {scope for route in api.app.routes if isinstance(route, APIRoute) for scope in scopes_of(route) or ()}
-    assert needed == OPERATOR_SCOPES - {"parties:read"}  # asked for where numbers are shown or looked for
+    assert needed == OPERATOR_SCOPES - {"parties:read"}  # checked where numbers are revealed or searched

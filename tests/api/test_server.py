@@ -1,4 +1,4 @@
-"""The API's address: tried until it can be had, and given up when the desk ends."""
+"""Binding the API's address: retried until it is free, and given up at shutdown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def made(address: Address, log: Log) -> HttpServer:
     return HttpServer(app, address, bound)
 
 
-async def test_it_serves_as_soon_as_the_address_is_free_and_says_once_that_it_was_not(
+async def test_it_serves_once_the_address_is_free_and_logs_the_wait_once(
     address: Address, taken: socket.socket
 ) -> None:
     log = Log()
@@ -58,7 +58,7 @@ async def test_it_serves_as_soon_as_the_address_is_free_and_says_once_that_it_wa
     await running
 
 
-async def test_at_the_end_nobody_waits_for_an_address_that_is_taken(address: Address, taken: socket.socket) -> None:
+async def test_shutdown_ends_the_wait_for_a_taken_address(address: Address, taken: socket.socket) -> None:
     log = Log()
     http = made(address, log)
     running = asyncio.create_task(http.run())

@@ -1,6 +1,6 @@
-"""One business user's key against everything of another: each route of the API, or this fails.
+"""A key of one business user against the resources of another, on every route of the API.
 
-What is another's is answered exactly as what is not there, and no list shows it.
+Another's resource gets exactly the response of a missing one, and no list shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.shelf import Shelf
 from tests.support.stored import ended_record
 
 REASON: Json = {"reason": "why not"}
-# By the ids of things: with which body it is tried.
+# Routes with ids in the path -> body.
 BY_ID: dict[str, Json | None] = {
     "GET /v1/businesses/{business_id}": None,
     "GET /v1/businesses/{business_id}/history": None,
@@ -55,7 +55,7 @@ BY_ID: dict[str, Json | None] = {
     "POST /v1/webhooks/{webhook_id}/test": None,
 }
 SPAN = "since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00Z"
-# Lists and searches: with which query, and with which body.
+# Lists and searches -> query and body.
 LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/businesses": ("", None),
     "GET /v1/numbers": ("", None),
@@ -72,7 +72,7 @@ LISTS: dict[str, tuple[str, Json | None]] = {
     "GET /v1/reports/daily": ("day=2026-01-01", None),
 }
 BINDING: Json = {"mode": "AXB", "a": A, "b": B, "order_id": "order-9"}
-# What names the things of another in a body.
+# Routes with ids in the body -> bodies that name another's resources.
 MAKING: dict[str, list[Json]] = {
     "POST /v1/bindings": [
         BINDING | {"business": "acme"},
@@ -101,7 +101,7 @@ UNKNOWN: Seeds = {
 
 
 class Tenants(NamedTuple):
-    """The rival, who tries; what acme has; and acme itself."""
+    """The keys of rival and acme, and the resources of acme."""
 
     api: Api
     rival: Client
@@ -130,11 +130,11 @@ async def tenants(api: Api, relay: dict[str, Callable[..., Json]]) -> AsyncItera
     tenants = Tenants(api, await api.company("rival"), await api.company("acme"), seeds)
     before = await _view(tenants)
     yield tenants
-    assert await _view(tenants) == before  # whatever was tried
+    assert await _view(tenants) == before  # no request changed anything
 
 
 async def _view(tenants: Tenants) -> list[Any]:
-    """All that acme has, as acme sees it."""
+    """All resources of acme, as acme sees them."""
     seeds = tenants.seeds
     paths = [f"/v1/{noun}" for noun in ("bindings", "groups", "webhooks", "filings?all=true", "numbers?limit=20")]
     paths += [f"/v1/groups/{seeds['group_id']}/members", "/v1/lists/business/acme/entries"]
@@ -149,12 +149,12 @@ def _routes(api: Api) -> Iterator[tuple[str, APIRoute]]:
                 yield f"{method} {route.path}", route
 
 
-async def test_every_route_is_tried(api: Api) -> None:
-    """A route that no table here knows is none that a business user can use, or it is missing here."""
+async def test_every_route_is_covered(api: Api) -> None:
+    """A route that business users can use must be in one of the tables."""
     for name, route in _routes(api):
         scopes = scopes_of(route)
         if scopes is not None and OPERATOR not in scopes:
-            assert name in BY_ID or name in LISTS or name in MAKING, f"{name}: say how a rival tries it"
+            assert name in BY_ID or name in LISTS or name in MAKING, f"{name}: add it to a table"
         else:
             assert name not in BY_ID and name not in LISTS and name not in MAKING
 
@@ -164,14 +164,14 @@ async def _ask(client: Client, name: str, names: Seeds, body: object = None, que
     return await client.http.request(method, f"{path.format_map(names)}?{query}", json=body)
 
 
-def _told(answer: httpx.Response) -> tuple[int, Json]:
+def _document(answer: httpx.Response) -> tuple[int, Json]:
     document: Json = answer.json()
     del document["request_id"]
     return answer.status_code, document
 
 
 @pytest.mark.parametrize("name", BY_ID)
-async def test_what_is_anothers_is_as_if_it_were_not_there(tenants: Tenants, name: str) -> None:
+async def test_anothers_resource_gets_the_response_of_a_missing_one(tenants: Tenants, name: str) -> None:
     owners = [{}]
     if "{whose}" in name:
         owners.append({"whose": "binding", "owner_id": tenants.seeds["binding_id"]})
@@ -180,11 +180,11 @@ async def test_what_is_anothers_is_as_if_it_were_not_there(tenants: Tenants, nam
         theirs = await _ask(tenants.rival, name, tenants.seeds | owner, BY_ID[name])
         nobodys = await _ask(tenants.rival, name, unknown, BY_ID[name])
         assert theirs.status_code == 404, theirs.text
-        assert _told(theirs) == _told(nobodys)
+        assert _document(theirs) == _document(nobodys)
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_no_list_shows_what_is_anothers(tenants: Tenants, name: str) -> None:
+async def test_no_list_shows_anothers_resources(tenants: Tenants, name: str) -> None:
     query, body = LISTS[name]
     answer = await _ask(tenants.rival, name, {}, body, query)
     assert answer.status_code == 200, answer.text
@@ -197,7 +197,7 @@ async def test_no_list_shows_what_is_anothers(tenants: Tenants, name: str) -> No
 
 
 @pytest.mark.parametrize("name", MAKING)
-async def test_nothing_is_made_of_what_is_anothers(tenants: Tenants, name: str) -> None:
+async def test_nothing_can_be_made_with_anothers_resources(tenants: Tenants, name: str) -> None:
     for body in MAKING[name]:
         filled = {key: value.format_map(tenants.seeds) if key == "group_id" else value for key, value in body.items()}
         answer = await _ask(tenants.rival, name, {}, filled)
@@ -205,8 +205,8 @@ async def test_nothing_is_made_of_what_is_anothers(tenants: Tenants, name: str) 
         assert set(statuses) <= {400, 404}, answer.text
 
 
-async def test_what_is_the_operators_is_forbidden(tenants: Tenants) -> None:
-    """Whatever the body: the scope is asked before anything is looked up."""
+async def test_operator_routes_are_forbidden(tenants: Tenants) -> None:
+    """The scope is checked before any look-up, and whatever the body."""
     for name, route in _routes(tenants.api):
         if OPERATOR in (scopes_of(route) or ()):
             answer = await _ask(tenants.rival, name, tenants.seeds, BODIES.get(name.split(" ")[1], REASON))
@@ -232,7 +232,7 @@ BODIES: dict[str, Json] = {
 }
 
 
-async def test_a_cursor_of_another_shows_nothing_of_theirs(tenants: Tenants) -> None:
+async def test_anothers_cursor_shows_none_of_their_resources(tenants: Tenants) -> None:
     await tenants.acme.post("/v1/groups", {"name": "more"})
     page = await tenants.acme.get("/v1/groups?limit=1")
     answer = await tenants.rival.get(f"/v1/groups?cursor={page['next']}")
@@ -240,15 +240,15 @@ async def test_a_cursor_of_another_shows_nothing_of_theirs(tenants: Tenants) -> 
     await tenants.acme.ask("DELETE", f"/v1/groups/{(await tenants.acme.get('/v1/groups'))['items'][-1]['id']}")
 
 
-async def test_a_business_user_called_operator_has_none_of_the_operators_answers(api: Api) -> None:
+async def test_a_business_user_named_operator_does_not_get_stored_responses_of_operators(api: Api) -> None:
     operator, company = await api.operator(), await api.company("operator")
     made = await operator.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
     own = await company.post("/v1/groups", {"name": "riders"}, idempotency_key="k1")
     assert (made["business"], own["business"]) == ("default", "operator")
 
 
-async def test_nobody_learns_whom_another_has_bound(api: Api) -> None:
-    """A number of everybody's serves one business user at a time, and is refused alike whoever is bound on it."""
+async def test_a_refusal_does_not_reveal_anothers_parties(api: Api) -> None:
+    """A number of a common pool serves one business user at a time; refusals do not depend on the parties bound."""
     await (await api.operator()).post("/v1/prefixes", {"prefix": PREFIX})
     acme, rival = await api.company("acme"), await api.company("rival")
     made = await acme.post("/v1/bindings", BINDING)

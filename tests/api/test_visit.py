@@ -1,4 +1,4 @@
-"""The ways to the store that routes are given."""
+"""Access of routes to the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.store.act import OPERATOR, Actor
 from tests.api.conftest import Api
 
 
-async def test_short_reads_do_not_wait_for_long_ones_however_many(api: Api) -> None:
+async def test_short_reads_do_not_wait_for_long_ones(api: Api) -> None:
     visit = Visit(Request({"type": "http", "app": api.app}), api.desk, Actor("key:1", None, OPERATOR))
     over, begun = threading.Event(), threading.Semaphore(0)
 

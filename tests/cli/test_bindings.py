@@ -58,13 +58,13 @@ def test_bind_prints_the_binding_as_json(relay700: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: it is the same number as a: a binding joins two parties"),
+        (("bind", "AXB", "--a", "8001", "--b", "8001"), "b: must differ from a: a binding joins two parties"),
         (
             ("bind", "AXB", "--a", "13800000001", "--b", "95588"),
             "b: it is an emergency, service or operator number: a party is a mobile number (11 digits of an assigned "
             "range) or an extension of a configured range",
         ),
-        (("unbind", "none"), "binding: there is no such binding: the list of bindings shows those there are"),
+        (("unbind", "none"), "binding: there is no such binding: see the list of bindings"),
         (("bindings", "show", "none"), "there is no such binding: `relay700 bindings list` shows them"),
     ],
 )
@@ -210,7 +210,7 @@ def test_unbind_takes_effect_with_the_next_call_and_keeps_the_binding(relay700: 
     (ended,) = relay700.objects("bindings", "list")
     assert ended["state"] == "ended" and ended["ended_at"] is not None
     assert relay700.objects("bindings", "list", "--live") == []
-    assert relay700.refused("unbind", made["binding_id"]) == "binding: it was unbound before"
+    assert relay700.refused("unbind", made["binding_id"]) == "binding: already unbound"
 
 
 def test_tables_mask_real_numbers_unless_told_to_reveal(relay700: Command) -> None:
@@ -246,7 +246,7 @@ def test_import_of_good_lines_ends_well(relay700: Command) -> None:
 
 def test_import_refuses_columns_that_do_not_exist(relay700: Command, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("mode,a,b,until\n")
-    assert "no column 'until'" in relay700.refused("bindings", "import", str(tmp_path / "x.csv"))
+    assert "unknown column 'until'" in relay700.refused("bindings", "import", str(tmp_path / "x.csv"))
 
 
 def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
@@ -256,7 +256,9 @@ def test_a_key_file_open_to_others_is_one_clear_line(relay700: Command) -> None:
 
 
 def test_calls_are_recorded_where_that_can_be(relay700: Command, tmp_path: Path) -> None:
-    assert relay700.refused("bind", "AXB", *AB, "--record").startswith("record: calls are not recorded here")
+    assert relay700.refused("bind", "AXB", *AB, "--record").startswith(
+        "record: must be false: call recording is not configured"
+    )
     media = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n[recording]\nspool = "spool"\n'
     with (relay700.folder / "relay.toml").open("a") as config:
         config.write(media)

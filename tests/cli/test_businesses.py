@@ -57,7 +57,9 @@ def test_each_step_is_kept_with_its_reason_and_who_took_it(relay700: Command) ->
 
 def test_a_step_that_does_not_lead_on_is_refused_in_one_line(relay700: Command) -> None:
     relay700.done(*APPLY)
-    assert relay700.refused("business", "suspend", "acme", "--reason", "x").startswith("state: it is applied")
+    assert relay700.refused("business", "suspend", "acme", "--reason", "x").startswith(
+        "state: the business user is applied"
+    )
     assert relay700.refused("business", "show", "nobody").startswith("there is no such business user")
     assert relay700.refused("business", "history", "nobody").startswith("there is no such business user")
     assert "another" in relay700.refused(*APPLY)
@@ -73,7 +75,7 @@ def test_who_lacks_what_its_scenario_needs_is_not_approved(relay700: Command) ->
 def test_a_change_of_the_qualification_stops_its_calls_says_so_and_is_kept(relay700: Command) -> None:
     relay700.done(*APPLY)
     relay700.done("business", "approve", "acme", "--reason", "x")
-    assert relay700.refused("business", "change", "acme", "--licence", "L-2").startswith("reason: say why")
+    assert relay700.refused("business", "change", "acme", "--licence", "L-2").startswith("reason: required")
     done = relay700.run("business", "change", "acme", "--licence", "L-2", "--reason", "a new permit")
     assert done.exit_code == 0 and "state" in done.stdout
     assert (
@@ -154,6 +156,6 @@ def test_keys_are_rotated_and_revoked(relay700: Command) -> None:
     rotated = one(relay700, "keys", "rotate", made["id"], "--overlap", "1h")
     assert rotated["id"] != made["id"] and rotated["scopes"] == made["scopes"]
     assert relay700.done("keys", "revoke", rotated["id"], "--reason", "lost") == f"revoked {rotated['id']}\n"
-    assert relay700.refused("keys", "revoke", rotated["id"]) == "key: it is revoked or expired: make another"
+    assert relay700.refused("keys", "revoke", rotated["id"]) == "key: already revoked or expired: make a new one"
     ended = {key["id"]: (key["expires_at"], key["revoked_at"]) for key in relay700.objects("keys", "list")}
     assert ended[made["id"]][0] is not None and ended[rotated["id"]][1] is not None

@@ -295,7 +295,7 @@ def test_bytes_of_a_peer_that_are_no_text_are_printable(relay700: Command) -> No
 )
 def test_a_reason_that_cannot_be_printed_is_refused(relay700: Command, command: tuple[str, ...]) -> None:
     bind(relay700, binding())
-    assert relay700.refused(*command, "--reason", "a\nb").startswith("reason: it is printable text")
+    assert relay700.refused(*command, "--reason", "a\nb").startswith("reason: must be printable text")
     assert relay700.objects("bindings", "show", "b1")[0]["ended_at"] is None
 
 

@@ -25,7 +25,7 @@ def test_numbers_are_filed_listed_and_withdrawn(relay700: Command) -> None:
     relay700.done("filings", "remove", "13800000001")
     assert relay700.objects("filings", "list") == []
     assert relay700.objects("filings", "list", "--all")[0]["withdrawn_by"].startswith("cli:")
-    assert relay700.refused("filings", "remove", "13800000001") == "number: it is not filed"
+    assert relay700.refused("filings", "remove", "13800000001") == "number: not filed by this business user"
     actions = [entry["action"] for entry in relay700.objects("audit", "list")]
     assert (actions.count("filing.add"), actions.count("filing.remove")) == (2, 1)
 
@@ -57,13 +57,13 @@ def test_json_of_a_filing_is_masked_without_a_reason(relay700: Command) -> None:
 def test_lines_of_a_file_are_filed(relay700: Command) -> None:
     result = relay700.run("filings", "import", "-", input="number,reference\n13800000001,CT-1\n13700000003,\n")
     assert (result.exit_code, result.stdout) == (1, "1 filed, 1 refused\n")
-    assert "line 3: reference: it is missing" in result.stderr
+    assert "line 3: reference: required" in result.stderr
 
 
 def test_an_a_number_that_is_not_filed_is_not_bound(relay700: Command) -> None:
     configured(relay700, "require")
     assert relay700.refused("bind", "AXB", *AB).startswith(
-        "a: it is an A number that is not filed: `relay700 filings add`"
+        "a: this A number is not filed: file first (`relay700 filings add`"
     )
     relay700.done("filings", "add", "13800000001", "--reference", "CT-17")
     relay700.done("bind", "AXB", *AB)
@@ -72,6 +72,6 @@ def test_an_a_number_that_is_not_filed_is_not_bound(relay700: Command) -> None:
 def test_or_it_is_bound_with_a_warning(relay700: Command) -> None:
     configured(relay700, "warn")
     result = relay700.run("bind", "AXB", *AB, "--json")
-    assert (result.exit_code, result.stderr) == (0, "warning: a: it is an A number that is not filed\n")
+    assert (result.exit_code, result.stderr) == (0, "warning: a: this A number is not filed\n")
     relay700.done("filings", "add", "13800000001", "--reference", "CT-17")
     assert relay700.run("bind", "AXN", "--a", "13800000001").stderr == ""

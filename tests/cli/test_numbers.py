@@ -29,7 +29,7 @@ def test_a_prefix_is_loaded_with_its_ten_thousand_numbers(loaded: Command) -> No
     assert (first["prefix"], first["cool_down_s"], first["state"]) == (PREFIX, None, "active")
     assert (second["prefix"], second["operator"], second["platform"]) == (OTHER, "2", "0000002")
     assert (second["peer"], second["cool_down_s"]) == ("carrier", 43_200)
-    assert loaded.refused("numbers", "load", OTHER) == "prefix: it is loaded already"
+    assert loaded.refused("numbers", "load", OTHER) == "prefix: already loaded"
     assert len(loaded.objects("numbers", "list", "--pool", "acme-bj")) == 10_000
 
 

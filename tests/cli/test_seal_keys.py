@@ -31,7 +31,7 @@ def test_a_key_from_its_making_to_its_end(relay700: Command) -> None:
     assert relay700.done("seal-key", "use", "2") == "the key 2 is in use\n"
     assert relay700.done("seal-key", "reseal") == "resealed 1 rows\n"
     assert states(relay700) == [(1, "old", True), (2, "in use", True)]
-    assert relay700.refused("seal-key", "drop", "1").startswith("the key 1 is needed still, by audit ")
+    assert relay700.refused("seal-key", "drop", "1").startswith("the key 1 is still needed by rows of audit ")
     relay700.done("seal-key", "add")
     assert relay700.done("seal-key", "drop", "3") == "dropped the key 3\n"
     assert states(relay700) == [(1, "old", True), (2, "in use", True), (3, "dropped", False)]

@@ -55,7 +55,7 @@ async def test_the_key_turns_twice_under_load(tmp_path: Path) -> None:
         assert f"{CALLS} records intact" in relay.verify()
         refused = relay.command("seal-key", "drop", "1")
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr.startswith("the key 1 is needed still, by ")
+        assert refused.stderr.startswith("the key 1 is still needed by rows of ")
 
 
 async def test_a_call_that_is_up_outlives_the_turns_and_a_crash_and_old_keys_go_when_their_time_is_over(

@@ -1,4 +1,4 @@
-"""The rules over a real store: acts one by one, at moments that the test says."""
+"""The service over a real store: units of work one by one, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COOL_MS = RULES.cool_down_ms
 
 
 class Desk(Acting):
-    """A store, who acts on it, the time, and the calls that come then."""
+    """A store with an actor, a clock, and the look-up that calls go through."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -47,38 +47,38 @@ class Desk(Acting):
         return self.run(lambda act: bind(act, BindingRequest(mode, a, b, **more), rules))
 
     def binding(self, binding_id: str) -> Any:
-        """As it stands in the store; None where there is none."""
+        """The binding in the store; None if there is none."""
         return find_binding(self.reader, self.sealer, binding_id)
 
     def bindings(self) -> list[Any]:
         return list(all_bindings(self.reader, self.sealer))
 
     def business(self, business: str, *, approved: bool = True, **fields: Any) -> None:
-        """Makes a business user."""
+        """Make a business user."""
         self.run(lambda act: apply(act, Application(business, business, **PAPERS), **fields))
         if approved:
             self.run(lambda act: set_state(act, business, "approve", "checked"))
 
     def key_of(self, business: str) -> None:
-        """From now on a key of this business acts."""
+        """Make a key of this business user the actor from now on."""
         self.actor = Actor("key:k1", business, frozenset(["bindings:write"]))
 
     def call(self, number: str, caller: str) -> Route | Refusal:
-        """What a call gets at this moment; `caller` in the normal form."""
+        """The decision on a call at this time; `caller` in normal form."""
         return self._gate.look_up(number, caller, self.now_ms / 1000)
 
     def follow(self, rules: Rules) -> None:
-        """Calls are judged by these from now on."""
+        """Apply new rules to calls from now on."""
         self._routes.follow(rules)
         self._gate.follow(rules)
 
     def reaches(self, number: str, caller: str) -> str:
-        """Whom a call reaches, or the outcome of its refusal."""
+        """The target of a call, or the outcome of its refusal."""
         answer = self.call(number, caller)
         return answer.target if isinstance(answer, Route) else answer.outcome
 
     def one(self, query: str, *values: object) -> Any:
-        """The first row of a query over the store."""
+        """The first row of a query."""
         return self.connection.execute(query, values).fetchone()
 
     def close(self) -> None:

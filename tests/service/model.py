@@ -1,6 +1,6 @@
-"""A plain model of numbers and bindings: dictionaries and DESIGN 1's table, without keys, hashes, indexes or SQL.
+"""A reference model of numbers and bindings: dictionaries and DESIGN 1's table, without keys, hashes, indexes or SQL.
 
-Every request comes with its moment. A request is answered by the kind of refusal, or "" where it is done.
+Every request has its time. The result is the kind of refusal, or "" on success.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Number:
 
 @dataclass
 class Use:
-    """That a caller is on a number, or was: the memory that the cool-down needs."""
+    """The present or past use of a number by a caller, which the cool-down depends on."""
 
     holder: str  # id of the binding
     party: str
     ends: frozenset[str]
-    free_at: int | None = None  # None: still on it
+    free_at: int | None = None  # None: still in use
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Made:
         return [number for number in (self.x, self.y) if number is not None]
 
     def left_sides(self, members: set[str]) -> dict[tuple[str, str], str]:
-        """(number dialled, caller) of DESIGN 1's table, with which party the caller is."""
+        """(number dialled, caller) of DESIGN 1's table -> the party that the caller is."""
         group = {(self.x, member): "g" for member in members}
         back = {(str(self.y or self.x), str(self.b)): "b"}
         match self.mode:
@@ -64,7 +64,7 @@ class Made:
                 return {(self.x, str(self.a)): "a", (self.x, ANYBODY): "*"}
 
     def answer(self, party: str) -> tuple[str | None, str]:
-        """(target, number shown) of DESIGN 1's table, where nobody has called before."""
+        """(target, number shown) of DESIGN 1's table, without earlier calls."""
         match party:
             case "a" if self.mode == "AXN":
                 return self.b, self.x
@@ -75,7 +75,7 @@ class Made:
 
 
 class Model:
-    """What the store must be like."""
+    """The expected state of the store."""
 
     def __init__(self, numbers: list[str], cap: int, cool_ms: int, most: dict[str, int | None]) -> None:
         self.numbers = {number: Number() for number in numbers}
@@ -87,7 +87,7 @@ class Model:
         self._cool_ms = cool_ms
         self._most = most
 
-    # -- what is so at a moment
+    # -- state at a given time
 
     def members(self, made: Made) -> set[str]:
         return self.groups.get(made.group or "", set())
@@ -99,7 +99,7 @@ class Model:
         return sum(made.business == business and not made.released for made in self.bindings.values())
 
     def whose(self, number: str) -> str:
-        """The one business user whose bindings are on it."""
+        """The only business user with bindings on the number."""
         (business,) = {self.bindings[holder].business for holder in self.numbers[number].holders}
         return business
 
@@ -107,7 +107,7 @@ class Model:
         return any(self.bindings[holder].mode == "AXN" for holder in self.numbers[number].holders)
 
     def in_the_way(self, key: tuple[str, str], now: int, ends: frozenset[str] | None) -> str:
-        """Why this caller may not be put on this number; `ends` None: not even between the same two ends again."""
+        """Why this caller cannot use this number; `ends` None: not even again between the same two ends."""
         use = self.uses.get(key)
         if use is None or (use.free_at is not None and use.free_at <= now):
             return ""
@@ -116,7 +116,7 @@ class Model:
         return "" if use.ends == ends else "number_cooling"
 
     def why_not_taken(self, number: str, made: Made, now: int) -> str:
-        """Why the number cannot be counted for one more."""
+        """Why the number cannot carry one more binding."""
         state = self.numbers[number]
         if state.locked:
             return "number_locked"
@@ -133,12 +133,12 @@ class Model:
         return ""
 
     def rested(self, now: int) -> set[str]:
-        """Which numbers nobody is on, nor rests on."""
+        """The unlocked numbers that are neither bound nor cooling down."""
         free = {at: state for at, state in self.numbers.items() if not state.locked}
         return {at for at, state in free.items() if not state.holders and state.cools_until <= now}
 
     def shareable(self, field_: str, made: Made, now: int) -> set[str]:
-        """Which numbers with others on them may be x or y of a binding; `made` has "?" where they will be."""
+        """The bound numbers that may also be x or y of a binding; `made` has "?" in their place."""
         if made.mode == "AXN":
             return set()
         asked = replace(made, x="x", y="y" if made.y else None)
@@ -152,11 +152,11 @@ class Model:
         }
 
     def may_be_chosen(self, field_: str, number: str, not_this: str | None, made: Made, now: int) -> bool:
-        """Whether it may be; a shared one only where there is no rested one."""
+        """Whether the number may be chosen; a shared one only if there is no rested one."""
         rested = self.rested(now) - {not_this}
         return number != not_this and number in (rested or self.shareable(field_, made, now))
 
-    # -- what is done
+    # -- requests
 
     def sweep(self, now: int) -> None:
         for binding_id, made in self.bindings.items():
@@ -164,7 +164,7 @@ class Model:
                 self._release(binding_id, now)
 
     def why_not_bound(self, made: Made, now: int) -> set[str]:
-        """Why a binding on these numbers is refused: where callers are in the way, whose reason is told is not said."""
+        """Why a binding on these numbers is refused. With several callers in the way, any of their reasons is right."""
         for number in made.numbers:
             if why := self.why_not_taken(number, made, now):
                 return {why}
@@ -186,7 +186,7 @@ class Model:
         self.bindings[binding_id] = replace(self.bindings[binding_id], ended=True)
 
     def why_not_changed(self, binding_id: str, new: Made, now: int) -> set[str]:
-        """Why those who would come into it may not."""
+        """Why the callers that would join the binding cannot."""
         before = self.bindings[binding_id].left_sides(self.members(self.bindings[binding_id]))
         after = new.left_sides(self.members(new))
         return {self.in_the_way(key, now, new.ends) for key in after if key not in before} - {""}
@@ -201,7 +201,7 @@ class Model:
         self.bindings[binding_id] = new
 
     def of_group(self, group: str) -> list[tuple[str, Made]]:
-        """The bindings that members of the group are on the numbers of."""
+        """The bindings of a group that still hold their numbers."""
         return [(key, made) for key, made in self.bindings.items() if made.group == group and not made.released]
 
     def why_not_added(self, group: str, party: str, now: int) -> set[str]:
@@ -237,16 +237,16 @@ class Model:
     def _rest(self, number: str, caller: str, now: int) -> None:
         self.uses[number, caller].free_at = self.numbers[number].cools_until = now + self._cool_ms
 
-    # -- what a call gets
+    # -- calls
 
     def call(self, number: str, caller: str, now: int) -> str | tuple[str, str]:
-        """The outcome of a refusal, or (target, number shown), where nobody has called before."""
+        """The outcome of a refusal, or (target, number shown), without earlier calls."""
         if self.numbers[number].locked:
             return "number_locked"
         uses = [use for who in (caller, ANYBODY) if (use := self.uses.get((number, who)))]
         own = self.uses.get((number, caller))
         if own is not None and (own.free_at or 0) > now:
-            uses = [own]  # a former party is not just anybody
+            uses = [own]  # a former party does not count as any caller
         use = next((use for use in uses if use.free_at is None), uses[0] if uses else None)
         if use is None or self.bindings[use.holder].ended:
             return "no_binding"

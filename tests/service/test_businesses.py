@@ -41,7 +41,7 @@ def refused(store: Acting, do: Any, **run: Any) -> tuple[str, str]:
     return refusal.value.kind, refusal.value.field
 
 
-def test_an_application_is_kept_with_all_it_says(store: Acting) -> None:
+def test_apply_stores_all_fields(store: Acting) -> None:
     made = applied(store, max_calls=30, modes=["AXN", "AXB"], hours="08:00-22:00")
     assert made.state == "applied"
     assert made.modes == ("AXB", "AXN")
@@ -49,12 +49,12 @@ def test_an_application_is_kept_with_all_it_says(store: Acting) -> None:
     assert find_business(store.reader, store.sealer, "acme") == made
 
 
-def test_one_without_an_id_is_given_one(store: Acting) -> None:
+def test_apply_generates_a_missing_id(store: Acting) -> None:
     first, second = applied(store, Application("A")), applied(store, Application("B"))
     assert first.id != second.id and len(first.id) == 13
 
 
-def test_an_id_is_taken_once(store: Acting) -> None:
+def test_apply_refuses_a_taken_id(store: Acting) -> None:
     applied(store)
     assert refused(store, lambda act: businesses.apply(act, ACME)) == ("state_conflict", "id")
 
@@ -70,7 +70,7 @@ def test_an_id_is_taken_once(store: Acting) -> None:
         (("approve", "revoke"), {}),
     ],
 )
-def test_a_step_leads_on_from_its_states_alone(
+def test_a_step_is_refused_outside_its_states(
     store: Acting, before: tuple[Step, ...], allowed: dict[str, str], step: Step
 ) -> None:
     applied(store)
@@ -84,7 +84,7 @@ def test_a_step_leads_on_from_its_states_alone(
         assert find_business(store.reader, store.sealer, "acme") == kept
 
 
-def test_each_step_is_kept_with_reason_actor_and_time(store: Acting) -> None:
+def test_each_step_is_recorded_with_reason_actor_and_time(store: Acting) -> None:
     applied(store)
     store.now_ms += 5
     stepped(store, "approve", "suspend")
@@ -102,12 +102,12 @@ def test_each_step_is_kept_with_reason_actor_and_time(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "a\nb", "x" * 501])
-def test_a_step_needs_a_reason(store: Acting, reason: str) -> None:
+def test_a_step_requires_a_reason(store: Acting, reason: str) -> None:
     applied(store)
     assert refused(store, lambda act: businesses.set_state(act, "acme", "approve", reason)) == ("invalid", "reason")
 
 
-def test_a_change_writes_what_it_names_and_nothing_else(store: Acting) -> None:
+def test_a_change_writes_the_given_fields_only(store: Acting) -> None:
     before = applied(store, max_cps=5)
     store.now_ms += 9
     after = store.run(lambda act: businesses.change(act, "acme", hours="22:00-06:00", max_cps=None, white_only=True))
@@ -123,7 +123,7 @@ def test_a_change_of_an_older_version_is_refused(store: Acting) -> None:
     assert refused(store, lambda act: businesses.change(act, "acme", 1, name="Other")) == ("state_conflict", "version")
 
 
-def test_a_revoked_one_changes_no_more(store: Acting) -> None:
+def test_a_revoked_business_user_cannot_be_changed(store: Acting) -> None:
     applied(store)
     stepped(store, "revoke")
     assert refused(store, lambda act: businesses.change(act, "acme", name="Acme")) == ("state_conflict", "state")
@@ -143,17 +143,17 @@ def test_a_revoked_one_changes_no_more(store: Acting) -> None:
         ("hours", "8-22"),
     ],
 )
-def test_a_wrong_field_is_named(store: Acting, field: str, value: object) -> None:
+def test_an_invalid_field_is_named(store: Acting, field: str, value: object) -> None:
     applied(store)
     assert refused(store, lambda act: businesses.change(act, "acme", **{field: value})) == ("invalid", field)
 
 
 @pytest.mark.parametrize("name", ["a b", "-a", "x" * 65, "快递", "a/b"])
-def test_an_id_is_plain(store: Acting, name: str) -> None:
+def test_an_invalid_id_is_refused(store: Acting, name: str) -> None:
     assert refused(store, lambda act: businesses.apply(act, Application("A", name))) == ("invalid", "id")
 
 
-def test_a_business_user_cannot_tell_anothers_from_none(store: Acting) -> None:
+def test_another_business_user_looks_like_a_missing_one(store: Acting) -> None:
     applied(store)
     applied(store, Application("Other", "other"))
     other = key_of("other", "keys")
@@ -166,12 +166,12 @@ def test_a_business_user_cannot_tell_anothers_from_none(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\0b", ""])
-def test_what_can_be_no_id_is_not_there(store: Acting, name: str) -> None:
-    """A command line may hold bytes that are no text."""
+def test_an_unprintable_id_is_not_found(store: Acting, name: str) -> None:
+    """A command line may hold bytes that are not text."""
     assert refused(store, lambda act: businesses.get(act, name)) == ("not_found", "business")
 
 
-def test_a_list_goes_on_behind_the_last_one(store: Acting) -> None:
+def test_a_list_continues_after_the_given_id(store: Acting) -> None:
     for name in ("c", "a", "b"):
         applied(store, Application(name, name))
     first = list_businesses(store.reader, store.sealer, None, None, "", 2)

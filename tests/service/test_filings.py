@@ -1,4 +1,4 @@
-"""A numbers that are filed with the carriers, and what is let through of those that are not."""
+"""Filings of A numbers with the carriers, and what happens to bindings and calls of unfiled ones."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_a_number_is_filed_with_its_reference_and_withdrawn(desk: Desk) -> None:
         (A, "\n", "reference"),
     ],
 )
-def test_a_wrong_field_is_named(desk: Desk, number: str, reference: str, field: str) -> None:
+def test_an_invalid_field_is_named(desk: Desk, number: str, reference: str, field: str) -> None:
     assert refused(desk, lambda act: add_filing(act, "default", number, reference)) == ("invalid", field)
 
 
-def test_a_filing_is_one_business_users(desk: Desk) -> None:
+def test_a_filing_applies_to_its_business_user_only(desk: Desk) -> None:
     desk.business("acme")
     file(desk, A, "acme")
     assert is_filed(desk.connection, desk.sealer, "acme", A)
@@ -79,7 +79,7 @@ def test_a_filing_is_one_business_users(desk: Desk) -> None:
     assert refused(desk, lambda act: add_filing(act, "nobody", A, "r")) == ("not_found", "business")
 
 
-def test_a_page_goes_on_behind_the_last(desk: Desk) -> None:
+def test_a_page_continues_after_the_last_filing(desk: Desk) -> None:
     desk.business("acme")
     for business in ("acme", "default"):
         for number in (A, B, C):
@@ -92,7 +92,7 @@ def test_a_page_goes_on_behind_the_last(desk: Desk) -> None:
     assert {number for _, number in seen} == {A, B, C}
 
 
-def test_what_was_withdrawn_goes_after_its_time(desk: Desk) -> None:
+def test_withdrawn_filings_are_purged_after_their_retention(desk: Desk) -> None:
     file(desk, A)
     file(desk, B)
     desk.run(lambda act: remove_filing(act, "default", A))
@@ -101,7 +101,7 @@ def test_what_was_withdrawn_goes_after_its_time(desk: Desk) -> None:
     assert filed(desk, all_=True) == [("default", B)]
 
 
-def test_lines_of_a_file_are_filed_and_bad_ones_named(desk: Desk) -> None:
+def test_import_files_valid_lines_and_names_invalid_ones(desk: Desk) -> None:
     lines = [
         "number,reference\n",
         "13800000001,CT-1\n",
@@ -118,11 +118,11 @@ def test_lines_of_a_file_are_filed_and_bad_ones_named(desk: Desk) -> None:
     assert filed(desk) == [("default", A)]
 
 
-# What it gates
+# Effect on bindings and calls
 
 
 def bound(desk: Desk, rules: BindRules, *args: Any, **more: Any) -> str:
-    """ "made", or why not."""
+    """ "made", or kind and field of the refusal."""
     try:
         desk.bind(*args, rules=rules, **more)
     except Refused as refusal:
@@ -131,7 +131,7 @@ def bound(desk: Desk, rules: BindRules, *args: Any, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("mode", ["AXB", "AXYB", "AXN"])
-def test_a_binding_needs_its_a_filed_by_its_own_business(desk: Desk, mode: str) -> None:
+def test_a_binding_requires_its_a_filed_by_its_own_business_user(desk: Desk, mode: str) -> None:
     desk.business("acme")
     file(desk, A, "acme")
     assert bound(desk, REQUIRED, mode, A, B) == "not_filed a"
@@ -143,7 +143,7 @@ def test_a_binding_needs_its_a_filed_by_its_own_business(desk: Desk, mode: str) 
 
 
 @pytest.mark.parametrize("mode", ["GXB", "GXYB"])
-def test_a_group_needs_all_its_members_filed_and_whom_b_reaches(desk: Desk, mode: str) -> None:
+def test_a_group_binding_requires_all_members_and_a_filed(desk: Desk, mode: str) -> None:
     group = desk.run(lambda act: make_group(act, "riders", RULES, "default", [A, C])).group_id
     file(desk, A)
     assert bound(desk, REQUIRED, mode, "", B, group_id=group) == "not_filed group_id"
@@ -152,7 +152,7 @@ def test_a_group_needs_all_its_members_filed_and_whom_b_reaches(desk: Desk, mode
     assert bound(desk, REQUIRED, mode, "", B, group_id=group) == "made"
 
 
-def test_another_a_must_be_filed_too(desk: Desk) -> None:
+def test_a_changed_a_must_be_filed(desk: Desk) -> None:
     file(desk, A)
     made = desk.bind(rules=REQUIRED)
     asked = BindingChange(a=C)
@@ -164,9 +164,9 @@ def test_another_a_must_be_filed_too(desk: Desk) -> None:
     desk.run(lambda act: change(act, made.binding_id, BindingChange(a="13600000004"), REQUIRED))
 
 
-def test_where_it_warns_a_binding_is_made_and_stands_in_the_audit_log(desk: Desk) -> None:
+def test_warn_makes_the_binding_and_writes_an_audit_line(desk: Desk) -> None:
     made = desk.bind(rules=WARNED)
-    assert filing_warning(desk.connection, desk.sealer, made, WARNED) == "a: it is an A number that is not filed"
+    assert filing_warning(desk.connection, desk.sealer, made, WARNED) == "a: this A number is not filed"
     assert filing_warning(desk.connection, desk.sealer, made, REQUIRED) is None
     lines = "SELECT object FROM audit WHERE action = 'binding.not_filed'"
     assert desk.one(lines) == (made.binding_id,)
@@ -177,7 +177,7 @@ def test_where_it_warns_a_binding_is_made_and_stands_in_the_audit_log(desk: Desk
     assert desk.one(f"SELECT count(*) FROM ({lines}) AS found") == (2,)
 
 
-def test_a_call_needs_the_a_number_filed_whoever_calls(desk: Desk) -> None:
+def test_a_call_in_either_direction_requires_a_filed_a_number(desk: Desk) -> None:
     made = desk.bind(x=X)
     desk.follow(Rules(filing_required=True))
     assert (desk.reaches(X, A), desk.reaches(X, B)) == ("not_filed", "not_filed")
@@ -193,7 +193,7 @@ def test_a_call_needs_the_a_number_filed_whoever_calls(desk: Desk) -> None:
     assert made.a == A
 
 
-def test_a_filing_that_somebody_else_has_written_is_none(desk: Desk) -> None:
+def test_a_forged_filing_fails_the_look_up(desk: Desk) -> None:
     desk.bind(x=X)
     file(desk, A)
     desk.run(lambda act: remove_filing(act, "default", A))
@@ -203,7 +203,7 @@ def test_a_filing_that_somebody_else_has_written_is_none(desk: Desk) -> None:
     assert (desk.reaches(X, A), desk.reaches(X, B)) == ("store_failed", "store_failed")
 
 
-def test_anybody_reaches_an_a_that_is_filed_alone(desk: Desk) -> None:
+def test_an_axn_call_requires_a_filed_callee(desk: Desk) -> None:
     desk.bind("AXN", A, B, x=X)
     desk.follow(Rules(filing_required=True))
     assert desk.reaches(X, C) == "not_filed"
@@ -211,7 +211,7 @@ def test_anybody_reaches_an_a_that_is_filed_alone(desk: Desk) -> None:
     assert (desk.reaches(X, C), desk.reaches(X, A)) == (A, B)
 
 
-def test_each_member_of_a_group_calls_and_is_called_back_where_it_is_filed(desk: Desk) -> None:
+def test_only_filed_members_of_a_group_call_and_are_called_back(desk: Desk) -> None:
     group = desk.run(lambda act: make_group(act, "riders", RULES, "default", [A])).group_id
     made = desk.bind("GXB", "", B, x=X, group_id=group)
     desk.follow(Rules(filing_required=True))

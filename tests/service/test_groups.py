@@ -1,4 +1,4 @@
-"""Groups: who comes in and goes, and what that means for the calls on the group's numbers."""
+"""Groups: adding and removing members, and the effect on calls to the group's numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def removed(desk: Desk, group: Group, *numbers: str) -> int:
 
 
 def refused(desk: Desk, group: Group, *numbers: str) -> tuple[str, str]:
-    """And nobody came in."""
+    """The kind and field of the refusal, after which the members are unchanged."""
     before = desk.one("SELECT count(*) FROM group_member")
     with pytest.raises(Refused) as refusal:
         added(desk, group, *numbers)
@@ -38,7 +38,7 @@ def refused(desk: Desk, group: Group, *numbers: str) -> tuple[str, str]:
     return refusal.value.kind, refusal.value.field
 
 
-def test_who_comes_may_call_and_who_goes_may_not_in_each_binding_of_the_group(desk: Desk) -> None:
+def test_a_change_of_members_applies_to_each_binding_of_the_group(desk: Desk) -> None:
     group = made(desk)
     desk.bind("GXB", "", group_id=group.group_id, x=X)
     desk.bind("GXYB", "", "13500000005", group_id=group.group_id, x=Y, y=f"{X[:11]}0003")
@@ -50,7 +50,7 @@ def test_who_comes_may_call_and_who_goes_may_not_in_each_binding_of_the_group(de
     assert desk.run(lambda act: get_group(act, group.group_id)).size == 1
 
 
-def test_who_was_removed_rests_and_may_come_back(desk: Desk) -> None:
+def test_a_removed_member_cools_down_and_may_be_added_again(desk: Desk) -> None:
     group = made(desk, ("13700000003", "13600000004"))
     desk.bind("GXB", "", group_id=group.group_id, x=X)
     removed(desk, group, "13600000004")
@@ -63,7 +63,7 @@ def test_who_was_removed_rests_and_may_come_back(desk: Desk) -> None:
     desk.bind("AXB", "13600000004", "8009", x=X)
 
 
-def test_who_is_on_a_number_of_the_group_does_not_come_in(desk: Desk) -> None:
+def test_a_party_bound_on_a_number_of_the_group_cannot_be_added(desk: Desk) -> None:
     group = made(desk)
     desk.bind("GXB", "", group_id=group.group_id, x=X)
     desk.bind("AXB", "8001", "8002", x=X)
@@ -72,13 +72,13 @@ def test_who_is_on_a_number_of_the_group_does_not_come_in(desk: Desk) -> None:
     assert desk.reaches(X, D) == "no_binding"
 
 
-def test_a_wrong_number_is_named_by_its_place(desk: Desk) -> None:
+def test_an_invalid_number_is_named_by_its_index(desk: Desk) -> None:
     group = made(desk)
     assert refused(desk, group, "13600000004", "alice") == ("invalid", "members.1")
     assert refused(desk, group, X) == ("invalid", "members.0")
 
 
-def test_a_group_has_ten_thousand_members_and_not_one_more(desk: Desk) -> None:
+def test_a_group_has_at_most_10000_members(desk: Desk) -> None:
     group = made(desk, [f"137{n:08d}" for n in range(MOST_MEMBERS)])
     assert group.size == MOST_MEMBERS == 10_000
     desk.bind("GXB", "", group_id=group.group_id, x=X)
@@ -90,7 +90,7 @@ def test_a_group_has_ten_thousand_members_and_not_one_more(desk: Desk) -> None:
     assert desk.reaches(X, D) == B
 
 
-def test_a_group_goes_when_no_binding_in_force_needs_it(desk: Desk) -> None:
+def test_a_group_can_be_removed_once_it_has_no_live_binding(desk: Desk) -> None:
     group = made(desk)
     binding = desk.bind("GXB", "", group_id=group.group_id, x=X)
     with pytest.raises(Refused) as refusal:
@@ -102,7 +102,7 @@ def test_a_group_goes_when_no_binding_in_force_needs_it(desk: Desk) -> None:
     assert desk.one("SELECT count(*) FROM past_member") == (1,)
 
 
-def test_a_key_sees_the_groups_of_its_own_business_alone(desk: Desk) -> None:
+def test_a_key_sees_the_groups_of_its_own_business_user_only(desk: Desk) -> None:
     desk.business("acme")
     theirs = made(desk)
     desk.key_of("acme")
@@ -113,13 +113,13 @@ def test_a_key_sees_the_groups_of_its_own_business_alone(desk: Desk) -> None:
     assert (refusal.value.kind, refusal.value.field) == ("not_found", "business")
 
 
-def test_a_group_has_a_name(desk: Desk) -> None:
+def test_a_group_requires_a_name(desk: Desk) -> None:
     with pytest.raises(Refused) as refusal:
         desk.run(lambda act: make_group(act, " ", RULES))
     assert refusal.value.field == "name"
 
 
-def test_each_change_is_in_the_audit_log_without_a_number(desk: Desk) -> None:
+def test_changes_of_groups_are_audited_without_numbers(desk: Desk) -> None:
     group = made(desk)
     removed(desk, group, "13700000003")
     desk.run(lambda act: remove_group(act, group.group_id, RULES))
@@ -130,14 +130,14 @@ def test_each_change_is_in_the_audit_log_without_a_number(desk: Desk) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An act may write four routes."""
+    """Limit a unit of work to four routes."""
     for module in (groups, placement, releases):
         monkeypatch.setattr(module, "MOST_ROUTES", 4)
 
 
 @pytest.mark.usefixtures("few")
-def test_no_act_writes_routes_without_end(desk: Desk) -> None:
-    """While it does, no record of a call is written: two members in each of three bindings are six."""
+def test_a_change_of_members_is_refused_over_the_limit_of_routes(desk: Desk) -> None:
+    """A long transaction delays call records. Two members in each of three bindings are six routes."""
     group = made(desk)
     for number in range(3):
         desk.bind("GXB", "", f"800{number}", group_id=group.group_id)
@@ -150,7 +150,7 @@ def test_no_act_writes_routes_without_end(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_group_has_so_many_bindings_and_no_more(desk: Desk) -> None:
+def test_the_bindings_of_a_group_are_limited(desk: Desk) -> None:
     full, other = made(desk), made(desk)
     *_, last = [desk.bind("GXB", "", f"800{number}", group_id=full.group_id) for number in range(4)]
     with pytest.raises(Refused) as refusal:
@@ -166,7 +166,7 @@ def test_a_group_has_so_many_bindings_and_no_more(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_sweep_ends_where_it_has_written_enough(desk: Desk) -> None:
+def test_a_sweep_stops_at_the_limit_of_routes(desk: Desk) -> None:
     group = made(desk, ("8011", "8012"))
     for number in range(4):
         desk.bind("GXB", "", f"800{number}", group_id=group.group_id, expires_in="60s")

@@ -22,7 +22,7 @@ def run(desk: Desk, text: str) -> dict[int, str | None]:
     return {line: refused and str(refused) for line, refused in outcomes}
 
 
-def test_lines_become_bindings(desk: Desk) -> None:
+def test_each_line_makes_a_binding(desk: Desk) -> None:
     text = HEADER + GOOD + f"axyb,{X},{Y},8001,8002,,,\n" + '\n  \nAXB,,,"8003",8004\n'
     assert run(desk, text) == {2: None, 3: None, 6: None}
     made = {(found.mode, found.a, found.b): found for found in desk.bindings()}
@@ -46,12 +46,12 @@ def test_the_header_may_be_missing_or_in_another_order(desk: Desk) -> None:
     assert ("8002", "8001") in {(found.a, found.b) for found in desk.bindings()}
 
 
-def test_a_column_that_does_not_exist_is_named(desk: Desk) -> None:
-    with pytest.raises(ParseError, match=r"line 1: there is no column 'expires': the columns are mode,x,y"):
+def test_an_unknown_column_is_named(desk: Desk) -> None:
+    with pytest.raises(ParseError, match=r"line 1: unknown column 'expires': use mode,x,y"):
         run(desk, "mode,a,b,expires\nAXB,8001,8002,2h\n")
 
 
-def test_bad_lines_are_named_and_good_ones_still_made(desk: Desk) -> None:
+def test_invalid_lines_are_named_and_valid_ones_made(desk: Desk) -> None:
     text = (
         HEADER
         + GOOD
@@ -64,20 +64,20 @@ def test_bad_lines_are_named_and_good_ones_still_made(desk: Desk) -> None:
     assert run(desk, text) == {
         2: None,
         3: f"a: 138****0001 is bound on {X} already: unbind it or take another number",
-        4: "mode: it is one of: AXB, AXYB, GXB, GXYB, AXN",
-        5: "b: it is missing",
+        4: "mode: must be one of: AXB, AXYB, GXB, GXYB, AXN",
+        5: "b: required",
         6: "expires_in: not a duration: write a number with its unit, as 90s, 30m, 2h or 7d",
-        7: "line: it has 16 cells, and there are 8 columns",
+        7: "line: must have at most 8 cells, not 16",
         8: "a: a number has 3 to 15 digits",
-        10: "order_id: it is printable text of at most 128 characters",
+        10: "order_id: must be printable text of at most 128 characters",
         11: None,
     }
     assert len(desk.bindings()) == 2
 
 
-def test_a_line_that_is_no_csv_is_named(desk: Desk) -> None:
+def test_a_line_that_is_not_csv_is_named(desk: Desk) -> None:
     outcomes = run(desk, HEADER + f"AXB,,,8001,{'8' * 200_000}\n" + GOOD)
-    assert "no CSV" in str(outcomes[2])
+    assert "line: must be CSV" in str(outcomes[2])
     assert outcomes[3] is None
 
 
@@ -98,28 +98,28 @@ def test_each_chunk_is_made_before_the_next_is_read(desk: Desk) -> None:
     assert made_when_asked == [CHUNK]
 
 
-def test_all_columns_are_read(desk: Desk) -> None:
+def test_every_column_is_read(desk: Desk) -> None:
     group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     text = "mode,b,group,pool,direction,max_call_s,ring_timeout_s,consent,user_data\n"
     text += f"GXB,8001,{group.group_id},default,b_to_a,600, 30 ,form 9,{{}}\nGXB,8001,{group.group_id},,,ten,,,\n"
-    assert run(desk, text) == {2: None, 3: "max_call_s: it is a number of seconds"}
+    assert run(desk, text) == {2: None, 3: "max_call_s: must be a number of seconds"}
     (made,) = desk.bindings()
     assert (made.group_id, made.direction, made.max_call_s, made.ring_timeout_s) == (group.group_id, "b_to_a", 600, 30)
     assert (made.consent, made.user_data) == ("form 9", "{}")
 
 
-def test_members_come_from_a_list(desk: Desk) -> None:
+def test_members_are_imported_from_a_list(desk: Desk) -> None:
     group = desk.run(lambda act: make_group(act, "depot", RULES, numbers=["13700000003"]))
     lines = ["13700000003\n", "\n", *(f"1360000{n:04d}\n" for n in range(CHUNK))]
     assert list(import_members(lines, group.group_id, desk.run, RULES)) == [CHUNK - 1, 1]
     assert desk.one("SELECT size FROM party_group") == (CHUNK + 1,)
 
 
-def test_whether_calls_are_recorded_is_yes_or_no(desk: Desk) -> None:
+def test_the_column_record_is_yes_or_no(desk: Desk) -> None:
     text = "mode,a,b,record\nAXB,8001,8002,YES\nAXB,8003,8004,no\nAXB,8005,8006,\nAXB,8007,8008,true\n"
     outcomes = import_bindings(text.splitlines(keepends=True), desk.run, RULES._replace(recording=True))
-    assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: it is "yes" or "no"']
+    assert [refused and str(refused) for _, refused in outcomes] == [None] * 3 + ['record: must be "yes" or "no"']
     assert {found.a: found.record for found in desk.bindings()} == {"8001": True, "8003": False, "8005": False}
     assert run(desk, "mode,a,b,record\nAXB,8007,8008,yes\n") == {
-        2: "record: calls are not recorded here: the operator has not configured it"
+        2: "record: must be false: call recording is not configured on this relay"
     }

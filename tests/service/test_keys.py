@@ -1,4 +1,4 @@
-"""The rules for API keys."""
+"""The rules of API keys."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ def found(store: Acting, key_id: str) -> ApiKey:
     return key
 
 
-def test_a_key_is_good_until_its_end(store: Acting) -> None:
+def test_a_key_is_valid_until_its_expiry(store: Acting) -> None:
     key = made(store, "acme", "calls:read", expires_at=NOW_MS + 10)
     assert [found(store, key.id).is_good(NOW_MS + after) for after in (0, 9, 10)] == [True, True, False]
 
 
-def test_a_business_user_gets_its_own_scopes_alone_and_an_operator_all(store: Acting) -> None:
+def test_operator_scopes_are_refused_to_a_business_user(store: Acting) -> None:
     assert made(store, "acme", *BUSINESS_SCOPES).scopes == BUSINESS_SCOPES
     assert made(store, None, *OPERATOR_SCOPES).scopes == OPERATOR_SCOPES
     for scopes in (["operator"], ["trace"], ["bindings"], []):
         assert refused(store, lambda act, of=scopes: keys.make_key(act, "acme", of)) == ("invalid", "scopes")
 
 
-def test_an_end_that_is_over_is_refused(store: Acting) -> None:
+def test_an_expiry_in_the_past_is_refused(store: Acting) -> None:
     assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"], NOW_MS)) == ("invalid", "expires_at")
 
 
-def test_no_key_gives_more_than_it_has(store: Acting) -> None:
+def test_a_key_cannot_grant_a_scope_it_lacks(store: Acting) -> None:
     actor = key_of("acme", "keys", "calls:read")
     assert made(store, "acme", "calls:read", actor=actor).scopes == {"calls:read"}
     for scopes in (["parties:read"], ["calls:read", "calls:hangup"]):
         assert refused(store, lambda act, of=scopes: keys.make_key(act, "acme", of), actor) == ("forbidden", "scopes")
 
 
-def test_no_key_rotates_or_revokes_one_that_can_do_more(store: Acting) -> None:
+def test_a_key_cannot_rotate_or_revoke_one_with_more_scopes(store: Acting) -> None:
     strong, weak = made(store, "acme", "keys", "parties:read"), made(store, "acme", "keys")
     actor = key_of("acme", "keys")
     assert refused(store, lambda act: keys.rotate(act, strong.id), actor) == ("forbidden", "scopes")
@@ -79,8 +79,8 @@ def test_no_key_rotates_or_revokes_one_that_can_do_more(store: Acting) -> None:
 
 
 @pytest.mark.parametrize("scope", sorted(OPERATOR_SCOPES))
-def test_an_operators_key_gives_and_ends_no_right_but_its_own(store: Acting, scope: str) -> None:
-    """The scope "operator" stands for no other one."""
+def test_an_operator_key_cannot_grant_or_end_a_scope_it_lacks(store: Acting, scope: str) -> None:
+    """The scope "operator" implies no other scope."""
     actor = Actor("key:0123456789ab", None, OPERATOR_SCOPES - {scope})
     strong = made(store, None, scope)
     assert refused(store, lambda act: keys.rotate(act, strong.id), actor) == ("forbidden", "scopes")
@@ -90,7 +90,7 @@ def test_an_operators_key_gives_and_ends_no_right_but_its_own(store: Acting, sco
         assert making == ("forbidden", "scopes")
 
 
-def test_whoever_runs_commands_on_the_machine_has_all_rights(store: Acting) -> None:
+def test_the_command_line_has_all_scopes(store: Acting) -> None:
     key = made(store, None, *OPERATOR_SCOPES, actor=operator_cli())
     assert store.run(lambda act: keys.revoke(act, key.id), operator_cli()).scopes == OPERATOR_SCOPES
 
@@ -105,7 +105,7 @@ def test_whoever_runs_commands_on_the_machine_has_all_rights(store: Acting) -> N
     ],
 )
 @pytest.mark.parametrize("owner", ["other", None])
-def test_another_ones_keys_are_not_there(store: Acting, owner: str | None, do: Any) -> None:
+def test_keys_of_another_owner_are_not_found(store: Acting, owner: str | None, do: Any) -> None:
     key = made(store, owner, "keys")
     kind, _ = refused(store, lambda act: do(act, key.id), key_of("acme", "keys"))
     assert kind == "not_found"
@@ -120,14 +120,14 @@ def test_a_rotated_key_ends_after_the_overlap(store: Acting) -> None:
     assert found(store, old.id).expires_at == NOW_MS + 30_000
 
 
-def test_an_overlap_does_not_lengthen_a_key(store: Acting) -> None:
+def test_an_overlap_does_not_extend_a_key(store: Acting) -> None:
     old = made(store, "acme", "keys", expires_at=NOW_MS + 1_000)
     store.run(lambda act: keys.rotate(act, old.id, overlap_s=30))
     assert found(store, old.id).expires_at == NOW_MS + 1_000
     assert refused(store, lambda act: keys.rotate(act, old.id, overlap_s=-1)) == ("invalid", "overlap_s")
 
 
-def test_a_revoked_key_is_good_no_more_and_stays_so(store: Acting) -> None:
+def test_a_revoked_key_stays_invalid(store: Acting) -> None:
     key = made(store, "acme", "keys")
     store.run(lambda act: keys.revoke(act, key.id, "lost"))
     assert not found(store, key.id).is_good(NOW_MS)
@@ -135,12 +135,12 @@ def test_a_revoked_key_is_good_no_more_and_stays_so(store: Acting) -> None:
         assert refused(store, lambda act, do=do: do(act, key.id)) == ("ended", "key")
 
 
-def test_a_revoked_business_user_gets_no_key(store: Acting) -> None:
+def test_a_revoked_business_user_cannot_have_keys(store: Acting) -> None:
     store.run(lambda act: set_state(act, "acme", "revoke", "fraud"))
     assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"])) == ("business_not_approved", "business")
 
 
-def test_each_act_is_in_the_audit_log_without_the_secret(store: Acting) -> None:
+def test_changes_of_keys_are_audited_without_the_secret(store: Acting) -> None:
     key, text = store.run(lambda act: keys.make_key(act, "acme", ["keys"]))
     new, _ = store.run(lambda act: keys.rotate(act, key.id))
     store.run(lambda act: keys.revoke(act, new.id, "lost"))
@@ -153,7 +153,7 @@ def test_each_act_is_in_the_audit_log_without_the_secret(store: Acting) -> None:
     assert text.split("_", 2)[2] not in repr(log)
 
 
-def test_no_key_makes_one_that_outlives_it(store: Acting) -> None:
+def test_a_key_cannot_make_one_that_outlives_it(store: Acting) -> None:
     own = made(store, "acme", "keys", expires_at=NOW_MS + 1_000)
     actor = key_of("acme", "keys")._replace(name=f"key:{own.id}")
     for expires_at in (None, NOW_MS + 1_001):
@@ -164,7 +164,7 @@ def test_no_key_makes_one_that_outlives_it(store: Acting) -> None:
     assert refused(store, lambda act: keys.rotate(act, endless.id), actor) == ("forbidden", "expires_at")
 
 
-def test_no_operators_key_makes_one_that_outlives_it(store: Acting) -> None:
+def test_an_operator_key_cannot_make_one_that_outlives_it(store: Acting) -> None:
     own = made(store, None, "keys", expires_at=NOW_MS + 1_000)
     actor = Actor(f"key:{own.id}", None, own.scopes)
     assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"]), actor) == ("forbidden", "expires_at")
@@ -173,7 +173,7 @@ def test_no_operators_key_makes_one_that_outlives_it(store: Acting) -> None:
     assert made(store, "acme", "keys", actor=actor, expires_at=NOW_MS + 1_000).expires_at == NOW_MS + 1_000
 
 
-def test_a_business_user_has_so_many_keys_and_no_more(store: Acting) -> None:
+def test_the_valid_keys_of_a_business_user_are_limited(store: Acting) -> None:
     first, *_ = [made(store, "acme", "keys") for _ in range(keys.MOST_KEYS)]
     assert refused(store, lambda act: keys.make_key(act, "acme", ["keys"])) == ("quota", "business")
     assert refused(store, lambda act: keys.rotate(act, first.id, overlap_s=1)) == ("quota", "business")
@@ -185,7 +185,7 @@ def test_a_business_user_has_so_many_keys_and_no_more(store: Acting) -> None:
     made(store, "other", "keys")
 
 
-def test_revocation_ends_the_keys_and_stops_the_webhooks_of_a_business_user(store: Acting) -> None:
+def test_revoking_a_business_user_ends_its_keys_and_webhooks(store: Acting) -> None:
     ids = {name: made(store, name, "keys").id for name in ("acme", "other")}
     hooks = {name: store.run(lambda act, name=name: make_webhook(act, name, "https://x.example/"))[0] for name in ids}
     store.run(lambda act: set_state(act, "acme", "revoke", "fraud"))

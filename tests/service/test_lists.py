@@ -1,4 +1,4 @@
-"""Black- and whitelists: who may keep one, and what the next call gets."""
+"""Black- and whitelists: ownership, and the effect on the next call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refused(desk: Desk, do: Callable[[Any], object]) -> tuple[str, str]:
     return refusal.value.kind, refusal.value.field
 
 
-def test_who_is_kept_out_of_a_business_users_numbers_is_let_in_by_a_binding(desk: Desk) -> None:
+def test_a_whitelist_of_a_binding_overrides_the_blacklist_of_its_business_user(desk: Desk) -> None:
     made = desk.bind("AXN", b="", x=X)
     assert desk.reaches(X, CALLER) == A
     put(desk, "business", "default", "black")
@@ -39,7 +39,7 @@ def test_who_is_kept_out_of_a_business_users_numbers_is_let_in_by_a_binding(desk
     assert desk.reaches(X, CALLER) == A
 
 
-def test_where_only_the_whitelist_gets_through(desk: Desk) -> None:
+def test_white_only_admits_callers_on_the_whitelist_only(desk: Desk) -> None:
     made = desk.bind("AXN", b="", x=X)
     desk.run(lambda act: change(act, made.binding_id, BindingChange(white_only=True), RULES))
     assert desk.reaches(X, CALLER) == "caller_not_listed"
@@ -51,7 +51,7 @@ def test_where_only_the_whitelist_gets_through(desk: Desk) -> None:
     assert desk.reaches(X, CALLER) == A
 
 
-def test_a_list_of_one_binding_is_of_no_other(desk: Desk) -> None:
+def test_a_list_applies_to_its_binding_only(desk: Desk) -> None:
     first = desk.bind(x=X)
     second = desk.bind("AXB", "13800000001", "13600000004")
     put(desk, "binding", first.binding_id, "black", "13800000001")
@@ -60,7 +60,7 @@ def test_a_list_of_one_binding_is_of_no_other(desk: Desk) -> None:
     assert desk.reaches(second.x, A) == "8613600000004"
 
 
-def test_what_cannot_be_listed(desk: Desk) -> None:
+def test_an_invalid_entry_is_refused(desk: Desk) -> None:
     def asked(whose: Whose, owner: str, number: str = "13700000003", kind: str = "black") -> tuple[str, str]:
         return refused(desk, lambda act: set_entry(act, whose, owner, number, kind))
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_listed(desk: Desk) -> None:
     assert refused(desk, lambda act: remove_entry(act, "business", "default", CALLER)) == ("not_found", "number")
 
 
-def test_a_key_keeps_the_lists_of_its_own_business_alone(desk: Desk) -> None:
+def test_a_key_changes_lists_of_its_own_business_user_only(desk: Desk) -> None:
     desk.business("acme")
     theirs = desk.bind(x=X)
     desk.key_of("acme")

@@ -1,6 +1,6 @@
-"""Any sequence of requests against a plain model: the store's routes, counters and answers to calls are the model's.
+"""Random sequences of requests against a reference model: the store has the same routes, counters and call decisions.
 
-And, as a rule of its own that does not go by the model: no number is given to anybody inside its cool-down.
+Independently of the model, no number is given to another party within its cool-down.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ spans_ms = st.one_of(st.none(), st.sampled_from([1_000, 2_000]))
 
 
 class Grant(NamedTuple):
-    """That a caller could dial a number until a moment; None: he still can."""
+    """The right of a caller to dial a number, until a time; None: still valid."""
 
     binding: str
     number: str
@@ -72,7 +72,7 @@ class Grant(NamedTuple):
 
 @cache
 def template() -> Path:
-    """A store with the numbers, the business users and the groups, made once and copied."""
+    """A store with numbers, business users and groups, made once and copied."""
     folder = Path(tempfile.mkdtemp(prefix="relay700-model-"))
     sealer = open_store(folder / "relay.db", folder / "relay.key")
     with closing(connect(folder / "relay.db")) as connection, ledger_transaction(connection, sealer, NOW_MS):
@@ -89,7 +89,7 @@ def template() -> Path:
 
 
 class Store(RuleBasedStateMachine):
-    """Requests in any order, at any moment."""
+    """Requests in any order, at any time."""
 
     made = Bundle("made")
 
@@ -113,7 +113,7 @@ class Store(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def act(self, do: Callable[[Act], T]) -> T | str:
-        """What it gives, or the kind of its refusal."""
+        """The result of a unit of work, or the kind of its refusal."""
         try:
             with ledger_transaction(self.connection, self.sealer, self.now):
                 return do(Act(self.connection, self.sealer, OPERATOR, self.now))
@@ -177,7 +177,7 @@ class Store(RuleBasedStateMachine):
         if wanted.business in self.model.suspended:
             return {"business_not_approved"}
         if group is not None and wanted.business != "default":
-            return {"not_found"}  # the groups are another's
+            return {"not_found"}  # the groups belong to "default"
         if group is not None and wanted.b in self.model.groups[group]:
             return {"invalid"}
         left_x, left_y = ({given} if given else self._left(field, wanted) for field, given in (("x", x), ("y", y)))
@@ -189,7 +189,7 @@ class Store(RuleBasedStateMachine):
             return self.model.why_not_bound(replace(wanted, x=answer.x, y=answer.y), self.now)
         if x and x == y:
             return {"invalid"}
-        # Which numbers were tried is not told. One that was chosen is never the reason.
+        # The refusal does not name the numbers tried. A chosen number is never the reason.
         tried = replace(wanted, x=x or next(iter(left_x)), y=wanted.y and (y or next(iter(left_y - {x}))))
         return self.model.why_not_bound(tried, self.now)
 
@@ -197,7 +197,7 @@ class Store(RuleBasedStateMachine):
         return self.model.rested(self.now) | self.model.shareable(field, wanted, self.now)
 
     def _check_choice(self, wanted: Made, x: str | None, y: str | None, made: Binding) -> None:
-        """Chosen numbers are rested ones where there are any, and y is chosen behind x, or x behind y."""
+        """Chosen numbers are rested if there are any. y is chosen after x, or x after y."""
 
         def is_good(field: str, given: str | None, number: str | None, other: str | None) -> bool:
             return given is not None or self.model.may_be_chosen(field, str(number), other, wanted, self.now)
@@ -317,9 +317,10 @@ class Store(RuleBasedStateMachine):
     def _grant(
         self, binding: str, made: Made, sides: Iterable[tuple[str, str]], *, before: Iterable[tuple[str, str]] = ()
     ) -> None:
-        """Notes who may dial which number from now on. `before`: who could by this binding already.
+        """Record the callers of each number from now on. `before`: those that this binding already had.
 
-        Whoever comes was not there with somebody else within the cool-down. And where all had gone, nobody at all was.
+        A new caller did not use the number with another party within the cool-down. If nobody uses the number any more,
+        no other party did at all.
         """
         for number in made.numbers:
             coming, there = ({who for at, who in each if at == number} for each in (sides, before))
@@ -352,7 +353,7 @@ class Store(RuleBasedStateMachine):
             if self.model.bindings[binding].released:
                 self._close(binding)
 
-    # -- what is always so
+    # -- invariants
 
     @invariant()
     def the_routes_are_the_models(self) -> None:

@@ -1,4 +1,4 @@
-"""Prefixes, numbers and pools: the operator's rules, and what they mean for the next call."""
+"""Prefixes, numbers and pools: the operator's changes, and their effect on the next call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def set_state(desk: Desk, state: str) -> Prefix:
 
 
 @pytest.mark.parametrize("store_kind", ["sqlite"], indirect=True)
-def test_a_prefix_is_loaded_with_ten_thousand_numbers_in_one_statement(desk: Desk) -> None:
+def test_load_prefix_inserts_10000_numbers_in_one_statement(desk: Desk) -> None:
     statements: list[str] = []
 
     def load(act: Any) -> int:
@@ -61,11 +61,11 @@ def test_a_prefix_is_loaded_with_ten_thousand_numbers_in_one_statement(desk: Des
         (NewPrefix(OTHER, peer="a\nb"), "invalid", "peer"),
     ],
 )
-def test_a_prefix_that_cannot_be_loaded(desk: Desk, asked: NewPrefix, kind: str, field: str) -> None:
+def test_an_invalid_prefix_is_refused(desk: Desk, asked: NewPrefix, kind: str, field: str) -> None:
     assert refused(desk, lambda act: numbers.load_prefix(act, asked)) == (kind, field)
 
 
-def test_a_locked_prefix_has_all_its_calls_refused_and_its_numbers_given_to_nobody(desk: Desk) -> None:
+def test_a_locked_prefix_refuses_calls_and_new_bindings(desk: Desk) -> None:
     desk.bind(x=X)
     desk.bind("AXB", "8001", "8002", x=Y)
     set_state(desk, "locked")
@@ -78,7 +78,7 @@ def test_a_locked_prefix_has_all_its_calls_refused_and_its_numbers_given_to_nobo
     assert [desk.reaches(X, A), desk.reaches(Y, "8001")] == [B, "8002"]
 
 
-def test_a_prefix_that_was_returned_stays_so(desk: Desk) -> None:
+def test_a_returned_prefix_stays_returned(desk: Desk) -> None:
     desk.bind(x=X)
     set_state(desk, "returned")
     assert desk.reaches(X, A) == "number_locked"
@@ -91,7 +91,7 @@ def test_a_prefix_that_was_returned_stays_so(desk: Desk) -> None:
     assert desk.run(lambda act: numbers.ensure_numbers(act, [PREFIX])) == 0
 
 
-def test_a_change_of_a_prefix_leaves_what_it_does_not_name(desk: Desk) -> None:
+def test_a_change_of_a_prefix_writes_the_given_fields_only(desk: Desk) -> None:
     before = desk.run(lambda act: numbers.get_prefix(act, PREFIX))
     after = desk.run(lambda act: numbers.change_prefix(act, PREFIX, PrefixChange("carrier", cool_down_ms=7)))
     assert after == before._replace(peer="carrier", cool_down_ms=7)
@@ -105,7 +105,7 @@ def test_a_change_of_a_prefix_leaves_what_it_does_not_name(desk: Desk) -> None:
 # Numbers
 
 
-def test_a_locked_number_has_its_calls_refused_until_it_is_unlocked(desk: Desk) -> None:
+def test_a_locked_number_refuses_calls_until_it_is_unlocked(desk: Desk) -> None:
     desk.bind(x=X)
     desk.bind("AXB", "8001", "8002", x=Y)
     assert desk.run(lambda act: numbers.lock(act, X, "complaints")).state == "locked"
@@ -114,17 +114,17 @@ def test_a_locked_number_has_its_calls_refused_until_it_is_unlocked(desk: Desk) 
     assert desk.reaches(X, A) == B
 
 
-def test_each_lock_is_undone_by_who_may(desk: Desk) -> None:
+def test_unlock_releases_operator_and_fraud_locks_but_not_the_prefix(desk: Desk) -> None:
     desk.run(lambda act: set_locks(act, X, add=LOCKED_FOR_FRAUD))
     set_state(desk, "locked")
-    assert desk.run(lambda act: numbers.unlock(act, X)).state == "locked"  # with its prefix
+    assert desk.run(lambda act: numbers.unlock(act, X)).state == "locked"  # the prefix is locked
     desk.run(lambda act: numbers.lock(act, X, "complaints"))
     set_state(desk, "active")
     assert desk.run(lambda act: numbers.get_number(act, X)).state == "locked"
     assert desk.run(lambda act: numbers.unlock(act, X)).state == "free"
 
 
-def test_the_states_of_numbers(desk: Desk) -> None:
+def test_numbers_are_found_by_state(desk: Desk) -> None:
     made = desk.bind(x=X, expires_in="1h")
     desk.run(lambda act: numbers.lock(act, Y, "broken"))
     desk.connection.execute("UPDATE number SET cools_until = ? WHERE number = ?", (NOW_MS + 1, f"{PREFIX}0003"))
@@ -135,7 +135,7 @@ def test_the_states_of_numbers(desk: Desk) -> None:
     assert made.x == X
 
 
-def test_a_number_that_moves_keeps_its_bindings(desk: Desk) -> None:
+def test_a_moved_number_keeps_its_bindings(desk: Desk) -> None:
     desk.business("acme")
     desk.bind(x=X)
     desk.run(lambda act: numbers.make_pool(act, NewPool("acme", "acme")))
@@ -149,7 +149,7 @@ def test_a_number_that_moves_keeps_its_bindings(desk: Desk) -> None:
 # Pools
 
 
-def test_use_of_a_pool_and_when_it_warns(desk: Desk) -> None:
+def test_usage_counts_numbers_by_state_and_warns(desk: Desk) -> None:
     desk.run(lambda act: numbers.make_pool(act, NewPool("few", warn_percent=75)))
     few = [f"{PREFIX}{n:04d}" for n in range(9_000, 9_005)]
     desk.run(lambda act: numbers.move(act, few, "few"))
@@ -175,11 +175,11 @@ def test_use_of_a_pool_and_when_it_warns(desk: Desk) -> None:
         (NewPool("p", area="a\nb"), "invalid", "area"),
     ],
 )
-def test_a_pool_that_cannot_be_made(desk: Desk, asked: NewPool, kind: str, field: str) -> None:
+def test_an_invalid_pool_is_refused(desk: Desk, asked: NewPool, kind: str, field: str) -> None:
     assert refused(desk, lambda act: numbers.make_pool(act, asked)) == (kind, field)
 
 
-def test_a_pool_changes_owner_area_and_bounds(desk: Desk) -> None:
+def test_owner_area_and_limits_of_a_pool_can_be_changed(desk: Desk) -> None:
     desk.business("acme")
     made = desk.run(lambda act: numbers.make_pool(act, NewPool("bj", "acme", "010")))
     assert made.max_bindings == 200
@@ -189,7 +189,7 @@ def test_a_pool_changes_owner_area_and_bounds(desk: Desk) -> None:
     assert refused(desk, lambda act: numbers.change_pool(act, "none", PoolChange())) == ("not_found", "pool")
 
 
-def test_numbers_are_the_operators(desk: Desk) -> None:
+def test_numbers_prefixes_and_pools_require_an_operator(desk: Desk) -> None:
     desk.business("acme")
     desk.key_of("acme")
     for do in (

@@ -1,4 +1,4 @@
-"""Whoever binds, in whatever way: what may be no party is refused by field and reason, and changes nothing."""
+"""Every way to bind refuses a number that may not be a party, with field and reason, and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRONG = ["110", "119", "95588", "4001234567", "+12012001234", "+882161234567", "
 
 
 def refusal(desk: Desk, do: Any) -> str:
-    """The field that is refused, with the reason."""
+    """The refused field, after checking the reason."""
     with pytest.raises(Refused) as refused:
         desk.run(do)
     assert refused.value.kind == "invalid"
@@ -33,7 +33,7 @@ def refusal(desk: Desk, do: Any) -> str:
 
 
 @pytest.mark.parametrize(("mode", "field"), [("AXB", "a"), ("AXB", "b"), ("AXYB", "b"), ("AXN", "a"), ("AXN", "b")])
-def test_of_a_binding(desk: Desk, mode: str, field: str) -> None:
+def test_bind_refuses_a_disallowed_party(desk: Desk, mode: str, field: str) -> None:
     for number in WRONG:
         asked = BindingRequest(mode, **{"a": A, "b": B} | {field: number})
         assert refusal(desk, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
@@ -43,14 +43,14 @@ def test_of_a_binding(desk: Desk, mode: str, field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["a", "b"])
-def test_of_a_binding_of_a_group(desk: Desk, field: str) -> None:
+def test_bind_for_a_group_refuses_a_disallowed_party(desk: Desk, field: str) -> None:
     group = desk.run(lambda act: make_group(act, "riders", MOBILES, "", [C]))
     for number in WRONG:
         asked = BindingRequest("GXB", b=B, group_id=group.group_id)._replace(**{field: number})
         assert refusal(desk, lambda act, asked=asked: bind(act, asked, MOBILES)) == field
 
 
-def test_of_a_file(desk: Desk) -> None:
+def test_import_refuses_a_disallowed_party(desk: Desk) -> None:
     lines = ["mode,a,b,x", f"AXB,{A},{B},{X}", *(f"AXB,{number},{B}," for number in WRONG), f"AXB,{C},110,"]
     outcomes = [one.refused and one.refused.field for one in import_bindings(lines, desk.run, MOBILES)]
     assert outcomes == [None, *["a"] * len(WRONG), "b"]
@@ -58,7 +58,7 @@ def test_of_a_file(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("field", ["a", "b"])
-def test_of_a_change(desk: Desk, field: str) -> None:
+def test_change_refuses_a_disallowed_party(desk: Desk, field: str) -> None:
     made = desk.bind(rules=MOBILES)
     for number in WRONG:
         asked = BindingChange(**{field: number})  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def test_of_a_change(desk: Desk, field: str) -> None:
     assert desk.binding(made.binding_id) == made
 
 
-def test_of_a_group(desk: Desk) -> None:
+def test_a_group_refuses_a_disallowed_member(desk: Desk) -> None:
     group = desk.run(lambda act: make_group(act, "riders", MOBILES))
     for number in WRONG:
         members = [C, number]
@@ -79,12 +79,12 @@ def test_of_a_group(desk: Desk) -> None:
     assert desk.run(lambda act: get_group(act, group.group_id)).size == 0
 
 
-def test_who_may_not_be_a_member_any_more_can_still_be_taken_out(desk: Desk) -> None:
+def test_a_member_no_longer_allowed_can_be_removed(desk: Desk) -> None:
     group = desk.run(lambda act: make_group(act, "riders", RULES, "", ["8001"]))
     assert desk.run(lambda act: remove_members(act, group.group_id, ["8001"], MOBILES)) == 1
 
 
-def test_a_binding_of_before_serves_nobody_who_may_not_be_bound_now(desk: Desk) -> None:
+def test_calls_of_a_binding_with_a_party_no_longer_allowed_are_refused(desk: Desk) -> None:
     made = desk.bind("AXB", A, "8001", x=X)
     assert desk.reaches(X, f"86{A}") == "8001"
     gate = Gate(desk._routes.fetch, Rules(), lambda last: None)

@@ -1,4 +1,4 @@
-"""A hundred clients at once bind from a pool of fifty numbers: fifty get one each, fifty are told that it is empty."""
+"""A hundred concurrent clients of a pool of fifty numbers: fifty get one each, fifty get `pool_empty`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check(desk: Desk, answers: list[str]) -> None:
     assert desk.one("SELECT count(*) FROM route") == (2 * NUMBERS,)
 
 
-def test_with_a_connection_each(desk: Desk) -> None:
+def test_concurrent_writers_share_a_pool_without_double_allocation(desk: Desk) -> None:
     small_pool(desk)
     answers: list[str] = []
     start = Barrier(CLIENTS)
@@ -70,12 +70,12 @@ def test_with_a_connection_each(desk: Desk) -> None:
 
 
 def command(path: Path, key_file: Path, clients: range) -> list[str]:
-    """What a program of its own does beside the desk."""
+    """The work of a separate process beside the backend."""
     with closing(Writer(path, load_key(key_file))) as writer:
         return [ask(partial(writer.run, operator_cli()), request(client)) for client in clients]
 
 
-async def test_through_the_desk_with_commands_beside(desk: Desk, tmp_path: Path) -> None:
+async def test_backend_and_commands_share_a_pool_without_double_allocation(desk: Desk, tmp_path: Path) -> None:
     small_pool(desk)
     writer = GroupWriter(desk.path, desk.sealer)
     shares = [range(60, 80), range(80, 100)]
@@ -94,7 +94,7 @@ async def test_through_the_desk_with_commands_beside(desk: Desk, tmp_path: Path)
     check(desk, answers)
 
 
-async def test_for_the_same_party_and_number_one_wins(desk: Desk) -> None:
+async def test_one_of_concurrent_binds_for_the_same_parties_and_number_succeeds(desk: Desk) -> None:
     writer = GroupWriter(desk.path, desk.sealer)
     asked = BindingRequest("AXB", "13800000001", "13900000002", x=f"{PREFIX}0001")
 

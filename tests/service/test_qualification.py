@@ -1,4 +1,4 @@
-"""Who is approved has shown what its scenario needs, and is approved again when that changes."""
+"""Approval requires the fields of the scenario, and a change of them requires a new approval."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def history(store: Acting, business: str = "acme") -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_all_that_a_scenario_needs_and_is_missing_is_named_at_once(store: Acting, scenario: str) -> None:
+def test_approval_names_all_missing_fields_at_once(store: Acting, scenario: str) -> None:
     store.run(lambda act: apply(act, Application("Acme", "acme", scenario=scenario, scheme="S-1")))
     refused = refusal(store, lambda act: set_state(act, "acme", "approve", "papers complete"))
     assert refused.kind == "unqualified"
@@ -66,7 +66,7 @@ def test_all_that_a_scenario_needs_and_is_missing_is_named_at_once(store: Acting
     "new", [{"name": "B"}, {"licence": "L-2"}, {"application": "A-2"}, {"scenario": "takeaway"}, {"scheme": "S-2"}]
 )
 @pytest.mark.parametrize("state", ["approved", "suspended"])
-def test_a_change_of_the_qualification_has_to_be_approved_again(store: Acting, new: dict[str, Any], state: str) -> None:
+def test_a_change_of_the_qualification_requires_a_new_approval(store: Acting, new: dict[str, Any], state: str) -> None:
     approved(store)
     if state == "suspended":
         store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
@@ -80,7 +80,7 @@ def test_a_change_of_the_qualification_has_to_be_approved_again(store: Acting, n
     assert (again.state, again.qualification) == ("approved", again.version)
 
 
-def test_what_is_no_qualification_changes_as_before(store: Acting) -> None:
+def test_other_changes_require_no_new_approval(store: Acting) -> None:
     approved(store)
     kept = changed(store, reason="", max_calls=7, licence=" L-1 ", contact="Han Meimei")
     assert (kept.state, kept.qualification) == ("approved", 2)
@@ -90,22 +90,22 @@ def test_what_is_no_qualification_changes_as_before(store: Acting) -> None:
     assert refusal(store, lambda act: change(act, "acme", contact="")).kind == "unqualified"
 
 
-def test_who_lacks_it_is_not_resumed_either(store: Acting) -> None:
-    """In a store of before: it was approved without."""
+def test_resume_requires_the_fields_of_the_scenario(store: Acting) -> None:
+    """As in a store of an older version, which approved without these fields."""
     approved(store)
     store.run(lambda act: set_state(act, "acme", "suspend", "complaints"))
     store.run(lambda act: act.connection.execute("UPDATE business SET licence = '' WHERE id = 'acme'"))
     assert refusal(store, lambda act: set_state(act, "acme", "resume", "so")).kind == "unqualified"
 
 
-def test_the_operators_own_business_user_shows_none(store: Acting) -> None:
+def test_the_business_user_default_needs_no_qualification(store: Acting) -> None:
     assert changed(store, "default", reason="", name="Ours").state == "approved"
     assert history(store, "default") == [("approved", 2, "", [Changed("name", "default", "Ours")])]
     store.run(lambda act: set_state(act, "default", "suspend", "x"))
     assert store.run(lambda act: set_state(act, "default", "resume", "x")).qualification == 1
 
 
-def test_each_version_is_found_with_what_it_said_and_who_approved_it(store: Acting) -> None:
+def test_each_version_is_found_with_its_terms_and_approval(store: Acting) -> None:
     approved(store)
     changed(store, licence="L-2", contact="Han Meimei")
     store.now_ms += 10
@@ -132,7 +132,7 @@ def test_each_version_is_found_with_what_it_said_and_who_approved_it(store: Acti
     assert qualification_at(store.reader, store.sealer, "nobody") is None
 
 
-def test_one_that_was_approved_before_this_was_kept_is_told_as_it_is_known(store: Acting) -> None:
+def test_an_approval_without_recorded_terms_is_found_by_the_first_known_terms(store: Acting) -> None:
     approved(store)
     store.run(lambda act: act.connection.execute("UPDATE business_change SET sealed_terms = NULL"))
     store.run(lambda act: act.connection.execute("UPDATE business SET qualification = 1 WHERE id = 'acme'"))
@@ -141,7 +141,7 @@ def test_one_that_was_approved_before_this_was_kept_is_told_as_it_is_known(store
     assert one is not None and (one.terms, one.approval) == (MADE, None)
 
 
-def test_what_is_kept_of_a_change_is_sealed_to_it(store: Acting) -> None:
+def test_the_terms_of_a_change_are_sealed_to_its_row(store: Acting) -> None:
     approved(store)
     changed(store, licence="canary 13800000001")
     kept = "SELECT sealed_terms FROM business_change WHERE seq = 3"

@@ -1,4 +1,4 @@
-"""What one business user may bind: new ones start small, and an operator raises it."""
+"""Quotas of a business user's bindings: small defaults, which an operator can raise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEW = BindRules(quotas=Quotas(max_bindings=3, max_binds_per_day=5))
 
 @pytest.fixture
 def acme(desk: Desk) -> Desk:
-    """A new business user's key acts."""
+    """A desk whose actor is a key of a new business user."""
     desk.business("acme")
     desk.key_of("acme")
     return desk
@@ -47,8 +47,8 @@ def refusal(desk: Desk, rules: BindRules = FEW, **more: Any) -> str:
     return refused.value.problem
 
 
-def test_a_new_business_user_does_not_empty_the_common_pool(acme: Desk) -> None:
-    """With the quotas as shipped, for as long as it tries."""
+def test_a_new_business_user_cannot_empty_the_common_pool(acme: Desk) -> None:
+    """With the default quotas, however often it tries."""
     rules = parse_config(f'[numbers]\nprefixes = ["{PREFIX}"]', "test").numbers
     asked = [BindingRequest("AXB", f"138{n:08}", f"139{n:08}", order_id="17") for n in range(1_100)]
     made: list[Any] = []
@@ -60,7 +60,7 @@ def test_a_new_business_user_does_not_empty_the_common_pool(acme: Desk) -> None:
     assert (pool.total, pool.free) == (10_000, 9_000)
 
 
-def test_as_many_bindings_as_it_may_are_live_and_an_operator_raises_it(acme: Desk) -> None:
+def test_max_bindings_limits_live_bindings_until_an_operator_raises_it(acme: Desk) -> None:
     made = [bound(acme, n=n) for n in range(3)]
     problem = refusal(acme)
     assert "3 bindings" in problem and "relay700 business limits ID --max-bindings N" in problem
@@ -71,12 +71,12 @@ def test_as_many_bindings_as_it_may_are_live_and_an_operator_raises_it(acme: Des
     bound(acme, n=5)
 
 
-def test_numbers_that_rest_are_used_up_no_faster_by_unbinding(acme: Desk) -> None:
-    """A number rests after its binding: without the day's quota as many would rest as it can bind and unbind."""
+def test_max_binds_per_day_limits_binding_and_unbinding(acme: Desk) -> None:
+    """A number cools down after its binding: without a daily quota, binding and unbinding would use up the pool."""
     for n in range(5):
         made = bound(acme, n=n)
         acme.run(lambda act, of=made: end(act, of.binding_id, FEW))
-    assert "5 bindings today" in refusal(acme) and "--max-binds-per-day" in refusal(acme)
+    assert "5 new bindings a day" in refusal(acme) and "--max-binds-per-day" in refusal(acme)
     raised(acme, max_binds_per_day=6)
     bound(acme, n=6)
     refusal(acme)
@@ -91,7 +91,7 @@ def test_numbers_that_rest_are_used_up_no_faster_by_unbinding(acme: Desk) -> Non
     refusal(acme)
 
 
-def test_one_that_is_refused_is_not_counted(acme: Desk) -> None:
+def test_a_refused_binding_does_not_count(acme: Desk) -> None:
     for _ in range(9):
         with pytest.raises(Refused, match="pool"):
             bound(acme, pool="nowhere")
@@ -103,14 +103,14 @@ def test_one_that_is_refused_is_not_counted(acme: Desk) -> None:
         bound(acme, n=n)
 
 
-def test_the_operators_own_business_user_has_the_quotas_alone_that_it_is_given(desk: Desk) -> None:
+def test_the_business_user_default_has_explicit_quotas_only(desk: Desk) -> None:
     for n in range(6):
         bound(desk, n=n)
     desk.run(lambda act: change(act, "default", max_bindings=6))
     refusal(desk)
 
 
-def test_keys_of_a_business_user_bind_so_many_a_second(acme: Desk) -> None:
+def test_max_binds_per_s_limits_the_keys_of_a_business_user(acme: Desk) -> None:
     rules, rates = BindRules(quotas=Quotas(max_binds_per_s=2)), Rates()
 
     def make(n: int, actor: Actor | None = None) -> None:
@@ -124,8 +124,8 @@ def test_keys_of_a_business_user_bind_so_many_a_second(acme: Desk) -> None:
     with pytest.raises(Refused) as refused:
         make(3)
     assert (refused.value.kind, refused.value.field) == ("rate_limited", "business")
-    assert "2 numbers a second" in refused.value.problem and "--max-binds-per-s N" in refused.value.problem
-    make(4, Actor("key:operator", None, frozenset(["bindings:write"])))  # operators are not held up
+    assert "2 new bindings a second" in refused.value.problem and "--max-binds-per-s N" in refused.value.problem
+    make(4, Actor("key:operator", None, frozenset(["bindings:write"])))  # operators have no rate limit
     raised(acme, max_binds_per_s=3)
     make(5)
     acme.now_ms += 1_000

@@ -1,4 +1,4 @@
-"""How numbers come back: at the end of a binding, or by the sweep after it has expired."""
+"""Release of numbers: when a binding is ended, or by the sweep after it has expired."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def swept(desk: Desk, most: int = 500) -> int:
 
 
 def number(desk: Desk, number: str) -> tuple[int, int]:
-    """How many bindings it carries, and until when it rests."""
+    """The count of bindings of a number, and the end of its cool-down."""
     bindings, cools_until = desk.one("SELECT bindings, cools_until FROM number WHERE number = ?", number)
     return bindings, cools_until
 
 
 def told(desk: Desk, webhook: str) -> list[tuple[str, dict[str, Any]]]:
-    """The events that wait for it, in their order."""
+    """The queued events of a webhook, in order."""
     events = oldest(desk.connection, desk.sealer, webhook, 50)
     return [(event.kind, event.data or {}) for event in events]
 
 
-def test_what_has_expired_gives_back_its_numbers_the_oldest_first(desk: Desk) -> None:
+def test_a_sweep_releases_expired_bindings_oldest_first(desk: Desk) -> None:
     later = desk.bind("AXYB", x=X, y=Y, expires_in="2h")
     sooner = desk.bind("AXB", "8001", "8002", x=X, expires_in="1h")
     desk.now_ms += HOUR_MS - 1
@@ -47,7 +47,7 @@ def test_what_has_expired_gives_back_its_numbers_the_oldest_first(desk: Desk) ->
     assert desk.one("SELECT live_bindings FROM business WHERE id = 'default'") == (0,)
 
 
-def test_an_expired_binding_that_is_unbound_gives_its_numbers_back_once(desk: Desk) -> None:
+def test_an_expired_binding_releases_its_numbers_once(desk: Desk) -> None:
     desk.bind("AXB", "8001", "8002", x=X)
     made = desk.bind(x=X, expires_in="1h")
     desk.now_ms += HOUR_MS
@@ -58,7 +58,7 @@ def test_an_expired_binding_that_is_unbound_gives_its_numbers_back_once(desk: De
     assert number(desk, X)[0] == 1
 
 
-def test_a_number_rests_from_its_last_binding_on_however_late_the_sweep_comes(desk: Desk) -> None:
+def test_a_number_cools_down_from_its_release_even_if_the_sweep_is_late(desk: Desk) -> None:
     desk.bind(x=X, expires_in="1h")
     desk.now_ms += 2 * HOUR_MS
     assert desk.reaches(X, A) == "expired"
@@ -71,14 +71,14 @@ def test_a_number_rests_from_its_last_binding_on_however_late_the_sweep_comes(de
     desk.bind("AXB", "8001", "8002", x=X)
 
 
-def test_a_binding_that_has_expired_counts_no_more_for_whoever_asks_next(desk: Desk) -> None:
+def test_an_expired_binding_does_not_count_against_the_quota(desk: Desk) -> None:
     desk.business("acme", max_bindings=1)
     desk.bind(x=X, business="acme", order_id="1", expires_in="1h")
     desk.now_ms += HOUR_MS
     assert desk.bind(x=X, business="acme", order_id="2").x == X
 
 
-def test_its_business_user_is_told_that_it_expired_and_that_the_number_rests(desk: Desk) -> None:
+def test_expiry_and_cool_down_emit_events(desk: Desk) -> None:
     webhook, _ = desk.run(lambda act: make_webhook(act, "default", "https://platform.example/events"))
     desk.bind("AXB", "8001", "8002", x=X)
     first = desk.bind(x=X, expires_in="1h", order_id="17", user_data="u1", industrial_id="88.1/7")

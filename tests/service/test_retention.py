@@ -1,4 +1,4 @@
-"""What a purge keeps whatever is configured, and what it leaves behind."""
+"""Purge: the legal minimum of retention, and the state it leaves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOW_MS = 1_800_000_000_000
 
 
 class Store:
-    """A store whose clock stands still, and rows of every age in it."""
+    """A store with a fixed clock, and rows of any age."""
 
     def __init__(self, folder: Path) -> None:
         self.path = place_in(folder)
@@ -87,7 +87,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def fill(store: Store, records_ms: int, bindings_ms: int, audit_ms: int, businesses_ms: int) -> None:
-    """Of each kind one row that is over since a millisecond, and one for which it is the last."""
+    """Add two rows of each kind: one that expired a millisecond ago, and one in its last millisecond."""
     records = (records_ms + 1, records_ms)
     store.add_records(*(ended_record(f"c{age}", received_at=NOW_MS - age, ended_at=NOW_MS - age) for age in records))
     for more in (1, 0):
@@ -106,7 +106,7 @@ LONGER = tuple(kept_ms + 10 * DAY_MS for kept_ms in LAW)
     ("configured", "kept"),
     [(Retention(), LAW), (Retention(1, 1, 1, 1), LAW), (Retention(0, -1, 0, -1), LAW), (Retention(*LONGER), LONGER)],
 )
-def test_nothing_goes_before_its_time_whatever_is_configured(
+def test_purge_respects_the_legal_minimum_whatever_is_configured(
     store: Store, configured: Retention, kept: tuple[int, int, int, int]
 ) -> None:
     fill(store, *kept)
@@ -116,12 +116,12 @@ def test_nothing_goes_before_its_time_whatever_is_configured(
     assert purge(store.writer, configured, store.kept_in, NOW_MS) == Purged(0, 0, 0, 0, 0)
 
 
-def test_six_months_and_two_years_are_the_longest_there_are() -> None:
+def test_legal_minimums_are_the_longest_six_months_and_two_years() -> None:
     assert HALF_YEAR_MS == 184 * DAY_MS  # March to August
     assert TWO_YEARS_MS == 731 * DAY_MS  # with a 29th of February
 
 
-def test_both_chains_are_proved_after_a_purge_and_it_is_in_the_audit_log(store: Store) -> None:
+def test_a_purge_is_audited_and_leaves_both_chains_intact(store: Store) -> None:
     fill(store, *LAW)
     purge(store.writer, Retention(), store.kept_in, NOW_MS, operator_cli())
     who = operator_cli().name
@@ -131,7 +131,7 @@ def test_both_chains_are_proved_after_a_purge_and_it_is_in_the_audit_log(store: 
     assert (verdict.broken, verdict.intact, verdict.purged) == (None, 1, 1)
 
 
-def test_a_purge_goes_on_until_nothing_is_due(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_purge_continues_until_nothing_is_due(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.service.retention.CHUNK", 2)
     old_ms = NOW_MS - HALF_YEAR_MS - 1
     store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(205)))
@@ -140,7 +140,7 @@ def test_a_purge_goes_on_until_nothing_is_due(store: Store, monkeypatch: pytest.
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS) == Purged(205, 5, 0, 0, 0)
 
 
-def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_purge_leaves_the_rest_for_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.service.retention.RECORDS_CHUNK", 10)
     old_ms = NOW_MS - HALF_YEAR_MS - 1
     store.add_records(*(ended_record(f"c{n}", received_at=old_ms, ended_at=old_ms) for n in range(50)))
@@ -154,7 +154,7 @@ def test_a_purge_that_is_to_end_leaves_the_rest_for_the_next(store: Store, monke
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).records == 30
 
 
-def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store: Store) -> None:
+def test_each_purged_recording_has_an_audit_line(store: Store) -> None:
     old, young = (
         store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1),
         store.add_recording("0b" * 16, NOW_MS - HALF_YEAR_MS),
@@ -170,7 +170,7 @@ def test_recordings_go_after_their_time_each_with_a_line_in_the_audit_log(store:
     assert purge(store.writer, retention, store.kept_in, NOW_MS).recordings == 0
 
 
-def test_what_is_known_of_a_recording_goes_with_the_records_of_its_time(store: Store) -> None:
+def test_the_row_of_a_purged_recording_expires_like_a_record(store: Store) -> None:
     retention = Retention()
     store.add_recording("0a" * 16, NOW_MS)
     purge(store.writer, retention, store.kept_in, NOW_MS + HALF_YEAR_MS + 1)
@@ -179,18 +179,18 @@ def test_what_is_known_of_a_recording_goes_with_the_records_of_its_time(store: S
     assert find_recording(store.connection, store.sealer, "0a" * 16) is None
 
 
-def test_less_than_the_laws_time_counts_as_that(store: Store) -> None:
+def test_a_recording_is_kept_for_the_legal_minimum(store: Store) -> None:
     path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS)
     assert purge(store.writer, Retention(recordings_ms=DAY_MS), store.kept_in, NOW_MS).recordings == 0
     assert path.exists()
 
 
-def test_a_file_that_is_gone_already_does_not_hold_up_a_purge(store: Store) -> None:
+def test_a_missing_file_does_not_stop_a_purge(store: Store) -> None:
     store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1).unlink()
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
 
 
-def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(store: Store) -> None:
+def test_an_undeletable_file_is_named_and_retried(store: Store) -> None:
     path = store.add_recording("0a" * 16, NOW_MS - HALF_YEAR_MS - 1)
     path.unlink()
     path.mkdir()
@@ -200,8 +200,8 @@ def test_a_file_that_cannot_be_deleted_is_named_and_tried_again(store: Store) ->
     assert purge(store.writer, Retention(), store.kept_in, NOW_MS).recordings == 1
 
 
-def test_files_that_the_store_does_not_know_go_in_their_time_too(store: Store) -> None:
-    """After a crash, or beside a store from a backup."""
+def test_files_unknown_to_the_store_are_purged_by_age(store: Store) -> None:
+    """As after a crash, or beside a store from a backup."""
     known = store.add_recording("0a" * 16, NOW_MS)
     others = [
         store.kept_in / name for name in ("0b0b0b/notes.sealed", f"documents/{'0b' * 16}.sealed", "0b0b0b/x.part")

@@ -1,4 +1,4 @@
-"""Sealing keys: added, used, resealed with and dropped, on a store of either kind."""
+"""Sealing keys: adding, using, resealing and dropping, on both kinds of store."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def key_file(tmp_path: Path) -> Path:
 
 
 def filled(desk: Desk) -> Binding:
-    """A row in every table that is resealed."""
+    """Add a row to every table that is resealed."""
     desk.business("acme", contact="Wang 13800000009")
     group = desk.run(lambda act: make_group(act, "riders", RULES, "acme", ["13700000003", "13700000004"]))
     desk.run(lambda act: remove_members(act, group.group_id, ["13700000004"], RULES))
@@ -86,7 +86,7 @@ def filled(desk: Desk) -> Binding:
 
 
 def read(desk: Desk, made: Binding) -> list[Any]:
-    """All that `filled` left, in clear."""
+    """All rows of `filled`, in clear."""
     reader, sealer = desk.reader, desk.sealer
     (group,) = find_groups(reader, sealer, "acme", "", 9)
     _, number, _, sealed, _ = reader.execute("SELECT * FROM last_caller").fetchone()
@@ -113,7 +113,7 @@ def test_an_added_key_is_in_the_file_and_not_in_use(desk: Desk, key_file: Path) 
     assert (key_in_use(desk.reader), desk.sealer.key_id) == (1, 1)
 
 
-def test_a_key_that_is_used_seals_what_is_new_and_all_is_found_as_before(desk: Desk, key_file: Path) -> None:
+def test_a_used_key_seals_new_rows_and_old_rows_stay_readable(desk: Desk, key_file: Path) -> None:
     before = desk.bind(x=X)
     used(desk, added(desk, key_file))
     after = desk.bind("AXB", "13700000003", "13600000004", x=Y)
@@ -125,7 +125,7 @@ def test_a_key_that_is_used_seals_what_is_new_and_all_is_found_as_before(desk: D
     assert verify_audit(desk.reader, desk.sealer).broken is None
 
 
-def test_another_process_that_writes_turns_to_the_key_with_its_next_act(desk: Desk, key_file: Path) -> None:
+def test_another_writer_uses_the_key_from_its_next_unit_of_work(desk: Desk, key_file: Path) -> None:
     other = open_store(desk.path, key_file)
     with closing(Writer(desk.path, other)) as writer:
         used(desk, added(desk, key_file))
@@ -134,7 +134,7 @@ def test_another_process_that_writes_turns_to_the_key_with_its_next_act(desk: De
         assert (other.key_id, other.key_ids) == (2, [1, 2])
 
 
-def test_another_process_that_only_reads_finds_the_key_when_it_meets_it(desk: Desk, key_file: Path) -> None:
+def test_another_reader_loads_the_key_when_it_needs_it(desk: Desk, key_file: Path) -> None:
     other = open_store(desk.path, key_file)
     used(desk, added(desk, key_file))
     desk.bind(x=X)
@@ -144,7 +144,7 @@ def test_another_process_that_only_reads_finds_the_key_when_it_meets_it(desk: De
     ]
 
 
-def test_what_an_end_between_file_and_store_has_left_is_entered_by_the_next_add(desk: Desk, key_file: Path) -> None:
+def test_add_registers_a_key_left_in_the_file_by_a_crash(desk: Desk, key_file: Path) -> None:
     class Ended(Exception):
         pass
 
@@ -159,7 +159,7 @@ def test_what_an_end_between_file_and_store_has_left_is_entered_by_the_next_add(
     assert list(read_key_file(key_file).masters) == [1, 2]
 
 
-def test_a_key_is_not_used_while_somebody_does_not_have_it(desk: Desk, key_file: Path) -> None:
+def test_use_is_refused_while_a_process_lacks_the_key(desk: Desk, key_file: Path) -> None:
     added(desk, key_file)
     assert (
         refused(lambda: used(desk, 2, "the node b"))
@@ -168,16 +168,14 @@ def test_a_key_is_not_used_while_somebody_does_not_have_it(desk: Desk, key_file:
     assert key_in_use(desk.reader) == 1
 
 
-def test_what_cannot_be_used_is_refused(desk: Desk, key_file: Path) -> None:
+def test_use_is_refused_for_old_current_and_unknown_keys(desk: Desk, key_file: Path) -> None:
     used(desk, added(desk, key_file))
-    assert refused(lambda: used(desk, 1)) == "the key 1 was in use before the key 2: add a new one"
-    assert refused(lambda: used(desk, 2)) == "the key 2 is in use already"
+    assert refused(lambda: used(desk, 1)) == "the key 1 was replaced or dropped: add a new one"
+    assert refused(lambda: used(desk, 2)) == "the key 2 is already in use"
     assert refused(lambda: used(desk, 3)).startswith("the store has no key 3")
 
 
-def test_a_node_whose_file_lacks_the_new_key_can_neither_add_nor_use(
-    desk: Desk, key_file: Path, tmp_path: Path
-) -> None:
+def test_add_and_use_are_refused_on_a_node_without_the_new_key(desk: Desk, key_file: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "other" / "relay.key"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(key_file.read_bytes())
@@ -186,8 +184,8 @@ def test_a_node_whose_file_lacks_the_new_key_can_neither_add_nor_use(
     added(desk, key_file)
     with closing(Writer(desk.path, other)) as writer:
         problem = refused(lambda: writer.run(desk.actor, lambda act: service.add(act, elsewhere)))
-        assert problem == f"{elsewhere} does not have the key 2: copy it from where it was added"
-        assert "does not have the key 2" in refused(lambda: writer.run(desk.actor, lambda act: service.use(act, 2, [])))
+        assert problem == f"{elsewhere} lacks the key 2: copy it from the node that added it"
+        assert "lacks the key 2" in refused(lambda: writer.run(desk.actor, lambda act: service.use(act, 2, [])))
         used(desk, 2)
         with pytest.raises(
             StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"
@@ -206,7 +204,7 @@ def test_a_store_does_not_open_without_a_key_that_was_in_use(desk: Desk, key_fil
         open_store(desk.path, key_file)
 
 
-def test_a_store_opens_without_a_key_that_never_was_in_use(desk: Desk, key_file: Path) -> None:
+def test_a_store_opens_without_a_key_that_was_never_in_use(desk: Desk, key_file: Path) -> None:
     before = key_file.read_bytes()
     added(desk, key_file)
     key_file.write_bytes(before)
@@ -226,7 +224,7 @@ def test_a_store_does_not_open_with_another_key_of_the_same_id(desk: Desk, key_f
 # -- resealing and dropping
 
 
-def test_what_lives_on_is_resealed_and_reads_as_before(desk: Desk, key_file: Path) -> None:
+def test_reseal_covers_all_rows_but_the_audit_log(desk: Desk, key_file: Path) -> None:
     made = filled(desk)
     before = read(desk, made)
     empty = [rows.table for rows in RESEALED if desk.one(f"SELECT count({rows.column}) FROM {rows.table}") == (0,)]
@@ -238,7 +236,7 @@ def test_what_lives_on_is_resealed_and_reads_as_before(desk: Desk, key_file: Pat
     assert reseal(desk.path, desk.sealer) == 0
 
 
-def test_an_end_in_its_midst_loses_nothing_and_the_next_pass_goes_on(desk: Desk, key_file: Path) -> None:
+def test_an_interrupted_reseal_loses_nothing_and_is_continued(desk: Desk, key_file: Path) -> None:
     made = filled(desk)
     before = read(desk, made)
     used(desk, added(desk, key_file))
@@ -249,13 +247,13 @@ def test_an_end_in_its_midst_loses_nothing_and_the_next_pass_goes_on(desk: Desk,
     assert (read(desk, made), set(needs(desk.reader)[1])) == (before, {"audit"})
 
 
-def test_a_row_that_is_changed_while_it_is_resealed_stays_changed(desk: Desk, key_file: Path) -> None:
+def test_reseal_keeps_a_concurrent_change(desk: Desk, key_file: Path) -> None:
     made = desk.bind(x=X)
     used(desk, added(desk, key_file))
     asked = 0
 
     def change_it() -> bool:
-        """Between the look at the row and the act."""
+        """Change the binding after its row was read and before it is resealed."""
         nonlocal asked
         asked += 1
         if asked == 1:
@@ -266,11 +264,11 @@ def test_a_row_that_is_changed_while_it_is_resealed_stays_changed(desk: Desk, ke
     assert desk.reaches(X, A) == "8613500000007"
 
 
-def test_a_key_is_dropped_when_all_that_needs_it_is_purged(desk: Desk, key_file: Path, tmp_path: Path) -> None:
+def test_drop_is_refused_until_no_row_needs_the_key(desk: Desk, key_file: Path, tmp_path: Path) -> None:
     made = desk.bind(x=X)
     used(desk, added(desk, key_file))
-    assert refused(lambda: dropped(desk, 2)) == "the key 2 is in use: add another and use that first"
-    assert "the key 1 is needed still, by audit" in refused(lambda: dropped(desk, 1))
+    assert refused(lambda: dropped(desk, 2)) == "the key 2 is in use: add and use another first"
+    assert "the key 1 is still needed by rows of audit " in refused(lambda: dropped(desk, 1))
     reseal(desk.path, desk.sealer)
     desk.now_ms += TWO_YEARS_MS + 60_000
     purge(desk.writer, Retention(), tmp_path, desk.now_ms)
@@ -285,16 +283,14 @@ def test_a_key_is_dropped_when_all_that_needs_it_is_purged(desk: Desk, key_file:
     dropped(desk, 1)
 
 
-def test_a_key_that_never_was_in_use_is_dropped_at_once_and_its_id_never_comes_again(
-    desk: Desk, key_file: Path
-) -> None:
+def test_an_unused_key_is_dropped_at_once_and_its_id_not_reused(desk: Desk, key_file: Path) -> None:
     dropped(desk, added(desk, key_file))
     service.forget(key_file, 2, desk.sealer.hash_keys)
     assert added(desk, key_file) == 3
-    assert refused(lambda: used(desk, 2)).startswith("the key 2 was in use before")
+    assert refused(lambda: used(desk, 2)).startswith("the key 2 was replaced or dropped")
 
 
-def test_the_last_id_is_the_last(desk: Desk, key_file: Path) -> None:
+def test_add_is_refused_after_the_last_id(desk: Desk, key_file: Path) -> None:
     added(desk, key_file)
     desk.run(lambda act: act.connection.execute("UPDATE sealing_key SET id = 255 WHERE id = 2"))
     service.forget(key_file, 2, desk.sealer.hash_keys)
@@ -302,7 +298,7 @@ def test_the_last_id_is_the_last(desk: Desk, key_file: Path) -> None:
     assert "255 keys" in refused(lambda: added(desk, key_file))
 
 
-def test_the_acts_stand_in_the_audit_log(desk: Desk, key_file: Path) -> None:
+def test_changes_of_sealing_keys_are_audited(desk: Desk, key_file: Path) -> None:
     desk.bind(x=X)
     used(desk, added(desk, key_file))
     reseal(desk.path, desk.sealer)

@@ -73,7 +73,7 @@ async def test_the_first_order_of_the_readme(desk: Desk) -> None:
 
 async def test_a_problem_is_shown_where_a_step_fails(desk: Desk) -> None:
     told = await desk.paste(SET_UP, ORDER.replace('"order_id": "17", ', ""))
-    assert "order_id: it is missing" in told.splitlines()[-1]
+    assert "order_id: required" in told.splitlines()[-1]
 
 
 async def test_the_signed_request_of_the_api_s_page(desk: Desk) -> None:

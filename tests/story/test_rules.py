@@ -103,7 +103,7 @@ async def test_only_number_protection(tmp_path: Path, x: str) -> None:
             done(relay, "business", "apply", "acme", "--name", "Acme", *PAPER_OPTIONS)
             done(relay, "business", "approve", "acme", "--reason", "papers complete")
             said = is_refused(relay, "bind", "AXB", "--a", A2, "--b", B2, "--business", "acme")
-            assert said.startswith("order_id: it is missing")
+            assert said.startswith("order_id: required")
             await call(ends, A, x)
             await call(ends, A, x)
             assert (await refused(ends, A, x)).status == 403
@@ -115,8 +115,8 @@ async def test_three_roles(ends: Ends, x: str) -> None:
     relay = ends.relay
     done(relay, "business", "apply", "roles", "--name", "Roles", *PAPER_OPTIONS)
     options = ("--a", A, "--b", B, "--x", x, "--order", "1", "--business", "roles")
-    assert "it is applied" in is_refused(relay, "business", "suspend", "roles", "--reason", "early")
-    assert "only an approved one" in is_refused(relay, "bind", "AXB", *options)
+    assert "is applied" in is_refused(relay, "business", "suspend", "roles", "--reason", "early")
+    assert "must be approved" in is_refused(relay, "bind", "AXB", *options)
     done(relay, "business", "approve", "roles", "--reason", "papers complete")
     bind(relay, "AXB", *options)
     await call(ends, A, x)
