@@ -1,4 +1,4 @@
-"""Look-ups of calls in a store that answers later: peers have their turns, and an answer is judged when it is there."""
+"""Asynchronous route look-ups in PostgreSQL, queued fairly by peer; the call policy runs when the row is there."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class _Waiting(NamedTuple):
 
 
 class ServerLookUps:
-    """What `RouteReader` is for a store in a file. Open it in the loop that it is used in."""
+    """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
         self._reader = ServerRouteReader(server, sealer, rules, report)
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._asking = Tasks()
-        self._askers = 0  # of these, those that still take what waits
+        self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
         self.follow = self._reader.follow
         self.open = self._reader.open
         self.close = self._reader.close
         self._looks = 0
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
-        """For a `Gate` whose `look_up` is not asked: `look_up` here is."""
+        """Never used: fills the `Gate`'s synchronous interface, in place of which `look_up` below is called."""
         return STORE_FAILED
 
     def look(self) -> None:
@@ -74,13 +74,13 @@ class ServerLookUps:
             self._asking.begin(self._ask())
 
     async def _ask(self) -> None:
-        """One after the other, each peer in its turn, until none waits."""
+        """Serve the queue, one look-up at a time, until it is empty."""
         try:
             while len(self._waiting):
                 _, waiting = self._waiting.take()
                 await self._answer(waiting)
         except Exception:
-            if len(self._waiting):  # one that broke must not keep the others waiting
+            if len(self._waiting):  # a failed look-up must not stall the queue
                 self._askers += 1
                 self._asking.begin(self._ask())
             raise

@@ -214,7 +214,7 @@ async def test_who_hangs_up_too_often_is_told_when_to_come_again(
     api: Api, relay: dict[str, Callable[..., Json]]
 ) -> None:
     def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
-        raise Refused("rate_limited", "", "at most 20 calls are hung up a second")
+        raise Refused("rate_limited", "", "at most 20 hang-ups per second")
 
     relay["hang_up"] = hang_up
     company = await api.company("acme")

@@ -140,7 +140,7 @@ async def test_what_datagrams_that_came_together_are_answered_goes_together(open
     for message in messages:
         opened.peer.sendto(message, opened.echo)
     echo = opened.datagrams._sockets[2]
-    echo._alone = 0
+    echo._singles = 0
     echo._read()
     assert opened.answered_at_once == []
     assert opened.waiting() == messages

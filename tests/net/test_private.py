@@ -11,7 +11,7 @@ from relay.net.private import read_secret
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot read"), (b" \n", "is empty"), (b"\xff", "is no UTF-8 text")]
+    ("content", "words"), [(None, "cannot read"), (b" \n", "is empty"), (b"\xff", "is not UTF-8 text")]
 )
 def test_a_file_without_a_secret_is_told_by_its_setting(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:

@@ -59,11 +59,11 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         read_sounds(SoundFiles("en", tmp_path))
     begin, busy, ending, hello = told.value.problems
     assert begin == f"announcements.folder: {tmp_path}/begin.wav cannot be read: Is a directory"
-    assert busy == f"announcements.folder: {tmp_path}/busy.wav is no WAV file"
-    assert ending.endswith("bytes; write it with 8 kHz, mono, A-law, 60000 at the most")
-    assert "hello.wav is no sound's; they are named begin, ending, recorded, busy," in hello
+    assert busy == f"announcements.folder: {tmp_path}/busy.wav is not a WAV file"
+    assert ending.endswith("bytes, above 60000: encode it as 8 kHz, mono, A-law")
+    assert "hello.wav is not a known sound; the names are begin, ending, recorded, busy," in hello
 
 
 def test_a_folder_without_any_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no file that ends in \.wav"):
+    with pytest.raises(ConfigError, match=r"has no \.wav file"):
         read_sounds(SoundFiles("en", tmp_path))

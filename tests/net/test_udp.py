@@ -126,7 +126,7 @@ async def test_what_comes_together_is_received_between_hold_and_release(fails: b
     with peer:
         for data in (b"0", b"1", b"2"):
             peer.sendto(data, address)
-        socket_of._until_look, socket_of._alone = udp._LOOK_EVERY, 0
+        socket_of._until_sample, socket_of._singles = udp._SAMPLE_EVERY, 0
         with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
             socket_of._read()
     assert told == [b"hold", b"0", b"1", *([] if fails else [b"2"]), b"release"]
@@ -219,10 +219,10 @@ async def test_buffers_are_large_where_the_system_allows(heard: Heard) -> None:
 async def test_how_long_datagrams_have_waited_is_looked_at_now_and_then(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:
-        for _ in range(udp._LOOK_EVERY):
+        for _ in range(udp._SAMPLE_EVERY):
             peer.sendto(b"hello", heard.address)
         hold_up_the_loop(0.05)
-        for _ in range(udp._LOOK_EVERY):
+        for _ in range(udp._SAMPLE_EVERY):
             await asyncio.wait_for(heard.datagrams.get(), 10)
     assert heard.pace.longest_s(time.monotonic()) >= 0.05
     assert heard.pace.is_behind
@@ -246,17 +246,17 @@ async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind
 async def test_several_are_read_in_one_turn_where_they_come_together(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:
-        for number in range(udp._LOOK_EVERY + MOST + 2):
+        for number in range(udp._SAMPLE_EVERY + MOST + 2):
             peer.sendto(b"%d" % number, heard.address)
-    for _ in range(udp._LOOK_EVERY):
+    for _ in range(udp._SAMPLE_EVERY):
         heard.udp._read()
-    assert heard.datagrams.qsize() == udp._LOOK_EVERY
+    assert heard.datagrams.qsize() == udp._SAMPLE_EVERY
     heard.udp._read()
-    assert heard.datagrams.qsize() == udp._LOOK_EVERY + MOST
+    assert heard.datagrams.qsize() == udp._SAMPLE_EVERY + MOST
     heard.udp._read()
     heard.udp._read()  # nothing is there
     assert [heard.datagrams.get_nowait()[0] for _ in range(heard.datagrams.qsize())] == [
-        b"%d" % number for number in range(udp._LOOK_EVERY + MOST + 2)
+        b"%d" % number for number in range(udp._SAMPLE_EVERY + MOST + 2)
     ]
 
 
@@ -274,9 +274,9 @@ async def test_some_that_come_alone_do_not_keep_the_next_from_being_read_togethe
 
         heard.udp._until_look = 1
         assert come(1) == 1  # it is looked, and there is one
-        assert [come(1) for _ in range(udp._MOST_ALONE - 1)] == [1] * (udp._MOST_ALONE - 1)
+        assert [come(1) for _ in range(udp._MOST_SINGLE - 1)] == [1] * (udp._MOST_SINGLE - 1)
         assert come(3) == 3
-        assert [come(1) for _ in range(udp._MOST_ALONE)] == [1] * udp._MOST_ALONE
+        assert [come(1) for _ in range(udp._MOST_SINGLE)] == [1] * udp._MOST_SINGLE
         assert come(3) == 1
 
 
