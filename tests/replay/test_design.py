@@ -35,7 +35,7 @@ def test_options_that_are_not_known() -> None:
 
 def test_bodies_that_may_not_pass() -> None:
     info = Request.of("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
-    assert refusal_of(info) == Refusal((415,), "its body may not pass")
+    assert refusal_of(info) == Refusal((415,), "its body is not allowed")
 
 
 @pytest.mark.parametrize(

@@ -218,4 +218,4 @@ async def test_what_the_relay_does_on_purpose_is_no_difference(lines: Lines) -> 
 
 async def test_message_that_the_trace_has_not_is_told(lines: Lines) -> None:
     played = await play_through(lines, replace(b"SIP/2.0 180", b"SIP/2.0 183"), *PLAIN, *END)
-    assert ": 183 to INVITE came to the caller, which the trace has not" in remarks(played)
+    assert ": 183 to INVITE to the caller is not in the trace" in remarks(played)

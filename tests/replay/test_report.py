@@ -36,7 +36,7 @@ def test_what_is_remarkable_stands_below_its_attempt() -> None:
     lines = list(report.lines(FILE, *played(ALIKE, DESIGNED)))
     assert lines[2:] == [
         "        as designed: callee's 407 to INVITE: 407 is shown as 480",
-        "1 of 1 attempts alike, 1 but for what the relay does on purpose; 0 differ.",
+        "1 of 1 attempts alike, 1 except for changes by design; 0 differ.",
     ]
     lines = list(report.lines(FILE, *played(DESIGNED, DIFFERS)))
     assert lines[1].endswith(": differs")
