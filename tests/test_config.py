@@ -321,7 +321,7 @@ def test_announcements_can_be_enabled_one_by_one(what: str) -> None:
 def test_the_operator_s_sounds_are_checked(tmp_path: Path) -> None:
     made = parse_config(f'{MEDIA}[announcements]\nbegin = true\nfolder = "{tmp_path}"', "f")
     assert made.sounds == SoundFiles("zh", tmp_path)
-    with pytest.raises(ConfigError, match=r"announcements\.folder: .* has no file"):
+    with pytest.raises(ConfigError, match=r"announcements\.folder: .* has no \.wav file"):
         check_files(made)
 
 

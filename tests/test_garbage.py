@@ -61,7 +61,5 @@ async def test_each_collection_sets_the_next_pause(monkeypatch: pytest.MonkeyPat
         (0.01, 0.0, 0.05),
     ],
 )
-def test_pauses_shrink_as_collections_take_longer(
-    pause_s: float, took_s: float, next_s: float
-) -> None:
+def test_pauses_shrink_as_collections_take_longer(pause_s: float, took_s: float, next_s: float) -> None:
     assert garbage.next_pause_s(pause_s, took_s) == pytest.approx(next_s)
