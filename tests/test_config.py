@@ -390,7 +390,7 @@ OTHER_VALUES = {"sip.listen", "log.format", "peer.targets"}
 
 
 def commented() -> dict[str, dict[str, Any]]:
-    """The tables of config/relay.toml with their settings, commented ones included; the first [[peer]] and [[route]]."""
+    """config/relay.toml by tables, with commented settings too, of [[peer]] and [[route]] the first."""
     tables: dict[str, dict[str, Any]] = {}
     table: dict[str, Any] = {}
     for line in Path("config/relay.toml").read_text().splitlines():
