@@ -19,8 +19,8 @@ from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
 
-SWEEP_EACH: Final = 5  # seconds
-MOST_WAITING: Final = 1_000  # of which a peer has a share; what comes beyond is refused
+SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
+MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
 
 Answered = Callable[[LookUp, Route | Refusal], None]
 
@@ -30,7 +30,7 @@ class _Waiting(NamedTuple):
     asked: LookUp
     unix_s: float
     found: Answered
-    since: float  # by the loop's clock
+    since: float  # loop time
 
 
 class ServerLookUps:
@@ -51,14 +51,14 @@ class ServerLookUps:
         return STORE_FAILED
 
     def look(self) -> None:
-        """Once a second: whether an outage is over, and now and then whether counts are."""
+        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
         self._reader.look()
         self._looks += 1
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())
 
     def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Answered) -> None:
-        """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
+        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
         if refusal is not None:
@@ -90,7 +90,7 @@ class ServerLookUps:
     async def _answer(self, waiting: _Waiting) -> None:
         gate, asked, unix_s, found, since = waiting
         patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
-        answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
+        answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
         row: Found | Refusal = STORE_FAILED
         try:
             if patience_s > 0:

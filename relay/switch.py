@@ -184,9 +184,9 @@ class Switch:
         self._reader.close()
 
     def _recall(self, known: Iterable[CallRecord]) -> None:
-        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`.
+        """Count the calls granted before the start towards the caps. `known`: as for `granted_since`.
 
-        A store on a server has counted it.
+        PostgreSQL keeps the counts itself.
         """
         place = self._config.store.path
         if not self._gate.recall_s or not isinstance(place, Path):
@@ -194,7 +194,7 @@ class Switch:
         now_ms = int(time.time() * 1000)
         since_ms = now_ms - 1000 * self._gate.recall_s
         for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
-            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
+            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -222,7 +222,7 @@ class Switch:
 
 
 def _shared_limits(engine: Engine, gate: Gate) -> SharedLimits:
-    """Those that hold over all nodes of a store."""
+    """The limits that apply across all nodes of a store."""
     tallies, rates = engine.limited()
     timed = {what: (each, time.monotonic) for what, each in rates.items()}
     return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)

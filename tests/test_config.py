@@ -266,7 +266,7 @@ def test_sources_are_checked_even_if_the_uri_is_invalid(uri: str) -> None:
     assert sorted(line.partition(":")[0] for line in found) == ["peer[0].sources[0]", "peer[0].uri"]
 
 
-def test_names_of_peers_are_unique() -> None:
+def test_duplicate_peer_names_are_refused() -> None:
     assert problem(PEER + PEER) == "peer[1].name: carrier is taken; each peer needs a unique name"
 
 
@@ -279,7 +279,7 @@ def test_a_route_to_an_unknown_peer_is_refused() -> None:
     )
 
 
-def test_a_prefix_has_one_route() -> None:
+def test_two_routes_of_one_prefix_are_refused() -> None:
     assert '"86" has two routes' in problem(PEER + 2 * '[[route]]\nprefix = "86"\npeers = ["carrier"]\n')
 
 

@@ -81,7 +81,7 @@ def test_the_api_may_use_plain_http_on_loopback(listen: str, host: str) -> None:
     assert config(f'[api]\nlisten = "{listen}"').api.host == host
 
 
-def test_the_api_listens_elsewhere_with_a_certificate_alone() -> None:
+def test_the_api_needs_a_certificate_on_other_addresses() -> None:
     assert "keys would cross the network in clear" in problem('[api]\nlisten = "0.0.0.0:8700"')
     made = config('[api]\nlisten = "0.0.0.0:8700"\ncertificate = "c.pem"\nkey = "k.pem"').api
     assert (made.certificate, made.key) == (Path("c.pem"), Path("k.pem"))

@@ -93,7 +93,7 @@ def test_existing_files_are_accepted(here: Path) -> None:
     check_files(config(RECORDS))
 
 
-def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
+def test_a_missing_folder_is_reported(here: Path) -> None:
     assert "recording.spool: elsewhere is not a folder here" in faults(
         config('[recording]\nspool = ["spool", "elsewhere"]')
     )

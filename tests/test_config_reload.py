@@ -66,7 +66,7 @@ FOLLOWED = {
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
 IN_PARTS = {"settings", "api", "recordings"}
 READ_FROM = {"name", "warnings"}
-OF_COMMANDS = {"report"}  # which the relay does not look at
+OF_COMMANDS = {"report"}  # not used by the relay
 
 
 def test_every_part_of_the_configuration_is_classified() -> None:

@@ -57,10 +57,10 @@ class Bound(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a store of several nodes has counted of a call towards caps on frequency, when it was looked up."""
+    """The counts towards frequency caps that a shared store made during the look-up."""
 
-    under: Sequence[tuple[bytes, int]]  # keys, and slices of time: to be given back where it is not granted
-    over: Refusal | None  # the cap that forbids it
+    under: Sequence[tuple[bytes, int]]  # (key, time slice) counted for this call; undone if it is not granted
+    over: Refusal | None  # the refusal of an exceeded cap
 
 
 class Found(NamedTuple):
@@ -73,7 +73,7 @@ class Found(NamedTuple):
     bound: Bound | None
     earlier_by_caller: Sequence[int]  # granted calls older than MEMORY_S, one count per `Rules.caller_windows_s`
     earlier_by_number: Sequence[int]
-    counted: Counted | None = None  # None: calls are counted here, in `Recent`
+    counted: Counted | None = None  # None: this process counts, in `Recent`
 
 
 class Asked:

@@ -178,9 +178,9 @@ def _options() -> argparse.Namespace:
         "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
-    caps = "of --nodes: caps on frequency as by default, but so high that no call reaches them"
+    caps = "with --nodes: the default frequency caps, but too high to be reached"
     parser.add_argument("--caps", action="store_true", help=caps)
-    share = "of one CPU for each of --nodes, default 0.25, or the relay of --overload, default 1"
+    share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
     numbers = "measure import, look-up, memory and disk of stores with that many bindings, such as 10000,100000,1000000"
     parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)

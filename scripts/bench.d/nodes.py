@@ -109,7 +109,7 @@ def measure(
     compiled: bool,
     caps: bool,
 ) -> list[Nodes]:
-    """`share`: of one CPU for each node. `first`: calls a second of each that the search begins with."""
+    """`share`: fraction of one CPU for each node. `first`: initial rate of the search, calls per second and node."""
     setting = _Setting(bindings, share, first, seconds, compiled, caps)
     with _store(run) as store:
         _import(run, store, setting)

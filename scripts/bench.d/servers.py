@@ -73,10 +73,10 @@ def relay_toml(
     transport: str = "udp",
     caps: bool = False,
 ) -> str:
-    """Without caps, or with ones that nobody reaches: the same few thousand callers call again and again.
+    """A configuration without caps, or with unreachable ones: the same few thousand callers call repeatedly.
 
-    `api` None: the relay's process alone. `store`: the lines of its table, where it is not a file in `run`. `more`:
-    further tables. `transport`: to the callees; the relay listens for UDP too.
+    `api` None: no backend process. `store`: the lines of its table, if the store is not a file in `run`. `more`:
+    further tables. `transport`: to the callees; the relay also listens on UDP.
     """
     if store is None:
         store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
