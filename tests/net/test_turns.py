@@ -50,13 +50,13 @@ async def test_a_turn_is_limited_and_peers_are_served_round_robin() -> None:
     turns.serve(flooders[0])
     for other in flooders[1:]:
         turns.serve(other)
-    assert served == ["flooder"] * MOST_FRAMES, "of one turn, by however many connections"
+    assert served == ["flooder"] * MOST_FRAMES, "one turn, whatever the number of connections"
     other = Stream("other", 2, served)
     turns.serve(other)
     served.clear()
     await asyncio.sleep(0)
     assert len(served) == MOST_FRAMES
-    assert served[:5].count("other") == 2, "whatever the flooder has waiting"
+    assert served[:5].count("other") == 2, "whatever the flooder's backlog"
     while any(stream.waits for stream in (*flooders, other)):
         served.clear()
         await asyncio.sleep(0)
@@ -111,7 +111,7 @@ async def test_a_busy_stream_is_served_completely_and_in_order(files: TlsFiles |
             writer.close()
         turns = await heard_by_turns(h)
         assert [data for turn in turns for data in turn] == sent
-        assert max(len(turn) for turn in turns) <= 2 * MOST_FRAMES, "one turn of the loop may lie between two of ours"
+        assert max(len(turn) for turn in turns) <= 2 * MOST_FRAMES, "the loop may run once between two turns"
         if closes:
             await h.failure()
         writer.close()
@@ -130,10 +130,10 @@ async def test_messages_received_before_a_reset_are_served() -> None:
         assert connection._transport is not None
         connection._transport.abort()
         await until(lambda: connection._transport is None)
-        assert h.failed.empty(), "it fails when all is served, so that nobody takes its flow for one that lives"
+        assert h.failed.empty(), "the flow must fail only after all is served"
         h.streams.send(b"answer", flow)
         assert [first, *[(await h.heard())[0] for _ in sent[1:]]] == sent
-        assert flow in [await h.failure(), await h.failure()], "by its connection, and by its address"
+        assert flow in [await h.failure(), await h.failure()], "the flow fails by its connection and by its address"
         await h.settled(0)
         writer.close()
 

@@ -102,7 +102,7 @@ class Crashes:
             if not self.caller.unfinished:
                 return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
+        raise AssertionError(f"calls never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
 
     def _check(self, records: list[dict[str, Any]], rounds: int, *, in_outages: bool) -> Figures:
         check_records(
@@ -150,8 +150,8 @@ def check_records(
         by_caller[record["caller_leg_call_id"]].append(record)
         by_callee[record["callee_leg_call_id"]].append(record)
     seen = [call for call in caller.calls.values() if call.final_status]
-    assert not all_answered or len(seen) == len(caller.calls), "a caller waits for ever"
-    assert len(seen) > at_least, "hardly a call got through: nothing is proved"
+    assert not all_answered or len(seen) == len(caller.calls), "a call has no final answer"
+    assert len(seen) > at_least, "too few calls got through to prove anything"
     assert any(call.final_status == 200 for call in seen)
     for call in seen:
         found = by_caller[call.call_id]

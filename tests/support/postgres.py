@@ -92,7 +92,7 @@ def _program(name: str) -> str:
         iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
     )
     if found is None:
-        raise RuntimeError(f"there is no {name}: install the Debian package postgresql")
+        raise RuntimeError(f"{name} not found: install the Debian package postgresql")
     return str(found)
 
 

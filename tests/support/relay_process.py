@@ -327,7 +327,7 @@ class RelayProcess:
         for place in places:
             data = place.read_bytes()
             for number in self.real_numbers:
-                assert number.encode() not in data, f"{number} stands in clear in {place.name}"
+                assert number.encode() not in data, f"{number} is in clear in {place.name}"
 
 
 MUST_RUN_OUT = (

@@ -69,7 +69,7 @@ class Talker(Phone):
                     return await event.wait()  # type: ignore[func-returns-value]
             except TimeoutError:
                 pause_s = min(2 * pause_s, 8 * self._t1_s)
-        raise AssertionError(f"{self.local}: no answer though asked eleven times")
+        raise AssertionError(f"{self.local}: no answer after eleven transmissions")
 
     def deliver(self, data: bytes) -> None:
         """Serve every message, including those received before."""
