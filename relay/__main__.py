@@ -1,4 +1,4 @@
-"""`python -m relay` is the command `relay700`."""
+"""`python -m relay` runs the `relay700` command."""
 
 from relay.cli import main
 

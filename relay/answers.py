@@ -1,7 +1,4 @@
-"""What the control socket answers about the calls of one switch, to the desk and to commands.
-
-It only looks, but for the hang-ups that are asked for.
-"""
+"""Control-socket queries about live calls, for the backend and the commands. Only `hang_up` changes anything."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from relay.reports.record_form import record_form
 if TYPE_CHECKING:
     from relay.net.verify import Verifier
 
-HANG_UPS_PER_S = 20  # of one business, and of the operator: each looks through all calls
+HANG_UPS_PER_S = 20  # per business, and for the operator: each one searches all calls
 
 
 class Answers:
-    """The answers of one switch."""
+    """The handlers of one SIP service."""
 
     def __init__(
         self,
@@ -46,11 +43,11 @@ class Answers:
         self._policy_counts = policy_counts
         self._bans = BanAnswers(engine.bans)
         self._hang_ups = Rates()
-        self._live_known: list[CallRecord] = []
+        self._live_cache: list[CallRecord] = []
         self._live_until = 0.0
 
     def by_name(self) -> Mapping[str, Callable[..., Answer]]:
-        """By the names that they are asked by."""
+        """The handlers by command name."""
         return {
             "statistics": self.statistics,
             "live": self.live,
@@ -71,13 +68,13 @@ class Answers:
             "over_share": self._engine.over_share(),
             "loop_lag_seconds": self._driver.pace.longest_s(time.monotonic()),
             **self._policy_counts(),
-            **self._of_peers(),
+            **self._peer_gauges(),
             **(self._rtpengine.statistics() if self._rtpengine else {}),
             **({"verifications": dict(self._verifier.counters)} if self._verifier else {}),
         }
 
-    def _of_peers(self) -> dict[str, dict[str, int]]:
-        """For the metrics; the keys are the values of their labels."""
+    def _peer_gauges(self) -> dict[str, dict[str, int]]:
+        """Per-peer gauges for the metrics. Keys are label values, separated by blanks."""
         peers = self._engine.peers(time.monotonic())
         targets = {f"{peer.peer} {each.target}": int(each.state == "up") for peer in peers for each in peer.targets}
         calls = {f"{peer.peer} in": peer.calls_in for peer in peers}
@@ -92,35 +89,35 @@ class Answers:
         }
 
     def live(self, business: str | None = None, most: int = 1_000, reveal: bool = False) -> Answer:
-        """The newest calls, also those that ring, of one business or of all. Parties are masked unless revealed."""
+        """The newest `most` live or ringing calls, of one or all businesses. Numbers are masked unless `reveal`."""
         calls = [record for record in self._live_records() if business is None or record.business == business]
         shown = [_live_call(record, reveal) for record in calls[:most]]
         return {"calls": shown, "total": len(calls)}
 
     def call(self, call_id: str, business: str | None = None, reveal: bool = False) -> Answer:
-        """One call that is up or setting up, as `live` has it. Raises Refused where there is none of that business."""
+        """One answered or ringing call, in the form of `live`. Raises Refused if the business has no such call."""
         for record in self._live_records():
             if record.call_id == call_id and business in (None, record.business):
                 return _live_call(record, reveal)
         raise no_such_call()
 
     def _live_records(self) -> list[CallRecord]:
-        """The newest first. Kept for a while, so that however many ask, this takes no more than a tenth of our time."""
+        """Live records, newest first. Cached for ten times as long as sorting took: at most a tenth of the CPU time."""
         began = time.monotonic()
         if began >= self._live_until:
-            self._live_known = sorted(self._engine.live(), key=lambda record: -record.received_at)
+            self._live_cache = sorted(self._engine.live(), key=lambda record: -record.received_at)
             ended = time.monotonic()
             self._live_until = ended + 10 * (ended - began)
-        return self._live_known
+        return self._live_cache
 
     def hang_up(self, call_id: str, business: str | None = None, dry_run: bool = False) -> Answer:
-        """Raises Refused if no such call is up, it is another business's, or too much is asked.
+        """End a call. Raises Refused for an unknown call, one of another business, or above `HANG_UPS_PER_S`.
 
-        `business`: who asks; None: the operator. `dry_run`: only whether it would be done.
+        `business`: the requester; None: the operator. `dry_run`: check only.
         """
         now = time.monotonic()
         if not self._hang_ups.admit(f"{business or ''} {dry_run}", HANG_UPS_PER_S, now):
-            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} calls are hung up a second")
+            raise Refused("rate_limited", "", f"at most {HANG_UPS_PER_S} hang-ups per second")
         if not (self._engine.is_live(call_id, business) if dry_run else self._engine.hang_up(call_id, now, business)):
             raise no_such_call()
         self._driver.perform(now)
@@ -128,12 +125,12 @@ class Answers:
 
 
 def no_such_call() -> Refused:
-    """Of a call that is asked for and is neither up nor setting up."""
+    """The error for a call that is neither answered nor ringing."""
     return Refused("not_found", "call_id", "no such call is up")
 
 
 def _live_call(record: CallRecord, reveal: bool) -> Answer:
-    """A record without the legs' Call-IDs, which are the peers' text."""
+    """A record without the legs' Call-IDs: peers chose that text, and it may hold anything."""
     call = record_form(record, reveal=reveal)
     del call["caller_leg_call_id"], call["callee_leg_call_id"]
     return call

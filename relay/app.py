@@ -1,8 +1,8 @@
-"""The composition root: one relay, from its configuration to its drain. It decides nothing about calls.
+"""The composition root: one relay, from configuration to drain. It decides nothing about calls.
 
-It has the store's journal and lock, the control socket, and the words for the service manager. A switch in this
-process carries the calls (`relay.switch`). Beside it runs the desk (`relay.desk`), a process of its own, so that no
-call waits for HTTP clients or webhooks, and they wait for no call. It asks this process over the control socket.
+It owns the journal, the store's lock, the control socket and the notifications to systemd. The SIP service
+(`relay.switch`) carries the calls in this process. The backend (`relay.desk`) runs in a second process, so that calls
+never wait for HTTP clients or webhooks; it queries this one over the control socket.
 """
 
 from __future__ import annotations
@@ -48,15 +48,12 @@ if TYPE_CHECKING:
     from relay.net.locate import Located, Locator
     from relay.store.server_journal import ServerJournal
 
-ALIVE_S = 1.0  # between two words to the service manager
-LOCATE_S = 3.0  # for the names of peers at the start; what takes longer comes later
+ALIVE_S = 1.0  # interval of the watchdog notification
+LOCATE_S = 3.0  # limit for the DNS look-ups of peers at start-up; slower ones finish in the background
 
 
 def serve(config: Config, path: Path | None) -> int:
-    """Run the relay until it is told to stop. Returns the exit status.
-
-    Raises ConfigError and StoreError if it cannot start.
-    """
+    """Run the relay until SIGTERM or SIGINT. Returns the exit status. Raises ConfigError and StoreError at start-up."""
     check_files(config)
     log = configure(config.log.format, config.log.level)
     leave_no_core()
@@ -70,7 +67,7 @@ class Relay:
     """One running relay."""
 
     def __init__(self, config: Config, path: Path | None, log: FilteringBoundLogger) -> None:
-        """`path`: where the configuration came from; it is only shown to the operator. Raises StoreError."""
+        """`path`: the configuration file, read again on reload. Raises StoreError."""
         self._config = config
         self._path = path
         self._log = log
@@ -84,20 +81,20 @@ class Relay:
         self._locator = _locator(config, self._switch.locate, log)
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
-        self._control = ControlServer(control_path(config.store.local), self._answers())
+        self._control = ControlServer(control_path(config.store.local), self._handlers())
         self._desk = Child("desk", _desk_command(path), log) if config.api.enabled else None
         self._notifier = Notifier(os.environ, log)
         self._reloading = asyncio.Lock()
         self._tasks = Tasks()
 
     def _check_anchor(self, config: Config) -> None:
-        """Raises StoreError where the store holds less than it did."""
+        """Raise StoreError if the store holds fewer records than the anchor file says."""
         place = config.store.path
         with store_errors(place), closing(connect_reader(place)) as reader:
             AnchorFile(config.store.local, self._sealer).check(reader)
 
     def _keep_anchor(self) -> None:
-        """Now that the last record is written. Without it the next start compares with what was some seconds before."""
+        """Write the anchor after the last record. If this fails, the next start checks against a slightly older one."""
         place = self._config.store.path
         try:
             with store_errors(place), closing(connect_reader(place)) as reader:
@@ -106,19 +103,19 @@ class Relay:
             self._log.warning("ledger.anchor_not_kept", reason=str(error))
 
     def _load_numbers(self, config: Config) -> None:
-        """Enters the configured numbers that the store does not have yet: calls reach no others."""
+        """Add the configured numbers that the store lacks: only stored numbers can be called."""
         place, prefixes, legacy = config.store.path, config.settings.prefixes, config.settings.legacy
         with store_errors(place), closing(connect_reader(place)) as reader:
             if not lacks_numbers(reader, prefixes, legacy):
-                return  # a store that takes nothing is served too
+                return  # a relay must start on a read-only store
         with closing(Writer(place, self._sealer)) as writer:
             writer.run(RELAY, lambda act: ensure_numbers(act, prefixes, legacy))
 
     async def reload(self) -> None:
-        """Reads the configuration again and goes by it; calls that are up keep their peers.
+        """Read the configuration again and apply it. Live calls keep their peers.
 
-        Raises ConfigError with every fault, and StoreError if the numbers of a new prefix cannot be entered. Then
-        nothing has changed.
+        Raises ConfigError with every fault, and StoreError if the numbers of a new prefix cannot be added; the running
+        configuration then stays in force.
         """
         async with self._reloading:
             config = load_config(self._path)
@@ -132,7 +129,7 @@ class Relay:
                 await locator.start(LOCATE_S)
             try:
                 await self._switch.reload(config, {} if locator is None else locator.located())
-            except ConfigError:  # a file has changed since it was checked
+            except ConfigError:  # a file changed after `check_files`
                 if locator is not None:
                     await locator.close()
                 raise
@@ -142,10 +139,10 @@ class Relay:
             if former is not None:
                 await former.close()
             self._log.info("relay.reloaded", peers=[peer.name for peer in config.settings.peers])
-            self._tell_warnings()
+            self._log_warnings()
 
     async def run(self) -> int:
-        """Serve, drain, and end. Returns 0 unless live calls were left to a restart."""
+        """Serve, drain and close. Returns 0, or 1 if calls were still up at the end: the next start resumes them."""
         await self._journal.open()
         try:
             restored = await self._begin_to_serve()
@@ -156,9 +153,9 @@ class Relay:
                 self._desk.start()
             else:
                 self._tasks.begin(LedgerWatch(self._config.store.path, self._sealer, self._log).run())
-            alive = asyncio.create_task(self._tell_alive())
+            alive = asyncio.create_task(self._keep_alive())
             self._handle_signals()
-            self._tell_ready(restored)
+            self._log_ready(restored)
             self._notifier.serving()
             await self._stop.wait()
             self._notifier.stopping()
@@ -168,7 +165,7 @@ class Relay:
         finally:
             await self._journal.close()
             await asyncio.to_thread(self._keep_anchor)
-            if self._desk is not None:  # now that it can have read the last record
+            if self._desk is not None:  # last, so that it can read the final records
                 await self._desk.stop()
             await self._control.close()
             if self._locator is not None:
@@ -179,7 +176,7 @@ class Relay:
         return 0 if clean else 1
 
     async def _begin_to_serve(self) -> int:
-        """Returns how many calls were taken up. Raises ConfigError."""
+        """Open the SIP service with the stored calls. Returns the number of calls resumed. Raises ConfigError."""
         located = await self._located()
         live = self._journal.live()
         unwritten = [commit.record for commit in self._journal.queue.unwritten()]
@@ -188,25 +185,25 @@ class Relay:
         return len(live)
 
     async def _located(self) -> Located:
-        """Where the peers are whose URIs have names, before the first call."""
+        """Resolve peers configured by host name, before the first call."""
         if self._locator is None:
             return {}
         await self._locator.start(LOCATE_S)
         return self._locator.located()
 
-    async def _tell_alive(self) -> None:
+    async def _keep_alive(self) -> None:
         while True:
             self._notifier.alive()
             await asyncio.sleep(ALIVE_S)
 
-    # What is asked by the control socket
+    # Control socket
 
-    def _answers(self) -> Handlers:
+    def _handlers(self) -> Handlers:
         return {
             **self._switch.answers.by_name(),
             "state": self._state,
             "statistics": self._statistics,
-            "reload": self._reload_asked,
+            "reload": self._reload_on_request,
             "sealing_keys": self._sealing_keys,
         }
 
@@ -221,15 +218,15 @@ class Relay:
         }
 
     def _sealing_keys(self) -> Answer:
-        """Raises Refused if the key file is not good."""
+        """Raises Refused if the key file cannot be used."""
         try:
             self._sealer.refresh()
         except StoreError as error:
             raise Refused("invalid", "", str(error)) from None
         return {"ids": self._sealer.key_ids}
 
-    async def _reload_asked(self) -> Answer:
-        """Raises Refused, with every fault on a line of its own."""
+    async def _reload_on_request(self) -> Answer:
+        """Raises Refused with one fault per line."""
         try:
             await self.reload()
         except ConfigError as error:
@@ -238,26 +235,26 @@ class Relay:
             raise Refused("store_busy", "", str(error)) from None
         return {"pid": os.getpid()}
 
-    # Words to the operator
+    # Messages to the operator
 
-    def _tell_ready(self, restored: int) -> None:
+    def _log_ready(self, restored: int) -> None:
         listen = [transport_address(it.transport, it.host, it.port) for it in self._config.settings.listeners]
         peers = [peer.name for peer in self._config.settings.peers]
         self._log.info("relay.ready", listen=listen, peers=peers, calls_restored=restored, pid=os.getpid())
-        self._tell_warnings()
+        self._log_warnings()
         if not peers:
-            self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused")
-        if self._config.log.format == "console" and not self._notifier.is_heard:  # a terminal's, and no journal
+            self._log.warning("relay.no_peers", reason="no [[peer]] is configured: every call will be refused; add one")
+        if self._config.log.format == "console" and not self._notifier.is_heard:  # interactive, not under systemd
             option = f" -c {self._path}" if self._path else ""
             command = sys.argv[0] if Path(sys.argv[0]).name == "relay700" else "relay700"
-            sys.stdout.write(_NEXT.format(command=command, option=option))
+            sys.stdout.write(_FIRST_STEPS.format(command=command, option=option))
             sys.stdout.flush()
 
-    def _tell_warnings(self) -> None:
+    def _log_warnings(self) -> None:
         for warning in self._config.warnings:
             self._log.warning("config.warning", problem=warning)
 
-    def _tell_statistics(self) -> None:
+    def _log_statistics(self) -> None:
         self._log.info("relay.statistics", **self._statistics())
 
     # Signals
@@ -266,10 +263,10 @@ class Relay:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop_signal)
         loop.add_signal_handler(signal.SIGINT, self._stop_signal)
-        loop.add_signal_handler(signal.SIGUSR1, self._tell_statistics)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.begin(self._reload_or_say_why()))
+        loop.add_signal_handler(signal.SIGUSR1, self._log_statistics)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.begin(self._reload_on_signal()))
 
-    async def _reload_or_say_why(self) -> None:
+    async def _reload_on_signal(self) -> None:
         try:
             await self.reload()
         except (ConfigError, StoreError) as error:
@@ -277,16 +274,16 @@ class Relay:
             self._log.warning("relay.reload_refused", problems=problems)
 
     def _stop_signal(self) -> None:
-        """The first one drains, the second one ends at once; records are written in either case."""
+        """The first signal drains, the second stops at once. Records are written in both cases."""
         if self._stop.is_set():
             self._stop_at_once.set()
         self._stop.set()
 
 
-_NEXT = """
-The relay runs; stop it with Ctrl-C. In another terminal, in this folder, let two numbers reach each other:
+_FIRST_STEPS = """
+The relay is running; stop it with Ctrl-C. To connect two numbers, run in this folder in another terminal:
     {command} bind{option} AXB --a 13800000001 --b 13900000002
-It prints the 700 number that each of the two dials to reach the other. README.md, "A first call", goes on from there.
+It prints the 700 number that each of the two dials to reach the other. Continue with "A first call" in README.md.
 
 """
 
@@ -294,7 +291,7 @@ It prints the 700 number that each of the two dials to reach the other. README.m
 def _journal(place: Place, sealer: Sealer, log: FilteringBoundLogger) -> Journal | ServerJournal:
     if isinstance(place, Path):
         return Journal(place, sealer, reporter(log))
-    from relay.store.server_journal import ServerJournal  # a driver that a store in a file does without
+    from relay.store.server_journal import ServerJournal  # PostgreSQL driver: not needed for SQLite
 
     return ServerJournal(place, sealer, reporter(log))
 
@@ -310,14 +307,14 @@ def _locator(
     log: FilteringBoundLogger,
     former: Locator | None = None,
 ) -> Locator | None:
-    """None if all peers are given by address."""
+    """None if every peer is configured by IP address."""
     if all(is_literal(target.host) for peer in config.settings.peers for target in peer.targets):
         return None
-    from relay.net.locate import Locator  # a DNS library is of no use to a relay without names
+    from relay.net.locate import Locator  # DNS library: only needed for host names
 
     return Locator(config.settings, config.dns, located, log, former=former)
 
 
 def _desk_command(config: Path | None) -> list[str]:
-    """With -P: the desk of this relay, and not of a folder `relay` in the working directory."""
+    """-P: import the installed package, not a folder `relay` in the working directory."""
     return [sys.executable, "-P", "-m", "relay", "desk", *(["-c", str(config)] if config else [])]

@@ -1,9 +1,8 @@
-"""The desk: the process beside the relay that serves HTTP, follows the records, delivers events and keeps the timers.
+"""The backend: the process beside the relay for HTTP, the record follower, webhooks and timers.
 
-It is a composition root and decides nothing. It shares the store and the control socket with the relay, which starts
-it, starts it again, and outlives it: no call waits for anything here. Its standard input is the relay: "stop" ends it
-in order, "reload" has it read the configuration anew, and at the end of the stream, which is a relay that died, it goes
-at once.
+A composition root; it decides nothing. The relay starts and restarts it, and no call waits for it. They share the store
+and the control socket. Commands come on standard input: "stop" shuts down in order, "reload" reads the configuration
+again; end of file means that the relay died, and the process exits at once.
 """
 
 from __future__ import annotations
@@ -48,21 +47,20 @@ from relay.store.server import Place, Server
 from relay.store.turn import Turn
 from relay.store.writer import GroupWriter, now_ms
 
-LOOK_S = 1.0  # between two looks whether the store's files are in their places
-LOOKS = 3  # after so many we end where its log was deleted: the journal has moved into the store what stood in that
-# For what is under way when it is told to stop: requests, the last records, deliveries. The relay waits for 5.
-FINISH_S = 4.0
-FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # how old what the relay has said may be
-PREDECESSOR_S = 10.0  # how long the desk of a relay that died may take to be gone
+LOOK_S = 1.0  # interval of the check that the store's files are in place
+LOOKS = 3  # failed checks before exit if the WAL was deleted: by then the journal has checkpointed it into the store
+FINISH_S = 4.0  # limit for open requests, the last records and deliveries at shutdown; the relay waits for 5 s
+FRESH_S = {"state": 0.2, "statistics": 0.2, "live": 0.5, "peers": 0.2}  # cache lifetime of the relay's answers
+PREDECESSOR_S = 10.0  # limit for the backend of a relay that died to exit
 
 
 def serve(config: Config, path: Path | None) -> int:
-    """Run until the relay says stop, or is gone. Returns the exit status. Raises StoreError if it cannot start.
+    """Run until the relay sends "stop" or exits. Returns the exit status. Raises StoreError at start-up.
 
-    `path`: where the configuration came from; it is read again when the relay says so.
+    `path`: the configuration file, read again on "reload".
     """
     log = configure(config.log.format, config.log.level)
-    with _alone(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _hold_lock(config.store.local), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config, path, log))
 
 
@@ -70,7 +68,7 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> 
     stop, reload = asyncio.Event(), asyncio.Event()
     await _watch_relay(stop, reload)
     turn = Turn(config.store.path) if isinstance(config.store.path, Server) else None
-    if turn is not None and not await _comes(turn, stop, log):
+    if turn is not None and not await _await_leader_lock(turn, stop, log):
         return 0
     desk = Desk(config, log, turn)
     reloading = asyncio.create_task(_reload(desk, path, reload, log))
@@ -81,8 +79,8 @@ async def _run(config: Config, path: Path | None, log: FilteringBoundLogger) -> 
         await desk.close()
 
 
-async def _comes(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
-    """Stands by until no other node's desk works on the store. Returns False if it is told to stop before."""
+async def _await_leader_lock(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> bool:
+    """Wait for the leader lock of a shared store. Returns False if stopped before."""
     log.info("desk.stands_by")
     waits = [asyncio.create_task(turn.come()), asyncio.create_task(stop.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -92,21 +90,21 @@ async def _comes(turn: Turn, stop: asyncio.Event, log: FilteringBoundLogger) -> 
 
 
 async def _reload(desk: Desk, path: Path | None, wanted: asyncio.Event, log: FilteringBoundLogger) -> None:
-    """Reads the file again whenever the relay, which has checked it, says so."""
+    """Apply the configuration file on each "reload"; the relay has checked it before."""
     while True:
         await wanted.wait()
         wanted.clear()
         try:
             desk.follow(load_config(path))
-        except ConfigError as error:  # it was changed again meanwhile
+        except ConfigError as error:  # edited again since the relay's check
             log.warning("desk.reload_refused", problems=error.problems)
 
 
 class Desk:
-    """What the parts share, and how they start and end. The API sees it as `relay.api.desk.Desk`."""
+    """The backend's parts, their shared resources and life cycle. The API's view of it is `relay.api.desk.Desk`."""
 
     def __init__(self, config: Config, log: FilteringBoundLogger, turn: Turn | None = None) -> None:
-        """`turn`: that it may work on a store which other nodes' desks wait for. Raises StoreError."""
+        """`turn`: the leader lock, for a store shared with other nodes. Raises StoreError."""
         self._config = config
         self._turn = turn
         self._log = log
@@ -126,7 +124,7 @@ class Desk:
         self._ledger_watch = LedgerWatch(self.path, self.sealer, log)
 
     def follow(self, config: Config) -> None:
-        """Goes by this configuration from now on, except for what only a restart changes (`relay.config.reload`)."""
+        """Apply a new configuration, except for settings that need a restart (`relay.config.reload`)."""
         self.settings = _api_settings(config)
         self._follower.follow(config.fraud)
         self._deliverer.follow(config.webhooks)
@@ -135,7 +133,7 @@ class Desk:
         self._log.info("desk.reloaded")
 
     async def metrics(self) -> bytes:
-        """Those of the relay, if it answers, and of this process, in Prometheus' text format."""
+        """Metrics of the backend, and of the relay if it answers, in Prometheus' text format."""
         try:
             relay = {"up": 1, **await self.control.ask("statistics")}
         except Refused:
@@ -147,8 +145,8 @@ class Desk:
         }
         parts = self._follower.statistics() | self._deliverer.statistics() | self._taker.statistics()
         parts |= self._ledger_watch.statistics()
-        told = relay | parts | ours
-        return text(with_zeros(told, self.settings.peers or ()) if relay["up"] else told)
+        known = relay | parts | ours
+        return text(with_zeros(known, self.settings.peers or ()) if relay["up"] else known)
 
     def _stored(self) -> dict[str, int]:
         with store_errors(self.path), contextlib.closing(connect_reader(self.path)) as connection:
@@ -157,7 +155,7 @@ class Desk:
         return {"outbox_waiting": waiting, "outbox_dead": dead, "pools_short": short}
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Returns 0 if it was told to stop, 1 if a part of it failed."""
+        """Run all parts. Returns 0 after `stop`, 1 if a part failed."""
         api = self._config.api
         server = HttpServer(make_app(self), Address(api.host, api.port, api.certificate, api.key), self._log)
         tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts(server).items()}
@@ -199,9 +197,9 @@ class Desk:
             self._turn.close()
 
     async def _watch_files(self) -> None:
-        """Ends us where the store's log was deleted: connections to the next one are those of another process.
+        """Raise StoreError if the store's WAL was deleted: open connections would keep writing to the unlinked file.
 
-        Raises StoreError. Where the store itself is not in its place, nothing is written until it is.
+        If the store file itself is missing, nothing is written until it is back.
         """
         files = self.reader.read(lambda connection: _files_of(connection, self.path))
         looks = 0
@@ -214,7 +212,7 @@ class Desk:
 
 
 def _files_of(connection: StoreConnection, path: Place) -> StoreFiles:
-    connection.execute("SELECT 1 FROM business LIMIT 1").fetchone()  # now it has them open
+    connection.execute("SELECT 1 FROM business LIMIT 1").fetchone()  # opens the files
     return StoreFiles(path)
 
 
@@ -228,11 +226,11 @@ def _api_settings(config: Config) -> ApiSettings:
     )
 
 
-# -- the relay at the other end
+# -- commands of the relay
 
 
 async def _watch_relay(stop: asyncio.Event, reload: asyncio.Event) -> None:
-    """From now on: SIGTERM and a line on standard input stop us, another one sets `reload`, its end ends us."""
+    """Set `stop` on SIGTERM, SIGINT or "stop", and `reload` on "reload"; exit at the end of standard input."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
@@ -241,31 +239,31 @@ async def _watch_relay(stop: asyncio.Event, reload: asyncio.Event) -> None:
 
 class _Relay(asyncio.Protocol):
     def __init__(self, stop: asyncio.Event, reload: asyncio.Event) -> None:
-        self._told = {STOP: stop, RELOAD: reload}
+        self._events = {STOP: stop, RELOAD: reload}
         self._read = b""
 
     def data_received(self, data: bytes) -> None:
         *lines, self._read = (self._read + data).split(b"\n")
         for line in lines:
-            self._told[line + b"\n"].set()
+            self._events[line + b"\n"].set()
 
     def eof_received(self) -> None:
-        """Whatever is not committed is made again by the next desk, which may be starting."""
+        """Exit at once: the next backend, which may be starting already, redoes whatever is not committed."""
         os._exit(1)
 
 
 @contextlib.contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """The lock of the one desk of a store: two would deliver everything twice. Raises StoreError.
+def _hold_lock(store: Path) -> Iterator[None]:
+    """Hold the backend's lock on a store: two backends would deliver every event twice. Raises StoreError.
 
-    The one of a relay that died may still be going.
+    Waits up to `PREDECESSOR_S` for the backend of a relay that died.
     """
     until_s = time.monotonic() + PREDECESSOR_S
     lock = open_lock(store, ".desk.lock")
     try:
         while not takes(lock):
             if time.monotonic() > until_s:
-                raise StoreError(f"another desk works on {store}")
+                raise StoreError(f"another backend uses {store}: stop it first")
             time.sleep(0.05)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The end of the service: calls that are up go on for a while and are hung up then; trunks send no more here."""
+"""Graceful shutdown: refuse new calls, hang up live ones at the limit, then unregister from trunks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from relay.call.engine import Engine
 from relay.net.driver import Driver
 
 POLL_S = 0.05
-HANG_UP_S = 5.0  # for the answers to the BYEs that we send when the time of the calls is over
-UNREGISTER_S = 2.0  # for the answers of trunks that we were registered at
-_UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pending_commits")  # of the statistics
+HANG_UP_S = 5.0  # limit for the answers to our BYEs
+UNREGISTER_S = 2.0  # limit for the trunks' answers to our de-registration
+_UNDER_WAY = ("calls_up", "calls_setting_up", "messages", "pending_media", "pending_commits")  # keys of the statistics
 
 
 class Drain:
-    """The one drain of a switch. It stops waiting as soon as `at_once` is set."""
+    """One drain. Setting `at_once` ends every wait."""
 
     def __init__(self, engine: Engine, driver: Driver, at_once: asyncio.Event, log: FilteringBoundLogger) -> None:
         self._engine = engine
@@ -28,7 +28,7 @@ class Drain:
         self._log = log
 
     async def run(self, limit_s: float) -> bool:
-        """Refuses new calls, and hangs up live ones at the limit. Returns False if it was stopped before that."""
+        """Refuse new calls; hang up live ones after `limit_s`. Returns False if calls are still up at the end."""
         self._engine.drain()
         self._log.info("relay.draining", calls=self._calls(), limit_s=limit_s)
         if await self._calls_gone(limit_s):
@@ -42,14 +42,14 @@ class Drain:
         return await self._calls_gone(HANG_UP_S)
 
     async def unregister(self) -> None:
-        """Has the trunks where we are registered send no more calls here."""
+        """Remove our registrations, so that trunks send no more calls."""
         now = time.monotonic()
         self._engine.unregister(now)
         self._driver.perform(now)
         await self._wait_while(lambda: self._engine.leaving, UNREGISTER_S)
 
     async def _calls_gone(self, limit_s: float) -> bool:
-        """Waits until no call is left, the limit has passed, or everything has to end at once."""
+        """Wait for the last call, at most `limit_s` or until `at_once`. Returns whether none is left."""
         await self._wait_while(self._busy, limit_s)
         return not self._calls()
 
@@ -64,5 +64,5 @@ class Drain:
         return sum(counts[name] for name in _UNDER_WAY)
 
     def _busy(self) -> int:
-        """Calls, and legs whose BYE is not answered yet: if it was lost, nobody else would send it again."""
+        """Calls, and legs with an unanswered BYE, which only we can retransmit."""
         return self._calls() + self._engine.statistics()["legs"]

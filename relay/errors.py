@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class RelayError(Exception):
-    """Anything relay700 raises on purpose."""
+    """Base class of all errors that relay700 raises itself."""
 
 
 class ParseError(RelayError):
-    """Input that the grammar does not allow. `reason` holds no byte of the input, so it can be logged as it is."""
+    """Input that violates the grammar. `reason` holds no byte of the input, so it is safe to log."""
 
     def __init__(self, reason: str, header: str = "") -> None:
         super().__init__(f"{header}: {reason}" if header else reason)
@@ -17,7 +17,7 @@ class ParseError(RelayError):
 
 
 class ProtocolError(RelayError):
-    """A request that is well formed and yet wrong here; `status` is the SIP status to answer it with."""
+    """A well-formed request that cannot be served; `status` is the SIP status to answer."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -26,10 +26,10 @@ class ProtocolError(RelayError):
 
 
 class Refused(RelayError):
-    """What was asked of the service cannot be. `problem` says what is wrong and the fix, and holds no real number.
+    """A refused request to the number-protection service. `problem` states the fault and the fix, never a real number.
 
-    `kind` is the problem type of the API, such as "conflict"; `field` names the part of the request, or is "". Where
-    several are wrong at once `fields` has them all, each with its problem.
+    `kind` is the API's problem type, such as "conflict"; `field` is the faulty field of the request, or "". `fields`
+    holds every faulty field with its problem.
     """
 
     def __init__(self, kind: str, field: str, problem: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
@@ -41,11 +41,11 @@ class Refused(RelayError):
 
 
 class StoreError(RelayError):
-    """The store cannot answer, or refuses what was asked of it."""
+    """The store is unavailable, or rejected an operation."""
 
 
 class ConfigError(RelayError):
-    """The configuration is wrong. `problems` lists every fault as `key.path: what is wrong and what to do`."""
+    """An invalid configuration. `problems` lists every fault as `key.path: what is wrong and what to do`."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

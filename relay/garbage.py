@@ -1,4 +1,4 @@
-"""Python's garbage collection while calls are up: a little at a time."""
+"""Tuning of Python's garbage collector: short collections of the young generation while calls are up."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 import gc
 import time
 
-YOUNG_S = 0.05  # at most between two collections
-LEAST_YOUNG_S = 0.01
-YOUNG_TAKE_S = 0.0003  # of CPU that one should take
+YOUNG_S = 0.05  # longest pause between two collections
+LEAST_YOUNG_S = 0.01  # shortest pause
+YOUNG_TAKE_S = 0.0003  # CPU time that one collection should take
 
 
 async def collect_the_young() -> None:
-    """Collects garbage among the youngest objects alone, for as long as there are calls.
+    """Collect the youngest generation periodically, until cancelled.
 
-    A full collection, with a minute's calls in memory, stops the relay for 200 ms, and finds nothing: reference counts
-    free what a call was (tests/call/test_garbage.py). Among the youngest objects an exception may have left a cycle.
-    All of them are looked through by `Switch._tick` whenever there is no call.
+    A full collection with a minute's calls in memory stops the relay for 200 ms and finds nothing: reference counts
+    free a call's objects (tests/call/test_garbage.py); only an exception may leave a cycle, among young objects.
+    `Switch._tick` runs a full collection when there is no call.
 
-    Python's own threshold goes by how many more objects were made than freed: under a steady load a second's worth
-    gathered, and took 50 to 150 ms. How often this runs does not change what it costs a call, but twenty times a second
-    it takes 1.6 ms each time at 1,650 calls a second. So the more objects there are, the more often it runs.
+    Python's own threshold counts allocations less deallocations: under steady load it ran about once a second and took
+    50 to 150 ms. The cost per call is the same at any interval; at 1,650 calls a second and 20 runs a second, each run
+    takes 1.6 ms. The interval therefore shrinks as the number of objects grows.
     """
     gc.collect()
     gc.freeze()
@@ -37,5 +37,5 @@ async def collect_the_young() -> None:
 
 
 def next_pause_s(pause_s: float, took_s: float) -> float:
-    """How long to wait for the next collection, if after `pause_s` the last one took so much CPU time."""
+    """The pause before the next collection: scaled so that one takes about `YOUNG_TAKE_S` of CPU time."""
     return min(max(pause_s * YOUNG_TAKE_S / max(took_s, 1e-6), LEAST_YOUNG_S), YOUNG_S)

@@ -1,6 +1,6 @@
-"""The log: structlog events as JSON lines or for a console, real numbers masked in whatever is written (DESIGN 3).
+"""The log: structlog events as JSON lines or console text, with real numbers masked (DESIGN 3).
 
-It knows nothing of calls; the mask works on every string of an event, tracebacks included.
+Masking covers every string of an event, tracebacks included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relay.call.numbers import mask_number
 
 
 class Output(Protocol):
-    """Where the log goes."""
+    """The sink of the log."""
 
     def write(self, line: bytes, /) -> object: ...
     def flush(self) -> None: ...
@@ -31,36 +31,36 @@ class Output(Protocol):
 Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
-# 7 digits are the shortest that could be a subscriber's number; what is shorter is a port, a status or an extension.
+# A subscriber's number has at least 7 digits; shorter runs are ports, statuses or extensions.
 _NUMBER = re.compile(r"(?:\+|00)?[0-9]{7,}")
 _DIGITS = re.compile(r"[0-9]{7}")
-# The same in any script's digits and with the separators that people write; in a log these would be dates and versions.
+# For text that people wrote: digits of any script, with separators. In log text this would hit dates and versions.
 _WRITTEN = re.compile(r"\+?\d(?:[-. ()\u00a0\u2010-\u2015]{0,3}\d){6,}")
-# Ours by construction: hexadecimal identifiers, whose digits are no number, and what structlog itself adds.
+# Fields never masked: our hexadecimal identifiers, and what structlog itself adds.
 _OWN = frozenset({"call_id", "binding_id", "request_id", "actor", "webhook", "timestamp", "level"})
 
 
 class WholeLines:
-    """Where several processes write to one file or pipe: lines are never mixed, up to what a pipe takes at once.
+    """A buffered sink for a file or pipe shared by several processes: lines up to PIPE_BUF are never interleaved.
 
-    What is written waits until `flush`, or until there is more than fits. What is not taken, as by a full disk, is lost
-    and counted: calls go on without a log.
+    The buffer is written by `flush`, or when it is full. Lines that cannot be written, as on a full disk, are dropped
+    and counted: a call never fails because of the log.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lines = bytearray()
         self._lost = 0
-        self._is_torn = False  # the last line that was written has no end
+        self._is_torn = False  # the last write ended within a line
 
     def write(self, lines: bytes) -> None:
-        """One or several lines, each with its end."""
+        """Append one or several lines, each ending with a newline."""
         if len(self._lines) + len(lines) > select.PIPE_BUF:
             self.flush()
         self._lines += lines
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffer."""
         lines = (b"\n" if self._is_torn else b"") + bytes(self._lines)
         self._lines.clear()
         done = 0
@@ -73,12 +73,11 @@ class WholeLines:
             self._is_torn = lines[done - 1] != ord("\n")
 
     def take_lost(self) -> int:
-        """How many lines were lost since this was asked last."""
+        """Return and reset the number of lines lost."""
         lost, self._lost = self._lost, 0
         return lost
 
     def isatty(self) -> bool:
-        """As of a file."""
         return os.isatty(self._descriptor)
 
 
@@ -86,7 +85,7 @@ STANDARD_OUTPUT: Final = WholeLines(1)
 
 
 def configure(format_: Format, level: Level, output: Output = STANDARD_OUTPUT) -> FilteringBoundLogger:
-    """Set up structlog for this process and give its logger."""
+    """Set up structlog for this process and return its logger."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[
@@ -105,7 +104,7 @@ def configure(format_: Format, level: Level, output: Output = STANDARD_OUTPUT) -
 
 
 class _Libraries(logging.Handler):
-    """What libraries tell by `logging`, above all of exceptions that nobody awaits, goes the same masked way."""
+    """Routes `logging` records of libraries, such as asyncio's unhandled exceptions, through the masked log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
@@ -117,17 +116,16 @@ def _renderers(format_: Format, output: Output) -> list[structlog.typing.Process
     if format_ == "json":
         return [_json]
     console = structlog.dev.ConsoleRenderer(colors=output.isatty(), exception_formatter=structlog.dev.plain_traceback)
-    return [console, cast(structlog.typing.Processor, _encode)]  # the logger takes bytes, not the renderer's text
+    return [console, cast(structlog.typing.Processor, _encode)]  # the logger takes bytes
 
 
 def ended_calls(
     log: FilteringBoundLogger, format_: Format, level: Level, output: Output = STANDARD_OUTPUT
 ) -> Callable[[dict[str, object]], None]:
-    """What writes `call.ended`, the one event of every call, and `message.ended`: `kind` of the fields tells which.
+    """Return the writer of `call.ended` and `message.ended`, by the field `kind`.
 
-    Numbers in the fields must be masked already, but for the order: that is what the business user has written.
-
-    JSON lines of it are encoded straight and stay in the output's buffer until it is flushed: a fifth of the cost.
+    The caller must mask the numbers in the fields; `order_id` is masked here. JSON lines bypass structlog and stay in
+    the output's buffer until the next flush: a fifth of the cost.
     """
     if format_ != "json" or level not in ("debug", "info"):
         return lambda fields: log.info(f"{fields.pop('kind')}.ended", **fields)
@@ -142,7 +140,7 @@ def ended_calls(
 
 
 def reporter(log: FilteringBoundLogger) -> Callable[[str, dict[str, object]], None]:
-    """What takes a part's words of its troubles, which are errors, and of their end (`….recovered`)."""
+    """Return a function that logs an event as an error, or as info if it ends in `.recovered`."""
 
     def report(event: str, fields: dict[str, object]) -> None:
         (log.info if event.endswith(".recovered") else log.error)(event, **fields)
@@ -151,7 +149,7 @@ def reporter(log: FilteringBoundLogger) -> Callable[[str, dict[str, object]], No
 
 
 def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: the numbers in every value, also within lists and mappings."""
+    """A structlog processor: mask the numbers in every value, nested ones included."""
     for key, value in event.items():
         if key not in _OWN and value is not None:
             event[key] = _mask_value(value)
@@ -160,14 +158,14 @@ def mask_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _mask_order(event: MutableMapping[str, Any]) -> None:
-    """An order is what a business user has written."""
+    """Mask the order id as free text: business users choose it."""
     if order_id := event.get("order_id"):
         event["order_id"] = mask_text(_mask_value(order_id))
 
 
 def _mask_value(value: Any) -> Any:
     if isinstance(value, str):
-        if not value.isascii():  # surrogates of bytes that were no UTF-8 cannot be encoded
+        if not value.isascii():  # lone surrogates, from bytes that were not UTF-8
             value = value.encode("utf-8", "backslashreplace").decode()
         return mask_numbers(value) if _DIGITS.search(value) else value
     if isinstance(value, bool | int | float):
@@ -180,12 +178,12 @@ def _mask_value(value: Any) -> Any:
 
 
 def mask_numbers(text: str) -> str:
-    """`text` with each run of 7 or more digits masked, unless it is a 700 number: +8613800000001 -> 138****0001."""
+    """Mask each run of 7 or more digits, 700 numbers excepted: +8613800000001 -> 138****0001."""
     return _NUMBER.sub(_mask, text)
 
 
 def mask_text(text: str) -> str:
-    """As `mask_numbers`, for what people have written: "138-0000 0001" and full-width digits are numbers as well."""
+    """As `mask_numbers`, for text that people wrote: also "138-0000 0001" and full-width digits."""
     return _WRITTEN.sub(_mask_written, text)
 
 

@@ -1,8 +1,6 @@
-"""Metrics in Prometheus' text format, from the plain numbers that the parts of relay700 count.
+"""Metrics in Prometheus' text format, from the counters of relay700's parts. It counts nothing itself.
 
-It counts nothing itself.
-
-Labels are outcomes, signals and the like: never a number, a business's text or a call.
+Labels are outcomes, signals and peers: never a number, a business's text or a call.
 """
 
 from __future__ import annotations
@@ -20,97 +18,97 @@ PREFIX = "relay700_"
 Statistics = Mapping[str, int | float | Mapping[str, int]]
 
 _GAUGES = {
-    "up": "1 where the relay answers the desk, 0 where the other metrics are the desk's alone",
-    "calls_up": "answered calls that go on",
-    "calls_setting_up": "calls that are not answered yet",
-    "announcing": "of these, refused callers who hear why",
-    "attempts": "calls that are kept, also those that ended a moment ago",
-    "messages": "text messages that are not answered yet",
-    "legs": "halves of calls",
+    "up": "1 if the relay answers the backend; 0: all other metrics are the backend's own",
+    "calls_up": "answered calls",
+    "calls_setting_up": "calls not answered yet",
+    "announcing": "of these, refused callers who are hearing an announcement",
+    "attempts": "call attempts in memory, including those that have just ended",
+    "messages": "text messages not answered yet",
+    "legs": "call legs",
     "transactions": "SIP transactions",
     "timers": "timers of calls and transactions",
-    "pending_lookups": "calls that wait for the store or the verification hook",
-    "pending_media": "calls that wait for rtpengine",
-    "pending_commits": "calls that wait for their record",
-    "calling_tags": "tags of callers that are remembered",
-    "logins": "peers without a fixed address that are registered",
-    "bans": "sources that are not heard (`relay700 bans list`)",
-    "rtpengines_up": "instances of rtpengine that answer",
-    "journal_backlog": "records and events that are not on disk yet",
-    "loop_lag_seconds": "the longest that something has waited to be served in the last 10 to 20 s",
-    "rss_bytes": "memory of the relay",
-    "tasks": "asyncio tasks of the process that carries calls",
+    "pending_lookups": "calls waiting for the store or the verification hook",
+    "pending_media": "calls waiting for rtpengine",
+    "pending_commits": "calls waiting for their record to be durable",
+    "calling_tags": "From tags kept for loop detection",
+    "logins": "registered peers without a fixed address",
+    "bans": "banned sources (`relay700 bans list`)",
+    "rtpengines_up": "rtpengine instances that answer",
+    "journal_backlog": "records and events not on disk yet",
+    "loop_lag_seconds": "longest queueing delay in the last 10 to 20 s",
+    "rss_bytes": "resident memory of the relay process",
+    "tasks": "asyncio tasks of the relay process",
     "streams": "TCP and TLS connections",
-    "streams_from_strangers": "of these, from sources that are no peer",
-    "follower_behind_seconds": "age of the newest record that the follower has read, while there are more",
-    "webhooks_under_way": "webhooks that are being delivered to",
-    "acts_waiting": "changes that wait for the store",
-    "sealing_key": "id of the key that the store is sealed with (`relay700 seal-key status`)",
-    "outbox_waiting": "events that wait for their delivery",
-    "outbox_dead": "events that were given up and can be sent again",
-    "recordings_waiting": "recordings of ended calls that are in clear in rtpengine's folder yet",
-    "ledger_faults": "faults that were found in the store's rows since the start (`relay700 verify`)",
-    "pools_short": "pools of which as much is in use as they warn from (`relay700 pools usage`)",
+    "streams_from_strangers": "of these, from unknown sources",
+    "follower_behind_seconds": "age of the newest record read by the follower, while more are waiting",
+    "webhooks_under_way": "webhooks with a delivery in progress",
+    "acts_waiting": "changes waiting for the store",
+    "sealing_key": "id of the key that seals the store (`relay700 seal-key status`)",
+    "outbox_waiting": "events waiting for delivery",
+    "outbox_dead": "dead letters: events given up, which can be requeued",
+    "recordings_waiting": "recordings of ended calls still unsealed in rtpengine's folder",
+    "ledger_faults": "faults found in the store's rows since the start (`relay700 verify`)",
+    "pools_short": "number pools whose usage has reached the warning level (`relay700 pools usage`)",
 }
 _COUNTERS = {
-    "bugs": "exceptions in the engine, each logged; none may happen",
-    "tripwire": "messages held back because a real number stood in them; none may happen",
+    "bugs": "exceptions in the engine, each logged; must stay 0",
+    "tripwire": "messages stopped by the leak check because they held a real number; must stay 0",
     "malformed": "messages that could not be parsed",
-    "strangers": "requests from sources that are no peer",
-    "challenges": "requests from unknown sources that were asked for credentials",
-    "logins_failed": "of these, those whose credentials were wrong",
-    "bans_made": "sources that were banned",
-    "datagrams_banned": "datagrams that were dropped unread, since their source is banned",
-    "datagrams_lost": "datagrams that the system did not take",
-    "datagrams_too_long": "responses and ACKs that were longer than a datagram may be",
-    "datagrams_unread": "datagrams that came while the system's buffer for them was full",
-    "attempts_lost": "calls and text messages that were under way at a crash and were ended at the start",
-    "responses_stray": "responses that belong to no transaction",
-    "rtpengine_failures": "commands that no rtpengine carried out",
-    "media_failures": "of these, those that a description waited for: it was not passed on",
-    "media_over_limit": "messages that came while too many of their call waited for rtpengine",
-    "recordings_begun": "calls that rtpengine began to record",
-    "recordings_failed": "calls that were to be recorded and were not, or not to their end, each logged",
-    "recordings_taken": "recordings that were taken over from rtpengine and sealed",
-    "announcements": "sounds that refused callers got to hear",
-    "announcements_failed": "sounds that they did not, since rtpengine or their description did not allow it",
-    "answers_unusable": "answers of callees that could not be passed on",
-    "forks_over_limit": "early dialogs beyond the limit of a call",
-    "reliable_over_limit": "reliable provisional responses beyond the limit of a leg",
-    "records_followed": "call records that the follower has read",
-    "records_unreadable": "call records or events that were altered",
-    "events_made": "events left for webhooks by ended and ongoing calls",
-    "events_delivered": "events that webhooks took",
+    "strangers": "requests from unknown sources",
+    "challenges": "requests from unknown sources that were challenged for credentials",
+    "logins_failed": "of these, with wrong credentials",
+    "bans_made": "bans of sources",
+    "datagrams_banned": "datagrams dropped unread because their source is banned",
+    "datagrams_lost": "datagrams dropped because the socket's send buffer was full",
+    "datagrams_too_long": "responses and ACKs above the size limit of a datagram",
+    "datagrams_unread": "datagrams lost because the socket's receive buffer was full",
+    "attempts_lost": "calls and text messages under way at a crash, ended at the next start",
+    "responses_stray": "responses that match no transaction",
+    "rtpengine_failures": "commands that no rtpengine executed",
+    "media_failures": "of these, commands that an SDP was waiting for; it was not passed on",
+    "media_over_limit": "messages refused because too many of their call were waiting for rtpengine",
+    "recordings_begun": "recordings started by rtpengine",
+    "recordings_failed": "recordings that did not start or broke off, each logged",
+    "recordings_taken": "recordings fetched from rtpengine and sealed",
+    "announcements": "announcements played to refused callers",
+    "announcements_failed": "announcements not played because of rtpengine or the caller's SDP",
+    "answers_unusable": "callees' answers that could not be passed on",
+    "forks_over_limit": "early dialogs above the limit per call",
+    "reliable_over_limit": "reliable provisional responses above the limit per leg",
+    "records_followed": "call records read by the follower",
+    "records_unreadable": "altered call records or events",
+    "events_made": "webhook events created for ended and live calls",
+    "events_delivered": "events accepted by webhooks",
     "events_given_up": "events that became dead letters",
     "deliveries": "requests to webhooks",
-    "deliveries_failed": "of these, those that were not taken",
+    "deliveries_failed": "of these, not accepted",
 }
-# name: its label, what it counts
+# name: (label, description)
 _LABELLED = {
-    "refused": ("outcome", "calls and text messages that the relay refused"),
+    "refused": ("outcome", "calls and text messages refused by the relay"),
     "refused_too_often": (
         "of",
-        "pauses after too many refused attempts of a peer: of its calls to a number, in a caller's name, or of all",
+        "pauses after too many refused attempts of a peer: for calls to one number, for one caller, or for the peer",
     ),
     "shed": (
         "peer",
-        "calls and text messages without a record: the relay was behind and answered them 503 unread",
+        "calls and text messages answered 503 unread, without a record, because of overload",
     ),
-    "over_share": ("peer", "calls and messages beyond a peer's share of what is bounded"),
+    "over_share": ("peer", "calls and messages above a peer's fair share of a limit"),
     "calls_ended": ("outcome", "calls and text messages whose record the follower has read"),
-    "fraud_findings": ("signal", "thresholds of fraud signals that were reached"),
+    "fraud_findings": ("signal", "fraud thresholds reached"),
     "verifications": ("answer", "answers of the verification hook"),
-    "streams_closed": ("why", "connections that the relay closed"),
+    "streams_closed": ("why", "closed TCP and TLS connections"),
 }
-# name: the labels of a gauge whose keys are their values with blanks between, what it says
+# name: (labels, description); the keys of these gauges are the label values, separated by blanks
 _LABELLED_GAUGES = {
-    "target_up": (("peer", "target"), "1 where a target of a peer takes calls, 0 where it is down or rests"),
-    "peer_calls": (("peer", "direction"), "calls from a peer (in) and to it (out), that ring or are up"),
-    "peer_registered": (("peer",), "1 where a peer is registered here, or the relay there; 0 where it should be"),
+    "target_up": (("peer", "target"), "1 if the target takes calls; 0 if it is down or backing off"),
+    "peer_calls": (("peer", "direction"), "ringing and answered calls from a peer (in) and to it (out)"),
+    "peer_registered": (("peer",), "1 if the peer is registered here, or the relay there; 0 if it should be"),
 }
 
 
-# What the labels of counters can be, as far as it is known from the start.
+# Label values known in advance.
 _LABELS: dict[str, Collection[str]] = {
     "refused": REFUSALS,
     "calls_ended": OUTCOMES,
@@ -120,27 +118,27 @@ _LABELS: dict[str, Collection[str]] = {
         *("unproven", "unreachable"),
     ),
 }
-_CLOSED = "streams_closed_"  # the names of counts of closed connections begin so; why they were stands behind it
+_CLOSED = "streams_closed_"  # prefix of the transports' counters of closed connections; the reason follows
 
 
 def text(statistics: Statistics) -> bytes:
-    """What is known under its name of the tables above; what is not, as a counter without a description."""
+    """Render statistics by the tables above; unknown names become counters without a description."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Statistics(statistics))
     return generate_latest(registry)
 
 
 def with_zeros(statistics: Statistics, peers: Collection[str]) -> dict[str, int | float | Mapping[str, int]]:
-    """Also the counters that have counted nothing yet: where one appears with its first count, nobody sees it rise.
+    """Add zeros for counters without a count yet: Prometheus cannot see an increase in a series that starts at 1.
 
-    `peers`: the names of those that are configured.
+    `peers`: the configured peers' names.
     """
-    told: dict[str, Any] = {name: value for name, value in statistics.items() if not name.startswith(_CLOSED)}
+    known: dict[str, Any] = {name: value for name, value in statistics.items() if not name.startswith(_CLOSED)}
     closed = {name.removeprefix(_CLOSED): value for name, value in statistics.items() if name.startswith(_CLOSED)}
-    told["streams_closed"] = closed
+    known["streams_closed"] = closed
     for name, labels in (_LABELS | {"shed": peers}).items():
-        told[name] = dict.fromkeys(labels, 0) | told.get(name, {})
-    return dict.fromkeys(_COUNTERS, 0) | told
+        known[name] = dict.fromkeys(labels, 0) | known.get(name, {})
+    return dict.fromkeys(_COUNTERS, 0) | known
 
 
 class _Statistics(Collector):

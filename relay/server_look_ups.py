@@ -1,4 +1,4 @@
-"""Look-ups of calls in a store that answers later: peers have their turns, and an answer is judged when it is there."""
+"""Asynchronous route look-ups in PostgreSQL, queued fairly by peer; the call policy runs when the row is there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from relay.store.sealing import Sealer
 from relay.store.server import Server
 from relay.store.server_lookup import CONNECTIONS, PATIENCE_S, ServerRouteReader
 
-SWEEP_EACH: Final = 5  # seconds
-MOST_WAITING: Final = 1_000  # of which a peer has a share; what comes beyond is refused
+SWEEP_EACH: Final = 5  # seconds between two deletions of expired counts
+MOST_WAITING: Final = 1_000  # queued look-ups; above it, or above a peer's fair share of it, calls are refused
 
 Answered = Callable[[LookUp, Route | Refusal], None]
 
@@ -30,35 +30,35 @@ class _Waiting(NamedTuple):
     asked: LookUp
     unix_s: float
     found: Answered
-    since: float  # by the loop's clock
+    since: float  # loop time
 
 
 class ServerLookUps:
-    """What `RouteReader` is for a store in a file. Open it in the loop that it is used in."""
+    """The counterpart of `RouteReader` for PostgreSQL. `open` it in the loop that uses it."""
 
     def __init__(self, server: Server, sealer: Sealer, rules: Rules, report: Report) -> None:
         self._reader = ServerRouteReader(server, sealer, rules, report)
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._asking = Tasks()
-        self._askers = 0  # of these, those that still take what waits
+        self._askers = 0  # tasks that serve the queue, at most CONNECTIONS
         self.follow = self._reader.follow
         self.open = self._reader.open
         self.close = self._reader.close
         self._looks = 0
 
     def fetch(self, number: str, caller: str, unix_s: float) -> Refusal:
-        """For a `Gate` whose `look_up` is not asked: `look_up` here is."""
+        """Never used: fills the `Gate`'s synchronous interface, in place of which `look_up` below is called."""
         return STORE_FAILED
 
     def look(self) -> None:
-        """Once a second: whether an outage is over, and now and then whether counts are."""
+        """Check for the end of an outage, and delete expired counts every `SWEEP_EACH`; call it once a second."""
         self._reader.look()
         self._looks += 1
         if self._looks % SWEEP_EACH == 0:
             self._asking.begin(self._reader.sweep())
 
     def look_up(self, gate: Gate, asked: LookUp, unix_s: float, found: Answered) -> None:
-        """What the store has passes `gate`; `found` is called from the loop, whatever happens."""
+        """Look up a route and evaluate it by `gate`. `found` is always called, later, from the loop."""
         loop, waiting = asyncio.get_running_loop(), self._waiting
         refusal = gate.refuse_unasked(asked.number, asked.caller, unix_s, asked.peer)
         if refusal is not None:
@@ -74,13 +74,13 @@ class ServerLookUps:
             self._asking.begin(self._ask())
 
     async def _ask(self) -> None:
-        """One after the other, each peer in its turn, until none waits."""
+        """Serve the queue, one look-up at a time, until it is empty."""
         try:
             while len(self._waiting):
                 _, waiting = self._waiting.take()
                 await self._answer(waiting)
         except Exception:
-            if len(self._waiting):  # one that broke must not keep the others waiting
+            if len(self._waiting):  # a failed look-up must not stall the queue
                 self._askers += 1
                 self._asking.begin(self._ask())
             raise
@@ -90,7 +90,7 @@ class ServerLookUps:
     async def _answer(self, waiting: _Waiting) -> None:
         gate, asked, unix_s, found, since = waiting
         patience_s = since + PATIENCE_S - asyncio.get_running_loop().time()
-        answer: Route | Refusal = STORE_FAILED  # also where this is cancelled or breaks
+        answer: Route | Refusal = STORE_FAILED  # the default on cancellation and errors
         row: Found | Refusal = STORE_FAILED
         try:
             if patience_s > 0:

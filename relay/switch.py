@@ -1,6 +1,6 @@
-"""What carries calls: engine, gate, look-up, sockets, rtpengine and hook, put together and kept going.
+"""The SIP service: engine, call policy, look-ups, sockets, rtpengine and verification hook, wired together.
 
-`relay.app` decides when it starts and ends.
+`relay.app` starts and stops it.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from relay.server_look_ups import ServerLookUps
 
 TICK_S = 1.0
-CLOCK_STEP_S = 1.0  # of what is more within a second the clock does not drift
+CLOCK_STEP_S = 1.0  # a larger change of the wall clock within one tick is a step, not drift
 
 
 class Switch:
-    """It serves once `open` has returned."""
+    """Serves calls from `open` to `close`."""
 
     def __init__(
         self,
@@ -60,10 +60,7 @@ class Switch:
         attempts: AttemptFile,
         log: FilteringBoundLogger,
     ) -> None:
-        """`attempts`: where attempts under way are noted.
-
-        Raises ConfigError if a file of the configuration cannot be used any more.
-        """
+        """`attempts`: the file that keeps attempts under way. Raises ConfigError for an unusable configured file."""
         self._config = config
         self._sealer = sealer
         self._log = log
@@ -79,7 +76,7 @@ class Switch:
             self._transports,
             self._gate.look_up,
             records.append,
-            records.tell if config.api.enabled else _tell_nobody,
+            records.tell if config.api.enabled else _drop_event,
             attempts,
             log,
             ended_calls(log, config.log.format, config.log.level),
@@ -105,10 +102,10 @@ class Switch:
         located: Located,
         kept: Sequence[KeptAttempt],
     ) -> None:
-        """Takes up the live calls (DESIGN 4.2), listens and serves. Raises ConfigError.
+        """Resume the live calls (DESIGN 4.2), listen and serve. Raises ConfigError.
 
-        `known`: the records of all calls that are up, and of those whose end may not be in the store yet. `kept`:
-        attempts that were under way, which are ended (4.3).
+        `known`: records of live calls, and of calls whose end may not be in the store yet. `kept`: attempts that were
+        under way at the crash; they are ended (4.3).
         """
         if self._verifier is not None:
             await self._verifier.open()
@@ -133,26 +130,26 @@ class Switch:
         for attempt in attempts.values():
             self._engine.end_attempt(attempt, time.monotonic())
         if attempts:
-            effect = "each has its record, its caller an answer, and its callees stop ringing"
+            effect = "each was recorded, its caller answered and its callees cancelled"
             self._log.warning("attempts.ended", attempts=len(attempts), effect=effect)
 
     def take_over(self, calls: Sequence[LiveCall]) -> None:
-        """Carries on with the calls of a node that is gone, and ends those of which a side is gone too."""
+        """Resume the calls of a lost node; calls that lost a leg as well are ended."""
         now = time.monotonic()
         for record, dialogs in calls:
             self._engine.restore(record, dialogs, now)
         self._driver.perform(now)
 
     def locate(self, located: Located) -> None:
-        """Learns where the peers are whose URIs have names."""
+        """Apply the resolved targets of peers configured by host name."""
         now = time.monotonic()
         self._transports.locate(located)
         self._engine.locate(located, now)
         self._driver.perform(now)
 
     async def reload(self, config: Config, located: Located) -> None:
-        """Goes by this configuration from now on. Raises ConfigError, and then nothing has changed."""
-        sounds = _sounds(config)  # what can fail comes first
+        """Apply a new configuration. Raises ConfigError; the old one then stays in force."""
+        sounds = _sounds(config)  # first the steps that can fail
         self._transports.reload(config.settings, config.tls, located)
         was_counting, self._config = self._gate.recall_s > 0, config
         now = time.monotonic()
@@ -166,14 +163,14 @@ class Switch:
         self._driver.perform(now)
 
     async def drain(self, limit_s: float, at_once: asyncio.Event) -> bool:
-        """Ends the service. Returns False if calls were left to a restart."""
+        """Drain and unregister. Returns False if calls are still up: the next start resumes them."""
         drain = Drain(self._engine, self._driver, at_once, self._log)
         clean = await drain.run(limit_s)
         await drain.unregister()
         return clean
 
     async def close(self) -> None:
-        """To be called when nothing more is to be written."""
+        """Release everything; call it after the journal is closed."""
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -187,9 +184,9 @@ class Switch:
         self._reader.close()
 
     def _recall(self, known: Iterable[CallRecord]) -> None:
-        """Counts what was granted before the start towards the caps. `known`: as for `granted_since`.
+        """Count the calls granted before the start towards the caps. `known`: as for `granted_since`.
 
-        A store on a server has counted it.
+        PostgreSQL keeps the counts itself.
         """
         place = self._config.store.path
         if not self._gate.recall_s or not isinstance(place, Path):
@@ -197,7 +194,7 @@ class Switch:
         now_ms = int(time.time() * 1000)
         since_ms = now_ms - 1000 * self._gate.recall_s
         for at_ms, number, caller_hash in granted_since(place, self._sealer, since_ms, known):
-            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # the clock may have been set back
+            self._gate.recall(number, caller_hash, min(at_ms, now_ms) / 1000)  # min: the clock may have been set back
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -206,9 +203,9 @@ class Switch:
             self._reader.look()
             self._transports.sweep(loop.time())
             self._engine.bans.expire(time.monotonic())
-            STANDARD_OUTPUT.flush()  # the lines of `ended_calls`
+            STANDARD_OUTPUT.flush()  # buffered lines of `ended_calls`
             if lost := STANDARD_OUTPUT.take_lost():
-                self._log.error("log.lines_lost", lines=lost, reason="what takes the log did not take them")
+                self._log.error("log.lines_lost", lines=lost, reason="standard output is not writable: disk full?")
             if self._engine.is_idle:
                 gc.collect()
             await asyncio.sleep(TICK_S)
@@ -217,7 +214,7 @@ class Switch:
         by_s = self._driver.set_clock()
         if abs(by_s) > CLOCK_STEP_S:
             self._gate.clock_was_set(by_s)
-            effect = "records of calls that are up keep to the clock as it was; bindings expire by the clock as it is"
+            effect = "live calls are recorded by the old clock; bindings expire by the new one"
             self._log.warning("clock.was_set", by_s=round(by_s, 1), effect=effect)
 
     def _warn(self, event: str, fields: dict[str, object]) -> None:
@@ -225,14 +222,14 @@ class Switch:
 
 
 def _shared_limits(engine: Engine, gate: Gate) -> SharedLimits:
-    """Those that hold over all nodes of a store."""
+    """The limits that apply across all nodes of a store."""
     tallies, rates = engine.limited()
     timed = {what: (each, time.monotonic) for what, each in rates.items()}
     return SharedLimits(tallies, timed | {"rate": (gate.rates, time.time)}, gate.refused_attempts, time.time)
 
 
 def _sounds(config: Config) -> dict[tuple[str, str], bytes]:
-    """The sounds there are to play, by language and name. Raises ConfigError."""
+    """Announcements by (language, name). Raises ConfigError."""
     return {} if config.sounds is None else read_sounds(config.sounds)
 
 
@@ -240,7 +237,7 @@ def _reader(config: Config, sealer: Sealer, log: FilteringBoundLogger) -> RouteR
     place = config.store.path
     if isinstance(place, Path):
         return RouteReader(place, sealer, config.rules, reporter(log))
-    from relay.server_look_ups import ServerLookUps  # a driver that a store in a file does without
+    from relay.server_look_ups import ServerLookUps  # PostgreSQL driver: not needed for SQLite
 
     return ServerLookUps(place, sealer, config.rules, reporter(log))
 
@@ -250,11 +247,11 @@ def _verifier(config: Config) -> Verifier | None:
     hook = config.verify
     if hook is None:
         return None
-    from relay.net.verify import Verifier  # an HTTP client is of no use to a relay without a hook
+    from relay.net.verify import Verifier  # HTTP client: only needed for the hook
 
     secret = read_secret("verify.secret_file", hook.secret_file)
     return Verifier(hook.url, secret, hook.timeout_s, fail_open=hook.fail == "open")
 
 
-def _tell_nobody(kind: str, record: CallRecord) -> None:
-    """Without a desk nobody would read the events of calls under way, or delete them."""
+def _drop_event(kind: str, record: CallRecord) -> None:
+    """Drop live-call events: without a backend nothing would read or delete them."""

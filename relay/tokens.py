@@ -11,9 +11,9 @@ _POOL_BYTES: Final = 4096
 
 
 def tokens() -> Iterator[str]:
-    """Tokens without end. Randomness is fetched for 512 at a time: 0.06 us each, against 0.25 of `secrets.token_hex`.
+    """An endless iterator of tokens. It draws randomness for 512 at a time: 0.06 us each; `secrets.token_hex` 0.25 us.
 
-    Not to be shared by processes: each makes its own after a fork.
+    Create it after a fork: processes that share one would repeat tokens.
     """
     while True:
         pool = os.urandom(_POOL_BYTES).hex()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# scripts/apt.sh PACKAGE…: installs Debian packages, as root or with sudo. Asks for nothing but sudo's password, and for that
-# only at a terminal. Says what to install by hand where it may not.
+# scripts/apt.sh PACKAGE…: installs Debian packages, as root or with sudo. It asks only for sudo's password, and only at a
+# terminal. Without permission it prints what to install.
 set -euo pipefail
 
 refuse() {
-    echo "$0: $1: install these Debian packages first, then start again: ${*:2}" >&2
+    echo "$0: $1: install these Debian packages, then start again: ${*:2}" >&2
     exit 1
 }
 
@@ -16,7 +16,7 @@ if ((EUID != 0)); then
 fi
 command -v apt-get >/dev/null || refuse "no apt-get" "$@"
 exec 9<"$0"
-flock 9 # apt-get does not wait for another one
+flock 9 # apt-get fails if another one runs
 echo "installing $*" >&2
 "${as_root[@]}" apt-get update -qq
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# scripts/asterisk.sh: makes the Asterisk that the tests drive, where it is not there yet, and prints its folder: a Debian system
-# of its own under ${RELAY700_ASTERISK:-~/.cache/relay700/asterisk}, since this Debian has no Asterisk. From the mirror that apt is
-# set to; takes half a minute and 450 MB, as root or with sudo. Fails where no suite has it.
+# scripts/asterisk.sh: installs the tests' Asterisk if missing, and prints its folder: a separate Debian system in
+# ${RELAY700_ASTERISK:-~/.cache/relay700/asterisk}, because this Debian release has no Asterisk. Needs root or sudo, half a
+# minute and 450 MB, and uses apt's mirror. Fails if no suite has the package.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,12 +11,12 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
 
-# The first one of apt's own sources that is no repository of security updates alone.
+# The first of apt's sources that is not a security repository.
 mirror() {
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '/^https?:/ && !/security/ && !n++ { print $1 }'
 }
 
-# Nothing in it is ever started as a service, and a mirror that stands still is as good as any.
+# Start no services in it, and accept outdated mirrors.
 settle() {
     printf '#!/bin/sh\nexit 101\n' >"$1/usr/sbin/policy-rc.d"
     chmod 755 "$1/usr/sbin/policy-rc.d"
@@ -38,14 +38,14 @@ make() {
     local suite source
     PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null || scripts/apt.sh debootstrap debian-archive-keyring
     source=$(mirror)
-    [[ $source ]] || { echo "$0: apt names no mirror to take Asterisk from" >&2; exit 1; }
+    [[ $source ]] || { echo "$0: no Debian mirror found in apt's sources" >&2; exit 1; }
     mkdir -p "$(dirname "$folder")"
     for suite in "${suites[@]}"; do
-        echo "making $folder from Debian $suite" >&2
+        echo "installing Debian $suite into $folder" >&2
         if make_from "$suite" "$source" 2>"$folder.log"; then return; fi
         tail -5 "$folder.log" >&2
     done
-    echo "$0: none of ${suites[*]} has given an Asterisk; all that was said is in $folder.log" >&2
+    echo "$0: no Asterisk could be installed from ${suites[*]}; see $folder.log" >&2
     exit 1
 }
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# scripts/venv.sh VENV [EXTRA…]: makes an environment of Python with this tree's relay700 installed in it, and the named extras
-# of pyproject.toml (parquet, test, lint), at the versions and with the hashes of requirements/*.txt. Does nothing where that is
-# so already. Extras that it had before stay with it. One that another Python made, or that comes from another folder, is made
-# anew. On Debian it installs python3-venv where Python has come without it. VENV is one of
-#   .venv           serves: the distribution's own Python, which is built for speed, else the newest there is
-#   .venv-test      tests and checks: Python 3.11, the only one that the tests' softphone pjsua2 comes for, else as .venv
+# scripts/venv.sh VENV [EXTRA…]: creates a Python environment with this tree's relay700 and the given extras of pyproject.toml
+# (parquet, test, lint), locked by requirements/*.txt. Does nothing if it is up to date; earlier extras are kept. It is
+# re-created if its Python or the folder has changed. On Debian it installs python3-venv if missing. VENV is one of
+#   .venv           production: the distribution's Python, which is built for speed, else the newest
+#   .venv-test      tests and checks: Python 3.11, the only one supported by the softphone pjsua2, else as .venv
 #   .venv-test-3.13 tests with that Python
-#   .venv-compiled  as .venv, but left empty: scripts/compile fills it
+#   .venv-compiled  as .venv, but empty: scripts/compile fills it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -51,7 +50,7 @@ find_named_python() {
             return
         fi
     done
-    echo "there is no python$1 on this machine" >&2
+    echo "python$1 not found: install it, then start again" >&2
     exit 1
 }
 
@@ -63,7 +62,7 @@ find_python() {
     esac
 }
 
-# Not the patch level: a security update of Python must not ask for the network at the next start.
+# Without the patch level: a security update of Python must not require the network at the next start.
 identity() {
     "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.base_prefix)'
     pwd -P
@@ -71,12 +70,12 @@ identity() {
 
 make_venv() {
     has_venv "$python" || scripts/apt.sh "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
-    echo "making $venv with $("$python" --version)"
+    echo "creating $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
     identity "$python" >"$venv/relay700.python"
 }
 
-# What is asked for, and what it had before of what there still is.
+# The requested extras, and earlier ones that still exist.
 wanted() {
     local name
     {
@@ -91,10 +90,10 @@ install() {
     local name wanted files=()
     mapfile -t wanted < <(wanted "$@")
     printf "$version %s\n" "${wanted[@]}" | cmp -s - "$stamp" && return
-    echo "installing relay700 and what it needs (${wanted[*]}) into $venv"
+    echo "installing relay700 and its requirements (${wanted[*]}) into $venv"
     for name in "${wanted[@]}"; do files+=(--requirement "requirements/$name.txt"); done
     pip_install --require-hashes "${files[@]}"
-    pip_install --no-deps --no-build-isolation --editable . # what builds it is in requirements/run.txt
+    pip_install --no-deps --no-build-isolation --editable . # the build backend is in requirements/run.txt
     printf "$version %s\n" "${wanted[@]}" >"$stamp"
 }
 

@@ -1,4 +1,4 @@
-"""What all tests share: everything under tests/interop drives real programs and carries the mark `outside`."""
+"""Shared hooks and fixtures. Tests under tests/interop drive real programs and get the mark `outside`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from tests.support import places
 
 INTEROP = Path(__file__).parent / "interop"
-# Each of their tests runs with a store in a file, and with one on a server (tests/support/places.py).
+# Packages whose tests run on SQLite and on PostgreSQL (tests/support/places.py).
 ON_BOTH = ("tests.service.",)
-MODEL = "tests.service.test_model"  # thousands of small steps, which a file takes faster
+MODEL = "tests.service.test_model"  # SQLite only: thousands of small steps
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,19 +28,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Which kind of store `place_in` gives."""
+    """The kind of store that `place_in` creates."""
     kind = getattr(request, "param", places.FILE)
     with places.kind(kind):
         yield kind
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "no_cover: pytest-cov's own, which may be left out")
+    config.addinivalue_line("markers", "no_cover: defined by pytest-cov, which is optional")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is collected stays: no garbage collection looks through it, neither meanwhile nor while the tests run."""
+    """Keep the garbage collector off during collection, and freeze the collected items: they live to the end."""
     gc.disable()
     try:
         return (yield)
@@ -51,10 +51,10 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that drive real programs come first: of several processes none is left with minutes of them at the end.
+    """Run files that drive real programs first, so that no worker is left with minutes of them at the end.
 
-    Coverage doubles what a test costs. It is not taken where it tells nothing: of a relay that is another process, and
-    of hundreds of drawn examples, since what they reach has tests of its own.
+    Coverage doubles a test's time. It is off where it adds nothing: for relays in other processes, and for property
+    tests, whose code has ordinary tests as well.
     """
     for item in items:
         in_interop = INTEROP in item.path.parents

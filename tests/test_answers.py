@@ -1,4 +1,4 @@
-"""What is answered by the control socket: one business's questions leave the others' alone."""
+"""Control-socket queries about calls, and their rate limit per business."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def refused(answers: Answers, business: str | None) -> str:
     return error.value.kind
 
 
-async def test_no_business_takes_the_hang_ups_of_another(answers: Answers) -> None:
+async def test_hang_ups_are_rate_limited_per_business(answers: Answers) -> None:
     asked = [refused(answers, "greedy") for _ in range(HANG_UPS_PER_S + 1)]
     assert asked == ["not_found"] * HANG_UPS_PER_S + ["rate_limited"]
     assert refused(answers, "other") == refused(answers, None) == "not_found"
 
 
-async def test_tasks_are_counted_so_that_a_leak_of_them_shows(answers: Answers) -> None:
+async def test_statistics_count_asyncio_tasks(answers: Answers) -> None:
     before = answers.statistics()["tasks"]
     async with asyncio.TaskGroup() as group:
         group.create_task(asyncio.sleep(0))
         assert answers.statistics()["tasks"] == before + 1
 
 
-async def test_one_call_that_there_is_not_is_refused(answers: Answers) -> None:
+async def test_an_unknown_call_is_not_found(answers: Answers) -> None:
     with pytest.raises(Refused) as error:
         answers.call("no such call")
     assert error.value.kind == "not_found"

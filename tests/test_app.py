@@ -35,31 +35,31 @@ def event_names(relay: RelayProcess) -> list[str]:
     return [event["event"] for event in relay.events()]
 
 
-def test_the_store_and_its_key_are_made_at_the_first_start(relay: RelayProcess) -> None:
+def test_the_first_start_creates_the_store_and_its_key(relay: RelayProcess) -> None:
     assert (relay.folder / "relay.db").exists()
     assert (relay.folder / "relay.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_all_descriptors_are_taken_and_no_core_is_left(tmp_path: Path) -> None:
-    """What the shell gives is the soft limit."""
+def test_the_descriptor_limit_is_raised_and_core_dumps_are_disabled(tmp_path: Path) -> None:
+    """The shell sets the soft limit."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     relay = RelayProcess(tmp_path, Setup(more=f"\n[streams]\nmax_connections = {most}\n"))
     with soft_limit(resource.RLIMIT_NOFILE, 300), soft_limit(resource.RLIMIT_CORE, None):
         relay.start()
     assert resource.prlimit(relay.pid, resource.RLIMIT_NOFILE) == (most, most)
-    assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 1  # 0 holds for files alone
+    assert resource.prlimit(relay.pid, resource.RLIMIT_CORE)[0] == 1  # 0 would not prevent pipes to a crash handler
     assert relay.wait_for_event("relay.few_descriptors")["limit"] == most
     relay.stop()
 
 
-def test_whoever_carries_calls_has_memory_in_huge_pages(relay: RelayProcess) -> None:
+def test_the_relay_process_uses_huge_pages(relay: RelayProcess) -> None:
     needs_huge_pages()
     assert huge_kib(relay.pid) > 0
 
 
 @contextmanager
 def soft_limit(which: int, limit: int | None) -> Iterator[None]:
-    """Of this process and those that it starts; None: the hard one."""
+    """Set the soft limit of this process and its children; None: the hard limit."""
     soft, hard = resource.getrlimit(which)
     resource.setrlimit(which, (hard if limit is None else limit, hard))
     try:
@@ -68,20 +68,20 @@ def soft_limit(which: int, limit: int | None) -> Iterator[None]:
         resource.setrlimit(which, (soft, hard))
 
 
-def test_ready_says_where_the_relay_listens(relay: RelayProcess) -> None:
+def test_the_ready_event_lists_listeners_peers_and_pid(relay: RelayProcess) -> None:
     ready = relay.wait_for_event("relay.ready")
     assert ready["listen"] == [f"udp:{relay.setup.relay}", f"tcp:{relay.setup.relay}"]
     assert ready["peers"] == ["caller_side", "callee_side_1"]
     assert ready["pid"] == relay.pid
 
 
-def test_an_idle_relay_stops_at_once_and_cleanly(relay: RelayProcess) -> None:
+def test_an_idle_relay_stops_at_once_with_status_0(relay: RelayProcess) -> None:
     os.kill(relay.pid, signal.SIGTERM)
     assert relay.ended() == 0
     assert relay.wait_for_event("relay.stopped")["clean"] is True
 
 
-def test_an_address_in_use_is_told_with_its_key(relay: RelayProcess, tmp_path: Path) -> None:
+def test_an_address_in_use_is_reported_with_its_setting(relay: RelayProcess, tmp_path: Path) -> None:
     folder = tmp_path / "second"
     folder.mkdir()
     second = RelayProcess(folder, Setup(relay=relay.setup.relay))
@@ -101,7 +101,7 @@ def test_a_second_relay_on_one_store_is_refused(relay: RelayProcess) -> None:
     assert "another relay700 serves" in line
 
 
-def test_a_console_log_says_what_to_do_next(tmp_path: Path) -> None:
+def test_the_console_log_shows_the_first_steps(tmp_path: Path) -> None:
     config = RelayProcess(tmp_path, Setup()).config
     config.write_text(config.read_text().replace('format = "json"', 'format = "console"'))
     command = [*RELAY700, "serve", "-c", str(config)]
@@ -115,13 +115,13 @@ def test_a_console_log_says_what_to_do_next(tmp_path: Path) -> None:
     assert any(f"bind -c {config} AXB --a 13800000001 --b 13900000002" in line for line in lines)
 
 
-def test_statistics_are_logged_when_asked_for(relay: RelayProcess) -> None:
+def test_sigusr1_logs_the_statistics(relay: RelayProcess) -> None:
     statistics = relay.statistics()
     assert {"calls_up", "transactions", "timers", "streams", "journal_backlog", "bugs"} <= set(statistics)
     assert statistics["rss_bytes"] > 1_000_000
 
 
-async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None:
+async def test_an_ended_call_is_one_log_line(relay: RelayProcess) -> None:
     async with call(relay) as up:
         await up.hang_up()
         event = relay.wait_for_event("call.ended")
@@ -131,7 +131,7 @@ async def test_an_ended_call_is_one_line_of_the_log(relay: RelayProcess) -> None
     assert names == ["relay.ready", "call.ended"]
 
 
-async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_up(relay: RelayProcess) -> None:
+async def test_a_draining_relay_refuses_new_calls_and_waits_for_live_ones(relay: RelayProcess) -> None:
     async with call(relay) as up:
         os.kill(relay.pid, signal.SIGTERM)
         relay.wait_for_event("relay.draining")
@@ -142,7 +142,7 @@ async def test_a_draining_relay_refuses_new_calls_and_waits_for_those_that_are_u
     assert [record["outcome"] for record in relay.calls()].count("answered") == 1
 
 
-async def test_calls_that_outlast_the_drain_are_hung_up(tmp_path: Path) -> None:
+async def test_calls_that_outlast_the_drain_limit_are_hung_up(tmp_path: Path) -> None:
     process = RelayProcess(tmp_path, Setup(sip={"drain_s": 0}))
     process.start()
     process.bind()
@@ -155,7 +155,7 @@ async def test_calls_that_outlast_the_drain_are_hung_up(tmp_path: Path) -> None:
     assert (record["outcome"], record["ended_by"]) == ("answered", "relay")
 
 
-async def test_a_bye_that_is_lost_at_the_end_of_the_drain_is_sent_again(tmp_path: Path) -> None:
+async def test_a_bye_lost_at_the_end_of_the_drain_is_retransmitted(tmp_path: Path) -> None:
     process = RelayProcess(tmp_path, Setup(sip={"drain_s": 0, "t1_ms": 100}))
     process.start()
     process.bind()
@@ -165,13 +165,13 @@ async def test_a_bye_that_is_lost_at_the_end_of_the_drain_is_sent_again(tmp_path
         bye = await up.callee.expect("BYE")
         before = up.callee.raw_received.count(b"BYE sip:")
         async with asyncio.timeout(10):
-            while up.callee.raw_received.count(b"BYE sip:") == before:  # noqa: ASYNC110 (nothing tells when)
+            while up.callee.raw_received.count(b"BYE sip:") == before:  # noqa: ASYNC110 (no event to wait for)
                 await asyncio.sleep(0.01)
         await up.called.answer(bye, 200)
         assert process.ended() == 0
 
 
-async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart(relay: RelayProcess) -> None:
+async def test_a_second_signal_stops_at_once_and_the_restart_resumes_live_calls(relay: RelayProcess) -> None:
     async with call(relay) as up:
         os.kill(relay.pid, signal.SIGTERM)
         relay.wait_for_event("relay.draining")
@@ -186,13 +186,13 @@ async def test_a_second_signal_ends_at_once_and_leaves_live_calls_to_the_restart
     assert (record["outcome"], record["ended_by"]) == ("answered", "caller")
 
 
-async def test_ctrl_c_drains_as_well(relay: RelayProcess) -> None:
+async def test_sigint_drains(relay: RelayProcess) -> None:
     os.kill(relay.pid, signal.SIGINT)
     assert relay.ended() == 0
     assert "relay.draining" in event_names(relay)
 
 
-async def test_a_relay_without_peers_says_so(tmp_path: Path) -> None:
+async def test_a_relay_without_peers_logs_a_warning(tmp_path: Path) -> None:
     process = RelayProcess(tmp_path, Setup())
     text = process.config.read_text()
     process.config.write_text(text[: text.index("\n[[peer]]")])
@@ -202,7 +202,7 @@ async def test_a_relay_without_peers_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("managed", [False, True])
-def test_what_to_do_next_is_told_to_a_person_and_not_to_a_journal(tmp_path: Path, managed: bool) -> None:
+def test_first_steps_are_printed_unless_a_service_manager_started_the_relay(tmp_path: Path, managed: bool) -> None:
     (tmp_path / "relay.toml").write_text(
         f'[sip]\nlisten = ["udp:{free(RELAY)}"]\n[api]\nenabled = false\n[log]\nformat = "console"\n'
     )
@@ -213,6 +213,6 @@ def test_what_to_do_next_is_told_to_a_person_and_not_to_a_journal(tmp_path: Path
         said = ""
         for line in relay.stdout:
             said += line
-            if "relay.no_peers" in line:  # the last word of the log before it serves
+            if "relay.no_peers" in line:  # the last log line before it serves
                 relay.send_signal(signal.SIGTERM)
     assert ("bind -c relay.toml AXB" in said) is not managed

@@ -42,10 +42,10 @@ def problem(text: str) -> str:
     return only
 
 
-# Where it comes from
+# Sources
 
 
-def test_without_a_file_design_s_example_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_built_in_configuration_is_used_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     built_in = load_config(None)
     assert built_in.settings.listeners == (Listener("udp", "127.0.0.1", 5060, "127.0.0.1"),)
@@ -55,29 +55,29 @@ def test_without_a_file_design_s_example_serves(tmp_path: Path, monkeypatch: pyt
     assert (built_in.store.path, built_in.store.key_file) == (Path("var/relay.db"), Path("var/relay.key"))
 
 
-def test_the_default_file_serves_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_file_is_used_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config").mkdir()
     Path("config/relay.toml").write_text("[sip]\nring_timeout_s = 7\n")
     assert load_config(None).settings.ring_timeout_s == 7
 
 
-def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
+def test_a_given_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read: No such file"):
         load_config(tmp_path / "nowhere.toml")
 
 
-def test_what_is_no_toml_is_told_with_its_place() -> None:
+def test_invalid_toml_is_reported_with_its_position() -> None:
     assert problem("[sip\n").startswith("not TOML: Expected ']'")
 
 
-def test_what_is_no_text_is_told(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         load_config(tmp_path / "x.toml")
 
 
-def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RELAY_SIP_T1_MS", "RELAY700_SIP_T1_MS", "SIP_T1_MS"):
         monkeypatch.setenv(name, "77")
     assert config("").settings.timings.t1 == 0.5
@@ -86,7 +86,7 @@ def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
 # Defaults
 
 
-def test_defaults_are_those_of_the_engine_and_the_transports() -> None:
+def test_defaults_equal_those_of_engine_and_transports() -> None:
     empty = config("")
     assert empty.settings == Settings(empty.settings.listeners, (), (), empty.settings.prefixes)
     assert empty.streams == StreamLimits()
@@ -110,20 +110,20 @@ def test_every_limit_can_be_set() -> None:
     assert made.streams == StreamLimits(**streams)  # type: ignore[arg-type]
 
 
-def test_text_messages_are_relayed_where_that_is_said() -> None:
+def test_text_messages_are_relayed_only_if_enabled() -> None:
     empty, said = config("").settings, config('[sms]\nenabled = true\nnumbers = "mask"').settings
     assert (empty.sms, empty.sms_numbers) == (False, "refuse")
     assert (said.sms, said.sms_numbers) == (True, "mask")
     assert problem('[sms]\nnumbers = "show"').startswith("sms.numbers: ")
 
 
-def test_a_small_t1_makes_the_other_timers_small() -> None:
+def test_the_other_timers_scale_with_t1() -> None:
     timings = config("[sip]\nt1_ms = 50").settings.timings
     assert (timings.t1, timings.t2, timings.t4) == (0.05, 0.4, 0.5)
 
 
 @pytest.mark.parametrize(("t1_ms", "most_ms"), [(50, 499), (500, 499), (2000, 1999)])
-def test_calls_are_shed_before_their_peer_sends_them_again(t1_ms: int, most_ms: int) -> None:
+def test_calls_are_shed_before_their_first_retransmission(t1_ms: int, most_ms: int) -> None:
     sip = f"[sip]\nt1_ms = {t1_ms}\n[limits]\nshed_lag_ms = "
     assert config(f"{sip}{most_ms}").settings.limits.shed_lag_ms == most_ms
     assert config(f"{sip}0").settings.limits.shed_lag_ms == 0
@@ -157,7 +157,7 @@ def test_listeners_of_every_transport_and_family() -> None:
         ('"sip.example.com"', ["sip.example.com", "sip.example.com"]),
     ],
 )
-def test_peers_see_the_advertised_address_of_the_family(advertise: str, shown: list[str]) -> None:
+def test_the_advertised_address_is_chosen_by_family(advertise: str, shown: list[str]) -> None:
     listen = '["udp:10.0.0.1:5060", "udp:[2001:db8::1]:5060"]'
     listeners = config(f"[sip]\nlisten = {listen}\nadvertise = {advertise}").settings.listeners
     assert [listener.advertised for listener in listeners] == shown
@@ -176,17 +176,17 @@ def test_peers_see_the_advertised_address_of_the_family(advertise: str, shown: l
         ("tls:127.0.0.1:5061", "tls needs a certificate; write [tls]"),
     ],
 )
-def test_a_listener_that_cannot_be_is_told_with_its_place(listen: str, told: str) -> None:
+def test_an_invalid_listener_is_reported_with_its_position(listen: str, told: str) -> None:
     found = problem(f'[sip]\nlisten = ["udp:127.0.0.1:5060", "{listen}"]')
     assert found.startswith("sip.listen[1]: ")
     assert told in found
 
 
-def test_a_listener_stands_once() -> None:
+def test_a_duplicate_listener_is_refused() -> None:
     assert "twice" in problem('[sip]\nlisten = ["udp:[::1]:5060", "udp:[0:0::1]:5060"]')
 
 
-def test_an_advertised_address_has_no_port() -> None:
+def test_an_advertised_address_with_a_port_is_refused() -> None:
     assert problem('[sip]\nadvertise = "203.0.113.7:5060"').startswith(
         "sip.advertise: '203.0.113.7:5060' is not an address"
     )
@@ -206,7 +206,7 @@ def test_an_advertised_address_has_no_port() -> None:
         ("sips:127.0.0.2:5071;transport=tcp", "tls", 5071, False),
     ],
 )
-def test_the_uri_of_a_peer_says_how_it_is_reached(uri: str, transport: str, port: int, tcp_allowed: bool) -> None:
+def test_the_uri_of_a_peer_sets_transport_and_port(uri: str, transport: str, port: int, tcp_allowed: bool) -> None:
     listen = '["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "tls:127.0.0.1:5061"]'
     text = f'[sip]\nlisten = {listen}\n[tls]\ncertificate = "c"\nkey = "k"\n[[peer]]\nname = "p"\nuri = "{uri}"'
     (peer,) = config(text).settings.peers
@@ -214,12 +214,12 @@ def test_the_uri_of_a_peer_says_how_it_is_reached(uri: str, transport: str, port
     assert (target.transport, target.port, peer.tcp_allowed) == (transport, port, tcp_allowed)
 
 
-def test_tcp_is_no_way_out_without_a_tcp_listener() -> None:
+def test_tcp_is_not_used_without_a_tcp_listener() -> None:
     (peer,) = config('[[peer]]\nname = "p"\nuri = "sip:127.0.0.2"').settings.peers
     assert not peer.tcp_allowed
 
 
-def test_the_sources_of_a_peer_are_its_address_unless_they_are_named() -> None:
+def test_the_sources_of_a_peer_default_to_its_address() -> None:
     (peer,) = config(PEER).settings.peers
     assert peer.sources == (ip_network("127.0.0.2/32"),)
     (peer,) = config(PEER + 'sources = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"]').settings.peers
@@ -239,51 +239,51 @@ def test_the_sources_of_a_peer_are_its_address_unless_they_are_named() -> None:
         ("sip:127.0.0.2:0", "port 0 does not exist"),
     ],
 )
-def test_a_uri_that_cannot_be_is_told_with_its_place(uri: str, told: str) -> None:
+def test_an_invalid_uri_is_reported_with_its_position(uri: str, told: str) -> None:
     found = problem(f'[[peer]]\nname = "p"\nuri = "{uri}"')
     assert found.startswith("peer[0].uri: ")
     assert told in found
 
 
-def test_a_faulty_listener_is_not_told_as_a_fault_of_the_peers() -> None:
+def test_an_invalid_listener_causes_no_faults_of_peers() -> None:
     assert problem('[sip]\nlisten = ["udp:127.0.0.1:99999"]\n' + PEER).startswith("sip.listen[0]: ")
 
 
-def test_a_peer_with_a_host_name_must_name_its_sources() -> None:
+def test_a_peer_with_a_host_name_needs_sources() -> None:
     named = '[[peer]]\nname = "p"\nuri = "sip:pbx.example.com"\n'
     assert problem(named).startswith("peer[0].sources: missing")
     assert config(named + 'sources = ["192.0.2.0/28"]').settings.peers[0].targets[0].host == "pbx.example.com"
 
 
-def test_sources_are_networks() -> None:
+def test_sources_must_be_networks() -> None:
     found = problem(PEER + 'sources = ["10.0.0.1/8"]')
     assert found == 'peer[0].sources[0]: 10.0.0.1/8 has host bits set; write a network such as "192.0.2.0/28"'
 
 
 @pytest.mark.parametrize("uri", ["127.0.0.2", "sip:127.0.0.2;transport=sctp"])
-def test_sources_are_judged_also_where_the_uri_is_faulty(uri: str) -> None:
+def test_sources_are_checked_even_if_the_uri_is_invalid(uri: str) -> None:
     found = problems(f'[[peer]]\nname = "p"\nuri = "{uri}"\nsources = ["10.0.0.1/8"]')
     assert sorted(line.partition(":")[0] for line in found) == ["peer[0].sources[0]", "peer[0].uri"]
 
 
-def test_names_of_peers_are_unique() -> None:
+def test_duplicate_peer_names_are_refused() -> None:
     assert problem(PEER + PEER) == "peer[1].name: carrier is taken; each peer needs a unique name"
 
 
 # Routes
 
 
-def test_routes_name_peers_that_there_are() -> None:
+def test_a_route_to_an_unknown_peer_is_refused() -> None:
     assert problem(PEER + '[[route]]\npeers = ["carrier", "carier"]') == (
         "route[0].peers[1]: no peer is named carier; write one of carrier"
     )
 
 
-def test_a_prefix_has_one_route() -> None:
+def test_two_routes_of_one_prefix_are_refused() -> None:
     assert '"86" has two routes' in problem(PEER + 2 * '[[route]]\nprefix = "86"\npeers = ["carrier"]\n')
 
 
-def test_a_prefix_is_digits() -> None:
+def test_a_prefix_must_be_digits() -> None:
     assert problem(PEER + '[[route]]\nprefix = "+86"\npeers = ["carrier"]').startswith("route[0].prefix: ")
 
 
@@ -297,7 +297,7 @@ def test_a_prefix_is_digits() -> None:
         ('["udp:192.0.2.1:22222", "udp:[2001:db8::1]:2223"]', [("192.0.2.1", 22222), ("2001:db8::1", 2223)]),
     ],
 )
-def test_media_go_through_the_rtpengines_that_are_named(written: str, addresses: list[tuple[str, int]]) -> None:
+def test_several_rtpengines_can_be_configured(written: str, addresses: list[tuple[str, int]]) -> None:
     made = parse_config(f'[media]\nmode = "rtpengine"\nrtpengine = {written}\ncheck_s = 5', "f")
     assert [(each.host, each.port) for each in made.rtpengine] == addresses
     assert (made.settings.anchored, made.settings.media_check_s) == (True, 5)
@@ -306,26 +306,26 @@ def test_media_go_through_the_rtpengines_that_are_named(written: str, addresses:
 MEDIA = '[media]\nmode = "rtpengine"\nrtpengine = "udp:127.0.0.1:2223"\n'
 
 
-def test_nothing_is_announced_unless_it_is_said() -> None:
+def test_announcements_are_off_by_default() -> None:
     made = parse_config(MEDIA, "f")
     assert (made.settings.announcements, made.sounds) == (Announcements(), None)
 
 
 @pytest.mark.parametrize("what", ["refused", "begin", "ending"])
-def test_what_is_announced(what: str) -> None:
+def test_announcements_can_be_enabled_one_by_one(what: str) -> None:
     made = parse_config(f'{MEDIA}[announcements]\n{what} = true\nlanguage = "en"\nmax_at_once = 7', "f")
     assert made.settings.announcements == Announcements(**{what: True}, max_at_once=7)
     assert made.sounds == SoundFiles("en")
 
 
-def test_own_sounds_are_looked_at(tmp_path: Path) -> None:
+def test_the_operator_s_sounds_are_checked(tmp_path: Path) -> None:
     made = parse_config(f'{MEDIA}[announcements]\nbegin = true\nfolder = "{tmp_path}"', "f")
     assert made.sounds == SoundFiles("zh", tmp_path)
-    with pytest.raises(ConfigError, match=r"announcements\.folder: .* has no file"):
+    with pytest.raises(ConfigError, match=r"announcements\.folder: .* has no \.wav file"):
         check_files(made)
 
 
-def test_media_go_directly_unless_it_is_said() -> None:
+def test_media_go_directly_by_default() -> None:
     made = parse_config('[media]\nrtpengine = "udp:127.0.0.1:2223"', "f")
     assert (made.rtpengine, made.settings.anchored) == ((), False)
 
@@ -373,11 +373,11 @@ def test_media_go_directly_unless_it_is_said() -> None:
         ('[tls]\nkey = "k"', "tls.certificate: missing; write the path of a PEM file"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_to_write(text: str, told: str) -> None:
+def test_a_wrong_value_is_reported_with_the_allowed_ones(text: str, told: str) -> None:
     assert told in problem(text)
 
 
-def test_all_faults_are_told_at_once_and_places_count_from_the_file() -> None:
+def test_all_faults_are_reported_at_once_by_position_in_the_file() -> None:
     text = '[sip]\nt1_ms = 1\nlisten = ["x"]\n[[peer]]\nname = "a b"\nuri = "x"\n[[peer]]\nname = "p"\nuri = "tel:1"\n'
     keys = [each.partition(":")[0] for each in problems(text + '[[route]]\npeers = ["q"]')]
     assert keys == ["sip.t1_ms", "peer[0].name", "sip.listen[0]", "peer[1].uri"]
@@ -385,12 +385,12 @@ def test_all_faults_are_told_at_once_and_places_count_from_the_file() -> None:
 
 # The commented file
 
-# A comment says what the default of the first two is; the third is an example, behind a #.
+# The default of the first two is given in a comment; the third is a commented example.
 OTHER_VALUES = {"sip.listen", "log.format", "peer.targets"}
 
 
 def commented() -> dict[str, dict[str, Any]]:
-    """Each table of config/relay.toml with its settings, those behind a # too. Of [[peer]] and [[route]] the first."""
+    """config/relay.toml by tables, with commented settings too, of [[peer]] and [[route]] the first."""
     tables: dict[str, dict[str, Any]] = {}
     table: dict[str, Any] = {}
     for line in Path("config/relay.toml").read_text().splitlines():
@@ -401,13 +401,13 @@ def commented() -> dict[str, dict[str, Any]]:
     return tables
 
 
-def test_the_commented_configuration_holds_every_setting() -> None:
+def test_the_commented_configuration_has_every_setting() -> None:
     known = {table.name: msgspec.structs.fields(msgspec_struct(table.type)) for table in msgspec.structs.fields(Tables)}
     told = {name: sorted(table) for name, table in commented().items()}
     assert told == {name: sorted(setting.name for setting in settings) for name, settings in known.items()}
 
 
-def test_the_commented_configuration_tells_defaults() -> None:
+def test_the_commented_configuration_shows_the_defaults() -> None:
     differing = set()
     for table in msgspec.structs.fields(Tables):
         for setting in msgspec.structs.fields(msgspec_struct(table.type)):
@@ -419,13 +419,13 @@ def test_the_commented_configuration_tells_defaults() -> None:
 
 
 def as_read(value: object) -> object:
-    """A duration in milliseconds, since 24h is 1d."""
+    """Durations in milliseconds: 24h equals 1d."""
     with suppress(TypeError, AttributeError, ParseError):
         return parse_duration_ms(value)  # type: ignore[arg-type]
     return value
 
 
-def test_the_commented_configuration_is_good_and_sends_each_phone_s_number_to_it() -> None:
+def test_the_commented_configuration_is_valid_and_routes_each_phone_s_number_to_it() -> None:
     made = load_config(Path("config/relay.toml"))
     assert {peer.name: peer.targets[0].host for peer in made.settings.peers} == {
         "carrier": "127.0.0.2",
@@ -437,7 +437,7 @@ def test_the_commented_configuration_is_good_and_sends_each_phone_s_number_to_it
 
 
 def msgspec_struct(type_: object) -> type[msgspec.Struct]:
-    """The Struct within `Table | None` or `tuple[Table | None, ...]`."""
+    """The Struct in `Table | None` or `tuple[Table | None, ...]`."""
     while not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
         type_ = type_.__args__[0]  # type: ignore[attr-defined]
     return type_

@@ -1,4 +1,4 @@
-"""`[[peer]] numbers`: how they are written, what is wrong with them, and what is warned of."""
+"""`[[peer]] numbers`: notation, faults and warnings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def listed(*entries: str) -> CallerNumbers:
 @pytest.mark.parametrize(
     "entry", ["13800000001", "+8613800000001", "008613800000001", "8613800000001", "138-0000-0001", "138 0000 0001"]
 )
-def test_a_number_is_written_as_everywhere(entry: str) -> None:
+def test_a_number_may_be_written_in_any_usual_form(entry: str) -> None:
     assert listed(entry) == CallerNumbers(numbers=frozenset({"8613800000001"}))
 
 
-def test_a_landline_with_a_dash_is_a_number_and_no_range() -> None:
+def test_a_landline_with_a_dash_is_not_a_range() -> None:
     assert listed("010-12345678", "0755-12345678") == CallerNumbers(frozenset({"861012345678", "8675512345678"}))
 
 
@@ -82,20 +82,20 @@ def test_a_range(entry: str, ends: tuple[str, str]) -> None:
         ("01*", "fits extensions and other numbers"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(entry: str, word: str) -> None:
+def test_a_wrong_entry_is_reported_with_its_position(entry: str, word: str) -> None:
     told = problem(f'{PEER}numbers = ["13800000001", "{entry}"]')
     assert told.startswith(f"peer[0].numbers[1]: '{entry}': ")
     assert word in told
 
 
 @pytest.mark.parametrize("value", ['"all"', "5", "[1]"])
-def test_what_is_no_list_is_told_with_what_to_write(value: str) -> None:
+def test_a_value_that_is_not_a_list_is_reported_with_an_example(value: str) -> None:
     told = problem(f"{PEER}numbers = {value}")
     assert told.startswith("peer[0].numbers")
     assert '"any", or a list such as' in told
 
 
-def test_any_is_anybody_and_so_is_a_peer_without_the_setting() -> None:
+def test_any_and_a_missing_setting_allow_every_caller() -> None:
     assert peer(f'{PEER}numbers = "any"').numbers is None
     assert peer(PEER).numbers is None
 
@@ -103,34 +103,34 @@ def test_any_is_anybody_and_so_is_a_peer_without_the_setting() -> None:
 @pytest.mark.parametrize(
     ("username", "number"), [("13800000001", "8613800000001"), ("1001", "1001"), ("+8613800000001@x", "8613800000001")]
 )
-def test_a_login_is_its_own_number(username: str, number: str) -> None:
+def test_a_login_may_call_by_its_own_number(username: str, number: str) -> None:
     assert peer(PHONE.format(username)).numbers == CallerNumbers(frozenset({number}))
 
 
 @pytest.mark.parametrize("username", ["branch", "700100000010001", "12"])
-def test_a_login_that_is_no_number_is_nobody(username: str) -> None:
+def test_a_login_without_a_number_may_not_call(username: str) -> None:
     assert peer(PHONE.format(username)).numbers == CallerNumbers()
 
 
-def test_a_login_with_numbers_has_those_alone() -> None:
+def test_a_login_with_numbers_may_only_call_by_them() -> None:
     assert peer(f'{PHONE.format("1001")}numbers = ["13800000001"]').numbers == CallerNumbers(
         frozenset({"8613800000001"})
     )
 
 
-def test_a_login_may_not_be_anybody() -> None:
+def test_a_login_may_not_have_any_caller() -> None:
     (told,) = problems(f'{PHONE.format("1001")}numbers = "any"')
     assert told.startswith("peer[0].numbers: a peer with a login needs a list")
 
 
-def test_a_peer_without_numbers_is_warned_of_with_what_to_write() -> None:
+def test_a_peer_without_numbers_is_warned_about_with_examples() -> None:
     (told,) = config(PEER).warnings
     assert told.startswith("peer[0].numbers: missing: carrier may claim any caller number; ")
     assert '"any"' in told
     assert '"13800000001"' in told
 
 
-def test_a_login_that_can_call_nobody_is_warned_of() -> None:
+def test_a_login_that_cannot_call_is_warned_about() -> None:
     (told,) = config(PHONE.format("branch")).warnings
     assert told.startswith("peer[0].numbers: missing, and the login's username is not a number: ")
 
@@ -138,11 +138,11 @@ def test_a_login_that_can_call_nobody_is_warned_of() -> None:
 @pytest.mark.parametrize(
     "text", [f'{PEER}numbers = "any"', f"{PEER}numbers = []", PHONE.format("1001"), f"{PHONE.format('x')}numbers = []"]
 )
-def test_what_is_said_is_not_warned_of(text: str) -> None:
+def test_an_explicit_setting_is_not_warned_about(text: str) -> None:
     assert config(text).warnings == ()
 
 
-def test_nothing_built_in_is_warned_of(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_built_in_configuration_has_no_warnings(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
     assert load_config().warnings == ()
 
@@ -157,5 +157,5 @@ def test_nothing_built_in_is_warned_of(tmp_path: object, monkeypatch: pytest.Mon
         ('numbers = ["138*"]\nmax_refused_in = 0', 0),
     ],
 )
-def test_how_many_refused_attempts_a_peer_has(lines: str, most: int) -> None:
+def test_the_limit_of_refused_attempts_of_a_peer(lines: str, most: int) -> None:
     assert peer(f"{PEER}{lines}").max_refused_in == most

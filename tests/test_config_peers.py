@@ -1,4 +1,4 @@
-"""The tables of a peer: its targets, its health, what is wrong with them."""
+"""The tables of a peer: targets, health checks, accounts, and their faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.test_config import PEER, config, problem, problems
 NAMED = '[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\nuri = "{}"\n'
 
 
-def test_a_uri_is_one_target() -> None:
+def test_a_uri_makes_one_target() -> None:
     (peer,) = config(PEER).settings.peers
     assert peer.targets == (Target("127.0.0.2", 5060, "udp", "127.0.0.2"),)
     assert peer.health == Health()
@@ -47,24 +47,24 @@ def test_several_targets_by_priority_and_weight() -> None:
         ("sip:192.0.2.1", "address", "192.0.2.1"),
     ],
 )
-def test_what_a_name_is_looked_up_by(uri: str, search: str, written: str) -> None:
+def test_the_dns_search_follows_from_the_uri(uri: str, search: str, written: str) -> None:
     (peer,) = config(NAMED.format(uri)).settings.peers
     assert (peer.targets[0].search, peer.targets[0].written) == (search, written)
 
 
-def test_faults_of_targets_are_told_with_their_places() -> None:
+def test_faults_of_targets_are_reported_with_their_position() -> None:
     targets = 'targets = [{uri = "sip:192.0.2.1"}, {uri = "tel:1"}, {uri = "sip:[2001:db8::1]"}]'
     found = problems(f'[[peer]]\nname = "p"\n{targets}')
     assert [each.partition(": ")[0] for each in found] == ["peer[0].targets[1].uri", "peer[0].targets[2].uri"]
 
 
 @pytest.mark.parametrize("more", ["", 'uri = "sip:192.0.2.1"\ntargets = [{uri = "sip:192.0.2.1"}]'])
-def test_either_a_uri_or_targets(more: str) -> None:
+def test_a_peer_has_either_a_uri_or_targets(more: str) -> None:
     found = problem(f'[[peer]]\nname = "p"\nsources = ["192.0.2.0/28"]\n{more}')
     assert found.startswith("peer[0].uri: write one such as")
 
 
-def test_an_unknown_field_of_a_target() -> None:
+def test_an_unknown_field_of_a_target_is_refused() -> None:
     found = problems('[[peer]]\nname = "p"\ntargets = [{uri = "sip:192.0.2.1", prio = 1}]')[0]
     assert found.startswith("peer[0].targets[0]: object contains unknown field prio; write a list such as")
 
@@ -72,7 +72,7 @@ def test_an_unknown_field_of_a_target() -> None:
 TLS = '[tls]\ncertificate = "c"\nkey = "k"\n[sip]\nlisten = ["tls:127.0.0.1:5061", "udp:127.0.0.1:5060"]\n'
 
 
-def test_a_peer_may_be_shown_another_certificate() -> None:
+def test_a_peer_may_have_its_own_client_certificate() -> None:
     secured = '[[peer]]\nname = "p"\nuri = "sips:192.0.2.1"\ncertificate = "pc"\nkey = "pk"\n'
     made = config(TLS + secured).tls
     assert made is not None
@@ -90,14 +90,14 @@ def test_dns_servers() -> None:
     assert [each.partition(": ")[0] for each in found] == [f"dns.servers[{index}]" for index in range(5)]
 
 
-def test_codecs_by_their_names() -> None:
+def test_codecs_are_configured_by_name() -> None:
     assert config(PEER).settings.peers[0].codecs is None
     assert config(PEER + 'codecs = ["PCMA", "T38"]').settings.peers[0].codecs == {"pcma", "t38"}
     found = problem(PEER + 'codecs = ["PCMA", "PCMAA"]')
     assert found == "peer[0].codecs[1]: 'PCMAA' is not a codec that is relayed; did you mean PCMA?"
 
 
-def test_numbers_may_have_digits_before_them() -> None:
+def test_numbers_may_have_a_prefix() -> None:
     (peer,) = config(PEER + 'number_format = "prefix:00"').settings.peers
     assert (peer.number_format, peer.number_prefix) == ("e164", "00")
     assert config(PEER + 'number_format = "plus"').settings.peers[0].number_prefix == ""
@@ -113,7 +113,7 @@ def test_quotas() -> None:
 AUTH = '{username = "4001", password_file = "var/p"}'
 
 
-def test_accounts_of_ours_and_of_peers() -> None:
+def test_our_accounts_and_logins_of_peers() -> None:
     settings = config(
         f'[[peer]]\nname = "trunk"\nuri = "sip:192.0.2.1"\nregister = true\nauth = {AUTH}\n'
         f'[[peer]]\nname = "phone"\nlogin = {AUTH.replace("4001", "1001")}\nmax_calls_in = 2\n'
@@ -136,7 +136,7 @@ def test_accounts_of_ours_and_of_peers() -> None:
         ('auth = {username = "a", password_file = "p", password = "p"}', "auth"),
     ],
 )
-def test_what_is_wrong_with_accounts_of_ours(line: str, path: str) -> None:
+def test_invalid_accounts_are_refused(line: str, path: str) -> None:
     assert problem(f"{PEER}{line}\n").startswith(f"peer[0].{path}: ")
 
 
@@ -150,16 +150,16 @@ def test_what_is_wrong_with_accounts_of_ours(line: str, path: str) -> None:
         (f"auth = {AUTH}", "auth"),
     ],
 )
-def test_a_peer_that_logs_in_has_no_address(line: str, path: str) -> None:
+def test_a_peer_with_a_login_has_no_address(line: str, path: str) -> None:
     assert problem(f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n{line}\n').startswith(f"peer[0].{path}: leave it out")
 
 
-def test_no_two_peers_log_in_by_one_name() -> None:
+def test_two_peers_with_one_login_are_refused() -> None:
     twice = "".join(f'[[peer]]\nname = "{name}"\nlogin = {AUTH}\n' for name in ("a", "b"))
     assert problem(twice).startswith("peer[1].login.username: 4001 is taken by peer[0].login.username")
 
 
-def test_who_logs_in_must_be_answered() -> None:
+def test_a_login_needs_unknown_sources_to_be_answered() -> None:
     text = f'[[peer]]\nname = "phone"\nlogin = {AUTH}\n[limits]\nstranger_answers_per_s = 0\n'
     assert problem(text).startswith("limits.stranger_answers_per_s: ")
 

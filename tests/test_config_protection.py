@@ -19,7 +19,7 @@ from tests.test_config import config, problem, problems
 DAY_MS = 86_400_000
 
 
-def test_defaults_are_those_of_the_law_and_the_issue() -> None:
+def test_defaults_follow_the_regulation() -> None:
     empty = config("")
     assert (empty.numbers.cool_down_ms, empty.numbers.max_bindings) == (DAY_MS, 200)
     assert (empty.settings.legacy, empty.numbers.legacy_until_ms) == (frozenset(), None)
@@ -35,32 +35,32 @@ def test_defaults_are_those_of_the_law_and_the_issue() -> None:
     assert empty.purge_at_minute == 3 * 60 + 30
 
 
-def test_quotas_of_new_business_users_are_small_and_none_is_said_by_name() -> None:
+def test_default_quotas_are_small_and_none_means_no_limit() -> None:
     assert config("").numbers.quotas == Quotas(1_000, 50, 1_000, 100, 20) == config("").rules.quotas
     made = config('[quotas]\nmax_bindings = 7\nmax_cps = "none"')
     assert made.numbers.quotas == Quotas(7, 50, 1_000, 100, NO_LIMIT) == made.rules.quotas
     assert "quotas.max_calls: " in problem("[quotas]\nmax_calls = -1")
 
 
-def test_the_commented_configuration_protects_as_the_built_in_one_does() -> None:
+def test_the_commented_configuration_equals_the_built_in_one() -> None:
     made, empty = load_config(Path("config/relay.toml")), config("")
     for table in ("numbers", "api", "rules", "fraud", "verify", "webhooks", "retention"):
         assert getattr(made, table) == getattr(empty, table), table
 
 
 @pytest.mark.parametrize("filing", ["off", "warn", "require"])
-def test_what_becomes_of_an_a_number_that_is_not_filed(filing: str) -> None:
+def test_the_mode_for_a_numbers_that_are_not_filed(filing: str) -> None:
     made = config(f'[numbers]\nfiling = "{filing}"')
     assert (made.numbers.filing, made.rules.filing_required) == (filing, filing == "require")
 
 
-def test_legacy_numbers_are_made_normal_and_work_through_their_last_day_in_china() -> None:
+def test_legacy_numbers_are_normalised_and_end_after_their_last_day_in_china() -> None:
     made = config('[numbers]\nlegacy = ["+86 170-0000-0001", "17000000001"]\nlegacy_until = "2027-03-31"')
     assert made.settings.legacy == {"8617000000001"}
     assert made.numbers.legacy_until_ms == datetime(2027, 3, 31, 16, tzinfo=UTC).timestamp() * 1000
 
 
-def test_calls_are_judged_by_what_the_tables_say_together() -> None:
+def test_the_rules_are_built_from_all_tables() -> None:
     numbers = '[numbers]\nphase = "transition"\nlegacy_until = "2027-03-31"\n'
     policy = '[policy]\nanonymous = "allow"\nhours = "22:00-06:00"\n'
     rules = config(numbers + policy + '[verify]\nurl = "https://x.example"\nsecret_file = "s"').rules
@@ -69,7 +69,7 @@ def test_calls_are_judged_by_what_the_tables_say_together() -> None:
     assert rules.hours == Hours(22 * 60, 6 * 60)
 
 
-def test_no_cap_is_no_limit() -> None:
+def test_an_empty_list_of_caps_is_no_limit() -> None:
     made = config("[policy]\ncaller_caps = []\nnumber_caps = []").rules
     assert (made.caller_caps, made.number_caps) == ((), ())
 
@@ -77,17 +77,17 @@ def test_no_cap_is_no_limit() -> None:
 @pytest.mark.parametrize(
     ("listen", "host"), [("127.0.0.1:1", "127.0.0.1"), ("[::1]:8700", "::1"), ("127.1.2.3:65535", "127.1.2.3")]
 )
-def test_the_api_is_plain_http_on_loopback(listen: str, host: str) -> None:
+def test_the_api_may_use_plain_http_on_loopback(listen: str, host: str) -> None:
     assert config(f'[api]\nlisten = "{listen}"').api.host == host
 
 
-def test_the_api_listens_elsewhere_with_a_certificate_alone() -> None:
+def test_the_api_needs_a_certificate_on_other_addresses() -> None:
     assert "keys would cross the network in clear" in problem('[api]\nlisten = "0.0.0.0:8700"')
     made = config('[api]\nlisten = "0.0.0.0:8700"\ncertificate = "c.pem"\nkey = "k.pem"').api
     assert (made.certificate, made.key) == (Path("c.pem"), Path("k.pem"))
 
 
-def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
+def test_the_hook_needs_https_unless_on_loopback() -> None:
     hook = '[verify]\nurl = "{}"\nsecret_file = "s"\nfail = "open"'
     assert config(hook.format("https://platform.example/v")).verify == VerifyConfig(
         "https://platform.example/v", Path("s"), 2.0, "open"
@@ -125,11 +125,11 @@ def test_the_hook_is_asked_over_https_or_on_loopback() -> None:
         ('[retention]\npurge_at = "24:00"', "retention.purge_at: "),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_told_with_what_to_write(text: str, told: str) -> None:
+def test_a_wrong_value_is_reported_with_the_allowed_ones(text: str, told: str) -> None:
     assert told in problem(text)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     text = '[retention]\nrecords = "1d"\naudit = "1d"\n[policy]\nhours = "x"\n[api]\nlisten = "0.0.0.0:1"\n'
     keys = [each.partition(":")[0] for each in problems(text)]
     assert keys == ["api.listen", "policy.hours", "retention.records", "retention.audit"]
@@ -182,12 +182,12 @@ def test_all_faults_are_told_at_once() -> None:
         ),
     ],
 )
-def test_parties_that_could_not_be_are_named(text: str, told: str) -> None:
+def test_invalid_party_numbers_are_reported(text: str, told: str) -> None:
     assert told in problem(f"[numbers]\n{text}")
 
 
 @pytest.mark.parametrize("text", ["1000-1999", "200-899", "13000-15999", "1000-9999", "20000000-85999999", "101-109"])
-def test_extensions_beside_the_services_are_a_range(text: str) -> None:
+def test_extensions_are_a_range_outside_the_service_numbers(text: str) -> None:
     made = config(f'[numbers]\nparties = ["extension"]\nextensions = ["{text}"]')
     assert made.numbers.parties.kinds == ("extension",)
     assert made.rules.parties is made.numbers.parties

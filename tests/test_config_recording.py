@@ -1,4 +1,4 @@
-"""[recording]: what is refused, and what is looked at before the relay starts."""
+"""[recording]: refused values, and the checks before the relay starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def faults(made: Config) -> str:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with a folder of rtpengine's."""
+    """The working folder, with rtpengine's spool folder."""
     monkeypatch.chdir(tmp_path)
     Spool(tmp_path / "spool")
     return tmp_path
@@ -41,25 +41,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RECORDS = '[recording]\nspool = "spool"\n'
 
 
-def test_nothing_is_recorded_unless_it_is_said() -> None:
+def test_recording_is_off_by_default() -> None:
     made = config("")
     assert made.recordings == Recordings(Path("var/recordings"))
     assert (made.settings.recording, made.settings.recording_needed, made.numbers.recording) == (False, False, False)
     assert made.sounds is None
 
 
-def test_where_calls_are_recorded_both_sides_can_be_told() -> None:
+def test_recording_allows_a_notice_to_both_sides() -> None:
     made = config('[recording]\nspool = "s"\nkept_in = "k"\ncipher = "sm4-gcm"\non_failure = "end"')
     assert made.recordings == Recordings(Path("k"), (Path("s"),), "sm4-gcm")
     assert (made.settings.recording, made.settings.recording_needed, made.numbers.recording) == (True, True, True)
     assert made.sounds == SoundFiles("zh")
 
 
-def test_each_instance_may_have_a_folder_of_its_own() -> None:
+def test_each_instance_may_have_its_own_folder() -> None:
     assert config('[recording]\nspool = ["a", "b"]').recordings.spools == (Path("a"), Path("b"))
 
 
-def test_without_rtpengine_nothing_records() -> None:
+def test_recording_needs_rtpengine() -> None:
     with pytest.raises(ConfigError, match=r"recording\.spool: rtpengine records; write media\.mode"):
         parse_config(RECORDS, "f")
 
@@ -78,44 +78,44 @@ def test_without_rtpengine_nothing_records() -> None:
         ('[retention]\nrecordings = "185d"', "recordings: 185d is longer than retention.records, 184d: a recording"),
     ],
 )
-def test_a_wrong_value_is_told(text: str, told: str) -> None:
+def test_a_wrong_value_is_reported(text: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         config(text)
     (problem,) = error.value.problems
     assert told in problem
 
 
-def test_recordings_may_go_before_the_records() -> None:
+def test_recordings_may_be_deleted_before_the_records() -> None:
     assert config('[retention]\nrecords = "400d"\nrecordings = "200d"').retention.recordings_ms == 200 * DAY_MS
 
 
-def test_what_is_there_is_good(here: Path) -> None:
+def test_existing_files_are_accepted(here: Path) -> None:
     check_files(config(RECORDS))
 
 
-def test_a_folder_that_is_not_there_is_named(here: Path) -> None:
+def test_a_missing_folder_is_reported(here: Path) -> None:
     assert "recording.spool: elsewhere is not a folder here" in faults(
         config('[recording]\nspool = ["spool", "elsewhere"]')
     )
 
 
 @pytest.mark.parametrize("name", ["", "pcaps", "metadata"])
-def test_a_folder_that_cannot_be_read_is_named(here: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(here: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _deny(monkeypatch, Path("spool") / name)
     assert f"recording.spool: this user may not read and delete in {Path('spool') / name};" in faults(config(RECORDS))
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_folder_is_reported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _deny(monkeypatch, here)
     assert "recording.kept_in: var/recordings cannot be written" in faults(config(RECORDS))
 
 
 def _deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
-    """Root may do anything, so it is said here."""
+    """Simulates the missing permission: root has every one."""
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != denied)
 
 
-def test_a_key_that_is_gone_is_named(here: Path) -> None:
+def test_a_missing_key_is_reported(here: Path) -> None:
     (here / "var").mkdir()
     (here / "var/relay.db").touch()
     assert "store.key_file: the key file var/relay.key is missing" in faults(config(RECORDS))
@@ -123,10 +123,10 @@ def test_a_key_that_is_gone_is_named(here: Path) -> None:
     check_files(config(RECORDS))
 
 
-def test_a_cipher_that_openssl_lacks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_cipher_is_reported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_cipher", lambda name: False)
     assert "recording.cipher: this OpenSSL has no aes-256-gcm" in faults(config(RECORDS))
 
 
-def test_where_nothing_is_recorded_nothing_is_looked_at(here: Path) -> None:
+def test_files_are_not_checked_when_recording_is_off(here: Path) -> None:
     check_files(config('[recording]\nkept_in = "/proc/nowhere"'))

@@ -1,4 +1,4 @@
-"""What cannot change while the relay runs."""
+"""Settings that a reload can and cannot change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER = '[[peer]]\nname = "other"\nuri = "sip:127.0.0.3"\n[[route]]\npeers = ["o
         '[recording]\ncipher = "sm4-gcm"\non_failure = "end"\n',
     ],
 )
-def test_what_may_change(changed: str) -> None:
+def test_reloadable_settings(changed: str) -> None:
     assert what_is_fixed(config(""), config(changed)) == []
 
 
@@ -49,16 +49,16 @@ def test_what_may_change(changed: str) -> None:
         ("[streams]\nmax_strangers = 5", "streams"),
     ],
 )
-def test_what_is_named(changed: str, named: str) -> None:
+def test_settings_that_need_a_restart_are_named(changed: str, named: str) -> None:
     (told,) = what_is_fixed(config(""), config(changed))
     assert told == f"{named}: a change needs a restart; write the former value, or restart the relay"
 
 
-def test_all_are_named_at_once() -> None:
+def test_all_settings_that_need_a_restart_are_named_at_once() -> None:
     assert len(what_is_fixed(config(""), config("[sip]\nt1_ms = 100\n[api]\nenabled = false"))) == 2
 
 
-# What becomes of each part at a reload: `Relay.reload` and `Desk.follow` take it, or `what_is_fixed` names it.
+# Each part at a reload: applied by `Relay.reload` and `Desk.follow`, or named by `what_is_fixed`.
 FOLLOWED = {
     *("numbers", "rules", "fraud", "webhooks", "retention", "purge_at_minute", "tls", "sounds", "passwords", "dns"),
     *("drain_s",),
@@ -66,8 +66,8 @@ FOLLOWED = {
 FIXED = {"store", "verify", "log", "streams", "rtpengine"}
 IN_PARTS = {"settings", "api", "recordings"}
 READ_FROM = {"name", "warnings"}
-OF_COMMANDS = {"report"}  # which the relay does not look at
+OF_COMMANDS = {"report"}  # not used by the relay
 
 
-def test_each_part_is_thought_of() -> None:
+def test_every_part_of_the_configuration_is_classified() -> None:
     assert {field.name for field in fields(Config)} == FOLLOWED | FIXED | IN_PARTS | READ_FROM | OF_COMMANDS

@@ -1,4 +1,4 @@
-"""The desk beside a running relay: it serves, is started again, ends with it, and never holds up a call."""
+"""The backend beside a running relay: it serves, is restarted, stops with the relay, and never delays a call."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ def lines(relay: RelayProcess) -> int:
 def wait_until_gone(pid: int) -> None:
     until_s = time.monotonic() + PATIENCE_S
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
-        assert time.monotonic() < until_s, f"process {pid} lives on"
+        assert time.monotonic() < until_s, f"process {pid} is still alive"
         time.sleep(0.02)
 
 
-def test_it_serves_http_with_the_relay(relay: RelayProcess) -> None:
+def test_http_is_served_while_the_relay_runs(relay: RelayProcess) -> None:
     assert get(relay, "/healthz").json() == {"status": "ok"}
     assert get(relay, "/readyz").status_code == 200
     assert "relay700_up 1.0" in get(relay, "/metrics").text
 
 
-def test_without_the_api_there_is_no_desk(tmp_path: Path) -> None:
+def test_no_backend_starts_when_the_api_is_disabled(tmp_path: Path) -> None:
     with running(tmp_path, Setup()) as relay:
         assert relay.stop() == 0
         assert not [event for event in relay.events() if event["event"].startswith("desk.")]
 
 
-async def test_without_a_desk_nothing_is_left_for_it_to_read(tmp_path: Path) -> None:
+async def test_no_call_events_are_stored_without_a_backend(tmp_path: Path) -> None:
     with running(tmp_path, Setup()) as relay:
         assert relay.command("business", "limits", "default", "--live-events").returncode == 0
         async with call(relay) as up:
@@ -96,7 +96,7 @@ async def test_without_a_desk_nothing_is_left_for_it_to_read(tmp_path: Path) -> 
             assert connection.execute("SELECT count(*) FROM call_event").fetchone() == (0,)
 
 
-def test_a_relay_that_stops_takes_its_desk_along(relay: RelayProcess) -> None:
+def test_the_backend_stops_with_the_relay(relay: RelayProcess) -> None:
     pid = desk_pid(relay)
     assert relay.stop() == 0
     wait_until_gone(pid)
@@ -104,7 +104,7 @@ def test_a_relay_that_stops_takes_its_desk_along(relay: RelayProcess) -> None:
     assert not (relay.folder / "relay.db.control").exists()
 
 
-def test_a_relay_that_is_killed_takes_its_desk_along_and_the_next_one_has_its_own(relay: RelayProcess) -> None:
+def test_the_backend_exits_when_the_relay_is_killed_and_the_next_relay_starts_another(relay: RelayProcess) -> None:
     pid = desk_pid(relay)
     relay.kill()
     wait_until_gone(pid)
@@ -115,7 +115,7 @@ def test_a_relay_that_is_killed_takes_its_desk_along_and_the_next_one_has_its_ow
     assert get(relay, "/readyz").status_code == 200
 
 
-async def test_a_desk_that_is_killed_comes_back_and_no_call_notices(relay: RelayProcess) -> None:
+async def test_a_killed_backend_is_restarted_without_disturbing_calls(relay: RelayProcess) -> None:
     mark = lines(relay)
     async with call(relay) as up:
         os.kill(desk_pid(relay), signal.SIGKILL)
@@ -129,8 +129,8 @@ async def test_a_desk_that_is_killed_comes_back_and_no_call_notices(relay: Relay
     assert [record["outcome"] for record in relay.calls()] == ["answered", "answered"]
 
 
-async def test_it_ends_where_what_writes_for_it_has_died(tmp_path: Path) -> None:
-    """So that the relay starts another: of this one nobody would ever have an answer."""
+async def test_the_backend_exits_when_its_writer_fails(tmp_path: Path) -> None:
+    """The relay then starts another one; this one could answer no request."""
 
     class Bug(BaseException):
         pass
@@ -148,11 +148,11 @@ async def test_it_ends_where_what_writes_for_it_has_died(tmp_path: Path) -> None
         await desk.close()
 
 
-def test_an_interrupt_of_the_terminal_is_for_the_relay_alone(relay: RelayProcess) -> None:
+def test_the_backend_has_its_own_session(relay: RelayProcess) -> None:
     assert os.getsid(desk_pid(relay)) != os.getsid(relay.pid)
 
 
-async def test_while_the_relay_drains_it_is_not_ready_and_still_serves(relay: RelayProcess) -> None:
+async def test_during_a_drain_the_api_serves_but_is_not_ready(relay: RelayProcess) -> None:
     async with call(relay) as up:
         os.kill(relay.pid, signal.SIGTERM)
         await asyncio.to_thread(relay.wait_for_event, "relay.draining")
@@ -163,7 +163,7 @@ async def test_while_the_relay_drains_it_is_not_ready_and_still_serves(relay: Re
     await asyncio.to_thread(relay.wait_for_event, "relay.stopped")
 
 
-async def test_a_live_call_is_shown_masked_and_can_be_hung_up(relay: RelayProcess) -> None:
+async def test_a_live_call_is_listed_masked_and_can_be_hung_up(relay: RelayProcess) -> None:
     ask = control(relay).ask
     async with call(relay) as up:
         [shown] = (await ask("live"))["calls"]
@@ -190,7 +190,7 @@ async def test_a_live_call_is_shown_masked_and_can_be_hung_up(relay: RelayProces
     assert (await ask("live"))["calls"] == []
 
 
-async def test_refusals_are_counted_by_their_outcome(relay: RelayProcess) -> None:
+async def test_refusals_are_counted_by_outcome(relay: RelayProcess) -> None:
     relay.command("business", "suspend", "default", "--reason", "a test")
     async with Phone(relay.setup.caller) as phone:
         leg = Leg.calling(phone, relay.setup.relay, A, X)
@@ -200,7 +200,7 @@ async def test_refusals_are_counted_by_their_outcome(relay: RelayProcess) -> Non
     assert 'relay700_refused_total{outcome="business_suspended"} 1.0' in get(relay, "/metrics").text
 
 
-def test_an_address_that_is_taken_is_told_once_and_waited_for(relay: RelayProcess, tmp_path: Path) -> None:
+def test_an_api_address_in_use_is_reported_once_and_retried(relay: RelayProcess, tmp_path: Path) -> None:
     folder = tmp_path / "second"
     folder.mkdir()
     with running(folder, Setup(api=relay.setup.api)) as second:
@@ -213,7 +213,7 @@ def test_an_address_that_is_taken_is_told_once_and_waited_for(relay: RelayProces
         assert [event["event"] for event in second.events()].count("api.cannot_listen") == 1
 
 
-def test_it_serves_https_when_it_is_given_a_certificate(tmp_path: Path) -> None:
+def test_https_is_served_with_a_certificate(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
     setup = Setup(api=free(RELAY), api_more={"certificate": str(certificate), "key": str(key)})
     with running(tmp_path, setup) as relay:

@@ -1,4 +1,4 @@
-"""The paths, names, settings and commands that the documents name are there."""
+"""Paths, classes, settings and commands named in the documents exist."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _UNIT = r"(\d+) (?:ms|s|seconds)\b"
 _DEFAULT = re.compile(rf"`\[(\w+)\] (\w+)`(?: \(|, ){_UNIT}|{_UNIT} \(`\[(\w+)\] (\w+)`")  # (`[sip] drain_s`, 30 s)
 _NAME = re.compile(r"([A-Z]\w+)(?:\.(\w+))?")
 
-# Classes of other programs and words that only look like a class of ours.
+# Words that only look like one of our classes.
 _FOREIGN = set("INVITE SIGTERM SIGUSR1 Contact From Via Require Allow ACK BYE CANCEL Final".split())
 
 
 def code(path: Path) -> list[str]:
-    """What stands between backticks within the text."""
+    """The inline code of a document, without fenced blocks."""
     return _CODE.findall(_FENCE.sub("", path.read_text()))
 
 
 @cache
 def classes() -> dict[str, list[type]]:
-    """All of relay's, by name."""
+    """All classes of the package, by name."""
     found: dict[str, list[type]] = {}
     for module in pkgutil.walk_packages(relay.__path__, "relay."):
         if not module.name.endswith("__main__"):
@@ -65,13 +65,13 @@ def test_paths_exist(document: Path) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """Where a link into the document may lead: its headings, as forges write them."""
+    """The anchors of a document's headings, in the forges' notation."""
     headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_headings_that_links_lead_to_exist(document: Path) -> None:
+def test_link_anchors_exist(document: Path) -> None:
     for path, anchor in _ANCHOR.findall(document.read_text()):
         assert anchor in anchors(document.parent / path if path else document), f"{path}#{anchor}"
 
@@ -85,7 +85,7 @@ def test_settings_exist(document: Path) -> None:
             assert setting in settings, f"[{table}] {setting}"
 
 
-def test_defaults_that_are_told_are_those() -> None:
+def test_stated_defaults_are_correct() -> None:
     text = "".join(document.read_text() for document in [*DOCUMENTS, Path("CHANGELOG.md")])
     told = [
         (table or other_table, setting or other_setting, float(before or after))
@@ -105,17 +105,17 @@ def test_classes_exist() -> None:
 
 
 def commands(document: Path) -> list[tuple[str, str]]:
-    """Each (sub-command, whole line) that it shows."""
+    """The commands in a document, as (whole line, sub-command)."""
     shown = "\n".join([*_FENCE.findall(document.read_text()), *code(document)])
     return re.findall(r"^\s*((?:\S*/)?relay700 (\w[\w-]*).*)$", shown, re.MULTILINE)
 
 
-def test_all_commands_are_named_and_all_named_exist() -> None:
+def test_the_readme_lists_exactly_the_existing_commands() -> None:
     assert {name for _, name in commands(Path("README.md"))} == set(main.list_commands(click.Context(main)))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_options_of_commands_exist(document: Path) -> None:
+def test_command_options_exist(document: Path) -> None:
     for line, name in commands(document):
         command = main.get_command(click.Context(main), name)
         assert command is not None
@@ -133,7 +133,7 @@ def test_metrics_exist(document: Path) -> None:
 
 
 def sub_commands() -> dict[str, set[str]]:
-    """Those of each group of commands that the README's table names."""
+    """The sub-commands in the README's table, by group."""
     shown = README.split("\n## Commands\n", 1)[1].split("```")[1]
     named: dict[str, set[str]] = {}
     name = ""
@@ -146,7 +146,7 @@ def sub_commands() -> dict[str, set[str]]:
     return named
 
 
-def test_all_sub_commands_are_named_and_all_named_exist() -> None:
+def test_the_readme_lists_exactly_the_existing_sub_commands() -> None:
     named = sub_commands()
     for name in main.list_commands(click.Context(main)):
         command = main.get_command(click.Context(main), name)
@@ -154,8 +154,8 @@ def test_all_sub_commands_are_named_and_all_named_exist() -> None:
             assert named[name] == set(command.commands), name
 
 
-def test_the_labels_that_are_known_from_the_start_are_those_that_are_counted() -> None:
-    """What closes a connection stands in the code as a word."""
+def test_predefined_close_reasons_are_exactly_those_in_the_code() -> None:
+    """Reasons for closing a connection are literals in the code."""
     source = Path("relay/net/stream.py").read_text() + Path("relay/net/streams.py").read_text()
     words = re.findall(r'(?:abort\(|broken = |broken or |closed_because\[)"(\w+)"', source)
     told = read(metrics.text(metrics.with_zeros({}, [])))["relay700_streams_closed"][2]

@@ -1,4 +1,4 @@
-"""Garbage while calls are up: what is collected, and how often."""
+"""Tuning of the garbage collector: what is collected, and how often."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.net.support import until
 
 
 class Thing:
-    """Something that collections look at."""
+    """An object tracked by the collector."""
 
 
-async def test_the_young_are_looked_through_though_no_more_is_made_than_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a steady load, where Python's own threshold is never reached."""
+async def test_young_cycles_are_collected_under_a_steady_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allocations equal deallocations, so Python's own threshold is never reached."""
     monkeypatch.setattr(garbage, "YOUNG_S", 0.001)
     collecting = asyncio.create_task(garbage.collect_the_young())
     await asyncio.sleep(0)
@@ -33,7 +33,7 @@ async def test_the_young_are_looked_through_though_no_more_is_made_than_freed(mo
     assert gc.isenabled()
 
 
-async def test_each_look_says_when_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_collection_sets_the_next_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = []
 
     def next_pause_s(pause_s: float, took_s: float) -> float:
@@ -53,15 +53,13 @@ async def test_each_look_says_when_the_next_one_comes(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("pause_s", "took_s", "next_s"),
     [
-        (0.05, 0.0006, 0.025),  # twice as much as is wanted at a time: half as long
+        (0.05, 0.0006, 0.025),  # twice the target time: half the pause
         (0.025, 0.0003, 0.025),
-        (0.02, 0.0002, 0.03),  # and longer again where less has come
+        (0.02, 0.0002, 0.03),  # below the target: a longer pause
         (0.05, 0.1, 0.01),
         (0.01, 0.00001, 0.05),
         (0.01, 0.0, 0.05),
     ],
 )
-def test_the_more_young_there_are_the_oftener_they_are_looked_through(
-    pause_s: float, took_s: float, next_s: float
-) -> None:
+def test_pauses_shrink_as_collections_take_longer(pause_s: float, took_s: float, next_s: float) -> None:
     assert garbage.next_pause_s(pause_s, took_s) == pytest.approx(next_s)

@@ -14,7 +14,7 @@ CORE = sorted([*Path("relay/sip").rglob("*.py"), *Path("relay/call").rglob("*.py
 
 
 def test_imports_point_one_way() -> None:
-    """By a process of its own: it silences all loggers that there are."""
+    """In a separate process: lint-imports silences all loggers."""
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([program, "--no-cache"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

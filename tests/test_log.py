@@ -50,7 +50,7 @@ def logged(**fields: object) -> dict[str, Any]:
         ("2026-01-01T00:00:00.000Z 10.0.0.1:5060 503", "2026-01-01T00:00:00.000Z 10.0.0.1:5060 503"),
     ],
 )
-def test_real_numbers_are_masked_and_nothing_else_is(text: str, masked: str) -> None:
+def test_only_real_numbers_are_masked(text: str, masked: str) -> None:
     assert mask_numbers(text) == masked
 
 
@@ -79,7 +79,7 @@ def test_an_event_is_one_json_line() -> None:
         ValueError(f"no such {NUMBER}"),
     ],
 )
-def test_numbers_are_masked_wherever_a_value_holds_them(value: object) -> None:
+def test_numbers_are_masked_in_nested_values_and_objects(value: object) -> None:
     text = json.dumps(logged(value=value))
     assert NUMBER not in text
     assert "138****0001" in text
@@ -95,17 +95,17 @@ def test_numbers_are_masked_wherever_a_value_holds_them(value: object) -> None:
         ("Room 12, floor 3", "Room 12, floor 3"),
     ],
 )
-def test_numbers_are_masked_as_people_write_them(text: str, masked: str) -> None:
+def test_numbers_with_separators_or_other_digits_are_masked(text: str, masked: str) -> None:
     assert mask_text(text) == masked
 
 
-def test_numbers_are_masked_in_the_event_itself() -> None:
+def test_numbers_are_masked_in_the_event_name() -> None:
     log, output = logger()
     log.info(f"call of {NUMBER}")
     assert NUMBER.encode() not in output.getvalue()
 
 
-def test_our_own_identifiers_are_left_whole() -> None:
+def test_our_own_identifiers_are_not_masked() -> None:
     identifier = "0123456789abcdef0123456789abcdef"
     own = dict.fromkeys(("call_id", "binding_id", "request_id", "webhook"), identifier) | {"actor": f"key:{identifier}"}
     assert own.items() <= logged(**own).items()
@@ -124,14 +124,14 @@ def test_numbers_are_masked_in_tracebacks(format_: str) -> None:
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])
-def test_bytes_that_were_no_text_can_be_logged(format_: str) -> None:
+def test_invalid_utf8_can_be_logged(format_: str) -> None:
     log, output = logger(format_)
     log.info("event", header=b"\xff\xfe 13800000001".decode("utf-8", "surrogateescape"), text="号码")
     assert "号码" in output.getvalue().decode()
     assert "138****0001" in output.getvalue().decode()
 
 
-def test_what_is_under_the_level_is_not_written() -> None:
+def test_events_below_the_level_are_dropped() -> None:
     log, output = logger(level="warning")
     log.info("no")
     log.warning("yes")
@@ -143,7 +143,7 @@ def test_what_is_under_the_level_is_not_written() -> None:
 @pytest.mark.parametrize(
     ("format_", "level", "written"), [("json", "info", 1), ("json", "warning", 0), ("console", "info", 1)]
 )
-def test_an_ended_call_is_written_with_the_business_user_s_text_masked(
+def test_the_order_id_of_an_ended_call_is_masked(
     format_: str, level: str, written: int, kind: str, order_id: str
 ) -> None:
     log, output = logger(format_, level)
@@ -158,14 +158,14 @@ def test_an_ended_call_is_written_with_the_business_user_s_text_masked(
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """As it was before, afterwards."""
+    """The root logger; its handlers are restored afterwards."""
     handlers = logging.root.handlers
     yield logging.root
     logging.root.handlers = handlers
 
 
 @pytest.mark.usefixtures("root")
-async def test_what_libraries_say_is_masked_and_said_once() -> None:
+async def test_library_log_records_are_masked_and_written_once() -> None:
     logger()
     _, output = logger()
 
@@ -177,7 +177,7 @@ async def test_what_libraries_say_is_masked_and_said_once() -> None:
     logging.getLogger("aiohttp.server").warning("from %s", "+8613800000001")
     logging.getLogger("aiohttp.client").info("nothing of interest")
     lines = [json.loads(line) for line in output.getvalue().splitlines()]
-    ours = [line for line in lines if "138****0001" in line["said"]]  # what other tests have left may be told, too
+    ours = [line for line in lines if "138****0001" in line["said"]]  # other tests' leftovers may be logged too
     assert [(line["event"], line["library"], line["level"]) for line in ours] == [
         ("library.said", "asyncio", "error"),
         ("library.said", "aiohttp.server", "warning"),
@@ -186,7 +186,7 @@ async def test_what_libraries_say_is_masked_and_said_once() -> None:
     assert b"13800000001" not in output.getvalue()
 
 
-def test_lines_that_nobody_takes_are_lost_and_counted() -> None:
+def test_lines_that_cannot_be_written_are_counted() -> None:
     with open("/dev/full", "wb", buffering=0) as full:
         output = WholeLines(full.fileno())
         log = configure("json", "info", output)
@@ -198,7 +198,7 @@ def test_lines_that_nobody_takes_are_lost_and_counted() -> None:
     assert output.take_lost() == 0
 
 
-def test_a_line_that_was_torn_is_ended_before_the_next() -> None:
+def test_a_torn_line_is_ended_before_the_next() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
@@ -222,7 +222,7 @@ TEXTS = st.text(max_size=12) | st.sampled_from([NUMBER, f"for +86{NUMBER} é", "
     st.none() | TEXTS,
     st.dictionaries(st.sampled_from(["outcome", "mode", "duration_ms"]), st.none() | st.integers(0, 999_999)),
 )
-def test_ended_calls_are_written_straight_as_any_event_is(
+def test_directly_encoded_events_equal_structlog_events(
     kind: str, order_id: str | None, fields: dict[str, object]
 ) -> None:
     written = []

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them."""
+"""Metrics as parsed by Prometheus' client."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def read(data: bytes) -> dict[str, tuple[str, str, list[tuple[dict[str, str], fl
 
 def test_gauges_counters_and_labels() -> None:
     assert read(text({"calls_up": 3, "bugs": 2, "refused": {"no_binding": 5, "expired": 1}})) == {
-        "relay700_calls_up": ("gauge", "answered calls that go on", [({}, 3.0)]),
-        "relay700_bugs": ("counter", "exceptions in the engine, each logged; none may happen", [({}, 2.0)]),
+        "relay700_calls_up": ("gauge", "answered calls", [({}, 3.0)]),
+        "relay700_bugs": ("counter", "exceptions in the engine, each logged; must stay 0", [({}, 2.0)]),
         "relay700_refused": (
             "counter",
-            "calls and text messages that the relay refused",
+            "calls and text messages refused by the relay",
             [({"outcome": "expired"}, 1.0), ({"outcome": "no_binding"}, 5.0)],
         ),
     }
@@ -42,18 +42,18 @@ def test_gauges_of_peers_and_targets() -> None:
     assert found["relay700_peer_calls"][2] == [({"peer": "carrier", "direction": "in"}, 2.0)]
 
 
-def test_what_has_no_description_is_a_counter() -> None:
+def test_a_statistic_without_description_is_a_counter() -> None:
     assert read(text({"new_thing": 7})) == {"relay700_new_thing": ("counter", "", [({}, 7.0)])}
 
 
-def test_what_the_engine_counts_is_described() -> None:
+def test_all_statistics_of_the_engine_have_descriptions() -> None:
     engine = Engine(settings(), tokens().__next__, 0.0)
     families = read(text(engine.statistics()))
     assert len(families) == len(engine.statistics())
     assert [name for name, (_, what, _) in families.items() if not what] == []
 
 
-def test_counters_are_there_before_they_have_counted_anything() -> None:
+def test_counters_start_at_zero() -> None:
     told = {"up": 1, "bugs": 2, "refused": {"expired": 3}, "streams_closed_idle": 4, "shed": {"gone": 5}}
     found = read(text(with_zeros(told, ["carrier"])))
     assert found["relay700_tripwire"][2] == [({}, 0.0)]

@@ -1,4 +1,4 @@
-"""Look-ups in a store that answers later: so many at once, peers in their turns, and never without an answer."""
+"""Asynchronous look-ups: limited concurrency, fairness between peers, and always an answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOUND = Refusal("no_binding", 403, 21)
 
 
 class Store:
-    """Answers one look-up after the other, when it is told to."""
+    """A store that answers one look-up per `answer`."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []  # by caller
@@ -76,7 +76,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-async def test_so_many_are_asked_at_once_and_peers_have_turns(bench: Bench) -> None:
+async def test_look_ups_run_on_all_connections_and_peers_take_turns(bench: Bench) -> None:
     for _ in range(100):
         bench.ask("flooder")
     bench.ask("other")
@@ -89,7 +89,7 @@ async def test_so_many_are_asked_at_once_and_peers_have_turns(bench: Bench) -> N
     assert {answer for _, answer in bench.answers} == {FOUND}
 
 
-async def test_a_peer_has_a_share_of_what_may_wait(bench: Bench) -> None:
+async def test_a_peer_can_fill_only_its_fair_share_of_the_queue(bench: Bench) -> None:
     for _ in range(2 * MOST_WAITING):
         bench.ask("flooder")
     bench.ask("other")
@@ -102,7 +102,7 @@ async def test_a_peer_has_a_share_of_what_may_wait(bench: Bench) -> None:
     assert ("other", FOUND) in bench.answers
 
 
-async def test_one_that_breaks_is_answered_and_the_others_go_on(bench: Bench) -> None:
+async def test_a_failing_look_up_is_refused_and_the_others_go_on(bench: Bench) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     for number in range(3 * CONNECTIONS):
         bench.ask("peer", "broken" if number < CONNECTIONS else "")
@@ -111,7 +111,7 @@ async def test_one_that_breaks_is_answered_and_the_others_go_on(bench: Bench) ->
     assert bench.answers.count(("broken", STORE_FAILED)) == CONNECTIONS
 
 
-async def test_after_a_quiet_time_it_asks_again(bench: Bench) -> None:
+async def test_look_ups_resume_after_the_queue_was_empty(bench: Bench) -> None:
     for count in range(1, 4):
         bench.ask("peer")
         bench.store.answer(1)

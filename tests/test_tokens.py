@@ -1,4 +1,4 @@
-"""Tokens are random, long enough, and do not repeat over the pools they are cut from."""
+"""Tokens are random, long enough, and unique across pools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 from relay.tokens import DIGITS, tokens
 
 
-def test_tokens_are_hexadecimal_random_in_each_digit_and_none_comes_twice() -> None:
+def test_tokens_are_hexadecimal_random_in_each_digit_and_unique() -> None:
     several = list(islice(tokens(), 2000))
     assert all(re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", token) for token in several)
     assert len(set(several)) == len(several)

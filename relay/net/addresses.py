@@ -1,4 +1,4 @@
-"""What hosts are, told from their text alone: nothing is asked for."""
+"""Classification of host strings, without any look-up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address (without brackets), or the name that always is, is of this machine itself."""
+    """Whether a host is a loopback address (without brackets) or "localhost"."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -15,7 +15,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_literal(host: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address, without brackets, and no name."""
+    """Whether a host is an IPv4 or IPv6 address, without brackets."""
     try:
         ip_address(host)
     except ValueError:
@@ -24,5 +24,5 @@ def is_literal(host: str) -> bool:
 
 
 def family_of(host: str) -> socket.AddressFamily:
-    """AF_INET or AF_INET6, of an address without brackets."""
+    """AF_INET or AF_INET6 of an address literal without brackets."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,4 +1,4 @@
-"""Who may have how many connections at a time (DESIGN 4.5). It counts; it neither opens nor closes."""
+"""Limits on concurrent TCP and TLS connections (DESIGN 4.5). It counts; it neither opens nor closes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from relay.net.settings import StreamLimits
 
 
 class Admission:
-    """Connections are counted in all and by source address.
+    """Connection counts: total, by source address, and of all unknown sources together.
 
-    Strangers, who are no peer's source, share a small part, of which one of them gets a part again.
+    Unknown sources share `max_strangers`; one of them gets a fraction of it.
     """
 
     def __init__(self, limits: StreamLimits, peers: Peers) -> None:
@@ -23,9 +23,9 @@ class Admission:
         self._by_source: Counter[str] = Counter()
 
     def admit(self, source: str | None) -> bool:
-        """Count one more connection from `source`, None if it is ours, unless a bound stands against it.
+        """Count a new connection from `source` (None: one that we open) unless a limit is reached.
 
-        What is admitted is to be released once.
+        Call `release` once for each admitted connection.
         """
         if self.count >= self._limits.max_connections or not (source is None or self._admit_source(source)):
             return False
@@ -42,14 +42,14 @@ class Admission:
             del self._by_source[source]
 
     def is_greedy(self, source: str) -> bool:
-        """Whether it has as many as one source may, so that it alone is to blame where it gets no more."""
+        """Whether `source` has reached the limit per source: it then caused the refusal itself."""
         return self._by_source[source] >= self._most_of(source)
 
     def is_stranger(self, source: str) -> bool:
         return self._peers.by_source(source) is None
 
     def follow(self, peers: Peers) -> None:
-        """Tells strangers by these peers from now on, and counts those that are there anew."""
+        """Apply a new list of peers, and recount the open connections of unknown sources."""
         self._peers = peers
         self.strangers = sum(count for source, count in self._by_source.items() if self.is_stranger(source))
 

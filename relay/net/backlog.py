@@ -1,7 +1,6 @@
-"""What has come and is not served yet while the process is behind: messages of calls that are there first.
+"""Received messages waiting for service during overload: those of existing calls first, then new calls.
 
-Among what is of one rank peers have their turns: one that floods waits for itself. It serves nothing and reads no
-clock.
+Within a rank, peers are served round robin, so a flooding peer delays only itself. It reads no clock.
 """
 
 from __future__ import annotations
@@ -14,46 +13,46 @@ from relay.net.fair_queue import FairQueue
 from relay.sip.flow import Flow
 
 MOST_BYTES: Final = 8 * 1024 * 1024
-OVERHEAD_BYTES: Final = 256  # of Python's objects, for each message
-MOST_OF_STRANGERS: Final = 1_000  # new messages
-# After so many messages of calls in a row a new call has a turn: a flood of what looks like messages of calls must not
-# keep others' new calls off. A call that is made well brings five or six.
+OVERHEAD_BYTES: Final = 256  # of Python objects, per message
+MOST_OF_STRANGERS: Final = 1_000  # new messages of unknown sources
+# In-call messages served in a row before a new call: forged in-call messages must not starve other peers' new calls. A
+# normal call needs five or six.
 INSIDE_IN_A_ROW: Final = 16
-FASTEST_S: Final = 0.00025  # a new call takes longer, with what comes of it at once, on any machine that there is
-LASTS_S: Final = 1.0  # without being empty: then it is no burst any more, nor what a stall has left
-WINDOW_S: Final = 0.25  # so often it is looked how fast new calls are served
-MARGIN: Final = 1.25  # by which that varies: who is turned away after he has waited costs twice
+FASTEST_S: Final = 0.00025  # lower bound of the service time of a new call, on any current machine
+LASTS_S: Final = 1.0  # a backlog older than this is overload, neither a burst nor the remains of a stall
+WINDOW_S: Final = 0.25  # interval for sampling the service rate of new calls
+MARGIN: Final = 1.25  # safety factor on that rate: a call refused after waiting costs twice
 
-Waiting = tuple[bytes, Flow, float]  # a message, the flow it came by, since when it waits
+Waiting = tuple[bytes, Flow, float]  # a message, its flow, and the time of arrival
 
 
 class Backlog:
-    """A fair queue for each rank."""
+    """One fair queue for in-call messages, one for new calls."""
 
     def __init__(self) -> None:
         self._inside: FairQueue[Waiting] = FairQueue()
-        self._new: FairQueue[Waiting] = FairQueue()  # strangers' among them, as one name's
-        self._in_a_row = 0  # of `_inside`
+        self._new: FairQueue[Waiting] = FairQueue()  # unknown sources count as one peer, ""
+        self._in_a_row = 0  # served from `_inside`
         self._bytes = 0
         self._bytes_of: dict[str, int] = {}
-        self._began = 0.0  # when it was empty last
-        self._each_s = FASTEST_S  # from one new call to the next
+        self._began = 0.0  # end of the last moment without a backlog
+        self._each_s = FASTEST_S  # measured service time of a new call
         self._window_began = 0.0
-        self._served = 0  # new calls, since then
+        self._served = 0  # new calls in the window
 
     def __len__(self) -> int:
         return len(self._inside) + len(self._new)
 
     def has_room(self, name: str, data: bytes) -> bool:
-        """Whether another message of that name may be kept: a share of the bytes, and what others leave unused."""
+        """Whether the peer may queue another message: within its fair share of the bytes, or in what others leave."""
         size = len(data) + OVERHEAD_BYTES
         return is_within_share(self._bytes_of.get(name, 0) + size, self._bytes + size, MOST_BYTES)
 
     def keep(self, data: bytes, flow: Flow, rank: Rank, name: str, now: float) -> None:
-        """`name`: whose turns it waits for, a peer's or "" for strangers. Of these it drops what is too much."""
+        """Queue a message under a peer's `name`, "" for unknown sources. Excess messages of the latter are dropped."""
         if not len(self):
             self._began = now
-        if rank is not Rank.INSIDE and not len(self._new):  # how fast they are served is seen only while some wait
+        if rank is not Rank.INSIDE and not len(self._new):  # the rate is only measurable while calls wait
             self._window_began = now
             self._each_s, self._served = FASTEST_S, 0
         if rank is Rank.STRANGER:
@@ -66,12 +65,11 @@ class Backlog:
         self._bytes_of[name] = self._bytes_of.get(name, 0) + size
 
     def wait_s(self, name: str, *, lasts: bool) -> float:
-        """How long a new call of that name that is kept now will wait: in a burst at least, where it `lasts` as things
-        go."""
+        """The expected wait of the peer's next new call: a lower bound in a burst, an estimate if it `lasts`."""
         return self._new.before(name) * (self._each_s * MARGIN if lasts else FASTEST_S)
 
     def served(self, now: float) -> None:
-        """One of `take_new` has been served; it has not been turned away."""
+        """Count a message from `take_new` as served, not refused."""
         self._served += 1
         took_s = now - self._window_began
         if took_s > WINDOW_S:
@@ -79,29 +77,29 @@ class Backlog:
             self._window_began, self._served = now, 0
 
     def lasts(self, now: float) -> bool:
-        """Whether more comes than is served; else what waits may be over soon."""
+        """Whether the backlog is overload rather than a short burst."""
         return len(self) > 0 and now - self._began > LASTS_S
 
     def take_inside(self) -> Waiting | None:
-        """The oldest of the next name that belongs to a call or answers us. None also where it is a new one's turn."""
+        """The next in-call request or response, round robin over peers; None also if a new call is due."""
         if not len(self._inside) or (self._in_a_row >= INSIDE_IN_A_ROW and len(self._new)):
             return None
         self._in_a_row += 1
         return self._take(self._inside)
 
     def take_new(self) -> Waiting | None:
-        """The oldest of the others, of the next name."""
+        """The next new call or message, round robin over peers."""
         self._in_a_row = 0
         return self._take(self._new) if len(self._new) else None
 
     def waited_s(self, now: float) -> float:
-        """How long the oldest of peers has waited."""
+        """The longest wait of a peer's message, seconds. Unknown sources do not count."""
         heads = self._inside.heads() + self._new.heads()
         return max([now - waiting[2] for name, waiting in heads if name], default=0.0)
 
     @property
     def has_inside(self) -> bool:
-        """Whether anything waits that belongs to a call or answers us."""
+        """Whether in-call requests or responses wait."""
         return len(self._inside) > 0
 
     def _take(self, queue: FairQueue[Waiting]) -> Waiting:

@@ -1,4 +1,4 @@
-"""What people see and do of bans: lines of the log, and what is answered by the control socket."""
+"""Bans as operators see them: log lines, and the commands of the control socket."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from relay.net.control import Answer
 
 LOGGED_PER_S = 10
 LONGEST_S = 366 * 86_400.0
-OPERATOR = "operator"  # the reason of a ban that was asked for
+OPERATOR = "operator"  # reason of a ban made by command
 
 
 class BanLog:
-    """A listener of `Bans`: each that began or ended, up to a rate, and how many were left out since."""
+    """A listener of `Bans` that logs starts and ends, at most `LOGGED_PER_S`, with the number of lines left out."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
@@ -35,42 +35,42 @@ class BanLog:
             fields["for_s"] = round(ban.until - ban.since)
         if self._left_out:
             fields["left_out"], self._left_out = self._left_out, 0
-        tell = self._log.info if event == "unbanned" else self._log.warning
-        tell(f"source.{event}", **fields)
+        write = self._log.info if event == "unbanned" else self._log.warning
+        write(f"source.{event}", **fields)
 
 
 class BanAnswers:
-    """To the commands and the desk."""
+    """Control-socket handlers for bans."""
 
     def __init__(self, bans: Bans) -> None:
         self._bans = bans
 
     def by_name(self) -> Mapping[str, Callable[..., Answer]]:
-        """What `ControlServer` answers by."""
+        """The handlers by command name, for `ControlServer`."""
         return {"bans": self.bans, "ban": self.ban, "unban": self.unban}
 
     def bans(self) -> Answer:
-        """Those in force, the one that ends first at the front; moments in Unix milliseconds."""
+        """Bans in force, the earliest end first; times in Unix milliseconds."""
         return {"bans": [_shown(ban) for ban in self._bans.in_force()]}
 
     def ban(self, address: str, for_s: float, dry_run: bool = False) -> Answer:
-        """Begins one, or has it end at another time; with `dry_run` only whether it would. Raises Refused."""
+        """Ban an address for `for_s` seconds, or change the end of its ban. `dry_run`: check only. Raises Refused."""
         now = time.monotonic()
         if not 0 < for_s <= LONGEST_S:
-            raise Refused("invalid", "for_s", "more than nothing and at most 366 days")
+            raise Refused("invalid", "for_s", "must be above 0 and at most 366 days")
         source = read_source(address)
         if dry_run:
             if self._bans.knows(source, now):
-                raise _is_known()
+                raise _trusted()
             return {}
         try:
             self._bans.ban(source, now + for_s, now, OPERATOR)
         except ValueError:
-            raise _is_known() from None
+            raise _trusted() from None
         return _shown(Ban(source, OPERATOR, now, now + for_s))
 
     def unban(self, address: str | None = None, dry_run: bool = False) -> Answer:
-        """Ends one, or all where none is named; with `dry_run` only which. Raises Refused where there is none."""
+        """Lift one ban, or all. `dry_run`: only list them. Raises Refused if the address is not banned."""
         lifted = self._named(address)
         for source in () if dry_run else lifted:
             self._bans.lift(source)
@@ -82,17 +82,17 @@ class BanAnswers:
         for source in (read_source(address), source_of(address)):
             if self._bans.is_in_force(source):
                 return [source]
-        raise Refused("not_found", "address", "it is not banned")
+        raise Refused("not_found", "address", "is not banned")
 
 
-def _is_known() -> Refused:
-    """Why somebody is not banned."""
-    problem = "a peer or a call that is up is there: take it out of the configuration first"
+def _trusted() -> Refused:
+    """The refusal to ban a trusted source."""
+    problem = "belongs to a peer or a live call: remove the peer from the configuration first"
     return Refused("state_conflict", "address", problem)
 
 
 def read_source(text: str) -> str:
-    """An address alone, or the network of 64 bits of an IPv6 one, as `Ban.source` has it. Raises Refused."""
+    """Parse an address, or an IPv6 /64 network, to the form of `Ban.source`. Raises Refused."""
     try:
         if "/" not in text:
             return source_of(str(ip_address(text)), exact=True)
@@ -101,7 +101,7 @@ def read_source(text: str) -> str:
         raise Refused("invalid", "address", "not an address: write one such as 192.0.2.1 or 2001:db8::1") from None
     if network.version == 6 and network.prefixlen == 64:
         return str(network)
-    raise Refused("invalid", "address", "of networks only those of IPv6 with 64 bits, such as 2001:db8::/64")
+    raise Refused("invalid", "address", "only IPv6 /64 networks can be banned, such as 2001:db8::/64")
 
 
 def _shown(ban: Ban) -> Answer:

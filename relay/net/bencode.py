@@ -1,11 +1,11 @@
-"""Bencode (BEP 3), the form of rtpengine's commands that bytes fit in. JSON is the other one, and quicker."""
+"""Bencode (BEP 3) for rtpengine commands that carry binary data; all others use JSON, which is faster."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 Value = bytes | str | int | Sequence["Value"] | Mapping[str, "Value"]
-MOST_DEEP = 32  # containers in each other
+MOST_DEEP = 32  # nesting of containers
 
 
 def encode(value: Value) -> bytes:
@@ -23,7 +23,7 @@ def encode(value: Value) -> bytes:
 
 
 def decode(data: bytes) -> object:
-    """Texts as str, where they are UTF-8 and otherwise too. Raises ValueError for anything else than one value."""
+    """Decode exactly one value. Strings become str, non-UTF-8 bytes as surrogates. Raises ValueError."""
     value, end = _read(data, 0, 0)
     if end != len(data):
         raise ValueError("more than one value")
@@ -31,7 +31,7 @@ def decode(data: bytes) -> object:
 
 
 def _read(data: bytes, start: int, depth: int) -> tuple[object, int]:
-    """The value that begins there, and where the next one does."""
+    """The value at `start`, and the offset behind it."""
     kind = data[start : start + 1]
     if depth > MOST_DEEP:
         raise ValueError("too deep")
@@ -55,5 +55,5 @@ def _read(data: bytes, start: int, depth: int) -> tuple[object, int]:
 def _paired(entries: list[object]) -> dict[str, object]:
     keys = [key for key in entries[::2] if isinstance(key, str)]
     if 2 * len(keys) != len(entries):
-        raise ValueError("a key that is no text, or has no value")
+        raise ValueError("a key is not a string, or has no value")
     return dict(zip(keys, entries[1::2], strict=True))

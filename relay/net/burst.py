@@ -1,6 +1,6 @@
-"""What waits in a UDP socket, read many datagrams at a time: recvmmsg(2), which Python itself does not offer.
+"""Batched reads of a UDP socket by recvmmsg(2), which Python's socket module lacks.
 
-It knows nothing of SIP. It is not compiled: mypyc cannot, since the base of ctypes' structures is in a module of C.
+Not compiled: mypyc does not support subclasses of ctypes' structures.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import struct
 from typing import Any, Final
 
 MOST: Final = 32  # datagrams
-# Bytes of room for each. Their beginnings are not at the same place of a page: there they would share few lines of the
-# processor's cache.
+# Bytes per datagram. Not a multiple of the page size: equal offsets in pages would compete for the same cache lines.
 _ROOM: Final = 65_536 + 17 * 64
-_SOURCE: Final = struct.Struct("28s")  # as long as a struct sockaddr_in6
+_SOURCE: Final = struct.Struct("28s")  # size of struct sockaddr_in6
 
 
 class _Piece(ctypes.Structure):  # struct iovec
@@ -40,16 +39,16 @@ class _Message(ctypes.Structure):  # struct mmsghdr
 
 _WORDS: Final = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_uint)
 
-# Without argtypes: each argument would be converted by a call of its own, a third of the time that an empty read takes.
+# No argtypes: converting each argument would cost a third of an empty read.
 _recvmmsg: Final[Any] = ctypes.CDLL(None).recvmmsg
 
 
 class Burst:
-    """Room for the datagrams of one socket that are read at once."""
+    """The receive buffers for batched reads of one socket."""
 
     def __init__(self, end: socket.socket) -> None:
         self._descriptor = end.fileno()
-        # 2 MiB, of which only the pages that are written to take memory.
+        # 2 MiB of address space; only pages written to take memory.
         self._data = data = mmap.mmap(-1, MOST * _ROOM)
         self._sources = sources = bytearray(MOST * _SOURCE.size)
         messages = bytearray(MOST * ctypes.sizeof(_Message))
@@ -65,7 +64,7 @@ class Burst:
         self._at = ctypes.c_void_p(ctypes.addressof(self._messages))
 
     def read(self) -> list[tuple[bytes, bytes]]:
-        """Data and source of each, the source as `parse_source` takes it. Empty: there is none, or an error waits."""
+        """Data and source (for `parse_source`) of the waiting datagrams. Empty: none, or an error is pending."""
         count = _recvmmsg(self._descriptor, self._at, MOST, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return []
@@ -75,6 +74,6 @@ class Burst:
 
 
 def parse_source(family: socket.AddressFamily, source: bytes) -> tuple[str, int]:
-    """Address literal and port of a struct sockaddr_in or, by `family`, sockaddr_in6."""
+    """Address literal and port of a struct sockaddr_in or sockaddr_in6, by `family`."""
     host = source[8:24] if family == socket.AF_INET6 else source[4:8]
     return socket.inet_ntop(family, host), int.from_bytes(source[2:4], "big")

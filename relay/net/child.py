@@ -1,7 +1,7 @@
-"""A process that runs beside this one and is started anew whenever it ends. It knows nothing of what the process does.
+"""A supervised child process, restarted whenever it exits.
 
-The child has a pipe as its standard input: "stop" asks it to end, "reload" to read its configuration anew, and the
-pipe's end says that this process is gone.
+Its standard input is a pipe: "stop" shuts it down, "reload" makes it read its configuration again, and end of file
+means that the parent died.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ STOP = b"stop\n"
 RELOAD = b"reload\n"
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 30.0
-PROVEN_S = 60.0  # a child that lived so long is started again after the first pause
+PROVEN_S = 60.0  # uptime after which the restart pause falls back to the first one
 
 
 class Child:
-    """One child process; `name` stands before its events in the log."""
+    """One child process; `name` prefixes its log events."""
 
     def __init__(self, name: str, command: Sequence[str], log: FilteringBoundLogger) -> None:
         self._name = name
@@ -31,20 +31,20 @@ class Child:
         self._stopping = False
 
     def start(self) -> None:
-        """Returns at once."""
+        """Start supervising; returns at once."""
         self._watch = asyncio.create_task(self._run(), name=self._name)
 
     def tell(self, line: bytes) -> None:
-        """Writes to its standard input, where it lives."""
+        """Write to the child's standard input, if it runs."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.write(line)
 
     async def stop(self, patience_s: float = 5.0) -> None:
-        """Asks it to end, and kills it where it does not within `patience_s`."""
+        """Ask the child to exit, and kill it after `patience_s`."""
         self._stopping = True
         if self._watch is None:
             return
-        if self._process is None:  # between two lives
+        if self._process is None:  # waiting to restart
             self._watch.cancel()
         elif self._process.stdin is not None:
             self._process.stdin.write(STOP)
@@ -69,9 +69,9 @@ class Child:
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     async def _live(self) -> int | str:
-        """Its exit status, or why it could not be started."""
+        """Run the child once. Returns its exit status, or why it could not start."""
         try:
-            # A session of its own: Ctrl-C in a terminal is for us, who ask it to end when our calls are over.
+            # New session: Ctrl-C in a terminal must only reach the parent, which stops the child after its calls.
             self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
         except OSError as error:
             return str(error)

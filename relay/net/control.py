@@ -1,7 +1,7 @@
-"""The control socket: what the relay's own processes ask it, one JSON line a request and one an answer.
+"""The control socket: a request and an answer are one line of JSON each.
 
-It is a Unix socket beside the store, mode 0600: whoever may read the store may ask. It owns the framing and the faults;
-what a name means is its server's business. Nothing here waits for the store or for a call.
+A Unix socket beside the store, mode 0600: access to the store implies access to it. It owns framing and errors; the
+handlers define the commands. It never waits for the store or for a call.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def control_path(store: Path) -> Path:
 
 
 class ControlServer:
-    """Answers by `handlers`: each takes the request's other fields as keywords and returns what msgspec can encode, at
-    once or later."""
+    """Serves commands by name. A handler takes the request's fields as keywords and returns a JSON object, or awaits
+    one."""
 
     def __init__(self, path: Path, handlers: Handlers) -> None:
-        """A handler that raises Refused, or is given fields that it does not know, is answered as an error."""
+        """Refused, and fields that a handler does not know, are answered as errors."""
         self._path = path
         self._handlers = handlers
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        """The store's lock must be held: a socket that is left from an earlier process is replaced. Raises OSError."""
+        """Bind and listen. Hold the store's lock: a socket left by an earlier process is replaced. Raises OSError."""
         self._path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short(self._path) as address:
             listening.bind(address)
-            os.chmod(self._path, 0o600)  # before anybody can connect: it does not listen yet
+            os.chmod(self._path, 0o600)  # before `listen`, so no client can connect earlier
         self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=MAX_REQUEST)
 
     async def close(self) -> None:
@@ -63,7 +63,7 @@ class ControlServer:
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
-        except (OSError, ValueError):  # gone, or a line without end
+        except (OSError, ValueError):  # disconnected, or a line above MAX_REQUEST
             pass
         finally:
             self._writers.discard(writer)
@@ -78,10 +78,10 @@ class ControlServer:
 
 
 async def _answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
-    """What the handler of that name says to the fields: under "answer", or under "error" and "problem"."""
+    """Call the handler of a command. Returns {"answer": …}, or {"error": …, "problem": …}."""
     handler = handlers.get(name)
     if handler is None:
-        return {"error": "unknown", "problem": "nobody answers to that name"}
+        return {"error": "unknown", "problem": "unknown command"}
     try:
         answer = handler(**fields)
         return {"answer": answer if isinstance(answer, dict) else await answer}
@@ -92,14 +92,14 @@ async def _answer_to(handlers: Handlers, name: str, fields: Answer) -> Answer:
 
 
 class ControlClient:
-    """Asks the relay that serves a store. Each question has a connection of its own: the relay may have come anew."""
+    """A client of the relay that serves a store. Each request opens a new connection: the relay may have restarted."""
 
     def __init__(self, path: Path, patience_s: float = ANSWER_S) -> None:
         self._path = path
         self._patience_s = patience_s
 
     async def ask(self, name: str, **fields: object) -> Answer:
-        """The answer, within our patience. Raises Refused: its words, `relay_unavailable` where no relay answers."""
+        """Send a command. Raises Refused: the handler's error, or `relay_unavailable` if no answer comes in time."""
         try:
             async with asyncio.timeout(self._patience_s):
                 line = await self._exchange(msgspec.json.encode({"ask": name, **fields}) + b"\n")
@@ -125,7 +125,7 @@ class ControlClient:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name of the socket by way of its folder's descriptor: a Unix address holds 107 bytes, a path may be longer."""
+    """The socket's path by way of its folder's descriptor: Unix addresses are limited to 107 bytes, paths are not."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -134,16 +134,16 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class SharedAnswers:
-    """Asks once for all who ask the same within a moment: however many do, the relay hears little of it."""
+    """A short-lived cache of answers, so that many HTTP clients cost the relay few queries."""
 
     def __init__(self, client: ControlClient, fresh_s: Mapping[str, float]) -> None:
-        """For how long an answer to each name is good; a name that is not there is asked each time."""
+        """`fresh_s`: cache lifetime by command, seconds; other commands are not cached."""
         self._client = client
         self._fresh_s = fresh_s
         self._kept: dict[tuple[str, frozenset[tuple[str, object]]], tuple[float, asyncio.Task[Answer]]] = {}
 
     async def ask(self, name: str, **fields: object) -> Answer:
-        """As `ControlClient.ask`. The answer is not only yours: do not change it."""
+        """As `ControlClient.ask`. The answer is shared: do not change it."""
         fresh_s = self._fresh_s.get(name)
         if fresh_s is None:
             return await self._client.ask(name, **fields)

@@ -1,4 +1,4 @@
-"""The UDP sockets of the relay: which of them a datagram takes, and which host a flow means. It reads no message."""
+"""The relay's UDP sockets: socket selection by listener, name resolution, batched sends. It parses no message."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from relay.net.resolve import Resolver
 from relay.net.udp import UdpSocket
 from relay.sip.flow import Flow
 
-MAX_RESOLVING = 1000  # datagrams that wait for a host name
-# Datagrams that wait for others, to be sent one right after the other: whoever sleeps and gets them is woken once. To
-# wake a process takes longer than to send it a datagram.
+MAX_RESOLVING = 1000  # datagrams waiting for name resolution
+# Datagrams held back to be sent back to back. The receiving process is woken once: a wake-up costs more than a send.
 MOST_HELD: Final = 8
 
 
 class Datagrams:
-    """`failed` is told the flows that could not be reached."""
+    """All UDP listeners. `failed` gets each flow that could not be reached."""
 
     def __init__(self, resolver: Resolver, failed: Callable[[Flow], None], pace: Pace) -> None:
         self._resolver = resolver
@@ -31,16 +30,16 @@ class Datagrams:
         self._held: list[tuple[UdpSocket, bytes, str, Flow]] = []
 
     async def listen(self, index: int, host: str, port: int, receive: Callable[[bytes, Flow], None]) -> None:
-        """Have `receive` get what comes to Settings.listeners[index]. Raises OSError."""
+        """Listen at Settings.listeners[index]; `receive` gets its datagrams. Raises OSError."""
         self._sockets[index] = udp = UdpSocket(
             index, receive, self._unreachable, self._pace, self._begin_to_hold, self.release
         )
         await udp.open(host, port)
 
     def send(self, data: bytes, flow: Flow) -> None:
-        """Send, or tell `failed` with this flow, at once or later."""
+        """Send; on failure call `failed` with the flow, at once or later."""
         udp = self._sockets[flow.listener]
-        literals = self._resolver.literals  # nearly every message goes to one
+        literals = self._resolver.literals  # the destination of nearly every message
         address = literals.get(flow.host) or self._resolver.known(flow.host, udp.family, time.monotonic())
         if address is None:
             self._resolve(data, flow, udp)
@@ -52,7 +51,7 @@ class Datagrams:
             self._failed(flow)
 
     def send_all(self, messages: list[bytes], flow: Flow) -> None:
-        """As `send`, of several in any order."""
+        """As `send`, for several messages in any order."""
         self._send_held()
         address = self._resolver.literals.get(flow.host)
         if address is None:
@@ -62,10 +61,7 @@ class Datagrams:
             self._failed(flow)
 
     def hold(self) -> None:
-        """Have what is sent from now on go together: by `release`, or when the loop comes round.
-
-        Where much is sent, MOST_HELD at a time.
-        """
+        """Batch the sends that follow until `release`, the next loop iteration, or MOST_HELD datagrams."""
         if not self._holds:
             self._begin_to_hold()
             asyncio.get_running_loop().call_soon(self.release)
@@ -74,24 +70,24 @@ class Datagrams:
         self._holds = True
 
     def release(self) -> None:
-        """Send what is held, in its order."""
+        """Send the held datagrams in order, and stop batching."""
         self._holds = False
         self._send_held()
 
     def _send_held(self) -> None:
         held, self._held = self._held, []
-        # What is sent because of a failure goes after all that was held before.
+        # `failed` may send; those datagrams must follow the held ones.
         for flow in [flow for udp, data, address, flow in held if not udp.send(data, address, flow.port)]:
             self._failed(flow)
 
     def _unreachable(self, flow: Flow) -> None:
-        """An ICMP error says so of an address: so are the names that stand for it."""
+        """An ICMP error names an address: the flows by its host names failed as well."""
         self._failed(flow)
         for name in self._resolver.names_of(flow.host):
             self._failed(flow._replace(host=name))
 
     def statistics(self) -> dict[str, int]:
-        """How many datagrams a full buffer refused, of those sent and of those that came; how many were too long."""
+        """Counts of datagrams lost to full send and receive buffers, and of those too long to send."""
         sockets = self._sockets.values()
         return {
             "datagrams_lost": sum(udp.lost for udp in sockets),
@@ -100,7 +96,7 @@ class Datagrams:
         }
 
     async def close(self) -> None:
-        """Send what is held and close all; what waits for a name is dropped."""
+        """Send the held datagrams and close. Datagrams waiting for name resolution are dropped."""
         for udp, data, address, flow in self._held:
             udp.send(data, address, flow.port)
         self._held.clear()
@@ -121,7 +117,7 @@ class Datagrams:
     async def _send_to_name(self, data: bytes, flow: Flow, udp: UdpSocket) -> None:
         try:
             address = await self._resolver.resolve(flow.host, udp.family)
-        except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, ...)
+        except (OSError, ValueError):  # ValueError: an invalid host name (a label over 63 octets, ...)
             self._failed(flow)
             return
         if not udp.send(data, address, flow.port):

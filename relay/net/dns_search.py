@@ -1,7 +1,4 @@
-"""Where one target with a name is: NAPTR, SRV, A and AAAA records (RFC 3263), or what the system knows.
-
-It keeps nothing, and opens no connection.
-"""
+"""Locating a SIP server by name: NAPTR, SRV, A and AAAA records (RFC 3263), or the system's resolver. No cache."""
 
 from __future__ import annotations
 
@@ -27,22 +24,22 @@ from relay.net.addresses import family_of
 
 Transport = Literal["udp", "tcp", "tls"]
 
-PATIENCE_S = 4.0  # for one answer
-NOTHING_S = 15.0  # that there is no such name
-SYSTEM_KEPT_S = 60.0  # what the system's resolver says: it tells no time to live
-MOST_TARGETS = 32  # that one name may have; of the records of each step no more are looked at
+PATIENCE_S = 4.0  # limit per query
+NOTHING_S = 15.0  # time to live of a negative answer
+SYSTEM_KEPT_S = 60.0  # time to live of the system resolver's answers, which have none
+MOST_TARGETS = 32  # per name; also the number of records considered in each step
 
-# RFC 3263 4.1, and 4.2: "_sips._tcp" is SIP over TLS.
+# RFC 3263 4.1, 4.2: "_sips._tcp" is SIP over TLS.
 _SERVICES: dict[str, Transport] = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
 _SRV_PREFIX: dict[Transport, str] = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 
 
 class NotLocated(RelayError):
-    """DNS gave no answer, which is not the answer that there is nothing."""
+    """DNS did not answer; a negative answer is not an error."""
 
 
 class Search:
-    """One look-up after the other; it keeps nothing."""
+    """RFC 3263 look-ups for the transports of our listeners."""
 
     def __init__(self, listeners: Sequence[Listener], servers: Sequence[tuple[str, int]]) -> None:
         self._families: dict[Transport, set[socket.AddressFamily]] = {}
@@ -52,13 +49,13 @@ class Search:
         self._resolver: dns.asyncresolver.Resolver | None = None
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
-        except dns.resolver.NoResolverConfiguration:  # there is the system's own way still
+        except dns.resolver.NoResolverConfiguration:  # no /etc/resolv.conf: the system's resolver may still know hosts
             return
         if servers:
             self._resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in servers]
 
     async def find(self, target: Target) -> tuple[list[Target], float]:
-        """The places that the target's name stands for, and for how many seconds they do. Raises NotLocated."""
+        """The addresses of a target's name, and their time to live in seconds. Raises NotLocated."""
         try:
             return await self._by_records(target)
         except NotLocated:
@@ -73,7 +70,7 @@ class Search:
             found, ttl_s = await self._by_naptr(target)
             if found:
                 return found, ttl_s
-            if target.transport == "udp":  # RFC 3263 4.1: what we speak; a sips: URI has no choice
+            if target.transport == "udp":  # RFC 3263 4.1: any transport that we support; sips: implies TLS
                 transports = ("udp", "tcp")
         if target.search != "address":
             for transport in transports:
@@ -84,7 +81,7 @@ class Search:
         return _at(target, addresses), ttl_s
 
     async def _by_naptr(self, target: Target) -> tuple[list[Target], float]:
-        """RFC 3263 4.1: the first transport that the domain offers and we speak."""
+        """RFC 3263 4.1: the domain's most preferred transport that we support."""
         records, ttl_s = await self._ask(target.host, "NAPTR")
         offered = sorted([each for each in records if isinstance(each, NAPTR)], key=_naptr_order)
         for record in offered[:MOST_TARGETS]:
@@ -99,7 +96,7 @@ class Search:
         return [], ttl_s
 
     async def _by_srv(self, name: str, target: Target, transport: Transport) -> tuple[list[Target], float] | None:
-        """None where there are no such records, or we do not speak the transport (RFC 3263 4.2, RFC 2782)."""
+        """None if there are no SRV records, or the transport is not supported (RFC 3263 4.2, RFC 2782)."""
         if transport not in self._families:
             return None
         records, ttl_s = await self._ask(name, "SRV")
@@ -114,7 +111,7 @@ class Search:
         addresses: dict[str, list[str]] = {}
         for host, answer in zip(hosts, answers, strict=True):
             if isinstance(answer, NotLocated):
-                continue  # the others serve, unless there is none
+                continue  # the other hosts may still serve
             if isinstance(answer, BaseException):
                 raise answer
             addresses[host], ttl_s = answer[0], min(ttl_s, answer[1])
@@ -130,7 +127,7 @@ class Search:
         return found, ttl_s
 
     async def _addresses(self, host: str, transport: Transport) -> tuple[list[str], float]:
-        """Of the families in which we speak the transport."""
+        """Addresses in the families in which a listener has the transport."""
         kinds = {socket.AF_INET: "A", socket.AF_INET6: "AAAA"}
         addresses: list[str] = []
         ttls_s: list[float] = []
@@ -151,7 +148,7 @@ class Search:
         return addresses, SYSTEM_KEPT_S if addresses else NOTHING_S
 
     async def _of_system(self, host: str, transport: Transport) -> list[str]:
-        """/etc/hosts, search domains, and whatever else the system goes by; nothing where servers are configured."""
+        """Addresses by the system's resolver (/etc/hosts, search domains, …); none if DNS servers are configured."""
         found: list[str] = []
         if not self._ask_system:
             return found
@@ -160,13 +157,13 @@ class Search:
                 answers = await asyncio.get_running_loop().getaddrinfo(
                     host, None, family=family, type=socket.SOCK_DGRAM
                 )
-            except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, …)
+            except (OSError, ValueError):  # ValueError: an invalid host name (a label over 63 octets, …)
                 continue
             found += [str(answer[4][0]) for answer in answers]
         return list(dict.fromkeys(found))
 
     async def _ask(self, name: str, kind: str) -> tuple[list[Rdata], float]:
-        """The records of that kind, none where there is no such name, and their time to live. Raises NotLocated."""
+        """The records of a type, none if the name does not exist, and their time to live. Raises NotLocated."""
         if self._resolver is None:
             return [], SYSTEM_KEPT_S
         absolute = name if name.endswith(".") else name + "."

@@ -1,7 +1,7 @@
-"""The engine's hands: it does what the engine asks, and brings it messages, answers, commits and time.
+"""The I/O shell of the engine: it executes the engine's actions, and feeds it messages, answers, commits and time.
 
-It holds the one timer of the loop and the one broad `except`: a bug in the engine is logged and counted, and never
-stops the relay. Nothing here knows SIP. Per datagram there is no task, no closure and no new loop timer.
+It holds the only loop timer and the only broad `except`: a bug in the engine is logged and counted, and never stops the
+relay. It knows no SIP. A datagram costs no task, no closure and no new loop timer.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from relay.net.transports import Transports
 from relay.policy.rules import STORE_FAILED, VERIFICATION_FAILED
 from relay.sip.flow import Flow
 
-# Timers run up to this late, so that a loop timer serves many of them (RFC 3261's are 0.5 s and longer).
+# Timers may run this late, so that one loop timer serves many (RFC 3261's are 0.5 s and longer).
 GRAIN_S: Final = 0.05
 BUGS_LOGGED_PER_S: Final = 5
-SLICE_S: Final = 0.01  # of serving what waits while the process is behind; then the sockets are read, and timers run
-ANSWERS_FIRST_S: Final = 0.02  # timers that are late wait so long at most for answers to what they send again
-# With a record that has waited for so long to be durable, new calls are shed: what is begun could not be answered. The
-# journal takes too little, or nothing (what a file does not take it spills; this is where it cannot).
+SLICE_S: Final = 0.01  # of serving the backlog; then sockets are read and timers run
+ANSWERS_FIRST_S: Final = 0.02  # longest further delay of late timers, in favour of responses that would stop them
+# Age of the oldest uncommitted record from which new calls are shed: they could not be answered. The journal is too
+# slow, or fails and cannot write its overflow log either.
 STALLED_S: Final = 2.0
-DROP_S: Final = 0.05  # what was noted of an attempt goes so much later: its last messages are out then
+DROP_S: Final = 0.05  # delay before an ended attempt leaves the attempts file: its last messages are sent by then
 
 _LEVELS: Final = {
     "tripwire": "error",
@@ -60,13 +60,13 @@ _LEVELS: Final = {
 }
 
 
-Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, and its answer
+Routed = Callable[[int, Route | Refusal], None]  # LookUp.token, answer
 Found = Callable[[LookUp, Route | Refusal], None]
-Answered = Callable[[int, Mediated | None], None]  # Mediate.token, and its answer
+Answered = Callable[[int, Mediated | None], None]  # Mediate.token, answer
 
 
 class Engine(Protocol):
-    """`relay.call.engine.Engine`, and the small engines of the driver's tests."""
+    """`relay.call.engine.Engine`, or a small engine of the driver's tests."""
 
     clock_offset_s: float
 
@@ -87,17 +87,17 @@ class Engine(Protocol):
 
 
 class Attempts(Protocol):
-    """Keeps what a crash is to leave of attempts under way."""
+    """The durable notes of attempts under way, for recovery after a crash."""
 
     def is_ready(self) -> bool:
-        """Whether a new one can be kept; while it is not, new calls are refused."""
+        """Whether a new attempt can be noted; if not, new calls are refused."""
 
     def keep(self, record: CallRecord, state: bytes) -> None: ...
     def drop(self, call_ids: Iterable[str]) -> None: ...
 
 
 class Driver:
-    """The transports and `append` may fail later by `transport_failed`, or answer by the callback, never within."""
+    """Connects one engine to transports, store and rtpengine. `append` must call back later, never during the call."""
 
     def __init__(
         self,
@@ -113,12 +113,12 @@ class Driver:
         mediate: Callable[[Mediate, Answered], None] | None = None,
         look_up_later: Callable[[LookUp, float, Found], None] | None = None,
     ) -> None:
-        """`look_up` takes (700 number, caller, Unix seconds, the peer that says who calls); `append` a commit and whom
-        to tell that it is durable.
+        """`look_up` takes (700 number, caller, Unix seconds, asserting peer); `append` a commit and the callback of its
+        acknowledgement.
 
-        `tell` takes what a business hears of a call that goes on, `log_ended` what the log says of each call that has
-        ended, numbers masked. `verify` is asked of each route that wants it, and `mediate` takes commands for
-        rtpengine; both answer later. `look_up_later` is asked instead of `look_up` where it is given.
+        `tell` emits live-call events to the business; `log_ended` logs each ended call, numbers masked. `verify` checks
+        routes that require it, `mediate` executes rtpengine commands; both answer later. `look_up_later` replaces
+        `look_up` if given.
         """
         self.bugs = 0
         self.pace = Pace()
@@ -132,23 +132,23 @@ class Driver:
         self._mediate = mediate
         self._look_up_later = look_up_later
         self._attempts = attempts
-        self._dropped: list[str] = []  # attempts that are to be forgotten
+        self._dropped: list[str] = []  # ended attempts to remove from the attempts file
         self._log = log
         self._log_ended = log_ended
         self._performing = True  # until start()
         self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._uncommitted: deque[float] = deque()  # since when each record waits that somebody waits for
+        self._uncommitted: deque[float] = deque()  # append times of records whose commit a call waits for
         self._bugs_logged: list[float] = []
-        self._backlog = Backlog()  # empty unless the process is behind
-        self._is_working = False  # on it
+        self._backlog = Backlog()  # empty unless overloaded
+        self._is_working = False  # `_work` is scheduled
 
     def start(self) -> None:
-        """Do what the engine has asked for so far, and from now on at once. The transports must be open."""
+        """Execute the engine's pending actions, and from now on each at once. The transports must be open."""
         self._performing = False
         self.perform(time.monotonic())
 
-    # What happens to the relay
+    # Input
 
     def receive(self, data: bytes, flow: Flow) -> None:
         """One datagram, or one message of a stream."""
@@ -156,10 +156,10 @@ class Driver:
             return
         now = time.monotonic()
         late_s = now - self._wake_at
-        if late_s > BEHIND_S:  # a stream has brought much at once: the loop does not come round
+        if late_s > BEHIND_S:  # a stream delivers so much that the loop does not reach its timers
             self.pace.report(late_s, now)
         elif late_s < -GRAIN_S:
-            self._arm(now, now)  # so that it is seen when it does not
+            self._arm(now, now)  # so that such a delay shows
         if self.pace.is_behind or self._is_stalled(now):
             self._keep(data, flow, now)
         else:
@@ -173,7 +173,7 @@ class Driver:
         self.perform(now)
 
     def transport_failed(self, flow: Flow) -> None:
-        """Nothing gets through to `flow`."""
+        """Report an unreachable flow to the engine."""
         now = time.monotonic()
         try:
             self._engine.transport_failed(flow, now)
@@ -182,13 +182,13 @@ class Driver:
         self.perform(now)
 
     def committed(self, token: int) -> None:
-        """A record is durable, and was told in its turn; token 0 is nobody's."""
+        """The commit acknowledgement of a record, in append order. Token 0: no call waits for it."""
         if not token:
             return
         now = time.monotonic()
         self._uncommitted.popleft()
-        if not self.pace.is_behind:  # then the loop comes round late
-            self._transports.hold()  # records become durable together, so many are answered in this turn of it
+        if not self.pace.is_behind:  # in overload the next loop iteration comes too late
+            self._transports.hold()  # commits come in groups, so many answers go out in this loop iteration
         try:
             self._engine.committed(token, now)
         except Exception:
@@ -196,7 +196,7 @@ class Driver:
         self.perform(now)
 
     def found(self, action: LookUp, answer: Route | Refusal) -> None:
-        """The answer to a look-up in a store that answers later."""
+        """The answer of `look_up_later`."""
         now = time.monotonic()
         try:
             self._take(action, answer, now)
@@ -205,7 +205,7 @@ class Driver:
         self.perform(now)
 
     def routed(self, token: int, answer: Route | Refusal) -> None:
-        """The answer to a look-up that had to wait for `verify`."""
+        """The answer of `verify`."""
         now = time.monotonic()
         try:
             self._engine.routed(token, answer, now)
@@ -214,7 +214,7 @@ class Driver:
         self.perform(now)
 
     def mediated(self, token: int, answer: Mediated | None) -> None:
-        """What rtpengine answered."""
+        """The answer of rtpengine."""
         now = time.monotonic()
         try:
             self._engine.mediated(token, answer, now)
@@ -223,20 +223,20 @@ class Driver:
         self.perform(now)
 
     def set_clock(self) -> float:
-        """Follow the wall clock; about once a second. Gives by how many seconds it was set, negative: back."""
+        """Follow the wall clock; call about once a second. Returns the step in seconds, negative if set back."""
         offset_s = time.time() - time.monotonic()
         step_s, self._engine.clock_offset_s = offset_s - self._engine.clock_offset_s, offset_s
         return step_s
 
     def close(self) -> None:
-        """What still waits is dropped: SIP sends it again."""
+        """Drop the backlog (SIP retransmits) and stop the timer."""
         self._backlog = Backlog()
-        self._drop_due()
+        self._flush_drops()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # What waits while the process is behind
+    # Overload
 
     def _is_stalled(self, now: float) -> bool:
         return bool(self._uncommitted) and now - self._uncommitted[0] > STALLED_S
@@ -246,9 +246,9 @@ class Driver:
         name = self._engine.name_at(flow)
         if not backlog.has_room(name, data):
             self._engine.exceed_work(name, now)
-            if not flow.reliable:  # SIP sends it again
+            if not flow.reliable:  # SIP retransmits
                 return
-            while not backlog.has_room(name, data) and self._serve_next(now):  # its stream is not read meanwhile
+            while not backlog.has_room(name, data) and self._serve_next(now):  # back pressure: the stream is not read
                 pass
         lasts = backlog.lasts(now)
         wait_s = math.inf if self._is_stalled(now) else backlog.wait_s(name, lasts=lasts)
@@ -267,7 +267,7 @@ class Driver:
         now = time.monotonic()
         self._transports.hold()
         self.pace.report(self._backlog.waited_s(now), now)
-        self.perform(now)  # answers to what was not kept
+        self.perform(now)  # responses to shed requests
         until = now + SLICE_S
         while now < until and self._serve_next(now):
             now = time.monotonic()
@@ -279,7 +279,7 @@ class Driver:
             self.pace.rest(now)
 
     def _serve_next(self, now: float) -> bool:
-        """False: nothing waits."""
+        """Serve one waiting message. False: none waits."""
         if waiting := self._backlog.take_inside():
             self._serve(waiting[0], waiting[1], now)
             return True
@@ -297,11 +297,11 @@ class Driver:
             self._report_bug("receive_new", now)
         self.perform(now)
 
-    # What the relay does about it
+    # Output
 
     def perform(self, now: float) -> None:
-        """Do all that the engine asks for, in its order, until it asks no more; then see to the timer."""
-        if self._performing:  # a send failed at once: the loop below takes what the engine makes of it
+        """Execute the engine's actions in order until there are none; then set the timer."""
+        if self._performing:  # re-entered by a failed send: the loop below executes the actions that follow from it
             return
         self._performing = True
         take, send = self._engine.take_actions, self._transports.send
@@ -335,15 +335,15 @@ class Driver:
         elif isinstance(action, SendAll):
             self._transports.send_all(action.messages, action.flow)
         else:
-            self._do_rarer(action, now)
+            self._do_other(action, now)
 
-    def _do_rarer(self, action: Mediate | Tell | Note, now: float) -> None:
+    def _do_other(self, action: Mediate | Tell | Note, now: float) -> None:
         if isinstance(action, Tell):
             self._tell(action.kind, action.record)
         elif isinstance(action, Mediate):
             if self._mediate is not None:
                 self._mediate(action, self.mediated)
-            else:  # a call from before a restart, and rtpengine is no longer configured
+            else:  # a call from before a restart that removed rtpengine from the configuration
                 self._engine.mediated(action.token, None, now)
         else:
             getattr(self._log, _LEVELS.get(action.event, "warning"))(action.event, **action.fields)
@@ -360,16 +360,16 @@ class Driver:
             self._attempts.drop([action.call_id])
             return
         if not self._dropped:
-            asyncio.get_running_loop().call_later(DROP_S, self._drop_due)
+            asyncio.get_running_loop().call_later(DROP_S, self._flush_drops)
         self._dropped.append(action.call_id)
 
-    def _drop_due(self) -> None:
+    def _flush_drops(self) -> None:
         dropped, self._dropped = self._dropped, []
         if dropped:
             self._attempts.drop(dropped)
 
     def _answer(self, action: LookUp, now: float) -> None:
-        # Stalled: a call that was begun before, or nothing is to be shed.
+        # A stalled journal: calls already accepted, and all calls where shedding is off, end here.
         if self._is_stalled(now) or not self._attempts.is_ready():
             self._engine.routed(action.token, STORE_FAILED, now)
             return
@@ -384,7 +384,7 @@ class Driver:
         self._take(action, answer, now)
 
     def _take(self, action: LookUp, answer: Route | Refusal, now: float) -> None:
-        """What the store says; a route that wants it is verified first."""
+        """Pass a look-up's answer to the engine, by way of the verification hook if the route requires it."""
         if not isinstance(answer, Route) or not answer.verify:
             self._engine.routed(action.token, answer, now)
         elif self._verify is not None:
@@ -393,7 +393,7 @@ class Driver:
             self._engine.routed(action.token, VERIFICATION_FAILED, now)
 
     def _arm(self, when: float, now: float) -> None:
-        """Move the wake-up earlier. It is never moved later: waking for nothing costs less than cancelling."""
+        """Move the timer earlier. It is never moved later: a spurious wake-up costs less than cancelling."""
         wake_at = max(when, now + GRAIN_S)
         if wake_at >= self._wake_at:
             return
@@ -405,12 +405,12 @@ class Driver:
     def _wake(self) -> None:
         now = time.monotonic()
         self.pace.report(now - self._wake_at, now)
-        if self.pace.is_behind:  # uvloop runs timers before it looks at sockets: these have their turn first
-            self._timer = asyncio.get_running_loop().call_later(0.001, self._wake_late)
+        if self.pace.is_behind:  # uvloop runs timers before sockets: let sockets be read first
+            self._timer = asyncio.get_running_loop().call_later(0.001, self._wake_overloaded)
         else:
             self._expire(now)
 
-    def _wake_late(self) -> None:
+    def _wake_overloaded(self) -> None:
         now = time.monotonic()
         until = now + ANSWERS_FIRST_S
         while now < until and self._backlog.has_inside:
@@ -427,7 +427,7 @@ class Driver:
         self.perform(now)
 
     def _report_bug(self, where: str, now: float) -> None:
-        """Log the exception at hand, up to a rate: what one datagram sets off, many may."""
+        """Count and log the current exception, rate-limited: a datagram that triggers a bug may come in floods."""
         self.bugs += 1
         self._bugs_logged = [when for when in self._bugs_logged if now - when < 1.0]
         if len(self._bugs_logged) < BUGS_LOGGED_PER_S:
@@ -436,7 +436,7 @@ class Driver:
 
 
 def ended_call(record: CallRecord) -> dict[str, object]:
-    """What the log says of a call or a message. Leg Call-IDs are peers' text and stay out; short numbers are masked."""
+    """The log fields of an ended call or message. Numbers are masked; leg Call-IDs, chosen by peers, are left out."""
     return {
         "kind": record.kind,
         "call_id": record.call_id,

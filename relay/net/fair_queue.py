@@ -1,4 +1,4 @@
-"""A queue in which everybody who has something waiting gets one turn after the other, however much the others have."""
+"""A fair queue: names with waiting items are served in turn, however many items each has."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Round robin over names, first in first out within each. A turn that nobody else wants is lent."""
+    """Round robin over names, first in first out within a name. Work-conserving: idle names cost no turn."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Item]] = {}  # by name, of those who have any
-        self._turns: deque[str] = deque()  # their names, the next one first
+        self._waiting: dict[str, deque[Item]] = {}  # non-empty queues by name
+        self._turns: deque[str] = deque()  # their names, next first
         self._count = 0
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class FairQueue(Generic[Item]):
         self._count += 1
 
     def take(self) -> tuple[str, Item]:
-        """Whose turn it is, and what is theirs. Raises IndexError where nothing waits."""
+        """Remove the next item; returns its name and the item. Raises IndexError if empty."""
         name = self._turns.popleft()
         queue = self._waiting[name]
         item = queue.popleft()
@@ -40,15 +40,15 @@ class FairQueue(Generic[Item]):
         return name, item
 
     def count(self, name: str) -> int:
-        """How many of that name's wait."""
+        """The number of waiting items of a name."""
         queue = self._waiting.get(name)
         return 0 if queue is None else len(queue)
 
     def before(self, name: str) -> int:
-        """How many turns will come before that of another item of this name, as things are."""
+        """The number of items that would be served before a new item of this name."""
         own = self.count(name)
         return own + min(self._count - own, (own + 1) * len(self._waiting))
 
     def heads(self) -> list[tuple[str, Item]]:
-        """The oldest of each name."""
+        """The oldest item of each name."""
         return [(name, queue[0]) for name, queue in self._waiting.items()]

@@ -1,4 +1,4 @@
-"""Memory of this process in huge pages: of small ones a call runs through more than a processor can remember."""
+"""Huge pages for this process: a call touches more 4 KiB pages than the processor's TLB holds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def take_huge_pages() -> int:
-    """Moves the objects that there are into huge pages of 2 MiB, as far as the kernel has any. Returns how many.
+    """Move existing objects into huge pages of 2 MiB, as far as the kernel has any. Returns the number of pages.
 
-    It takes some ms, so it is for the start. Where the kernel does it for all by itself ("always"), that is minutes
-    later; where it is to do it for nobody ("never"), it is not asked.
+    Takes some ms: call it at start-up. A setting of "always" does the same, but minutes later; "never" is respected.
     """
     if not _ENABLED.exists() or "[never]" in _ENABLED.read_text():
         return 0
     advise = ctypes.CDLL(None).madvise
     size = ctypes.c_size_t(HUGE_BYTES)
-    return sum(advise(ctypes.c_void_p(place), size, _MADV_COLLAPSE) == 0 for place in list(_places()))
+    return sum(advise(ctypes.c_void_p(address), size, _MADV_COLLAPSE) == 0 for address in list(_addresses()))
 
 
-def _places() -> Iterator[int]:
-    """Where a huge page fits into memory that can be written and is of no file (proc(5))."""
+def _addresses() -> Iterator[int]:
+    """Addresses in writable anonymous memory where a huge page fits (proc(5))."""
     for line in _MAPS.read_text().splitlines():
         span, rights, _, _, inode, *name = line.split()
         if rights == "rw-p" and inode == "0" and name in ([], ["[heap]"]):

@@ -1,4 +1,4 @@
-"""One listening TCP socket: it hands over what it accepts, before any byte is read. It knows nothing of TLS or SIP."""
+"""One listening TCP socket. It passes on accepted sockets unread; it knows no TLS and no SIP."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from relay.net.addresses import family_of
 
 BACKLOG = 1024
-# accept() fails for want of file descriptors or memory: the connection goes on waiting, and so does the loop's event.
+# Pause after accept() failed for lack of descriptors or memory: the socket stays readable, and the loop would spin.
 PAUSE_S = 1.0
 
 
 class StreamListener:
-    """`accepted` gets each connected socket, non-blocking, and its address as the socket module has it."""
+    """`accepted` gets each connected socket, non-blocking, and the remote (host, port)."""
 
     def __init__(self, accepted: Callable[[socket.socket, tuple[str, int]], None]) -> None:
         self._accepted = accepted

@@ -1,7 +1,6 @@
-"""Where the peers are whose targets have names, looked up ahead of any call (`relay.net.dns_search`).
+"""DNS for peers configured by name, ahead of any call (`relay.net.dns_search`).
 
-What DNS says is taken until its time to live is over and asked for anew then, in the background; while it does not
-answer, what it said last holds. It knows nothing of calls.
+Answers are refreshed in the background when their time to live ends; while DNS does not answer, the last ones hold.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from relay.sip.flow import transport_address
 
 Located = Mapping[str, tuple[Target, ...]]
 
-LONGEST_S = 15.0  # for all that one name takes: the others are looked up no sooner
-LEAST_S = 5.0  # between two look-ups of one name, whatever its time to live
-AGAIN = 3  # times LEAST_S after a failure
-MOST_S = 3600.0
+LONGEST_S = 15.0  # limit for one name; the names due with it wait
+LEAST_S = 5.0  # shortest interval between two look-ups of a name, whatever its time to live
+AGAIN = 3  # interval after a failure, in units of LEAST_S
+MOST_S = 3600.0  # longest interval
 
 
 @dataclass(slots=True)
 class _Name:
-    """One configured target with a name."""
+    """One target configured by host name."""
 
     peer: str
     target: Target
     found: list[Target] | None  # None: not looked up yet
     due: float  # loop time
-    is_lost: bool = False  # the last look-up has failed
+    is_lost: bool = False  # the last look-up failed
 
 
 class Locator:
-    """Follows the names of all peers. `changed` gets all targets of the peers whose places have changed."""
+    """Keeps the names of all peers resolved. `changed` gets all targets of each peer whose addresses changed."""
 
     def __init__(
         self,
@@ -49,9 +48,9 @@ class Locator:
         least_s: float = LEAST_S,
         former: Locator | None = None,
     ) -> None:
-        """`servers`: addresses and ports of DNS servers; without any the system's are asked, and its own resolver.
+        """`servers`: addresses and ports of DNS servers; empty: those of the system, then its own resolver.
 
-        `former` is that of the configuration before: what it has found holds until it is looked up anew.
+        `former`: the locator of the previous configuration; its results hold until refreshed.
         """
         self._search = Search(settings.listeners, servers)
         self._changed = changed
@@ -69,11 +68,11 @@ class Locator:
         self._task: asyncio.Task[None] | None = None
 
     def found(self, target: Target) -> list[Target] | None:
-        """What the target's name stands for, as far as it was looked up."""
+        """The addresses found for a target; None if not looked up yet."""
         return next((name.found for name in self._names if name.target == target), None)
 
     async def start(self, limit_s: float) -> None:
-        """Returns when each name was looked up once, or after `limit_s`; `changed` is called from then on."""
+        """Return when each name was looked up once, or after `limit_s`. Only then is `changed` called."""
         if not self._names:
             return
         self._task = asyncio.create_task(self._run(), name="locator")
@@ -88,7 +87,7 @@ class Locator:
             await asyncio.wait([self._task])
 
     def located(self) -> Located:
-        """The targets of each peer with a name: as they were found, and as configured where they never were."""
+        """The targets of each peer configured by name: as resolved, or as configured if never resolved."""
         named = {name.peer for name in self._names}
         return {peer: self._of(peer) for peer in self._targets if peer in named}
 
@@ -102,13 +101,13 @@ class Locator:
             after = {peer: self._of(peer) for peer in before}
             changes = {peer: targets for peer, targets in after.items() if targets != before[peer]}
             if changes:
-                self._tell(changes)
+                self._report(changes)
             self._first.set()
 
-    def _tell(self, changes: Located) -> None:
+    def _report(self, changes: Located) -> None:
         for peer, targets in changes.items():
-            places = [transport_address(target.transport, target.host, target.port) for target in targets]
-            self._log.info("peer.located", peer=peer, targets=places)
+            addresses = [transport_address(target.transport, target.host, target.port) for target in targets]
+            self._log.info("peer.located", peer=peer, targets=addresses)
         if self._is_followed:
             self._changed(changes)
 
@@ -119,12 +118,12 @@ class Locator:
                 found, ttl_s = await self._search.find(name.target)
         except (NotLocated, TimeoutError) as error:
             if not name.is_lost:
-                reason = str(error) or f"it takes more than {LONGEST_S:g} s"
+                reason = str(error) or f"no answer within {LONGEST_S:g} s"
                 self._log.warning("peer.not_located", peer=name.peer, name=name.target.host, reason=reason)
             name.is_lost, name.due = True, now + AGAIN * self._least_s
             return
         if not found and name.found != []:
-            self._log.warning("peer.not_located", peer=name.peer, name=name.target.host, reason="it has no address")
+            self._log.warning("peer.not_located", peer=name.peer, name=name.target.host, reason="no address")
         name.is_lost, name.found = False, sorted(found, key=_order)[:MOST_TARGETS]
         name.due = now + min(max(ttl_s, self._least_s), MOST_S)
 

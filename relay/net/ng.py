@@ -1,6 +1,6 @@
-"""rtpengine's "ng" protocol: answers, and commands and answers as bytes (rtpengine's docs/ng_control_protocol.md).
+"""Encoding of rtpengine's "ng" control protocol (rtpengine's docs/ng_control_protocol.md), without the cookie.
 
-They are JSON, or bencode where a sound goes along. The cookie in front of them is not its business.
+JSON, or bencode for commands that carry a sound.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class _Mean(Struct):
 
 
 class _Reports(Struct):
-    """What one SSRC reports of what it hears, and rtpengine of the way to there.
+    """RTCP statistics of one SSRC.
 
-    rtpengine 12.5 keeps the loss of what a side sends and the loss that it reports in one place, and takes it over to
-    the other side with reports of its own (`rtcp_send_report`): later in a call both may be one side's.
+    rtpengine 12.5 stores the loss of sent packets and the reported loss in the same field, and copies it to the other
+    side with its own reports (`rtcp_send_report`): late in a call both values may come from one side.
     """
 
     lost: int | None = field(name="cumulative loss", default=None)
@@ -55,7 +55,7 @@ class _Recording(Struct):
 
 
 class Answer(Struct):
-    """What an instance says to a command; further fields are of no use here."""
+    """The answer to a command; unused fields are ignored."""
 
     result: str
     error: str = field(name="error-reason", default="")
@@ -66,7 +66,7 @@ class Answer(Struct):
     recording: _Recording = field(default_factory=_Recording)
 
     def counts(self) -> tuple[tuple[str, Counts], ...]:
-        """What it counted of the RTP of each side, by tag."""
+        """RTP statistics of each side, by tag."""
         streams = {name: _sound_of(tag) for name, tag in self.tags.items()}
         return tuple(
             (
@@ -86,7 +86,7 @@ def encode(message: dict[str, object]) -> bytes:
 
 
 def decode(data: bytes) -> Answer:
-    """Raises ValueError; msgspec's errors are such."""
+    """Raises ValueError, of which msgspec's errors are subclasses."""
     return msgspec.convert(bencode.decode(data), Answer) if data.startswith(b"d") else _decode_json(data)
 
 
@@ -95,7 +95,7 @@ def _sound_of(tag: _Tag) -> list[_Stream]:
 
 
 def _counts_of(own: list[_Stream], others: list[_Stream], reports: dict[str, _Reports]) -> Counts:
-    """Packets of `own` streams; how they arrive stands under the SSRCs of the other sides, which say so."""
+    """Packets of the `own` streams, with loss and jitter as reported by the SSRCs of their receivers."""
     receivers = {str(each.ssrc) for stream in others for each in stream.ingress}
     known = [reports[ssrc] for ssrc in receivers if ssrc in reports]
     losses = [report.lost for report in known if report.lost is not None]

@@ -1,7 +1,4 @@
-"""Words to the service manager that started us (sd_notify(3)): we serve, we stop, we are alive. Without one, none.
-
-It knows nothing of what they mean for calls.
-"""
+"""Notifications to systemd (sd_notify(3)): ready, stopping, watchdog. Without a service manager they do nothing."""
 
 from __future__ import annotations
 
@@ -12,31 +9,31 @@ from structlog.typing import FilteringBoundLogger
 
 
 class Notifier:
-    """`environ` names the manager's socket (NOTIFY_SOCKET) and says whether it wants signs of life (WATCHDOG_USEC)."""
+    """`environ` names the manager's socket (NOTIFY_SOCKET) and enables the watchdog (WATCHDOG_USEC)."""
 
     def __init__(self, environ: Mapping[str, str], log: FilteringBoundLogger) -> None:
         path = environ.get("NOTIFY_SOCKET", "")
-        self._path = "\0" + path[1:] if path.startswith("@") else path  # Linux's names outside the file system
+        self._path = "\0" + path[1:] if path.startswith("@") else path  # Linux's abstract socket names
         self._is_watched = "WATCHDOG_USEC" in environ
         self._log = log
 
     @property
     def is_heard(self) -> bool:
-        """Whether a service manager has started us."""
+        """Whether a service manager started this process."""
         return bool(self._path)
 
     def serving(self) -> None:
-        self._tell("READY=1")
+        self._notify("READY=1")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._notify("STOPPING=1")
 
     def alive(self) -> None:
-        """To be called well within the manager's WatchdogSec."""
+        """Notify the watchdog; call it well within the manager's WatchdogSec."""
         if self._is_watched:
-            self._tell("WATCHDOG=1")
+            self._notify("WATCHDOG=1")
 
-    def _tell(self, state: str) -> None:
+    def _notify(self, state: str) -> None:
         if not self._path:
             return
         try:

@@ -1,29 +1,26 @@
-"""How far this process is behind with what comes to it, and whether that is too far to go on as usual.
-
-Sockets and timers report here. It reads no clock: `now` is in monotonic seconds.
-"""
+"""Overload detection by queueing delay, as reported by sockets and timers. It reads no clock: `now` is monotonic."""
 
 from __future__ import annotations
 
 from typing import Final
 
-BEHIND_S: Final = 0.025  # from such a lag on, what comes is read at once and sorted
-CALM_S: Final = 1.0  # without such a lag, and with nothing left to do, all is as usual again
-WINDOW_S: Final = 10.0  # for so long at least `longest_s` remembers
+BEHIND_S: Final = 0.025  # queueing delay above which the process counts as overloaded
+CALM_S: Final = 1.0  # time without such a delay, and with an empty backlog, after which overload ends
+WINDOW_S: Final = 10.0  # `longest_s` covers one to two windows
 
 
 class Pace:
-    """Of one process."""
+    """The overload state of one process."""
 
     def __init__(self) -> None:
         self.is_behind = False
         self._behind_at = 0.0
-        self._longest_s = 0.0  # in the window under way
-        self._longest_before_s = 0.0  # in the one before
+        self._longest_s = 0.0  # in the current window
+        self._longest_before_s = 0.0  # in the previous one
         self._window_ends = 0.0
 
     def report(self, lag_s: float, now: float) -> None:
-        """A message has waited for so long before it was served, or a timer was so late."""
+        """Report how long a message waited for service, or how late a timer ran."""
         self._turn_window(now)
         self._longest_s = max(self._longest_s, lag_s)
         if lag_s > BEHIND_S:
@@ -31,12 +28,12 @@ class Pace:
             self._behind_at = now
 
     def rest(self, now: float) -> None:
-        """Nothing waits to be served."""
+        """Report an empty backlog."""
         if now - self._behind_at > CALM_S:
             self.is_behind = False
 
     def longest_s(self, now: float) -> float:
-        """The longest lag of the last 10 to 20 seconds."""
+        """The longest delay of the last 10 to 20 seconds."""
         self._turn_window(now)
         return max(self._longest_s, self._longest_before_s)
 

@@ -1,7 +1,4 @@
-"""Host names to addresses, off the hot path: the system's resolver in a thread, and a small cache bounded in time.
-
-It knows nothing of SIP: NAPTR and SRV records (RFC 3263) are not asked for.
-"""
+"""Host names to addresses: the system's resolver in a thread, with a small cache. No NAPTR or SRV (RFC 3263)."""
 
 from __future__ import annotations
 
@@ -11,21 +8,21 @@ from typing import Any
 
 from relay.net.addresses import is_literal
 
-KEPT_S = 60.0
+KEPT_S = 60.0  # cache lifetime
 MAX_KEPT = 4096
 
 
 class Resolver:
-    """`known` answers from memory alone, so that a message to an address literal costs one dict look-up."""
+    """A caching resolver. An address literal costs one dict look-up."""
 
     def __init__(self) -> None:
-        self.literals: dict[str, str] = {}  # the address literals met, as they are
+        self.literals: dict[str, str] = {}  # address literals seen, mapped to themselves
         self._names: dict[tuple[str, int], tuple[str, float]] = {}
 
     def known(self, host: str, family: int, now: float) -> str | None:
-        """The address of `host`: itself if it is an address literal, else what was resolved within the last minute.
+        """The address of `host`: itself if a literal, else the cached one.
 
-        `family` is AF_INET or AF_INET6; it matters for names alone.
+        `family` is AF_INET or AF_INET6; it only matters for names.
         """
         if (literal := self.literals.get(host)) is not None:
             return literal
@@ -36,7 +33,7 @@ class Resolver:
         return address if until > now else None
 
     async def resolve(self, host: str, family: int) -> str:
-        """Ask the system's resolver. Raises OSError when there is no address of that family."""
+        """Ask the system's resolver, unless cached. Raises OSError if there is no address of that family."""
         loop = asyncio.get_running_loop()
         if (address := self.known(host, family, loop.time())) is not None:
             return address
@@ -47,15 +44,15 @@ class Resolver:
         return address
 
     def addresses(self) -> list[str]:
-        """All that host names were resolved to."""
+        """All cached addresses of host names."""
         return [address for address, _ in self._names.values()]
 
     def names_of(self, address: str) -> list[str]:
-        """The host names that were resolved to `address`."""
+        """The cached host names of `address`."""
         return [host for (host, _), (found, _) in self._names.items() if found == address]
 
 
 def _make_room(cache: dict[Any, str] | dict[Any, tuple[str, float]]) -> None:
-    # Contacts of peers choose the hosts, so the size is bounded; starting afresh is rare and cheap.
+    # Peers choose the hosts by their Contacts, so the size must be bounded; clearing is rare and cheap.
     if len(cache) >= MAX_KEPT:
         cache.clear()

@@ -1,17 +1,17 @@
-"""What the system lets this process and its child have (setrlimit(2)), and must not keep of them.
+"""Resource limits of this process and its child (setrlimit(2)): descriptors and core dumps.
 
-A service manager that has set both already may forbid to ask for them: then nothing is asked.
+A limit that is right already is not set: a service manager's sandbox may forbid the call.
 """
 
 from __future__ import annotations
 
 import resource
 
-SPARE = 200  # descriptors beside connections: the store's files, listeners, names that are asked for, the desk
+SPARE = 200  # descriptors other than connections: the store's files, listeners, DNS queries, the backend's pipe
 
 
 def take_descriptors() -> int:
-    """As many as may be had without privileges; shells give 1,024, which is few. Returns how many."""
+    """Raise the soft limit of descriptors to the hard one; shells start with 1,024. Returns the limit."""
     had, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if had != most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -19,10 +19,10 @@ def take_descriptors() -> int:
 
 
 def leave_no_core() -> None:
-    """A core dump would hold the store's key and real numbers.
+    """Disable core dumps, which would hold the store's key and real numbers.
 
-    A limit of 0 bytes keeps it out of a file, and does not hold where the system gives it to a program (core(5)); 1,
-    which is too little for a file, has Linux give it to nobody (do_coredump in fs/coredump.c).
+    A limit of 0 only prevents core files, not pipes to a crash handler (core(5)). A limit of 1 makes Linux refuse both
+    (do_coredump in fs/coredump.c).
     """
     size, most = resource.getrlimit(resource.RLIMIT_CORE)
     least = 1 if most else 0

@@ -1,7 +1,4 @@
-"""rtpengine, through which media go: which instance takes a call, what it is told, and which instances answer.
-
-It knows nothing about a call but its id and tags, and decides nothing.
-"""
+"""rtpengine as media relay: choice of instance, commands, health checks. Of a call it knows only id and tags."""
 
 from __future__ import annotations
 
@@ -18,33 +15,29 @@ from relay.net.tasks import Tasks
 Report = Callable[[str, dict[str, object]], None]
 Sounds = Mapping[tuple[str, str], bytes]  # WAV files by language and name; "" is the configured language
 
-PING_S = 1.0  # so long one that has answered too late once is left out, at the most
+PING_S = 1.0  # interval of pings, and so the longest time that one late answer takes an instance out of service
 UNKNOWN_CALL = "Unknown call-id"
 
-# To both sides a stream's end is rtpengine, and nothing that one says of itself reaches the other: no candidates, no
-# fingerprints, and of RTCP what rtpengine makes itself. Ports stay for the call's time, whichever of a forking callee's
-# phones, or of the peers tried in turn, has the other end.
+# rtpengine terminates both sides' media, and nothing that identifies one side reaches the other: no ICE candidates, no
+# fingerprints, only rtpengine's own RTCP. Ports stay the same for the whole call, across forks and failover.
 _OPTIONS: dict[str, object] = {
     "ICE": "remove",
     "DTLS": "off",
-    "SDES": ["nonew"],  # the suites that a phone offers, and not a dozen more
+    "SDES": ["nonew"],  # offer only the phone's own crypto suites
     "replace": ["origin", "session-connection"],
     "generate RTCP": "on",
     "flags": ["port-latching", "allow-asymmetric-codecs"],
 }
-# Nobody is on the other side: what comes is dropped, and no report goes there.
+# For a call without a second side: drop received media, send no RTCP reports.
 _ALONE: dict[str, object] = {"media-echo": "blackhole", "generate RTCP": "off"}
 
 
 class Rtpengine:
-    """All instances. New calls go in turn to those that answer; a call stays with the one that took it."""
+    """All instances. New calls go round robin to those that answer; a call stays on its instance."""
 
     def __init__(self, addresses: Sequence[RtpengineAddress], report: Report, sounds: Sounds | None = None) -> None:
-        """`report(event, fields)` is told of instances that stop answering and begin again, and of commands refused.
-
-        `sounds`: what there is to play.
-        """
-        self.failures = 0  # commands that came to nothing
+        """`report(event, fields)` gets instances going down and up, and refused commands. `sounds`: announcements."""
+        self.failures = 0  # commands that no instance executed
         self.sounds: Sounds = sounds or {}
         self._report = report
         self._instances = {address.name: Instance(address) for address in addresses}
@@ -57,7 +50,7 @@ class Rtpengine:
             self._tasks.begin(self._watch(instance))
 
     def mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
-        """Returns at once. Unless the token is 0, `then` is called from the loop, whatever happens."""
+        """Start a command; returns at once. Unless the token is 0, `then` is always called later, from the loop."""
         self._tasks.begin(self._mediate(command, then))
 
     def statistics(self) -> dict[str, int]:
@@ -65,13 +58,13 @@ class Rtpengine:
         return {"rtpengines_up": up, "rtpengine_failures": self.failures}
 
     async def close(self) -> None:
-        """Whoever still waits for an answer gets None."""
+        """Close all instances. Open commands are answered None."""
         await self._tasks.cancel()
         for instance in self._instances.values():
             await instance.close()
 
     async def _mediate(self, command: Mediate, then: Callable[[int, Mediated | None], None]) -> None:
-        answer: Mediated | None = None  # also where this is cancelled or breaks
+        answer: Mediated | None = None  # the default on cancellation and errors
         try:
             answer = await self._carry_out(command)
         finally:
@@ -82,35 +75,35 @@ class Rtpengine:
     async def _carry_out(self, command: Mediate) -> Mediated | None:
         if command.instance:
             instance = self._instances.get(command.instance)
-            if instance is None:  # it was in the configuration before a restart
+            if instance is None:  # a restart removed it from the configuration
                 return None
-            answer = await self._tell(instance, command) if instance.up else None
+            answer = await self._command(instance, command) if instance.up else None
             if answer is None and command.command == "delete":
                 instance.forget_later(command.call)
             return answer
         for instance in self._in_turn():
-            if answer := await self._tell(instance, command):
+            if answer := await self._command(instance, command):
                 instance.has(command.call)
                 return answer
-            if command.command == "offer":  # which it may have taken after all
+            if command.command == "offer":  # it may have been executed in spite of the missing answer
                 instance.forget_later(command.call)
         return None
 
     def _in_turn(self) -> Iterator[Instance]:
-        """Those that answer, beginning with another one for each call."""
+        """The instances that answer, round robin."""
         instances = list(self._instances.values())
         self._turn = (self._turn + 1) % len(instances)
         for instance in instances[self._turn :] + instances[: self._turn]:
             if instance.up:
                 yield instance
 
-    async def _tell(self, instance: Instance, command: Mediate) -> Mediated | None:
+    async def _command(self, instance: Instance, command: Mediate) -> Mediated | None:
         try:
             answer = await instance.ask(self._message(command))
             if command.command == "record" and answer.result == "ok":
                 answer = await _recording(instance, command.call)
         except NoAnswer as error:
-            if command.command in ("offer", "ping"):  # of the others one may be too long to be answered
+            if command.command in ("offer", "ping"):  # the others may go unanswered for their size alone
                 self._down(instance, str(error))
             return None
         if answer.result in ("ok", "pong"):
@@ -138,11 +131,11 @@ class Rtpengine:
             if command.alone:
                 message |= _ALONE
                 if command.command == "offer":
-                    message["transport-protocol"] = "RTP/AVP"  # nobody has no keys
+                    message["transport-protocol"] = "RTP/AVP"  # no second side, no keys
         if command.sound:
             whom = {"from-tag": command.from_tag} if command.from_tag else {"all": "all"}
             sound = self.sounds[command.language, command.sound]
-            alone = {"flags": ["block-egress"]}  # nothing else meanwhile
+            alone = {"flags": ["block-egress"]}  # mute other media while it plays
             message |= {"command": "play media", "blob": sound, **whom, **alone}
         return message
 
@@ -152,7 +145,7 @@ class Rtpengine:
             self._report("rtpengine.down", {"instance": instance.name, "why": why})
 
     async def _watch(self, instance: Instance) -> None:
-        """Pings for ever: an instance that does not answer gets no calls until it does."""
+        """Ping an instance for ever: one that does not answer gets no calls until it does."""
         while True:
             await instance.open()
             try:
@@ -169,8 +162,8 @@ class Rtpengine:
 
 
 async def _recording(instance: Instance, call: str) -> ng.Answer:
-    """Asks whether it records the call: it says "ok" even if it has no folder for that. Raises NoAnswer."""
+    """Verify that a call is recorded: rtpengine says "ok" even without a recording folder. Raises NoAnswer."""
     answer = await instance.ask({"command": "query", "call-id": call})
     if answer.result == "ok" and not answer.recording.on:
-        return ng.Answer("error", error="it does not record; its recording-dir and recording-method say where and how")
+        return ng.Answer("error", error="not recording: set rtpengine's recording-dir and recording-method")
     return answer

@@ -1,7 +1,4 @@
-"""One rtpengine: commands and their answers over UDP, and what it is still to be told to forget.
-
-It knows nothing of a call but its id, and decides nothing about one.
-"""
+"""One rtpengine instance: commands over UDP with retransmission, and deletions still to be delivered."""
 
 from __future__ import annotations
 
@@ -14,39 +11,39 @@ import asyncio_dgram
 from relay.net import ng
 from relay.net.settings import RtpengineAddress
 
-# A command is sent again after each of these but the last. rtpengine knows a repetition by its cookie.
+# Waits for an answer; a command is retransmitted after each. rtpengine recognises a retransmission by its cookie.
 WAITS_S = (0.2, 0.3, 0.5)
-MOST_UNTOLD = 10_000  # calls that an instance is still to be told to forget; the oldest it will drop by itself
+MOST_UNTOLD = 10_000  # undelivered deletions; beyond them, rtpengine's own time-outs end the oldest calls
 
 
 class NoAnswer(Exception):
-    """An instance did not answer a command in time, or not in the words of the protocol."""
+    """No answer in time, or an invalid one."""
 
 
 class Instance:
-    """One rtpengine. Open it in the loop that it is used in."""
+    """One rtpengine. `open` it in the loop that uses it."""
 
     def __init__(self, address: RtpengineAddress) -> None:
         self.name = address.name
-        self.up = True  # until it leaves a new call or a ping unanswered
-        self._untold: dict[str, None] = {}  # calls that it may have and nobody else has any more, the oldest first
+        self.up = True  # until an offer or a ping goes unanswered
+        self._untold: dict[str, None] = {}  # calls that it may still hold, to be deleted; oldest first
         self._address = address
         self._stream: asyncio_dgram.aio.DatagramClient | None = None
         self._asked: dict[bytes, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """If there is no way there yet, commands go unanswered until there is."""
+        """Connect. Without a route to the instance, commands go unanswered until a later `open` succeeds."""
         if self._stream is not None:
             return
         try:
             self._stream = await asyncio_dgram.connect((self._address.host, self._address.port))
-        except OSError:  # no way there: the network may come yet
+        except OSError:  # no route: the network may not be up yet
             return
         self._reader = asyncio.create_task(self._read(self._stream), name=f"rtpengine {self.name}")
 
     async def ask(self, message: dict[str, object]) -> ng.Answer:
-        """Raises NoAnswer, after a second at the latest."""
+        """Send a command and await its answer. Raises NoAnswer after at most a second."""
         cookie = secrets.token_hex(8).encode()
         data = b"%b %b" % (cookie, ng.encode(message))
         answered = self._asked[cookie] = asyncio.get_running_loop().create_future()
@@ -64,32 +61,32 @@ class Instance:
         raise NoAnswer("no answer")
 
     def forget_later(self, call: str) -> None:
-        """It was not told to forget the call, or did not say that it has."""
+        """Schedule the deletion of a call that was not deleted, or not confirmed."""
         if len(self._untold) >= MOST_UNTOLD:
             del self._untold[next(iter(self._untold))]
         self._untold[call] = None
 
     def has(self, call: str) -> None:
-        """It has taken the call after all."""
+        """Cancel the scheduled deletion: the instance holds the call."""
         self._untold.pop(call, None)
 
     async def forget_untold(self) -> None:
-        """Tells it which calls to forget. Raises NoAnswer; then it is told again the next time."""
+        """Delete the scheduled calls. Raises NoAnswer; the rest stay scheduled."""
         for call in list(self._untold):
             await self.ask(deletion(call))
             self._untold.pop(call, None)
 
     async def _send_first(self, data: bytes) -> None:
-        """An error that the socket still has to report is that of an earlier datagram."""
+        """Send twice if needed: the first send may report an earlier datagram's error instead of sending."""
         with suppress(OSError):
             await self._send(data)
             return
         await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        """Raises OSError if an earlier datagram reached nobody."""
+        """Raises OSError if an earlier datagram was refused."""
         if self._stream is None:
-            raise OSError("no way there")
+            raise OSError("no route to it")
         await self._stream.send(data)
 
     async def _read(self, stream: asyncio_dgram.aio.DatagramClient) -> None:
@@ -98,7 +95,7 @@ class Instance:
                 data, _ = await stream.recv()
             except asyncio_dgram.TransportClosed:
                 return
-            except OSError:  # of a datagram that came to nobody: whoever waits for its answer sends again
+            except OSError:  # an ICMP error to an earlier datagram: its `ask` retransmits
                 continue
             cookie, _, answer = data.partition(b" ")
             waiting = self._asked.get(cookie)
@@ -113,4 +110,4 @@ class Instance:
 
 
 def deletion(call: str) -> dict[str, object]:
-    return {"command": "delete", "call-id": call, "delete-delay": 0}  # its ports are free at once
+    return {"command": "delete", "call-id": call, "delete-delay": 0}  # frees the ports at once

@@ -1,4 +1,4 @@
-"""How a request that the relay makes over HTTP shows that it is the relay's, and when it was made."""
+"""Signature and time stamp of the relay's own HTTP requests (webhooks, verification hook)."""
 
 from __future__ import annotations
 

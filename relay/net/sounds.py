@@ -1,4 +1,4 @@
-"""The sounds that rtpengine is given to play: ours, and the operator's in their place. It knows nothing of calls."""
+"""Announcement sounds for rtpengine: the shipped ones, replaced by the operator's where given."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from relay.call.routing import LANGUAGES, Language
 from relay.errors import ConfigError
 
 SHIPPED: Final = Path(__file__).parents[1] / "sounds"
-MOST_BYTES: Final = 60_000  # a sound goes within one datagram: 7 s of A-law
+MOST_BYTES: Final = 60_000  # a sound must fit into one datagram: 7 s of A-law
 
 
 class SoundFiles(NamedTuple):
-    language: Language  # where nobody says otherwise
+    language: Language  # the default
     own: Path | None = None  # the operator's folder
 
 
 def read_sounds(files: SoundFiles) -> dict[tuple[str, str], bytes]:
-    """Each sound as a WAV file, by its language ("" for that of `files`) and its name.
+    """All sounds as WAV files by (language, name); language "" is the default one.
 
-    Raises ConfigError with every fault of the operator's.
+    Raises ConfigError with every fault in the operator's files.
     """
     sounds: dict[tuple[str, str], bytes] = {
         (language, name): (SHIPPED / language / f"{name}.wav").read_bytes() for language in LANGUAGES for name in SOUNDS
@@ -32,13 +32,13 @@ def read_sounds(files: SoundFiles) -> dict[tuple[str, str], bytes]:
 
 
 def _read_own(folder: Path, usual: Language) -> dict[tuple[str, str], bytes]:
-    """Those in the folder itself are of the usual language, others in one that is named like theirs."""
+    """The operator's sounds: FOLDER/*.wav in the default language, FOLDER/LANGUAGE/*.wav in others."""
     sounds: dict[tuple[str, str], bytes] = {}
     problems: list[str] = []
     found = [(usual, path) for path in sorted(folder.glob("*.wav"))]
     found += [(language, path) for language in LANGUAGES for path in sorted(folder.glob(f"{language}/*.wav"))]
     if not found:
-        problems.append(f"{folder} has no file that ends in .wav")
+        problems.append(f"{folder} has no .wav file; add one, or remove the setting")
     for language, path in found:
         try:
             data = path.read_bytes()
@@ -55,9 +55,9 @@ def _read_own(folder: Path, usual: Language) -> dict[tuple[str, str], bytes]:
 def _faults(path: Path, data: bytes) -> list[str]:
     faults = []
     if path.stem not in SOUNDS:
-        faults.append(f"{path} is no sound's; they are named {', '.join(SOUNDS)}")
+        faults.append(f"{path} is not a known sound; the names are {', '.join(SOUNDS)}")
     if not (data.startswith(b"RIFF") and data[8:12] == b"WAVE"):
-        faults.append(f"{path} is no WAV file")
+        faults.append(f"{path} is not a WAV file")
     if len(data) > MOST_BYTES:
-        faults.append(f"{path} has {len(data)} bytes; write it with 8 kHz, mono, A-law, {MOST_BYTES} at the most")
+        faults.append(f"{path} has {len(data)} bytes, above {MOST_BYTES}: encode it as 8 kHz, mono, A-law")
     return faults

@@ -1,6 +1,6 @@
-"""One TCP or TLS connection: bytes to whole messages and back, within bounds. Who may connect is `relay.net.streams`'s.
+"""One TCP or TLS connection: framing and limits. Admission is decided in `relay.net.streams`.
 
-It knows of SIP only how a stream is cut into messages (RFC 3261 18.3) and the keep-alive of RFC 5626 4.4.1.
+Of SIP it knows only the framing of streams (RFC 3261 18.3) and the keep-alive of RFC 5626 4.4.1.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from relay.net.turns import Turns
 from relay.sip.flow import Flow
 from relay.sip.framing import KEEPALIVE_PING, StreamFramer
 
-MAX_CARRIED = 1024  # flows that one connection remembers; peers choose the ports in them
-MOST_PINGS = 20  # in a row within about a second; RFC 5626 4.4.1 has minutes between two
+MAX_CARRIED = 1024  # flows remembered per connection; peers choose the ports in them
+MOST_PINGS = 20  # per second; RFC 5626 4.4.1 has minutes between two
 
 
 class Owner(Protocol):
-    """What a connection tells the set that it belongs to."""
+    """The set of connections that a connection belongs to (`relay.net.streams.Streams`)."""
 
     limits: StreamLimits
-    now: float  # loop time, about a second exact: idle times need no better
+    now: float  # loop time, accurate to about a second, which is enough for idle times
     turns: Turns
 
     def opened(self, connection: Connection) -> None: ...
@@ -31,7 +31,7 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Sends wait while it is being opened. It closes itself when the far end breaks a bound or the framing."""
+    """Sends are buffered until it is open. It closes itself if the far end exceeds a limit or breaks the framing."""
 
     __slots__ = (
         "_carried",
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         "_is_waiting",
         "_owner",
         "_pings",
-        "_pings_since",
+        "_pings_at",
         "_transport",
         "_waiting",
         "broken",
@@ -52,28 +52,28 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, owner: Owner, flow: Flow, wanted: Flow | None) -> None:
-        self.flow = flow  # the far end's true address, once it is open
-        self.wanted = wanted  # the destination that it was opened for; None: the far end opened it
-        self.heard = owner.now  # when bytes last went either way
-        self.message_since: float | None = None  # since when a message is incomplete
-        self.broken = ""  # why we closed it
-        self.useful = False  # a whole message has come by it
-        self._carried: dict[Flow, None] = {}  # in the order of their first use
+        self.flow = flow  # with the far end's actual address, once open
+        self.wanted = wanted  # the destination that we opened it for; None: opened by the far end
+        self.heard = owner.now  # time of the last byte in either direction
+        self.message_since: float | None = None  # arrival of the first byte of an incomplete message
+        self.broken = ""  # the reason why we closed it
+        self.useful = False  # it has delivered a whole message
+        self._carried: dict[Flow, None] = {}  # in order of first use
         self._owner = owner
         self._framer = StreamFramer(owner.limits.max_head, owner.limits.max_body)
         self._transport: asyncio.Transport | None = None
         self._is_lost = False
-        self._is_waiting = False  # for its turn, with what has come
+        self._is_waiting = False  # received data waits for its turn
         self._waiting = bytearray()
         self._pings = 0
-        self._pings_since = 0.0
+        self._pings_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The way is open, of TLS after the hand-shake."""
+        """The connection is open; with TLS, after the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._owner.limits.max_unsent)
         address = transport.get_extra_info("peername")
-        if address is None or self.broken:  # gone already, or given up while it was being opened
+        if address is None or self.broken:  # lost already, or aborted while opening
             self._transport.abort()
             return
         self.flow = self.flow._replace(host=address[0], port=address[1])
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
             self._waiting.clear()
 
     def names(self) -> tuple[tuple[str, str], ...]:
-        """Of whom the far end has proven to be, by a certificate that was verified (its subjectAltName)."""
+        """The subjectAltName of the far end's verified certificate; () without one."""
         certificate = None if self._transport is None else self._transport.get_extra_info("peercert")
         return certificate.get("subjectAltName", ()) if certificate else ()
 
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self.heard = self._owner.now
         if self._transport is not None:
             self._transport.write(data)
-        elif self._is_lost:  # told as failed with all that it carried
+        elif self._is_lost:  # `closed` reports all its flows as failed
             return
         elif len(self._waiting) + len(data) > self._owner.limits.max_unsent:
             self.abort("slow_reader")
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
             self._waiting += data
 
     def carry(self, data: bytes, flow: Flow) -> None:
-        """Send what is addressed to `flow`: the port of a Contact or a connection that is gone may stand in it."""
+        """Send to `flow`, which may name a Contact's port or a closed connection instead of this one."""
         if flow not in self._carried:
             if len(self._carried) >= MAX_CARRIED:
                 del self._carried[next(iter(self._carried))]
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
         self.send(data)
 
     def flows(self) -> set[Flow]:
-        """All that can carry nothing any more once this connection is closed."""
+        """All flows that fail when this connection closes."""
         wanted = self.wanted or self.flow
         return {self.flow, wanted, wanted._replace(connection=0), *self._carried}
 
@@ -115,10 +115,10 @@ class Connection(asyncio.Protocol):
         self.heard = self._owner.now
         self._framer.add(data)
         if not self._is_waiting and self._owner.turns.serve(self):
-            self._look_for_half()
+            self._note_partial()
 
     def serve_next(self) -> bool:
-        """One frame of what has come. False: none is whole, or all is over."""
+        """Pass on one received frame. False: none is complete, or the connection was aborted."""
         try:
             frame = None if self.broken else self._framer.take()
         except ParseError:
@@ -135,36 +135,36 @@ class Connection(asyncio.Protocol):
         return True
 
     def wait(self) -> None:
-        """Read no more until all that has come has had its turn: TCP slows the far end."""
+        """Stop reading until all received frames have had their turn: TCP slows the far end."""
         self._is_waiting = True
-        self._see_to_reading()
+        self._update_reading()
 
     def waited(self) -> None:
-        """All that had come has been served."""
+        """All received frames have been served: read on."""
         self._is_waiting = False
-        self._look_for_half()
+        self._note_partial()
         if self._is_lost:
             self._owner.closed(self)
         else:
-            self._see_to_reading()
+            self._update_reading()
 
-    def _look_for_half(self) -> None:
+    def _note_partial(self) -> None:
         if not self._framer.pending:
             self.message_since = None
         elif self.message_since is None:
             self.message_since = self._owner.now
 
     def _pong(self) -> None:
-        """Four bytes must not have us write as often as they come."""
-        if self._pings_since != self._owner.now:
-            self._pings, self._pings_since = 0, self._owner.now
+        """Answer a keep-alive, unless a flood of them would make us write as often."""
+        if self._pings_at != self._owner.now:
+            self._pings, self._pings_at = 0, self._owner.now
         self._pings += 1
         if self._pings > MOST_PINGS:
             self.abort("pings")
         else:
             self.send(b"\r\n")
 
-    def _see_to_reading(self) -> None:
+    def _update_reading(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
         if self._is_waiting:
@@ -173,23 +173,23 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def pause_writing(self) -> None:
-        """More than max_unsent bytes wait: whoever does not read is not waited for."""
+        """More than max_unsent bytes are buffered: drop a far end that does not read."""
         self.abort("slow_reader")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._is_waiting and not self.broken:  # what came before the end is served before it
+        if self._is_waiting and not self.broken:  # frames received before the end are served first
             self._is_lost = True
         else:
             self._owner.closed(self)
 
     def abort(self, why: str) -> None:
-        """Close without delivering what waits."""
+        """Close at once, discarding unsent data."""
         self.broken = self.broken or why
         if self._transport is not None:
             self._transport.abort()
 
     def close(self) -> None:
-        """Close after what waits is delivered."""
+        """Close after unsent data is delivered."""
         if self._transport is not None:
             self._transport.close()

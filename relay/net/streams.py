@@ -1,7 +1,7 @@
-"""All TCP and TLS connections: listening, opening, re-use and bounds. Single connections are `relay.net.stream`'s.
+"""All TCP and TLS connections: listening, opening, re-use and limits. `relay.net.stream` is a single connection.
 
-A destination is reached by the connection its flow names while that is open, else by any that is open to the same
-(listener, transport, host, port), else by a new one. Whatever closes is told as failed, with each flow that named it.
+A message goes by the connection that its flow names, else by an open one to the same (listener, transport, host, port),
+else by a new one. A closed connection is reported as failed for each flow that used it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from relay.net.turns import Turns
 from relay.sip.flow import Flow
 
 _WILDCARDS = ("0.0.0.0", "::")
-_GRAVE = ("framing", "half_message", "pings", "slow_reader")  # closed for these, a connection was meant to do harm
+_GRAVE = ("framing", "half_message", "pings", "slow_reader")  # reasons for closing that imply an attack
 
 
 class Streams:
-    """`receive` gets whole messages, `failed` the flows that can carry nothing any more."""
+    """`receive` gets whole messages, `failed` the flows of closed connections."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Streams:
         failed: Callable[[Flow], None],
         bans: Bans,
     ) -> None:
-        """Raises ConfigError when a TLS file cannot be used."""
+        """Raises ConfigError if a TLS file is unusable."""
         self.limits = limits
         self.now = 0.0
         self.received = receive
@@ -55,12 +55,12 @@ class Streams:
         self._resolver = resolver
         self._bans = bans
         bans.spare(self._known)
-        bans.listeners.append(self._take_ban)
+        bans.listeners.append(self._apply_ban)
         self._peers = Peers(settings)
         self.turns = Turns(lambda host: self._peers.name_at(host))
         self._admission = Admission(limits, self._peers)
         self._targets: dict[str, tuple[Target, ...]] = {}
-        self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: the name that is verified, and whose
+        self._secured: dict[tuple[str, int], tuple[str, str]] = {}  # TLS targets: (name to verify, peer)
         self.reload(settings, tls)
         self._serial = 0
         self._by_number: dict[int, Connection] = {}
@@ -70,7 +70,7 @@ class Streams:
         self._closing = False
 
     def reload(self, settings: Settings, tls: TlsFiles | None) -> None:
-        """Takes new peers and certificates for the connections to come. Raises ConfigError, and all is as it was."""
+        """Apply new peers and certificates to future connections. Raises ConfigError, leaving the old ones in force."""
         server_tls, client_tls = (server_context(tls), client_context(tls)) if tls else (None, None)
         self._peer_tls = peer_contexts(tls) if tls else {}
         self._server_tls, self._client_tls = server_tls, client_tls
@@ -81,7 +81,7 @@ class Streams:
         self.locate({})
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
-        """Takes where peers are: whoever is connected to by TLS must prove the name of the URI (RFC 5922 4)."""
+        """Apply resolved targets. A TLS server must prove the host name of the peer's URI (RFC 5922 4)."""
         self._targets.update(located)
         self._secured = {
             (target.host, target.port): (host_of(target.written), peer)
@@ -99,7 +99,7 @@ class Streams:
         self._servers.append(server)
 
     def send(self, data: bytes, flow: Flow) -> None:
-        """Failure is told later, or within, by `failed`."""
+        """Send a message; on failure call `failed`, at once or later."""
         connection = self._by_number.get(flow.connection)
         if connection is None:
             connection = self._by_address.get(flow._replace(connection=0)) or self._dial(flow)
@@ -107,14 +107,14 @@ class Streams:
             connection.carry(data, flow)
 
     def sweep(self, now: float) -> None:
-        """Close what is idle or takes too long over a message. To be called about once a second."""
+        """Close idle connections and those stuck within a message. Call it about once a second."""
         self.now = now
         for connection in list(self._by_number.values()):
             since = connection.message_since
             if since is not None and now - since > self.limits.message_timeout_s:
                 connection.abort("half_message")
             elif now - connection.heard > self.limits.idle_timeout_s:
-                if connection.broken:  # by the last sweep, and the far end does not take what waits
+                if connection.broken:  # closed by the last sweep, but the far end does not read the rest
                     connection.abort("idle")
                 else:
                     connection.broken = "idle"
@@ -125,7 +125,7 @@ class Streams:
         return {"streams": len(self._by_number), "streams_from_strangers": self._admission.strangers, **counts}
 
     async def close(self) -> None:
-        """Stop listening, deliver what waits, close all."""
+        """Stop listening, deliver unsent data, close all connections."""
         self._closing = True
         for server in self._servers:
             server.close()
@@ -133,12 +133,12 @@ class Streams:
         for connection in tuple(self._by_number.values()):
             connection.close()
 
-    # What connections tell
+    # Events of connections
 
     def opened(self, connection: Connection) -> None:
-        """One that the far end opened serves requests to its address as well.
+        """Re-use an incoming connection for requests to its address (RFC 5923).
 
-        RFC 5923: but for a TLS connection from a peer's own port, which was not verified as one to that peer is.
+        Not TLS from a peer's own port: its certificate was not verified as that of our outgoing connections is.
         """
         flow = connection.flow
         if connection.wanted is None and flow.transport == "tls" and not self._is_proven(connection):
@@ -147,7 +147,7 @@ class Streams:
             self._by_address.setdefault(flow._replace(connection=0), connection)
 
     def closed(self, connection: Connection) -> None:
-        """Whatever the reason; once."""
+        """Release a closed connection and report its flows as failed; repeated calls do nothing."""
         flow, wanted = connection.flow, connection.wanted
         if self._by_number.pop(flow.connection, None) is None:
             return
@@ -157,12 +157,12 @@ class Streams:
         self._admission.release(None if wanted else flow.host)
         self.closed_because[connection.broken or "by_far_end"] += 1
         if not self._closing:
-            self._judge(connection)
+            self._count_offence(connection)
             for failed in connection.flows():
                 self._failed(failed)
 
     def _is_proven(self, connection: Connection) -> bool:
-        """Whether a connection from a peer that we reach by TLS is its own, where certificates are asked for."""
+        """Whether a client certificate proves the peer. True if none is requested, or the peer has no TLS target."""
         peer = self._peers.by_source(connection.flow.host) if self._asks else None
         hosts = [] if peer is None else [name for name, whose in self._secured.values() if whose == peer.name]
         return not hosts or proves(connection.names(), hosts)
@@ -172,8 +172,8 @@ class Streams:
 
     # Bans
 
-    def _judge(self, connection: Connection) -> None:
-        """One that was opened to us and came to nothing, or broke a bound, speaks against its source."""
+    def _count_offence(self, connection: Connection) -> None:
+        """Count an incoming connection that exceeded a limit, or brought no message, against its source."""
         if connection.wanted is not None or connection.broken == "banned":
             return
         if connection.broken in _GRAVE:
@@ -184,14 +184,14 @@ class Streams:
     def _offend(self, host: str, offence: str, weight: int = 1) -> None:
         self._bans.offend(host, offence, time.monotonic(), proven=True, weight=weight)
 
-    def _take_ban(self, event: str, _: Ban) -> None:
+    def _apply_ban(self, event: str, _: Ban) -> None:
         if event == "banned":
             for connection in list(self._by_number.values()):
                 if connection.wanted is None and self._bans.holds(connection.flow.host):
                     connection.abort("banned")
 
     def _known(self) -> Known:
-        """Where peers are, and all that we know by name: nobody else's name is asked for."""
+        """Trusted sources: peers' networks and targets, and all resolved addresses (only peers' names are resolved)."""
         networks = [network for peer in self._peers.all() for network in peer.sources]
         targets = [target.host for targets in self._targets.values() for target in targets]
         return Known(networks, [*targets, *self._resolver.addresses()])
@@ -199,7 +199,7 @@ class Streams:
     # Accepting
 
     def _accept(self, index: int, connected: socket.socket, address: tuple[str, int]) -> None:
-        """Admit before the TLS hand-shake: that is where a stranger costs most."""
+        """Check bans and limits before the TLS handshake, the most expensive step."""
         host = address[0]
         if self._bans.silenced and self._bans.holds(host):
             self.closed_because["banned"] += 1
@@ -214,7 +214,7 @@ class Streams:
         self._serial += 1
         flow = Flow(index, self._listeners[index].transport, address[0], address[1], self._serial)
         connection = self._by_number[self._serial] = Connection(self, flow, None)
-        if self._admission.is_stranger(host):  # who has said nothing yet is in the middle of a message
+        if self._admission.is_stranger(host):  # an unknown source must send its first message in time
             connection.message_since = self.now
         self._tasks.begin(self._welcome(connected, connection))
 
@@ -259,12 +259,12 @@ class Streams:
                     server_hostname=name,
                     local_addr=None if listener.host in _WILDCARDS else (listener.host, 0),
                 )
-        except (OSError, ValueError):  # ValueError: no host name (a label over 63 octets, ...)
+        except (OSError, ValueError):  # ValueError: an invalid host name (a label over 63 octets, ...)
             connection.broken = "unreachable"
             self.closed(connection)
 
     def _identities(self, flow: Flow) -> tuple[ssl.SSLContext | None, str]:
-        """What shows who we are to whoever is at the far end, and the name that they must prove."""
+        """The TLS context with our certificate for the far end, and the name that the far end must prove."""
         name, peer = self._secured.get((flow.host, flow.port), (flow.host, None))
         if peer is None and is_literal(flow.host):  # the port of a Contact
             source = self._peers.by_source(flow.host)

@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits. The loop itself has but weak references to them, so somebody must keep them."""
+"""Fire-and-forget tasks. The event loop keeps only weak references, so an owner must hold them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 
 
 class Tasks:
-    """Those of one owner that have not ended yet."""
+    """The running tasks of one owner."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
@@ -16,13 +16,13 @@ class Tasks:
         return len(self._running)
 
     def begin(self, work: Coroutine[None, None, None]) -> None:
-        """To be called in the loop. An exception of it is told by the loop's own handler."""
+        """Start a task; call it in the loop. Exceptions go to the loop's exception handler."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def cancel(self) -> None:
-        """Returns once all have ended."""
+        """Cancel all tasks, and return when they have ended."""
         for task in self._running:
             task.cancel()
         if self._running:

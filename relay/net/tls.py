@@ -1,4 +1,4 @@
-"""TLS contexts from the operator's files (RFC 3261 26.2.1, RFC 5922). It opens no connection."""
+"""TLS contexts from the operator's files (RFC 3261 26.2.1, RFC 5922)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from relay.net.settings import TlsFiles
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """For our listeners. Raises ConfigError, one problem for each file that cannot be used."""
+    """The context of our listeners. Raises ConfigError, one problem for each unusable file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_identity(context, "tls", files.certificate, files.key)
     if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_OPTIONAL  # who must have one is told by `proves`
+        context.verify_mode = ssl.CERT_OPTIONAL  # required only of peers with a TLS target: see `proves`
         _load_authorities(context, "tls.client_ca", files.client_ca)
     return context
 
 
 def proves(names: Iterable[tuple[str, str]], hosts: Collection[str]) -> bool:
-    """Whether a certificate is of one of the hosts. `names`: its subjectAltName, as `getpeercert` gives it.
+    """Whether a certificate names one of the hosts. `names`: its subjectAltName, in the form of `getpeercert`.
 
-    RFC 5922 7.1, 7.2: a name of DNS counts only where no SIP URI names a domain; there are no wildcards.
+    RFC 5922 7.1, 7.2: DNS names count only if no SIP URI names a domain; wildcards never match.
     """
     domains, dns, addresses = set[str](), set[str](), set[str]()
     for kind, name in names:
@@ -45,12 +45,12 @@ _match_domain = re.compile(r"sip:([^@:;?]+)", re.IGNORECASE).fullmatch
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """For connections that we open; our certificate is shown where the far end asks. Raises ConfigError."""
+    """The context of connections that we open, with our client certificate. Raises ConfigError."""
     return _client_context(files, "tls", files.certificate, files.key)
 
 
 def peer_contexts(files: TlsFiles) -> dict[str, ssl.SSLContext]:
-    """For connections to the peers, by name, that see another certificate of ours. Raises ConfigError."""
+    """The contexts, by peer name, of peers with their own client certificate. Raises ConfigError."""
     return {each.peer: _client_context(files, each.table, each.certificate, each.key) for each in files.peers}
 
 
@@ -69,30 +69,30 @@ def _client_context(files: TlsFiles, table: str, certificate: Path, key: Path) -
 
 
 def check_identity(table: str, certificate: Path, key: Path) -> None:
-    """Whether they would do for a server; `table` of the configuration names them. Raises ConfigError."""
+    """Raise ConfigError if certificate and key are unusable; `table` of the configuration names them."""
     _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), table, certificate, key)
 
 
 def _load_identity(context: ssl.SSLContext, table: str, certificate: Path, key: Path) -> None:
-    _raise_unreadable((f"{table}.certificate", certificate), (f"{table}.key", key))
+    _check_readable((f"{table}.certificate", certificate), (f"{table}.key", key))
     check_private(f"{table}.key", key)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
-            [f"{table}.certificate: {certificate} and {key} are no PEM pair that fits ({_words(error)})"]
+            [f"{table}.certificate: {certificate} and {key} are not a matching PEM pair ({_reason(error)})"]
         ) from error
 
 
 def _load_authorities(context: ssl.SSLContext, key: str, ca: Path) -> None:
-    _raise_unreadable((key, ca))
+    _check_readable((key, ca))
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
-        raise ConfigError([f"{key}: {ca} holds no PEM certificates ({_words(error)})"]) from error
+        raise ConfigError([f"{key}: {ca} holds no PEM certificates ({_reason(error)})"]) from error
 
 
-def _raise_unreadable(*files: tuple[str, Path]) -> None:
+def _check_readable(*files: tuple[str, Path]) -> None:
     # ssl's own errors do not name the file.
     problems = []
     for key, path in files:
@@ -105,8 +105,8 @@ def _raise_unreadable(*files: tuple[str, Path]) -> None:
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password; write it without one, readable by the relay's user alone")
+    raise ValueError("the key is encrypted; store it without a password, readable only by the relay's user")
 
 
-def _words(error: ssl.SSLError | ValueError) -> str:
+def _reason(error: ssl.SSLError | ValueError) -> str:
     return (error.reason if isinstance(error, ssl.SSLError) else str(error)) or "unknown"

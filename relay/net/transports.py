@@ -1,4 +1,4 @@
-"""All sockets of the relay behind one `send`. It reads no message and decides nothing about calls."""
+"""All sockets of the relay behind one `send`. It parses no message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.sip.flow import Flow, transport_address
 
 
 class Transports:
-    """The listeners of the settings, in their order. Not open until `open` has returned."""
+    """The listeners of the settings, in their order."""
 
     def __init__(self, settings: Settings, limits: StreamLimits, tls: TlsFiles | None) -> None:
         self._listeners = settings.listeners
@@ -32,9 +32,9 @@ class Transports:
     async def open(
         self, receive: Callable[[bytes, Flow], None], failed: Callable[[Flow], None], bans: Bans, pace: Pace
     ) -> None:
-        """Listen everywhere. `receive` gets whole messages, `failed` the flows that could not be reached.
+        """Open all listeners. `receive` gets whole messages, `failed` the flows that could not be reached.
 
-        Raises ConfigError with every listener that cannot be had; nothing is left open then.
+        Raises ConfigError with every listener that cannot be opened; none is left open then.
         """
         resolver = Resolver()
         self._datagrams = Datagrams(resolver, failed, pace)
@@ -55,40 +55,40 @@ class Transports:
             raise ConfigError(problems)
 
     def reload(self, settings: Settings, tls: TlsFiles | None, located: Mapping[str, tuple[Target, ...]]) -> None:
-        """Takes new peers and certificates; the listeners stay. Raises ConfigError, and all is as it was."""
+        """Apply new peers and certificates; listeners stay. Raises ConfigError, leaving the old ones in force."""
         self._streams.reload(settings, tls)
         self._streams.locate(located)
 
     def locate(self, located: Mapping[str, tuple[Target, ...]]) -> None:
-        """Takes where peers are, also before the listeners are open."""
+        """Apply resolved targets, also before `open`."""
         self._located.update(located)
         if self._is_open:
             self._streams.locate(located)
 
     def send(self, data: bytes, flow: Flow) -> None:
-        """Send, or tell `failed` with this flow, at once or later."""
+        """Send; on failure call `failed` with the flow, at once or later."""
         if flow.transport == "udp":
             self._datagrams.send(data, flow)
         else:
             self._streams.send(data, flow)
 
     def send_all(self, messages: list[bytes], flow: Flow) -> None:
-        """As `send`, of several in any order."""
+        """As `send`, for several messages in any order."""
         if flow.transport == "udp":
             self._datagrams.send_all(messages, flow)
         else:
             self._streams.send(b"".join(messages), flow)
 
     def hold(self) -> None:
-        """Have the datagrams that are sent from now on go together: by `release`, or when the loop comes round."""
+        """Batch the datagrams that follow until `release` or the next loop iteration."""
         self._datagrams.hold()
 
     def release(self) -> None:
-        """Send what is held."""
+        """Send the held datagrams."""
         self._datagrams.release()
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle or half for too long; about once a second."""
+        """Close idle connections and those stuck within a message; call it about once a second."""
         self._streams.sweep(now)
 
     def statistics(self) -> dict[str, int]:
@@ -104,7 +104,7 @@ class Transports:
 
 
 def why_not(listener: Listener, error: OSError) -> str:
-    """What an operator should know of a listener that cannot be had."""
+    """The error text for a listener that cannot be opened."""
     place = transport_address(listener.transport, listener.host, listener.port)
     match error.errno:
         case errno.EADDRINUSE:

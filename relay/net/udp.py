@@ -1,8 +1,8 @@
-"""One UDP socket: datagrams in and out, and ICMP errors told to whom they belong. It knows nothing of SIP.
+"""One UDP socket: datagrams in and out, and ICMP errors with the flow they belong to.
 
-Read and written directly, the loop only says when. Per datagram in and out that costs about what uvloop's own transport
-costs (5.7 to 6.7 us in bursts and 8.5 to 11 us one by one, against 6.1 to 6.4 and 9 to 15; asyncio-dgram on uvloop 9.8
-to 12 and 19 to 25), and an error is known together with its destination.
+The socket is read and written directly; the loop only signals readiness. This costs about as much as uvloop's transport
+(5.7 to 6.7 us per datagram in and out in bursts, 8.5 to 11 us singly; uvloop 6.1 to 6.4 and 9 to 15; asyncio-dgram on
+uvloop 9.8 to 12 and 19 to 25), and ties an error to its destination.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from relay.sip.flow import Flow
 
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 MAX_DATAGRAM: Final = 65_535
-# Datagrams that are read in one turn of the loop while the process is behind. A turn may take so long that a thousand
-# come meanwhile; those that find no room in the socket are lost, of calls that are up too.
+# Datagrams read per loop iteration in overload. A thousand may arrive during one iteration; those that overflow the
+# socket's buffer are lost, in-call messages included.
 MOST_AT_ONCE: Final = 2048
-_MOST_FLOWS: Final = 1024  # sources that are remembered
-_LOOK_EVERY: Final = 32  # datagrams: of that one it is looked how long it has waited
-_MOST_ALONE: Final = 8  # readings of several in a row that found one: then they are read one by one until it is looked
+_MOST_FLOWS: Final = 1024  # cached sources
+_SAMPLE_EVERY: Final = 32  # sample the queueing delay of every 32nd datagram
+_MOST_SINGLE: Final = (
+    8  # consecutive batched reads of a single datagram, after which reads are single until the next sample
+)
 
-# Datagrams of one length that go by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels that
-# can, and the longest that they may be together.
+# Datagrams of equal length sent by one system call (udp(7), UDP_SEGMENT): UDP_MAX_SEGMENTS of the oldest kernels with
+# it, and the limit of their total length.
 MOST_SEGMENTS: Final = 64
 MAX_SEGMENTED: Final = 65_000
 
@@ -44,20 +46,20 @@ _FORCED: Final = {socket.SO_SNDBUF: 32, socket.SO_RCVBUF: 33}  # SO_SNDBUFFORCE,
 _SO_TIMESTAMPNS, _SO_RXQ_OVFL = 35, 40  # asm-generic/socket.h
 _TIMESPEC: Final = struct.Struct("=qq")
 _COUNT: Final = struct.Struct("=I")
-_LOOK_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_COUNT.size)
-_CLOCK_WAS_SET_S: Final = 60.0  # no datagram waits so long: its time is that of the clock as it was before
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_COUNT.size)
+_LONGEST_DELAY_S: Final = 60.0  # a longer queueing delay means that the clock was set
 _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err, linux/errqueue.h
 _TIME_EXCEEDED: Final = {2: 11, 3: 3}  # origin (ICMP, ICMPv6) -> type
-# RFC 3261 18.4: unreachable and parameter problem are told to the transaction, the rest is ignored.
+# RFC 3261 18.4: unreachable and parameter problem go to the transaction; other ICMP errors are ignored.
 _UNREACHABLE: Final = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENOPROTOOPT, errno.EPROTO}
 
 
 def _nothing() -> None:
-    """For those who hold nothing."""
+    """The default for `hold` and `release`."""
 
 
 class UdpSocket:
-    """`receive` gets each datagram with the flow it came by, `unreachable` the flow that a datagram could not reach."""
+    """`receive` gets each datagram with its flow, `unreachable` the flows of ICMP errors."""
 
     def __init__(
         self,
@@ -68,23 +70,23 @@ class UdpSocket:
         hold: Callable[[], None] = _nothing,
         release: Callable[[], None] = _nothing,
     ) -> None:
-        """`hold` is called before what was read at once is received, `release` after the last."""
+        """`hold` and `release` are called before and after the datagrams of one batched read."""
         self.family = socket.AF_INET
-        self.lost = 0  # datagrams that a full send buffer refused; SIP sends them again
-        self.too_long = 0  # messages that no datagram has room for
-        self.unread = 0  # datagrams that a full receive buffer refused
+        self.lost = 0  # datagrams lost to a full send buffer; SIP retransmits
+        self.too_long = 0  # messages above the size limit of a datagram
+        self.unread = 0  # datagrams lost to a full receive buffer
         self._listener = listener
         self._receive = receive
         self._unreachable = unreachable
         self._pace = pace
         self._hold = hold
         self._release = release
-        self._until_look = _LOOK_EVERY
-        self._alone = _MOST_ALONE  # readings of several in a row that found one
+        self._until_sample = _SAMPLE_EVERY
+        self._singles = _MOST_SINGLE  # consecutive batched reads that returned a single datagram
         self._socket: socket.socket
         self._burst: Burst
         self._ready: select.epoll | None = None
-        self._flows: dict[tuple[Any, ...] | bytes, Flow] = {}  # by address, as Python or as the kernel writes it
+        self._flows: dict[tuple[Any, ...] | bytes, Flow] = {}  # by address, in Python's or the kernel's form
 
     async def open(self, host: str, port: int) -> None:
         """Bind and listen. Raises OSError."""
@@ -93,8 +95,8 @@ class UdpSocket:
         self._burst = Burst(self._socket)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-        # libuv must not see the socket itself: uvloop 0.23 crashes on an error that it finds in the queue of a datagram
-        # transport's socket, and gives up a reader whose socket has one.
+        # Watch an epoll descriptor, not the socket: with an error in the socket's queue, uvloop 0.23 crashes (datagram
+        # transport) or drops the reader (`add_reader`).
         self._ready = select.epoll()
         self._ready.register(self._socket, select.EPOLLIN)  # and errors, always
         asyncio.get_running_loop().add_reader(self._ready.fileno(), self._read)
@@ -107,7 +109,7 @@ class UdpSocket:
             self._ready = None
 
     def send(self, data: bytes, address: str, port: int) -> bool:
-        """Send to an address literal, what no datagram has room for to nobody. False: the address cannot be reached."""
+        """Send to an address literal; too long messages are dropped. False: the address cannot be reached."""
         try:
             self._socket.sendto(data, (address, port))
         except (OSError, OverflowError):
@@ -115,7 +117,7 @@ class UdpSocket:
         return True
 
     def send_all(self, messages: list[bytes], address: str, port: int) -> bool:
-        """As `send`, of several in any order: those of one length go together. False: some cannot be sent."""
+        """As `send`, for several messages in any order, those of equal length together. False: some cannot be sent."""
         is_sent = True
         for length, alike in groupby(sorted(messages, key=len), len):
             together = list(alike)
@@ -131,7 +133,7 @@ class UdpSocket:
                 segmented = ((socket.IPPROTO_UDP, _UDP_SEGMENT, _SEGMENT.pack(length)),)
                 self._socket.sendmsg(messages, segmented, 0, (address, port))
                 return True
-            except (OSError, OverflowError):  # as in `send`, or they are longer than a packet there may be
+            except (OSError, OverflowError):  # as in `send`, or above the path's packet size
                 pass
         is_sent = True
         for data in messages:
@@ -140,43 +142,43 @@ class UdpSocket:
         return is_sent
 
     def _send_again(self, data: bytes, address: str, port: int) -> bool:
-        # ip(7), IP_RECVERR: the error may be an earlier datagram's, told by `_read`; this one was not sent then.
+        # ip(7), IP_RECVERR: the error may belong to an earlier datagram (`_read` reports it); this one was not sent.
         try:
             self._socket.sendto(data, (address, port))
         except BlockingIOError:
             self.lost += 1
-        except OverflowError:  # no port of 16 bits
+        except OverflowError:  # a port above 65,535
             return False
         except OSError as error:
-            if error.errno != errno.EMSGSIZE:  # that is this message's, and others get there
+            if error.errno != errno.EMSGSIZE:  # only this message fails: the destination is reachable
                 return False
             self.too_long += 1
         return True
 
     def _read(self) -> None:
-        """One datagram a turn of the loop where they come one by one, else several; while the process is behind all."""
-        self._until_look -= 1
+        """Read one datagram if they come singly, else a batch; in overload all that wait."""
+        self._until_sample -= 1
         if self._pace.is_behind:
-            if self._read_and_look():
+            if self._read_sampled():
                 self._read_all()
-        elif self._until_look <= 0:
-            self._alone = 0 if self._read_and_look() else _MOST_ALONE
-        elif self._alone < _MOST_ALONE:
-            self._alone = 0 if self._read_burst() > 1 else self._alone + 1
+        elif self._until_sample <= 0:
+            self._singles = 0 if self._read_sampled() else _MOST_SINGLE
+        elif self._singles < _MOST_SINGLE:
+            self._singles = 0 if self._read_burst() > 1 else self._singles + 1
         else:
             self._read_one()
 
     def _read_one(self) -> None:
         try:
             data, address = self._socket.recvfrom(MAX_DATAGRAM)
-        except OSError:  # an error waits, or somebody else's datagram failed its checksum and is gone
+        except OSError:  # an error is pending, or a datagram with a bad checksum was dropped
             self._read_errors()
             return
         flow = self._flows.get(address)
         self._receive(data, self._flow(address) if flow is None else flow)
 
     def _read_burst(self) -> int:
-        """How many there were."""
+        """Read a batch. Returns the number of datagrams."""
         datagrams = self._burst.read()
         if not datagrams:
             self._read_errors()
@@ -195,11 +197,11 @@ class UdpSocket:
             if self._read_burst() < MOST:
                 return
 
-    def _read_and_look(self) -> bool:
-        """As `_read_one`; reports how long the datagram has waited. False: there was none."""
-        self._until_look = _LOOK_EVERY
+    def _read_sampled(self) -> bool:
+        """As `_read_one`, and report the datagram's queueing delay. False: there was none."""
+        self._until_sample = _SAMPLE_EVERY
         try:
-            data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM, _LOOK_BYTES)
+            data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY_BYTES)
         except OSError:
             self._read_errors()
             return False
@@ -209,7 +211,7 @@ class UdpSocket:
         return True
 
     def _waited_s(self, ancillary: list[tuple[int, int, bytes]]) -> float:
-        """Where the buffer was full meanwhile, longer than is usual: what waited longest is lost."""
+        """The queueing delay. An overflow of the buffer counts as overload: datagrams that waited longest are lost."""
         waited_s = 0.0
         for _, kind, value in ancillary:
             if kind == _SO_TIMESTAMPNS:
@@ -220,10 +222,10 @@ class UdpSocket:
                 if unread != self.unread:
                     self.unread = unread
                     waited_s = max(waited_s, 2 * BEHIND_S)
-        return waited_s if waited_s < _CLOCK_WAS_SET_S else 0.0
+        return waited_s if waited_s < _LONGEST_DELAY_S else 0.0
 
     def _flow(self, address: tuple[Any, ...]) -> Flow:
-        """Made once a source: a named tuple is made by interpreted code, at the cost of a system call."""
+        """The cached flow of a source: creating a named tuple costs as much as a system call."""
         if len(self._flows) >= _MOST_FLOWS:
             self._flows.clear()
         flow = self._flows[address] = Flow(self._listener, "udp", address[0], address[1])
@@ -269,7 +271,7 @@ def _bound_socket(host: str, port: int) -> socket.socket:
 
 
 def _enlarge(end: socket.socket, buffer: int) -> None:
-    """SO_RCVBUF or SO_SNDBUF: to BUFFER_BYTES where we may go over the system's limit, else up to that limit."""
+    """Set SO_RCVBUF or SO_SNDBUF to BUFFER_BYTES; without privileges, at most to the system's limit."""
     try:
         end.setsockopt(socket.SOL_SOCKET, _FORCED[buffer], BUFFER_BYTES)
     except PermissionError:

@@ -1,7 +1,4 @@
-"""The verification hook: an HTTP endpoint of the operator's that is asked before a call goes on, within a time limit.
-
-It owns the requests that are open and the connections they take. It does not know what becomes of a call.
-"""
+"""The verification hook: the operator's HTTP endpoint that allows or refuses each call, within a time limit."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from relay.net.signing import SIGNATURE, signature_header
 from relay.net.tasks import Tasks
 from relay.policy.rules import VERIFICATION_FAILED, VERIFICATION_REFUSED
 
-MOST_OPEN = 500  # requests at once; what is over it waits within its time limit
+MOST_OPEN = 500  # concurrent requests; further ones wait within their time limit
 LONGEST_ANSWER = 65_536  # bytes
 
 
 class Verdict(msgspec.Struct):
-    """What the endpoint answers; further fields are its own business."""
+    """The endpoint's answer; further fields are ignored."""
 
     allow: bool
 
@@ -32,10 +29,10 @@ _decode = msgspec.json.Decoder(Verdict).decode
 
 
 class Verifier:
-    """Asks for each call. Open it in the loop that it is used in."""
+    """The client of the hook. `open` it in the loop that uses it."""
 
     def __init__(self, url: str, secret: str, timeout_s: float, *, fail_open: bool) -> None:
-        """`fail_open`: whether a call goes on where no verdict comes in time. `secret` signs the requests."""
+        """`secret` signs the requests. `fail_open`: allow the call if no verdict comes in time."""
         self.counters = dict.fromkeys(("allowed", "refused", "failed"), 0)
         self._url = url
         self._secret = secret
@@ -49,16 +46,16 @@ class Verifier:
             connector=aiohttp.TCPConnector(limit=MOST_OPEN),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             headers={"User-Agent": "relay700", "Accept-Encoding": "identity"},
-            auto_decompress=False,  # a packed answer would be bounded where it is long already
+            auto_decompress=False,  # the size limit would only apply after decompression
         )
 
     def ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
-        """Returns at once; `then` is called from the loop with the route or a refusal, whatever happens."""
+        """Verify a call; returns at once. `then` is always called later, with the route or a refusal."""
         self._asking.begin(self._ask(look_up, route, then))
 
     async def _ask(self, look_up: LookUp, route: Route, then: Callable[[int, Route | Refusal], None]) -> None:
         allowed: bool | None = None
-        answer: Route | Refusal = named(VERIFICATION_FAILED, route)  # also where this is cancelled or breaks
+        answer: Route | Refusal = named(VERIFICATION_FAILED, route)  # the default on cancellation and errors
         try:
             allowed = await self._verdict(look_up, route)
             if allowed or (allowed is None and self._fail_open):
@@ -70,7 +67,7 @@ class Verifier:
             then(look_up.token, answer)
 
     async def _verdict(self, look_up: LookUp, route: Route) -> bool | None:
-        """None where there is none: no answer in time, none of status 200, or not {"allow": true or false}."""
+        """None without a valid answer: a time-out, a status other than 200, or not {"allow": true or false}."""
         now = time.time()
         body = json.dumps(_question(look_up, route, now)).encode()
         headers = {"Content-Type": "application/json", SIGNATURE: signature_header(self._secret, int(now), body)}
@@ -82,14 +79,14 @@ class Verifier:
             return None
 
     async def close(self) -> None:
-        """Refuses what is still asked for."""
+        """Refuse the calls still waiting, and close the connections."""
         await self._asking.cancel()
         if self._session is not None:
             await self._session.close()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Raises aiohttp.ClientPayloadError where it is longer than any answer."""
+    """Raises aiohttp.ClientPayloadError above LONGEST_ANSWER."""
     body = b""
     async for chunk in response.content.iter_any():
         body += chunk

@@ -1,6 +1,6 @@
-"""Signs of fraud in ended calls: who tries many numbers, and whom many try. It finds; what follows others decide.
+"""Signs of fraud in ended calls: callers that try many numbers, numbers tried by many callers. It only reports.
 
-It keeps the last ten minutes in memory and reads no clock: time is that of the calls it is shown, in their order.
+It keeps the last ten minutes in memory and reads no clock: time is that of the calls, in the order of the records.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import Final, NamedTuple
 from relay.call.admission import CALLER_NOT_OF_PEER, REFUSED_TOO_OFTEN
 
 WINDOW_MS: Final = 600_000
-MOST_KEYS = 50_000  # callers or numbers that each signal keeps; the oldest are forgotten first
-MOST_KEPT: Final = 1_000  # of one caller or number; more than any sensible threshold
-_GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # of calls that were not looked up, since their peer had to wait
-_UNPROVEN: Final = CALLER_NOT_OF_PEER.outcome  # of calls in the name of somebody who may know nothing of them
-# Who is bound on the number gets neither, unless he is foreign and may not be bound any more.
+MOST_KEYS = 50_000  # callers or numbers kept per signal; the oldest are dropped first
+MOST_KEPT: Final = 1_000  # calls kept per caller or number; above any sensible threshold
+_GUESSES: Final = REFUSED_TOO_OFTEN.end_reason  # calls refused without a look-up during a pause of their peer
+_UNPROVEN: Final = CALLER_NOT_OF_PEER.outcome  # calls whose caller number may be forged
+# Outcomes of callers without a binding on the number. A bound foreign caller can get the second one, if rules changed.
 _OF_STRANGERS: Final = ("no_binding", "caller_international")
 
 
 class Signal(NamedTuple):
-    """From how many in ten minutes on. 0: never."""
+    """The thresholds of one signal, events in ten minutes. 0: never."""
 
     warn: int
     lock: int
 
 
 class Signals(NamedTuple):
-    """What the operator sets. A caller dials in sequence where each number is the next or the previous one."""
+    """The operator's thresholds. Sequential dialling: each number is one above or below the previous one."""
 
-    strangers: Signal = Signal(20, 0)  # different callers of one number that have no binding on it
-    short_calls: Signal = Signal(10, 0)  # answered calls of one caller that were over in `short_s`
-    sequential: Signal = Signal(10, 0)  # numbers that one caller dialled, each next to the one before
+    strangers: Signal = Signal(20, 0)  # distinct callers of one number without a binding on it
+    short_calls: Signal = Signal(10, 0)  # answered calls of one caller that lasted less than `short_s`
+    sequential: Signal = Signal(10, 0)  # numbers that one caller dialled in sequence
     short_s: int = 6
 
 
@@ -42,94 +42,94 @@ class Seen(NamedTuple):
     caller_hash: bytes
     outcome: str
     duration_ms: int | None  # None: not answered
-    at_ms: int  # when it came
-    peer: str = ""  # that it came from
+    at_ms: int  # time of the INVITE, Unix milliseconds
+    peer: str = ""  # the calling peer
     end_reason: str | None = None
 
 
 class Finding(NamedTuple):
-    """A threshold that was reached, told once until the count has fallen below it."""
+    """A reached threshold, reported once until the count falls below it again."""
 
     signal: str  # strangers, short_calls, sequential, guesses
     number: str  # the 700 number of the call that reached it
     reached: int
     lock: bool
-    peer: str = ""  # of guesses: whose way to the number is closed for a while; nobody else's is
+    peer: str = ""  # of guesses: the peer whose calls to the number are paused
 
 
 class Watch:
-    """Shown every ended call, in the order of the records."""
+    """The counters of all signals. `see` takes every ended call, in the order of the records."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
         self._strangers = _Tally()
         self._short_calls = _Tally()
         self._guesses = _Tally()  # by peer and number
-        self._rows: OrderedDict[bytes, _Row] = OrderedDict()
+        self._sequences: OrderedDict[bytes, _Sequence] = OrderedDict()
 
     def follow(self, signals: Signals) -> None:
-        """Judges by these from now on. What was counted before stays counted."""
+        """Apply new thresholds. Counts are kept."""
         self._signals = signals
 
     def see(self, seen: Seen) -> list[Finding]:
-        """What this call makes sure of."""
+        """Count a call. Returns the thresholds that it reached."""
         if seen.outcome == _UNPROVEN:
             return []
         if seen.end_reason == _GUESSES:
-            return self._see_guess(seen)
+            return self._count_guess(seen)
         signals = self._signals
         findings: list[Finding | None] = []
         if seen.outcome in _OF_STRANGERS:
             count = self._strangers.count(seen.number.encode(), seen.caller_hash, seen.at_ms)
-            findings.append(_judge("strangers", signals.strangers, seen, *count))
+            findings.append(_finding("strangers", signals.strangers, seen, *count))
         if seen.duration_ms is not None and seen.duration_ms < 1000 * signals.short_s:
             count = self._short_calls.count(seen.caller_hash, None, seen.at_ms)
-            findings.append(_judge("short_calls", signals.short_calls, seen, *count))
-        findings.append(_judge("sequential", signals.sequential, seen, *self._sequence(seen)))
+            findings.append(_finding("short_calls", signals.short_calls, seen, *count))
+        findings.append(_finding("sequential", signals.sequential, seen, *self._extend_sequence(seen)))
         return [finding for finding in findings if finding is not None]
 
-    def _see_guess(self, seen: Seen) -> list[Finding]:
-        """The peer waits already (`relay.policy.refused_attempts`): this is told, once in ten minutes."""
+    def _count_guess(self, seen: Seen) -> list[Finding]:
+        """Report the peer's pause (`relay.policy.refused_attempts`), once in ten minutes."""
         before, count = self._guesses.count(f"{seen.peer} {seen.number}".encode(), None, seen.at_ms)
         return [] if before else [Finding("guesses", seen.number, count, False, seen.peer)]
 
-    def _sequence(self, seen: Seen) -> tuple[int, int]:
-        """How many numbers the caller has dialled in a row before this call, and with it."""
-        last = self._rows.pop(seen.caller_hash, None)
-        self._rows[seen.caller_hash] = row = _next_row(last, int(seen.number), seen.at_ms)
-        if len(self._rows) > MOST_KEYS:
-            self._rows.popitem(last=False)
-        return min(0 if last is None else last.length, row.length), row.length
+    def _extend_sequence(self, seen: Seen) -> tuple[int, int]:
+        """The length of the caller's sequence before this call, and with it."""
+        last = self._sequences.pop(seen.caller_hash, None)
+        self._sequences[seen.caller_hash] = sequence = _next_sequence(last, int(seen.number), seen.at_ms)
+        if len(self._sequences) > MOST_KEYS:
+            self._sequences.popitem(last=False)
+        return min(0 if last is None else last.length, sequence.length), sequence.length
 
 
-class _Row(NamedTuple):
-    """Numbers that one caller dialled, each next to the one before, upwards or downwards."""
+class _Sequence(NamedTuple):
+    """A sequence of adjacent numbers dialled by one caller, upwards or downwards."""
 
     number: int  # the last one
-    step: int  # 1 or -1; 0 while there is one number only
+    step: int  # 1 or -1; 0 for a single number
     length: int
     at_ms: int
 
 
-def _next_row(last: _Row | None, number: int, at_ms: int) -> _Row:
+def _next_sequence(last: _Sequence | None, number: int, at_ms: int) -> _Sequence:
     if last is None or at_ms - last.at_ms > WINDOW_MS:
-        return _Row(number, 0, 1, at_ms)
+        return _Sequence(number, 0, 1, at_ms)
     step = number - last.number
-    if step == 0:  # the same number again is neither a step nor the end of the row
+    if step == 0:  # redialling neither extends nor ends the sequence
         return last._replace(at_ms=at_ms)
     if step not in (1, -1):
-        return _Row(number, 0, 1, at_ms)
-    return _Row(number, step, last.length + 1 if last.step in (0, step) else 2, at_ms)
+        return _Sequence(number, 0, 1, at_ms)
+    return _Sequence(number, step, last.length + 1 if last.step in (0, step) else 2, at_ms)
 
 
 class _Tally:
-    """How often each key came in the last ten minutes; with a value, how many different ones."""
+    """Events per key in the last ten minutes; with values, the number of distinct ones."""
 
     def __init__(self) -> None:
         self._times: OrderedDict[bytes, deque[tuple[int, bytes | None]]] = OrderedDict()
 
     def count(self, key: bytes, value: bytes | None, at_ms: int) -> tuple[int, int]:
-        """The counts before this one and with it."""
+        """Add an event. Returns the counts before and with it."""
         times = self._times.pop(key, None)
         if times is None:
             times = deque(maxlen=MOST_KEPT)
@@ -149,8 +149,8 @@ class _Tally:
         return len(times) if value is None else len({each for _, each in times})
 
 
-def _judge(name: str, signal: Signal, seen: Seen, before: int, count: int) -> Finding | None:
-    """A finding where this call reached a threshold."""
+def _finding(name: str, signal: Signal, seen: Seen, before: int, count: int) -> Finding | None:
+    """A finding if the count has just reached a threshold."""
     for most, lock in ((signal.lock, True), (signal.warn, False)):
         if most and before < most <= count:
             return Finding(name, seen.number, count, lock)

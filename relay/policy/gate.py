@@ -1,7 +1,7 @@
-"""The gate that each call passes: what the store found is judged, and what is granted is counted.
+"""The call policy: it evaluates look-up results and counts granted calls.
 
-It keeps what is counted over calls, and so must be told at a start what was granted before (`recall`). What a store on
-a server has counted it goes by (`Found.counted`). It reads no clock and no store itself.
+The counts are rebuilt at a start by `recall`; those that PostgreSQL keeps come with the look-up (`Found.counted`). It
+reads neither clock nor store itself.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from relay.policy.rules import (
     Rules,
 )
 
-Report = Callable[[str, dict[str, object]], None]  # of an event and its fields
+Report = Callable[[str, dict[str, object]], None]  # event, fields
 
-_GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # where the caller was never bound
+_GUESSED_WRONG: Final = (NO_BINDING, CALLER_INTERNATIONAL, NUMBER_UNKNOWN)  # refusals of callers that were never bound
 
 
 class Gate:
-    """One for each relay."""
+    """The call policy of one relay."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Gate:
         remember: Callable[[LastCaller], None],
         report: Report | None = None,
     ) -> None:
-        """`fetch` as `relay.store.lookup.RouteReader.fetch`; `remember` has a callee's last caller written down.
+        """`fetch`: `relay.store.lookup.RouteReader.fetch`; `remember` stores a callee's last caller.
 
-        `report(event, fields)` is told of peers that have to wait.
+        `report(event, fields)` gets the pauses of peers.
         """
         self._fetch = fetch
         self._rules = rules
@@ -55,12 +55,12 @@ class Gate:
         self.rates = Rates()  # of granted calls, by business
         self._report = report
         self.refused_attempts = RefusedAttempts()
-        self._pauses: Counter[str] = Counter()  # begun, by what had to wait
+        self._pauses: Counter[str] = Counter()  # number of pauses, by kind
 
     def look_up(self, number: str, caller: str, unix_s: float, peer: Peer | None = None) -> Route | Refusal:
-        """The answer to a call to `number`; `caller` is E.164 without "+", "" where anonymous. A route is counted.
+        """Look up and evaluate a call; a granted one is counted. `caller`: E.164 without "+", "" if anonymous.
 
-        `peer`: who says that it is that caller; None: nobody doubts it.
+        `peer`: the peer that asserts the caller; None: the caller is trusted.
         """
         refusal = self.refuse_unasked(number, caller, unix_s, peer)
         if refusal is not None:
@@ -70,12 +70,12 @@ class Gate:
     def answer(
         self, found: Found | Refusal, number: str, caller: str, unix_s: float, peer: Peer | None = None
     ) -> Route | Refusal:
-        """The same, where the store was asked before. What was asked at once must not tell more than one by one."""
+        """As `look_up`, for a finished look-up. It checks pauses again: concurrent guesses must reveal no more."""
         refusal = self.refuse_unasked(number, caller, unix_s, peer)
         return self._answer(found, number, caller, unix_s, peer) if refusal is None else refusal
 
     def refuse_unasked(self, number: str, caller: str, unix_s: float, peer: Peer | None) -> Refusal | None:
-        """A refusal that needs no look-up, and so tells nothing of bindings: the peer must wait, or may not say so."""
+        """A refusal without a look-up, which reveals no binding: the peer is paused, or may not assert the caller."""
         if peer is None:
             return None
         pause_s = self.refused_attempts.pause_s(peer.name, number, caller, unix_s)
@@ -104,7 +104,7 @@ class Gate:
             return refused(BUSINESS_RATE, bound)
         if found.counted is None:
             self._note(asked.caller_key, asked.number_key, unix_s)
-        if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # who may not be called takes no place
+        if bound.party in ("g", "*") and self._rules.parties.allow(caller):  # it must be callable
             self._remember(LastCaller(bound.binding_id, number, caller, int(unix_s * 1000)))
         return answer
 
@@ -120,21 +120,21 @@ class Gate:
         return {"refused_too_often": dict(self._pauses)}
 
     def follow(self, rules: Rules) -> None:
-        """Judges by these from now on. What was counted before stays counted."""
+        """Apply new rules. Counts are kept."""
         self._rules = rules
 
     def clock_was_set(self, by_s: float) -> None:
-        """What was counted stays as long ago as it is."""
+        """Shift all counts with the clock, so that their age stays the same."""
         self._recent.shift(by_s)
         self.refused_attempts.shift(by_s)
 
     def recall(self, number: str, caller_hash: bytes, at_s: float) -> None:
-        """Counts a call that was granted before the start. They come in the order of time."""
+        """Count a call granted before the start. Call it in order of time."""
         self._note(*_keys(number, caller_hash), at_s)
 
     @property
     def recall_s(self) -> int:
-        """How far back `recall` must reach; 0 where nothing is counted."""
+        """The period that `recall` must cover, seconds; 0 without caps."""
         return MEMORY_S if self._rules.caller_caps or self._rules.number_caps else 0
 
     def _note(self, caller_key: int, number_key: int, at_s: float) -> None:
@@ -145,5 +145,5 @@ class Gate:
 
 
 def _keys(number: str, caller_hash: bytes) -> tuple[int, int]:
-    """The caller on this number, and the number, as `Recent` counts them: 64 bits, of this process alone."""
+    """The keys of (number, caller) and of the number in `Recent`: 64 bits, valid in this process only."""
     return hash((number, caller_hash)), hash(number)

@@ -12,13 +12,13 @@ _DAY_MIN: Final = 1440
 
 
 class Hours(NamedTuple):
-    """From one minute of the day until before another; over midnight where the first is the later one."""
+    """A half-open range of minutes of the day; it spans midnight if `from_min` is above `to_min`."""
 
     from_min: int  # 0 to 1,439
     to_min: int  # 1 to 1,440
 
     def hold(self, unix_s: float) -> bool:
-        """Whether it is within them now."""
+        """Whether a moment is within the hours."""
         minute = (int(unix_s) + _CHINA_S) // 60 % _DAY_MIN
         if self.from_min < self.to_min:
             return self.from_min <= minute < self.to_min
@@ -27,11 +27,11 @@ class Hours(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def parse_hours(text: str) -> Hours:
-    """Reads "08:00-22:00". Raises ParseError."""
+    """Parse "08:00-22:00". Raises ParseError."""
     start, dash, end = text.partition("-")
     from_min, to_min = _minute(start), _minute(end)
     if not dash or from_min is None or to_min is None or from_min in (to_min, _DAY_MIN) or to_min == 0:
-        raise ParseError('hours are two times of a day, such as "08:00-22:00"')
+        raise ParseError('must be two times of the day, such as "08:00-22:00"')
     return Hours(from_min, to_min)
 
 

@@ -1,6 +1,6 @@
-"""Whether a call goes on, and how: small checks of what the store found, in their order; the first refusal wins.
+"""Evaluation of one call: an ordered list of checks on the look-up's result. The first refusal wins.
 
-It knows no store and no clock, and keeps nothing. What is counted over calls is in `Recent`, `Rates` and the engine.
+Stateless, without store or clock. Counts over several calls are kept by `Recent`, `Rates` and the engine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GROUP_MODES: Final = ("GXB", "GXYB")
 
 
 class Bound(NamedTuple):
-    """The caller's route on the number with its binding and business. Parties are E.164 without "+"; times Unix ms."""
+    """The caller's binding on the number, and its business. Parties are E.164 without "+"; times are Unix ms."""
 
-    in_force: int  # 0: it is the memory of what was
-    party: str  # which the caller is: a, b, g (a member of the group), * (anybody)
+    in_force: int  # 0: a former binding
+    party: str  # the caller's role: a, b, g (a member of the group), * (anybody)
     binding_id: str
     mode: str
     business: str
@@ -40,44 +40,44 @@ class Bound(NamedTuple):
     ended_at: int | None
     record: int
     business_state: str | None
-    max_calls: int | None  # of the business at once
+    max_calls: int | None  # concurrent, of the business
     max_cps: int | None
     business_white_only: int
     business_hours: str | None
     language: str | None  # of the business
     live_events: int
-    qualification: int | None  # of the business: the version that was approved last
-    entry: str | None  # "black" or "white": the caller's on the binding's list, else on the business's
+    qualification: int | None  # of the business: the last approved version
+    entry: str | None  # the caller's list entry, "black" or "white": the binding's, else the business's
     a: str | None
     b: str | None
     order_id: str | None
-    last_caller: str | None  # where he may still be reached through this binding
+    last_caller: str | None  # if still reachable through this binding
     industrial_id: str | None = None
-    filed: bool = True  # the A number of this call is; or it need not be
+    filed: bool = True  # the A number of this call is filed, or need not be
 
 
 class Counted(NamedTuple):
-    """What a store of several nodes has counted of a call towards caps on frequency, when it was looked up."""
+    """The counts towards frequency caps that a shared store made during the look-up."""
 
-    under: Sequence[tuple[bytes, int]]  # keys, and slices of time: to be given back where it is not granted
-    over: Refusal | None  # the cap that forbids it
+    under: Sequence[tuple[bytes, int]]  # (key, time slice) counted for this call; undone if it is not granted
+    over: Refusal | None  # the refusal of an exceeded cap
 
 
 class Found(NamedTuple):
-    """What the store knows about a call that is to be."""
+    """The result of a look-up."""
 
     caller_hash: bytes
-    locked: int | None  # 0: it may be used; None: there is no such number
+    locked: int | None  # 0: in use; None: no such number
     legacy: int
-    is_own: bool  # the route is the caller's own, and not one for anybody
+    is_own: bool  # the caller is a party; False: a route for any caller
     bound: Bound | None
-    earlier_by_caller: Sequence[int]  # granted calls before the memory's time: for each of `Rules.caller_windows_s`
+    earlier_by_caller: Sequence[int]  # granted calls older than MEMORY_S, one count per `Rules.caller_windows_s`
     earlier_by_number: Sequence[int]
-    counted: Counted | None = None  # None: calls are counted here, in `Recent`
+    counted: Counted | None = None  # None: this process counts, in `Recent`
 
 
 class Asked:
-    """The call that is to be."""
+    """The call to be evaluated."""
 
     __slots__ = ("caller", "caller_key", "number", "number_key", "unix_s")
 
@@ -85,12 +85,12 @@ class Asked:
         self.number = number  # dialled
         self.caller = caller  # E.164 without "+", "" where anonymous
         self.unix_s = unix_s
-        self.caller_key = caller_key  # of the caller on this number, in `Recent`
+        self.caller_key = caller_key  # (number, caller) in `Recent`
         self.number_key = number_key
 
 
 def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | Refusal:
-    """A route, or why there is none."""
+    """Evaluate a call: a route, or the refusal."""
     bound = found.bound
     for check in _OF_NUMBER:
         refusal = check(found, asked, rules)
@@ -112,7 +112,7 @@ def judge(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Route | R
 
 
 def refused(refusal: Refusal, bound: Bound) -> Refusal:
-    """With the binding that the record of the call names."""
+    """Add the binding's fields, for the call record."""
     return refusal._replace(
         binding_id=bound.binding_id,
         mode=bound.mode,
@@ -142,10 +142,7 @@ def _legacy(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _caller(found: Found, asked: Asked, rules: Rules) -> Refusal | None:
-    """Who is bound is judged as a party (`_party`); anybody else may call only as the operator lets him.
-
-    A 700 number is nobody's own.
-    """
+    """The rules for callers that are not a party; parties are checked by `_party`. A 700 number is never a caller."""
     if found.is_own:
         return None
     if is_700(asked.caller):
@@ -188,7 +185,7 @@ def _lists(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _hours(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
-    """Within all that are set. Raises ParseError where a stored text is none."""
+    """All configured hours must hold. Raises ParseError for an invalid stored text."""
     if rules.hours is not None and not rules.hours.hold(asked.unix_s):
         return told.OUTSIDE_HOURS
     for text in (bound.business_hours, bound.hours):
@@ -198,7 +195,7 @@ def _hours(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def _party(bound: Bound, asked: Asked, rules: Rules) -> Refusal | None:
-    """A party calls only if it may be bound today: the binding may be older than the configuration."""
+    """A party must still be allowed: the binding may be older than the configuration."""
     if bound.party == "*" or rules.parties.allow(asked.caller):
         return None
     return told.CALLER_INTERNATIONAL if is_foreign(asked.caller) else told.PARTY_NOT_ALLOWED
@@ -216,9 +213,10 @@ def _direction_of(bound: Bound) -> str:
 
 
 def _target(bound: Bound, rules: Rules) -> str | None:
-    """DESIGN 1's table: the party that the call goes to.
+    """The called party, by the table of DESIGN 1.
 
-    Anybody may call an AXN: who may not be bound is passed over. A group's members may, unless the rules have changed.
+    Anybody may call an AXN, so its last caller is skipped if he may not be a party. A group's last caller is a member;
+    if the rules have changed since, `_callee` refuses.
     """
     match bound.party:
         case "a":
@@ -233,7 +231,7 @@ def _target(bound: Bound, rules: Rules) -> str | None:
 
 
 def _callee(bound: Bound, asked: Asked, rules: Rules) -> str | Refusal:
-    """Where the call goes, whoever it is: he may be bound today."""
+    """The called party, if it may be a party today, or the refusal."""
     target = _target(bound, rules)
     if target is None:
         return told.NO_CALLEE
@@ -254,7 +252,7 @@ def _over_cap(found: Found, asked: Asked, rules: Rules, recent: Recent) -> Refus
 
 
 def _is_over(caps: tuple[Cap, ...], key: int, earlier: Sequence[int], unix_s: float, recent: Recent) -> bool:
-    """Whether one more call would be over a cap. `earlier` is for the caps that are longer than the memory."""
+    """Whether one more call would exceed a cap. `earlier` holds counts for caps with windows above MEMORY_S."""
     place = 0
     for most, window_s in caps:
         if window_s <= MEMORY_S:
@@ -288,11 +286,11 @@ def _route(found: Found, bound: Bound, asked: Asked, rules: Rules, target: str) 
         bound.qualification,
         bound.industrial_id,
     )
-    return Route._make(fields)  # as in `Call.record`
+    return Route._make(fields)  # faster than keywords, as in `Call.record`
 
 
 def _caps(bound: Bound, number: str, rules: Rules) -> tuple[ConcurrencyCap, ...]:
-    """What the engine counts."""
+    """The limits on concurrent calls, which the engine enforces."""
     max_calls = quota(bound.business, bound.max_calls, rules.quotas.max_calls)
     most_of_number = rules.max_calls_per_number
     if max_calls is None and not most_of_number:

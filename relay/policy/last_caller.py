@@ -1,4 +1,4 @@
-"""Who a callee that many can call reaches when it calls back: its last caller."""
+"""The last caller of a party that many can call: the target of its call-back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class LastCaller(NamedTuple):
-    """Made where a call of a group's member, or of anybody to an AXN, is granted. Who may not be bound makes none."""
+    """Noted for each granted call of a group's member, or of anybody to an AXN, if the caller may be a party."""
 
     binding_id: str
     number: str  # the 700 number dialled

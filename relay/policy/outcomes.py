@@ -1,4 +1,4 @@
-"""All outcomes that a call record may have. They are gathered from where each of them is decided."""
+"""All outcomes of call records, collected from the modules that decide them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def _verdicts(module: ModuleType) -> Iterator[str]:
     return (value.outcome for value in values if isinstance(value, Verdict))
 
 
-# Those of calls that the relay itself has refused.
+# Outcomes of calls refused by the relay itself.
 REFUSALS: Final = frozenset(chain(_refusals(rules), _refusals(admission)))
 OUTCOMES: Final = tuple(sorted({ANSWERED, *REFUSALS, *_verdicts(masking), *_verdicts(text_message)}))

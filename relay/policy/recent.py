@@ -1,4 +1,4 @@
-"""The granted calls of the last quarter of an hour, counted by key. It forgets by itself and is rebuilt at a start."""
+"""Counts by key of the calls granted in the last quarter of an hour. Entries expire; it is rebuilt at a start."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from relay.policy.rules import MEMORY_S
 
 
 class Recent:
-    """Times are Unix seconds. Keys are 64-bit numbers: an object for each call of them is all that a call costs.
+    """Times are Unix seconds, keys 64-bit numbers.
 
-    Nearly all keys have one call in the time, so the value is that call's time, and a list only from the second on.
+    Nearly all keys have a single call in the period: its value is that call's time, and a list only from the second on.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Recent:
         return len(self._order)
 
     def count(self, key: int, since_s: float) -> int:
-        """How many calls of the key came later than `since_s`, which is at most `MEMORY_S` ago."""
+        """The number of calls of a key after `since_s`, which is at most `MEMORY_S` ago."""
         times = self._times.get(key)
         if times is None:
             return 0
@@ -31,7 +31,7 @@ class Recent:
         return len(times) - bisect_right(times, since_s)
 
     def note(self, key: int, at_s: float) -> None:
-        """A call was granted. Calls come in the order of time; where the clock was set back they stand as the last."""
+        """Count a granted call. Times must not decrease; after a backward clock step, the latest time is used."""
         self._forget(at_s - MEMORY_S)
         if self._order and at_s < (latest := self._order[-1][0]):
             at_s = latest
@@ -45,7 +45,7 @@ class Recent:
             times.append(at_s)
 
     def shift(self, by_s: float) -> None:
-        """The clock was set by so much: all times move with it."""
+        """Shift all times after a clock step."""
         self._order = deque((at_s + by_s, key) for at_s, key in self._order)
         self._times = {
             key: times + by_s if isinstance(times, float) else [at_s + by_s for at_s in times]

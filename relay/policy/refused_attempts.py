@@ -1,12 +1,12 @@
-"""Refused attempts of each peer, and how long it must wait when they are too many: nobody finds a binding by trying.
+"""Pauses of a peer after too many refused attempts, so that bindings cannot be found by guessing.
 
-An attempt counts where the caller was never bound on the number, or is one that the peer may not name. While the peer
-waits nothing is looked up for it, so what it tries meanwhile tells it nothing. Other peers do not wait with it.
+An attempt counts if its caller was never bound on the number, or may not be asserted by the peer. During a pause the
+peer's calls are refused without a look-up, which reveals nothing. Other peers are not affected.
 
-What is kept is bounded: of each peer so many numbers and callers. It reads no clock: times are Unix seconds.
+Memory is limited per peer. It reads no clock: times are Unix seconds.
 
-Other nodes of a store count by themselves, and have the peer wait as soon as it does at one of them. Of callers they
-are told nothing: their numbers are nobody's to read in a database.
+Nodes of one store count separately and share pauses, except those of callers: a real number must not be readable in the
+database.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from typing import Final
 from relay.policy.rules import RefusalCaps
 
 WINDOW_S: Final = 600
-FIRST_PAUSE_S: Final = 10.0  # each further one is twice as long, until no attempt is refused for WINDOW_S
-MOST_KEYS = 20_000  # numbers, or callers, of one peer; the oldest are forgotten first
-MOST_TOLD = 1_000  # pauses of one peer that other nodes are told of, the latest
+FIRST_PAUSE_S: Final = 10.0  # doubled for each further pause, until no attempt is refused for WINDOW_S
+MOST_KEYS = 20_000  # numbers, or callers, kept per peer; the oldest are dropped first
+MOST_TOLD = 1_000  # latest pauses per peer that are shared with other nodes
 
-OF_NUMBER: Final = "number"  # what has to wait: the peer's calls to a number, those in a caller's name, or all
+OF_NUMBER: Final = "number"  # scope of a pause: the peer's calls to one number, by one caller, or all
 OF_CALLER: Final = "caller"
 OF_PEER: Final = "peer"
 
 
 class RefusedAttempts:
-    """Of all peers, by name."""
+    """The refused attempts of all peers, by name."""
 
     def __init__(self) -> None:
         self._peers: dict[str, _OfPeer] = {}
 
     def pause_s(self, peer: str, number: str, caller: str, at_s: float) -> float:
-        """For how long such a call of the peer has to wait; 0 or less: not at all."""
+        """The rest of the pause for such a call, seconds; 0 or less: none."""
         of_peer = self._peers.get(peer)
         if of_peer is None:
             return 0.0
@@ -49,9 +49,9 @@ class RefusedAttempts:
     def note(
         self, peer: str, number: str, caller: str, caps: RefusalCaps, most_of_peer: int, at_s: float
     ) -> dict[str, float]:
-        """An attempt was refused. What of the peer has to wait from now on, and for how many seconds.
+        """Count a refused attempt. Returns the pauses that it starts, in seconds by scope.
 
-        `most_of_peer`: as those of `caps`, of all its attempts.
+        `most_of_peer`: the cap on all attempts of the peer.
         """
         of_peer = self._peers.get(peer)
         if of_peer is None:
@@ -65,9 +65,9 @@ class RefusedAttempts:
         return {what: pause_s for what, pause_s in pauses.items() if pause_s}
 
     def pauses(self, at_s: float) -> tuple[dict[str, int], dict[str, int]]:
-        """Of those that have begun here: how many seconds each lasts, and how many ms are left of it.
+        """The pauses begun on this node: lengths in seconds, and rests in ms.
 
-        By "PEER NUMBER"; those of all calls of a peer have no number.
+        Keys are "PEER NUMBER"; the number is empty for a pause of all calls of a peer.
         """
         lengths: dict[str, int] = {}
         left: dict[str, int] = {}
@@ -79,7 +79,7 @@ class RefusedAttempts:
         return lengths, left
 
     def hear(self, lengths: Mapping[str, int], left: Mapping[str, int], at_s: float) -> None:
-        """The `pauses` of another node hold here too."""
+        """Apply the `pauses` of another node."""
         for name in lengths.keys() & left.keys():
             peer, _, number = name.rpartition(" ")
             of_peer = self._peers.setdefault(peer, _OfPeer())
@@ -87,7 +87,7 @@ class RefusedAttempts:
             attempts.hear(number, lengths[name], at_s + left[name] / 1000)
 
     def shift(self, by_s: float) -> None:
-        """The clock was set by so much: all times move with it."""
+        """Shift all times after a clock step."""
         for of_peer in self._peers.values():
             for each in (of_peer.by_number, of_peer.by_caller, of_peer.as_a_whole):
                 each.shift(by_s)
@@ -108,7 +108,7 @@ class _Count:
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
         self.times = 0
-        self.callers: set[int] = set()  # of a number, by hash
+        self.callers: set[int] = set()  # hashes of the distinct callers of a number
 
 
 class _Pause:
@@ -117,11 +117,11 @@ class _Pause:
     def __init__(self, length_s: float, ends_at_s: float, *, is_ours: bool = True) -> None:
         self.length_s = length_s
         self.ends_at_s = ends_at_s
-        self.is_ours = is_ours  # it has begun here
+        self.is_ours = is_ours  # begun on this node
 
 
 class _Attempts:
-    """By number or by caller. Pauses are kept apart: whoever makes counts be forgotten does not end a pause so."""
+    """Counts and pauses by number or caller. Evicting a count by a flood of others does not end a pause."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, _Count] = OrderedDict()
@@ -132,7 +132,7 @@ class _Attempts:
         return 0.0 if pause is None else pause.ends_at_s - at_s
 
     def note(self, key: str, caller: str, most: int, longest_s: float, at_s: float) -> float:
-        """How long the pause is that begins with this attempt; 0: none does. `caller`: "" where each attempt counts."""
+        """Count an attempt. Returns the length of the pause it starts, or 0. `caller` "": count all attempts."""
         if not most:
             return 0.0
         pause = self._pauses.pop(key, None)
@@ -152,12 +152,12 @@ class _Attempts:
             self._pauses.popitem(last=False)
 
     def ours(self, at_s: float) -> Iterator[tuple[str, _Pause]]:
-        """The latest pauses that have begun here and are not over."""
+        """The latest pauses begun on this node that are not over."""
         latest = islice(reversed(self._pauses.items()), MOST_TOLD)
         return ((key, pause) for key, pause in latest if pause.is_ours and pause.ends_at_s > at_s)
 
     def hear(self, key: str, length_s: float, ends_at_s: float) -> None:
-        """It has begun at another node."""
+        """Apply a pause begun on another node."""
         pause = self._pauses.get(key)
         if pause is None or pause.ends_at_s < ends_at_s:
             length_s = length_s if pause is None else max(length_s, pause.length_s)

@@ -1,4 +1,4 @@
-"""What the operator decides of calls, as plain values, and what a refused caller is told (DESIGN 1)."""
+"""The operator's rules for calls as plain values, and the refusals with their SIP statuses (DESIGN 1)."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from relay.policy.hours import Hours
 from relay.policy.quotas import Quotas
 
 Phase = Literal["preparation", "transition", "pilot"]
-MEMORY_S: Final = 900  # granted calls are remembered so long; older ones are counted in the store
+MEMORY_S: Final = 900  # granted calls this recent are counted in memory, older ones in the store
 
 
 class Cap(NamedTuple):
-    """At most so many granted calls in so long."""
+    """A limit on granted calls per time window."""
 
     most: int
     window_s: int
 
 
 class RefusalCaps(NamedTuple):
-    """From how many refused attempts of a peer within ten minutes on it has to wait; 0: never. A peer has one more."""
+    """Refused attempts of a peer in ten minutes that start a pause; 0: never. `Peer.max_refused_in` is the total."""
 
-    of_number: int = 0  # to one number, with different callers
-    of_caller: int = 0  # in one caller's name
+    of_number: int = 0  # to one number, by distinct callers
+    of_caller: int = 0  # by one caller
     longest_pause_s: float = 900.0
 
 
 class Rules(NamedTuple):
-    """The same for all businesses. Without an argument nothing is capped."""
+    """The rules for all businesses. The defaults limit nothing."""
 
     caller_caps: tuple[Cap, ...] = ()  # of one caller to one number
     number_caps: tuple[Cap, ...] = ()  # of all callers to one number
-    anonymous_allowed: bool = False  # where a route is for any caller; nobody is bound as anonymous
-    international_allowed: bool = False  # likewise; whether a foreign party that is bound may call, `parties` says
+    anonymous_allowed: bool = False  # on routes for any caller; a party is never anonymous
+    international_allowed: bool = False  # on routes for any caller; for parties, `parties` decides
     hours: Hours | None = None
     phase: Phase = "pilot"
-    legacy_until_ms: int | None = None  # legacy numbers are served before it, in phases that allow them
-    max_calls_per_number: int = 0  # at once; 0: no limit
-    verify: bool = False  # a hook is asked before each call
+    legacy_until_ms: int | None = None  # end of service of legacy numbers, in phases that allow them
+    max_calls_per_number: int = 0  # concurrent; 0: no limit
+    verify: bool = False  # the verification hook checks each call
     refusal_caps: RefusalCaps = RefusalCaps()
-    parties: Parties = MOBILES_ALONE  # who may call as a party, and be called
-    quotas: Quotas = Quotas()  # of business users that have none of their own
-    filing_required: bool = False  # calls of an A number that its business has not filed are refused
+    parties: Parties = MOBILES_ALONE  # numbers that may be a party
+    quotas: Quotas = Quotas()  # of business users without their own
+    filing_required: bool = False  # refuse calls of A numbers that their business has not filed
 
     @property
     def caller_windows_s(self) -> tuple[int, ...]:
-        """What of the caller's caps the store counts: the windows that are longer than the memory."""
+        """The windows of the caller's caps that the store counts: those above MEMORY_S."""
         return tuple(cap.window_s for cap in self.caller_caps if cap.window_s > MEMORY_S)
 
     @property

@@ -1,1 +1,1 @@
-"""Plays the calls of a captured trace through a running relay, and compares what it relayed with what the trace did."""
+"""Replay of captured calls through a running relay, compared with the trace."""

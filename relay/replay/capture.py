@@ -1,7 +1,7 @@
-"""Capture files: pcap and pcapng to packets with their time and link type. It knows nothing of what is in a packet.
+"""Capture files (pcap and pcapng) to packets with time and link type.
 
-dpkt reads pcap. pcapng is read here: dpkt takes all packets of a file for those of its first interface, which is wrong
-for a capture of both sides of a relay.
+dpkt reads pcap. pcapng is read here: dpkt attributes all packets to the first interface, which is wrong for a capture
+on both sides of a relay.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _TIME_RESOLUTION, _TIME_OFFSET = 9, 14  # options of an interface
 class Packet(NamedTuple):
     time_s: float  # since 1970
     link_type: int  # a LINKTYPE_ number of the tcpdump registry
-    data: bytes  # as captured: may be cut short
+    data: bytes  # may be truncated
 
 
 def read_packets(path: Path) -> Iterator[Packet]:
-    """The packets of a pcap or pcapng file, in its order. Raises ParseError for a file that is neither.
+    """The packets of a pcap or pcapng file in file order. Raises ParseError for other files.
 
-    A file that ends within a packet (the capture was killed) ends there.
+    A truncated last packet (of a killed capture) is dropped.
     """
     data = path.read_bytes()
     if data.startswith(_SECTION_HEADER) and len(data) >= 24:
@@ -45,7 +45,7 @@ def read_packets(path: Path) -> Iterator[Packet]:
 
 
 class _WholeReads(io.BytesIO):
-    """Ends where a file is cut or broken: dpkt would give what is left as a packet."""
+    """Raises EOFError on a short read: dpkt would return the rest as a packet."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -55,7 +55,7 @@ class _WholeReads(io.BytesIO):
 
 
 def _pcap(file: Any) -> Iterator[Packet]:
-    link_type = file.datalink() & 0x0FFFFFFF  # the upper bits tell of frame check sequences
+    link_type = file.datalink() & 0x0FFFFFFF  # the upper bits describe frame check sequences
     with suppress(EOFError):
         for time_s, data in file:
             yield Packet(float(time_s), link_type, data)
@@ -63,7 +63,7 @@ def _pcap(file: Any) -> Iterator[Packet]:
 
 class _Interface(NamedTuple):
     link_type: int
-    ticks: int  # a second
+    ticks: int  # per second
     offset_s: int
 
 
@@ -111,9 +111,9 @@ def _options(data: bytes, order: str) -> dict[int, bytes]:
 
 
 def _packet(kind: int, body: bytes, order: str, interfaces: list[_Interface], last_s: float) -> Packet | None:
-    """The packet of a block; None for blocks of other kinds and for packets of an interface that is not described."""
+    """The packet of a block; None for other blocks, and for packets of an undeclared interface."""
     if kind == _SIMPLE_PACKET and interfaces and len(body) >= 4:
-        # It tells no time and no captured length: the body's length less the padding is at most the original's.
+        # It has neither time nor captured length, only the original length; the body may end with padding.
         size = min(struct.unpack_from(order + "I", body)[0], len(body) - 4)
         return Packet(last_s, interfaces[0].link_type, body[4 : 4 + size])
     if kind not in (_PACKET, _OLD_PACKET) or len(body) < 20:

@@ -1,7 +1,4 @@
-"""What the relay changes on purpose, so that a comparison can tell it from a fault (DESIGN 2, 3 and 5).
-
-It asks `relay.call.masking`, which is where the relay itself decides.
-"""
+"""The relay's intended changes to messages, told apart from faults (DESIGN 2, 3 and 5), by `relay.call.masking`."""
 
 from __future__ import annotations
 
@@ -14,21 +11,21 @@ from relay.sip.message import Message, Request, Response
 
 
 class Refusal(NamedTuple):
-    """A request that the relay answers itself."""
+    """The relay's own answer to a request."""
 
     statuses: tuple[int, ...]
     why: str
 
 
 class Shown(NamedTuple):
-    """What the asker is to see of a response. `why` is empty where that is the response itself."""
+    """The response that the requester should see. `why` is "" if it is unchanged."""
 
-    status: int | None  # None: nothing
+    status: int | None  # None: no response
     why: str = ""
 
 
 def refusal_of(request: Request) -> Refusal | None:
-    """Why and how the relay refuses a request of a call; None for one that it relays."""
+    """How the relay refuses a request of a call; None if it relays it."""
     if request.method not in masking.METHODS:
         return Refusal((405, 501), f"{request.method} is not relayed")
     try:
@@ -37,12 +34,12 @@ def refusal_of(request: Request) -> Refusal | None:
     except ParseError:
         return Refusal((400,), "Require cannot be read")
     if request.method != "ACK" and (status := _refused_body(request)):
-        return Refusal((status,), "its body may not pass")
+        return Refusal((status,), "its body is not allowed")
     return None
 
 
 def shown_of(response: Response, *, initial: bool, rang: bool, cancelled: bool) -> Shown:
-    """What is shown of a response to an INVITE outside (`initial`) or any request inside the call."""
+    """The response shown for a response to the initial INVITE (`initial`), or to an in-dialog request."""
     status = response.status
     if status < 200:
         masked = masking.mask_provisional(status)

@@ -1,6 +1,6 @@
-"""From captured frames to UDP datagrams and TCP segments: fragments are put together (RFC 791 3.2, RFC 8200 4.5).
+"""Captured frames to UDP datagrams and TCP segments, with reassembly of fragments (RFC 791 3.2, RFC 8200 4.5).
 
-dpkt reads the headers. Checksums are not looked at: captures on the sending machine hold wrong ones.
+dpkt parses the headers. Checksums are ignored: with offloading, captures on the sending machine hold wrong ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dpkt.udp import UDP
 
 from relay.replay.capture import Packet
 
-MAX_ASSEMBLING = 1024  # datagrams of which fragments are kept; the oldest goes
+MAX_ASSEMBLING = 1024  # incomplete datagrams kept; the oldest is dropped
 _CARRIED = {IP_PROTO_TCP: TCP, IP_PROTO_UDP: UDP}
-# dpkt raises more than its own error on frames that are cut, odd or hostile: IndexError (MPLS), AttributeError (IPv6
-# options behind a fragment header), RecursionError (IP in IP hundreds of times over).
+# Besides its own error, dpkt raises on truncated or malformed frames: IndexError (MPLS), AttributeError (IPv6 options
+# behind a fragment header), RecursionError (deeply nested IP in IP).
 _UNREADABLE = (Error, AttributeError, IndexError, RecursionError)
 
 
@@ -32,20 +32,20 @@ class IpPayload(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    key: tuple[bytes | int, ...]  # what all fragments of one datagram share
+    key: tuple[bytes | int, ...]  # identifies the datagram
     offset: int  # bytes
     last: bool
 
 
 class _Assembling:
-    """The fragments of one datagram so far."""
+    """The fragments of an incomplete datagram."""
 
     def __init__(self) -> None:
         self._pieces: dict[int, bytes] = {}
         self._size: int | None = None
 
     def add(self, piece: _Piece, data: bytes) -> bytes | None:
-        """The whole payload, if it is whole now."""
+        """Add a fragment. Returns the payload once complete."""
         self._pieces.setdefault(piece.offset, data)
         if piece.last:
             self._size = piece.offset + len(data)
@@ -56,13 +56,13 @@ class _Assembling:
 
 
 class Fragments:
-    """Turns captured packets into payloads, keeping fragments until a datagram is whole."""
+    """Reassembles captured packets into payloads."""
 
     def __init__(self) -> None:
         self._assembling: dict[tuple[bytes | int, ...], _Assembling] = {}
 
     def receive(self, packet: Packet) -> IpPayload | None:
-        """The payload that the packet holds or completes; None for a fragment, and for what is neither UDP nor TCP."""
+        """The UDP or TCP payload that a packet holds or completes; None for a fragment or another protocol."""
         try:
             ip = _ip(packet)
             content = self._content(ip) if ip else None
@@ -97,7 +97,7 @@ def _ipv6(ip: Any) -> _Piece:
 
 
 def _ip(packet: Packet) -> Any:
-    """The IPv4 or IPv6 packet in the frame; None where it carries something else or the link type is not known."""
+    """The IPv4 or IPv6 packet in a frame; None for other content and unknown link types."""
     read = _LINKS.get(packet.link_type)
     layer: Any = read(packet.data) if read else None
     while layer and not isinstance(layer, (IP, IP6)):
@@ -110,12 +110,12 @@ def _raw(data: bytes) -> Any:
 
 
 def _loopback(data: bytes) -> Any:
-    """Four bytes of address family come first, in the order and with the number of the machine that captured."""
+    """BSD loopback: four bytes of address family, in the capturing machine's byte order and numbering, are skipped."""
     return _raw(data[4:])
 
 
 def _cooked(data: bytes) -> Any:
-    """A Linux cooked header ends with a type, as Ethernet's: VLAN tags may follow, which the SLL of dpkt misses."""
+    """Linux cooked capture, read as Ethernet: VLAN tags may follow the type, which dpkt's SLL does not support."""
     return Ethernet(bytes(12) + data[14:])
 
 
@@ -123,7 +123,7 @@ def _cooked_2(data: bytes) -> Any:
     return Ethernet(bytes(12) + data[:2] + data[20:])
 
 
-# Numbers of the tcpdump registry of link types; 12 and 14 are what some systems write for raw IP.
+# Link types of the tcpdump registry; some systems write 12 and 14 for raw IP.
 _LINKS: dict[int, Callable[[bytes], Any]] = {
     0: _loopback,
     1: Ethernet,

@@ -1,6 +1,6 @@
-"""What must not be seen on the other side of a call, and whether it is (DESIGN 3).
+"""Leak detection of the replay: one side's private data in messages to the other side (DESIGN 3).
 
-It is stricter than the relay's own tripwire: it also looks for every header value, SDP name and id that was sent.
+Stricter than the relay's own leak check: it also searches for every header value and every private SDP line sent.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import re
 
 from relay.sip.message import Message
 
-SHORTEST = 8  # characters of a header value or SDP line that is searched for: shorter ones occur by chance
+SHORTEST = 8  # characters of a header value or SDP line to search for; shorter ones occur by chance
 
-# Lines that the relay may well write itself, word for word.
+# Headers that the relay may write identically itself.
 _HARMLESS = frozenset(
     {
         "accept",
@@ -32,11 +32,11 @@ _PRIVATE_SDP = re.compile(rb"(?m)^(?:[oiuepk]=|s=(?!-)|a=(?:tool|ssrc|msid|candi
 
 
 class Secrets:
-    """What one side has sent or is known by. `find` looks for it in what the other side receives."""
+    """The private data of one side. `find` searches for it in messages to the other side."""
 
     def __init__(self) -> None:
-        self._anywhere: dict[bytes, str] = {}  # what to look for -> what it is
-        self._hosts: dict[bytes, str] = {}  # looked for in the headers alone: media addresses pass in SDP
+        self._anywhere: dict[bytes, str] = {}  # secret -> description
+        self._hosts: dict[bytes, str] = {}  # likewise, in headers only: media addresses may pass in SDP
 
     def add(self, what: str, text: str) -> None:
         if text:
@@ -46,7 +46,7 @@ class Secrets:
         self._hosts[host.encode()] = what
 
     def add_message(self, message: Message) -> None:
-        """Every header value and every line of SDP that tells of its sender."""
+        """Add every header value, and every SDP line that identifies the sender."""
         for name, value in message.headers:
             if name not in _HARMLESS and len(value) >= SHORTEST:
                 self.add(f"the value of {name}", value)
@@ -55,11 +55,11 @@ class Secrets:
                 self._anywhere[line] = "a line of SDP that names its sender"
 
     def find(self, data: bytes) -> list[str]:
-        """What of it stands in a message; never the thing itself."""
+        """Descriptions, never the values, of the secrets that a message contains."""
         head = data.partition(b"\r\n\r\n")[0]
         found = {what for text, what in self._anywhere.items() if text in data}
         for host, what in self._hosts.items():
-            around = rb"[0-9A-Fa-f:]" if b":" in host else rb"[\w.]"  # else it is part of a longer address or name
+            around = rb"[0-9A-Fa-f:]" if b":" in host else rb"[\w.]"  # no match within a longer address or name
             if re.search(b"(?<!%b)%b(?!%b)" % (around, re.escape(host), around), head):
                 found.add(what)
         return sorted(found)

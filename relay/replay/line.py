@@ -1,4 +1,4 @@
-"""A local address of the replay: one UDP socket for all calls of a side. Of a message it reads whose it is."""
+"""A local address of the replay: one UDP socket for all calls of a side."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class LineBusy(RelayError):
 
 
 class Line:
-    """Hands each datagram to the call it belongs to: by Call-ID, a new INVITE by the number it calls."""
+    """Dispatches datagrams to calls by Call-ID, and new INVITEs by the number called."""
 
     def __init__(self, stream: asyncio_dgram.DatagramServer, address: Endpoint) -> None:
         self._stream = stream
         self.address = address
-        self.strays = 0  # datagrams that belong to no call or are no SIP
+        self.strays = 0  # datagrams that match no call or are not SIP
         self._calls: dict[str, Receiver] = {}
         self._expected: dict[str, Receiver] = {}
 
     def expect(self, number: str, receiver: Receiver) -> None:
-        """The next INVITE to that party (E.164 without "+") is the receiver's."""
+        """Register the receiver of the next INVITE to a number (E.164 without "+")."""
         self._expected[number] = receiver
 
     def join(self, call_id: str, receiver: Receiver) -> None:
@@ -45,11 +45,11 @@ class Line:
         await self._stream.send(data, tuple(destination))
 
     async def run(self) -> None:
-        """Reads until it is cancelled."""
+        """Read until cancelled."""
         while True:
             try:
                 data, source = await self._stream.recv()
-            except OSError:  # an ICMP error to something sent: the waiting step tells of it by its time-out
+            except OSError:  # an ICMP error to an earlier datagram: the waiting step will time out
                 continue
             await self._receive(data, _endpoint(source))
 
@@ -77,7 +77,7 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def open_line(address: Endpoint) -> AsyncIterator[Line]:
-    """Binds and reads until the block ends. Port 0 takes a free one. Raises LineBusy."""
+    """Bind, and read until the block ends. Port 0: any free port. Raises LineBusy."""
     try:
         stream = await asyncio_dgram.bind(tuple(address))
     except OSError as error:
@@ -94,6 +94,6 @@ async def open_line(address: Endpoint) -> AsyncIterator[Line]:
 
 
 def _endpoint(name: object) -> Endpoint:
-    """Of a socket name: of IPv6 it has four parts."""
+    """The endpoint of a socket name, which has four parts for IPv6."""
     assert isinstance(name, tuple)
     return Endpoint(name[0], name[1])

@@ -1,4 +1,4 @@
-"""Runs the attempts of a trace against the relay: lines, phones and numbers of each, several at a time."""
+"""Runs a trace's attempts against the relay, several at a time, with lines, phones and numbers for each."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from relay.replay.stage import Cast, Stage
 from relay.replay.wording import Wording
 from relay.sip.uri import uri_host
 
-AT_ONCE = 20  # attempts that are played at the same time
-SHORTEST_NAME = 4  # characters of a display name that is searched for on the other side
+AT_ONCE = 20  # concurrent attempts
+SHORTEST_NAME = 4  # characters of a display name to search for on the other side
 
 
 async def perform(
     attempts: Sequence[Attempt], stage: Stage, casts: dict[tuple[str, str], Cast], pace: Pace
 ) -> list[Played]:
-    """Plays them all, each begun as long after the one before as in the trace (at the pace given)."""
+    """Play all attempts, at the trace's intervals divided by `pace.speed`."""
     gate = asyncio.Semaphore(AT_ONCE)
-    pairs = {pair: asyncio.Lock() for pair in casts}  # a new INVITE is told from another by the number it calls
+    pairs = {
+        pair: asyncio.Lock() for pair in casts
+    }  # one attempt at a time per pair: an INVITE is known by the number called
     async with open_line(stage.caller) as caller, open_line(stage.callee) as callee:
 
         async def play(attempt: Attempt) -> Played:
@@ -43,7 +45,7 @@ async def perform(
 
 
 class _Performance:
-    """One attempt: who is who on its two lines."""
+    """One attempt: its phones, numbers and secrets on both lines."""
 
     def __init__(self, attempt: Attempt, stage: Stage, cast: Cast, caller: Line, callee: Line) -> None:
         self._attempt = attempt
@@ -69,13 +71,13 @@ class _Performance:
         return await player.play(relay, *self._identity())
 
     def _phone(self, side: Side, *, ours: str, others: str) -> Phone:
-        """`ours`, `others`: what stands for the traced caller's and the traced callee's number on that side."""
+        """`ours`, `others`: the replacements of the traced caller's and the traced callee's number on that side."""
         callers, callees = _traced_users(self._attempt, "from"), _traced_users(self._attempt, "to")
         wording = Wording([*((user, ours) for user in callers), *((user, others) for user in callees)])
         return Phone(self._lines[side], wording, self._secrets[side], self._secrets[side.other], self._changed.set)
 
     def _keep_secrets(self, caller: Phone) -> None:
-        """What each side is known by. What it sends besides is added as it is sent."""
+        """Add the identities of each side. Sent messages are added when they are sent."""
         attempt = self._attempt
         public = {self._stage.relay.host, *(line.address.host for line in self._lines.values())}
         numbers = {Side.CALLER: self._cast.a, Side.CALLEE: self._cast.b}
@@ -90,7 +92,7 @@ class _Performance:
             self._secrets[Side.CALLER].add("the caller's name", name)
 
     def _identity(self) -> tuple[list[tuple[str, str]], frozenset[str]]:
-        """Headers to add and to leave out: where the peer states the caller's number in P-Asserted-Identity."""
+        """Headers to add and to omit, for a peer that asserts the caller's number in P-Asserted-Identity."""
         if self._stage.caller_peer.identity == "from":
             return [], frozenset()
         name = "p-asserted-identity"
@@ -99,12 +101,12 @@ class _Performance:
 
 
 def _traced_users(attempt: Attempt, header: str) -> set[str]:
-    """The user parts in the trace that are numbers, at least in part."""
+    """The traced user parts that contain digits."""
     users = {user_of(attempt.invite, header), attempt.caller if header == "from" else attempt.callee}
     return {user for user in users if any(character.isdigit() for character in user)}
 
 
 def _display(attempt: Attempt) -> str:
-    """The traced caller's name, quoted and with a blank behind; "" where there is none."""
+    """The traced caller's display name, quoted and followed by a blank; "" without one."""
     name = re.sub(r'[\\"]', "", attempt.invite.from_.display)
     return f'"{name}" ' if name else ""

@@ -1,7 +1,7 @@
-"""One side of one replayed call: a plain user agent that sends what it is told and keeps what it receives.
+"""One side of a replayed call: a simple user agent that sends on command and stores what it receives.
 
-By itself it answers only what a script cannot know the moment of: 100, the ACK to a refused INVITE, the 200 to BYE and
-CANCEL, and repetitions.
+It answers by itself only what a script cannot time: 100, the ACK to a refused INVITE, the 200 to BYE and CANCEL, and
+retransmissions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Key = tuple[str, int, str | None]
 
 @dataclass
 class Sent:
-    """A request that this side sent."""
+    """A sent request."""
 
     method: str
     cseq: int
@@ -40,21 +40,21 @@ class Phone:
     def __init__(
         self, line: Line, wording: Wording, own: Secrets, others: Secrets, changed: Callable[[], None]
     ) -> None:
-        """`own` is filled with what this side sends; `others` is what it must not receive; `changed`: mail came."""
-        self.inbox: list[Message] = []  # what came, without repetitions, until the player takes it
-        self.leaks: list[str] = []  # what of the other side was seen, and in which message
+        """`own` collects what this side sends; `others` is what it must not receive; `changed` signals new messages."""
+        self.inbox: list[Message] = []  # received messages without retransmissions, until the player takes them
+        self.leaks: list[str] = []  # leaks of the other side, with the message
         self.call_id = secrets.token_hex(12)
-        self.local, self.remote = "", ""  # values of From and To without tags
+        self.local, self.remote = "", ""  # From and To without tags
         self.remote_tag: str | None = None
         self.target = ""  # Request-URI inside the dialog
-        self.peer = line.address  # where to send; set with the first message
+        self.peer = line.address  # the destination; set by the first message
         self._line, self._wording, self._own, self._others, self._changed = line, wording, own, others, changed
         self._tag = secrets.token_hex(4)
         self._tags: dict[str, str] = {}  # traced To tag -> ours: a forked call has several
         self._cseq = 0
         self._rseq = 0
         self._seen: set[object] = set()
-        self._answers: dict[_Key, bytes] = {}  # what to repeat
+        self._answers: dict[_Key, bytes] = {}  # responses to retransmit
         self._refused: set[int] = set()  # CSeq of INVITEs that this side refused
         self._invites: dict[int, Sent] = {}  # by CSeq
         self._acks: dict[int, bytes] = {}  # CSeq of INVITEs that were answered 2xx
@@ -63,20 +63,20 @@ class Phone:
     # -- sending
 
     async def call(self, traced: Request, uri: str, relay: Endpoint, extra: Headers, without: frozenset[str]) -> Sent:
-        """The INVITE that begins the call. `local` and `remote` are set before."""
+        """Send the initial INVITE. Set `local` and `remote` before."""
         self.peer, self.target = relay, uri
         self._line.join(self.call_id, self)
         return await self.request(traced, extra, without)
 
     async def request(self, traced: Request, extra: Headers = (), without: frozenset[str] = frozenset()) -> Sent:
-        """A traced request anew."""
+        """Send a traced request."""
         headers = self._wording.headers(traced, without=without)
         content_type, body = self._wording.body(traced)
         self._own.add_message(Request.of(traced.method, "", headers, body))
         return await self.make(traced.method, [*extra, *headers, *content_type], body)
 
     async def make(self, method: str, headers: Headers = (), body: bytes = b"") -> Sent:
-        """A request inside the dialog, or the one that begins it."""
+        """Send an in-dialog request, or the initial one."""
         self._cseq += 1
         sent = self._compose(method, self._cseq, f"z9hG4bK{secrets.token_hex(8)}", headers, body)
         if method == "INVITE":
@@ -91,7 +91,7 @@ class Phone:
         return Sent("CANCEL", invite.cseq, invite.branch, data, request)
 
     async def acknowledge(self, invite: Sent, traced: Request | None) -> None:
-        """The ACK to a 2xx."""
+        """Send the ACK to a 2xx."""
         headers = self._wording.headers(traced) if traced else []
         content_type, body = self._wording.body(traced) if traced else ([], b"")
         branch = f"z9hG4bK{secrets.token_hex(8)}"
@@ -127,7 +127,7 @@ class Phone:
     # -- answering
 
     async def respond(self, request: Request, traced: Response, *, reliable: bool) -> bytes:
-        """A traced response anew, to the request as it came here. Returns what was sent."""
+        """Send a traced response to the request as received. Returns the bytes sent."""
         without: frozenset[str] = frozenset() if reliable else frozenset({"require"} if traced.status < 200 else ())
         headers = self._wording.headers(traced, without=without)
         content_type, body = self._wording.body(traced)
@@ -172,10 +172,10 @@ class Phone:
     def _tag_for(self, traced: Response) -> str:
         return self._tags.setdefault(traced.to_tag or "", secrets.token_hex(4) if self._tags else self._tag)
 
-    # -- what has come
+    # -- inbox
 
     def take_request(self, method: str) -> Request | None:
-        """The first one in the inbox, which has it no more."""
+        """Take the first request of a method from the inbox."""
         for message in self.inbox:
             if isinstance(message, Request) and message.method == method:
                 self.inbox.remove(message)
@@ -183,7 +183,7 @@ class Phone:
         return None
 
     def take_response(self, sent: Sent, status: int | None = None) -> Response | None:
-        """Likewise, to the request that was sent: the first of that status, else the first final one."""
+        """Take the first response to `sent` with that status; without a status, the first final one."""
         for message in self.inbox:
             if not isinstance(message, Response) or message.cseq != (sent.cseq, sent.method):
                 continue
@@ -255,12 +255,12 @@ class Phone:
 
 
 def _key(request: Request) -> _Key:
-    """What tells a request from others of the call; each early dialog counts its CSeq for itself."""
+    """The identity of a request within the call; each early dialog has its own CSeq space."""
     return request.method, request.cseq.number, request.to_tag
 
 
 def _beside(invite: Sent, method: str, to: str, headers: Headers = ()) -> Request:
-    """What goes the INVITE's own way: a CANCEL (RFC 3261 9.1), the ACK to a refusal (17.1.1.3)."""
+    """A request of the INVITE's transaction: a CANCEL (RFC 3261 9.1), or the ACK to a refusal (17.1.1.3)."""
     kept = [(name, value) for name, value in invite.request.headers if name in ("via", "from", "call-id", "route")]
     own = [("to", to), ("cseq", f"{invite.cseq} {method}"), ("max-forwards", "70"), *headers, ("content-length", "0")]
     return Request.of(method, invite.request.uri, [*kept, *own])

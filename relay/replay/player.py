@@ -1,6 +1,6 @@
-"""Plays one attempt of a trace: both sides step by step in the traced order, each step compared on the other side.
+"""Plays one attempt: both sides' steps in the traced order, each compared on the other side.
 
-A step is sent when what the side had received before it in the trace has arrived, so the order holds at any speed.
+A step is sent once everything that its side received before it in the trace has arrived, so order holds at any speed.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Pace(NamedTuple):
 
 @dataclass
 class Played:
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     attempt: Attempt
     findings: list[Finding] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)  # that the caller saw to its INVITE, 100 left out
+    statuses: list[int] = field(default_factory=list)  # seen by the caller for its INVITE, without 100
 
     @property
     def verdict(self) -> Verdict:
@@ -57,7 +57,7 @@ class Played:
 
 
 class Player:
-    """`changed` must be set whenever a message came to either phone."""
+    """The player of one attempt. `changed` must be set whenever either phone receives a message."""
 
     def __init__(
         self, attempt: Attempt, phones: dict[Side, Phone], changed: asyncio.Event, pace: Pace, *, dialled: str
@@ -71,12 +71,12 @@ class Player:
         self._first = attempt.steps[0].exchange
         self._sent: dict[ExchangeKey, Sent] = {}
         self._arrived: dict[ExchangeKey, Request] = {}
-        self._final: dict[ExchangeKey, int] = {}  # status that the asker saw
+        self._final: dict[ExchangeKey, int] = {}  # final status seen by the requester
         self._last_reliable: Response | None = None
         self._rang = self._cancelled = self._hung_up = self._over = False
 
     async def play(self, relay: Endpoint, extra: list[tuple[str, str]], without: frozenset[str]) -> Played:
-        """`extra`, `without`: headers that the first INVITE gets and loses for the sake of the configuration."""
+        """`extra`, `without`: headers to add to and omit from the first INVITE, by the peer's configuration."""
         last_s = self._attempt.start_s
         for step in self._attempt.steps:
             await asyncio.sleep(min((step.time_s - last_s) / self._pace.speed, self._pace.longest_pause_s))
@@ -120,14 +120,14 @@ class Player:
         await self._follow_request(step)
 
     async def _follow_request(self, step: Step) -> None:
-        """Until the request has come to the other side, or has been refused."""
+        """Wait until the request arrives on the other side, or is refused."""
         request, sent = step.message, self._sent[step.exchange]
         sender, receiver = self._phones[step.side], self._phones[step.side.other]
         assert isinstance(request, Request)
 
         def look() -> Request | Response | None:
             arrived = receiver.take_request(request.method)
-            if arrived is not None or request.method == "BYE":  # which the relay answers itself
+            if arrived is not None or request.method == "BYE":  # the relay answers BYE itself
                 return arrived
             return sender.take_response(sent)
 
@@ -152,7 +152,7 @@ class Player:
 
     async def _acknowledge(self, step: Step, ack: Request) -> None:
         status = self._final.get(step.exchange)
-        if status is None or status >= 300:  # the phone itself acknowledges a refusal
+        if status is None or status >= 300:  # the phone acknowledges refusals itself
             return
         await self._phones[step.side].acknowledge(self._sent[step.exchange], ack)
         arrived = await self._until(lambda: self._phones[step.side.other].take_request("ACK"))
@@ -185,7 +185,7 @@ class Player:
             response, initial=key == self._first, rang=self._rang, cancelled=self._cancelled and key == self._first
         )
         data = b""
-        if key.method == "BYE":  # each side's BYE is answered by the relay and by the other phone themselves
+        if key.method == "BYE":  # answered by the relay on one side, by the phone on the other
             shown = design.Shown(200, "" if response.status == 200 else f"{response.status} is shown as 200")
         else:
             reliable = response.rseq is not None and self._is_acknowledged_reliably(step)
@@ -198,7 +198,7 @@ class Player:
     async def _follow_response(
         self, step: Step, response: Response, sent: Sent, shown: design.Shown, data: bytes
     ) -> None:
-        """Until the asker has seen it, or has been told otherwise."""
+        """Wait until the requester sees the response, or another one."""
         key, expected, asker = step.exchange, shown.status, self._phones[step.exchange.origin]
         repeated = data and key.method == "INVITE" and response.status >= 200
         seen = await self._until(
@@ -214,13 +214,13 @@ class Player:
         elif shown.why:
             self._find(step, Verdict.DESIGNED, shown.why)
         elif seen.status < 200 and key != self._first:
-            self._find(step, Verdict.ALIKE)  # inside a call a provisional answer goes without its body
+            self._find(step, Verdict.ALIKE)  # in-dialog provisional responses pass without body
         else:
             self._compare_sdp(step, seen)
         await self._go_on(step, seen)
 
     async def _go_on(self, step: Step, seen: Response) -> None:
-        """What follows from a response that was seen."""
+        """Update the state after a response was seen."""
         key = step.exchange
         if key == self._first:
             self._rang |= seen.status == 180
@@ -237,7 +237,7 @@ class Player:
         )
 
     def _is_acknowledged_reliably(self, step: Step) -> bool:
-        """Whether a PRACK follows it in the trace; without one a reliable response would be repeated for ever."""
+        """Whether the trace has a PRACK for it; without one a reliable response is retransmitted for ever."""
         later = self._attempt.steps[self._attempt.steps.index(step) :]
         rseq = step.message.rseq
         pracks = [after.message for after in later if after.exchange.method == "PRACK"]
@@ -246,7 +246,7 @@ class Player:
     # -- the end
 
     async def _wind_up(self) -> None:
-        """Ends what the trace leaves open. Nothing of it is compared, but that it ends."""
+        """End what the trace leaves open, checking only that it ends."""
         caller, callee = self._phones[Side.CALLER], self._phones[Side.CALLEE]
         status = self._final.get(self._first)
         if status is None and self._first in self._sent and not self._over:
@@ -260,7 +260,7 @@ class Player:
         for side, phone in self._phones.items():
             for message in phone.inbox:
                 if words := _unexpected(message, cancelled=self._cancelled):
-                    self._find(None, Verdict.DIFFERS, f"{words} came to the {side.value}, which the trace has not")
+                    self._find(None, Verdict.DIFFERS, f"{words} to the {side.value} is not in the trace")
 
     async def _give_up(self, caller: Phone, callee: Phone) -> None:
         sent = self._sent[self._first]
@@ -307,9 +307,9 @@ class Player:
     async def _until(
         self, look: Callable[[], _Found | None], repeat: Callable[[], Awaitable[None]] | None = None
     ) -> _Found | None:
-        """What `look` finds, tried again whenever a message comes; None once the patience is over.
+        """Call `look` on each new message until it finds something; None after `patience_s`.
 
-        `repeat` is called after T1, 2*T1, 4*T1... (RFC 3261 17): the network may lose datagrams.
+        `repeat` retransmits at intervals of T1, 2*T1, 4*T1... (RFC 3261 17).
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._pace.patience_s
@@ -329,7 +329,7 @@ class Player:
 
 
 def _unexpected(message: Message, *, cancelled: bool) -> str:
-    """What to call a message that no step accounts for; "" for those that are of no account."""
+    """The name of a message that no step expects; "" if it is harmless."""
     if isinstance(message, Request):
         return "" if message.method in ("ACK", "OPTIONS") else message.method
     assert isinstance(message, Response)

@@ -1,4 +1,4 @@
-"""The outcome of a replay, for people and for programs. Real numbers and names of the trace are masked."""
+"""The report of a replay, as text and as JSON. Real numbers and names of the trace are masked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.replay.trace import Trace
 
 
 def masked(user: str) -> str:
-    """A number with its middle hidden; of what is no number its first letter."""
+    """A masked number; of other users only the first letter."""
     digits = user.lstrip("+")
     if digits.isascii() and digits.isdigit():
         return mask_number(digits)
@@ -22,7 +22,7 @@ def masked(user: str) -> str:
 
 
 def lines(path: Path, trace: Trace, calls: Calls, played: Sequence[Played]) -> Iterator[str]:
-    """What the file holds, a line for each attempt with what differs below it, and a summary."""
+    """The file's contents, one line per attempt followed by its differences, and a summary."""
     yield f"{path.name}: {_contents(trace, calls)}"
     for one in played:
         attempt = one.attempt
@@ -89,6 +89,6 @@ def _summary(played: Sequence[Played]) -> str:
     if not played:
         return "No call to replay."
     count = Counter(one.verdict for one in played)
-    designed = f", {count[Verdict.DESIGNED]} but for what the relay does on purpose" if count[Verdict.DESIGNED] else ""
+    designed = f", {count[Verdict.DESIGNED]} except for changes by design" if count[Verdict.DESIGNED] else ""
     alike = count[Verdict.ALIKE] + count[Verdict.DESIGNED]
     return f"{alike} of {len(played)} attempts alike{designed}; {count[Verdict.DIFFERS]} differ."

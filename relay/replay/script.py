@@ -1,7 +1,7 @@
-"""The calls of a trace as scripts: who sent what, in which order, on the hop that shows a call best.
+"""The calls of a trace as scripts: the steps of both sides in order, on the hop with most messages.
 
 A call is all messages of one Call-ID. A trace taken at a proxy or SBC shows it on several hops; one is chosen. Each
-INVITE outside a dialog is an attempt of its own, as the relay and its records count them.
+INVITE outside a dialog is a separate attempt, as in the relay's records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Side(Enum):
 
 
 class ExchangeKey(NamedTuple):
-    """One request of an attempt with all that belongs to it: responses, and the ACK and CANCEL of an INVITE."""
+    """The identity of a request with its responses, and an INVITE's ACK and CANCEL."""
 
     origin: Side
     cseq: int
@@ -37,7 +37,7 @@ class ExchangeKey(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One message that a side sent, retransmissions left out."""
+    """One message sent by a side, without retransmissions."""
 
     side: Side
     time_s: float
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As reports call it: `INVITE`, or `180 to INVITE`."""
+        """The name in reports: `INVITE`, or `180 to INVITE`."""
         if isinstance(self.message, Request):
             return self.message.method
         return f"{self.message.status} to {self.exchange.method}"
@@ -54,24 +54,24 @@ class Step(NamedTuple):
 
 @dataclass
 class Attempt:
-    """An INVITE outside a dialog and all that followed from it."""
+    """An INVITE outside a dialog, and all messages that follow from it."""
 
     number: int  # in the trace, from 1
-    hops: int  # on which the trace shows the call
+    hops: int  # number of hops in the trace
     caller_host: str
     callee_host: str
     steps: list[Step] = field(default_factory=list)
 
     @property
     def invite(self) -> Request:
-        """The one that begins it."""
+        """The initial INVITE."""
         message = self.steps[0].message
         assert isinstance(message, Request)
         return message
 
     @property
     def caller(self) -> str:
-        """The user part of From, "" where there is none."""
+        """The user part of From; "" without one."""
         return user_of(self.invite, "from")
 
     @property
@@ -90,12 +90,12 @@ class Attempt:
 @dataclass
 class Calls:
     attempts: list[Attempt]
-    passed_over: dict[str, int]  # method of requests outside calls -> how many, retransmissions left out
-    without_invite: int  # calls whose INVITE the trace does not show
+    passed_over: dict[str, int]  # requests outside calls by method, without retransmissions
+    without_invite: int  # calls whose INVITE is not in the trace
 
 
 def user_of(message: Message, header: str) -> str:
-    """The user part of From or To; "" where there is none or it cannot be read."""
+    """The user part of From or To; "" if missing or malformed."""
     try:
         address: NameAddr = message.from_ if header == "from" else message.to
         return _user(address.uri)
@@ -110,7 +110,7 @@ def _user(uri: object) -> str:
 
 
 def find_calls(trace: Trace) -> Calls:
-    """Every attempt that the trace shows, in the order of their INVITEs."""
+    """All attempts of a trace, in the order of their INVITEs."""
     by_call: dict[str, list[Event]] = {}
     for event in trace.events:
         by_call.setdefault(event.message.call_id, []).append(event)
@@ -158,7 +158,7 @@ def _requests(events: list[Event]) -> list[str]:
 
 
 def _best_hop(events: list[Event]) -> list[Attempt]:
-    """The attempts as the hop shows them that saw most messages of the call; of equal ones the first."""
+    """The attempts on the hop with most messages of the call; the first of equal ones."""
     hops: dict[frozenset[object], list[Event]] = {}
     for event in events:
         hops.setdefault(_hop(event), []).append(event)
@@ -167,7 +167,7 @@ def _best_hop(events: list[Event]) -> list[Attempt]:
 
 
 def _hop(event: Event) -> frozenset[object]:
-    """The two machines, whatever ports they use; on one machine the two ports."""
+    """A hop's key: the two hosts, whatever their ports; on a single host, the two ports."""
     if event.source.host == event.destination.host:
         return frozenset((event.source, event.destination))
     return frozenset((event.source.host, event.destination.host))
@@ -196,7 +196,7 @@ class _AttemptReader:
         self._seen: set[object] = set()
 
     def is_new(self, invite: Event) -> bool:
-        """Whether an INVITE begins another attempt, and is not this one's again."""
+        """Whether an INVITE begins another attempt rather than being a retransmission."""
         return self._side(invite) is not Side.CALLER or invite.message.cseq.number != self._cseq
 
     def take(self, event: Event) -> None:
@@ -217,7 +217,7 @@ class _AttemptReader:
         return Side.CALLER if is_caller else Side.CALLEE
 
     def _exchange_of_request(self, side: Side, request: Request) -> ExchangeKey:
-        """An ACK or CANCEL belongs to the INVITE of the same CSeq (RFC 3261 9.1, 13.2.2.4), whatever its branch."""
+        """The exchange of a request. An ACK or CANCEL joins the INVITE of the same CSeq (RFC 3261 9.1, 13.2.2.4)."""
         if request.method in ("ACK", "CANCEL"):
             for step in self.attempt.steps:
                 key = step.exchange

@@ -1,4 +1,4 @@
-"""What a replay needs of the configuration and the store: the peers it plays, bindings for the traced numbers."""
+"""Preparation of a replay: the peers to play, from the configuration, and bindings for the traced numbers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from relay.service.changes import end
 from relay.service.releases import BindRules
 from relay.store.writer import Run
 
-EXPIRY = "1h"  # of the bindings, should the replay be killed before it ends them
+EXPIRY = "1h"  # of the bindings, in case the replay is killed before it ends them
 ORDER = "relay700 replay"
 _TRIES = 100
-_SIZES = (13, 12, 11)  # digits in E.164: of a mobile number, and of what else may be a party
+_SIZES = (13, 12, 11)  # E.164 digits of a mobile number, and of other parties
 
 
 class Stage(NamedTuple):
     relay: Endpoint
     caller: Endpoint
     callee: Endpoint
-    caller_peer: Peer  # as whom the relay knows the caller's address
+    caller_peer: Peer  # the peer of the caller's address
     callee_peer: Peer
 
 
 class Cast(NamedTuple):
-    """The numbers that stand for the traced ones. Parties are E.164 without "+"."""
+    """The replacements of traced numbers. Parties are E.164 without "+"."""
 
     a: str
     b: str
@@ -44,13 +44,13 @@ class Cast(NamedTuple):
 
 
 def set_stage(settings: Settings, to: Endpoint | None, caller: Endpoint | None, callee: Endpoint | None) -> Stage:
-    """Completes what is not given from the configuration. Raises ConfigError with what is missing in it."""
+    """Fill in missing addresses from the configuration. Raises ConfigError with what it lacks."""
     peers = Peers(settings)
     callee_peer = _callee_peer(settings, callee)
     caller_peer = _caller_peer(settings, peers, caller, callee_peer)
     problems = [peer for peer in (callee_peer, caller_peer) if isinstance(peer, str)]
     if to is None and not any(listener.transport == "udp" for listener in settings.listeners):
-        problems.append("sip.listen: it has no udp: the replay speaks UDP; add one, or say --to udp:HOST:PORT")
+        problems.append("sip.listen: no UDP listener, which the replay needs; add one, or give --to udp:HOST:PORT")
     if problems or isinstance(callee_peer, str) or isinstance(caller_peer, str):
         raise ConfigError(problems)
     stage = Stage(
@@ -62,7 +62,7 @@ def set_stage(settings: Settings, to: Endpoint | None, caller: Endpoint | None, 
     )
     if stage.caller.host == stage.callee.host:
         raise ConfigError(
-            [f"--caller-address: it is the callee's, {stage.callee.host}: the relay cannot tell them apart"]
+            [f"--caller-address: must differ from the callee's, {stage.callee.host}: the relay knows peers by address"]
         )
     return stage
 
@@ -72,7 +72,7 @@ def _listener(settings: Settings) -> Endpoint:
         if listener.transport == "udp":
             any_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}
             return Endpoint(any_host.get(listener.host, listener.host), listener.port)
-    raise AssertionError("looked at before")
+    raise AssertionError("checked by set_stage")
 
 
 def _first_target(peer: Peer) -> Endpoint:
@@ -80,7 +80,7 @@ def _first_target(peer: Peer) -> Endpoint:
 
 
 def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
-    """The peer whose calls the replay is to answer: it is first in a [[route]]; or what to do about it."""
+    """The peer to play as callee, first in a [[route]]; or the error text."""
     first = [route.peers[0] for route in settings.routes if route.peers]
     reached = [
         peer for peer in settings.peers if peer.name in first and peer.targets and peer.targets[0].transport == "udp"
@@ -95,7 +95,7 @@ def _callee_peer(settings: Settings, callee: Endpoint | None) -> Peer | str:
         )
     if len(reached) > 1:
         addresses = ", ".join(f"{_first_target(peer)} ({peer.name})" for peer in reached)
-        return f"peer: more than one could be the callee's; say which by --callee-address: {addresses}"
+        return f"peer: several can be the callee; choose one by --callee-address: {addresses}"
     return reached[0]
 
 
@@ -108,7 +108,7 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
         ]
         if others:
             return others[0]
-        return "peer: none is left for the caller: add a [[peer]] with the caller's address among its sources"
+        return "peer: no second peer for the caller: add a [[peer]] with the caller's address among its sources"
     peer = peers.by_source(caller.host)
     if peer is not None:
         return peer
@@ -119,7 +119,7 @@ def _caller_peer(settings: Settings, peers: Peers, caller: Endpoint | None, call
 def bound(
     attempts: Iterable[Attempt], settings: Settings, stage: Stage, run: Run, rules: BindRules
 ) -> Iterator[dict[tuple[str, str], Cast]]:
-    """A binding for each pair of traced caller and callee, ended with the block. Raises Refused, ConfigError."""
+    """Bind each traced pair of caller and callee until the block ends. Raises Refused, ConfigError."""
     casts: dict[tuple[str, str], Cast] = {}
     parties: dict[tuple[str, str], str] = {}
     try:
@@ -139,7 +139,7 @@ def bound(
 
 
 def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:
-    """A random number that may be bound, and that the relay sends to `peer` first."""
+    """A random number that may be a party, and that is routed to `peer` first."""
     peers = Peers(settings)
     starts = [route.prefix for route in settings.routes if route.peers[:1] == (peer.name,)]
     for start, size in product(starts, _SIZES):
@@ -152,6 +152,6 @@ def _callee_number(settings: Settings, peer: Peer, rules: BindRules) -> str:
     raise ConfigError(
         [
             f'route: no number that [numbers] parties allows goes to the peer "{peer.name}" first: '
-            "give it a [[route]] of its own prefix"
+            "give that peer a [[route]] with its own prefix"
         ]
     )

@@ -1,4 +1,4 @@
-"""A capture file as the SIP messages in it, in order. It groups nothing and judges nothing."""
+"""The SIP messages of a capture file, in order."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Event(NamedTuple):
 @dataclass
 class Trace:
     packets: int = 0
-    unreadable: int = 0  # messages and streams that look like SIP and cannot be parsed
+    unreadable: int = 0  # messages and streams that look like SIP but cannot be parsed
     events: list[Event] = field(default_factory=list)
 
 
 def read_trace(path: Path) -> Trace:
-    """Raises ParseError where the file is no capture."""
+    """Read a capture file. Raises ParseError for other files."""
     trace, fragments, transports = Trace(), Fragments(), Transports()
     for packet in read_packets(path):
         trace.packets += 1

@@ -1,4 +1,4 @@
-"""UDP datagrams and TCP streams of a trace, cut into the SIP messages they carry; whatever is no SIP is passed over."""
+"""UDP datagrams and TCP streams of a trace to SIP messages; other protocols are skipped."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from relay.errors import ParseError
 from relay.replay.internet import IpPayload
 from relay.sip.framing import StreamFramer
 
-MAX_WAITING = 1024  # segments of one stream that wait for an earlier one
+MAX_WAITING = 1024  # out-of-order segments kept per stream
 MAX_START_LINE = 2048  # bytes
-# A method is at least three letters: random bytes of media are taken for SIP by nothing less.
+# A method has at least three letters here, so that random media bytes are not taken for SIP.
 _begins_like_sip = re.compile(rb"(?:\r\n)*(?:SIP/2\.0 \d{3}|[A-Z]{3,20} [^\r\n ]+ SIP/2\.0\r\n)").match
 
 
@@ -26,7 +26,7 @@ class Endpoint(NamedTuple):
 
 
 class SipData(NamedTuple):
-    """The bytes of one SIP message and who sent them to whom."""
+    """The bytes of one SIP message, with its endpoints."""
 
     source: Endpoint
     destination: Endpoint
@@ -34,10 +34,7 @@ class SipData(NamedTuple):
 
 
 class Transports:
-    """Takes the IP payloads of a trace in order and gives the SIP messages that each completes.
-
-    `unreadable` counts streams with SIP in them that could not be cut into messages.
-    """
+    """Extracts SIP messages from IP payloads, in order. `unreadable` counts SIP streams that could not be framed."""
 
     def __init__(self) -> None:
         self.unreadable = 0
@@ -63,21 +60,21 @@ class Transports:
             return stream.receive(segment.seq, segment.data)
         except ParseError:
             self.unreadable += 1
-            del self._streams[source, destination]  # the next segment begins anew
+            del self._streams[source, destination]  # resynchronise at the next segment
             return []
 
 
 class _Stream:
-    """One direction of a TCP connection: segments put in order (RFC 9293 3.10.7.4), then framed as SIP."""
+    """One direction of a TCP connection: segments reordered (RFC 9293 3.10.7.4), then framed as SIP."""
 
     def __init__(self, expected: int) -> None:
-        self._expected = expected  # the sequence number, not wrapped
+        self._expected = expected  # next sequence number, not wrapped
         self._waiting: dict[int, bytes] = {}
         self._framer: StreamFramer | None = None
-        self._start = b""  # until it is known whether it is SIP
+        self._start = b""  # undecided bytes: SIP or not
 
     def receive(self, sequence: int, content: bytes) -> list[bytes]:
-        """The messages that are whole now. Raises ParseError where SIP began and cannot be followed any more."""
+        """Add a segment; returns the completed messages. Raises ParseError if a SIP stream cannot be followed."""
         if content:
             self._waiting[sequence] = max(content, self._waiting.get(sequence, b""), key=len)
         if len(self._waiting) > MAX_WAITING:
@@ -88,7 +85,7 @@ class _Stream:
         return messages
 
     def _next(self) -> bytes | None:
-        """The bytes that follow on those already taken; what is repeated or overlaps is cut off."""
+        """The next bytes in sequence, without retransmitted and overlapping ones."""
         for sequence, content in list(self._waiting.items()):
             ahead = (sequence - self._expected + 2**31) % 2**32 - 2**31
             if ahead > 0:
@@ -103,7 +100,7 @@ class _Stream:
         if self._framer is None:
             self._start += piece
             if not _begins_like_sip(self._start):
-                # Another protocol, or the trace begins within a message: wait for a piece that begins with one.
+                # Another protocol, or the trace begins within a message: wait for the start of a message.
                 if b"\r\n" in self._start.lstrip(b"\r\n") or len(self._start) > MAX_START_LINE:
                     self._start = b""
                 return []

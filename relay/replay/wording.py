@@ -1,4 +1,4 @@
-"""How a traced message is sent anew: its own lines about the call, the traced sender's other headers and body."""
+"""The headers and body of a replayed message: those of the trace, without dialog headers, with numbers replaced."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from relay.sip.message import Message
 
-SHORTEST_NUMBER = 5  # characters; a shorter user part is not searched for in texts
+SHORTEST_NUMBER = 5  # characters; shorter user parts are not replaced
 
-# Made anew for each message; and what only served the traced hop.
+# Headers generated for each message, and those that only served the traced hop.
 _OWN = frozenset(
     {
         "authorization",
@@ -32,21 +32,21 @@ _OWN = frozenset(
 
 
 class Wording:
-    """Puts the numbers of a binding in the place of the traced ones, wherever a side's messages name them."""
+    """Replaces traced numbers by those of a binding, anywhere in a side's messages."""
 
     def __init__(self, numbers: Iterable[tuple[str, str]]) -> None:
-        """`numbers`: (traced, ours). The longest is replaced first, since one may be part of another."""
+        """`numbers`: pairs (traced, ours), replaced longest first: one may be part of another."""
         worth = {(traced, ours) for traced, ours in numbers if len(traced) >= SHORTEST_NUMBER}
         self._numbers = sorted(worth, key=lambda pair: -len(pair[0]))
 
     def headers(self, message: Message, *, without: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
-        """The traced headers that the message keeps."""
+        """The traced headers to keep."""
         return [
             (name, self._replace(value)) for name, value in message.headers if name not in _OWN and name not in without
         ]
 
     def body(self, message: Message) -> tuple[list[tuple[str, str]], bytes]:
-        """Content-Type, and the body."""
+        """The Content-Type header and the body."""
         if not message.body:
             return [], b""
         body = message.body.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""`scripts/bench`: relay700 and what it is compared with under the same load, in one run."""
+"""`scripts/bench`: relay700 and its competitors under the same load, in one run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     options = _options()
     (ROOT / "var").mkdir(exist_ok=True)
-    run = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "var"))  # the repository's disk: no tmpfs under the stores
+    run = Path(
+        tempfile.mkdtemp(prefix="bench-", dir=ROOT / "var")
+    )  # the repository's disk: stores must not be on tmpfs
     try:
         failed = _chosen(options, run)
     except RuntimeError as error:
@@ -43,7 +45,7 @@ def main() -> int:
 
 
 def _chosen(options: argparse.Namespace, run: Path) -> int:
-    """The number of relay700's failed calls."""
+    """Run the chosen benchmark. Returns the number of failed calls of relay700."""
     if options.service:
         print("\n" + service.table(service.grow(run, options.service)))
         return 0
@@ -78,7 +80,7 @@ def _bench(options: argparse.Namespace, run: Path) -> int:
 
 
 def _overload(options: argparse.Namespace, run: Path) -> int:
-    """The number of calls that were up and lost."""
+    """Returns the number of live calls that were lost."""
     bindings = Bindings(options.bindings[0], options.stores)
     figures = overload.measure(
         run,
@@ -119,7 +121,7 @@ def _growth(options: argparse.Namespace, run: Path) -> int:
 
 @contextlib.contextmanager
 def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tuple[Load, list[Server]]]:
-    """SIPp's load, and all servers that are to be measured, warm."""
+    """SIPp's load, and all servers to be measured, warmed up."""
     bindings = Bindings(count, options.stores)
     load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     with contextlib.ExitStack() as stack:
@@ -137,7 +139,7 @@ def _started(options: argparse.Namespace, run: Path, count: int) -> Iterator[tup
 def _highest(
     options: argparse.Namespace, load: Load, measured: list[Server], results: series.Results, plan: series.Plan
 ) -> dict[str, series.Highest]:
-    """Searched from the highest rate on that a server has just held without a failed call."""
+    """Search each server's highest rate, starting from the highest one held without a failed call."""
     highest = {}
     for server in measured:
         held = [
@@ -154,39 +156,39 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rates", type=_numbers, default=[300, 1000], help="calls a second, default 300,1000")
     parser.add_argument("--bindings", type=_numbers, default=[10_000], help="such as 10000,1000000; default 10000")
-    parser.add_argument("--seconds", type=int, default=20, help="length of a run, default 20")
+    parser.add_argument("--seconds", type=int, default=20, help="duration of a run, default 20")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each server at each rate, default 3")
-    parser.add_argument("--settle", type=float, default=5, help="seconds after a run that still count, default 5")
-    highest = "search the highest rate without a failed call, too, and measure at half of it"
+    parser.add_argument(
+        "--settle", type=float, default=5, help="seconds after a run that still count as its CPU time, default 5"
+    )
+    highest = "also search the highest rate without a failed call, and measure at half of it"
     parser.add_argument("--highest", action="store_true", help=highest)
-    parser.add_argument("--highest-limit", type=int, default=4000, help="do not search beyond, default 4000")
-    growing = "measure what calls leave in memory: one run of so many seconds at the first of --rates, such as 120"
+    parser.add_argument("--highest-limit", type=int, default=4000, help="upper bound of that search, default 4000")
+    growing = "measure memory left behind by calls: one run of that many seconds at the first of --rates, such as 120"
     parser.add_argument("--growth", type=int, metavar="SECONDS", help=growing)
     more = (
-        "offer so many times the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
+        "offer multiples of the first of --rates, which should be the highest without a failed call: such as 1,2,4,10"
     )
     parser.add_argument("--overload", type=_numbers, metavar="TIMES", help=more)
-    by = "of --overload: by which SIPp's messages go, default udp"
+    by = "transport of SIPp's messages with --overload, default udp"
     parser.add_argument("--transport", choices=SIPP_TRANSPORTS, default="udp", help=by)
-    floods = "measure the calls of one peer, the first of --rates a second, while another one floods the relay"
+    floods = "measure one peer's calls, at the first of --rates, while another peer floods the relay"
     parser.add_argument("--floods", action="store_true", help=floods)
     several = (
-        "so many relays on one PostgreSQL store, such as 1,2: search the highest rate, from the first of --rates a node"
+        "search the highest rate of that many relays on one PostgreSQL store, such as 1,2, from the first of --rates"
     )
     parser.add_argument("--nodes", type=_numbers, metavar="NODES", help=several)
-    caps = "of --nodes: caps on frequency as by default, but so high that no call reaches them"
+    caps = "with --nodes: the default frequency caps, but too high to be reached"
     parser.add_argument("--caps", action="store_true", help=caps)
-    share = "of one CPU for each of --nodes, default 0.25, or the relay of --overload, default 1"
+    share = "fraction of one CPU: for each of --nodes, default 0.25; for the relay of --overload, default 1"
     parser.add_argument("--share", type=float, help=share)
-    numbers = (
-        "make stores of so many bindings and measure import, look-up, memory and disk, such as 10000,100000,1000000"
-    )
+    numbers = "measure import, look-up, memory and disk of stores with that many bindings, such as 10000,100000,1000000"
     parser.add_argument("--service", type=_numbers, metavar="BINDINGS", help=numbers)
-    api = "measure call set-up at the first of --rates with and without so many HTTP requests a second, such as 500"
+    api = "measure call set-up at the first of --rates with and without that many HTTP requests a second, such as 500"
     parser.add_argument("--api", type=int, metavar="REQUESTS", help=api)
-    parser.add_argument("--compiled", action="store_true", help="measure the relay that scripts/compile makes")
-    parser.add_argument("--without-relay", action="store_true", help="measure the comparison alone")
-    kept = "where relays' stores are kept for the next run, default var/bench-stores"
+    parser.add_argument("--compiled", action="store_true", help="measure the relay built by scripts/compile")
+    parser.add_argument("--without-relay", action="store_true", help="measure only the competitors")
+    kept = "folder that keeps relay stores for the next run, default var/bench-stores"
     parser.add_argument("--stores", type=Path, default=ROOT / "var/bench-stores", help=kept)
     parser.add_argument("--keep", action="store_true", help="keep the run's stores, logs and SIPp's files under var/")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Calls with and without HTTP requests beside them: the same relay, the same rate of calls, one run after the other."""
+"""Calls with and without concurrent HTTP requests: the same relay and call rate, in alternating runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ HEAD_START_S = 2.0
 
 @dataclass(frozen=True)
 class Beside:
-    """What was seen at one rate of requests, over all its runs."""
+    """The results at one request rate, over all its runs."""
 
-    requests: int  # asked for, a second
+    requests: int  # wanted, per second
     outcomes: list[Outcome]
-    companies: list[dict[str, Any]]  # what the program that made the requests says of each run
+    companies: list[dict[str, Any]]  # output of company.py for each run
 
     @property
     def failed(self) -> int:
@@ -42,7 +42,7 @@ class Beside:
 
 
 def measure(run: Path, bindings: Bindings, requests: int, rate: int, seconds: int) -> list[Beside]:
-    """Without and with requests in turn, REPEATS times."""
+    """Alternate runs without and with requests, REPEATS times."""
     load = make_load(run / "load", bindings.called(), free(CALLEE_HOST))
     api = free("127.0.0.10")
     found = [Beside(0, [], []), Beside(requests, [], [])]

@@ -1,6 +1,6 @@
-"""A company's program that keeps the HTTP API busy beside the calls: bindings read, made, changed and ended.
+"""A business user's program that loads the HTTP API during calls: it reads, makes, changes and ends bindings.
 
-It runs as a process of its own and prints one JSON object when it is told to stop: the rate it reached, and delays.
+It runs as a separate process and, when stopped, prints its rate and delays as one JSON object.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from itertools import count
 import aiohttp
 
 CONNECTIONS = 16
-MIX = ("read",) * 6 + ("make", "change", "end", "read")  # of ten requests
+MIX = ("read",) * 6 + ("make", "change", "end", "read")  # ten requests
 
 
 class Company:
-    """Requests at an even rate, whatever the answers take."""
+    """Requests at a constant rate, regardless of response times."""
 
     def __init__(self, api: str, key: str, rate: int) -> None:
         self._url = f"http://{api}/v1/bindings"

@@ -1,4 +1,4 @@
-"""One peer floods the relay: what the calls of another one notice of it, beside what they notice without a flood."""
+"""The calls of one peer while another peer floods the relay, compared with no flood."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stores import Bindings
 
 FLOODER_HOST = "127.0.0.13"
 SILENT_HOST = "127.0.0.24"
-# (kind, messages a second); "forged": questions from a port that the peer does not have.
-# Calls that ring stay for 90 s: they come last.
+# (kind, messages per second); "forged": OPTIONS from a port that is not the peer's.
+# INVITEs come last, because their calls ring for 90 s.
 FLOODS = (
     ("none", 0),
     ("options", 12_000),
@@ -33,7 +33,7 @@ FLOODS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One flood, with the calls beside it."""
+    """One flood, with the other peer's calls."""
 
     kind: str
     sent_per_s: float
@@ -41,7 +41,7 @@ class Run:
 
 
 def measure(run: Path, bindings: Bindings, rate: int, seconds: int, *, compiled: bool) -> list[Run]:
-    """`rate`: calls a second of the other peer, while each flood lasts. The relay has a CPU of its own."""
+    """`rate`: calls per second of the other peer during each flood. The relay has its own CPU."""
     flooded, *called = bindings.called()
     load = make_load(run / "load", called, free(CALLEE_HOST))
     all_cpus = os.sched_getaffinity(0)
@@ -60,7 +60,7 @@ def measure(run: Path, bindings: Bindings, rate: int, seconds: int, *, compiled:
 
 @contextlib.contextmanager
 def _silent_target() -> Iterator[Address]:
-    """Where the calls of the flood ring for ever."""
+    """A target that never answers the flood's calls."""
     address = free(SILENT_HOST)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(address)
@@ -111,7 +111,7 @@ TITLES = ("flood", "sent/s", "calls", "failed", "again", "p50, ms", "p99, ms", "
 
 
 def table(runs: Sequence[Run]) -> str:
-    """One line a flood. p50 and p99: from INVITE to 180; the last: to 200, for which a record has become durable."""
+    """One line per flood. p50 and p99: INVITE to 180; the last: INVITE to 200, which waits for a durable record."""
     return "\n".join(["".join(title.rjust(13) for title in TITLES), *map(_line, runs)])
 
 

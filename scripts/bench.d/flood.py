@@ -1,8 +1,8 @@
-"""More calls a second than SIPp can place: one socket, whose messages leave and come many at a time.
+"""More calls per second than SIPp can place: one socket with batched reads and writes.
 
-`python flood.py TARGET LOCAL RATE CALLS HOLD_MS FILE` places CALLS calls, RATE of them a second, from LOCAL through
-TARGET (each HOST:PORT) by the bindings of FILE (caller;number;callee a line), and prints what came of them as JSON.
-Each call is as caller.xml has it: INVITE, ACK, BYE after HOLD_MS; what gets no answer is sent again (RFC 3261 17.1).
+`python flood.py TARGET LOCAL RATE CALLS HOLD_MS FILE` places CALLS calls, RATE per second, from LOCAL through TARGET
+(each HOST:PORT) by the bindings of FILE (lines caller;number;callee), and prints the results as JSON. Each call is that
+of caller.xml: INVITE, ACK, BYE after HOLD_MS, with retransmissions (RFC 3261 17.1).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from relay.sip.flow import Flow
 
 TICK_S: Final = 0.001
 T1_S: Final = 0.5
-TRIES: Final = 7  # the last has 32 s from the first on: timers B and F
+TRIES: Final = 7  # transmissions of a request within 32 s: timers B and F
 
 _CALL_ID: Final = b"\r\nCall-ID: f"
 _DIGITS: Final = 8
@@ -51,10 +51,10 @@ Content-Type: application/sdp\r
 
 
 class State(IntEnum):
-    """Of a call."""
+    """The state of a call."""
 
     NEW = 0
-    INVITED = 1  # and nothing has come
+    INVITED = 1  # no response yet
     PROCEEDING = 2
     UP = 3
     ENDING = 4
@@ -64,14 +64,14 @@ class State(IntEnum):
 
 
 class Dialog(NamedTuple):
-    """What a call's ACK and BYE are made of."""
+    """The data for a call's ACK and BYE."""
 
     to: bytes
     uri: bytes
 
 
 class Again(NamedTuple):
-    """A request that is sent again at `at`, by the monotonic clock, where the call is as it was."""
+    """A retransmission due at `at` (monotonic), unless the call's state has changed."""
 
     at: float
     number: int
@@ -80,7 +80,7 @@ class Again(NamedTuple):
 
 @dataclass
 class Figures:
-    """What came of all calls."""
+    """The results of all calls."""
 
     completed: int = 0
     shed: int = 0
@@ -110,13 +110,13 @@ class Flood:
         self._began = 0
         self._hold_s = hold_s
         always_behind = Pace()
-        always_behind.is_behind = True  # so that all that has come is read at once
+        always_behind.is_behind = True  # read all waiting datagrams at once
         self._socket = UdpSocket(0, self._receive, lambda flow: None, always_behind)
         self._here = b"%b:%d" % (local[0].encode(), local[1])
         self._there = b"%b:%d" % (target[0].encode(), target[1])
 
     async def run(self) -> Figures:
-        """Place the calls, and wait for their ends: what has none by then is in no figure."""
+        """Place the calls and wait for their ends. Calls that do not end in time are not counted."""
         await self._socket.open(*self._local)
         began = now = time.monotonic()
         until = began + self._calls / self._rate + self._hold_s + GRACE_S
@@ -147,7 +147,7 @@ class Flood:
             self._request(number, State.ENDING, now)
 
     def _request(self, number: int, state: State, now: float, tries: int = 0) -> None:
-        """Send the INVITE or BYE, for the first time or again."""
+        """Send or retransmit the INVITE or BYE."""
         self._states[number] = state
         self._out.append(self._invite(number) if state is State.INVITED else self._bye(number))
         self._again[tries].append(Again(now + T1_S * 2**tries, number, state))
@@ -170,7 +170,7 @@ class Flood:
         if out:
             self._socket.send_all(out, *self._target)
 
-    # -- what comes
+    # -- receiving
 
     def _receive(self, data: bytes, flow: Flow) -> None:
         at = data.find(_CALL_ID) + len(_CALL_ID)
@@ -210,7 +210,7 @@ class Flood:
             self._ack(number, b"i", _value(data, b"\r\nTo: "), b"sip:%b@%b" % (number_dialled, self._there))
         )
 
-    # -- what goes
+    # -- sending
 
     def _invite(self, number: int) -> bytes:
         caller, dialled = self._bindings[number % len(self._bindings)]

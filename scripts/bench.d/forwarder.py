@@ -1,8 +1,8 @@
-"""A floor for Python: the least that a program between caller and callee can do. None could be put into service.
+"""A lower bound for Python: the least that a program between caller and callee can do. It is not fit for service.
 
-It passes datagrams on as they are, but for the number dialled; looks a binding up for each INVITE; and writes a record
-when a call is answered and one when it ends, durable before the 200 goes on, as the relay does. It has no transactions,
-dialogs or timers, and shows each side the other.
+It forwards datagrams, changing only the number dialled; looks up a binding for each INVITE; and writes a record when a
+call is answered and when it ends, durable before the 200 is forwarded, as the relay does. It has no transactions,
+dialogs or timers, and hides neither side from the other.
 
 Run as `forwarder.py FOLDER HOST PORT CALLEE_HOST CALLEE_PORT`, with `bindings.db` in the folder.
 """
@@ -96,7 +96,7 @@ class Forwarder:
             self._send(data, caller)
 
     def _send(self, data: bytes, place: Place) -> None:
-        with contextlib.suppress(OSError):  # SIP sends it again
+        with contextlib.suppress(OSError):  # SIP retransmits
             self._socket.sendto(data, place)
 
 

@@ -1,4 +1,4 @@
-"""What a server holds more at the end of a long run than early in it, under the same load: what calls left behind."""
+"""Memory left behind by calls: a server's growth during a long run under constant load."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import processes
 from load import Load
 from servers import Server
 
-STEADY_S = 45  # from the first call: by then transactions end (RFC 3261: after 32 s at most) as fast as others begin
-LAST_S = 1  # before the last call: there are still as many calls as before
+STEADY_S = 45  # after the first call: transactions (at most 32 s by RFC 3261) now end as fast as others begin
+LAST_S = 1  # before the last call, while the number of calls is constant
 
 
 @dataclass(frozen=True)
 class Held:
     memory_mib: float
-    files: int  # descriptors that are open
+    files: int  # open descriptors
 
 
 @dataclass
 class Growth:
-    """One server under `rate` calls a second for so many seconds."""
+    """The growth of one server under `rate` calls per second."""
 
     server: str
     rate: int
@@ -33,15 +33,15 @@ class Growth:
 
     @property
     def bytes_a_call(self) -> float:
-        """Of the calls between the two times."""
+        """Growth per call between the two samples."""
         early, late = self.held
         return (late.memory_mib - early.memory_mib) * 1048576 / (self.rate * (self.seconds - LAST_S - STEADY_S))
 
 
 def measure(load: Load, servers: Sequence[Server], rate: int, seconds: int) -> list[Growth]:
-    """One server after the other. Raises RuntimeError for less than a minute."""
+    """Measure one server after the other. Raises RuntimeError if `seconds` is too short."""
     if seconds < STEADY_S + 15:
-        raise RuntimeError(f"--growth: {seconds} s are too few, the load is steady after {STEADY_S}")
+        raise RuntimeError(f"--growth: {seconds} s is too short: the load is steady after {STEADY_S} s")
     return [_measure_once(load, server, rate, seconds) for server in servers]
 
 

@@ -1,4 +1,4 @@
-"""SIPp as callers and callees: one run of calls at one rate, and what came of it."""
+"""SIPp as callers and callees: one run of calls at one rate, and its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import processes
 from probe import Probe
 
 HERE = Path(__file__).parent
-HOLD_MS = 1000  # each call lasts this long between ACK and BYE
+HOLD_MS = 1000  # from ACK to BYE
 GRACE_S = 40  # longer than SIPp's own retransmissions
 CALLER_HOST = "127.0.0.11"
 CALLEE_HOST = "127.0.0.22"
@@ -33,7 +33,7 @@ class Address(NamedTuple):
 
 
 def free(host: str) -> Address:
-    """An address with a port that nobody holds for UDP, below those that the kernel gives away by itself."""
+    """An address with a free UDP port, below the kernel's range of ephemeral ports."""
     while True:
         port = random.randrange(10_000, 30_000)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt, contextlib.suppress(OSError):
@@ -46,7 +46,7 @@ class Outcome:
     completed: int
     failed: int
     seconds: float  # from the first call to the end of the last
-    delays_ms: list[float]  # INVITE to 180, as the probe saw it
+    delays_ms: list[float]  # INVITE to 180, by the probe
     answers_ms: list[float]  # INVITE to 200
     retransmissions: int  # of the caller's SIPp
 
@@ -56,19 +56,19 @@ SIPP_TRANSPORTS = {"udp": "u1", "tcp": "t1"}  # one socket, or one connection, f
 
 @dataclass(frozen=True)
 class Load:
-    """Where SIPp's callees listen, and the file of bindings its callers go through (caller;number;callee a line).
+    """The address of SIPp's callees, and the file of its callers' bindings (lines caller;number;callee).
 
-    The probe's calls go by UDP, whatever `transport` of SIPp's is.
+    `transport` is SIPp's; the probe always uses UDP.
     """
 
     run: Path
     bindings: Path
     callee: Address
-    numbers: Sequence[tuple[str, str]]  # of (caller, number) for the probe
+    numbers: Sequence[tuple[str, str]]  # (caller, number) pairs for the probe
     transport: str = "udp"
 
     def drive(self, target: Address, rate: int, seconds: int) -> Outcome:
-        """Place `rate` calls a second for so many seconds through `target`; wait for the last to end."""
+        """Place `rate` calls per second through `target` for `seconds`; wait for the last to end."""
         callee = self.start_callee()
         probe = Probe(CALLER_HOST, target, self.numbers)
         probe.start()
@@ -79,7 +79,7 @@ class Load:
             callee.wait()
 
     def start_callee(self) -> subprocess.Popen[bytes]:
-        """Returns once it listens; its owner ends it."""
+        """Start the callee; returns once it listens. The caller ends it."""
         callee = self._start("callee", ["-sf", str(HERE / "callee.xml")], self.callee)
         processes.wait_until_bound(callee, *self.callee, self.run / "callee.log", self.transport)
         return callee
@@ -87,7 +87,7 @@ class Load:
     def start_callers(
         self, name: str, scenario: Path, local: Address, target: Address, rate: int, calls: int, hold_ms: int
     ) -> subprocess.Popen[bytes]:
-        """Ends with the last of the calls, of which `rate` begin a second. What it counts is in `rows` of that name."""
+        """Start callers that exit after the last call, `rate` calls per second. Their counts are in `rows(name)`."""
         self._rows(name).unlink(missing_ok=True)
         timeout_s = calls // rate + hold_ms // 1000 + GRACE_S
         options = [str(target), "-sf", str(scenario), "-inf", str(self.bindings), "-d", str(hold_ms)]
@@ -96,7 +96,7 @@ class Load:
         return self._start(name, options, local)
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """What callers have counted, a row a second; the last is of all. Raises RuntimeError where there is none."""
+        """The callers' counts, one row per second; the last is the total. Raises RuntimeError if there is none."""
         if not self._rows(name).exists():
             raise RuntimeError((self.run / f"{name}.log").read_text(errors="replace")[-2000:])
         with self._rows(name).open(newline="") as lines:
@@ -129,7 +129,7 @@ class Load:
 
 
 def make_load(run: Path, called: Sequence[tuple[str, str, str]], callee: Address, transport: str = "udp") -> Load:
-    """That of calls by these bindings, of (caller, number, callee), with its files in the folder `run`."""
+    """The load of calls by (caller, number, callee), with its files in the folder `run`."""
     run.mkdir(parents=True, exist_ok=True)
     file = run / "sipp.csv"
     file.write_text("SEQUENTIAL\n" + "".join(f"{a};{x};{b};\n" for a, x, b in called))

@@ -1,6 +1,6 @@
-"""A mix of calls by SIPp: held and resumed, busy, cancelled, refused ones among plain ones.
+"""A mix of calls by SIPp: plain, held and resumed, busy, cancelled and refused ones.
 
-Each kind has a pair of SIPps of its own, which count how many of its calls went as drawn.
+Each kind has its own pair of SIPps, which count the calls that followed their ladder.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.ladder import scenario
 
-PERIOD_S = 10  # SIPp counts whole calls in this time: so there may be less than one a second of a kind
-RINGS_MS = 1000  # before it is answered, or cancelled
-MOST_WAITING_S = 120  # calls begun in this time are open at the most: more than that, and no new ones are begun
-REMEMBERED_MS = "5000"  # calls that are over, for what may come late; SIPp ends when it has forgotten the last
-MOST_LOG = str(10 * 1048576)  # bytes of what a SIPp finds wrong
+PERIOD_S = 10  # SIPp's rates are whole calls per period: this allows less than one call per second of a kind
+RINGS_MS = 1000  # before a call is answered or cancelled
+MOST_WAITING_S = 120  # limit of open calls, as calls begun in this time; above it no new calls are begun
+REMEMBERED_MS = "5000"  # ended calls are remembered for late messages; SIPp exits after the last one
+MOST_LOG = str(10 * 1048576)  # bytes of a SIPp's error log
 
 _UP = """
 > INVITE sdp
@@ -49,7 +49,7 @@ _ENDED = "< BYE\n> 200\ntimewait 4000"
 
 @dataclass(frozen=True)
 class Kind:
-    """Calls that go alike. `callee`: the ladder of the called side, none where nobody may be called."""
+    """One kind of calls. `callee`: the ladder of the called side; None if the call is refused."""
 
     name: str
     share: float
@@ -89,10 +89,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Counted:
-    """By SIPps so far."""
+    """Counts of SIPps so far."""
 
     begun: int = 0
-    good: int = 0  # went as drawn
+    good: int = 0  # followed the ladder
     failed: int = 0
     sent_again: int = 0
 
@@ -107,9 +107,9 @@ class Counted:
 
 @dataclass
 class Mix:
-    """`rate` calls a second of all kinds together, answered ones up for about `hold_s`; the callers of `bindings`.
+    """`rate` calls per second of all kinds together by the callers of `bindings`, answered ones up for about `hold_s`.
 
-    What is drawn by lot, which is who calls in which order and for how long, depends on `seed`.
+    The order of callers and the durations are random, by `seed`.
     """
 
     run: Path
@@ -126,7 +126,7 @@ class Mix:
         self.callees = {name: free(f"127.0.0.{30 + n}") for n, name in enumerate(with_callee)}
 
     def peers_toml(self) -> str:
-        """The callees' peers, and which callees are behind each: they are told apart by their last digits but three."""
+        """The callees' peers and their routes, by all but the last three digits of the callees."""
         tables = []
         for name, address in self.callees.items():
             uri, sources = f"sip:{address};transport=udp", f"{address.host}/32"
@@ -140,13 +140,13 @@ class Mix:
         return {callee[:-3] for _, _, callee in self._of_kind(name)}
 
     def _of_kind(self, name: str) -> list[Binding]:
-        """Whole blocks of a thousand, so that a prefix tells the kind; never the same ones as another kind's."""
+        """The bindings of a kind: whole blocks of a thousand, so that a prefix identifies the kind."""
         blocks = {"busy": (0,), "cancelled": (1,), "held": (2, 3), "plain": (4, 5, 6, 7, 8, 9)}[name]
         return [binding for binding in self.bindings if int(binding[2]) // 1000 % 10 in blocks]
 
     @contextlib.contextmanager
     def running(self, target: Address) -> Iterator[Mix]:
-        """From when calls are begun; all SIPps are gone at its end."""
+        """Start the calls; all SIPps are killed at the end of the block."""
         try:
             for kind in KINDS:
                 if kind.callee:
@@ -174,30 +174,30 @@ class Mix:
         return _Sipp(self.run, f"{kind.name}_caller", kind.caller, free(CALLER_HOST), options)
 
     def _rows(self, kind: Kind) -> Iterator[tuple[str, str, int]]:
-        """Caller, number and how long the call is up, in ms."""
+        """Caller, number, and duration of the call in ms."""
         dice = random.Random(f"{self.seed} {kind.name}")
         chosen = self._of_kind(kind.name) if kind.callee else list(self.bindings)
         for a, x, _ in dice.sample(chosen, len(chosen)):
-            # Nobody has bound 137…: that caller is refused.
+            # 137… is not bound, so the call is refused.
             yield (a if kind.callee else f"137{a[3:]}"), x, round(dice.uniform(0.5, 1.5) * self.hold_s * 1000)
 
     def check(self) -> None:
-        """Raises RuntimeError if a SIPp has ended by itself."""
+        """Raises RuntimeError if a SIPp has exited."""
         for sipp in (*self._callers.values(), *self._answering.values()):
             sipp.check()
 
     def counted(self) -> dict[str, Counted]:
-        """Of the callers, by kind."""
+        """Counts of the callers, by kind."""
         return {name: sipp.counted() for name, sipp in self._callers.items()}
 
     def answered(self) -> dict[str, Counted]:
-        """Of the callees, by kind."""
+        """Counts of the callees, by kind."""
         return {name: sipp.counted() for name, sipp in self._answering.items()}
 
     def end(self, patience_s: float) -> bool:
-        """No new calls; whether all have ended within that time."""
+        """Stop new calls. Returns whether all SIPps exit within `patience_s`."""
         until = time.monotonic() + patience_s
-        callers_end = _all_end(self._callers.values(), until)  # first: callees that wait for nobody end at once
+        callers_end = _all_end(self._callers.values(), until)  # first, because idle callees exit at once
         return _all_end(self._answering.values(), until) and callers_end
 
 
@@ -208,7 +208,7 @@ def _all_end(sipps: Collection[_Sipp], until: float) -> bool:
 
 
 class _Sipp:
-    """One process. It writes a row of its counts every second, and one at its end."""
+    """One SIPp process. It writes a row of counts every second and at its end."""
 
     def __init__(self, run: Path, name: str, ladder: str, local: Address, options: Sequence[str]) -> None:
         self.log = run / f"{name}.log"
@@ -225,7 +225,7 @@ class _Sipp:
     def check(self) -> None:
         if self.process.poll() is not None:
             said = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"SIPp ({self._name}) has ended with {self.process.returncode}:\n{said}")
+            raise RuntimeError(f"SIPp ({self._name}) exited with {self.process.returncode}:\n{said}")
 
     def ends(self, until: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
-"""Several relays on one PostgreSQL store: the highest rate of one and of more, and what the server takes for a call.
+"""Several relays on one PostgreSQL store: their highest rate, and the server's cost per call.
 
-Each node gets a fixed share of one CPU, the server and SIPp all they want: else two nodes of one machine would have no
-more of it than one.
+Each node gets a fixed fraction of one CPU, the server and SIPp as much as they need: otherwise two nodes on one machine
+would share what one had.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.postgres import PostgresServer
 
-# As a server is made: the tests' own forgets what it was told where the machine fails.
+# Durable settings, as in production: the tests' server loses data if the machine fails.
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "autovacuum": "on"}
 SETTLE_S = 5.0
-BETWEEN_S = 3.0  # two runs of the search
+BETWEEN_S = 3.0  # pause between two runs of the search
 _COUNTED = """
 SELECT (SELECT coalesce(sum(batch), 0) FROM node), pg_current_wal_lsn() - '0/0',
     (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database())
@@ -40,12 +40,12 @@ SELECT (SELECT coalesce(sum(batch), 0) FROM node), pg_current_wal_lsn() - '0/0',
 
 @dataclass(frozen=True)
 class Counted:
-    """Of the server, from its start or between two moments."""
+    """The server's counters, since its start or as a difference."""
 
     cpu_us: float
     batches: int  # transactions of the nodes' journals
     wal_bytes: int
-    transactions: int  # look-ups among them
+    transactions: int  # including look-ups
 
     def since(self, before: Counted) -> Counted:
         return Counted(
@@ -58,13 +58,13 @@ class Counted:
 
 @dataclass(frozen=True)
 class Nodes:
-    """What was seen of so many."""
+    """The results of one number of nodes."""
 
     count: int
-    highest: int  # calls a second of all together without a failed one
-    rate: int  # of the run in which the rest was seen
+    highest: int  # calls per second of all nodes together without a failed call
+    rate: int  # of the run that gave the following figures
     outcomes: Sequence[Outcome]
-    seconds: float  # of it
+    seconds: float  # duration of that run
     relays_us: float
     counted: Counted
 
@@ -88,11 +88,11 @@ class _Store:
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all runs have in common."""
+    """The parameters of all runs."""
 
     bindings: Bindings
     share: float
-    first: int  # calls a second of each node that the search begins with
+    first: int  # initial rate of the search, calls per second and node
     seconds: int
     compiled: bool
     caps: bool
@@ -109,7 +109,7 @@ def measure(
     compiled: bool,
     caps: bool,
 ) -> list[Nodes]:
-    """`share`: of one CPU for each node. `first`: calls a second of each that the search begins with."""
+    """`share`: fraction of one CPU for each node. `first`: initial rate of the search, calls per second and node."""
     setting = _Setting(bindings, share, first, seconds, compiled, caps)
     with _store(run) as store:
         _import(run, store, setting)
@@ -118,7 +118,7 @@ def measure(
 
 @contextlib.contextmanager
 def _store(run: Path) -> Iterator[_Store]:
-    run.chmod(0o711)  # the server is another user's where we are root
+    run.chmod(0o711)  # as root, the server runs as another user
     server = PostgresServer(run, **DURABLE)
     try:
         pid = int(Path(server.data, "postmaster.pid").read_text().split()[0])
@@ -185,7 +185,7 @@ def _measure_once(store: _Store, nodes: Sequence[tuple[Load, Server]], highest: 
 
 @contextlib.contextmanager
 def _node(folder: Path, store: _Store, index: int, count: int, setting: _Setting) -> Iterator[tuple[Load, Server]]:
-    """Its load, and itself, started."""
+    """A started node with its load."""
     callee = free(f"127.0.0.{40 + index}")
     load = make_load(folder, setting.bindings.called()[index::count], callee)
     address = free(f"127.0.0.{30 + index}")
@@ -198,7 +198,7 @@ def _node(folder: Path, store: _Store, index: int, count: int, setting: _Setting
 
 
 def _drive(nodes: Sequence[tuple[Load, Server]], rate: int, seconds: int) -> list[Outcome]:
-    """`rate` calls a second through all of them together, at once."""
+    """Drive all nodes at once, `rate` calls per second in total."""
     outcomes: list[Outcome] = []
 
     def drive(load: Load, server: Server) -> None:
@@ -215,7 +215,7 @@ def _drive(nodes: Sequence[tuple[Load, Server]], rate: int, seconds: int) -> lis
 
 
 def table(figures: Sequence[Nodes]) -> str:
-    """One column a number of nodes."""
+    """One column per number of nodes."""
     rows = [["", *(f"{each.count} nodes" for each in figures)]]
     rows += [[title, *(form(each) for each in figures)] for title, form in _ROWS]
     return "\n".join(row[0].ljust(48) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows)

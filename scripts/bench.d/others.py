@@ -1,4 +1,4 @@
-"""The comparisons: Kamailio and Sippy's B2BUA, each set up for as much of relay700's job as it can do, and a floor."""
+"""The competitors: Kamailio and Sippy's B2BUA, each doing as much of relay700's job as it can, and a lower bound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from load import HERE, Address, free
 from servers import Server, running
 
 SIPPY_PYTHON = HERE.parents[1] / ".venv-sippy/bin/python"  # scripts/bench makes it
-WORKERS = 2  # Kamailio's children that serve UDP, and Sippy's programs that look up and record
+WORKERS = 2  # Kamailio's UDP children, and Sippy's look-up and record programs
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def kamailio(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[
 
 @contextlib.contextmanager
 def sippy(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[Server]:
-    """Its `b2bua`, which asks a RADIUS client where calls go and tells it of those that have ended; its log is off."""
+    """Sippy's `b2bua`, with a RADIUS client for routes and call records, and without log."""
     run.mkdir()
     address = free("127.0.0.14")
     stores.make_bindings_table(run / "bindings.db", bindings)
@@ -62,7 +62,7 @@ def sippy(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[Ser
 
 @contextlib.contextmanager
 def forwarder(run: Path, bindings: stores.Bindings, callee: Address) -> Iterator[Server]:
-    """What the least that a program in Python does takes, on the relay's Python."""
+    """The least possible program in Python, on the relay's interpreter."""
     run.mkdir()
     address = free("127.0.0.16")
     stores.make_bindings_table(run / "bindings.db", bindings)

@@ -1,4 +1,4 @@
-"""More calls than the relay can do: how many are completed, what becomes of the others, and of those that are up."""
+"""Overload: completed, shed and failed calls, and the fate of live calls, when more is offered than can be served."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from stores import Bindings
 
 from relay.net.control import ControlClient, control_path
 
-CALLS_UP = 100  # before the others begin, until they have all been tried
-PAUSE_S = 10.0  # between two runs: the longest lag is that of one
+CALLS_UP = 100  # live calls during the whole run
+PAUSE_S = 10.0  # between two runs, so that the longest delay belongs to one run
 
 _ANSWERED = '<recv response="200" rrs="true"></recv>'
 _ENDED = '<recv response="200" crlf="true" rtd="2"></recv>'
@@ -52,14 +52,14 @@ class Overload:
 
     factor: float
     offered: int  # calls
-    seconds: float  # in which they were offered
+    seconds: float  # of offering
     completed: int
     shed: int
     up_completed: int  # of CALLS_UP
     retransmissions: int
-    lag_s: float  # the longest
-    unread: int  # datagrams that found the relay's receive buffer full, in all runs so far
-    unread_by_sipp: int  # that found one of SIPp's full
+    lag_s: float  # longest queueing delay
+    unread: int  # datagrams lost to the relay's full receive buffer, in all runs so far
+    unread_by_sipp: int  # datagrams lost to SIPp's full receive buffers
 
     @property
     def per_s(self) -> float:
@@ -77,7 +77,7 @@ def measure(
     transport: str = "udp",
     share: float = 1.0,
 ) -> list[Overload]:
-    """`rate`, the highest without a failed call, is offered so many times. `share`: of the CPU that the relay has."""
+    """Offer multiples of `rate`, the highest without a failed call. `share`: the relay's fraction of its CPU."""
     load = make_load(run / "load", bindings.called(), free(CALLEE_HOST), transport)
     (load.run / "overload.xml").write_text(_scenario())
     all_cpus = os.sched_getaffinity(0)
@@ -99,7 +99,7 @@ def measure(
 
 
 def _scenario() -> str:
-    """The caller's, with a 503 as one more good end; counter 1 counts those, 2 the calls that are over by a BYE."""
+    """The caller's scenario with 503 as a further valid end: counter 1 counts those, counter 2 calls ended by BYE."""
     text = (HERE / "caller.xml").read_text()
     shed = f'<recv response="503" optional="true" next="shed" counter="1"></recv>\n  {_ANSWERED}'
     ended = '<recv response="200" crlf="true" rtd="2" counter="2" next="end"></recv>'
@@ -140,10 +140,10 @@ def _measure_once(
 
 
 class _Calls:
-    """A process that calls."""
+    """A process that makes calls."""
 
     def __init__(self, load: Load, name: str, target: Address, rate: int, calls: int, hold_ms: int) -> None:
-        self.unread = 0  # datagrams that found its receive buffer or the callees' full
+        self.unread = 0  # datagrams lost to its own or the callees' full receive buffer
         self._load = load
         self._name = name
         self._calls = calls
@@ -151,7 +151,7 @@ class _Calls:
         self._process = self._start(target, rate, hold_ms)
 
     def wait(self) -> Figures:
-        """Until all calls are over."""
+        """Wait for the end of all calls."""
         while self._process.poll() is None:
             self.unread = max(self.unread, sum(processes.unread(*each) for each in (self._local, self._load.callee)))
             time.sleep(0.2)
@@ -165,7 +165,7 @@ class _Calls:
 
 
 class _Caller(_Calls):
-    """SIPp; it has a row of figures a second."""
+    """SIPp, with a row of figures every second."""
 
     def _start(self, target: Address, rate: int, hold_ms: int) -> subprocess.Popen[bytes]:
         scenario = self._load.run / "overload.xml"
@@ -180,7 +180,7 @@ class _Caller(_Calls):
 
 
 class _Flood(_Calls):
-    """flood.py."""
+    """The load of flood.py."""
 
     def _start(self, target: Address, rate: int, hold_ms: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(HERE / "flood.py"), str(target), str(self._local), str(rate), str(self._calls)]
@@ -194,7 +194,7 @@ class _Flood(_Calls):
 
 
 def table(figures: Sequence[Overload]) -> str:
-    """One line a run."""
+    """One line per run."""
     peak = max(each.per_s for each in figures)
     titles = ("offered", "calls/s", "completed/s", "of peak", "shed/s", "failed", "SIPp unread", "up, lost", "lag, ms")
     lines = ["".join(title.rjust(13) for title in titles)]

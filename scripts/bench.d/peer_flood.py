@@ -1,8 +1,8 @@
-"""What a peer floods the relay with, or somebody in its name: one kind of message, as fast as the clock says.
+"""A flood of one kind of message from a peer, or with its forged address, at a fixed rate.
 
-`python peer_flood.py KIND SOURCE RELAY RATE SECONDS CALLER NUMBER` sends RATE messages a second of that kind from
-SOURCE to RELAY (each HOST:PORT; port 0 is any), and prints how many. INVITEs call NUMBER as CALLER. They go by UDP, and
-no answer is read; of KIND-tcp by one TCP connection, as many as it takes, and answers are read.
+`python peer_flood.py KIND SOURCE RELAY RATE SECONDS CALLER NUMBER` sends RATE messages per second of that kind from
+SOURCE to RELAY (each HOST:PORT; port 0: any), and prints their number. INVITEs call NUMBER as CALLER. They go by UDP,
+and no answer is read; KIND-tcp uses one TCP connection, as fast as it accepts, and reads the answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 TICK_S: Final = 0.002
-MOST_AT_ONCE: Final = 500  # messages, by a stream
+MOST_AT_ONCE: Final = 500  # messages per write to a stream
 
 _SDP: Final = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 8\r\n"
 
@@ -23,7 +23,7 @@ Writer = Callable[[int], bytes]
 
 
 def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writer:
-    """Gives each message of that kind its own Call-ID, tag and branch. Raises KeyError for an unknown kind."""
+    """Return a factory of messages with unique Call-ID, tag and branch. Raises KeyError for an unknown kind."""
     method, to_tag, body = {
         "options": ("OPTIONS", "", b""),
         "invite": ("INVITE", "", _SDP),
@@ -36,7 +36,7 @@ def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writ
     start = {"response": "SIP/2.0 200 OK", "garbage": "SIP/2.0 or not"}.get(
         kind, f"{method} sip:{number}@{relay} SIP/2.0"
     )
-    # %d stands for the message's number.
+    # %d is the message's number.
     text = (
         f"{start}\r\nVia: SIP/2.0/UDP {source};branch=z9hG4bKflood%d;rport\r\n"
         f"From: <sip:{caller}@{source}>;tag=f%d\r\nTo: <sip:{number}@{relay}>{to_tag}\r\nCall-ID: flood%d@{source}\r\n"
@@ -48,7 +48,7 @@ def writer(kind: str, source: str, relay: str, caller: str, number: str) -> Writ
 
 
 def flood(kind: str, source: str, relay: str, rate: int, seconds: float, caller: str, number: str) -> int:
-    """Returns how many were sent: fewer than asked for where this process does not get the time."""
+    """Returns the number of messages sent: fewer than requested if this process lacks CPU time."""
     if kind.endswith("-tcp"):
         return _flood_stream(kind.removesuffix("-tcp"), source, relay, rate, seconds, caller, number)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -1,4 +1,4 @@
-"""A caller of a few calls a second beside SIPp's load, for the post-dial delay: SIPp's own clock is too coarse."""
+"""A probe caller beside SIPp's load, for the post-dial delay: SIPp's own clock is too coarse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 INTERVAL_S = 0.04
-STRAGGLERS_S = 1.0  # how long answers are awaited after the last call
+STRAGGLERS_S = 1.0  # wait for answers after the last call
 _STATUS = re.compile(rb"SIP/2\.0 (\d{3}) ")
 _CALL_ID = re.compile(rb"\r\nCall-ID: *(\d+)@probe", re.IGNORECASE)
 _TO = re.compile(rb"\r\nTo: *([^\r]*)", re.IGNORECASE)
@@ -20,10 +20,9 @@ _SDP = "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\nm=aud
 
 
 class Probe(threading.Thread):
-    """Calls through `target` until stop(): INVITE, ACK and BYE at once. It repeats nothing that gets lost.
+    """Calls through `target` until stop(): INVITE, then ACK and BYE at once, without retransmission.
 
-    `delays_ms` are the times from sending each INVITE to reading its 180, `answers_ms` to reading its 200; `completed`
-    counts the calls that were ended.
+    `delays_ms`: times from sending an INVITE to reading its 180; `answers_ms`: to its 200; `completed`: ended calls.
     """
 
     def __init__(self, host: str, target: tuple[str, int], numbers: Sequence[tuple[str, str]]) -> None:
@@ -31,7 +30,7 @@ class Probe(threading.Thread):
         self.delays_ms: list[float] = []
         self.answers_ms: list[float] = []
         self.completed = 0
-        self._numbers = numbers  # of (caller, number dialled), used in turn
+        self._numbers = numbers  # (caller, number dialled) pairs, used in turn
         self._target = target
         self._sent_at: dict[int, float] = {}
         self._rung: set[int] = set()

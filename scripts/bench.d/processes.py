@@ -1,4 +1,4 @@
-"""What the kernel says of a server's processes: the CPU they used, the memory they hold; and how to end them."""
+"""CPU time and memory of a server's processes, as reported by the kernel, and their termination."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def family(pid: int) -> list[int]:
 
 
 def run_time_us(pid: int) -> float:
-    """CPU time of a process and its descendants so far, all threads, user and system together."""
+    """CPU time used by a process and its descendants, all threads, user and system, in microseconds."""
     total_ns = 0
     for member in family(pid):
         for schedstat in Path(f"/proc/{member}/task").glob("*/schedstat"):
@@ -40,10 +40,10 @@ def run_time_us(pid: int) -> float:
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of a process and its descendants, as if they were alone.
+    """Memory of a process and its descendants, as if no other process ran.
 
-    A page that several of them share counts once (PSS), one of a file, such as a library, in full, whoever else has it:
-    relays that are measured side by side share those.
+    Pages shared among them count once (PSS). Pages of files, such as libraries, count in full, because relays measured
+    side by side share them.
     """
     files_kib: dict[tuple[str, str], int] = {}
     own_kib = 0
@@ -56,19 +56,19 @@ def resident_mib(pid: int) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """How many a process and its descendants have open."""
+    """The number of open descriptors of a process and its descendants."""
     return sum(len(os.listdir(f"/proc/{member}/fd")) for member in family(pid))
 
 
 def _pages_of_files(smaps: str) -> Iterator[tuple[tuple[str, str], int]]:
-    """By path and place in the file, in KiB; without the pages that the process has written, which are its own."""
+    """Clean pages of mapped files, in KiB, by path and offset."""
     for offset, path, text in _MAPPING.findall(smaps):
         fields = dict(_FIELD.findall(text))
         yield (path, offset), int(fields["Rss"]) - int(fields["Anonymous"])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its descendants: SIGTERM to the first, SIGKILL to what is left after a while."""
+    """End a process and its descendants: SIGTERM to the first, SIGKILL to the rest after a while."""
     members = family(process.pid)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -86,12 +86,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def is_bound(host: str, port: int, transport: str = "udp") -> bool:
-    """Whether somebody listens on this IPv4 address, by the kernel's socket table. Over TCP nobody talks there yet."""
+    """Whether a socket listens on this IPv4 address, by the kernel's socket table."""
     return _in_tables(host, port) in Path(f"/proc/net/{transport}").read_text()
 
 
 def unread(host: str, port: int) -> int:
-    """Datagrams that found the receive buffer of the socket at this IPv4 address full; 0 when nobody has it."""
+    """Datagrams lost to the full receive buffer of the socket at this IPv4 address; 0 if there is none."""
     for line in Path("/proc/net/udp").read_text().splitlines():
         if _in_tables(host, port) in line:
             return int(line.split()[-1])
@@ -104,7 +104,7 @@ def _in_tables(host: str, port: int) -> str:
 
 
 def wait_until_bound(process: subprocess.Popen[bytes], host: str, port: int, log: Path, transport: str = "udp") -> None:
-    """Raises RuntimeError with the end of `log` if the process ends first or takes longer than 30 s."""
+    """Raises RuntimeError with the end of `log` if the process exits first or takes longer than 30 s."""
     deadline = time.monotonic() + 30
     while not is_bound(host, port, transport):
         if process.poll() is not None or time.monotonic() > deadline:

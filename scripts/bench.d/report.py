@@ -1,4 +1,4 @@
-"""The table of a bench run."""
+"""The table of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ QUANTILES = (("p50", 0.5), ("p99", 0.99))
 
 @dataclass(frozen=True)
 class Part:
-    """What was measured with so many bindings."""
+    """The results with one number of bindings."""
 
     bindings: int
     results: Results
-    highest: Mapping[str, Highest]  # by server; empty if it was not asked for
+    highest: Mapping[str, Highest]  # by server; empty without --highest
 
 
 class Table:
-    """One line a figure, one column a server, and one for each that is not ours: our figures by its own."""
+    """One line per figure, one column per server, and one per competitor with the ratio of our figure to its own."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self._names = [server.name for server in servers]
@@ -42,7 +42,7 @@ class Table:
         self._rows.append([title, *(_cell(figures[name], form) for name in self._names), *ratios])
 
     def add_spread(self, figures: Mapping[str, float | None], form: str) -> None:
-        """What each of ours takes more than the first of them."""
+        """The excess of each further relay over the first one."""
         first = figures[self._ours[0]]
         more = {name: _less(figures[name], first) for name in self._ours[1:]}
         self._rows.append(["    more than one process", *(_cell(more.get(name), form) for name in self._names)])

@@ -1,4 +1,4 @@
-"""A series of runs: every server in turn at every rate, several times over, and the medians of what was seen."""
+"""A series of runs: every server in turn at every rate, several times, and the medians."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIRECT = "direct"  # the callee itself, without a server between
 
 @dataclass
 class Measured:
-    """All runs of one server at one rate; none where it did not hold a lower one."""
+    """All runs of one server at one rate; none if it did not hold a lower rate."""
 
     cpu_us: list[float] = field(default_factory=list)  # per completed call
     resident_mib: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Measured:
 
     @property
     def is_held(self) -> bool:
-        """Whether the rate can be said to be served: the cost of a completed call means nothing where many are not."""
+        """Whether at most 1% of the calls failed: otherwise the cost per completed call is meaningless."""
         return self.calls > 0 and self.failed * 100 <= self.calls
 
     @property
@@ -46,7 +46,7 @@ class Measured:
         return statistics.median(self.resident_mib) if self.is_held else None
 
     def delay_ms(self, quantile: float) -> float:
-        """That quantile of the time from INVITE to 180, over all runs."""
+        """A quantile of the time from INVITE to 180, over all runs."""
         return quantile_of([delay for outcome in self.outcomes for delay in outcome.delays_ms], quantile)
 
     def added_delay_ms(self, direct: Measured, quantile: float) -> float | None:
@@ -54,7 +54,7 @@ class Measured:
 
 
 def quantile_of(values: Sequence[float], quantile: float) -> float:
-    """NaN of no values."""
+    """NaN without values."""
     return sorted(values)[min(len(values) - 1, int(quantile * len(values)))] if values else float("nan")
 
 
@@ -66,7 +66,7 @@ class Plan:
     rates: Sequence[int]
     seconds: int
     repeats: int
-    settle_s: float  # after the last call: what a server still does for the calls of a run counts too
+    settle_s: float  # after the last call: a server's remaining work for the calls counts too
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def warm_up(load: Load, servers: Sequence[Server]) -> None:
     for server in servers:
         outcome = load.drive(server.address, WARM_UP_CALLS_PER_S, WARM_UP_S)
         if not outcome.completed:
-            raise RuntimeError(f"no call through {server.name} is completed: see the files in {load.run.parent}")
+            raise RuntimeError(f"no call through {server.name} was completed: see the files in {load.run.parent}")
 
 
 def measure(load: Load, servers: Sequence[Server], plan: Plan) -> Results:
-    """Interleaved, so that whatever else the machine does meets all servers alike.
+    """Interleaved runs, so that other load on the machine affects all servers alike.
 
-    A server that cannot hold a rate is not driven at it again, nor at higher ones.
+    A server that cannot hold a rate is not driven at that rate or a higher one again.
     """
     results: Results = {(server.name, rate): Measured() for server in servers for rate in plan.rates}
     beaten: set[str] = set()
@@ -129,11 +129,11 @@ def _line(server: Server, rate: int, outcome: Outcome, measured: Measured) -> st
 
 
 def highest(load: Load, server: Server, first: int, limit: int, plan: Plan) -> Highest:
-    """Searches from the rate `first` on, in steps of 100 up to `limit`; in runs of `plan.seconds`."""
+    """Search from the rate `first`, in steps of 100 up to `limit`, in runs of `plan.seconds`."""
 
     def is_clean(rate: int) -> bool:
         clean = _is_clean(load, server, rate, plan.seconds)
-        time.sleep(3)  # let what hangs over from an overload pass
+        time.sleep(3)  # let an overload drain
         return clean
 
     rate = search(is_clean, first, 100, limit)
@@ -145,7 +145,7 @@ def highest(load: Load, server: Server, first: int, limit: int, plan: Plan) -> H
 
 
 def search(is_clean: Callable[[int], bool], first: int, step: int, limit: int) -> int:
-    """The highest rate, to a multiple of `step` and at most `limit`, at which no call fails and SIPp keeps its pace."""
+    """The highest multiple of `step`, at most `limit`, at which no call fails and SIPp keeps the rate."""
     good, bad, rate = 0, limit + step, first
     while bad - good > step:
         good, bad = (rate, bad) if is_clean(rate) else (good, rate)

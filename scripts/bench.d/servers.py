@@ -1,4 +1,4 @@
-"""The relay that is measured, as an operator would run it, and how any server is started, on an address of its own."""
+"""The measured relay, run as an operator does, and the start of any server at its own address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import processes
 import stores
 from load import CALLER_HOST, HERE, Address, free
 
-COMPILED_PYTHON = HERE.parents[1] / ".venv-compiled/bin/python"  # scripts/compile makes it
+COMPILED_PYTHON = HERE.parents[1] / ".venv-compiled/bin/python"  # made by scripts/compile
 IDLE_S = 4.0
 
 
@@ -22,7 +22,7 @@ IDLE_S = 4.0
 class Server:
     name: str
     address: Address
-    process: subprocess.Popen[bytes] | None  # None: the callee itself, called directly
+    process: subprocess.Popen[bytes] | None  # None: the callee, called directly
     idle_us_per_s: float = 0.0
 
     @property
@@ -41,9 +41,9 @@ def relay(
     more: str = "",
     transport: str = "udp",
 ) -> Iterator[Server]:
-    """`relay700 serve` with its store on disk and records durable, as it is by default; `api`: where it serves HTTP.
+    """`relay700 serve` with its store on disk and durable records, as by default. `api`: the address of HTTP.
 
-    `more` and `transport`: as of `relay_toml`.
+    `more` and `transport`: as for `relay_toml`.
     """
     run.mkdir()
     address = free("127.0.0.10")
@@ -56,9 +56,9 @@ def relay(
 
 
 def relay700(compiled: bool) -> list[str]:
-    """The command, to be followed by its arguments."""
+    """The relay's command, without arguments."""
     python = str(COMPILED_PYTHON) if compiled else sys.executable
-    return [python, "-P", "-m", "relay"]  # -P: the installed relay, not that of the folder we are in
+    return [python, "-P", "-m", "relay"]  # -P: the installed relay, not one in the working directory
 
 
 def relay_toml(
@@ -73,10 +73,10 @@ def relay_toml(
     transport: str = "udp",
     caps: bool = False,
 ) -> str:
-    """Without caps, or with ones that nobody reaches: the same few thousand callers call again and again.
+    """A configuration without caps, or with unreachable ones: the same few thousand callers call repeatedly.
 
-    `api` None: the relay's process alone. `store`: the lines of its table, where it is not a file in `run`. `more`:
-    further tables. `transport`: to the callees; the relay listens for UDP too.
+    `api` None: no backend process. `store`: the lines of its table, if the store is not a file in `run`. `more`:
+    further tables. `transport`: to the callees; the relay also listens on UDP.
     """
     if store is None:
         store = f'url = "sqlite:{run}/relay.db"\nkey_file = "{run}/relay.key"'
@@ -118,12 +118,12 @@ peers = ["callees"]
 def running(
     name: str, command: list[str], address: Address, log: Path, *, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """A server's process, from when it listens at `address`. Raises RuntimeError if it does not."""
+    """A server process that listens at `address`. Raises RuntimeError if it does not start."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent, env=environment)
     try:
         processes.wait_until_bound(process, *address, log)
-        time.sleep(1.0)  # let its start-up work pass before the idle use is measured
+        time.sleep(1.0)  # let start-up finish before idle CPU use is measured
         yield Server(name, address, process, _idle_us_per_s(process.pid))
     finally:
         processes.stop(process)

@@ -1,6 +1,6 @@
-"""How the number-protection service grows with its bindings, to a million: import, look-up, memory, disk.
+"""Scaling of the number-protection service with its bindings, up to a million: import, look-up, memory, disk.
 
-All is done as an operator does it, but the look-ups: those are timed in a process of their own on the same store.
+All steps are an operator's commands, except the look-ups, which a separate process times on the same store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from load import CALLEE_HOST, free
 from servers import relay_toml
 
 NUMBERS_PER_PREFIX = 10_000
-BINDINGS_PER_NUMBER = 10  # so that numbers are shared, as they are in service
+BINDINGS_PER_NUMBER = 10  # numbers are shared, as in production
 LOOK_UPS = 50_000
 SETTLE_S = 5.0
 RELAY700 = [sys.executable, "-P", "-m", "relay"]
@@ -27,7 +27,7 @@ RELAY700 = [sys.executable, "-P", "-m", "relay"]
 
 @dataclass(frozen=True)
 class Grown:
-    """One store of so many live bindings."""
+    """The results of one store with that many live bindings."""
 
     bindings: int
     import_s: float
@@ -76,7 +76,7 @@ def _measure(folder: Path, size: int) -> Grown:
 
 
 def _import(folder: Path, config: Path, size: int) -> float:
-    """Seconds for `bindings import` of a file in which the 700 numbers are left to the pool."""
+    """Seconds for `bindings import` of a file without 700 numbers, which the pool assigns."""
     file = folder / "bindings.csv"
     with file.open("w") as lines:
         lines.write("mode,a,b,expires_in,order_id,business\n")
@@ -92,7 +92,7 @@ def _import(folder: Path, config: Path, size: int) -> float:
 
 
 def _serve(folder: Path, config: Path) -> float:
-    """What a relay that has just started on the store holds."""
+    """Memory of a relay just started on the store, MiB."""
     log = folder / "relay.log"
     with log.open("wb") as output:
         process = subprocess.Popen([*RELAY700, "serve", "-c", str(config)], stdout=output, stderr=subprocess.STDOUT)
@@ -119,7 +119,7 @@ def _look_ups(folder: Path, size: int) -> tuple[float, float]:
 
 
 def _time_look_ups(folder: Path, size: int) -> tuple[float, float]:
-    """Microseconds of one look-up: callers of the whole store at random, each once warm SQLite pages are to be had."""
+    """Microseconds of one look-up by random callers of the whole store, with SQLite's pages warm."""
     from relay.call.routing import Route
     from relay.config import load_config
     from relay.policy.gate import Gate

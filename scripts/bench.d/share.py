@@ -1,4 +1,4 @@
-"""A fixed share of CPU time for a process, by a control group of the kernel."""
+"""A CPU limit for a process, by a Linux control group."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PERIOD_US = 10_000  # short, so that what has used up its share waits for some milliseconds only
+PERIOD_US = 10_000  # short, so that a throttled process waits only for milliseconds
 _ROOT = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
 def limited(pid: int, share: float) -> Iterator[None]:
-    """The process and what it starts get at most this share of one CPU (0.25: a quarter). Raises RuntimeError."""
+    """Limit a process and its children to a fraction of one CPU, such as 0.25. Raises RuntimeError."""
     parent = _ROOT if (_ROOT / "cgroup.controllers").exists() else _ROOT / "cpu"
     group = parent / f"relay700-bench-{os.getpid()}-{pid}"
     quota_us = int(share * PERIOD_US)
@@ -26,7 +26,7 @@ def limited(pid: int, share: float) -> Iterator[None]:
             (group / "cpu.cfs_quota_us").write_text(str(quota_us))
         (group / "cgroup.procs").write_text(str(pid))
     except OSError as error:
-        raise RuntimeError(f"no control group can be made that limits CPU time: {error}") from error
+        raise RuntimeError(f"cannot create a control group with a CPU limit: {error}") from error
     try:
         yield
     finally:

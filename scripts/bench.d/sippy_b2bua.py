@@ -1,4 +1,4 @@
-"""Sippy's `b2bua` with the path of its RADIUS client as an option: it knows the setting, its command line does not."""
+"""Sippy's `b2bua` with an option for the path of its RADIUS client, a setting that its command line lacks."""
 
 from sippy import b2bua
 from sippy.MyConfigParser import SUPPORTED_OPTIONS

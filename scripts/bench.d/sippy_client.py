@@ -1,7 +1,7 @@
-"""In the place of Sippy's RADIUS client: looks bindings up in SQLite, and writes a record of each call that has ended.
+"""A substitute for Sippy's RADIUS client: look-ups of bindings in SQLite, and a record for each ended call.
 
-It talks as that client does (sippy's External_command). A request is its kind, AUTH or ACCT, lines `Attribute="value"`
-and an empty line; an answer lines `Attribute = 'value'`, 0 for yes or 1 for no, and an empty line.
+It speaks that client's protocol (sippy's External_command). A request is its kind, AUTH or ACCT, lines
+`Attribute="value"`, and an empty line; an answer is lines `Attribute = 'value'`, 0 (yes) or 1 (no), and an empty line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RECORD = "insert into records(callid, caller, masked, ended, seconds, cause) val
 
 
 class Client:
-    """Its look-ups and records; a record is on disk when it is answered."""
+    """Look-ups and records. A record is durable before its request is answered."""
 
     def __init__(self, folder: Path, callee: str) -> None:
         self._callee = callee
@@ -29,7 +29,7 @@ class Client:
         )
 
     def authorise(self, asked: dict[str, str]) -> str:
-        """Where the call goes, the 700 number in the caller's place, and no name beside it; one record a call."""
+        """The route, with the 700 number as the caller and no display name; one record per call."""
         caller, number = asked["Calling-Station-Id"], asked["Called-Station-Id"]
         found = self._bindings.execute(LOOK_UP, (number, caller, int(time.time()))).fetchone()
         if found is None:

@@ -1,7 +1,7 @@
-"""`scripts/soak`: a long load of calls of all kinds, and whether anything is lost, left behind or grows.
+"""`scripts/soak`: a long load of calls of all kinds, and a check for losses, leftovers and growth.
 
-Ends with 1 if a call failed, if the records are not exactly the calls that were made, or if something is left at the
-end. What grows is printed and is no fault: records do.
+Exits with 1 if a call failed, if the records do not match the calls made, or if anything is left at the end. Growth is
+printed and is not a fault: the store's records grow.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from tests.support.relay_process import left_behind
 ROOT = Path(__file__).resolve().parents[2]
 BINDINGS = 10_000
 SAMPLE_S = 60.0
-FEWEST_SAMPLES = 6  # in a short run they are closer together
-WARM_UP = 1 / 3  # of the run, and at the most
+FEWEST_SAMPLES = 6  # a short run has a shorter interval
+WARM_UP = 1 / 3  # of the run, at most MOST_WARM_UP_S
 MOST_WARM_UP_S = 300.0
-LAST_CALLS_S = 120.0  # for the last calls, beyond the longest of them: longer than any rings or SIPp repeats itself
-IDLE_S = 60.0  # for transactions: RFC 3261 has them remembered for 32 s (timers D, J, L)
-MOST_SHOWN = 20  # of the log's complaints
+LAST_CALLS_S = (
+    120.0  # limit for the last calls, beyond their longest duration: above any ringing and SIPp's retransmissions
+)
+IDLE_S = 60.0  # limit for transactions, which RFC 3261 keeps for 32 s (timers D, J, L)
+MOST_SHOWN = 20  # error lines of the log
 _OUTCOME = re.compile(rb'"outcome": ?"(\w+)"')
 _COMPLAINT = re.compile(rb'"level": ?"(error|critical)"|^Traceback')
 
@@ -52,14 +54,14 @@ def main() -> int:
     if faults:
         print("\n" + "\n".join(faults) + f"\nSIPp's files, the relay's log and store are in {run}")
         return 1
-    print("\nno call failed, each has its record, nothing was left behind")
+    print("\nno call failed, each has its record, nothing is left behind")
     if not options.keep:
         shutil.rmtree(run)
     return 0
 
 
 def soak(options: argparse.Namespace, run: Path) -> list[str]:
-    """The faults. Raises RuntimeError if the relay or a SIPp ends in the middle."""
+    """Run the load. Returns the faults. Raises RuntimeError if the relay or a SIPp exits early."""
     seconds, folder = options.minutes * 60, run / "relay"
     bindings = Bindings(BINDINGS, options.stores)
     mix = Mix(run, list(bindings), options.rate, options.hold, options.seed)
@@ -84,12 +86,12 @@ def soak(options: argparse.Namespace, run: Path) -> list[str]:
     faults = [] if all_ended else ["not all calls have ended"]
     faults += differences(called, answered, records)
     faults += [f"left behind: {left}"] if left else []
-    faults += [f"the relay ended with {server.process.returncode}"] if server.process.returncode else []
+    faults += [f"the relay exited with {server.process.returncode}"] if server.process.returncode else []
     return [*faults, *_complaints(folder / "relay.log"), *_unverified(folder, options.compiled)]
 
 
 def _samples(mix: Mix, watcher: Watch, seconds: float) -> Iterator[Sample]:
-    """One a minute, or more in a short run; each is printed."""
+    """Take and print samples, one a minute or more in a short run."""
     every_s = min(SAMPLE_S, seconds / FEWEST_SAMPLES)
     began = time.monotonic()
     before = None
@@ -109,7 +111,7 @@ def _growth(samples: list[Sample], seconds: float) -> str:
 
 
 def _left_behind(watcher: Watch) -> dict[str, int]:
-    """What the relay still holds though no call goes on, once it has had its time."""
+    """What the relay still holds after all calls and transactions should have ended."""
     until = time.monotonic() + IDLE_S
     while time.monotonic() < until:
         said = watcher.statistics()
@@ -120,7 +122,7 @@ def _left_behind(watcher: Watch) -> dict[str, int]:
 
 
 def _records(folder: Path, compiled: bool) -> Counter[str]:
-    """By outcome, as `relay700 calls list` tells them."""
+    """Record counts by outcome, from `relay700 calls list`."""
     command = [*servers.relay700(compiled), "calls", "list", "--json", "-c", str(folder / "relay.toml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as listing:
         assert listing.stdout
@@ -146,16 +148,16 @@ def _table(called: Mapping[str, Counted], answered: Mapping[str, Counted], recor
 
 
 def differences(called: Mapping[str, Counted], answered: Mapping[str, Counted], records: Counter[str]) -> list[str]:
-    """Between what the callers count, what the callees count, and the records."""
+    """Differences between the callers' counts, the callees' counts and the records."""
     faults = []
     expected: Counter[str] = Counter()
     for kind in KINDS:
         one, other = called[kind.name], answered.get(kind.name)
         expected[kind.outcome] += one.good
         if one.failed or one.good != one.begun or not one.good:
-            faults.append(f"{kind.name}: of {one.begun} calls {one.good} went as they should, {one.failed} failed")
+            faults.append(f"{kind.name}: of {one.begun} calls {one.good} succeeded, {one.failed} failed")
         if other and (other.failed or other.good != one.good):
-            faults.append(f"{kind.name}: callees had {other.good} calls as they should, and {other.failed} failed")
+            faults.append(f"{kind.name}: at the callees {other.good} calls succeeded, {other.failed} failed")
     faults += [
         f"{outcome}: {expected[outcome]} calls, {records[outcome]} records"
         for outcome in sorted(expected | records)
@@ -173,10 +175,15 @@ def _complaints(log: Path) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30, help="default 30")
-    parser.add_argument("--rate", type=int, default=300, help="calls a second, of all kinds together; default 300")
-    parser.add_argument("--hold", type=float, default=5, help="seconds that calls are up on average, default 5")
-    parser.add_argument("--compiled", action="store_true", help="the relay that scripts/compile makes")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of who calls when")
+    parser.add_argument("--rate", type=int, default=300, help="calls per second, all kinds together, default 300")
+    parser.add_argument("--hold", type=float, default=5, help="average duration of calls in seconds, default 5")
+    parser.add_argument("--compiled", action="store_true", help="use the relay built by scripts/compile")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.randrange(1_000_000),
+        help="seed of the calls' order and durations, default random",
+    )
     kept = "where the store of bindings is kept for the next run, default var/bench-stores"
     parser.add_argument("--stores", type=Path, default=ROOT / "var/bench-stores", help=kept)
     parser.add_argument("--keep", action="store_true", help="keep SIPp's files, the relay's log and store under var/")

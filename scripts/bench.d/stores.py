@@ -1,6 +1,6 @@
-"""The bindings that are called, and the stores of all servers that hold them.
+"""The benchmark's bindings, and the stores of all servers with them.
 
-A relay's store of a million bindings takes minutes to make, so each is kept in a folder and copied for a run.
+Creating a relay's store of a million bindings takes minutes, so stores are kept in a folder and copied for each run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from load import HERE
 PREFIX = "7001000"  # the first 7 of the 11 managed digits; 10,000 numbers under each prefix
 NUMBERS_PER_PREFIX = 10_000
 EXPIRES = "2100-01-01T00:00:00Z"
-CALLED = 100_000  # bindings that the callers go through at the most
+CALLED = 100_000  # largest number of bindings used by the callers
 KAMAILIO_SQL = Path("/usr/share/kamailio/db_sqlite")
 SCHEMA = HERE.parents[1] / "relay/store/schema"
 Binding = tuple[str, str, str]  # caller, 700 number, callee
@@ -29,10 +29,10 @@ Binding = tuple[str, str, str]  # caller, 700 number, callee
 
 @dataclass(frozen=True)
 class Bindings:
-    """AXB bindings of `count` callers to as many callees, each over a 700 number of its own."""
+    """AXB bindings of `count` callers to as many callees, each with its own 700 number."""
 
     count: int
-    kept_in: Path  # where relays' stores are kept
+    kept_in: Path  # folder of the relay stores
 
     def __iter__(self) -> Iterator[Binding]:
         return map(_binding, range(self.count))
@@ -42,7 +42,7 @@ class Bindings:
         return [f"{PREFIX}{n:04}" for n in range(-(-self.count // NUMBERS_PER_PREFIX))]
 
     def called(self) -> list[Binding]:
-        """Those that are called, of the whole store and in no order; the same at each run."""
+        """The bindings used by callers: a random selection, the same in each run."""
         return [_binding(n) for n in random.Random(700).sample(range(self.count), min(self.count, CALLED))]
 
 
@@ -51,7 +51,7 @@ def _binding(number: int) -> Binding:
 
 
 def put_relay_store(run: Path, bindings: Bindings, importing: Sequence[str]) -> None:
-    """Puts relay.db and its relay.key into `run`: those that are kept, or new ones made by the command `importing`."""
+    """Copy relay.db and relay.key into `run`: the kept ones, or new ones made by the command `importing`."""
     kept = bindings.kept_in / f"{bindings.count}-{_schema()}"
     if not kept.exists():
         _import(run, bindings, importing)
@@ -75,14 +75,14 @@ def _import(run: Path, bindings: Bindings, importing: Sequence[str]) -> None:
 
 
 def write_table(path: Path, bindings: Bindings) -> None:
-    """For `relay700 bindings import`."""
+    """The input of `relay700 bindings import`."""
     with path.open("w") as lines:
         lines.write("mode,x,a,b,expires_in,order_id,business\n")
         lines.writelines(f"AXB,{x},{a},{b},{EXPIRES},bench,default\n" for a, x, b in bindings)
 
 
 def _keep(run: Path, kept: Path) -> None:
-    """Under its name only when it is whole."""
+    """Copy under the final name only when complete."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=kept.parent))
     for name in ("relay.db", "relay.key"):
@@ -91,7 +91,7 @@ def _keep(run: Path, kept: Path) -> None:
 
 
 def make_bindings_table(path: Path, bindings: Bindings) -> None:
-    """What the comparisons look up: `bindings(x, a, b, expires, active)` in SQLite."""
+    """The competitors' bindings: `bindings(x, a, b, expires, active)` in SQLite."""
     with contextlib.closing(sqlite3.connect(path)) as store:
         store.execute("pragma journal_mode=wal")
         store.executescript("""
@@ -104,7 +104,7 @@ def make_bindings_table(path: Path, bindings: Bindings) -> None:
 
 
 def make_records_table(path: Path) -> None:
-    """Kamailio's own table of call records, `acc_cdrs`, with the numbers and the Call-ID beside."""
+    """Kamailio's table of call records, `acc_cdrs`, with columns for the numbers and the Call-ID."""
     with contextlib.closing(sqlite3.connect(path)) as records:
         records.execute("pragma journal_mode=wal")
         records.executescript((KAMAILIO_SQL / "standard-create.sql").read_text())

@@ -1,4 +1,4 @@
-"""What a relay holds while it serves a long load, sample by sample, and how fast each of it grows."""
+"""Samples of a relay's resources during a long load, and their growth rates."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Sample:
     at_s: float  # since the first call
     good: int  # calls so far
     failed: int
-    calls_up: int  # as the next three: 0 where the relay did not answer
+    calls_up: int  # this and the next three: 0 if the relay did not answer
     shed: int
     tasks: int
     lag_s: float
     resident: Mapping[str, int]  # bytes, by process
     descriptors: int
-    store: int  # bytes, as all that follow
+    store: int  # bytes, like the following
     wal: int
     log: int
 
 
 class Watch:
-    """Of one relay, by its first process's id and the folder that its store and log are in."""
+    """The sampler of one relay, by the id of its first process and the folder of its store and log."""
 
     def __init__(self, pid: int, folder: Path) -> None:
         self._pid = pid
@@ -47,7 +47,7 @@ class Watch:
         self._began = time.monotonic()
 
     def statistics(self) -> dict[str, Any] | None:
-        """As the relay tells its desk; None if it does not answer in time."""
+        """The relay's statistics from the control socket; None if it does not answer in time."""
         try:
             return asyncio.run(self._control.ask("statistics"))
         except Refused:
@@ -77,7 +77,7 @@ def _size(file: Path) -> int:
 
 
 def _resident(members: Sequence[int]) -> dict[str, int]:
-    """Named by their commands."""
+    """Resident memory by command name."""
     found: dict[str, int] = {}
     for member in members:
         words = Path(f"/proc/{member}/cmdline").read_text().split("\0")
@@ -105,7 +105,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def growth(samples: Sequence[Sample]) -> str:
-    """A line a figure: its straight line through the samples, of which there must be two at least."""
+    """One line per figure: its linear regression over the samples, of which there must be at least two."""
     series: dict[str, list[float]] = {
         f"{name}, KiB": [sample.resident.get(name, 0) / 1024 for sample in samples] for name in samples[-1].resident
     }
@@ -127,5 +127,5 @@ def growth(samples: Sequence[Sample]) -> str:
 
 
 def _slope(along: Sequence[float], values: Sequence[float]) -> float:
-    """0 where nothing has passed between the samples."""
+    """0 if the samples have the same abscissa."""
     return statistics.linear_regression(along, values).slope if len(set(along)) > 1 else 0.0

@@ -1,7 +1,7 @@
-"""The rounds of `scripts/chaos`. What happens and what must hold is that of the tests; this repeats it.
+"""The rounds of `scripts/chaos`: the tests' faults and checks, repeated with random parameters.
 
-All that is drawn comes from the seed, each kind's from a generator of its own: `--only` draws what the whole run drew.
-When the machine does what it is asked to is not drawn.
+All random draws come from the seed, with one generator per kind: `--only` draws the same as a whole run. The timing on
+the machine is not reproducible.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ HOUR_S = 3_600
 
 
 def main() -> int:
-    """0 where all held."""
+    """Returns 0 if all checks passed."""
     options = _options()
     print(f"seed {options.seed}", flush=True)
     failed = []
     for name in options.only or list(KINDS):
         began = time.monotonic()
         try:
-            random.seed(f"{options.seed} {name}")  # what parts draw by themselves: ports, which pages are damaged
+            random.seed(f"{options.seed} {name}")  # draws of helpers: ports, damaged pages
             KINDS[name](options, random.Random(f"{options.seed} {name}"))
         except Exception as error:
             failed.append(name)
@@ -49,13 +49,15 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--rounds", type=int, default=10, help="of each kind; over UDP and TCP half of the kills each")
-    parser.add_argument("--only", action="append", choices=list(KINDS), help="may be given several times")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="rounds per kind, default 10; kills are split between UDP and TCP"
+    )
+    parser.add_argument("--only", action="append", choices=list(KINDS), help="run only this kind; may be repeated")
     return parser.parse_args()
 
 
 def crash(options: argparse.Namespace, dice: random.Random) -> None:
-    """kill -9 under load; then while records lie in the spill, too."""
+    """kill -9 under load, also while records are in the overflow log."""
     for transport in ("udp", "tcp"):
         with _relay(setup_for(transport), PARTIES) as relay:
             relay.import_bindings(BINDINGS)
@@ -70,7 +72,7 @@ def crash(options: argparse.Namespace, dice: random.Random) -> None:
 
 
 def store(options: argparse.Namespace, dice: random.Random) -> None:
-    """The store fails in one way after the other."""
+    """Random store faults, one after the other."""
     for number in range(options.rounds):
         name = dice.choice(list(store_faults.FAULTS))
         fault = store_faults.FAULTS[name]
@@ -82,11 +84,11 @@ def store(options: argparse.Namespace, dice: random.Random) -> None:
                 relay.bind()
                 relay.wait_for_event("desk.ready")
                 witness = asyncio.run(store_faults.outlives(relay, fault))
-            print(f"{number + 1} {name}: {len(witness.answers)} calls answered, each with its record", flush=True)
+            print(f"{number + 1} {name}: {len(witness.answers)} calls answered, each has its record", flush=True)
 
 
 def clock(options: argparse.Namespace, dice: random.Random) -> None:
-    """The wall clock is set by up to an hour, back and forth; every other time the relay is killed meanwhile."""
+    """Steps of the wall clock by up to an hour in either direction; every second time the relay is killed as well."""
     with tempfile.TemporaryDirectory(prefix="relay700-clock-") as folder:
         wall = WallClock(Path(folder, "clock"))
         with _relay(Setup(environment=wall.environment()), (A, B)) as relay:
@@ -103,7 +105,7 @@ def network(options: argparse.Namespace, dice: random.Random) -> None:
 
 
 def overload(options: argparse.Namespace, dice: random.Random) -> None:
-    """More calls than there is time for."""
+    """More calls than the relay can serve."""
     _tests("tests/interop/test_overload.py", options, dice)
 
 
@@ -118,7 +120,7 @@ KINDS: dict[str, Callable[[argparse.Namespace, random.Random], None]] = {
 
 @contextmanager
 def _relay(setup: Setup, numbers: tuple[str, ...] | list[str]) -> Iterator[RelayProcess]:
-    """One that is started, and looked through and stopped at the end."""
+    """A started relay, checked for leaks and stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="relay700-chaos-") as folder:
         relay = RelayProcess(Path(folder), setup, numbers)
         relay.start()
@@ -133,7 +135,7 @@ def _relay(setup: Setup, numbers: tuple[str, ...] | list[str]) -> Iterator[Relay
 
 
 def _tests(path: str, options: argparse.Namespace, dice: random.Random) -> None:
-    """Those that draw with a seed, again and again."""
+    """Run seeded tests repeatedly."""
     for _ in range(options.rounds):
         environment = {**os.environ, "RELAY_TEST_SEED": str(dice.randrange(1 << 32))}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path]

@@ -214,7 +214,7 @@ async def test_hanging_up_over_the_rate_gets_429_with_retry_after(
     api: Api, relay: dict[str, Callable[..., Json]]
 ) -> None:
     def hang_up(call_id: str, business: str | None = None, dry_run: bool = False) -> Json:
-        raise Refused("rate_limited", "", "at most 20 calls are hung up a second")
+        raise Refused("rate_limited", "", "at most 20 hang-ups per second")
 
     relay["hang_up"] = hang_up
     company = await api.company("acme")

@@ -48,7 +48,7 @@ def test_all_are_lifted(relay: Command) -> None:
 
 
 def test_what_cannot_be_is_refused(relay: Command) -> None:
-    assert "take it out of the configuration" in relay.refused("bans", "add", PEER, "--for", "1h")
+    assert "remove the peer from the configuration" in relay.refused("bans", "add", PEER, "--for", "1h")
     assert "not an address" in relay.refused("bans", "add", "carrier.example", "--for", "1h")
     assert "not banned" in relay.refused("bans", "lift", BAD)
     assert relay.objects("audit", "list") == []

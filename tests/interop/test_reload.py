@@ -131,7 +131,7 @@ def test_a_certificate_that_cannot_be_read_changes_nothing(start_relay: StartRel
     key.write_text("no key")
     done = relay.command("reload")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"tls.certificate: {certificate} and {key} are no PEM pair")
+    assert done.stderr.startswith(f"tls.certificate: {certificate} and {key} are not a matching PEM pair")
 
 
 def test_without_a_relay_there_is_nothing_to_reload(tmp_path: Path) -> None:

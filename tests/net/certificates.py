@@ -1,4 +1,4 @@
-"""A certificate authority and certificates for loopback addresses, made anew for each test run."""
+"""A certificate authority and certificates for loopback addresses, created per test run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Authority:
         self.file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, host: str, *, verify: bool = True, password: bytes | None = None) -> TlsFiles:
-        """Files for who lives at the address or name `host`, trusting this authority."""
+        """TLS files for `host`, an address or name, trusting this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         name = x509.IPAddress(ip_address(host)) if is_literal(host) else x509.DNSName(host)
@@ -65,6 +65,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
-            # Python 3.13's defaults want what RFC 5280 does: this, and of an authority the key's identifier and usage.
+            # Required by RFC 5280 and Python 3.13's defaults, as are an authority's key identifier and key usage.
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )

@@ -1,4 +1,4 @@
-"""The tests of relay.net run on the loop that `relay700 serve` runs on."""
+"""The tests of relay.net run on uvloop, as `relay700 serve` does."""
 
 from __future__ import annotations
 

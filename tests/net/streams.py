@@ -1,4 +1,4 @@
-"""Streams with one listener, and their far ends, over real sockets."""
+"""`Streams` with one listener, and their far ends, over real sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def message(body: str = "", name: str = "OPTIONS sip:x SIP/2.0") -> bytes:
 
 
 class Heard:
-    """Streams with one listener, and what they tell."""
+    """`Streams` with one listener, and their reports."""
 
     def __init__(self, transport: str, limits: StreamLimits, tls: TlsFiles | None, host: str, peer: Peer) -> None:
         self.messages: asyncio.Queue[tuple[bytes, Flow]] = asyncio.Queue()
@@ -56,7 +56,7 @@ class Heard:
         return await asyncio.wait_for(self.failed.get(), 10)
 
     async def settled(self, count: int) -> None:
-        """Until so many connections are open."""
+        """Wait until `count` connections are open."""
         await until(lambda: self.streams.statistics()["streams"] == count)
 
     async def connect(
@@ -80,7 +80,7 @@ async def listening(
 
 
 class FarEnd:
-    """A peer that listens, and what came to it on how many connections."""
+    """A listening peer, with its received messages and its connections."""
 
     def __init__(self) -> None:
         self.lines: asyncio.Queue[bytes] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""Settings on free loopback ports, and a log that is read back, for the tests of relay.net."""
+"""Settings on free loopback ports, and a log that can be read back, for the tests of relay.net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "127.0.0.10"
 
 
 def settings_for(*transports: str, host: str = HOST, peers: tuple[Peer, ...] = ()) -> Settings:
-    """One listener a transport, each on a free port."""
+    """One listener per transport, each on a free port."""
     listeners = []
     for transport in transports:
         address = free(host)
@@ -33,17 +33,17 @@ def address_of(settings: Settings, index: int = 0) -> Address:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until it is so; TimeoutError after ten seconds."""
+    """Run the loop until the condition holds. Raises TimeoutError after ten seconds."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 (nothing tells when)
+        while not condition():  # noqa: ASYNC110 (no event to wait for)
             await asyncio.sleep(0)
 
 
 class Log:
-    """A logger as `relay700 serve` has it, and the events that it wrote."""
+    """The logger of `relay700 serve`, and the events written."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the test)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open for the whole test)
         self.logger: FilteringBoundLogger = configure("json", "debug", self._file)
         self.ended = ended_calls(self.logger, "json", "debug", self._file)
 
@@ -54,5 +54,5 @@ class Log:
 
 
 def hold_up_the_loop(seconds: float) -> None:
-    """As a long collection of garbage, or a machine that is paused, would."""
+    """Block the loop, as a long garbage collection or a paused machine would."""
     time.sleep(seconds)

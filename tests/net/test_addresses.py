@@ -1,4 +1,4 @@
-"""What hosts are."""
+"""Classification of hosts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from relay.net.addresses import family_of, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.0.9", "::1", "localhost"])
-def test_a_host_of_this_machine_itself_is_known(host: str) -> None:
+def test_loopback_hosts(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0", "::", "localhost.example", "127.0.0.1.example", ""])
-def test_others_are_not(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 

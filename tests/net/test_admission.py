@@ -14,21 +14,21 @@ def admission(**limits: int) -> Admission:
     return Admission(StreamLimits(**limits), Peers(Settings(listeners=(), peers=(PEER,), routes=(), prefixes=())))
 
 
-def test_the_number_of_all_connections_is_bounded() -> None:
+def test_the_total_of_connections_is_limited() -> None:
     a = admission(max_connections=2)
     assert [a.admit("10.0.0.1"), a.admit(None), a.admit("10.0.0.2"), a.admit(None)] == [True, True, False, False]
     a.release(None)
     assert a.admit("10.0.0.2")
 
 
-def test_the_number_from_one_source_is_bounded() -> None:
+def test_connections_from_one_source_are_limited() -> None:
     a = admission(max_per_source=1)
     assert [a.admit("10.0.0.1"), a.admit("10.0.0.1"), a.admit("10.0.0.2")] == [True, False, True]
     a.release("10.0.0.1")
     assert a.admit("10.0.0.1")
 
 
-def test_strangers_share_a_small_part_and_leave_the_rest_to_peers() -> None:
+def test_unknown_sources_share_a_limit_and_leave_the_rest_to_peers() -> None:
     a = admission(max_strangers=1)
     assert [a.admit("192.0.2.1"), a.admit("192.0.2.2"), a.admit("10.0.0.1")] == [True, False, True]
     assert a.strangers == 1
@@ -37,7 +37,7 @@ def test_strangers_share_a_small_part_and_leave_the_rest_to_peers() -> None:
     assert a.admit("192.0.2.2")
 
 
-def test_one_stranger_leaves_the_others_theirs() -> None:
+def test_one_unknown_source_cannot_use_up_the_limit_of_all() -> None:
     a = admission(max_strangers=8)
     assert [a.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
     assert a.is_greedy("192.0.2.1")
@@ -46,16 +46,16 @@ def test_one_stranger_leaves_the_others_theirs() -> None:
     assert [a.admit("10.0.0.1") for _ in range(10)] == [True] * 10
 
 
-def test_our_own_connections_are_no_strangers() -> None:
+def test_our_own_connections_do_not_count_as_unknown() -> None:
     a = admission(max_strangers=0)
     assert a.admit(None)
 
 
-def test_a_scoped_address_is_judged_by_its_network() -> None:
+def test_a_scoped_address_is_matched_by_its_network() -> None:
     assert admission(max_strangers=0).admit("fe80::1%eth0")
 
 
-def test_nothing_is_kept_of_sources_that_are_gone() -> None:
+def test_counts_of_closed_sources_are_removed() -> None:
     a = admission()
     for number in range(100):
         a.admit(f"192.0.2.{number}")
@@ -63,7 +63,7 @@ def test_nothing_is_kept_of_sources_that_are_gone() -> None:
     assert (a.count, a.strangers, len(a._by_source)) == (0, 0, 0)
 
 
-def test_strangers_are_told_by_the_peers_of_the_configuration_in_force() -> None:
+def test_unknown_sources_are_recounted_on_reload() -> None:
     a = admission(max_strangers=1)
     assert [a.admit("10.0.0.1"), a.admit("192.0.2.1")] == [True, True]
     other = Peer("other", (), False, (ip_network("192.0.2.0/24"),))

@@ -18,7 +18,7 @@ from relay.sip.flow import Flow
 FLOW = Flow(0, "udp", "127.0.0.11", 5060)
 
 
-def test_messages_of_a_rank_are_taken_in_their_order_and_strangers_have_turns_as_one_peer() -> None:
+def test_messages_of_a_rank_keep_their_order_and_unknown_sources_count_as_one_peer() -> None:
     backlog = Backlog()
     ranks = (Rank.STRANGER, Rank.NEW, Rank.INSIDE, Rank.NEW, Rank.INSIDE)
     for number, rank in enumerate(ranks):
@@ -30,7 +30,7 @@ def test_messages_of_a_rank_are_taken_in_their_order_and_strangers_have_turns_as
 
 
 @pytest.mark.parametrize("rank", [Rank.INSIDE, Rank.NEW])
-def test_whoever_floods_waits_for_itself(rank: Rank) -> None:
+def test_a_flooding_peer_delays_only_itself(rank: Rank) -> None:
     backlog = Backlog()
     for _ in range(1000):
         backlog.keep(b"flood", FLOW, rank, "a", 1.0)
@@ -39,7 +39,7 @@ def test_whoever_floods_waits_for_itself(rank: Rank) -> None:
     assert [waiting[0] for _ in range(2) if (waiting := take())] == [b"flood", b"good"]
 
 
-def test_a_flood_of_messages_of_calls_leaves_new_calls_their_turns() -> None:
+def test_new_calls_get_turns_during_a_flood_of_in_call_messages() -> None:
     backlog = Backlog()
     for _ in range(1000):
         backlog.keep(b"flood", FLOW, Rank.INSIDE, "a", 1.0)
@@ -49,10 +49,10 @@ def test_a_flood_of_messages_of_calls_leaves_new_calls_their_turns() -> None:
     assert backlog.take_inside() is None
     assert backlog.take_new() == (b"good", FLOW, 2.0)
     assert backlog.take_inside()
-    assert [backlog.take_new(), backlog.take_inside()] != [None, None]  # where none waits they go on
+    assert [backlog.take_new(), backlog.take_inside()] != [None, None]  # without new calls, in-call messages go on
 
 
-def test_it_says_how_long_a_call_waits_by_its_own_peers_queue() -> None:
+def test_the_wait_of_a_call_depends_on_its_peer_s_queue() -> None:
     backlog = Backlog()
     for _ in range(1000):
         backlog.keep(b"flood", FLOW, Rank.NEW, "a", 1.0)
@@ -62,7 +62,7 @@ def test_it_says_how_long_a_call_waits_by_its_own_peers_queue() -> None:
     assert backlog.wait_s("b", lasts=False) == (1 + 4) * FASTEST_S
 
 
-def test_new_calls_that_come_seldom_are_not_taken_for_slow_ones() -> None:
+def test_rare_new_calls_do_not_lower_the_service_rate() -> None:
     backlog = Backlog()
     for number in range(100):
         now = 1.0 + number / 20
@@ -76,7 +76,7 @@ def test_new_calls_that_come_seldom_are_not_taken_for_slow_ones() -> None:
     assert backlog.wait_s("b", lasts=True) < 0.01
 
 
-def test_it_says_how_long_the_oldest_has_waited_but_for_strangers() -> None:
+def test_the_longest_wait_ignores_unknown_sources() -> None:
     backlog = Backlog()
     assert backlog.waited_s(10.0) == 0.0
     backlog.keep(b"x", FLOW, Rank.STRANGER, "", 1.0)
@@ -86,7 +86,7 @@ def test_it_says_how_long_the_oldest_has_waited_but_for_strangers() -> None:
     assert backlog.waited_s(10.0) == 2.0
 
 
-def test_it_lasts_when_it_has_not_been_empty_for_a_while() -> None:
+def test_a_backlog_lasts_if_it_has_not_been_empty_for_a_while() -> None:
     backlog = Backlog()
     backlog.keep(b"x", FLOW, Rank.NEW, "a", 1.0)
     backlog.keep(b"x", FLOW, Rank.INSIDE, "a", 1.5)
@@ -99,7 +99,7 @@ def test_it_lasts_when_it_has_not_been_empty_for_a_while() -> None:
     assert not backlog.lasts(1.1 + LASTS_S)
 
 
-def test_of_one_name_it_keeps_a_share_of_the_bytes_until_some_are_taken() -> None:
+def test_a_peer_can_queue_its_fair_share_of_the_bytes() -> None:
     backlog = Backlog()
     piece = bytes(MOST_BYTES // 100)
     while backlog.has_room("a", piece):
@@ -110,21 +110,21 @@ def test_of_one_name_it_keeps_a_share_of_the_bytes_until_some_are_taken() -> Non
     assert backlog.has_room("a", piece)
 
 
-def test_small_messages_take_room_too() -> None:
+def test_small_messages_count_with_their_overhead() -> None:
     backlog = Backlog()
     while backlog.has_room("a", b""):
         backlog.keep(b"", FLOW, Rank.INSIDE, "a", 1.0)
     assert len(backlog) <= MOST_BYTES / OVERHEAD_BYTES
 
 
-def test_strangers_have_so_many_places_only() -> None:
+def test_messages_of_unknown_sources_are_limited() -> None:
     backlog = Backlog()
     for _ in range(MOST_OF_STRANGERS + 10):
         backlog.keep(b"x", FLOW, Rank.STRANGER, "", 1.0)
     assert len(backlog) == MOST_OF_STRANGERS
 
 
-def test_it_says_how_long_another_new_call_will_wait_at_least() -> None:
+def test_the_least_wait_of_another_new_call() -> None:
     backlog = Backlog()
     backlog.keep(b"x", FLOW, Rank.INSIDE, "a", 1.0)
     assert backlog.wait_s("a", lasts=backlog.lasts(1.0)) == 0.0
@@ -133,7 +133,7 @@ def test_it_says_how_long_another_new_call_will_wait_at_least() -> None:
     assert backlog.wait_s("a", lasts=backlog.lasts(1.0)) == 400 * FASTEST_S
 
 
-def test_after_a_burst_it_goes_by_how_fast_new_calls_were_served() -> None:
+def test_in_overload_the_wait_follows_the_measured_service_rate() -> None:
     backlog = Backlog()
     for _ in range(500):
         backlog.keep(b"x", FLOW, Rank.NEW, "a", 1.0)
@@ -147,4 +147,4 @@ def test_after_a_burst_it_goes_by_how_fast_new_calls_were_served() -> None:
         pass
     backlog.keep(b"x", FLOW, Rank.NEW, "a", 3.0)  # another burst
     assert backlog.wait_s("a", lasts=backlog.lasts(3.0)) == FASTEST_S
-    assert backlog.wait_s("a", lasts=backlog.lasts(3.1 + LASTS_S)) == FASTEST_S * MARGIN  # none was served yet
+    assert backlog.wait_s("a", lasts=backlog.lasts(3.1 + LASTS_S)) == FASTEST_S * MARGIN  # nothing measured yet

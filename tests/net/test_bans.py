@@ -1,4 +1,4 @@
-"""Bans as operators see them: lines of the log, and what the control socket answers."""
+"""Bans as operators see them: log lines and control-socket commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refused(answers: BanAnswers, *asked: object) -> tuple[str, str]:
     return error.value.kind, error.value.field
 
 
-def test_a_ban_is_logged_when_it_begins_and_ends(bans: Bans) -> None:
+def test_start_and_end_of_a_ban_are_logged(bans: Bans) -> None:
     log = Log()
     bans.listeners.append(BanLog(log.logger))
     for host in (BAD, GOOD):
@@ -43,7 +43,7 @@ def test_a_ban_is_logged_when_it_begins_and_ends(bans: Bans) -> None:
     ]
 
 
-def test_many_at_once_do_not_fill_the_log() -> None:
+def test_ban_log_lines_are_rate_limited() -> None:
     log = Log()
     tell = BanLog(log.logger)
     began = time.monotonic()
@@ -52,7 +52,7 @@ def test_many_at_once_do_not_fill_the_log() -> None:
     assert len(log.events()) <= LOGGED_PER_S * (time.monotonic() - began + 1)
 
 
-def test_how_many_were_left_out_is_told() -> None:
+def test_the_number_of_left_out_lines_is_logged() -> None:
     log = Log()
     tell = BanLog(log.logger)
     ban = Ban(BAD, "stranger", 1.0, 2.0)
@@ -77,7 +77,7 @@ def test_an_operator_bans_lists_and_lifts(bans: Bans) -> None:
     assert answers.bans() == {"bans": []}
 
 
-def test_a_second_one_has_it_end_at_another_time(bans: Bans) -> None:
+def test_a_second_ban_changes_the_end_of_the_first(bans: Bans) -> None:
     answers = BanAnswers(bans)
     answers.ban(BAD, 3600.0)
     later = answers.ban(BAD, 60.0)
@@ -85,7 +85,7 @@ def test_a_second_one_has_it_end_at_another_time(bans: Bans) -> None:
     assert abs(shown["until"] - later["until"]) < 1000
 
 
-def test_all_are_lifted_at_once(bans: Bans) -> None:
+def test_all_bans_can_be_lifted_at_once(bans: Bans) -> None:
     answers = BanAnswers(bans)
     for number in range(3):
         answers.ban(f"192.0.2.{number}", 60.0 + number)
@@ -93,7 +93,7 @@ def test_all_are_lifted_at_once(bans: Bans) -> None:
     assert answers.unban() == {"lifted": []}
 
 
-def test_an_address_within_a_banned_network_names_it(bans: Bans) -> None:
+def test_an_address_in_a_banned_network_lifts_the_network(bans: Bans) -> None:
     answers = BanAnswers(bans)
     answers.ban("2001:db8::/64", 60.0)
     assert bans.holds("2001:db8::1")
@@ -102,7 +102,7 @@ def test_an_address_within_a_banned_network_names_it(bans: Bans) -> None:
     assert (bans.holds("2001:db8::1"), bans.holds("2001:db8::2")) == (True, False)
 
 
-def test_what_cannot_be_is_refused(bans: Bans) -> None:
+def test_impossible_bans_are_refused(bans: Bans) -> None:
     answers = BanAnswers(bans)
     assert refused(answers, GOOD, 60.0) == ("state_conflict", "address")
     assert refused(answers, BAD, 0.0) == refused(answers, BAD, 1e9) == ("invalid", "for_s")
@@ -110,13 +110,13 @@ def test_what_cannot_be_is_refused(bans: Bans) -> None:
 
 
 @pytest.mark.parametrize("text", ["carrier.example", "", "192.0.2.0/24", "2001:db8::/48", "2001:db8::1/64", "1.2.3.4;"])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(Refused) as error:
         read_source(text)
     assert (error.value.kind, error.value.field) == ("invalid", "address")
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(bans: Bans) -> None:
+def test_a_dry_run_reports_and_changes_nothing(bans: Bans) -> None:
     answers = BanAnswers(bans)
     assert answers.ban(BAD, 60.0, dry_run=True) == {}
     assert not bans.holds(BAD)

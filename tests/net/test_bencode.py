@@ -1,4 +1,4 @@
-"""Bencode: what is written is read again, and what is none is refused."""
+"""Bencode: round trips, and refusal of invalid input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_is_read_again(value: object) -> None:
+def test_encoded_values_decode_to_themselves(value: object) -> None:
     assert decode(encode(value)) == value  # type: ignore[arg-type]
 
 
-def test_bytes_go_as_they_are() -> None:
+def test_bytes_are_encoded_unchanged() -> None:
     assert encode({"blob": b"\x00\xff", "n": -1, "l": ["a"]}) == b"d4:blob2:\x00\xff1:ni-1e1:ll1:aee"
 
 
@@ -42,12 +42,12 @@ def test_bytes_go_as_they_are() -> None:
         b"dle1:ae",
     ],
 )
-def test_what_is_none_is_refused(data: bytes) -> None:
+def test_invalid_bencode_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode(data)
 
 
 @given(st.binary(max_size=60))
-def test_nothing_else_is_raised(data: bytes) -> None:
+def test_only_value_errors_are_raised(data: bytes) -> None:
     with suppress(ValueError):
         decode(data)

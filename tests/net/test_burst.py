@@ -11,7 +11,7 @@ from relay.net.burst import MOST, Burst, parse_source
     ("family", "host", "other"),
     [(socket.AF_INET, "127.0.0.10", "127.0.0.11"), (socket.AF_INET6, "::1", "::1")],
 )
-def test_what_waits_is_read_in_its_order_with_where_it_came_from(
+def test_waiting_datagrams_are_read_in_order_with_their_sources(
     family: socket.AddressFamily, host: str, other: str
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""A child process of real Python: started, started again, stopped, and gone with us."""
+"""A real Python child process: started, restarted, stopped, and ended with its parent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEAF = "import signal, time; print(file=open(__import__('sys').argv[1], 'a')); t
 
 
 class Log:
-    """Keeps events and hands them out one by one."""
+    """A queue of log events."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
@@ -48,7 +48,7 @@ def child(source: str, file: Path, log: Log) -> Child:
     return Child("desk", [sys.executable, "-c", source, str(file)], cast(FilteringBoundLogger, log))
 
 
-async def test_it_is_asked_to_stop(tmp_path: Path) -> None:
+async def test_a_child_is_stopped_by_a_line_on_its_input(tmp_path: Path) -> None:
     log = Log()
     running = child(POLITE, tmp_path / "said", log)
     running.start()
@@ -58,7 +58,7 @@ async def test_it_is_asked_to_stop(tmp_path: Path) -> None:
     assert log.is_empty
 
 
-async def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+async def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     log = Log()
     running = child(DEAF, tmp_path / "said", log)
     running.start()
@@ -69,7 +69,7 @@ async def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         os.kill(pid, 0)
 
 
-async def test_one_that_ends_is_started_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_exits_is_restarted_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.net.child.FIRST_PAUSE_S", 0.01)
     log = Log()
     running = child(POLITE, tmp_path / "said", log)
@@ -84,7 +84,7 @@ async def test_one_that_ends_is_started_again_after_a_pause(tmp_path: Path, monk
     await running.stop(20)
 
 
-async def test_one_that_cannot_be_started_is_tried_again_and_can_be_given_up(tmp_path: Path) -> None:
+async def test_a_failed_start_is_retried_until_stopped(tmp_path: Path) -> None:
     log = Log()
     running = Child("desk", [str(tmp_path / "nothing")], cast(FilteringBoundLogger, log))
     running.start()
@@ -94,12 +94,12 @@ async def test_one_that_cannot_be_started_is_tried_again_and_can_be_given_up(tmp
     await running.stop(20)
 
 
-async def test_stopping_one_that_was_never_started_does_nothing(tmp_path: Path) -> None:
+async def test_stopping_a_child_that_was_never_started_does_nothing(tmp_path: Path) -> None:
     await child(POLITE, tmp_path / "said", Log()).stop()
 
 
-def test_it_sees_the_end_of_its_input_when_we_are_killed(tmp_path: Path) -> None:
-    """The parent is a Python of its own, killed as a crash would."""
+def test_a_child_sees_end_of_file_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """The parent is a separate Python process, killed by SIGKILL."""
     said = tmp_path / "said"
     inner = "import sys; sys.stdin.buffer.read(); print('alone', file=open(sys.argv[1], 'w'))"
     outer = (
@@ -116,17 +116,17 @@ def test_it_sees_the_end_of_its_input_when_we_are_killed(tmp_path: Path) -> None
         assert parent.stdout is not None
         parent.stdout.readline()
         parent.kill()
-        assert parent.stdout.read() == ""  # the child, which shares it, has ended as well
+        assert parent.stdout.read() == ""  # end of file: the child, which shares the pipe, has exited too
     assert said.read_text() == "alone\n"
 
 
-async def test_it_is_told_a_line(tmp_path: Path) -> None:
+async def test_a_line_is_written_to_the_child_s_input(tmp_path: Path) -> None:
     log = Log()
     running = child(POLITE, tmp_path / "said", log)
     running.tell(b"nobody is there\n")
     running.start()
     await log.started()
     running.tell(RELOAD)
-    await log.next()  # it has ended, and is not asked for its end
+    await log.next()  # exited by itself
     assert (tmp_path / "said").read_text() == "reload\n"
     await running.stop(20)

@@ -50,17 +50,17 @@ async def client(tmp_path: Path) -> AsyncIterator[ControlClient]:
         yield client
 
 
-async def test_an_answer(client: ControlClient) -> None:
+async def test_a_request_is_answered(client: ControlClient) -> None:
     assert await client.ask("state") == {"state": "serving"}
     assert await client.ask("later") == {"when": "later"}
     assert await client.ask("hang_up", call_id="c1") == {"call_id": "c1"}
 
 
-async def test_a_long_answer(client: ControlClient) -> None:
+async def test_a_long_answer_arrives_whole(client: ControlClient) -> None:
     assert len((await client.ask("much"))["text"]) == 1_000_000
 
 
-async def test_many_ask_at_once(client: ControlClient) -> None:
+async def test_concurrent_requests_are_answered(client: ControlClient) -> None:
     answers = await asyncio.gather(*(client.ask("state") for _ in range(50)))
     assert answers == [{"state": "serving"}] * 50
 
@@ -74,14 +74,16 @@ async def test_many_ask_at_once(client: ControlClient) -> None:
         ("state", {"surplus": 1}, "invalid"),
     ],
 )
-async def test_what_is_refused(client: ControlClient, name: str, fields: dict[str, object], kind: str) -> None:
+async def test_refusals_are_returned_with_their_kind(
+    client: ControlClient, name: str, fields: dict[str, object], kind: str
+) -> None:
     with pytest.raises(Refused) as refused:
         await client.ask(name, **fields)
     assert refused.value.kind == kind
 
 
 @pytest.mark.parametrize("line", [b"\n", b"no json\n", b"[]\n", b'{"ask": 5}\n', b'{"no": 1}\n'])
-async def test_what_is_no_question_is_answered_as_an_error(tmp_path: Path, line: bytes) -> None:
+async def test_an_invalid_request_is_answered_with_an_error(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "relay.db.control"
     async with serving(path):
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -90,7 +92,7 @@ async def test_what_is_no_question_is_answered_as_an_error(tmp_path: Path, line:
         writer.close()
 
 
-async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
+async def test_a_line_above_the_limit_closes_the_connection(tmp_path: Path) -> None:
     path = tmp_path / "relay.db.control"
     async with serving(path) as client:
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -101,14 +103,14 @@ async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
         assert await client.ask("state") == {"state": "serving"}
 
 
-async def test_nobody_else_may_open_it(tmp_path: Path) -> None:
+async def test_only_the_owner_may_open_the_socket(tmp_path: Path) -> None:
     path = tmp_path / "relay.db.control"
     async with serving(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
 
 
-async def test_one_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
+async def test_a_socket_left_by_a_crash_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "relay.db.control"
     left = ControlServer(path, HANDLERS)
     await left.open()
@@ -117,21 +119,21 @@ async def test_one_that_a_crash_has_left_is_replaced(tmp_path: Path) -> None:
     await left.close()
 
 
-async def test_its_path_may_be_longer_than_an_address_holds(tmp_path: Path) -> None:
+async def test_the_path_may_be_longer_than_a_unix_address(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 20) / ("deeper" * 20)
     folder.mkdir(parents=True)
     async with serving(folder / "relay.db.control") as client:
         assert await client.ask("state") == {"state": "serving"}
 
 
-async def test_without_a_relay_it_is_unavailable(tmp_path: Path) -> None:
+async def test_without_a_relay_a_request_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "relay.db.control", tmp_path / "no folder" / "relay.db.control"):
         with pytest.raises(Refused) as refused:
             await ControlClient(path).ask("state")
         assert refused.value.kind == "relay_unavailable"
 
 
-async def test_one_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relay_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.net.control.ANSWER_S", 0.05)
     path = tmp_path / "relay.db.control"
     server = await asyncio.start_unix_server(lambda reader, writer: asyncio.sleep(60), str(path))
@@ -142,7 +144,7 @@ async def test_one_that_does_not_answer_is_unavailable(tmp_path: Path, monkeypat
 
 
 class Counting(ControlClient):
-    """Says how often it was asked."""
+    """A client that counts its requests."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -155,7 +157,7 @@ class Counting(ControlClient):
         return {"number": self.asked}
 
 
-async def test_what_many_ask_within_a_moment_is_asked_once() -> None:
+async def test_concurrent_equal_requests_are_sent_once() -> None:
     client = Counting()
     shared = SharedAnswers(client, {"live": 60.0})
     answers = await asyncio.gather(*(shared.ask("live", business="b1") for _ in range(9)))
@@ -164,7 +166,7 @@ async def test_what_many_ask_within_a_moment_is_asked_once() -> None:
     assert await shared.ask("live", business="b1") == {"number": 1}
 
 
-async def test_what_is_old_or_not_to_be_shared_is_asked_again() -> None:
+async def test_expired_and_uncached_answers_are_requested_again() -> None:
     client = Counting()
     shared = SharedAnswers(client, {"live": 0.0})
     assert [await shared.ask(name) for name in ("live", "live", "hang_up", "hang_up")] == [
@@ -172,7 +174,7 @@ async def test_what_is_old_or_not_to_be_shared_is_asked_again() -> None:
     ]
 
 
-async def test_a_refusal_is_shared_as_well() -> None:
+async def test_a_refusal_is_cached_too() -> None:
     client = Counting()
     shared = SharedAnswers(client, {"refused": 60.0})
     for _ in range(3):
@@ -181,7 +183,7 @@ async def test_a_refusal_is_shared_as_well() -> None:
     assert client.asked == 1
 
 
-async def test_one_who_asks_no_more_takes_the_answer_from_nobody() -> None:
+async def test_a_cancelled_request_does_not_cancel_the_others() -> None:
     shared = SharedAnswers(Counting(), {"live": 60.0})
     first, second = (asyncio.create_task(shared.ask("live")) for _ in range(2))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What is held, to go together. The rest of `Datagrams` is tested by `test_transports` and `test_resolve`."""
+"""Batching of datagrams. The rest of `Datagrams` is tested by `test_transports` and `test_resolve`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = "127.0.0.10"
 
 
 class Opened:
-    """Two listeners, and a third that answers each datagram with the same."""
+    """Two listeners, and a third that echoes each datagram."""
 
     def __init__(self) -> None:
         self.failed: list[Flow] = []
@@ -37,7 +37,7 @@ class Opened:
         await self.datagrams.listen(2, *self.echo, self.answer)
 
     def fail(self, flow: Flow) -> None:
-        """As the engine does: it takes another way."""
+        """Send by another flow after a failure, as the engine does."""
         self.failed.append(flow)
         self.datagrams.send(b"because of the failure", self.flow())
 
@@ -49,7 +49,7 @@ class Opened:
         return Flow(listener, "udp", *self.peer.getsockname())
 
     def waiting(self) -> list[bytes]:
-        """What the peer has got so far. On loopback that is all that was sent."""
+        """The datagrams received so far: on loopback, all that were sent."""
         heard = []
         while select.select([self.peer], [], [], 0)[0]:
             heard.append(self.peer.recv(100))
@@ -65,8 +65,8 @@ async def opened() -> AsyncIterator[Opened]:
     made.peer.close()
 
 
-async def test_what_is_held_goes_in_its_order_by_its_own_listener(opened: Opened) -> None:
-    for _ in range(2):  # it was released, and can be held again
+async def test_held_datagrams_keep_their_order_and_listener(opened: Opened) -> None:
+    for _ in range(2):  # batching works again after a release
         opened.datagrams.hold()
         opened.datagrams.hold()
         opened.datagrams.send(b"first", opened.flow(1))
@@ -78,7 +78,7 @@ async def test_what_is_held_goes_in_its_order_by_its_own_listener(opened: Opened
         assert opened.waiting() == [b"at once"]
 
 
-async def test_what_is_held_goes_when_the_loop_comes_round(opened: Opened) -> None:
+async def test_held_datagrams_are_sent_in_the_next_loop_iteration(opened: Opened) -> None:
     for message in (b"first", b"second"):
         opened.datagrams.hold()
         opened.datagrams.send(message, opened.flow())
@@ -87,7 +87,7 @@ async def test_what_is_held_goes_when_the_loop_comes_round(opened: Opened) -> No
         assert opened.waiting() == [message]
 
 
-async def test_no_more_is_held_than_goes_at_a_time(opened: Opened) -> None:
+async def test_a_full_batch_is_sent_at_once(opened: Opened) -> None:
     messages = [b"%d" % number for number in range(MOST_HELD + 1)]
     opened.datagrams.hold()
     for message in messages:
@@ -97,14 +97,14 @@ async def test_no_more_is_held_than_goes_at_a_time(opened: Opened) -> None:
     assert opened.waiting() == messages[MOST_HELD:]
 
 
-async def test_messages_in_any_order_pass_by_nothing_that_is_held(opened: Opened) -> None:
+async def test_send_all_does_not_overtake_held_datagrams(opened: Opened) -> None:
     opened.datagrams.hold()
     opened.datagrams.send(b"first", opened.flow())
     opened.datagrams.send_all([b"then", b"then"], opened.flow())
     assert opened.waiting() == [b"first", b"then", b"then"]
 
 
-async def test_of_what_was_held_and_cannot_be_sent_its_own_flow_is_told_after_the_rest(opened: Opened) -> None:
+async def test_a_held_datagram_that_fails_is_reported_after_the_rest_is_sent(opened: Opened) -> None:
     nowhere = opened.flow()._replace(port=65_536)
     opened.datagrams.hold()
     for message, flow in ((b"lost", nowhere), (b"kept", opened.flow())):
@@ -115,10 +115,10 @@ async def test_of_what_was_held_and_cannot_be_sent_its_own_flow_is_told_after_th
     assert opened.waiting() == [b"kept", b"because of the failure"]
 
 
-async def test_of_what_was_held_for_a_name_the_name_alone_is_told(opened: Opened) -> None:
+async def test_a_failed_datagram_to_a_name_is_reported_by_its_name(opened: Opened) -> None:
     to_name = opened.flow()._replace(host="localhost", port=65_536)
     opened.datagrams.send(b"lost", to_name)
-    await until(lambda: bool(opened.failed))  # it has been looked up
+    await until(lambda: bool(opened.failed))  # the name is resolved
     opened.failed.clear()
     opened.datagrams.hold()
     opened.datagrams.send(b"lost", to_name)
@@ -126,7 +126,7 @@ async def test_of_what_was_held_for_a_name_the_name_alone_is_told(opened: Opened
     assert opened.failed == [to_name]
 
 
-async def test_what_is_held_goes_before_the_sockets_are_closed_and_nobody_is_told(opened: Opened) -> None:
+async def test_closing_sends_held_datagrams_and_reports_no_failure(opened: Opened) -> None:
     opened.datagrams.hold()
     opened.datagrams.send(b"lost", opened.flow()._replace(port=65_536))
     opened.datagrams.send(b"the last", opened.flow())
@@ -135,12 +135,12 @@ async def test_what_is_held_goes_before_the_sockets_are_closed_and_nobody_is_tol
     assert opened.failed == []
 
 
-async def test_what_datagrams_that_came_together_are_answered_goes_together(opened: Opened) -> None:
+async def test_responses_to_one_batch_of_datagrams_are_sent_together(opened: Opened) -> None:
     messages = [b"%d" % number for number in range(3)]
     for message in messages:
         opened.peer.sendto(message, opened.echo)
     echo = opened.datagrams._sockets[2]
-    echo._alone = 0
+    echo._singles = 0
     echo._read()
     assert opened.answered_at_once == []
     assert opened.waiting() == messages

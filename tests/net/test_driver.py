@@ -1,4 +1,4 @@
-"""The driver over real UDP sockets, with a small engine that obeys what the datagrams say."""
+"""The driver over real UDP sockets, with a small engine controlled by the datagrams."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RECORD = live_record(
 
 
 class Obedient:
-    """An engine whose input says what to ask of the driver."""
+    """An engine whose input names the actions to request."""
 
     def __init__(self) -> None:
         self.clock_offset_s = 0.0
@@ -153,7 +153,7 @@ def _several(word: str, flow: Flow, names: list[str]) -> list[Action]:
 
 
 class Bench:
-    """A driver, its engine, and one peer's socket."""
+    """A driver, its engine, and a peer's socket."""
 
     def __init__(self) -> None:
         self.engine = Obedient()
@@ -218,12 +218,12 @@ async def bench(*, start: bool = True) -> AsyncIterator[Bench]:
         await made.transports.close()
 
 
-async def test_sends_what_the_engine_says() -> None:
+async def test_a_send_action_sends_a_datagram() -> None:
     async with bench() as b:
         assert await b.ask("echo hello") == "hello"
 
 
-async def test_attempts_are_kept_and_while_they_cannot_be_new_calls_are_refused() -> None:
+async def test_attempts_are_noted_and_new_calls_refused_while_they_cannot_be() -> None:
     async with bench() as b:
         assert await b.ask("keep") == f"routed 1 {ROUTE.target}"
         b.can_keep = False
@@ -233,25 +233,25 @@ async def test_attempts_are_kept_and_while_they_cannot_be_new_calls_are_refused(
         assert b.kept == [(RECORD, b"state")] * 3
 
 
-async def test_an_attempt_is_dropped_later_unless_nothing_was_sent_of_it() -> None:
+async def test_an_attempt_is_removed_after_a_delay_or_at_once() -> None:
     async with bench() as b:
         assert await b.ask("drop c1 c2 at_once") == "dropped"
         await until(lambda: b.dropped == ["at_once", "c1", "c2"])
 
 
-async def test_attempts_are_dropped_at_the_end_at_the_latest() -> None:
+async def test_closing_removes_ended_attempts() -> None:
     async with bench() as b:
         await b.ask("drop c1")
     assert b.dropped == ["c1"]
 
 
-async def test_sends_several_messages_to_one_place() -> None:
+async def test_several_messages_are_sent_to_one_flow() -> None:
     async with bench() as b:
         await b.say("echo_all one two three")
         assert {await b.hear() for _ in range(3)} == {"one", "two", "three"}
 
 
-async def test_what_comes_from_who_is_banned_never_gets_to_the_engine() -> None:
+async def test_datagrams_of_banned_sources_do_not_reach_the_engine() -> None:
     async with bench() as b:
         host = b.peer.sockname[0]
         b.engine.bans.ban(host, 2.0, 1.0, "operator")
@@ -262,7 +262,7 @@ async def test_what_comes_from_who_is_banned_never_gets_to_the_engine() -> None:
         assert await b.ask("echo hello") == "hello"
 
 
-async def test_nothing_is_done_before_the_start() -> None:
+async def test_no_action_is_executed_before_the_start() -> None:
     async with bench(start=False) as b:
         await b.say("echo one")
         await b.say("commit")
@@ -273,7 +273,7 @@ async def test_nothing_is_done_before_the_start() -> None:
         assert len(b.journal) == 2
 
 
-async def test_a_look_up_is_answered_at_once_with_wall_time() -> None:
+async def test_a_look_up_gets_wall_time_and_is_answered_at_once() -> None:
     async with bench() as b:
         b.driver.set_clock()
         asked: list[tuple[str, str, float]] = []
@@ -290,7 +290,7 @@ async def test_a_look_up_is_answered_at_once_with_wall_time() -> None:
         assert before - 1 < wall_s < time.time() + 1
 
 
-async def test_a_look_up_that_breaks_fails_closed() -> None:
+async def test_a_failing_look_up_refuses_the_call() -> None:
     async with bench() as b:
 
         def look_up(number: str, caller: str, wall_s: float) -> Route:
@@ -301,7 +301,7 @@ async def test_a_look_up_that_breaks_fails_closed() -> None:
         assert b.driver.bugs == 1
 
 
-async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_are_refused_while_the_journal_is_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench() as b:
         answers: list[Route | Refusal] = []
         monkeypatch.setattr(b.engine, "routed", lambda token, answer, now: answers.append(answer))
@@ -312,7 +312,7 @@ async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: py
             return answers.pop()
 
         await b.say("commit")
-        assert await look_up() == ROUTE  # it may be on its way
+        assert await look_up() == ROUTE  # a commit may be in progress
         b.driver._uncommitted[0] -= STALLED_S
         assert await look_up() == STORE_FAILED
         await b.say("commit")
@@ -320,10 +320,10 @@ async def test_while_no_record_becomes_durable_calls_are_refused(monkeypatch: py
         commit, done = b.journal[0]
         done(commit.token)
         assert await b.hear() == "committed 2"
-        assert await look_up() == ROUTE  # one still waits, and the store takes records again
+        assert await look_up() == ROUTE  # one record still waits, but the journal works again
 
 
-async def test_while_a_record_waits_too_long_new_calls_are_shed_and_others_go_on() -> None:
+async def test_new_calls_are_shed_and_others_served_while_the_journal_is_stalled() -> None:
     async with bench() as b:
         await b.say("commit")
         await b.ask("echo hello")
@@ -338,7 +338,7 @@ async def test_while_a_record_waits_too_long_new_calls_are_shed_and_others_go_on
         assert not b.driver._is_stalled(time.monotonic())
 
 
-async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> None:
+async def test_a_route_to_verify_waits_for_the_hook() -> None:
     async with bench() as b:
         b.look_up = lambda *_: ROUTE._replace(verify=True)
         await b.say("look_up 8613800000001")
@@ -349,14 +349,14 @@ async def test_a_route_that_is_to_be_verified_waits_for_the_hooks_answer() -> No
         assert await b.hear() == "routed 1 verification_refused"
 
 
-async def test_without_a_hook_what_is_to_be_verified_fails_closed() -> None:
+async def test_a_route_to_verify_is_refused_without_a_hook() -> None:
     async with bench() as b:
         b.driver._verify = None
         b.look_up = lambda *_: ROUTE._replace(verify=True)
         assert await b.ask("look_up 8613800000001") == "routed 1 verification_failed"
 
 
-async def test_a_command_for_rtpengine_is_answered_later() -> None:
+async def test_an_rtpengine_command_is_answered_later() -> None:
     async with bench() as b:
         await b.say("mediate")
         assert await b.ask("echo still_waiting") == "still_waiting"
@@ -365,20 +365,20 @@ async def test_a_command_for_rtpengine_is_answered_later() -> None:
         assert await b.hear() == "mediated 5 one"
 
 
-async def test_without_rtpengine_a_command_for_it_comes_to_nothing() -> None:
+async def test_an_rtpengine_command_without_rtpengine_fails() -> None:
     async with bench() as b:
         b.driver._mediate = None
         assert await b.ask("mediate") == "mediated 5 nothing"
 
 
-async def test_what_happens_to_a_call_is_told() -> None:
+async def test_live_call_events_are_emitted() -> None:
     async with bench() as b:
         await b.say("tell ringing")
         await b.ask("echo done")
         assert b.told == [("ringing", RECORD)]
 
 
-async def test_what_waits_for_records_that_are_durable_together_goes_together() -> None:
+async def test_answers_to_one_group_of_commits_are_sent_together() -> None:
     async with bench() as b:
         for _ in range(2):
             await b.say("commit")
@@ -389,7 +389,7 @@ async def test_what_waits_for_records_that_are_durable_together_goes_together() 
         assert [await b.hear(), await b.hear()] == ["committed 2", "committed 2"]
 
 
-async def test_what_waits_for_a_record_goes_at_once_while_the_process_is_behind() -> None:
+async def test_answers_to_commits_are_sent_at_once_in_overload() -> None:
     async with bench() as b:
         await b.say("commit")
         await until(lambda: len(b.journal) == 2)
@@ -400,7 +400,7 @@ async def test_what_waits_for_a_record_goes_at_once_while_the_process_is_behind(
         assert await b.hear() == "committed 2"
 
 
-async def test_what_is_sent_in_a_slice_of_serving_goes_at_its_end() -> None:
+async def test_sends_of_one_slice_are_flushed_at_its_end() -> None:
     async with bench() as b:
         assert await b.ask("echo hello") == "hello"
         b.driver.pace.report(1.0, time.monotonic())
@@ -412,7 +412,7 @@ async def test_what_is_sent_in_a_slice_of_serving_goes_at_its_end() -> None:
         assert [await b.hear() for _ in range(3)] == ["0", "1", "2"]
 
 
-async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_never() -> None:
+async def test_commits_are_acknowledged_once_durable_except_token_0() -> None:
     async with bench() as b:
         await b.say("commit")
         assert await b.ask("echo still_waiting") == "still_waiting"
@@ -422,7 +422,7 @@ async def test_the_engine_learns_of_a_commit_when_it_is_durable_and_of_token_0_n
         assert await b.ask("echo nothing_more") == "nothing_more"
 
 
-async def test_an_ended_call_is_one_line_of_the_log_with_numbers_masked() -> None:
+async def test_an_ended_call_is_logged_with_masked_numbers() -> None:
     async with bench() as b:
         await b.say("commit")
         await b.ask("echo done")
@@ -434,21 +434,21 @@ async def test_an_ended_call_is_one_line_of_the_log_with_numbers_masked() -> Non
         assert "leg" not in event.values()
 
 
-async def test_timers_fire_in_their_order_and_one_timer_of_the_loop_serves_those_close_together() -> None:
+async def test_timers_fire_in_order_and_share_loop_timers() -> None:
     async with bench() as b:
         await b.say("timers " + " ".join(f"0.{50 + number:03}" for number in range(30)))
         assert [await b.hear() for _ in range(30)] == ["expired"] * 30
-        assert b.engine.woken <= 10  # 30 ms are three grains; the loop may wake a little early, and again
+        assert b.engine.woken <= 10  # 30 ms are three grains; the loop may wake early, and again
 
 
-async def test_an_earlier_deadline_moves_the_wake_up() -> None:
+async def test_an_earlier_deadline_moves_the_loop_timer() -> None:
     async with bench() as b:
         await b.say("timers 3600")
         await b.say("timers 0.02")
         assert await b.hear() == "expired"
 
 
-async def test_notes_are_logged_with_numbers_masked() -> None:
+async def test_notes_are_logged_with_masked_numbers() -> None:
     async with bench() as b:
         await b.say("note tripwire sip:+8613800000001@x")
         await b.say("note message.malformed 127.0.0.1")
@@ -459,7 +459,7 @@ async def test_notes_are_logged_with_numbers_masked() -> None:
         ]
 
 
-async def test_a_bug_is_logged_masked_and_counted_and_the_relay_goes_on() -> None:
+async def test_an_engine_exception_is_logged_masked_and_counted() -> None:
     async with bench() as b:
         await b.say("crash")
         assert await b.ask("echo alive") == "alive"
@@ -469,13 +469,13 @@ async def test_a_bug_is_logged_masked_and_counted_and_the_relay_goes_on() -> Non
         assert b.driver.bugs == 1
 
 
-async def test_an_action_that_fails_takes_none_of_the_others_with_it() -> None:
+async def test_a_failing_action_does_not_stop_the_others() -> None:
     async with bench() as b:
         assert await b.ask("crash_in_action") == "after"
         assert b.driver.bugs == 1
 
 
-async def test_a_flood_of_bugs_is_counted_and_not_all_logged() -> None:
+async def test_exception_log_lines_are_rate_limited() -> None:
     async with bench() as b:
         for _ in range(50):
             await b.say("crash")
@@ -484,15 +484,15 @@ async def test_a_flood_of_bugs_is_counted_and_not_all_logged() -> None:
         assert len(b.log.events()) < 50
 
 
-async def test_a_send_that_fails_at_once_is_told_after_what_was_asked_before() -> None:
+async def test_an_immediate_send_failure_is_reported_after_earlier_actions() -> None:
     async with bench() as b:
-        # Port 0 cannot be sent to: the socket says so within the call.
+        # A send to port 0 fails at once.
         assert await b.ask("send_to 127.0.0.1 0") == "after"
         assert await b.hear() == "failed 127.0.0.1"
         assert [flow.port for flow in b.engine.failed] == [0]
 
 
-async def test_an_unreachable_port_is_told_by_its_icmp_error() -> None:
+async def test_an_icmp_error_is_reported_to_the_engine() -> None:
     async with bench() as b:
         gone = address_of(settings_for("udp", host="127.0.0.77"))
         await b.say(f"send_to {gone.host} {gone.port}")
@@ -500,7 +500,7 @@ async def test_an_unreachable_port_is_told_by_its_icmp_error() -> None:
         assert b.engine.failed == [Flow(0, "udp", gone.host, gone.port)]
 
 
-async def test_a_host_name_is_resolved_and_one_that_is_none_has_failed() -> None:
+async def test_host_names_are_resolved_and_invalid_ones_fail() -> None:
     async with bench() as b:
         other = await asyncio_dgram.bind(("127.0.0.1", 0))
         await b.say(f"send_to localhost {other.sockname[1]}")
@@ -512,7 +512,7 @@ async def test_a_host_name_is_resolved_and_one_that_is_none_has_failed() -> None
         other.close()
 
 
-async def test_what_belongs_to_calls_goes_first_while_the_process_is_behind() -> None:
+async def test_in_call_messages_are_served_first_in_overload() -> None:
     async with bench() as b:
         await b.say("echo hello")
         await b.hear()
@@ -523,16 +523,16 @@ async def test_what_belongs_to_calls_goes_first_while_the_process_is_behind() ->
         assert [await b.hear() for _ in range(4)] == ["first", "second", "third", "fourth"]
 
 
-async def test_much_that_comes_at_once_puts_the_process_behind_before_the_loop_comes_round() -> None:
+async def test_a_long_delivery_of_a_stream_is_detected_as_overload() -> None:
     async with bench() as b:
         await b.ask("echo hello")
         b.driver.receive(b"echo hello", b.engine._flow)
-        hold_up_the_loop(0.2)  # serving what a stream has brought
+        hold_up_the_loop(0.2)  # a stream's messages being served
         b.driver.receive(b"echo hello", b.engine._flow)
         assert b.driver.pace.is_behind
 
 
-async def test_new_calls_are_told_how_long_they_have_waited() -> None:
+async def test_new_calls_get_their_waiting_time() -> None:
     async with bench() as b:
         waited: list[float] = []
         b.engine.receive_new = lambda data, flow, waited_s, now, lasts: waited.append(waited_s)  # type: ignore[method-assign]
@@ -545,7 +545,7 @@ async def test_new_calls_are_told_how_long_they_have_waited() -> None:
         assert b.driver.pace.longest_s(time.monotonic()) >= 0.03
 
 
-async def test_all_is_as_usual_again_when_nothing_waits() -> None:
+async def test_overload_ends_with_the_backlog() -> None:
     async with bench() as b:
         b.driver.pace.report(1.0, time.monotonic() - 5)
         assert b.driver.pace.is_behind
@@ -554,7 +554,7 @@ async def test_all_is_as_usual_again_when_nothing_waits() -> None:
         assert await b.ask("echo hello") == "hello"
 
 
-async def test_what_waits_is_bounded() -> None:
+async def test_the_backlog_is_limited() -> None:
     async with bench() as b:
         await b.ask("echo hello")
         flow = b.engine._flow
@@ -565,7 +565,7 @@ async def test_what_waits_is_bounded() -> None:
         assert len(b.driver._backlog) <= MOST_BYTES // len(long) + 1
 
 
-async def test_datagrams_beyond_a_share_are_dropped_and_others_are_served_in_their_turn() -> None:
+async def test_datagrams_above_a_peer_s_fair_share_are_dropped() -> None:
     async with bench() as b:
         await b.ask("echo hello")
         flow = b.engine._flow
@@ -586,7 +586,7 @@ async def test_datagrams_beyond_a_share_are_dropped_and_others_are_served_in_the
         assert len(b.log.events(lambda event: event["event"] == "flood")) == kept - 1
 
 
-async def test_a_stream_beyond_its_share_waits_and_loses_nothing() -> None:
+async def test_a_stream_above_its_fair_share_waits_and_loses_nothing() -> None:
     async with bench() as b:
         await b.ask("echo hello")
         stream = b.engine._flow._replace(transport="tcp", host="127.0.0.9", connection=1)

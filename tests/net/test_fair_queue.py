@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from relay.net.fair_queue import FairQueue
 
 
-def test_names_have_turns_and_each_its_own_order() -> None:
+def test_names_are_served_round_robin_and_items_in_order() -> None:
     queue: FairQueue[int] = FairQueue()
     for number in range(3):
         queue.put("a", number)
@@ -16,7 +16,7 @@ def test_names_have_turns_and_each_its_own_order() -> None:
     assert not len(queue)
 
 
-def test_who_comes_again_does_not_go_before_others() -> None:
+def test_a_returning_name_does_not_overtake_others() -> None:
     queue: FairQueue[int] = FairQueue()
     for number in range(4):
         queue.put("a", number)
@@ -26,7 +26,7 @@ def test_who_comes_again_does_not_go_before_others() -> None:
     assert [queue.take(), queue.take(), queue.take()] == [("a", 1), ("b", 11), ("a", 2)]
 
 
-def test_it_knows_the_oldest_of_each() -> None:
+def test_heads_are_the_oldest_items() -> None:
     queue: FairQueue[int] = FairQueue()
     assert queue.heads() == []
     for name, number in (("a", 1), ("b", 2), ("a", 3)):
@@ -35,7 +35,7 @@ def test_it_knows_the_oldest_of_each() -> None:
 
 
 @given(st.lists(st.sampled_from("abc")), st.sampled_from("abcd"))
-def test_it_says_how_many_turns_come_before_another_one_at_the_most(names: list[str], name: str) -> None:
+def test_the_number_of_items_before_a_new_one(names: list[str], name: str) -> None:
     queue: FairQueue[int] = FairQueue()
     for number, each in enumerate(names):
         queue.put(each, number)

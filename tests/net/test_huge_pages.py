@@ -1,4 +1,4 @@
-"""Memory in huge pages, of a process of its own; on kernels that have them."""
+"""Huge pages of a separate process, on kernels that have them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_objects_are_moved_into_huge_pages() -> None:
     assert taken_kib >= more_kib > 0
 
 
-def test_none_are_asked_for_where_the_kernel_is_to_give_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_huge_pages_are_requested_if_set_to_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enabled = tmp_path / "enabled"
     enabled.write_text("always madvise [never]\n")
     monkeypatch.setattr(huge_pages, "_ENABLED", enabled)
     assert huge_pages.take_huge_pages() == 0
 
 
-def test_none_are_asked_for_where_the_kernel_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_huge_pages_are_requested_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huge_pages, "_ENABLED", tmp_path / "enabled")
     assert huge_pages.take_huge_pages() == 0

@@ -34,7 +34,7 @@ def few_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def test_a_connection_is_handed_over_with_its_address(accepted: Accepted) -> None:
+async def test_an_accepted_connection_comes_with_its_address(accepted: Accepted) -> None:
     with socket.create_connection(accepted.address) as client:
         connected, address = await asyncio.wait_for(accepted.sockets.get(), 10)
         with connected:
@@ -47,14 +47,14 @@ async def test_an_address_in_use_is_an_error(accepted: Accepted) -> None:
         StreamListener(lambda connected, address: None).open(*accepted.address)
 
 
-async def test_nothing_is_accepted_after_the_end(accepted: Accepted) -> None:
+async def test_nothing_is_accepted_after_close(accepted: Accepted) -> None:
     accepted.listener.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(accepted.address)
 
 
 @pytest.mark.usefixtures("few_descriptors")
-async def test_want_of_descriptors_is_waited_out(accepted: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_accepting_pauses_without_descriptors(accepted: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "PAUSE_S", 0.01)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with socket.create_connection(accepted.address) as client:

@@ -37,7 +37,7 @@ def settings(*targets: Target, listeners: tuple[Listener, ...] = (UDP, TCP, TLS)
 
 
 class Following:
-    """A locator, and what it has told."""
+    """A locator and its reports."""
 
     def __init__(self, server: DnsServer | None, *targets: Target, least_s: float = 0.05, **more: object) -> None:
         self.told: list[Located] = []
@@ -51,7 +51,7 @@ class Following:
         self._grown.set()
 
     async def told_times(self, times: int) -> list[Target]:
-        """What it told that time, of the carrier."""
+        """The carrier's targets in one report."""
         async with asyncio.timeout(10):
             while len(self.told) < times:
                 self._grown.clear()
@@ -81,29 +81,29 @@ async def found(server: DnsServer, *targets: Target, **more: object) -> list[str
     return following.places()
 
 
-async def test_srv_gives_hosts_ports_priorities_and_weights(server: DnsServer) -> None:
+async def test_srv_records_give_hosts_ports_priorities_and_weights(server: DnsServer) -> None:
     following = Following(server, target(priority=1), least_s=60)
     assert await following.start() == [
         Target("192.0.2.1", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
         Target("192.0.2.2", 5070, "udp", "carrier.example", 0x10000 + 10, 60),
         Target("192.0.2.3", 5080, "udp", "carrier.example", 0x10000 + 20, 0),
     ]
-    assert following.told == []  # what was found at the start is asked for
+    assert following.told == []  # results at the start are not reported
     await following.locator.close()
 
 
-async def test_without_srv_the_name_itself_is_looked_up(server: DnsServer) -> None:
+async def test_without_srv_records_the_name_s_address_is_used(server: DnsServer) -> None:
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}
     assert await found(server, target()) == ["udp:192.0.2.9:5060"]
 
 
-async def test_a_port_has_no_srv_asked_for(server: DnsServer) -> None:
+async def test_a_uri_with_a_port_needs_no_srv_query(server: DnsServer) -> None:
     server.records[("carrier.example", "A")] = ["192.0.2.9"]
     assert await found(server, target(port=5099, search="address")) == ["udp:192.0.2.9:5099"]
     assert set(server.asked) == {("carrier.example", "A")}
 
 
-async def test_addresses_of_each_family_that_we_listen_in(server: DnsServer) -> None:
+async def test_addresses_of_every_listening_family_are_used(server: DnsServer) -> None:
     server.records = {("carrier.example", "A"): ["192.0.2.9"], ("carrier.example", "AAAA"): ["2001:db8::9"]}
     both = await found(server, target(search="address"), listeners=(UDP, UDP6))
     assert both == ["udp:192.0.2.9:5060", "udp:2001:db8::9:5060"]
@@ -137,7 +137,7 @@ async def test_naptr_chooses_the_transport(
     assert await found(server, target(search="naptr"), listeners=listeners) == places
 
 
-async def test_a_secure_uri_goes_by_tls_alone(server: DnsServer) -> None:
+async def test_a_sips_uri_uses_only_tls(server: DnsServer) -> None:
     server.records |= NAPTR
     sips = target(search="naptr", transport="tls", port=5061)
     assert await found(server, sips) == ["tls:192.0.2.1:5061", "tls:192.0.2.2:5061"]
@@ -146,19 +146,19 @@ async def test_a_secure_uri_goes_by_tls_alone(server: DnsServer) -> None:
     assert await found(server, sips) == ["tls:192.0.2.9:5061"]
 
 
-async def test_without_naptr_the_transports_are_tried_by_srv(server: DnsServer) -> None:
+async def test_without_naptr_records_srv_chooses_the_transport(server: DnsServer) -> None:
     server.records["_sip._tcp.carrier.example", "SRV"] = ["0 0 5062 sbc2.carrier.example."]
     assert (await found(server, target(search="naptr")))[0] == "udp:192.0.2.1:5070"
     del server.records["_sip._udp.carrier.example", "SRV"]
     assert await found(server, target(search="naptr")) == ["tcp:192.0.2.3:5062"]
 
 
-async def test_a_service_that_is_decidedly_not_there(server: DnsServer) -> None:
+async def test_an_srv_record_with_a_root_target_means_no_service(server: DnsServer) -> None:
     server.records = {("_sip._udp.carrier.example", "SRV"): ["0 0 0 ."], ("carrier.example", "A"): ["192.0.2.9"]}
     assert await found(server, target()) == []
 
 
-async def test_an_address_of_ipv6_is_told_in_brackets(server: DnsServer) -> None:
+async def test_ipv6_addresses_are_logged_in_brackets(server: DnsServer) -> None:
     server.records = {("carrier.example", "AAAA"): ["2001:db8::9"]}
     following = Following(server, target(search="address"), least_s=60, listeners=(UDP6,))
     await following.start()
@@ -167,13 +167,13 @@ async def test_an_address_of_ipv6_is_told_in_brackets(server: DnsServer) -> None
     assert event["targets"] == ["udp:[2001:db8::9]:5060"]
 
 
-async def test_targets_with_and_without_a_name(server: DnsServer) -> None:
+async def test_targets_by_name_and_by_address_can_be_mixed(server: DnsServer) -> None:
     literal = Target("192.0.2.77", 5060, "udp", "192.0.2.77", 5)
     server.records = {("b.example", "A"): ["192.0.2.9"]}
     assert await found(server, literal, target("b.example")) == ["udp:192.0.2.77:5060", "udp:192.0.2.9:5060"]
 
 
-async def test_what_dns_says_is_taken_until_its_time_is_over(server: DnsServer) -> None:
+async def test_answers_are_refreshed_after_their_time_to_live(server: DnsServer) -> None:
     server.ttl_s = 0
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}
     following = Following(server, target(search="address"))
@@ -183,7 +183,7 @@ async def test_what_dns_says_is_taken_until_its_time_is_over(server: DnsServer) 
     await following.locator.close()
 
 
-async def test_a_long_time_to_live_is_no_reason_to_ask_again(server: DnsServer) -> None:
+async def test_answers_are_not_refreshed_before_their_time_to_live(server: DnsServer) -> None:
     following = Following(server, target())
     await following.start()
     (name,) = following.locator._names
@@ -192,7 +192,7 @@ async def test_a_long_time_to_live_is_no_reason_to_ask_again(server: DnsServer) 
 
 
 @pytest.mark.parametrize("how", ["refusing", "silent"])
-async def test_what_it_said_last_holds_while_it_does_not_answer(
+async def test_the_last_answer_holds_while_dns_does_not_answer(
     server: DnsServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dns_search, "PATIENCE_S", 0.2)
@@ -213,12 +213,12 @@ async def test_what_it_said_last_holds_while_it_does_not_answer(
     assert [(event["peer"], event["name"]) for event in lost] == [("carrier", "carrier.example")]
 
 
-async def test_one_host_without_an_answer_leaves_the_others(server: DnsServer) -> None:
+async def test_an_unresolved_srv_host_does_not_affect_the_others(server: DnsServer) -> None:
     server.broken = {"sbc1.carrier.example"}
     assert await found(server, target()) == ["udp:192.0.2.3:5080"]
 
 
-async def test_no_host_with_an_answer_is_no_answer(server: DnsServer) -> None:
+async def test_srv_without_any_resolved_host_is_a_failure(server: DnsServer) -> None:
     server.ttl_s = 0
     following = Following(server, target())
     before = await following.start()
@@ -228,7 +228,7 @@ async def test_no_host_with_an_answer_is_no_answer(server: DnsServer) -> None:
     await following.locator.close()
 
 
-async def test_a_name_that_is_gone_leaves_no_target(server: DnsServer) -> None:
+async def test_a_deleted_name_has_no_targets(server: DnsServer) -> None:
     server.ttl_s = 0
     server.records = {("carrier.example", "A"): ["192.0.2.9"]}
     following = Following(server, target(search="address"))
@@ -238,7 +238,7 @@ async def test_a_name_that_is_gone_leaves_no_target(server: DnsServer) -> None:
     await following.locator.close()
 
 
-async def test_what_the_former_one_has_found_holds_while_dns_does_not_answer(server: DnsServer) -> None:
+async def test_results_of_the_former_locator_hold_while_dns_does_not_answer(server: DnsServer) -> None:
     former = Following(server, target(), target("other.example", search="address"))
     await former.start()
     server.silent = True
@@ -250,25 +250,25 @@ async def test_what_the_former_one_has_found_holds_while_dns_does_not_answer(ser
     await following.close()
 
 
-async def test_the_start_does_not_wait_for_dns_that_does_not_answer(server: DnsServer) -> None:
+async def test_the_start_does_not_wait_for_unanswered_queries(server: DnsServer) -> None:
     server.silent = True
     following = Following(server, target())
     await following.locator.start(0.05)
-    assert following.places() == ["udp:carrier.example:5060"]  # as configured: what it was before there was DNS
+    assert following.places() == ["udp:carrier.example:5060"]  # as configured
     await following.locator.close()
 
 
-async def test_a_name_that_takes_too_long_holds_up_no_other(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_name_does_not_delay_the_others(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locate, "LONGEST_S", 0.2)
     server.silent = True
     following = Following(server, target(), least_s=60)
-    await following.start()  # and not PATIENCE_S for each question
+    await following.start()  # not PATIENCE_S per query
     (lost,) = following.log.events(lambda event: event["event"] == "peer.not_located")
-    assert lost["reason"] == "it takes more than 0.2 s"
+    assert lost["reason"] == "no answer within 0.2 s"
     await following.locator.close()
 
 
-async def test_however_much_dns_says_the_first_are_looked_at_and_no_more(server: DnsServer) -> None:
+async def test_the_number_of_records_considered_is_limited(server: DnsServer) -> None:
     many = range(MOST_TARGETS + 10)
     server.records = {
         ("_sip._udp.carrier.example", "SRV"): [f"50 1 {5000 + each} sbc{each}.carrier.example." for each in many],
@@ -283,14 +283,14 @@ async def test_however_much_dns_says_the_first_are_looked_at_and_no_more(server:
     assert len([name for name, _ in server.asked if name.startswith("sbc")]) == MOST_TARGETS - 1
 
 
-async def test_the_system_knows_names_that_dns_does_not() -> None:
+async def test_the_system_s_resolver_finds_names_that_dns_lacks() -> None:
     following = Following(None, target("localhost", search="address"))
     await following.start()
     assert following.places() == ["udp:127.0.0.1:5060"]
     await following.locator.close()
 
 
-async def test_peers_without_names_ask_nobody(server: DnsServer) -> None:
+async def test_peers_by_address_cause_no_queries(server: DnsServer) -> None:
     following = Following(server, target("192.0.2.7"))
     await following.locator.start(10)
     await following.locator.close()

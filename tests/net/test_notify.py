@@ -21,7 +21,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield end, name
 
 
-def test_each_state_is_a_datagram(manager: tuple[socket.socket, str]) -> None:
+def test_each_notification_is_a_datagram(manager: tuple[socket.socket, str]) -> None:
     end, name = manager
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "10000000"}, structlog.get_logger())
     notifier.serving()
@@ -30,20 +30,20 @@ def test_each_state_is_a_datagram(manager: tuple[socket.socket, str]) -> None:
     assert [end.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_signs_of_life_are_sent_only_where_they_are_wanted(manager: tuple[socket.socket, str]) -> None:
+def test_watchdog_notifications_are_sent_only_if_requested(manager: tuple[socket.socket, str]) -> None:
     end, name = manager
     Notifier({"NOTIFY_SOCKET": name}, structlog.get_logger()).alive()
     with pytest.raises(BlockingIOError):
         end.recv(100)
 
 
-def test_without_a_manager_nothing_is_said() -> None:
+def test_nothing_is_sent_without_a_manager() -> None:
     log = LogCapture()
     Notifier({}, structlog.wrap_logger(None, processors=[log])).serving()
     assert log.entries == []
 
 
-def test_manager_that_does_not_listen_is_told_of(tmp_path: Path) -> None:
+def test_an_unreachable_manager_is_logged(tmp_path: Path) -> None:
     log = LogCapture()
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}, structlog.wrap_logger(None, processors=[log]))
     notifier.serving()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from relay.net.pace import BEHIND_S, CALM_S, WINDOW_S, Pace
 
 
-def test_a_lag_puts_the_process_behind_until_it_has_rested() -> None:
+def test_a_long_delay_starts_overload_until_the_backlog_is_empty() -> None:
     pace = Pace()
     pace.report(BEHIND_S, 1.0)
     assert not pace.is_behind
@@ -16,7 +16,7 @@ def test_a_lag_puts_the_process_behind_until_it_has_rested() -> None:
     assert not pace.is_behind
 
 
-def test_a_further_lag_keeps_it_behind() -> None:
+def test_another_long_delay_prolongs_overload() -> None:
     pace = Pace()
     pace.report(1.0, 1.0)
     pace.report(1.0, 1.9)
@@ -24,7 +24,7 @@ def test_a_further_lag_keeps_it_behind() -> None:
     assert pace.is_behind
 
 
-def test_the_longest_lag_is_remembered_for_a_while() -> None:
+def test_the_longest_delay_of_the_last_windows() -> None:
     pace = Pace()
     pace.report(0.3, 100.0)
     pace.report(0.1, 101.0)

@@ -1,4 +1,4 @@
-"""Files that hold a secret: what they hold is read where it is one, and nobody else's to read."""
+"""Files that hold secrets: contents and permissions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from relay.net.private import read_secret
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot read"), (b" \n", "is empty"), (b"\xff", "is no UTF-8 text")]
+    ("content", "words"), [(None, "cannot read"), (b" \n", "is empty"), (b"\xff", "is not UTF-8 text")]
 )
-def test_a_file_without_a_secret_is_told_by_its_setting(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_a_file_without_a_secret_is_reported_by_its_setting(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
         (tmp_path / "secret").write_bytes(content)
     with pytest.raises(ConfigError, match=f"^verify.secret_file: .*{words}"):
@@ -29,7 +29,7 @@ def test_a_secret_is_read(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602])
-def test_what_all_users_may_use_is_no_secret(tmp_path: Path, mode: int) -> None:
+def test_a_file_open_to_all_users_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "secret"
     path.write_text("whsec_1\n")
     path.chmod(mode)

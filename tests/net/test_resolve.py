@@ -17,7 +17,7 @@ def test_a_name_is_not_known_before_it_is_resolved() -> None:
     assert Resolver().known("localhost", socket.AF_INET, 0.0) is None
 
 
-async def test_a_resolved_name_is_known_for_a_minute() -> None:
+async def test_a_resolved_name_is_cached_for_a_minute() -> None:
     resolver = Resolver()
     assert await resolver.resolve("localhost", socket.AF_INET) == "127.0.0.1"
     (until,) = [until for _, until in resolver._names.values()]
@@ -27,7 +27,7 @@ async def test_a_resolved_name_is_known_for_a_minute() -> None:
     assert resolver.names_of("127.0.0.1") == ["localhost"]
 
 
-async def test_a_name_is_resolved_for_each_address_family_by_itself() -> None:
+async def test_a_name_is_resolved_per_address_family() -> None:
     resolver = Resolver()
     await resolver.resolve("localhost", socket.AF_INET)
     assert resolver.known("localhost", socket.AF_INET6, 0.0) is None
@@ -39,7 +39,7 @@ async def test_a_name_without_an_address_is_an_error(name: str) -> None:
         await Resolver().resolve(name, socket.AF_INET)
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_is_limited() -> None:
     resolver = Resolver()
     for number in range(3 * resolve.MAX_KEPT):
         resolver.known(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", socket.AF_INET, 0.0)

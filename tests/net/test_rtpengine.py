@@ -1,4 +1,4 @@
-"""Commands for rtpengine over real UDP, against a small one that is told what to say."""
+"""rtpengine commands over real UDP, against a small scripted instance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def agrees(message: dict[str, Any]) -> dict[str, Any]:
 
 
 class Engine:
-    """An rtpengine's end of the protocol. `say` gives the answer to a command; None: none."""
+    """An rtpengine's end of the protocol. `say` returns the answer to a command, or None."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -114,7 +114,7 @@ async def test_an_offer_and_its_answer() -> None:
         assert "origin" in message["replace"]
 
 
-async def test_an_offer_across_families_says_which_the_other_side_takes() -> None:
+async def test_an_offer_across_address_families_names_the_other_family() -> None:
     async with bench() as b:
         await b.ask(OFFER)
         await b.ask(OFFER._replace(family="IP6"))
@@ -123,7 +123,7 @@ async def test_an_offer_across_families_says_which_the_other_side_takes() -> Non
         assert other["address family"] == "IP6"
 
 
-async def test_an_answer_names_both_sides_and_a_delete_is_at_once() -> None:
+async def test_an_answer_names_both_tags_and_a_delete_has_no_delay() -> None:
     async with bench() as b:
         (engine,) = b.engines
         name = engine.address.name
@@ -134,7 +134,7 @@ async def test_an_answer_names_both_sides_and_a_delete_is_at_once() -> None:
         assert delete == {"command": "delete", "call-id": "call", "delete-delay": 0}
 
 
-async def test_an_offer_that_nobody_is_behind() -> None:
+async def test_an_offer_without_a_second_side() -> None:
     async with bench() as b:
         for command in (OFFER, Mediate(8, "answer", "call", b.engines[0].address.name, "ta", "tb", SDP)):
             await b.ask(command._replace(alone=True))
@@ -146,7 +146,7 @@ async def test_an_offer_that_nobody_is_behind() -> None:
 
 
 @pytest.mark.parametrize(("tag", "whom"), [("ta", {"from-tag": "ta"}), ("", {"all": "all"})])
-async def test_a_sound_goes_along_and_its_length_comes_back(tag: str, whom: dict[str, str]) -> None:
+async def test_play_media_carries_the_sound_and_returns_its_length(tag: str, whom: dict[str, str]) -> None:
     def say(message: dict[str, Any]) -> dict[str, Any]:
         return {"duration": 5137, "result": "ok"} if message["command"] == "play media" else agrees(message)
 
@@ -162,7 +162,7 @@ async def test_a_sound_goes_along_and_its_length_comes_back(tag: str, whom: dict
         assert message["blob"].encode("utf-8", "surrogateescape") == SOUND + b"!"
 
 
-async def test_a_sound_that_is_refused() -> None:
+async def test_a_refused_play_media_fails() -> None:
     def say(message: dict[str, Any]) -> dict[str, Any]:
         if message["command"] == "ping":
             return {"result": "pong"}
@@ -174,8 +174,8 @@ async def test_a_sound_that_is_refused() -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-async def test_a_call_is_recorded_where_rtpengine_says_so_when_it_is_asked(on: bool) -> None:
-    """It says "ok" to the command also where it has no folder for recordings."""
+async def test_a_recording_is_confirmed_by_a_query(on: bool) -> None:
+    """rtpengine answers "ok" to the command even without a recording folder."""
 
     def say(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["command"] == "query":
@@ -190,7 +190,7 @@ async def test_a_call_is_recorded_where_rtpengine_says_so_when_it_is_asked(on: b
 
 
 @pytest.mark.parametrize("lost", ["start recording", "query"])
-async def test_a_call_that_rtpengine_does_not_know_is_not_recorded(lost: str) -> None:
+async def test_an_unknown_call_is_not_recorded(lost: str) -> None:
     def say(message: dict[str, Any]) -> dict[str, Any]:
         unknown = {"result": "error", "error-reason": rtpengine.UNKNOWN_CALL}
         return unknown if message["command"] == lost else {"result": "ok"}
@@ -200,14 +200,14 @@ async def test_a_call_that_rtpengine_does_not_know_is_not_recorded(lost: str) ->
         assert answer is not None and not answer.known
 
 
-async def test_what_needs_no_answer_tells_nobody() -> None:
+async def test_a_command_with_token_0_has_no_callback() -> None:
     async with bench() as b:
         (engine,) = b.engines
         b.client.mediate(Mediate(0, "delete", "call", engine.address.name), pytest.fail)
         await until(engine.commands)
 
 
-async def test_a_command_that_is_lost_is_sent_again_and_says_it_is_the_same() -> None:
+async def test_a_lost_command_is_retransmitted_with_the_same_cookie() -> None:
     lost = iter([None, None])
 
     def say(message: dict[str, Any]) -> dict[str, Any] | None:
@@ -220,14 +220,14 @@ async def test_a_command_that_is_lost_is_sent_again_and_says_it_is_the_same() ->
         assert len(cookies) == 1
 
 
-async def test_calls_go_to_the_instances_in_turn() -> None:
+async def test_calls_go_to_the_instances_round_robin() -> None:
     async with bench(agrees, agrees) as b:
         for _ in range(4):
             await b.ask()
         assert [len(engine.commands()) for engine in b.engines] == [2, 2]
 
 
-async def test_a_call_stays_where_it_began() -> None:
+async def test_a_call_stays_on_its_instance() -> None:
     async with bench(agrees, agrees) as b:
         name = b.engines[1].address.name
         for _ in range(3):
@@ -235,7 +235,7 @@ async def test_a_call_stays_where_it_began() -> None:
         assert not b.engines[0].commands()
 
 
-async def test_the_next_instance_takes_the_first_offer_of_one_that_is_silent() -> None:
+async def test_a_first_offer_without_answer_goes_to_the_next_instance() -> None:
     def silent(message: dict[str, Any]) -> dict[str, Any] | None:
         return {"result": "pong"} if message["command"] == "ping" else None
 
@@ -246,7 +246,7 @@ async def test_the_next_instance_takes_the_first_offer_of_one_that_is_silent() -
         assert "rtpengine.down" in b.events()
 
 
-async def test_the_next_instance_takes_the_first_offer_of_one_that_refuses() -> None:
+async def test_a_refused_first_offer_goes_to_the_next_instance() -> None:
     def full(message: dict[str, Any]) -> dict[str, Any]:
         return {"result": "error", "error-reason": "Parallel session limit reached"}
 
@@ -260,13 +260,13 @@ async def test_the_next_instance_takes_the_first_offer_of_one_that_refuses() -> 
 
 
 @pytest.mark.parametrize("said", [b"nonsense", b"[]", b'{"sdp": "v=1"}', b"\xff", b"d6:result", b"d3:sdp2:oke"])
-async def test_an_answer_that_is_none_is_no_answer(said: bytes) -> None:
+async def test_an_invalid_answer_counts_as_none(said: bytes) -> None:
     async with bench(lambda message: agrees(message) if message["command"] == "ping" else said) as b:
         assert await b.ask() is None
         assert b.client.statistics()["rtpengine_failures"] == 1
 
 
-async def test_a_description_that_is_no_text_comes_back_as_it_is() -> None:
+async def test_an_sdp_with_invalid_utf8_is_returned_unchanged() -> None:
     said = b"d6:result2:ok3:sdp3:\xff\xfe\xfde"
     async with bench(lambda message: agrees(message) if message["command"] == "ping" else said) as b:
         answer = await b.ask()
@@ -274,14 +274,14 @@ async def test_a_description_that_is_no_text_comes_back_as_it_is() -> None:
         assert answer.sdp == b"\xff\xfe\xfd"
 
 
-async def test_without_an_instance_that_answers_there_is_no_answer() -> None:
+async def test_a_command_fails_without_an_instance_that_answers() -> None:
     async with bench(started=False) as b:
         assert await b.ask() is None
         assert await b.ask() is None
         assert b.client.statistics() == {"rtpengines_up": 0, "rtpengine_failures": 2}
 
 
-async def test_an_instance_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_recovered_instance_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtpengine, "PING_S", 0.01)
     async with bench(started=False) as b:
         await until(lambda: "rtpengine.down" in b.events())
@@ -291,7 +291,7 @@ async def test_an_instance_that_comes_back_is_used_again(monkeypatch: pytest.Mon
 
 
 class Deaf:
-    """An rtpengine that answers pings, and nothing else before `hears`."""
+    """An rtpengine that answers only pings until `hears`."""
 
     def __init__(self) -> None:
         self.hears = False
@@ -304,8 +304,8 @@ def deletions(engine: Engine) -> set[str]:
     return {message["call-id"] for message in engine.commands() if message["command"] == "delete"}
 
 
-async def test_one_that_leaves_a_question_about_one_call_unanswered_is_not_down() -> None:
-    """The answer may be longer than a datagram, by what the parties of that call send."""
+async def test_an_unanswered_query_does_not_take_an_instance_down() -> None:
+    """The call's parties can make the answer longer than a datagram."""
     async with bench(Deaf()) as b:
         name = b.engines[0].address.name
         for command in (Mediate(3, "query", "call", name), Mediate(4, "delete", "call", name)):
@@ -314,8 +314,8 @@ async def test_one_that_leaves_a_question_about_one_call_unanswered_is_not_down(
         assert "rtpengine.down" not in b.events()
 
 
-async def test_a_call_that_it_did_not_answer_to_is_deleted_there_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have taken the offer after all, and would keep its ports."""
+async def test_a_call_whose_offer_went_unanswered_is_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The offer may have been executed, and would occupy ports."""
     monkeypatch.setattr(rtpengine, "PING_S", 0.01)
     deaf = Deaf()
     async with bench(deaf) as b:
@@ -325,7 +325,7 @@ async def test_a_call_that_it_did_not_answer_to_is_deleted_there_later(monkeypat
         await until(lambda: deletions(b.engines[0]) == {"call"})
 
 
-async def test_a_call_that_it_has_after_all_is_not_deleted() -> None:
+async def test_a_call_that_the_instance_took_after_all_is_not_deleted() -> None:
     async with bench(lambda message: None if message["command"] == "ping" else agrees(message)) as b:
         instance = b.client._instances[b.engines[0].address.name]
         for call in (OFFER.call, "another"):
@@ -335,7 +335,7 @@ async def test_a_call_that_it_has_after_all_is_not_deleted() -> None:
         assert deletions(b.engines[0]) == {"another"}
 
 
-async def test_the_end_of_a_call_is_told_again_when_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unconfirmed_deletion_is_repeated_on_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtpengine, "PING_S", 0.01)
     async with bench(started=False) as b:
         (engine,) = b.engines
@@ -349,12 +349,12 @@ async def test_the_end_of_a_call_is_told_again_when_somebody_listens(monkeypatch
         assert len(engine.commands()) == told  # once
 
 
-async def test_an_instance_that_is_not_configured_any_more_does_nothing() -> None:
+async def test_a_command_for_an_unconfigured_instance_fails() -> None:
     async with bench() as b:
         assert await b.ask(OFFER._replace(instance="udp:127.0.0.1:1")) is None
 
 
-async def test_a_call_that_an_instance_has_forgotten() -> None:
+async def test_an_unknown_call_is_reported_as_unknown() -> None:
     async with bench(lambda _: {"result": "error", "error-reason": "Unknown call-id"}) as b:
         name = b.engines[0].address.name
         assert await b.ask(Mediate(3, "query", "call", name)) == Mediated(name, known=False)
@@ -379,11 +379,11 @@ async def test_counts_of_each_side() -> None:
     async with bench(lambda _: answer) as b:
         got = await b.ask(Mediate(4, "delete", "call", b.engines[0].address.name))
         assert got is not None
-        # What "ta" calls itself by stands over what it says of the other side's sound.
+        # The reports of "ta" about the other side's media are listed under its own SSRC.
         assert dict(got.counts) == {"ta": Counts(400, None, None), "tb": Counts(305, 4, 8)}
 
 
-async def test_what_is_asked_when_it_closes_gets_an_answer() -> None:
+async def test_open_commands_are_answered_on_close() -> None:
     answers: list[Mediated | None] = []
     async with bench(lambda message: agrees(message) if message["command"] == "ping" else None) as b:
         b.client.mediate(OFFER, lambda _, answer: answers.append(answer))

@@ -1,4 +1,4 @@
-"""What one rtpengine is still to be told; its commands and answers are in tests/net/test_rtpengine.py."""
+"""Scheduled deletions of one rtpengine; commands are tested in tests/net/test_rtpengine.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.net.rtpengine_instance import Instance, NoAnswer
 from tests.net.test_rtpengine import Engine, agrees, deletions
 
 
-async def test_calls_to_forget_are_bounded_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_scheduled_deletions_are_limited_and_the_oldest_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtpengine_instance, "MOST_UNTOLD", 2)
     engine = Engine(agrees)
     await engine.start()
@@ -23,6 +23,6 @@ async def test_calls_to_forget_are_bounded_and_the_oldest_goes(monkeypatch: pyte
     await engine.stop()
 
 
-async def test_before_there_is_a_way_there_nothing_is_answered() -> None:
+async def test_commands_go_unanswered_without_a_route() -> None:
     with pytest.raises(NoAnswer):
         await Instance(Engine(agrees).address).ask({"command": "ping"})

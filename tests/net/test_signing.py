@@ -1,4 +1,4 @@
-"""How the relay signs what it sends over HTTP."""
+"""Signatures of the relay's HTTP requests."""
 
 from __future__ import annotations
 

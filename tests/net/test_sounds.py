@@ -1,4 +1,4 @@
-"""The sounds that are shipped, and an operator's own."""
+"""The shipped sounds, and an operator's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS = tomllib.loads((SHIPPED / "texts.toml").read_text())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_sound_has_its_text_and_its_file(language: Language) -> None:
+def test_every_sound_has_a_text_and_a_file(language: Language) -> None:
     assert set(TEXTS[language]) == set(SOUNDS)
     assert {path.stem for path in (SHIPPED / language).iterdir()} == set(SOUNDS)
     for name, data in read_sounds(SoundFiles(language)).items():
@@ -29,18 +29,18 @@ def test_each_sound_has_its_text_and_its_file(language: Language) -> None:
         assert len(set(data)) > 50, f"{name} is silent"
 
 
-def test_languages_differ() -> None:
+def test_sounds_differ_by_language() -> None:
     sounds = read_sounds(SoundFiles("en"))
     assert sounds["zh", "busy"] != sounds["en", "busy"] == sounds["", "busy"]
 
 
-def test_outcomes_of_rules_that_are_told_exist() -> None:
+def test_announced_outcomes_exist() -> None:
     known = {value.outcome for value in vars(rules).values() if isinstance(value, Refusal)}
     of_callees = {"busy", "rejected", "no_answer", "unreachable", "number_unknown"}
     assert set(OF_REFUSAL) <= known | of_callees
 
 
-def test_a_file_of_the_operators_is_played_instead(tmp_path: Path) -> None:
+def test_an_operator_s_file_replaces_the_shipped_one(tmp_path: Path) -> None:
     own, in_chinese = a_law_wav(700, 0.5), a_law_wav(800, 0.5)
     (tmp_path / "zh").mkdir()
     (tmp_path / "busy.wav").write_bytes(own)
@@ -50,7 +50,7 @@ def test_a_file_of_the_operators_is_played_instead(tmp_path: Path) -> None:
     assert sounds["", "unknown"] == read_sounds(SoundFiles("en"))["", "unknown"]
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "hello.wav").write_bytes(a_law_wav(700, 0.5))
     (tmp_path / "busy.wav").write_bytes(b"MP3")
     (tmp_path / "ending.wav").write_bytes(a_law_wav(700, 8))
@@ -59,11 +59,11 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         read_sounds(SoundFiles("en", tmp_path))
     begin, busy, ending, hello = told.value.problems
     assert begin == f"announcements.folder: {tmp_path}/begin.wav cannot be read: Is a directory"
-    assert busy == f"announcements.folder: {tmp_path}/busy.wav is no WAV file"
-    assert ending.endswith("bytes; write it with 8 kHz, mono, A-law, 60000 at the most")
-    assert "hello.wav is no sound's; they are named begin, ending, recorded, busy," in hello
+    assert busy == f"announcements.folder: {tmp_path}/busy.wav is not a WAV file"
+    assert ending.endswith("bytes, above 60000: encode it as 8 kHz, mono, A-law")
+    assert "hello.wav is not a known sound; the names are begin, ending, recorded, busy," in hello
 
 
-def test_a_folder_without_any_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no file that ends in \.wav"):
+def test_a_folder_without_sounds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no \.wav file"):
         read_sounds(SoundFiles("en", tmp_path))

@@ -1,4 +1,4 @@
-"""TCP connections over real sockets: what is received, sent and bounded, and how they end."""
+"""TCP connections over real sockets: receiving, sending, limits and closing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.addresses import Address, free
 
 
 @pytest.mark.parametrize("host", ["127.0.0.10", "::1"])
-async def test_messages_are_cut_from_the_stream_and_answered_on_their_connection(host: str) -> None:
+async def test_messages_are_framed_and_answered_on_their_connection(host: str) -> None:
     source = "::1" if ":" in host else PEER_HOST
     async with listening(host=host) as h:
         reader, writer = await h.connect(source)
@@ -61,7 +61,7 @@ async def test_a_stream_that_cannot_be_framed_is_closed(hostile: bytes) -> None:
         writer.close()
 
 
-# Bounds
+# Limits
 
 
 async def test_idle_connections_are_closed_and_busy_ones_are_not() -> None:
@@ -82,7 +82,7 @@ async def test_idle_connections_are_closed_and_busy_ones_are_not() -> None:
 
 
 @pytest.mark.parametrize("start", [b"", message(), message() + b"\r\n"])
-async def test_a_message_may_not_take_long(start: bytes) -> None:
+async def test_a_slow_message_closes_the_connection(start: bytes) -> None:
     async with listening(message_timeout_s=30) as h:
         reader, writer = await h.connect()
         writer.write(start + b"OPTIONS ")
@@ -91,7 +91,7 @@ async def test_a_message_may_not_take_long(start: bytes) -> None:
         await until(lambda: connection.message_since is not None)
         begun = h.streams.now
         h.streams.sweep(begun + 29)
-        writer.write(b"s")  # dripping does not help
+        writer.write(b"s")  # further bytes do not extend the limit
         await until(lambda: connection.heard == begun + 29)
         h.streams.sweep(begun + 31)
         assert await ended(reader)
@@ -100,7 +100,7 @@ async def test_a_message_may_not_take_long(start: bytes) -> None:
         writer.close()
 
 
-async def test_a_complete_message_ends_the_wait() -> None:
+async def test_a_complete_message_stops_the_message_timeout() -> None:
     async with listening(message_timeout_s=30) as h:
         reader, writer = await h.connect()
         writer.write(message()[:10])
@@ -113,7 +113,7 @@ async def test_a_complete_message_ends_the_wait() -> None:
         writer.close()
 
 
-async def test_connections_over_the_bound_are_refused_and_a_freed_place_is_given_again() -> None:
+async def test_connections_above_the_limit_are_refused_until_one_closes() -> None:
     async with listening(max_per_source=2) as h:
         places = [await h.connect() for _ in range(2)]
         await h.settled(2)
@@ -130,7 +130,7 @@ async def test_connections_over_the_bound_are_refused_and_a_freed_place_is_given
             open_writer.close()
 
 
-async def test_strangers_leave_room_for_peers() -> None:
+async def test_unknown_sources_leave_room_for_peers() -> None:
     async with listening(max_strangers=1) as h:
         _, stranger = await h.connect("127.0.0.66")
         await h.settled(1)
@@ -159,7 +159,7 @@ async def test_a_far_end_that_does_not_read_is_closed() -> None:
         writer.transport.abort()
 
 
-async def test_who_says_nothing_after_connecting_is_closed_unless_it_is_a_peer() -> None:
+async def test_a_silent_connection_of_an_unknown_source_is_closed() -> None:
     async with listening(message_timeout_s=30) as h:
         reader, stranger = await h.connect(STRANGER)
         _, peer = await h.connect()
@@ -171,7 +171,7 @@ async def test_who_says_nothing_after_connecting_is_closed_unless_it_is_a_peer()
         peer.close()
 
 
-async def test_pings_are_answered_only_as_often_as_somebody_in_earnest_sends_them() -> None:
+async def test_a_flood_of_pings_closes_the_connection() -> None:
     async with listening() as h:
         reader, writer = await h.connect()
         writer.write(b"\r\n\r\n" * 10_000)
@@ -193,7 +193,7 @@ async def test_pings_of_several_seconds_are_all_answered() -> None:
 # Sending
 
 
-async def test_one_connection_is_opened_from_the_listener_s_address_and_used_again() -> None:
+async def test_a_connection_is_opened_from_the_listener_s_address_and_reused() -> None:
     async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
         for text in (b"one", b"two"):  # the second while the connection is being opened
             h.streams.send(text, h.flow_to(address))
@@ -212,7 +212,7 @@ async def test_a_host_name_is_resolved() -> None:
         assert await far.heard() == b"hello"
 
 
-async def test_messages_on_a_connection_of_ours_come_with_its_true_address() -> None:
+async def test_messages_on_our_connection_come_with_its_actual_address() -> None:
     async with listening(host="127.0.0.1") as h, FarEnd.at("127.0.0.1") as (far, address):
         h.streams.send(b"hello", h.flow_to(Address("localhost", address.port)))
         await far.heard()
@@ -221,7 +221,7 @@ async def test_messages_on_a_connection_of_ours_come_with_its_true_address() -> 
         assert (flow.host, flow.port) == address
 
 
-async def test_a_connection_of_the_far_end_is_used_for_requests_to_its_address() -> None:
+async def test_an_incoming_connection_is_reused_for_requests_to_its_address() -> None:
     async with listening() as h:
         reader, writer = await h.connect()
         writer.write(message())
@@ -231,13 +231,13 @@ async def test_a_connection_of_the_far_end_is_used_for_requests_to_its_address()
         writer.close()
 
 
-async def test_an_answer_whose_connection_is_gone_goes_by_a_new_one() -> None:
+async def test_a_response_to_a_closed_connection_opens_a_new_one() -> None:
     async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
         h.streams.send(b"answer", h.flow_to(address)._replace(connection=77))
         assert await far.heard() == b"answer"
 
 
-async def test_a_refused_connection_has_failed_for_the_flow_that_was_asked_for() -> None:
+async def test_a_refused_connection_fails_the_requested_flow() -> None:
     async with listening() as h:
         wanted = h.flow_to(free(PEER_HOST))._replace(connection=77)
         h.streams.send(b"hello", wanted)
@@ -247,14 +247,14 @@ async def test_a_refused_connection_has_failed_for_the_flow_that_was_asked_for()
 
 
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 64 + ".invalid"])
-async def test_a_host_that_is_none_has_failed(name: str) -> None:
+async def test_an_invalid_host_name_fails_the_flow(name: str) -> None:
     async with listening() as h:
         wanted = h.flow_to(Address(name, 5060))
         h.streams.send(b"hello", wanted)
         assert wanted in {await h.failure(), await h.failure()}
 
 
-async def test_a_connection_that_closes_has_failed_under_each_of_its_flows() -> None:
+async def test_a_closed_connection_fails_each_of_its_flows() -> None:
     async with listening() as h, FarEnd.at(PEER_HOST) as (far, address):
         wanted = h.flow_to(address)
         h.streams.send(b"hello", wanted)
@@ -264,7 +264,7 @@ async def test_a_connection_that_closes_has_failed_under_each_of_its_flows() -> 
         assert failed == {wanted, wanted._replace(connection=1)}
 
 
-async def test_over_the_bound_no_connection_is_opened() -> None:
+async def test_no_connection_is_opened_above_the_limit() -> None:
     async with listening(max_connections=1) as h, FarEnd.at(PEER_HOST) as (_, address):
         _, writer = await h.connect()
         await h.settled(1)
@@ -273,7 +273,7 @@ async def test_over_the_bound_no_connection_is_opened() -> None:
         writer.close()
 
 
-async def test_strangers_are_who_is_no_peer_of_the_configuration_in_force() -> None:
+async def test_unknown_sources_are_recounted_on_reload() -> None:
     async with listening("tcp", max_strangers=0) as h:
         h.streams.reload(replace(h.settings, peers=()), None)
         reader, _ = await h.connect()
@@ -288,7 +288,7 @@ async def test_strangers_are_who_is_no_peer_of_the_configuration_in_force() -> N
 # The end
 
 
-async def test_what_waits_is_delivered_before_the_end() -> None:
+async def test_close_delivers_unsent_data() -> None:
     async with listening() as h:
         reader, writer = await h.connect()
         writer.write(message())
@@ -306,8 +306,8 @@ async def test_an_address_in_use_is_an_error() -> None:
             h.streams.listen(0)
 
 
-async def test_a_connection_that_breaks_is_told_with_the_flows_it_carried() -> None:
-    """A dialog names the port of a Contact, and the connection that it was heard by, open or not any more."""
+async def test_a_broken_connection_fails_the_flows_it_carried() -> None:
+    """A dialog's flow names a Contact's port, and a connection that may be closed."""
     async with listening() as relay:
         reader, writer = await relay.connect()
         writer.write(message())
@@ -322,7 +322,7 @@ async def test_a_connection_that_breaks_is_told_with_the_flows_it_carried() -> N
         assert told == {flow, flow._replace(connection=0), by_contact, by_gone}
 
 
-async def test_the_flows_that_a_connection_remembers_are_bounded() -> None:
+async def test_the_flows_remembered_by_a_connection_are_limited() -> None:
     async with listening() as relay:
         _, writer = await relay.connect()
         writer.write(message())
@@ -334,7 +334,7 @@ async def test_the_flows_that_a_connection_remembers_are_bounded() -> None:
         assert MAX_CARRIED <= relay.failed.qsize() <= MAX_CARRIED + 2
 
 
-async def test_an_idle_connection_whose_far_end_does_not_read_is_closed_without_it() -> None:
+async def test_an_idle_connection_with_unsent_data_is_aborted() -> None:
     async with listening(max_unsent=50_000_000) as relay:
         _, writer = await relay.connect()
         writer.transport.pause_reading()

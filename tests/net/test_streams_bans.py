@@ -1,4 +1,4 @@
-"""Who is banned for what he does with connections."""
+"""Bans for misuse of connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.net.support import until
     [b"OPTIONS sip:x SIP/2.0\r\n\r\n", b"\r\n\r\n" * 1000, b"\0" * 20_000],
     ids=["no_length", "pings", "noise"],
 )
-async def test_who_breaks_bounds_again_and_again_is_banned_with_all_connections(data: bytes) -> None:
+async def test_repeated_violations_ban_the_source_and_close_its_connections(data: bytes) -> None:
     async with listening() as h:
         idle, idle_writer = await h.connect(STRANGER)
         for _ in range(Limits().ban_after // GRAVE):
@@ -35,7 +35,7 @@ async def test_who_breaks_bounds_again_and_again_is_banned_with_all_connections(
             each.close()
 
 
-async def test_who_connects_for_nothing_again_and_again_is_banned() -> None:
+async def test_repeated_connections_without_a_message_ban_the_source() -> None:
     async with listening() as h:
         for _ in range(Limits().ban_after):
             _, writer = await h.connect(STRANGER)
@@ -43,7 +43,7 @@ async def test_who_connects_for_nothing_again_and_again_is_banned() -> None:
         await until(h.bans.in_force)
 
 
-async def test_who_may_have_no_more_and_goes_on_is_banned() -> None:
+async def test_repeated_connections_above_its_own_limit_ban_the_source() -> None:
     async with listening(max_strangers=8) as h:
         places = [await h.connect(STRANGER) for _ in range(2)]
         await h.settled(2)
@@ -57,7 +57,7 @@ async def test_who_may_have_no_more_and_goes_on_is_banned() -> None:
             writer.close()
 
 
-async def test_who_finds_no_place_for_others_is_not_to_blame() -> None:
+async def test_connections_refused_by_the_shared_limit_are_no_offence() -> None:
     async with listening(max_strangers=4) as h:
         places = [await h.connect(f"127.0.0.{number}") for number in range(60, 64)]
         await h.settled(4)
@@ -70,7 +70,7 @@ async def test_who_finds_no_place_for_others_is_not_to_blame() -> None:
             writer.close()
 
 
-async def test_a_peer_is_not_banned_for_its_connections() -> None:
+async def test_a_peer_is_never_banned_for_its_connections() -> None:
     async with listening() as h:
         for _ in range(2 * Limits().ban_after):
             reader, writer = await h.connect()
@@ -80,7 +80,7 @@ async def test_a_peer_is_not_banned_for_its_connections() -> None:
         assert h.bans.in_force() == []
 
 
-async def test_what_one_chunk_holds_after_the_ban_is_not_read() -> None:
+async def test_data_received_together_with_the_offence_is_not_parsed() -> None:
     async with listening() as h:
         _, writer = await h.connect(STRANGER)
         h.streams.received = lambda data, flow: (  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""TLS connections over real sockets: who is shown what, and who must prove what."""
+"""TLS connections over real sockets: certificates shown and verified."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_tls_carries_messages_both_ways(authority: Authority) -> None:
         writer.close()
 
 
-async def test_a_hand_shake_that_fails_gives_its_place_back(authority: Authority) -> None:
+async def test_a_failed_handshake_releases_its_connection(authority: Authority) -> None:
     async with listening("tls", authority.issue("127.0.0.10"), max_connections=1) as h:
         for _ in range(3):
             reader, writer = await h.connect()
@@ -54,14 +54,14 @@ async def test_a_hand_shake_that_fails_gives_its_place_back(authority: Authority
         assert h.streams.statistics()["streams_closed_handshake"] == 3
 
 
-async def test_strangers_are_refused_before_the_hand_shake(authority: Authority) -> None:
+async def test_unknown_sources_above_the_limit_are_refused_before_the_handshake(authority: Authority) -> None:
     async with listening("tls", authority.issue("127.0.0.10"), max_strangers=0) as h:
         reader, writer = await h.connect("127.0.0.66")
         assert await ended(reader)
         writer.close()
 
 
-async def test_a_peer_with_a_certificate_of_the_authority_is_called(authority: Authority) -> None:
+async def test_a_server_certificate_of_the_authority_is_accepted(authority: Authority) -> None:
     far_files = authority.issue(PEER_HOST)
     async with (
         listening("tls", authority.issue("127.0.0.10")) as h,
@@ -72,7 +72,7 @@ async def test_a_peer_with_a_certificate_of_the_authority_is_called(authority: A
 
 
 @pytest.mark.parametrize("other", ["authority", "host"])
-async def test_a_peer_that_is_not_who_it_should_be_hears_nothing(
+async def test_nothing_is_sent_to_a_server_that_fails_verification(
     authority: Authority, tmp_path: Path, other: str
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -90,8 +90,8 @@ async def test_a_peer_that_is_not_who_it_should_be_hears_nothing(
         assert far.lines.empty()
 
 
-async def test_who_is_found_by_a_name_must_prove_the_name(authority: Authority) -> None:
-    """RFC 5922 4: that of the URI, whatever DNS has made of it."""
+async def test_a_server_located_by_name_must_prove_that_name(authority: Authority) -> None:
+    """RFC 5922 4: the URI's host name, not the SRV target's."""
     async with FarEnd.at(PEER_HOST, far_context(authority.issue("carrier.example"))) as (far, address):
         found = Target(address.host, address.port, "tls", "carrier.example")
         for located, heard in (({}, False), ({"peer": (found,)}, True)):
@@ -104,7 +104,7 @@ async def test_who_is_found_by_a_name_must_prove_the_name(authority: Authority) 
                     assert h.flow_to(address) in {await h.failure(), await h.failure()}
 
 
-async def test_other_certificates_hold_for_the_connections_to_come(authority: Authority) -> None:
+async def test_reloaded_certificates_apply_to_new_connections(authority: Authority) -> None:
     first, second = authority.issue("127.0.0.10"), authority.issue("127.0.0.12")
     async with listening("tls", first) as h:
         _, writer = await h.connect(tls=client_context(first))
@@ -112,11 +112,11 @@ async def test_other_certificates_hold_for_the_connections_to_come(authority: Au
         with pytest.raises(ssl.SSLCertVerificationError):
             await h.connect(tls=client_context(first))
         writer.write(message())
-        await h.heard()  # and the one that was there goes on
+        await h.heard()  # the old connection goes on
         writer.close()
 
 
-async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Authority, tmp_path: Path) -> None:
+async def test_unusable_certificates_leave_the_old_ones_in_force(authority: Authority, tmp_path: Path) -> None:
     files = authority.issue("127.0.0.10")
     async with listening("tls", files) as h:
         with pytest.raises(ConfigError):
@@ -127,7 +127,7 @@ async def test_certificates_that_cannot_be_had_leave_all_as_it_was(authority: Au
 
 @pytest.mark.parametrize("reloaded", [False, True])
 @pytest.mark.parametrize("by", ["target", "source"])
-async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority, by: str, reloaded: bool) -> None:
+async def test_a_peer_may_have_its_own_client_certificate(authority: Authority, by: str, reloaded: bool) -> None:
     context = far_context(authority.issue(PEER_HOST))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(authority.file)
@@ -150,7 +150,7 @@ async def test_a_peer_may_be_shown_a_certificate_of_its_own(authority: Authority
 @pytest.mark.parametrize(
     ("shown", "heard"), [(PEER_HOST, True), ("127.0.0.99", False), ("stranger", False), ("", False)]
 )
-async def test_who_connects_proves_to_be_the_peer(
+async def test_a_connecting_peer_must_prove_its_identity(
     authority: Authority, tmp_path: Path, shown: str, heard: bool
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -174,8 +174,8 @@ async def test_who_connects_proves_to_be_the_peer(
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
-async def test_who_is_not_reached_by_tls_need_prove_nothing(authority: Authority, transport: str) -> None:
-    """Such as a phone, which registers."""
+async def test_a_peer_without_a_tls_target_needs_no_certificate(authority: Authority, transport: str) -> None:
+    """Such as a phone that registers."""
     files = replace(authority.issue("127.0.0.10"), client_ca=authority.file)
     context = ssl.create_default_context(cafile=authority.file) if transport == "tls" else None
     async with listening(transport, files) as h:
@@ -185,7 +185,7 @@ async def test_who_is_not_reached_by_tls_need_prove_nothing(authority: Authority
         writer.close()
 
 
-async def test_without_verification_any_certificate_will_do(authority: Authority, tmp_path: Path) -> None:
+async def test_without_verification_any_certificate_is_accepted(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     far_files = Authority(tmp_path / "other", "other").issue(PEER_HOST)
     async with (
@@ -196,7 +196,7 @@ async def test_without_verification_any_certificate_will_do(authority: Authority
         assert await far.heard() == b"hello"
 
 
-async def test_a_connection_that_claims_a_peer_s_port_does_not_stand_for_the_verified_peer(
+async def test_an_incoming_connection_from_a_peer_s_port_is_not_reused_for_it(
     authority: Authority,
 ) -> None:
     files = authority.issue("127.0.0.10")

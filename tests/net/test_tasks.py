@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits are kept until they end."""
+"""Fire-and-forget tasks are kept until they end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gc
 from relay.net.tasks import Tasks
 
 
-async def test_a_task_that_nothing_else_refers_to_is_kept() -> None:
+async def test_an_unreferenced_task_is_kept() -> None:
     tasks = Tasks()
 
     async def work() -> None:
@@ -22,7 +22,7 @@ async def test_a_task_that_nothing_else_refers_to_is_kept() -> None:
     assert len(tasks) == 0
 
 
-async def test_one_that_has_ended_is_not_kept() -> None:
+async def test_an_ended_task_is_released() -> None:
     tasks, ended = Tasks(), asyncio.Event()
 
     async def work() -> None:
@@ -34,7 +34,7 @@ async def test_one_that_has_ended_is_not_kept() -> None:
     assert len(tasks) == 0
 
 
-async def test_cancelling_waits_for_what_each_does_at_its_end() -> None:
+async def test_cancel_waits_for_the_tasks_clean_up() -> None:
     tasks, said = Tasks(), []
 
     async def work(name: str) -> None:

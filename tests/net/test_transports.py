@@ -56,7 +56,7 @@ async def test_each_transport_carries_several_messages_at_once() -> None:
     await opened.transports.close()
 
 
-async def test_every_listener_that_cannot_be_had_is_told_and_none_is_left_open() -> None:
+async def test_every_failed_listener_is_reported_and_none_is_left_open() -> None:
     first = Opened(settings_for("udp", "tcp"))
     await first.open()
     taken = first.settings.listeners
@@ -76,13 +76,13 @@ async def test_every_listener_that_cannot_be_had_is_told_and_none_is_left_open()
     await first.transports.close()
 
 
-async def test_tls_files_that_are_missing_are_told_before_anything_is_opened(tmp_path: Path) -> None:
+async def test_missing_tls_files_are_reported_before_anything_is_opened(tmp_path: Path) -> None:
     opened = Opened(settings_for("udp"), TlsFiles(tmp_path / "c", tmp_path / "k"))
     with pytest.raises(ConfigError, match=r"tls\.certificate: cannot read"):
         await opened.open()
 
 
-async def test_a_name_that_reached_nobody_has_failed_as_it_was_written() -> None:
+async def test_an_unreachable_name_fails_as_written() -> None:
     opened = Opened(settings_for("udp", host="127.0.0.1"))
     await opened.open()
     gone = free("127.0.0.1")
@@ -93,7 +93,7 @@ async def test_a_name_that_reached_nobody_has_failed_as_it_was_written() -> None
     await opened.transports.close()
 
 
-async def test_names_that_wait_for_their_address_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_datagrams_waiting_for_resolution_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.net.datagrams.MAX_RESOLVING", 2)
     opened = Opened(settings_for("udp"))
     await opened.open()

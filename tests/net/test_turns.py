@@ -1,4 +1,4 @@
-"""Streams that bring much at once: so many messages a turn of the loop, in order, and none is lost."""
+"""Busy streams: a limit of messages per loop iteration, in order and without loss."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.net.streams import Heard, listening, message
 from tests.net.support import until
 
 MANY = 5_000
-MOST_READ = 600_000  # bytes; uvloop reads 256,000 at once, and of TLS what is in its buffers
+MOST_READ = 600_000  # bytes; uvloop reads 256,000 at once, plus its TLS buffers
 
 
 class Stream:
-    """With so many frames, which are noted when they are served."""
+    """A stream of `count` frames that records when they are served."""
 
     def __init__(self, host: str, frames: int, served: list[str]) -> None:
         self.flow = Flow(0, "tcp", host, 5060, 1)
@@ -44,19 +44,19 @@ class Stream:
         self.waits = False
 
 
-async def test_one_turn_serves_so_many_and_each_peer_has_its_turn() -> None:
+async def test_a_turn_is_limited_and_peers_are_served_round_robin() -> None:
     turns, served = Turns(lambda host: host), []
     flooders = [Stream("flooder", 3 * MOST_FRAMES, served) for _ in range(20)]
     turns.serve(flooders[0])
     for other in flooders[1:]:
         turns.serve(other)
-    assert served == ["flooder"] * MOST_FRAMES, "of one turn, by however many connections"
+    assert served == ["flooder"] * MOST_FRAMES, "one turn, whatever the number of connections"
     other = Stream("other", 2, served)
     turns.serve(other)
     served.clear()
     await asyncio.sleep(0)
     assert len(served) == MOST_FRAMES
-    assert served[:5].count("other") == 2, "whatever the flooder has waiting"
+    assert served[:5].count("other") == 2, "whatever the flooder's backlog"
     while any(stream.waits for stream in (*flooders, other)):
         served.clear()
         await asyncio.sleep(0)
@@ -64,7 +64,7 @@ async def test_one_turn_serves_so_many_and_each_peer_has_its_turn() -> None:
     assert not any(stream.frames for stream in (*flooders, other))
 
 
-async def test_what_fails_keeps_no_others_off() -> None:
+async def test_a_failing_stream_does_not_block_the_others() -> None:
     turns, served = Turns(lambda host: host), []
 
     class Failing(Stream):
@@ -89,7 +89,7 @@ def client(files: TlsFiles | None) -> ssl.SSLContext | None:
 
 
 async def heard_by_turns(h: Heard) -> list[list[bytes]]:
-    """The messages of each turn of the loop, until all are there. What waits is no more than was read at once."""
+    """The messages of each loop iteration, until all have come. No more waits than one read delivers."""
     turns: list[list[bytes]] = []
     async with asyncio.timeout(20):
         while sum(len(turn) for turn in turns) < MANY:
@@ -101,8 +101,8 @@ async def heard_by_turns(h: Heard) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("closes", [False, True], ids=["stays open", "is closed at once"])
-async def test_a_stream_that_brings_much_is_served_in_order_and_whole(files: TlsFiles | None, closes: bool) -> None:
-    """Also where the far end has nothing more to say: what came before is served first, and the flow fails then."""
+async def test_a_busy_stream_is_served_completely_and_in_order(files: TlsFiles | None, closes: bool) -> None:
+    """Also if the far end closes: received messages are served before the flow fails."""
     async with listening("tls" if files else "tcp", files) as h:
         _, writer = await h.connect(tls=client(files))
         sent = [message(f"{number:400}") for number in range(MANY)]
@@ -111,18 +111,18 @@ async def test_a_stream_that_brings_much_is_served_in_order_and_whole(files: Tls
             writer.close()
         turns = await heard_by_turns(h)
         assert [data for turn in turns for data in turn] == sent
-        assert max(len(turn) for turn in turns) <= 2 * MOST_FRAMES, "one turn of the loop may lie between two of ours"
+        assert max(len(turn) for turn in turns) <= 2 * MOST_FRAMES, "the loop may run once between two turns"
         if closes:
             await h.failure()
         writer.close()
         await h.settled(0)
 
 
-async def test_what_came_before_a_connection_broke_is_served() -> None:
-    """A far end that closes before it has read our answers breaks it by that."""
+async def test_messages_received_before_a_reset_are_served() -> None:
+    """A far end that closes before reading our answers resets the connection."""
     async with listening() as h:
         _, writer = await h.connect()
-        sent = [message(str(number)) for number in range(MANY // 2)]  # less than is read at once
+        sent = [message(str(number)) for number in range(MANY // 2)]  # less than one read
         writer.write(b"".join(sent))
         first, flow = await h.heard()
         (connection,) = h.streams._by_number.values()
@@ -130,15 +130,15 @@ async def test_what_came_before_a_connection_broke_is_served() -> None:
         assert connection._transport is not None
         connection._transport.abort()
         await until(lambda: connection._transport is None)
-        assert h.failed.empty(), "it fails when all is served, so that nobody takes its flow for one that lives"
+        assert h.failed.empty(), "the flow must fail only after all is served"
         h.streams.send(b"answer", flow)
         assert [first, *[(await h.heard())[0] for _ in sent[1:]]] == sent
-        assert flow in [await h.failure(), await h.failure()], "by its connection, and by its address"
+        assert flow in [await h.failure(), await h.failure()], "the flow fails by its connection and by its address"
         await h.settled(0)
         writer.close()
 
 
-async def test_a_stream_that_waits_is_closed_for_what_it_brings_and_not_for_its_wait() -> None:
+async def test_a_waiting_stream_is_closed_for_its_content_not_for_its_wait() -> None:
     async with listening(message_timeout_s=30) as h:
         reader, writer = await h.connect()
         writer.write(message() * 2 * MOST_FRAMES + b"OPTIONS ")

@@ -52,20 +52,20 @@ def client(host: str) -> tuple[socket.socket, Address]:
 
 
 def dead(host: str) -> Address:
-    """An address at which nobody listens."""
+    """An address without a listener."""
     made, address = client(host)
     made.close()
     return address
 
 
-async def test_a_datagram_comes_with_the_flow_it_came_by(heard: Heard) -> None:
+async def test_a_datagram_comes_with_its_flow(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
         peer.sendto(b"hello", heard.address)
         assert await asyncio.wait_for(heard.datagrams.get(), 10) == (b"hello", Flow(LISTENER, "udp", *address))
 
 
-async def test_datagrams_of_more_sources_than_are_remembered_come_with_the_flow_of_each(heard: Heard) -> None:
+async def test_flows_are_correct_with_more_sources_than_the_cache_holds(heard: Heard) -> None:
     for _ in range(3000):
         peer, address = client(heard.address.host)
         with peer:
@@ -82,7 +82,7 @@ async def test_a_datagram_is_sent_from_the_listener(heard: Heard) -> None:
         assert (data, source[:2]) == (b"hello", heard.address)
 
 
-async def test_many_messages_to_one_place_go_together_each_as_it_is(heard: Heard) -> None:
+async def test_many_messages_to_one_flow_arrive_unchanged(heard: Heard) -> None:
     messages = [b"%d" % number + b"." * (number % 3) for number in range(100)] + [b"x" * 1500, b"y" * 1500]
     peer, address = client(heard.address.host)
     with peer:
@@ -90,7 +90,7 @@ async def test_many_messages_to_one_place_go_together_each_as_it_is(heard: Heard
         assert sorted(peer.recv(2000) for _ in messages) == sorted(messages)
 
 
-async def test_a_message_that_no_datagram_has_room_for_tells_nothing_of_its_destination(heard: Heard) -> None:
+async def test_a_too_long_message_does_not_fail_its_destination(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
         assert heard.udp.send(b"x" * (MAX_DATAGRAM - 7), *address)
@@ -100,7 +100,7 @@ async def test_a_message_that_no_datagram_has_room_for_tells_nothing_of_its_dest
     assert heard.unreachable.empty()
 
 
-async def test_messages_that_may_not_go_together_go_one_by_one(heard: Heard) -> None:
+async def test_messages_are_sent_singly_if_batching_fails(heard: Heard) -> None:
     longer_than_a_packet = [b"%d" % number + b"x" * (MAX_SEGMENTED - 1) for number in range(2)]
     peer, address = client(heard.address.host)
     with peer:
@@ -109,7 +109,7 @@ async def test_messages_that_may_not_go_together_go_one_by_one(heard: Heard) -> 
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_what_comes_together_is_received_between_hold_and_release(fails: bool) -> None:
+async def test_a_batch_is_received_between_hold_and_release(fails: bool) -> None:
     told: list[bytes] = []
 
     def receive(data: bytes, flow: Flow) -> None:
@@ -126,14 +126,14 @@ async def test_what_comes_together_is_received_between_hold_and_release(fails: b
     with peer:
         for data in (b"0", b"1", b"2"):
             peer.sendto(data, address)
-        socket_of._until_look, socket_of._alone = udp._LOOK_EVERY, 0
+        socket_of._until_sample, socket_of._singles = udp._SAMPLE_EVERY, 0
         with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
             socket_of._read()
     assert told == [b"hold", b"0", b"1", *([] if fails else [b"2"]), b"release"]
     socket_of.close()
 
 
-async def test_an_icmp_error_costs_no_messages_that_go_together(heard: Heard) -> None:
+async def test_an_icmp_error_loses_no_batched_messages(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
         for _ in range(20):
@@ -142,19 +142,19 @@ async def test_an_icmp_error_costs_no_messages_that_go_together(heard: Heard) ->
             assert {peer.recv(100), peer.recv(100)} == {b"kept", b"held"}
 
 
-async def test_an_icmp_error_names_whom_it_is_about(heard: Heard) -> None:
+async def test_an_icmp_error_is_reported_with_its_flow(heard: Heard) -> None:
     gone = dead(heard.address.host)
     assert heard.udp.send(b"hello", *gone)
     assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
 
 
-async def test_an_icmp_error_costs_no_other_destination_its_datagram(heard: Heard) -> None:
+async def test_an_icmp_error_loses_no_datagram_to_another_destination(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     gone = dead(heard.address.host)
     with peer:
         for _ in range(20):
             assert heard.udp.send(b"lost", *gone)
-            assert heard.udp.send(b"kept", *address)  # the error of the first waits on the socket by now
+            assert heard.udp.send(b"kept", *address)  # the first one's error is pending on the socket
             assert peer.recv(100) == b"kept"
     assert await asyncio.wait_for(heard.unreachable.get(), 10) == Flow(LISTENER, "udp", *gone)
 
@@ -169,7 +169,7 @@ async def test_an_icmp_error_costs_no_other_destination_its_datagram(heard: Hear
         (errno.EMSGSIZE, 2, 3, False),  # ICMP fragmentation needed: the next datagram is fragmented
     ],
 )
-def test_only_errors_that_rfc_3261_18_4_names_are_told(number: int, origin: int, kind: int, told: bool) -> None:
+def test_only_the_errors_of_rfc_3261_18_4_are_reported(number: int, origin: int, kind: int, told: bool) -> None:
     assert udp._is_unreachable(struct.pack("=IBBBBII", number, origin, kind, 0, 0, 0, 0)) is told
     assert not udp._is_unreachable(b"short")
 
@@ -184,11 +184,11 @@ async def test_receiving_goes_on_after_icmp_errors(heard: Heard) -> None:
         assert data == b"hello"
 
 
-async def test_what_cannot_be_sent_at_all_is_refused(heard: Heard) -> None:
+async def test_an_invalid_destination_is_refused(heard: Heard) -> None:
     assert not heard.udp.send(b"hello", heard.address.host, 65_536)
 
 
-async def test_of_several_that_cannot_be_sent_it_is_told(heard: Heard) -> None:
+async def test_several_messages_to_an_invalid_destination_are_refused(heard: Heard) -> None:
     assert not heard.udp.send_all([b"hello", b"there", b"you"], heard.address.host, 65_536)
 
 
@@ -208,7 +208,7 @@ async def test_an_address_in_use_is_an_error() -> None:
     first.udp.close()
 
 
-async def test_buffers_are_large_where_the_system_allows(heard: Heard) -> None:
+async def test_socket_buffers_are_enlarged(heard: Heard) -> None:
     plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with plain:
         usual = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -216,19 +216,19 @@ async def test_buffers_are_large_where_the_system_allows(heard: Heard) -> None:
     assert mine >= usual
 
 
-async def test_how_long_datagrams_have_waited_is_looked_at_now_and_then(heard: Heard) -> None:
+async def test_queueing_delay_is_sampled_periodically(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:
-        for _ in range(udp._LOOK_EVERY):
+        for _ in range(udp._SAMPLE_EVERY):
             peer.sendto(b"hello", heard.address)
         hold_up_the_loop(0.05)
-        for _ in range(udp._LOOK_EVERY):
+        for _ in range(udp._SAMPLE_EVERY):
             await asyncio.wait_for(heard.datagrams.get(), 10)
     assert heard.pace.longest_s(time.monotonic()) >= 0.05
     assert heard.pace.is_behind
 
 
-async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind(heard: Heard) -> None:
+async def test_all_waiting_datagrams_are_read_at_once_in_overload(heard: Heard) -> None:
     peer, address = client(heard.address.host)
     with peer:
         for number in range(100):
@@ -243,44 +243,44 @@ async def test_all_that_has_come_is_read_in_one_turn_while_the_process_is_behind
     ]
 
 
-async def test_several_are_read_in_one_turn_where_they_come_together(heard: Heard) -> None:
+async def test_datagrams_that_arrive_together_are_read_as_a_batch(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:
-        for number in range(udp._LOOK_EVERY + MOST + 2):
+        for number in range(udp._SAMPLE_EVERY + MOST + 2):
             peer.sendto(b"%d" % number, heard.address)
-    for _ in range(udp._LOOK_EVERY):
+    for _ in range(udp._SAMPLE_EVERY):
         heard.udp._read()
-    assert heard.datagrams.qsize() == udp._LOOK_EVERY
+    assert heard.datagrams.qsize() == udp._SAMPLE_EVERY
     heard.udp._read()
-    assert heard.datagrams.qsize() == udp._LOOK_EVERY + MOST
+    assert heard.datagrams.qsize() == udp._SAMPLE_EVERY + MOST
     heard.udp._read()
-    heard.udp._read()  # nothing is there
+    heard.udp._read()  # nothing waits
     assert [heard.datagrams.get_nowait()[0] for _ in range(heard.datagrams.qsize())] == [
-        b"%d" % number for number in range(udp._LOOK_EVERY + MOST + 2)
+        b"%d" % number for number in range(udp._SAMPLE_EVERY + MOST + 2)
     ]
 
 
-async def test_some_that_come_alone_do_not_keep_the_next_from_being_read_together(heard: Heard) -> None:
+async def test_a_few_single_datagrams_do_not_end_batched_reads(heard: Heard) -> None:
     peer, _ = client(heard.address.host)
     with peer:
 
         def come(count: int) -> int:
-            """How many of so many datagrams one turn reads."""
+            """The number of datagrams, of `count` sent, that one turn reads."""
             for _ in range(count):
                 peer.sendto(b"hello", heard.address)
             before = heard.datagrams.qsize()
             heard.udp._read()
             return heard.datagrams.qsize() - before
 
-        heard.udp._until_look = 1
-        assert come(1) == 1  # it is looked, and there is one
-        assert [come(1) for _ in range(udp._MOST_ALONE - 1)] == [1] * (udp._MOST_ALONE - 1)
+        heard.udp._until_sample = 1
+        assert come(1) == 1  # a sampled read
+        assert [come(1) for _ in range(udp._MOST_SINGLE - 1)] == [1] * (udp._MOST_SINGLE - 1)
         assert come(3) == 3
-        assert [come(1) for _ in range(udp._MOST_ALONE)] == [1] * udp._MOST_ALONE
+        assert [come(1) for _ in range(udp._MOST_SINGLE)] == [1] * udp._MOST_SINGLE
         assert come(3) == 1
 
 
-async def test_datagrams_that_found_no_room_put_the_process_behind(heard: Heard) -> None:
+async def test_a_buffer_overflow_counts_as_overload(heard: Heard) -> None:
     heard.udp._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer, _ = client(heard.address.host)
     with peer:
@@ -292,7 +292,7 @@ async def test_datagrams_that_found_no_room_put_the_process_behind(heard: Heard)
     assert heard.udp.unread > 50
 
 
-def test_a_clock_that_was_set_is_no_wait() -> None:
+def test_a_clock_step_is_not_a_queueing_delay() -> None:
     socket_of = UdpSocket(0, lambda data, flow: None, lambda flow: None, Pace())
     for seconds in (-3600, 3600):
         stamp = struct.pack("=qq", int(time.time()) + seconds, 0)

@@ -1,4 +1,4 @@
-"""The verification hook, against a real HTTP server: whatever it does, the call gets one answer, in time."""
+"""The verification hook, against a real HTTP server: every call gets exactly one answer, in time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def endpoint(answer: Answer) -> AsyncIterator[str]:
-    """Its URL."""
+    """A running endpoint; yields its URL."""
     app = web.Application()
     app.router.add_post("/verify", answer)
     app.router.add_route("*", "/elsewhere", says('{"allow": true}'))
@@ -68,7 +68,7 @@ async def asked(
     ("text", "answer"),
     [('{"allow": true}', ROUTE), ('{"allow": false}', REFUSED), ('{"allow": true, "note": [1]}', ROUTE)],
 )
-async def test_the_endpoints_word_counts(text: str, answer: object) -> None:
+async def test_the_endpoint_s_verdict_is_applied(text: str, answer: object) -> None:
     for fail_open in (False, True):
         async with endpoint(says(text)) as url:
             assert await asked(url, fail_open=fail_open) == answer
@@ -90,13 +90,13 @@ async def test_the_endpoints_word_counts(text: str, answer: object) -> None:
     ],
     ids=["201", "500", "redirect", "a text", "a number", "nothing", "a list", "empty", "without end"],
 )
-async def test_anything_else_is_no_verdict(answer: Answer, fail_open: bool) -> None:
+async def test_other_answers_are_no_verdict(answer: Answer, fail_open: bool) -> None:
     async with endpoint(answer) as url:
         assert await asked(url, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
 
 
-async def test_an_answer_that_is_packed_all_the_same_is_not_unpacked() -> None:
-    """What is bounded is what comes over the line."""
+async def test_a_compressed_answer_is_not_decompressed() -> None:
+    """The size limit applies to the bytes received."""
     asked_for: list[str] = []
 
     async def packed(request: web.Request) -> web.StreamResponse:
@@ -109,7 +109,7 @@ async def test_an_answer_that_is_packed_all_the_same_is_not_unpacked() -> None:
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
-async def test_an_endpoint_that_does_not_answer_in_time_gives_no_verdict(fail_open: bool) -> None:
+async def test_a_time_out_gives_no_verdict(fail_open: bool) -> None:
     async def never(request: web.Request) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
@@ -119,13 +119,13 @@ async def test_an_endpoint_that_does_not_answer_in_time_gives_no_verdict(fail_op
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
-async def test_an_endpoint_that_is_not_there_gives_no_verdict(fail_open: bool) -> None:
+async def test_an_unreachable_endpoint_gives_no_verdict(fail_open: bool) -> None:
     async with endpoint(says("")) as url:
         pass
     assert await asked(url, fail_open=fail_open) == (ROUTE if fail_open else FAILED)
 
 
-async def test_it_is_asked_with_the_call_and_without_the_callee_and_signed() -> None:
+async def test_the_request_describes_the_call_without_the_callee_and_is_signed() -> None:
     heard: list[tuple[dict[str, object], str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -160,7 +160,7 @@ async def test_verdicts_are_counted() -> None:
         assert verifier.counters == {"allowed": 0, "refused": 1, "failed": 0}
 
 
-async def test_what_is_asked_for_at_the_end_is_refused() -> None:
+async def test_open_requests_are_refused_on_close() -> None:
     begun = asyncio.Event()
 
     async def never(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""A call that is granted; a test changes what it is about."""
+"""A granted call; tests change one aspect of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW_S = NOW_MS / 1000  # 08:00 in China
 C = "8613700000003"
 FOREIGN = "442071838750"
 
-ID = "88.101.1/7"  # in the industrial internet
+ID = "88.101.1/7"  # an industrial-internet identifier
 BOUND = Bound(
     in_force=True,
     party="a",
@@ -50,7 +50,7 @@ FOUND = Found(b"hash", 0, 0, True, BOUND, (), ())
 
 
 def found(**changes: object) -> Found:
-    """With these fields of the binding, and of what was found beside it."""
+    """The case with changed fields of the binding, and of the look-up result."""
     of_found = {name: changes.pop(name) for name in Found._fields if name in changes}
     return FOUND._replace(bound=BOUND._replace(**changes), **of_found)  # type: ignore[arg-type]
 

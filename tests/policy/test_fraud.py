@@ -1,4 +1,4 @@
-"""Signs of fraud: what is found, when, and that it is told once."""
+"""Signs of fraud: findings, thresholds, and one report per crossing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def seen(
 
 
 def findings(calls: list[Seen], signals: Signals = ALL) -> list[Finding | None]:
-    """Of each call, at most one."""
+    """The findings of the calls, at most one each."""
     watch = Watch(signals)
     found = [watch.see(call) for call in calls]
     assert all(len(each) <= 1 for each in found)
     return [each[0] if each else None for each in found]
 
 
-def test_strangers_on_one_number_warn_and_then_lock() -> None:
+def test_unbound_callers_of_one_number_warn_and_then_lock() -> None:
     calls = [seen(caller=n, outcome="no_binding") for n in range(7)]
     assert findings(calls) == [
         *(None, None, Finding("strangers", str(X), 3, False)),
@@ -34,28 +34,28 @@ def test_strangers_on_one_number_warn_and_then_lock() -> None:
     ]
 
 
-def test_strangers_from_abroad_count_as_well() -> None:
+def test_unbound_foreign_callers_count() -> None:
     calls = [seen(caller=n, outcome=("no_binding", "caller_international")[n % 2]) for n in range(3)]
     assert findings(calls) == [None, None, Finding("strangers", str(X), 3, False)]
 
 
-def test_strangers_from_before_the_clock_was_set_back_do_not_count() -> None:
+def test_callers_before_a_backward_clock_step_do_not_count() -> None:
     hour_s = 3_600
     calls = [seen(caller=n, outcome="no_binding", at_s=hour_s + n) for n in range(2)]
     calls += [seen(caller=10 + n, outcome="no_binding", at_s=n) for n in range(3)]
     assert findings(calls) == [None] * 4 + [Finding("strangers", str(X), 3, False)]
 
 
-def test_the_same_stranger_counts_once() -> None:
+def test_an_unbound_caller_counts_once() -> None:
     assert findings([seen(outcome="no_binding")] * 20) == [None] * 20
 
 
-def test_strangers_of_other_numbers_and_other_outcomes_do_not_count() -> None:
+def test_other_numbers_and_outcomes_do_not_count() -> None:
     calls = [seen(X + 10 * n, n, "no_binding") for n in range(9)] + [seen(caller=n, outcome="busy") for n in range(9)]
     assert findings(calls) == [None] * 18
 
 
-def test_short_calls_of_one_caller() -> None:
+def test_short_calls_of_one_caller_are_counted() -> None:
     calls = [seen(talked_s=5) for _ in range(6)]
     assert [finding and finding.lock for finding in findings(calls)] == [None, None, False, None, True, None]
 
@@ -66,7 +66,7 @@ def test_unanswered_and_longer_calls_are_not_short(talked_s: int | None) -> None
 
 
 @pytest.mark.parametrize("step", [1, -1])
-def test_numbers_dialled_in_a_row(step: int) -> None:
+def test_sequential_numbers_are_detected(step: int) -> None:
     calls = [seen(X + step * n) for n in range(6)]
     assert findings(calls) == [
         *(None, None, Finding("sequential", str(X + 2 * step), 3, False)),
@@ -74,47 +74,47 @@ def test_numbers_dialled_in_a_row(step: int) -> None:
     ]
 
 
-def test_redialling_does_not_break_a_row() -> None:
+def test_redialling_does_not_end_a_sequence() -> None:
     calls = [seen(X), seen(X + 1), seen(X + 1), seen(X + 2)]
     assert [finding is not None for finding in findings(calls)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 5, 6), (0, 1, 0, 1), (0, 2, 4, 6), (0, 1, 1, 5)])
-def test_what_is_no_row(numbers: tuple[int, ...]) -> None:
+def test_other_numbers_are_not_a_sequence(numbers: tuple[int, ...]) -> None:
     assert findings([seen(X + n) for n in numbers]) == [None] * 4
 
 
-def test_two_callers_have_rows_of_their_own() -> None:
+def test_sequences_are_counted_per_caller() -> None:
     assert findings([seen(X + n, caller=n % 2) for n in range(9)]) == [None] * 9
 
 
-def test_what_is_ten_minutes_old_is_forgotten() -> None:
+def test_events_expire_after_ten_minutes() -> None:
     apart_s = WINDOW_MS // 1000 + 1
     calls = [seen(X + n, n, "no_binding", at_s=n * apart_s) for n in range(9)]
     calls += [seen(X + n, talked_s=1, at_s=(10 + n) * apart_s) for n in range(9)]
     assert findings(calls) == [None] * 18
 
 
-def test_it_is_told_again_once_the_count_has_fallen() -> None:
+def test_a_finding_is_repeated_after_the_count_has_fallen() -> None:
     later_s = WINDOW_MS // 1000 + 5
     calls = [seen(talked_s=1, at_s=at_s) for at_s in (0, 1, 2, later_s, later_s + 1, later_s + 2)]
     assert [finding is not None for finding in findings(calls)] == [False, False, True, False, False, True]
 
 
-def test_nought_is_never() -> None:
+def test_a_threshold_of_0_is_off() -> None:
     calls = [seen(X + n, n, "no_binding", talked_s=1) for n in range(99)]
     calls += [seen(X + n, 0, talked_s=1) for n in range(99)]
     assert findings(calls, Signals(OFF, OFF, OFF, 6)) == [None] * 198
 
 
-def test_it_remembers_a_bounded_number_of_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_callers_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.policy.fraud.MOST_KEYS", 2)
     calls = [seen(X, 1), seen(X + 1, 1), seen(X, 2), seen(X, 3), seen(X + 2, 1)]
     assert findings(calls) == [None] * 5
     assert MOST_KEYS > 1_000
 
 
-def test_other_signals_hold_from_the_next_call_on_and_what_was_counted_counts() -> None:
+def test_new_thresholds_apply_to_the_counts_so_far() -> None:
     watch = Watch(Signals(OFF, Signal(9, 0), OFF, 6))
     assert [watch.see(seen(talked_s=5)) for _ in range(3)] == [[], [], []]
     watch.follow(Signals(OFF, Signal(4, 0), OFF, 6))
@@ -125,7 +125,7 @@ def guess(peer: str = "pbx", number: int = X, caller: int = 0, at_s: int = 0) ->
     return seen(number, caller, "over_limit", at_s=at_s)._replace(peer=peer, end_reason="refused_too_often")
 
 
-def test_a_peer_that_has_to_wait_is_told_once_by_number_and_locks_it_for_nobody_else() -> None:
+def test_a_pause_of_a_peer_is_reported_once_per_number_without_a_lock() -> None:
     calls = [guess(), guess(caller=1), guess(number=X + 5), guess("carrier")]
     assert findings(calls) == [
         *(Finding("guesses", str(X), 1, False, "pbx"), None),
@@ -133,11 +133,11 @@ def test_a_peer_that_has_to_wait_is_told_once_by_number_and_locks_it_for_nobody_
     ]
 
 
-def test_a_peer_that_has_to_wait_again_later_is_told_again() -> None:
+def test_a_later_pause_is_reported_again() -> None:
     assert [finding is None for finding in findings([guess(), guess(at_s=WINDOW_MS // 1000)])] == [False, False]
 
 
-def test_what_is_done_in_somebody_s_name_is_no_sign_against_him_or_the_number() -> None:
+def test_calls_with_an_unproven_caller_do_not_count() -> None:
     forged = [seen(X + n, outcome="caller_not_allowed") for n in range(9)]
     assert findings([*forged, *(guess(number=X + 20 + n) for n in range(9))])[:9] == [None] * 9
     assert all(

@@ -11,7 +11,7 @@ from relay.policy.hours import Hours, parse_hours
 
 
 def at(hour: int, minute: int, second: int = 0) -> float:
-    """A time of a day in UTC."""
+    """A time of day in UTC."""
     return datetime(2026, 7, 1, hour, minute, second, tzinfo=UTC).timestamp()
 
 
@@ -19,7 +19,7 @@ def at(hour: int, minute: int, second: int = 0) -> float:
     ("text", "hours"),
     [("08:00-22:00", Hours(480, 1320)), ("00:00-24:00", Hours(0, 1440)), ("22:30-06:00", Hours(1350, 360))],
 )
-def test_hours_are_read(text: str, hours: Hours) -> None:
+def test_hours_are_parsed(text: str, hours: Hours) -> None:
     assert parse_hours(text) == hours
 
 
@@ -28,7 +28,7 @@ def test_hours_are_read(text: str, hours: Hours) -> None:
     ["", "08:00", "8:00-22:00", "08:00-22:60", "24:00-08:00", "08:00-25:00", "08:00-08:00", "22:00-00:00",
      "ab:cd-ef:gh", "08:00-22:00-23:00", "08.00-22.00", "０８:00-22:00", "-1:00-22:00"],
 )  # fmt: skip
-def test_what_are_no_hours(text: str) -> None:
+def test_invalid_hours_are_refused(text: str) -> None:
     with pytest.raises(ParseError):
         parse_hours(text)
 
@@ -48,5 +48,5 @@ def test_what_are_no_hours(text: str) -> None:
         ("00:00-24:00", at(16, 0), True),
     ],
 )
-def test_from_the_first_minute_until_before_the_last(text: str, time: float, within: bool) -> None:
+def test_hours_include_their_first_and_exclude_their_last_minute(text: str, time: float, within: bool) -> None:
     assert parse_hours(text).hold(time) is within

@@ -1,4 +1,4 @@
-"""Which calls are granted, which way they go, and what the others are refused for: the first reason counts."""
+"""Evaluation of calls: routes, refusals, and their order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = read_parties(NumbersTable(parties=KINDS, countries=("GB",), extensions=("1
         ("AXN", "a", None, None, B, X, "a_to_b"),
     ],
 )
-def test_each_mode_leads_where_its_table_says(
+def test_each_mode_calls_the_party_of_its_table(
     mode: str, party: str, y: str | None, last_caller: str | None, target: str, shown: str, direction: str
 ) -> None:
     case = found(mode=mode, party=party, y=y, last_caller=last_caller)
@@ -49,18 +49,18 @@ def test_each_mode_leads_where_its_table_says(
 @pytest.mark.parametrize(
     ("mode", "party"), [("GXB", "b"), ("GXYB", "b"), ("AXN", "a")], ids=["of a group", "of two numbers", "of anybody"]
 )
-def test_a_call_back_that_reaches_nobody(mode: str, party: str) -> None:
+def test_a_call_back_without_a_last_caller_is_refused(mode: str, party: str) -> None:
     case = found(mode=mode, party=party, a=None if party == "b" else A, b=None if party == "a" else B)
     assert judged(case, caller="8613600000009") == Refusal(
         "no_callee", 480, 20, None, "b1", mode, "firm", "order-1", industrial_id=ID
     )
 
 
-def test_nobody_is_led_to_himself() -> None:
+def test_a_call_to_oneself_is_refused() -> None:
     assert outcome(judged(found(mode="GXB", party="g"), caller=B)) == "own_number"
 
 
-def test_limits_of_the_binding_go_with_the_route() -> None:
+def test_the_route_carries_the_limits_of_the_binding() -> None:
     case = found(max_call_s=60, ring_timeout_s=30, live_events=1, legacy=1, record=1)
     route = judged(case, phase="transition", verify=True)
     assert isinstance(route, Route)
@@ -68,14 +68,14 @@ def test_limits_of_the_binding_go_with_the_route() -> None:
     assert route.tells and route.legacy and route.verify and route.record
 
 
-def test_caps_on_calls_at_once_go_with_the_route() -> None:
+def test_the_route_carries_the_limits_on_concurrent_calls() -> None:
     route = judged(found(max_calls=9), max_calls_per_number=4)
     assert isinstance(route, Route)
     assert route.caps == (("business firm", 9, BUSINESS_BUSY), (f"number {X}", 4, NUMBER_BUSY))
     assert getattr(judged(found(max_calls=0)), "caps", None) == (("business firm", 0, BUSINESS_BUSY),)
 
 
-def test_the_qualification_goes_with_route_and_refusal() -> None:
+def test_route_and_refusal_carry_the_qualification() -> None:
     for case in (found(qualification=3), found(qualification=3, entry="black"), found(qualification=3, ended_at=1)):
         assert judged(case).qualification == (None if case.bound and case.bound.ended_at else 3)
 
@@ -83,7 +83,7 @@ def test_the_qualification_goes_with_route_and_refusal() -> None:
 @pytest.mark.parametrize(
     ("business", "own", "most"), [("firm", None, 7), ("firm", 9, 9), ("firm", NO_LIMIT, None), ("default", None, None)]
 )
-def test_a_business_user_without_a_quota_of_its_own_has_the_configured_one(
+def test_a_business_user_without_its_own_quota_has_the_configured_one(
     business: str, own: int | None, most: int | None
 ) -> None:
     route = judged(found(business=business, max_calls=own), quotas=Quotas(max_calls=7))
@@ -139,11 +139,11 @@ def test_refusals(changes: dict[str, object], refusal: tuple[str, int, int]) -> 
         {"hours": "", "business_hours": ""},
     ],
 )
-def test_what_is_granted(changes: dict[str, object]) -> None:
+def test_granted_calls(changes: dict[str, object]) -> None:
     assert outcome(judged(found(**changes))) == "granted"
 
 
-def test_without_a_route_there_is_no_binding() -> None:
+def test_a_caller_without_a_route_has_no_binding() -> None:
     assert judged(found()._replace(bound=None)) == Refusal("no_binding", 403, 21)
 
 
@@ -156,11 +156,11 @@ def test_without_a_route_there_is_no_binding() -> None:
         (FOREIGN, {"international_allowed": True}, "granted"),
         (C, {}, "granted"),
         ("1001", {}, "granted"),  # an extension
-        (Y, {}, "no_binding"),  # a 700 number is nobody's own
+        (Y, {}, "no_binding"),  # a 700 number is never a caller
         (Y, {"international_allowed": True}, "no_binding"),
     ],
 )
-def test_who_is_not_bound_himself(caller: str, rules: dict[str, object], expected: str) -> None:
+def test_callers_that_are_not_a_party(caller: str, rules: dict[str, object], expected: str) -> None:
     case = found(mode="AXN", party="*", is_own=False)
     assert outcome(judged(case, caller=caller, **rules)) == expected
 
@@ -172,7 +172,7 @@ LANDLINE = "861088886666"
     ("caller", "rules", "expected"),
     [
         (FOREIGN, {}, "caller_international"),
-        (FOREIGN, {"international_allowed": True}, "caller_international"),  # it is no stranger
+        (FOREIGN, {"international_allowed": True}, "caller_international"),  # a party, not just any caller
         (FOREIGN, {"parties": ALL}, "granted"),
         (LANDLINE, {}, "party_not_allowed"),
         (LANDLINE, {"parties": ALL}, "granted"),
@@ -181,7 +181,7 @@ LANDLINE = "861088886666"
         ("2001", {"parties": ALL}, "party_not_allowed"),
     ],
 )
-def test_a_party_calls_and_is_called_only_while_its_kind_may_be_bound(
+def test_a_party_calls_and_is_called_only_while_it_may_be_bound(
     caller: str, rules: dict[str, object], expected: str
 ) -> None:
     """The binding may be older than the configuration."""
@@ -198,8 +198,8 @@ NO_PARTIES = [FOREIGN, LANDLINE, "1001", "110", "8695588", "700100000010001"]
 
 
 @pytest.mark.parametrize("last_caller", NO_PARTIES)
-def test_a_call_back_passes_over_who_may_not_be_bound(last_caller: str) -> None:
-    """Anybody may call an AXN, who is no party for that."""
+def test_a_call_back_skips_a_last_caller_that_may_not_be_a_party(last_caller: str) -> None:
+    """Anybody may call an AXN without being a party."""
     answer = judged(found(mode="AXN", last_caller=last_caller), caller="8613600000009")
     assert isinstance(answer, Route) and answer.target == B
     assert outcome(judged(found(mode="AXN", last_caller=last_caller, b=None))) == "no_callee"
@@ -207,7 +207,7 @@ def test_a_call_back_passes_over_who_may_not_be_bound(last_caller: str) -> None:
 
 @pytest.mark.parametrize("mode", ["GXB", "GXYB"])
 @pytest.mark.parametrize("last_caller", NO_PARTIES)
-def test_a_call_back_is_not_led_to_a_member_who_may_not_be_bound_any_more(mode: str, last_caller: str) -> None:
+def test_a_call_back_to_a_member_that_may_no_longer_be_a_party_is_refused(mode: str, last_caller: str) -> None:
     case = found(mode=mode, party="b", last_caller=last_caller)
     assert outcome(judged(case, caller="8613600000009")) == "party_not_allowed"
 
@@ -216,14 +216,14 @@ def test_anybody_may_call_an_axn_from_a_landline() -> None:
     assert outcome(judged(found(mode="AXN", party="*", is_own=False), caller=LANDLINE)) == "granted"
 
 
-def test_a_700_number_as_caller_is_not_told_whose_number_it_dials() -> None:
+def test_a_700_number_as_caller_learns_nothing_of_the_number() -> None:
     answer = judged(found(mode="AXN", party="*", is_own=False), caller=Y)
     assert answer == Refusal("no_binding", 403, 21)
     assert judged(found(is_own=False)._replace(bound=None), caller=Y) == answer
 
 
 @pytest.mark.parametrize("caller", ["", FOREIGN])
-def test_anonymous_and_foreign_strangers_are_told_so_on_any_number(caller: str) -> None:
+def test_anonymous_and_foreign_callers_get_the_same_refusal_on_any_number(caller: str) -> None:
     case = found(is_own=False)._replace(bound=None)
     assert outcome(judged(case, caller=caller)) == ("caller_international" if caller else "caller_anonymous")
 
@@ -239,13 +239,13 @@ def test_anonymous_and_foreign_strangers_are_told_so_on_any_number(caller: str) 
         ("pilot", NOW_MS + 1, "legacy_ended"),
     ],
 )
-def test_legacy_numbers_work_until_their_date_and_the_pilot(phase: str, until_ms: int | None, expected: str) -> None:
+def test_legacy_numbers_work_until_their_date_or_the_pilot(phase: str, until_ms: int | None, expected: str) -> None:
     answer = judged(found(legacy=1), phase=phase, legacy_until_ms=until_ms)
     assert outcome(answer) == expected
     assert isinstance(answer, Refusal) or answer.legacy
 
 
-def test_hours_of_the_operator_hold_for_all() -> None:
+def test_the_operator_s_hours_apply_to_all_bindings() -> None:
     assert outcome(judged(found(), hours=Hours(480, 1_320))) == "granted"
     assert outcome(judged(found(hours="00:00-24:00"), hours=Hours(481, 1_320))) == "outside_hours"
     night = datetime(2026, 1, 1, 14, 0, tzinfo=UTC).timestamp()  # 22:00 in China
@@ -267,8 +267,8 @@ REASONS: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize("place", range(len(REASONS)))
-def test_the_first_reason_counts(place: int) -> None:
-    """All reasons from one on: the answer is that one."""
+def test_the_first_applying_refusal_is_given(place: int) -> None:
+    """With all refusals from one on applying, the first is given."""
     changes: dict[str, object] = {}
     for _, change in REASONS[place:]:
         changes |= change
@@ -276,10 +276,10 @@ def test_the_first_reason_counts(place: int) -> None:
     assert outcome(judged(found(**changes), caller=FOREIGN, **rules)) == REASONS[place][0]
 
 
-# -- how often
+# -- frequency caps
 
 
-def test_a_call_over_a_cap_is_refused_and_the_caller_comes_before_the_number() -> None:
+def test_the_caller_s_cap_is_checked_before_the_number_s() -> None:
     recent = Recent()
     for _ in range(3):
         recent.note(1, NOW_S - 299)
@@ -299,7 +299,7 @@ def test_each_cap_has_its_own_window() -> None:
     assert outcome(judged(found(), recent=recent, caller_caps=(Cap(2, 300), Cap(2, 600)))) == "frequency_caller"
 
 
-def test_over_a_long_time_the_stores_count_is_added() -> None:
+def test_long_windows_add_the_store_s_count() -> None:
     recent = Recent()
     recent.note(1, NOW_S - 800)
     caps = (Cap(9, 600), Cap(10, 86_400), Cap(20, 43_200))
@@ -309,12 +309,12 @@ def test_over_a_long_time_the_stores_count_is_added() -> None:
     assert outcome(judged(found(earlier_by_number=(10,)), recent=recent, number_caps=caps[1:2])) == "frequency_number"
 
 
-def test_a_call_that_is_refused_for_another_reason_is_not_told_of_frequency() -> None:
+def test_other_refusals_come_before_frequency_caps() -> None:
     recent = Recent()
     recent.note(1, NOW_S)
     assert outcome(judged(found(entry="black"), recent=recent, caller_caps=(Cap(1, 60),))) == "caller_blacklisted"
 
 
-def test_the_case_of_these_tests_is_granted() -> None:
+def test_the_default_case_is_granted() -> None:
     assert judged(found()) == Route("b1", "AXB", "firm", "order-1", B, X, direction="a_to_b", industrial_id=ID)
     assert BOUND.party == "a"

@@ -1,10 +1,10 @@
-"""The outcomes that records may have."""
+"""All outcomes of records."""
 
 from __future__ import annotations
 
 from relay.policy.outcomes import OUTCOMES, REFUSALS
 
-# DESIGN 5, and what has been added since; one that is decided somewhere and is not found would be refused as a filter.
+# DESIGN 5 and later additions; an outcome missing from OUTCOMES would be refused as a filter.
 NAMED = (
     "answered busy no_answer rejected cancelled unreachable no_binding expired direction_barred number_unknown"
     " number_locked caller_not_allowed business_suspended over_limit store_failed failed"
@@ -12,11 +12,11 @@ NAMED = (
 ).split()
 
 
-def test_those_of_the_contract_are_there() -> None:
+def test_outcomes_include_those_of_the_contract() -> None:
     assert set(NAMED) <= set(OUTCOMES)
     assert list(OUTCOMES) == sorted(set(OUTCOMES))
 
 
-def test_refusals_are_those_of_the_relay_itself() -> None:
+def test_refusals_are_outcomes_of_the_relay_itself() -> None:
     assert "no_binding" in REFUSALS
     assert not REFUSALS & {"answered", "busy", "cancelled"}

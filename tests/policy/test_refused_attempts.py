@@ -1,4 +1,4 @@
-"""How many refused attempts a peer has, how long it waits then, and that nobody waits with it."""
+"""Refused attempts of a peer: counts, pauses, and no effect on other peers."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ class Bench:
         return max(self.attempts.pause_s(peer, number, caller, self.now_s), 0.0)
 
 
-def test_different_callers_of_one_number_count() -> None:
+def test_distinct_callers_of_one_number_are_counted() -> None:
     bench = Bench()
     assert bench.all_try(X, "abc") == [{}, {}, {"number": FIRST_PAUSE_S}]
     assert bench.waits() == FIRST_PAUSE_S
 
 
-def test_one_caller_s_attempts_count_for_a_number_once() -> None:
+def test_a_caller_counts_once_per_number() -> None:
     bench = Bench()
     assert bench.all_try(X, "aba") == [{}, {}, {}]
     assert bench.waits() == 0
 
 
-def test_attempts_in_one_caller_s_name_count_whatever_they_dial() -> None:
+def test_attempts_by_one_caller_count_for_any_number() -> None:
     bench = Bench()
     assert [bench.tries(number, "a") for number in (X, Y, X, X)] == [{}, {}, {}, {"caller": FIRST_PAUSE_S}]
     assert (bench.waits(Y, "a"), bench.waits(X, "b")) == (FIRST_PAUSE_S, 0)
 
 
-def test_all_attempts_of_a_peer_count() -> None:
+def test_all_attempts_of_a_peer_are_counted() -> None:
     bench = Bench(RefusalCaps(), of_peer=3)
     assert [bench.tries(X, "a"), bench.tries(Y, "b"), bench.tries(Y, "c")] == [{}, {}, {"peer": FIRST_PAUSE_S}]
     assert bench.waits("whatever", "whoever") == FIRST_PAUSE_S
 
 
-def test_nobody_waits_with_the_peer() -> None:
+def test_other_peers_are_not_paused() -> None:
     bench = Bench(of_peer=3)
     bench.all_try(X, "abc")
     assert bench.waits(peer="carrier") == 0
 
 
-def test_another_number_may_be_called_meanwhile() -> None:
+def test_calls_to_other_numbers_are_not_paused() -> None:
     bench = Bench()
     bench.all_try(X, "abc")
     assert bench.waits(Y) == 0
 
 
-def test_each_further_one_has_it_wait_twice_as_long_up_to_a_limit() -> None:
+def test_each_further_pause_is_twice_as_long_up_to_a_limit() -> None:
     bench = Bench()
     bench.all_try(X, "abc")
     pauses = []
@@ -79,27 +79,27 @@ def test_each_further_one_has_it_wait_twice_as_long_up_to_a_limit() -> None:
     assert pauses == [20.0, 35.0, 35.0, 35.0]
 
 
-def test_what_is_quiet_for_long_begins_anew() -> None:
+def test_the_pause_length_resets_after_a_quiet_time() -> None:
     bench = Bench()
     bench.all_try(X, "abc")
     bench.now_s += FIRST_PAUSE_S + WINDOW_S
     assert bench.all_try(X, "def") == [{}, {}, {"number": FIRST_PAUSE_S}]
 
 
-def test_attempts_are_counted_for_so_long() -> None:
+def test_attempts_expire_after_the_window() -> None:
     bench = Bench()
     bench.all_try(X, "ab")
     bench.now_s += WINDOW_S
     assert bench.all_try(X, "cd") == [{}, {}]
 
 
-def test_0_is_no_limit() -> None:
+def test_a_cap_of_0_is_no_limit() -> None:
     bench = Bench(RefusalCaps())
     assert bench.all_try(X, map(str, range(1_000))) == [{}] * 1_000
 
 
 @pytest.mark.parametrize("by_s", [-86_400.0, 86_400.0])
-def test_a_clock_that_is_set_makes_a_pause_neither_longer_nor_shorter(by_s: float) -> None:
+def test_a_clock_step_does_not_change_a_pause(by_s: float) -> None:
     bench = Bench()
     bench.all_try(X, "abc")
     bench.tries(Y, "a")
@@ -109,7 +109,7 @@ def test_a_clock_that_is_set_makes_a_pause_neither_longer_nor_shorter(by_s: floa
     assert bench.all_try(Y, "bc") == [{}, {"number": FIRST_PAUSE_S}]
 
 
-def test_what_is_kept_is_bounded_and_does_not_end_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_limited_without_ending_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_attempts, "MOST_KEYS", 10)
     bench = Bench()
     bench.all_try(X, "abc")
@@ -122,7 +122,7 @@ def test_what_is_kept_is_bounded_and_does_not_end_a_pause(monkeypatch: pytest.Mo
     assert bench.waits() == FIRST_PAUSE_S
 
 
-def test_pauses_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_attempts, "MOST_KEYS", 10)
     bench = Bench()
     for number in range(50):

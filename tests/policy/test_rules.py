@@ -7,13 +7,13 @@ from relay.policy import rules
 from relay.policy.rules import Cap, Rules
 
 
-def test_the_store_counts_for_windows_that_are_longer_than_the_memory() -> None:
+def test_the_store_counts_windows_longer_than_the_memory() -> None:
     made = Rules(caller_caps=(Cap(3, 300), Cap(9, 900), Cap(10, 901), Cap(20, 86_400)), number_caps=(Cap(1, 60),))
     assert made.caller_windows_s == (901, 86_400)
     assert made.number_windows_s == ()
 
 
-def test_each_refusal_has_an_outcome_of_its_own() -> None:
+def test_each_refusal_has_its_own_outcome() -> None:
     told = {name: refusal for name, refusal in vars(rules).items() if isinstance(refusal, Refusal)}
     assert {name.lower() for name in told} == {refusal.outcome for refusal in told.values()}
     assert all((refusal.status == 503) == (refusal.retry_after_s is not None) for refusal in told.values())

@@ -23,9 +23,9 @@ def event(
     extra: str = "",
     hop: tuple[Endpoint, Endpoint] = (CALLER, CALLEE),
 ) -> Event:
-    """`line`: `> INVITE 1 sdp` or `< 200 1 INVITE sdp` - direction, request or status, CSeq, and words.
+    """`line`: `> INVITE 1 sdp` or `< 200 1 INVITE sdp`: direction, request or status, CSeq, and options.
 
-    Of words: `sdp` gives a body, `new` leaves the To tag out, anything with "=" is a branch (b=...).
+    Options: `sdp` adds a body, `new` omits the To tag, `b=...` sets the branch.
     """
     direction, what, cseq, *words = line.split()
     caller, callee = hop
@@ -57,7 +57,7 @@ def event(
 
 
 def trace_of(*events: Event | str) -> Trace:
-    """Lines of `event`, a tenth of a second apart, or events."""
+    """A trace of `event` lines, 0.1 s apart, or of events."""
     trace = Trace()
     for number, item in enumerate(events):
         trace.events.append(event(item, time_s=number / 10) if isinstance(item, str) else item)

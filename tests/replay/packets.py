@@ -1,4 +1,4 @@
-"""Frames, packets and capture files for the tests, built by hand as the RFCs and the tcpdump pages draw them."""
+"""Frames, packets and capture files for the tests, built by hand from the RFCs and the tcpdump documentation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ipv4(
     identity: int = 1,
     flags: int = 0,
 ) -> bytes:
-    """`flags`: the fragment word, offset in units of 8 bytes."""
+    """`flags`: the fragment word; its offset is in units of 8 bytes."""
     addresses = ip_address(source).packed + ip_address(destination).packed
     return struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(data), identity, flags, 64, protocol, 0) + addresses + data
 
@@ -38,7 +38,7 @@ def ipv6(data: bytes, following: int = 17, source: str = CALLER6, destination: s
 
 
 def ipv6_fragment(data: bytes, offset: int, *, more: bool, following: int = 17, identity: int = 7) -> bytes:
-    """`offset`: bytes."""
+    """`offset` is in bytes."""
     return ipv6(struct.pack(">BBHI", following, 0, offset | more, identity) + data, 44)
 
 

@@ -26,12 +26,12 @@ def test_pcap_of_either_byte_order_and_resolution(file: Path, order: str, magic:
     assert list(read_packets(file)) == [Packet(time_s, 113, frame) for time_s, frame in FRAMES]
 
 
-def test_pcap_link_type_without_the_bits_that_tell_of_checksums(file: Path) -> None:
+def test_pcap_link_type_without_the_frame_check_bits(file: Path) -> None:
     file.write_bytes(pcap(FRAMES, 0x10000000 | 1))
     assert {packet.link_type for packet in read_packets(file)} == {1}
 
 
-def test_pcap_cut_short_ends_with_the_last_whole_packet(file: Path) -> None:
+def test_a_truncated_pcap_ends_with_the_last_whole_packet(file: Path) -> None:
     file.write_bytes(pcap(FRAMES)[:-1])
     assert [packet.data for packet in read_packets(file)] == [b"first"]
 
@@ -60,26 +60,26 @@ def test_pcapng_packets_of_the_simple_and_the_obsolete_block(file: Path) -> None
     assert list(read_packets(file)) == [Packet(3.0, 1, b"old"), Packet(3.0, 1, b"simple")]
 
 
-def test_pcapng_section_describes_its_interfaces_anew(file: Path) -> None:
+def test_a_pcapng_section_resets_the_interfaces(file: Path) -> None:
     first = section() + interface(1) + enhanced_packet(b"a", 0)
     second = section(">") + interface(101, order=">") + enhanced_packet(b"b", 0, order=">")
     file.write_bytes(first + second)
     assert [(packet.link_type, packet.data) for packet in read_packets(file)] == [(1, b"a"), (101, b"b")]
 
 
-def test_pcapng_passes_over_blocks_it_does_not_know(file: Path) -> None:
+def test_unknown_pcapng_blocks_are_skipped(file: Path) -> None:
     file.write_bytes(section() + interface(1) + block(5, b"statistics") + enhanced_packet(b"a", 0))
     assert [packet.data for packet in read_packets(file)] == [b"a"]
 
 
-def test_another_file_is_refused_by_name(file: Path) -> None:
+def test_another_file_is_refused_with_its_name(file: Path) -> None:
     file.write_bytes(b"INVITE sip:b@example.com SIP/2.0\r\n\r\n")
     with pytest.raises(ParseError, match=r"trace\.pcap is neither a pcap nor a pcapng file"):
         read_packets(file)
 
 
 @given(st.binary(max_size=200), st.sampled_from([pcap([(1.0, b"x")]), section() + interface(1)]))
-def test_no_bytes_raise_anything_but_parse_error(
+def test_arbitrary_bytes_raise_only_parse_errors(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes, head: bytes
 ) -> None:
     file = tmp_path_factory.mktemp("fuzz") / "trace.pcap"

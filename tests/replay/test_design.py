@@ -20,22 +20,22 @@ def response(line: str) -> Response:
 
 
 @pytest.mark.parametrize("line", ["> INVITE 1 sdp", "> INVITE 1", "> OPTIONS 1", "> PRACK 1", "> INFO 1"])
-def test_what_is_relayed_is_no_refusal(line: str) -> None:
+def test_relayed_requests_are_not_refused(line: str) -> None:
     assert refusal_of(request(line)) is None
 
 
-def test_methods_that_are_not_relayed() -> None:
+def test_methods_that_are_not_relayed_are_refused() -> None:
     assert refusal_of(request("> REFER 1")) == Refusal((405, 501), "REFER is not relayed")
 
 
-def test_options_that_are_not_known() -> None:
+def test_unknown_options_are_refused() -> None:
     found = refusal_of(request("> INVITE 1 sdp", "Require: 100rel, replaces"))
     assert found == Refusal((420,), "option replaces is not supported")
 
 
-def test_bodies_that_may_not_pass() -> None:
+def test_disallowed_bodies_are_refused() -> None:
     info = Request.of("INFO", "sip:b@c", [("content-type", "application/isup")], b"\x01")
-    assert refusal_of(info) == Refusal((415,), "its body may not pass")
+    assert refusal_of(info) == Refusal((415,), "its body is not allowed")
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_bodies_that_may_not_pass() -> None:
         ("< 486 1 INVITE", Shown(486)),
     ],
 )
-def test_answers_to_the_first_invite(line: str, shown: Shown) -> None:
+def test_responses_to_the_initial_invite(line: str, shown: Shown) -> None:
     assert shown_of(response(line), initial=True, rang=False, cancelled=False) == shown
 
 
-def test_answers_after_cancel() -> None:
+def test_responses_after_cancel() -> None:
     late = response("< 408 1 INVITE")
     assert shown_of(late, initial=True, rang=True, cancelled=True) == Shown(487, "408 after CANCEL is shown as 487")
     assert shown_of(response("< 487 1 INVITE"), initial=True, rang=True, cancelled=True) == Shown(487)
@@ -68,5 +68,5 @@ def test_answers_after_cancel() -> None:
         ("< 503 2 INFO", Shown(500, "503 is shown as 500")),
     ],
 )
-def test_answers_inside_the_call(line: str, shown: Shown) -> None:
+def test_in_dialog_responses(line: str, shown: Shown) -> None:
     assert shown_of(response(line), initial=False, rang=False, cancelled=False) == shown

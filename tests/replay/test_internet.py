@@ -16,18 +16,18 @@ WHOLE = udp(bytes(range(40)))  # 48 bytes
 
 
 class Reader(Fragments):
-    """Takes IP packets as they are, and gives source, destination and all bytes of what they carry."""
+    """Reassembles raw IP packets; returns source, destination and the bytes of the payload."""
 
     def read(self, packet: bytes) -> tuple[str, str, bytes] | None:
         payload = self.receive(Packet(0.0, 101, packet))
         return (payload.source, payload.destination, bytes(payload.content)) if payload else None
 
 
-def test_ipv4_payload_without_the_padding_of_short_frames() -> None:
+def test_padding_of_short_frames_is_not_payload() -> None:
     assert Reader().read(ipv4(WHOLE) + b"padding") == (CALLER, CALLEE, WHOLE)
 
 
-def test_ipv4_options_are_no_payload() -> None:
+def test_ipv4_options_are_not_payload() -> None:
     packet = ipv4(b"\x01\x01\x01\x01" + WHOLE)
     assert Reader().read(b"\x46" + packet[1:]) == (CALLER, CALLEE, WHOLE)
 
@@ -48,7 +48,9 @@ V6 = [
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize(("pieces", "ends"), [(V4, (CALLER, CALLEE)), (V6, (CALLER6, CALLEE6))])
-def test_fragments_in_any_order(pieces: list[bytes], ends: tuple[str, str], order: tuple[int, ...]) -> None:
+def test_fragments_are_reassembled_in_any_order(
+    pieces: list[bytes], ends: tuple[str, str], order: tuple[int, ...]
+) -> None:
     reader = Reader()
     *early, last = [reader.read(pieces[number]) for number in order]
     assert early == [None, None]
@@ -77,13 +79,13 @@ def test_ipv6_fragments_of_two_datagrams_do_not_mix() -> None:
     assert reader.read(ipv6_fragment(other[16:], 16, more=False, identity=8)) == (CALLER6, CALLEE6, other)
 
 
-def test_identity_may_come_again_for_another_datagram() -> None:
+def test_an_identification_can_be_reused() -> None:
     reader = Reader()
     for _ in range(2):
         assert [reader.read(piece) for piece in V4] == [None, None, (CALLER, CALLEE, WHOLE)]
 
 
-def test_fragments_whose_others_never_come_are_given_up() -> None:
+def test_incomplete_datagrams_are_dropped() -> None:
     reader = Reader()
     reader.read(V4[0])
     for identity in range(2, 2 + MAX_ASSEMBLING):
@@ -93,18 +95,18 @@ def test_fragments_whose_others_never_come_are_given_up() -> None:
 
 
 @pytest.mark.parametrize("protocol", [6, 17])
-def test_headers_cut_short_are_passed_over(protocol: int) -> None:
+def test_truncated_headers_are_skipped(protocol: int) -> None:
     assert Reader().read(ipv4(WHOLE[:7], protocol)) is None
     assert Reader().read(ipv6(WHOLE[:7], protocol)) is None
 
 
-def test_fragments_that_hold_no_whole_header_are_passed_over() -> None:
+def test_fragments_without_a_whole_header_are_skipped() -> None:
     reader = Reader()
     assert reader.read(ipv4(bytes(8), 6, flags=MORE)) is None
     assert reader.read(ipv4(bytes(4), 6, flags=1)) is None
 
 
-def test_other_protocols_are_passed_over() -> None:
+def test_other_protocols_are_skipped() -> None:
     assert Reader().read(ipv4(WHOLE, 1)) is None
     assert Reader().read(ipv6(WHOLE, 50)) is None
 
@@ -130,17 +132,17 @@ def ip_in_ip() -> bytes:
         pytest.param(101, ip_in_ip(), id="IP in IP, deeper than Python recurses"),
     ],
 )
-def test_what_dpkt_fails_on_is_passed_over(link_type: int, frame: bytes) -> None:
+def test_frames_that_dpkt_fails_on_are_skipped(link_type: int, frame: bytes) -> None:
     assert Fragments().receive(Packet(0.0, link_type, frame)) is None
 
 
 @given(
     st.sampled_from([b"\x08\x00\x45", b"\x86\xdd\x60", b"\x88\x47", b"\x81\x00", b"\x88\x64"]), st.binary(max_size=120)
 )
-def test_no_frame_raises(start: bytes, rest: bytes) -> None:
+def test_no_frame_raises_an_error(start: bytes, rest: bytes) -> None:
     Fragments().receive(Packet(0.0, 1, bytes(12) + start + rest))
 
 
 @given(st.sampled_from([b"\x45", b"\x4f", b"\x60"]), st.binary(max_size=120))
-def test_no_bytes_raise(start: bytes, rest: bytes) -> None:
+def test_no_bytes_raise_an_error(start: bytes, rest: bytes) -> None:
     Reader().read(start + rest)

@@ -33,7 +33,7 @@ def secrets() -> Secrets:
         ),
     ],
 )
-def test_found(secrets: Secrets, data: bytes, what: str) -> None:
+def test_leaks_are_found(secrets: Secrets, data: bytes, what: str) -> None:
     assert secrets.find(data) == [what]
 
 
@@ -48,5 +48,5 @@ def test_found(secrets: Secrets, data: bytes, what: str) -> None:
         pytest.param(b"INVITE sip:b@c SIP/2.0\r\nSubject: short\r\n\r\n", id="short values"),
     ],
 )
-def test_not_taken_for_a_leak(secrets: Secrets, data: bytes) -> None:
+def test_harmless_data_is_not_a_leak(secrets: Secrets, data: bytes) -> None:
     assert secrets.find(data) == []

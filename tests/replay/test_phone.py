@@ -1,4 +1,4 @@
-"""A phone over a real socket, against a far end that the test plays by hand."""
+"""A phone over a real socket, against a far end scripted by the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.addresses import CALLER, RELAY
 
 
 class FarEnd:
-    """Answers by hand, from another address."""
+    """The far end, at another address."""
 
     def __init__(self, stream: asyncio_dgram.DatagramServer, phone: Phone, changed: asyncio.Event) -> None:
         self.address = Endpoint(*stream.sockname[:2])
@@ -61,7 +61,7 @@ async def far_end() -> AsyncIterator[FarEnd]:
         stream.close()
 
 
-async def test_repeated_2xx_is_acknowledged_again(far_end: FarEnd) -> None:
+async def test_a_retransmitted_2xx_is_acknowledged_again(far_end: FarEnd) -> None:
     sent = await far_end.call()
     await far_end.answer(sent.request, 200)
     await far_end.phone.acknowledge(sent, None)
@@ -72,7 +72,7 @@ async def test_repeated_2xx_is_acknowledged_again(far_end: FarEnd) -> None:
     assert [message.status for message in far_end.phone.inbox if isinstance(message, Response)] == [200]
 
 
-async def test_refusal_is_acknowledged_in_the_invites_own_transaction(far_end: FarEnd) -> None:
+async def test_a_refusal_is_acknowledged_in_the_invite_s_transaction(far_end: FarEnd) -> None:
     sent = await far_end.call()
     await far_end.answer(sent.request, 180)
     await far_end.answer(sent.request, 486)
@@ -81,7 +81,7 @@ async def test_refusal_is_acknowledged_in_the_invites_own_transaction(far_end: F
     assert ack.to_tag == "far"
 
 
-async def test_cancel_goes_the_invites_way(far_end: FarEnd) -> None:
+async def test_cancel_takes_the_invite_s_route_and_branch(far_end: FarEnd) -> None:
     sent = await far_end.call()
     await far_end.answer(sent.request, 180)
     await far_end.phone.cancel(sent)
@@ -90,7 +90,7 @@ async def test_cancel_goes_the_invites_way(far_end: FarEnd) -> None:
     assert cancel.cseq == (1, "CANCEL")
 
 
-async def test_forked_answers_each_keep_their_tag(far_end: FarEnd) -> None:
+async def test_forked_responses_keep_their_tags(far_end: FarEnd) -> None:
     sent = await far_end.call()
     await far_end.answer(sent.request, 180, "first")
     await far_end.answer(sent.request, 180, "second")

@@ -1,4 +1,4 @@
-"""The player without a relay: the callers call the callees directly, or through a forwarder that spoils one thing."""
+"""The player without a relay: callers call callees directly, or through a forwarder that alters messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def remarks(played: Played) -> list[str]:
 
 
 def without_leaks(played: Played) -> list[str]:
-    """A direct call hides nothing: SDP names its sender. See test_leaks_are_found."""
+    """A direct call hides nothing: the SDP names its sender. See test_leaks_are_found."""
     return [remark for remark in remarks(played) if "LEAK" not in remark]
 
 
@@ -110,14 +110,14 @@ PLAIN = ["> INVITE 1 new", "< 180 1 INVITE", "< 200 1 INVITE", "> ACK 1 b=ack"]
         pytest.param([*ANSWERED, "> OPTIONS 5", "< 200 5 OPTIONS", *END], [180, 200], id="OPTIONS"),
     ],
 )
-async def test_call_that_goes_as_in_the_trace(lines: Lines, ladder: list[str], statuses: list[int]) -> None:
+async def test_a_call_as_in_the_trace_is_alike(lines: Lines, ladder: list[str], statuses: list[int]) -> None:
     played = await play(lines, *ladder)
     assert without_leaks(played) == []
     assert played.statuses == statuses
     assert lines[Side.CALLER].strays == lines[Side.CALLEE].strays == 0
 
 
-async def test_ack_that_the_trace_lacks_is_sent(lines: Lines) -> None:
+async def test_an_ack_missing_in_the_trace_is_sent(lines: Lines) -> None:
     _, phones = await play_with(lines, "> INVITE 1 new", "< 200 1 INVITE", *END)
     assert [message.method for message in phones[Side.CALLEE].inbox if isinstance(message, Request)] == ["ACK"]
 
@@ -128,13 +128,13 @@ async def test_leaks_are_found(lines: Lines) -> None:
     assert ": LEAK to the caller: a line of SDP that names its sender in the 200 to INVITE" in found
 
 
-async def test_nothing_is_remarked_where_nothing_of_the_other_side_is_seen(lines: Lines) -> None:
+async def test_no_leak_is_reported_without_private_data(lines: Lines) -> None:
     played = await play(lines, *PLAIN, *END)
     assert [remark for remark in remarks(played) if "reason phrase" not in remark] == []
 
 
 class Forwarder:
-    """Stands where the relay would: passes datagrams between the two lines; `spoil` changes or drops one."""
+    """A stand-in for the relay: forwards datagrams between the two lines; `spoil` alters or drops one."""
 
     def __init__(self, lines: Lines, spoil: Spoil, times: int) -> None:
         self._times = times
@@ -179,18 +179,18 @@ def replace(old: bytes, new: bytes) -> Spoil:
         (replace(b"SIP/2.0 200 Reason of the trace", b"SIP/2.0 480 No"), "callee's 200 to INVITE: shown as 480"),
     ],
 )
-async def test_call_that_goes_otherwise_is_told_apart(lines: Lines, spoil: Spoil, remark: str) -> None:
+async def test_differences_are_reported(lines: Lines, spoil: Spoil, remark: str) -> None:
     played = await play_through(lines, spoil, *PLAIN, *END)
     assert played.verdict is Verdict.DIFFERS
     assert remark in remarks(played)
 
 
-async def test_lost_sdp_is_told(lines: Lines) -> None:
+async def test_lost_sdp_is_reported(lines: Lines) -> None:
     played = await play_through(lines, replace(b"application/sdp", b"application/xxx"), *ANSWERED, *END)
     assert "caller's INVITE: came without its SDP" in remarks(played)
 
 
-async def test_lost_datagrams_are_repeated(lines: Lines) -> None:
+async def test_lost_datagrams_are_retransmitted(lines: Lines) -> None:
     seen: set[bytes] = set()
 
     def first_is_lost(data: bytes) -> bytes | None:
@@ -203,12 +203,12 @@ async def test_lost_datagrams_are_repeated(lines: Lines) -> None:
     assert without_leaks(played) == []
 
 
-async def test_datagrams_that_come_twice_are_taken_once(lines: Lines) -> None:
+async def test_duplicated_datagrams_are_taken_once(lines: Lines) -> None:
     played = await play_through(lines, lambda data: data, *PLAIN, *END, times=2)
     assert without_leaks(played) == []
 
 
-async def test_what_the_relay_does_on_purpose_is_no_difference(lines: Lines) -> None:
+async def test_changes_by_design_are_not_differences(lines: Lines) -> None:
     played = await play_through(
         lines, replace(b"SIP/2.0 407", b"SIP/2.0 480"), "> INVITE 1 new", "< 407 1 INVITE", "> ACK 1"
     )
@@ -216,6 +216,6 @@ async def test_what_the_relay_does_on_purpose_is_no_difference(lines: Lines) -> 
     assert played.statuses == [480]
 
 
-async def test_message_that_the_trace_has_not_is_told(lines: Lines) -> None:
+async def test_a_message_missing_in_the_trace_is_reported(lines: Lines) -> None:
     played = await play_through(lines, replace(b"SIP/2.0 180", b"SIP/2.0 183"), *PLAIN, *END)
-    assert ": 183 to INVITE came to the caller, which the trace has not" in remarks(played)
+    assert ": 183 to INVITE to the caller is not in the trace" in remarks(played)

@@ -72,12 +72,12 @@ def test_trace_without_calls(relay: RelayProcess) -> None:
     assert (report["calls"], report["passed_over"]) == ([], {"REGISTER": 1})
 
 
-def test_relay_that_is_not_there_is_a_difference(relay: RelayProcess) -> None:
+def test_an_unreachable_relay_is_a_difference(relay: RelayProcess) -> None:
     report = replay(relay, "compact-form.pcap", "--to", "127.0.0.9:9", "--patience", "1", status=1)
     assert report["differing"] == 1
 
 
-def test_bindings_are_ended_and_no_number_is_told(relay: RelayProcess) -> None:
+def test_bindings_are_ended_and_no_number_is_printed(relay: RelayProcess) -> None:
     setup = relay.setup
     addresses = ["--callee-address", str(setup.callee), "--caller-address", setup.caller.host]
     done = relay.command("replay", str(TRACES / "wireshark-sip-sample.pcap"), *addresses, "--speed", "100")
@@ -88,7 +88,7 @@ def test_bindings_are_ended_and_no_number_is_told(relay: RelayProcess) -> None:
     assert {json.loads(line)["state"] for line in listed} == {"ended"}
 
 
-def test_peer_that_is_missing_is_named(relay: RelayProcess) -> None:
+def test_a_missing_peer_is_reported(relay: RelayProcess) -> None:
     done = relay.command("replay", str(TRACES / "compact-form.pcap"), "--callee-address", "127.0.0.99:5060")
     assert done.returncode == 1
     assert 'none with the uri "sip:127.0.0.99:5060;transport=udp"' in done.stderr

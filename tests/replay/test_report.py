@@ -24,7 +24,7 @@ DESIGNED = Finding("callee's 407 to INVITE", Verdict.DESIGNED, "407 is shown as 
 DIFFERS = Finding("", Verdict.DIFFERS, "LEAK to the callee: the caller's number in INVITE")
 
 
-def test_line_for_each_attempt_and_a_summary() -> None:
+def test_each_attempt_has_a_line_followed_by_a_summary() -> None:
     assert list(report.lines(FILE, *played(ALIKE))) == [
         "trace.pcap: 0 packets; 4 SIP messages; 1 INVITE attempts; passed over: 1 REGISTER",
         "   1  138****5678 -> 139****4321   180 486          3 messages: alike",
@@ -32,11 +32,11 @@ def test_line_for_each_attempt_and_a_summary() -> None:
     ]
 
 
-def test_what_is_remarkable_stands_below_its_attempt() -> None:
+def test_differences_are_listed_below_their_attempt() -> None:
     lines = list(report.lines(FILE, *played(ALIKE, DESIGNED)))
     assert lines[2:] == [
         "        as designed: callee's 407 to INVITE: 407 is shown as 480",
-        "1 of 1 attempts alike, 1 but for what the relay does on purpose; 0 differ.",
+        "1 of 1 attempts alike, 1 except for changes by design; 0 differ.",
     ]
     lines = list(report.lines(FILE, *played(DESIGNED, DIFFERS)))
     assert lines[1].endswith(": differs")
@@ -44,14 +44,14 @@ def test_what_is_remarkable_stands_below_its_attempt() -> None:
     assert lines[4] == "0 of 1 attempts alike; 1 differ."
 
 
-def test_object_for_programs() -> None:
+def test_the_report_as_json() -> None:
     found = report.report_object(FILE, *played(ALIKE, DIFFERS))
     assert found["differing"] == 1
     assert found["calls"][0]["statuses"] == [180, 486]
     assert found["calls"][0]["steps"][1] == {"step": "", "verdict": "differs", "words": DIFFERS.words}
 
 
-def test_no_real_number_is_told() -> None:
+def test_the_report_has_no_real_number() -> None:
     told = "\n".join(report.lines(FILE, *played(ALIKE))) + json.dumps(report.report_object(FILE, *played(ALIKE)))
     assert "13812345678" not in told
     assert "13987654321" not in told

@@ -12,7 +12,7 @@ def steps(attempt: Attempt) -> list[str]:
     return [f"{step.side.value} {step.name}" for step in attempt.steps]
 
 
-def test_call_with_its_steps_in_order() -> None:
+def test_the_steps_of_a_call_are_in_order() -> None:
     (attempt,) = attempts_of(*CALL, "< BYE 7", "> 200 7 BYE")
     assert steps(attempt) == [
         "caller INVITE",
@@ -27,7 +27,7 @@ def test_call_with_its_steps_in_order() -> None:
     assert (attempt.caller_host, attempt.callee_host) == (CALLER.host, CALLEE.host)
 
 
-def test_repetitions_are_left_out() -> None:
+def test_retransmissions_are_left_out() -> None:
     (attempt,) = attempts_of(CALL[0], *CALL[:4], CALL[3], CALL[4], "> ACK 1 b=again")
     assert len(attempt.steps) == len(CALL)
 
@@ -39,7 +39,7 @@ def test_ack_and_cancel_belong_to_their_invite() -> None:
     assert by_name["200 to CANCEL"].method == "CANCEL"
 
 
-def test_re_invite_of_the_callee_is_an_exchange_of_its_own() -> None:
+def test_a_re_invite_of_the_callee_is_a_separate_exchange() -> None:
     (attempt,) = attempts_of(*CALL, "< INVITE 1 sdp b=re", "> 200 1 INVITE sdp b=re", "< ACK 1 b=ack2")
     invite, answer, ack = (step.exchange for step in attempt.steps[-3:])
     assert invite == answer == ack
@@ -56,7 +56,7 @@ def test_each_invite_outside_a_dialog_is_an_attempt() -> None:
     assert (first.number, second.number) == (1, 2)
 
 
-def test_hop_that_shows_most_of_a_call_is_taken() -> None:
+def test_the_hop_with_most_messages_is_chosen() -> None:
     near, far = (CALLER, PROXY), (PROXY, CALLEE)
     shown = [event(line, time_s=place, hop=near) for place, line in enumerate(CALL[:2])]
     shown += [event(line, time_s=place + 0.5, hop=far) for place, line in enumerate(CALL)]
@@ -65,13 +65,13 @@ def test_hop_that_shows_most_of_a_call_is_taken() -> None:
     assert len(attempt.steps) == len(CALL)
 
 
-def test_sides_are_told_apart_by_port_on_one_machine() -> None:
+def test_sides_on_one_machine_differ_by_port() -> None:
     hop = (Endpoint("127.0.0.1", 5062), Endpoint("127.0.0.1", 5060))
     (attempt,) = attempts_of(*(event(line, hop=hop) for line in [*CALL, "< BYE 1"]))
     assert [step.side for step in attempt.steps] == [Side.CALLER, *[Side.CALLEE] * 3, Side.CALLER, Side.CALLEE]
 
 
-def test_hops_on_one_machine_are_told_apart_by_port() -> None:
+def test_hops_on_one_machine_differ_by_port() -> None:
     phone, proxy, carrier = (Endpoint("127.0.0.1", port) for port in (5062, 5060, 5070))
     shown = [event(line, time_s=place, hop=(phone, proxy)) for place, line in enumerate(CALL[:2])]
     shown += [event(line, time_s=place + 0.5, hop=(proxy, carrier)) for place, line in enumerate(CALL)]
@@ -79,7 +79,7 @@ def test_hops_on_one_machine_are_told_apart_by_port() -> None:
     assert (attempt.hops, len(attempt.steps)) == (2, len(CALL))
 
 
-def test_what_is_no_call_is_counted_and_passed_over() -> None:
+def test_requests_outside_calls_are_counted_and_skipped() -> None:
     register = ["> REGISTER 1 new", "< 401 1 REGISTER", "> REGISTER 2 new", "> REGISTER 2 new"]
     trace = trace_of(*(event(line, call_id="registration") for line in register))
     trace.events += [event("> OPTIONS 1 new", call_id="ping"), event("> BYE 2", call_id="begun-before-the-trace")]
@@ -87,7 +87,7 @@ def test_what_is_no_call_is_counted_and_passed_over() -> None:
     assert (calls.attempts, calls.passed_over, calls.without_invite) == ([], {"REGISTER": 2, "OPTIONS": 1}, 1)
 
 
-def test_attempts_come_in_the_order_of_their_invites() -> None:
+def test_attempts_are_in_the_order_of_their_invites() -> None:
     later = [event(line, time_s=5 + place, call_id="later") for place, line in enumerate(CALL)]
     sooner = [event(line, time_s=place, call_id="sooner") for place, line in enumerate(CALL)]
     attempts = attempts_of(*later, *sooner)

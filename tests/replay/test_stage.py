@@ -46,10 +46,10 @@ def settings(
 
 
 ALL_TO_CALLEES = PeerRoute("", ("callees",))
-ALL_OURS = (None, None, None)  # nothing is given
+ALL_OURS = (None, None, None)  # no option given
 
 
-def test_all_is_taken_from_the_configuration() -> None:
+def test_addresses_default_to_the_configuration() -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     assert stage.relay == Endpoint("127.0.0.10", 5060)
     assert stage.caller == Endpoint("127.0.0.11", 0)
@@ -57,17 +57,17 @@ def test_all_is_taken_from_the_configuration() -> None:
     assert (stage.caller_peer, stage.callee_peer) == (CALLERS, CALLEES)
 
 
-def test_relay_that_listens_everywhere_is_reached_on_loopback() -> None:
+def test_a_wildcard_listener_is_reached_on_loopback() -> None:
     assert set_stage(settings(ALL_TO_CALLEES, listen="0.0.0.0"), None, None, None).relay.host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_what_is_given_is_taken(transport: Literal["udp", "tcp"]) -> None:
+def test_given_addresses_override_the_configuration(transport: Literal["udp", "tcp"]) -> None:
     to, caller, callee = Endpoint("127.0.0.9", 5), Endpoint("127.0.0.11", 6), Endpoint("127.0.0.22", 5070)
     assert set_stage(settings(ALL_TO_CALLEES, transport=transport), to, caller, callee)[:3] == (to, caller, callee)
 
 
-def test_a_peer_without_an_address_is_nobody_s() -> None:
+def test_a_peer_without_an_address_is_not_used() -> None:
     phone = Peer("phone", (), False, (), login=Account("1001", "secret"))
     stage = set_stage(
         settings(PeerRoute("861", ("phone",)), ALL_TO_CALLEES, peers=(phone, CALLERS, CALLEES)), *ALL_OURS
@@ -82,18 +82,18 @@ def test_a_peer_without_an_address_is_nobody_s() -> None:
             (settings(ALL_TO_CALLEES), None, None, Endpoint("127.0.0.23", 9)),
             'peer: none with the uri "sip:127.0.0.23:9',
         ),
-        ((settings(ALL_TO_CALLEES, transport="tcp"), None, None, None), "sip.listen: it has no udp"),
+        ((settings(ALL_TO_CALLEES, transport="tcp"), None, None, None), "sip.listen: no UDP listener"),
         ((settings(), None, None, None), "is the first of a \\[\\[route\\]\\]: add both"),
         ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.12", 0), None), "none has 127.0.0.12 among its sources"),
-        ((settings(ALL_TO_CALLEES, peers=(CALLEES,)), None, None, None), "none is left for the caller"),
-        ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.22", 0), None), "the relay cannot tell them apart"),
+        ((settings(ALL_TO_CALLEES, peers=(CALLEES,)), None, None, None), "no second peer for the caller"),
+        ((settings(ALL_TO_CALLEES), None, Endpoint("127.0.0.22", 0), None), "the relay knows peers by address"),
         (
             (settings(ALL_TO_CALLEES, PeerRoute("86138", ("callers",))), None, None, None),
             r"--callee-address: 127.0.0.11:5060 \(callers\), 127.0.0.22:5070 \(callees\)",
         ),
     ],
 )
-def test_what_is_missing_is_said(given: tuple[Settings, Endpoint, Endpoint, Endpoint], problem: str) -> None:
+def test_missing_configuration_is_reported(given: tuple[Settings, Endpoint, Endpoint, Endpoint], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         set_stage(*given)
 
@@ -117,7 +117,7 @@ TWO_CALLS = ["> INVITE 1 new sdp", "< 407 1 INVITE", "> INVITE 2 new sdp"]
 
 
 @pytest.mark.parametrize("prefix", ["", "86", "86139", "8610", "44", "861391234567"])
-def test_pair_gets_a_binding_whose_callee_is_reached_at_the_callees_address(
+def test_each_pair_gets_a_binding_whose_callee_is_routed_to_the_callee_s_address(
     tmp_path: Path, run: Run, prefix: str
 ) -> None:
     routes = settings(PeerRoute(prefix, ("callees",)), PeerRoute("861", ("callers",)), PeerRoute("4", ("callers",)))
@@ -143,7 +143,7 @@ def test_bindings_are_ended_when_the_replay_fails(tmp_path: Path, run: Run) -> N
     assert [binding.ended_at is not None for binding in bindings_in(tmp_path)] == [True]
 
 
-def test_callee_that_no_number_reaches_is_said(run: Run) -> None:
+def test_a_callee_without_a_routed_number_is_reported(run: Run) -> None:
     stage = set_stage(settings(ALL_TO_CALLEES), None, None, None)
     shadowed = settings(PeerRoute("86139", ("callees",)), *(PeerRoute(f"86139{n}", ("callers",)) for n in range(10)))
     bindings = bound(attempts_of(*TWO_CALLS), shadowed, stage, run, BindRules())

@@ -29,12 +29,12 @@ def sip(data: bytes, port: int) -> SipData:
 
 
 @pytest.mark.parametrize("body", [OPTIONS, ANSWER, b"\r\n" + OPTIONS])
-def test_datagram_of_sip(body: bytes) -> None:
+def test_a_sip_datagram_is_extracted(body: bytes) -> None:
     assert Transports().receive(datagram(body)) == [sip(body, 5062)]
 
 
 @pytest.mark.parametrize("body", [b"", b"\x80\x08\x00\x01media", b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_datagram_of_something_else(body: bytes) -> None:
+def test_another_datagram_is_skipped(body: bytes) -> None:
     assert Transports().receive(datagram(body)) == []
 
 
@@ -44,7 +44,7 @@ def pieces(size: int) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_stream_with_segments_in_any_order(order: tuple[int, ...]) -> None:
+def test_segments_are_reordered(order: tuple[int, ...]) -> None:
     transports = Transports()
     transports.receive(segment(b"", START - 1, SYN))
     parts = pieces(32)
@@ -53,7 +53,7 @@ def test_stream_with_segments_in_any_order(order: tuple[int, ...]) -> None:
     assert found == [sip(OPTIONS, 40000), sip(ANSWER, 40000)]
 
 
-def test_stream_with_repeated_and_overlapping_segments() -> None:
+def test_repeated_and_overlapping_segments_are_merged() -> None:
     transports = Transports()
     stream = OPTIONS + ANSWER
     found = transports.receive(segment(stream[:50], 1000))
@@ -63,21 +63,21 @@ def test_stream_with_repeated_and_overlapping_segments() -> None:
     assert found == [sip(OPTIONS, 40000), sip(ANSWER, 40000)]
 
 
-def test_connections_of_the_same_addresses_one_after_the_other() -> None:
+def test_a_later_connection_of_the_same_addresses_is_separate() -> None:
     transports = Transports()
     for start in (1000, 77):
         transports.receive(segment(b"", start - 1, SYN))
         assert transports.receive(segment(OPTIONS, start)) == [sip(OPTIONS, 40000)]
 
 
-def test_stream_that_cannot_be_cut_is_counted_and_taken_up_again_at_the_next_message() -> None:
+def test_a_stream_that_cannot_be_framed_is_counted_and_resumed_at_the_next_message() -> None:
     transports = Transports()
     assert transports.receive(segment(b"OPTIONS sip:b@c SIP/2.0\r\nCall-ID: 1\r\n\r\n", 1000)) == []
     assert transports.unreadable == 1
     assert transports.receive(segment(OPTIONS, 2000)) == [sip(OPTIONS, 40000)]
 
 
-def test_stream_of_something_else_is_passed_over() -> None:
+def test_another_stream_is_skipped() -> None:
     transports = Transports()
     assert transports.receive(segment(b"GET / HTTP/1.1\r\n\r\n", 1000)) == []
     assert transports.unreadable == 0

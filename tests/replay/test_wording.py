@@ -15,19 +15,19 @@ def test_numbers_are_replaced_in_headers_and_body() -> None:
     assert wording.body(traced) == ([("content-type", "application/sdp")], b"s=19900000001")
 
 
-def test_longer_number_goes_first() -> None:
+def test_longer_numbers_are_replaced_first() -> None:
     wording = Wording([("12345", "aaaaa"), ("0012345", "bbbbb")])
     assert wording.headers(message(("subject", "0012345 and 12345"))) == [("subject", "bbbbb and aaaaa")]
 
 
-def test_short_number_is_left_alone() -> None:
+def test_short_numbers_are_not_replaced() -> None:
     assert Wording([("8", "x")]).headers(message(("subject", "8"))) == [("subject", "8")]
 
 
-def test_lines_about_the_traced_call_and_credentials_are_left_out() -> None:
+def test_dialog_headers_and_credentials_are_left_out() -> None:
     traced = message(("via", "v"), ("call-id", "c"), ("authorization", "Digest"), ("x-cell", "id"), ("privacy", "id"))
     assert Wording([]).headers(traced, without=frozenset({"privacy"})) == [("x-cell", "id")]
 
 
-def test_bytes_that_are_no_text_stay() -> None:
+def test_invalid_utf8_is_preserved() -> None:
     assert Wording([]).body(message(body=b"\xff\x00"))[1] == b"\xff\x00"

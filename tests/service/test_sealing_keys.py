@@ -187,9 +187,7 @@ def test_add_and_use_are_refused_on_a_node_without_the_new_key(desk: Desk, key_f
         assert problem == f"{elsewhere} lacks the key 2: copy it from the node that added it"
         assert "lacks the key 2" in refused(lambda: writer.run(desk.actor, lambda act: service.use(act, 2, [])))
         used(desk, 2)
-        with pytest.raises(
-            StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"
-        ):
+        with pytest.raises(StoreError, match=rf"the key 2, which the key file {elsewhere} does not have: add its line"):
             writer.run(desk.actor, lambda act: act.audit("test", "x"))
 
 

@@ -1,4 +1,4 @@
-"""Acts in tests: a store of their own, whose clock the test sets, and actors of each kind."""
+"""Units of work in tests: a separate store, a settable clock, and an actor of each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def key_of(business: str, *scopes: str) -> Actor:
-    """An actor with a key of a business user."""
+    """An actor with a business user's key."""
     return Actor("key:0123456789ab", business, frozenset(scopes))
 
 
@@ -33,7 +33,7 @@ class Acting:
         self.reader: Connection = connect_reader(self.path)
 
     def run(self, do: Callable[[Act], T], actor: Actor = RELAY) -> T:
-        """One act."""
+        """One unit of work."""
         return self.writer.run(actor, do)
 
     def close(self) -> None:

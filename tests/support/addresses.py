@@ -1,4 +1,4 @@
-"""The loopback addresses that each side of a call lives at, and ports that nobody else holds."""
+"""The loopback addresses of the sides of a call, and free ports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 from typing import NamedTuple
 
 RELAY = "127.0.0.10"
-CALLER = "127.0.0.11"  # the neighbour whose phones have the numbers 86138...
-CALLEE = "127.0.0.22"  # the neighbour whose phones have the numbers 86139...
+CALLER = "127.0.0.11"  # the peer with the numbers 86138...
+CALLEE = "127.0.0.22"  # the peer with the numbers 86139...
 SECOND_CALLEE = "127.0.0.23"  # tried after CALLEE
-STRANGER = "127.0.0.66"  # no neighbour of the relay's
+STRANGER = "127.0.0.66"  # not a peer
 CALLER_MEDIA = "127.0.0.31"
 CALLEE_MEDIA = "127.0.0.32"
 
@@ -23,12 +23,12 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-# Below the range that the kernel takes ports of outgoing connections from: none is lost between here and its use.
+# Below the kernel's range for outgoing connections, so that no port is taken between choice and use.
 _PORTS = range(10_240, 32_768)
 
 
 def free(host: str) -> Address:
-    """A port that is free on `host` for UDP and TCP alike."""
+    """A port that is free on `host` for both UDP and TCP."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         address = Address(host, random.choice(_PORTS))

@@ -1,6 +1,6 @@
 """A running Asterisk with the configuration of config/asterisk, driven by its manager interface (AMI).
 
-Its phones are robots of the dialplan: they speak a tone, record what they hear, send and read digits, try a transfer.
+Its phones are robots in the dialplan: they play a tone, record, send and read digits, and attempt a transfer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "config" / "asterisk"
 EXAMPLE_PBX, EXAMPLE_RELAY = "192.0.2.20", "192.0.2.10"
-# Where scripts/asterisk.sh makes it.
+# Built by scripts/asterisk.sh.
 SYSTEM = Path(
     os.environ.get("RELAY700_ASTERISK")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relay700" / "asterisk"
 )
-RATE = 8_000  # samples a second
+RATE = 8_000  # samples per second
 
-# What the robots are made of, beyond the example's modules.
+# Modules that the robots need, beyond the example's.
 _MORE_MODULES = """
 load = app_playback.so
 load = app_read.so
@@ -46,7 +46,7 @@ load = res_pjsip_registrar.so
 load = format_wav.so
 """
 
-# `answer` is where a call comes in; what follows it is the robot of that name.
+# Incoming calls enter at `answer`; the next part is the robot's name.
 _ROBOTS = """
 [answer]
 exten => _X!,1,NoOp()
@@ -79,7 +79,7 @@ exten => transfer,1,Transfer(PJSIP/sip:13700009999@127.0.0.99)
 exten => wait,1,Wait(30)
 """
 
-# It withholds its number: the trunk tells the relay all the same.
+# A phone that withholds its number; the trunk asserts it nevertheless.
 _PHONE = """
 [{number}]
 type = endpoint
@@ -123,7 +123,7 @@ full => notice,warning,error,verbose(5),dtmf
 
 @dataclass(frozen=True)
 class Robot:
-    """What answers one of the PBX's numbers: a pattern of the dialplan, a robot, and what it is told."""
+    """An answering number of the PBX: a pattern of the dialplan, a robot, and its argument."""
 
     number: str
     name: str
@@ -136,7 +136,7 @@ class Robot:
 
 
 class Asterisk:
-    """One PBX at `local`. Its phones are softphones at their own addresses, or robots. `changes` are to pjsip.conf."""
+    """One PBX at `local`, with softphones at their own addresses, or robots. `changes` apply to pjsip.conf."""
 
     def __init__(
         self,
@@ -178,11 +178,11 @@ class Asterisk:
 
     @property
     def records(self) -> str:
-        """Its own call records, complete once it has ended."""
+        """Its own call records, complete once it has exited."""
         return (self.folder / "log" / "cdr-csv" / "Master.csv").read_text()
 
     async def __aexit__(self, *_: object) -> None:
-        """Asterisk ends by itself, so that the last call records are written."""
+        """Stop Asterisk gracefully, so that the last call records are written."""
         if self._process is not None and self._reading is not None:
             self._say("Command", Command="core stop now")
             with suppress(TimeoutError):
@@ -220,7 +220,7 @@ class Asterisk:
         (self.folder / f"{name}.conf").write_text(text)
 
     def _placed(self, example: str) -> str:
-        """The example with the addresses and folders of this test."""
+        """The example's configuration with this test's addresses and folders."""
         for there, here in (
             (f"{EXAMPLE_PBX}:5060", str(self.local)),
             (f"sip:{EXAMPLE_RELAY}:5060", f"sip:{self._relay}"),
@@ -250,7 +250,7 @@ class Asterisk:
                     return reader
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        await reader.readline()  # its version
+        await reader.readline()  # the version line
         while True:
             block = (await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "replace")
             pairs = [line.partition(": ")[::2] for line in block.splitlines() if line]
@@ -264,7 +264,7 @@ class Asterisk:
                 self._arrived.notify_all()
 
     async def action(self, name: str, /, **fields: str) -> dict[str, str]:
-        """AssertionError unless it succeeds."""
+        """Raises AssertionError unless the action succeeds."""
         self._say(name, **fields)
         async with asyncio.timeout(PATIENCE_S):
             answer = await self._answers.get()
@@ -276,11 +276,11 @@ class Asterisk:
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     async def command(self, line: str) -> str:
-        """What a command of its console prints."""
+        """The output of a console command."""
         return (await self.action("Command", Command=line))["Output"]
 
     async def expect(self, event: str, count: int = 1, **fields: str) -> list[dict[str, str]]:
-        """The first `count` such events that this PBX has told since its start; `fields` are regular expressions."""
+        """The first `count` matching events since the start; `fields` are regular expressions."""
 
         def found() -> list[dict[str, str]]:
             return [told for told in self._events if _fits(told, event, fields)]
@@ -293,10 +293,10 @@ class Asterisk:
             raise AssertionError(f"{told}\n{self.everything()[-8000:]}") from None
         return found()[:count]
 
-    # --- what its robots do
+    # --- robots
 
     async def call(self, caller: str, number: str, robot: str, *, trunk: bool = False, **variables: str) -> None:
-        """Has `caller` dial `number`; a robot speaks for him once answered. `trunk`: past the example's dialplan."""
+        """Let `caller` dial `number`; a robot speaks once answered. `trunk`: bypass the example's dialplan."""
         channel = f"PJSIP/{number}@relay700" if trunk else f"Local/{number}@from-phones/n"
         await self.action(
             "Originate", Channel=channel, Context="answer", Exten=robot, Priority="1", Async="true",
@@ -309,7 +309,7 @@ class Asterisk:
         return [line.partition("!")[0] for line in lines if line.startswith("PJSIP/relay700-")]
 
     def everything(self) -> str:
-        """All that it logged, wrote as call records, and was sent."""
+        """Its log, its call records, and all messages sent to it."""
         texts = [
             path.read_text("utf-8", "replace") for path in sorted((self.folder / "log").rglob("*")) if path.is_file()
         ]
@@ -323,7 +323,7 @@ def _fits(told: dict[str, str], event: str, fields: Mapping[str, str]) -> bool:
 
 
 def _program() -> list[str]:
-    """Asterisk with the libraries of its own Debian: so it runs without a chroot, and without root."""
+    """Asterisk with the libraries of its own Debian, so that it needs neither a chroot nor root."""
     libraries = SYSTEM / "usr/lib" / f"{platform.machine()}-linux-gnu"
     (loader,) = libraries.glob("ld-linux-*.so.*")
     return [str(loader), "--library-path", str(libraries), str(SYSTEM / "usr/sbin/asterisk")]
@@ -333,7 +333,7 @@ def _program() -> list[str]:
 
 
 def write_tone(path: Path, frequency: int, seconds: float = 1.0) -> str:
-    """A WAV file of one tone; its name as Playback takes it."""
+    """Write a WAV file of one tone. Returns its name for Playback."""
     samples = [int(8_000 * math.sin(2 * math.pi * frequency * n / RATE)) for n in range(int(RATE * seconds))]
     with wave.open(str(path.with_suffix(".wav")), "wb") as file:
         file.setnchannels(1)
@@ -344,10 +344,10 @@ def write_tone(path: Path, frequency: int, seconds: float = 1.0) -> str:
 
 
 def share_of_tone(path: Path, frequency: int) -> float:
-    """How much of what a WAV file holds is that tone: 1 is all, 0 nothing.
+    """The share of a tone in a WAV file's energy, 0 to 1.
 
-    By 25 ms, the half periods of our tones that are whole: after a gap the tone goes on in another phase, so of what is
-    looked at together around one hardly anything is counted.
+    Measured in windows of 25 ms, whole half periods of our tones: after a gap the phase differs, so a longer
+    window across the gap would miss the tone.
     """
     with wave.open(str(path), "rb") as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE)

@@ -1,8 +1,8 @@
-"""Two networks and the bad way between them: packets are lost, doubled, overtaken and late, hosts vanish.
+"""Two networks and a bad link between them: packets are lost, duplicated, reordered and delayed; hosts vanish.
 
-Both are network namespaces of the test's own, joined by a pair of TUN devices. A thread carries IP packets from one to
-the other, so that UDP and TCP of any program meet the same; what each meets is drawn in their order. To be
-used inside `reran_in_own_network`, whose namespace is the near one.
+Both are network namespaces of the test, joined by a pair of TUN devices. A thread carries IP packets between them, so
+that UDP and TCP of any program are affected alike; impairments are drawn packet by packet. Use it inside
+`reran_in_own_network`, whose namespace is the near one.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Weather:
-    """What packets meet, either way. Likelihoods are 0 to 1."""
+    """Impairments of packets in either direction. Probabilities are 0 to 1."""
 
     loss: float = 0.0
     duplication: float = 0.0
-    reordering: float = 0.0  # of being held back for `held_s`, so that later ones overtake it
+    reordering: float = 0.0  # probability of being held back for `held_s`, so that later packets overtake it
     delay_s: float = 0.0
     held_s: float = 0.08
 
 
 class BadNetwork:
-    """Use as `with BadNetwork(weather, dice()) as network`. What is made within `network.far()` is on the far side."""
+    """Use as `with BadNetwork(weather, dice()) as network`. Sockets created in `network.far()` are on the far side."""
 
     def __init__(self, weather: Weather, draw: random.Random) -> None:
         self.weather = weather
@@ -49,7 +49,7 @@ class BadNetwork:
         self._draw = draw
         self._cut: set[bytes] = set()
         self._serial = itertools.count()
-        self._waiting: list[tuple[float, int, int, bytes]] = []  # due at, serial, the device that it goes to, packet
+        self._waiting: list[tuple[float, int, int, bytes]] = []  # (due at, serial, destination device, packet)
         self._wake = os.pipe()
         self._thread = threading.Thread(target=self._carry, daemon=True)
 
@@ -73,7 +73,7 @@ class BadNetwork:
 
     @contextmanager
     def far(self) -> Iterator[None]:
-        """Sockets and processes that this thread makes within are on the far side."""
+        """Sockets and processes that this thread creates in the block are on the far side."""
         _check(_libc.setns(self._far_space, _CLONE_NEWNET))
         try:
             yield
@@ -82,7 +82,7 @@ class BadNetwork:
 
     @contextmanager
     def without(self, host: str) -> Iterator[None]:
-        """Nothing gets to a host of the far side, nor from it, and nobody is told."""
+        """Drop all packets to and from a host of the far side, without an ICMP error."""
         address = bytes(map(int, host.split(".")))
         self._cut.add(address)
         try:
@@ -122,7 +122,7 @@ class BadNetwork:
 
 
 def _device(other_side: str, *addresses: str) -> int:
-    """A TUN device in this thread's namespace, by which one gets to the other side; these addresses are here."""
+    """A TUN device of this thread's namespace, the route to the other side, with local addresses."""
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"between", _IFF_TUN | _IFF_NO_PI))
     commands = ["link set lo up", "link set between up", f"route add {other_side} dev between"]

@@ -1,4 +1,4 @@
-"""A flow of a call as two ladders: what the caller's phone does, and what the callee's does."""
+"""A call flow as two ladders: the caller's phone and the callee's."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CallFlow:
-    """A flow, and what its call record says afterwards."""
+    """A flow, and its expected call record."""
 
     caller: str
     callee: str
     outcome: str
     status: int | None = None
     ended_by: str | None = None
-    callee_gets: tuple[tuple[str, str], ...] = ()  # words that must cross, in a message that begins so
+    callee_gets: tuple[tuple[str, str], ...] = ()  # words that must cross, by the start of their message
     caller_gets: tuple[tuple[str, str], ...] = ()
 
 
@@ -24,7 +24,7 @@ def ends_by_caller(
     callee_gets: tuple[tuple[str, str], ...] = (),
     caller_gets: tuple[tuple[str, str], ...] = (),
 ) -> CallFlow:
-    """The given steps within a call that is answered and that the caller ends."""
+    """Steps within an answered call that the caller ends."""
     return CallFlow(
         f"""
     > INVITE sdp

@@ -1,4 +1,4 @@
-"""All UDP packets of this network's loopback interface, as they cross it. Needs a network of the test's own."""
+"""A capture of all UDP packets on the loopback interface. Needs the test's own network namespace."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Packet(NamedTuple):
 
     @property
     def kind(self) -> Literal["rtp", "rtcp", "other"]:
-        """By its first two octets (RFC 5761 4)."""
+        """RTP or RTCP by the first two octets (RFC 5761 4)."""
         if len(self.payload) < 8 or self.payload[0] >> 6 != 2:
             return "other"
         return "rtcp" if 192 <= self.payload[1] <= 223 else "rtp"
 
     def names(self) -> set[bytes]:
-        """What the RTCP packet calls its senders: the text of all items (RFC 3550 6.5)."""
+        """The text of all SDES items of an RTCP packet (RFC 3550 6.5)."""
         found: set[bytes] = set()
         rest = self.payload
         while len(rest) >= 8:
@@ -70,12 +70,12 @@ class Capture:
 
     def _read(self, interface: socket.socket) -> None:
         data, (_, _, kind, *_) = interface.recvfrom(65_536)
-        if kind == socket.PACKET_OUTGOING and data[9:10] == bytes([socket.IPPROTO_UDP]):  # each comes in again
+        if kind == socket.PACKET_OUTGOING and data[9:10] == bytes([socket.IPPROTO_UDP]):  # each also comes in
             self.packets.append(_parse(data))
             self._grown.set()
 
     async def until(self, enough: Callable[[], object]) -> None:
-        """Returns when what has been captured is enough; AssertionError with a summary after a while."""
+        """Return once the captured packets suffice. Raises AssertionError with a summary after a while."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while not enough():

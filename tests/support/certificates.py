@@ -1,4 +1,4 @@
-"""A self-signed certificate for the loopback addresses that the tests use."""
+"""A self-signed certificate for the tests' loopback addresses."""
 
 from __future__ import annotations
 

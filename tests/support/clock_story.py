@@ -1,4 +1,4 @@
-"""Calls of a relay whose wall clock is set, back and forth."""
+"""Calls during steps of the relay's wall clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEPS = ("received_at", "routed_at", "ringing_at", "answered_at", "ended_at")
 
 
 async def outlives(relay: RelayProcess, clock: WallClock, ahead_s: int, *, restarts: bool = False) -> None:
-    """A call is up, others come, and the clock is set; where it `restarts`, the relay is killed and started then."""
+    """One live call and others, with the clock set meanwhile; `restarts`: the relay is killed and started then."""
     mark = len(relay.log().splitlines())
     async with call(relay) as up:
         witness = Witness(up)
@@ -37,7 +37,7 @@ async def outlives(relay: RelayProcess, clock: WallClock, ahead_s: int, *, resta
 
 
 def check_times(record: dict[str, Any]) -> None:
-    """One after the other, and as far apart as the call lasted."""
+    """The times of a record are in order and agree with its duration."""
     times = [datetime.fromisoformat(record[step]) for step in _STEPS if record[step]]
     assert times == sorted(times), record
     if record["duration_ms"] is not None:

@@ -1,9 +1,9 @@
-"""kill -9 of a relay at random moments under load, and the check of its books.
+"""kill -9 of a relay at random moments under load, and the check of its records.
 
-The store may fail meanwhile, so that records lie in the spill.
+The store may fail meanwhile, so that records are in the overflow log.
 
-What every caller and callee saw is compared with the records: for each call of which anybody saw a final answer there
-is one, complete, and calls that are up go on and can be ended by either side, or end at their maximum duration.
+The records are compared with what callers and callees saw: each call with a final answer has one complete record; live
+calls go on, can be ended by either side, and end at their maximum duration.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ PARTIES = [party for _, a, b in BINDINGS for party in (a, b)]
 LASTING = ("7",)  # a tenth of the numbers
 MAX_CALL_S = 6
 PATIENCE_S = 60.0
-NOTICED_FOR_S = (2.0, 3.0)  # that an outage lasts from when the relay says so: long enough for the spill
-UNNOTICED_FOR_S = (0.5, 3.0)  # that each second one lasts: it may be over before anything goes to the spill
+NOTICED_FOR_S = (2.0, 3.0)  # duration of an outage after the relay reports it: long enough for the overflow log
+UNNOTICED_FOR_S = (0.5, 3.0)  # duration of every second outage, which may end before the overflow log is used
 
 
 def setup_for(transport: str) -> Setup:
-    """Nothing is shed for having waited: a 503 of that kind has no record, and a busy machine brings it about."""
+    """A configuration without shedding: shed calls get a 503 without a record, and busy machines cause them."""
     more = "\n[limits]\nshed_lag_ms = 0\n"
     return Setup(transport=transport, sip={"t1_ms": 100, "max_call_s": MAX_CALL_S}, more=more)
 
 
 class Kill(NamedTuple):
-    """When it was, of time.monotonic(): between the two."""
+    """The interval in which a kill happened, time.monotonic()."""
 
     after_s: float
     before_s: float
 
 
 class Figures(NamedTuple):
-    """Of one run."""
+    """The figures of one run."""
 
-    killed: int  # how often
-    calls: int  # that got a final answer
+    killed: int  # number of kills
+    calls: int  # calls with a final answer
     answered: int
     ended_by_hanging_up: int
     ended_at_their_maximum: int
@@ -53,11 +53,11 @@ class Figures(NamedTuple):
 
 
 class Crashes:
-    """A relay that is started and has the bindings, and what happens to it."""
+    """A started relay with bindings, and the faults that it suffers."""
 
     def __init__(self, relay: RelayProcess, dice: random.Random) -> None:
         self._relay = relay
-        self._dice = random.Random(dice.random())  # of the kills alone: when calls draw is not ours to say
+        self._dice = random.Random(dice.random())  # for the kills only: calls draw in no fixed order
         setup = relay.setup
         self.caller = LoadCaller(setup.caller, setup.relay, dice, lambda: numbers_of(dice), setup.transport)
         self.callee = LoadCallee(setup.callee, setup.relay, dice, setup.transport)
@@ -65,13 +65,13 @@ class Crashes:
         self._kills: list[Kill] = []
 
     async def run(self, rounds: int, fault: Fault | None = None) -> Figures:
-        """Kills so often, and gives the figures once the books are found right. Raises AssertionError.
+        """Kill the relay `rounds` times, and return the figures. Raises AssertionError for wrong records.
 
-        With a `fault` of the store each kill is in the midst of one, and whoever comes next finds it over.
+        With a `fault` of the store, each kill comes during one, which is over before the next start.
         """
         async with Load(self.caller, self.callee, CALLS_PER_SECOND) as load:
             for number in range(rounds):
-                await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # the moment is what is tested
+                await asyncio.sleep(self._dice.uniform(0.3, 1.5))  # kills must come at random moments
                 undo = await self._begin(fault, noticed=not number % 2) if fault is not None else _nothing
                 await asyncio.to_thread(self._kill, undo)
             await asyncio.sleep(1)
@@ -82,7 +82,7 @@ class Crashes:
         return self._check(self._relay.calls(), rounds, in_outages=fault is not None)
 
     async def _begin(self, fault: Fault, *, noticed: bool) -> Undo:
-        """`noticed`: the relay has said that the store takes nothing, and then records have gone to the spill."""
+        """`noticed`: wait until the relay has reported the outage and records have gone to the overflow log."""
         mark = len(self._relay.log().splitlines())
         undo = fault.happens(self._relay.setup.store_in or self._relay.folder)
         if noticed:
@@ -102,7 +102,7 @@ class Crashes:
             if not self.caller.unfinished:
                 return
             await asyncio.sleep(0.1)
-        raise AssertionError(f"never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
+        raise AssertionError(f"calls never ended: {[call.call_id for call in self.caller.unfinished][:5]} and more")
 
     def _check(self, records: list[dict[str, Any]], rounds: int, *, in_outages: bool) -> Figures:
         check_records(
@@ -124,7 +124,7 @@ def _nothing() -> None: ...
 
 
 def numbers_of(dice: random.Random) -> tuple[str, str]:
-    """A caller and the number that he dials."""
+    """A caller and the number dialled."""
     number, a, _ = dice.choice(BINDINGS)
     return a, number
 
@@ -138,9 +138,9 @@ def check_records(
     may_be_shed: bool = False,
     all_answered: bool = False,
 ) -> None:
-    """One for each call of which anybody saw a final answer, with that; each closed. What is shed has none.
+    """Each call with a final answer seen by either side has one closed record with that status; shed calls have none.
 
-    `all_answered`: there is no call without one.
+    `all_answered`: every call has a final answer.
     """
     by_caller: dict[str, list[dict[str, Any]]] = defaultdict(list)
     by_callee: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -150,8 +150,8 @@ def check_records(
         by_caller[record["caller_leg_call_id"]].append(record)
         by_callee[record["callee_leg_call_id"]].append(record)
     seen = [call for call in caller.calls.values() if call.final_status]
-    assert not all_answered or len(seen) == len(caller.calls), "a caller waits for ever"
-    assert len(seen) > at_least, "hardly a call got through: nothing is proved"
+    assert not all_answered or len(seen) == len(caller.calls), "a call has no final answer"
+    assert len(seen) > at_least, "too few calls got through to prove anything"
     assert any(call.final_status == 200 for call in seen)
     for call in seen:
         found = by_caller[call.call_id]
@@ -159,17 +159,17 @@ def check_records(
             continue
         assert [record["sip_status"] for record in found] == [call.final_status], f"{call}: {found}"
     for call in callee.calls.values() if callee is not None else ():
-        if call.final_status:  # his answer was acknowledged
+        if call.final_status:  # the callee's answer was acknowledged
             found = by_callee[call.call_id]
             if call.bye_received and [record["end_reason"] for record in found] == ["lost_at_restart"]:
-                continue  # he had answered, nobody had heard it, and he was told that it is over
+                continue  # answered, but the answer was lost and the callee was told that the call is over
             assert [record["sip_status"] for record in found] == [200], f"{call}: {found}"
 
 
 def check_hanging_up(
     records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee, kills: list[Kill], *, at_least: int
 ) -> int:
-    """Every BYE was answered; 481 alone where a kill came between the record that it ended and its answer. How many."""
+    """Every BYE was answered, by 481 only if a kill came between the end record and the answer. Returns the count."""
     count = 0
     for phone, leg in ((caller, "caller_leg_call_id"), (callee, "callee_leg_call_id")):
         ended = [call for call in phone.calls.values() if call.bye_answered]
@@ -185,7 +185,7 @@ def check_hanging_up(
 
 
 def check_lasting(records: list[dict[str, Any]], caller: LoadCaller, callee: LoadCallee) -> int:
-    """Calls that neither side ended were ended by the relay, at their maximum duration and not before. How many."""
+    """Calls that no side ended were ended by the relay at their maximum duration. Returns their number."""
     by_caller = {record["caller_leg_call_id"]: record for record in records}
     lasting = [call for call in caller.calls.values() if call.lasts and call.final_status == 200]
     assert lasting

@@ -1,4 +1,4 @@
-"""A small authoritative DNS server on a loopback address: real packets, records that a test writes and changes."""
+"""A small authoritative DNS server on a loopback address, with records that tests write and change."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ DNS_HOST = "127.0.0.53"
 
 
 class DnsServer(asyncio.DatagramProtocol):
-    """`records`: (name, type) -> the records' texts. A name with none of any type does not exist."""
+    """`records`: (name, type) -> record texts. A name without records does not exist."""
 
     def __init__(self, records: dict[tuple[str, str], list[str]], ttl_s: int = 60) -> None:
         self.records = dict(records)
         self.ttl_s = ttl_s
         self.address = free(DNS_HOST)
         self.asked: Counter[tuple[str, str]] = Counter()
-        self.silent = False  # it takes questions and answers none
-        self.refusing = False  # it answers SERVFAIL
-        self.broken: set[str] = set()  # likewise, of these names alone
+        self.silent = False  # answers no query
+        self.refusing = False  # answers SERVFAIL
+        self.broken: set[str] = set()  # names answered with SERVFAIL
         self._heard = asyncio.Event()
         self._transport: asyncio.DatagramTransport
 
@@ -43,7 +43,7 @@ class DnsServer(asyncio.DatagramProtocol):
         self._transport.close()
 
     async def heard(self, name: str, kind: str, times: int) -> None:
-        """Returns once the question was asked that often."""
+        """Return once the query has come `count` times."""
         async with asyncio.timeout(10):
             while self.asked[name, kind] < times:
                 self._heard.clear()

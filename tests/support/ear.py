@@ -1,4 +1,4 @@
-"""A phone's sound where a test speaks and listens itself: RTP of A-law to and from rtpengine, and RTCP reports."""
+"""A phone's media, spoken and heard by the test itself: A-law RTP to and from rtpengine, and RTCP reports."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tests.support.capture import RECEIVER_REPORT, SENDER_REPORT
 from tests.support.rtpengine import HOST
 from tests.support.sip_text import SipText
 
-RATE = 8_000  # samples a second, and bytes
-FRAME = 160  # bytes in a packet, of 20 ms
+RATE = 8_000  # samples, and bytes, per second
+FRAME = 160  # bytes per packet of 20 ms
 PATIENCE_S = 20.0
-_DELAY = struct.pack("!I", 1)  # since the report came, in 65536ths of a second; 0 is for none
+_DELAY = struct.pack("!I", 1)  # delay since the last sender report in 1/65536 s; 0 means none was received
 
 
 class Report(NamedTuple):
-    """Of a receiver, about what it hears."""
+    """A receiver's report block."""
 
     lost: int
     jitter_ms: int
 
 
 class Ear(NamedTuple):
-    """Sockets for RTP and RTCP, on ports beside each other, and what it calls itself there."""
+    """Sockets for RTP and RTCP on adjacent ports, with an SSRC."""
 
     rtp: socket.socket
     rtcp: socket.socket
@@ -40,12 +40,12 @@ class Ear(NamedTuple):
         return f"{head}m=audio {port} RTP/AVP 8\r\n".encode()
 
     def say(self, port: int, number: int, frame: bytes) -> None:
-        """The packet of that number, to rtpengine's port for this side."""
+        """Send packet `number` to rtpengine's port for this side."""
         head = struct.pack("!BBHII", 0x80, 8, number, FRAME * number, self.ssrc)
         self.rtp.sendto(head + frame, (HOST, port))
 
     def heard(self) -> list[bytes]:
-        """The frames of A-law that have come since."""
+        """The A-law frames received since the last call."""
         frames = []
         while True:
             try:
@@ -61,7 +61,7 @@ class Ear(NamedTuple):
             return (await asyncio.get_running_loop().sock_recv(self.rtp, 2048))[12:]
 
     async def sender_report(self) -> bytes:
-        """The next one that rtpengine sends to this side."""
+        """The next sender report from rtpengine."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 packet = await asyncio.get_running_loop().sock_recv(self.rtcp, 2048)
@@ -69,7 +69,7 @@ class Ear(NamedTuple):
                     return packet
 
     def report(self, port: int, heard: bytes, said: Report) -> None:
-        """Answers the sender report `heard` (RFC 3550 6.4.2): whose it is and when it was sent stand in it."""
+        """Answer the sender report `heard` (RFC 3550 6.4.2), by its SSRC and time stamp."""
         ssrc, sent = heard[4:8], heard[10:14]
         block = ssrc + struct.pack("!III", said.lost, 1, RATE * said.jitter_ms // 1000) + sent + _DELAY
         self.rtcp.sendto(struct.pack("!BBHI", 0x81, RECEIVER_REPORT, 7, self.ssrc) + block, (HOST, port + 1))
@@ -86,7 +86,7 @@ def ear(host: str, ssrc: int) -> Iterator[Ear]:
             try:
                 rtp.bind((host, port))
                 rtcp.bind((host, port + 1))
-            except OSError:  # somebody has one of them
+            except OSError:  # one of the ports is taken
                 continue
             for made in (rtp, rtcp):
                 made.setblocking(False)
@@ -95,6 +95,6 @@ def ear(host: str, ssrc: int) -> Iterator[Ear]:
 
 
 def port_in(message: SipText) -> int:
-    """Where its description says that sound goes to."""
+    """The media port of an SDP."""
     (line,) = [line for line in message.body.decode().split("\r\n") if line.startswith("m=")]
     return int(line.split(" ")[1])

@@ -1,4 +1,4 @@
-"""A verification hook of the tests': an HTTP endpoint in a thread, which answers by the 700 number that was dialled."""
+"""A verification hook for tests: an HTTP server in a thread that answers by the 700 number dialled."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ HOST = "127.0.0.1"
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 256  # with 5, a burst's connections wait for TCP to try again, up to a question's time-out
+    request_queue_size = 256  # at the default of 5, connections of a burst wait for TCP retransmissions
 
 
 class Hook:
-    """Allows every call but those to the numbers in `refused`; those to numbers in `held` wait for `release`."""
+    """Allows every call except to numbers in `refused`; those to numbers in `held` wait for `release`."""
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
@@ -33,7 +33,7 @@ class Hook:
         return self._server.server_address[1]
 
     def toml(self, folder: Path, **more: object) -> str:
-        """The table of the configuration, and the secret's file beside it."""
+        """The table of the configuration; writes the secret's file."""
         secret = folder / "verify.secret"
         secret.touch(0o600)
         secret.write_text("secret of the tests")
@@ -45,7 +45,7 @@ class Hook:
             assert self._grown.wait_for(lambda: len(self.asked) >= times, timeout_s), len(self.asked)
 
     def release(self) -> None:
-        """What was held is answered: refused where its number is among these, else allowed."""
+        """Answer the held requests: refuse numbers in `refused`, allow the others."""
         self._released.set()
 
     @contextmanager
@@ -83,6 +83,6 @@ class Hook:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         return Handler

@@ -1,4 +1,4 @@
-"""What of a process's memory is in huge pages, and whether this kernel has any to ask for."""
+"""Huge pages of a process, and whether the kernel supports them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def needs_huge_pages() -> None:
-    """Skips a test where they cannot be asked for."""
+    """Skip the test without kernel support."""
     major, minor = Path("/proc/sys/kernel/osrelease").read_text().split(".")[:2]
     if (int(major), int(minor)) < (6, 1) or not _ENABLED.exists() or "[never]" in _ENABLED.read_text():
-        pytest.skip("this kernel has no huge pages to ask for")
+        pytest.skip("this kernel does not support huge pages on request")
 
 
 def huge_kib(pid: int) -> int:
-    """Of memory of no file."""
+    """Huge pages of anonymous memory, in KiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("AnonHugePages:")]
     return int(line.split()[1])

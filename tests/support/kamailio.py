@@ -20,7 +20,7 @@ event_route[core:worker-one-init] {
 
 
 class Kamailio:
-    """In front of two relays, with a carrier and a PBX as neighbours."""
+    """In front of two relays, with a carrier and a PBX as peers."""
 
     def __init__(
         self, folder: Path, local: Address, relays: tuple[Address, Address], carrier: Address, pbx: Address
@@ -59,7 +59,7 @@ class Kamailio:
         await self._process.wait()
 
     async def expect(self, words: str, after: int = 0) -> int:
-        """Waits for a line of its log with these words, behind the first `after` lines; its number."""
+        """Wait for a log line with these words, after the first `after` lines. Returns its number."""
 
         def found() -> int:
             return next((n for n, line in enumerate(self._lines[after:], after + 1) if words in line), 0)
@@ -71,7 +71,7 @@ class Kamailio:
             raise AssertionError(f"no {words} in\n" + "\n".join(self._lines[-100:])) from None
 
     def _placed(self, example: str) -> str:
-        """The example with the addresses and folders of this test."""
+        """The example's configuration with this test's addresses and folders."""
         for there, here in self._places.items():
             example = example.replace(there, str(here))
         return example.replace("/etc/kamailio", str(self._folder)).replace("log_stderror=no", "log_stderror=yes")

@@ -1,23 +1,23 @@
-"""Call ladders as a telephony engineer draws them, turned into SIPp scenarios.
+"""Call ladders as a telephony engineer draws them, converted to SIPp scenarios.
 
-One step a line, seen from the phone that the ladder is of:
+One step per line, seen from the ladder's phone:
 
     > INVITE sdp              sends; `sdp` (or `sdp=sendonly`) adds a body, `dtmf` an application/dtmf-relay one,
                           `text=WORD` a text/plain one
-        Require: 100rel       indented: header lines of the message above, as they are
-    < 100?                    receives; with "?" it may also stay away
+        Require: 100rel       indented: header lines of the message above, verbatim
+    < 100?                    receives; "?": optional
     < 183 save=RSeq           receives, and keeps that header's value as [$RSeq]
-    > 487 to INVITE           answers the INVITE received last instead of the request received last
-    < 481? last               where that comes instead, the ladder is over
+    > 487 to INVITE           answers the last INVITE received instead of the last request received
+    < 481? last               if this comes instead, the ladder ends
     < 401 challenge           receives a challenge, which `[authentication username=… password=…]` answers later
-    > INVITE fresh            sends it again as a new one, without a tag in its To; likewise `< INVITE fresh`
-    < INVITE proves=u:p       receives it with credentials that user u with password p could have made, else fails
+    > INVITE fresh            sends a new INVITE, without a To tag; likewise `< INVITE fresh`
+    < INVITE proves=u:p       receives it with valid credentials of user u with password p, else fails
     pause 200                 milliseconds
-    pause [field2]            as many as stand there in the file of numbers
-    timewait 2000             the call is over; retransmissions are still answered for so long
+    pause [field2]            milliseconds, from the file of numbers
+    timewait 2000             the call is over; retransmissions are still answered for 2000 ms
 
-A caller's ladder begins with a request it sends, a callee's with one it receives. What the messages hold is checked
-from SIPp's message log (`tests.support.sipp`), not here.
+A caller's ladder begins with a sent request, a callee's with a received one. The contents of messages are checked from
+SIPp's message log (`tests.support.sipp`), not here.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Step:
 
 
 def parse_ladder(text: str) -> list[Step]:
-    """Raises ValueError for a line that is no step."""
+    """Raises ValueError for an invalid line."""
     steps: list[Step] = []
     lines = [line for line in text.splitlines() if line.strip()]
     margin = min(len(line) - len(line.lstrip()) for line in lines)
@@ -100,17 +100,17 @@ class _Compiler:
         self._calling = steps[0].direction == ">"
         self._cseq = 0
         self._invite_cseq = 0
-        self._invite_index = 0  # the step of the INVITE sent last: CANCEL and ACK to a non-2xx share its branch
+        self._invite_index = 0  # the last INVITE sent: CANCEL and the ACK to a non-2xx share its branch
         self._invite_refused = False
-        self._invites_received = 0  # the To of the first has no tag yet
-        self._last_request = ""  # the method received last
+        self._invites_received = 0  # the first one's To has no tag yet
+        self._last_request = ""  # the method of the last request received
         self._saved: set[str] = set()
         self._dialog_known = False  # in-dialog requests go to the remote target
 
     def compile(self, name: str) -> str:
         body = "\n".join(self._step(index, step) for index, step in enumerate(self._steps))
         end = f'<label id="{_END}"/>' if any("last" in step.options for step in self._steps) else ""
-        saved = ",".join(sorted(self._saved))  # SIPp refuses a variable that is never used, unless it is named here
+        saved = ",".join(sorted(self._saved))  # SIPp refuses unused variables unless they are named here
         reference = f"<Reference variables={quoteattr(saved)}/>" if saved else ""
         return f'<?xml version="1.0"?>\n<scenario name={quoteattr(name)}>\n{body}\n{end}{reference}\n</scenario>\n'
 
@@ -145,7 +145,7 @@ class _Compiler:
                 if self._invites_received == 1:
                     actions += [self._save("From", "from"), self._save("To", "to")]
         has_contact = not step.is_response or 100 < int(step.name) < 300
-        # Of what may stay away none: SIPp keeps the first that it gets, which may be of another early dialog.
+        # Save no header of an optional message: SIPp keeps the first value, which may belong to another early dialog.
         keep_route = ' rrs="true"' if has_contact and not step.optional and not self._dialog_known else ""
         if step.name == "INVITE" or (step.is_response and not step.optional and 100 < int(step.name) < 300):
             self._dialog_known = True

@@ -1,4 +1,4 @@
-"""A call that is up between two phones through a running relay."""
+"""A live call between two phones through a running relay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.sip_text import SipText
 
 
 class Call:
-    """One that is up between two phones."""
+    """A call that is up between two phones."""
 
     def __init__(self, relay: RelayProcess, caller: Phone, callee: Phone, a: str = A, number: str = X) -> None:
         self.relay = relay.setup.relay
@@ -34,7 +34,7 @@ class Call:
         await self.caller.expect(200, "BYE")
 
     async def refused(self, number: str = X) -> SipText:
-        """The final answer to another call."""
+        """The final response to another call."""
         leg = Leg.calling(self.caller, self.relay, A, number)
         branch = await leg.request("INVITE", body=SDP)
         answer = await self.caller.expect(503, "INVITE")

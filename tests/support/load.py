@@ -1,7 +1,7 @@
-"""A hundred calls a second between two bare phones that keep to RFC 3261's retransmissions, and a book of them all.
+"""A hundred calls a second between two simple phones with RFC 3261's retransmissions, and a log of all calls.
 
-Made for relays that die: the book says for each call which final answers were really seen. Over TCP too the phones send
-again what is not answered: what was sent last on a connection that broke may have come or not.
+Made for relays that crash: the log holds the final answers actually seen. The phones retransmit over TCP as well: the
+last message on a broken connection may or may not have arrived.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 
 @dataclass
 class LoadCall:
-    """One dialog as one of the two phones sees it."""
+    """One dialog, as seen by one of the two phones."""
 
     call_id: str
     local: str
     remote: str
     target: str
-    invite: SipText | None = None  # the callee's: what to answer
+    invite: SipText | None = None  # of the callee: the INVITE to answer
     final_status: int = 0  # of the INVITE, as seen by the caller
-    invited_s: float = 0.0  # when it was sent first, of time.monotonic()
-    final_s: float = 0.0  # when its final answer came
+    invited_s: float = 0.0  # time of the first transmission, time.monotonic()
+    final_s: float = 0.0  # time of the final response
     up: bool = False
     lasts: bool = False  # neither side ends it
-    bye_sent_s: float = 0.0  # when ours was sent first, of time.monotonic()
+    bye_sent_s: float = 0.0  # time of the first transmission, time.monotonic()
     bye_answered: int = 0  # final status of our BYE
     bye_answered_s: float = 0.0
     bye_received: bool = False
@@ -54,7 +54,7 @@ class _Resend:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """UDP, as a phone has it."""
+    """UDP transport of a phone."""
 
     def __init__(self, phone: LoadPhone) -> None:
         self._phone = phone
@@ -74,7 +74,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._phone.receive(data)
 
     def error_received(self, exc: Exception) -> None:
-        """The relay is down for the moment (ICMP)."""
+        """The relay is down (ICMP)."""
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
@@ -86,7 +86,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class _Connections:
-    """TCP: one connection to the relay, made anew where it broke, and those that the relay makes."""
+    """TCP: one connection to the relay, re-opened when it breaks, and those opened by the relay."""
 
     def __init__(self, phone: LoadPhone) -> None:
         self._phone = phone
@@ -118,7 +118,7 @@ class _Connections:
             self._server.close()
 
     async def _connect(self) -> None:
-        """What waits is lost where the relay is not there: it is sent again."""
+        """Open the connection. Unsent data is lost while the relay is down, and is retransmitted."""
         waiting, self._waiting = self._waiting, []
         try:
             reader, writer = await asyncio.open_connection(*self._phone.relay, local_addr=(self._phone.local.host, 0))
@@ -146,14 +146,14 @@ class _Connections:
 
 
 class LoadPhone:
-    """What both ends share: sending until answered, and ending calls."""
+    """The common part of both ends: retransmission and ending calls."""
 
     def __init__(self, local: Address, relay: Address, dice: random.Random, transport: str = "udp") -> None:
         self.local = local
         self.relay = relay
         self.dice = dice
         self.calls: dict[str, LoadCall] = {}
-        self.lasting: tuple[str, ...] = ()  # neither side ends the calls of numbers that end so
+        self.lasting: tuple[str, ...] = ()  # suffixes of numbers whose calls no side ends
         self._resends: dict[tuple[str, str], _Resend] = {}
         self._transport = transport
         self._wire = _Datagrams(self) if transport == "udp" else _Connections(self)
@@ -186,7 +186,7 @@ class LoadPhone:
     def response(self, call: LoadCall, response: SipText) -> None:
         if response.method == "BYE" and response.status >= 200:
             self.stop(call, "BYE")
-            # By a stream what comes again is no retransmission (RFC 3261 17.2.2): the call may be gone then.
+            # On a stream a repetition is not a retransmission (RFC 3261 17.2.2): the call may be gone.
             if not call.bye_answered:
                 call.bye_answered, call.bye_answered_s = response.status, time.monotonic()
             call.up = False
@@ -196,14 +196,14 @@ class LoadPhone:
     def acknowledged(self, call: LoadCall) -> None: ...
 
     def _in_dialog(self, call: LoadCall | None, request: SipText) -> None:
-        """BYE, and the relay's question after a restart whether the call is still there."""
+        """BYE, and the relay's probe after a restart."""
         known = call is not None and (call.up or call.bye_received)
         if call is not None and request.method == "BYE":
             call.bye_received = True
             call.up = False
         self.send(self.answer_to(request, 200 if known else 481))
 
-    # --- words
+    # --- messages
 
     def request(self, call: LoadCall, method: str, cseq: int, branch: str = "", body: bytes = b"") -> bytes:
         self._serial += 1
@@ -265,7 +265,7 @@ class LoadPhone:
 
 
 class LoadCaller(LoadPhone):
-    """Starts calls, and ends those that the callee has not ended within a second or two."""
+    """Starts calls, and ends those that the callee has not ended within two seconds."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class LoadCaller(LoadPhone):
         self._branches: dict[str, str] = {}
 
     def call(self) -> None:
-        """One more."""
+        """Start one more call."""
         caller, number = self._pick_numbers()
         call_id = f"load-{len(self.calls)}-{self.local.port}@{self.local.host}"
         branch = f"z9hG4bKinvite-{len(self.calls)}-{self.local.port}"
@@ -319,7 +319,7 @@ class LoadCaller(LoadPhone):
 
     @property
     def unfinished(self) -> list[LoadCall]:
-        """Answered calls that nobody has ended yet."""
+        """Answered calls that no side has ended."""
         return [call for call in self.calls.values() if call.up]
 
 
@@ -355,7 +355,7 @@ class LoadCallee(LoadPhone):
 
 @dataclass
 class Load:
-    """A steady stream of calls between the two, until it is stopped."""
+    """A steady stream of calls between the two, until stopped."""
 
     caller: LoadCaller
     callee: LoadCallee
@@ -374,7 +374,7 @@ class Load:
         self.callee.close()
 
     def stop(self) -> None:
-        """No new calls; those that are up go on."""
+        """Start no new calls; live ones go on."""
         if self._task is not None:
             self._task.cancel()
 

@@ -1,4 +1,4 @@
-"""Look-ups of calls in a store of either kind, answered at once: those on a server have a loop of their own."""
+"""Synchronous look-ups in a store of either kind; those in PostgreSQL run in their own event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.store.server_lookup import ServerRouteReader
 
 
 class LookUps:
-    """As `RouteReader`."""
+    """The interface of `RouteReader`."""
 
     def __init__(self, place: Place, sealer: Sealer, rules: Rules | None = None) -> None:
         rules = rules or Rules()

@@ -1,7 +1,6 @@
-"""Runs a test again inside a namespace of its own.
+"""Reruns a test inside its own namespaces.
 
-Of the network it has nothing but `lo` then: its own ports, its own loss, no way out. Of mounts it has its own, which
-are gone with it.
+Its network has only `lo`: private ports, optional packet loss, no route out. Its mounts are private and end with it.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 0) -> bool:
-    """False inside the namespace: go on. Outside: run this test there, fail as it fails, and answer True: all is done.
+    """Inside the namespace: returns False, go on. Outside: runs the test there, fails if it fails, and returns True.
 
-    With `loss_percent` every UDP datagram is dropped on arrival with that likelihood.
+    `loss_percent`: the probability of dropping each UDP datagram on arrival.
     """
     if os.environ.get(INSIDE):
         return False
@@ -33,7 +32,7 @@ def reran_in_own_network(request: pytest.FixtureRequest, *, loss_percent: int = 
 
 
 def reran_with_own_mounts(request: pytest.FixtureRequest) -> bool:
-    """As `reran_in_own_network`, for a test that mounts something."""
+    """As `reran_in_own_network`, for tests that mount file systems."""
     if os.environ.get(INSIDE):
         return False
     _run_again(request, "--mount", "true")

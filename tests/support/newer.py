@@ -1,4 +1,4 @@
-"""A relay of a later version: the one at hand, with further scripts for its store."""
+"""A relay of a later version: the current one, with further schema scripts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tests.support.product import PYTHON, RELAY700
 
-FILE, SERVER = "schema", "schema/postgresql"  # whose scripts
+FILE, SERVER = "schema", "schema/postgresql"  # folders of schema scripts
 
 
 class Newer:
-    """Runs as the relay at hand does, by links to its files."""
+    """Runs the current relay by links to its files."""
 
     def __init__(self, folder: Path, kind: str, scripts: Sequence[str]) -> None:
-        """`folder` is made. The scripts are run behind those that there are, in their order."""
+        """Creates `folder`. The scripts run after the existing ones, in order."""
         asked = [PYTHON, "-P", "-c", "import relay; print(relay.__path__[0])"]
         here = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
         there = folder / "relay"
@@ -27,7 +27,7 @@ class Newer:
         self.environment = {"PYTHONPATH": str(folder)}
 
     def begin(self, config: Path, *arguments: str) -> subprocess.Popen[str]:
-        """A command, which is left to itself."""
+        """Start a command without waiting for it."""
         return subprocess.Popen(
             [*RELAY700, *arguments, "-c", str(config)],
             stdout=subprocess.PIPE,
@@ -38,14 +38,14 @@ class Newer:
         )
 
     def migrate(self, config: Path) -> None:
-        """By a command that opens the store."""
+        """Upgrade the store by a command that opens it."""
         command = self.begin(config, "pools", "list")
         _, said = command.communicate(timeout=120)
         assert command.returncode == 0, said
 
 
 def _link_all(here: Path, there: Path) -> None:
-    there.unlink(missing_ok=True)  # the link that its parent has got
+    there.unlink(missing_ok=True)  # the link to the current relay's file
     there.mkdir(parents=True)
     for file in here.iterdir():
         if file.name != "__pycache__":

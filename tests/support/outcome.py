@@ -1,4 +1,4 @@
-"""What a reading gives, in a form that can be compared: for tests that one way of reading gives what another gives."""
+"""The result of a parser in comparable form, for tests that two parsers agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.errors import ParseError
 
 
 def outcome(read: Callable[..., Any], *given: object) -> Any:
-    """What it returns, or the words of its ParseError."""
+    """The return value, or the text of the ParseError."""
     try:
         return read(*given)
     except ParseError as error:

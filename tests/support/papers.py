@@ -1,4 +1,4 @@
-"""What a business user of any scenario must show before it is approved."""
+"""The documents that a business user of any scenario must present for approval."""
 
 from __future__ import annotations
 

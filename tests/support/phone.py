@@ -1,6 +1,6 @@
-"""A SIP phone made of a bare socket: says exactly what a test tells it to, and keeps every byte, both ways.
+"""A SIP phone on a bare socket: it sends exactly what a test says, and keeps every byte in both directions.
 
-It answers nothing by itself. Messages are read with `tests.support.sip_text`, never with the relay's codec.
+It answers nothing by itself. Messages are parsed by `tests.support.sip_text`, never by the relay's codec.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Phone:
         self.transport = transport
         self.raw_received = bytearray()
         self.raw_sent = bytearray()
-        self.rewrite: Callable[[bytes], bytes] = lambda data: data  # of all that is sent
+        self.rewrite: Callable[[bytes], bytes] = lambda data: data  # applied to all that is sent
         self._server_tls = server_tls
         self._client_tls = client_tls
         self._arrived: asyncio.Queue[SipText] = asyncio.Queue()
@@ -65,7 +65,7 @@ class Phone:
             self._server.close()
 
     async def send(self, data: bytes, to: Address) -> None:
-        """To an open connection from `to` where there is one, else to a new one."""
+        """Send on an open connection from `to` if there is one, else on a new one."""
         data = self.rewrite(data)
         self.raw_sent += data
         if self._datagrams is not None:
@@ -78,7 +78,7 @@ class Phone:
         self._streams[to].write(data)
 
     def deliver(self, data: bytes) -> None:
-        """One whole message has come. Retransmissions are kept among the bytes, and passed over otherwise."""
+        """Keep one whole message. Retransmissions are kept only among the raw bytes."""
         self.raw_received += data
         if data in self._seen:
             return
@@ -91,15 +91,15 @@ class Phone:
             wanted.set_result(message)
 
     def forget(self) -> None:
-        """What comes from now on is new, whatever came before: answers without state are the same each time."""
+        """Forget past messages, which count as retransmissions otherwise: stateless responses are always identical."""
         self._seen.clear()
 
     def take_arrived(self) -> list[SipText]:
-        """What has come and was not yet asked for."""
+        """The received messages not yet taken."""
         return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
     async def expect_call(self, call_id: str) -> SipText:
-        """The next message of that Call-ID; others stay for whoever asks for them, also meanwhile."""
+        """The next message of a Call-ID; others stay for concurrent callers."""
         arrived = self.take_arrived()
         found = next((message for message in arrived if message["call-id"] == call_id), None)
         for message in arrived:
@@ -112,7 +112,7 @@ class Phone:
             return await wanted
 
     async def expect(self, what: str | int, method: str = "", *, timeout_s: float = PATIENCE_S) -> SipText:
-        """The next request `what`, or response of that status (to `method`); what comes before it is passed over."""
+        """The next request `what`, or response of that status (to `method`); earlier messages are skipped."""
         passed: list[str] = []
         try:
             async with asyncio.timeout(timeout_s):
@@ -128,13 +128,13 @@ class Phone:
 
 @dataclass
 class Leg:
-    """This phone's view of a dialog, and the messages it sends in it."""
+    """This phone's view of a dialog, and its requests in it."""
 
     phone: Phone
     relay: Address
     call_id: str
-    local: str  # the From of our requests
-    remote: str  # the To of our requests
+    local: str  # From of our requests
+    remote: str  # To of our requests
     target: str  # Request-URI
     cseq: int = 0
     routes: list[str] = field(default_factory=list)
@@ -174,7 +174,7 @@ class Leg:
     async def request(
         self, method: str, headers: Sequence[str] = (), body: bytes = b"", *, branch: str = "", cseq: int = 0
     ) -> str:
-        """Send a request; its branch. ACK and CANCEL need `cseq`, and CANCEL the `branch` of its INVITE."""
+        """Send a request; returns its branch. ACK and CANCEL need `cseq`, and CANCEL the `branch` of its INVITE."""
         if not cseq:
             self.cseq += 1
         branch = branch or f"z9hG4bK-{next(_serial)}"

@@ -1,8 +1,8 @@
-"""A pjsua2 softphone as a program of its own: JSON events on standard output, commands on standard input.
+"""A pjsua2 softphone as a separate program: JSON events on standard output, commands on standard input.
 
 Run as `python -m tests.support.pjsua_phone HOST PORT NUMBER udp|tcp|tls LOG [CERTIFICATE KEY]`. Commands: `dial URI`,
 `register URI USER PASSWORD`, `text URI WORDS`, `hangup`, `hold`, `resume`, `digits 123`, `packets`, `play WAV`,
-`record WAV`, `stop` (of both). It answers by itself. Events carry the names of baresip's.
+`record WAV`, `stop` (both). It answers calls by itself. Events are named as in baresip.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
         self.getAudioMedia(-1).startTransmit(self.recorder)
 
     def stop(self) -> None:
-        """Returns when the file is whole: its head is written when the conference lets go of it, at its next tick."""
+        """Return when the file is complete: its header is written when the conference releases it, at its next tick."""
         self.player = self.recorder = None
-        while not any(self.recorded.read_bytes()[40:44]):  # how long its sound is
+        while not any(self.recorded.read_bytes()[40:44]):  # the length of the data
             time.sleep(0.01)
 
     def onCallState(self, prm: Any) -> None:
@@ -68,7 +68,7 @@ class PhoneCall(pj.Call):  # type: ignore[misc]
             )
 
     def onCallMediaState(self, prm: Any) -> None:
-        info = self.getInfo()  # owns the media below
+        info = self.getInfo()  # keeps the media below alive
         for media in info.media:
             say("CALL_MEDIA", active=media.status == pj.PJSUA_CALL_MEDIA_ACTIVE, direction=media.dir)
 
@@ -144,7 +144,7 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     settings = pj.EpConfig()
     settings.uaConfig.threadCnt = 0
     settings.uaConfig.mainThreadOnly = True
-    settings.medConfig.clockRate = settings.medConfig.sndClockRate = 8_000  # of what it plays and records
+    settings.medConfig.clockRate = settings.medConfig.sndClockRate = 8_000  # of the files that it plays and records
     settings.logConfig.level = 5
     settings.logConfig.consoleLevel = 0
     settings.logConfig.msgLogging = 1
@@ -157,14 +157,14 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
     if tls:
         binding.tlsConfig.certFile, binding.tlsConfig.privKeyFile = tls
     endpoint.transportCreate(TRANSPORTS[transport], binding)
-    for codec in endpoint.codecEnum2():  # A-law first, and nothing that the relay would put before it: a tone stays one
+    for codec in endpoint.codecEnum2():  # A-law first, and no codec that the relay would prefer: a tone stays a tone
         endpoint.codecSetPriority(codec.codecId, {"PCMA/8000/1": 255, "PCMU/8000/1": 128}.get(codec.codecId, 0))
     endpoint.audDevManager().setNullDev()
     endpoint.libStart()
     account_settings = pj.AccountConfig()
     account_settings.idUri = f"sip:{number}@{host}"
     account_settings.mediaConfig.transportConfig.boundAddress = host
-    # Else its Contact names the source of the connections that it opens, where it does not listen.
+    # Otherwise its Contact names the source port of its outgoing connections, where it does not listen.
     account_settings.sipConfig.contactForced = f"<sip:{number}@{host}:{port};transport={transport}>"
     account = PhoneAccount()
     account.settings = account_settings
@@ -173,7 +173,7 @@ def start(endpoint: pj.Endpoint, arguments: list[str]) -> PhoneAccount:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Those that have come on standard input; ends the program when that is closed."""
+    """The commands from standard input; ends the program at its end."""
     if select.select([sys.stdin], [], [], 0)[0]:
         data = os.read(sys.stdin.fileno(), 4096).decode()
         if not data:

@@ -1,6 +1,6 @@
-"""Where a test's store is: a file, or a database of a server (tests/support/postgres.py), as `store_kind` says.
+"""The store of a test: an SQLite file, or a PostgreSQL database (tests/support/postgres.py), by `store_kind`.
 
-One contract holds for both: tests/conftest.py names the tests that run with each.
+Both fulfil one contract: tests/conftest.py lists the tests that run with each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _made: list[Server] = []
 
 
 def place_in(folder: Path) -> Place:
-    """A store of the kind that the test runs with; nothing is in it yet."""
+    """The place of an empty store of the test's kind."""
     if _kind == FILE:
         return folder / "relay.db"
     _made.append(postgres.new_place(folder))
@@ -29,7 +29,7 @@ def place_in(folder: Path) -> Place:
 
 @contextmanager
 def kind(name: str) -> Iterator[None]:
-    """`place_in` gives stores of this kind, which are gone at the end."""
+    """`place_in` creates stores of this kind; they are removed at the end."""
     global _kind
     _kind = name
     try:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: its data in a temporary folder, on a Unix socket, gone with the tests."""
+"""A PostgreSQL server for tests: data in a temporary folder, on a Unix socket, removed with the tests."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SETTINGS = {
 
 
 class PostgresServer:
-    """One that runs. PostgreSQL refuses to be root: there it runs as the user `postgres`, else as ours."""
+    """A running server. PostgreSQL refuses to run as root: then it runs as the user `postgres`."""
 
     def __init__(self, parent: Path | None = None, **settings: str) -> None:
-        """In a folder of `parent`, else of the system's for temporary files."""
+        """In a folder of `parent`, else of the system's folder for temporary files."""
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
         self._settings = _SETTINGS | settings
         self._as_user: list[str] = []
@@ -64,14 +64,14 @@ class PostgresServer:
         self._run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
 
     def new_database(self, template: str = "template0") -> str:
-        """Its name."""
+        """Create a database. Returns its name."""
         name = f"relay{next(_numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
         return name
 
     def drop(self, database: str) -> None:
-        """And whatever connections there still are to it."""
+        """Drop a database and its open connections."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {database} WITH (FORCE)".encode())
 
@@ -87,32 +87,32 @@ class PostgresServer:
 
 
 def _program(name: str) -> str:
-    """Debian keeps them in a folder of each version, which is not on the PATH."""
+    """The path of a server program: Debian keeps them in a folder per version, not on the PATH."""
     found = shutil.which(name) or next(
         iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
     )
     if found is None:
-        raise RuntimeError(f"there is no {name}: install the Debian package postgresql")
+        raise RuntimeError(f"{name} not found: install the Debian package postgresql")
     return str(found)
 
 
 @cache
 def shared_server() -> PostgresServer:
-    """The one of this process; it ends with it."""
+    """The server of this process; it stops with it."""
     server = PostgresServer()
     atexit.register(server.close)
     return server
 
 
 def new_place(folder: Path, node: str = "a") -> Server:
-    """A store without anything in it."""
+    """An empty store."""
     server = shared_server()
     return Server(server.url(server.new_database()), node, folder / "relay.db")
 
 
 @contextmanager
 def new_url() -> Iterator[str]:
-    """Of a database without anything in it, which is gone at the end."""
+    """The DSN of an empty database, which is dropped at the end."""
     server = shared_server()
     name = server.new_database()
     yield server.url(name)
@@ -120,5 +120,5 @@ def new_url() -> Iterator[str]:
 
 
 def drop(place: Server) -> None:
-    """What `new_place` gave."""
+    """Drop a place made by `new_place`."""
     shared_server().drop(str(psycopg.conninfo.conninfo_to_dict(place.url)["dbname"]))

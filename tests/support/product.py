@@ -1,6 +1,6 @@
-"""Which relay is started as a process: that of the Python which scripts/test names, else that of the tests' own Python.
+"""The Python that runs the relay as a process: RELAY700_PYTHON (set by scripts/test), else the tests' own.
 
-The tests' Python is chosen for their softphone, the product's for speed: what is driven from outside is what is run.
+The tests' Python is chosen for the softphone's bindings, the product's for speed, so outside tests run the real one.
 """
 
 from __future__ import annotations
@@ -9,4 +9,4 @@ import os
 import sys
 
 PYTHON = os.environ.get("RELAY700_PYTHON", sys.executable)
-RELAY700 = (PYTHON, "-P", "-m", "relay")  # -P: the installed relay, not one in the folder where it is started
+RELAY700 = (PYTHON, "-P", "-m", "relay")  # -P: the installed relay, not one in the working directory

@@ -1,4 +1,4 @@
-"""A recording in a store, as the desk leaves one."""
+"""A recording in a store, as the backend creates it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.store.recordings import Recording, add_recording
 
 
 def keep(act: Act, kept_in: Path, call_id: str, data: bytes, business: str = "default") -> Recording:
-    """Enters it, and leaves its file."""
+    """Insert the row, and write the file."""
     seal_file(file_of(kept_in, call_id), act.sealer, "aes-256-gcm", call_id, [data])
     made = Recording(call_id, business, act.now_ms, 1_500, len(data), hashlib.sha256(data).hexdigest())
     add_recording(act, made)

@@ -1,4 +1,4 @@
-"""A running `relay serve`, driven only as an operator drives it: command line, signals and log lines."""
+"""A running `relay serve`, driven as an operator does: command line, signals and log lines."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Neighbour:
 
     name: str
     address: Address
-    transport: str = "udp"  # "": the uri names none
-    sources: Sequence[str] = ()  # further hosts that its requests come from
+    transport: str = "udp"  # "": not named in the uri
+    sources: Sequence[str] = ()  # further source hosts of its requests
     numbers: str | Sequence[str] = "any"
 
     def toml(self) -> str:
@@ -46,7 +46,7 @@ class Neighbour:
 
 @dataclass
 class Setup:
-    """What a relay.toml of the tests says. `caller` has the numbers 86138...; `callees` 86139..., tried in order."""
+    """The relay.toml of a test. `caller` has the numbers 86138...; `callees` 86139..., tried in order."""
 
     relay: Address = field(default_factory=lambda: free(RELAY))
     caller: Address = field(default_factory=lambda: free(CALLER))
@@ -56,7 +56,7 @@ class Setup:
     sip: dict[str, Any] = field(default_factory=dict)  # further keys of [sip]
     api: Address | None = None  # None: no HTTP interface
     api_more: dict[str, Any] = field(default_factory=dict)  # further keys of [api]
-    # Tests call one number again and again.
+    # Tests call the same number repeatedly.
     policy: dict[str, Any] = field(
         default_factory=lambda: {
             "caller_caps": [],
@@ -69,10 +69,10 @@ class Setup:
     store: dict[str, str] = field(default_factory=dict)  # keys of [store]; none: a file in the relay's folder
     more: str = ""  # further tables
     store_in: Path | None = None  # None: beside the configuration
-    environment: dict[str, str] = field(default_factory=dict)  # of the relay, besides that of the tests
+    environment: dict[str, str] = field(default_factory=dict)  # of the relay, in addition to the tests'
     caller_sources: Sequence[str] = ()
-    callee_transport: str | None = None  # None: as the caller's; "": the uri names none
-    trunk: str = ""  # lines of a [[peer]] in the place of the callees'
+    callee_transport: str | None = None  # None: as the caller's; "": not named in the uri
+    trunk: str = ""  # lines of a [[peer]] that replaces the callees'
 
     @property
     def callee(self) -> Address:
@@ -111,7 +111,7 @@ def _table(name: str, values: dict[str, Any]) -> str:
 
 
 class RelayProcess:
-    """`real_numbers` are what must never stand in clear in the log, the store or the process's surroundings."""
+    """`real_numbers` must never appear in clear in the log, the store or the process's surroundings."""
 
     def __init__(self, folder: Path, setup: Setup, real_numbers: Sequence[str] = (A, B)) -> None:
         self.folder = folder
@@ -126,10 +126,10 @@ class RelayProcess:
         self._reader: threading.Thread | None = None
         self._ended = False  # the log has been read to its end
 
-    # --- life
+    # --- life cycle
 
     def start(self) -> None:
-        """Returns once the relay has said that it is ready."""
+        """Return once the relay has logged that it is ready."""
         command = [*RELAY700, "serve", "-c", str(self.config)]
         mark = len(self._lines)
         self._ended = False
@@ -143,14 +143,14 @@ class RelayProcess:
         self.wait_for_event("relay.ready", after=mark, timeout_s=START_TIMEOUT_S)
 
     def kill(self) -> None:
-        """kill -9, as a crash would."""
+        """kill -9, as in a crash."""
         assert self._process is not None and self._reader is not None
         self._process.kill()
         self._process.wait()
         self._reader.join()
 
     def stop(self) -> int:
-        """SIGTERM, and again if calls keep it; the exit status. -9 if it had to be killed."""
+        """SIGTERM, twice if live calls remain. Returns the exit status; -9 if it had to be killed."""
         assert self._process is not None and self._reader is not None
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -162,19 +162,19 @@ class RelayProcess:
         return status
 
     def ended(self) -> int:
-        """The exit status once the process has ended by itself, and its log is read to its end."""
+        """The exit status once the process has exited by itself, and its log is read to the end."""
         assert self._process is not None and self._reader is not None
         status = self._process.wait(30)
         self._reader.join()
         return status
 
     def stop_if_running(self) -> None:
-        """For tests that look at its end themselves."""
+        """For tests that check its end themselves."""
         if self._process is not None and self._process.poll() is None:
             self.stop()
 
     def stop_and_check(self) -> None:
-        """The end of every outside test: a clean exit, no traceback, and no real number anywhere."""
+        """The checks at the end of every outside test: a clean exit, no traceback, and no real number anywhere."""
         if self._process is None or self._process.poll() is not None:
             raise AssertionError(f"the relay is not running:\n{self.log_tail()}")
         self.assert_nothing_in_clear()
@@ -204,7 +204,7 @@ class RelayProcess:
         return self.log()[-6000:]
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
-        """The log lines from line number `after` on."""
+        """The log lines from line `after` on."""
         with self._grown:
             return [json.loads(line) for line in self._lines[after:] if line.startswith("{")]
 
@@ -216,7 +216,7 @@ class RelayProcess:
         timeout_s: float = LOG_TIMEOUT_S,
         matching: Callable[[dict[str, Any]], bool] = lambda event: True,
     ) -> dict[str, Any]:
-        """The first such log line from line number `after` on; AssertionError with the log if none comes in time."""
+        """The first such log line from line `after` on. Raises AssertionError with the log if none comes in time."""
         found: dict[str, Any] = {}
 
         def search() -> bool:
@@ -248,13 +248,13 @@ class RelayProcess:
             self._ended = True
             self._grown.notify_all()
 
-    # --- what an operator asks
+    # --- commands
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.command_with(self.config, *arguments)
 
     def command_with(self, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """JSON has a reason, so that it shows real numbers."""
+        """JSON output needs a reason, because it shows real numbers."""
         reason = {"RELAY700_REASON": "test"} if "--json" in arguments else {}
         return subprocess.run(
             [*RELAY700, *arguments, "-c", str(config)],
@@ -272,7 +272,7 @@ class RelayProcess:
         return done.stdout
 
     def answer(self, *arguments: str) -> dict[str, Any]:
-        """What a command prints as its one JSON object."""
+        """The JSON object printed by a command."""
         answer: dict[str, Any] = json.loads(self._answer(*arguments))
         return answer
 
@@ -283,7 +283,7 @@ class RelayProcess:
         return self.answer("bind", mode, *options, "--json")
 
     def import_bindings(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        """AXB bindings of (x, a, b)."""
+        """Make AXB bindings of (x, a, b)."""
         file = self.folder / "bindings.csv"
         lines = [f"AXB,{x},,{a},{b},2h,order,default" for x, a, b in rows]
         file.write_text("\n".join(["mode,x,y,a,b,expires_in,order_id,business", *lines]) + "\n")
@@ -291,7 +291,7 @@ class RelayProcess:
         file.unlink()
 
     def calls(self, *options: str) -> list[dict[str, Any]]:
-        """In the order of their arrival."""
+        """In order of arrival."""
         found = [json.loads(line) for line in self._answer("calls", "list", "--json", *options).splitlines()]
         return sorted(reversed(found), key=lambda record: str(record["received_at"]))
 
@@ -299,7 +299,7 @@ class RelayProcess:
         return self._answer("verify")
 
     def statistics(self) -> dict[str, Any]:
-        """As the relay logs them on SIGUSR1."""
+        """The statistics logged on SIGUSR1."""
         assert self._process is not None
         with self._grown:
             mark = len(self._lines)
@@ -307,7 +307,7 @@ class RelayProcess:
         return self.wait_for_event("relay.statistics", after=mark)
 
     def wait_until_idle(self, timeout_s: float) -> dict[str, Any]:
-        """Ask for the statistics until no call and no transaction is left; they are the answer."""
+        """Poll the statistics until no call and no transaction is left. Returns the last ones."""
         pause = threading.Event()
         for _ in range(int(timeout_s / 0.2)):
             statistics = self.statistics()
@@ -319,7 +319,7 @@ class RelayProcess:
     # --- privacy
 
     def assert_nothing_in_clear(self) -> None:
-        """No real number in the log, the store's files, or what /proc shows of its process."""
+        """No real number is in the log, the store's files, or the process's /proc entries."""
         stored = (self.setup.store_in or self.folder).glob("relay.db*")
         places = [self._log_file, *(file for file in stored if not file.is_socket())]
         if self._process is not None and self._process.poll() is None:
@@ -327,7 +327,7 @@ class RelayProcess:
         for place in places:
             data = place.read_bytes()
             for number in self.real_numbers:
-                assert number.encode() not in data, f"{number} stands in clear in {place.name}"
+                assert number.encode() not in data, f"{number} is in clear in {place.name}"
 
 
 MUST_RUN_OUT = (
@@ -337,5 +337,5 @@ MUST_RUN_OUT = (
 
 
 def left_behind(statistics: dict[str, Any]) -> dict[str, int]:
-    """What must be nought once all calls are over and the timers have run out."""
+    """The statistics that must be 0 once all calls are over and the timers have run out."""
     return {name: statistics[name] for name in MUST_RUN_OUT if statistics[name]}

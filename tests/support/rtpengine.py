@@ -1,4 +1,4 @@
-"""A running rtpengine with the example's configuration, on addresses and ports of the test's."""
+"""A running rtpengine with the example's configuration, on the test's addresses and ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE, RULES = EXAMPLES / "rtpengine.conf", EXAMPLES / "nftables.conf"
 
 
 class Rtpengine:
-    """Use as `async with Rtpengine(folder) as engine`. `changes`: settings that are not the example's."""
+    """Use as `async with Rtpengine(folder) as engine`. `changes`: settings that differ from the example's."""
 
     def __init__(self, folder: Path, host: str = HOST, **changes: object) -> None:
         self.control = free(host)
@@ -40,7 +40,7 @@ class Rtpengine:
 
     @property
     def place(self) -> str:
-        """As `[media] rtpengine` names it."""
+        """The address for `[media] rtpengine`."""
         return f"udp:{self.control}"
 
     async def __aenter__(self) -> Rtpengine:
@@ -60,7 +60,7 @@ class Rtpengine:
         await self._wait_until_it_answers()
 
     async def filter(self) -> None:
-        """Loads the example's rules for the kernel. Needs a network of the test's own."""
+        """Load the example's kernel rules. Needs the test's own network namespace."""
         first, last = self._settings["port_min"], self._settings["port_max"]
         rules = RULES.read_text().replace("30000-39999", f"{first}-{last}")
         process = await asyncio.create_subprocess_exec("nft", "-f", "-", stdin=asyncio.subprocess.PIPE)
@@ -68,7 +68,7 @@ class Rtpengine:
         assert process.returncode == 0
 
     def _text(self) -> str:
-        """The example's lines, with those that are changed as the test has them."""
+        """The example's lines, with the test's changes."""
         lines = []
         changes = {name.replace("_", "-"): value for name, value in self._settings.items()}
         for line in EXAMPLE.read_text().splitlines():
@@ -90,7 +90,7 @@ class Rtpengine:
             return False
 
     async def ask(self, command: str, **arguments: object) -> dict[str, Any]:
-        """What it says to a command; raises OSError where nothing is there."""
+        """The answer to a command. Raises OSError if none runs."""
         stream = await asyncio_dgram.connect(tuple(self.control))
         try:
             question = json.dumps({"command": command, **arguments})
@@ -102,12 +102,12 @@ class Rtpengine:
         return answer
 
     async def calls(self) -> list[str]:
-        """The ids of those that it has."""
+        """The ids of its calls."""
         found: list[str] = (await self.ask("list", limit="100"))["calls"]
         return found
 
     def pause(self) -> None:
-        """It answers nothing until `go_on`, and then all that it was asked meanwhile."""
+        """Answer nothing until `go_on`, then all that was asked meanwhile."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)

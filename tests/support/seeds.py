@@ -1,4 +1,4 @@
-"""What random tests draw with: RELAY_TEST_SEED where it is set (`scripts/chaos`), else a seed that is printed."""
+"""The seed of random tests: RELAY_TEST_SEED if set (`scripts/chaos`), else a random one, which is printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 
 
 def dice() -> random.Random:
-    """A generator for one test. A test that fails shows what to set to have the same drawn again."""
+    """A generator for one test. A failing test shows the seed to reproduce it."""
     seed = int(os.environ.get("RELAY_TEST_SEED") or random.randrange(1 << 32))
     print(f"RELAY_TEST_SEED={seed}")
     return random.Random(seed)

@@ -1,4 +1,4 @@
-"""A store with call records, some of which the follower has put into the index. No relay, journal or desk runs."""
+"""A store with call records, some of them indexed by the follower. No relay, journal or backend runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stored import NOW_MS, ended_record
 
 
 class Shelf:
-    """Records are added and followed one by one, as a test says."""
+    """Records are added and followed one by one."""
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class Shelf:
             self.records.append(record)
 
     def follow(self, to: int | None = None) -> None:
-        """The follower reads on, up to the record `to`, counted from 1."""
+        """Let the follower read up to record `to`, counted from 1."""
         last = len(self.records) if to is None else to
         for seq in range(1, last + 1):
             self.connection.executemany(ADD, index_rows(self.sealer, self.records[seq - 1], seq))

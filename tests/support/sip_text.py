@@ -1,4 +1,4 @@
-"""A second, independent reader of SIP messages, so that the tests do not judge the relay by its own codec."""
+"""An independent parser of SIP messages, so that the tests do not verify the relay by its own codec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SipText:
 
     @classmethod
     def parse(cls, data: bytes) -> SipText:
-        """Never raises: what is odd stands in the fields as it came."""
+        """Never raises: malformed parts are kept as received."""
         head, _, body = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
         first, *lines = re.sub(r"\r\n[ \t]+", " ", head.decode("utf-8", "surrogateescape")).split("\r\n")
         headers = []
@@ -34,12 +34,12 @@ class SipText:
 
     @property
     def status(self) -> int:
-        """0 for a request."""
+        """The status; 0 for a request."""
         return int(self.first_line.split()[1]) if self.first_line.startswith("SIP/2.0 ") else 0
 
     @property
     def method(self) -> str:
-        """Of a response: the method in CSeq."""
+        """The method in CSeq, of a response."""
         return self["cseq"].split()[-1] if self.status else self.first_line.split()[0]
 
     @property
@@ -47,7 +47,7 @@ class SipText:
         return self.first_line.split()[1]
 
     def __getitem__(self, name: str) -> str:
-        """The first value; "" if there is none."""
+        """The first value; "" without one."""
         return next((value for key, value in self.headers if key == name), "")
 
     def all(self, name: str) -> list[str]:
@@ -55,7 +55,7 @@ class SipText:
 
     @property
     def text(self) -> str:
-        """Header lines, in lower-case long names, and body."""
+        """Header lines, with lower-case long names, and the body."""
         lines = [f"{name}: {value}" for name, value in self.headers]
         return "\n".join([*lines, "", self.body.decode("utf-8", "replace")])
 
@@ -86,5 +86,5 @@ def uri_of(value: str) -> str:
 
 
 def user_of(value: str) -> str:
-    """The user part of a From, To, Contact or of a bare URI."""
+    """The user part of a From, To, Contact or bare URI."""
     return uri_of(value).partition(":")[2].partition("@")[0]

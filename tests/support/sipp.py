@@ -1,4 +1,4 @@
-"""SIPp as a phone: runs one ladder, and reads back every message it sent and received."""
+"""SIPp as a phone: it runs one ladder, and its message log is read back."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MESSAGE = re.compile(
 
 
 class SippFailed(AssertionError):
-    """SIPp's own verdict on a ladder; the text holds its errors and its last messages."""
+    """SIPp's verdict on a ladder; the text holds its errors and last messages."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one SIPp sent and received, in order."""
+    """The messages that one SIPp sent and received, in order."""
 
     sent: list[SipText]
     received: list[SipText]
@@ -35,7 +35,7 @@ class Traffic:
 
 
 class Sipp:
-    """One SIPp process. A callee is started without `calls_to`, a caller with the address it calls."""
+    """One SIPp process. A callee is started without `calls_to`, a caller with the address to call."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Sipp:
             self._wait_until_bound()
 
     def finish(self, timeout_s: float = 60.0) -> Traffic:
-        """Wait for SIPp's own end. Raises SippFailed unless every call went as its ladder says."""
+        """Wait for SIPp to exit. Raises SippFailed unless every call followed its ladder."""
         try:
             status = self._process.wait(timeout_s)
         finally:
@@ -87,11 +87,11 @@ class Sipp:
         return self.traffic()
 
     def no_more_calls(self) -> None:
-        """It places no more, and ends once those that are there are over."""
+        """Place no more calls, and exit once the current ones are over."""
         self._process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
-        """End the process, if it has not ended by itself. Idempotent."""
+        """Terminate the process, if it still runs. Idempotent."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -123,6 +123,6 @@ class Sipp:
 
 
 def _is_bound(local: Address, transport: str) -> bool:
-    """Read the kernel's socket table: SIPp says nowhere that it is ready."""
+    """Whether SIPp listens, by the kernel's socket table: it does not report when it is ready."""
     table = Path(f"/proc/net/{transport}{'6' if ':' in local.host else ''}").read_text()
     return any(line.split()[1].endswith(f":{local.port:04X}") for line in table.splitlines()[1:])

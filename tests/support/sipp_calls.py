@@ -1,4 +1,4 @@
-"""A call flow through the relay between two SIPps, and what each of them may have seen."""
+"""A call flow through the relay between two SIPps, and the check of what each side may see."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.support.sipp import Sipp, Traffic
 
 @dataclass(frozen=True)
 class Direction:
-    """Who calls whom, through which number, and what the callee must be shown."""
+    """Caller, number, callee, and what the callee must be shown."""
 
     name: str
     caller: str
     callee: str
     dialled: str = X
     shown: str = X
-    backwards: bool = False  # from the callee side's address to the caller side's
+    backwards: bool = False  # from the callee's address to the caller's
 
     def addresses(self, relay: RelayProcess) -> tuple[Address, Address]:
-        """Of the caller's phone and of the callee's."""
+        """The addresses of the caller and the callee."""
         ends = (relay.setup.caller, relay.setup.callee)
         return (ends[1], ends[0]) if self.backwards else ends
 
@@ -47,7 +47,7 @@ def run_flow(
     numbers: Sequence[tuple[str, str]] = (),
     caller_options: Iterable[str] = (),
 ) -> tuple[Traffic, Traffic]:
-    """The caller's traffic and the callee's. Raises SippFailed unless both went as drawn."""
+    """The traffic of the caller and the callee. Raises SippFailed unless both followed their ladders."""
     caller_address, callee_address = direction.addresses(relay)
     same_media = ":" in caller_address.host
     callee = Sipp(
@@ -68,7 +68,7 @@ def run_flow(
 
 
 def assert_masked(relay: RelayProcess, direction: Direction, caller: Traffic, callee: Traffic) -> None:
-    """Neither side was sent a number, a signalling address or a Call-ID of the other's."""
+    """Neither side received a number, a signalling address or a Call-ID of the other."""
     caller_address, callee_address = direction.addresses(relay)
     for message in callee.received:
         if message.status == 0 and message.method == "INVITE" and not message.tag:
@@ -81,14 +81,14 @@ def assert_masked(relay: RelayProcess, direction: Direction, caller: Traffic, ca
 
 
 def _assert_absent(raw: bytes, secrets: list[str], other: Address, reader: str) -> None:
-    if ":" not in other.host:  # over IPv6 all ends share ::1, and only the port tells them apart
+    if ":" not in other.host:  # over IPv6 all ends share ::1 and differ only by port
         secrets.append(other.host)
     for secret in secrets:
         assert secret.encode() not in raw, f"the {reader} was sent {secret}"
 
 
 def assert_carried(flow: CallFlow, caller: Traffic, callee: Traffic) -> None:
-    """What must cross has crossed: the flow's words stand in a message that begins so."""
+    """The flow's words crossed, in the messages that start as given."""
     for traffic, expected in ((callee, flow.callee_gets), (caller, flow.caller_gets)):
         for start, words in expected:
             found = [message.text for message in traffic.received if message.first_line.startswith(start)]
@@ -96,7 +96,7 @@ def assert_carried(flow: CallFlow, caller: Traffic, callee: Traffic) -> None:
 
 
 def assert_recorded(record: dict[str, object], flow: CallFlow, direction: Direction) -> None:
-    """The call record says what happened."""
+    """The call record is as expected."""
     assert record["outcome"] == flow.outcome
     assert record["sip_status"] == flow.status
     if flow.ended_by is not None:

@@ -1,4 +1,4 @@
-"""Real softphones, baresip, linphone and pjsua2, each a process of its own that tells what it shows its user."""
+"""Real softphones (baresip, linphone, pjsua2), each in its own process, with their events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BARESIP_MODULES = Path("/usr/lib/baresip/modules")
 
 
 class Login(NamedTuple):
-    """Where a phone registers, and as whom."""
+    """A registrar, with the credentials."""
 
     registrar: Address
     username: str
@@ -28,7 +28,7 @@ class Login(NamedTuple):
 
 
 class SoftPhone(ABC):
-    """It answers what rings. `log` is what it kept of all its SIP messages."""
+    """Answers incoming calls. `log` holds all its SIP messages."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class SoftPhone(ABC):
         self.local = local
         self.number = number
         self.transport = transport
-        self.certificate = certificate  # and its key, for TLS
-        self.login = login  # pjsua2 and baresip
+        self.certificate = certificate  # with its key, for TLS
+        self.login = login  # for pjsua2 and baresip
         self.log = self.folder / "log"
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
@@ -79,7 +79,7 @@ class SoftPhone(ABC):
         self.command("hangup")
 
     async def expect(self, event: str) -> dict[str, Any]:
-        """The next such event; what comes before it is passed over."""
+        """The next such event; earlier ones are skipped."""
         passed = []
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -114,12 +114,12 @@ class Pjsua(SoftPhone):
     async def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
-            if line.startswith(b"{"):  # pjlib writes there too until its log is set up
+            if line.startswith(b"{"):  # pjlib also writes here until its log is set up
                 self._events.put_nowait(json.loads(line))
 
 
 class Baresip(SoftPhone):
-    """Driven through its ctrl_tcp module; the sound device is a loop-back (aubridge)."""
+    """baresip, driven by its ctrl_tcp module; the sound device is a loopback (aubridge)."""
 
     _writer: asyncio.StreamWriter
 
@@ -173,7 +173,7 @@ class Baresip(SoftPhone):
 
 
 class Linphone(SoftPhone):
-    """linphonec, driven by what it reads and prints; it plays from and records into files."""
+    """linphonec, driven by its standard input and output; it plays from and records into files."""
 
     _LINES: ClassVar = {"use files": "soundcard use files", "dial": "call", "hangup": "terminate"}
     _EVENTS: ClassVar = {
@@ -181,13 +181,13 @@ class Linphone(SoftPhone):
         "CALL_ESTABLISHED": re.compile(r"Media streams established with (?P<peeruri>.+) for call \d+ "),
         "CALL_CLOSED": re.compile(r"Call \d+ with (?P<peeruri>.+) (ended|error)"),
     }
-    # What is left is PCMU and PCMA, as for the others.
+    # PCMU and PCMA remain, as for the others.
     _NOT_SPOKEN = (("opus", 48_000, 2), ("speex", 16_000, 1), ("speex", 8_000, 1), ("G729", 8_000, 1))
     _doing = ""
     _prompted = False
 
     async def _start(self) -> None:
-        (self.folder / ".local/share/linphone").mkdir(parents=True)  # it makes no folders
+        (self.folder / ".local/share/linphone").mkdir(parents=True)  # it creates no folders
         config = self.folder / "linphonerc"
         config.write_text(
             f"[sip]\ncontact=<sip:{self.number}@{self.local}>\nguess_hostname=0\nbind_address={self.local.host}\n"
@@ -218,7 +218,7 @@ class Linphone(SoftPhone):
         self._tell_next()
 
     def _tell_next(self) -> None:
-        """Only at its prompt: of two lines that come before it has read one it takes the second alone."""
+        """Write only at its prompt: of two lines written before it reads one, it takes only the second."""
         if self._prompted and self._waiting:
             assert self._process is not None and self._process.stdin is not None
             self._prompted = False

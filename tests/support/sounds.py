@@ -1,4 +1,4 @@
-"""WAV files as a telephone has them: 8 kHz, mono, A-law."""
+"""Telephone WAV files: 8 kHz, mono, A-law."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RATE = 8_000
 
 
 def a_law_wav(frequency: int, seconds: float) -> bytes:
-    """One tone."""
+    """A tone."""
     samples = (int(8_000 * math.sin(2 * math.pi * frequency * n / RATE)) for n in range(int(RATE * seconds)))
     data = bytes(map(_compress, samples))
     head = struct.pack("<4sIHHIIHHH", b"fmt ", 18, 6, 1, RATE, RATE, 1, 8, 0)
@@ -20,7 +20,7 @@ def a_law_wav(frequency: int, seconds: float) -> bytes:
 
 
 def write_a_law(path: Path, data: bytes) -> Path:
-    """A WAV file of 16 bits of what an RTP stream of A-law has brought."""
+    """A 16-bit WAV file of a received A-law stream."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -37,7 +37,7 @@ def _expand(byte: int) -> int:
 
 
 def _compress(sample: int) -> int:
-    """ITU-T G.711: of 16 bits, the sign, the place of the highest one and the four bits behind it."""
+    """ITU-T G.711 encoding of a 16-bit sample: sign, exponent and four bits of mantissa."""
     sign, magnitude = (0x80, sample) if sample >= 0 else (0, ~sample)
     exponent = (magnitude >> 8).bit_length()
     mantissa = magnitude >> (exponent + 3 if exponent else 4) & 0x0F

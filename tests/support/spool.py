@@ -1,4 +1,4 @@
-"""What a recording of rtpengine's looks like, made by a test."""
+"""Recordings as rtpengine writes them, made by a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIX = "d8be45029beefb47"
 
 
 def packet(at_ms: int, data: bytes = b"sound") -> bytes:
-    """One of a capture, `at_ms` after an hour."""
+    """A packet record of a capture file, `at_ms` after an hour."""
     head = struct.pack("<IIII", 3_600 + at_ms // 1000, at_ms % 1000 * 1000, len(data), len(data))
     return head + data
 
@@ -21,7 +21,7 @@ def capture(*at_ms: int, data: bytes = b"sound") -> bytes:
 
 
 def packets_of(data: bytes) -> list[bytes]:
-    """Of a capture, from the IP header on."""
+    """The packets of a capture file, from the IP header on."""
     assert data[:24] == HEAD
     found, place = [], 24
     while place < len(data):
@@ -40,7 +40,7 @@ class Spool:
             (folder / name).mkdir(parents=True)
 
     def begin(self, call_id: str, data: bytes, suffix: str = SUFFIX) -> Path:
-        """A recording that goes on."""
+        """A recording in progress."""
         path = self.folder / "pcaps" / f"{call_id}-{suffix}.pcap"
         path.write_bytes(data)
         (self.folder / "tmp" / f"rtpengine-meta-{call_id}-{suffix}.tmp").write_text(f"{path}\n")
@@ -51,13 +51,13 @@ class Spool:
         (self.folder / "tmp" / f"{name}.tmp").rename(self.folder / "metadata" / f"{name}.txt")
 
     def add(self, call_id: str, data: bytes, suffix: str = SUFFIX) -> Path:
-        """A recording of a call that is over."""
+        """A finished recording."""
         path = self.begin(call_id, data, suffix)
         self.end(call_id, suffix)
         return path
 
     def age(self, seconds: float) -> None:
-        """Nothing has changed for so much longer."""
+        """Make all files look unchanged for that much longer."""
         for path in self.files():
             changed_s = path.stat().st_mtime - seconds
             os.utime(path, (changed_s, changed_s))

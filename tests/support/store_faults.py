@@ -1,4 +1,4 @@
-"""What may happen to the store of a running relay, and a caller who sees how it fares meanwhile."""
+"""Faults of a running relay's store, and a caller who observes them."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from tests.support.phone import SDP, Leg
 from tests.support.relay_process import A, RelayProcess, X
 
 PATIENCE_S = 60.0
-UNANSWERED_S = 1.0  # after so long another attempt is made
+UNANSWERED_S = 1.0  # a further attempt is made after this time
 PAGE = 4096
-GO_ON, ARE_REFUSED = (486,), (503,)  # calls, while a store fails that can be read, and while it cannot be
+GO_ON, ARE_REFUSED = (486,), (503,)  # answers to calls while a failing store can be read, and while it cannot
 Undo = Callable[[], None]
 
 
 class Fault(NamedTuple):
-    """`happens` to the store in that folder, and gives how it is undone; what nobody can undo is over by itself."""
+    """`happens` causes the fault in a folder and returns its remedy; faults without a remedy end by themselves."""
 
     happens: Callable[[Path], Undo]
-    answers: tuple[int, ...]  # what calls are answered meanwhile, one of these
-    needs: str = ""  # another folder than a usual one: "small", or "attributes"
-    tells: bool | None = True  # whether the journal has to say something; None: it may
+    answers: tuple[int, ...]  # the allowed answers to calls during the fault
+    needs: str = ""  # "small" (a small disk) or "attributes" (extended attributes)
+    tells: bool | None = True  # whether the journal must report it; None: it may
 
 
 SMALL_MB = 40
 
 
 def reran_with_own_disk(request: pytest.FixtureRequest, fault: Fault) -> bool:
-    """As `reran_with_own_mounts`, where the fault needs a small disk."""
+    """As `reran_with_own_mounts`, if the fault needs a small disk."""
     return fault.needs == "small" and reran_with_own_mounts(request)
 
 
 @contextmanager
 def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
-    """A small disk is mounted there meanwhile, where the fault needs one. The folder is made where there is none."""
+    """Mounts a small disk there if the fault needs one. Creates the folder if missing."""
     folder.mkdir(exist_ok=True)
     if fault.needs != "small":
         yield
@@ -59,7 +59,7 @@ def disk_for(folder: Path, fault: Fault) -> Iterator[None]:
 
 
 def mount_small(folder: Path) -> None:
-    """A small disk, over the folder."""
+    """A small disk, mounted over the folder."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_MB}m", "tmpfs", str(folder)], check=True)
 
 
@@ -68,14 +68,14 @@ def store_of(folder: Path, suffix: str = "") -> Path:
 
 
 def _locked(folder: Path) -> Undo:
-    """Another process writes, and does not come to an end."""
+    """Another process holds a write transaction open."""
     connection = sqlite3.connect(store_of(folder), isolation_level=None, check_same_thread=False)
     connection.execute("BEGIN IMMEDIATE")
     return connection.close
 
 
 def _full(folder: Path) -> Undo:
-    """Not a byte is left on the disk."""
+    """The disk is full to the last byte."""
     ballast = folder / "ballast"
     descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT)
     for size in (1 << 20, PAGE):
@@ -100,7 +100,7 @@ def _moved(folder: Path) -> Undo:
 
 
 def _replaced(folder: Path) -> Undo:
-    """Somebody puts a copy in its place."""
+    """The file is replaced by a copy."""
     copy = shutil.copy(store_of(folder), folder / "copy")
     undo = _moved(folder)
     os.replace(copy, store_of(folder))
@@ -120,7 +120,7 @@ def _written_over(change: Callable[[Path, bytes], None]) -> Callable[[Path], Und
 
 
 def _damage(store: Path, whole: bytes) -> None:
-    """Half of its pages, and not the first, which would be seen at once."""
+    """Half of its pages are overwritten; not the first, which would be noticed at once."""
     pages = len(whole) // PAGE
     with store.open("r+b") as file:
         for page in random.sample(range(1, pages), pages // 2):
@@ -165,7 +165,7 @@ FAULTS = {
 
 
 async def outlives(relay: RelayProcess, fault: Fault) -> Witness:
-    """What happens to the store of a relay that serves, from before to after; who has called meanwhile."""
+    """Run a fault of a serving relay's store from start to end. Returns the witness."""
     folder = relay.setup.store_in or relay.folder
     mark = len(relay.log().splitlines())
 
@@ -177,7 +177,7 @@ async def outlives(relay: RelayProcess, fault: Fault) -> Witness:
         witness = Witness(up)
         await witness.until(GO_ON)
         undo = fault.happens(folder)
-        await witness.call()  # at first it may be answered in either way
+        await witness.call()  # the first call may get either answer
         await until("journal.write_failed")
         await witness.until(fault.answers)
         undo()
@@ -191,22 +191,22 @@ async def outlives(relay: RelayProcess, fault: Fault) -> Witness:
 
 
 class Witness:
-    """Calls again and again beside a call that is up, and remembers what he was answered. The callee is busy."""
+    """Calls repeatedly during a live call, and keeps the answers. The callee is busy."""
 
     def __init__(self, up: Call) -> None:
-        self.answers: dict[str, int] = {}  # by Call-ID: the final status that was seen
+        self.answers: dict[str, int] = {}  # final statuses by Call-ID
         self.unanswered: set[str] = set()
         self._up = up
         self._legs: dict[str, tuple[Leg, str]] = {}
 
     async def until(self, answers: tuple[int, ...]) -> None:
-        """Until a call is answered so."""
+        """Call until a call gets one of these answers."""
         async with asyncio.timeout(PATIENCE_S):
             while await self.call() not in answers:
                 pass
 
     async def call(self) -> int:
-        """How one more is answered; 0: not within `UNANSWERED_S`."""
+        """The status of one more call; 0: none within `UNANSWERED_S`."""
         leg = Leg.calling(self._up.caller, self._up.relay, A, X)
         self.unanswered.add(leg.call_id)
         self._legs[leg.call_id] = leg, await leg.request("INVITE", body=SDP)
@@ -238,7 +238,7 @@ class Witness:
         await asyncio.sleep(0.01)
 
     def check_records(self, relay: RelayProcess) -> None:
-        """One for each call that was answered, with what was answered; none for another."""
+        """Exactly one record per answered call, with its status, and no others."""
         found: dict[str, list[int]] = {call_id: [] for call_id in self.answers}
         for record in relay.calls():
             assert record["ended_at"], record

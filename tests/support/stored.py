@@ -19,7 +19,7 @@ PREFIX = "70010000001"
 X, Y = PREFIX + "0001", PREFIX + "0002"
 A, B = "8613800000001", "8613900000002"
 _NUMBER = "INSERT INTO number (number, prefix, pool) VALUES (?, '', 'default') ON CONFLICT DO NOTHING"
-PBX = Parties(extensions=(("8000", "8999"),))  # mobile numbers, and what is behind a PBX
+PBX = Parties(extensions=(("8000", "8999"),))  # mobile numbers, and extensions of a PBX
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
@@ -30,7 +30,7 @@ def binding(binding_id: str = "b1", **changes: object) -> Binding:
 
 
 def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -> None:
-    """Makes them in a store, on numbers that are loaded where they are not. Raises Refused."""
+    """Make them in a store, adding missing numbers. Raises Refused."""
 
     def do(act: Act) -> None:
         for made in bindings:
@@ -43,7 +43,7 @@ def put(path: Place, sealer: Sealer, *bindings: Binding, now_ms: int = NOW_MS) -
 
 
 def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> None:
-    """Unbinds one of them."""
+    """Unbind one of them."""
 
     def do(act: Act) -> None:
         found = find_binding(act.connection, act.sealer, binding_id)
@@ -56,7 +56,7 @@ def end(path: Place, sealer: Sealer, binding_id: str, now_ms: int = NOW_MS) -> N
 
 
 def live_record(call_id: str = "c1", **changes: object) -> CallRecord:
-    """A call from A through X to B that was answered and is up."""
+    """A live call from A through X to B."""
     record = CallRecord(
         call_id=call_id,
         binding_id="b1",

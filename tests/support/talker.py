@@ -1,6 +1,6 @@
-"""A phone that makes and takes many calls over UDP by itself, and sends again what is not answered (RFC 3261 17).
+"""A phone that makes and takes many calls over UDP by itself, with retransmission (RFC 3261 17).
 
-It is written beside the relay's transactions and shares nothing with them. Every call must go as planned, or it raises.
+It shares no code with the relay's transactions. It raises unless every call goes as planned.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PATIENCE_S = 60.0
 
 @dataclass
 class Call:
-    """One call of a talker's, and what has happened to it."""
+    """One call of a talker, and its progress."""
 
     leg: Leg
-    invite: SipText | None = None  # of a call to the talker
-    status: int = 0  # the last that we sent, or were sent, for the INVITE
+    invite: SipText | None = None  # of an incoming call
+    status: int = 0  # the last status for the INVITE, sent or received
     branch: str = ""
-    heard: asyncio.Event = field(default_factory=asyncio.Event)  # any response to our INVITE
-    settled: asyncio.Event = field(default_factory=asyncio.Event)  # a final response to it, or the ACK to ours
-    ended: asyncio.Event = field(default_factory=asyncio.Event)  # our BYE is answered, or theirs came
+    heard: asyncio.Event = field(default_factory=asyncio.Event)  # any response to our INVITE came
+    settled: asyncio.Event = field(default_factory=asyncio.Event)  # a final response to it came, or the ACK to ours
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # our BYE was answered, or theirs came
 
 
 class Talker(Phone):
-    """Takes every call: it rings, and answers after `rings_s`. Use as a Phone."""
+    """Takes every call: rings, and answers after `rings_s`. Use as a Phone."""
 
     def __init__(self, local: Address, relay: Address, t1_s: float, rings_s: float = 0.2) -> None:
         super().__init__(local)
@@ -42,7 +42,7 @@ class Talker(Phone):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def call(self, caller: str, number: str, talks_s: float) -> int:
-        """Calls, talks when it is answered, hangs up. The status of the answer."""
+        """Call, talk if answered, hang up. Returns the final status."""
         leg = Leg.calling(self, self._relay, caller, number)
         call = self._calls[leg.call_id] = Call(leg)
         call.branch = f"z9hG4bK-{leg.call_id}"
@@ -56,7 +56,7 @@ class Talker(Phone):
         return call.status
 
     async def all_ended(self) -> None:
-        """Once all calls that came are over. Raises what went wrong."""
+        """Wait until all incoming calls are over. Raises their errors."""
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*self._tasks)
 
@@ -69,10 +69,10 @@ class Talker(Phone):
                     return await event.wait()  # type: ignore[func-returns-value]
             except TimeoutError:
                 pause_s = min(2 * pause_s, 8 * self._t1_s)
-        raise AssertionError(f"{self.local}: no answer though asked eleven times")
+        raise AssertionError(f"{self.local}: no answer after eleven transmissions")
 
     def deliver(self, data: bytes) -> None:
-        """Also what has come before."""
+        """Serve every message, including those received before."""
         self.raw_received += data
         self._tasks.append(asyncio.get_running_loop().create_task(self._take(SipText.parse(data))))
 

@@ -1,4 +1,4 @@
-"""Where the tests' peers are reached."""
+"""Targets of the tests' peers."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from relay.call.settings import Target
 
 
 def target_at(host: str, port: int = 5060, transport: Literal["udp", "tcp", "tls"] = "udp") -> Target:
-    """As a uri with that host and port names it."""
+    """The target of a uri with that host and port."""
     return Target(host, port, transport, host_port(host, port))

@@ -13,31 +13,31 @@ def steps_of(ladder: str) -> list[ElementTree.Element]:
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_every_flow_becomes_xml_with_a_step_for_each_line(name: str) -> None:
+def test_every_flow_becomes_xml_with_one_step_per_line(name: str) -> None:
     for ladder in (FLOWS[name].caller, FLOWS[name].callee):
         elements = [step for step in steps_of(ladder) if step.tag != "Reference"]
         assert len(elements) == len(parse_ladder(ladder))
 
 
-def test_line_that_is_no_step_is_refused() -> None:
+def test_an_invalid_line_is_refused() -> None:
     with pytest.raises(ValueError, match="no step"):
         parse_ladder("> INVITE\nINVITE")
 
 
-def test_cancel_and_the_ack_of_a_refusal_have_the_branch_of_their_invite() -> None:
+def test_cancel_and_the_ack_to_a_refusal_have_the_branch_of_their_invite() -> None:
     sends = [step.text or "" for step in steps_of(FLOWS["cancel_while_ringing"].caller) if step.tag == "send"]
     assert [text.split()[0] for text in sends] == ["INVITE", "CANCEL", "ACK"]
     assert ["[branch-3]" in text for text in sends] == [False, True, False]
     assert "[branch-6]" in sends[2]
 
 
-def test_requests_of_a_callee_turn_from_and_to_round() -> None:
+def test_requests_of_a_callee_swap_from_and_to() -> None:
     bye = [step.text or "" for step in steps_of(FLOWS["callee_hangs_up"].callee) if step.tag == "send"][-1]
     assert "From:[$to];tag=" in bye
     assert "To:[$from]" in bye
 
 
-def test_header_lines_and_bodies_stand_in_their_message() -> None:
+def test_header_lines_and_bodies_are_in_their_message() -> None:
     (send,) = steps_of("> INVITE sdp=sendonly\n    Require: 100rel")
     assert send.text is not None
     head, _, body = send.text.partition("\n\n")
@@ -45,7 +45,7 @@ def test_header_lines_and_bodies_stand_in_their_message() -> None:
     assert "a=sendonly" in body
 
 
-def test_pause_of_the_numbers_file_is_read_into_the_variable_that_it_waits_for() -> None:
+def test_a_pause_from_the_numbers_file_uses_its_variable() -> None:
     nop, pause = steps_of("pause [field2]")
     text, number = nop.findall("action/*")
     assert text.attrib["value"] == "[field2]"
@@ -53,7 +53,7 @@ def test_pause_of_the_numbers_file_is_read_into_the_variable_that_it_waits_for()
     assert pause.attrib["variable"] == number.attrib["assign_to"]
 
 
-def test_what_comes_instead_is_the_last_of_the_ladder() -> None:
+def test_an_alternative_last_message_ends_the_ladder() -> None:
     instead, usual, end = steps_of("> BYE\n< 481? last\n< 200")[1:]
     assert (instead.attrib["response"], instead.attrib["optional"]) == ("481", "true")
     assert "next" not in usual.attrib

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("named", "chosen"), [("/product/python", "/product/python"), (None, sys.executable)])
-def test_the_relay_runs_on_the_python_that_is_named_else_on_that_of_the_tests(named: str | None, chosen: str) -> None:
+def test_the_relay_runs_on_the_named_python_else_on_that_of_the_tests(named: str | None, chosen: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RELAY700_PYTHON"}
     if named:
         environment["RELAY700_PYTHON"] = named
@@ -22,7 +22,7 @@ def test_the_relay_runs_on_the_python_that_is_named_else_on_that_of_the_tests(na
     assert done.stdout == f"{chosen}\n"
 
 
-def test_a_relay_in_the_folder_of_the_start_is_not_taken(tmp_path: Path) -> None:
+def test_a_relay_package_in_the_working_directory_is_not_used(tmp_path: Path) -> None:
     other = tmp_path / "relay"
     other.mkdir()
     (other / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""What tests write into a store by SQL, vouched for: as if relay700 had written it."""
+"""Rows that tests write by SQL, vouched for as if written by relay700."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from relay.store.server import Place
 
 
 def vouch(place: Place, sealer: Sealer) -> None:
-    """Every row as it is now."""
+    """Vouch for every row as it is now."""
     with closing(connect(place)) as connection:
         vouch_by(connection, sealer)
 
 
 def vouch_by(connection: Connection, sealer: Sealer) -> None:
-    """The same over a connection that is open already."""
+    """The same over an open connection."""
     with transaction(connection):
         sign_all(connection, sealer)

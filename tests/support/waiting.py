@@ -1,4 +1,4 @@
-"""Waiting for what nothing tells of, such as what another process does: it is looked at again and again."""
+"""Polling, for conditions of other processes that no event signals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PAUSE_S = 0.01
 
 
 async def until(is_so: Callable[[], object]) -> None:
-    """Raises TimeoutError after a minute."""
+    """Wait until `is_so`. Raises TimeoutError after a minute."""
     async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 (nothing tells when)
+        while not is_so():  # noqa: ASYNC110 (no event to wait for)
             await asyncio.sleep(PAUSE_S)
 
 
 async def until_seen(is_so: Callable[[], object]) -> None:
-    """The same where looking takes a while, in a thread. Raises TimeoutError after a minute."""
+    """The same in a thread, for slow conditions. Raises TimeoutError after a minute."""
     async with asyncio.timeout(PATIENCE_S):
-        while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 (nothing tells when)
+        while not await asyncio.to_thread(is_so):  # noqa: ASYNC110 (no event to wait for)
             await asyncio.sleep(PAUSE_S)

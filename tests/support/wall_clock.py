@@ -1,4 +1,4 @@
-"""A wall clock for the relay that a test sets, by libfaketime. The monotonic clock goes on as it does."""
+"""A settable wall clock for the relay, by libfaketime. The monotonic clock is unaffected."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ LIBRARIES = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 class WallClock:
-    """`file` is where the relay reads how far its clock is off."""
+    """`file` holds the offset of the relay's clock."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.set(0)
 
     def set(self, ahead_s: int) -> None:
-        """So far ahead of the true time it is from now on; negative: behind."""
+        """Set the offset from true time in seconds; negative: behind."""
         new = self._file.with_name(self._file.name + ".new")
         new.write_text(f"{ahead_s:+d}\n")
         new.replace(self._file)
